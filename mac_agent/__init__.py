@@ -1,0 +1,1 @@
+"""The agent: it receives audio, runs the engine, and returns speaker turns."""

@@ -1,0 +1,34 @@
+"""Load an engine by name. torch is imported only when an engine that needs it is loaded."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mac_agent.engines.engine import Engine, UnknownEngine
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ENGINE_NAMES = ("embedded",)
+
+
+def load_engine(name: str, *, data_dir: Path, device: str = "auto", threads: int | None = None) -> Engine:
+    """Load an engine and its weights, ready to diarize.
+
+    Args:
+        name: one of ``ENGINE_NAMES``.
+        data_dir: where ``omi-agent fetch-model`` keeps weights, in ``data_dir/models/<name>/``.
+        device: ``auto``, ``cpu``, or a torch device name.
+        threads: CPU threads torch may use; the engine's own default when None.
+
+    Raises:
+        UnknownEngine: no engine has this name.
+        ModelMissing: the weights were never fetched.
+        ModelChanged: a weights file is not the pinned one.
+        DeviceUnavailable: the device cannot be used on this machine.
+    """
+    if name == "embedded":
+        from mac_agent.engines.embedded import load_embedded  # noqa: PLC0415 - keeps torch out of every other process
+
+        return load_embedded(data_dir, device=device, threads=threads)
+    raise UnknownEngine(name, ENGINE_NAMES)
