@@ -1,0 +1,157 @@
+"""An agent and the bridge: offers, wants, settlements, and the heartbeat that reconciles them."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from schemas.audio import Channels, Encoding, SampleRate
+from schemas.conversation import Verdict
+from schemas.record import (
+    ByteCount,
+    Count,
+    Id,
+    Message,
+    Name,
+    Ratio,
+    Record,
+    Seconds,
+    Sha256,
+    SpeakerCount,
+    Text,
+    Timestamp,
+)
+from schemas.turns import EngineDescription
+
+MAX_JOB_CHUNKS = 5_000
+
+
+class ByteRange(Record):
+    """Bytes `start` (inclusive) to `end` (exclusive) of a chunk."""
+
+    start: ByteCount
+    end: ByteCount
+
+
+class AgentWant(Message):
+    """The audio an agent still misses of a leased job: it pulls, so nothing floods it (agent -> bridge)."""
+
+    SCHEMA: ClassVar[str] = "agent-want"
+
+    job_id: Id
+    lease_id: Id
+    chunk_id: Id
+    ranges: Annotated[tuple[ByteRange, ...], Field(min_length=1, max_length=64)]
+
+
+class ControlType(StrEnum):
+    """What the bridge asks of an agent."""
+
+    OFFER = "offer"
+    SETTLED = "settled"
+    CANCEL = "cancel"
+    DRAIN = "drain"
+    PING = "ping"
+
+
+class OfferedChunk(Record):
+    """A chunk of an offered job, and where it lies in the job."""
+
+    chunk_id: Id
+    bytes: ByteCount
+    sha256: Sha256
+    encoding: Encoding
+    sample_rate: SampleRate | None = None
+    channels: Channels | None = None
+    start_s: Seconds | None = Field(default=None, description="In the job; null: right after the chunk before.")
+    captured_at: Timestamp | None = None
+
+
+class AgentControl(Message):
+    """A word from the bridge to one agent."""
+
+    SCHEMA: ClassVar[str] = "agent-control"
+
+    type: ControlType
+    ledger_id: Id
+    job_id: Id | None = None
+    lease_id: Id | None = None
+    conversation_id: Id | None = None
+    attempt: Count = 0
+    expected_s: Seconds = 0.0
+    max_speakers: SpeakerCount | None = None
+    chunks: Annotated[tuple[OfferedChunk, ...], Field(max_length=MAX_JOB_CHUNKS)] = ()
+    verdict: Verdict | None = Field(default=None, description="settled: what became of the result.")
+    reason: Name | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.type in (ControlType.OFFER, ControlType.SETTLED, ControlType.CANCEL) and self.job_id is None:
+            msg = f"`{self.type}` needs job_id"
+            raise ValueError(msg)
+        if self.type is ControlType.OFFER and not (self.lease_id and self.conversation_id and self.chunks):
+            msg = "an offer needs lease_id, conversation_id and chunks"
+            raise ValueError(msg)
+        if self.type is ControlType.SETTLED and self.verdict is None:
+            msg = "`settled` needs a verdict"
+            raise ValueError(msg)
+        return self
+
+
+class AgentState(StrEnum):
+    """`offline` is the will: a connection that broke; `stopped` was said in person."""
+
+    STARTING = "starting"
+    ONLINE = "online"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+    OFFLINE = "offline"
+
+
+class JobState(StrEnum):
+    """Where a job is on the agent."""
+
+    RECEIVING = "receiving"
+    QUEUED = "queued"
+    RUNNING = "running"
+    OUTBOX = "outbox"
+
+
+class HeldJob(Record):
+    """A job an agent holds."""
+
+    job_id: Id
+    lease_id: Id
+    state: JobState
+    progress: Ratio = 0.0
+
+
+class MemoryUse(Record):
+    """Bytes in use: resident memory of agent and worker, and what the device's driver holds."""
+
+    agent_rss_bytes: ByteCount = 0
+    worker_rss_bytes: ByteCount = 0
+    device_bytes: ByteCount = 0
+
+
+class AgentHeartbeat(Message):
+    """What an agent is and holds; retained, and the will (agent -> everyone)."""
+
+    SCHEMA: ClassVar[str] = "agent-heartbeat"
+
+    agent_id: Id
+    instance_id: Id
+    state: AgentState
+    sent_at: Timestamp
+    started_at: Timestamp
+    engine: EngineDescription | None = None
+    jobs: Annotated[tuple[HeldJob, ...], Field(max_length=100)] = ()
+    free_capacity: Count = 0
+    speed_x_real_time: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    memory: MemoryUse = MemoryUse()
+    jobs_done: Count = 0
+    jobs_failed: Count = 0
+    last_error: Text | None = None
+    versions: Annotated[dict[Name, Name], Field(max_length=20)] = {}

@@ -1,0 +1,180 @@
+"""A conversation between backend and bridge: events, receipts, and what changed."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.record import (
+    ByteCount,
+    Count,
+    Id,
+    Message,
+    Name,
+    Ratio,
+    Record,
+    Seconds,
+    Sha256,
+    SignedSeconds,
+    SpeakerCount,
+    Text,
+    Timestamp,
+)
+
+MAX_SEGMENTS = 20_000
+SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class Word(Record):
+    """One word of a segment, in seconds on the transcript's clock."""
+
+    text: Annotated[str, Field(max_length=200)]
+    start_s: SignedSeconds
+    end_s: SignedSeconds
+
+
+class TranscriptSegment(Record):
+    """A piece of transcript as the backend knows it. Times are seconds on the transcript's clock."""
+
+    id: SegmentId
+    text: Text = ""
+    start_s: SignedSeconds
+    end_s: SignedSeconds
+    speaker: Name | None = Field(default=None, description="The label speech-to-text gave, e.g. SPEAKER_00.")
+    is_user: bool = False
+    person_id: Name | None = None
+    label_source: Literal["manual", "auto"] | None = Field(
+        default=None, description="Who labelled it. Absent: a person or owner label counts as a human's."
+    )
+    words: Annotated[tuple[Word, ...], Field(max_length=5_000)] | None = None
+
+
+class EventType(StrEnum):
+    """What the backend tells."""
+
+    STARTED = "started"
+    SEGMENTS = "segments"
+    COMPLETED = "completed"
+    DELETED = "deleted"
+    APPLIED = "applied"
+    RESYNC = "resync"
+
+
+class ConversationEvent(Message):
+    """Something that happened to a conversation (backend -> bridge)."""
+
+    SCHEMA: ClassVar[str] = "conversation-event"
+
+    event_id: Id
+    type: EventType
+    revision: Count = Field(default=0, description="Per conversation; a lower one never overwrites a higher.")
+    started_at: Timestamp | None = Field(default=None, description="Zero of the transcript's clock.")
+    owner: Name | None = None
+    language: Annotated[str, Field(max_length=35)] | None = None
+    num_speakers: SpeakerCount | None = Field(default=None, description="A hint, as the other two.")
+    min_speakers: SpeakerCount | None = None
+    max_speakers: SpeakerCount | None = None
+    segments: Annotated[tuple[TranscriptSegment, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    removed: Annotated[tuple[SegmentId, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    chunks: Count | None = Field(default=None, description="completed: how many chunks there were.")
+    last_audio_at: Timestamp | None = None
+    updated_version: Count | None = Field(default=None, description="applied: which update was applied.")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.type is EventType.APPLIED and self.updated_version is None:
+            msg = "an `applied` event needs updated_version"
+            raise ValueError(msg)
+        return self
+
+
+class Verdict(StrEnum):
+    """What became of audio, an event, a result or a failure that was offered."""
+
+    ACCEPTED = "accepted"
+    STORED = "stored"
+    DUPLICATE = "duplicate"
+    DISCARDED = "discarded"
+    REFUSED = "refused"
+
+
+class Accepted(Message):
+    """The bridge's receipt for a chunk or an event: from `accepted` on the bridge is answerable for it."""
+
+    SCHEMA: ClassVar[str] = "accepted"
+
+    conversation_id: Id
+    chunk_id: Id | None = None
+    event_id: Id | None = None
+    sha256: Sha256 | None = None
+    bytes: ByteCount = 0
+    verdict: Verdict
+    reason: Name | None = Field(default=None, description="A FailureCode where refused or discarded.")
+    message: Text | None = None
+
+
+class SegmentLabel(Record):
+    """The label one segment has now."""
+
+    id: SegmentId
+    speaker: Name | None = Field(description="SPEAKER_<nn>, or null where nobody can be named.")
+    speaker_id: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    person_id: Name | None = None
+    coverage: Ratio | None = Field(default=None, description="Share of the segment the speaker covers.")
+    runner_up: Name | None = None
+
+
+class LabelChange(Record):
+    """A segment whose label this update changed."""
+
+    id: SegmentId
+    before: Name | None
+    after: Name | None
+
+
+class LeftAlone(Record):
+    """A segment this update did not touch, and why."""
+
+    id: SegmentId
+    reason: Name
+
+
+class VoiceChange(Record):
+    """A number that appeared, was merged into another, or was retired."""
+
+    change: Literal["new", "merged", "split", "retired"]
+    speaker_id: Count
+    into: Count | None = None
+
+
+class ConversationTurn(Record):
+    """Who spoke when under the conversation's own numbers, in seconds on the transcript's clock."""
+
+    start_s: SignedSeconds
+    end_s: SignedSeconds
+    speaker_id: Count
+
+
+class ConversationUpdated(Message):
+    """The conversation's labels after an assignment (bridge -> backend); answered by `applied`."""
+
+    SCHEMA: ClassVar[str] = "conversation-updated"
+
+    conversation_id: Id
+    updated_version: Count
+    state: Literal["live", "final"]
+    reason: Name | None = None
+    segments: Annotated[tuple[SegmentLabel, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    changed: Annotated[tuple[LabelChange, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    left_alone: Annotated[tuple[LeftAlone, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    left_alone_counts: dict[Name, Count] = {}
+    voices: Annotated[tuple[VoiceChange, ...], Field(max_length=1_000)] = ()
+    speakers: Count = 0
+    turns: Annotated[tuple[ConversationTurn, ...], Field(max_length=20_000)] | None = Field(
+        default=None, description="Left out where it would not fit a broker's default limit."
+    )
+    warnings: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
+    failed_jobs: Count = 0
+    audio_s: Seconds = 0.0

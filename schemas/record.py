@@ -1,0 +1,56 @@
+"""What every message shares: ids, hashes, times, and the schema and version it carries."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+
+ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
+_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+MAX_TEXT_CHARS = 20_000
+MAX_DURATION_S = 7 * 24 * 3600.0  # no clock in a message runs longer than a week
+MAX_BYTES = 2**40
+
+Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
+Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Name = Annotated[str, StringConstraints(max_length=200)]
+Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
+Timestamp = Annotated[
+    AwareDatetime, PlainSerializer(lambda moment: moment.isoformat(), return_type=str, when_used="always")
+]
+Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S)]
+SignedSeconds = Annotated[float, Field(ge=-MAX_DURATION_S, le=MAX_DURATION_S)]
+ByteCount = Annotated[int, Field(ge=0, le=MAX_BYTES)]
+Count = Annotated[int, Field(ge=0, le=10_000_000)]
+SpeakerCount = Annotated[int, Field(ge=1, le=100)]
+Ratio = Annotated[float, Field(ge=0, le=1)]
+
+
+def is_id(text: str) -> bool:
+    """Whether `text` may stand in a topic and name a thing of ours (a dot would break NATS)."""
+    return _ID.fullmatch(text) is not None
+
+
+class Record(BaseModel):
+    """A part of a message. Frozen; fields it does not know are ignored (a newer minor version)."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False, populate_by_name=True)
+
+
+class Message(Record):
+    """A whole payload: names its schema and version, so that a reader can refuse what it cannot read."""
+
+    SCHEMA: ClassVar[str]
+    MAJOR: ClassVar[int] = 1
+    ENCODING: ClassVar[str] = "json"
+    MAX_ENCODED_BYTES: ClassVar[int] = 2_000_000
+
+    schema_name: str = Field(default="", alias="schema", description="Which message this is.")
+    version: str = Field(default="1.0", pattern=r"^\d{1,3}\.\d{1,3}$", description="major.minor of the schema.")
+
+    def model_post_init(self, _context: Any) -> None:  # noqa: ANN401 - pydantic's own signature
+        """Fill in the schema's name, which the sender never has to spell."""
+        if not self.schema_name:
+            object.__setattr__(self, "schema_name", self.SCHEMA)

@@ -1,0 +1,93 @@
+"""The result of a job: who spoke when, in the job's own seconds and under the job's own labels."""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Self
+
+from pydantic import Field, model_validator
+
+from schemas.record import Count, Id, Message, Name, Ratio, Record, Seconds
+
+MAX_TURNS = 20_000  # four hours with a change of speaker every 0.7 s
+MAX_SPEAKERS = 100
+MAX_EMBEDDING_BYTES = 4 * 4096
+LocalLabel = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class SpeakerTurn(Record):
+    """One stretch of speech of one local speaker, in seconds from the job's first sample."""
+
+    start_s: Seconds
+    end_s: Seconds
+    speaker: LocalLabel
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.end_s < self.start_s:
+            msg = "a turn ends before it starts"
+            raise ValueError(msg)
+        return self
+
+
+class SpeakerVoice(Record):
+    """What a job knows of one local speaker's voice."""
+
+    speaker: LocalLabel
+    clean_speech_s: Seconds = Field(description="Seconds of speech by nobody else behind the embedding.")
+    embedding: Annotated[bytes, Field(max_length=MAX_EMBEDDING_BYTES)] | None = Field(
+        default=None, description="float32, little endian, unit length; null with too little clean speech."
+    )
+
+
+class EngineDescription(Record):
+    """What diarized: embeddings are comparable only where model and revision of the embedding agree."""
+
+    name: Name
+    model: Name = ""
+    revision: Name = ""
+    device: Name = ""
+    mode: Name = ""
+    embedding_model: Name = ""
+    embedding_revision: Name = ""
+
+
+class AudioQuality(Record):
+    """Measured on the decoded job: flags for a person who wonders why a result is poor."""
+
+    peak: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    clipped_ratio: Ratio = 0.0
+    rms_dbfs: Annotated[float, Field(ge=-400, le=200)] = -400.0
+
+
+class ChunkSpan(Record):
+    """Where a chunk came to lie in the job once decoded: the bridge never decodes, so this is its clock."""
+
+    chunk_id: Id
+    start_s: Seconds
+    duration_s: Seconds
+
+
+class SpeakerTurns(Message):
+    """The result of a job (agent -> bridge): the results topic."""
+
+    SCHEMA: ClassVar[str] = "speaker-turns"
+    ENCODING: ClassVar[str] = "msgpack"
+
+    conversation_id: Id
+    job_id: Id
+    lease_id: Id
+    attempt: Count = 0
+    agent_id: Id
+    engine: EngineDescription
+    duration_s: Seconds = 0.0
+    chunks: Annotated[tuple[ChunkSpan, ...], Field(max_length=5_000)] = ()
+    turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS)] = Field(
+        description="Overlap kept: two speakers at once are two turns."
+    )
+    exclusive_turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS)] = Field(
+        description="The same speakers, one at a time: what labels segments."
+    )
+    speakers: Annotated[tuple[SpeakerVoice, ...], Field(max_length=MAX_SPEAKERS)] = ()
+    quality: AudioQuality = AudioQuality()
+    timings_ms: Annotated[dict[Name, Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=50)] = {}
+    warnings: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
