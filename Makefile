@@ -1,0 +1,54 @@
+# One command for everything a developer does; `make` alone prints them.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The pins were made with 3.11; any later one is used where it is missing.
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+PINS   := $(wildcard requirements/*.txt)
+CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
+
+.PHONY: help env models demo test lint bench acceptance pins clean
+
+help: ## print this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: $(STAMP) ## make .venv from the pins in requirements/
+
+$(STAMP): $(PINS) pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or say make PYTHON=/path/to/python3"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(PINS:%=-r %)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	@touch $@
+
+models: $(STAMP) ## fetch the weights of the embedded engine (checked against pinned sha256)
+	$(BIN)/omi-agent fetch-model embedded
+
+demo: models ## the whole pipeline on this machine, on real speech
+	$(BIN)/python -m demo
+
+test: models ## every test; what cannot run here is skipped by name
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(STAMP) ## ruff, ruff format, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy $(CHECKED)
+
+bench: models ## measure what the README claims
+	$(BIN)/python -m benchmarks
+
+acceptance: models ## the promises, end to end, against a real Mosquitto
+	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/e2e tests/faults $(ARGS)
+
+pins: $(STAMP) ## write requirements/*.txt from what is installed
+	$(BIN)/python requirements/pin.py
+
+clean: ## remove what was built here; weights and .venv stay
+	rm -rf build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis out
+	find . -name __pycache__ -not -path './.venv*' -prune -exec rm -rf {} +
