@@ -1,0 +1,72 @@
+"""What every test shares: the recordings beside the repository, and a run in which nothing may be skipped.
+
+With ``OMI_REQUIRE_ALL=1`` a test skipped for want of a broker, of weights or of the ``shared`` folder fails
+the whole run, by name. Weights that sit behind a personal licence (the reason says "gated") are excused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+# Rooms that must pass with only the `bridge` extra installed.
+BRIDGE_ROOMS = ("schemas", "vps_bridge")
+
+_PREVENTABLE = re.compile(r"mosquitto|broker|shared|recording|weights|model|could not import", re.IGNORECASE)
+_EXCUSED = re.compile(r"gated", re.IGNORECASE)
+
+
+@pytest.fixture(scope="session")
+def shared_dir() -> Path:
+    """Return the folder of real recordings, transcripts and golden files; users do not have it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"the recordings are not here: no folder {SHARED.name!r} beside the repository")
+    return SHARED
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        room = item.path.relative_to(ROOT / "tests").parts[0]
+        if room in BRIDGE_ROOMS:
+            item.add_marker(pytest.mark.bridge_only)
+        if item.get_closest_marker("shared") and not SHARED.is_dir():
+            item.add_marker(pytest.mark.skip(reason="the recordings are not here: no `shared` folder"))
+
+
+def preventable_skips(skips: list[tuple[str, str]]) -> list[str]:
+    """Return one line per skipped test, of (name, reason), that a complete machine would have run."""
+    return [
+        f"{name}: {reason}"
+        for name, reason in skips
+        if _PREVENTABLE.search(reason) and not _EXCUSED.search(reason)
+    ]
+
+
+def _skips(config: pytest.Config) -> list[tuple[str, str]]:
+    reporter = config.pluginmanager.get_plugin("terminalreporter")
+    reports = reporter.stats.get("skipped", []) if reporter else []
+    return [
+        (report.nodeid, report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr))
+        for report in reports
+    ]
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if os.environ.get("OMI_REQUIRE_ALL") != "1" or exitstatus != pytest.ExitCode.OK:
+        return
+    if preventable_skips(_skips(session.config)):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    lines = preventable_skips(_skips(config)) if os.environ.get("OMI_REQUIRE_ALL") == "1" else []
+    if lines:
+        terminalreporter.section("OMI_REQUIRE_ALL=1: these must not be skipped", red=True, bold=True)
+        for line in lines:
+            terminalreporter.line(line)
