@@ -103,7 +103,7 @@ class EngineError(Exception):
     """Something about an engine that a person can put right; the message names the remedy."""
 
 
-class UnknownEngine(EngineError):  # noqa: N818 - named for the condition, as all errors of this project are
+class UnknownEngine(EngineError):
     """No engine has this name."""
 
     def __init__(self, name: str, known: tuple[str, ...]) -> None:
@@ -111,7 +111,7 @@ class UnknownEngine(EngineError):  # noqa: N818 - named for the condition, as al
         self.name = name
 
 
-class ModelMissing(EngineError):  # noqa: N818 - as above
+class ModelMissing(EngineError):
     """The weights of an engine are not on this machine."""
 
     def __init__(self, engine: str, path: str) -> None:
@@ -119,7 +119,7 @@ class ModelMissing(EngineError):  # noqa: N818 - as above
         self.path = path
 
 
-class ModelChanged(EngineError):  # noqa: N818 - as above
+class ModelChanged(EngineError):
     """A weights file is not the one that was pinned; it is never opened."""
 
     def __init__(self, engine: str, path: str, *, expected_sha256: str, found_sha256: str) -> None:
@@ -130,9 +130,9 @@ class ModelChanged(EngineError):  # noqa: N818 - as above
         self.path = path
 
 
-class DeviceUnavailable(EngineError):  # noqa: N818 - as above
+class DeviceUnavailable(EngineError):
     """The device asked for cannot be used here."""
 
 
-class InvalidWaveform(EngineError):  # noqa: N818 - as above
+class InvalidWaveform(EngineError):
     """The samples are not what ``Engine.diarize`` takes."""

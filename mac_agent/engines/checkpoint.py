@@ -1,0 +1,61 @@
+"""Read tensors, and only tensors, out of a checkpoint whose sha256 was checked."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mac_agent.models import verified_path
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from mac_agent.models import WeightsFile
+
+
+class _Inert:
+    """Stands in for a class that a pickle names: it takes any state and does nothing with it."""
+
+    def __new__(cls, *_args: object) -> _Inert:
+        """Take whatever arguments the pickle was written with."""
+        return super().__new__(cls)
+
+    def __init__(self, *_args: object) -> None:
+        """Ignore them."""
+
+    def __setstate__(self, _state: object) -> None:
+        """Ignore the state as well."""
+
+
+# Lightning wrote its configuration beside the tensors. These are all the names it uses that torch does not allow by
+# itself; anything else in the file makes the load fail.
+_LIGHTNING_GLOBALS = (
+    "omegaconf.base.ContainerMetadata",
+    "omegaconf.base.Metadata",
+    "omegaconf.listconfig.ListConfig",
+    "omegaconf.nodes.AnyNode",
+    "pyannote.audio.core.model.Introspection",
+    "pyannote.audio.core.task.Problem",
+    "pyannote.audio.core.task.Resolution",
+    "pyannote.audio.core.task.Specifications",
+    "torch.torch_version.TorchVersion",
+    "typing.Any",
+)
+_PLAIN_CONTAINERS = ((list, "builtins.list"), (dict, "builtins.dict"), (int, "builtins.int"))
+
+
+def read_tensors(data_dir: Path, weights: WeightsFile, key: str) -> dict[str, torch.Tensor]:
+    """Return the state dict stored under ``key``; nothing in the file is executed.
+
+    Raises:
+        ModelMissing: the file was never fetched.
+        ModelChanged: the file is not the pinned one; it is not opened.
+    """
+    path = verified_path(data_dir, weights)
+    stand_ins = [(type(name.rsplit(".", 1)[1], (_Inert,), {}), name) for name in _LIGHTNING_GLOBALS]
+    allowed: list[Any] = [*stand_ins, *_PLAIN_CONTAINERS, (defaultdict, "collections.defaultdict")]
+    with torch.serialization.safe_globals(allowed):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    return {name: tensor for name, tensor in checkpoint[key].items() if isinstance(tensor, torch.Tensor)}

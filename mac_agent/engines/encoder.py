@@ -1,0 +1,88 @@
+"""The GE2E speaker encoder of Resemblyzer: from mels of one voice to a point on the unit sphere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import nn
+
+from mac_agent.engines.checkpoint import read_tensors
+from mac_agent.engines.mel import N_MELS
+from mac_agent.models import ENCODER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+DIMENSION = 256
+_BATCH = 64
+_SMALLEST_NORM = 1e-6
+
+
+class Encoder(nn.Module):
+    """Three LSTM layers, a projection, ReLU, L2 norm (Wan et al., 2018; weights by Resemblyzer)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(N_MELS, 256, num_layers=3, batch_first=True)
+        self.linear = nn.Linear(256, DIMENSION)
+
+    def forward(self, mels: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        """Embed a batch.
+
+        Args:
+            mels: shape ``(batch, frames, 40)``, zeros after each item's length.
+            lengths: frames of each item, shape ``(batch,)``. The LSTM is causal, so its state after the last
+                frame of an item does not depend on what follows.
+
+        Returns:
+            Shape ``(batch, 256)``, L2-normalised.
+        """
+        states, _ = self.lstm(mels)
+        last = states[torch.arange(len(states), device=states.device), lengths - 1]
+        raw = torch.relu(self.linear(last))
+        return raw / raw.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)
+
+
+def load_encoder(data_dir: Path, device: torch.device) -> Encoder:
+    """Load the pinned weights.
+
+    Raises:
+        ModelMissing: the weights were never fetched.
+        ModelChanged: the file is not the pinned one.
+    """
+    tensors = read_tensors(data_dir, ENCODER, "model_state")
+    # The two scalars of the training loss are stored beside the network.
+    network = {name: tensor for name, tensor in tensors.items() if not name.startswith("similarity_")}
+    encoder = Encoder()
+    encoder.load_state_dict(network, strict=True)
+    return encoder.to(device).eval()
+
+
+def embed(
+    encoder: Encoder, pieces: Sequence[NDArray[np.float32]], report: Callable[[float], None]
+) -> NDArray[np.float32]:
+    """Embed pieces of mel spectrogram, each shape ``(frames, 40)`` with at least one frame.
+
+    Returns:
+        Shape ``(pieces, 256)``, L2-normalised, in the order given.
+    """
+    embeddings = np.empty((len(pieces), DIMENSION), dtype=np.float32)
+    device = next(encoder.parameters()).device
+    # Pieces of like length go together, so that little is computed on padding.
+    order = sorted(range(len(pieces)), key=lambda index: len(pieces[index]))
+    for first in range(0, len(order), _BATCH):
+        batch = order[first : first + _BATCH]
+        lengths = [len(pieces[index]) for index in batch]
+        mels = np.zeros((len(batch), max(lengths), N_MELS), dtype=np.float32)
+        for row, index in enumerate(batch):
+            mels[row, : lengths[row]] = pieces[index]
+        with torch.inference_mode():
+            found = encoder(torch.from_numpy(mels).to(device), torch.tensor(lengths, device=device))
+        embeddings[batch] = found.cpu().numpy()
+        report((first + len(batch)) / len(order))
+    return embeddings

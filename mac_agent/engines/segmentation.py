@@ -1,0 +1,85 @@
+"""Who speaks when within five seconds: pyannote's segmentation network, slid over a recording."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from mac_agent.engines.checkpoint import read_tensors
+from mac_agent.models import SEGMENTATION
+
+# pyannote.audio reports every file to its makers unless this is set before it is imported.
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+with warnings.catch_warnings():
+    # It warns about torchcodec, which only matters to those who let it open files.
+    warnings.simplefilter("ignore")
+    from pyannote.audio.core.task import Problem, Resolution, Specifications
+    from pyannote.audio.models.segmentation import PyanNet
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from mac_agent.engines.engine import Waveform
+
+WINDOW_SAMPLES = 80_000  # 5 s, what the network was trained on
+WINDOW_FRAMES = 293
+LOCAL_SPEAKERS = 3
+FRAME_SAMPLES = 270  # 16.875 ms, the product of the network's strides
+FIRST_FRAME_CENTRE = 495  # sample at the middle of the first frame's receptive field of 991
+HOP_FRAMES = 30
+HOP_SAMPLES = HOP_FRAMES * FRAME_SAMPLES  # 0.506 s: whole frames, so that frames of all windows share one grid
+_BATCH = 32
+
+
+def load_segmentation(data_dir: Path, device: torch.device) -> PyanNet:
+    """Build the network and load the pinned weights.
+
+    Raises:
+        ModelMissing: the weights were never fetched.
+        ModelChanged: the file is not the pinned one.
+    """
+    network = PyanNet(lstm={"num_layers": 4, "dropout": 0.5})
+    network.specifications = Specifications(
+        problem=Problem.MULTI_LABEL_CLASSIFICATION,
+        resolution=Resolution.FRAME,
+        duration=WINDOW_SAMPLES / 16_000,
+        classes=[f"speaker#{n + 1}" for n in range(LOCAL_SPEAKERS)],
+        permutation_invariant=True,
+    )
+    network.build()
+    network.load_state_dict(read_tensors(data_dir, SEGMENTATION, "state_dict"), strict=True)
+    return network.to(device).eval()
+
+
+def count_windows(n_samples: int) -> int:
+    """Return how many windows cover a recording; the last may run past its end."""
+    return 1 + max(0, -(-(n_samples - WINDOW_SAMPLES) // HOP_SAMPLES))
+
+
+def segment(network: PyanNet, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:
+    """Score every window.
+
+    Returns:
+        Probability that a local speaker speaks, shape ``(windows, 293, 3)``. Frame f of window w is frame
+        ``30 w + f`` of the recording. Local speakers of different windows are unrelated.
+    """
+    n_windows = count_windows(len(waveform))
+    scores = np.empty((n_windows, WINDOW_FRAMES, LOCAL_SPEAKERS), dtype=np.float16)
+    for first in range(0, n_windows, _BATCH):
+        last = min(first + _BATCH, n_windows)
+        stretch = waveform[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
+        missing = (last - 1 - first) * HOP_SAMPLES + WINDOW_SAMPLES - len(stretch)
+        padded = torch.from_numpy(np.pad(stretch, (0, missing)))
+        windows = padded.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES).unsqueeze(1)
+        with torch.inference_mode():
+            found = network(windows.to(network.device))
+        scores[first:last] = found.cpu().numpy()
+        report(last / n_windows)
+    return scores

