@@ -1,0 +1,36 @@
+"""Structured logs on stderr, the same for the broker, the agent and the bridge."""
+
+import logging
+import sys
+
+import structlog
+
+
+def configure_logs(*, as_json: bool) -> None:
+    """Send logs to stderr: JSON lines for machines, coloured lines for people (colour only on a terminal)."""
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if as_json
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # Rich tracebacks print local variables, which may hold a secret or someone's words.
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    )
+    processors: list[structlog.types.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if as_json:
+        processors.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*processors, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # Libraries log through the standard library; only what is wrong there is worth a line here.
+    logging.basicConfig(
+        level=logging.WARNING, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(name)s: %(message)s"
+    )

@@ -1,0 +1,292 @@
+"""Settings of the three programs: flag over environment over TOML file over default.
+
+One TOML file may serve all three. Its top level holds what they share (the fields of
+`BrokerSettings`), the tables `[broker]`, `[agent]` and `[bridge]` what belongs to one of them.
+"""
+
+import json
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+
+import platformdirs
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsError as UnreadableEnvironment
+
+from broker.address import BrokerAddress, parse_broker_url
+from broker.errors import SettingsError
+from broker.users import read_credentials, users_file
+from schemas.errors import SchemaError
+from schemas.topics import DEFAULT_ROOT, Topics
+
+ENV_PREFIX = "OMI_"
+CONFIG_ENV = "OMI_CONFIG"
+SECTIONS = ("broker", "agent", "bridge")
+MASK = "********"
+
+UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+"""A path in which `~` stands for the home directory."""
+
+
+class BrokerSettings(BaseSettings):
+    """How to reach the broker; the base of the agent's and the bridge's settings."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, frozen=True, extra="forbid", hide_input_in_errors=True
+    )
+
+    section: ClassVar[str] = "broker"
+    """The TOML table of this program; a subclass names its own."""
+
+    data_dir: UserPath = Field(
+        default_factory=lambda: platformdirs.user_data_path("omi-diarization"),
+        description="Where everything that must survive a restart is kept.",
+    )
+    broker_url: str = Field(
+        default="mqtt://127.0.0.1:1883",
+        description="The broker, mqtt://host:port or mqtts://host:port; user:password@ is taken out and masked.",
+    )
+    broker_username: str | None = Field(
+        default=None,
+        description="User at the broker. Empty: the generated one, if the broker is on loopback.",
+    )
+    broker_password: SecretStr | None = Field(default=None, description="Password of that user.")
+    broker_ca_file: UserPath | None = Field(
+        default=None, description="PEM file of the CA that signed the broker's certificate (mqtts, own CA)."
+    )
+    topic_root: str = Field(default=DEFAULT_ROOT, description="First levels of every topic.")
+    keepalive_s: int = Field(
+        default=15, ge=5, le=600, description="A connection silent for 1.5 times this is dead to the broker."
+    )
+    reconnect_min_s: float = Field(
+        default=0.5, gt=0, le=60, description="Shortest pause before a reconnect; doubles, with jitter."
+    )
+    reconnect_max_s: float = Field(
+        default=30.0, gt=0, le=600, description="Longest pause before a reconnect."
+    )
+    assumed_max_packet_bytes: int = Field(
+        default=1_900_000,
+        ge=1_024,
+        le=268_435_455,
+        description="Largest packet sent to a broker that announces no limit (Mosquitto 2.1 takes 2,000,000).",
+    )
+    log_json: bool = Field(default=False, description="Log JSON lines instead of lines for people.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _take_credentials_out_of_url(cls, values: object) -> object:
+        if not isinstance(values, dict) or "@" not in str(values.get("broker_url", "")):
+            return values
+        try:
+            parsed = parse_broker_url(values["broker_url"])
+        except ValueError:
+            return values  # the field's own check words the refusal
+        if values.get("broker_username") or values.get("broker_password"):
+            msg = (
+                "broker_url has credentials and broker_username or broker_password is set too: give them once"
+            )
+            raise ValueError(msg)
+        return {
+            **values,
+            "broker_url": parsed.address.url,
+            "broker_username": parsed.username,
+            "broker_password": parsed.password,
+        }
+
+    @field_validator("broker_url")
+    @classmethod
+    def _is_broker_url(cls, value: str) -> str:
+        return parse_broker_url(value).address.url
+
+    @field_validator("topic_root")
+    @classmethod
+    def _is_topic_root(cls, value: str) -> str:
+        try:
+            return Topics(value).root
+        except SchemaError as error:
+            raise ValueError(str(error)) from error
+
+    @model_validator(mode="after")
+    def _pauses_in_order(self) -> Self:
+        if self.reconnect_min_s > self.reconnect_max_s:
+            msg = "reconnect_min_s must not be above reconnect_max_s"
+            raise ValueError(msg)
+        return self
+
+    @property
+    def address(self) -> BrokerAddress:
+        """Host, port and TLS of the broker."""
+        return parse_broker_url(self.broker_url).address
+
+
+S = TypeVar("S", bound=BrokerSettings)
+
+
+@dataclass(frozen=True)
+class LoadedSettings(Generic[S]):
+    """Settings and, for each field, where its value came from."""
+
+    settings: S
+    sources: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """One setting as shown to a person; secrets are masked."""
+
+    name: str
+    value: str | None
+    source: str
+    description: str
+
+
+def load_settings(
+    cls: type[S], *, flags: Mapping[str, Any], config_file: Path | None = None, role: str | None = None
+) -> LoadedSettings[S]:
+    """Gather the settings of one program.
+
+    Args:
+        cls: the program's settings class.
+        flags: values from the command line by field name; None means "not given".
+        config_file: TOML file; default is OMI_CONFIG, else `config.toml` in the user's config directory.
+        role: with no username set and a broker on loopback, use the credentials that `omi-broker run`
+            generated for this role (`bridge`, `agent`, `backend` or `watch`).
+
+    Raises:
+        SettingsError: a wrong value, an unknown name, or an unreadable file.
+    """
+    given_flags = {name: value for name, value in flags.items() if value is not None}
+    for name in given_flags:
+        if name not in cls.model_fields:
+            raise SettingsError(name, "flag", f"unknown; known are {', '.join(sorted(cls.model_fields))}")
+    path = config_file or _default_config_file()
+    file_values = _read_config_file(cls, path, must_exist=config_file is not None or CONFIG_ENV in os.environ)
+    env_values = _read_environment(cls)
+    sources = dict.fromkeys(cls.model_fields, "default")
+    sources |= dict.fromkeys(file_values, f"file {path}")
+    sources |= {name: f"environment {ENV_PREFIX}{name.upper()}" for name in env_values}
+    sources |= dict.fromkeys(given_flags, "flag")
+    settings = _validated(cls, {**file_values, **env_values, **given_flags}, sources)
+    if settings.broker_username is not None and sources["broker_username"] == "default":
+        sources["broker_username"] = sources["broker_password"] = sources["broker_url"]
+    if role is not None and settings.broker_username is None and settings.address.is_loopback:
+        settings = _with_generated_credentials(settings, sources, role)
+    return LoadedSettings(settings, sources)
+
+
+def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
+    """List every setting with value, source and meaning, secrets masked."""
+    return [
+        SettingRow(
+            name, _shown(getattr(loaded.settings, name)), loaded.sources[name], field.description or ""
+        )
+        for name, field in type(loaded.settings).model_fields.items()
+    ]
+
+
+def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
+    """Write the settings to stdout, as a table or as a JSON object by name."""
+    # Imported here: only `config` needs it, and every command pays for what the module imports.
+    import rich.console  # noqa: PLC0415
+    import rich.table  # noqa: PLC0415
+
+    rows = describe_settings(loaded)
+    console = rich.console.Console()
+    if as_json:
+        shown = {
+            row.name: {"value": row.value, "source": row.source, "description": row.description}
+            for row in rows
+        }
+        console.out(json.dumps(shown, indent=2), highlight=False)
+        return
+    table = rich.table.Table(rich.table.Column("setting", no_wrap=True), "value", "from", "meaning")
+    for column in table.columns:
+        column.overflow = "fold"  # a path cut short with an ellipsis helps nobody
+    for row in rows:
+        table.add_row(row.name, "-" if row.value is None else row.value, row.source, row.description)
+    console.print(table)
+
+
+def _shown(value: object) -> str | None:
+    if value is None:
+        return None
+    return MASK if isinstance(value, SecretStr) else str(value)
+
+
+def _default_config_file() -> Path:
+    from_env = os.environ.get(CONFIG_ENV)
+    return (
+        Path(from_env).expanduser()
+        if from_env
+        else platformdirs.user_config_path("omi-diarization") / "config.toml"
+    )
+
+
+def _read_config_file(cls: type[S], path: Path, *, must_exist: bool) -> dict[str, Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        if must_exist:
+            raise SettingsError(str(path), "the config file", "the file does not exist") from error
+        return {}
+    except (OSError, ValueError) as error:
+        raise SettingsError(str(path), "the config file", f"not readable as TOML: {error}") from error
+    sections = {name: document.pop(name) for name in SECTIONS if name in document}
+    for name in document:
+        if name in BrokerSettings.model_fields:
+            continue
+        where = f"belongs into the table [{cls.section}]" if name in cls.model_fields else "unknown"
+        raise SettingsError(
+            name,
+            f"file {path}",
+            f"{where}; the top level takes {', '.join(sorted(BrokerSettings.model_fields))}, "
+            f"the rest goes into {', '.join(f'[{section}]' for section in SECTIONS)}",
+        )
+    own = sections.get(cls.section, {})
+    if not isinstance(own, dict):
+        raise SettingsError(cls.section, f"file {path}", f"must be a table: [{cls.section}]")
+    for name in own:
+        if name not in cls.model_fields:
+            known = ", ".join(sorted(cls.model_fields))
+            raise SettingsError(name, f"file {path}, table [{cls.section}]", f"unknown; known are {known}")
+    return {**document, **own}
+
+
+def _read_environment(cls: type[S]) -> dict[str, Any]:
+    try:
+        return EnvSettingsSource(cls)()
+    except UnreadableEnvironment as error:
+        raise SettingsError(f"{ENV_PREFIX}*", "environment", f"not readable: {error}") from error
+
+
+def _validated(cls: type[S], values: dict[str, Any], sources: Mapping[str, str]) -> S:
+    try:
+        return cls(**values)
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        name = (
+            str(first["loc"][0])
+            if first["loc"]
+            else "broker_url"
+            if "broker_url" in first["msg"]
+            else "settings"
+        )
+        allowed = first["msg"].removeprefix("Value error, ")
+        if name in cls.model_fields:
+            allowed = f"{allowed}. {cls.model_fields[name].description or ''}".strip()
+        raise SettingsError(name, sources.get(name, "several sources"), allowed) from None
+
+
+def _with_generated_credentials(settings: S, sources: dict[str, str], role: str) -> S:
+    credentials = read_credentials(settings.data_dir, role)
+    if credentials is None:
+        return settings
+    source = f"generated credentials {users_file(settings.data_dir)}"
+    sources["broker_username"] = sources["broker_password"] = source
+    return settings.model_copy(
+        update={"broker_username": credentials.username, "broker_password": SecretStr(credentials.password)}
+    )

@@ -1,0 +1,91 @@
+"""The users of our brokers: generated once, kept where only their owner can read them."""
+
+import json
+import os
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.errors import UnsafeFile
+
+ROLES = ("bridge", "agent", "backend", "watch")
+PASSWORD_BYTES = 24  # 192 random bits: no dictionary helps, so a fast hash is as good as a slow one
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """A user at the broker and its password; the password stays out of `repr`."""
+
+    username: str
+    password: str
+
+    def __repr__(self) -> str:
+        return f"Credentials(username={self.username!r}, password='********')"
+
+
+def users_file(data_dir: Path) -> Path:
+    """Where the generated users of the embedded broker are kept."""
+    return data_dir / "broker" / "users.json"
+
+
+def generate_users(data_dir: Path) -> dict[str, Credentials]:
+    """Return the users by role, generating those that are missing. Directory mode 0700, file mode 0600.
+
+    Raises:
+        UnsafeFile: the file exists and is not what this function writes.
+    """
+    path = users_file(data_dir)
+    users = read_users(path)
+    missing = [role for role in ROLES if role not in users]
+    if missing:
+        users |= {role: Credentials(role, generate_password()) for role in missing}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.chmod(0o700)
+        write_users(path, users)
+    return users
+
+
+def generate_password() -> str:
+    """Return a new random password."""
+    return secrets.token_urlsafe(PASSWORD_BYTES)
+
+
+def read_credentials(data_dir: Path, role: str) -> Credentials | None:
+    """Return the generated credentials of one role, or None where none were generated (or readable by us)."""
+    try:
+        return read_users(users_file(data_dir)).get(role)
+    except PermissionError:
+        return None  # another user's broker on this machine: its passwords are not for us
+
+
+def read_users(path: Path) -> dict[str, Credentials]:
+    """Read a users file; none gives an empty mapping.
+
+    Raises:
+        UnsafeFile: the file is not a users file.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+        return {role: Credentials(entry["username"], entry["password"]) for role, entry in document.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UnsafeFile(path, "is not a users file", "Delete it and start the broker again.") from error
+
+
+def write_users(path: Path, users: Mapping[str, Credentials]) -> None:
+    """Write a users file, readable by its owner only."""
+    document = {role: {"username": user.username, "password": user.password} for role, user in users.items()}
+    write_private(path, json.dumps(document, indent=2) + "\n")
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner can read (0600), whole or not at all."""
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    unfinished.replace(path)
