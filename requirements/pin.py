@@ -21,8 +21,18 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("broker", "bridge", "agent", "dev")
 PLATFORMS = {
-    "linux": {"sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64", "os_name": "posix"},
-    "darwin": {"sys_platform": "darwin", "platform_system": "Darwin", "platform_machine": "arm64", "os_name": "posix"},
+    "linux": {
+        "sys_platform": "linux",
+        "platform_system": "Linux",
+        "platform_machine": "x86_64",
+        "os_name": "posix",
+    },
+    "darwin": {
+        "sys_platform": "darwin",
+        "platform_system": "Darwin",
+        "platform_machine": "arm64",
+        "os_name": "posix",
+    },
 }
 
 
@@ -43,7 +53,9 @@ def closure(wanted: list[Requirement], platform: dict[str, str]) -> dict[str, st
         try:
             found = distribution(name)
         except PackageNotFoundError:
-            sys.exit(f"{name} is needed on {platform['sys_platform']} but not installed here: pip install {name}")
+            sys.exit(
+                f"{name} is needed on {platform['sys_platform']} but not installed here: pip install {name}"
+            )
         versions[name] = found.version
         for extra in ("", *requirement.extras):
             if (name, extra) not in seen:
@@ -67,7 +79,9 @@ def main() -> None:
     """Write one file per extra, each complete: the base dependencies and the extra, with all they need."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra in EXTRAS:
-        wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
+        wanted = [
+            Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]
+        ]
         header = (
             f"# omi-diarization[{extra}]: exact versions of everything it needs, so that every machine runs what the\n"
             "# tests ran. Why pins, and why this torch: docs/adr/0001-torch-pins.md\n"
