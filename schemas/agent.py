@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from schemas.audio import Channels, Encoding, SampleRate
 from schemas.conversation import Verdict
 from schemas.record import (
+    ByName,
     ByteCount,
     Count,
     Id,
@@ -34,6 +35,13 @@ class ByteRange(Record):
     start: ByteCount
     end: ByteCount
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.end <= self.start:
+            msg = "a byte range needs an end past its start"
+            raise ValueError(msg)
+        return self
+
 
 class AgentWant(Message):
     """The audio an agent still misses of a leased job: it pulls, so nothing floods it (agent -> bridge)."""
@@ -43,7 +51,7 @@ class AgentWant(Message):
     job_id: Id
     lease_id: Id
     chunk_id: Id
-    ranges: Annotated[tuple[ByteRange, ...], Field(min_length=1, max_length=64)]
+    ranges: Annotated[tuple[ByteRange, ...], Field(min_length=1, max_length=64, fail_fast=True)]
 
 
 class ControlType(StrEnum):
@@ -65,7 +73,9 @@ class OfferedChunk(Record):
     encoding: Encoding
     sample_rate: SampleRate | None = None
     channels: Channels | None = None
-    start_s: Seconds | None = Field(default=None, description="In the job; null: right after the chunk before.")
+    start_s: Seconds | None = Field(
+        default=None, description="In the job; null: right after the chunk before."
+    )
     captured_at: Timestamp | None = None
 
 
@@ -82,7 +92,7 @@ class AgentControl(Message):
     attempt: Count = 0
     expected_s: Seconds = 0.0
     max_speakers: SpeakerCount | None = None
-    chunks: Annotated[tuple[OfferedChunk, ...], Field(max_length=MAX_JOB_CHUNKS)] = ()
+    chunks: Annotated[tuple[OfferedChunk, ...], Field(max_length=MAX_JOB_CHUNKS, fail_fast=True)] = ()
     verdict: Verdict | None = Field(default=None, description="settled: what became of the result.")
     reason: Name | None = None
 
@@ -147,11 +157,11 @@ class AgentHeartbeat(Message):
     sent_at: Timestamp
     started_at: Timestamp
     engine: EngineDescription | None = None
-    jobs: Annotated[tuple[HeldJob, ...], Field(max_length=100)] = ()
+    jobs: Annotated[tuple[HeldJob, ...], Field(max_length=100, fail_fast=True)] = ()
     free_capacity: Count = 0
     speed_x_real_time: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     memory: MemoryUse = MemoryUse()
     jobs_done: Count = 0
     jobs_failed: Count = 0
     last_error: Text | None = None
-    versions: Annotated[dict[Name, Name], Field(max_length=20)] = {}
+    versions: ByName[Name] = {}

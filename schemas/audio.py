@@ -27,7 +27,9 @@ class AudioPayload(Message):
     MAX_ENCODED_BYTES: ClassVar[int] = 64 * 2**20
 
     conversation_id: Id
-    chunk_id: Id | None = Field(default=None, description="Default: from sequence, else captured_at and sha256.")
+    chunk_id: Id | None = Field(
+        default=None, description="Default: from sequence, else captured_at and sha256."
+    )
     sequence: Count | None = Field(default=None, description="n-th chunk of the conversation.")
     captured_at: Timestamp | None = Field(default=None, description="Absolute time of the first sample.")
     encoding: Encoding = Field(default="auto", description="A container name, `auto`, or a raw encoding.")
@@ -42,7 +44,7 @@ class AudioPayload(Message):
     byte_offset: ByteCount = 0
     total_bytes: ByteCount | None = Field(default=None, description="Of the whole chunk; absent when whole.")
     part_sha256: Sha256 | None = Field(default=None, description="Of this part; needed where it is a part.")
-    audio: bytes
+    audio: Annotated[bytes, Field(strict=True)]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -76,5 +78,11 @@ class AudioPart(Message):
     byte_offset: ByteCount
     total_bytes: ByteCount
     part_sha256: Sha256
-    audio: Annotated[bytes, Field(max_length=MAX_PART_BYTES)]
+    audio: Annotated[bytes, Field(max_length=MAX_PART_BYTES, strict=True)]
 
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.byte_offset + len(self.audio) > self.total_bytes:
+            msg = "byte_offset and the audio reach past total_bytes"
+            raise ValueError(msg)
+        return self

@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from schemas.record import ByteCount, Count, Id, Message, Name, Record, Seconds, Text, Timestamp
+from schemas.record import ByName, ByteCount, Count, Id, Message, Name, Record, Seconds, Text, Timestamp
 
 
 class BridgeState(StrEnum):
@@ -42,9 +42,9 @@ class BridgeHeartbeat(Message):
     started_at: Timestamp
     accepting: bool = Field(default=True, description="False: the queue is full, keep your audio.")
     agents_live: Count = Field(default=0, description="Live and on the allow-list.")
-    agents_waiting: Annotated[tuple[Id, ...], Field(max_length=100)] = Field(
+    agents_waiting: Annotated[tuple[Id, ...], Field(max_length=100, fail_fast=True)] = Field(
         default=(), description="Live, but nobody has allowed them yet: `omi-bridge agents allow ID`."
     )
     queue: QueueState = QueueState()
     last_error: Text | None = None
-    versions: Annotated[dict[Name, Name], Field(max_length=20)] = {}
+    versions: ByName[Name] = {}

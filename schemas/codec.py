@@ -6,7 +6,8 @@ dictionaries. So the number of objects, their nesting and their sizes are counte
 
 from __future__ import annotations
 
-import struct
+import math
+import re
 from typing import Any, TypeVar
 
 import msgpack
@@ -14,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from schemas.errors import MessageMalformed, MessageTooLarge, SchemaUnsupported
-from schemas.record import Message
+from schemas.record import Message, Record
 
 MAX_OBJECTS = 350_000  # 20,000 turns twice over; at ~100 bytes each below 64 MiB in memory
 MAX_MAPS = 60_000  # a map costs ten times a number
@@ -23,13 +24,21 @@ MAX_STRING_BYTES = 100_000
 
 M = TypeVar("M", bound=Message)
 
-# First byte -> (bytes of the length field, bytes of payload per unit, children per unit); see the msgpack spec.
-_FIXED_BYTES = {0xC0: 0, 0xC2: 0, 0xC3: 0, 0xCA: 4, 0xCB: 8, 0xCC: 1, 0xCD: 2, 0xCE: 4, 0xCF: 8}
-_FIXED_BYTES |= {0xD0: 1, 0xD1: 2, 0xD2: 4, 0xD3: 8}
-_STRINGS = {0xD9: ">B", 0xDA: ">H", 0xDB: ">I"}
-_BINARIES = {0xC4: ">B", 0xC5: ">H", 0xC6: ">I"}
-_ARRAYS = {0xDC: ">H", 0xDD: ">I"}
-_MAPS = {0xDE: ">H", 0xDF: ">I"}
+_SCHEMA_NAME = re.compile(r"[a-z][a-z-]{0,39}")
+_NOT_FINITE = "NaN and infinity are not numbers here"
+
+# What the first byte of a msgpack object says (see the specification of msgpack). Objects of a fixed size: bytes
+# in all, head included; 0 where it takes a closer look.
+_FIXED_SIZES = dict.fromkeys(
+    [*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3], 1
+)  # small ints, nil, booleans
+_FIXED_SIZES |= {first + n: 1 + 2**n for first in (0xCC, 0xD0) for n in range(4)}  # ints of 1, 2, 4, 8 bytes
+_FIXED_SIZES |= {head: 1 + (head & 0x1F) for head in range(0xA0, 0xC0)}
+_FIXED = bytes(_FIXED_SIZES.get(head, 0) for head in range(0x100))
+# Bytes of the length field that follows.
+_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bin, str: so many bytes
+_COUNT_BYTES = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # array, map: so many objects or pairs
+_FLOAT32, _FLOAT64 = 0xCA, 0xCB
 
 
 def encode(message: Message) -> bytes:
@@ -38,13 +47,11 @@ def encode(message: Message) -> bytes:
     Raises `MessageTooLarge` where a broker or the reader would refuse it: better here than over there.
     """
     if message.ENCODING == "msgpack":
-        data = msgpack.packb(message.model_dump(by_alias=True, exclude_none=True))
+        data = bytes(msgpack.packb(message.model_dump(by_alias=True, exclude_none=True)))
     else:
         data = message.model_dump_json(by_alias=True, exclude_none=True).encode()
-    if len(data) > message.MAX_ENCODED_BYTES:
-        msg = f"{message.SCHEMA} of {len(data)} bytes passes its limit of {message.MAX_ENCODED_BYTES}"
-        raise MessageTooLarge(msg)
-    return bytes(data)
+    _measure(type(message), data)
+    return data
 
 
 def decode(kind: type[M], data: bytes) -> M:
@@ -52,9 +59,7 @@ def decode(kind: type[M], data: bytes) -> M:
 
     Raises `MessageTooLarge`, `MessageMalformed` or `SchemaUnsupported`, and nothing else.
     """
-    if len(data) > kind.MAX_ENCODED_BYTES:
-        msg = f"{kind.SCHEMA} of {len(data)} bytes passes its limit of {kind.MAX_ENCODED_BYTES}"
-        raise MessageTooLarge(msg)
+    _measure(kind, data)
     fields = _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
     if not isinstance(fields, dict):
         msg = f"{kind.SCHEMA}: the payload is not a map"
@@ -64,23 +69,42 @@ def decode(kind: type[M], data: bytes) -> M:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise MessageMalformed(_explain(kind, error)) from None
-    except RecursionError:
-        msg = f"{kind.SCHEMA}: nested too deeply"
-        raise MessageTooLarge(msg) from None
+
+
+def _measure(kind: type[Message], data: bytes) -> None:
+    """Raise where raw bytes pass a limit of `kind`; nothing is built of them."""
+    if len(data) > kind.MAX_ENCODED_BYTES:
+        msg = f"{kind.SCHEMA} of {len(data)} bytes passes its limit of {kind.MAX_ENCODED_BYTES}: split it"
+        raise MessageTooLarge(msg)
+    if kind.ENCODING == "msgpack":
+        _measure_msgpack(data)
+    else:
+        _measure_json(data)
 
 
 def _explain(kind: type[Message], error: ValidationError) -> str:
     """Name the wrong fields but never their values: they may be audio, text or names."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
-    places = [f"{'.'.join(str(part)[:40] for part in item['loc']) or 'message'}: {item['msg']}" for item in details[:5]]
-    return f"{kind.SCHEMA}: " + "; ".join(places)
+    known = _field_names(Record)
+    places = [
+        ".".join(str(part) if isinstance(part, int) or part in known else "*" for part in item["loc"])
+        for item in details[:5]
+    ]
+    reasons = [f"{place or 'message'}: {item['msg']}" for place, item in zip(places, details, strict=False)]
+    return f"{kind.SCHEMA}: " + "; ".join(reasons)
+
+
+def _field_names(record: type[Record]) -> set[str]:
+    """Every field's name below a record: any other name in an error is a key that the sender chose."""
+    names = {field.alias or name for name, field in record.model_fields.items()}
+    return names.union(*(_field_names(child) for child in record.__subclasses__()))
 
 
 def _check_schema(kind: type[Message], fields: dict[Any, Any]) -> None:
     schema, version = fields.get("schema"), fields.get("version")
     if schema != kind.SCHEMA:
-        named = schema[:60] if isinstance(schema, str) else "none"
-        msg = f"this topic carries {kind.SCHEMA}, the payload names {named!r}"
+        named = schema if isinstance(schema, str) and _SCHEMA_NAME.fullmatch(schema) else "none"
+        msg = f"this topic carries {kind.SCHEMA}, the payload names {named}: send `schema` and `version`"
         raise SchemaUnsupported(msg)
     major, _, minor = version.partition(".") if isinstance(version, str) else ("", "", "")
     if not (major.isascii() and major.isdigit() and minor.isascii() and minor.isdigit()):
@@ -91,104 +115,91 @@ def _check_schema(kind: type[Message], fields: dict[Any, Any]) -> None:
         raise SchemaUnsupported(msg)
 
 
-def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until validated
-    # Commas and brackets inside strings count as well: too strict by a little, and never too lax.
-    marks = data.count(b",") + data.count(b"[") + data.count(b"{")
-    if marks > MAX_OBJECTS or data.count(b"{") + data.count(b"[") > MAX_MAPS:
-        msg = f"JSON with {marks} elements passes the limit of {MAX_OBJECTS}"
+def _measure_json(data: bytes) -> None:
+    # Marks inside strings count as well: too strict by a little, and never too lax.
+    containers = data.count(b"{") + data.count(b"[")
+    if containers + data.count(b",") > MAX_OBJECTS or containers > MAX_MAPS:
+        msg = f"JSON passes the limits: {MAX_OBJECTS} elements, {MAX_MAPS} objects and arrays"
         raise MessageTooLarge(msg)
+
+
+def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until validated
     try:
-        return from_json(data, allow_inf_nan=False, cache_strings="none")
-    except (ValueError, RecursionError) as error:
+        parsed = from_json(data, allow_inf_nan=False, cache_strings="none")
+    except ValueError as error:
         msg = f"not JSON: {str(error)[:200]}"
         raise MessageMalformed(msg) from None
+    # The parser refuses the words NaN and Infinity but turns 1e999 into infinity.
+    pending = [parsed]
+    while pending:
+        item = pending.pop()
+        if isinstance(item, dict):
+            pending.extend(item.values())
+        elif isinstance(item, list):
+            pending.extend(item)
+        elif isinstance(item, float) and math.isinf(item):
+            raise MessageMalformed(_NOT_FINITE)
+    return parsed
 
 
 def _unpack(data: bytes) -> Any:  # noqa: ANN401 - msgpack is any shape until validated
-    _measure(data)
     try:
-        return msgpack.unpackb(
-            data,
-            raw=False,
-            strict_map_key=True,
-            max_str_len=MAX_STRING_BYTES,
-            max_bin_len=len(data),
-            max_array_len=MAX_OBJECTS,
-            max_map_len=MAX_MAPS,
-            max_ext_len=0,
-        )
-    except (ValueError, RecursionError, msgpack.exceptions.UnpackException) as error:
+        return msgpack.unpackb(data, raw=False, strict_map_key=True, max_str_len=MAX_STRING_BYTES)
+    except (ValueError, msgpack.exceptions.UnpackException) as error:
         msg = f"not msgpack: {type(error).__name__}"
         raise MessageMalformed(msg) from None
 
 
-def _measure(data: bytes) -> None:
+def _measure_msgpack(data: bytes) -> None:
     """Walk over the raw msgpack and raise where objects, maps or nesting pass a limit; nothing is built."""
-    position, objects, maps = 0, 0, 0
-    open_children = [1]
-    while open_children:
-        if open_children[-1] == 0:
-            open_children.pop()
-            continue
-        open_children[-1] -= 1
-        objects += 1
-        position, children, is_map = _step(data, position)
-        maps += is_map
-        if children:
+    position, objects, maps = 0, 1, 0
+    open_children = [1]  # per level: how many objects are still to come
+    try:
+        while open_children:
+            if open_children[-1] == 0:
+                open_children.pop()
+                continue
+            open_children[-1] -= 1
+            size = _FIXED[data[position]]
+            if size:
+                position += size
+                continue
+            position, children, is_map = _pass_over(data, position)
+            maps += is_map
+            objects += children  # counted when announced: a huge count is refused at its head
             open_children.append(children)
-        if objects + sum(open_children) > MAX_OBJECTS or maps > MAX_MAPS or len(open_children) > MAX_DEPTH:
-            msg = f"msgpack passes the limits: {MAX_OBJECTS} objects, {MAX_MAPS} maps, {MAX_DEPTH} levels"
-            raise MessageTooLarge(msg)
-    if position != len(data):
+            if objects > MAX_OBJECTS or maps > MAX_MAPS or len(open_children) > MAX_DEPTH:
+                msg = f"msgpack passes the limits: {MAX_OBJECTS} objects, {MAX_MAPS} maps, {MAX_DEPTH} levels"
+                raise MessageTooLarge(msg)
+    except IndexError:
+        position = len(data) + 1
+    if position > len(data):
+        msg = "the message ends in the middle"
+        raise MessageMalformed(msg)
+    if position < len(data):
         msg = "bytes after the end of the message"
         raise MessageMalformed(msg)
 
 
-def _step(data: bytes, position: int) -> tuple[int, int, bool]:
-    """Pass over one object's head and scalar bytes; return (next position, children, whether it is a map)."""
-    try:
-        head = data[position]
-        position += 1
-        size, children, is_map = 0, 0, False
-        if head <= 0x7F or head >= 0xE0:
-            pass
-        elif head <= 0x8F:
-            children, is_map = 2 * (head & 0x0F), True
-        elif head <= 0x9F:
-            children = head & 0x0F
-        elif head <= 0xBF:
-            size = head & 0x1F
-        elif head in _FIXED_BYTES:
-            size = _FIXED_BYTES[head]
-            _check_float(head, data, position)
-        elif head in _STRINGS or head in _BINARIES:
-            code = _STRINGS.get(head) or _BINARIES[head]
-            (size,) = struct.unpack_from(code, data, position)
-            position += struct.calcsize(code)
-        elif head in _ARRAYS:
-            (children,) = struct.unpack_from(_ARRAYS[head], data, position)
-            position += struct.calcsize(_ARRAYS[head])
-        elif head in _MAPS:
-            (pairs,) = struct.unpack_from(_MAPS[head], data, position)
-            position += struct.calcsize(_MAPS[head])
-            children, is_map = 2 * pairs, True
-        else:
-            msg = f"msgpack type 0x{head:02x} is not allowed here (extension types never are)"
-            raise MessageMalformed(msg)
-    except (IndexError, struct.error):
-        msg = "the message ends in the middle"
-        raise MessageMalformed(msg) from None
-    if position + size > len(data):
-        msg = "the message ends in the middle"
-        raise MessageMalformed(msg)
-    return position + size, children, is_map
-
-
-def _check_float(head: int, data: bytes, position: int) -> None:
-    code = {0xCA: ">f", 0xCB: ">d"}.get(head)
-    if code is None:
-        return
-    (number,) = struct.unpack_from(code, data, position)
-    if number != number or number in (float("inf"), float("-inf")):  # noqa: PLR0124 - the test for NaN
-        msg = "NaN and infinity are not numbers here"
-        raise MessageMalformed(msg)
+def _pass_over(data: bytes, position: int) -> tuple[int, int, bool]:
+    """Pass over one head and what follows it; return (next position, children, whether it is a map)."""
+    head = data[position]
+    position += 1
+    if head in _LENGTH_BYTES:
+        after = position + _LENGTH_BYTES[head]
+        return after + int.from_bytes(data[position:after]), 0, False
+    if head in _COUNT_BYTES:
+        after = position + _COUNT_BYTES[head]
+        count, is_map = int.from_bytes(data[position:after]), head >= 0xDE
+        return after, 2 * count if is_map else count, is_map
+    if 0x80 <= head <= 0x9F:
+        is_map = head <= 0x8F
+        return position, (head & 0x0F) * (2 if is_map else 1), is_map
+    if head in (_FLOAT32, _FLOAT64):
+        width = 4 if head == _FLOAT32 else 8
+        exponent = int.from_bytes(data[position : position + 2]) & (0x7F80 if width == 4 else 0x7FF0)
+        if exponent == (0x7F80 if width == 4 else 0x7FF0):  # all ones: NaN or infinity (IEEE 754)
+            raise MessageMalformed(_NOT_FINITE)
+        return position + width, 0, False
+    msg = f"msgpack type 0x{head:02x} is not allowed here (extension types never are)"
+    raise MessageMalformed(msg)

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from schemas.record import (
+    ByName,
     ByteCount,
     Count,
     Id,
@@ -48,7 +49,7 @@ class TranscriptSegment(Record):
     label_source: Literal["manual", "auto"] | None = Field(
         default=None, description="Who labelled it. Absent: a person or owner label counts as a human's."
     )
-    words: Annotated[tuple[Word, ...], Field(max_length=5_000)] | None = None
+    words: Annotated[tuple[Word, ...], Field(max_length=5_000, fail_fast=True)] | None = None
 
 
 class EventType(StrEnum):
@@ -76,8 +77,8 @@ class ConversationEvent(Message):
     num_speakers: SpeakerCount | None = Field(default=None, description="A hint, as the other two.")
     min_speakers: SpeakerCount | None = None
     max_speakers: SpeakerCount | None = None
-    segments: Annotated[tuple[TranscriptSegment, ...], Field(max_length=MAX_SEGMENTS)] = ()
-    removed: Annotated[tuple[SegmentId, ...], Field(max_length=MAX_SEGMENTS)] = ()
+    segments: Annotated[tuple[TranscriptSegment, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
+    removed: Annotated[tuple[SegmentId, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
     chunks: Count | None = Field(default=None, description="completed: how many chunks there were.")
     last_audio_at: Timestamp | None = None
     updated_version: Count | None = Field(default=None, description="applied: which update was applied.")
@@ -119,7 +120,7 @@ class SegmentLabel(Record):
     """The label one segment has now."""
 
     id: SegmentId
-    speaker: Name | None = Field(description="SPEAKER_<nn>, or null where nobody can be named.")
+    speaker: Name | None = Field(default=None, description="SPEAKER_<nn>; absent: nobody can be named.")
     speaker_id: Annotated[int, Field(ge=0, le=10_000)] | None = None
     person_id: Name | None = None
     coverage: Ratio | None = Field(default=None, description="Share of the segment the speaker covers.")
@@ -130,8 +131,8 @@ class LabelChange(Record):
     """A segment whose label this update changed."""
 
     id: SegmentId
-    before: Name | None
-    after: Name | None
+    before: Name | None = None
+    after: Name | None = None
 
 
 class LeftAlone(Record):
@@ -166,15 +167,15 @@ class ConversationUpdated(Message):
     updated_version: Count
     state: Literal["live", "final"]
     reason: Name | None = None
-    segments: Annotated[tuple[SegmentLabel, ...], Field(max_length=MAX_SEGMENTS)] = ()
-    changed: Annotated[tuple[LabelChange, ...], Field(max_length=MAX_SEGMENTS)] = ()
-    left_alone: Annotated[tuple[LeftAlone, ...], Field(max_length=MAX_SEGMENTS)] = ()
-    left_alone_counts: dict[Name, Count] = {}
-    voices: Annotated[tuple[VoiceChange, ...], Field(max_length=1_000)] = ()
+    segments: Annotated[tuple[SegmentLabel, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
+    changed: Annotated[tuple[LabelChange, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
+    left_alone: Annotated[tuple[LeftAlone, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
+    left_alone_counts: ByName[Count] = {}
+    voices: Annotated[tuple[VoiceChange, ...], Field(max_length=1_000, fail_fast=True)] = ()
     speakers: Count = 0
-    turns: Annotated[tuple[ConversationTurn, ...], Field(max_length=20_000)] | None = Field(
+    turns: Annotated[tuple[ConversationTurn, ...], Field(max_length=20_000, fail_fast=True)] | None = Field(
         default=None, description="Left out where it would not fit a broker's default limit."
     )
-    warnings: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
+    warnings: Annotated[tuple[Name, ...], Field(max_length=50, fail_fast=True)] = ()
     failed_jobs: Count = 0
     audio_s: Seconds = 0.0

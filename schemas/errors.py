@@ -4,10 +4,8 @@
 class SchemaError(Exception):
     """Base of every error of this package; nothing else leaves the decoder.
 
-    Attributes
-    ----------
-    code:
-        The `FailureCode` value that a `JobFailure` about this message carries.
+    Attributes:
+        code: The `FailureCode` value that a `JobFailure` about this message carries.
     """
 
     code = "payload.malformed"

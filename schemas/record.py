@@ -3,22 +3,55 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StringConstraints,
+)
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 MAX_TEXT_CHARS = 20_000
 MAX_DURATION_S = 7 * 24 * 3600.0  # no clock in a message runs longer than a week
 MAX_BYTES = 2**40
+MAX_ENTRIES = 100
+
+T = TypeVar("T")
+
+
+def _to_utc(moment: datetime) -> datetime:
+    # An offset may fail to parse (seconds in it) or to convert (near the years 1 and 9999): UTC does neither.
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError:
+        msg = "a time outside the years 1 to 9999 in UTC"
+        raise ValueError(msg) from None
+
+
+def _refuse_many(entries: Any) -> Any:  # noqa: ANN401 - anything, before validation
+    # pydantic collects an error of 1 KB for every wrong entry before it counts the entries.
+    if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
+        msg = f"more than {MAX_ENTRIES} entries"
+        raise ValueError(msg)
+    return entries
+
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Timestamp = Annotated[
-    AwareDatetime, PlainSerializer(lambda moment: moment.isoformat(), return_type=str, when_used="always")
+    AwareDatetime,
+    AfterValidator(_to_utc),
+    PlainSerializer(lambda moment: moment.isoformat(), return_type=str, when_used="always"),
 ]
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S)]
 SignedSeconds = Annotated[float, Field(ge=-MAX_DURATION_S, le=MAX_DURATION_S)]
@@ -26,6 +59,7 @@ ByteCount = Annotated[int, Field(ge=0, le=MAX_BYTES)]
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 SpeakerCount = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
+ByName = Annotated[dict[Name, T], Field(max_length=MAX_ENTRIES), BeforeValidator(_refuse_many)]
 
 
 def is_id(text: str) -> bool:
@@ -48,9 +82,14 @@ class Message(Record):
     MAX_ENCODED_BYTES: ClassVar[int] = 2_000_000
 
     schema_name: str = Field(default="", alias="schema", description="Which message this is.")
-    version: str = Field(default="1.0", pattern=r"^\d{1,3}\.\d{1,3}$", description="major.minor of the schema.")
+    version: str = Field(
+        default="1.0", pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$", description="major.minor of the schema."
+    )
 
     def model_post_init(self, _context: Any) -> None:  # noqa: ANN401 - pydantic's own signature
-        """Fill in the schema's name, which the sender never has to spell."""
+        """Fill in the schema's name, which the sender never has to spell; refuse another's."""
         if not self.schema_name:
             object.__setattr__(self, "schema_name", self.SCHEMA)
+        if self.schema_name != self.SCHEMA or not self.version.startswith(f"{self.MAJOR}."):
+            msg = f"schema and version must be {self.SCHEMA} {self.MAJOR}.x"
+            raise ValueError(msg)

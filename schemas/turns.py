@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from schemas.record import Count, Id, Message, Name, Ratio, Record, Seconds
+from schemas.record import ByName, Count, Id, Message, Name, Ratio, Record, Seconds
 
 MAX_TURNS = 20_000  # four hours with a change of speaker every 0.7 s
 MAX_SPEAKERS = 100
@@ -34,7 +34,7 @@ class SpeakerVoice(Record):
 
     speaker: LocalLabel
     clean_speech_s: Seconds = Field(description="Seconds of speech by nobody else behind the embedding.")
-    embedding: Annotated[bytes, Field(max_length=MAX_EMBEDDING_BYTES)] | None = Field(
+    embedding: Annotated[bytes, Field(max_length=MAX_EMBEDDING_BYTES, strict=True)] | None = Field(
         default=None, description="float32, little endian, unit length; null with too little clean speech."
     )
 
@@ -80,14 +80,14 @@ class SpeakerTurns(Message):
     agent_id: Id
     engine: EngineDescription
     duration_s: Seconds = 0.0
-    chunks: Annotated[tuple[ChunkSpan, ...], Field(max_length=5_000)] = ()
-    turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS)] = Field(
+    chunks: Annotated[tuple[ChunkSpan, ...], Field(max_length=5_000, fail_fast=True)] = ()
+    turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS, fail_fast=True)] = Field(
         description="Overlap kept: two speakers at once are two turns."
     )
-    exclusive_turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS)] = Field(
+    exclusive_turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS, fail_fast=True)] = Field(
         description="The same speakers, one at a time: what labels segments."
     )
-    speakers: Annotated[tuple[SpeakerVoice, ...], Field(max_length=MAX_SPEAKERS)] = ()
+    speakers: Annotated[tuple[SpeakerVoice, ...], Field(max_length=MAX_SPEAKERS, fail_fast=True)] = ()
     quality: AudioQuality = AudioQuality()
-    timings_ms: Annotated[dict[Name, Annotated[float, Field(ge=0, le=1e9)]], Field(max_length=50)] = {}
-    warnings: Annotated[tuple[Name, ...], Field(max_length=50)] = ()
+    timings_ms: ByName[Annotated[float, Field(ge=0, le=1e9)]] = {}
+    warnings: Annotated[tuple[Name, ...], Field(max_length=50, fail_fast=True)] = ()
