@@ -82,6 +82,25 @@ def _measure(kind: type[Message], data: bytes) -> None:
         _measure_json(data)
 
 
+class Envelope(Record):
+    """What a refused message can still be called by, so that its sender learns which one it was."""
+
+    job_id: Id | None = None
+    lease_id: Id | None = None
+    chunk_id: Id | None = None
+    event_id: Id | None = None
+
+
+def read_envelope(kind: type[Message], data: bytes) -> Envelope:
+    """Return the ids of a message that `decode` refused; empty where not even those can be read."""
+    try:
+        fields = _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
+    except SchemaError:
+        return Envelope()
+    ids = {name: fields.get(name) for name in Envelope.model_fields} if isinstance(fields, dict) else {}
+    return Envelope(**{name: value for name, value in ids.items() if isinstance(value, str) and is_id(value)})
+
+
 def _explain(kind: type[Message], error: ValidationError) -> str:
     """Name the wrong fields but never their values: they may be audio, text or names."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
