@@ -1,0 +1,1 @@
+"""Where conversations are kept: the protocol every store speaks, and the stores."""

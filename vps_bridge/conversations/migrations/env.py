@@ -1,0 +1,3 @@
+from vps_bridge.database import run_migrations
+
+run_migrations()
