@@ -73,9 +73,7 @@ class OfferedChunk(Record):
     encoding: Encoding
     sample_rate: SampleRate | None = None
     channels: Channels | None = None
-    start_s: Seconds | None = Field(
-        default=None, description="In the job; null: right after the chunk before."
-    )
+    start_s: Seconds | None = Field(default=None, description="In the job; null: right after the chunk before.")
     captured_at: Timestamp | None = None
 
 

@@ -27,9 +27,7 @@ class AudioPayload(Message):
     MAX_ENCODED_BYTES: ClassVar[int] = 64 * 2**20
 
     conversation_id: Id
-    chunk_id: Id | None = Field(
-        default=None, description="Default: from sequence, else captured_at and sha256."
-    )
+    chunk_id: Id | None = Field(default=None, description="Default: from sequence, else captured_at and sha256.")
     sequence: Count | None = Field(default=None, description="n-th chunk of the conversation.")
     captured_at: Timestamp | None = Field(default=None, description="Absolute time of the first sample.")
     encoding: Encoding = Field(default="auto", description="A container name, `auto`, or a raw encoding.")

@@ -14,8 +14,8 @@ import msgpack
 from pydantic import ValidationError
 from pydantic_core import from_json
 
-from schemas.errors import MessageMalformed, MessageTooLarge, SchemaUnsupported
-from schemas.record import Message, Record
+from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, SchemaUnsupported
+from schemas.record import Id, Message, Record, is_id
 
 MAX_OBJECTS = 350_000  # 20,000 turns twice over; at ~100 bytes each below 64 MiB in memory
 MAX_MAPS = 60_000  # a map costs ten times a number
@@ -29,9 +29,7 @@ _NOT_FINITE = "NaN and infinity are not numbers here"
 
 # What the first byte of a msgpack object says (see the specification of msgpack). Objects of a fixed size: bytes
 # in all, head included; 0 where it takes a closer look.
-_FIXED_SIZES = dict.fromkeys(
-    [*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3], 1
-)  # small ints, nil, booleans
+_FIXED_SIZES = dict.fromkeys([*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3], 1)  # small ints, nil, booleans
 _FIXED_SIZES |= {first + n: 1 + 2**n for first in (0xCC, 0xD0) for n in range(4)}  # ints of 1, 2, 4, 8 bytes
 _FIXED_SIZES |= {head: 1 + (head & 0x1F) for head in range(0xA0, 0xC0)}
 _FIXED = bytes(_FIXED_SIZES.get(head, 0) for head in range(0x100))
@@ -59,8 +57,7 @@ def decode(kind: type[M], data: bytes) -> M:
 
     Raises `MessageTooLarge`, `MessageMalformed` or `SchemaUnsupported`, and nothing else.
     """
-    _measure(kind, data)
-    fields = _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
+    fields = _parse(kind, data)
     if not isinstance(fields, dict):
         msg = f"{kind.SCHEMA}: the payload is not a map"
         raise MessageMalformed(msg)
@@ -69,6 +66,11 @@ def decode(kind: type[M], data: bytes) -> M:
         return kind.model_validate(fields)
     except ValidationError as error:
         raise MessageMalformed(_explain(kind, error)) from None
+
+
+def _parse(kind: type[Message], data: bytes) -> Any:  # noqa: ANN401 - any shape until validated
+    _measure(kind, data)
+    return _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
 
 
 def _measure(kind: type[Message], data: bytes) -> None:
@@ -94,7 +96,7 @@ class Envelope(Record):
 def read_envelope(kind: type[Message], data: bytes) -> Envelope:
     """Return the ids of a message that `decode` refused; empty where not even those can be read."""
     try:
-        fields = _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
+        fields = _parse(kind, data)
     except SchemaError:
         return Envelope()
     ids = {name: fields.get(name) for name in Envelope.model_fields} if isinstance(fields, dict) else {}

@@ -44,7 +44,11 @@ class _MessageSchema(GenerateJsonSchema):
     """JSON Schema has no bytes: say that they are msgpack's bin, not base64 in a string."""
 
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
-        described = {"type": "string", "format": "binary", "$comment": "msgpack bin: raw bytes, never base64"}
+        described: JsonSchemaValue = {
+            "type": "string",
+            "format": "binary",
+            "$comment": "msgpack bin: raw bytes, never base64",
+        }
         if "max_length" in schema:
             described["maxLength"] = schema["max_length"]
         return described

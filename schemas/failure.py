@@ -38,9 +38,7 @@ class JobFailure(Message):
     SCHEMA: ClassVar[str] = "job-failure"
 
     conversation_id: Id
-    job_id: Id | None = Field(
-        default=None, description="Absent where the bridge refused a chunk or an event."
-    )
+    job_id: Id | None = Field(default=None, description="Absent where the bridge refused a chunk or an event.")
     lease_id: Id | None = None
     chunk_id: Id | None = None
     event_id: Id | None = None

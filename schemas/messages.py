@@ -28,6 +28,4 @@ MESSAGE_BY_TOPIC: dict[TopicKind, type[Message]] = {
     TopicKind.AGENT_HEARTBEAT: AgentHeartbeat,
     TopicKind.BRIDGE_HEARTBEAT: BridgeHeartbeat,
 }
-MESSAGE_BY_SCHEMA: dict[str, type[Message]] = {
-    message.SCHEMA: message for message in MESSAGE_BY_TOPIC.values()
-}
+MESSAGE_BY_SCHEMA: dict[str, type[Message]] = {message.SCHEMA: message for message in MESSAGE_BY_TOPIC.values()}

@@ -82,9 +82,7 @@ class Message(Record):
     MAX_ENCODED_BYTES: ClassVar[int] = 2_000_000
 
     schema_name: str = Field(default="", alias="schema", description="Which message this is.")
-    version: str = Field(
-        default="1.0", pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$", description="major.minor of the schema."
-    )
+    version: str = Field(default="1.0", pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$", description="major.minor of the schema.")
 
     def model_post_init(self, _context: Any) -> None:  # noqa: ANN401 - pydantic's own signature
         """Fill in the schema's name, which the sender never has to spell; refuse another's."""
