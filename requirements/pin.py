@@ -53,9 +53,7 @@ def closure(wanted: list[Requirement], platform: dict[str, str]) -> dict[str, st
         try:
             found = distribution(name)
         except PackageNotFoundError:
-            sys.exit(
-                f"{name} is needed on {platform['sys_platform']} but not installed here: pip install {name}"
-            )
+            sys.exit(f"{name} is needed on {platform['sys_platform']} but not installed here: pip install {name}")
         versions[name] = found.version
         for extra in ("", *requirement.extras):
             if (name, extra) not in seen:
@@ -79,9 +77,7 @@ def main() -> None:
     """Write one file per extra, each complete: the base dependencies and the extra, with all they need."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     for extra in EXTRAS:
-        wanted = [
-            Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]
-        ]
+        wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
         header = (
             f"# omi-diarization[{extra}]: exact versions of everything it needs, so that every machine runs what the\n"
             "# tests ran. Why pins, and why this torch: docs/adr/0001-torch-pins.md\n"

@@ -42,9 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def preventable_skips(skips: list[tuple[str, str]]) -> list[str]:
     """Return one line per skipped test, of (name, reason), that a complete machine would have run."""
     return [
-        f"{name}: {reason}"
-        for name, reason in skips
-        if _PREVENTABLE.search(reason) and not _EXCUSED.search(reason)
+        f"{name}: {reason}" for name, reason in skips if _PREVENTABLE.search(reason) and not _EXCUSED.search(reason)
     ]
 
 

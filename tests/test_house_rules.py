@@ -111,9 +111,7 @@ def statement_breaches(tree: ast.Module, path: Path) -> list[tuple[int, str]]:
                 found.append((node.lineno, "bare except: name what is expected"))
             elif getattr(node.type, "id", "") in {"Exception", "BaseException"} and swallows(node):
                 found.append((node.lineno, "an exception is swallowed: log it or let it go"))
-    return [
-        (line, what) for line, what in found if not (path.stem.startswith("cli") and what.startswith("print"))
-    ]
+    return [(line, what) for line, what in found if not (path.stem.startswith("cli") and what.startswith("print"))]
 
 
 def breaches(source: str, path: Path) -> list[str]:
@@ -124,8 +122,7 @@ def breaches(source: str, path: Path) -> list[str]:
     if length > MAX_LINES:
         found.append((length, f"{length} lines, more than {MAX_LINES}: two nouns live here"))
     found += [
-        (1, f"{name!r} says nothing: name the noun")
-        for name in VAGUE_NAMES.intersection(path.with_suffix("").parts)
+        (1, f"{name!r} says nothing: name the noun") for name in VAGUE_NAMES.intersection(path.with_suffix("").parts)
     ]
     return [f"{path}:{line}: {what}" for line, what in found]
 
@@ -143,9 +140,7 @@ def forbidden_text(text: str, name: str) -> list[str]:
     """Return one line for each thing that no file of this repository may contain."""
     found = []
     for number, line in enumerate(text.splitlines(), 1):
-        found += [
-            f"{name}:{number}: {what}" for what, pattern in FORBIDDEN_TEXT.items() if pattern.search(line)
-        ]
+        found += [f"{name}:{number}: {what}" for what, pattern in FORBIDDEN_TEXT.items() if pattern.search(line)]
         if name.endswith(".py") and UNTRACKED.search(line):
             found.append(f"{name}:{number}: a TODO names its issue")
     return found
@@ -171,9 +166,7 @@ def text_files() -> list[Path]:
         files = [
             path
             for path in ROOT.rglob("*")
-            if not any(
-                part in SKIPPED_FOLDERS or part.startswith(".venv") for part in path.relative_to(ROOT).parts
-            )
+            if not any(part in SKIPPED_FOLDERS or part.startswith(".venv") for part in path.relative_to(ROOT).parts)
         ]
     return sorted(path for path in files if path.suffix in TEXT_SUFFIXES and path.is_file())
 
@@ -291,9 +284,7 @@ def test_what_a_room_imports_is_declared(room):
 @pytest.mark.bridge_only
 def test_the_bridge_extra_never_brings_torch():
     heavy = re.compile(r"^(torch|pyannote|lightning|nvidia|cuda|triton)")
-    pinned = [
-        line for line in (ROOT / "requirements" / "bridge.txt").read_text().splitlines() if line[:1] != "#"
-    ]
+    pinned = [line for line in (ROOT / "requirements" / "bridge.txt").read_text().splitlines() if line[:1] != "#"]
     names = requirement_names(PROJECT["dependencies"] + EXTRAS["bridge"]) | requirement_names(pinned)
     assert {name for name in names if heavy.match(name)} == set()
 

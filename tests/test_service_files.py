@@ -58,9 +58,7 @@ def complaints(tmp_path):
     def verify(text: str) -> list[str]:
         unit = tmp_path / "omi-probe.service"
         unit.write_text(re.sub(r"^ExecStart=.*", "ExecStart=/usr/bin/env", text, flags=re.MULTILINE))
-        done = subprocess.run(
-            ["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
         return [line for line in (done.stdout + done.stderr).splitlines() if unit.name in line]
 
     return verify
