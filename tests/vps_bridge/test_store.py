@@ -1,0 +1,206 @@
+"""The conversation store: what a backend sent, what this pipeline wrote, and what a person took back."""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+import threading
+
+import pytest
+
+from schemas.conversation import TranscriptSegment
+from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.store import AlreadyWritten, Applied, Conflict, Label, WriteNotFound
+from vps_bridge.database import DatabaseNewer, DatabaseUnreadable
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = SqliteConversations(tmp_path / "state" / "conversations.db")
+    yield store
+    store.close()
+
+
+def said(segment_id, start_s=0.0, end_s=1.0, **fields):
+    return TranscriptSegment(id=segment_id, start_s=start_s, end_s=end_s, **fields)
+
+
+def speakers_of(store, conversation_id="c1"):
+    return {segment.id: segment.speaker for segment in store.read(conversation_id).segments}
+
+
+def test_an_unknown_conversation_is_none(store):
+    assert store.read("nobody") is None
+    assert store.history("nobody") == ()
+
+
+def test_file_and_directory_are_private(store, tmp_path):
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
+    for path in (tmp_path / "state").iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path.name
+
+
+def test_segments_come_back_in_order_of_time_with_padded_label_and_number(store):
+    store.upsert_segments("c1", 1, [said("b", 5, 6, speaker="SPEAKER_3"), said("a", 1, 2, speaker="SPEAKER_12")])
+    first, second = store.read("c1").segments
+    assert (first.id, first.speaker, first.speaker_id) == ("a", "SPEAKER_12", 12)
+    assert (second.id, second.speaker, second.speaker_id) == ("b", "SPEAKER_03", 3)
+
+
+def test_a_label_is_applied_and_kept_when_the_backend_sends_the_segment_again(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00", text="one")])
+    assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)]) == Applied(1)
+    store.upsert_segments("c1", 2, [said("a", speaker="SPEAKER_00", text="one two")])
+    (segment,) = store.read("c1").segments
+    assert (segment.speaker, segment.speaker_id, segment.text) == ("SPEAKER_04", 4, "one two")
+    assert segment.original_speaker == "SPEAKER_00"
+
+
+def test_a_human_label_from_the_backend_replaces_ours(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])
+    store.upsert_segments("c1", 2, [said("a", speaker="SPEAKER_01", person_id="p", label_source="manual")])
+    (segment,) = store.read("c1").segments
+    assert segment.speaker == "SPEAKER_01"
+    assert segment.is_human_labelled
+
+
+def test_a_lower_revision_never_overwrites_a_higher_one(store):
+    store.upsert_segments("c1", 5, [said("a", text="new")])
+    assert store.upsert_segments("c1", 3, [said("a", text="old"), said("b", text="late")])
+    assert {segment.id: segment.text for segment in store.read("c1").segments} == {"a": "new", "b": "late"}
+
+
+def test_a_removed_segment_stays_removed_when_an_older_event_arrives_late(store):
+    store.upsert_segments("c1", 1, [said("a", text="secret"), said("b", 2, 3)])
+    store.upsert_segments("c1", 3, [], removed=["a"])
+    assert not store.upsert_segments("c1", 2, [said("a", text="secret")])
+    assert [segment.id for segment in store.read("c1").segments] == ["b"]
+
+
+def test_the_same_event_twice_changes_nothing(store):
+    event = [said("a", text="x", speaker="SPEAKER_0", words=({"text": "x", "start_s": 0, "end_s": 1},))]
+    assert store.upsert_segments("c1", 1, event)
+    revision = store.read("c1").revision
+    assert not store.upsert_segments("c1", 1, event)
+    assert store.read("c1").revision == revision
+
+
+def test_a_write_against_an_older_reading_conflicts_and_changes_nothing(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
+    before = store.read("c1").revision
+    store.upsert_segments("c1", 2, [said("b", 2, 3)])
+    assert isinstance(store.apply("c1", before, "k1", [Label("a", 1)]), Conflict)
+    assert speakers_of(store) == {"a": "SPEAKER_00", "b": None}
+    assert store.history("c1") == ()
+
+
+def test_the_same_evidence_is_written_once(store):
+    store.upsert_segments("c1", 1, [said("a")])
+    revision = store.read("c1").revision
+    assert store.apply("c1", revision, "k1", [Label("a", 1)]) == Applied(1)
+    assert store.apply("c1", revision, "k1", [Label("a", 1)]) == AlreadyWritten(1)
+    assert len(store.history("c1")) == 1
+
+
+@pytest.mark.parametrize(
+    "label", [{"label_source": "manual"}, {"is_user": True}, {"person_id": "p"}], ids=["manual", "owner", "person"]
+)
+def test_a_human_label_is_refused_even_if_asked_for(store, label):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_07", **label)])
+    assert isinstance(store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1)]), Conflict)
+    assert speakers_of(store) == {"a": "SPEAKER_07"}
+
+
+def test_an_automatic_person_label_may_be_relabelled_where_the_backend_says_it_is_automatic(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_07", person_id="p", label_source="auto")])
+    assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1)]) == Applied(1)
+
+
+def test_undo_brings_the_old_labels_back_and_protects_them(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00"), said("b", 2, 3, speaker="SPEAKER_00")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1), Label("b", None)])
+    assert store.undo("c1", 1) == Applied(2)
+    assert speakers_of(store) == {"a": "SPEAKER_00", "b": "SPEAKER_00"}
+    assert all(segment.is_human_labelled for segment in store.read("c1").segments)
+    store.upsert_segments("c1", 2, [said("a", speaker="SPEAKER_00")])
+    assert store.read("c1").segments[0].is_human_labelled
+
+
+def test_undo_leaves_what_a_later_write_changed(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00"), said("b", 2, 3, speaker="SPEAKER_00")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1), Label("b", 1)])
+    store.apply("c1", store.read("c1").revision, "k2", [Label("b", 2)])
+    store.undo("c1", 1)
+    assert speakers_of(store) == {"a": "SPEAKER_00", "b": "SPEAKER_02"}
+    assert [(write.version, write.kind) for write in store.history("c1")] == [(1, "apply"), (2, "apply"), (3, "undo")]
+
+
+def test_every_change_can_be_seen(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00"), said("b", 2, 3)])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 0), Label("b", 1)])
+    (write,) = store.history("c1")
+    assert [(change.segment_id, change.before, change.after) for change in write.changes] == [("b", None, "SPEAKER_01")]
+
+
+def test_undoing_what_never_was_names_the_remedy(store):
+    store.upsert_segments("c1", 1, [said("a")])
+    with pytest.raises(WriteNotFound, match="omi-bridge history c1"):
+        store.undo("c1", 9)
+
+
+def test_deletion_leaves_no_byte_behind_while_the_store_is_open(store, tmp_path):
+    store.upsert_segments("c1", 1, [said("a", text="a very secret sentence", speaker="SPEAKER_00")])
+    store.upsert_segments("c2", 1, [said("a", text="somebody else")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1)])
+    store.delete("c1")
+    assert store.read("c1") is None
+    assert store.history("c1") == ()
+    kept = b"".join(path.read_bytes() for path in (tmp_path / "state").iterdir())
+    assert b"secret" not in kept
+    assert b"somebody else" in kept
+    store.delete("c1")
+
+
+def test_of_two_writers_one_wins_and_one_conflicts(store):
+    store.upsert_segments("c1", 1, [said("a")])
+    revision = store.read("c1").revision
+    outcomes = []
+    writers = [
+        threading.Thread(target=lambda n=n: outcomes.append(store.apply("c1", revision, f"k{n}", [Label("a", n)])))
+        for n in range(8)
+    ]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join()
+    assert sum(isinstance(outcome, Applied) for outcome in outcomes) == 1
+    assert sum(isinstance(outcome, Conflict) for outcome in outcomes) == 7
+
+
+def test_the_store_reads_what_an_earlier_process_wrote(tmp_path):
+    for turn in range(2):
+        store = SqliteConversations(tmp_path / "c.db")
+        if turn == 0:
+            store.upsert_segments("c1", 1, [said("a", text="kept")])
+        assert [segment.text for segment in store.read("c1").segments] == ["kept"]
+        store.close()
+
+
+def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "c.db"
+    SqliteConversations(path).close()
+    with sqlite3.connect(path) as connection:
+        connection.execute("UPDATE alembic_version SET version_num = '9999'")
+    with pytest.raises(DatabaseNewer, match="newer version"):
+        SqliteConversations(path)
+    with sqlite3.connect(path) as connection:
+        assert connection.execute("SELECT version_num FROM alembic_version").fetchone() == ("9999",)
+
+
+def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path):
+    path = tmp_path / "c.db"
+    path.write_bytes(b"these are notes, not a database" * 100)
+    with pytest.raises(DatabaseUnreadable, match="restore a backup"):
+        SqliteConversations(path)
+    assert path.read_bytes().startswith(b"these are notes")

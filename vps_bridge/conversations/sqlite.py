@@ -1,0 +1,273 @@
+"""Conversations in a SQLite file of their own: for backends that only speak MQTT, and for files on a laptop."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+
+from schemas.conversation import Word
+from vps_bridge.conversations.store import (
+    AlreadyWritten,
+    Applied,
+    Change,
+    Conflict,
+    Label,
+    StoredConversation,
+    StoredSegment,
+    Write,
+    WriteNotFound,
+    speaker_name,
+    speaker_number,
+)
+from vps_bridge.conversations.tables import changes, conversations, segments, writes
+from vps_bridge.database import erase_deleted, open_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from schemas.conversation import TranscriptSegment
+
+_MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+class SqliteConversations:
+    """A `ConversationStore` in one file. Every method is one transaction."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file at `path`. Raises `vps_bridge.database.DatabaseError`."""
+        self._engine = open_database(path, _MIGRATIONS)
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._engine.dispose()
+
+    def upsert_segments(
+        self,
+        conversation_id: str,
+        revision: int,
+        segments: Sequence[TranscriptSegment],
+        removed: Sequence[str] = (),
+    ) -> bool:
+        """See `ConversationStore.upsert_segments`."""
+        with self._engine.begin() as connection:
+            known = {row["segment_id"]: row for row in _segment_rows(connection, conversation_id)}
+            wanted = {segment.id: _backend_fields(segment, known.get(segment.id)) for segment in segments}
+            wanted |= {segment_id: _tombstone(segment_id) for segment_id in removed}
+            _ensure_conversation(connection, conversation_id)
+            changed = False
+            for segment_id, fields in wanted.items():
+                row = known.get(segment_id)
+                if row is not None and row["backend_revision"] > revision:
+                    continue
+                changed |= row is None or any(row[name] != value for name, value in fields.items())
+                _put_segment(connection, conversation_id, row, {**fields, "backend_revision": revision})
+            if changed:
+                _advance(connection, conversation_id)
+            return changed
+
+    def read(self, conversation_id: str) -> StoredConversation | None:
+        """See `ConversationStore.read`."""
+        with self._engine.begin() as connection:
+            return _read(connection, conversation_id)
+
+    def apply(
+        self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
+    ) -> Applied | Conflict | AlreadyWritten:
+        """See `ConversationStore.apply`."""
+        with self._engine.begin() as connection:
+            same_key = (writes.c.conversation_id == conversation_id) & (writes.c.write_key == write_key)
+            written = connection.execute(select(writes.c.version).where(same_key)).scalar()
+            if written is not None:
+                return AlreadyWritten(written)
+            conversation = _read(connection, conversation_id)
+            if conversation is None:
+                return Conflict(None)
+            known = {segment.id: segment for segment in conversation.segments}
+            refused = any(
+                label.segment_id not in known or known[label.segment_id].is_human_labelled for label in labels
+            )
+            if conversation.revision != expected_revision or refused:
+                return Conflict(conversation.revision)
+            version = conversation.version + 1
+            made = [
+                Change(label.segment_id, known[label.segment_id].speaker, speaker_name(label.speaker_id))
+                for label in labels
+                if known[label.segment_id].speaker != speaker_name(label.speaker_id)
+            ]
+            _record(connection, conversation_id, Write(version, "apply", write_key, time.time(), tuple(made)))
+            for change in made:
+                _set_label(connection, conversation_id, change.segment_id, change.after, written_version=version)
+            _advance(connection, conversation_id, version)
+            return Applied(version)
+
+    def undo(self, conversation_id: str, version: int) -> Applied:
+        """See `ConversationStore.undo`."""
+        with self._engine.begin() as connection:
+            history = {write.version: write for write in _history(connection, conversation_id)}
+            conversation = _read(connection, conversation_id)
+            if conversation is None or version not in history or history[version].kind != "apply":
+                raise WriteNotFound(conversation_id, version)
+            known = {segment.id: segment for segment in conversation.segments}
+            taken_back = tuple(
+                Change(change.segment_id, change.after, change.before)
+                for change in history[version].changes
+                if change.segment_id in known and known[change.segment_id].speaker == change.after
+            )
+            new = conversation.version + 1
+            write = Write(new, "undo", f"undo-{version}-{new}", time.time(), taken_back)
+            _record(connection, conversation_id, write)
+            for change in taken_back:
+                _set_label(connection, conversation_id, change.segment_id, change.after, undone=True)
+            _advance(connection, conversation_id, new)
+            return Applied(new)
+
+    def history(self, conversation_id: str) -> tuple[Write, ...]:
+        """See `ConversationStore.history`."""
+        with self._engine.begin() as connection:
+            return _history(connection, conversation_id)
+
+    def delete(self, conversation_id: str) -> None:
+        """See `ConversationStore.delete`."""
+        with self._engine.begin() as connection:
+            connection.execute(delete(conversations).where(conversations.c.conversation_id == conversation_id))
+        erase_deleted(self._engine)
+
+
+def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[str, Any]:
+    """What a segment of the backend sets; a label this pipeline wrote stays unless a person labelled it now."""
+    words = None if segment.words is None else [word.model_dump() for word in segment.words]
+    fields: dict[str, Any] = {
+        "segment_id": segment.id,
+        "removed": False,
+        "text": segment.text,
+        "start_s": segment.start_s,
+        "end_s": segment.end_s,
+        "original_speaker": segment.speaker,
+        "is_user": segment.is_user,
+        "person_id": segment.person_id,
+        "label_source": segment.label_source,
+        "words": words,
+    }
+    ours = row is not None and (row["written_version"] is not None or row["undone"])
+    if not ours or (segment.label_source == "manual" and segment.speaker is not None):
+        number = speaker_number(segment.speaker)
+        fields["speaker"] = segment.speaker if number is None else speaker_name(number)
+        fields["written_version"] = None
+    return fields
+
+
+def _tombstone(segment_id: str) -> dict[str, Any]:
+    """A removed segment: its id stays, so that an older event cannot bring it back; its words do not."""
+    return {
+        "segment_id": segment_id,
+        "removed": True,
+        "text": "",
+        "start_s": 0.0,
+        "end_s": 0.0,
+        "speaker": None,
+        "original_speaker": None,
+        "written_version": None,
+        "is_user": False,
+        "person_id": None,
+        "label_source": None,
+        "words": None,
+    }
+
+
+def _segment_rows(connection: Connection, conversation_id: str) -> Iterable[RowMapping]:
+    query = select(segments).where(segments.c.conversation_id == conversation_id)
+    return connection.execute(query.order_by(segments.c.start_s, segments.c.end_s, segments.c.segment_id)).mappings()
+
+
+def _put_segment(connection: Connection, conversation_id: str, row: RowMapping | None, fields: dict[str, Any]) -> None:
+    if row is None:
+        connection.execute(insert(segments).values(conversation_id=conversation_id, undone=False, **fields))
+        return
+    connection.execute(update(segments).where(_is_segment(conversation_id, row["segment_id"])).values(**fields))
+
+
+def _set_label(
+    connection: Connection,
+    conversation_id: str,
+    segment_id: str,
+    speaker: str | None,
+    *,
+    written_version: int | None = None,
+    undone: bool = False,
+) -> None:
+    connection.execute(
+        update(segments)
+        .where(_is_segment(conversation_id, segment_id))
+        .values(speaker=speaker, written_version=written_version, undone=undone)
+    )
+
+
+def _is_segment(conversation_id: str, segment_id: str) -> Any:  # noqa: ANN401 - SQLAlchemy's expression type
+    return (segments.c.conversation_id == conversation_id) & (segments.c.segment_id == segment_id)
+
+
+def _ensure_conversation(connection: Connection, conversation_id: str) -> None:
+    known = select(conversations.c.revision).where(conversations.c.conversation_id == conversation_id)
+    if connection.execute(known).scalar() is None:
+        connection.execute(insert(conversations).values(conversation_id=conversation_id, revision=0, version=0))
+
+
+def _advance(connection: Connection, conversation_id: str, version: int | None = None) -> None:
+    values: dict[str, Any] = {"revision": conversations.c.revision + 1}
+    if version is not None:
+        values["version"] = version
+    connection.execute(update(conversations).where(conversations.c.conversation_id == conversation_id).values(**values))
+
+
+def _read(connection: Connection, conversation_id: str) -> StoredConversation | None:
+    query = select(conversations).where(conversations.c.conversation_id == conversation_id)
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        return None
+    kept = tuple(_stored(segment) for segment in _segment_rows(connection, conversation_id) if not segment["removed"])
+    return StoredConversation(conversation_id, str(row["revision"]), row["version"], kept)
+
+
+def _stored(row: RowMapping) -> StoredSegment:
+    words = None if row["words"] is None else tuple(Word.model_validate(word) for word in row["words"])
+    return StoredSegment(
+        id=row["segment_id"],
+        start_s=row["start_s"],
+        end_s=row["end_s"],
+        text=row["text"],
+        speaker=row["speaker"],
+        speaker_id=speaker_number(row["speaker"]),
+        original_speaker=row["original_speaker"],
+        is_user=row["is_user"],
+        person_id=row["person_id"],
+        label_source="manual" if row["undone"] else row["label_source"],
+        words=words,
+    )
+
+
+def _record(connection: Connection, conversation_id: str, write: Write) -> None:
+    fields = {"conversation_id": conversation_id, "version": write.version}
+    connection.execute(
+        insert(writes).values(**fields, kind=write.kind, write_key=write.write_key, written_at_s=write.written_at_s)
+    )
+    rows = [
+        {**fields, "segment_id": change.segment_id, "before": change.before, "after": change.after}
+        for change in write.changes
+    ]
+    if rows:
+        connection.execute(insert(changes), rows)
+
+
+def _history(connection: Connection, conversation_id: str) -> tuple[Write, ...]:
+    made: dict[int, list[Change]] = {}
+    query = select(changes).where(changes.c.conversation_id == conversation_id).order_by(changes.c.segment_id)
+    for row in connection.execute(query).mappings():
+        made.setdefault(row["version"], []).append(Change(row["segment_id"], row["before"], row["after"]))
+    listed = select(writes).where(writes.c.conversation_id == conversation_id).order_by(writes.c.version)
+    return tuple(
+        Write(row["version"], row["kind"], row["write_key"], row["written_at_s"], tuple(made.get(row["version"], ())))
+        for row in connection.execute(listed).mappings()
+    )

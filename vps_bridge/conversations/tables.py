@@ -1,0 +1,55 @@
+"""The tables of the conversation store; `migrations/` makes them."""
+
+from __future__ import annotations
+
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, Table, Text
+
+metadata = MetaData()
+
+conversations = Table(
+    "conversations",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("revision", Integer, nullable=False),
+    Column("version", Integer, nullable=False),
+)
+
+segments = Table(
+    "segments",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("segment_id", Text, primary_key=True),
+    Column("backend_revision", Integer, nullable=False),
+    Column("removed", Boolean, nullable=False),
+    Column("text", Text, nullable=False),
+    Column("start_s", Float, nullable=False),
+    Column("end_s", Float, nullable=False),
+    Column("speaker", Text),
+    Column("original_speaker", Text),
+    Column("written_version", Integer),  # the write whose label stands; NULL: the backend's own
+    Column("undone", Boolean, nullable=False),  # a person took a label back: nobody touches it again
+    Column("is_user", Boolean, nullable=False),
+    Column("person_id", Text),
+    Column("label_source", Text),
+    Column("words", JSON(none_as_null=True)),
+)
+
+writes = Table(
+    "writes",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("write_key", Text, nullable=False),
+    Column("written_at_s", Float, nullable=False),
+)
+
+changes = Table(
+    "changes",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("version", Integer, primary_key=True),
+    Column("segment_id", Text, primary_key=True),
+    Column("before", Text),
+    Column("after", Text),
+)
