@@ -28,6 +28,7 @@ from broker.settings import BrokerSettings
 _log = structlog.get_logger("broker.session")
 
 LOOP_TIMEOUT_S = 1.0  # longest the network thread sleeps before it looks at the keepalive and at stop()
+HANDSHAKE_TIMEOUT_S = 3.0  # between our CONNECT and the broker's answer
 STABLE_AFTER_S = 10.0  # a connection that lived this long starts the next backoff from the shortest pause
 MAX_INFLIGHT = 20  # unacknowledged QoS 1 messages at once, Mosquitto's own default
 
@@ -132,8 +133,11 @@ class MqttSession:
         # Touched by the network thread only. paho's callbacks run under paho's locks, so they only
         # append here; the work is done after paho has returned, when no lock of its is held.
         self._events: deque[Callable[[], None]] = deque()
-        self._protocol = MQTTProtocolVersion.MQTTv5
-        self._greeted = False
+        self._protocol = (
+            MQTTProtocolVersion.MQTTv311 if settings.mqtt_version == "3.1.1" else MQTTProtocolVersion.MQTTv5
+        )
+        self._answered = False  # the broker has answered our CONNECT on this connection
+        self._welcomed = False  # on_connect was called for this connection
         self._ever_connected = False
         self._end_reason = ""
 
@@ -294,23 +298,31 @@ class MqttSession:
     def _serve_connection(self) -> None:
         """Make one connection and serve it until it ends. Raises OSError where none can be made."""
         self._events.clear()
-        self._greeted = False
+        self._answered = False
+        self._welcomed = False
         self._end_reason = ""
         client = self._make_client()
-        options: dict[str, Any] = {}
-        if self.protocol == "5":
-            options["clean_start"] = True
-            options["properties"] = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho leaves it so
-            options["properties"].SessionExpiryInterval = 0
+        # Clean start without an expiry interval: on MQTT 5 the session ends with the connection.
+        options: dict[str, Any] = {"clean_start": True} if self.protocol == "5" else {}
         client.connect(self._address.host, self._address.port, self._settings.keepalive_s, **options)
+        answer_by_s = monotonic() + HANDSHAKE_TIMEOUT_S
         try:
             alive = True
             while alive and not self._abort.is_set():
                 alive = client.loop(LOOP_TIMEOUT_S) == MQTTErrorCode.MQTT_ERR_SUCCESS
                 while self._events:
                     self._events.popleft()()
+                if not self._answered and monotonic() > answer_by_s:
+                    self._try_other_protocol()
+                    raise TimeoutError(f"no answer to our CONNECT within {HANDSHAKE_TIMEOUT_S:g} s")
         finally:
             self._end_connection()
+
+    def _try_other_protocol(self) -> None:
+        """After silence on the first connect: amqtt takes parts of a CONNECT of MQTT 5 for lengths, and waits."""
+        if self._settings.mqtt_version == "auto" and not self._ever_connected:
+            older = MQTTProtocolVersion.MQTTv311
+            self._protocol = MQTTProtocolVersion.MQTTv5 if self._protocol is older else older
 
     def _make_client(self) -> Client:
         options: dict[str, Any] = {} if self.protocol == "5" else {"clean_session": True}
@@ -347,7 +359,9 @@ class MqttSession:
 
     def _greet(self, client: Client, reason: ReasonCode, properties: Properties | None) -> None:
         """Handle the broker's answer to our CONNECT."""
-        if reason.value == UNSUPPORTED_PROTOCOL_VERSION and self.protocol == "5":
+        self._answered = True
+        may_fall_back = self._settings.mqtt_version == "auto" and self.protocol == "5"
+        if reason.value == UNSUPPORTED_PROTOCOL_VERSION and may_fall_back:
             self._protocol = MQTTProtocolVersion.MQTTv311
             _log.info(
                 "broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._address.url
@@ -401,9 +415,9 @@ class MqttSession:
 
     def _welcome_once(self) -> None:
         with self._changed:
-            if self._greeted or not self._ready:
+            if self._welcomed or not self._ready:
                 return
-            self._greeted = True
+            self._welcomed = True
             self._changed.notify_all()
         if self._on_connect is not None:
             self._guard("on_connect", self._on_connect)

@@ -10,7 +10,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import platformdirs
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
@@ -57,6 +57,10 @@ class BrokerSettings(BaseSettings):
     broker_password: SecretStr | None = Field(default=None, description="Password of that user.")
     broker_ca_file: UserPath | None = Field(
         default=None, description="PEM file of the CA that signed the broker's certificate (mqtts, own CA)."
+    )
+    mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
+        default="auto",
+        description="auto: MQTT 5, and 3.1.1 where the broker knows no other (found out at the first connect).",
     )
     topic_root: str = Field(default=DEFAULT_ROOT, description="First levels of every topic.")
     keepalive_s: int = Field(
@@ -287,6 +291,9 @@ def _with_generated_credentials(settings: S, sources: dict[str, str], role: str)
         return settings
     source = f"generated credentials {users_file(settings.data_dir)}"
     sources["broker_username"] = sources["broker_password"] = source
-    return settings.model_copy(
-        update={"broker_username": credentials.username, "broker_password": SecretStr(credentials.password)}
-    )
+    update = {"broker_username": credentials.username, "broker_password": SecretStr(credentials.password)}
+    if settings.mqtt_version == "auto":
+        # Only the embedded broker generates them, and it would answer MQTT 5 with silence.
+        update["mqtt_version"] = "3.1.1"
+        sources["mqtt_version"] = source
+    return settings.model_copy(update=update)

@@ -1,0 +1,51 @@
+"""Who may publish and receive what: the topic table as explicit rules for each user, for every broker we set up."""
+
+from dataclasses import dataclass
+
+from schemas.topics import TopicKind, Topics
+
+
+@dataclass(frozen=True)
+class Access:
+    """Topic filters of one user."""
+
+    publish: tuple[str, ...]
+    receive: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    """What may be asked for. Wider than `receive` only where a person wants "all I may see" in one filter."""
+
+
+def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
+    """Return the rules of one role.
+
+    Args:
+        role: `bridge`, `agent`, `backend` or `watch`.
+        topics: the topics of one root.
+        sender_id: of an agent, its id; `+` lets one user speak for every agent (embedded broker only).
+
+    Raises:
+        ValueError: there is no such role.
+    """
+    heartbeats = (topics.filter(TopicKind.AGENT_HEARTBEAT), topics.filter(TopicKind.BRIDGE_HEARTBEAT))
+    match role:
+        case "bridge":
+            publish = _filters(topics, "ACCEPTED PARTS FAILURE UPDATED CONTROL BRIDGE_HEARTBEAT")
+            receive = (*_filters(topics, "EVENTS AUDIO TURNS FAILURE WANT"), *heartbeats)
+        case "agent":
+            publish = _filters(topics, "TURNS FAILURE WANT AGENT_HEARTBEAT", sender_id=sender_id)
+            receive = (*_filters(topics, "PARTS CONTROL", sender_id=sender_id), *heartbeats)
+        case "backend":
+            publish = _filters(topics, "EVENTS AUDIO")
+            receive = (*_filters(topics, "ACCEPTED UPDATED"), *heartbeats)
+        case "watch":
+            # A person who looks on: states and failures, never audio, transcript text or voice embeddings.
+            publish = ()
+            receive = (*_filters(topics, "ACCEPTED UPDATED FAILURE WANT CONTROL"), *heartbeats)
+            return Access(publish, receive, subscribe=(f"{topics.root}/#", *receive))
+        case _:
+            raise ValueError(f"no role {role!r}: use bridge, agent, backend or watch")
+    return Access(publish, receive, subscribe=receive)
+
+
+def _filters(topics: Topics, kinds: str, *, sender_id: str = "+") -> tuple[str, ...]:
+    return tuple(topics.filter(TopicKind[kind], sender_id=sender_id) for kind in kinds.split())

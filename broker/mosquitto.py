@@ -1,0 +1,176 @@
+"""Writing the configuration of a Mosquitto: users, passwords, access, limits."""
+
+import base64
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.access import Access, access_of
+from broker.errors import BrokerError
+from broker.users import Credentials, generate_password, read_users, write_private, write_users
+from schemas.errors import TopicMalformed
+from schemas.topics import Topics
+
+# Format 7 of mosquitto's password file: PBKDF2 with HMAC-SHA512, 12 bytes of salt, 64 of hash
+# (mosquitto:src/password_mosq.h). 1,000 rounds: the passwords are random, so no dictionary helps.
+PBKDF2_ROUNDS = 1_000
+SALT_BYTES = 12
+
+
+@dataclass(frozen=True)
+class TlsFiles:
+    """PEM files of a TLS listener; absolute paths that the broker's user can read."""
+
+    certificate: Path
+    key: Path
+
+
+@dataclass(frozen=True)
+class BrokerUser:
+    """One user of the broker: credentials and what it may do."""
+
+    credentials: Credentials
+    access: Access
+
+
+@dataclass(frozen=True)
+class MosquittoFiles:
+    """What was written for the broker."""
+
+    config: Path
+    passwords: Path
+    acl: Path
+
+
+@dataclass(frozen=True)
+class ProvisionedMosquitto:
+    """What was written, and the users by role (`bridge`, `backend`, `watch`, `agent:<id>`)."""
+
+    files: MosquittoFiles
+    users_file: Path
+    users: Mapping[str, Credentials]
+
+
+def provision_mosquitto(
+    directory: Path,
+    *,
+    port: int,
+    agent_ids: Sequence[str],
+    topic_root: str,
+    host: str = "127.0.0.1",
+    tls: TlsFiles | None = None,
+    persistence: bool = False,
+) -> ProvisionedMosquitto:
+    """Write a complete configuration with generated users; users already there stay, with their passwords.
+
+    `users.json` beside it holds the passwords in the clear, for its owner only, to hand to the programs.
+
+    Raises:
+        BrokerError: an agent id does not fit into a topic.
+        UnsafeFile: `users.json` is there and not ours.
+    """
+    users_file = directory.absolute() / "users.json"
+    known = read_users(users_file)
+    topics = Topics(topic_root)
+    users: dict[str, BrokerUser] = {}
+    try:
+        for role in ("bridge", "backend", "watch"):
+            users[role] = BrokerUser(
+                known.get(role) or Credentials(role, generate_password()), access_of(role, topics)
+            )
+        known_ids = (name.removeprefix("agent:") for name in known if name.startswith("agent:"))
+        for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
+            name = f"agent:{agent_id}"
+            credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
+            users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
+    except TopicMalformed as error:
+        raise BrokerError(str(error)) from error
+    files = write_mosquitto_config(
+        directory, port=port, users=users, host=host, tls=tls, persistence=persistence
+    )
+    credentials_by_name = {name: user.credentials for name, user in users.items()}
+    write_users(users_file, credentials_by_name)
+    return ProvisionedMosquitto(files, users_file, credentials_by_name)
+
+
+def write_mosquitto_config(
+    directory: Path,
+    *,
+    port: int,
+    users: Mapping[str, BrokerUser],
+    host: str = "127.0.0.1",
+    tls: TlsFiles | None = None,
+    persistence: bool = False,
+) -> MosquittoFiles:
+    """Write `mosquitto.conf`, the hashed password file and the access list into `directory`.
+
+    Args:
+        directory: is created; the paths in the configuration are absolute and point here.
+        port: TCP port of the only listener.
+        users: by a name that is shown in comments.
+        host: address of the listener.
+        tls: speak TLS with these files.
+        persistence: keep retained messages over a restart. Not needed: our programs publish theirs anew.
+    """
+    directory = directory.absolute()
+    directory.mkdir(parents=True, exist_ok=True)
+    files = MosquittoFiles(directory / "mosquitto.conf", directory / "passwords", directory / "acl")
+    write_private(
+        files.passwords,
+        "".join(
+            f"{user.credentials.username}:{hash_password(user.credentials.password)}\n"
+            for user in users.values()
+        ),
+    )
+    write_private(files.acl, _acl_text(users))
+    files.config.write_text(_config_text(files, host, port, tls, persistence=persistence), encoding="utf-8")
+    return files
+
+
+def hash_password(password: str, salt: bytes | None = None) -> str:
+    """Hash a password as `mosquitto_passwd` does (format 7)."""
+    salt = os.urandom(SALT_BYTES) if salt is None else salt
+    digest = hashlib.pbkdf2_hmac("sha512", password.encode(), salt, PBKDF2_ROUNDS)
+    return f"$7${PBKDF2_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
+
+
+def _acl_text(users: Mapping[str, BrokerUser]) -> str:
+    # No `pattern` lines: they apply to every user, so that any of them could pose as an agent.
+    blocks = [
+        "# One block per user. Written by `omi-broker mosquitto`; run it again rather than editing this.\n"
+    ]
+    for name, user in users.items():
+        blocks.append(f"\n# {name}\nuser {user.credentials.username}\n")
+        blocks += [f"topic write {topic}\n" for topic in user.access.publish]
+        blocks += [f"topic read {topic}\n" for topic in user.access.receive]
+    return "".join(blocks)
+
+
+def _config_text(
+    files: MosquittoFiles, host: str, port: int, tls: TlsFiles | None, *, persistence: bool
+) -> str:
+    tls_lines = f"certfile {tls.certificate.absolute()}\nkeyfile {tls.key.absolute()}\n" if tls else ""
+    return f"""\
+# Written by `omi-broker mosquitto`; run it again rather than editing this.
+listener {port} {host}
+{tls_lines}\
+allow_anonymous false
+# Mosquitto 2.1 deprecates these two for plugins that read the same files; both still work there.
+password_file {files.passwords}
+acl_file {files.acl}
+
+# What is queued for a subscriber that is slow for a moment. Ours are resent anyway; this saves time.
+max_queued_messages 10000
+max_queued_bytes 268435456
+max_inflight_messages 20
+
+# Mosquitto 2.1 and later refuse packets over 2,000,000 bytes; before that there is no limit. All this
+# pipeline sends is in parts of 256 KiB. To publish larger bare audio files, uncomment and raise:
+#max_packet_size 2000000
+
+# Nothing needs to survive here: the durable truth is the bridge's ledger.
+persistence {"true" if persistence else "false"}
+{f"persistence_location {files.config.parent}/" if persistence else ""}
+"""
