@@ -1,0 +1,334 @@
+"""The agent: takes leases, pulls audio, lets the worker diarize, and offers results until they are settled.
+
+One thread does all of it. MQTT callbacks only put what arrived into a bounded queue; the worker speaks through
+its own. So a heartbeat means that this loop turns, and nothing else needs a lock.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import threading
+import time
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+import structlog
+from filelock import FileLock, Timeout
+
+from broker.errors import NotConnected, PayloadTooLarge
+from broker.session import Farewell, Incoming, MqttSession, Will
+from mac_agent.bench import Bench
+from mac_agent.heartbeat import (
+    AgentIdentity,
+    Counters,
+    list_versions,
+    make_heartbeat,
+    make_will,
+    measure_memory,
+)
+from mac_agent.inbox import Inbox
+from mac_agent.inference import EngineNotLoaded
+from mac_agent.lease import must_yield
+from mac_agent.outbox import EntryKind, Outbox
+from mac_agent.result import describe_engine
+from mac_agent.worker import TimeLimits, Worker
+from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
+from schemas.audio import AudioPart
+from schemas.bridge import BridgeHeartbeat, BridgeState
+from schemas.codec import decode, encode
+from schemas.errors import SchemaError
+from schemas.topics import TopicKind, Topics
+
+if TYPE_CHECKING:
+    from broker.receipts import Receipt
+    from mac_agent.inference import LoadEngine
+    from mac_agent.settings import AgentSettings
+    from schemas.record import Message
+    from schemas.turns import EngineDescription
+
+QUEUE_MESSAGES = 256  # beyond this something floods us; what is dropped is asked for, or offered, again
+IDLE_TICK_S, BUSY_TICK_S = 0.25, 0.05
+FAREWELL_TIMEOUT_S = 5.0
+_ALIVE = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
+
+_log = structlog.get_logger("mac_agent")
+
+
+class AgentError(Exception):
+    """Why the agent cannot run; the message names the remedy."""
+
+
+class SecondInstance(AgentError):
+    """Another process already works under this agent id, or in this data directory."""
+
+
+class EngineUnavailable(AgentError):
+    """The engine cannot be loaded, and trying again will not help."""
+
+
+class Agent:
+    """One agent process.
+
+    Args:
+        settings: all of them.
+        load: makes the engine in the worker.
+    """
+
+    def __init__(self, settings: AgentSettings, load: LoadEngine) -> None:
+        self._settings, self._load = settings, load
+        self._topics = Topics(settings.topic_root)
+        self._identity = AgentIdentity(settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC))
+        self._counters = Counters()
+        self._versions = list_versions()
+        self._arrived: queue.Queue[Incoming] = queue.Queue(QUEUE_MESSAGES)
+        self._dropped = 0
+        self._connected = threading.Event()
+        self._stop = threading.Event()
+        self._state = AgentState.STARTING
+        self._engine: EngineDescription | None = None
+        self._beat_due_s = 0.0
+        self._foreign_beat = False
+        self._beaten: tuple[object, ...] = ()
+        self._bridges: dict[str, str] = {}
+
+    def request_stop(self) -> None:
+        """Ask the loop to end soon; safe in a signal handler and from any thread."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Work until asked to stop.
+
+        Raises:
+            SecondInstance: somebody else is this agent.
+            EngineUnavailable: there is nothing to work with.
+            InboxError, OutboxError: a directory or file cannot be used.
+        """
+        with ExitStack() as stack:
+            stack.callback(self._lock_data_dir().release)
+            self._open(stack)
+            yields = False
+            try:
+                while not self._stop.is_set():
+                    self._turn()
+            except SecondInstance:
+                yields = True  # the other one's state stands; ours must not cover it
+                raise
+            except EngineUnavailable as error:
+                self._counters.last_error = str(error)
+                raise
+            finally:
+                self._state = AgentState.STOPPED
+                self._worker.stop()
+                beat = None if yields else Farewell(self._beat_topic, encode(self._make_beat()))
+                self._session.stop(beat, FAREWELL_TIMEOUT_S)
+                _log.info("stopped", waiting_results=len(self._outbox.entries()))
+
+    def _lock_data_dir(self) -> FileLock:
+        """Take the lock of the data directory: two agents would wipe each other's inbox."""
+        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self._settings.data_dir / "agent.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout as error:
+            raise SecondInstance(
+                f"Another agent works in {self._settings.data_dir}. Stop it, or give this one its own OMI_DATA_DIR."
+            ) from error
+        return lock
+
+    def _open(self, stack: ExitStack) -> None:
+        settings = self._settings
+        self._inbox = Inbox(settings.inbox)
+        stack.callback(self._inbox.close)
+        self._outbox = Outbox(settings.outbox, retry_s=settings.offer_retry_s, retry_max_s=settings.retry_max_s)
+        stack.callback(self._outbox.close)
+        limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
+        self._worker = Worker(self._load, limits)
+        self._bench = Bench(settings, self._inbox, self._outbox, self._worker, self._counters)
+        self._beat_topic = self._topics.agent_heartbeat(settings.agent_id)
+        self._session = MqttSession(
+            settings,
+            client_id=f"{settings.agent_id}-{self._identity.instance_id}",
+            on_message=self._store,
+            will=Will(self._beat_topic, encode(make_will(self._identity))),
+            on_connect=self._connected.set,
+        )
+        self._session.subscribe(self._topics.control(settings.agent_id))
+        self._session.subscribe(self._topics.filter(TopicKind.PARTS, sender_id=settings.agent_id))
+        self._session.subscribe(self._topics.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
+        self._session.subscribe(self._beat_topic)
+        _log.info(
+            "starting", agent=settings.agent_id, instance=self._identity.instance_id, engine=settings.engine,
+            waiting_results=len(self._outbox.entries()),
+        )  # fmt: skip
+        self._worker.start()
+        self._session.start()
+
+    def _store(self, incoming: Incoming) -> None:
+        """Keep what arrived; the callback of the network thread does nothing else."""
+        try:
+            self._arrived.put_nowait(incoming)
+        except queue.Full:
+            self._dropped += 1  # parts are asked for again, words of the bridge are said again
+
+    # ------------------------------------------------------------------------------------------ the loop
+
+    def _turn(self) -> None:
+        """Do everything there is to do, and wait a little where there is nothing."""
+        self._take_messages()
+        if self._connected.is_set():
+            self._connected.clear()
+            self._start_over("connected")
+        self._take_reports()
+        self._bench.start_next()
+        self._bench.drop_stale()
+        self._send_wants()
+        self._offer_results()
+        self._beat_if_due()
+
+    def _take_messages(self) -> None:
+        wait_s = BUSY_TICK_S if self._bench.is_busy else IDLE_TICK_S
+        try:
+            self._handle(self._arrived.get(timeout=wait_s))
+            for _ in range(QUEUE_MESSAGES):
+                self._handle(self._arrived.get_nowait())
+        except queue.Empty:
+            return
+
+    def _handle(self, incoming: Incoming) -> None:
+        try:
+            kind = self._topics.parse(incoming.topic).kind
+            if kind is TopicKind.PARTS:
+                self._bench.take_part(decode(AudioPart, incoming.payload))
+            elif kind is TopicKind.CONTROL:
+                self._obey(decode(AgentControl, incoming.payload))
+            elif kind is TopicKind.BRIDGE_HEARTBEAT:
+                self._note_bridge(decode(BridgeHeartbeat, incoming.payload), retained=incoming.retain)
+            elif kind is TopicKind.AGENT_HEARTBEAT:
+                self._note_own_beat(decode(AgentHeartbeat, incoming.payload), retained=incoming.retain)
+        except SchemaError as error:
+            self._counters.last_error = f"a message on {incoming.topic} was refused: {error}"
+            _log.warning("message refused", topic=incoming.topic, code=error.code, reason=str(error))
+
+    def _obey(self, control: AgentControl) -> None:
+        match control.type:
+            case ControlType.OFFER:
+                action = self._bench.take_offer(control, ready=self._state is AgentState.ONLINE)
+                _log.info("offer", job=control.job_id, conversation=control.conversation_id, action=action.name.lower())
+            case ControlType.SETTLED | ControlType.CANCEL:
+                ended = self._bench.end_job(control)
+                _log.info(
+                    str(control.type), job=control.job_id, verdict=control.verdict, reason=control.reason, ended=ended
+                )
+            case ControlType.DRAIN:
+                self._state = AgentState.DRAINING
+                _log.info("draining: no new jobs until the next start")
+            case ControlType.PING:
+                self._beat_due_s = 0.0
+
+    def _note_bridge(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
+        """Offer everything again to a bridge that has just begun."""
+        if retained or beat.state is not BridgeState.ONLINE or self._bridges.get(beat.bridge_id) == beat.instance_id:
+            return
+        self._bridges[beat.bridge_id] = beat.instance_id
+        self._start_over("bridge began")
+
+    def _note_own_beat(self, beat: AgentHeartbeat, *, retained: bool) -> None:
+        """Correct what is said about us, and find out whether somebody else is us."""
+        if beat.instance_id == self._identity.instance_id:
+            if beat.state is AgentState.OFFLINE:  # the will of a connection that is no more
+                self._beat_due_s = 0.0
+            return
+        if not retained and beat.state in _ALIVE and must_yield(
+            own_started_at=self._identity.started_at,
+            own_instance_id=self._identity.instance_id,
+            other_started_at=beat.started_at,
+            other_instance_id=beat.instance_id,
+        ):  # fmt: skip
+            raise SecondInstance(
+                f"Another agent named {self._settings.agent_id} has been running since {beat.started_at:%F %T} UTC. "
+                "Stop one of the two, or give this one another OMI_AGENT_ID."
+            )
+        self._beat_due_s = 0.0
+
+    def _start_over(self, reason: str) -> None:
+        """Somebody new may be listening: say who we are, offer and ask for everything again."""
+        _log.info(reason, waiting_results=len(self._outbox.entries()))
+        self._beat_due_s = 0.0
+        self._outbox.make_due()
+        self._bench.forget_asked()
+
+    def _take_reports(self) -> None:
+        for report in self._worker.poll():
+            if isinstance(report, EngineNotLoaded):
+                self._counters.last_error = report.message
+                _log.error("engine not loaded", reason=report.message, permanent=report.permanent)
+                if report.permanent:
+                    raise EngineUnavailable(report.message)
+            self._bench.take_report(report)
+        if self._worker.info is not None and self._engine is None:
+            self._engine = describe_engine(self._worker.info)
+            if self._state is AgentState.STARTING:
+                self._state = AgentState.ONLINE
+            _log.info("engine loaded", engine=self._engine.name, device=self._engine.device)
+
+    # ------------------------------------------------------------------------------------- what is sent
+
+    def _send_wants(self) -> None:
+        if not self._session.connected:
+            return
+        for want in self._bench.next_wants():
+            self._publish(self._topics.want(self._settings.agent_id), want, job_id=want.job_id)
+
+    def _offer_results(self) -> None:
+        for entry in self._outbox.due():
+            if not self._session.connected:
+                return
+            topic = self._topics.turns if entry.kind is EntryKind.TURNS else self._topics.failure
+            try:
+                self._session.publish(
+                    topic(entry.conversation_id, self._settings.agent_id),
+                    entry.payload,
+                    content_type="application/msgpack" if entry.kind is EntryKind.TURNS else "application/json",
+                    user_properties={"job_id": entry.job_id, "lease_id": entry.lease_id},
+                )
+            except NotConnected:
+                return
+            except PayloadTooLarge as error:
+                self._bench.replace_too_large(entry, str(error))
+            self._outbox.note_offered(entry.job_id)
+
+    def _beat_if_due(self) -> None:
+        jobs = tuple((job.job_id, job.lease_id, job.state) for job in self._bench.held_jobs())
+        now_s = time.monotonic()
+        if now_s < self._beat_due_s and self._beaten == (self._state, jobs):
+            return
+        self._beat_due_s = now_s + self._settings.heartbeat_s
+        if self._publish(self._beat_topic, self._make_beat(), retain=True):
+            self._beaten = (self._state, jobs)
+
+    def _make_beat(self) -> AgentHeartbeat:
+        online = self._state is AgentState.ONLINE and self._worker.info is not None
+        return make_heartbeat(
+            self._identity,
+            self._state,
+            datetime.now(UTC),
+            jobs=self._bench.held_jobs(),
+            free_capacity=self._settings.max_jobs - self._bench.active_jobs if online else 0,
+            engine=self._engine,
+            counters=self._counters,
+            memory=measure_memory(self._worker.pid),
+            versions=self._versions,
+        )
+
+    def _publish(
+        self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None
+    ) -> Receipt | None:
+        properties = {"schema": message.SCHEMA} | ({"job_id": job_id} if job_id else {})
+        try:
+            return self._session.publish(
+                topic, encode(message), retain=retain, content_type="application/json", user_properties=properties
+            )
+        except NotConnected:
+            return None  # said again on the next connect

@@ -1,0 +1,379 @@
+"""Bytes of a chunk to 16 kHz mono samples, with nothing believed that a header says.
+
+Decoding runs in the worker process: a decoder that a crafted file crashes costs one attempt at one job.
+FFmpeg (inside PyAV) sees a file object only, with the container chosen here from the first bytes, so that
+no playlist or reference format can make it open another file or an address.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO
+
+import av
+import numpy as np
+from av.audio.frame import AudioFrame
+from av.audio.resampler import AudioResampler
+
+from mac_agent.engines.engine import SAMPLE_RATE_HZ, Waveform
+from schemas.audio import RAW_ENCODINGS
+from schemas.failure import FailureCode
+
+if TYPE_CHECKING:
+    from av.container import InputContainer
+
+HEAD_BYTES = 16
+MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 768_000  # as in the contract; a 1 Hz header would be a bomb
+MAX_CHANNELS = 16
+MAX_DAMAGED_PACKETS = 1_000  # past this a file is noise with a header
+BUTT_S = 0.5  # chunks nearer to each other than this are contiguous (architecture.md)
+HOLE_S = 0.1  # a jump of timestamps inside a file larger than this is a hole, not rounding
+PROMISE_FACTOR = 1.1  # a header that promised 10 % more than came is reported
+# Of n channels with one in use, the mean keeps 1/n of their mean energy. A fifth of that: they were in anti-phase.
+CANCELLED_RATIO = 0.2
+CLIPPED_LEVEL = 0.99  # of full scale; resampling moves a flat top a little
+UNSCALED_PEAK = 4.0  # a float file that reaches this was never scaled to [-1, 1]
+BLOCK_SAMPLES = 1 << 20
+
+_RAW_FORMATS = {
+    "pcm_s16le": "s16le",
+    "pcm_u8": "u8",
+    "pcm_mulaw": "mulaw",
+    "pcm_alaw": "alaw",
+    "pcm_f32le": "f32le",
+}
+# Without an index these estimate their length from the bit rate: no promise to hold them to.
+_GUESSED_DURATION = {"mp3", "aac"}
+
+
+class AudioError(Exception):
+    """A chunk that cannot be diarized. `code` is what the failure carries; the message names the remedy."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+@dataclass(frozen=True, eq=False)
+class DecodedChunk:
+    """One chunk as samples."""
+
+    waveform: Waveform
+    """float32, shape ``(samples,)``, mono at 16 kHz, finite."""
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def duration_s(self) -> float:
+        """Seconds of audio that really came out of the decoder."""
+        return self.waveform.size / SAMPLE_RATE_HZ
+
+
+@dataclass(frozen=True)
+class PlacedChunk:
+    """Where a chunk came to lie in the job."""
+
+    start_s: float
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """How good the samples are, for a person who wonders why a result is poor."""
+
+    peak: float
+    clipped_ratio: float
+    """Share of samples at 99 % of full scale or more."""
+    rms_dbfs: float
+    """Root mean square in dB of full scale; -400 for silence."""
+
+
+def decode(
+    stream: BinaryIO,
+    *,
+    encoding: str = "auto",
+    sample_rate: int | None = None,
+    channels: int | None = None,
+    max_s: float,
+) -> DecodedChunk:
+    """Decode a chunk to mono at 16 kHz.
+
+    Args:
+        stream: seekable; a file with a header of its own, or headerless samples.
+        encoding: one of ``RAW_ENCODINGS``, or anything else for a file: the bytes decide what it is.
+        sample_rate: of a raw encoding, Hz.
+        channels: of a raw encoding.
+        max_s: seconds of output after which decoding stops.
+
+    Raises:
+        AudioError: `audio.empty`, `audio.undecodable` or `audio.too_long`.
+    """
+    container, options = _container_of(stream, encoding, sample_rate, channels)
+    mixed = _Decoding(stream, container, options, max_s)
+    samples = mixed.run(channel=None)
+    if mixed.is_cancelled:
+        # Rare, so it pays to decode twice rather than to hold all channels of four hours at once.
+        loudest = int(np.argmax(mixed.channel_energy))
+        mixed = _Decoding(stream, container, options, max_s)
+        samples = mixed.run(channel=loudest)
+        mixed.warnings.append("audio.antiphase")
+    if samples.size == 0:
+        raise _empty_or_undecodable(mixed)
+    return DecodedChunk(_clean(samples, mixed.warnings), tuple(dict.fromkeys(mixed.warnings)))
+
+
+def join_chunks(
+    chunks: Sequence[tuple[Waveform, float | None]], *, max_s: float
+) -> tuple[Waveform, tuple[PlacedChunk, ...], tuple[str, ...]]:
+    """Lay chunks on one timeline that starts at the job's zero.
+
+    Args:
+        chunks: samples and where they should start, in seconds; None is right after the chunk before.
+        max_s: the longest timeline.
+
+    Returns:
+        The samples, where each chunk really lies, and warnings. Gaps and overlaps up to 0.5 s are butted, longer
+        gaps are silence. Longer overlaps are butted as well (audio is never cut) and reported.
+
+    Raises:
+        AudioError: `audio.too_long`.
+    """
+    starts, cursor, warnings = [], 0, []
+    for waveform, start_s in chunks:
+        gap_s = 0.0 if start_s is None else start_s - cursor / SAMPLE_RATE_HZ
+        if gap_s > BUTT_S:
+            cursor += round(gap_s * SAMPLE_RATE_HZ)
+        elif gap_s < -BUTT_S:
+            warnings.append("audio.chunks_overlap")
+        if (cursor + waveform.size) / SAMPLE_RATE_HZ > max_s:
+            raise _too_long(max_s)
+        starts.append(cursor)
+        cursor += waveform.size
+    placed = tuple(
+        PlacedChunk(start / SAMPLE_RATE_HZ, waveform.size / SAMPLE_RATE_HZ)
+        for start, (waveform, _) in zip(starts, chunks, strict=True)
+    )
+    if len(chunks) == 1 and starts[0] == 0:
+        return chunks[0][0], placed, ()
+    joined = np.zeros(cursor, dtype=np.float32)
+    for start, (waveform, _) in zip(starts, chunks, strict=True):
+        joined[start : start + waveform.size] = waveform
+    return joined, placed, tuple(dict.fromkeys(warnings))
+
+
+def measure_quality(waveform: Waveform) -> Quality:
+    """Measure peak, clipping and level of samples of shape ``(samples,)``."""
+    if waveform.size == 0:
+        return Quality(0.0, 0.0, -400.0)
+    peak, clipped, energy = 0.0, 0, 0.0
+    for start in range(0, waveform.size, BLOCK_SAMPLES):
+        block = np.abs(waveform[start : start + BLOCK_SAMPLES])
+        peak = max(peak, float(block.max()))
+        clipped += int(np.count_nonzero(block >= CLIPPED_LEVEL))
+        energy += float(np.dot(block, block))
+    power = energy / waveform.size
+    return Quality(peak, clipped / waveform.size, 10 * math.log10(power) if power > 1e-40 else -400.0)  # noqa: PLR2004
+
+
+def _container_of(
+    stream: BinaryIO, encoding: str, sample_rate: int | None, channels: int | None
+) -> tuple[str, dict[str, str]]:
+    """Return FFmpeg's name of the container, and the options that opening it takes."""
+    stream.seek(0)
+    head = stream.read(HEAD_BYTES)
+    if not head:
+        raise AudioError(FailureCode.AUDIO_EMPTY, "The chunk has no bytes. Publish audio, or nothing.")
+    if encoding in RAW_ENCODINGS:
+        if sample_rate is None or channels is None:
+            raise AudioError(
+                FailureCode.AUDIO_UNDECODABLE,
+                f"The raw encoding {encoding} has no header: publish it with sample_rate and channels.",
+            )
+        return _RAW_FORMATS[encoding], {"sample_rate": str(sample_rate), "ch_layout": f"{channels}c"}
+    container = _sniff(head)
+    if container is None:
+        raise AudioError(
+            FailureCode.AUDIO_UNDECODABLE,
+            "The first bytes are not those of WAV, FLAC, Ogg, MP3, M4A, AAC, WebM, AIFF or CAF. Publish one of these, "
+            f"or name a raw encoding: {', '.join(RAW_ENCODINGS)}.",
+        )
+    return container, {}
+
+
+def _sniff(head: bytes) -> str | None:
+    """Name the container by its magic bytes."""
+    if head[:4] in (b"RIFF", b"RF64", b"RIFX", b"BW64") and head[8:12] == b"WAVE":
+        return "wav"
+    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
+        return "aiff"
+    if head[4:8] in (b"ftyp", b"moov", b"moof", b"styp", b"wide", b"mdat"):
+        return "mov"
+    for magic, container in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"\x1aE\xdf\xa3", "matroska"), (b"caff", "caf")):
+        if head.startswith(magic):
+            return container
+    # An MPEG sync word is eleven set bits; layer 00 is AAC's ADTS (ISO 13818-7), anything else MP1-MP3.
+    if head[:3] == b"ID3" or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):  # noqa: PLR2004
+        return "aac" if head[0] == 0xFF and head[1] & 0x06 == 0 else "mp3"  # noqa: PLR2004
+    return None
+
+
+class _Decoding:
+    """One pass over one file. Not reused."""
+
+    def __init__(self, stream: BinaryIO, container: str, options: dict[str, str], max_s: float) -> None:
+        self.warnings: list[str] = []
+        self.channel_energy: np.ndarray[tuple[int], np.dtype[np.float64]] = np.zeros(0)
+        self.damaged_packets = 0
+        self._stream, self._container, self._options, self._max_s = stream, container, options, max_s
+        self._mix_energy = 0.0
+        self._blocks: list[Waveform] = []
+        self._samples = 0
+        self._decoded_s = 0.0
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether mixing the channels lost most of what is in them."""
+        if self.channel_energy.size < 2:  # noqa: PLR2004
+            return False
+        limit = CANCELLED_RATIO / self.channel_energy.size
+        return self._mix_energy < limit * float(self.channel_energy.mean())
+
+    def run(self, channel: int | None) -> Waveform:
+        """Decode all, as the mean of the channels or as one of them."""
+        self._stream.seek(0)
+        try:
+            with av.open(self._stream, mode="r", format=self._container, options=self._options) as container:
+                promised_s = self._promise(container)
+                for block in self._resampled(container):
+                    self._keep(block, channel)
+        except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
+            if self._samples == 0:
+                raise _undecodable(type(error).__name__) from error
+            self.warnings.append("audio.damaged")
+            promised_s = 0.0
+        if promised_s > PROMISE_FACTOR * self._decoded_s and self._samples:
+            self.warnings.append("audio.truncated")
+        if self.damaged_packets:
+            self.warnings.append("audio.damaged")
+        return np.concatenate(self._blocks) if self._blocks else np.zeros(0, dtype=np.float32)
+
+    def _promise(self, container: InputContainer) -> float:
+        """Return the seconds the header promises; 0 where it promises nothing."""
+        if not container.streams.audio:
+            raise _undecodable("no audio stream")
+        stream = container.streams.audio[0]
+        if not (MIN_SAMPLE_RATE_HZ <= (stream.rate or 0) <= MAX_SAMPLE_RATE_HZ):
+            raise _undecodable(f"a sample rate of {stream.rate} Hz")
+        if not 1 <= stream.channels <= MAX_CHANNELS:
+            raise _undecodable(f"{stream.channels} channels")
+        if self._container in _GUESSED_DURATION:
+            return 0.0
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        return container.duration / av.time_base if container.duration else 0.0
+
+    def _resampled(self, container: InputContainer) -> Iterator[AudioFrame]:
+        """Yield planar float frames at 16 kHz, holes between timestamps filled with silence."""
+        resampler: AudioResampler | None = None
+        shape: tuple[str, str, int] | None = None
+        origin_s: float | None = None
+        for frame in self._frames(container):
+            if not (MIN_SAMPLE_RATE_HZ <= frame.sample_rate <= MAX_SAMPLE_RATE_HZ):
+                raise _undecodable(f"a sample rate of {frame.sample_rate} Hz")
+            if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+                if resampler is not None:  # a chained stream: what follows is another recording
+                    yield from resampler.resample(None)
+                    origin_s = None
+                shape = (frame.format.name, frame.layout.name, frame.sample_rate)
+                resampler = AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
+            if frame.pts is not None and frame.time_base is not None:
+                time_s = float(frame.pts * frame.time_base)
+                origin_s = time_s - self._decoded_s if origin_s is None else origin_s
+                hole_s = time_s - origin_s - self._decoded_s
+                if hole_s > HOLE_S:
+                    yield from resampler.resample(None)
+                    resampler = AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
+                    self._keep_silence(hole_s)
+            frame.pts = None
+            self._decoded_s += frame.samples / frame.sample_rate
+            yield from resampler.resample(frame)
+        if resampler is not None:
+            yield from resampler.resample(None)
+
+    def _frames(self, container: InputContainer) -> Iterator[AudioFrame]:
+        stream = container.streams.audio[0]
+        for packet in container.demux(stream):
+            try:
+                yield from packet.decode()
+            except (av.InvalidDataError, av.PatchWelcomeError) as error:
+                self.damaged_packets += 1
+                if self.damaged_packets > MAX_DAMAGED_PACKETS:
+                    raise _undecodable("damaged throughout") from error
+
+    def _keep(self, frame: AudioFrame, channel: int | None) -> None:
+        planes = frame.to_ndarray()
+        mix = planes.mean(axis=0, dtype=np.float32) if channel is None else planes[min(channel, len(planes) - 1)]
+        if len(planes) > 1 and channel is None:
+            finite = np.clip(np.nan_to_num(planes, posinf=0.0, neginf=0.0), -1e6, 1e6)
+            energy = np.einsum("cs,cs->c", finite, finite, dtype=np.float64)
+            if self.channel_energy.size != energy.size:
+                self.channel_energy = np.zeros(energy.size)
+            self.channel_energy += energy
+            mixed = finite.mean(axis=0)
+            self._mix_energy += float(np.dot(mixed, mixed))
+        self._append(np.ascontiguousarray(mix, dtype=np.float32))
+
+    def _keep_silence(self, hole_s: float) -> None:
+        if self._samples / SAMPLE_RATE_HZ + hole_s > self._max_s:
+            raise _too_long(self._max_s)
+        self.warnings.append("audio.holes_filled")
+        self._decoded_s += hole_s
+        self._append(np.zeros(round(hole_s * SAMPLE_RATE_HZ), dtype=np.float32))
+
+    def _append(self, block: Waveform) -> None:
+        self._samples += block.size
+        if self._samples / SAMPLE_RATE_HZ > self._max_s:
+            raise _too_long(self._max_s)
+        self._blocks.append(block)
+
+
+def _clean(samples: Waveform, warnings: list[str]) -> Waveform:
+    """Zero what is not a number and scale what never was scaled, saying so."""
+    finite = np.isfinite(samples)
+    if not finite.all():
+        samples = np.where(finite, samples, np.float32(0.0))
+        warnings.append("audio.not_finite")
+    peak = float(np.abs(samples).max())
+    if peak > UNSCALED_PEAK:
+        samples = (samples / np.float32(peak)).astype(np.float32)
+        warnings.append("audio.rescaled")
+    return samples
+
+
+def _empty_or_undecodable(decoding: _Decoding) -> AudioError:
+    if decoding.damaged_packets:
+        return _undecodable("every packet is damaged")
+    return AudioError(
+        FailureCode.AUDIO_EMPTY, "The file has a header and no samples. Publish audio, or nothing at all."
+    )
+
+
+def _undecodable(what: str) -> AudioError:
+    return AudioError(
+        FailureCode.AUDIO_UNDECODABLE,
+        f"The chunk cannot be decoded ({what}): it is damaged, cut off, or not audio. Check what the publisher "
+        "wrote; the same bytes will fail again.",
+    )
+
+
+def _too_long(max_s: float) -> AudioError:
+    return AudioError(
+        FailureCode.AUDIO_TOO_LONG,
+        f"The audio runs past {max_s:g} s. Publish it in shorter chunks, or raise OMI_MAX_AUDIO_S of the agent.",
+    )
+
+
+with contextlib.suppress(AttributeError):  # FFmpeg writes to stderr past our logs; the errors are raised anyway
+    av.logging.set_level(av.logging.PANIC)

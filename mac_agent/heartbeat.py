@@ -1,0 +1,113 @@
+"""What an agent tells about itself: the beat, and the will that speaks for it when it cannot."""
+
+from __future__ import annotations
+
+import platform
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING
+
+import psutil
+
+from schemas.agent import AgentHeartbeat, AgentState, HeldJob, JobState, MemoryUse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from schemas.turns import EngineDescription
+
+MAX_LISTED_JOBS = 100
+MAX_ERROR_CHARS = 2_000
+_PACKAGES = ("omi-diarization", "torch", "pyannote.audio")
+
+
+@dataclass(frozen=True)
+class AgentIdentity:
+    """Which process speaks."""
+
+    agent_id: str
+    instance_id: str
+    started_at: datetime
+
+
+@dataclass
+class Counters:
+    """What this process did so far."""
+
+    jobs_done: int = 0
+    jobs_failed: int = 0
+    speed_x_real_time: float = 0.0
+    last_error: str | None = None
+
+    def note_speed(self, audio_s: float, took_s: float) -> None:
+        """Take one finished job into the speed, newest counting most."""
+        if took_s > 0 and audio_s > 0:
+            speed = audio_s / took_s
+            self.speed_x_real_time = 0.7 * self.speed_x_real_time + 0.3 * speed if self.speed_x_real_time else speed
+
+
+def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is named
+    identity: AgentIdentity,
+    state: AgentState,
+    sent_at: datetime,
+    *,
+    jobs: Sequence[HeldJob],
+    free_capacity: int,
+    engine: EngineDescription | None,
+    counters: Counters,
+    memory: MemoryUse,
+    versions: dict[str, str],
+) -> AgentHeartbeat:
+    """Return the beat. With more jobs than it can name, those being worked on come first, then the oldest."""
+    listed = sorted(jobs, key=lambda job: job.state is JobState.OUTBOX)[:MAX_LISTED_JOBS]
+    return AgentHeartbeat(
+        agent_id=identity.agent_id,
+        instance_id=identity.instance_id,
+        state=state,
+        sent_at=sent_at,
+        started_at=identity.started_at,
+        engine=engine,
+        jobs=tuple(listed),
+        free_capacity=free_capacity,
+        speed_x_real_time=min(counters.speed_x_real_time, 1e6),
+        memory=memory,
+        jobs_done=counters.jobs_done,
+        jobs_failed=counters.jobs_failed,
+        last_error=counters.last_error[:MAX_ERROR_CHARS] if counters.last_error else None,
+        versions=versions,
+    )
+
+
+def make_will(identity: AgentIdentity) -> AgentHeartbeat:
+    """Return what the broker says for us when our connection breaks: `offline`, under the same instance id."""
+    return AgentHeartbeat(
+        agent_id=identity.agent_id,
+        instance_id=identity.instance_id,
+        state=AgentState.OFFLINE,
+        sent_at=identity.started_at,
+        started_at=identity.started_at,
+    )
+
+
+def measure_memory(worker_pid: int | None) -> MemoryUse:
+    """Return the resident bytes of this process and of the worker."""
+    return MemoryUse(agent_rss_bytes=_rss_bytes(None), worker_rss_bytes=_rss_bytes(worker_pid) if worker_pid else 0)
+
+
+def list_versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+    """Return the versions an operator asks for first, without importing anything heavy."""
+    versions = {"python": platform.python_version(), "platform": platform.platform(terse=True)[:100]}
+    for package in packages:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = "not installed"
+    return versions
+
+
+def _rss_bytes(pid: int | None) -> int:
+    try:
+        return int(psutil.Process(pid).memory_info().rss)
+    except psutil.Error:
+        return 0

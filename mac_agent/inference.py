@@ -1,0 +1,277 @@
+"""The worker process from the inside: load the engine, then one job after another.
+
+It owns torch and the device. It tells its parent everything through one pipe, and it ends when its parent does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import resource
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing import connection, parent_process
+from typing import TYPE_CHECKING
+
+from mac_agent.audio import AudioError, DecodedChunk, PlacedChunk, Quality, decode, join_chunks, measure_quality
+from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineError, EngineInfo, Hints
+from schemas.failure import FailureCode
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+
+LoadEngine = Callable[[], Engine]
+"""Makes the engine, in the worker. Must be picklable: a function of a module, or a ``partial`` of one."""
+
+PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
+ORPHAN_EXIT_CODE = 86
+REPORT_EVERY_S = 0.2
+
+
+@dataclass(frozen=True)
+class ChunkSource:
+    """Where a chunk's bytes lie and what they are said to be."""
+
+    path: Path
+    encoding: str = "auto"
+    sample_rate: int | None = None
+    channels: int | None = None
+    start_s: float | None = None
+
+
+@dataclass(frozen=True)
+class WorkerJob:
+    """What the worker is asked to do."""
+
+    token: int
+    """The parent's name for this run; comes back with everything said about it."""
+    chunks: tuple[ChunkSource, ...]
+    hints: Hints
+    max_audio_s: float
+
+
+@dataclass(frozen=True)
+class EngineLoaded:
+    """The worker is ready."""
+
+    info: EngineInfo
+
+
+@dataclass(frozen=True)
+class EngineNotLoaded:
+    """The engine could not be loaded; `permanent` where only a person can change that."""
+
+    message: str
+    permanent: bool
+
+
+@dataclass(frozen=True)
+class JobDecoded:
+    """The audio is in memory: from here on the time limit is known."""
+
+    token: int
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class JobProgress:
+    """How far the engine is."""
+
+    token: int
+    stage: str
+    fraction: float
+
+
+@dataclass(frozen=True, eq=False)
+class JobResult:
+    """What came out of a job."""
+
+    token: int
+    info: EngineInfo
+    duration_s: float
+    placed: tuple[PlacedChunk, ...]
+    diarization: Diarization
+    quality: Quality
+    timings_ms: Mapping[str, float]
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class JobFailed:
+    """Why nothing came out of a job."""
+
+    token: int
+    code: FailureCode
+    message: str
+    chunk_index: int | None = None
+    is_cancelled: bool = False
+
+
+WorkerReport = EngineLoaded | EngineNotLoaded | JobDecoded | JobProgress | JobResult | JobFailed
+
+
+class _Cancelled(Exception):
+    """The parent wants this job no more."""
+
+
+class _ChunkError(Exception):
+    """An `AudioError`, and which chunk it is about."""
+
+    def __init__(self, index: int, error: AudioError) -> None:
+        super().__init__(str(error))
+        self.index, self.error = index, error
+
+
+def serve(pipe: Connection, load: LoadEngine) -> None:
+    """Be the worker process: load, then work until the parent closes the pipe or dies."""
+    live_and_die_with_parent()
+    try:
+        engine = load()
+    except EngineError as error:
+        pipe.send(EngineNotLoaded(str(error), permanent=True))
+        return
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises, the parent must hear of it
+        pipe.send(EngineNotLoaded(f"{type(error).__name__}: {error}"[:500], permanent=False))
+        return
+    pipe.send(EngineLoaded(engine.info))
+    with contextlib.suppress(EOFError):
+        while True:
+            job = pipe.recv()
+            if isinstance(job, WorkerJob):  # anything else is a cancellation that came too late
+                pipe.send(_run(engine, job, pipe))
+
+
+def live_and_die_with_parent() -> None:
+    """Set this process up so that it leaves neither itself nor audio behind."""
+    # A core dump would hold audio. SIGINT and SIGTERM reach whole process groups: the parent decides when we end.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    parent = parent_process()
+    if parent is None:
+        return
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_exit_with, args=(parent.sentinel,), name="parent watch", daemon=True).start()
+
+
+def _exit_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(ORPHAN_EXIT_CODE)
+
+
+def _run(engine: Engine, job: WorkerJob, pipe: Connection) -> JobResult | JobFailed:
+    try:
+        return run_job(
+            engine, job, _reporter(job, pipe), lambda duration_s: pipe.send(JobDecoded(job.token, duration_s))
+        )
+    except _Cancelled:
+        return JobFailed(job.token, FailureCode.ENGINE_FAILED, "cancelled", is_cancelled=True)
+    except _ChunkError as error:
+        return JobFailed(job.token, error.error.code, str(error), chunk_index=error.index)
+    except AudioError as error:
+        return JobFailed(job.token, error.code, str(error))
+    except EOFError:
+        raise  # the parent is gone
+    except MemoryError:
+        return JobFailed(job.token, FailureCode.ENGINE_FAILED, _OUT_OF_MEMORY)
+    except Exception as error:  # noqa: BLE001 - one job's failure, whatever it is, ends that job only
+        if "OutOfMemory" in type(error).__name__ or "out of memory" in str(error):
+            return JobFailed(job.token, FailureCode.ENGINE_FAILED, _OUT_OF_MEMORY)
+        at = _where(error)
+        return JobFailed(
+            job.token,
+            FailureCode.ENGINE_FAILED,
+            f"The engine raised {type(error).__name__} at {at}. If it happens again with other audio, report it.",
+        )
+
+
+_OUT_OF_MEMORY = "The engine ran out of memory. Close other programs, or send shorter jobs to this agent."
+
+
+def _where(error: BaseException) -> str:
+    """Name the innermost line; the error's own text may quote what no log may hold."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}" if frame else "?"  # noqa: PTH119
+
+
+def _reporter(job: WorkerJob, pipe: Connection) -> Callable[[str, float], None]:
+    last_s = 0.0
+
+    def report(stage: str, fraction: float) -> None:
+        nonlocal last_s
+        if pipe.poll():
+            pipe.recv()
+            raise _Cancelled
+        now_s = time.monotonic()
+        if now_s - last_s >= REPORT_EVERY_S or fraction >= 1.0:
+            last_s = now_s
+            pipe.send(JobProgress(job.token, stage, min(max(fraction, 0.0), 1.0)))
+
+    return report
+
+
+def run_job(
+    engine: Engine,
+    job: WorkerJob,
+    report: Callable[[str, float], None],
+    note_decoded: Callable[[float], None],
+) -> JobResult:
+    """Decode the chunks, join them, diarize.
+
+    Raises:
+        _ChunkError: a chunk cannot be used.
+        AudioError: all of them together cannot.
+    """
+    began_s = time.perf_counter()
+    decoded = _decode_all(job, report)
+    waveform, placed, warnings = join_chunks(
+        [(chunk.waveform, source.start_s) for chunk, source in zip(decoded, job.chunks, strict=True)],
+        max_s=job.max_audio_s,
+    )
+    all_warnings = [*(warning for chunk in decoded for warning in chunk.warnings), *warnings]
+    decoded.clear()
+    quality = measure_quality(waveform)
+    decode_ms = 1000 * (time.perf_counter() - began_s)
+    duration_s = waveform.size / SAMPLE_RATE_HZ
+    note_decoded(duration_s)
+    diarization = engine.diarize(waveform, job.hints, report)
+    return JobResult(
+        token=job.token,
+        info=engine.info,
+        duration_s=duration_s,
+        placed=placed,
+        diarization=diarization,
+        quality=quality,
+        timings_ms={"decode": decode_ms, **diarization.timings_ms, "total": 1000 * (time.perf_counter() - began_s)},
+        warnings=tuple(dict.fromkeys([*all_warnings, *diarization.warnings])),
+    )
+
+
+def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[DecodedChunk]:
+    decoded: list[DecodedChunk] = []
+    left_s = job.max_audio_s
+    for index, source in enumerate(job.chunks):
+        report("decode", 0.0)
+        try:
+            with source.path.open("rb") as stream:
+                chunk = decode(
+                    stream,
+                    encoding=source.encoding,
+                    sample_rate=source.sample_rate,
+                    channels=source.channels,
+                    max_s=left_s,
+                )
+        except AudioError as error:
+            raise _ChunkError(index, error) from error
+        left_s -= chunk.duration_s
+        decoded.append(chunk)
+    return decoded

@@ -1,0 +1,252 @@
+"""Results and failures, kept on disk and offered until the bridge settles them.
+
+Only what can be computed again lives here, so a file of another schema version is replaced, not migrated.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import structlog
+from sqlalchemy import (
+    Column,
+    Float,
+    Integer,
+    LargeBinary,
+    MetaData,
+    String,
+    Table,
+    create_engine,
+    delete,
+    event,
+    func,
+    select,
+    text,
+)
+from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy.exc import DatabaseError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from sqlalchemy import Connection, Engine
+
+SCHEMA_VERSION = 1
+BUSY_TIMEOUT_MS = 5_000
+
+_log = structlog.get_logger("mac_agent.outbox")
+_metadata = MetaData()
+_entries = Table(
+    "entries",
+    _metadata,
+    Column("job_id", String, primary_key=True),
+    Column("lease_id", String, nullable=False),
+    Column("ledger_id", String, nullable=False),
+    Column("conversation_id", String, nullable=False),
+    Column("kind", String, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("stored_at", Float, nullable=False),  # wall clock, for people and for the order only
+    Column("position", Integer, nullable=False),
+)
+
+
+class OutboxError(Exception):
+    """The outbox cannot be used; the message names the remedy."""
+
+
+class EntryKind(StrEnum):
+    """Which message an entry is."""
+
+    TURNS = "turns"
+    FAILURE = "failure"
+
+
+@dataclass(frozen=True)
+class OutboxEntry:
+    """An encoded message, and what the bridge calls it."""
+
+    job_id: str
+    lease_id: str
+    ledger_id: str
+    conversation_id: str
+    kind: EntryKind
+    payload: bytes
+
+
+@dataclass
+class _Schedule:
+    """When to offer an entry next. In memory: a new process offers everything at once."""
+
+    due_s: float
+    pause_s: float
+
+
+class Outbox:
+    """One SQLite file, used by one thread of one process.
+
+    Args:
+        path: the file; made private (0600).
+        retry_s: pause before the second offer; doubles.
+        retry_max_s: longest pause.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self, path: Path, *, retry_s: float, retry_max_s: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        """Open the file, or begin a new one.
+
+        Raises:
+            OutboxError: the file can neither be used nor replaced.
+        """
+        self._retry_s, self._retry_max_s, self._clock = retry_s, retry_max_s, clock
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._engine = _open(path)
+        except (OSError, DatabaseError) as error:
+            raise OutboxError(
+                f"The outbox {path} cannot be opened ({type(error).__name__}). Check its owner and the disk; "
+                "if the file is damaged, delete it: results in it will be computed again."
+            ) from error
+        self._index = {entry.job_id: entry for entry in self._read()}
+        self._schedules = {job_id: _Schedule(0.0, retry_s) for job_id in self._index}
+
+    def put(self, entry: OutboxEntry) -> None:
+        """Store an entry durably, in place of an earlier one of the same job. It is due at once.
+
+        Raises:
+            OutboxError: the disk is full or gone.
+        """
+        values = {
+            "job_id": entry.job_id,
+            "lease_id": entry.lease_id,
+            "ledger_id": entry.ledger_id,
+            "conversation_id": entry.conversation_id,
+            "kind": entry.kind.value,
+            "payload": entry.payload,
+            "stored_at": time.time(),
+        }
+        with self._write() as connection:
+            last = connection.execute(select(func.max(_entries.c.position))).scalar() or 0
+            statement = insert(_entries).values(**values, position=last + 1)
+            connection.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
+        self._index[entry.job_id] = entry
+        self._schedules[entry.job_id] = _Schedule(0.0, self._retry_s)
+
+    def settle(self, job_id: str) -> None:
+        """Forget an entry: the bridge has it, or wants it no more."""
+        if self._index.pop(job_id, None) is None:
+            return
+        self._schedules.pop(job_id, None)
+        with self._write() as connection:
+            connection.execute(delete(_entries).where(_entries.c.job_id == job_id))
+
+    def get(self, job_id: str) -> OutboxEntry | None:
+        """Return the entry of a job."""
+        return self._index.get(job_id)
+
+    def entries(self) -> list[OutboxEntry]:
+        """Return all entries, oldest first."""
+        return list(self._index.values())
+
+    def due(self) -> list[OutboxEntry]:
+        """Return the entries whose time to be offered has come."""
+        now = self._clock()
+        return [entry for job_id, entry in self._index.items() if self._schedules[job_id].due_s <= now]
+
+    def note_offered(self, job_id: str) -> None:
+        """Wait longer before this entry is due again."""
+        schedule = self._schedules.get(job_id)
+        if schedule is not None:
+            schedule.due_s = self._clock() + schedule.pause_s
+            schedule.pause_s = min(2 * schedule.pause_s, self._retry_max_s)
+
+    def make_due(self, job_id: str | None = None) -> None:
+        """Offer one entry, or all of them, at once: there is somebody new to hear it."""
+        for each in [job_id] if job_id is not None else list(self._schedules):
+            if each in self._schedules:
+                self._schedules[each] = _Schedule(0.0, self._retry_s)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._engine.dispose()
+
+    @contextmanager
+    def _write(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except DatabaseError as error:
+            raise OutboxError(
+                f"The outbox cannot be written ({type(error.orig).__name__}: {error.orig}). Make room on the disk; what "
+                "is not in it is computed again."
+            ) from error
+
+    def _read(self) -> list[OutboxEntry]:
+        with self._engine.connect() as connection:
+            rows = connection.execute(select(_entries).order_by(_entries.c.position))
+            return [
+                OutboxEntry(
+                    row.job_id, row.lease_id, row.ledger_id, row.conversation_id, EntryKind(row.kind), row.payload
+                )
+                for row in rows
+            ]
+
+
+def _open(path: Path) -> Engine:
+    if path.exists():
+        version = _version_of(path)
+        if version != SCHEMA_VERSION:
+            _log.warning(
+                "outbox of another version replaced; the bridge grants its jobs again",
+                found_version=version,
+                version=SCHEMA_VERSION,
+            )
+            for suffix in ("", "-wal", "-shm"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
+    os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # before SQLite, which would make it readable for all
+    path.chmod(0o600)
+    engine = _connect(path)
+    with engine.begin() as connection:
+        _metadata.create_all(connection)
+        connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+    return engine
+
+
+def _version_of(path: Path) -> int | None:
+    """Return the file's schema version; None where it is no database at all."""
+    engine = _connect(path)
+    try:
+        with engine.connect() as connection:
+            has_table = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar()
+            version = connection.execute(text("PRAGMA user_version")).scalar()
+    except DatabaseError:
+        return None
+    finally:
+        engine.dispose()
+    return SCHEMA_VERSION if not has_table else int(version or 0)
+
+
+def _connect(path: Path) -> Engine:
+    engine = create_engine(f"sqlite:///{path}")
+
+    def set_pragmas(connection: Any, _record: object) -> None:  # noqa: ANN401 - the driver's own connection
+        # FULL: an entry is on the disk before it is published. secure_delete: settled turns leave no trace.
+        cursor = connection.cursor()
+        for pragma in (
+            f"busy_timeout = {BUSY_TIMEOUT_MS}",
+            "journal_mode = WAL",
+            "synchronous = FULL",
+            "secure_delete = ON",
+        ):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    event.listen(engine, "connect", set_pragmas)
+    return engine

@@ -1,0 +1,264 @@
+"""The worker process from the outside: start it, give it a job, hear of it, and start it again when it dies.
+
+A crash, a hang or a full memory costs one attempt at one job. A thread per process reads its pipe, so that a
+worker stopped in the middle of a word cannot stop the loop that sends the heartbeats.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import structlog
+
+from mac_agent.inference import (
+    EngineLoaded,
+    EngineNotLoaded,
+    JobDecoded,
+    JobFailed,
+    JobProgress,
+    JobResult,
+    LoadEngine,
+    WorkerJob,
+    WorkerReport,
+    serve,
+)
+from schemas.failure import FailureCode
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.connection import Connection
+    from multiprocessing.context import SpawnProcess
+
+    from mac_agent.engines.engine import EngineInfo
+
+JOIN_S = 5.0
+CANCEL_GRACE_S = 10.0  # a cancelled job that does not look up by then is ended with its process
+RESTART_PAUSE_S, RESTART_PAUSE_MAX_S = 1.0, 60.0
+
+_log = structlog.get_logger("mac_agent.worker")
+
+
+@dataclass(frozen=True)
+class TimeLimits:
+    """How long the worker may take."""
+
+    load_s: float
+    floor_s: float
+    """Every job, decoding included."""
+    factor: float
+    """Further seconds for each second of audio."""
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """The pipe of a process closed: it is dead or dying."""
+
+
+@dataclass
+class _Run:
+    """The job the worker is at."""
+
+    token: int
+    deadline_s: float
+    began_s: float
+    progress: float = 0.0
+    cancelled_s: float | None = None
+
+
+class Worker:
+    """One worker process and the job it is at. Used by one thread; never blocks it for long.
+
+    Args:
+        load: makes the engine inside the worker; picklable.
+        limits: how long loading and a job may take.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, load: LoadEngine, limits: TimeLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._load, self._limits, self._clock = load, limits, clock
+        self._process: SpawnProcess | None = None
+        self._pipe: Connection | None = None
+        self._heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
+        self._run: _Run | None = None
+        self._load_deadline_s = 0.0
+        self._restart_s: float | None = None
+        self._pause_s = RESTART_PAUSE_S
+        self.info: EngineInfo | None = None
+        """What is loaded; None while nothing is."""
+        self.restarts = 0
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether a job can be submitted now."""
+        return self.info is not None and self._run is None
+
+    @property
+    def progress(self) -> float:
+        """How far the running job is, 0 to 1."""
+        return self._run.progress if self._run else 0.0
+
+    @property
+    def pid(self) -> int | None:
+        """The process, if one is alive."""
+        return self._process.pid if self._process is not None and self._process.is_alive() else None
+
+    def start(self) -> None:
+        """Start the process; `EngineLoaded` or `EngineNotLoaded` follows from `poll`."""
+        context = multiprocessing.get_context("spawn")
+        ours, theirs = context.Pipe()
+        process = context.Process(target=serve, args=(theirs, self._load), name="omi-agent worker", daemon=True)
+        process.start()
+        theirs.close()
+        heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(ours, heard), name="worker reports", daemon=True).start()
+        self._process, self._pipe, self._heard = process, ours, heard
+        self._load_deadline_s = self._clock() + self._limits.load_s
+        self._restart_s = None
+
+    def submit(self, job: WorkerJob) -> None:
+        """Give the idle worker a job; a `JobResult` or `JobFailed` with its token follows from `poll`."""
+        if not self.is_idle or self._pipe is None:
+            msg = "the worker takes one job at a time, and none while its engine is not loaded"
+            raise RuntimeError(msg)
+        now_s = self._clock()
+        self._run = _Run(job.token, now_s + self._limits.floor_s, now_s)
+        try:
+            self._pipe.send(job)
+        except OSError:
+            _log.warning("worker died before it got its job")  # `poll` hears of it and fails the job
+
+    def cancel(self, token: int) -> None:
+        """End the job soon, if it is this one. A `JobFailed` with `is_cancelled` follows, unless it just ended."""
+        if self._run is None or self._run.token != token or self._run.cancelled_s is not None or self._pipe is None:
+            return
+        self._run.cancelled_s = self._clock()
+        try:
+            self._pipe.send("cancel")
+        except OSError:
+            _log.warning("worker died before it was cancelled")
+
+    def poll(self) -> list[WorkerReport]:
+        """Return what happened since the last call; starts a dead worker again, ends one that hangs."""
+        reports: list[WorkerReport] = []
+        while True:
+            try:
+                report = self._heard.get_nowait()
+            except queue.Empty:
+                break
+            reports += self._handle(report)
+        reports += self._enforce_limits()
+        if self._restart_s is not None and self._clock() >= self._restart_s:
+            self.restarts += 1
+            self.start()
+        return reports
+
+    def stop(self) -> None:
+        """End the process at once: whatever it was at can be computed again."""
+        self._restart_s = None
+        self._end_process()
+        self.info = None
+        self._run = None
+
+    def _handle(self, report: WorkerReport | _Gone) -> list[WorkerReport]:
+        match report:
+            case _Gone():
+                return self._handle_death()
+            case EngineLoaded():
+                self.info = report.info
+                self._pause_s = RESTART_PAUSE_S
+                return [report]
+            case EngineNotLoaded():
+                return [report]
+            case JobDecoded() if self._run is not None and self._run.token == report.token:
+                limit_s = self._limits.floor_s + self._limits.factor * report.duration_s
+                self._run.deadline_s = self._run.began_s + limit_s
+            case JobProgress() if self._run is not None and self._run.token == report.token:
+                self._run.progress = report.fraction
+            case JobResult() | JobFailed() if self._run is not None and self._run.token == report.token:
+                self._run = None
+                if (
+                    isinstance(report, JobFailed)
+                    and report.code is FailureCode.ENGINE_FAILED
+                    and not report.is_cancelled
+                ):
+                    self._replace()  # what an exception left behind on the device, nobody knows
+            case _:
+                return []
+        return [report]
+
+    def _handle_death(self) -> list[WorkerReport]:
+        process = self._process
+        if process is None:
+            return []
+        process.join(JOIN_S)
+        exit_code = process.exitcode
+        _log.error("worker ended", exit_code=exit_code, at_a_job=self._run is not None)
+        message = f"The worker process ended with {_describe_exit(exit_code)}; it was started again."
+        return self._abort(FailureCode.ENGINE_CRASHED, message)
+
+    def _enforce_limits(self) -> list[WorkerReport]:
+        now_s = self._clock()
+        if self._process is None:
+            return []
+        if self.info is None and now_s > self._load_deadline_s:
+            _log.error("engine not loaded in time", limit_s=self._limits.load_s)
+            self._replace()
+            return [EngineNotLoaded(f"not loaded within {self._limits.load_s:g} s", permanent=False)]
+        run = self._run
+        if run is None:
+            return []
+        if run.cancelled_s is not None and now_s - run.cancelled_s > CANCEL_GRACE_S:
+            return self._abort(FailureCode.ENGINE_FAILED, "cancelled")
+        if now_s > run.deadline_s:
+            limit_s = run.deadline_s - run.began_s
+            _log.error("job passed its time limit, ending the worker", limit_s=round(limit_s, 1))
+            return self._abort(
+                FailureCode.ENGINE_TIMEOUT,
+                f"The engine did not finish within {limit_s:.0f} s and was ended. If this machine is slow, raise "
+                "OMI_JOB_TIMEOUT_FACTOR.",
+            )
+        return []
+
+    def _abort(self, code: FailureCode, message: str) -> list[WorkerReport]:
+        run = self._run
+        self._replace()
+        if run is None:
+            return []
+        return [JobFailed(run.token, code, message, is_cancelled=run.cancelled_s is not None)]
+
+    def _replace(self) -> None:
+        """End the process and plan the next; ever later while none of them lives to load its engine."""
+        self._end_process()
+        self.info = None
+        self._run = None
+        self._restart_s = self._clock() + self._pause_s
+        self._pause_s = min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+
+    def _end_process(self) -> None:
+        process = self._process
+        self._process = self._pipe = None
+        self._heard = queue.SimpleQueue()
+        if process is not None:
+            process.kill()  # also where it is stopped (SIGSTOP); its listener ends with the pipe
+            process.join(JOIN_S)
+
+
+def _listen(pipe: Connection, heard: queue.SimpleQueue[WorkerReport | _Gone]) -> None:
+    try:
+        while True:
+            heard.put(pipe.recv())
+    except (EOFError, OSError):
+        heard.put(_Gone())
+    finally:
+        pipe.close()  # here and nowhere else: a number closed under a reader may be another file by then
+
+
+def _describe_exit(code: int | None) -> str:
+    if code is None:
+        return "no exit code"
+    return f"signal {-code}" if code < 0 else f"exit code {code}"
