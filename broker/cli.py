@@ -37,9 +37,7 @@ app = typer.Typer(
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
-DataDir = Annotated[
-    Path | None, typer.Option("--data-dir", help="Where the generated users are kept (OMI_DATA_DIR).")
-]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the generated users are kept (OMI_DATA_DIR).")]
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="TOML file with settings (default: OMI_CONFIG).", dir_okay=False),
@@ -70,9 +68,7 @@ def run(
 
     def announce(address: BrokerAddress) -> None:
         if not address.is_loopback:
-            err.print(
-                f"{host} is not loopback: passwords and audio cross that network unencrypted.", style="yellow"
-            )
+            err.print(f"{host} is not loopback: passwords and audio cross that network unencrypted.", style="yellow")
         out.print(f"users and passwords: {users_file(settings.data_dir)}")
         out.print(f"omi-broker ready {address.url}")
         out.file.flush()
@@ -136,9 +132,7 @@ def mosquitto(
     directory: Annotated[Path, typer.Argument(help="Where to write the files.", file_okay=False)],
     *,
     agent: Annotated[list[str] | None, typer.Option(help="Id of an agent; repeat for more.")] = None,
-    host: Annotated[
-        str, typer.Option(help="Address to listen on, such as the one on your tailnet.")
-    ] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Address to listen on, such as the one on your tailnet.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port.", min=1, max=65535)] = 1883,
     certificate: Annotated[Path | None, typer.Option(help="PEM certificate: speak TLS.", exists=True)] = None,
     key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.", exists=True)] = None,
@@ -189,9 +183,7 @@ def mosquitto(
     out.print(f"start it with: mosquitto -c {provisioned.files.config}")
     out.print(f"passwords to hand to the programs, readable by you only: {provisioned.users_file}")
     out.print(f"users: {', '.join(provisioned.users)}")
-    out.print(
-        "If Mosquitto runs as a user of its own, give it the files `passwords` and `acl`: chown mosquitto."
-    )
+    out.print("If Mosquitto runs as a user of its own, give it the files `passwords` and `acl`: chown mosquitto.")
 
 
 @app.command("config")

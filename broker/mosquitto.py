@@ -77,9 +77,7 @@ def provision_mosquitto(
     users: dict[str, BrokerUser] = {}
     try:
         for role in ("bridge", "backend", "watch"):
-            users[role] = BrokerUser(
-                known.get(role) or Credentials(role, generate_password()), access_of(role, topics)
-            )
+            users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access_of(role, topics))
         known_ids = (name.removeprefix("agent:") for name in known if name.startswith("agent:"))
         for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
             name = f"agent:{agent_id}"
@@ -87,9 +85,7 @@ def provision_mosquitto(
             users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
     except TopicMalformed as error:
         raise BrokerError(str(error)) from error
-    files = write_mosquitto_config(
-        directory, port=port, users=users, host=host, tls=tls, persistence=persistence
-    )
+    files = write_mosquitto_config(directory, port=port, users=users, host=host, tls=tls, persistence=persistence)
     credentials_by_name = {name: user.credentials for name, user in users.items()}
     write_users(users_file, credentials_by_name)
     return ProvisionedMosquitto(files, users_file, credentials_by_name)
@@ -119,10 +115,7 @@ def write_mosquitto_config(
     files = MosquittoFiles(directory / "mosquitto.conf", directory / "passwords", directory / "acl")
     write_private(
         files.passwords,
-        "".join(
-            f"{user.credentials.username}:{hash_password(user.credentials.password)}\n"
-            for user in users.values()
-        ),
+        "".join(f"{user.credentials.username}:{hash_password(user.credentials.password)}\n" for user in users.values()),
     )
     write_private(files.acl, _acl_text(users))
     files.config.write_text(_config_text(files, host, port, tls, persistence=persistence), encoding="utf-8")
@@ -138,9 +131,7 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
 
 def _acl_text(users: Mapping[str, BrokerUser]) -> str:
     # No `pattern` lines: they apply to every user, so that any of them could pose as an agent.
-    blocks = [
-        "# One block per user. Written by `omi-broker mosquitto`; run it again rather than editing this.\n"
-    ]
+    blocks = ["# One block per user. Written by `omi-broker mosquitto`; run it again rather than editing this.\n"]
     for name, user in users.items():
         blocks.append(f"\n# {name}\nuser {user.credentials.username}\n")
         blocks += [f"topic write {topic}\n" for topic in user.access.publish]
@@ -148,9 +139,7 @@ def _acl_text(users: Mapping[str, BrokerUser]) -> str:
     return "".join(blocks)
 
 
-def _config_text(
-    files: MosquittoFiles, host: str, port: int, tls: TlsFiles | None, *, persistence: bool
-) -> str:
+def _config_text(files: MosquittoFiles, host: str, port: int, tls: TlsFiles | None, *, persistence: bool) -> str:
     tls_lines = f"certfile {tls.certificate.absolute()}\nkeyfile {tls.key.absolute()}\n" if tls else ""
     return f"""\
 # Written by `omi-broker mosquitto`; run it again rather than editing this.

@@ -290,9 +290,7 @@ class MqttSession:
 
     def _pause_s(self, failures: int) -> float:
         """Exponential pause with jitter: clients that lost the same broker must not return in step."""
-        longest_s = min(
-            self._settings.reconnect_max_s, self._settings.reconnect_min_s * 2.0 ** min(failures - 1, 20)
-        )
+        longest_s = min(self._settings.reconnect_max_s, self._settings.reconnect_min_s * 2.0 ** min(failures - 1, 20))
         return random.uniform(longest_s / 2, longest_s)  # noqa: S311 - spreading load, not a secret
 
     def _serve_connection(self) -> None:
@@ -363,9 +361,7 @@ class MqttSession:
         may_fall_back = self._settings.mqtt_version == "auto" and self.protocol == "5"
         if reason.value == UNSUPPORTED_PROTOCOL_VERSION and may_fall_back:
             self._protocol = MQTTProtocolVersion.MQTTv311
-            _log.info(
-                "broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._address.url
-            )
+            _log.info("broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._address.url)
             return
         if reason.is_failure:
             self._fail(f"refused: {reason.getName()}", expected=True)
@@ -447,9 +443,7 @@ class MqttSession:
             while frame is not None and frame.tb_next is not None:
                 frame = frame.tb_next
             at = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else "?"
-            _log.error(
-                "callback raised", client_id=self.client_id, where=where, error=type(error).__name__, at=at
-            )
+            _log.error("callback raised", client_id=self.client_id, where=where, error=type(error).__name__, at=at)
 
     def _settle(self, mid: int, reason: ReasonCode) -> None:
         with self._changed:
@@ -481,9 +475,7 @@ class MqttSession:
             self._receipts.clear()
             self._changed.notify_all()
         for receipt in lost:
-            receipt.settle(
-                Outcome.LOST, self._end_reason or "the connection ended before the broker answered"
-            )
+            receipt.settle(Outcome.LOST, self._end_reason or "the connection ended before the broker answered")
         if self._stopping.is_set() or not had_connection:
             return
         reason = self._end_reason or "connection lost"

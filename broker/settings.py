@@ -69,9 +69,7 @@ class BrokerSettings(BaseSettings):
     reconnect_min_s: float = Field(
         default=0.5, gt=0, le=60, description="Shortest pause before a reconnect; doubles, with jitter."
     )
-    reconnect_max_s: float = Field(
-        default=30.0, gt=0, le=600, description="Longest pause before a reconnect."
-    )
+    reconnect_max_s: float = Field(default=30.0, gt=0, le=600, description="Longest pause before a reconnect.")
     assumed_max_packet_bytes: int = Field(
         default=1_900_000,
         ge=1_024,
@@ -90,9 +88,7 @@ class BrokerSettings(BaseSettings):
         except ValueError:
             return values  # the field's own check words the refusal
         if values.get("broker_username") or values.get("broker_password"):
-            msg = (
-                "broker_url has credentials and broker_username or broker_password is set too: give them once"
-            )
+            msg = "broker_url has credentials and broker_username or broker_password is set too: give them once"
             raise ValueError(msg)
         return {
             **values,
@@ -168,7 +164,7 @@ def load_settings(
         if name not in cls.model_fields:
             raise SettingsError(name, "flag", f"unknown; known are {', '.join(sorted(cls.model_fields))}")
     path = config_file or _default_config_file()
-    file_values = _read_config_file(cls, path, must_exist=config_file is not None or CONFIG_ENV in os.environ)
+    file_values = _read_config_file(cls, path, must_exist=config_file is not None or bool(os.environ.get(CONFIG_ENV)))
     env_values = _read_environment(cls)
     sources = dict.fromkeys(cls.model_fields, "default")
     sources |= dict.fromkeys(file_values, f"file {path}")
@@ -185,9 +181,7 @@ def load_settings(
 def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
     """List every setting with value, source and meaning, secrets masked."""
     return [
-        SettingRow(
-            name, _shown(getattr(loaded.settings, name)), loaded.sources[name], field.description or ""
-        )
+        SettingRow(name, _shown(getattr(loaded.settings, name)), loaded.sources[name], field.description or "")
         for name, field in type(loaded.settings).model_fields.items()
     ]
 
@@ -201,10 +195,7 @@ def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
     rows = describe_settings(loaded)
     console = rich.console.Console()
     if as_json:
-        shown = {
-            row.name: {"value": row.value, "source": row.source, "description": row.description}
-            for row in rows
-        }
+        shown = {row.name: {"value": row.value, "source": row.source, "description": row.description} for row in rows}
         console.out(json.dumps(shown, indent=2), highlight=False)
         return
     table = rich.table.Table(rich.table.Column("setting", no_wrap=True), "value", "from", "meaning")
@@ -223,11 +214,7 @@ def _shown(value: object) -> str | None:
 
 def _default_config_file() -> Path:
     from_env = os.environ.get(CONFIG_ENV)
-    return (
-        Path(from_env).expanduser()
-        if from_env
-        else platformdirs.user_config_path("omi-diarization") / "config.toml"
-    )
+    return Path(from_env).expanduser() if from_env else platformdirs.user_config_path("omi-diarization") / "config.toml"
 
 
 def _read_config_file(cls: type[S], path: Path, *, must_exist: bool) -> dict[str, Any]:
@@ -272,13 +259,7 @@ def _validated(cls: type[S], values: dict[str, Any], sources: Mapping[str, str])
         return cls(**values)
     except ValidationError as error:
         first = error.errors(include_input=False, include_url=False)[0]
-        name = (
-            str(first["loc"][0])
-            if first["loc"]
-            else "broker_url"
-            if "broker_url" in first["msg"]
-            else "settings"
-        )
+        name = str(first["loc"][0]) if first["loc"] else "broker_url" if "broker_url" in first["msg"] else "settings"
         allowed = first["msg"].removeprefix("Value error, ")
         if name in cls.model_fields:
             allowed = f"{allowed}. {cls.model_fields[name].description or ''}".strip()

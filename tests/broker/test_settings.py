@@ -1,0 +1,160 @@
+import json
+from pathlib import Path
+from typing import ClassVar
+
+import pytest
+from pydantic import Field
+
+from broker.errors import SettingsError
+from broker.settings import BrokerSettings, describe_settings, load_settings, print_settings
+from broker.users import generate_users, users_file
+
+SECRET = "correct-horse-battery"
+
+
+class AgentLikeSettings(BrokerSettings):
+    section: ClassVar[str] = "agent"
+    agent_id: str = Field(default="studio", description="Id of this agent.")
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch, tmp_path):
+    import os
+
+    for name in list(os.environ):
+        if name.startswith("OMI_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+
+
+@pytest.fixture
+def config_file(tmp_path) -> Path:
+    return tmp_path / "config.toml"
+
+
+def test_flag_beats_environment_beats_file_beats_default(monkeypatch, config_file):
+    def load(**flags):
+        loaded = load_settings(BrokerSettings, flags=flags, config_file=config_file)
+        return loaded.settings.keepalive_s, loaded.sources["keepalive_s"]
+
+    config_file.write_text("")
+    assert load() == (15, "default")
+    config_file.write_text("keepalive_s = 20")
+    assert load() == (20, f"file {config_file}")
+    monkeypatch.setenv("OMI_KEEPALIVE_S", "30")
+    assert load() == (30, "environment OMI_KEEPALIVE_S")
+    assert load(keepalive_s=40) == (40, "flag")
+    assert load(keepalive_s=None) == (30, "environment OMI_KEEPALIVE_S")
+
+
+def test_one_file_serves_all_programs(config_file):
+    config_file.write_text('topic_root = "home/v1"\n[agent]\nagent_id = "attic"\n[bridge]\nanything = 1\n')
+    agent = load_settings(AgentLikeSettings, flags={}, config_file=config_file).settings
+    broker = load_settings(BrokerSettings, flags={}, config_file=config_file).settings
+    assert (agent.topic_root, agent.agent_id, broker.topic_root) == ("home/v1", "attic", "home/v1")
+
+
+def test_config_variable_names_the_file(monkeypatch, config_file):
+    config_file.write_text("keepalive_s = 21")
+    monkeypatch.setenv("OMI_CONFIG", str(config_file))
+    assert load_settings(BrokerSettings, flags={}).settings.keepalive_s == 21
+    monkeypatch.setenv("OMI_CONFIG", str(config_file.with_name("absent.toml")))
+    with pytest.raises(SettingsError, match="does not exist"):
+        load_settings(BrokerSettings, flags={})
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "hint"),
+    [
+        ("keepalive = 5", "keepalive", "keepalive_s"),
+        ('agent_id = "x"', "agent_id", r"\[agent\]"),
+        ("[agent]\nagent = 1", "agent", "agent_id"),
+        ("[elsewhere]\nx = 1", "elsewhere", r"\[bridge\]"),
+        ("keepalive_s = 1", "keepalive_s", "greater than or equal to 5"),
+        ('broker_url = "http://x"', "broker_url", "mqtt://127.0.0.1:1883"),
+        ('broker_url = "mqtt://x:99999"', "broker_url", "65535"),
+        ('topic_root = "a//b"', "topic_root", "single slashes"),
+        ("not toml", "config.toml", "not readable as TOML"),
+    ],
+)
+def test_wrong_setting_is_named_with_its_source_and_what_is_allowed(config_file, text, name, hint):
+    config_file.write_text(text)
+    with pytest.raises(SettingsError, match=hint) as raised:
+        load_settings(AgentLikeSettings, flags={}, config_file=config_file)
+    assert raised.value.name.endswith(name)
+    assert str(config_file) in str(raised.value)
+
+
+def test_wrong_environment_value_is_named(monkeypatch):
+    monkeypatch.setenv("OMI_KEEPALIVE_S", "soon")
+    with pytest.raises(SettingsError, match=r"keepalive_s \(from environment OMI_KEEPALIVE_S\)"):
+        load_settings(BrokerSettings, flags={})
+
+
+def test_unknown_flag_is_refused():
+    with pytest.raises(SettingsError, match="unknown"):
+        load_settings(BrokerSettings, flags={"nonsense": 1})
+
+
+def test_password_inside_the_url_is_used_and_shown_nowhere(capsys):
+    flags = {"broker_url": f"mqtts://necklace:{SECRET}@broker.example"}
+    loaded = load_settings(BrokerSettings, flags=flags)
+    settings = loaded.settings
+    assert settings.broker_username == "necklace"
+    assert settings.broker_password is not None
+    assert settings.broker_password.get_secret_value() == SECRET
+    assert settings.address.port == 8883
+    assert settings.address.tls
+    assert loaded.sources["broker_password"] == "flag"
+    print_settings(loaded, as_json=True)
+    print_settings(loaded, as_json=False)
+    shown = capsys.readouterr().out + repr(settings) + repr(loaded) + repr(describe_settings(loaded))
+    assert SECRET not in shown
+    assert "broker.example" in shown
+
+
+@pytest.mark.parametrize("url", [f"mqtt://u:{SECRET}@h:99999", f"mqtt://u:{SECRET}@h/path", f"ftp://u:{SECRET}@h"])
+def test_refused_url_does_not_give_away_its_password(url):
+    with pytest.raises(SettingsError) as raised:
+        load_settings(BrokerSettings, flags={"broker_url": url})
+    assert SECRET not in str(raised.value)
+    with pytest.raises(ValueError) as plain:
+        BrokerSettings(broker_url=url)
+    assert SECRET not in str(plain.value)
+
+
+def test_credentials_given_twice_are_refused():
+    with pytest.raises(SettingsError, match="give them once"):
+        load_settings(BrokerSettings, flags={"broker_url": "mqtt://a:b@h", "broker_username": "c"})
+
+
+def test_settings_are_printed_as_json_with_sources(capsys):
+    print_settings(load_settings(BrokerSettings, flags={"keepalive_s": 9}), as_json=True)
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["keepalive_s"]["value"] == "9"
+    assert shown["keepalive_s"]["source"] == "flag"
+    assert all(entry["description"] for entry in shown.values())
+
+
+def test_generated_credentials_are_found_on_loopback_only(tmp_path):
+    users = generate_users(tmp_path)
+    flags = {"data_dir": tmp_path}
+    loaded = load_settings(BrokerSettings, flags=flags, role="agent")
+    assert loaded.settings.broker_password is not None
+    assert loaded.settings.broker_password.get_secret_value() == users["agent"].password
+    assert loaded.sources["broker_password"] == f"generated credentials {users_file(tmp_path)}"
+    elsewhere = load_settings(BrokerSettings, flags={**flags, "broker_url": "mqtt://vps.example"}, role="agent")
+    assert elsewhere.settings.broker_username is None
+    named = load_settings(BrokerSettings, flags={**flags, "broker_username": "me"}, role="agent")
+    assert (named.settings.broker_username, named.settings.broker_password) == ("me", None)
+
+
+def test_generated_users_stay_and_are_readable_by_their_owner_only(tmp_path):
+    first = generate_users(tmp_path)
+    assert generate_users(tmp_path) == first
+    path = users_file(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert path.parent.stat().st_mode & 0o777 == 0o700
+    assert len({user.password for user in first.values()}) == 4
+    assert first["agent"].password not in repr(first)

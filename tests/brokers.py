@@ -1,0 +1,187 @@
+"""Real brokers in processes of their own, for any test that needs one.
+
+    with run_mosquitto(tmp_path) as broker:
+        settings = broker.settings("bridge", BridgeSettings, data_dir=tmp_path / "bridge")
+
+The broker listens on a free port of loopback. Its users are `bridge`, `backend`, `watch` and
+`agent` (at Mosquitto the agent whose id is `AGENT_ID`; further ones are `agent:<id>`).
+"""
+
+import contextlib
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from broker.mosquitto import TlsFiles, provision_mosquitto
+from broker.settings import BrokerSettings
+from broker.users import Credentials, generate_users
+from schemas.topics import DEFAULT_ROOT
+
+REPOSITORY = Path(__file__).parents[1]
+AGENT_ID = "studio"
+START_TIMEOUT_S = 30.0
+
+S = TypeVar("S", bound=BrokerSettings)
+
+
+@dataclass
+class RunningBroker:
+    """A broker process. After `kill` or `stop`, `restart` brings it back on the same port."""
+
+    url: str
+    users: Mapping[str, Credentials]
+    log_file: Path
+    mqtt_version: str
+    _command: Sequence[str]
+    _port: int
+    _ca_file: Path | None = None
+    _process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "the broker is not running"
+        return self._process.pid
+
+    def start(self) -> None:
+        with self.log_file.open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=REPOSITORY)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                break
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._port), 1):
+                return
+            time.sleep(0.02)
+        self.kill()
+        raise RuntimeError(f"the broker did not start:\n{self.log_file.read_text()}")
+
+    def stop(self) -> None:
+        """SIGTERM and wait."""
+        if self._process is not None:
+            self._process.terminate()
+            try:
+                self._process.wait(10)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+            self._process = None
+
+    def kill(self) -> None:
+        """SIGKILL and wait."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def restart(self) -> None:
+        self.stop()
+        self.start()
+
+    def environment(self, role: str) -> dict[str, str]:
+        """Variables with which a child process reaches this broker, beside those of this process."""
+        user = self.users[role]
+        environment = {
+            **os.environ,
+            "OMI_BROKER_URL": self.url,
+            "OMI_BROKER_USERNAME": user.username,
+            "OMI_BROKER_PASSWORD": user.password,
+            "OMI_MQTT_VERSION": self.mqtt_version,
+        }
+        return environment | ({"OMI_BROKER_CA_FILE": str(self._ca_file)} if self._ca_file else {})
+
+    def settings(self, role: str, cls: type[S] = BrokerSettings, **values: Any) -> S:  # type: ignore[assignment] # S is BrokerSettings then
+        """Settings of a program that reaches this broker as `role`, with short pauses."""
+        user = self.users[role]
+        return cls(
+            **{
+                "broker_url": self.url,
+                "broker_username": user.username,
+                "broker_password": user.password,
+                "broker_ca_file": self._ca_file,
+                "mqtt_version": self.mqtt_version,
+                "reconnect_min_s": 0.05,
+                "reconnect_max_s": 0.5,
+                **values,
+            }
+        )
+
+
+def mosquitto_program() -> str | None:
+    """The installed Mosquitto, if any; Debian keeps it where only root looks."""
+    return shutil.which("mosquitto", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+
+
+@contextlib.contextmanager
+def run_mosquitto(
+    directory: Path,
+    *,
+    agent_ids: Sequence[str] = (AGENT_ID,),
+    topic_root: str = DEFAULT_ROOT,
+    max_packet_bytes: int | None = None,
+    tls: TlsFiles | None = None,
+    ca_file: Path | None = None,
+    extra_lines: str = "",
+) -> Iterator[RunningBroker]:
+    """A Mosquitto with the configuration that `omi-broker mosquitto` writes."""
+    program = mosquitto_program()
+    assert program is not None, "no mosquitto is installed: use the `mosquitto` fixture, which skips"
+    port = free_port()
+    home = directory / f"mosquitto-{port}"
+    provisioned = provision_mosquitto(home, port=port, agent_ids=agent_ids, topic_root=topic_root, tls=tls)
+    with provisioned.files.config.open("a") as config:
+        config.write(f"log_type all\nuser {getpass.getuser()}\n{extra_lines}\n")
+        if max_packet_bytes is not None:
+            config.write(f"max_packet_size {max_packet_bytes}\n")
+    broker = RunningBroker(
+        url=f"{'mqtts' if tls else 'mqtt'}://127.0.0.1:{port}",
+        users={**provisioned.users, "agent": provisioned.users[f"agent:{agent_ids[0]}"]},
+        log_file=home / "mosquitto.log",
+        mqtt_version="auto",
+        _command=(program, "-c", str(provisioned.files.config)),
+        _port=port,
+        _ca_file=ca_file,
+    )
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+@contextlib.contextmanager
+def run_embedded(
+    directory: Path, *, topic_root: str = DEFAULT_ROOT, mqtt_version: str = "3.1.1"
+) -> Iterator[RunningBroker]:
+    """The embedded broker, as `omi-broker run` starts it."""
+    port = free_port()
+    data_dir = directory / f"embedded-{port}"
+    users = generate_users(data_dir)
+    command = (sys.executable, "-m", "broker.cli", "run", "--port", str(port), "--data-dir", str(data_dir))
+    broker = RunningBroker(
+        url=f"mqtt://127.0.0.1:{port}",
+        users=users,
+        log_file=data_dir / "broker.log",
+        mqtt_version=mqtt_version,
+        _command=(*command, "--topic-root", topic_root),
+        _port=port,
+    )
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+def free_port() -> int:
+    """A TCP port of loopback that nobody uses at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
