@@ -8,17 +8,14 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
 
 from schemas.messages import MESSAGE_BY_SCHEMA, MESSAGE_BY_TOPIC
+from schemas.record import Message
 from schemas.topics import DEFAULT_ROOT, TopicKind, Topics
-
-if TYPE_CHECKING:
-    from pydantic_core import core_schema
-
-    from schemas.record import Message
 
 FOLDER = Path(__file__).parent
 BACKEND, BRIDGE, AGENT, EVERYONE = "backend", "bridge", "agent", "everyone"

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from schemas.agent import AgentControl, AgentHeartbeat, AgentWant
 from schemas.audio import AudioPart, AudioPayload
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Accepted, ConversationEvent, ConversationUpdated
 from schemas.failure import JobFailure
+from schemas.record import Message
 from schemas.topics import TopicKind
 from schemas.turns import SpeakerTurns
-
-if TYPE_CHECKING:
-    from schemas.record import Message
 
 MESSAGE_BY_TOPIC: dict[TopicKind, type[Message]] = {
     TopicKind.EVENTS: ConversationEvent,
