@@ -1,0 +1,274 @@
+"""A client of the running bridge: what a backend does over MQTT, with receipts and timers.
+
+Until a chunk or an event is `accepted` it is the publisher's, so the client keeps it and sends it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from broker.errors import BrokerError
+from broker.session import Incoming, MqttSession
+from broker.settings import BrokerSettings
+from schemas.audio import AudioPayload
+from schemas.bridge import BridgeHeartbeat, BridgeState
+from schemas.codec import decode, encode
+from schemas.conversation import (
+    Accepted,
+    ConversationEvent,
+    ConversationUpdated,
+    EventType,
+    TranscriptSegment,
+    Verdict,
+)
+from schemas.failure import FailureCode
+from schemas.record import Message
+from schemas.topics import TopicKind, Topics
+from vps_bridge.publisher import Publisher
+
+SEGMENTS_PER_EVENT = 500
+WHOLE_BYTES = 1_000_000  # a file up to this travels in one message
+PART_BYTES = 262_144
+PARTS_AT_ONCE = 16
+RETRY_S = 5.0
+FRESH_BEAT_S = 30.0
+WORTH_A_RETRY = (FailureCode.INGEST_FULL, FailureCode.DISK_FULL, FailureCode.PAYLOAD_SHA256_MISMATCH)
+
+
+class ClientError(Exception):
+    """The bridge could not be asked, or refused; the message names the remedy."""
+
+
+class BridgeSilent(ClientError):
+    """No live bridge, or no answer in time."""
+
+
+class BridgeRefused(ClientError):
+    """The bridge refused audio or an event."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the failure code for programs."""
+        super().__init__(f"{code}: {message}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class SentChunk:
+    """A chunk the bridge accepted."""
+
+    chunk_id: str
+    bytes: int
+    sha256: str
+
+
+class BridgeClient:
+    """Talks to the bridge as the backend would. One conversation at a time, from one thread.
+
+    Use it as a context manager. Methods raise `BridgeSilent` when no answer comes in `timeout_s`, `BridgeRefused`
+    when the answer is no, and `BrokerError` when the broker cannot be reached.
+    """
+
+    def __init__(self, settings: BrokerSettings, conversation_id: str) -> None:
+        """Prepare a connection for one conversation."""
+        self.conversation_id = conversation_id
+        self._topics = Topics(settings.topic_root)
+        self._messages: queue.Queue[Incoming] = queue.Queue()
+        self._session = MqttSession(
+            settings, client_id=f"backend-{secrets.token_hex(8)}", on_message=self._messages.put
+        )
+        self._publisher = Publisher(self._session)
+        self._updates: list[ConversationUpdated] = []
+        self._beat: BridgeHeartbeat | None = None
+
+    def __enter__(self) -> Self:
+        """Connect. Raises `BrokerUnreachable` or `BrokerRefused` of the broker room with the reason."""
+        for topic in (self._topics.accepted(self.conversation_id), self._topics.updated(self.conversation_id)):
+            self._session.subscribe(topic, qos=1)
+        self._session.subscribe(self._topics.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
+        self._session.start()
+        try:
+            self._session.wait_connected(timeout_s=10.0)
+        except BrokerError:
+            self._session.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        """Disconnect."""
+        self._session.stop()
+
+    def wait_bridge(self, timeout_s: float = 35.0) -> BridgeHeartbeat:
+        """Return the heartbeat of a bridge that is alive and takes audio."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            if self._beat is not None and self._beat.state is BridgeState.ONLINE and self._beat.accepting:
+                return self._beat
+            self._read_one(deadline_s)
+        state = "no heartbeat" if self._beat is None else f"its last heartbeat says {self._beat.state}"
+        msg = f"no live bridge on this broker ({state}): start `omi-bridge run` on the VPS"
+        raise BridgeSilent(msg)
+
+    def start(self, started_at: datetime | None = None, *, timeout_s: float = 60.0, **facts: Any) -> None:  # noqa: ANN401 - fields of ConversationEvent
+        """Tell that the conversation started; its transcript's zero is `started_at`."""
+        self.send_event(self._event(EventType.STARTED, started_at=started_at, **facts), timeout_s=timeout_s)
+
+    def send_segments(self, segments: Sequence[TranscriptSegment], *, timeout_s: float = 60.0) -> None:
+        """Send a transcript, in as many events as it takes."""
+        revision = time.time_ns() // 1_000_000
+        for start in range(0, len(segments), SEGMENTS_PER_EVENT):
+            batch = tuple(segments[start : start + SEGMENTS_PER_EVENT])
+            event = self._event(EventType.SEGMENTS, segments=batch, revision=revision % 10_000_000)
+            self.send_event(event, timeout_s=timeout_s)
+
+    def complete(self, *, chunks: int | None = None, timeout_s: float = 60.0) -> None:
+        """Tell that no more audio comes; `chunks` says how many there were."""
+        self.send_event(self._event(EventType.COMPLETED, chunks=chunks), timeout_s=timeout_s)
+
+    def delete(self, *, timeout_s: float = 60.0) -> None:
+        """Delete the conversation everywhere."""
+        self.send_event(self._event(EventType.DELETED), timeout_s=timeout_s)
+
+    def send_event(self, event: ConversationEvent, *, timeout_s: float) -> None:
+        """Send an event until the bridge answers for it."""
+        self._send_until_accepted(
+            lambda: iter([(self._topics.events(self.conversation_id), event)]),
+            lambda receipt: receipt.event_id == event.event_id,
+            timeout_s,
+        )
+
+    def send_file(
+        self,
+        path: Path,
+        *,
+        timeout_s: float = 300.0,
+        report: Callable[[int, int], None] = lambda _sent, _total: None,
+        **facts: Any,  # noqa: ANN401 - fields of AudioPayload
+    ) -> SentChunk:
+        """Send an audio file as one chunk, whole or in parts; `report(sent, total)` tells bytes handed over.
+
+        `facts` are further fields of `AudioPayload`, such as captured_at or max_speakers.
+        """
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        size = path.stat().st_size
+        facts.setdefault("chunk_id", f"f-{secrets.token_hex(12)}")
+        base = {"conversation_id": self.conversation_id, "sha256": sha256, **facts}
+        self._send_until_accepted(
+            lambda: self._payloads(path, size, base, report),
+            lambda receipt: receipt.chunk_id == base["chunk_id"],
+            timeout_s,
+        )
+        return SentChunk(base["chunk_id"], size, sha256)
+
+    def wait_updated(
+        self, *, final: bool, timeout_s: float, report: Callable[[BridgeHeartbeat], None] = lambda _beat: None
+    ) -> ConversationUpdated:
+        """Wait for an update (the final one, if asked) and confirm it with `applied`."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            while self._updates:
+                update = self._updates.pop(0)
+                self._confirm(update)
+                if update.state == "final" or not final:
+                    return update
+            self._read_one(deadline_s)
+            if self._beat is not None:
+                report(self._beat)
+        msg = (
+            f"conversation {self.conversation_id} was not updated within {timeout_s:.0f} s: "
+            "look at `omi-bridge jobs` and `omi-bridge agents`"
+        )
+        raise BridgeSilent(msg)
+
+    def _confirm(self, update: ConversationUpdated) -> None:
+        event = self._event(EventType.APPLIED, updated_version=update.updated_version)
+        self._publisher.send(self._topics.events(self.conversation_id), event)
+
+    def _payloads(
+        self, path: Path, size: int, base: dict[str, Any], report: Callable[[int, int], None]
+    ) -> Iterator[tuple[str, Message]]:
+        topic = self._topics.audio(self.conversation_id)
+        if size <= WHOLE_BYTES:
+            yield topic, AudioPayload(**base, audio=path.read_bytes())
+            report(size, size)
+            return
+        with path.open("rb") as file:
+            offset = 0
+            while part := file.read(PART_BYTES):
+                yield (
+                    topic,
+                    AudioPayload(
+                        **base,
+                        byte_offset=offset,
+                        total_bytes=size,
+                        part_sha256=hashlib.sha256(part).hexdigest(),
+                        audio=part,
+                    ),
+                )
+                offset += len(part)
+                report(offset, size)
+
+    def _send_until_accepted(
+        self,
+        messages: Callable[[], Iterator[tuple[str, Message]]],
+        is_mine: Callable[[Accepted], bool],
+        timeout_s: float,
+    ) -> None:
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            self._send_all(messages())
+            receipt = self._wait_receipt(is_mine, min(deadline_s, time.monotonic() + RETRY_S))
+            if receipt is None:
+                continue
+            if receipt.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
+                return
+            code = receipt.reason or str(receipt.verdict)
+            if code not in WORTH_A_RETRY:
+                raise BridgeRefused(code, receipt.message or "see `omi-bridge watch`")
+        msg = f"no receipt within {timeout_s:.0f} s: is `omi-bridge run` alive, and may this user publish?"
+        raise BridgeSilent(msg)
+
+    def _send_all(self, messages: Iterator[tuple[str, Message]]) -> None:
+        pending = []
+        for topic, message in messages:
+            pending.append(self._session.publish(topic, encode(message)))
+            if len(pending) >= PARTS_AT_ONCE:
+                pending.pop(0).wait(RETRY_S)
+
+    def _wait_receipt(self, is_mine: Callable[[Accepted], bool], deadline_s: float) -> Accepted | None:
+        while time.monotonic() < deadline_s:
+            receipt = self._read_one(deadline_s)
+            if receipt is not None and is_mine(receipt):
+                return receipt
+        return None
+
+    def _read_one(self, deadline_s: float) -> Accepted | None:
+        """Take one message in; return it where it is a receipt, keep it where it is an update or a beat."""
+        try:
+            message = self._messages.get(timeout=max(0.0, min(0.5, deadline_s - time.monotonic())))
+        except queue.Empty:
+            return None
+        kind = self._topics.parse(message.topic).kind
+        if kind is TopicKind.ACCEPTED:
+            return decode(Accepted, message.payload)
+        if kind is TopicKind.UPDATED:
+            self._updates.append(decode(ConversationUpdated, message.payload))
+        elif kind is TopicKind.BRIDGE_HEARTBEAT:
+            beat = decode(BridgeHeartbeat, message.payload)
+            fresh = not message.retain or (datetime.now(UTC) - beat.sent_at).total_seconds() <= FRESH_BEAT_S
+            self._beat = beat if fresh else self._beat
+        return None
+
+    def _event(self, kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - fields of ConversationEvent
+        return ConversationEvent(event_id=f"e-{secrets.token_hex(12)}", type=kind, **fields)

@@ -1,0 +1,53 @@
+"""What a chunk's first bytes say of it. The bridge looks at header and size only; it never decodes."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+from tinytag import TinyTag, TinyTagException
+
+from schemas.audio import RAW_ENCODINGS
+
+BYTES_PER_SAMPLE = {"pcm_s16le": 2, "pcm_u8": 1, "pcm_mulaw": 1, "pcm_alaw": 1, "pcm_f32le": 4}
+HEAD_BYTES = 64
+_MP3_SYNC = 0xE0
+
+
+def recognise(head: bytes) -> str | None:
+    """Return the container's name by its magic bytes, or None where it is none we know."""
+    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
+        return "wav"
+    for magic, name in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3", "mp3"), (b"\x1aE\xdf\xa3", "webm")):
+        if head.startswith(magic):
+            return name
+    if head[4:8] == b"ftyp":
+        return "mp4"
+    if len(head) > 1 and head[0] == 0xFF and head[1] & _MP3_SYNC == _MP3_SYNC:
+        return "mp3"
+    return None
+
+
+def raw_duration_s(encoding: str, size_bytes: int, sample_rate: int, channels: int) -> float:
+    """Return the length in seconds of headerless samples."""
+    return size_bytes / (BYTES_PER_SAMPLE[encoding] * channels * sample_rate)
+
+
+def is_raw(encoding: str) -> bool:
+    """Whether the encoding is headerless samples."""
+    return encoding in RAW_ENCODINGS
+
+
+def claimed_duration_s(path: Path) -> float | None:
+    """Return the length the header claims, or None where it says nothing usable.
+
+    A claim is only good for gathering chunks into jobs: the worker's decoder has the last word.
+    """
+    try:
+        with path.open("rb") as file:
+            duration_s = TinyTag.get(file_obj=file, tags=False).duration
+    except (TinyTagException, ValueError, EOFError, LookupError, ArithmeticError, struct.error):
+        return None
+    if duration_s is None or not 0 < duration_s < path.stat().st_size:  # below one byte a second it lies
+        return None
+    return float(duration_s)

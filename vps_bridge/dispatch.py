@@ -1,0 +1,268 @@
+"""Dispatch: leases for live agents, audio in parts to whoever holds one, and beats that reconcile both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from schemas.agent import (
+    AgentControl,
+    AgentHeartbeat,
+    AgentState,
+    AgentWant,
+    ByteRange,
+    ControlType,
+    HeldJob,
+    OfferedChunk,
+)
+from schemas.audio import AudioPart
+from schemas.conversation import Verdict
+from schemas.failure import FailureCode, JobFailure
+from schemas.topics import Topics
+from vps_bridge.agents import AgentRoster, AgentView
+from vps_bridge.lease import LeaseAction, LeaseView, ReadyJob, is_exhausted, judge_lease, match_jobs
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import JobChunk, JobRecord, JobState, LeaseRecord
+from vps_bridge.publisher import Publisher
+from vps_bridge.settings import BridgeSettings
+from vps_bridge.spool import Spool
+
+_LOG = structlog.get_logger(__name__)
+MAX_READY_LOOKED_AT = 200
+MAX_PARTS_PER_WANT = 8
+ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
+
+
+@dataclass
+class _LeaseClock:
+    granted_s: float
+
+
+class Dispatcher:
+    """Grants, renews and revokes leases. Runs on the bridge's own thread only."""
+
+    def __init__(self, settings: BridgeSettings, ledger: Ledger, spool: Spool, publisher: Publisher) -> None:
+        """Work on this ledger and spool."""
+        self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
+        self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
+        self.roster = AgentRoster()
+        self._clocks: dict[str, _LeaseClock] = {}
+
+    def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
+        """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
+        before = self.roster.get(heartbeat.agent_id)
+        view = self.roster.note_beat(heartbeat, now_s)
+        self._ledger.agents.note_heartbeat(heartbeat.agent_id, heartbeat.model_dump(mode="json", by_alias=True))
+        if before is None or before.heartbeat.state is not heartbeat.state:
+            _LOG.info("agent_state", agent=heartbeat.agent_id, state=heartbeat.state)
+        if heartbeat.state is AgentState.OFFLINE:
+            return
+        held = {job.lease_id for job in heartbeat.jobs}
+        for lease in self._ledger.jobs.leases():
+            if lease.agent_id == heartbeat.agent_id:
+                self._reconcile_lease(lease, view, listed=lease.lease_id in held)
+        for job in heartbeat.jobs:
+            self._reconcile_held(job, view)
+
+    def _reconcile_lease(self, lease: LeaseRecord, view: AgentView, *, listed: bool) -> None:
+        if listed:
+            view.unlisted_beats.pop(lease.lease_id, None)
+        elif lease.instance_id != view.heartbeat.instance_id:
+            self._revoke(lease, "agent started anew without the job", died=True)
+        else:
+            view.unlisted_beats[lease.lease_id] = view.unlisted_beats.get(lease.lease_id, 0) + 1
+
+    def _reconcile_held(self, held: HeldJob, view: AgentView) -> None:
+        agent_id = view.heartbeat.agent_id
+        lease = self._ledger.jobs.find_lease(held.lease_id)
+        job = self._ledger.jobs.get(held.job_id)
+        if lease is None or job is None or lease.agent_id != agent_id:
+            self._control(agent_id, ControlType.CANCEL, held.job_id, held.lease_id, reason="unknown here")
+        elif job.state in (JobState.TURNS_STORED, JobState.DONE):
+            self.settle(agent_id, held.job_id, held.lease_id, Verdict.DUPLICATE)
+        elif job.state in (JobState.CANCELLED, JobState.FAILED):
+            self._control(agent_id, ControlType.CANCEL, held.job_id, held.lease_id, reason=f"job is {job.state}")
+        elif job.state is JobState.READY and self._ledger.jobs.give_back(lease, view.heartbeat.instance_id):
+            self._clocks[lease.lease_id] = _LeaseClock(view.last_beat_s)
+            _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
+
+    def tick(self, now_s: float) -> None:
+        """Judge every lease, then give waiting jobs to whoever is free."""
+        leases = self._ledger.jobs.leases()
+        self._clocks = {lease.lease_id: self._clocks.get(lease.lease_id, _LeaseClock(now_s)) for lease in leases}
+        leased_by_conversation: dict[str, int] = {}
+        for lease in leases:
+            if not self._judge(lease, now_s):
+                count = leased_by_conversation.get(lease.conversation_id, 0)
+                leased_by_conversation[lease.conversation_id] = count + 1
+        self._grant_ready(now_s, leased_by_conversation)
+
+    def _judge(self, lease: LeaseRecord, now_s: float) -> bool:
+        """Apply the lease rules to one lease; return whether it was revoked."""
+        agent = self.roster.get(lease.agent_id)
+        unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
+        lease_view = LeaseView(self._clocks[lease.lease_id].granted_s, self._expected_s(lease), unlisted)
+        verdict = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
+        if verdict.action is LeaseAction.REVOKE:
+            self._revoke(lease, verdict.reason, died=False)
+            return True
+        if verdict.action is LeaseAction.OFFER_AGAIN and agent is not None:
+            agent.unlisted_beats.pop(lease.lease_id, None)
+            self._offer(lease)
+        return False
+
+    def _grant_ready(self, now_s: float, leased_by_conversation: dict[str, int]) -> None:
+        workers = self.roster.workers(now_s, self._settings.stale_s, self._ledger.agents.allowed())
+        workers = [worker for worker in workers if worker.free > 0]
+        if not workers:
+            return
+        ready = [
+            ReadyJob(job.job_id, job.conversation_id, job.number, embedding)
+            for job, embedding in self._ledger.jobs.ready(MAX_READY_LOOKED_AT)
+        ]
+        embeddings = {worker.agent_id: worker.embedding for worker in workers}
+        for job_id, agent_id in match_jobs(ready, workers, leased_by_conversation):
+            view = self.roster.get(agent_id)
+            if view is None:
+                continue
+            lease = self._ledger.jobs.grant(job_id, agent_id, view.heartbeat.instance_id, embeddings[agent_id])
+            if lease is not None:
+                view.granted_since_beat += 1
+                self._clocks[lease.lease_id] = _LeaseClock(now_s)
+                _LOG.info("lease_granted", job=job_id, agent=agent_id, conversation=lease.conversation_id)
+                self._offer(lease)
+
+    def _offer(self, lease: LeaseRecord) -> None:
+        chunks = self._ledger.jobs.chunks(lease.job_id)
+        if any(item.chunk.spool_name is None for item in chunks):
+            self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, "the audio was unlinked before it was diarized")
+            return
+        job = self._ledger.jobs.get(lease.job_id)
+        conversation = self._ledger.conversations.get(lease.conversation_id)
+        offer = AgentControl(
+            type=ControlType.OFFER,
+            ledger_id=self._ledger.ledger_id,
+            job_id=lease.job_id,
+            lease_id=lease.lease_id,
+            conversation_id=lease.conversation_id,
+            attempt=(job.attempts if job else 0) + 1,
+            expected_s=self._expected_s(lease),
+            max_speakers=(conversation.max_speakers or conversation.num_speakers) if conversation else None,
+            chunks=tuple(_offered(item) for item in chunks),
+        )
+        self._publisher.send(self._topics.control(lease.agent_id), offer)
+
+    def _expected_s(self, lease: LeaseRecord) -> float:
+        view = self.roster.get(lease.agent_id)
+        speed = view.heartbeat.speed_x_real_time if view else 0.0
+        return lease.audio_s / (speed or ASSUMED_SPEED_X)
+
+    def take_want(self, agent_id: str, want: AgentWant) -> None:
+        """Send the parts an agent asked for, if it holds the current lease of that job."""
+        lease = self._ledger.jobs.find_lease(want.lease_id)
+        job = self._ledger.jobs.get(want.job_id)
+        if lease is None or job is None or lease.job_id != want.job_id or lease.agent_id != agent_id:
+            self._control(agent_id, ControlType.CANCEL, want.job_id, want.lease_id, reason="unknown lease")
+            return
+        if job.lease_id != want.lease_id or agent_id not in self._ledger.agents.allowed():
+            self._control(agent_id, ControlType.CANCEL, want.job_id, want.lease_id, reason="lease is over")
+            return
+        wanted = [item.chunk for item in self._ledger.jobs.chunks(job.job_id) if item.chunk.chunk_id == want.chunk_id]
+        if not wanted or wanted[0].spool_name is None:
+            _LOG.warning("want_unknown_chunk", job=want.job_id, agent=agent_id, chunk=want.chunk_id)
+            return
+        for span in _cut(want.ranges, self._settings.part_bytes, wanted[0].bytes)[:MAX_PARTS_PER_WANT]:
+            audio = self._spool.read(wanted[0].spool_name, span.start, span.end)
+            part = AudioPart(
+                job_id=want.job_id,
+                lease_id=want.lease_id,
+                chunk_id=want.chunk_id,
+                byte_offset=span.start,
+                total_bytes=wanted[0].bytes,
+                part_sha256=hashlib.sha256(audio).hexdigest(),
+                audio=audio,
+            )
+            self._publisher.send(self._topics.parts(lease.conversation_id, agent_id), part)
+
+    def settle(self, agent_id: str, job_id: str, lease_id: str, verdict: Verdict, reason: str | None = None) -> None:
+        """Tell an agent what became of its result or failure; it may forget the job now."""
+        control = AgentControl(
+            type=ControlType.SETTLED,
+            ledger_id=self._ledger.ledger_id,
+            job_id=job_id,
+            lease_id=lease_id,
+            verdict=verdict,
+            reason=reason,
+        )
+        self._publisher.send(self._topics.control(agent_id), control)
+
+    def cancel(self, leases: tuple[LeaseRecord, ...]) -> None:
+        """Tell the holders of these leases to stop and unlink."""
+        for lease in leases:
+            self._control(lease.agent_id, ControlType.CANCEL, lease.job_id, lease.lease_id, reason="deleted")
+
+    def judge_failed(self, job: JobRecord, *, retryable: bool, counted: bool) -> None:
+        """Give a job up that just failed or lost its agent, if the rules say so; else it waits for another try."""
+        if is_exhausted(
+            attempts=job.attempts, deaths=job.deaths, retryable=retryable, counted=counted, rules=self._rules
+        ):
+            code = job.failure_code or FailureCode.LEASE_LOST
+            self.give_up(job.job_id, code, job.failure_message or "the agent's process died with this job every time")
+
+    def give_up(self, job_id: str, code: str, message: str) -> None:
+        """End a job as failed and say so under the bridge's own id."""
+        job = self._ledger.jobs.get(job_id)
+        if job is None:
+            return
+        self._ledger.jobs.give_up(job_id, code, message)
+        _LOG.error("job_failed", job=job_id, conversation=job.conversation_id, code=code, attempts=job.attempts)
+        failure = JobFailure(
+            conversation_id=job.conversation_id, job_id=job_id, attempt=job.attempts, code=code, message=message
+        )
+        self._publisher.send(self._topics.failure(job.conversation_id, self._settings.bridge_id), failure)
+
+    def _revoke(self, lease: LeaseRecord, reason: str, *, died: bool) -> None:
+        job = self._ledger.jobs.revoke(lease.lease_id, reason, died=died)
+        if job is not None:
+            _LOG.warning(
+                "lease_revoked",
+                job=lease.job_id,
+                agent=lease.agent_id,
+                conversation=lease.conversation_id,
+                reason=reason,
+            )
+            self.judge_failed(job, retryable=True, counted=False)
+
+    def _control(self, agent_id: str, kind: ControlType, job_id: str, lease_id: str, *, reason: str) -> None:
+        control = AgentControl(
+            type=kind, ledger_id=self._ledger.ledger_id, job_id=job_id, lease_id=lease_id, reason=reason
+        )
+        self._publisher.send(self._topics.control(agent_id), control)
+
+
+def _offered(item: JobChunk) -> OfferedChunk:
+    chunk = item.chunk
+    captured_at = None if chunk.captured_at_s is None else datetime.fromtimestamp(chunk.captured_at_s, UTC)
+    return OfferedChunk(
+        chunk_id=chunk.chunk_id,
+        bytes=chunk.bytes,
+        sha256=chunk.sha256,
+        encoding=chunk.encoding,
+        sample_rate=chunk.sample_rate,
+        channels=chunk.channels,
+        start_s=item.start_s,
+        captured_at=captured_at,
+    )
+
+
+def _cut(ranges: tuple[ByteRange, ...], part_bytes: int, total_bytes: int) -> list[ByteRange]:
+    """Cut wanted ranges into parts, within what the chunk holds."""
+    parts: list[ByteRange] = []
+    for span in ranges:
+        end = min(span.end, total_bytes)
+        starts = range(span.start, end, part_bytes)
+        parts += [ByteRange(start=start, end=min(start + part_bytes, end)) for start in starts[:MAX_PARTS_PER_WANT]]
+    return parts

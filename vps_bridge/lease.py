@@ -1,0 +1,148 @@
+"""Lease rules: who may work on a job, how long, and what a heartbeat changes. Pure, on a monotonic clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from schemas.failure import FailureCode
+
+
+@dataclass(frozen=True)
+class LeaseRules:
+    """Times in seconds; the defaults are the design's."""
+
+    stale_s: float = 30.0
+    grace_s: float = 30.0
+    limit_factor: float = 10.0
+    limit_floor_s: float = 600.0
+    missed_beats: int = 2
+    max_attempts: int = 3
+    max_deaths: int = 5
+
+    def limit_s(self, expected_s: float) -> float:
+        """Return how long a lease may live at most, however well its agent beats."""
+        return self.limit_factor * expected_s + self.limit_floor_s
+
+
+@dataclass(frozen=True)
+class AgentPresence:
+    """What the bridge knows of an agent, from its beats that proved life. Times are monotonic seconds.
+
+    `offline_s` is when its will arrived (None while connected); `stopped` says it left in person.
+    """
+
+    last_beat_s: float
+    offline_s: float | None = None
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
+class LeaseView:
+    """A current lease. `unlisted_beats` counts the agent's beats in a row that did not list the job."""
+
+    granted_s: float
+    expected_s: float
+    unlisted_beats: int = 0
+
+
+class LeaseAction(StrEnum):
+    """What to do with a lease now."""
+
+    KEEP = "keep"
+    OFFER_AGAIN = "offer_again"
+    REVOKE = "revoke"
+
+
+@dataclass(frozen=True)
+class LeaseVerdict:
+    """An action, and for a revocation its reason in words an operator reads."""
+
+    action: LeaseAction
+    reason: str = ""
+
+
+def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules) -> LeaseVerdict:
+    """Say whether a lease lives on. `agent` is None where nothing was heard of it since the bridge started."""
+    if now_s - lease.granted_s > rules.limit_s(lease.expected_s):
+        return LeaseVerdict(LeaseAction.REVOKE, "over the absolute limit")
+    last_heard_s = max(lease.granted_s, agent.last_beat_s) if agent else lease.granted_s
+    if now_s - last_heard_s > rules.stale_s:
+        return LeaseVerdict(LeaseAction.REVOKE, "agent is stale")
+    if agent is None:
+        return LeaseVerdict(LeaseAction.KEEP)
+    if agent.stopped:
+        return LeaseVerdict(LeaseAction.REVOKE, "agent stopped")
+    if agent.offline_s is not None and now_s - agent.offline_s > rules.grace_s:
+        return LeaseVerdict(LeaseAction.REVOKE, "agent is offline beyond the grace")
+    if lease.unlisted_beats >= rules.missed_beats:
+        return LeaseVerdict(LeaseAction.OFFER_AGAIN)
+    return LeaseVerdict(LeaseAction.KEEP)
+
+
+# Failures that say something about the audio or the engine; everything else is the road's fault.
+COUNTED_FAILURES = frozenset(
+    {
+        FailureCode.ENGINE_CRASHED,
+        FailureCode.ENGINE_FAILED,
+        FailureCode.ENGINE_TIMEOUT,
+        FailureCode.AUDIO_UNDECODABLE,
+        FailureCode.AUDIO_EMPTY,
+        FailureCode.AUDIO_TOO_LONG,
+    }
+)
+
+
+def counts_as_attempt(code: str) -> bool:
+    """Whether a failure with this code is one attempt at the job."""
+    return code in COUNTED_FAILURES
+
+
+def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, rules: LeaseRules) -> bool:
+    """Whether a job that just failed is given up: told it is hopeless, tried enough, or it kills agents."""
+    hopeless = counted and not retryable
+    return hopeless or attempts >= rules.max_attempts or deaths >= rules.max_deaths
+
+
+@dataclass(frozen=True)
+class Worker:
+    """An agent that could take a job now: its free places less what was granted since its last beat."""
+
+    agent_id: str
+    free: int
+    speed_x_real_time: float
+    embedding: tuple[str, str]
+
+
+@dataclass(frozen=True)
+class ReadyJob:
+    """A job that waits. `embedding` is the model its conversation is pinned to, or None."""
+
+    job_id: str
+    conversation_id: str
+    order: int
+    embedding: tuple[str, str] | None
+
+
+def match_jobs(
+    jobs: list[ReadyJob], workers: list[Worker], leased_by_conversation: dict[str, int]
+) -> list[tuple[str, str]]:
+    """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first."""
+    leased = dict(leased_by_conversation)
+    free = {worker.agent_id: worker.free for worker in workers}
+    pins: dict[str, tuple[str, str]] = {job.conversation_id: job.embedding for job in jobs if job.embedding}
+    waiting = sorted(jobs, key=lambda job: job.order)
+    pairs: list[tuple[str, str]] = []
+    while waiting:
+        waiting.sort(key=lambda job: (leased.get(job.conversation_id, 0), job.order))
+        job = waiting.pop(0)
+        pin = pins.get(job.conversation_id)
+        able = [w for w in workers if free[w.agent_id] > 0 and (pin is None or w.embedding == pin)]
+        if not able:
+            continue
+        best = max(able, key=lambda w: (free[w.agent_id], w.speed_x_real_time, w.agent_id))
+        free[best.agent_id] -= 1
+        leased[job.conversation_id] = leased.get(job.conversation_id, 0) + 1
+        pins[job.conversation_id] = best.embedding
+        pairs.append((job.job_id, best.agent_id))
+    return pairs

@@ -1,0 +1,5 @@
+"""The ledger: the durable truth of what was accepted, leased, diarized and told. SQL stays in here."""
+
+from vps_bridge.ledger.ledger import Ledger, LedgerBusy, LedgerMissing
+
+__all__ = ["Ledger", "LedgerBusy", "LedgerMissing"]

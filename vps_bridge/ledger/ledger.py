@@ -1,0 +1,81 @@
+"""Opening the ledger: one live bridge per directory, everyone else reads."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+from sqlalchemy.orm import sessionmaker
+
+from vps_bridge.database import erase_deleted, open_database
+from vps_bridge.ledger.agents import AgentBook
+from vps_bridge.ledger.chunks import ChunkBook
+from vps_bridge.ledger.conversations import ConversationBook
+from vps_bridge.ledger.jobs import JobBook
+from vps_bridge.ledger.tables import MetaRow
+
+MIGRATIONS = Path(__file__).parent / "migrations"
+FILE_NAME = "ledger.sqlite3"
+
+
+class LedgerBusy(Exception):
+    """Another live bridge holds this ledger."""
+
+
+class LedgerMissing(Exception):
+    """There is no ledger here yet: no bridge ever ran with this data directory."""
+
+
+class Ledger:
+    """The ledger of one bridge. Every method of its books is one transaction."""
+
+    def __init__(self, root: Path, *, exclusive: bool) -> None:
+        """Open the ledger below `root`; the running bridge takes it exclusively, commands share it.
+
+        Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
+        """
+        self.root = root
+        path = root / FILE_NAME
+        self._lock: FileLock | None = None
+        if exclusive:
+            root.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = _lock(root / "ledger.lock")
+        elif not path.exists():
+            msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
+            raise LedgerMissing(msg)
+        self._engine = open_database(path, MIGRATIONS)
+        session = sessionmaker(self._engine, expire_on_commit=False)
+        self.conversations = ConversationBook(session)
+        self.chunks = ChunkBook(session)
+        self.jobs = JobBook(session)
+        self.agents = AgentBook(session)
+        with session.begin() as transaction:
+            row = transaction.get(MetaRow, "ledger_id") or MetaRow(key="ledger_id", value=secrets.token_hex(16))
+            transaction.add(row)
+            self.ledger_id = row.value
+
+    def forget_deleted_pages(self) -> None:
+        """Truncate the write-ahead log, so that what was deleted is in no file any more."""
+        erase_deleted(self._engine)
+
+    def free_bytes(self) -> int:
+        """Return how much room the ledger's disk has left."""
+        return shutil.disk_usage(self.root).free
+
+    def close(self) -> None:
+        """Close the database and let go of the lock."""
+        self._engine.dispose()
+        if self._lock is not None:
+            self._lock.release()
+
+
+def _lock(path: Path) -> FileLock:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        msg = f"another omi-bridge already runs with {path.parent}: stop it, or give this one another --data-dir"
+        raise LedgerBusy(msg) from None
+    return lock

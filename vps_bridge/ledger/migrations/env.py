@@ -1,0 +1,5 @@
+"""Alembic runs this for the ledger."""
+
+from vps_bridge.database import run_migrations
+
+run_migrations()

@@ -1,0 +1,168 @@
+"""What the ledger hands out: frozen records, so that nobody writes past it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+
+class JobState(StrEnum):
+    """States of a job; `open` is a set of chunks that no job covers yet, so it has no row."""
+
+    READY = "ready"
+    LEASED = "leased"
+    TURNS_STORED = "turns_stored"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class ConversationState(StrEnum):
+    """States of a conversation; `deleted` is a tombstone instead of a row."""
+
+    WAITING = "waiting"
+    DIRTY = "dirty"
+    ASSIGNED = "assigned"
+    FINAL = "final"
+
+
+@dataclass(frozen=True)
+class ChunkRecord:
+    """An accepted chunk."""
+
+    arrival: int
+    conversation_id: str
+    chunk_id: str
+    sequence: int | None
+    captured_at_s: float | None
+    encoding: str
+    sample_rate: int | None
+    channels: int | None
+    duration_s: float | None
+    sha256: str
+    bytes: int
+    spool_name: str | None
+    accepted_at: float
+    covered: bool
+
+
+@dataclass(frozen=True)
+class NewChunk:
+    """A chunk about to be accepted; its audio is in the spool already."""
+
+    conversation_id: str
+    chunk_id: str
+    sha256: str
+    bytes: int
+    spool_name: str
+    encoding: str
+    sequence: int | None = None
+    captured_at_s: float | None = None
+    sample_rate: int | None = None
+    channels: int | None = None
+    duration_s: float | None = None
+
+
+@dataclass(frozen=True)
+class ConversationRecord:
+    """A conversation as the ledger knows it."""
+
+    conversation_id: str
+    state: ConversationState
+    reason: str | None
+    since_at: float
+    started_at_s: float | None
+    min_speakers: int | None
+    max_speakers: int | None
+    num_speakers: int | None
+    completed: bool
+    completed_chunks: int | None
+    embedding: tuple[str, str] | None
+    voices: Any
+    dirty: bool
+    write_key: str | None
+    updated_version: int
+    applied_version: int
+    updated_payload: bytes | None
+    final_at: float | None
+
+
+@dataclass(frozen=True)
+class LeaseRecord:
+    """A lease on a job."""
+
+    lease_id: str
+    job_id: str
+    conversation_id: str
+    agent_id: str
+    instance_id: str
+    audio_s: float
+
+
+@dataclass(frozen=True)
+class JobRecord:
+    """A job and, where it is leased, who holds it."""
+
+    number: int
+    job_id: str
+    conversation_id: str
+    state: JobState
+    audio_s: float
+    attempts: int
+    deaths: int
+    lease_id: str | None
+    failure_code: str | None
+    failure_message: str | None
+    created_at: float
+    ended_at: float | None
+    agent_id: str | None = None
+
+
+@dataclass(frozen=True)
+class JobChunk:
+    """A chunk of a job and where the job wants it (None: right after the one before)."""
+
+    chunk: ChunkRecord
+    start_s: float | None
+    fresh: bool
+
+
+@dataclass(frozen=True)
+class StoredResult:
+    """A job's result as it came."""
+
+    job_id: str
+    number: int
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """What a deletion left to do outside the ledger."""
+
+    spool_names: tuple[str, ...]
+    leases: tuple[LeaseRecord, ...]
+
+
+@dataclass(frozen=True)
+class AgentRecord:
+    """An agent on the books. `heartbeat` is the last one seen, as JSON."""
+
+    agent_id: str
+    allowed: bool
+    first_seen_at: float
+    last_seen_at: float | None
+    heartbeat: dict[str, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class QueueCounts:
+    """How much waits."""
+
+    chunks_waiting: int
+    jobs_ready: int
+    jobs_leased: int
+    jobs_failed: int
+    bytes: int
+    oldest_at: float | None

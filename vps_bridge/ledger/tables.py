@@ -1,0 +1,164 @@
+"""Tables of the ledger. Times that are kept are Unix seconds; they are for people, never for durations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import JSON, ForeignKeyConstraint, Index, UniqueConstraint
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+
+class Base(DeclarativeBase):
+    """The ledger's tables."""
+
+
+class MetaRow(Base):
+    """Facts about the ledger itself: its random id."""
+
+    __tablename__ = "meta"
+    key: Mapped[str] = mapped_column(primary_key=True)
+    value: Mapped[str]
+
+
+class AgentRow(Base):
+    """An agent that was ever heard of, and whether audio may be given to it."""
+
+    __tablename__ = "agents"
+    agent_id: Mapped[str] = mapped_column(primary_key=True)
+    allowed: Mapped[bool]
+    first_seen_at: Mapped[float]
+    last_heartbeat: Mapped[dict[str, Any] | None] = mapped_column(JSON)
+    last_seen_at: Mapped[float | None]
+
+
+class TombstoneRow(Base):
+    """A deleted conversation: whatever comes late for it is discarded."""
+
+    __tablename__ = "tombstones"
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    deleted_at: Mapped[float]
+
+
+class ConversationRow(Base):
+    """A conversation: what the backend told, and how far its labels are."""
+
+    __tablename__ = "conversations"
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    state: Mapped[str]
+    reason: Mapped[str | None]
+    since_at: Mapped[float]
+    started_at_s: Mapped[float | None]
+    language: Mapped[str | None]
+    started_revision: Mapped[int] = mapped_column(default=-1)
+    min_speakers: Mapped[int | None]
+    max_speakers: Mapped[int | None]
+    num_speakers: Mapped[int | None]
+    completed: Mapped[bool] = mapped_column(default=False)
+    completed_chunks: Mapped[int | None]
+    last_audio_at_s: Mapped[float | None]
+    embedding_model: Mapped[str | None]
+    embedding_revision: Mapped[str | None]
+    voices: Mapped[Any] = mapped_column(JSON, default=list)
+    dirty: Mapped[bool] = mapped_column(default=False)
+    write_key: Mapped[str | None]
+    updated_version: Mapped[int] = mapped_column(default=0)
+    applied_version: Mapped[int] = mapped_column(default=0)
+    updated_payload: Mapped[bytes | None]
+    final_at: Mapped[float | None]
+
+
+class EventRow(Base):
+    """An event that was seen, so that the same one is answered the same."""
+
+    __tablename__ = "events"
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    verdict: Mapped[str]
+    reason: Mapped[str | None]
+
+
+class ChunkRow(Base):
+    """An accepted chunk. `spool_name` is null once its audio is unlinked; the row stays as a tombstone."""
+
+    __tablename__ = "chunks"
+    __table_args__ = (UniqueConstraint("conversation_id", "chunk_id"), Index("chunks_uncovered", "covered"))
+    arrival: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    conversation_id: Mapped[str]
+    chunk_id: Mapped[str]
+    sequence: Mapped[int | None]
+    captured_at_s: Mapped[float | None]
+    encoding: Mapped[str]
+    sample_rate: Mapped[int | None]
+    channels: Mapped[int | None]
+    duration_s: Mapped[float | None]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    spool_name: Mapped[str | None]
+    accepted_at: Mapped[float]
+    covered: Mapped[bool] = mapped_column(default=False)
+
+
+class JobRow(Base):
+    """A job: whole chunks of one conversation, diarized together."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        UniqueConstraint("job_id"),
+        Index("jobs_state", "state"),
+        Index("jobs_conversation", "conversation_id"),
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str]
+    conversation_id: Mapped[str]
+    state: Mapped[str]
+    audio_s: Mapped[float]
+    attempts: Mapped[int] = mapped_column(default=0)
+    deaths: Mapped[int] = mapped_column(default=0)
+    lease_id: Mapped[str | None]
+    failure_code: Mapped[str | None]
+    failure_message: Mapped[str | None]
+    created_at: Mapped[float]
+    ended_at: Mapped[float | None]
+
+
+class JobChunkRow(Base):
+    """A chunk's place in a job; `fresh` where this job is the first to cover it."""
+
+    __tablename__ = "job_chunks"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
+        Index("job_chunks_arrival", "arrival"),
+    )
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    position: Mapped[int] = mapped_column(primary_key=True)
+    arrival: Mapped[int]
+    start_s: Mapped[float | None]
+    fresh: Mapped[bool]
+
+
+class LeaseRow(Base):
+    """Every lease ever granted: a result counts from any of them."""
+
+    __tablename__ = "leases"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
+        Index("leases_job", "job_id"),
+    )
+    lease_id: Mapped[str] = mapped_column(primary_key=True)
+    job_id: Mapped[str]
+    agent_id: Mapped[str]
+    instance_id: Mapped[str]
+    granted_at: Mapped[float]
+    ended_reason: Mapped[str | None]
+
+
+class ResultRow(Base):
+    """The turns of a job as its agent sent them (msgpack `SpeakerTurns`)."""
+
+    __tablename__ = "results"
+    __table_args__ = (ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),)
+    job_id: Mapped[str] = mapped_column(primary_key=True)
+    lease_id: Mapped[str]
+    agent_id: Mapped[str]
+    payload: Mapped[bytes]
+    stored_at: Mapped[float]

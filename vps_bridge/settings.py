@@ -1,0 +1,77 @@
+"""Settings of the bridge; every one can be set by flag, environment (`OMI_…`) or file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, ClassVar
+
+from pydantic import Field, StringConstraints
+
+from broker.settings import BrokerSettings
+from schemas.record import ID_PATTERN
+from vps_bridge.assemble import AssemblyRules
+from vps_bridge.lease import LeaseRules
+
+HOUR_S = 3600.0
+
+
+class BridgeSettings(BrokerSettings):
+    """What the bridge can be told; the defaults are the design's."""
+
+    section: ClassVar[str] = "bridge"
+
+    bridge_id: Annotated[str, StringConstraints(pattern=ID_PATTERN)] = Field(
+        default="bridge", description="This bridge's name in topics and heartbeats."
+    )
+    heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
+    stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
+    grace_s: float = Field(default=30.0, ge=0, description="How long a lease outlives its agent's will.")
+    lease_limit_factor: float = Field(
+        default=10.0, gt=0, description="A lease lives at most this times the expected time, plus the floor."
+    )
+    lease_limit_floor_s: float = Field(default=600.0, gt=0, description="The floor of a lease's absolute limit.")
+    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts before a job has failed.")
+    retry_min_s: float = Field(default=15.0, gt=0, description="First pause before a message is offered again.")
+    retry_max_s: float = Field(default=300.0, gt=0, description="Longest pause before a message is offered again.")
+    part_bytes: int = Field(
+        default=262_144, ge=1_024, le=1_500_000, description="Size of the parts that audio travels in."
+    )
+    max_chunk_bytes: int = Field(default=512 * 2**20, ge=1, description="The largest chunk that is accepted.")
+    max_queue_jobs: int = Field(default=20_000, ge=1, description="Jobs that may wait; over it ingest is full.")
+    max_queue_bytes: int = Field(default=20 * 2**30, ge=1, description="Bytes of audio that may wait on disk.")
+    min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered to jobs of at least this length.")
+    max_job_s: float = Field(default=120.0, gt=0, description="And of at most this length.")
+    overlap_s: float = Field(default=10.0, ge=0, description="Audio of the job before that a job repeats.")
+    pause_s: float = Field(default=20.0, gt=0, description="With no new chunk for this long a job is closed.")
+    quiet_s: float = Field(
+        default=60.0, ge=0, description="A completed conversation that names no chunks is final after this quiet."
+    )
+    keep_audio_s: float = Field(
+        default=24 * HOUR_S, ge=0, description="Audio is kept this long after the final linking; 0: not at all."
+    )
+    keep_audio_max_s: float = Field(
+        default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this, come what may."
+    )
+
+    @property
+    def root(self) -> Path:
+        """The directory of everything the bridge keeps."""
+        return self.data_dir / "bridge"
+
+    @property
+    def lease_rules(self) -> LeaseRules:
+        """The times that decide about leases."""
+        return LeaseRules(
+            stale_s=self.stale_s,
+            grace_s=self.grace_s,
+            limit_factor=self.lease_limit_factor,
+            limit_floor_s=self.lease_limit_floor_s,
+            max_attempts=self.max_attempts,
+        )
+
+    @property
+    def assembly_rules(self) -> AssemblyRules:
+        """How chunks become jobs."""
+        return AssemblyRules(
+            min_job_s=self.min_job_s, max_job_s=self.max_job_s, overlap_s=self.overlap_s, pause_s=self.pause_s
+        )

@@ -1,0 +1,182 @@
+"""Updates: a conversation's labels are worked out anew, written with a compare-and-set, and told to the backend."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import structlog
+
+from schemas.codec import decode, encode
+from schemas.conversation import ConversationUpdated, LabelChange, LeftAlone
+from schemas.errors import MessageTooLarge
+from schemas.topics import Topics
+from schemas.turns import SpeakerTurns
+from vps_bridge.assemble import ChunkInfo
+from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.conversations import AssignedUpdate
+from vps_bridge.ledger.records import ConversationRecord, JobRecord, JobState
+from vps_bridge.publisher import OfferTimer, Publisher
+from vps_bridge.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
+from vps_bridge.settings import BridgeSettings
+from vps_bridge.voices import VoiceBook
+
+_LOG = structlog.get_logger(__name__)
+WRITE_TRIES = 3
+MAX_TURNS_TOLD = 5_000
+
+
+class Updater:
+    """Assigns dirty conversations and offers each update until the backend says `applied`."""
+
+    def __init__(
+        self, settings: BridgeSettings, ledger: Ledger, store: ConversationStore, publisher: Publisher
+    ) -> None:
+        """Read evidence from the ledger, write labels to the store."""
+        self._ledger, self._store, self._publisher = ledger, store, publisher
+        self._topics = Topics(settings.topic_root)
+        self._policy = RelabelPolicy(assembly=settings.assembly_rules)
+        self._offers = OfferTimer(settings.retry_min_s, settings.retry_max_s)
+
+    def assign(self, conversation_id: str, *, final: bool) -> None:
+        """Work out a conversation's labels; where they changed, write them and offer an update.
+
+        A write that meets a conversation somebody changed meanwhile is worked out again from what is there now.
+        """
+        for _ in range(WRITE_TRIES):
+            conversation = self._ledger.conversations.get(conversation_id)
+            if conversation is None:
+                return
+            if self._assign_once(conversation, final=final):
+                return
+        _LOG.warning("assignment_postponed", conversation=conversation_id, reason="changed while it was worked out")
+
+    def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
+        name = conversation.conversation_id
+        jobs = self._ledger.jobs.all(conversation_id=name)
+        stored = self._store.read(name)
+        evidence = self._gather(conversation, stored)
+        done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
+        if not evidence.jobs and not final:
+            self._ledger.conversations.clear_dirty(name)
+            return True
+        labelling = relabel(evidence, self._policy)
+        news = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
+        changed = self._write(name, stored, labelling)
+        if changed is None:
+            return False
+        if not news and not changed:
+            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done)
+            return True
+        version = conversation.updated_version + 1
+        payload = _describe(name, version, labelling, changed, jobs, final=final)
+        update = AssignedUpdate(labelling.voices.to_json(), labelling.write_key, payload, final, done)
+        self._ledger.conversations.note_update(name, update)
+        _LOG.info(
+            "conversation_updated",
+            conversation=name,
+            version=version,
+            final=final,
+            changed=len(changed),
+            left_alone=len(labelling.left_alone),
+            speakers=labelling.speakers,
+        )
+        return True
+
+    def _gather(self, conversation: ConversationRecord, stored: StoredConversation | None) -> ConversationEvidence:
+        name = conversation.conversation_id
+        results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
+        decoded = {span.chunk_id: span.duration_s for turns in results for span in turns.chunks}
+        chunks = tuple(
+            ChunkInfo(
+                chunk_id=chunk.chunk_id,
+                arrival=chunk.arrival,
+                sequence=chunk.sequence,
+                captured_at_s=chunk.captured_at_s,
+                duration_s=decoded.get(chunk.chunk_id, chunk.duration_s),
+                covered=chunk.covered,
+                available=chunk.spool_name is not None,
+            )
+            for chunk in self._ledger.chunks.of_conversation(name)
+        )
+        return ConversationEvidence(
+            conversation_id=name,
+            chunks=chunks,
+            jobs=tuple(JobEvidence.from_result(turns) for turns in results),
+            segments=stored.segments if stored else (),
+            started_at_s=conversation.started_at_s,
+            voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
+            num_speakers=conversation.num_speakers,
+            min_speakers=conversation.min_speakers,
+            max_speakers=conversation.max_speakers,
+        )
+
+    def _write(self, name: str, stored: StoredConversation | None, labelling: Relabelling) -> tuple[Change, ...] | None:
+        """Write the labels; return what changed, or None where somebody changed the conversation meanwhile."""
+        if stored is None or not stored.segments:
+            return ()
+        if not labelling.labels:
+            latest = [write for write in self._store.history(name) if write.write_key == labelling.write_key]
+            return latest[-1].changes if latest and not self._is_told(name, labelling.write_key) else ()
+        outcome = self._store.apply(name, stored.revision, labelling.write_key, labelling.labels)
+        match outcome:
+            case Applied():
+                return labelling.changed
+            case AlreadyWritten():
+                return ()
+            case _:
+                return None
+
+    def _is_told(self, name: str, write_key: str) -> bool:
+        conversation = self._ledger.conversations.get(name)
+        return conversation is not None and conversation.write_key == write_key
+
+    def offer(self, now_s: float) -> None:
+        """Offer every update that the backend has not confirmed, each on its own timer."""
+        waiting = self._ledger.conversations.unapplied()
+        self._offers.forget({_offer_key(conversation) for conversation in waiting})
+        for conversation in waiting:
+            if conversation.updated_payload is None or not self._offers.take(_offer_key(conversation), now_s):
+                continue
+            update = decode(ConversationUpdated, conversation.updated_payload)
+            self._publisher.send(self._topics.updated(conversation.conversation_id), update)
+
+    def offer_all_again(self) -> None:
+        """Make every update due: the connection is new."""
+        self._offers.reset()
+
+
+def _offer_key(conversation: ConversationRecord) -> str:
+    return f"{conversation.conversation_id}/{conversation.updated_version}"
+
+
+def _describe(
+    name: str,
+    version: int,
+    labelling: Relabelling,
+    changed: tuple[Change, ...],
+    jobs: list[JobRecord],
+    *,
+    final: bool,
+) -> bytes:
+    """Return the update as it is kept and sent; turns are left out where they would not fit."""
+    turns = labelling.turns if len(labelling.turns) <= MAX_TURNS_TOLD else None
+    update = ConversationUpdated(
+        conversation_id=name,
+        updated_version=version,
+        state="final" if final else "live",
+        segments=labelling.segments,
+        changed=tuple(LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in changed),
+        left_alone=tuple(LeftAlone(id=segment, reason=reason) for segment, reason in labelling.left_alone),
+        left_alone_counts=dict(Counter(reason for _, reason in labelling.left_alone)),
+        voices=labelling.voice_changes,
+        speakers=labelling.speakers,
+        turns=turns,
+        warnings=labelling.warnings,
+        failed_jobs=sum(job.state is JobState.FAILED for job in jobs),
+        audio_s=labelling.audio_s,
+    )
+    try:
+        return encode(update)
+    except MessageTooLarge:
+        return encode(update.model_copy(update={"turns": None, "changed": (), "left_alone": ()}))
