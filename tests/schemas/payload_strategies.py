@@ -47,12 +47,15 @@ def _allowed(record: type[Record], payload: dict[str, Any]) -> bool:
     try:
         record.model_validate(payload)
     except ValidationError as error:
-        assert {item["type"] for item in error.errors()} == {"value_error"}, "the schema allows what the code refuses"
+        if any(item["type"] != "value_error" for item in error.errors()):
+            raise  # the schema allows what the code refuses
         return False
     return True
 
 
-def _strategy(schema: dict[str, Any], defs: dict[str, Any], record: type[Record] | None = None) -> st.SearchStrategy[Any]:
+def _strategy(
+    schema: dict[str, Any], defs: dict[str, Any], record: type[Record] | None = None
+) -> st.SearchStrategy[Any]:
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/$defs/")
         return _strategy(defs[name], defs, _records().get(name))

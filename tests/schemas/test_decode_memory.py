@@ -45,9 +45,9 @@ except SchemaError as error:
 print((peak_bytes() - before) / 2**20, outcome)
 """
 
-HEAD = {"schema": "speaker-turns", "version": "1.0"}
-RESULT = {
-    **HEAD,
+RESULT: dict[str, object] = {
+    "schema": "speaker-turns",
+    "version": "1.0",
     "conversation_id": "c" * 36,
     "job_id": "j" * 36,
     "lease_id": "l" * 32,
@@ -56,8 +56,8 @@ RESULT = {
     "turns": [],
     "exclusive_turns": [],
 }
-EVENT = {"schema": "conversation-event", "version": "1.0", "event_id": "e", "type": "segments"}
-UPDATE = {
+EVENT: dict[str, object] = {"schema": "conversation-event", "version": "1.0", "event_id": "e", "type": "segments"}
+UPDATE: dict[str, object] = {
     "schema": "conversation-updated",
     "version": "1.0",
     "conversation_id": "c",
@@ -105,9 +105,7 @@ def written_map(value: str, *, count: int) -> str:
 
 
 def turns(count: int) -> list[dict[str, object]]:
-    return [
-        {"start_s": 0.7211 * i, "end_s": 0.7211 * i + 0.6, "speaker": f"S{i % 100:02d}"} for i in range(count)
-    ]
+    return [{"start_s": 0.7211 * i, "end_s": 0.7211 * i + 0.6, "speaker": f"S{i % 100:02d}"} for i in range(count)]
 
 
 def wrong_turn() -> bytes:
@@ -151,8 +149,14 @@ CASES: dict[str, tuple[str, bytes]] = {
         packed("timings_ms", packed_map(b"\xa1x", count=170_000), RESULT),
     ),
     "a wide map as turns": ("speaker-turns", packed("turns", packed_map(b"\xa1x", count=170_000), RESULT)),
-    "one huge string": ("speaker-turns", packed("x", b"\xdb" + struct.pack(">I", 1_990_000) + b"a" * 1_990_000, RESULT)),
-    "one huge binary": ("speaker-turns", packed("x", b"\xc6" + struct.pack(">I", 1_990_000) + b"a" * 1_990_000, RESULT)),
+    "one huge string": (
+        "speaker-turns",
+        packed("x", b"\xdb" + struct.pack(">I", 1_990_000) + b"a" * 1_990_000, RESULT),
+    ),
+    "one huge binary": (
+        "speaker-turns",
+        packed("x", b"\xc6" + struct.pack(">I", 1_990_000) + b"a" * 1_990_000, RESULT),
+    ),
     "a huge array that is not there": ("speaker-turns", packed("x", b"\xdd\xff\xff\xff\xff", RESULT)),
     "JSON: segments": (
         "conversation-event",
@@ -160,7 +164,9 @@ CASES: dict[str, tuple[str, bytes]] = {
     ),
     "JSON: segments within the count": (
         "conversation-event",
-        written("segments", written_array('{"id":"éé","text":"éééééé","start_s":1.25,"end_s":2.5}', count=20_000), EVENT),
+        written(
+            "segments", written_array('{"id":"éé","text":"éééééé","start_s":1.25,"end_s":2.5}', count=20_000), EVENT
+        ),
     ),
     "JSON: words": (
         "conversation-event",
@@ -213,7 +219,10 @@ CASES: dict[str, tuple[str, bytes]] = {
         written("x", written_array("[]", count=600_000), EVENT),
     ),
     "JSON: empty maps": ("conversation-event", written("x", written_array("{}", count=MAPS), EVENT)),
-    "JSON: maps of two": ("conversation-event", written("x", written_array('{"éa":70000,"éb":70000}', count=MAPS), EVENT)),
+    "JSON: maps of two": (
+        "conversation-event",
+        written("x", written_array('{"éa":70000,"éb":70000}', count=MAPS), EVENT),
+    ),
     "JSON: maps as segments": ("conversation-event", written("segments", written_array("{}", count=MAPS), EVENT)),
     "JSON: one wide map": ("conversation-event", written("x", written_map("70000", count=OBJECTS), EVENT)),
     "JSON: one wide map of strings": ("conversation-event", written("x", written_map('"éé"', count=OBJECTS), EVENT)),

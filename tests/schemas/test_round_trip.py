@@ -102,9 +102,7 @@ def result(turns: int, *, label: str = "SPEAKER_00") -> SpeakerTurns:
         engine=EngineDescription(name="pyannote"),
         turns=spoken,
         exclusive_turns=spoken,
-        speakers=tuple(
-            SpeakerVoice(speaker=f"S{i}", clean_speech_s=9.0, embedding=bytes(1024)) for i in range(10)
-        ),
+        speakers=tuple(SpeakerVoice(speaker=f"S{i}", clean_speech_s=9.0, embedding=bytes(1024)) for i in range(10)),
     )
 
 
