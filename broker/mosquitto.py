@@ -10,13 +10,14 @@ from pathlib import Path
 from broker.access import Access, access_of
 from broker.errors import BrokerError
 from broker.users import Credentials, generate_password, read_users, write_private, write_users
-from schemas.errors import TopicMalformed
+from schemas.record import is_id
 from schemas.topics import Topics
 
 # Format 7 of mosquitto's password file: PBKDF2 with HMAC-SHA512, 12 bytes of salt, 64 of hash
 # (mosquitto:src/password_mosq.h). 1,000 rounds: the passwords are random, so no dictionary helps.
 PBKDF2_ROUNDS = 1_000
 SALT_BYTES = 12
+AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
 
 
 @dataclass(frozen=True)
@@ -73,18 +74,17 @@ def provision_mosquitto(
     """
     users_file = directory.absolute() / "users.json"
     known = read_users(users_file)
+    known_ids = (name.removeprefix(AGENT_PREFIX) for name in known if name.startswith(AGENT_PREFIX))
     topics = Topics(topic_root)
     users: dict[str, BrokerUser] = {}
-    try:
-        for role in ("bridge", "backend", "watch"):
-            users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access_of(role, topics))
-        known_ids = (name.removeprefix("agent:") for name in known if name.startswith("agent:"))
-        for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
-            name = f"agent:{agent_id}"
-            credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
-            users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
-    except TopicMalformed as error:
-        raise BrokerError(str(error)) from error
+    for role in ("bridge", "backend", "watch"):
+        users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access_of(role, topics))
+    for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
+        if not is_id(agent_id):  # `+` would be the right to speak for every agent
+            raise BrokerError(f"agent id {agent_id!r} may not stand in a topic: use 1 to 128 of A-Z a-z 0-9 _ -")
+        name = f"{AGENT_PREFIX}{agent_id}"
+        credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
+        users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
     files = write_mosquitto_config(directory, port=port, users=users, host=host, tls=tls, persistence=persistence)
     credentials_by_name = {name: user.credentials for name, user in users.items()}
     write_users(users_file, credentials_by_name)

@@ -1,85 +1,41 @@
-"""A live MQTT connection that heals itself. The only file that knows paho.
+"""A live MQTT connection that heals itself.
 
 Each connection is a fresh paho client driven by our own thread, so that nothing of a dead
 connection (queued messages, message ids, an oversized packet resent for ever) reaches the next.
 """
 
 import random
-import ssl
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, Literal
 
 import structlog
 from paho.mqtt.client import Client, MQTTMessage, topic_matches_sub
-from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected, PayloadTooLarge
+from broker.client import check_packet_size, make_client, publish_properties
+from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
 from broker.receipts import Outcome, Receipt
+from broker.records import Counters, Farewell, Incoming, Will
 from broker.settings import BrokerSettings
+
+__all__ = ["Counters", "Farewell", "Incoming", "MqttSession", "Outcome", "Receipt", "Will"]
 
 _log = structlog.get_logger("broker.session")
 
 LOOP_TIMEOUT_S = 1.0  # longest the network thread sleeps before it looks at the keepalive and at stop()
 HANDSHAKE_TIMEOUT_S = 3.0  # between our CONNECT and the broker's answer
 STABLE_AFTER_S = 10.0  # a connection that lived this long starts the next backoff from the shortest pause
-MAX_INFLIGHT = 20  # unacknowledged QoS 1 messages at once, Mosquitto's own default
 
 # Reason codes of MQTT 5.0, section 2.4.
 NO_MATCHING_SUBSCRIBERS = 0x10
 UNSUPPORTED_PROTOCOL_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
-
-
-@dataclass(frozen=True)
-class Incoming:
-    """A message that arrived on one of our filters."""
-
-    topic: str
-    payload: bytes
-    retain: bool
-    qos: int
-    content_type: str | None
-
-
-@dataclass(frozen=True)
-class Will:
-    """What the broker publishes for us when we vanish."""
-
-    topic: str
-    payload: bytes
-    qos: int = 1
-    retain: bool = True
-
-
-@dataclass(frozen=True)
-class Farewell:
-    """What we publish ourselves before we leave."""
-
-    topic: str
-    payload: bytes
-    retain: bool = True
-
-
-@dataclass
-class Counters:
-    """What happened since the session was made."""
-
-    handler_errors: int = 0
-    """Callbacks of the user that raised."""
-    unsubscribed_topic_drops: int = 0
-    """Messages on topics we never asked for (amqtt leaks retained ones)."""
-    reconnects: int = 0
-    """Connections after the first."""
-    takeovers: int = 0
-    """Times another client with our client id pushed us out (MQTT 5 only says so)."""
 
 
 class MqttSession:
@@ -223,8 +179,8 @@ class MqttSession:
             client = self._client
             if client is None:
                 raise NotConnected(self._address.url, self.last_error)
-            properties = self._publish_properties(content_type, user_properties, expiry_s)
-            self._check_size(topic, payload, properties)
+            properties = publish_properties(content_type, user_properties, expiry_s) if self.protocol == "5" else None
+            check_packet_size(self.max_packet_bytes, topic, payload, properties)
             receipt = Receipt(topic, self._thread.ident if self._thread else None)
             info = client.publish(topic, payload, qos, retain, properties)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
@@ -234,7 +190,7 @@ class MqttSession:
             self._receipts[info.mid] = receipt
         return receipt
 
-    def stop(self, farewell: Farewell | None = None, timeout_s: float = 5.0) -> None:
+    def stop(self, farewell: Farewell | tuple[str, bytes, bool] | None = None, timeout_s: float = 5.0) -> None:
         """Publish `farewell`, disconnect cleanly (so that no will is published) and end the thread.
 
         Takes at most about `timeout_s` seconds; does nothing the second time.
@@ -242,7 +198,8 @@ class MqttSession:
         deadline = monotonic() + timeout_s
         if farewell is not None and self.connected and not self._stopping.is_set():
             try:
-                receipt = self.publish(farewell.topic, farewell.payload, retain=farewell.retain)
+                topic, payload, retain = farewell
+                receipt = self.publish(topic, payload, retain=retain)
                 outcome = receipt.wait(timeout_s)
             except NotConnected as error:
                 _log.warning("farewell not sent", client_id=self.client_id, reason=error.reason)
@@ -323,14 +280,7 @@ class MqttSession:
             self._protocol = MQTTProtocolVersion.MQTTv5 if self._protocol is older else older
 
     def _make_client(self) -> Client:
-        options: dict[str, Any] = {} if self.protocol == "5" else {"clean_session": True}
-        client = Client(
-            CallbackAPIVersion.VERSION2,
-            client_id=self.client_id,
-            protocol=self._protocol,
-            reconnect_on_failure=False,
-            **options,
-        )
+        client = make_client(self._settings, self.client_id, self._protocol, self._will)
         later = self._events.append
         client.on_connect = lambda _c, _u, _flags, reason, properties: later(
             partial(self._greet, client, reason, properties)
@@ -339,20 +289,6 @@ class MqttSession:
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: later(partial(self._answer, mid, reasons))
         client.on_publish = lambda _c, _u, mid, reason, _p: later(partial(self._settle, mid, reason))
         client.on_message = lambda _c, _u, message: later(partial(self._deliver, message))
-        # With this set, publish() only queues and wakes the network thread. Without it paho writes to the
-        # socket from the caller's thread as well, and two writers can mix their packets.
-        client.on_socket_register_write = lambda *_: None
-        client.max_inflight_messages_set(MAX_INFLIGHT)
-        if self._settings.broker_username is not None:
-            password = self._settings.broker_password
-            client.username_pw_set(
-                self._settings.broker_username, password.get_secret_value() if password is not None else None
-            )
-        if self._address.tls:
-            ca_file = self._settings.broker_ca_file
-            client.tls_set_context(ssl.create_default_context(cafile=str(ca_file) if ca_file else None))
-        if self._will is not None:
-            client.will_set(self._will.topic, self._will.payload, self._will.qos, self._will.retain)
         return client
 
     def _greet(self, client: Client, reason: ReasonCode, properties: Properties | None) -> None:
@@ -487,27 +423,3 @@ class MqttSession:
         self.last_error = reason
         level = _log.warning if expected else _log.error
         level("not connected", client_id=self.client_id, broker=self._address.url, reason=reason)
-
-    # ------------------------------------------------------------------------------------- what is sent
-
-    def _publish_properties(
-        self, content_type: str | None, user_properties: Mapping[str, str] | None, expiry_s: int | None
-    ) -> Properties | None:
-        if self.protocol != "5":
-            return None
-        properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho leaves it so
-        if content_type is not None:
-            properties.ContentType = content_type
-        if user_properties:
-            properties.UserProperty = list(user_properties.items())
-        if expiry_s is not None:
-            properties.MessageExpiryInterval = expiry_s
-        return properties
-
-    def _check_size(self, topic: str, payload: bytes, properties: Properties | None) -> None:
-        # PUBLISH (MQTT 5.0, 3.3): type 1 and length up to 4 bytes, topic length 2, topic, message id 2, properties
-        packed = properties.pack() if properties else b""  # type: ignore[no-untyped-call] # paho leaves it so
-        overhead_bytes = 1 + 4 + 2 + len(topic.encode()) + 2 + len(packed)
-        limit_bytes = self.max_packet_bytes - overhead_bytes
-        if len(payload) > limit_bytes:
-            raise PayloadTooLarge(limit_bytes=limit_bytes, size_bytes=len(payload))

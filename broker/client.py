@@ -1,0 +1,71 @@
+"""Making paho's client and packets as a session wants them."""
+
+import ssl
+from collections.abc import Mapping
+from typing import Any
+
+from paho.mqtt.client import Client
+from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from broker.errors import PayloadTooLarge
+from broker.records import Will
+from broker.settings import BrokerSettings
+
+MAX_INFLIGHT = 20  # unacknowledged QoS 1 messages at once, Mosquitto's own default
+
+
+def make_client(settings: BrokerSettings, client_id: str, protocol: MQTTProtocolVersion, will: Will | None) -> Client:
+    """Make a client for one connection with a clean session; the caller adds the callbacks.
+
+    Raises:
+        OSError: the CA file cannot be read (`ssl.SSLError` included).
+    """
+    options: dict[str, Any] = {} if protocol is MQTTProtocolVersion.MQTTv5 else {"clean_session": True}
+    client = Client(
+        CallbackAPIVersion.VERSION2, client_id=client_id, protocol=protocol, reconnect_on_failure=False, **options
+    )
+    # With this set, publish() only queues and wakes the network thread. Without it paho writes to the
+    # socket from the caller's thread as well, and two writers can mix their packets.
+    client.on_socket_register_write = lambda *_: None
+    client.max_inflight_messages_set(MAX_INFLIGHT)
+    if settings.broker_username is not None:
+        password = settings.broker_password
+        client.username_pw_set(settings.broker_username, password.get_secret_value() if password is not None else None)
+    if settings.address.tls:
+        ca_file = settings.broker_ca_file
+        client.tls_set_context(ssl.create_default_context(cafile=str(ca_file) if ca_file else None))
+    if will is not None:
+        client.will_set(will.topic, will.payload, will.qos, will.retain)
+    return client
+
+
+def publish_properties(
+    content_type: str | None, user_properties: Mapping[str, str] | None, expiry_s: int | None
+) -> Properties:
+    """Build the properties of a PUBLISH (MQTT 5 only)."""
+    properties = Properties(PacketTypes.PUBLISH)  # type: ignore[no-untyped-call] # paho leaves it so
+    if content_type is not None:
+        properties.ContentType = content_type
+    if user_properties:
+        properties.UserProperty = list(user_properties.items())
+    if expiry_s is not None:
+        properties.MessageExpiryInterval = expiry_s
+    return properties
+
+
+def check_packet_size(max_packet_bytes: int, topic: str, payload: bytes, properties: Properties | None) -> None:
+    """Refuse a message whose packet would be larger than `max_packet_bytes`.
+
+    Must come before paho sees it: an oversized packet that a broker cuts off is resent for ever.
+
+    Raises:
+        PayloadTooLarge: with the largest payload that would have fitted.
+    """
+    packed = properties.pack() if properties else b""  # type: ignore[no-untyped-call] # paho leaves it so
+    # PUBLISH (MQTT 5.0, 3.3): type 1, length up to 4, topic length 2, topic, message id 2, properties
+    overhead_bytes = 1 + 4 + 2 + len(topic.encode()) + 2 + len(packed)
+    limit_bytes = max_packet_bytes - overhead_bytes
+    if len(payload) > limit_bytes:
+        raise PayloadTooLarge(limit_bytes=limit_bytes, size_bytes=len(payload))
