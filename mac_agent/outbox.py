@@ -184,8 +184,8 @@ class Outbox:
                 yield connection
         except DatabaseError as error:
             raise OutboxError(
-                f"The outbox cannot be written ({type(error.orig).__name__}: {error.orig}). Make room on the disk; what "
-                "is not in it is computed again."
+                f"The outbox cannot be written ({type(error.orig).__name__}: {error.orig}). Make room on the disk; "
+                "what is not in it is computed again."
             ) from error
 
     def _read(self) -> list[OutboxEntry]:
