@@ -195,7 +195,15 @@ def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
     rows = describe_settings(loaded)
     console = rich.console.Console()
     if as_json:
-        shown = {row.name: {"value": row.value, "source": row.source, "description": row.description} for row in rows}
+        plain = loaded.settings.model_dump(mode="json")  # numbers and lists stay what they are
+        shown = {
+            row.name: {
+                "value": row.value if row.value == MASK else plain[row.name],
+                "source": row.source,
+                "description": row.description,
+            }
+            for row in rows
+        }
         console.out(json.dumps(shown, indent=2), highlight=False)
         return
     table = rich.table.Table(rich.table.Column("setting", no_wrap=True), "value", "from", "meaning")

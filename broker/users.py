@@ -33,7 +33,7 @@ def generate_users(data_dir: Path) -> dict[str, Credentials]:
     """Return the users by role, generating those that are missing. Directory mode 0700, file mode 0600.
 
     Raises:
-        UnsafeFile: the file exists and is not what this function writes.
+        UnsafeFile: the file exists and is not what this function writes, or others can read it.
     """
     path = users_file(data_dir)
     users = read_users(path)
@@ -63,9 +63,15 @@ def read_users(path: Path) -> dict[str, Credentials]:
     """Read a users file; none gives an empty mapping.
 
     Raises:
-        UnsafeFile: the file is not a users file.
+        UnsafeFile: the file is not a users file, or not for its owner only.
     """
     try:
+        if path.stat().st_mode & 0o077:
+            raise UnsafeFile(
+                path,
+                "other users of this machine can read these passwords",
+                "Delete it to have new ones generated, or `chmod 600` it if nobody else was here.",
+            )
         document = json.loads(path.read_text(encoding="utf-8"))
         return {role: Credentials(entry["username"], entry["password"]) for role, entry in document.items()}
     except FileNotFoundError:

@@ -131,6 +131,18 @@ def test_oversized_message_is_refused_before_it_is_sent_and_blocks_nothing(tmp_p
         assert backend.counters.reconnects == 0
 
 
+def test_oversized_message_that_only_the_broker_knew_of_is_not_sent_for_ever(tmp_path, mosquitto, connect):
+    """`message_size_limit` is announced to nobody; paho alone would resend such a message on every connect."""
+    with run_mosquitto(tmp_path, extra_lines="message_size_limit 10000") as broker:
+        inbox: Inbox[Incoming] = Inbox()
+        connect(broker, "bridge", AUDIO_FILTER, on_message=inbox.put)
+        backend = connect(broker, "backend")
+        assert backend.publish(AUDIO, bytes(20_000)).wait(ACK_S) in {Outcome.LOST, Outcome.REFUSED}
+        backend.wait_connected(ACK_S)
+        assert backend.publish(AUDIO, b"small").wait(ACK_S) is Outcome.ACKNOWLEDGED
+        assert [message.payload for message in inbox.wait_count(1)] == [b"small"]
+
+
 def test_handler_that_raises_stops_nothing(any_broker, connect):
     inbox: Inbox[bytes] = Inbox()
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 import pytest
 from pydantic import Field
 
-from broker.errors import SettingsError
+from broker.errors import SettingsError, UnsafeFile
 from broker.settings import BrokerSettings, describe_settings, load_settings, print_settings
 from broker.users import generate_users, users_file
 
@@ -132,7 +132,7 @@ def test_credentials_given_twice_are_refused():
 def test_settings_are_printed_as_json_with_sources(capsys):
     print_settings(load_settings(BrokerSettings, flags={"keepalive_s": 9}), as_json=True)
     shown = json.loads(capsys.readouterr().out)
-    assert shown["keepalive_s"]["value"] == "9"
+    assert shown["keepalive_s"]["value"] == 9
     assert shown["keepalive_s"]["source"] == "flag"
     assert all(entry["description"] for entry in shown.values())
 
@@ -148,6 +148,13 @@ def test_generated_credentials_are_found_on_loopback_only(tmp_path):
     assert elsewhere.settings.broker_username is None
     named = load_settings(BrokerSettings, flags={**flags, "broker_username": "me"}, role="agent")
     assert (named.settings.broker_username, named.settings.broker_password) == ("me", None)
+
+
+def test_users_file_that_others_can_read_is_refused(tmp_path):
+    generate_users(tmp_path)
+    users_file(tmp_path).chmod(0o640)
+    with pytest.raises(UnsafeFile, match="chmod 600"):
+        load_settings(BrokerSettings, flags={"data_dir": tmp_path}, role="agent")
 
 
 def test_generated_users_stay_and_are_readable_by_their_owner_only(tmp_path):
