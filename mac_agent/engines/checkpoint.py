@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class _Inert:
     """Stands in for a class that a pickle names: it takes any state and does nothing with it."""
 
-    def __new__(cls, *_args: object) -> _Inert:
+    def __new__(cls, *_args: object) -> Self:
         """Take whatever arguments the pickle was written with."""
         return super().__new__(cls)
 

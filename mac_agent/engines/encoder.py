@@ -45,7 +45,7 @@ class Encoder(nn.Module):
         states, _ = self.lstm(mels)
         last = states[torch.arange(len(states), device=states.device), lengths - 1]
         raw = torch.relu(self.linear(last))
-        return raw / raw.norm(dim=1, keepdim=True).clamp_min(_SMALLEST_NORM)
+        return nn.functional.normalize(raw, dim=1, eps=_SMALLEST_NORM)
 
 
 def load_encoder(data_dir: Path, device: torch.device) -> Encoder:

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 
 from mac_agent.engines.checkpoint import read_tensors
+from mac_agent.engines.engine import SAMPLE_RATE_HZ
+from mac_agent.engines.frames import HOP_SAMPLES, LOCAL_SPEAKERS, WINDOW_FRAMES, WINDOW_SAMPLES, count_windows
 from mac_agent.models import SEGMENTATION
 
 # pyannote.audio reports every file to its makers unless this is set before it is imported.
@@ -28,13 +30,6 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.engine import Waveform
 
-WINDOW_SAMPLES = 80_000  # 5 s, what the network was trained on
-WINDOW_FRAMES = 293
-LOCAL_SPEAKERS = 3
-FRAME_SAMPLES = 270  # 16.875 ms, the product of the network's strides
-FIRST_FRAME_CENTRE = 495  # sample at the middle of the first frame's receptive field of 991
-HOP_FRAMES = 30
-HOP_SAMPLES = HOP_FRAMES * FRAME_SAMPLES  # 0.506 s: whole frames, so that frames of all windows share one grid
 _BATCH = 32
 
 
@@ -49,18 +44,13 @@ def load_segmentation(data_dir: Path, device: torch.device) -> PyanNet:
     network.specifications = Specifications(
         problem=Problem.MULTI_LABEL_CLASSIFICATION,
         resolution=Resolution.FRAME,
-        duration=WINDOW_SAMPLES / 16_000,
+        duration=WINDOW_SAMPLES / SAMPLE_RATE_HZ,
         classes=[f"speaker#{n + 1}" for n in range(LOCAL_SPEAKERS)],
         permutation_invariant=True,
     )
-    network.build()
+    network.build()  # type: ignore[no-untyped-call] # pyannote does not annotate it
     network.load_state_dict(read_tensors(data_dir, SEGMENTATION, "state_dict"), strict=True)
     return network.to(device).eval()
-
-
-def count_windows(n_samples: int) -> int:
-    """Return how many windows cover a recording; the last may run past its end."""
-    return 1 + max(0, -(-(n_samples - WINDOW_SAMPLES) // HOP_SAMPLES))
 
 
 def segment(network: PyanNet, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:

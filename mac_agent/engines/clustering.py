@@ -1,0 +1,258 @@
+"""Decide which pieces are one voice. Pure functions on embeddings and on what the windows say.
+
+Three steps, all on the same evidence:
+
+1. *Start*: average linkage of clean pieces, stopped early, so that there are rather too many voices.
+2. *Smooth*: every track is decoded (Viterbi) against the voices found; changing voice costs much within an
+   utterance and little after a pause, and two tracks of one window do not like to share a voice.
+3. *Join*: the two most alike voices are joined while their likeness, corrected for how much pieces of one voice
+   differ among themselves, says that they are one; after each join, smooth again.
+
+The likeness is the mean cosine between pieces of two voices over the geometric mean of the mean cosines within each
+(Spearman's correction for attenuation). It is scaled by the recording itself: halves of one voice measure 0.95-1.02
+whatever the channel, different voices up to 0.88, so one threshold serves all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import squareform
+
+from mac_agent.engines.frames import HOP_FRAMES, WINDOW_FRAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mac_agent.engines.tracks import Piece, Track
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The thresholds; one setting for all recordings (docs/adr: how each was chosen)."""
+
+    join_distance: float = 0.11
+    """Voices less than this apart (1 - likeness) are one."""
+    start_distance: float = 0.15
+    """Where the first average linkage stops, as 1 - cosine / ``typical_cosine``."""
+    typical_cosine: float = 0.74
+    """Mean cosine between pieces of one voice, where the recording has not shown its own yet."""
+    sharpness: float = 30.0
+    """Log-likelihood per unit of cosine: how far one piece is trusted."""
+    change_in_utterance: float = 6.0
+    """Cost, in nats, of changing voice without a pause."""
+    change_after_pause: float = 2.0
+    """Cost, in nats, of changing voice within a track after a pause."""
+    apart_in_window: float = 4.0
+    """Cost, in nats, of one voice on two tracks that the network tells apart in the same window."""
+    least_voice_s: float = 1.5
+    """A voice with less clean speech than this is not one."""
+
+
+@dataclass(frozen=True, eq=False)
+class PieceEvidence:
+    """All that is known about the pieces of a recording, in the order of ``pieces``."""
+
+    pieces: Sequence[Piece]
+    tracks: Sequence[Track]
+    embeddings: NDArray[np.float32]
+    """Shape ``(pieces, dim)``, L2-normalised."""
+    heard_s: NDArray[np.float64]
+    """Seconds of audio behind each embedding."""
+    clean_s: NDArray[np.float64]
+    """Seconds of each piece in which nobody else speaks."""
+
+
+@dataclass(frozen=True)
+class VoiceCount:
+    """How many voices the caller asks for at least and at most."""
+
+    least: int = 1
+    most: int | None = None
+
+
+FULL_PIECE_S = 1.6
+_CLEAN_PIECE_S = 0.5
+_HEARD_PIECE_S = 1.0
+_UTTERANCE_BONUS = 0.3  # pieces of one utterance start this much closer
+_SURELY_APART_WINDOWS = 3  # told apart in so many windows counts in full
+_START_PIECES = 3000  # average linkage is quadratic; more pieces than this are sampled evenly for the start
+_SMOOTHING_ROUNDS = 2
+_PRIOR_PAIRS = 6.0  # pairs of pieces that the recording's mean counts for in a voice's own mean cosine
+_PRIOR_PAIRS_TYPICAL = 30.0  # and that the typical cosine counts for in the recording's mean
+
+
+def cluster(evidence: PieceEvidence, count: VoiceCount, policy: Policy) -> Labels:
+    """Label every piece with a voice, 0-based and without holes, shape ``(pieces,)``. Deterministic."""
+    if not evidence.pieces:
+        return np.empty(0, dtype=np.intp)
+    model = _Model(evidence, policy)
+    labels = model.smooth(model.start())
+    while True:
+        joined = model.join(labels, count)
+        if joined is None:
+            return _compact(labels)
+        labels = model.smooth(joined)
+
+
+class _Model:
+    """The evidence in the form the three steps need."""
+
+    def __init__(self, evidence: PieceEvidence, policy: Policy) -> None:
+        self.policy = policy
+        self.embeddings = evidence.embeddings.astype(np.float64)
+        heard = np.clip(evidence.heard_s / FULL_PIECE_S, 0.05, 1.0)
+        self.weights = heard * np.clip(2 * evidence.clean_s / FULL_PIECE_S, 0.05, 1.0)
+        good = (evidence.heard_s >= _HEARD_PIECE_S) & (evidence.clean_s >= _CLEAN_PIECE_S)
+        self.good = good if good.any() else np.ones(len(good), dtype=bool)
+        self.utterance = np.array([piece.utterance for piece in evidence.pieces])
+        track = np.array([piece.track for piece in evidence.pieces])
+        self.by_track = [np.flatnonzero(track == number) for number in np.unique(track)]
+        self.rivals = find_rivals(evidence.pieces, evidence.tracks)
+
+    def start(self) -> Labels:
+        """Average linkage of the good pieces; the others get -1."""
+        labels = np.full(len(self.embeddings), -1, dtype=np.intp)
+        chosen = np.flatnonzero(self.good)
+        chosen = chosen[:: -(-len(chosen) // _START_PIECES)]
+        if len(chosen) == 1:
+            labels[chosen] = 0
+            return labels
+        distance = 1.0 - self.embeddings[chosen] @ self.embeddings[chosen].T / self.policy.typical_cosine
+        same = self.utterance[chosen][:, None] == self.utterance[chosen][None]
+        distance[same] -= _UTTERANCE_BONUS
+        row = {int(piece): index for index, piece in enumerate(chosen)}
+        for piece in chosen.tolist():
+            for rival, strength in self.rivals[piece]:
+                if rival in row:
+                    distance[row[piece], row[rival]] += strength
+        lowest = distance.min()
+        distance -= lowest  # linkage wants no negative distances
+        np.fill_diagonal(distance, 0.0)
+        tree = linkage(squareform(distance, checks=False), "average")
+        labels[chosen] = fcluster(tree, self.policy.start_distance - lowest, "distance") - 1
+        return labels
+
+    def smooth(self, labels: Labels) -> Labels:
+        """Decode every track against the voices found so far."""
+        for _ in range(_SMOOTHING_ROUNDS):
+            labels = _compact(labels)
+            score = self.policy.sharpness * (self.embeddings @ self._centroids(labels).T) * self.weights[:, None]
+            for track in self.by_track:
+                labels[track] = self._decode(track, score[track], labels)
+        return _compact(labels)
+
+    def join(self, labels: Labels, count: VoiceCount) -> Labels | None:
+        """Take away one voice: one too small, or one of two alike; None when all are to stay."""
+        n_voices = int(labels.max()) + 1
+        if n_voices < 2:  # noqa: PLR2004 - a single voice has nobody to join
+            return None
+        likeness, seconds = self.likeness(labels)
+        small = seconds < self.policy.least_voice_s
+        if small.any() and not small.all():
+            smallest = int(np.where(small, seconds, np.inf).argmin())
+            return np.where(labels == smallest, -1, labels)
+        np.fill_diagonal(likeness, -np.inf)
+        first, second = sorted(np.unravel_index(int(likeness.argmax()), likeness.shape))
+        limit = self.policy.join_distance if n_voices > count.least else self.policy.join_distance / 2
+        alike = likeness[first, second] > 1.0 - limit
+        too_many = count.most is not None and n_voices > count.most
+        return np.where(labels == second, first, labels) if alike or too_many else None
+
+    def likeness(self, labels: Labels) -> tuple[Floats, Floats]:
+        """Return the likeness of every two voices, and the seconds of good speech of each."""
+        sums, weight, squares = self._sums(labels)
+        pairs = weight**2 - squares
+        inside = (sums**2).sum(axis=1) - squares
+        prior = self.policy.typical_cosine
+        pooled = (inside.sum() + prior * _PRIOR_PAIRS_TYPICAL) / (pairs.sum() + _PRIOR_PAIRS_TYPICAL)
+        within = (inside + pooled * _PRIOR_PAIRS) / (pairs + _PRIOR_PAIRS)
+        across = sums @ sums.T / np.maximum(np.outer(weight, weight), 1e-9)
+        return across / np.sqrt(np.outer(within, within)), weight * FULL_PIECE_S
+
+    def _sums(self, labels: Labels) -> tuple[Floats, Floats, Floats]:
+        n_voices = int(labels.max()) + 1
+        sums = np.zeros((n_voices, self.embeddings.shape[1]))
+        weight, squares = np.zeros(n_voices), np.zeros(n_voices)
+        used = np.flatnonzero(self.good & (labels >= 0))
+        np.add.at(sums, labels[used], self.embeddings[used] * self.weights[used, None])
+        np.add.at(weight, labels[used], self.weights[used])
+        np.add.at(squares, labels[used], self.weights[used] ** 2)
+        return sums, weight, squares
+
+    def _centroids(self, labels: Labels) -> Floats:
+        sums, weight, _ = self._sums(labels)
+        for voice in np.flatnonzero(weight == 0):
+            members = labels == voice
+            sums[voice] = (self.embeddings[members] * self.weights[members, None]).sum(axis=0)
+        centroids: Floats = sums / np.maximum(np.linalg.norm(sums, axis=1, keepdims=True), 1e-9)
+        return centroids
+
+    def _decode(self, track: NDArray[np.intp], score: Floats, labels: Labels) -> Labels:
+        """Viterbi along one track, given the labels of the tracks beside it."""
+        policy = self.policy
+        for row, piece in enumerate(track.tolist()):
+            for rival, strength in self.rivals[piece]:
+                if labels[rival] >= 0:
+                    score[row, labels[rival]] -= policy.apart_in_window * strength * max(self.weights[rival], 0.2)
+        best = score[0]
+        back: list[NDArray[np.intp]] = []
+        voices = np.arange(score.shape[1])
+        for row in range(1, len(track)):
+            same_utterance = self.utterance[track[row]] == self.utterance[track[row - 1]]
+            cost = policy.change_in_utterance if same_utterance else policy.change_after_pause
+            leader = int(best.argmax())
+            back.append(np.where(best >= best[leader] - cost, voices, leader))
+            best = np.maximum(best, best[leader] - cost) + score[row]
+        path = [int(best.argmax())]
+        for came_from in reversed(back):
+            path.append(int(came_from[path[-1]]))
+        return np.array(path[::-1], dtype=np.intp)
+
+
+def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[tuple[int, float]]]:
+    """For every piece, the pieces that the network tells apart from it in windows that see both, and how often.
+
+    Returns:
+        Per piece, (index of the other piece, strength 0..1; 1 from three common windows on).
+    """
+    rivals: list[list[tuple[int, float]]] = [[] for _ in pieces]
+    order = sorted(range(len(pieces)), key=lambda index: (pieces[index].first, index))
+    for position, left in enumerate(order):
+        one = pieces[left]
+        for right in order[position + 1 :]:
+            other = pieces[right]
+            if other.first - one.first > WINDOW_FRAMES:
+                break
+            if other.track == one.track:
+                continue
+            strength = min(1.0, _common_windows(one, other, tracks) / _SURELY_APART_WINDOWS)
+            if strength > 0:
+                rivals[left].append((right, strength))
+                rivals[right].append((left, strength))
+    return rivals
+
+
+def _common_windows(one: Piece, other: Piece, tracks: Sequence[Track]) -> int:
+    """Return in how many windows both tracks exist and both pieces are seen whole."""
+    ends = max(one.last, other.last)
+    earliest = max(
+        tracks[one.track].first_window, tracks[other.track].first_window, -(-(ends - WINDOW_FRAMES) // HOP_FRAMES)
+    )
+    starts = min(one.first, other.first)
+    latest = min(tracks[one.track].last_window, tracks[other.track].last_window, starts // HOP_FRAMES)
+    return max(0, latest - earliest + 1)
+
+
+def _compact(labels: Labels) -> Labels:
+    """Renumber voices without holes; -1 stays."""
+    used = np.unique(labels[labels >= 0])
+    compacted: Labels = np.where(labels >= 0, np.searchsorted(used, labels), -1)
+    return compacted

@@ -1,0 +1,157 @@
+"""Follow local speakers from window to window, and cut what is followed into pieces of one voice. Pure functions.
+
+A *track* is a local speaker followed through overlapping windows. Within a window the network tells voices apart well;
+over minutes tracks drift from one voice to another, mostly where there is a pause. So the unit of evidence is
+the *piece*: at most 1.6 s of one track, never across a pause.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise, permutations
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mac_agent.engines.frames import HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ACTIVE = 0.5  # the network was trained with binary cross-entropy: above one half it says "speaks"
+SAME_TRACK = 0.5  # intersection over union on the shared 4.4 s; half is the point where "same" beats "other"
+LEAST_ACTIVE_FRAMES = 3  # 0.05 s; less than that in five seconds is a flicker
+BRIDGED_FRAMES = 6  # 0.1 s: a closure inside a word, not a pause between utterances
+LONGEST_PIECE_FRAMES = 95  # 1.6 s, what the encoder was trained on
+_BLOCK_WINDOWS = 512
+
+_PERMUTATIONS = np.array(list(permutations(range(LOCAL_SPEAKERS))))
+
+
+@dataclass(frozen=True, eq=False)
+class Track:
+    """One local speaker followed through consecutive windows."""
+
+    first_window: int
+    last_window: int
+    total: NDArray[np.float32]
+    """Sum of its scores in all its windows, per frame from frame ``30 * first_window`` on."""
+    windows: NDArray[np.int16]
+    """How many of its windows cover each of these frames."""
+
+    @property
+    def first_frame(self) -> int:
+        """Frame of the recording at which ``total`` starts."""
+        return HOP_FRAMES * self.first_window
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A short stretch of one track in which it speaks without a pause."""
+
+    track: int
+    utterance: int
+    """Pieces of one utterance follow each other without a pause."""
+    first: int
+    """First frame of the recording."""
+    last: int
+    """One past the last frame."""
+
+
+def match_windows(scores: NDArray[np.float16]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Pair the local speakers of each window with those of the next on the 263 frames both windows see.
+
+    Args:
+        scores: shape ``(windows, 293, 3)``.
+
+    Returns:
+        For every window but the last, which local speaker of the next window each local speaker becomes, shape
+        ``(windows - 1, 3)``, and how well they agree (soft intersection over union), same shape.
+    """
+    n_pairs = len(scores) - 1
+    partner = np.empty((n_pairs, LOCAL_SPEAKERS), dtype=np.intp)
+    agreement = np.empty((n_pairs, LOCAL_SPEAKERS), dtype=np.float32)
+    for start in range(0, n_pairs, _BLOCK_WINDOWS):
+        block = scores[start : min(start + _BLOCK_WINDOWS, n_pairs) + 1].astype(np.float32)
+        block[block <= ACTIVE] = 0.0
+        before, after = block[:-1, HOP_FRAMES:], block[1:, : WINDOW_FRAMES - HOP_FRAMES]
+        shape = (len(before), LOCAL_SPEAKERS, LOCAL_SPEAKERS)
+        both, either = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
+        for left in range(LOCAL_SPEAKERS):
+            for right in range(LOCAL_SPEAKERS):
+                both[:, left, right] = np.minimum(before[..., left], after[..., right]).sum(axis=1)
+                either[:, left, right] = np.maximum(before[..., left], after[..., right]).sum(axis=1)
+        rows = np.arange(LOCAL_SPEAKERS)
+        best = both[:, rows, _PERMUTATIONS].sum(axis=2).argmax(axis=1)
+        chosen = _PERMUTATIONS[best]
+        stop = start + len(before)
+        partner[start:stop] = chosen
+        index = np.arange(len(before))[:, None], rows, chosen
+        agreement[start:stop] = both[index] / np.maximum(either[index], 1e-6)
+    return partner, agreement
+
+
+def follow(scores: NDArray[np.float16]) -> list[Track]:
+    """Follow every local speaker for as long as neighbouring windows agree about it."""
+    partner, agreement = match_windows(scores)
+    active = (scores > ACTIVE).sum(axis=1) >= LEAST_ACTIVE_FRAMES
+    paths: list[tuple[int, list[int]]] = []
+    current = np.full(LOCAL_SPEAKERS, -1)
+    for window in range(len(scores)):
+        following = np.full(LOCAL_SPEAKERS, -1)
+        if window > 0:
+            for left in range(LOCAL_SPEAKERS):
+                if current[left] >= 0 and agreement[window - 1, left] >= SAME_TRACK:
+                    following[partner[window - 1, left]] = current[left]
+        for speaker in range(LOCAL_SPEAKERS):
+            if not active[window, speaker]:
+                following[speaker] = -1
+            elif following[speaker] < 0:
+                following[speaker] = len(paths)
+                paths.append((window, [speaker]))
+            else:
+                paths[following[speaker]][1].append(speaker)
+        current = following
+    return [_gather(scores, first, path) for first, path in paths]
+
+
+def cut_pieces(tracks: list[Track]) -> list[Piece]:
+    """Cut every track at its pauses, and each utterance into equal pieces of at most 1.6 s; sorted by track, time."""
+    pieces: list[Piece] = []
+    utterance = 0
+    for number, track in enumerate(tracks):
+        mean = track.total / np.maximum(track.windows, 1)
+        for first, last in bridge(runs(mean > ACTIVE), BRIDGED_FRAMES):
+            parts = -(-(last - first) // LONGEST_PIECE_FRAMES)
+            edges = np.linspace(first, last, parts + 1).round().astype(int) + track.first_frame
+            pieces += [Piece(number, utterance, a, b) for a, b in pairwise(edges.tolist())]
+            utterance += 1
+    return pieces
+
+
+def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Return the (first, one past last) of every run of True."""
+    steps = np.flatnonzero(np.diff(np.concatenate(([False], mask, [False])).astype(np.int8)))
+    return list(zip(steps[::2].tolist(), steps[1::2].tolist(), strict=True))
+
+
+def bridge(spans: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
+    """Join spans that are at most ``gap`` apart."""
+    joined: list[tuple[int, int]] = []
+    for first, last in spans:
+        if joined and first - joined[-1][1] <= gap:
+            joined[-1] = (joined[-1][0], last)
+        else:
+            joined.append((first, last))
+    return joined
+
+
+def _gather(scores: NDArray[np.float16], first: int, path: list[int]) -> Track:
+    length = HOP_FRAMES * (len(path) - 1) + WINDOW_FRAMES
+    total = np.zeros(length, dtype=np.float32)
+    windows = np.zeros(length, dtype=np.int16)
+    for step, speaker in enumerate(path):
+        span = slice(HOP_FRAMES * step, HOP_FRAMES * step + WINDOW_FRAMES)
+        total[span] += scores[first + step, :, speaker]
+        windows[span] += 1
+    return Track(first, first + len(path) - 1, total, windows)

@@ -1,0 +1,88 @@
+"""What each piece says about its voice: the clean mels around it, brought to one level. Pure functions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S
+from mac_agent.engines.mel import FRAMES_PER_S, HOP_SAMPLES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from mac_agent.engines.engine import Waveform
+    from mac_agent.engines.tracks import Piece
+
+CONTEXT_MELS = 160  # 1.6 s, what the encoder was trained on
+LEVEL_DBFS = -30.0  # Resemblyzer raises quieter speech to this level and leaves louder speech alone
+_LEAST_CLEAN_S = 0.2  # less clean speech than this in an utterance: all of it is used, overlap or not
+
+
+@dataclass(frozen=True, eq=False)
+class VoiceCut:
+    """The mels that stand for one piece."""
+
+    mels: NDArray[np.float32]
+    """Shape ``(frames, 40)``, at most 1.6 s around the piece, from its own utterance, at one level."""
+    clean_s: float
+    """Seconds of the piece itself in which nobody else speaks."""
+
+
+def cut_voices(waveform: Waveform, mels: NDArray[np.float32], pieces: Sequence[Piece]) -> list[VoiceCut]:
+    """Cut the mels of every piece; short pieces borrow context from their own utterance, never from overlap."""
+    power = mel_frame_power(waveform, len(mels))
+    talkers = np.zeros(max((piece.last for piece in pieces), default=0), dtype=np.int16)
+    for piece in pieces:
+        talkers[piece.first : piece.last] += 1
+    cuts: list[VoiceCut] = []
+    for _, group in groupby(pieces, key=lambda piece: piece.utterance):
+        utterance = list(group)
+        alone = _clean_mels(utterance[0].first, utterance[-1].last, talkers, len(mels))
+        for piece in utterance:
+            chosen = _around(alone, (piece.first + piece.last) / 2)
+            gain = level_gain(float(power[chosen].mean()))
+            clean_s = float(np.count_nonzero(talkers[piece.first : piece.last] == 1)) * FRAME_S
+            cuts.append(VoiceCut(mels[chosen] * np.float32(gain**2), clean_s))
+    return cuts
+
+
+def level_gain(power: float) -> float:
+    """Return the gain that raises speech of this mean square to the encoder's level; never below 1."""
+    rms = np.sqrt(power) + 1e-9
+    return max(1.0, float(10 ** (LEVEL_DBFS / 20) / rms))
+
+
+def mel_frame_power(waveform: Waveform, n_mels: int) -> NDArray[np.float64]:
+    """Return the mean square of the 10 ms around each mel frame, shape ``(n_mels,)``."""
+    half = HOP_SAMPLES // 2
+    padded = np.pad(waveform, (half, n_mels * HOP_SAMPLES - len(waveform)))[: n_mels * HOP_SAMPLES]
+    power: NDArray[np.float64] = np.mean(np.square(padded.reshape(n_mels, HOP_SAMPLES)), axis=1, dtype=np.float64)
+    return power
+
+
+def _clean_mels(first: int, last: int, talkers: NDArray[np.int16], n_mels: int) -> NDArray[np.intp]:
+    """Return the mel frames of an utterance in which one voice is alone, at least one."""
+    start_s, end_s = (FIRST_FRAME_START_S + frame * FRAME_S for frame in (first, last))
+    spoken = np.arange(int(np.ceil(start_s * FRAMES_PER_S)), int(end_s * FRAMES_PER_S))
+    spoken = spoken[spoken < n_mels]
+    if len(spoken) == 0:
+        return np.array([min(n_mels - 1, int(start_s * FRAMES_PER_S))])
+    alone = talkers[first:last] == 1
+    if np.count_nonzero(alone) * FRAME_S < _LEAST_CLEAN_S:
+        return spoken
+    frame = ((spoken / FRAMES_PER_S - FIRST_FRAME_START_S) / FRAME_S).astype(int) - first
+    clean = spoken[alone[np.clip(frame, 0, last - first - 1)]]
+    return clean if len(clean) else spoken
+
+
+def _around(mels: NDArray[np.intp], frame: float) -> NDArray[np.intp]:
+    centre = (FIRST_FRAME_START_S + frame * FRAME_S) * FRAMES_PER_S
+    middle = int(np.searchsorted(mels, centre))
+    start = max(0, min(middle - CONTEXT_MELS // 2, len(mels) - CONTEXT_MELS))
+    return mels[start : start + CONTEXT_MELS]
