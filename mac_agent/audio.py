@@ -8,8 +8,9 @@ no playlist or reference format can make it open another file or an address.
 from __future__ import annotations
 
 import contextlib
+import io
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -24,10 +25,12 @@ from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
     from av.container import InputContainer
+    from numpy.typing import NDArray
 
 HEAD_BYTES = 16
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 768_000  # as in the contract; a 1 Hz header would be a bomb
 MAX_CHANNELS = 16
+MAX_PLANES = 8  # FFmpeg's AV_NUM_DATA_POINTERS
 MAX_DAMAGED_PACKETS = 1_000  # past this a file is noise with a header
 BUTT_S = 0.5  # chunks nearer to each other than this are contiguous (architecture.md)
 HOLE_S = 0.1  # a jump of timestamps inside a file larger than this is a hole, not rounding
@@ -37,6 +40,8 @@ CANCELLED_RATIO = 0.2
 CLIPPED_LEVEL = 0.99  # of full scale; resampling moves a flat top a little
 UNSCALED_PEAK = 4.0  # a float file that reaches this was never scaled to [-1, 1]
 BLOCK_SAMPLES = 1 << 20
+MAX_WAV_CHUNKS = 100
+UNKNOWN_WAV_BYTES = 0x7FFFF000  # a program that writes to a pipe puts the largest number it knows here
 
 _RAW_FORMATS = {
     "pcm_s16le": "s16le",
@@ -219,12 +224,33 @@ def _sniff(head: bytes) -> str | None:
     return None
 
 
+def _missing_wav_ratio(stream: BinaryIO) -> float:
+    """Return bytes of samples promised over bytes there; 0 where the header never learnt its length."""
+    back = stream.tell()
+    size = stream.seek(0, io.SEEK_END)
+    try:
+        position = 12
+        for _ in range(MAX_WAV_CHUNKS):
+            stream.seek(position)
+            head = stream.read(8)
+            if len(head) < 8:  # noqa: PLR2004 - a chunk's name and length
+                return 0.0
+            length = int.from_bytes(head[4:], "little")
+            if head[:4] == b"data":
+                there = size - position - 8
+                return length / there if there > 0 and length < UNKNOWN_WAV_BYTES else 0.0
+            position += 8 + length + length % 2
+        return 0.0
+    finally:
+        stream.seek(back)
+
+
 class _Decoding:
     """One pass over one file. Not reused."""
 
     def __init__(self, stream: BinaryIO, container: str, options: dict[str, str], max_s: float) -> None:
         self.warnings: list[str] = []
-        self.channel_energy: np.ndarray[tuple[int], np.dtype[np.float64]] = np.zeros(0)
+        self.channel_energy: NDArray[np.float64] = np.zeros(0)
         self.damaged_packets = 0
         self._stream, self._container, self._options, self._max_s = stream, container, options, max_s
         self._mix_energy = 0.0
@@ -238,6 +264,7 @@ class _Decoding:
         if self.channel_energy.size < 2:  # noqa: PLR2004
             return False
         limit = CANCELLED_RATIO / self.channel_energy.size
+        # Not a number compares false: a file with such samples is mixed as any other.
         return self._mix_energy < limit * float(self.channel_energy.mean())
 
     def run(self, channel: int | None) -> Waveform:
@@ -246,8 +273,8 @@ class _Decoding:
         try:
             with av.open(self._stream, mode="r", format=self._container, options=self._options) as container:
                 promised_s = self._promise(container)
-                for block in self._resampled(container):
-                    self._keep(block, channel)
+                for block in self._resampled(container, channel):
+                    self._keep(block)
         except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
             if self._samples == 0:
                 raise _undecodable(type(error).__name__) from error
@@ -264,43 +291,46 @@ class _Decoding:
         if not container.streams.audio:
             raise _undecodable("no audio stream")
         stream = container.streams.audio[0]
+        if stream.codec_context is None:
+            raise _undecodable("an unknown codec")
         if not (MIN_SAMPLE_RATE_HZ <= (stream.rate or 0) <= MAX_SAMPLE_RATE_HZ):
             raise _undecodable(f"a sample rate of {stream.rate} Hz")
         if not 1 <= stream.channels <= MAX_CHANNELS:
             raise _undecodable(f"{stream.channels} channels")
         if self._container in _GUESSED_DURATION:
             return 0.0
+        if self._container == "wav":  # FFmpeg corrects the header's length by the size of the file
+            missing_ratio = _missing_wav_ratio(self._stream)
+            self.warnings += ["audio.truncated"] if missing_ratio > PROMISE_FACTOR else []
+            return 0.0
         if stream.duration is not None and stream.time_base is not None:
             return float(stream.duration * stream.time_base)
         return container.duration / av.time_base if container.duration else 0.0
 
-    def _resampled(self, container: InputContainer) -> Iterator[AudioFrame]:
-        """Yield planar float frames at 16 kHz, holes between timestamps filled with silence."""
+    def _resampled(self, container: InputContainer, channel: int | None) -> Iterator[Waveform]:
+        """Yield mono blocks at 16 kHz, holes between timestamps filled with silence."""
         resampler: AudioResampler | None = None
-        shape: tuple[str, str, int] | None = None
+        rate = 0
         origin_s: float | None = None
         for frame in self._frames(container):
-            if not (MIN_SAMPLE_RATE_HZ <= frame.sample_rate <= MAX_SAMPLE_RATE_HZ):
-                raise _undecodable(f"a sample rate of {frame.sample_rate} Hz")
-            if resampler is None or shape != (frame.format.name, frame.layout.name, frame.sample_rate):
+            if resampler is None or rate != frame.sample_rate:
                 if resampler is not None:  # a chained stream: what follows is another recording
-                    yield from resampler.resample(None)
+                    yield from _planes(resampler.resample(None))
                     origin_s = None
-                shape = (frame.format.name, frame.layout.name, frame.sample_rate)
-                resampler = AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
+                rate = frame.sample_rate
+                resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
             if frame.pts is not None and frame.time_base is not None:
                 time_s = float(frame.pts * frame.time_base)
                 origin_s = time_s - self._decoded_s if origin_s is None else origin_s
                 hole_s = time_s - origin_s - self._decoded_s
                 if hole_s > HOLE_S:
-                    yield from resampler.resample(None)
-                    resampler = AudioResampler(format="fltp", rate=SAMPLE_RATE_HZ)
-                    self._keep_silence(hole_s)
-            frame.pts = None
-            self._decoded_s += frame.samples / frame.sample_rate
-            yield from resampler.resample(frame)
+                    yield from _planes(resampler.resample(None))
+                    resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+                    yield self._silence(hole_s)
+            self._decoded_s += frame.samples / rate
+            yield from _planes(resampler.resample(self._mix(frame, channel)))
         if resampler is not None:
-            yield from resampler.resample(None)
+            yield from _planes(resampler.resample(None))
 
     def _frames(self, container: InputContainer) -> Iterator[AudioFrame]:
         stream = container.streams.audio[0]
@@ -312,31 +342,64 @@ class _Decoding:
                 if self.damaged_packets > MAX_DAMAGED_PACKETS:
                     raise _undecodable("damaged throughout") from error
 
-    def _keep(self, frame: AudioFrame, channel: int | None) -> None:
-        planes = frame.to_ndarray()
-        mix = planes.mean(axis=0, dtype=np.float32) if channel is None else planes[min(channel, len(planes) - 1)]
-        if len(planes) > 1 and channel is None:
-            finite = np.clip(np.nan_to_num(planes, posinf=0.0, neginf=0.0), -1e6, 1e6)
-            energy = np.einsum("cs,cs->c", finite, finite, dtype=np.float64)
-            if self.channel_energy.size != energy.size:
-                self.channel_energy = np.zeros(energy.size)
-            self.channel_energy += energy
-            mixed = finite.mean(axis=0)
-            self._mix_energy += float(np.dot(mixed, mixed))
-        self._append(np.ascontiguousarray(mix, dtype=np.float32))
+    def _mix(self, frame: AudioFrame, channel: int | None) -> AudioFrame:
+        """Return one channel, or the mean of all, as a mono frame; counts what mixing loses.
 
-    def _keep_silence(self, hole_s: float) -> None:
+        Mixing happens before resampling and not in FFmpeg, which crashes on layouts of 8 unnamed channels or more.
+        """
+        samples = _channels(frame)
+        if channel is not None:
+            mono = samples[min(channel, len(samples) - 1)]
+        else:
+            mono = samples.mean(axis=0, dtype=np.float32)
+            if len(samples) > 1:
+                self._count_energy(samples, mono)
+        mixed = av.AudioFrame.from_ndarray(np.ascontiguousarray(mono)[None], format="fltp", layout="mono")
+        mixed.sample_rate = frame.sample_rate
+        return mixed
+
+    def _count_energy(self, samples: NDArray[np.float32], mono: Waveform) -> None:
+        energy = np.einsum("cs,cs->c", samples, samples, dtype=np.float64)
+        if self.channel_energy.size != energy.size:
+            self.channel_energy = np.zeros(energy.size)
+        self.channel_energy += energy
+        self._mix_energy += float(np.einsum("s,s->", mono, mono, dtype=np.float64))
+
+    def _silence(self, hole_s: float) -> Waveform:
         if self._samples / SAMPLE_RATE_HZ + hole_s > self._max_s:
             raise _too_long(self._max_s)
         self.warnings.append("audio.holes_filled")
         self._decoded_s += hole_s
-        self._append(np.zeros(round(hole_s * SAMPLE_RATE_HZ), dtype=np.float32))
+        return np.zeros(round(hole_s * SAMPLE_RATE_HZ), dtype=np.float32)
 
-    def _append(self, block: Waveform) -> None:
+    def _keep(self, block: Waveform) -> None:
         self._samples += block.size
         if self._samples / SAMPLE_RATE_HZ > self._max_s:
             raise _too_long(self._max_s)
         self._blocks.append(block)
+
+
+def _planes(frames: Iterable[AudioFrame]) -> Iterator[Waveform]:
+    """Yield the samples of mono frames."""
+    for frame in frames:
+        yield frame.to_ndarray()[0].astype(np.float32)
+
+
+def _channels(frame: AudioFrame) -> NDArray[np.float32]:
+    """Return a frame's samples as float32 of shape ``(channels, samples)``, nominally within [-1, 1]."""
+    count = frame.layout.nb_channels
+    if not 1 <= count <= MAX_CHANNELS or (frame.format.is_planar and count > MAX_PLANES):
+        raise _undecodable(f"{count} channels")
+    if not MIN_SAMPLE_RATE_HZ <= frame.sample_rate <= MAX_SAMPLE_RATE_HZ:
+        raise _undecodable(f"a sample rate of {frame.sample_rate} Hz")
+    raw = frame.to_ndarray()
+    samples = raw if frame.format.is_planar else raw.reshape(-1, count).T
+    if samples.dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return samples.astype(np.float32)
+    full_scale = float(2 ** (8 * samples.dtype.itemsize - 1))
+    centre = full_scale if samples.dtype.kind == "u" else 0.0
+    return ((samples.astype(np.float64) - centre) / full_scale).astype(np.float32)
 
 
 def _clean(samples: Waveform, warnings: list[str]) -> Waveform:

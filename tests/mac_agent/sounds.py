@@ -1,0 +1,51 @@
+"""Audio made on the spot: tones, and the files that hold them."""
+
+from __future__ import annotations
+
+import io
+import struct
+
+import av
+import numpy as np
+
+RATE_HZ = 16_000
+
+
+def tone(pitch_hz: float, seconds: float, *, rate_hz: int = RATE_HZ, level: float = 0.5) -> np.ndarray:
+    return (level * np.sin(2 * np.pi * pitch_hz * np.arange(round(seconds * rate_hz)) / rate_hz)).astype(np.float32)
+
+
+def as_pcm16(samples: np.ndarray) -> bytes:
+    return (np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes()
+
+
+def as_wav(samples: np.ndarray, *, rate_hz: int = RATE_HZ, channels: int = 1, data_bytes: int | None = None) -> bytes:
+    """A 16 bit WAV; `data_bytes` is what its header claims. `samples` are interleaved."""
+    data = as_pcm16(samples)
+    claimed = len(data) if data_bytes is None else data_bytes
+    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + min(claimed, 2**32 - 37), b"WAVE", b"fmt ", 16, 1, channels,
+                         rate_hz, rate_hz * channels * 2, channels * 2, 16, b"data", claimed)  # fmt: skip
+    return header + data
+
+
+def as_float_wav(samples: np.ndarray, *, rate_hz: int = RATE_HZ) -> bytes:
+    data = samples.astype("<f4").tobytes()
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1, rate_hz,
+                       rate_hz * 4, 4, 32, b"data", len(data)) + data  # fmt: skip
+
+
+def encode_file(samples: np.ndarray, container: str, codec: str, *, rate_hz: int = RATE_HZ) -> bytes:
+    """A mono file as FFmpeg writes it."""
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        stream = out.add_stream(codec, rate=rate_hz)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
+        frame.sample_rate = rate_hz
+        resampler = av.AudioResampler(format=stream.codec_context.format, rate=stream.codec_context.rate, layout="mono")
+        for piece in [*resampler.resample(frame), *resampler.resample(None)]:
+            for packet in stream.encode(piece):
+                out.mux(packet)
+        for packet in stream.encode(None):
+            out.mux(packet)
+    return file.getvalue()

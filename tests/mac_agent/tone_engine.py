@@ -1,0 +1,113 @@
+"""An engine for tests: each tone is a voice. What it finds depends on the samples; how it behaves, on a file.
+
+The worker loads it by import, as any engine. The behaviour file lets a test make the next job crash, hang, raise
+or wait, in the real worker process.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+
+from mac_agent.engines.engine import (
+    SAMPLE_RATE_HZ,
+    DeviceUnavailable,
+    Diarization,
+    EngineInfo,
+    Hints,
+    ReportProgress,
+    SpeakerEvidence,
+    Turn,
+    Waveform,
+)
+
+FRAME_S = 0.1
+INFO = EngineInfo("tone", "pitch", "1", "cpu", "test", "pitch", "1")
+
+
+class ToneEngine:
+    """Finds tones, and misbehaves as it is told."""
+
+    def __init__(self, behaviour_file: Path) -> None:
+        self._behaviour_file = behaviour_file
+
+    @property
+    def info(self) -> EngineInfo:
+        return INFO
+
+    def diarize(self, waveform: Waveform, hints: Hints, report: ReportProgress) -> Diarization:
+        report("listen", 0.1)
+        behave(self._behaviour_file, report)
+        turns = find_tones(waveform)
+        report("listen", 1.0)
+        labels = sorted({turn.speaker for turn in turns})
+        nan = "nan" in read_behaviour(self._behaviour_file)
+        vector = np.full(4, np.nan if nan else 0.5, dtype=np.float32)
+        return Diarization(
+            turns=turns,
+            exclusive_turns=turns,
+            speakers=tuple(
+                SpeakerEvidence(label, sum(t.end_s - t.start_s for t in turns if t.speaker == label), vector)
+                for label in labels
+            ),
+            speech_s=sum(turn.end_s - turn.start_s for turn in turns),
+            timings_ms={"listen": 1.0},
+            warnings=(),
+        )
+
+
+def load_tone_engine(behaviour_file: Path) -> ToneEngine:
+    if read_behaviour(behaviour_file) == "cannot-load":
+        raise DeviceUnavailable("There is no such device. Set OMI_DEVICE=cpu.")
+    return ToneEngine(behaviour_file)
+
+
+def read_behaviour(path: Path) -> str:
+    return path.read_text().strip() if path.exists() else ""
+
+
+def behave(path: Path, report: ReportProgress) -> None:
+    """Crash, hang, raise or wait; "once" behaviours are forgotten as they begin."""
+    behaviour = read_behaviour(path)
+    if behaviour.startswith("once "):
+        path.write_text("")
+        behaviour = behaviour.removeprefix("once ")
+    if behaviour == "crash":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    elif behaviour == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    elif behaviour == "raise":
+        raise ValueError("the words of a conversation")
+    elif behaviour == "memory":
+        raise MemoryError
+    elif behaviour.startswith("spin"):  # as a library does that never lets go of the interpreter for long
+        until_s = time.monotonic() + float(behaviour.split()[1])
+        while time.monotonic() < until_s:
+            sum(range(1000))
+    elif behaviour.startswith("wait"):
+        until_s = time.monotonic() + float(behaviour.split()[1])
+        while time.monotonic() < until_s:
+            report("wait", 0.5)
+            time.sleep(0.02)
+
+
+def find_tones(waveform: Waveform) -> tuple[Turn, ...]:
+    """One turn per stretch of one pitch; the label is the pitch, to the nearest 100 Hz."""
+    frame = round(FRAME_S * SAMPLE_RATE_HZ)
+    turns: list[Turn] = []
+    for index in range(waveform.size // frame):
+        block = waveform[index * frame : (index + 1) * frame]
+        if float(np.abs(block).max()) < 0.01:
+            continue
+        crossings = np.count_nonzero(np.diff(np.signbit(block)))
+        label = f"TONE_{round(crossings / 2 / FRAME_S / 100) * 100}"
+        start_s, end_s = index * FRAME_S, (index + 1) * FRAME_S
+        if turns and turns[-1].speaker == label and start_s - turns[-1].end_s < FRAME_S / 2:
+            turns[-1] = Turn(turns[-1].start_s, end_s, label)
+        else:
+            turns.append(Turn(start_s, end_s, label))
+    return tuple(turns)
