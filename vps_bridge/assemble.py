@@ -135,7 +135,7 @@ def plan_jobs(
             plans.append(_plan(timeline, range(first, last), range(first, last)))
             continue
         closed = settled or _is_closed(timeline, last, rules)
-        for begin, end in _cut_run(timeline, first, last, closed, rules):
+        for begin, end in _cut_run(timeline, first, last, rules, closed=closed):
             plans.append(_plan(timeline, _with_context(timeline, begin, end, rules), range(begin, end)))
     return tuple(plans)
 
@@ -164,11 +164,7 @@ def _follow(
         return None
     end_s = placed.start_s + placed.duration_s
     if chunk.captured_at_s is None or origin_s is None:
-        hole = (
-            before.sequence is not None
-            and chunk.sequence is not None
-            and chunk.sequence != before.sequence + 1
-        )
+        hole = before.sequence is not None and chunk.sequence is not None and chunk.sequence != before.sequence + 1
         return None if hole else end_s
     if before.captured_at_s is not None and before.duration_s > rules.contiguous_s:
         step_s = chunk.captured_at_s - before.captured_at_s
@@ -211,12 +207,12 @@ def _is_closed(timeline: Sequence[_Piece], end: int, rules: AssemblyRules) -> bo
 
 
 def _cut_run(
-    timeline: Sequence[_Piece], first: int, last: int, closed: bool, rules: AssemblyRules
+    timeline: Sequence[_Piece], first: int, last: int, rules: AssemblyRules, *, closed: bool
 ) -> list[tuple[int, int]]:
     """Cut a run into jobs; what stays out waits for more audio."""
     cuts: list[tuple[int, int]] = []
     while first < last:
-        end = _next_cut(timeline, first, last, closed, rules)
+        end = _next_cut(timeline, first, last, rules, closed=closed)
         if end is None:
             break
         cuts.append((first, end))
@@ -224,18 +220,16 @@ def _cut_run(
     return cuts
 
 
-def _next_cut(
-    timeline: Sequence[_Piece], first: int, last: int, closed: bool, rules: AssemblyRules
-) -> int | None:
+def _next_cut(timeline: Sequence[_Piece], first: int, last: int, rules: AssemblyRules, *, closed: bool) -> int | None:
     begin_s, end_s = timeline[first].place.start_s, timeline[last - 1].end_s
     waiting_s = end_s - begin_s
     if closed and waiting_s <= rules.max_job_s:
         return last
     if not closed and waiting_s < rules.min_job_s + rules.min_tail_s:
         return None
-    fitting = [
-        place + 1 for place in range(first, last) if timeline[place].end_s - begin_s <= rules.max_job_s
-    ] or [first + 1]
+    fitting = [place + 1 for place in range(first, last) if timeline[place].end_s - begin_s <= rules.max_job_s] or [
+        first + 1
+    ]
     leaving_tail = [end for end in fitting if end_s - timeline[end - 1].end_s >= rules.min_tail_s]
     if waiting_s >= rules.max_job_s + rules.min_tail_s or (closed and leaving_tail):
         return (leaving_tail or fitting)[-1]
@@ -249,9 +243,7 @@ def _with_context(timeline: Sequence[_Piece], begin: int, end: int, rules: Assem
     """The places of the fresh chunks and of the context they need, in order of time."""
 
     def usable(place: int) -> bool:
-        return 0 <= place < len(timeline) and (
-            timeline[place].chunk.available and not _is_long(timeline[place], rules)
-        )
+        return 0 <= place < len(timeline) and (timeline[place].chunk.available and not _is_long(timeline[place], rules))
 
     def seconds(places: Iterable[int]) -> float:
         return sum(timeline[place].place.duration_s for place in places)
@@ -263,9 +255,7 @@ def _with_context(timeline: Sequence[_Piece], begin: int, end: int, rules: Assem
         before.append(begin - len(before) - 1)
     behind: list[int] = []
     late = end < len(timeline) and timeline[end].chunk.covered
-    behind_s = max(
-        wanted_s - seconds(before) if fresh_s < rules.min_tail_s else 0.0, rules.overlap_s if late else 0.0
-    )
+    behind_s = max(wanted_s - seconds(before) if fresh_s < rules.min_tail_s else 0.0, rules.overlap_s if late else 0.0)
     while usable(end + len(behind)) and seconds(behind) < behind_s:
         behind.append(end + len(behind))
     return [*reversed(before), *range(begin, end), *behind]

@@ -2,73 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field, replace
 
 from schemas.conversation import ConversationTurn, SegmentLabel, VoiceChange
-from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerTurns, SpeakerVoice
-from vps_bridge.align import AlignmentRules
-from vps_bridge.assemble import AssemblyRules, ChunkInfo
-from vps_bridge.assign import AssignmentRules
-from vps_bridge.conversations.store import Change, Label, StoredSegment
-from vps_bridge.speakers import LinkingRules, SpeakerLink
-from vps_bridge.voices import VoiceBook
+from vps_bridge.align import (
+    RATE_SUSPECT,
+    AlignmentRules,
+    StretchClock,
+    find_stretches,
+    is_rate_suspect,
+    verify_clock,
+)
+from vps_bridge.assemble import AssemblyRules, order_chunks
+from vps_bridge.assign import AssignmentRules, Outcome, VoiceTurn, Vote, measure_segments, vote_segments
+from vps_bridge.conversations.store import Change, Label, StoredSegment, speaker_name, speaker_number
+from vps_bridge.evidence import ConversationEvidence, Heard, JobEvidence, hear
+from vps_bridge.speakers import LinkingRules, LocalSpeaker, SpeakerLink, link_speakers
+from vps_bridge.voices import FoundVoice, Naming, VoiceBook, name_voices
+
+__all__ = [
+    "ConversationEvidence",
+    "JobEvidence",
+    "RelabelPolicy",
+    "Relabelling",
+    "relabel",
+]
+
+_MAX_NUMBER = 10_000  # what a message carries; a label with more digits is no number of ours
+_TOUCHING_S = 1e-3
 
 
 @dataclass(frozen=True)
 class RelabelPolicy:
     """Every threshold of a relabelling; part of the write key."""
 
-    assembly: AssemblyRules = AssemblyRules()
-    alignment: AlignmentRules = AlignmentRules()
-    linking: LinkingRules = LinkingRules()
-    assignment: AssignmentRules = AssignmentRules()
-
-
-@dataclass(frozen=True)
-class JobEvidence:
-    """What one finished job says, in the job's own seconds and labels."""
-
-    job_id: str
-    chunks: tuple[ChunkSpan, ...]
-    """Where each chunk lay in the job, as decoded."""
-    turns: tuple[SpeakerTurn, ...]
-    exclusive_turns: tuple[SpeakerTurn, ...]
-    speakers: tuple[SpeakerVoice, ...]
-    embedding_model: str
-    embedding_revision: str
-
-    @classmethod
-    def from_result(cls, result: SpeakerTurns) -> JobEvidence:
-        """Take what counts from a result message."""
-        return cls(
-            job_id=result.job_id,
-            chunks=result.chunks,
-            turns=result.turns,
-            exclusive_turns=result.exclusive_turns,
-            speakers=result.speakers,
-            embedding_model=result.engine.embedding_model,
-            embedding_revision=result.engine.embedding_revision,
-        )
-
-
-@dataclass(frozen=True)
-class ConversationEvidence:
-    """All that is known of a conversation."""
-
-    conversation_id: str
-    chunks: tuple[ChunkInfo, ...]
-    """Every chunk accepted so far; durations from the header are replaced by decoded ones here."""
-    jobs: tuple[JobEvidence, ...]
-    segments: tuple[StoredSegment, ...] = ()
-    started_at_s: float | None = None
-    """Unix time of the transcript's zero."""
-    voices: VoiceBook = VoiceBook()
-    """What the last relabelling returned."""
-    links: tuple[SpeakerLink, ...] = ()
-    num_speakers: int | None = None
-    min_speakers: int | None = None
-    max_speakers: int | None = None
+    assembly: AssemblyRules = field(default_factory=AssemblyRules)
+    alignment: AlignmentRules = field(default_factory=AlignmentRules)
+    linking: LinkingRules = field(default_factory=LinkingRules)
+    assignment: AssignmentRules = field(default_factory=AssignmentRules)
 
 
 @dataclass(frozen=True)
@@ -108,4 +82,348 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     The result depends on the evidence alone, not on the order in which chunks or jobs arrived; only the numbers
     of voices remember what was published before. Applying it and relabelling again changes nothing.
     """
-    raise NotImplementedError
+    heard = hear(evidence, policy.assembly)
+    clocks = _believe_clocks(evidence, heard, policy.alignment)
+    spoken = _on_transcript(heard, clocks)
+    measured = measure_segments(spoken, evidence.segments)
+    partition = link_speakers(
+        heard.voices,
+        policy.linking,
+        links=(*evidence.links, *_links_of_people(evidence.segments, measured, heard, policy.assignment)),
+        min_speakers=evidence.num_speakers or evidence.min_speakers,
+        max_speakers=evidence.num_speakers or evidence.max_speakers,
+    )
+    voice_of = {member: number for number, members in enumerate(partition) for member in members}
+    voice_at = [voice_of.get(voice.id, -1 - place) for place, voice in enumerate(heard.voices)]
+    votes = vote_segments(
+        [VoiceTurn(turn.start_s, turn.end_s, voice_at[turn.voice]) for turn in spoken],
+        evidence.segments,
+        policy.assignment,
+        audio=_audio_on_transcript(heard, clocks),
+    )
+    ours = {segment_id: voice.speaker_id for voice in evidence.voices.voices for segment_id in voice.segments}
+    left = _left_numbers(evidence.segments, votes, ours)
+    found = _found_voices(evidence.segments, heard, measured, partition, votes, left)
+    naming = name_voices(found, evidence.voices, frozenset(left.values()))
+    merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
+    speakers = tuple(
+        _speaker(segment, vote, naming, left, ours, merged)
+        for segment, vote in zip(evidence.segments, votes, strict=True)
+    )
+    changed = tuple(
+        Change(segment.id, segment.speaker, speaker)
+        for segment, speaker in zip(evidence.segments, speakers, strict=True)
+        if segment.speaker != speaker
+    )
+    number_of = {
+        member: number for members, number in zip(partition, naming.numbers, strict=True) for member in members
+    }
+    return Relabelling(
+        segments=tuple(
+            _segment_label(segment, vote, speaker, naming.numbers)
+            for segment, vote, speaker in zip(evidence.segments, votes, speakers, strict=True)
+        ),
+        changed=changed,
+        left_alone=_left_alone(votes, clocks, {change.segment_id for change in changed}),
+        voices=_remember_segments(naming.book, evidence.segments, votes, speakers, ours),
+        voice_changes=naming.changes,
+        turns=_numbered_turns(heard, clocks, number_of, on_transcript=bool(evidence.segments)),
+        speakers=sum(number is not None for number in naming.numbers),
+        warnings=_warnings(heard, clocks, policy.alignment),
+        audio_s=heard.audio_s,
+        write_key=_write_key(evidence, heard, policy),
+        offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
+    )
+
+
+def _believe_clocks(evidence: ConversationEvidence, heard: Heard, rules: AlignmentRules) -> tuple[StretchClock, ...]:
+    transcript = [(segment.start_s, segment.end_s) for segment in evidence.segments]
+    return tuple(
+        verify_clock(
+            stretch,
+            [(turn.start_s, turn.end_s) for turn in heard.turns if turn.stretch == stretch.index],
+            transcript,
+            rules,
+        )
+        for stretch in find_stretches(heard.chunks, heard.placed, evidence.started_at_s)
+    )
+
+
+def _on_transcript(heard: Heard, clocks: Sequence[StretchClock]) -> list[VoiceTurn]:
+    """The turns on the transcript's clock, under places in `heard.voices`; those of unknown clocks left out."""
+    return [
+        VoiceTurn(turn.start_s + offset_s, turn.end_s + offset_s, turn.voice)
+        for turn in heard.turns
+        if (offset_s := clocks[turn.stretch].offset_s) is not None
+    ]
+
+
+def _audio_on_transcript(heard: Heard, clocks: Sequence[StretchClock]) -> list[tuple[float, float]]:
+    return [
+        (start_s + offset_s, end_s + offset_s)
+        for stretch, spans in heard.audio.items()
+        for start_s, end_s in spans
+        if (offset_s := clocks[stretch].offset_s) is not None
+    ]
+
+
+def _links_of_people(
+    segments: Sequence[StoredSegment],
+    measured: Sequence[Mapping[int, float]],
+    heard: Heard,
+    rules: AssignmentRules,
+) -> list[SpeakerLink]:
+    """What people's labels say about local speakers: one person is one voice, two persons are two.
+
+    Only where the backend says that a person labelled it, and one local speaker has most of the segment's speech
+    and at least `runner_up_s` of it. A local speaker that two persons claim says nothing.
+    """
+    claims: dict[LocalSpeaker, set[str]] = {}
+    for segment, seconds in zip(segments, measured, strict=True):
+        person = "owner" if segment.is_user else segment.person_id and f"person {segment.person_id}"
+        if segment.label_source != "manual" or not person or not seconds:
+            continue
+        place = min(seconds, key=lambda place: (-seconds[place], place))
+        if seconds[place] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
+            claims.setdefault(heard.voices[place].id, set()).add(person)
+    clear = sorted((min(people), local) for local, people in claims.items() if len(people) == 1)
+    first = {person: local for person, local in reversed(clear)}
+    links = [SpeakerLink("must", first[person], local) for person, local in clear if local != first[person]]
+    links.extend(
+        SpeakerLink("cannot", local, other)
+        for place, (person, local) in enumerate(clear)
+        for other_person, other in clear[place + 1 :]
+        if person != other_person
+    )
+    return links
+
+
+def _number(speaker: str | None) -> int | None:
+    number = speaker_number(speaker)
+    return number if number is not None and number <= _MAX_NUMBER else None
+
+
+def _left_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], ours: Mapping[str, int]) -> dict[str, int]:
+    """The numbers on segments that keep what they have: id -> number.
+
+    A segment without evidence keeps it unless it is speech-to-text's default: the label that every segment of the
+    conversation came with says nothing about who speaks.
+    """
+    came_with = {
+        segment.id: segment.speaker
+        if segment.original_speaker is None and segment.id not in ours
+        else segment.original_speaker
+        for segment in segments
+        if not segment.is_human_labelled
+    }
+    only_default = len(set(came_with.values())) == 1
+    left: dict[str, int] = {}
+    for segment, vote in zip(segments, votes, strict=True):
+        number = _number(segment.speaker)
+        if number is None or vote.outcome is Outcome.CLEAR:
+            continue
+        unsure = vote.outcome in (Outcome.LOW_COVERAGE, Outcome.NO_AUDIO)
+        if unsure and only_default and ours.get(segment.id) != number:
+            continue
+        left[segment.id] = number
+    return left
+
+
+def _found_voices(
+    segments: Sequence[StoredSegment],
+    heard: Heard,
+    measured: Sequence[Mapping[int, float]],
+    partition: Sequence[Sequence[LocalSpeaker]],
+    votes: Sequence[Vote],
+    left: Mapping[str, int],
+) -> list[FoundVoice]:
+    labelled_s = [0.0] * len(heard.voices)
+    if segments:
+        for seconds in measured:
+            for place, spoken_s in seconds.items():
+                labelled_s[place] += spoken_s
+    else:
+        for turn in heard.turns:
+            labelled_s[turn.voice] += turn.end_s - turn.start_s
+    place_of = {voice.id: place for place, voice in enumerate(heard.voices)}
+    matched = _matched_voices(votes)
+    standing = _dominating(votes, left)
+    found = []
+    for voice, members in enumerate(partition):
+        places = [place_of[member] for member in members]
+        in_segment = {
+            segment.id: spoken_s
+            for segment, seconds in zip(segments, measured, strict=True)
+            if (spoken_s := sum(seconds.get(place, 0.0) for place in places)) > 0
+        }
+        found.append(
+            FoundVoice(
+                tuple(members),
+                {member: labelled_s[place] for member, place in zip(members, places, strict=True)},
+                in_segment,
+                voice in matched or not segments,
+                standing.get(voice, {}),
+            )
+        )
+    return found
+
+
+def _matched_voices(votes: Sequence[Vote]) -> set[int | None]:
+    """Voices that are heard in the transcript; one that no segment has (television) gets no number."""
+    sure = (Outcome.CLEAR, Outcome.TWO_SPEAKERS, Outcome.HUMAN)
+    matched = {vote.winner for vote in votes if vote.outcome in sure}
+    return matched | {vote.runner_up for vote in votes if vote.outcome is Outcome.TWO_SPEAKERS}
+
+
+def _dominating(votes: Sequence[Vote], left: Mapping[str, int]) -> dict[int, dict[int, float]]:
+    """Voice -> numbers on untouched segments that are mostly this voice's -> its seconds there."""
+    by_number: dict[int, dict[int, float]] = {}
+    for vote in votes:
+        if vote.segment_id in left and vote.winner is not None and vote.winner >= 0:
+            seconds = by_number.setdefault(left[vote.segment_id], {})
+            seconds[vote.winner] = seconds.get(vote.winner, 0.0) + vote.winner_s
+    standing: dict[int, dict[int, float]] = {}
+    for number, seconds in by_number.items():
+        voice = min(seconds, key=lambda voice: (-seconds[voice], voice))
+        standing.setdefault(voice, {})[number] = seconds[voice]
+    return standing
+
+
+def _speaker(
+    segment: StoredSegment,
+    vote: Vote,
+    naming: Naming,
+    left: Mapping[str, int],
+    ours: Mapping[str, int],
+    merged: Mapping[int, int | None],
+) -> str | None:
+    """The label a segment shall have."""
+    if vote.outcome is Outcome.CLEAR and vote.winner is not None:
+        number = naming.numbers[vote.winner]
+        return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
+    if vote.outcome is Outcome.HUMAN:
+        return segment.speaker
+    number = _number(segment.speaker)
+    if number is not None and ours.get(segment.id) == number:
+        return speaker_name(merged[number]) if number in merged else segment.speaker
+    if vote.outcome is Outcome.TWO_SPEAKERS or number is None:
+        return segment.speaker
+    # A number from speech-to-text that a voice of ours bears as well would name the wrong person.
+    published = {voice.speaker_id for voice in naming.book.voices}
+    stands = segment.id in left and (number not in published or _is_own(vote, naming, number))
+    return segment.speaker if stands else None
+
+
+def _is_own(vote: Vote, naming: Naming, number: int) -> bool:
+    return vote.winner is not None and vote.winner >= 0 and naming.numbers[vote.winner] == number
+
+
+def _segment_label(
+    segment: StoredSegment, vote: Vote, speaker: str | None, numbers: Sequence[int | None]
+) -> SegmentLabel:
+    clear = vote.outcome is Outcome.CLEAR
+    runner_up = vote.runner_up if vote.runner_up is not None and vote.runner_up >= 0 else None
+    return SegmentLabel(
+        id=segment.id,
+        speaker=speaker,
+        speaker_id=_number(speaker),
+        person_id=segment.person_id,
+        coverage=vote.coverage if clear else None,
+        runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
+    )
+
+
+def _left_alone(
+    votes: Sequence[Vote], clocks: Sequence[StretchClock], changed: set[str]
+) -> tuple[tuple[str, str], ...]:
+    unclear = next((clock.reason for clock in clocks if clock.reason is not None), None)
+    return tuple(
+        (vote.segment_id, unclear if vote.outcome is Outcome.NO_AUDIO and unclear else vote.outcome.value)
+        for vote in votes
+        if vote.outcome is not Outcome.CLEAR and vote.segment_id not in changed
+    )
+
+
+def _remember_segments(
+    book: VoiceBook,
+    segments: Sequence[StoredSegment],
+    votes: Sequence[Vote],
+    speakers: Sequence[str | None],
+    ours: Mapping[str, int],
+) -> VoiceBook:
+    """Write into the book which segments bear each number because of this pipeline."""
+    bearing: dict[int, list[str]] = {}
+    for segment, vote, speaker in zip(segments, votes, speakers, strict=True):
+        number = _number(speaker)
+        if number is not None and (vote.outcome is Outcome.CLEAR or segment.id in ours):
+            bearing.setdefault(number, []).append(segment.id)
+    return replace(
+        book,
+        voices=tuple(
+            replace(voice, segments=tuple(sorted(bearing.get(voice.speaker_id, ())))) for voice in book.voices
+        ),
+    )
+
+
+def _numbered_turns(
+    heard: Heard,
+    clocks: Sequence[StretchClock],
+    number_of: Mapping[LocalSpeaker, int | None],
+    *,
+    on_transcript: bool,
+) -> tuple[ConversationTurn, ...]:
+    turns: list[tuple[float, float, int]] = []
+    for turn in heard.turns:
+        number = number_of.get(heard.voices[turn.voice].id)
+        offset_s = clocks[turn.stretch].offset_s if on_transcript else heard.origins[turn.stretch]
+        if number is None or offset_s is None:
+            continue
+        start_s, end_s = turn.start_s + offset_s, turn.end_s + offset_s
+        if turns and turns[-1][2] == number and abs(start_s - turns[-1][1]) < _TOUCHING_S:
+            turns[-1] = (turns[-1][0], end_s, number)
+        else:
+            turns.append((start_s, end_s, number))
+    return tuple(
+        ConversationTurn(start_s=round(start_s, 3), end_s=round(end_s, 3), speaker_id=number)
+        for start_s, end_s, number in sorted(turns)
+    )
+
+
+def _warnings(heard: Heard, clocks: Sequence[StretchClock], rules: AlignmentRules) -> tuple[str, ...]:
+    warnings = {*heard.warnings, *(clock.reason for clock in clocks if clock.reason is not None)}
+    if is_rate_suspect(heard.chunks, rules):
+        warnings.add(RATE_SUSPECT)
+    return tuple(sorted(warnings))
+
+
+def _write_key(evidence: ConversationEvidence, heard: Heard, policy: RelabelPolicy) -> str:
+    """sha256 over all that decides the labels; what this pipeline wrote itself is left out."""
+    told = {
+        "policy": asdict(policy),
+        "conversation": [evidence.conversation_id, evidence.started_at_s],
+        "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
+        "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
+        "placed": [astuple(place) for place in heard.placed],
+        "captured": [chunk.captured_at_s for chunk in order_chunks(heard.chunks)],
+        "jobs": [_told_by(job) for job in sorted(evidence.jobs, key=lambda job: job.job_id)],
+        "segments": sorted(
+            [
+                segment.id,
+                segment.start_s,
+                segment.end_s,
+                segment.original_speaker,
+                segment.is_human_labelled,
+                segment.is_user,
+                segment.person_id,
+            ]
+            for segment in evidence.segments
+        ),
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+
+
+def _told_by(job: JobEvidence) -> list[object]:
+    voices = [(told.speaker, told.clean_speech_s, (told.embedding or b"").hex()) for told in job.speakers]
+    turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in job.exclusive_turns]
+    spans = [(span.chunk_id, span.start_s, span.duration_s) for span in job.chunks]
+    return [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]

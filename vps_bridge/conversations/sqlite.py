@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, RowMapping, delete, insert, select, update
+from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
 
 from schemas.conversation import Word
 from vps_bridge.conversations.store import (
@@ -26,7 +26,7 @@ from vps_bridge.conversations.tables import changes, conversations, segments, wr
 from vps_bridge.database import erase_deleted, open_database
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from schemas.conversation import TranscriptSegment
 
@@ -79,13 +79,13 @@ class SqliteConversations:
         """See `ConversationStore.apply`."""
         with self._engine.begin() as connection:
             same_key = (writes.c.conversation_id == conversation_id) & (writes.c.write_key == write_key)
-            written = connection.execute(select(writes.c.version).where(same_key)).scalar()
-            if written is not None:
-                return AlreadyWritten(written)
+            written = connection.execute(select(func.max(writes.c.version)).where(same_key)).scalar()
             conversation = _read(connection, conversation_id)
             if conversation is None:
                 return Conflict(None)
             known = {segment.id: segment for segment in conversation.segments}
+            if written is not None and _all_stand(labels, known):
+                return AlreadyWritten(written)
             refused = any(
                 label.segment_id not in known or known[label.segment_id].is_human_labelled for label in labels
             )
@@ -134,6 +134,14 @@ class SqliteConversations:
         with self._engine.begin() as connection:
             connection.execute(delete(conversations).where(conversations.c.conversation_id == conversation_id))
         erase_deleted(self._engine)
+
+
+def _all_stand(labels: Sequence[Label], known: Mapping[str, StoredSegment]) -> bool:
+    """Whether every label is there: a segment removed and sent again lost its own."""
+    return all(
+        label.segment_id in known and known[label.segment_id].speaker == speaker_name(label.speaker_id)
+        for label in labels
+    )
 
 
 def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Applied:
 
 @dataclass(frozen=True)
 class AlreadyWritten:
-    """A write with this key is in the store already."""
+    """A write with this key is in the store already, and so are its labels."""
 
     version: int
 
@@ -152,7 +152,7 @@ class ConversationStore(Protocol):
     ) -> Applied | Conflict | AlreadyWritten:
         """Write labels, all or none, if the conversation still is at `expected_revision`.
 
-        `AlreadyWritten` wins over `Conflict`. A label for a human-labelled or a missing segment is a `Conflict`.
+        `AlreadyWritten` (this key, and its labels stand) wins over `Conflict`. A label for a human-labelled or a missing segment is a `Conflict`.
         """
         ...
 

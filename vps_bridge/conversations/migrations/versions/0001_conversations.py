@@ -9,7 +9,7 @@ branch_labels = None
 depends_on = None
 
 
-def upgrade():
+def upgrade() -> None:
     op.create_table(
         "conversations",
         sa.Column("conversation_id", sa.Text, primary_key=True),
@@ -51,7 +51,6 @@ def upgrade():
         sa.Column("kind", sa.Text, nullable=False),
         sa.Column("write_key", sa.Text, nullable=False),
         sa.Column("written_at_s", sa.Float, nullable=False),
-        sa.UniqueConstraint("conversation_id", "write_key"),
     )
     op.create_table(
         "changes",
@@ -68,6 +67,6 @@ def upgrade():
     )
 
 
-def downgrade():
+def downgrade() -> None:
     for table in ("changes", "writes", "segments", "conversations"):
         op.drop_table(table)
