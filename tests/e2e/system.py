@@ -1,0 +1,269 @@
+"""The pipeline as a test drives it: real broker, real bridge and agent processes, and a backend that knows only
+the schemas. Nothing here reaches into a process; what a test learns, it learns from the wire, the disk or a command.
+"""
+
+import contextlib
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+import uuid
+import wave
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, TypeVar
+
+import platformdirs
+import psutil
+
+from broker.session import Incoming, MqttSession
+from demo.programs import MODULES, Program, Programs
+from schemas.agent import AgentHeartbeat, AgentState
+from schemas.audio import AudioPayload
+from schemas.bridge import BridgeHeartbeat, BridgeState
+from schemas.codec import decode, encode
+from schemas.conversation import Accepted, ConversationEvent, ConversationUpdated, EventType, TranscriptSegment
+from schemas.failure import JobFailure
+from schemas.messages import MESSAGE_BY_TOPIC
+from schemas.record import Message
+from schemas.topics import TopicKind, Topics
+from tests.brokers import AGENT_ID, RunningBroker
+
+M = TypeVar("M", bound=Message)
+TOPICS = Topics()
+WAIT_S = 120.0
+FAST = {
+    "OMI_HEARTBEAT_S": "1",
+    "OMI_STALE_S": "6",
+    "OMI_GRACE_S": "2",
+    "OMI_RETRY_MIN_S": "1",
+    "OMI_OFFER_RETRY_S": "1",
+    "OMI_WANT_TIMEOUT_S": "2",
+    "OMI_RECONNECT_MIN_S": "0.1",
+    "OMI_RECONNECT_MAX_S": "1",
+    "OMI_THREADS": "2",
+}
+
+
+def models_dir() -> Path:
+    """Where `omi-agent fetch-model embedded` put the weights."""
+    return Path(os.environ.get("OMI_MODELS_DIR") or platformdirs.user_data_path("omi-diarization") / "models")
+
+
+def sample_folder() -> Path:
+    """The sample call inside the installed pyannote.audio."""
+    spec = find_spec("pyannote.audio")
+    assert spec is not None and spec.origin is not None
+    return Path(spec.origin).parent / "sample"
+
+
+def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_S) -> Any:
+    deadline_s = time.monotonic() + timeout_s
+    while time.monotonic() < deadline_s:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.02)
+    raise AssertionError(f"{what} did not happen within {timeout_s:.0f} s")
+
+
+@dataclass
+class Peer:
+    """A client that knows the schemas and nothing else; keeps every message on its filters, in order."""
+
+    broker: RunningBroker
+    role: str
+    filters: tuple[str, ...]
+    messages: list[Incoming] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.session = MqttSession(
+            self.broker.settings(self.role),
+            client_id=f"{self.role}-{uuid.uuid4().hex[:12]}",
+            on_message=self.messages.append,
+        )
+        for topic_filter in self.filters:
+            self.session.subscribe(topic_filter)
+        self.session.start()
+        self.session.wait_connected(20.0)
+
+    def seen(self, kind: type[M], conversation_id: str | None = None, *, live: bool = False) -> list[M]:
+        found = []
+        for message in list(self.messages):
+            if live and message.retain:
+                continue
+            address = TOPICS.parse(message.topic)
+            if MESSAGE_BY_TOPIC[address.kind] is kind and conversation_id in (None, address.conversation_id):
+                found.append(decode(kind, message.payload))
+        return found
+
+    def publish(self, topic: str, payload: bytes | Message) -> None:
+        data = encode(payload) if isinstance(payload, Message) else payload
+        self.session.publish(topic, data).wait(10.0)
+
+
+class Backend(Peer):
+    """The backend: sends events and audio until they are accepted, and confirms updates."""
+
+    def __init__(self, broker: RunningBroker) -> None:
+        filters = tuple(
+            TOPICS.filter(kind) for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.BRIDGE_HEARTBEAT)
+        )
+        super().__init__(broker, "backend", filters)
+
+    def event(self, conversation_id: str, kind: EventType, **fields: Any) -> Accepted:
+        event = ConversationEvent(event_id=f"e-{uuid.uuid4().hex}", type=kind, **fields)
+        self.publish(TOPICS.events(conversation_id), event)
+        return self.receipt(conversation_id, event_id=event.event_id)
+
+    def audio(self, conversation_id: str, audio: bytes, *, wait: bool = True, **fields: Any) -> Accepted | None:
+        fields.setdefault("chunk_id", f"c-{uuid.uuid4().hex}")
+        fields.setdefault("sha256", hashlib.sha256(audio).hexdigest())
+        self.publish(
+            TOPICS.audio(conversation_id), AudioPayload(conversation_id=conversation_id, audio=audio, **fields)
+        )
+        return self.receipt(conversation_id, chunk_id=fields["chunk_id"]) if wait else None
+
+    def receipt(self, conversation_id: str, *, timeout_s: float = 20.0, **ids: str) -> Accepted:
+        def find() -> Accepted | None:
+            receipts = self.seen(Accepted, conversation_id)
+            return next((r for r in receipts if all(getattr(r, name) == value for name, value in ids.items())), None)
+
+        found: Accepted = wait_until(find, f"the receipt for {ids}", timeout_s)
+        return found
+
+    def updated(self, conversation_id: str, *, final: bool = True, timeout_s: float = WAIT_S) -> ConversationUpdated:
+        def find() -> ConversationUpdated | None:
+            updates = self.seen(ConversationUpdated, conversation_id)
+            return next((update for update in reversed(updates) if update.state == "final" or not final), None)
+
+        update: ConversationUpdated = wait_until(find, f"the update of {conversation_id}", timeout_s)
+        self.event(conversation_id, EventType.APPLIED, updated_version=update.updated_version)
+        return update
+
+
+@dataclass
+class System:
+    """Broker, bridge and agent, each a process; the agent and the bridge keep what they know in `data_dir`."""
+
+    broker: RunningBroker
+    data_dir: Path
+    programs: Programs
+    watcher: Peer
+
+    @property
+    def spool(self) -> Path:
+        return self.data_dir / "bridge" / "spool"
+
+    def environment(self, role: str) -> dict[str, str]:
+        own = {"OMI_DATA_DIR": str(self.data_dir), "OMI_AGENT_ID": AGENT_ID, "OMI_MODELS_DIR": str(models_dir())}
+        return self.broker.environment(role) | FAST | own
+
+    def start_bridge(self, **environment: str) -> Program:
+        began = datetime.now(UTC)
+        program = self.programs.start("omi-bridge", "run", environment=self.environment("bridge") | environment)
+
+        def is_up() -> bool:
+            program.check()
+            beats = self.watcher.seen(BridgeHeartbeat)
+            return any(beat.state is BridgeState.ONLINE and beat.started_at >= began for beat in beats)
+
+        wait_until(is_up, "the bridge's first heartbeat")
+        return program
+
+    def start_agent(self, **environment: str) -> Program:
+        began = datetime.now(UTC)
+        program = self.programs.start("omi-agent", "run", environment=self.environment("agent") | environment)
+
+        def is_up() -> bool:
+            program.check()
+            beats = self.watcher.seen(AgentHeartbeat)
+            return any(beat.state is AgentState.ONLINE and beat.started_at >= began for beat in beats)
+
+        wait_until(is_up, "the agent's first `online`")
+        return program
+
+    def command(self, command: str, *arguments: str, role: str = "backend", check: bool = True) -> str:
+        """Run one of our commands as a person would and return what it printed."""
+        done = subprocess.run(
+            [sys.executable, "-c", f"from {MODULES[command]} import main; main()", *arguments],
+            env=self.environment(role),
+            capture_output=True,
+            text=True,
+            timeout=180,
+        )
+        assert not check or done.returncode == 0, f"{command} {arguments}: {done.stdout}\n{done.stderr}"
+        return done.stdout if check else done.stdout + done.stderr
+
+    def show(self, conversation_id: str) -> dict[str, Any]:
+        shown: dict[str, Any] = json.loads(self.command("omi-bridge", "show", conversation_id, "--json"))
+        return shown
+
+    def allow_agent(self, agent_id: str = AGENT_ID) -> None:
+        self.command("omi-bridge", "agents", "allow", agent_id)
+
+    def failures(self, conversation_id: str) -> list[JobFailure]:
+        return self.watcher.seen(JobFailure, conversation_id)
+
+
+@contextlib.contextmanager
+def run_system(broker: RunningBroker, directory: Path) -> Iterator[System]:
+    """A system whose bridge and agent are not started yet; everything is ended when the test is."""
+    kinds = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT, TopicKind.FAILURE, TopicKind.TURNS)
+    filters = tuple(TOPICS.filter(kind) for kind in (*kinds, TopicKind.UPDATED, TopicKind.ACCEPTED, TopicKind.CONTROL))
+    watcher = Peer(broker, "watch", filters)
+    with Programs(directory / "logs") as programs:
+        try:
+            yield System(broker, directory / "data", programs, watcher)
+        finally:
+            watcher.session.stop()
+
+
+def worker_pids(agent_pid: int) -> list[int]:
+    """The agent's child processes that hold the engine (multiprocessing's resource tracker is none)."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return [
+            child.pid
+            for child in psutil.Process(agent_pid).children()
+            if "resource_tracker" not in " ".join(child.cmdline())
+        ]
+    return []
+
+
+def read_wav(path: Path) -> tuple[bytes, int]:
+    """Samples (s16le mono) and sample rate of a WAV file."""
+    with wave.open(str(path)) as file:
+        assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
+        return file.readframes(file.getnframes()), file.getframerate()
+
+
+def make_wav(samples: bytes, rate: int) -> bytes:
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(samples)
+    return buffer.getvalue()
+
+
+def sample_segments(conversation_id: str) -> tuple[tuple[TranscriptSegment, ...], dict[str, str]]:
+    """The 13 lines of the sample call, all labelled SPEAKER_00, and who really speaks each."""
+    from demo.call import find_call
+
+    call = find_call(conversation_id)
+    return call.segments, call.true_speakers
+
+
+def count_right(labels: dict[str, str | None], conversation_id: str) -> tuple[int, int]:
+    """(lines with the right speaker, wrong lines of 0.8 s or longer) of the sample call."""
+    from demo.call import find_call, score_lines
+
+    score = score_lines(find_call(conversation_id), labels)
+    return score.right, score.wrong_long

@@ -1,0 +1,122 @@
+"""What is not audio ends as a failure that says so, at once, and the next job runs."""
+
+import hashlib
+import time
+
+import pytest
+
+from schemas.agent import AgentHeartbeat
+from schemas.audio import AudioPayload
+from schemas.codec import encode
+from schemas.conversation import Accepted, EventType, Verdict
+from schemas.failure import FailureCode, JobFailure
+from tests.e2e.system import (
+    TOPICS,
+    Backend,
+    System,
+    count_right,
+    make_wav,
+    read_wav,
+    sample_folder,
+    sample_segments,
+    wait_until,
+)
+
+
+def _whole_call() -> bytes:
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    return make_wav(samples, rate)
+
+
+def _with_version(payload: bytes, version: bytes) -> bytes:
+    assert payload.count(b"\xa31.0") == 1
+    return payload.replace(b"\xa31.0", b"\xa3" + version)
+
+
+def _payload(conversation_id: str, audio: bytes, **fields: object) -> bytes:
+    fields.setdefault("sha256", hashlib.sha256(audio).hexdigest())
+    return encode(AudioPayload(conversation_id=conversation_id, chunk_id="bad", audio=audio, **fields))  # type: ignore[arg-type]
+
+
+REFUSED_AT_THE_DOOR = {
+    "empty": (lambda name: b"", FailureCode.AUDIO_EMPTY),
+    "empty_chunk": (lambda name: _payload(name, b""), FailureCode.AUDIO_EMPTY),
+    "text": (lambda name: b"this is not audio", FailureCode.AUDIO_UNDECODABLE),
+    "text_in_a_payload": (lambda name: _payload(name, b"this is not audio"), FailureCode.AUDIO_UNDECODABLE),
+    "cut_in_the_middle": (lambda name: _payload(name, _whole_call())[:-1000], FailureCode.PAYLOAD_MALFORMED),
+    "wrong_sha256": (lambda name: _payload(name, _whole_call(), sha256="0" * 64), FailureCode.PAYLOAD_SHA256_MISMATCH),
+    "unknown_major": (
+        lambda name: _with_version(_payload(name, _whole_call()), b"2.0"),
+        FailureCode.SCHEMA_UNSUPPORTED,
+    ),
+    "unknown_schema": (lambda name: b"\x82\xa6schema\xa4nope\xa7version\xa31.0", FailureCode.SCHEMA_UNSUPPORTED),
+}
+
+
+def test_what_is_no_audio_payload_is_refused_by_the_bridge(any_system: System, backend: Backend) -> None:
+    system = any_system
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    slowest_s = 0.0
+    for name, (make, code) in REFUSED_AT_THE_DOOR.items():
+        began_s = time.monotonic()
+        backend.publish(TOPICS.audio(name), make(name))
+        failures: list[JobFailure] = wait_until(lambda name=name: system.failures(name), f"the failure of {name}", 20)
+        slowest_s = max(slowest_s, time.monotonic() - began_s)
+        assert [failure.code for failure in failures] == [code], name
+        assert len(failures[0].message) > 20, "a failure says what to do"
+        assert backend.seen(Accepted, name)[-1].verdict is Verdict.REFUSED
+    print(f"slowest refusal: {slowest_s:.3f} s")
+    _next_job_runs(backend)
+
+
+BROKEN_FILES = {
+    "header_only": (lambda: _whole_call()[:40], FailureCode.AUDIO_UNDECODABLE),
+    "no_samples": (lambda: make_wav(b"", 16_000), FailureCode.AUDIO_EMPTY),
+    "noise_behind_the_magic": (lambda: b"fLaC" + bytes(range(256)) * 40, FailureCode.AUDIO_UNDECODABLE),
+}
+
+
+def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: System, backend: Backend) -> None:
+    system = any_system
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    for name, (make, code) in BROKEN_FILES.items():
+        receipt = backend.audio(name, make(), encoding="auto")
+        assert receipt is not None
+        assert receipt.verdict is Verdict.ACCEPTED, "header and size look right: the bridge never decodes"
+        backend.event(name, EventType.COMPLETED, chunks=1)
+        by_agent = wait_until(
+            lambda name=name: [f for f in system.failures(name) if f.lease_id is not None], f"the failure of {name}", 30
+        )
+        assert {failure.code for failure in by_agent} == {code}
+        update = backend.updated(name)
+        assert update.failed_jobs == 1
+        assert update.speakers == 0
+    _next_job_runs(backend)
+    assert system.watcher.seen(AgentHeartbeat)[-1].state == "online"
+
+
+def test_a_file_cut_short_gives_what_is_there(system: System, backend: Backend) -> None:
+    """A WAV whose header promises 30 s and which holds 20: the turns of 20 s, and a warning that says so."""
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    audio = _whole_call()
+    backend.audio("short", audio[: len(audio) * 2 // 3], encoding="wav")
+    backend.event("short", EventType.COMPLETED, chunks=1)
+    update = backend.updated("short")
+    assert update.audio_s == pytest.approx(20.0, abs=0.5)
+    assert any("truncated" in warning for warning in update.warnings), update.warnings
+
+
+def _next_job_runs(backend: Backend) -> None:
+    segments, _ = sample_segments("good")
+    backend.event("good", EventType.STARTED)
+    backend.event("good", EventType.SEGMENTS, revision=1, segments=segments)
+    backend.audio("good", _whole_call(), encoding="wav")
+    backend.event("good", EventType.COMPLETED, chunks=1)
+    right, _ = count_right({label.id: label.speaker for label in backend.updated("good").segments}, "good")
+    assert right >= 12

@@ -1,0 +1,134 @@
+"""A program is killed at the worst moment; the conversation ends up as if nothing had happened."""
+
+import json
+import os
+import signal
+
+import psutil
+
+from schemas.agent import AgentHeartbeat, JobState
+from schemas.conversation import ConversationUpdated, EventType
+from schemas.turns import SpeakerTurns
+from tests.e2e.system import (
+    TOPICS,
+    Backend,
+    System,
+    count_right,
+    make_wav,
+    read_wav,
+    sample_folder,
+    sample_segments,
+    wait_until,
+    worker_pids,
+)
+
+REPEATS = 12  # six minutes: long enough to be killed in the middle of
+
+
+def _send_long_call(backend: Backend, conversation_id: str) -> None:
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    segments, _ = sample_segments(conversation_id)
+    backend.event(conversation_id, EventType.STARTED)
+    backend.event(conversation_id, EventType.SEGMENTS, revision=1, segments=segments)
+    audio = make_wav(samples * REPEATS, rate)
+    half = len(audio) // 2
+    import hashlib
+
+    for offset, part in ((0, audio[:half]), (half, audio[half:])):
+        backend.audio(
+            conversation_id,
+            part,
+            wait=False,
+            chunk_id="long",
+            sha256=hashlib.sha256(audio).hexdigest(),
+            byte_offset=offset,
+            total_bytes=len(audio),
+            part_sha256=hashlib.sha256(part).hexdigest(),
+            encoding="wav",
+        )
+    backend.receipt(conversation_id, chunk_id="long")
+    backend.event(conversation_id, EventType.COMPLETED, chunks=1)
+
+
+def _labels_are_right(update: ConversationUpdated, conversation_id: str) -> None:
+    right, wrong_long = count_right({label.id: label.speaker for label in update.segments}, conversation_id)
+    assert right >= 12
+    assert wrong_long == 0
+
+
+def _updated_once(system: System, conversation_id: str) -> None:
+    """One write in the history, and no update beyond the first version (offered as often as it takes)."""
+    history = json.loads(system.command("omi-bridge", "history", conversation_id, "--json"))
+    assert [write["version"] for write in history] == [1]
+    versions = {update.updated_version for update in system.watcher.seen(ConversationUpdated, conversation_id)}
+    assert versions == {1}
+
+
+def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: System, backend: Backend) -> None:
+    system = any_system
+    system.start_bridge()
+    agent = system.start_agent()
+    system.allow_agent()
+    _send_long_call(backend, "killed")
+
+    def is_running() -> bool:
+        beats = system.watcher.seen(AgentHeartbeat)
+        return any(job.state is JobState.RUNNING for job in beats[-1].jobs)
+
+    wait_until(is_running, "inference to begin")
+    workers = worker_pids(agent.pid)
+    assert workers
+    agent.kill()
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers), "the worker to follow its agent", 10)
+    assert not system.watcher.seen(SpeakerTurns, "killed"), "the kill came too late to prove anything"
+
+    system.start_agent()
+    _labels_are_right(backend.updated("killed"), "killed")
+    _updated_once(system, "killed")
+    jobs = json.loads(system.command("omi-bridge", "jobs", "--json"))
+    assert [(job["state"], job["attempts"]) for job in jobs] == [("done", 0)]
+
+
+def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(any_system: System, backend: Backend) -> None:
+    system = any_system
+    bridge = system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    _send_long_call(backend, "stopped")
+    wait_until(
+        lambda: any(job.state is JobState.RUNNING for job in system.watcher.seen(AgentHeartbeat)[-1].jobs), "inference"
+    )
+
+    os.kill(bridge.pid, signal.SIGSTOP)  # it hears nothing from here on
+    wait_until(lambda: system.watcher.seen(SpeakerTurns, "stopped"), "the turns on the wire")
+    bridge.kill()
+    assert not system.watcher.seen(ConversationUpdated, "stopped")
+
+    system.start_bridge()
+    _labels_are_right(backend.updated("stopped"), "stopped")
+    _updated_once(system, "stopped")
+
+
+def test_sigterm_stops_everything_in_good_order(system: System, backend: Backend) -> None:
+    bridge = system.start_bridge()
+    agent = system.start_agent()
+    system.allow_agent()
+    _send_long_call(backend, "term")
+    workers = worker_pids(agent.pid)
+
+    assert agent.stop() == 0
+    assert bridge.stop() == 0
+    assert not any(psutil.pid_exists(pid) for pid in workers)
+    retained = [m for m in system.watcher.messages if m.topic.endswith("/heartbeat")]
+    last = {message.topic: json.loads(message.payload)["state"] for message in retained}
+    assert last == {TOPICS.agent_heartbeat("studio"): "stopped", TOPICS.bridge_heartbeat("bridge"): "stopped"}
+
+    system.start_bridge()
+    system.start_agent()
+    _labels_are_right(backend.updated("term"), "term")
+
+
+def test_a_second_bridge_on_the_same_ledger_refuses_to_start(system: System) -> None:
+    system.start_bridge()
+    said = system.command("omi-bridge", "run", role="bridge", check=False)
+    assert "another omi-bridge already runs" in said

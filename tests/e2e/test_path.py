@@ -1,0 +1,259 @@
+"""The whole path through real processes: audio in, labels out, on both brokers."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from schemas.conversation import Accepted, EventType, Verdict
+from tests.e2e.system import (
+    Backend,
+    System,
+    count_right,
+    make_wav,
+    models_dir,
+    read_wav,
+    sample_folder,
+    sample_segments,
+    wait_until,
+)
+
+CHUNK_S = 5
+
+
+def test_a_published_file_labels_an_imported_transcript(any_system: System, tmp_path: Path) -> None:
+    system = any_system
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    segments, _ = sample_segments("call")
+    transcript = tmp_path / "transcript.json"
+    transcript.write_text(json.dumps([segment.model_dump(mode="json") for segment in segments]))
+
+    system.command("omi-bridge", "import", str(transcript), "--conversation", "call")
+    answer = system.command(
+        "omi-bridge", "publish", str(sample_folder() / "sample.wav"), "--conversation", "call", "--wait", "--json"
+    )
+
+    update = json.loads(answer)["updated"]
+    assert update["state"] == "final"
+    shown = system.show("call")
+    assert shown["state"] == "final"
+    labels = {segment["id"]: segment["speaker"] for segment in shown["segments"]}
+    right, wrong_long = count_right(labels, "call")
+    assert right >= 12
+    assert wrong_long == 0
+    assert len({label for label in labels.values() if label}) == 2
+    jobs = json.loads(system.command("omi-bridge", "jobs", "--json"))
+    assert [job["state"] for job in jobs] == ["done"]
+    assert not any(system.data_dir.glob("inbox/**/*.part")), "the agent kept audio of a settled job"
+
+
+def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Backend) -> None:
+    any_system.start_bridge()
+    any_system.start_agent()
+    any_system.allow_agent()
+    segments, _ = sample_segments("plain")
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    step = CHUNK_S * rate * 2
+
+    assert backend.event("plain", EventType.STARTED).verdict is Verdict.ACCEPTED
+    assert backend.event("plain", EventType.SEGMENTS, revision=1, segments=segments).verdict is Verdict.ACCEPTED
+    chunks = [samples[start : start + step] for start in range(0, len(samples), step)]
+    for number, chunk in enumerate(chunks):
+        receipt = backend.audio(
+            "plain", chunk, sequence=number, encoding="pcm_s16le", sample_rate=rate, channels=1, duration_s=CHUNK_S
+        )
+        assert receipt is not None
+        assert receipt.verdict is Verdict.ACCEPTED
+    backend.event("plain", EventType.COMPLETED, chunks=len(chunks))
+    update = backend.updated("plain")
+
+    right, wrong_long = count_right({label.id: label.speaker for label in update.segments}, "plain")
+    assert right >= 12
+    assert wrong_long == 0
+    assert update.audio_s == pytest.approx(30.0, abs=0.5)
+
+
+def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend: Backend) -> None:
+    """Three minutes in 30 s chunks become several jobs; both people keep their number through all of them."""
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    lines, truth = sample_segments("long")
+    repeats = 6
+    segments = [
+        line.model_copy(
+            update={"id": f"{line.id}-{turn}", "start_s": line.start_s + 30 * turn, "end_s": line.end_s + 30 * turn}
+        )
+        for turn in range(repeats)
+        for line in lines
+    ]
+    backend.event("long", EventType.STARTED)
+    backend.event("long", EventType.SEGMENTS, revision=1, segments=segments)
+    for number in range(repeats):
+        backend.audio("long", make_wav(samples, rate), sequence=number, encoding="wav")
+    backend.event("long", EventType.COMPLETED, chunks=repeats)
+    update = backend.updated("long")
+
+    assert len(json.loads(system.command("omi-bridge", "jobs", "--json"))) >= 2
+    by_truth: dict[str, set[str]] = {}
+    for label in update.segments:
+        line = next(line for line in lines if label.id.startswith(f"{line.id}-"))
+        if label.speaker is not None and line.end_s - line.start_s >= 2.0:
+            by_truth.setdefault(truth[line.id], set()).add(label.speaker)
+    assert all(len(labels) == 1 for labels in by_truth.values()), by_truth
+    assert len(set.union(*by_truth.values())) == 2
+
+
+def test_a_bare_wav_file_works_as_audio(system: System, backend: Backend) -> None:
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    segments, _ = sample_segments("bare")
+    backend.event("bare", EventType.STARTED)
+    backend.event("bare", EventType.SEGMENTS, revision=1, segments=segments)
+
+    backend.publish("omi/v1/conversations/bare/audio", (sample_folder() / "sample.wav").read_bytes())
+    wait_until(lambda: any(receipt.chunk_id for receipt in backend.seen(Accepted, "bare")), "the receipt")
+    backend.event("bare", EventType.COMPLETED, chunks=1)
+
+    right, _ = count_right({label.id: label.speaker for label in backend.updated("bare").segments}, "bare")
+    assert right >= 12
+
+
+def test_a_file_with_a_lossless_container_arrives_in_parts(system: System, tmp_path: Path) -> None:
+    """Five minutes of WAV (9.6 MB) pass a broker that takes 1 MB packets: parts in, parts out."""
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    long_call = tmp_path / "long.wav"
+    long_call.write_bytes(make_wav(samples * 5, rate))
+
+    answer = json.loads(
+        system.command("omi-bridge", "publish", str(long_call), "--conversation", "parts", "--wait", "--json")
+    )
+
+    assert answer["updated"]["audio_s"] == pytest.approx(150.0, abs=0.5)
+    assert answer["updated"]["speakers"] == 2
+
+
+def test_deleted_leaves_no_row_and_no_file(system: System, backend: Backend) -> None:
+    """Looked at: every table of ledger and store, the bytes of both databases and their logs, the bridge's spool and
+    half-received chunks, the agent's inbox and outbox, and the broker's own files."""
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    segments, _ = sample_segments("gone")
+    secret = "a-sentence-that-must-vanish"
+    segments = (segments[0].model_copy(update={"text": secret}), *segments[1:])
+    audio = make_wav(samples, rate)
+    backend.event("gone", EventType.STARTED)
+    backend.event("gone", EventType.SEGMENTS, revision=1, segments=segments)
+    backend.audio("gone", audio, encoding="wav")
+    backend.event("gone", EventType.COMPLETED, chunks=1)
+    backend.updated("gone")
+    assert any(system.spool.iterdir()), "the test must have something to delete"
+
+    assert backend.event("gone", EventType.DELETED).verdict is Verdict.ACCEPTED
+
+    assert "is deleted" in system.command("omi-bridge", "show", "gone", check=False)
+    fingerprint = samples[100_000:100_064]
+    kept = []
+    for file in (path for path in system.data_dir.parent.rglob("*") if path.is_file() and "logs" not in path.parts):
+        content = file.read_bytes()
+        if secret.encode() in content or fingerprint in content:
+            kept.append(str(file))
+    assert not kept
+    assert not any(system.spool.iterdir())
+    assert _rows_naming(system.data_dir / "bridge" / "ledger.sqlite3", "gone") == {"tombstones"}
+    assert _rows_naming(system.data_dir / "bridge" / "conversations.sqlite3", "gone") == set()
+
+    late = backend.audio("gone", audio, encoding="wav")
+    assert late is not None
+    assert (late.verdict, late.reason) == (Verdict.DISCARDED, "conversation.deleted")
+    assert not any(system.spool.iterdir())
+
+
+def _rows_naming(database: Path, conversation_id: str) -> set[str]:
+    import sqlite3
+
+    with sqlite3.connect(database) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        return {
+            table for table in tables for row in connection.execute(f"SELECT * FROM {table}") if conversation_id in row
+        }
+
+
+def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(system: System, backend: Backend) -> None:
+    system.start_bridge()
+    agent = system.start_agent()
+    system.allow_agent()
+    user = system.broker.users["watch"]
+    port = system.broker.url.rsplit(":", 1)[1]
+
+    def listen(seconds: int) -> list[str]:
+        """What the command of the README prints within some seconds."""
+        done = subprocess.run(
+            ["mosquitto_sub", "-p", port, "-u", user.username, "-P", user.password, "-v", "-W", str(seconds)]
+            + ["-t", "omi/v1/+/+/heartbeat", "-t", "omi/v1/conversations/+/updated"]
+            + ["-t", "omi/v1/conversations/+/failure/#"],
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        return done.stdout.splitlines()
+
+    beats = {line.split(" ", 1)[0]: json.loads(line.split(" ", 1)[1]) for line in listen(1)}
+    assert beats["omi/v1/agents/studio/heartbeat"]["state"] == "online"
+    assert beats["omi/v1/bridge/bridge/heartbeat"]["state"] == "online"
+
+    agent.kill()
+    wait_until(
+        lambda: any('"state":"offline"' in line and "agents/studio" in line for line in listen(1)),
+        "the agent's retained `offline`",
+    )
+    backend.publish("omi/v1/conversations/odd/audio", b"this is not audio")
+    assert any("failure/bridge" in line and "audio.undecodable" in line for line in _while_publishing(backend, listen))
+
+
+def _while_publishing(backend: Backend, listen: object) -> list[str]:
+    import threading
+
+    stop = threading.Event()
+
+    def publish() -> None:
+        while not stop.wait(0.3):
+            backend.publish("omi/v1/conversations/odd/audio", b"this is not audio")
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    try:
+        return listen(2)  # type: ignore[operator]
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_watch_decodes_what_mosquitto_sub_cannot_show(system: System, backend: Backend, tmp_path: Path) -> None:
+    system.start_bridge()
+    system.start_agent()
+    system.allow_agent()
+    watching = system.programs.start("omi-bridge", "watch", "--json", environment=system.environment("watch"))
+    wait_until(lambda: "heartbeat" in watching.log_file.read_text(), "the first line of watch")
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    backend.audio("seen", make_wav(samples, rate), encoding="wav")
+    backend.event("seen", EventType.COMPLETED, chunks=1)
+    backend.updated("seen")
+    watching.stop()
+
+    lines = [json.loads(line) for line in watching.log_file.read_text().splitlines() if line.startswith('{"seen_at"')]
+    kinds = {line["kind"] for line in lines if "seen" in line["topic"] or "agents" in line["topic"]}
+    assert {"audio", "events", "accepted", "audio/agent", "turns/agent", "updated", "want", "control"} <= kinds
+    turns = next(line for line in lines if line["kind"] == "turns/agent")
+    assert turns["message"]["turns"][0]["speaker"]
+    assert models_dir().name not in watching.log_file.read_text()

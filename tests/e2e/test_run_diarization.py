@@ -1,0 +1,79 @@
+"""The one call a backend makes today: a list of turns, or an empty one with a log line that says why."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
+
+from tests.e2e.system import System, sample_folder
+from vps_bridge import run_diarization
+
+
+@pytest.fixture
+def as_backend(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+    for name, value in system.environment("backend").items():
+        if name.startswith("OMI_"):
+            monkeypatch.setenv(name, value)
+    monkeypatch.setenv("ENABLE_SPEAKER_DIARIZATION", "true")
+    return system
+
+
+def _reasons(logs: list[dict[str, object]]) -> str:
+    return " ".join(str(line.get("reason")) for line in logs)
+
+
+def test_it_returns_who_spoke_when_and_leaves_nothing_behind(as_backend: System) -> None:
+    as_backend.start_bridge()
+    as_backend.start_agent()
+    as_backend.allow_agent()
+    turns = asyncio.run(run_diarization(sample_folder() / "sample.wav", num_speakers=2))
+    assert {turn["speaker_id"] for turn in turns} == {"SPEAKER_00", "SPEAKER_01"}
+    assert all(0 <= turn["start"] < turn["end"] <= 30.1 for turn in turns)
+    assert sum(turn["end"] - turn["start"] for turn in turns) > 15
+    assert as_backend.command("omi-bridge", "conversations", "--json").strip() == "[]"
+    assert not any(as_backend.spool.iterdir())
+
+
+def test_it_is_off_unless_it_is_switched_on(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ENABLE_SPEAKER_DIARIZATION")
+    with capture_logs() as logs:
+        assert asyncio.run(run_diarization(sample_folder() / "sample.wav")) == []
+    assert "ENABLE_SPEAKER_DIARIZATION is not true" in _reasons(logs)
+
+
+def test_without_an_agent_it_says_so(as_backend: System) -> None:
+    as_backend.start_bridge()
+    with capture_logs() as logs:
+        assert asyncio.run(run_diarization(sample_folder() / "sample.wav")) == []
+    assert "no agent is live and allowed" in _reasons(logs)
+
+
+def test_a_file_that_is_no_audio_gives_no_turns(as_backend: System, tmp_path: Path) -> None:
+    as_backend.start_bridge()
+    as_backend.start_agent()
+    as_backend.allow_agent()
+    text = tmp_path / "notes.wav"
+    text.write_text("these are notes")
+    with capture_logs() as logs:
+        assert asyncio.run(run_diarization(text)) == []
+    assert "audio.undecodable" in _reasons(logs)
+
+
+def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The agent is allowed only in name: it is live, takes the job, and is stopped before it can answer."""
+    import os
+    import signal
+
+    monkeypatch.setattr("vps_bridge.diarization.TIMEOUT_S", 4.0)
+    as_backend.start_bridge(OMI_STALE_S="60", OMI_GRACE_S="60")
+    agent = as_backend.start_agent()
+    as_backend.allow_agent()
+    os.kill(agent.pid, signal.SIGSTOP)
+    try:
+        with capture_logs() as logs:
+            assert asyncio.run(run_diarization(sample_folder() / "sample.wav")) == []
+        assert "not updated within" in _reasons(logs)
+        assert as_backend.command("omi-bridge", "conversations", "--json").strip() == "[]"
+    finally:
+        os.kill(agent.pid, signal.SIGCONT)
