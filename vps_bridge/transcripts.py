@@ -1,17 +1,126 @@
-"""Transcript files for `omi-bridge import`: JSON segments as the OMI backend has them, or STM."""
+"""Transcript files for `omi-bridge import`: JSON segments as the OMI backend has them, or NIST STM."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
+
+from pydantic import ValidationError
+
+from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
+from vps_bridge.conversations.store import speaker_name
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
 
-    from schemas.conversation import TranscriptSegment
+MAX_FILE_BYTES = 64 * 2**20
+_LISTS = ("segments", "transcript_segments")
+_SHAPE = '[{"id", "text", "start", "end", "speaker", "is_user", "person_id"}, …] or {"segments": […]}'
 
 
-def read_transcript(
-    path: Path, conversation_id: str, *, keep_speakers: bool = True
-) -> tuple[TranscriptSegment, ...]:
-    """Read the segments of a transcript file: `.stm`, else JSON."""
-    raise NotImplementedError
+class TranscriptError(Exception):
+    """A transcript file that cannot be imported; the message names file, place and remedy."""
+
+
+def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = True) -> tuple[TranscriptSegment, ...]:
+    """Read the segments of a transcript file.
+
+    A name that ends in `.stm` is NIST STM (`file channel speaker start end [<label>] text`), whose speakers are
+    people's names given by people: each becomes a `person_id` that counts as a human's label. Everything else is
+    JSON: a list of segments, or an object that holds one under `segments` or `transcript_segments`; times are
+    `start` and `end`, or `start_s` and `end_s`, in seconds.
+
+    Args:
+        path: the file, UTF-8.
+        conversation_id: segments without an id are named after it and their place, the same at every import.
+        keep_speakers: False drops every speaker, owner and person: only text and times are taken.
+
+    Raises:
+        TranscriptError: no such file, too large, not JSON or STM, or a segment that is none.
+    """
+    text = _read_text(path)
+    rows = list(_read_stm(path, text) if path.suffix.lower() == ".stm" else _read_json(path, text))
+    if len(rows) > MAX_SEGMENTS:
+        raise TranscriptError(f"{path}: {len(rows)} segments; at most {MAX_SEGMENTS} fit a conversation. Split it.")
+    segments = tuple(_segment(path, place, row, conversation_id, keep_speakers) for place, row in enumerate(rows))
+    seen: set[str] = set()
+    for segment in segments:
+        if segment.id in seen:
+            raise TranscriptError(f"{path}: the id {segment.id!r} stands twice. Make it unique, or leave ids out.")
+        seen.add(segment.id)
+    return segments
+
+
+def _read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript.")
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise TranscriptError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
+    except UnicodeDecodeError as error:
+        raise TranscriptError(f"{path} is not UTF-8 text. Convert it, e.g. with iconv.") from error
+
+
+def _read_json(path: Path, text: str) -> Iterable[Any]:
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or a file named .stm.") from error
+    if isinstance(content, dict):
+        content = next((content[name] for name in _LISTS if name in content), None)
+    if not isinstance(content, list):
+        raise TranscriptError(f"{path} holds no list of segments. Expected {_SHAPE}.")
+    return content
+
+
+def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    numbers: dict[str, int] = {}
+    for line_number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip() or line.startswith(";;"):
+            continue
+        fields = line.split(maxsplit=5)
+        try:
+            _, _, name, start_s, end_s = fields[:5]
+            row: dict[str, Any] = {"start": float(start_s), "end": float(end_s)}
+        except ValueError as error:
+            raise TranscriptError(
+                f"{path}, line {line_number}: expected `file channel speaker start end text`."
+            ) from error
+        words = fields[5] if len(fields) > 5 else ""  # noqa: PLR2004 - the sixth field is the text
+        if words.startswith("<") and ">" in words:
+            words = words.partition(">")[2].strip()
+        number = numbers.setdefault(name, len(numbers))
+        yield row | {
+            "text": words,
+            "speaker": speaker_name(number),
+            "person_id": name,
+            "label_source": "manual",
+        }
+
+
+def _segment(path: Path, place: int, row: object, conversation_id: str, keep_speakers: bool) -> TranscriptSegment:  # noqa: FBT001
+    if not isinstance(row, dict):
+        raise TranscriptError(f"{path}, segment {place}: not an object. Expected {_SHAPE}.")
+    fields: dict[str, Any] = {
+        "id": str(row.get("id") or f"{conversation_id}-{place:05d}"),
+        "text": row.get("text") or "",
+        "start_s": row.get("start_s", row.get("start")),
+        "end_s": row.get("end_s", row.get("end")),
+        "words": row.get("words"),
+    }
+    if keep_speakers:
+        source = row.get("label_source", row.get("speaker_label_source"))
+        number = row.get("speaker_id")
+        fields |= {
+            "speaker": row.get("speaker") or speaker_name(number if isinstance(number, int) else None),
+            "is_user": row.get("is_user") or False,
+            "person_id": row.get("person_id"),
+            "label_source": source if source in ("manual", "auto") else None,
+        }
+    try:
+        return TranscriptSegment.model_validate(fields)
+    except ValidationError as error:
+        wrong = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_input=False)}))
+        raise TranscriptError(f"{path}, segment {place}: wrong or missing {wrong}. Expected {_SHAPE}.") from error
