@@ -1,0 +1,27 @@
+"""Write data/mel_reference.npz: what librosa, as Resemblyzer calls it, makes of two seconds of speech.
+
+librosa is no dependency of ours. To make the file again, in an environment of its own:
+
+    pip install librosa soundfile
+    python tests/mac_agent/engines/make_mel_reference.py path/to/pyannote/audio/sample/sample.wav
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import librosa
+import numpy as np
+import soundfile
+
+FIRST_SAMPLE, LAST_SAMPLE = 160_000, 192_000
+
+if __name__ == "__main__":
+    speech, _ = soundfile.read(sys.argv[1], dtype="float32", start=FIRST_SAMPLE, stop=LAST_SAMPLE)
+    mels = librosa.feature.melspectrogram(y=speech, sr=16_000, n_fft=400, hop_length=160, n_mels=40)
+    np.savez_compressed(
+        Path(__file__).parent / "data" / "mel_reference.npz",
+        mels=mels.astype(np.float32).T,
+        librosa_version=librosa.__version__,
+    )
