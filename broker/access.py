@@ -30,7 +30,9 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
     match role:
         case "bridge":
             publish = _filters(topics, "ACCEPTED PARTS FAILURE UPDATED CONTROL BRIDGE_HEARTBEAT")
-            receive = (*_filters(topics, "EVENTS AUDIO TURNS FAILURE WANT"), *heartbeats)
+            # All of it: the bridge holds all audio anyway, and `omi-bridge watch` shows an operator everything.
+            receive = (f"{topics.root}/#",)
+            return Access(publish, receive, subscribe=(*_filters(topics, " ".join(TopicKind.__members__)), *receive))
         case "agent":
             publish = _filters(topics, "TURNS FAILURE WANT AGENT_HEARTBEAT", sender_id=sender_id)
             receive = (*_filters(topics, "PARTS CONTROL", sender_id=sender_id), *heartbeats)

@@ -26,6 +26,7 @@ from demo.programs import ProgramFailed, Programs
 from demo.wire import Wire
 from mac_agent.engines.engine import Turn
 from mac_agent.rttm import read_rttm, write_rttm
+from mac_agent.settings import AgentSettings
 from mac_agent.timeline import draw_timeline
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 from schemas.failure import JobFailure
@@ -92,9 +93,15 @@ def _start(programs: Programs, data_dir: Path, status: Status) -> Wire:
     """Start broker, bridge and agent as processes of their own, allow the agent, wait until all are up."""
     status.update("starting the broker")
     url = programs.start_broker(data_dir)
-    environment = {"OMI_BROKER_URL": url, "OMI_DATA_DIR": str(data_dir), "OMI_AGENT_ID": AGENT_ID}
+    weights = load_settings(AgentSettings, flags={}).settings.weights
+    environment = {
+        "OMI_BROKER_URL": url,
+        "OMI_DATA_DIR": str(data_dir),
+        "OMI_WEIGHTS_DIR": str(weights),
+        "OMI_AGENT_ID": AGENT_ID,
+    }
     os.environ |= environment
-    wire = Wire(load_settings(BridgeSettings, flags={}, role="watch").settings)
+    wire = Wire(load_settings(BridgeSettings, flags={}, role="bridge").settings)
     status.update("starting the bridge and the agent (its worker loads torch)")
     programs.start("omi-bridge", "run")
     programs.start("omi-agent", "run", "--engine", "embedded")
@@ -183,7 +190,7 @@ def _judge(score: Score, der: float, blocks: ConversationUpdated) -> None:
         complaints.append(f"{score.right} of {score.lines} lines right, {score.wrong_long} long lines wrong")
     if der > MAX_DER:
         complaints.append(f"DER {der:.3f} is above {MAX_DER}")
-    if len(score.names) != len(set(score.names.values())) or len(score.names) != 2:  # noqa: PLR2004 - two people call
+    if len(score.names) != len(set(score.names.values())) or len(score.names) != 2:
         complaints.append(f"{len(score.names)} speakers were found where two people speak")
     if any(change.after is not None for change in blocks.changed) or not blocks.left_alone:
         complaints.append("a block in which two people speak was given to one of them")

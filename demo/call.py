@@ -55,7 +55,7 @@ def merge_blocks(segments: tuple[TranscriptSegment, ...]) -> tuple[TranscriptSeg
     for segment in segments:
         last = blocks[-1] if blocks else None
         if last is not None and segment.end_s - last.start_s <= BLOCK_S:
-            merged = {"end_s": max(last.end_s, segment.end_s), "text": f"{last.text} {segment.text}"}
+            merged: dict[str, object] = {"end_s": max(last.end_s, segment.end_s), "text": f"{last.text} {segment.text}"}
             blocks[-1] = last.model_copy(update=merged)
         else:
             blocks.append(segment.model_copy(update={"id": f"block-{len(blocks)}"}))

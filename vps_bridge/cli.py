@@ -397,7 +397,7 @@ def watch(
     Example: omi-bridge watch --json | jq 'select(.kind == "failure/agent")'
     """
     with _explained():
-        settings = _settings(config, "watch", data_dir=data_dir, broker_url=broker_url)
+        settings = _settings(config, "bridge", data_dir=data_dir, broker_url=broker_url)
         try:
             for message in watch_messages(settings):
                 _print_message(message, as_json=as_json)

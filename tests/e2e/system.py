@@ -53,7 +53,13 @@ FAST = {
 
 def models_dir() -> Path:
     """Where `omi-agent fetch-model embedded` put the weights."""
-    return Path(os.environ.get("OMI_MODELS_DIR") or platformdirs.user_data_path("omi-diarization") / "models")
+    return weights_dir() / "models"
+
+
+def weights_dir() -> Path:
+    """What this environment's agents take for `OMI_WEIGHTS_DIR`."""
+    named = os.environ.get("OMI_WEIGHTS_DIR") or os.environ.get("OMI_DATA_DIR")
+    return Path(named) if named else platformdirs.user_data_path("omi-diarization")
 
 
 def sample_folder() -> Path:
@@ -162,7 +168,7 @@ class System:
         return self.data_dir / "bridge" / "spool"
 
     def environment(self, role: str) -> dict[str, str]:
-        own = {"OMI_DATA_DIR": str(self.data_dir), "OMI_AGENT_ID": AGENT_ID, "OMI_MODELS_DIR": str(models_dir())}
+        own = {"OMI_DATA_DIR": str(self.data_dir), "OMI_AGENT_ID": AGENT_ID, "OMI_WEIGHTS_DIR": str(weights_dir())}
         return self.broker.environment(role) | FAST | own
 
     def start_bridge(self, **environment: str) -> Program:
@@ -217,7 +223,7 @@ def run_system(broker: RunningBroker, directory: Path) -> Iterator[System]:
     """A system whose bridge and agent are not started yet; everything is ended when the test is."""
     kinds = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT, TopicKind.FAILURE, TopicKind.TURNS)
     filters = tuple(TOPICS.filter(kind) for kind in (*kinds, TopicKind.UPDATED, TopicKind.ACCEPTED, TopicKind.CONTROL))
-    watcher = Peer(broker, "watch", filters)
+    watcher = Peer(broker, "bridge", filters)
     with Programs(directory / "logs") as programs:
         try:
             yield System(broker, directory / "data", programs, watcher)

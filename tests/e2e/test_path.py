@@ -243,7 +243,7 @@ def test_watch_decodes_what_mosquitto_sub_cannot_show(system: System, backend: B
     system.start_bridge()
     system.start_agent()
     system.allow_agent()
-    watching = system.programs.start("omi-bridge", "watch", "--json", environment=system.environment("watch"))
+    watching = system.programs.start("omi-bridge", "watch", "--json", environment=system.environment("bridge"))
     wait_until(lambda: "heartbeat" in watching.log_file.read_text(), "the first line of watch")
     samples, rate = read_wav(sample_folder() / "sample.wav")
     backend.audio("seen", make_wav(samples, rate), encoding="wav")
