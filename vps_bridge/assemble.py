@@ -248,16 +248,23 @@ def _with_context(timeline: Sequence[_Piece], begin: int, end: int, rules: Assem
     def seconds(places: Iterable[int]) -> float:
         return sum(timeline[place].place.duration_s for place in places)
 
+    def take(first: int, step: int, wanted_s: float, job_s: float) -> list[int]:
+        taken: list[int] = []
+        while (
+            usable(first + step * len(taken))
+            and seconds(taken) < wanted_s
+            and job_s + seconds(taken) < rules.max_job_s + rules.overlap_s
+        ):
+            taken.append(first + step * len(taken))
+        return taken
+
     fresh_s = seconds(range(begin, end))
-    wanted_s = rules.min_job_s - fresh_s if fresh_s < rules.min_tail_s else rules.overlap_s
-    before: list[int] = []
-    while usable(begin - len(before) - 1) and seconds(before) < wanted_s:
-        before.append(begin - len(before) - 1)
-    behind: list[int] = []
-    late = end < len(timeline) and timeline[end].chunk.covered
-    behind_s = max(wanted_s - seconds(before) if fresh_s < rules.min_tail_s else 0.0, rules.overlap_s if late else 0.0)
-    while usable(end + len(behind)) and seconds(behind) < behind_s:
-        behind.append(end + len(behind))
+    is_short = fresh_s < rules.min_tail_s
+    is_late = end < len(timeline) and timeline[end].chunk.covered
+    wanted_s = rules.min_job_s - fresh_s if is_short else rules.overlap_s
+    before = take(begin - 1, -1, wanted_s, fresh_s)
+    missing_s = wanted_s - seconds(before) if is_short else 0.0
+    behind = take(end, 1, max(missing_s, rules.overlap_s if is_late else 0.0), fresh_s + seconds(before))
     return [*reversed(before), *range(begin, end), *behind]
 
 
