@@ -44,7 +44,8 @@ def find_call(conversation_id: str) -> Call:
         raise FileNotFoundError(msg)
     folder = Path(spec.origin).parent / "sample"
     spoken = read_transcript(folder / "sample.stm", conversation_id, keep_speakers=True)
-    blank = tuple(segment.model_copy(update={"speaker": "SPEAKER_00"}) for segment in spoken)
+    heard = read_transcript(folder / "sample.stm", conversation_id, keep_speakers=False)
+    blank = tuple(segment.model_copy(update={"speaker": "SPEAKER_00"}) for segment in heard)
     truth = {segment.id: segment.speaker or "" for segment in spoken}
     return Call(folder / "sample.wav", folder / "sample.rttm", blank, truth, duration_s=30.0)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -72,9 +72,9 @@ class ConversationEvidence:
     max_speakers: int | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class HeardTurn:
-    """Exclusive speech in seconds of its stretch; each second of audio is told by one job only."""
+    """Speech in seconds of its stretch; each second of audio is told by one job only."""
 
     stretch: int
     start_s: float
@@ -95,6 +95,9 @@ class Heard:
     voices: tuple[LocalVoice, ...]
     """Every local speaker of every job, sorted by id."""
     turns: tuple[HeardTurn, ...]
+    """One speaker at a time: what labels segments."""
+    spoken: tuple[HeardTurn, ...]
+    """With overlap: who spoke when."""
     audio: Mapping[int, tuple[Span, ...]]
     """Per stretch, the seconds that some job heard."""
     warnings: tuple[str, ...]
@@ -119,16 +122,17 @@ def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
     owned = own_seconds(windows)
     voices: list[LocalVoice] = []
     turns: list[HeardTurn] = []
+    spoken: list[HeardTurn] = []
     warnings: set[str] = set()
     for job in jobs:
         moved = place_turns(job.exclusive_turns, windows[job.job_id])
         found = _local_voices(job, moved, warnings)
         place_of = {voice.id.speaker: len(voices) + index for index, voice in enumerate(found)}
         voices.extend(found)
-        for turn in clip_turns(moved, _split_by_stretch(owned[job.job_id], origins)):
-            stretch = _stretch_at((turn.start_s + turn.end_s) / 2, origins)
-            origin_s = origins[stretch]
-            turns.append(HeardTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, place_of[turn.speaker]))
+        spans = _split_by_stretch(owned[job.job_id], origins)
+        turns.extend(_heard_turns(clip_turns(moved, spans), place_of, origins))
+        overlapping = place_turns(job.turns, windows[job.job_id])
+        spoken.extend(_heard_turns(clip_turns(overlapping, spans), place_of, origins))
     if len({voice.embedding_space for voice in voices if voice.embedding is not None}) > 1:
         warnings.add("embedding.mixed_models")
     return Heard(
@@ -136,16 +140,26 @@ def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
         placed,
         origins,
         tuple(voices),
-        tuple(sorted(turns, key=lambda turn: (turn.stretch, turn.start_s, turn.end_s, turn.voice))),
+        tuple(sorted(turns)),
+        tuple(sorted(spoken)),
         _audio_by_stretch(owned, origins),
         tuple(sorted(warnings)),
     )
 
 
+def _heard_turns(
+    turns: Sequence[LocalTurn], place_of: Mapping[str, int], origins: Sequence[float]
+) -> Iterator[HeardTurn]:
+    for turn in turns:
+        stretch = _stretch_at((turn.start_s + turn.end_s) / 2, origins)
+        origin_s = origins[stretch]
+        yield HeardTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, place_of[turn.speaker])
+
+
 def _local_voices(job: JobEvidence, turns: Sequence[LocalTurn], warnings: set[str]) -> list[LocalVoice]:
     told = {speaker.speaker: speaker for speaker in job.speakers}
     voices = []
-    for label in sorted({turn.speaker for turn in turns} | set(told)):
+    for label in sorted({turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(told)):
         embedding = _read_embedding(told[label].embedding) if label in told else None
         if label in told and told[label].embedding is not None and embedding is None:
             warnings.add("embedding.invalid")

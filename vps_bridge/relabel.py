@@ -33,6 +33,7 @@ __all__ = [
 
 _MAX_NUMBER = 10_000  # what a message carries; a label with more digits is no number of ours
 _TOUCHING_S = 1e-3
+_UNSURE = (Outcome.LOW_COVERAGE, Outcome.NO_AUDIO)
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class Relabelling:
     """Keep it, and give it to the next relabelling."""
     voice_changes: tuple[VoiceChange, ...]
     turns: tuple[ConversationTurn, ...]
-    """Exclusive turns of numbered voices on the transcript's clock; without segments on the audio's clock."""
+    """Turns of numbered voices, overlap kept, on the transcript's clock; without segments on the audio's clock."""
     speakers: int
     """How many voices have a number and speak in the audio."""
     warnings: tuple[str, ...]
@@ -101,6 +102,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         policy.assignment,
         audio=_audio_on_transcript(heard, clocks),
     )
+    votes = tuple(_blame_clock(vote, clocks) for vote in votes)
     ours = {segment_id: voice.speaker_id for voice in evidence.voices.voices for segment_id in voice.segments}
     left = _left_numbers(evidence.segments, votes, ours)
     found = _found_voices(evidence.segments, heard, measured, partition, votes, left)
@@ -115,6 +117,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         for segment, speaker in zip(evidence.segments, speakers, strict=True)
         if segment.speaker != speaker
     )
+    changed_ids = {change.segment_id for change in changed}
     number_of = {
         member: number for members, number in zip(partition, naming.numbers, strict=True) for member in members
     }
@@ -124,7 +127,11 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
             for segment, vote, speaker in zip(evidence.segments, votes, speakers, strict=True)
         ),
         changed=changed,
-        left_alone=_left_alone(votes, clocks, {change.segment_id for change in changed}),
+        left_alone=tuple(
+            (vote.segment_id, vote.outcome.value)
+            for vote in votes
+            if vote.outcome is not Outcome.CLEAR and vote.segment_id not in changed_ids
+        ),
         voices=_remember_segments(naming.book, evidence.segments, votes, speakers, ours),
         voice_changes=naming.changes,
         turns=_numbered_turns(heard, clocks, number_of, on_transcript=bool(evidence.segments)),
@@ -198,6 +205,14 @@ def _links_of_people(
     return links
 
 
+def _blame_clock(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
+    """Without audio because some stretch could not be aligned: that, not silence, is the reason."""
+    reason = next((clock.reason for clock in clocks if clock.reason is not None), None)
+    if vote.outcome is not Outcome.NO_AUDIO or reason is None:
+        return vote
+    return replace(vote, outcome=Outcome(reason))
+
+
 def _number(speaker: str | None) -> int | None:
     number = speaker_number(speaker)
     return number if number is not None and number <= _MAX_NUMBER else None
@@ -222,8 +237,7 @@ def _left_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], ours
         number = _number(segment.speaker)
         if number is None or vote.outcome is Outcome.CLEAR:
             continue
-        unsure = vote.outcome in (Outcome.LOW_COVERAGE, Outcome.NO_AUDIO)
-        if unsure and only_default and ours.get(segment.id) != number:
+        if vote.outcome in _UNSURE and only_default and ours.get(segment.id) != number:
             continue
         left[segment.id] = number
     return left
@@ -306,7 +320,7 @@ def _speaker(
     number = _number(segment.speaker)
     if number is not None and ours.get(segment.id) == number:
         return speaker_name(merged[number]) if number in merged else segment.speaker
-    if vote.outcome is Outcome.TWO_SPEAKERS or number is None:
+    if vote.outcome not in _UNSURE or number is None:
         return segment.speaker
     # A number from speech-to-text that a voice of ours bears as well would name the wrong person.
     published = {voice.speaker_id for voice in naming.book.voices}
@@ -330,17 +344,6 @@ def _segment_label(
         person_id=segment.person_id,
         coverage=vote.coverage if clear else None,
         runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
-    )
-
-
-def _left_alone(
-    votes: Sequence[Vote], clocks: Sequence[StretchClock], changed: set[str]
-) -> tuple[tuple[str, str], ...]:
-    unclear = next((clock.reason for clock in clocks if clock.reason is not None), None)
-    return tuple(
-        (vote.segment_id, unclear if vote.outcome is Outcome.NO_AUDIO and unclear else vote.outcome.value)
-        for vote in votes
-        if vote.outcome is not Outcome.CLEAR and vote.segment_id not in changed
     )
 
 
@@ -372,20 +375,23 @@ def _numbered_turns(
     *,
     on_transcript: bool,
 ) -> tuple[ConversationTurn, ...]:
-    turns: list[tuple[float, float, int]] = []
-    for turn in heard.turns:
+    by_number: dict[int, list[tuple[float, float]]] = {}
+    for turn in heard.spoken:
         number = number_of.get(heard.voices[turn.voice].id)
         offset_s = clocks[turn.stretch].offset_s if on_transcript else heard.origins[turn.stretch]
         if number is None or offset_s is None:
             continue
         start_s, end_s = turn.start_s + offset_s, turn.end_s + offset_s
-        if turns and turns[-1][2] == number and abs(start_s - turns[-1][1]) < _TOUCHING_S:
-            turns[-1] = (turns[-1][0], end_s, number)
+        spans = by_number.setdefault(number, [])
+        if spans and start_s - spans[-1][1] < _TOUCHING_S:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], end_s))
         else:
-            turns.append((start_s, end_s, number))
+            spans.append((start_s, end_s))
     return tuple(
         ConversationTurn(start_s=round(start_s, 3), end_s=round(end_s, 3), speaker_id=number)
-        for start_s, end_s, number in sorted(turns)
+        for start_s, end_s, number in sorted(
+            (*span, number) for number, spans in by_number.items() for span in spans
+        )
     )
 
 
@@ -424,6 +430,6 @@ def _write_key(evidence: ConversationEvidence, heard: Heard, policy: RelabelPoli
 
 def _told_by(job: JobEvidence) -> list[object]:
     voices = [(told.speaker, told.clean_speech_s, (told.embedding or b"").hex()) for told in job.speakers]
-    turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in job.exclusive_turns]
+    turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in (*job.exclusive_turns, *job.turns)]
     spans = [(span.chunk_id, span.start_s, span.duration_s) for span in job.chunks]
     return [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]
