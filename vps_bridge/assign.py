@@ -47,6 +47,8 @@ class Outcome(StrEnum):
     TWO_SPEAKERS = "two_speakers"
     LOW_COVERAGE = "low_coverage"
     NO_AUDIO = "no_audio"
+    CLOCK_UNKNOWN = "clock.unknown"
+    CLOCK_UNVERIFIED = "clock.unverified"
 
 
 @dataclass(frozen=True)

@@ -194,7 +194,7 @@ def _links_of_people(
         if seconds[place] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
             claims.setdefault(heard.voices[place].id, set()).add(person)
     clear = sorted((min(people), local) for local, people in claims.items() if len(people) == 1)
-    first = {person: local for person, local in reversed(clear)}
+    first = dict(reversed(clear))
     links = [SpeakerLink("must", first[person], local) for person, local in clear if local != first[person]]
     links.extend(
         SpeakerLink("cannot", local, other)
@@ -389,9 +389,7 @@ def _numbered_turns(
             spans.append((start_s, end_s))
     return tuple(
         ConversationTurn(start_s=round(start_s, 3), end_s=round(end_s, 3), speaker_id=number)
-        for start_s, end_s, number in sorted(
-            (*span, number) for number, spans in by_number.items() for span in spans
-        )
+        for start_s, end_s, number in sorted((*span, number) for number, spans in by_number.items() for span in spans)
     )
 
 

@@ -253,7 +253,8 @@ def test_any_job_is_bounded_and_never_a_short_chunk_alone_beside_neighbours(draw
 @settings(max_examples=100, deadline=None)
 @given(count=st.integers(1, 80), duration_s=st.sampled_from([2.0, 5.0, 10.0, 30.0, 60.0]))
 def test_a_live_stream_planned_chunk_by_chunk_never_loses_a_chunk_or_makes_a_short_job(count, duration_s):
-    chunks, jobs = [], []
+    chunks: list = []
+    jobs: list = []
     for chunk in stream(count, duration_s):
         chunks = [*cover(chunks, jobs), chunk]
         jobs += plan(chunks)

@@ -86,6 +86,15 @@ def test_the_same_event_twice_changes_nothing(store):
     assert store.read("c1").revision == revision
 
 
+def test_a_segment_removed_and_sent_again_can_be_labelled_again_with_the_same_evidence(store):
+    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])
+    store.upsert_segments("c1", 2, [], removed=["a"])
+    store.upsert_segments("c1", 3, [said("a", speaker="SPEAKER_00")])
+    assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)]) == Applied(2)
+    assert speakers_of(store) == {"a": "SPEAKER_04"}
+
+
 def test_a_write_against_an_older_reading_conflicts_and_changes_nothing(store):
     store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
     before = store.read("c1").revision
@@ -183,7 +192,9 @@ def test_the_store_reads_what_an_earlier_process_wrote(tmp_path):
         store = SqliteConversations(tmp_path / "c.db")
         if turn == 0:
             store.upsert_segments("c1", 1, [said("a", text="kept")])
-        assert [segment.text for segment in store.read("c1").segments] == ["kept"]
+        kept = store.read("c1")
+        assert kept is not None
+        assert [segment.text for segment in kept.segments] == ["kept"]
         store.close()
 
 

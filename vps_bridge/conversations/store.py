@@ -152,7 +152,8 @@ class ConversationStore(Protocol):
     ) -> Applied | Conflict | AlreadyWritten:
         """Write labels, all or none, if the conversation still is at `expected_revision`.
 
-        `AlreadyWritten` (this key, and its labels stand) wins over `Conflict`. A label for a human-labelled or a missing segment is a `Conflict`.
+        `AlreadyWritten` (this key, and its labels stand) wins over `Conflict`. A label for a human-labelled or a
+        missing segment is a `Conflict`.
         """
         ...
 
