@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import Engine, UnknownEngine
@@ -27,6 +28,9 @@ def load_engine(name: str, *, data_dir: Path, device: str = "auto", threads: int
         ModelChanged: a weights file is not the pinned one.
         DeviceUnavailable: the device cannot be used on this machine.
     """
+    # Threads that spin at every barrier starve each other as soon as another program wants a core: 30 s of audio
+    # took up to 58 s beside a busy core, 1.7 s with threads that sleep. Must stand before torch is imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if name == "embedded":
         from mac_agent.engines.embedded import load_embedded  # noqa: PLC0415 - keeps torch out of every other process
 
