@@ -10,6 +10,7 @@ import queue
 import secrets
 import threading
 import time
+from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ import structlog
 from filelock import FileLock, Timeout
 
 from broker.errors import NotConnected, PayloadTooLarge
+from broker.receipts import Outcome, Receipt
 from broker.session import Farewell, Incoming, MqttSession, Will
 from mac_agent.bench import Bench
 from mac_agent.heartbeat import (
@@ -42,7 +44,6 @@ from schemas.errors import SchemaError
 from schemas.topics import TopicKind, Topics
 
 if TYPE_CHECKING:
-    from broker.receipts import Receipt
     from mac_agent.inference import LoadEngine
     from mac_agent.settings import AgentSettings
     from schemas.record import Message
@@ -84,6 +85,8 @@ class Agent:
         self._versions = list_versions()
         self._arrived: queue.Queue[Incoming] = queue.Queue(QUEUE_MESSAGES)
         self._dropped = 0
+        self._dropped_told = 0
+        self._receipts: deque[Receipt] = deque(maxlen=QUEUE_MESSAGES)
         self._connected = threading.Event()
         self._stop = threading.Event()
         self._state = AgentState.STARTING
@@ -186,6 +189,7 @@ class Agent:
         self._send_wants()
         self._offer_results()
         self._beat_if_due()
+        self._tell_losses()
 
     def _take_messages(self) -> None:
         wait_s = BUSY_TICK_S if self._bench.is_busy else IDLE_TICK_S
@@ -287,7 +291,7 @@ class Agent:
                 return
             topic = self._topics.turns if entry.kind is EntryKind.TURNS else self._topics.failure
             try:
-                self._session.publish(
+                receipt = self._session.publish(
                     topic(entry.conversation_id, self._settings.agent_id),
                     entry.payload,
                     content_type="application/msgpack" if entry.kind is EntryKind.TURNS else "application/json",
@@ -297,6 +301,8 @@ class Agent:
                 return
             except PayloadTooLarge as error:
                 self._bench.replace_too_large(entry, str(error))
+                continue
+            self._receipts.append(receipt)
             self._outbox.note_offered(entry.job_id)
 
     def _beat_if_due(self) -> None:
@@ -304,9 +310,22 @@ class Agent:
         now_s = time.monotonic()
         if now_s < self._beat_due_s and self._beaten == (self._state, jobs):
             return
+        if not self._session.connected:
+            return  # said on connect
         self._beat_due_s = now_s + self._settings.heartbeat_s
         if self._publish(self._beat_topic, self._make_beat(), retain=True):
             self._beaten = (self._state, jobs)
+
+    def _tell_losses(self) -> None:
+        """Log what an operator must put right: an ACL in our way, or a flood."""
+        while self._receipts and self._receipts[0].outcome is not None:
+            receipt = self._receipts.popleft()
+            if receipt.outcome is Outcome.REFUSED:
+                self._counters.last_error = f"the broker refused {receipt.topic}: {receipt.reason}"
+                _log.error("publish refused: check our user's ACL", topic=receipt.topic, reason=receipt.reason)
+        if self._dropped != self._dropped_told:
+            _log.warning("messages dropped: they came too fast", count=self._dropped - self._dropped_told)
+            self._dropped_told = self._dropped
 
     def _make_beat(self) -> AgentHeartbeat:
         online = self._state is AgentState.ONLINE and self._worker.info is not None
@@ -322,13 +341,13 @@ class Agent:
             versions=self._versions,
         )
 
-    def _publish(
-        self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None
-    ) -> Receipt | None:
+    def _publish(self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None) -> bool:
         properties = {"schema": message.SCHEMA} | ({"job_id": job_id} if job_id else {})
         try:
-            return self._session.publish(
+            receipt = self._session.publish(
                 topic, encode(message), retain=retain, content_type="application/json", user_properties=properties
             )
         except NotConnected:
-            return None  # said again on the next connect
+            return False  # said again on the next connect
+        self._receipts.append(receipt)
+        return True

@@ -229,14 +229,14 @@ class Bench:
 
     def _finish(self, job: ActiveJob, result: JobResult) -> None:
         turns = to_speaker_turns(job.offer, job.lease_id, self._settings.agent_id, result)
-        self._counters.jobs_done += 1
-        self._counters.note_speed(result.duration_s, result.timings_ms.get("total", 0.0) / 1000)
         try:
             self._put(job.job_id, job.lease_id, job.offer.ledger_id, job.conversation_id, EntryKind.TURNS, turns)
         except MessageTooLarge as error:
             self._fail(job, FailureCode.INGEST_TOO_LARGE, str(error))
             return
         self._remove(job)
+        self._counters.jobs_done += 1
+        self._counters.note_speed(result.duration_s, result.timings_ms.get("total", 0.0) / 1000)
         _log.info(
             "job done",
             job=job.job_id,

@@ -61,20 +61,24 @@ def decide_offer(
         max_jobs: how many of these may be.
         ready: whether the engine is loaded and nobody asked the agent to drain.
     """
-    if held is not None:
-        return _decide_known(offer, held)
+    if held is not None and offer.ledger_id != held.ledger_id:
+        return OfferAction.IGNORE_FOREIGN
+    if held is not None and not _wants_another_attempt(offer, held):
+        return _decide_held(offer, held)
     if not ready:
         return OfferAction.IGNORE_NOT_READY
-    return OfferAction.ACCEPT if active_jobs < max_jobs else OfferAction.IGNORE_FULL
+    if active_jobs >= max_jobs:
+        return OfferAction.IGNORE_FULL
+    return OfferAction.ACCEPT if held is None else OfferAction.RESTART
 
 
-def _decide_known(offer: AgentControl, held: Held) -> OfferAction:
-    if offer.ledger_id != held.ledger_id:
-        return OfferAction.IGNORE_FOREIGN
+def _wants_another_attempt(offer: AgentControl, held: Held) -> bool:
+    """Whether the job failed here and is offered anew: a failure counts only from its own lease."""
+    return held.state is JobState.OUTBOX and held.is_failure and offer.lease_id != held.lease_id
+
+
+def _decide_held(offer: AgentControl, held: Held) -> OfferAction:
     if held.state is JobState.OUTBOX:
-        # A failure counts only from its own lease: under a new one the bridge wants another attempt.
-        if held.is_failure and offer.lease_id != held.lease_id:
-            return OfferAction.RESTART
         return OfferAction.RESEND
     if offer.chunks != held.chunks:
         return OfferAction.RESTART

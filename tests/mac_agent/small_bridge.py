@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Self
 
 from broker.errors import NotConnected
 from broker.session import Incoming, MqttSession
@@ -56,7 +57,7 @@ class SmallBridge:
     audio: dict[str, bytes] = field(default_factory=dict)
     conversations: dict[str, str] = field(default_factory=dict)
 
-    def __enter__(self) -> SmallBridge:
+    def __enter__(self) -> Self:
         self.instance_id = f"b-{secrets.token_hex(4)}"
         self.session = MqttSession(self.settings, client_id=f"bridge-{self.instance_id}", on_message=self._receive)
         for kind in (TopicKind.WANT, TopicKind.TURNS, TopicKind.FAILURE):

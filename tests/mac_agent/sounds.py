@@ -23,15 +23,21 @@ def as_wav(samples: np.ndarray, *, rate_hz: int = RATE_HZ, channels: int = 1, da
     """A 16 bit WAV; `data_bytes` is what its header claims. `samples` are interleaved."""
     data = as_pcm16(samples)
     claimed = len(data) if data_bytes is None else data_bytes
-    header = struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + min(claimed, 2**32 - 37), b"WAVE", b"fmt ", 16, 1, channels,
-                         rate_hz, rate_hz * channels * 2, channels * 2, 16, b"data", claimed)  # fmt: skip
-    return header + data
+    return _wav_header(1, channels, rate_hz, 16, claimed) + data
 
 
 def as_float_wav(samples: np.ndarray, *, rate_hz: int = RATE_HZ) -> bytes:
     data = samples.astype("<f4").tobytes()
-    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(data), b"WAVE", b"fmt ", 16, 3, 1, rate_hz,
-                       rate_hz * 4, 4, 32, b"data", len(data)) + data  # fmt: skip
+    return _wav_header(3, 1, rate_hz, 32, len(data)) + data
+
+
+def _wav_header(sample_format: int, channels: int, rate_hz: int, bits: int, data_bytes: int) -> bytes:
+    frame_bytes = channels * bits // 8
+    head = struct.pack("<4sI4s", b"RIFF", min(36 + data_bytes, 2**32 - 1), b"WAVE")
+    form = struct.pack(
+        "<4sIHHIIHH", b"fmt ", 16, sample_format, channels, rate_hz, rate_hz * frame_bytes, frame_bytes, bits
+    )
+    return head + form + struct.pack("<4sI", b"data", data_bytes)
 
 
 def encode_file(samples: np.ndarray, container: str, codec: str, *, rate_hz: int = RATE_HZ) -> bytes:
@@ -39,10 +45,11 @@ def encode_file(samples: np.ndarray, container: str, codec: str, *, rate_hz: int
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate_hz)
+        assert isinstance(stream, av.AudioStream)
         stream.layout = "mono"
         frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
         frame.sample_rate = rate_hz
-        resampler = av.AudioResampler(format=stream.codec_context.format, rate=stream.codec_context.rate, layout="mono")
+        resampler = av.AudioResampler(format=stream.format, rate=stream.rate, layout="mono")
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             for packet in stream.encode(piece):
                 out.mux(packet)

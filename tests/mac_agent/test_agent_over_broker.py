@@ -105,7 +105,7 @@ def start_agent(tmp_path):
     yield start
     for agent in agents:
         agent.kill()
-        print(agent.log()[-6000:])
+        sys.stdout.write(agent.log()[-6000:])  # pytest shows it where the test failed
 
 
 @pytest.fixture
@@ -417,7 +417,7 @@ def test_two_agents_in_one_data_directory_are_refused(mosquitto, start_agent, sm
 
 def test_an_agent_called_offline_by_mistake_corrects_it(mosquitto, start_agent, small_bridge):
     bridge = small_bridge(mosquitto)
-    agent = start_agent(mosquitto, heartbeat_s=300)
+    agent = start_agent(mosquitto, heartbeat_s=300, keepalive_s=5)
     born = bridge.wait_online()
     os.kill(agent.pid, signal.SIGSTOP)
     try:

@@ -105,7 +105,10 @@ def test_what_is_no_audio_is_refused_with_its_code(data, code):
 
 
 @pytest.mark.parametrize("seed", range(30))
-@pytest.mark.parametrize(("container", "codec"), [("flac", "flac"), ("ogg", "libopus"), ("ipod", "aac"), ("webm", "libopus"), ("mp3", "libmp3lame")])  # fmt: skip
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [("flac", "flac"), ("ogg", "libopus"), ("ipod", "aac"), ("webm", "libopus"), ("mp3", "libmp3lame")],
+)
 def test_a_damaged_file_gives_samples_or_an_audio_error_and_nothing_else(container, codec, seed):
     file = bytearray(encode_file(tone(440, 2), container, codec, rate_hz=16_000))
     random = np.random.default_rng(seed)

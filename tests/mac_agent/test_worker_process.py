@@ -217,8 +217,9 @@ def test_stop_leaves_no_process(start_worker, behaviour, speech):
     assert not psutil.pid_exists(pid)
 
 
+@pytest.mark.parametrize("kernel_helps", [True, False], ids=["as on Linux", "as on a Mac"])
 @pytest.mark.parametrize("at_work", ["", "wait 600", "spin 600"])
-def test_the_worker_ends_when_its_parent_is_killed(tmp_path, behaviour, speech, at_work):
+def test_the_worker_ends_when_its_parent_is_killed(tmp_path, behaviour, speech, at_work, kernel_helps):
     behaviour.write_text(at_work)
     script = f"""
 import sys, time
@@ -243,9 +244,13 @@ if __name__ == "__main__":
 """
     parent_script = tmp_path / "parent.py"
     parent_script.write_text(script)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    if not kernel_helps and sys.platform == "linux":
+        environment["OMI_TEST_NO_PDEATHSIG"] = "1"
     parent = subprocess.Popen(
-        [sys.executable, parent_script], stdout=subprocess.PIPE, text=True, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )  # fmt: skip
+        [sys.executable, parent_script], stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment
+    )
+    assert parent.stdout is not None
     try:
         worker_pid = int(parent.stdout.readline())
         assert psutil.pid_exists(worker_pid)

@@ -6,6 +6,7 @@ or wait, in the real worker process.
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import time
@@ -24,6 +25,7 @@ from mac_agent.engines.engine import (
     Turn,
     Waveform,
 )
+from mac_agent.inference import PR_SET_PDEATHSIG
 
 FRAME_S = 0.1
 INFO = EngineInfo("tone", "pitch", "1", "cpu", "test", "pitch", "1")
@@ -63,6 +65,8 @@ class ToneEngine:
 def load_tone_engine(behaviour_file: Path) -> ToneEngine:
     if read_behaviour(behaviour_file) == "cannot-load":
         raise DeviceUnavailable("There is no such device. Set OMI_DEVICE=cpu.")
+    if os.environ.get("OMI_TEST_NO_PDEATHSIG"):  # as on a Mac, whose kernel does not end orphans
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, 0)
     return ToneEngine(behaviour_file)
 
 
