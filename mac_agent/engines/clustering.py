@@ -40,19 +40,25 @@ class Policy:
 
     join_distance: float = 0.11
     """Voices less than this apart (1 - likeness) are one."""
-    start_distance: float = 0.15
+    small_voice_distance: float = 0.08
+    """A voice of 1.6 s must be this much further away; the allowance falls as one over its seconds."""
+    contact_distance: float = 0.1
+    """Added where the network always tells two voices apart in windows that hear both."""
+    start_distance: float = 0.12
     """Where the first average linkage stops, as 1 - cosine / ``typical_cosine``."""
     typical_cosine: float = 0.74
     """Mean cosine between pieces of one voice, where the recording has not shown its own yet."""
-    sharpness: float = 30.0
+    sharpness: float = 40.0
     """Log-likelihood per unit of cosine: how far one piece is trusted."""
-    change_in_utterance: float = 6.0
+    change_in_utterance: float = 3.0
     """Cost, in nats, of changing voice without a pause."""
     change_after_pause: float = 2.0
     """Cost, in nats, of changing voice within a track after a pause."""
     apart_in_window: float = 4.0
     """Cost, in nats, of one voice on two tracks that the network tells apart in the same window."""
-    least_voice_s: float = 1.5
+    utterance_bonus: float = 0.0
+    """Pieces of one utterance start this much closer."""
+    least_voice_s: float = 1.0
     """A voice with less clean speech than this is not one."""
 
 
@@ -81,7 +87,6 @@ class VoiceCount:
 FULL_PIECE_S = 1.6
 _CLEAN_PIECE_S = 0.5
 _HEARD_PIECE_S = 1.0
-_UTTERANCE_BONUS = 0.3  # pieces of one utterance start this much closer
 _SURELY_APART_WINDOWS = 3  # told apart in so many windows counts in full
 _START_PIECES = 3000  # average linkage is quadratic; more pieces than this are sampled evenly for the start
 _SMOOTHING_ROUNDS = 2
@@ -109,6 +114,7 @@ class _Model:
         self.policy = policy
         self.embeddings = evidence.embeddings.astype(np.float64)
         heard = np.clip(evidence.heard_s / FULL_PIECE_S, 0.05, 1.0)
+        self.clean_s = evidence.clean_s
         self.weights = heard * np.clip(2 * evidence.clean_s / FULL_PIECE_S, 0.05, 1.0)
         good = (evidence.heard_s >= _HEARD_PIECE_S) & (evidence.clean_s >= _CLEAN_PIECE_S)
         self.good = good if good.any() else np.ones(len(good), dtype=bool)
@@ -127,7 +133,7 @@ class _Model:
             return labels
         distance = 1.0 - self.embeddings[chosen] @ self.embeddings[chosen].T / self.policy.typical_cosine
         same = self.utterance[chosen][:, None] == self.utterance[chosen][None]
-        distance[same] -= _UTTERANCE_BONUS
+        distance[same] -= self.policy.utterance_bonus
         row = {int(piece): index for index, piece in enumerate(chosen)}
         for piece in chosen.tolist():
             for rival, strength in self.rivals[piece]:
@@ -154,41 +160,93 @@ class _Model:
         n_voices = int(labels.max()) + 1
         if n_voices < 2:  # noqa: PLR2004 - a single voice has nobody to join
             return None
-        likeness, seconds = self.likeness(labels)
+        likeness = self.likeness(labels)
+        seconds = self.seconds(labels)
         small = seconds < self.policy.least_voice_s
         if small.any() and not small.all():
             smallest = int(np.where(small, seconds, np.inf).argmin())
             return np.where(labels == smallest, -1, labels)
-        np.fill_diagonal(likeness, -np.inf)
-        first, second = sorted(np.unravel_index(int(likeness.argmax()), likeness.shape))
-        limit = self.policy.join_distance if n_voices > count.least else self.policy.join_distance / 2
-        alike = likeness[first, second] > 1.0 - limit
+        margin = self.margin(labels, likeness, seconds)
+        np.fill_diagonal(margin, np.inf)
+        first, second = sorted(np.unravel_index(int(margin.argmin()), margin.shape))
+        enough = 0.0 if n_voices > count.least else -self.policy.join_distance / 2
+        alike = margin[first, second] < enough
         too_many = count.most is not None and n_voices > count.most
         return np.where(labels == second, first, labels) if alike or too_many else None
 
-    def likeness(self, labels: Labels) -> tuple[Floats, Floats]:
-        """Return the likeness of every two voices, and the seconds of good speech of each."""
-        sums, weight, squares = self._sums(labels)
-        pairs = weight**2 - squares
-        inside = (sums**2).sum(axis=1) - squares
+    def margin(self, labels: Labels, likeness: Floats, seconds: Floats) -> Floats:
+        """Return how much further apart every two voices are than they must be to stay two."""
+        policy = self.policy
+        least = np.minimum.outer(seconds, seconds)
+        allowed = policy.join_distance + policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
+        return 1.0 - likeness + policy.contact_distance * self.contact(labels) - allowed
+
+    def contact(self, labels: Labels) -> Floats:
+        """Return how much of a voice is seen, by the network, as another than the other voice in the same window.
+
+        Shape ``(voices, voices)``, 0..1: the larger share of the two voices.
+        """
+        n_voices = int(labels.max()) + 1
+        met = np.zeros((n_voices, n_voices))
+        for piece, voice in enumerate(labels.tolist()):
+            strongest: dict[int, float] = {}
+            for rival, strength in self.rivals[piece]:
+                other = int(labels[rival])
+                strongest[other] = max(strength, strongest.get(other, 0.0))
+            for other, strength in strongest.items():
+                if voice >= 0 and other >= 0:
+                    met[voice, other] += strength * self.weights[piece]
+        known = labels >= 0
+        total = np.bincount(labels[known], self.weights[known], minlength=n_voices)
+        share = met / np.maximum(total, 1e-9)[:, None]
+        larger: Floats = np.maximum(share, share.T)
+        return larger
+
+    def seconds(self, labels: Labels) -> Floats:
+        """Return how long each voice is heard clearly."""
+        used = self.good & (labels >= 0)
+        counted: Floats = np.bincount(labels[used], self.clean_s[used], minlength=int(labels.max()) + 1)
+        return counted
+
+    def likeness(self, labels: Labels) -> Floats:
+        """Return how alike every two voices are, 1 for halves of one voice."""
+        sums, weight = self._sums(labels)
+        inside, pairs = self._between_utterances(labels, sums, weight)
         prior = self.policy.typical_cosine
         pooled = (inside.sum() + prior * _PRIOR_PAIRS_TYPICAL) / (pairs.sum() + _PRIOR_PAIRS_TYPICAL)
         within = (inside + pooled * _PRIOR_PAIRS) / (pairs + _PRIOR_PAIRS)
         across = sums @ sums.T / np.maximum(np.outer(weight, weight), 1e-9)
-        return across / np.sqrt(np.outer(within, within)), weight * FULL_PIECE_S
+        likeness: Floats = across / np.sqrt(np.outer(within, within))
+        return likeness
 
-    def _sums(self, labels: Labels) -> tuple[Floats, Floats, Floats]:
+    def _sums(self, labels: Labels) -> tuple[Floats, Floats]:
+        """Return each voice's weighted sum of good embeddings, and its weight."""
         n_voices = int(labels.max()) + 1
-        sums = np.zeros((n_voices, self.embeddings.shape[1]))
-        weight, squares = np.zeros(n_voices), np.zeros(n_voices)
+        sums, weight = np.zeros((n_voices, self.embeddings.shape[1])), np.zeros(n_voices)
         used = np.flatnonzero(self.good & (labels >= 0))
         np.add.at(sums, labels[used], self.embeddings[used] * self.weights[used, None])
         np.add.at(weight, labels[used], self.weights[used])
-        np.add.at(squares, labels[used], self.weights[used] ** 2)
-        return sums, weight, squares
+        return sums, weight
+
+    def _between_utterances(self, labels: Labels, sums: Floats, weight: Floats) -> tuple[Floats, Floats]:
+        """Return each voice's summed cosine over pairs of pieces of different utterances, and the pairs' weight.
+
+        Pieces of one utterance share audio and a moment: they are more alike than the voice is.
+        """
+        inside, pairs = (sums**2).sum(axis=1), weight**2
+        used = np.flatnonzero(self.good & (labels >= 0))
+        key = labels[used] * (int(self.utterance.max()) + 1) + self.utterance[used]
+        groups, member = np.unique(key, return_inverse=True)
+        own, own_weight = np.zeros((len(groups), sums.shape[1])), np.zeros(len(groups))
+        np.add.at(own, member, self.embeddings[used] * self.weights[used, None])
+        np.add.at(own_weight, member, self.weights[used])
+        voice = groups // (int(self.utterance.max()) + 1)
+        np.subtract.at(inside, voice, (own**2).sum(axis=1))
+        np.subtract.at(pairs, voice, own_weight**2)
+        return inside, pairs
 
     def _centroids(self, labels: Labels) -> Floats:
-        sums, weight, _ = self._sums(labels)
+        sums, weight = self._sums(labels)
         for voice in np.flatnonzero(weight == 0):
             members = labels == voice
             sums[voice] = (self.embeddings[members] * self.weights[members, None]).sum(axis=0)

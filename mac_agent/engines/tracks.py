@@ -22,7 +22,7 @@ ACTIVE = 0.5  # the network was trained with binary cross-entropy: above one hal
 SAME_TRACK = 0.5  # intersection over union on the shared 4.4 s; half is the point where "same" beats "other"
 LEAST_ACTIVE_FRAMES = 3  # 0.05 s; less than that in five seconds is a flicker
 BRIDGED_FRAMES = 6  # 0.1 s: a closure inside a word, not a pause between utterances
-LONGEST_PIECE_FRAMES = 95  # 1.6 s, what the encoder was trained on
+LONGEST_PIECE_FRAMES = 48  # 0.8 s: half of what the encoder hears around it
 _BLOCK_WINDOWS = 512
 
 _PERMUTATIONS = np.array(list(permutations(range(LOCAL_SPEAKERS))))

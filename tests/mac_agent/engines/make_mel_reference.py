@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import librosa
+import librosa  # type: ignore[import-not-found] # no dependency of ours
 import numpy as np
 import soundfile
 

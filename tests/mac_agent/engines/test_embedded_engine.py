@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -57,11 +57,11 @@ def transcript() -> list[Line]:
 
 
 def vote(line: Line, turns: tuple[Turn, ...]) -> str | None:
-    heard: Counter[str] = Counter()
+    heard: defaultdict[str, float] = defaultdict(float)
     for turn in turns:
         heard[turn.speaker] += max(0.0, min(turn.end_s, line.end_s) - max(turn.start_s, line.start_s))
-    best = heard.most_common(1)
-    return best[0][0] if best and best[0][1] > 0 else None
+    best = max(heard, key=lambda speaker: heard[speaker], default=None)
+    return best if best is not None and heard[best] > 0 else None
 
 
 def test_error_rate_on_a_real_call_is_at_most_a_tenth(sample: Recording, found: Diarization) -> None:
