@@ -262,19 +262,20 @@ def _found_voices(
     place_of = {voice.id: place for place, voice in enumerate(heard.voices)}
     matched = _matched_voices(votes)
     standing = _dominating(votes, left)
+    voice_at = {place_of[member]: voice for voice, members in enumerate(partition) for member in members}
+    in_segment: list[dict[str, float]] = [{} for _ in partition]
+    for segment, seconds in zip(segments, measured, strict=True):
+        for place, spoken_s in seconds.items():
+            if place in voice_at:
+                by_segment = in_segment[voice_at[place]]
+                by_segment[segment.id] = by_segment.get(segment.id, 0.0) + spoken_s
     found = []
     for voice, members in enumerate(partition):
-        places = [place_of[member] for member in members]
-        in_segment = {
-            segment.id: spoken_s
-            for segment, seconds in zip(segments, measured, strict=True)
-            if (spoken_s := sum(seconds.get(place, 0.0) for place in places)) > 0
-        }
         found.append(
             FoundVoice(
                 tuple(members),
-                {member: labelled_s[place] for member, place in zip(members, places, strict=True)},
-                in_segment,
+                {member: labelled_s[place_of[member]] for member in members},
+                in_segment[voice],
                 voice in matched or not segments,
                 standing.get(voice, {}),
             )

@@ -161,6 +161,21 @@ class _Groups:
             self._group[index] = merged
         return True
 
+    def blocked(self, places: Sequence[int]) -> NDArray[np.bool_]:
+        """Which pairs of the groups of `places` may not be joined; a group never with itself."""
+        blocked = np.eye(len(places), dtype=bool)
+        row_of = {member: row for row, place in enumerate(places) for member in self._group[place]}
+        in_job: dict[str, set[int]] = {}
+        for member, row in row_of.items():
+            in_job.setdefault(self._jobs[member], set()).add(row)
+        for rows in in_job.values():
+            listed = sorted(rows)
+            blocked[np.ix_(listed, listed)] = True
+        for a, b in map(tuple, self._forbidden):
+            if a in row_of and b in row_of:
+                blocked[row_of[a], row_of[b]] = blocked[row_of[b], row_of[a]] = True
+        return blocked
+
     def all(self) -> list[list[int]]:
         return [group for index, group in sorted(self._group.items()) if group[0] == index]
 
@@ -221,46 +236,65 @@ def _link_embeddings(
     rules: LinkingRules,
     bounds: tuple[int, int | None],
 ) -> None:
-    """Average linkage, weighted by clean speech, of the groups that have firm embeddings."""
+    """Average linkage, weighted by clean speech, of the groups that have firm embeddings, model by model."""
     least, most = bounds
-    by_space: dict[str, list[tuple[int, NDArray[np.float64], float]]] = {}
-    for group in groups.all():
-        firm = [p for p in group if is_firm_by_place[p] and ordered[p].embedding is not None]
-        for space in sorted({ordered[place].embedding_space for place in firm}):
-            parts = [ordered[place] for place in firm if ordered[place].embedding_space == space]
-            weights = np.array([part.clean_speech_s for part in parts])
-            units = np.array([_unit(part.embedding) for part in parts if part.embedding is not None])
-            by_space.setdefault(space, []).append((group[0], weights @ units, float(weights.sum())))
     voices = sum(any(is_firm_by_place[place] for place in group) for group in groups.all())
-    for space, members in sorted(by_space.items()):
-        threshold = rules.threshold(space)
-        while len(members) > 1 and voices > least:
-            pair = _most_similar(groups, members)
-            if pair is None or (pair[0] < threshold and (most is None or voices <= most)):
+    firm = [place for place, voice in enumerate(ordered) if is_firm_by_place[place] and voice.embedding is not None]
+    for space in sorted({ordered[place].embedding_space for place in firm}):
+        comparable = {place for place in firm if ordered[place].embedding_space == space}
+        members = [(group[0], [p for p in group if p in comparable]) for group in groups.all()]
+        linkage = _Linkage(groups, ordered, [member for member in members if member[1]])
+        while voices > least:
+            similarity, i, j = linkage.best()
+            too_many = most is not None and voices > most
+            if similarity == -np.inf or (similarity < rules.threshold(space) and not too_many):
                 break
-            _, i, j = pair
-            groups.join(members[i][0], members[j][0])
-            members[i] = (members[i][0], members[i][1] + members[j][1], members[i][2] + members[j][2])
-            del members[j]
+            linkage.merge(i, j)
             voices -= 1
 
 
-def _most_similar(
-    groups: _Groups, members: Sequence[tuple[int, NDArray[np.float64], float]]
-) -> tuple[float, int, int] | None:
-    """The most similar pair that may be joined: (similarity, i, j) with i < j; ties go to the earliest."""
-    means = np.array([total / weight for _, total, weight in members])
-    similarity = np.round(means @ means.T, 9)  # the mean of all pairwise cosines, whatever the order of summing
-    rows, columns = np.triu_indices(len(members), k=1)
-    for best in np.argsort(-similarity[rows, columns], kind="stable"):
-        i, j = int(rows[best]), int(columns[best])
-        if groups.may_join(members[i][0], members[j][0]):
-            return float(similarity[i, j]), i, j
-    return None
+class _Linkage:
+    """Mean cosine similarity between groups, kept up to date while they merge.
+
+    The mean over all pairs of two groups is the product of their weighted mean vectors: no pair is visited twice.
+    """
+
+    def __init__(
+        self, groups: _Groups, ordered: Sequence[LocalVoice], members: Sequence[tuple[int, Sequence[int]]]
+    ) -> None:
+        self._groups = groups
+        self._places = [place for place, _ in members]
+        totals, weights = [], []
+        for _, parts in members:
+            clean_s = np.array([ordered[place].clean_speech_s for place in parts])
+            totals.append(clean_s @ np.array([_unit(ordered[place].embedding) for place in parts]))
+            weights.append(clean_s.sum())
+        self._totals, self._weights = np.array(totals), np.array(weights)
+        self._means = self._totals / self._weights[:, None]
+        self._blocked = groups.blocked(self._places)
+        # Rounded, so that two pairs that are equally alike stay a tie whatever the order of summing.
+        self._similarity = np.where(self._blocked, -np.inf, np.round(self._means @ self._means.T, 9))
+
+    def best(self) -> tuple[float, int, int]:
+        """The most similar pair that may merge, the earliest of equals; similarity -inf where there is none."""
+        i, j = divmod(int(self._similarity.argmax()), len(self._places))
+        return float(self._similarity[i, j]), i, j
+
+    def merge(self, i: int, j: int) -> None:
+        self._groups.join(self._places[i], self._places[j])
+        self._totals[i] += self._totals[j]
+        self._weights[i] += self._weights[j]
+        self._means[i] = self._totals[i] / self._weights[i]
+        self._blocked[i] |= self._blocked[j]
+        self._blocked[:, i] = self._blocked[i]
+        self._blocked[j] = self._blocked[:, j] = True
+        row = np.where(self._blocked[i], -np.inf, np.round(self._means @ self._means[i], 9))
+        self._similarity[i] = self._similarity[:, i] = row
+        self._similarity[j] = self._similarity[:, j] = -np.inf
 
 
-def _unit(embedding: NDArray[np.float32]) -> NDArray[np.float64]:
-    vector = embedding.astype(np.float64)
+def _unit(embedding: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    vector = np.asarray(embedding, dtype=np.float64)
     return vector / np.linalg.norm(vector)
 
 

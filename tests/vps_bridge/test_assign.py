@@ -119,7 +119,7 @@ def test_all_thirteen_lines_of_the_real_sample_get_their_speaker():
     votes = vote_segments(turns, rows, RULES)
     speaker_of = {"Diane": 0, "Sheila": 1}
     assert [(result.outcome, result.winner) for result in votes] == [
-        (Outcome.CLEAR, speaker_of[line.person_id]) for line in lines
+        (Outcome.CLEAR, speaker_of[str(line.person_id)]) for line in lines
     ]
 
 

@@ -210,7 +210,7 @@ def test_a_recording_cut_into_jobs_is_linked_back_to_its_two_voices(name, length
 def test_one_voice_that_comes_and_goes_between_jobs_of_its_own_is_still_one():
     """Nothing but embeddings: every local speaker in a job of its own, so that no job parts them."""
     voices, truth = recorded_jobs("06_long_recording", 90.0, 0.0)
-    alone = [replace(voice, id=LocalSpeaker("-".join((voice.id.job_id, voice.id.speaker)), "A")) for voice in voices]
-    truth = {LocalSpeaker("-".join((local.job_id, local.speaker)), "A"): cluster for local, cluster in truth.items()}
+    alone = [replace(voice, id=LocalSpeaker(f"{voice.id.job_id}-{voice.id.speaker}", "A")) for voice in voices]
+    truth = {LocalSpeaker(f"{local.job_id}-{local.speaker}", "A"): cluster for local, cluster in truth.items()}
     groups = link_speakers(alone, RULES)
     assert [len({truth[member] for member in group}) for group in groups] == [1, 1]

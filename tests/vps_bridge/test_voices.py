@@ -109,7 +109,7 @@ def test_through_any_history_numbers_are_unique_and_a_retired_one_never_returns(
     book = VoiceBook()
     for step in steps:
         groups: dict = {}
-        for local, group, seconds in dict((item[0], item) for item in step).values():
+        for local, group, seconds in {item[0]: item for item in step}.values():
             groups.setdefault(group, {})[f"j/{local}"] = seconds
         naming = name([found(members) for members in groups.values()], book)
         assert None not in naming.numbers
