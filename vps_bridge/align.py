@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.signal import correlate
 
+from schemas.record import MAX_DURATION_S
 from vps_bridge.assemble import ChunkInfo, PlacedChunk
 
 STEP_S = 0.1  # of the activity signals that are compared
@@ -73,7 +74,7 @@ def find_stretches(
     """Derive each stretch's offset from captured_at.
 
     Without captured_at only the first stretch has one, 0, and only if it begins the conversation: its first chunk
-    has sequence 0 or 1, or the whole conversation is one chunk.
+    has sequence 0 or 1, or the whole conversation is one chunk. An offset of more than a week is a wrong clock.
     """
     known = {chunk.chunk_id: chunk for chunk in chunks}
     stretches = []
@@ -95,6 +96,8 @@ def find_stretches(
             elif index > 0 or not begins:
                 offset_s = None
         length_s = max(place.start_s + place.duration_s for place in places)
+        if offset_s is not None and abs(offset_s) + length_s > MAX_DURATION_S:
+            offset_s = None  # a device that woke up in 1970
         stretches.append(Stretch(index, length_s, offset_s, drift_s))
     return tuple(stretches)
 

@@ -62,7 +62,9 @@ class LinkingRules:
     together below 0.46.
 
     GE2E (Resemblyzer 0.1.4): telephone call 0.87 to 0.98 against 0.58 to 0.78, meetings across a table 0.80 to
-    0.94 against 0.72 to 0.84, read speech 0.77 to 0.99 against 0.38 to 0.80.
+    0.94 against 0.72 to 0.84, read speech 0.77 to 0.99 against 0.38 to 0.80. With the embedded engine's own results
+    (a call, and made-up conversations of 3 to 5 readers) every threshold from 0.70 to 0.85 finds the right voices,
+    with and without shared seconds, at a DER within 0.014 of diarizing the whole recording at once.
     """
 
     min_clean_speech_s: float = 3.0
@@ -73,7 +75,7 @@ class LinkingRules:
     """Share of the seconds both heard that make two local speakers one."""
     max_agreement: float = 0.2
     """Share below which they are kept apart."""
-    thresholds: tuple[tuple[str, float], ...] = (("wespeaker", 0.52), ("resemblyzer", 0.80))
+    thresholds: tuple[tuple[str, float], ...] = (("wespeaker", 0.52), ("resemblyzer", 0.78))
     default_threshold: float = 0.8
 
     def threshold(self, embedding_space: str) -> float:

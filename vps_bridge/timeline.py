@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from schemas.record import MAX_DURATION_S
 from schemas.turns import ChunkSpan, SpeakerTurn
 from vps_bridge.assemble import ChunkInfo, PlacedChunk
 
@@ -40,7 +41,8 @@ class LocalTurn:
 def stretch_origins(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) -> tuple[float, ...]:
     """Return where each stretch begins on the audio clock.
 
-    By captured_at where known, so that pauses are kept, else right after the stretch before; never before its end.
+    By captured_at where known, so that pauses are kept, else right after the stretch before; never before its end,
+    and never a week behind the beginning: that is a device whose clock was set in between.
     """
     captured = {chunk.chunk_id: chunk.captured_at_s for chunk in chunks}
     first: dict[int, float] = {}  # captured_at of each stretch's zero
@@ -55,7 +57,8 @@ def stretch_origins(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) 
     for stretch in sorted(length):
         origin_s = end_s
         if stretch in first and zero_s is not None:
-            origin_s = max(end_s, first[stretch] - zero_s)
+            captured_s = first[stretch] - zero_s
+            origin_s = captured_s if end_s < captured_s < MAX_DURATION_S - length[stretch] else end_s
         elif stretch in first:
             zero_s = first[stretch] - origin_s
         origins.append(origin_s)

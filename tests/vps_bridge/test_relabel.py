@@ -271,6 +271,20 @@ def test_a_single_upload_without_any_time_begins_with_the_transcript():
     assert len(names_by_label(relabel(evidence, POLICY), DIALOGUE)) == 3
 
 
+@pytest.mark.parametrize("wrong", [range(64), range(30, 64)], ids=["all", "half"])
+def test_a_device_that_woke_up_in_1970_neither_breaks_nor_labels(wrong):
+    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
+    chunks = tuple(
+        replace(chunk, captured_at_s=chunk.captured_at_s - T0 + 100.0) if place in wrong else chunk
+        for place, chunk in enumerate(evidence.chunks)
+    )
+    result = relabel(replace(evidence, chunks=chunks), POLICY)
+    assert "clock.unknown" in result.warnings
+    right = {f"s{n:03d}" for n, (_, start_s, _) in enumerate(DIALOGUE) if start_s < (0 if 0 in wrong else 145.0)}
+    assert {change.segment_id for change in result.changed} <= right
+    assert relabel(replace(evidence, chunks=chunks, segments=()), POLICY).speakers == 3
+
+
 def test_wrong_sample_rates_are_flagged():
     evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
     stretched = tuple(replace(chunk, captured_at_s=T0 + n * 6.0) for n, chunk in enumerate(evidence.chunks))
