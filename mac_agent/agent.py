@@ -349,5 +349,8 @@ class Agent:
             )
         except NotConnected:
             return False  # said again on the next connect
+        except PayloadTooLarge as error:
+            _log.error("message larger than the broker takes", topic=topic, reason=str(error))
+            return False
         self._receipts.append(receipt)
         return True

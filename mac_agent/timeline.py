@@ -24,7 +24,8 @@ def draw_timeline(path: Path, lanes: Mapping[str, Sequence[Turn]], duration_s: f
 
     Args:
         path: the picture; its suffix chooses the format (.png, .svg, .pdf).
-        lanes: turns by the name of the lane; labels are compared within a lane only.
+        lanes: turns by the name of the lane. A speaker of a later lane takes row and colour of the speaker of the
+            first lane with whom most time is shared, whatever the labels are.
         duration_s: seconds of audio, the width of the picture.
         title: above the picture.
     """
@@ -32,8 +33,8 @@ def draw_timeline(path: Path, lanes: Mapping[str, Sequence[Turn]], duration_s: f
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415 - a second to import, one command needs it
     from matplotlib.figure import Figure  # noqa: PLC0415
 
-    rows = {name: _speakers_by_speech(turns) for name, turns in lanes.items()}
-    heights = [max(len(speakers), 1) for speakers in rows.values()] or [1]
+    rows = _arrange(lanes)
+    heights = [max(len(colours), 1) for colours in rows.values()] or [1]
     figure = Figure(figsize=(WIDTH_IN, MARGIN_IN + ROW_HEIGHT_IN * (sum(heights) + len(heights))), dpi=DOTS_PER_INCH)
     FigureCanvasAgg(figure)
     figure.set_layout_engine("constrained")
@@ -45,20 +46,55 @@ def draw_timeline(path: Path, lanes: Mapping[str, Sequence[Turn]], duration_s: f
     figure.savefig(path, facecolor="white")
 
 
+def _arrange(lanes: Mapping[str, Sequence[Turn]]) -> dict[str, dict[str, str]]:
+    """Return, for each lane, the colour of each speaker, in the order of their rows."""
+    first: list[str] = []
+    first_turns: Sequence[Turn] = ()
+    arranged = {}
+    for name, turns in lanes.items():
+        speakers = _speakers_by_speech(turns)
+        places = dict(enumerate(speakers)) if not first else _match(speakers, turns, first, first_turns)
+        if not first:
+            first, first_turns = speakers, turns
+        rows = sorted(places.items())[:MAX_ROWS_PER_LANE]
+        arranged[name] = {speaker: SPEAKER_COLOURS[place % len(SPEAKER_COLOURS)] for place, speaker in rows}
+    return arranged
+
+
+def _match(
+    speakers: Sequence[str], turns: Sequence[Turn], first: Sequence[str], first_turns: Sequence[Turn]
+) -> dict[int, str]:
+    """Return speakers by the place of who they are in the first lane; those who are nobody there come after."""
+    shared: dict[tuple[str, str], float] = {}
+    for turn in turns:
+        for known in first_turns:
+            overlap_s = min(turn.end_s, known.end_s) - max(turn.start_s, known.start_s)
+            if overlap_s > 0:
+                pair = (turn.speaker, known.speaker)
+                shared[pair] = shared.get(pair, 0.0) + overlap_s
+    places: dict[int, str] = {}
+    for speaker, other in sorted(shared, key=lambda pair: (-shared[pair], pair)):
+        place = first.index(other)
+        if place not in places and speaker not in places.values():
+            places[place] = speaker
+    strangers = [speaker for speaker in speakers if speaker not in places.values()]
+    return places | dict(enumerate(strangers, start=len(first)))
+
+
 def _speakers_by_speech(turns: Sequence[Turn]) -> list[str]:
-    """Return labels, most speech first, no more than fit."""
+    """Return labels, most speech first."""
     seconds: dict[str, float] = {}
     for turn in turns:
         seconds[turn.speaker] = seconds.get(turn.speaker, 0.0) + turn.end_s - turn.start_s
-    return sorted(seconds, key=lambda speaker: (-seconds[speaker], speaker))[:MAX_ROWS_PER_LANE]
+    return sorted(seconds, key=lambda speaker: (-seconds[speaker], speaker))
 
 
-def _draw_lane(axis: Any, name: str, turns: Sequence[Turn], speakers: list[str], duration_s: float) -> None:  # noqa: ANN401 - matplotlib's axes
+def _draw_lane(axis: Any, name: str, turns: Sequence[Turn], colours: Mapping[str, str], duration_s: float) -> None:  # noqa: ANN401 - matplotlib's axes
+    speakers = list(colours)
     for row, speaker in enumerate(speakers):
         axis.barh(row, max(duration_s, 0.001), height=0.72, color=PALE, zorder=1)
         spans = [(turn.start_s, max(turn.end_s - turn.start_s, 0.0)) for turn in turns if turn.speaker == speaker]
-        colour = SPEAKER_COLOURS[row % len(SPEAKER_COLOURS)]
-        axis.broken_barh(spans, (row - 0.36, 0.72), facecolors=colour, zorder=2)
+        axis.broken_barh(spans, (row - 0.36, 0.72), facecolors=colours[speaker], zorder=2)
         axis.annotate(
             f" {sum(length for _, length in spans):.0f} s",
             xy=(1.0, row),
@@ -73,7 +109,7 @@ def _draw_lane(axis: Any, name: str, turns: Sequence[Turn], speakers: list[str],
     axis.set_ylim(max(len(speakers), 1) - 0.5, -0.5)
     axis.set_xlim(0, max(duration_s, 0.001))
     axis.set_title(name, loc="left", fontsize=10, color=INK)
-    axis.tick_params(axis="y", length=0)
+    axis.tick_params(axis="both", length=0)
     axis.grid(axis="x", color="#d5dae0", linewidth=0.6, zorder=0)
     for side in ("top", "right", "left", "bottom"):
         axis.spines[side].set_visible(False)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 
@@ -440,6 +441,30 @@ def test_drain_finishes_what_is_held_and_takes_nothing_new(mosquitto, start_agen
     bridge.offer("job-2", TWO_VOICES[0])
     assert bridge.wait_turns("job-1").turns
     assert not any(beat.state_of("job-2") for beat in bridge.beats.items)
+
+
+@pytest.mark.parametrize("patience", ["give_up_s", "audio_max_age_s"])
+def test_a_job_whose_audio_stops_coming_is_let_go(mosquitto, start_agent, small_bridge, patience):
+    bridge = small_bridge(mosquitto, tamper=lambda part: [part] if part.byte_offset == 0 else [])
+    agent = start_agent(mosquitto, part_bytes=8_192, **{patience: 2})
+    bridge.wait_online()
+    bridge.offer("job-1", TWO_VOICES[0])
+    bridge.wait_beat(lambda beat: beat.state_of("job-1") == "receiving")
+    seen = len(bridge.beats.items)
+    bridge.wait_beat(lambda beat: not beat.message.jobs and beat.message.free_capacity == 2, after=seen)
+    assert agent.inbox_files() == []
+    assert bridge.failures.items == []
+
+
+def test_a_result_no_broker_carries_becomes_a_failure_that_says_so(mosquitto, start_agent, small_bridge):
+    bridge = small_bridge(mosquitto)
+    start_agent(mosquitto, assumed_max_packet_bytes=6_000)
+    bridge.wait_online()
+    bridge.offer("job-1", as_wav(np.concatenate([tone(300 + 400 * (n % 2), 0.2) for n in range(300)])))
+    failure = bridge.wait_failure("job-1")
+    assert (failure.code, failure.retryable) == ("ingest.too_large", False)
+    bridge.offer("job-2", TWO_VOICES[0])
+    assert bridge.wait_turns("job-2").turns
 
 
 def test_ping_is_answered_with_a_heartbeat(mosquitto, start_agent, small_bridge):

@@ -61,6 +61,19 @@ def test_lanes_stand_above_each_other_on_one_scale(tmp_path):
     assert Image.open(two).width == Image.open(one).width
 
 
+def test_a_voice_has_one_colour_in_all_lanes_whatever_it_is_called_and_however_long_it_spoke(tmp_path):
+    reference = [Turn(0.0, 31.0, "anna"), Turn(31.0, 60.0, "bert")]
+    result = [Turn(0.0, 25.0, "SPEAKER_00"), Turn(31.0, 60.0, "SPEAKER_01"), Turn(25.0, 28.0, "SPEAKER_02")]
+    path = tmp_path / "timeline.png"
+    draw_timeline(path, {"reference": reference, "result": result}, 60.0, "")
+    pixels = np.asarray(Image.open(path).convert("RGB")).astype(int)
+    anna, bert = (list(bytes.fromhex(SPEAKER_COLOURS[place][1:])) for place in (0, 1))
+    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, 6 * pixels.shape[1] // 10 :]
+    assert not (left == bert).all(axis=2).any()
+    assert not (right == anna).all(axis=2).any()
+    assert pixels_of(path, SPEAKER_COLOURS[2]) > 0
+
+
 @pytest.mark.parametrize(
     ("lanes", "duration_s"),
     [
