@@ -18,10 +18,11 @@ from vps_bridge.align import (
 )
 from vps_bridge.assemble import AssemblyRules, order_chunks
 from vps_bridge.assign import AssignmentRules, Outcome, VoiceTurn, Vote, measure_segments, vote_segments
-from vps_bridge.conversations.store import Change, Label, StoredSegment, speaker_name, speaker_number
+from vps_bridge.conversations.store import Change, Label, StoredSegment
 from vps_bridge.evidence import ConversationEvidence, Heard, JobEvidence, hear
+from vps_bridge.labels import decide_speaker, found_voices, left_numbers, remember_segments, segment_label
 from vps_bridge.speakers import LinkingRules, LocalSpeaker, SpeakerLink, link_speakers
-from vps_bridge.voices import FoundVoice, Naming, VoiceBook, name_voices
+from vps_bridge.voices import VoiceBook, name_voices
 
 __all__ = [
     "ConversationEvidence",
@@ -31,9 +32,7 @@ __all__ = [
     "relabel",
 ]
 
-_MAX_NUMBER = 10_000  # what a message carries; a label with more digits is no number of ours
 _TOUCHING_S = 1e-3
-_UNSURE = (Outcome.LOW_COVERAGE, Outcome.NO_AUDIO)
 
 
 @dataclass(frozen=True)
@@ -104,12 +103,12 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     )
     votes = tuple(_blame_clock(vote, clocks) for vote in votes)
     ours = {segment_id: voice.speaker_id for voice in evidence.voices.voices for segment_id in voice.segments}
-    left = _left_numbers(evidence.segments, votes, ours)
-    found = _found_voices(evidence.segments, heard, measured, partition, votes, left)
+    left = left_numbers(evidence.segments, votes, ours)
+    found = found_voices(evidence.segments, heard, measured, partition, votes, left)
     naming = name_voices(found, evidence.voices, frozenset(left.values()))
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
     speakers = tuple(
-        _speaker(segment, vote, naming, left, ours, merged)
+        decide_speaker(segment, vote, naming, left, ours, merged)
         for segment, vote in zip(evidence.segments, votes, strict=True)
     )
     changed = tuple(
@@ -123,7 +122,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     }
     return Relabelling(
         segments=tuple(
-            _segment_label(segment, vote, speaker, naming.numbers)
+            segment_label(segment, vote, speaker, naming.numbers)
             for segment, vote, speaker in zip(evidence.segments, votes, speakers, strict=True)
         ),
         changed=changed,
@@ -132,7 +131,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
             for vote in votes
             if vote.outcome is not Outcome.CLEAR and vote.segment_id not in changed_ids
         ),
-        voices=_remember_segments(naming.book, evidence.segments, votes, speakers, ours),
+        voices=remember_segments(naming.book, evidence.segments, votes, speakers, ours),
         voice_changes=naming.changes,
         turns=_numbered_turns(heard, clocks, number_of, on_transcript=bool(evidence.segments)),
         speakers=sum(number is not None for number in naming.numbers),
@@ -211,162 +210,6 @@ def _blame_clock(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
     if vote.outcome is not Outcome.NO_AUDIO or reason is None:
         return vote
     return replace(vote, outcome=Outcome(reason))
-
-
-def _number(speaker: str | None) -> int | None:
-    number = speaker_number(speaker)
-    return number if number is not None and number <= _MAX_NUMBER else None
-
-
-def _left_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], ours: Mapping[str, int]) -> dict[str, int]:
-    """The numbers on segments that keep what they have: id -> number.
-
-    A segment without evidence keeps it unless it is speech-to-text's default: the label that every segment of the
-    conversation came with says nothing about who speaks.
-    """
-    came_with = {
-        segment.id: segment.speaker
-        if segment.original_speaker is None and segment.id not in ours
-        else segment.original_speaker
-        for segment in segments
-        if not segment.is_human_labelled
-    }
-    only_default = len(set(came_with.values())) == 1
-    left: dict[str, int] = {}
-    for segment, vote in zip(segments, votes, strict=True):
-        number = _number(segment.speaker)
-        if number is None or vote.outcome is Outcome.CLEAR:
-            continue
-        if vote.outcome in _UNSURE and only_default and ours.get(segment.id) != number:
-            continue
-        left[segment.id] = number
-    return left
-
-
-def _found_voices(
-    segments: Sequence[StoredSegment],
-    heard: Heard,
-    measured: Sequence[Mapping[int, float]],
-    partition: Sequence[Sequence[LocalSpeaker]],
-    votes: Sequence[Vote],
-    left: Mapping[str, int],
-) -> list[FoundVoice]:
-    labelled_s = [0.0] * len(heard.voices)
-    if segments:
-        for seconds in measured:
-            for place, spoken_s in seconds.items():
-                labelled_s[place] += spoken_s
-    else:
-        for turn in heard.turns:
-            labelled_s[turn.voice] += turn.end_s - turn.start_s
-    place_of = {voice.id: place for place, voice in enumerate(heard.voices)}
-    matched = _matched_voices(votes)
-    standing = _dominating(votes, left)
-    voice_at = {place_of[member]: voice for voice, members in enumerate(partition) for member in members}
-    in_segment: list[dict[str, float]] = [{} for _ in partition]
-    for segment, seconds in zip(segments, measured, strict=True):
-        for place, spoken_s in seconds.items():
-            if place in voice_at:
-                by_segment = in_segment[voice_at[place]]
-                by_segment[segment.id] = by_segment.get(segment.id, 0.0) + spoken_s
-    found = []
-    for voice, members in enumerate(partition):
-        found.append(
-            FoundVoice(
-                tuple(members),
-                {member: labelled_s[place_of[member]] for member in members},
-                in_segment[voice],
-                voice in matched or not segments,
-                standing.get(voice, {}),
-            )
-        )
-    return found
-
-
-def _matched_voices(votes: Sequence[Vote]) -> set[int | None]:
-    """Voices that are heard in the transcript; one that no segment has (television) gets no number."""
-    sure = (Outcome.CLEAR, Outcome.TWO_SPEAKERS, Outcome.HUMAN)
-    matched = {vote.winner for vote in votes if vote.outcome in sure}
-    return matched | {vote.runner_up for vote in votes if vote.outcome is Outcome.TWO_SPEAKERS}
-
-
-def _dominating(votes: Sequence[Vote], left: Mapping[str, int]) -> dict[int, dict[int, float]]:
-    """Voice -> numbers on untouched segments that are mostly this voice's -> its seconds there."""
-    by_number: dict[int, dict[int, float]] = {}
-    for vote in votes:
-        if vote.segment_id in left and vote.winner is not None and vote.winner >= 0:
-            seconds = by_number.setdefault(left[vote.segment_id], {})
-            seconds[vote.winner] = seconds.get(vote.winner, 0.0) + vote.winner_s
-    standing: dict[int, dict[int, float]] = {}
-    for number, seconds in by_number.items():
-        voice = min(seconds, key=lambda voice: (-seconds[voice], voice))
-        standing.setdefault(voice, {})[number] = seconds[voice]
-    return standing
-
-
-def _speaker(
-    segment: StoredSegment,
-    vote: Vote,
-    naming: Naming,
-    left: Mapping[str, int],
-    ours: Mapping[str, int],
-    merged: Mapping[int, int | None],
-) -> str | None:
-    """The label a segment shall have."""
-    if vote.outcome is Outcome.CLEAR and vote.winner is not None:
-        number = naming.numbers[vote.winner]
-        return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
-    if vote.outcome is Outcome.HUMAN:
-        return segment.speaker
-    number = _number(segment.speaker)
-    if number is not None and ours.get(segment.id) == number:
-        return speaker_name(merged[number]) if number in merged else segment.speaker
-    if vote.outcome not in _UNSURE or number is None:
-        return segment.speaker
-    # A number from speech-to-text that a voice of ours bears as well would name the wrong person.
-    published = {voice.speaker_id for voice in naming.book.voices}
-    stands = segment.id in left and (number not in published or _is_own(vote, naming, number))
-    return segment.speaker if stands else None
-
-
-def _is_own(vote: Vote, naming: Naming, number: int) -> bool:
-    return vote.winner is not None and vote.winner >= 0 and naming.numbers[vote.winner] == number
-
-
-def _segment_label(
-    segment: StoredSegment, vote: Vote, speaker: str | None, numbers: Sequence[int | None]
-) -> SegmentLabel:
-    clear = vote.outcome is Outcome.CLEAR
-    runner_up = vote.runner_up if vote.runner_up is not None and vote.runner_up >= 0 else None
-    return SegmentLabel(
-        id=segment.id,
-        speaker=speaker,
-        speaker_id=_number(speaker),
-        person_id=segment.person_id,
-        coverage=vote.coverage if clear else None,
-        runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
-    )
-
-
-def _remember_segments(
-    book: VoiceBook,
-    segments: Sequence[StoredSegment],
-    votes: Sequence[Vote],
-    speakers: Sequence[str | None],
-    ours: Mapping[str, int],
-) -> VoiceBook:
-    """Write into the book which segments bear each number because of this pipeline."""
-    bearing: dict[int, list[str]] = {}
-    for segment, vote, speaker in zip(segments, votes, speakers, strict=True):
-        number = _number(speaker)
-        if number is not None and (vote.outcome is Outcome.CLEAR or segment.id in ours):
-            bearing.setdefault(number, []).append(segment.id)
-    return replace(
-        book,
-        voices=tuple(
-            replace(voice, segments=tuple(sorted(bearing.get(voice.speaker_id, ())))) for voice in book.voices
-        ),
-    )
 
 
 def _numbered_turns(
