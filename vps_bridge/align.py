@@ -15,7 +15,6 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.signal import correlate
 
 from schemas.record import MAX_DURATION_S
 from vps_bridge.assemble import ChunkInfo, PlacedChunk
@@ -163,7 +162,7 @@ def _activity(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.
 
 def _compare(heard: NDArray[np.float64], written: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
     """For every shift of the audio along the transcript: steps active in both, and active in the transcript."""
-    both = np.round(correlate(written, heard, mode="valid", method="auto"))
+    both = np.round(np.correlate(written, heard, mode="valid"))
     sums = np.concatenate(([0.0], np.cumsum(written)))
     return both, sums[len(heard) :] - sums[: -len(heard)]
 
