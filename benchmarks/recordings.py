@@ -90,15 +90,21 @@ def make_solo(voice: str, duration_s: float = 60.0) -> Recording:
     return Recording(f"solo-{voice}", waveform, ((0.0, len(waveform) / SAMPLE_RATE_HZ, voice),))
 
 
-def make_conversation(n_voices: int, seed: int, *, longest_turn_s: float = 12.0, turns: int = 0) -> Recording:
-    """Some voices taking turns, 0.1-0.8 s apart, each utterance used once; ``turns`` 0 is eight a voice."""
+def make_conversation(
+    n_voices: int, seed: int, *, longest_turn_s: float = 12.0, order_seed: int | None = None
+) -> Recording:
+    """Some voices taking turns, 0.1-0.8 s apart, each utterance used at most once, eight turns a voice.
+
+    ``seed`` decides who talks and, unless ``order_seed`` is given, when.
+    """
     random = np.random.default_rng(seed)
     chosen = sorted(random.choice(voices(), size=n_voices, replace=False).tolist())
+    random = random if order_seed is None else np.random.default_rng(order_seed)
     waiting = {voice: utterances(voice) for voice in chosen}
     parts: list[NDArray[np.float32]] = []
     reference: list[tuple[float, float, str]] = []
     at, last = 0, ""
-    for _ in range(turns or 8 * n_voices):
+    for _ in range(8 * n_voices):
         able = [voice for voice in chosen if waiting[voice] and (voice != last or n_voices == 1)]
         if not able:
             break
@@ -111,15 +117,16 @@ def make_conversation(n_voices: int, seed: int, *, longest_turn_s: float = 12.0,
     return Recording(f"talk{n_voices}-{seed}", np.concatenate(parts), tuple(reference))
 
 
-def join(recordings: list[Recording], name: str, gap_s: float = 2.0) -> Recording:
-    """Recordings one after the other with silence between; voices are told apart by recording."""
+def join(recordings: list[Recording], name: str, *, gap_s: float, same_voices: bool) -> Recording:
+    """Recordings one after the other with silence between; a name is one voice throughout, or one per recording."""
     parts: list[NDArray[np.float32]] = []
     reference: list[tuple[float, float, str]] = []
     at = 0
     for recording in recordings:
         offset_s = at / SAMPLE_RATE_HZ
         reference += [
-            (start + offset_s, end + offset_s, f"{recording.name}/{who}") for start, end, who in recording.reference
+            (start + offset_s, end + offset_s, who if same_voices else f"{recording.name}/{who}")
+            for start, end, who in recording.reference
         ]
         parts += [recording.waveform, np.zeros(int(gap_s * SAMPLE_RATE_HZ), dtype=np.float32)]
         at += len(parts[-2]) + len(parts[-1])

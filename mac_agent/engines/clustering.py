@@ -38,7 +38,7 @@ Labels = NDArray[np.intp]
 class Policy:
     """The thresholds; one setting for all recordings (docs/adr: how each was chosen)."""
 
-    join_distance: float = 0.11
+    join_distance: float = 0.105
     """Voices less than this apart (1 - likeness) are one."""
     small_voice_distance: float = 0.08
     """A voice of 1.6 s must be this much further away; the allowance falls as one over its seconds."""
@@ -56,8 +56,6 @@ class Policy:
     """Cost, in nats, of changing voice within a track after a pause."""
     apart_in_window: float = 4.0
     """Cost, in nats, of one voice on two tracks that the network tells apart in the same window."""
-    utterance_bonus: float = 0.0
-    """Pieces of one utterance start this much closer."""
     least_voice_s: float = 1.0
     """A voice with less clean speech than this is not one."""
 
@@ -88,7 +86,7 @@ FULL_PIECE_S = 1.6
 _CLEAN_PIECE_S = 0.5
 _HEARD_PIECE_S = 1.0
 _SURELY_APART_WINDOWS = 3  # told apart in so many windows counts in full
-_START_PIECES = 3000  # average linkage is quadratic; more pieces than this are sampled evenly for the start
+_BLOCK_PIECES = 1500  # 15-20 minutes of speech: average linkage is quadratic, so long recordings start in blocks
 _SMOOTHING_ROUNDS = 2
 _PRIOR_PAIRS = 6.0  # pairs of pieces that the recording's mean counts for in a voice's own mean cosine
 _PRIOR_PAIRS_TYPICAL = 30.0  # and that the typical cosine counts for in the recording's mean
@@ -119,22 +117,28 @@ class _Model:
         good = (evidence.heard_s >= _HEARD_PIECE_S) & (evidence.clean_s >= _CLEAN_PIECE_S)
         self.good = good if good.any() else np.ones(len(good), dtype=bool)
         self.utterance = np.array([piece.utterance for piece in evidence.pieces])
+        self.first = np.array([piece.first for piece in evidence.pieces])
         track = np.array([piece.track for piece in evidence.pieces])
         self.by_track = [np.flatnonzero(track == number) for number in np.unique(track)]
         self.rivals = find_rivals(evidence.pieces, evidence.tracks)
 
     def start(self) -> Labels:
-        """Average linkage of the good pieces; the others get -1."""
+        """Average linkage of the good pieces, block by block in time; the others get -1."""
         labels = np.full(len(self.embeddings), -1, dtype=np.intp)
-        chosen = np.flatnonzero(self.good)
-        chosen = chosen[:: -(-len(chosen) // _START_PIECES)]
+        good = np.flatnonzero(self.good)
+        good = good[np.argsort(self.first[good], kind="stable")]
+        found = 0
+        for block in np.array_split(good, -(-len(good) // _BLOCK_PIECES)):
+            labels[block] = found + self._link(block)
+            found = int(labels.max()) + 1
+        return labels
+
+    def _link(self, chosen: Labels) -> Labels:
+        """Average linkage of a few pieces, stopped at ``start_distance``."""
         if len(chosen) == 1:
-            labels[chosen] = 0
-            return labels
+            return np.zeros(1, dtype=np.intp)
         distance = 1.0 - self.embeddings[chosen] @ self.embeddings[chosen].T / self.policy.typical_cosine
-        same = self.utterance[chosen][:, None] == self.utterance[chosen][None]
-        distance[same] -= self.policy.utterance_bonus
-        row = {int(piece): index for index, piece in enumerate(chosen)}
+        row = {piece: index for index, piece in enumerate(chosen.tolist())}
         for piece in chosen.tolist():
             for rival, strength in self.rivals[piece]:
                 if rival in row:
@@ -143,8 +147,8 @@ class _Model:
         distance -= lowest  # linkage wants no negative distances
         np.fill_diagonal(distance, 0.0)
         tree = linkage(squareform(distance, checks=False), "average")
-        labels[chosen] = fcluster(tree, self.policy.start_distance - lowest, "distance") - 1
-        return labels
+        flat: Labels = fcluster(tree, self.policy.start_distance - lowest, "distance").astype(np.intp) - 1
+        return flat
 
     def smooth(self, labels: Labels) -> Labels:
         """Decode every track against the voices found so far."""
@@ -156,30 +160,34 @@ class _Model:
         return _compact(labels)
 
     def join(self, labels: Labels, count: VoiceCount) -> Labels | None:
-        """Take away one voice: one too small, or one of two alike; None when all are to stay."""
+        """Take away voices: those too small, or of every two closest that are one, the second; None: all stay."""
         n_voices = int(labels.max()) + 1
         if n_voices < 2:  # noqa: PLR2004 - a single voice has nobody to join
             return None
-        likeness = self.likeness(labels)
         seconds = self.seconds(labels)
         small = seconds < self.policy.least_voice_s
         if small.any() and not small.all():
-            smallest = int(np.where(small, seconds, np.inf).argmin())
-            return np.where(labels == smallest, -1, labels)
-        margin = self.margin(labels, likeness, seconds)
+            return np.where((labels >= 0) & small[labels], -1, labels)
+        margin = self.margin(labels, seconds)
         np.fill_diagonal(margin, np.inf)
-        first, second = sorted(np.unravel_index(int(margin.argmin()), margin.shape))
-        enough = 0.0 if n_voices > count.least else -self.policy.join_distance / 2
-        alike = margin[first, second] < enough
-        too_many = count.most is not None and n_voices > count.most
-        return np.where(labels == second, first, labels) if alike or too_many else None
+        nearest = margin.argmin(axis=1)
+        mutual = [(one, int(other)) for one, other in enumerate(nearest) if one < other and nearest[other] == one]
+        mutual.sort(key=lambda pair: float(margin[pair]))
+        joined = labels.copy()
+        for first, second in mutual:
+            enough = 0.0 if n_voices > count.least else -self.policy.join_distance / 2
+            too_many = count.most is not None and n_voices > count.most
+            if margin[first, second] < enough or too_many:
+                joined[joined == second] = first
+                n_voices -= 1
+        return joined if (joined != labels).any() else None
 
-    def margin(self, labels: Labels, likeness: Floats, seconds: Floats) -> Floats:
+    def margin(self, labels: Labels, seconds: Floats) -> Floats:
         """Return how much further apart every two voices are than they must be to stay two."""
         policy = self.policy
         least = np.minimum.outer(seconds, seconds)
         allowed = policy.join_distance + policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
-        return 1.0 - likeness + policy.contact_distance * self.contact(labels) - allowed
+        return 1.0 - self.likeness(labels) + policy.contact_distance * self.contact(labels) - allowed
 
     def contact(self, labels: Labels) -> Floats:
         """Return how much of a voice is seen, by the network, as another than the other voice in the same window.
@@ -205,8 +213,7 @@ class _Model:
     def seconds(self, labels: Labels) -> Floats:
         """Return how long each voice is heard clearly."""
         used = self.good & (labels >= 0)
-        counted: Floats = np.bincount(labels[used], self.clean_s[used], minlength=int(labels.max()) + 1)
-        return counted
+        return np.bincount(labels[used], self.clean_s[used], int(labels.max()) + 1).astype(np.float64)
 
     def likeness(self, labels: Labels) -> Floats:
         """Return how alike every two voices are, 1 for halves of one voice."""

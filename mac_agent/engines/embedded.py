@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -103,37 +103,62 @@ class EmbeddedEngine:
             InvalidWaveform: wrong type, shape, or samples that are not finite.
         """
         _check(waveform)
-        clock = _Clock()
-        if len(waveform) == 0 or float(np.abs(waveform).max()) < SILENT_PEAK:
-            return _nobody(clock.timings_ms, "audio.silent")
+        clock = Clock()
+        heard = self.hear(waveform, report, clock)
+        if heard is None:
+            return Diarization((), (), (), 0.0, clock.timings_ms, ("no speech was heard",))
+        report("clustering", 0.0)
+        found = decide(heard, hints, self._policy, clock)
+        report("clustering", 1.0)
+        return found
+
+    def hear(self, waveform: Waveform, report: ReportProgress, clock: Clock) -> Heard | None:
+        """Run both networks; None where nobody speaks. All that follows is arithmetic on the result."""
+        if max(waveform.max(initial=0.0), -waveform.min(initial=0.0)) < SILENT_PEAK:
+            return None
         with clock("segmentation"):
             scores = segment(self._segmentation, waveform, lambda done: report("segmentation", done))
         with clock("tracks"):
             tracks = follow(scores)
             pieces = cut_pieces(tracks)
         if not pieces:
-            return _nobody(clock.timings_ms, "audio.no_speech")
+            return None
         with clock("embedding"):
-            cuts = cut_voices(waveform, mel_spectrogram(waveform), pieces)
-            found = embed(self._encoder, [cut.mels for cut in cuts], lambda done: report("embedding", done))
-        report("clustering", 0.0)
-        with clock("clustering"):
-            evidence = PieceEvidence(
-                pieces=pieces,
-                tracks=tracks,
-                embeddings=found,
-                heard_s=np.array([len(cut.mels) / FRAMES_PER_S for cut in cuts]),
-                clean_s=np.array([cut.clean_s for cut in cuts]),
-            )
-            labels = cluster(evidence, _wanted(hints), self._policy)
-        with clock("timeline"):
-            heard = activity(scores, tracks, pieces, labels)
-            diarization = _assemble(heard, count_speakers(scores), evidence, labels, len(waveform))
-        report("clustering", 1.0)
-        return replace(diarization, timings_ms=clock.timings_ms)
+            mels = mel_spectrogram(waveform)
+            cuts = cut_voices(waveform, len(mels), pieces)
+            found = embed(self._encoder, mels, cuts, lambda done: report("embedding", done))
+        evidence = PieceEvidence(
+            pieces=pieces,
+            tracks=tracks,
+            embeddings=found,
+            heard_s=np.array([len(cut.frames) / FRAMES_PER_S for cut in cuts]),
+            clean_s=np.array([cut.clean_s for cut in cuts]),
+        )
+        return Heard(scores, evidence, len(waveform))
 
 
-class _Clock:
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What both networks found in a recording."""
+
+    scores: NDArray[np.float16]
+    """Segmentation, shape ``(windows, 293, 3)``."""
+    evidence: PieceEvidence
+    n_samples: int
+
+
+def decide(heard: Heard, hints: Hints, policy: Policy, clock: Clock) -> Diarization:
+    """Decide who is who, and write it down as turns. Deterministic."""
+    evidence = heard.evidence
+    with clock("clustering"):
+        labels = cluster(evidence, _wanted(hints), policy)
+    with clock("timeline"):
+        loud = activity(heard.scores, evidence.tracks, evidence.pieces, labels)
+        found = _assemble(loud, count_speakers(heard.scores), evidence, labels, heard.n_samples)
+    return replace(found, timings_ms=clock.timings_ms)
+
+
+class Clock:
     """Milliseconds per stage."""
 
     def __init__(self) -> None:
@@ -141,6 +166,7 @@ class _Clock:
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
+        """Time what runs in the context under this name."""
         began = time.perf_counter()
         yield
         self.timings_ms[stage] = 1000 * (time.perf_counter() - began)
@@ -194,7 +220,3 @@ def _evidence(evidence: PieceEvidence, own: NDArray[np.bool_], name: str) -> Spe
     if clean_s < LEAST_EMBEDDING_S or norm == 0.0:
         return SpeakerEvidence(name, clean_s, None)
     return SpeakerEvidence(name, clean_s, (total / norm).astype(np.float32))
-
-
-def _nobody(timings_ms: dict[str, float], warning: str) -> Diarization:
-    return Diarization((), (), (), 0.0, timings_ms, (warning,))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mac_agent.engines.voices import VoiceCut
+
 DIMENSION = 256
 _BATCH = 64
 _SMALLEST_NORM = 1e-6
@@ -64,25 +66,25 @@ def load_encoder(data_dir: Path, device: torch.device) -> Encoder:
 
 
 def embed(
-    encoder: Encoder, pieces: Sequence[NDArray[np.float32]], report: Callable[[float], None]
+    encoder: Encoder, mels: NDArray[np.float32], cuts: Sequence[VoiceCut], report: Callable[[float], None]
 ) -> NDArray[np.float32]:
-    """Embed pieces of mel spectrogram, each shape ``(frames, 40)`` with at least one frame.
+    """Embed cuts of a recording whose mel spectrogram is ``mels``, shape ``(frames, 40)``.
 
     Returns:
-        Shape ``(pieces, 256)``, L2-normalised, in the order given.
+        Shape ``(cuts, 256)``, L2-normalised, in the order given.
     """
-    embeddings = np.empty((len(pieces), DIMENSION), dtype=np.float32)
+    embeddings = np.empty((len(cuts), DIMENSION), dtype=np.float32)
     device = next(encoder.parameters()).device
-    # Pieces of like length go together, so that little is computed on padding.
-    order = sorted(range(len(pieces)), key=lambda index: len(pieces[index]))
+    # Cuts of like length go together, so that little is computed on padding.
+    order = sorted(range(len(cuts)), key=lambda index: len(cuts[index].frames))
     for first in range(0, len(order), _BATCH):
         batch = order[first : first + _BATCH]
-        lengths = [len(pieces[index]) for index in batch]
-        mels = np.zeros((len(batch), max(lengths), N_MELS), dtype=np.float32)
+        lengths = [len(cuts[index].frames) for index in batch]
+        padded = np.zeros((len(batch), max(lengths), N_MELS), dtype=np.float32)
         for row, index in enumerate(batch):
-            mels[row, : lengths[row]] = pieces[index]
+            padded[row, : lengths[row]] = mels[cuts[index].frames] * np.float32(cuts[index].gain)
         with torch.inference_mode():
-            found = encoder(torch.from_numpy(mels).to(device), torch.tensor(lengths, device=device))
+            found = encoder(torch.from_numpy(padded).to(device), torch.tensor(lengths, device=device))
         embeddings[batch] = found.cpu().numpy()
         report((first + len(batch)) / len(order))
     return embeddings

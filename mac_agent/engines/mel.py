@@ -38,11 +38,12 @@ def mel_spectrogram(waveform: Waveform) -> NDArray[np.float32]:
         center=False,
     )
     half = _WINDOW_SAMPLES // 2
-    padded = torch.from_numpy(np.pad(waveform, half))
     n_frames = 1 + len(waveform) // HOP_SAMPLES
     mels = np.empty((n_frames, N_MELS), dtype=np.float32)
     for first in range(0, n_frames, _BLOCK_FRAMES):
         last = min(first + _BLOCK_FRAMES, n_frames)
-        block = padded[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + _WINDOW_SAMPLES]
-        mels[first:last] = spectrum(block).T.numpy()
+        start, stop = first * HOP_SAMPLES - half, (last - 1) * HOP_SAMPLES + half
+        inside = waveform[max(0, start) : stop]
+        block = np.pad(inside, (max(0, -start), stop - max(0, start) - len(inside)))
+        mels[first:last] = spectrum(torch.from_numpy(block)).T.numpy()
     return mels

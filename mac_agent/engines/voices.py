@@ -1,4 +1,4 @@
-"""What each piece says about its voice: the clean mels around it, brought to one level. Pure functions."""
+"""Which mels stand for the voice of each piece: the clean ones around it, brought to one level. Pure functions."""
 
 from __future__ import annotations
 
@@ -28,27 +28,29 @@ _LEAST_CLEAN_S = 0.2  # less clean speech than this in an utterance: all of it i
 class VoiceCut:
     """The mels that stand for one piece."""
 
-    mels: NDArray[np.float32]
-    """Shape ``(frames, 40)``, at most 1.6 s around the piece, from its own utterance, at one level."""
+    frames: NDArray[np.int32]
+    """Which mel frames, at most 1.6 s of them, around the piece and from its own utterance."""
+    gain: float
+    """What brings their power to one level."""
     clean_s: float
     """Seconds of the piece itself in which nobody else speaks."""
 
 
-def cut_voices(waveform: Waveform, mels: NDArray[np.float32], pieces: Sequence[Piece]) -> list[VoiceCut]:
+def cut_voices(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list[VoiceCut]:
     """Cut the mels of every piece; short pieces borrow context from their own utterance, never from overlap."""
-    power = mel_frame_power(waveform, len(mels))
+    power = mel_frame_power(waveform, n_mels)
     talkers = np.zeros(max((piece.last for piece in pieces), default=0), dtype=np.int16)
     for piece in pieces:
         talkers[piece.first : piece.last] += 1
     cuts: list[VoiceCut] = []
     for _, group in groupby(pieces, key=lambda piece: piece.utterance):
         utterance = list(group)
-        alone = _clean_mels(utterance[0].first, utterance[-1].last, talkers, len(mels))
+        alone = _clean_mels(utterance[0].first, utterance[-1].last, talkers, n_mels)
         for piece in utterance:
             chosen = _around(alone, (piece.first + piece.last) / 2)
             gain = level_gain(float(power[chosen].mean()))
             clean_s = float(np.count_nonzero(talkers[piece.first : piece.last] == 1)) * FRAME_S
-            cuts.append(VoiceCut(mels[chosen] * np.float32(gain**2), clean_s))
+            cuts.append(VoiceCut(chosen.astype(np.int32), gain**2, clean_s))
     return cuts
 
 
@@ -60,10 +62,15 @@ def level_gain(power: float) -> float:
 
 def mel_frame_power(waveform: Waveform, n_mels: int) -> NDArray[np.float64]:
     """Return the mean square of the 10 ms around each mel frame, shape ``(n_mels,)``."""
+    total = np.zeros(n_mels)
+    # Half a frame of samples at a time: frame i is the second half of hop i - 1 and the first half of hop i.
     half = HOP_SAMPLES // 2
-    padded = np.pad(waveform, (half, n_mels * HOP_SAMPLES - len(waveform)))[: n_mels * HOP_SAMPLES]
-    power: NDArray[np.float64] = np.mean(np.square(padded.reshape(n_mels, HOP_SAMPLES)), axis=1, dtype=np.float64)
-    return power
+    halves = waveform[: len(waveform) // half * half].reshape(-1, half)
+    energy = np.einsum("ij,ij->i", halves, halves)
+    before, after = energy[1::2], energy[::2]
+    total[1 : len(before) + 1] += before[: n_mels - 1]
+    total[: len(after)] += after[:n_mels]
+    return total / HOP_SAMPLES
 
 
 def _clean_mels(first: int, last: int, talkers: NDArray[np.int16], n_mels: int) -> NDArray[np.intp]:

@@ -1,0 +1,256 @@
+"""Accuracy, speed and memory of the embedded engine: `python -m benchmarks.bench_embedded --help`.
+
+DER without collar, overlap scored (pyannote.metrics), over the whole recording. "Oracle" gives every local speaker
+of every window to the reference speaker it overlaps most: the same segmentation with perfect clustering.
+"One" gives all speech to one speaker.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import platformdirs
+from pyannote.core import Annotation, Segment
+from pyannote.metrics.diarization import DiarizationErrorRate
+from scipy.optimize import linear_sum_assignment
+
+from benchmarks import recordings
+from benchmarks.recordings import AMI, Recording
+from mac_agent.engines.clustering import Policy
+from mac_agent.engines.embedded import Clock, EmbeddedEngine, Heard, decide
+from mac_agent.engines.engine import Hints, Turn
+from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
+from mac_agent.engines.registry import load_engine
+from mac_agent.engines.timeline import as_turns, count_speakers, speaking, windows_per_frame
+from mac_agent.engines.tracks import ACTIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+MOVED = ("join_distance", "small_voice_distance", "contact_distance", "start_distance")
+
+
+@dataclass(frozen=True)
+class Score:
+    """Seconds of each kind of error, and of reference speech."""
+
+    missed_s: float
+    false_alarm_s: float
+    confusion_s: float
+    total_s: float
+
+    @property
+    def der(self) -> float:
+        """Diarization error rate."""
+        return (self.missed_s + self.false_alarm_s + self.confusion_s) / max(self.total_s, 1e-9)
+
+
+@dataclass(frozen=True)
+class Row:
+    """What was measured on one recording."""
+
+    name: str
+    score: Score
+    true_speakers: int
+    found_speakers: int
+    speed: float
+    oracle: Score | None
+    one: Score
+
+
+def main() -> None:
+    """Measure the groups that were asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    groups = ("real", "talks", "solos", "copies", "long")
+    parser.add_argument("groups", nargs="*", default=["real"], help=f"any of: {', '.join(groups)}")
+    parser.add_argument("--data-dir", type=Path, default=os.environ.get("OMI_DATA_DIR"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--hours", type=float, default=1.0, help="length of the recording of the group `long`")
+    parser.add_argument("--first-seed", type=int, default=1, help="seed of the first made-up conversation")
+    parser.add_argument("--moved", action="store_true", help="also with every threshold 10 %% up and down")
+    options = parser.parse_args()
+    if unknown := set(options.groups) - set(groups):
+        parser.error(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(groups)}")
+    data_dir = options.data_dir or Path(platformdirs.user_data_dir("omi-diarization"))
+    engine = load_engine("embedded", data_dir=Path(data_dir), threads=options.threads)
+    assert isinstance(engine, EmbeddedEngine)
+    for group in options.groups:
+        heard = measure(engine, group, select(group, options.first_seed, options.hours), keep=options.moved)
+        if options.moved:
+            move(heard)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
+    print(f"\npeak memory {peak / (1024**2 if sys.platform == 'darwin' else 1):.0f} MiB, {options.threads} threads")
+
+
+def select(group: str, seed: int, hours: float) -> Iterable[Recording]:
+    """Return the recordings of a group."""
+    if group == "real":
+        return recordings.load_real()
+    if group == "talks":
+        plain = [recordings.make_conversation(n, s) for n in (2, 3, 5, 10) for s in (seed, seed + 1)]
+        return plain + [recordings.make_conversation(n, seed + 6, longest_turn_s=4.0) for n in (3, 5)]
+    if group == "solos":
+        return [recordings.make_solo(voice) for voice in recordings.voices()]
+    if group == "copies":
+        originals = [recordings.load_sample(), recordings.make_conversation(3, seed)]
+        originals += [recordings.make_solo(voice) for voice in recordings.voices()[::2]]
+        return (copy for original in originals for copy in (original, *spoil(original)))
+    return [lengthen(hours)]
+
+
+def spoil(original: Recording) -> list[Recording]:
+    """Return copies of a recording as they come from worse places."""
+    return [
+        recordings.at_8_khz(original),
+        recordings.with_noise(original, 20.0),
+        recordings.with_noise(original, 10.0),
+        recordings.with_reverberation(original),
+        recordings.with_levels(original),
+    ]
+
+
+def lengthen(hours: float) -> Recording:
+    """Return conversations of five voices, one after the other, the same five throughout, cut at ``hours``."""
+    wanted_s = hours * 3600
+    talks: list[Recording] = []
+    while sum(talk.duration_s for talk in talks) < wanted_s:
+        again = recordings.make_conversation(5, 1, order_seed=len(talks))
+        talks.append(again)
+    joined = recordings.join(talks, f"{hours:g} h of five voices", gap_s=1.0, same_voices=True)
+    reference = tuple(turn for turn in joined.reference if turn[1] <= wanted_s)
+    return Recording(joined.name, joined.waveform[: int(wanted_s * recordings.SAMPLE_RATE_HZ)], reference)
+
+
+def measure(
+    engine: EmbeddedEngine, group: str, selected: Iterable[Recording], *, keep: bool
+) -> list[tuple[Recording, Heard]]:
+    """Print a row for every recording of a group, and the pooled rows."""
+    print(f"\n## {group}\n")
+    print("| recording | DER | miss | false alarm | confusion | speakers true/found | oracle | one | x real time |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    rows: list[Row] = []
+    kept: list[tuple[Recording, Heard]] = []
+    for recording in selected:
+        began = time.perf_counter()
+        heard = engine.hear(recording.waveform, lambda _stage, _done: None, Clock())
+        turns = decide(heard, Hints(), Policy(), Clock()).turns if heard else ()
+        speed = recording.duration_s / (time.perf_counter() - began)
+        single = decide(heard, Hints(num_speakers=1), Policy(), Clock()).turns if heard else ()
+        row = Row(
+            name=recording.name,
+            score=compare(recording, turns),
+            true_speakers=recording.speakers,
+            found_speakers=len({turn.speaker for turn in turns}),
+            speed=speed,
+            oracle=compare(recording, oracle(recording, heard.scores)) if heard else None,
+            one=compare(recording, single),
+        )
+        rows.append(row)
+        show(row)
+        if keep and heard:
+            kept.append((recording, heard))
+    excerpts = [row for row in rows if row.name in AMI]
+    if excerpts:
+        print(
+            f"| **AMI pooled** | {pool(row.score for row in excerpts).der:.3f} | | | | | "
+            f"{pool(row.oracle for row in excerpts if row.oracle).der:.3f} | "
+            f"{pool(row.one for row in excerpts).der:.3f} | |"
+        )
+    return kept
+
+
+def move(kept: list[tuple[Recording, Heard]]) -> None:
+    """Print DER and speakers of every recording with all thresholds, and each alone, 10 % up and down."""
+    policies = {"as set": Policy()}
+    for factor in (0.9, 1.1):
+        policies[f"all x {factor}"] = moved(MOVED, factor)
+        policies |= {f"{name} x {factor}": moved((name,), factor) for name in MOVED}
+    print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled |")
+    print("|---" * (len(kept) + 2) + "|")
+    for name, policy in policies.items():
+        cells, excerpts = [], []
+        for recording, heard in kept:
+            turns = decide(heard, Hints(), policy, Clock()).turns
+            score = compare(recording, turns)
+            cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
+            excerpts += [score] if recording.name in AMI else []
+        print(f"| {name} | " + " | ".join(cells) + f" | {pool(excerpts).der:.3f} |")
+
+
+def moved(names: tuple[str, ...], factor: float) -> Policy:
+    """Return the policy with some thresholds multiplied."""
+    policy = Policy()
+    return replace(policy, **{name: getattr(policy, name) * factor for name in names})
+
+
+def show(row: Row) -> None:
+    """Print one row of the table."""
+    score = row.score
+    parts = [
+        f"{seconds / max(score.total_s, 1e-9):.3f}"
+        for seconds in (score.missed_s, score.false_alarm_s, score.confusion_s)
+    ]
+    best = f"{row.oracle.der:.3f}" if row.oracle else "-"
+    print(
+        f"| {row.name} | {score.der:.3f} | {' | '.join(parts)} | {row.true_speakers}/{row.found_speakers} | {best} | "
+        f"{row.one.der:.3f} | {row.speed:.0f} |",
+        flush=True,
+    )
+
+
+def compare(recording: Recording, turns: tuple[Turn, ...]) -> Score:
+    """Score turns against the reference, over the whole recording."""
+    reference, hypothesis = Annotation(), Annotation()
+    for number, (start_s, end_s, speaker) in enumerate(recording.reference):
+        reference[Segment(start_s, end_s), number] = speaker
+    for number, turn in enumerate(turns):
+        hypothesis[Segment(turn.start_s, turn.end_s), number] = turn.speaker
+    whole = Segment(0.0, recording.duration_s)
+    detail = DiarizationErrorRate(collar=0.0, skip_overlap=False)(reference, hypothesis, uem=whole, detailed=True)
+    return Score(detail["missed detection"], detail["false alarm"], detail["confusion"], detail["total"])
+
+
+def pool(scores: Iterable[Score]) -> Score:
+    """Add up errors and reference speech."""
+    every = list(scores)
+    return Score(
+        sum(score.missed_s for score in every),
+        sum(score.false_alarm_s for score in every),
+        sum(score.confusion_s for score in every),
+        sum(score.total_s for score in every),
+    )
+
+
+def oracle(recording: Recording, scores: NDArray[np.float16]) -> tuple[Turn, ...]:
+    """Cluster perfectly: within every window, each local speaker is the reference speaker it overlaps most."""
+    names = sorted({speaker for _, _, speaker in recording.reference})
+    n_frames = HOP_FRAMES * (len(scores) - 1) + WINDOW_FRAMES
+    truth = np.zeros((n_frames, len(names)), dtype=np.float32)
+    for start_s, end_s, speaker in recording.reference:
+        first, last = (max(0, round((at_s - FIRST_FRAME_START_S) / FRAME_S)) for at_s in (start_s, end_s))
+        truth[first:last, names.index(speaker)] = 1.0
+    heard = np.zeros((n_frames, len(names)), dtype=np.float32)
+    for window, score in enumerate(scores.astype(np.float32)):
+        span = slice(HOP_FRAMES * window, HOP_FRAMES * window + WINDOW_FRAMES)
+        shared = (score > ACTIVE).astype(np.float32).T @ truth[span]
+        given = dict(zip(*linear_sum_assignment(-shared), strict=True))
+        for local in range(LOCAL_SPEAKERS):
+            speaker = given[local] if local in given and shared[local, given[local]] > 0 else shared[local].argmax()
+            if shared[local, speaker] > 0:
+                heard[span, speaker] += score[:, local]
+    heard /= windows_per_frame(len(scores))[:, None]
+    return as_turns(speaking(heard, count_speakers(scores)), names, recording.duration_s)
+
+
+if __name__ == "__main__":
+    main()
