@@ -38,6 +38,8 @@ class JobEvidence:
     speakers: tuple[SpeakerVoice, ...]
     embedding_model: str
     embedding_revision: str
+    warnings: tuple[str, ...] = ()
+    """What its agent had to say about the audio, for a person who wonders why a result is poor."""
 
     @classmethod
     def from_result(cls, result: SpeakerTurns) -> JobEvidence:
@@ -50,6 +52,7 @@ class JobEvidence:
             speakers=result.speakers,
             embedding_model=result.engine.embedding_model,
             embedding_revision=result.engine.embedding_revision,
+            warnings=result.warnings,
         )
 
 
@@ -125,6 +128,7 @@ def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
     spoken: list[HeardTurn] = []
     warnings: set[str] = set()
     for job in jobs:
+        warnings.update(job.warnings)
         moved = place_turns(job.exclusive_turns, windows[job.job_id])
         found = _local_voices(job, moved, warnings)
         place_of = {voice.id.speaker: len(voices) + index for index, voice in enumerate(found)}

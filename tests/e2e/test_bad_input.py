@@ -66,7 +66,8 @@ def test_what_is_no_audio_payload_is_refused_by_the_bridge(any_system: System, b
         slowest_s = max(slowest_s, time.monotonic() - began_s)
         assert [failure.code for failure in failures] == [code], name
         assert len(failures[0].message) > 20, "a failure says what to do"
-        assert backend.seen(Accepted, name)[-1].verdict is Verdict.REFUSED
+        receipts = wait_until(lambda name=name: backend.seen(Accepted, name), f"the receipt of {name}", 20)
+        assert receipts[-1].verdict is Verdict.REFUSED
     print(f"slowest refusal: {slowest_s:.3f} s")
     _next_job_runs(backend)
 

@@ -1,5 +1,6 @@
 """A program is killed at the worst moment; the conversation ends up as if nothing had happened."""
 
+import hashlib
 import json
 import os
 import signal
@@ -22,6 +23,7 @@ from tests.e2e.system import (
     worker_pids,
 )
 
+PART_BYTES = 1_000_000
 REPEATS = 12  # six minutes: long enough to be killed in the middle of
 
 
@@ -31,10 +33,8 @@ def _send_long_call(backend: Backend, conversation_id: str) -> None:
     backend.event(conversation_id, EventType.STARTED)
     backend.event(conversation_id, EventType.SEGMENTS, revision=1, segments=segments)
     audio = make_wav(samples * REPEATS, rate)
-    half = len(audio) // 2
-    import hashlib
-
-    for offset, part in ((0, audio[:half]), (half, audio[half:])):
+    for offset in range(0, len(audio), PART_BYTES):
+        part = audio[offset : offset + PART_BYTES]
         backend.audio(
             conversation_id,
             part,
