@@ -196,13 +196,14 @@ def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(sy
     system.allow_agent()
     user = system.broker.users["watch"]
     port = system.broker.url.rsplit(":", 1)[1]
+    login = ("mosquitto_sub", "-p", port, "-u", user.username, "-P", user.password)
+    topics = ("omi/v1/+/+/heartbeat", "omi/v1/conversations/+/updated", "omi/v1/conversations/+/failure/#")
 
     def listen(seconds: int) -> list[str]:
         """What the command of the README prints within some seconds."""
         done = subprocess.run(
-            ["mosquitto_sub", "-p", port, "-u", user.username, "-P", user.password, "-v", "-W", str(seconds)]
-            + ["-t", "omi/v1/+/+/heartbeat", "-t", "omi/v1/conversations/+/updated"]
-            + ["-t", "omi/v1/conversations/+/failure/#"],
+            [*login, "-v", "-W", str(seconds), *(word for topic in topics for word in ("-t", topic))],
+            check=False,
             capture_output=True,
             text=True,
             timeout=60,
