@@ -27,6 +27,7 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
         ValueError: there is no such role.
     """
     heartbeats = (topics.filter(TopicKind.AGENT_HEARTBEAT), topics.filter(TopicKind.BRIDGE_HEARTBEAT))
+    receive: tuple[str, ...]
     match role:
         case "bridge":
             publish = _filters(topics, "ACCEPTED PARTS FAILURE UPDATED CONTROL BRIDGE_HEARTBEAT")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -65,13 +65,13 @@ def merge_blocks(segments: tuple[TranscriptSegment, ...]) -> tuple[TranscriptSeg
 
 def score_lines(call: Call, labels: dict[str, str | None]) -> Score:
     """Compare the labels of the lines with the truth, each label standing for the speaker it meets most."""
-    seconds: Counter[tuple[str, str]] = Counter()
+    seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     for segment in call.segments:
         label = labels.get(segment.id)
         if label is not None:
             seconds[label, call.true_speakers[segment.id]] += segment.end_s - segment.start_s
     names: dict[str, str] = {}
-    for (label, speaker), _ in seconds.most_common():
+    for (label, speaker), _ in sorted(seconds.items(), key=lambda item: -item[1]):
         if label not in names and speaker not in names.values():
             names[label] = speaker
     right = unlabelled = wrong_long = 0

@@ -119,6 +119,18 @@ class BridgeClient:
         msg = f"no live bridge on this broker ({state}): start `omi-bridge run` on the VPS"
         raise BridgeSilent(msg)
 
+    def wait_agent(self, timeout_s: float = 15.0) -> BridgeHeartbeat:
+        """Return the bridge's heartbeat once it counts a live agent, else the last one that came in `timeout_s`.
+
+        A heartbeat may be a beat old: an agent that came up since is in the next one.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        beat = self.wait_bridge(timeout_s)
+        while beat.agents_live == 0 and time.monotonic() < deadline_s:
+            self._read_one(deadline_s)
+            beat = self._beat or beat
+        return beat
+
     def start(self, started_at: datetime | None = None, *, timeout_s: float = 60.0, **facts: Any) -> None:  # noqa: ANN401 - fields of ConversationEvent
         """Tell that the conversation started; its transcript's zero is `started_at`."""
         self.send_event(self._event(EventType.STARTED, started_at=started_at, **facts), timeout_s=timeout_s)

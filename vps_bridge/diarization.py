@@ -22,6 +22,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 TIMEOUT_S = 60.0
+AGENT_TIMEOUT_S = 12.0  # a little over one heartbeat
 DELETE_TIMEOUT_S = 10.0
 ENABLED_ENV = "ENABLE_SPEAKER_DIARIZATION"
 
@@ -76,7 +77,7 @@ def _diarize_with(
     log: structlog.typing.FilteringBoundLogger,
 ) -> list[DiarizedTurn]:
     deadline_s = time.monotonic() + TIMEOUT_S
-    beat = client.wait_bridge(timeout_s=TIMEOUT_S)
+    beat = client.wait_agent(timeout_s=min(AGENT_TIMEOUT_S, TIMEOUT_S))
     if beat.agents_live == 0:
         log.warning("diarization_failed", reason="no agent is live and allowed", waiting=list(beat.agents_waiting))
         return []

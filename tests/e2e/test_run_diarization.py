@@ -1,7 +1,9 @@
 """The one call a backend makes today: a list of turns, or an empty one with a log line that says why."""
 
 import asyncio
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -19,7 +21,7 @@ def as_backend(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
     return system
 
 
-def _reasons(logs: list[dict[str, object]]) -> str:
+def _reasons(logs: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(str(line.get("reason")) for line in logs)
 
 
