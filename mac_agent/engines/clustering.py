@@ -40,7 +40,7 @@ class Policy:
 
     join_distance: float = 0.105
     """Voices less than this apart (1 - likeness) are one."""
-    small_voice_distance: float = 0.08
+    small_voice_distance: float = 0.09
     """A voice of 1.6 s must be this much further away; the allowance falls as one over its seconds."""
     contact_distance: float = 0.1
     """Added where the network always tells two voices apart in windows that hear both."""
@@ -88,7 +88,7 @@ _HEARD_PIECE_S = 1.0
 _SURELY_APART_WINDOWS = 3  # told apart in so many windows counts in full
 _BLOCK_PIECES = 1500  # 15-20 minutes of speech: average linkage is quadratic, so long recordings start in blocks
 _SMOOTHING_ROUNDS = 2
-_PRIOR_PAIRS = 6.0  # pairs of pieces that the recording's mean counts for in a voice's own mean cosine
+_PRIOR_PAIRS = 3.0  # pairs of pieces that the recording's mean counts for in a voice's own mean cosine
 _PRIOR_PAIRS_TYPICAL = 30.0  # and that the typical cosine counts for in the recording's mean
 
 
@@ -118,6 +118,7 @@ class _Model:
         self.good = good if good.any() else np.ones(len(good), dtype=bool)
         self.utterance = np.array([piece.utterance for piece in evidence.pieces])
         self.first = np.array([piece.first for piece in evidence.pieces])
+        self.last = np.array([piece.last for piece in evidence.pieces])
         track = np.array([piece.track for piece in evidence.pieces])
         self.by_track = [np.flatnonzero(track == number) for number in np.unique(track)]
         self.rivals = find_rivals(evidence.pieces, evidence.tracks)
@@ -186,7 +187,8 @@ class _Model:
         """Return how much further apart every two voices are than they must be to stay two."""
         policy = self.policy
         least = np.minimum.outer(seconds, seconds)
-        allowed = policy.join_distance + policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
+        noise = policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
+        allowed = policy.join_distance + noise
         return 1.0 - self.likeness(labels) + policy.contact_distance * self.contact(labels) - allowed
 
     def contact(self, labels: Labels) -> Floats:
@@ -196,19 +198,23 @@ class _Model:
         """
         n_voices = int(labels.max()) + 1
         met = np.zeros((n_voices, n_voices))
-        for piece, voice in enumerate(labels.tolist()):
+        used = np.flatnonzero(labels >= 0)
+        for piece in used.tolist():
             strongest: dict[int, float] = {}
             for rival, strength in self.rivals[piece]:
-                other = int(labels[rival])
-                strongest[other] = max(strength, strongest.get(other, 0.0))
+                # What sounds at the same time may be one voice and its echo: only turns taken testify.
+                if labels[rival] >= 0 and not self._together(piece, rival):
+                    other = int(labels[rival])
+                    strongest[other] = max(strength, strongest.get(other, 0.0))
             for other, strength in strongest.items():
-                if voice >= 0 and other >= 0:
-                    met[voice, other] += strength * self.weights[piece]
-        known = labels >= 0
-        total = np.bincount(labels[known], self.weights[known], minlength=n_voices)
+                met[labels[piece], other] += strength * self.weights[piece]
+        total = np.bincount(labels[used], self.weights[used], n_voices)
         share = met / np.maximum(total, 1e-9)[:, None]
         larger: Floats = np.maximum(share, share.T)
         return larger
+
+    def _together(self, piece: int, rival: int) -> bool:
+        return bool(self.first[piece] < self.last[rival] and self.first[rival] < self.last[piece])
 
     def seconds(self, labels: Labels) -> Floats:
         """Return how long each voice is heard clearly."""

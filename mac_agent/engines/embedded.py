@@ -28,7 +28,7 @@ from mac_agent.engines.mel import FRAMES_PER_S, mel_spectrogram
 from mac_agent.engines.segmentation import load_segmentation, segment
 from mac_agent.engines.timeline import activity, as_turns, count_speakers, first_frames, loudest, speaking
 from mac_agent.engines.tracks import cut_pieces, follow
-from mac_agent.engines.voices import cut_voices
+from mac_agent.engines.voices import cut_voices, subtract_noise
 from mac_agent.models import ENCODER, SEGMENTATION
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class EmbeddedEngine:
         if not pieces:
             return None
         with clock("embedding"):
-            mels = mel_spectrogram(waveform)
+            mels = subtract_noise(mel_spectrogram(waveform), scores)
             cuts = cut_voices(waveform, len(mels), pieces)
             found = embed(self._encoder, mels, cuts, lambda done: report("embedding", done))
         evidence = PieceEvidence(

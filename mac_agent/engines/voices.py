@@ -1,4 +1,4 @@
-"""Which mels stand for the voice of each piece: the clean ones around it, brought to one level. Pure functions."""
+"""Which mels stand for the voice of each piece: the clean ones around it, without noise, at one level. Pure functions."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S
+from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, HOP_FRAMES, WINDOW_FRAMES
 from mac_agent.engines.mel import FRAMES_PER_S, HOP_SAMPLES
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 CONTEXT_MELS = 160  # 1.6 s, what the encoder was trained on
 LEVEL_DBFS = -30.0  # Resemblyzer raises quieter speech to this level and leaves louder speech alone
+_MAYBE_SPEECH = 0.3  # well below the 0.5 of speech: breath is no noise
+_LEAST_SILENT_MELS = 50  # half a second of silence: less says little about the noise
+_KEPT = 0.1
 _LEAST_CLEAN_S = 0.2  # less clean speech than this in an utterance: all of it is used, overlap or not
 
 
@@ -52,6 +55,27 @@ def cut_voices(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list
             clean_s = float(np.count_nonzero(talkers[piece.first : piece.last] == 1)) * FRAME_S
             cuts.append(VoiceCut(chosen.astype(np.int32), gain**2, clean_s))
     return cuts
+
+
+def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16]) -> NDArray[np.float32]:
+    """Take the recording's steady noise out of its mels, in place.
+
+    The encoder hears power, not its logarithm, so steady noise adds the same to every frame: the median of the
+    frames in which no window hears speech. A tenth of each mel is always kept.
+
+    Args:
+        mels: shape ``(frames, 40)``.
+        scores: shape ``(windows, 293, 3)``.
+    """
+    spoken = np.zeros(HOP_FRAMES * (len(scores) - 1) + WINDOW_FRAMES, dtype=bool)
+    for window, score in enumerate(scores):
+        spoken[HOP_FRAMES * window : HOP_FRAMES * window + WINDOW_FRAMES] |= (score > _MAYBE_SPEECH).any(axis=1)
+    frame = ((np.arange(len(mels)) / FRAMES_PER_S - FIRST_FRAME_START_S) / FRAME_S).astype(int)
+    silent = ~spoken[np.clip(frame, 0, len(spoken) - 1)]
+    if np.count_nonzero(silent) >= _LEAST_SILENT_MELS:
+        noise = np.median(mels[silent], axis=0)
+        np.maximum(mels - noise, _KEPT * mels, out=mels)
+    return mels
 
 
 def level_gain(power: float) -> float:
