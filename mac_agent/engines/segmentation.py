@@ -12,6 +12,7 @@ import torch
 from mac_agent.engines.checkpoint import read_tensors
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
 from mac_agent.engines.frames import HOP_SAMPLES, LOCAL_SPEAKERS, WINDOW_FRAMES, WINDOW_SAMPLES, count_windows
+from mac_agent.engines.sincnet import SharedSincNet
 from mac_agent.models import SEGMENTATION
 
 # pyannote.audio reports every file to its makers unless this is set before it is imported.
@@ -34,7 +35,7 @@ _BATCH = 32
 
 
 def load_segmentation(data_dir: Path, device: torch.device) -> PyanNet:
-    """Build the network and load the pinned weights.
+    """Build the network and load the pinned weights; it takes a stretch of audio (see ``sincnet``), not windows.
 
     Raises:
         ModelMissing: the weights were never fetched.
@@ -50,6 +51,7 @@ def load_segmentation(data_dir: Path, device: torch.device) -> PyanNet:
     )
     network.build()  # type: ignore[no-untyped-call] # pyannote does not annotate it
     network.load_state_dict(read_tensors(data_dir, SEGMENTATION, "state_dict"), strict=True)
+    network.sincnet = SharedSincNet(network.sincnet)  # type: ignore[assignment] # same features, other input
     return network.to(device).eval()
 
 
@@ -67,9 +69,8 @@ def segment(network: PyanNet, waveform: Waveform, report: Callable[[float], None
         stretch = waveform[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
         missing = (last - 1 - first) * HOP_SAMPLES + WINDOW_SAMPLES - len(stretch)
         padded = torch.from_numpy(np.pad(stretch, (0, missing)))
-        windows = padded.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES).unsqueeze(1)
         with torch.inference_mode():
-            found = network(windows.to(network.device))
+            found = network(padded.to(network.device))
         scores[first:last] = found.cpu().numpy()
         report(last / n_windows)
     return scores

@@ -1,4 +1,4 @@
-"""Which mels stand for the voice of each piece: the clean ones around it, without noise, at one level. Pure functions."""
+"""Which mels stand for the voice of each piece: clean ones around it, without noise, at one level. Pure functions."""
 
 from __future__ import annotations
 
