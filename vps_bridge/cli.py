@@ -142,7 +142,7 @@ def publish(
                 max_speakers=max_speakers,
             )
             if not more:
-                client.complete()
+                client.complete(chunks=1)  # at least this one: nothing else has to be waited for
             update = _wait(client, progress, timeout_s) if wait else None
         answer = {"conversation_id": conversation, **asdict(chunk)}
         if as_json:

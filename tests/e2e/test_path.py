@@ -251,6 +251,7 @@ def test_watch_decodes_what_mosquitto_sub_cannot_show(system: System, backend: B
     backend.audio("seen", make_wav(samples, rate), encoding="wav")
     backend.event("seen", EventType.COMPLETED, chunks=1)
     backend.updated("seen")
+    wait_until(lambda: "conversations/seen/updated" in watching.log_file.read_text(), "the update in watch")
     watching.stop()
 
     lines = [json.loads(line) for line in watching.log_file.read_text().splitlines() if line.startswith('{"seen_at"')]
