@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import secrets
 import signal
@@ -15,6 +16,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import structlog
 from rich.console import Console
 from rich.status import Status
 from rich.table import Table
@@ -52,6 +54,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="where the results go (default: out/demo)")
     out: Path = parser.parse_args().out
     signal.signal(signal.SIGTERM, _interrupt)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
         run(out)
     except KeyboardInterrupt:
@@ -169,7 +172,7 @@ def _report(out: Path, call: Call, lines: Any, blocks: Any, wire: Wire) -> None:
     score = score_lines(call, labels)
     turns = [Turn(turn.start_s, turn.end_s, speaker_name(turn.speaker_id) or "") for turn in update.turns or ()]
     reference = read_rttm(call.reference.read_text().splitlines())
-    der, parts = _diarization_error(reference, turns)
+    der, parts = _diarization_error(reference, turns, call.duration_s)
     _print_conversation(call, segments, labels, score)
     _print_blocks(*blocks[:2])
     _print_stages(wire, published_s)
@@ -198,9 +201,9 @@ def _judge(score: Score, der: float, blocks: ConversationUpdated) -> None:
         raise DemoFailed("the labels are wrong: " + "; ".join(complaints))
 
 
-def _diarization_error(reference: list[Turn], turns: list[Turn]) -> tuple[float, str]:
+def _diarization_error(reference: list[Turn], turns: list[Turn], duration_s: float) -> tuple[float, str]:
     """Return DER and its parts in words: no collar, overlap scored."""
-    from pyannote.core import Annotation, Segment  # noqa: PLC0415 - a second to import, and only the end needs it
+    from pyannote.core import Annotation, Segment, Timeline  # noqa: PLC0415 - a second to import, and only the end needs it
     from pyannote.metrics.diarization import DiarizationErrorRate  # noqa: PLC0415
 
     def annotate(found: list[Turn]) -> Annotation:
@@ -209,7 +212,9 @@ def _diarization_error(reference: list[Turn], turns: list[Turn]) -> tuple[float,
             annotation[Segment(turn.start_s, turn.end_s), number] = turn.speaker
         return annotation
 
-    detail = DiarizationErrorRate(collar=0.0, skip_overlap=False)(annotate(reference), annotate(turns), detailed=True)
+    metric = DiarizationErrorRate(collar=0.0, skip_overlap=False)
+    whole = Timeline([Segment(0.0, duration_s)])
+    detail = metric(annotate(reference), annotate(turns), uem=whole, detailed=True)
     parts = ", ".join(
         f"{name} {detail[key]:.2f} s"
         for name, key in (("missed", "missed detection"), ("false alarm", "false alarm"), ("confused", "confusion"))
