@@ -64,6 +64,8 @@ class Row:
     true_speakers: int
     found_speakers: int
     speed: float
+    speed_per_core: float
+    """Seconds of audio per second of processor time: what a busy machine does not change."""
     oracle: Score | None
     one: Score
 
@@ -136,15 +138,18 @@ def measure(
 ) -> list[tuple[Recording, Heard]]:
     """Print a row for every recording of a group, and the pooled rows."""
     print(f"\n## {group}\n")
-    print("| recording | DER | miss | false alarm | confusion | speakers true/found | oracle | one | x real time |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print(
+        "| recording | DER | miss | false alarm | confusion | speakers true/found | oracle | one | x real time | per core |"
+    )
+    print("|---|---|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
     kept: list[tuple[Recording, Heard]] = []
     for recording in selected:
-        began = time.perf_counter()
+        began, began_cpu = time.perf_counter(), time.process_time()
         heard = engine.hear(recording.waveform, lambda _stage, _done: None, Clock())
         turns = decide(heard, Hints(), Policy(), Clock()).turns if heard else ()
         speed = recording.duration_s / (time.perf_counter() - began)
+        speed_per_core = recording.duration_s / (time.process_time() - began_cpu)
         single = decide(heard, Hints(num_speakers=1), Policy(), Clock()).turns if heard else ()
         row = Row(
             name=recording.name,
@@ -152,6 +157,7 @@ def measure(
             true_speakers=recording.speakers,
             found_speakers=len({turn.speaker for turn in turns}),
             speed=speed,
+            speed_per_core=speed_per_core,
             oracle=compare(recording, oracle(recording, heard.scores)) if heard else None,
             one=compare(recording, single),
         )
@@ -203,7 +209,7 @@ def show(row: Row) -> None:
     best = f"{row.oracle.der:.3f}" if row.oracle else "-"
     print(
         f"| {row.name} | {score.der:.3f} | {' | '.join(parts)} | {row.true_speakers}/{row.found_speakers} | {best} | "
-        f"{row.one.der:.3f} | {row.speed:.0f} |",
+        f"{row.one.der:.3f} | {row.speed:.0f} | {row.speed_per_core:.0f} |",
         flush=True,
     )
 

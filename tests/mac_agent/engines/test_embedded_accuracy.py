@@ -1,0 +1,74 @@
+"""The accuracy that was promised, on real recordings and on conversations of real voices; one setting for all.
+
+DER without collar, overlap scored, over the whole recording. benchmarks/bench_embedded.py prints the same in full.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+pytest.importorskip("pyannote.metrics", reason="could not import pyannote.metrics: install the agent extra")
+
+from benchmarks.bench_embedded import MOVED, Score, compare, moved, oracle, pool
+from benchmarks.recordings import AMI, Recording, load_real, make_conversation
+from mac_agent.engines.clustering import Policy
+from mac_agent.engines.embedded import Clock, EmbeddedEngine, Heard, decide
+from mac_agent.engines.engine import Hints
+
+if TYPE_CHECKING:
+    from mac_agent.engines.engine import Engine
+
+    Listened = dict[str, tuple[Recording, Heard]]
+
+pytestmark = [pytest.mark.shared, pytest.mark.slow]
+
+MOVES = [pytest.param(1.0, id="as set"), pytest.param(0.9, id="10 % down"), pytest.param(1.1, id="10 % up")]
+
+
+def listen(engine: Engine, recordings: list[Recording]) -> Listened:
+    assert isinstance(engine, EmbeddedEngine)
+    heard = {one.name: (one, engine.hear(one.waveform, lambda _stage, _done: None, Clock())) for one in recordings}
+    return {name: (one, found) for name, (one, found) in heard.items() if found is not None}
+
+
+@pytest.fixture(scope="module")
+def real(embedded: Engine) -> Listened:
+    return listen(embedded, load_real())
+
+
+@pytest.fixture(scope="module")
+def talks(embedded: Engine) -> Listened:
+    return listen(embedded, [make_conversation(voices, seed=1) for voices in (3, 5, 10)])
+
+
+def judge(recording: Recording, heard: Heard, policy: Policy) -> tuple[Score, int]:
+    turns = decide(heard, Hints(), policy, Clock()).turns
+    return compare(recording, turns), len({turn.speaker for turn in turns})
+
+
+@pytest.mark.parametrize("factor", MOVES)
+@pytest.mark.parametrize(("name", "limit"), [("sample", 0.10), ("repair_call_40", 0.10), ("diarizationExample", 0.08)])
+def test_dialogue_and_broadcast(real: Listened, name: str, limit: float, factor: float) -> None:
+    score, speakers = judge(*real[name], moved(MOVED, factor))
+    assert score.der <= limit
+    assert speakers == real[name][0].speakers
+
+
+@pytest.mark.parametrize("factor", MOVES)
+def test_meetings(real: Listened, factor: float) -> None:
+    judged = {name: judge(*real[name], moved(MOVED, factor)) for name in AMI}
+    assert pool(score for score, _ in judged.values()).der <= 0.27
+    right = [name for name in ("dev00", "dev01", "trn00", "trn04") if judged[name][1] == real[name][0].speakers]
+    assert len(right) >= 2, judged
+
+
+@pytest.mark.parametrize("factor", MOVES)
+def test_clustering_is_within_five_points_of_perfect(real: Listened, talks: Listened, factor: float) -> None:
+    mixtures = {name: pair for name, pair in real.items() if name.startswith("gradientsj")}
+    assert len(mixtures | talks) == 6
+    for name, (recording, heard) in (mixtures | talks).items():
+        score, _ = judge(recording, heard, moved(MOVED, factor))
+        best = compare(recording, oracle(recording, heard.scores))
+        assert score.der <= best.der + 0.05, (name, score, best)
