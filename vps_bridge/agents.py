@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from schemas.agent import AgentHeartbeat, AgentState
 from vps_bridge.lease import AgentPresence, Worker
 
+_UP = (AgentState.STARTING, AgentState.ONLINE)
+
 
 @dataclass
 class AgentView:
-    """One agent as last heard. Times are monotonic seconds."""
+    """One agent as last heard. Times are monotonic seconds.
+
+    `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats.
+    """
 
     heartbeat: AgentHeartbeat
     last_beat_s: float
     offline_s: float | None = None
-    granted_since_beat: int = 0
     unlisted_beats: dict[str, int] = field(default_factory=dict)
 
     @property
     def presence(self) -> AgentPresence:
         """What the lease rules need."""
-        return AgentPresence(self.last_beat_s, self.offline_s, stopped=self.heartbeat.state is AgentState.STOPPED)
+        state = self.heartbeat.state
+        return AgentPresence(
+            self.last_beat_s,
+            self.offline_s,
+            stopped=state is AgentState.STOPPED,
+            draining=state is AgentState.DRAINING,
+        )
 
     @property
     def embedding(self) -> tuple[str, str]:
         """Model and revision of the embeddings it makes."""
         engine = self.heartbeat.engine
         return (engine.embedding_model, engine.embedding_revision) if engine else ("", "")
+
+    def count_unlisted(self, lease_ids: Iterable[str]) -> None:
+        """Note which of its current leases the latest beat did not list."""
+        self.unlisted_beats = {lease_id: self.unlisted_beats.get(lease_id, 0) + 1 for lease_id in lease_ids}
 
 
 class AgentRoster:
@@ -52,27 +67,34 @@ class AgentRoster:
             return view
         if view is None or view.heartbeat.instance_id != heartbeat.instance_id:
             view = self._views[heartbeat.agent_id] = AgentView(heartbeat, now_s)
-        view.heartbeat, view.last_beat_s, view.offline_s, view.granted_since_beat = heartbeat, now_s, None, 0
+        view.heartbeat, view.last_beat_s, view.offline_s = heartbeat, now_s, None
         return view
 
     def live(self, now_s: float, stale_s: float) -> list[AgentView]:
         """Return the agents that are up: heard of lately, connected, and not leaving."""
-        states = (AgentState.STARTING, AgentState.ONLINE)
         return [
             view
             for view in self._views.values()
-            if view.offline_s is None and now_s - view.last_beat_s <= stale_s and view.heartbeat.state in states
+            if view.offline_s is None and now_s - view.last_beat_s <= stale_s and view.heartbeat.state in _UP
         ]
 
-    def workers(self, now_s: float, stale_s: float, allowed: frozenset[str]) -> list[Worker]:
-        """Return the agents that may and can take a job now."""
+    def workers(
+        self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Iterable[tuple[str, str]]
+    ) -> list[Worker]:
+        """Return the agents that may and can take a job now; `leases` are the current ones, (agent_id, lease_id)."""
+        up = [
+            view
+            for view in self.live(now_s, stale_s)
+            if view.heartbeat.state is AgentState.ONLINE and view.heartbeat.agent_id in allowed
+        ]
+        held = {view.heartbeat.agent_id: {job.lease_id for job in view.heartbeat.jobs} for view in up}
+        coming = [agent_id for agent_id, lease_id in leases if agent_id in held and lease_id not in held[agent_id]]
         return [
             Worker(
                 agent_id=view.heartbeat.agent_id,
-                free=view.heartbeat.free_capacity - view.granted_since_beat,
+                free=view.heartbeat.free_capacity - coming.count(view.heartbeat.agent_id),
                 speed_x_real_time=view.heartbeat.speed_x_real_time,
                 embedding=view.embedding,
             )
-            for view in self.live(now_s, stale_s)
-            if view.heartbeat.state is AgentState.ONLINE and view.heartbeat.agent_id in allowed
+            for view in up
         ]

@@ -1,13 +1,14 @@
-"""The bridge: one thread that owns the ledger and does everything; the network thread only fills its queue."""
+"""The bridge: one thread that owns the ledger and does everything; the network thread only fills its mailbox."""
 
 from __future__ import annotations
 
-import queue
 import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version as package_version
 from types import FrameType
 
@@ -18,26 +19,30 @@ from schemas.agent import AgentHeartbeat, AgentWant
 from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
 from schemas.codec import decode, encode
 from schemas.conversation import ConversationEvent, EventType
-from schemas.errors import SchemaError, TopicMalformed
-from schemas.topics import TopicAddress, TopicKind, Topics
+from schemas.errors import SchemaError
+from schemas.failure import FailureCode
+from schemas.record import MAX_DURATION_S
+from schemas.topics import TopicKind, Topics
 from vps_bridge.assemble import ChunkInfo, plan_jobs
 from vps_bridge.conversations.sqlite import SqliteConversations
-from vps_bridge.dispatch import Dispatcher
+from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
 from vps_bridge.ingest import Ingest
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import ConversationRecord, ConversationState, JobState
-from vps_bridge.publisher import Publisher
+from vps_bridge.mailbox import Mailbox
+from vps_bridge.publisher import OfferTimer, Publisher
 from vps_bridge.results import Results
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import Spool
+from vps_bridge.standing import describe_end, is_all_here, is_final
 from vps_bridge.updates import Updater
 
 _LOG = structlog.get_logger(__name__)
-QUEUE_MESSAGES = 2_000
 POLL_S = 0.1
 TICK_S = 0.5
 SWEEP_S = 60.0
-MISSING_CHUNKS_PATIENCE = 10  # times `quiet_s` that chunks which were named and never came are waited for
+ASSIGN_BUDGET_S = 2.0
+SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
+MAX_AGENTS_TOLD = 100  # what a heartbeat holds
 STORE_FILE = "conversations.sqlite3"
 
 
@@ -53,19 +58,18 @@ class Bridge:
         self._settings = settings
         self._topics = Topics(settings.topic_root)
         self._instance_id = secrets.token_hex(8)
-        self._started_at = datetime.now(UTC)
+        self._started_at, self._started_s = datetime.now(UTC), time.monotonic()
         self._ledger = Ledger(settings.root, exclusive=True)
         self._spool = Spool(settings.root / "spool")
         self._store = SqliteConversations(settings.root / STORE_FILE)
         strays = self._spool.sweep(self._ledger.chunks.spool_names())
-        self._inbox: queue.Queue[Incoming] = queue.Queue(QUEUE_MESSAGES)
-        self._dropped, self._poked = 0, False
+        self._mailbox = Mailbox()
         self._stopping, self._connected = threading.Event(), threading.Event()
-        self._last_error: str | None = None
+        self._errors, self._last_error = 0, ""
         self._session = MqttSession(
             settings,
             client_id=f"{settings.bridge_id}-{self._instance_id}",
-            on_message=self._enqueue,
+            on_message=self._mailbox.put,
             will=Will(self._topics.bridge_heartbeat(settings.bridge_id), encode(self._beat(BridgeState.OFFLINE))),
             on_connect=self._connected.set,
         )
@@ -74,15 +78,14 @@ class Bridge:
         self._results = Results(self._ledger, self._dispatcher)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
-        now_s = time.monotonic()
-        self._started_s, self._last_audio_s = now_s, dict.fromkeys(self._ledger.chunks.uncovered_conversations(), now_s)
+        self._beat_due_s = self._tick_due_s = self._sweep_due_s = 0.0
+        self._poked = False
+        self._agents_told: tuple[list[str], list[str]] = ([], [])
+        self._last_audio_s: dict[str, float] = {}
+        # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
+        self._assemble_due_s = dict.fromkeys(self._ledger.chunks.uncovered_conversations(), 0.0)
+        self._assign_tries = OfferTimer(settings.retry_min_s, settings.retry_max_s)
         _LOG.info("bridge_opened", ledger=self._ledger.ledger_id, root=str(settings.root), strays=strays)
-
-    def _enqueue(self, message: Incoming) -> None:
-        try:
-            self._inbox.put_nowait(message)
-        except queue.Full:  # its owner offers it again; a full queue must not stop the network thread
-            self._dropped += 1
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -95,7 +98,8 @@ class Bridge:
         self._subscribe()
         self._session.start()
         try:
-            self._serve()
+            while not self._stopping.is_set():
+                self._turn()
         finally:
             topic = self._topics.bridge_heartbeat(self._settings.bridge_id)
             self._session.stop(Farewell(topic, encode(self._beat(BridgeState.STOPPED)), retain=True))
@@ -109,51 +113,58 @@ class Bridge:
         for kind in (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT):
             self._session.subscribe(self._topics.filter(kind), qos=0)
 
-    def _serve(self) -> None:
-        next_tick_s = next_beat_s = next_sweep_s = 0.0
-        while not self._stopping.is_set():
-            try:
-                message: Incoming | None = self._inbox.get(timeout=POLL_S)
-            except queue.Empty:
-                message = None
-            if message is not None:
-                self._handle(message)
-            now_s = time.monotonic()
-            if self._connected.is_set():
-                self._connected.clear()
-                self._updater.offer_all_again()
-                next_beat_s = 0.0
-            if now_s >= next_tick_s or (message is None and self._poked):
-                self._tick(now_s)
-                next_tick_s = now_s + TICK_S
-            if now_s >= next_beat_s and self._session.connected:
-                beat = self._beat(BridgeState.ONLINE)
-                self._publisher.send(self._topics.bridge_heartbeat(self._settings.bridge_id), beat, retain=True)
-                next_beat_s = now_s + self._settings.heartbeat_s
-            if now_s >= next_sweep_s:
-                self._sweep(now_s)
-                next_sweep_s = now_s + SWEEP_S
+    def _turn(self) -> None:
+        """Take one message, and do what is due by the clock."""
+        message = self._mailbox.take(POLL_S)
+        if message is not None:
+            self._survive(message.topic, partial(self._route, message))
+        now_s = time.monotonic()
+        if self._connected.is_set():
+            self._connected.clear()
+            self._updater.offer_again()
+            self._beat_due_s = 0.0
+        if now_s >= self._tick_due_s or (message is None and self._poked):
+            self._poked, self._tick_due_s = False, now_s + TICK_S
+            self._survive("tick", partial(self._tick, now_s))
+        if now_s >= self._sweep_due_s:
+            self._sweep_due_s = now_s + SWEEP_S
+            self._survive("sweep", partial(self._sweep, now_s))
+        if now_s >= self._beat_due_s and self._session.connected:
+            self._beat_due_s = now_s + self._settings.heartbeat_s
+            self._survive("heartbeat", self._publish_beat)
 
-    def _handle(self, message: Incoming) -> None:
+    def _survive(self, where: str, work: Callable[[], None]) -> None:
+        """Do a piece of work; whatever it raises ends that piece alone.
+
+        Nothing promised is lost by it: receipts are sent after the ledger has what they promise, and what got no
+        receipt is offered again by its owner.
+        """
         try:
-            address = self._topics.parse(message.topic)
-        except TopicMalformed as error:
-            _LOG.warning("topic_unknown", error=str(error))
-            return
-        try:
-            self._route(address, message)
+            work()
+        except AnotherBridge:
+            raise
         except SchemaError as error:
-            self._last_error = f"{address.kind} from {address.sender_id}: {error}"
-            _LOG.warning("unreadable", kind=address.kind, sender=address.sender_id, error=str(error))
+            self._note_error(where, str(error))
+        except Exception as error:  # noqa: BLE001 - one bad message, file or conversation must not stop the others
+            trace = error.__traceback__
+            while trace is not None and trace.tb_next is not None:
+                trace = trace.tb_next
+            at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
+            self._note_error(where, f"{type(error).__name__} at {at}")  # its text may quote a transcript
 
-    def _route(self, address: TopicAddress, message: Incoming) -> None:
+    def _note_error(self, where: str, error: str) -> None:
+        self._errors += 1
+        self._last_error = f"{where}: {error}"
+        _LOG.error("survived", where=where, error=error, errors=self._errors)
+
+    def _route(self, message: Incoming) -> None:
+        address = self._topics.parse(message.topic)
         conversation_id, sender_id = address.conversation_id or "", address.sender_id or ""
         self._poked = True
         match address.kind:
             case TopicKind.AUDIO:
                 if self._ingest.take_audio(conversation_id, message.payload):
-                    self._last_audio_s[conversation_id] = time.monotonic()
-                    self._assemble(conversation_id)
+                    self._expect_assembly(conversation_id)
             case TopicKind.EVENTS:
                 event = self._ingest.take_event(conversation_id, message.payload)
                 if event is not None:
@@ -173,46 +184,77 @@ class Bridge:
             case _:
                 self._poked = False
 
+    def _expect_assembly(self, conversation_id: str) -> None:
+        self._last_audio_s[conversation_id] = time.monotonic()
+        self._assemble_due_s[conversation_id] = 0.0
+
     def _take_event(self, event: ConversationEvent, conversation_id: str) -> None:
         if event.type is EventType.DELETED:
             deleted = self._ingest.delete(event, conversation_id)
             self._dispatcher.cancel(deleted.leases)
             self._last_audio_s.pop(conversation_id, None)
-        elif event.type is EventType.SEGMENTS:
-            self._ledger.conversations.reopen(conversation_id)
         elif event.type is EventType.COMPLETED:
-            self._last_audio_s.setdefault(conversation_id, time.monotonic())
-            self._assemble(conversation_id)
+            self._expect_assembly(conversation_id)
         elif event.type is EventType.RESYNC:
-            self._updater.offer_all_again()
+            self._updater.offer_again(conversation_id)
 
     def _meet_bridge(self, beat: BridgeHeartbeat) -> None:
-        mine = beat.instance_id == self._instance_id
-        if mine or beat.state is not BridgeState.ONLINE or beat.started_at > self._started_at:
+        """Of two live bridges the younger stops. Ages are compared, not times: two machines' clocks differ."""
+        if beat.instance_id == self._instance_id:
+            if beat.state is not BridgeState.ONLINE:
+                self._beat_due_s = 0.0  # the will of a connection of ours that is no more
             return
-        msg = (
-            f"bridge {beat.bridge_id} (ledger {beat.ledger_id}) already serves {self._settings.topic_root} on this "
-            "broker: stop it, or give this one another --topic-root"
-        )
-        raise AnotherBridge(msg)
+        self._beat_due_s = 0.0  # the other one must hear of us, and may have covered our retained beat
+        own_age_s = time.monotonic() - self._started_s
+        age_s = (beat.sent_at - beat.started_at).total_seconds()
+        is_older = age_s > own_age_s
+        if abs(age_s - own_age_s) < SAME_AGE_S:
+            is_older = beat.instance_id > self._instance_id
+        if beat.state is BridgeState.ONLINE and is_older:
+            msg = (
+                f"bridge {beat.bridge_id} (ledger {beat.ledger_id}) already serves {self._settings.topic_root} on this "
+                "broker: stop it, or give this one another --topic-root"
+            )
+            raise AnotherBridge(msg)
 
     def _tick(self, now_s: float) -> None:
-        self._poked = False
-        for conversation_id in self._ledger.chunks.uncovered_conversations():
-            self._assemble(conversation_id)
-        for conversation_id in self._ledger.conversations.dirty():
-            self._updater.assign(conversation_id, final=self._is_final(conversation_id, now_s))
-        for conversation_id in self._ledger.conversations.open_ended():
-            if self._is_final(conversation_id, now_s):
-                self._updater.assign(conversation_id, final=True)
+        for conversation_id in [name for name, due_s in self._assemble_due_s.items() if due_s <= now_s]:
+            self._assemble_due_s[conversation_id] = now_s + self._settings.pause_s
+            self._survive(f"assembling {conversation_id}", partial(self._assemble, conversation_id, now_s))
+        ending = {
+            end.conversation_id
+            for end in self._ledger.conversations.open_ended()
+            if is_final(end, idle_s=self._idle_s(end.conversation_id, now_s), quiet_s=self._settings.quiet_s)
+        }
+        waiting = ending.union(self._ledger.conversations.dirty())
+        self._assign_tries.keep_only(waiting)
+        for conversation_id in waiting:
+            if time.monotonic() - now_s > ASSIGN_BUDGET_S:
+                break  # the rest is as dirty at the next tick; agents and beats do not wait for it
+            if self._assign_tries.take(conversation_id, now_s):
+                work = partial(self._assign, conversation_id, now_s, final=conversation_id in ending)
+                self._survive(f"assigning {conversation_id}", work)
         self._dispatcher.tick(now_s)
         self._updater.offer(now_s)
+        if self._live_agents(now_s) != self._agents_told:
+            self._beat_due_s = 0.0
 
-    def _assemble(self, conversation_id: str) -> None:
+    def _idle_s(self, conversation_id: str, now_s: float) -> float:
+        return now_s - self._last_audio_s.get(conversation_id, self._started_s)
+
+    def _assign(self, conversation_id: str, now_s: float, *, final: bool) -> None:
+        if self._updater.assign(conversation_id, final=final):
+            self._assign_tries.reset(conversation_id)
+        if final:
+            self._last_audio_s.pop(conversation_id, None)
+            self._sweep_due_s = min(self._sweep_due_s, now_s + self._settings.keep_audio_s)
+
+    def _assemble(self, conversation_id: str, now_s: float) -> None:
         conversation = self._ledger.conversations.get(conversation_id)
-        if conversation is None:
+        chunks = self._ledger.chunks.of_conversation(conversation_id) if conversation else []
+        if conversation is None or all(chunk.covered for chunk in chunks):
+            self._assemble_due_s.pop(conversation_id, None)
             return
-        chunks = self._ledger.chunks.of_conversation(conversation_id)
         infos = [
             ChunkInfo(
                 chunk_id=chunk.chunk_id,
@@ -225,51 +267,39 @@ class Bridge:
             )
             for chunk in chunks
         ]
-        idle_s = time.monotonic() - self._last_audio_s.get(conversation_id, self._started_s)
-        named = conversation.completed_chunks
-        closing = conversation.completed and (named is None or len(chunks) >= named)
+        closing = conversation.completed and is_all_here(describe_end(conversation, chunks)) is not False
+        idle_s = self._idle_s(conversation_id, now_s)
         plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)
         for job_id in self._ledger.jobs.add(conversation_id, plans) if plans else ():
             _LOG.info("job_ready", conversation=conversation_id, job=job_id)
 
-    def _is_final(self, conversation_id: str, now_s: float) -> bool:
-        """Whether all that was named has come and been worked on, or it has been quiet for long enough."""
-        conversation = self._ledger.conversations.get(conversation_id)
-        if conversation is None or not conversation.completed:
-            return False
-        chunks = self._ledger.chunks.of_conversation(conversation_id)
-        quiet_s = now_s - self._last_audio_s.get(conversation_id, self._started_s)
-        patience_s = self._settings.quiet_s
-        if conversation.completed_chunks is not None:
-            complete = len(chunks) >= conversation.completed_chunks
-            patience_s = 0.0 if complete else MISSING_CHUNKS_PATIENCE * self._settings.quiet_s
-        jobs = self._ledger.jobs.all(conversation_id=conversation_id)
-        busy = any(job.state in (JobState.READY, JobState.LEASED) for job in jobs)
-        settled = not busy and all(chunk.covered for chunk in chunks)
-        if not settled:
-            self._say_why_waiting(conversation, busy=busy)
-        return settled and quiet_s >= patience_s
-
-    def _say_why_waiting(self, conversation: ConversationRecord, *, busy: bool) -> None:
-        if conversation.state is ConversationState.WAITING:
-            live = self._dispatcher.roster.workers(
-                time.monotonic(), self._settings.stale_s, self._ledger.agents.allowed()
-            )
-            reason = "audio to come" if not busy else "diarization" if live else "no agent that is live and allowed"
-            self._ledger.conversations.set_state(conversation.conversation_id, ConversationState.WAITING, reason)
-
     def _sweep(self, now_s: float) -> None:
         """Unlink audio that is not needed any more, and forget parts that stopped coming."""
-        self._ingest.drop_stale_parts(now_s)
+        self._ingest.clean_up(now_s)
         now = time.time()
         due = self._ledger.chunks.expired(
             final_before=now - self._settings.keep_audio_s, accepted_before=now - self._settings.keep_audio_max_s
         )
+        if not due:
+            return
         for chunk in due:
             self._spool.remove(chunk.spool_name or "")
-        if due:
-            self._ledger.chunks.mark_unlinked([chunk.arrival for chunk in due])
-            _LOG.info("audio_unlinked", chunks=len(due))
+        self._ledger.chunks.mark_unlinked([chunk.arrival for chunk in due])
+        _LOG.info("audio_unlinked", chunks=len(due))
+        for job_id in self._ledger.jobs.without_audio():
+            self._dispatcher.give_up(job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
+        self._sweep_due_s = now_s  # there may be more of it
+
+    def _live_agents(self, now_s: float) -> tuple[list[str], list[str]]:
+        """Return the live agents: those that are allowed, and those that nobody has allowed yet."""
+        views = self._dispatcher.roster.live(now_s, self._settings.stale_s)
+        live, allowed = sorted(view.heartbeat.agent_id for view in views), self._ledger.agents.allowed()
+        return [name for name in live if name in allowed], [name for name in live if name not in allowed]
+
+    def _publish_beat(self) -> None:
+        self._agents_told = self._live_agents(time.monotonic())
+        topic = self._topics.bridge_heartbeat(self._settings.bridge_id)
+        self._publisher.send(topic, self._beat(BridgeState.ONLINE), retain=True)
 
     def _beat(self, state: BridgeState) -> BridgeHeartbeat:
         now = datetime.now(UTC)
@@ -285,23 +315,23 @@ class Bridge:
         if state is not BridgeState.ONLINE:
             return beat.model_copy(update={"accepting": False})
         counts = self._ledger.jobs.counts()
-        views = self._dispatcher.roster.live(time.monotonic(), self._settings.stale_s)
-        live = [view.heartbeat.agent_id for view in views]
-        allowed = self._ledger.agents.allowed()
         full = counts.jobs_ready + counts.jobs_leased >= self._settings.max_queue_jobs
+        live, waiting = self._agents_told
+        oldest_s = 0.0 if counts.oldest_at is None else now.timestamp() - counts.oldest_at
+        problems = f"{self._last_error} (error {self._errors} since the start)" if self._errors else None
         return beat.model_copy(
             update={
                 "accepting": not full and counts.bytes < self._settings.max_queue_bytes,
-                "agents_live": sum(agent_id in allowed for agent_id in live),
-                "agents_waiting": tuple(agent_id for agent_id in live if agent_id not in allowed)[:100],
+                "agents_live": len(live),
+                "agents_waiting": tuple(waiting[:MAX_AGENTS_TOLD]),
                 "queue": QueueState(
                     chunks_waiting=counts.chunks_waiting,
                     jobs_ready=counts.jobs_ready,
                     jobs_leased=counts.jobs_leased,
                     jobs_failed=counts.jobs_failed,
                     bytes=counts.bytes,
-                    oldest_s=0.0 if counts.oldest_at is None else max(0.0, now.timestamp() - counts.oldest_at),
+                    oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
                 ),
-                "last_error": self._last_error,
+                "last_error": problems,
             }
         )

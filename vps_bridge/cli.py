@@ -32,6 +32,7 @@ from vps_bridge.database import DatabaseError
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, JobRecord, JobState
 from vps_bridge.settings import BridgeSettings
+from vps_bridge.standing import describe_standing
 from vps_bridge.transcripts import TranscriptError, read_transcript
 from vps_bridge.watch import watch_messages
 
@@ -215,19 +216,16 @@ def show(
 
     Example: omi-bridge show call-1 --json
     """
-    with _explained(), _opened(config, data_dir) as (ledger, store):
-        record = ledger.conversations.get(_checked_id(conversation))
-        if record is None:
-            gone = "is deleted" if ledger.conversations.is_deleted(conversation) else "was never heard of"
-            _fail(f"conversation {conversation} {gone}", EXIT_FAILED)
+    with _explained(), _opened(config, data_dir) as (ledger, store, stale_s):
+        record = _known(ledger, conversation)
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = [asdict(segment) for segment in stored.segments] if stored else []
+        facts = _conversation_facts(record, ledger, stale_s)
         if as_json:
-            facts = _conversation_facts(record) | {"segments": segments, "jobs": [asdict(job) for job in jobs]}
-            _print_json(facts)
+            _print_json(facts | {"segments": segments, "jobs": [asdict(job) for job in jobs]})
             return
-        _out.print(f"{conversation}: {record.state}" + (f" ({record.reason})" if record.reason else ""))
+        _out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         table = Table("start", "end", "speaker", "text")
         for item in segments:
             speaker = "you" if item["is_user"] else item["person_id"] or item["speaker"] or "unknown"
@@ -235,24 +233,45 @@ def show(
         _out.print(table)
 
 
-def _conversation_facts(record: ConversationRecord) -> dict[str, Any]:
-    facts = asdict(record)
+def _known(ledger: Ledger, conversation: str) -> ConversationRecord:
+    record = ledger.conversations.get(_checked_id(conversation))
+    if record is None:
+        gone = "is deleted" if ledger.conversations.is_deleted(conversation) else "was never heard of"
+        _fail(f"conversation {conversation} {gone}: `omi-bridge conversations` lists those there are", EXIT_FAILED)
+    return record
+
+
+def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:
+    name = record.conversation_id
+    state, reason = describe_standing(
+        record,
+        ledger.chunks.of_conversation(name),
+        ledger.jobs.all(conversation_id=name),
+        ledger.agents.all(),
+        now=time.time(),
+        stale_s=stale_s,
+    )
+    facts = asdict(record) | {"state": state, "reason": reason}
     facts.pop("updated_payload")
     return facts
 
 
 @app.command()
 def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the conversations and where each stands."""
-    with _explained(), _opened(config, data_dir) as (ledger, _store):
-        records = ledger.conversations.all()
+    """List the conversations and where each stands.
+
+    Example: omi-bridge conversations --json
+    """
+    with _explained(), _opened(config, data_dir) as (ledger, _store, stale_s):
+        listed = [_conversation_facts(record, ledger, stale_s) for record in ledger.conversations.all()]
         if as_json:
-            _print_json([_conversation_facts(record) for record in records])
+            _print_json(listed)
             return
-        table = Table("conversation", "state", "why", "for", "update", "applied")
-        for record in records:
-            told = (str(record.updated_version), str(record.applied_version))
-            table.add_row(record.conversation_id, record.state, record.reason or "", _age(record.since_at), *told)
+        table = Table("conversation", "state", "why", "since", "update", "applied")
+        for facts in listed:
+            told = (str(facts["updated_version"]), str(facts["applied_version"]))
+            since = f"{_age(facts['since_at'])} ago"
+            table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", since, *told)
         _out.print(table)
 
 
@@ -267,7 +286,7 @@ def jobs(
 
     Example: omi-bridge jobs --state failed
     """
-    with _explained(), _opened(config, data_dir) as (ledger, _store):
+    with _explained(), _opened(config, data_dir) as (ledger, _store, _stale_s):
         found = ledger.jobs.all(states=(state,) if state else ())
         if as_json:
             _print_json([asdict(job) for job in found])
@@ -310,7 +329,7 @@ def agents(
     context.obj = (config, data_dir, as_json)
     if context.invoked_subcommand is not None:
         return
-    with _explained(), _opened(config, data_dir) as (ledger, _store):
+    with _explained(), _opened(config, data_dir) as (ledger, _store, _stale_s):
         records = ledger.agents.all()
         if as_json:
             _print_json([asdict(record) for record in records])
@@ -333,13 +352,19 @@ def _agent_row(record: AgentRecord) -> tuple[str, ...]:
 
 @agents_app.command()
 def allow(context: typer.Context, agent_id: str) -> None:
-    """Let an agent have audio. It may be allowed before it was ever heard of."""
+    """Let an agent have audio. It may be allowed before it was ever heard of.
+
+    Example: omi-bridge agents allow my-mac
+    """
     _set_allowed(context, agent_id, allowed=True)
 
 
 @agents_app.command()
 def deny(context: typer.Context, agent_id: str) -> None:
-    """Give an agent no more audio."""
+    """Give an agent no more audio; what it works on goes to another.
+
+    Example: omi-bridge agents deny my-mac
+    """
     _set_allowed(context, agent_id, allowed=False)
 
 
@@ -347,7 +372,7 @@ def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> Non
     config, data_dir, as_json = context.obj
     if not is_id(agent_id):
         _fail(f"agent id {agent_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
-    with _explained(), _opened(config, data_dir) as (ledger, _store):
+    with _explained(), _opened(config, data_dir) as (ledger, _store, _stale_s):
         ledger.agents.set_allowed(agent_id, allowed=allowed)
         if as_json:
             _print_json({"agent_id": agent_id, "allowed": allowed})
@@ -362,9 +387,12 @@ def history(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every change this pipeline made to a conversation."""
-    with _explained(), _opened(config, data_dir) as (_ledger, store):
-        writes = store.history(_checked_id(conversation))
+    """Show every change this pipeline made to a conversation.
+
+    Example: omi-bridge history call-1
+    """
+    with _explained(), _opened(config, data_dir) as (ledger, store, _stale_s):
+        writes = store.history(_known(ledger, conversation).conversation_id)
         if as_json:
             _print_json([asdict(write) for write in writes])
             return
@@ -380,12 +408,19 @@ def undo(
     version: Annotated[int, typer.Argument(help="Which write to take back; see `omi-bridge history`.")],
     config: ConfigFile = None,
     data_dir: DataDir = None,
+    as_json: AsJson = False,
 ) -> None:
-    """Take one write back; the segments it restores count as labelled by a person from now on."""
-    with _explained(), _opened(config, data_dir) as (ledger, store):
-        store.undo(_checked_id(conversation), version)
+    """Take one write back; the segments it restores count as labelled by a person from now on.
+
+    Example: omi-bridge undo call-1 2
+    """
+    with _explained(), _opened(config, data_dir) as (ledger, store, _stale_s):
+        undone = store.undo(_known(ledger, conversation).conversation_id, version)
         ledger.conversations.mark_dirty(conversation)
-        _out.print(f"write {version} of {conversation} is undone")
+        if as_json:
+            _print_json({"conversation_id": conversation, "undone": version, "version": undone.version})
+        else:
+            _out.print(f"write {version} of {conversation} is undone")
 
 
 @app.command()
@@ -420,7 +455,10 @@ def _print_message(message: dict[str, Any], *, as_json: bool) -> None:
 
 @app.command("config")
 def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """Show every setting, its value, and where the value came from; secrets are masked."""
+    """Show every setting, its value, and where the value came from; secrets are masked.
+
+    Example: omi-bridge config --json
+    """
     with _explained():
         flags = {"data_dir": data_dir}
         loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role="bridge")
@@ -428,13 +466,13 @@ def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: As
 
 
 @contextmanager
-def _opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations]]:
-    """Open ledger and store beside the running bridge."""
+def _opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations, float]]:
+    """Open ledger and store beside the running bridge, and say when an agent counts as stale."""
     settings = _settings(config, "bridge", data_dir=data_dir)
     ledger = Ledger(settings.root, exclusive=False)
     store = SqliteConversations(settings.root / STORE_FILE)
     try:
-        yield ledger, store
+        yield ledger, store, settings.stale_s
     finally:
         store.close()
         ledger.close()

@@ -9,6 +9,7 @@ import hashlib
 import queue
 import secrets
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from broker.errors import BrokerError
+import structlog
+
+from broker.errors import BrokerError, NotConnected
+from broker.receipts import Receipt
 from broker.session import Incoming, MqttSession
 from broker.settings import BrokerSettings
 from schemas.audio import AudioPayload
@@ -30,14 +34,18 @@ from schemas.conversation import (
     TranscriptSegment,
     Verdict,
 )
+from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from vps_bridge.publisher import Publisher
 
+_LOG = structlog.get_logger(__name__)
 SEGMENTS_PER_EVENT = 500
+EVENT_BYTES = 1_000_000  # segments beyond this go into the next event
 WHOLE_BYTES = 1_000_000  # a file up to this travels in one message
 PART_BYTES = 262_144
+ENVELOPE_BYTES = 4_096  # what a chunk's other fields and the packet's head take at most
 PARTS_AT_ONCE = 16
 RETRY_S = 5.0
 FRESH_BEAT_S = 30.0
@@ -81,13 +89,16 @@ class BridgeClient:
         """Prepare a connection for one conversation."""
         self.conversation_id = conversation_id
         self._topics = Topics(settings.topic_root)
-        self._messages: queue.Queue[Incoming] = queue.Queue()
+        self._messages: queue.Queue[tuple[float, Incoming]] = queue.Queue()
         self._session = MqttSession(
-            settings, client_id=f"backend-{secrets.token_hex(8)}", on_message=self._messages.put
+            settings,
+            client_id=f"backend-{secrets.token_hex(8)}",
+            on_message=lambda message: self._messages.put((time.monotonic(), message)),
         )
         self._publisher = Publisher(self._session)
         self._updates: list[ConversationUpdated] = []
         self._beat: BridgeHeartbeat | None = None
+        self._beat_s = 0.0
 
     def __enter__(self) -> Self:
         """Connect. Raises `BrokerUnreachable` or `BrokerRefused` of the broker room with the reason."""
@@ -112,9 +123,13 @@ class BridgeClient:
         """Return the heartbeat of a bridge that is alive and takes audio."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
-            if self._beat is not None and self._beat.state is BridgeState.ONLINE and self._beat.accepting:
-                return self._beat
+            beat = self._beat if time.monotonic() - self._beat_s <= FRESH_BEAT_S else None
+            if beat is not None and beat.state is BridgeState.ONLINE and beat.accepting:
+                return beat
             self._read_one(deadline_s)
+        if self._beat is not None and self._beat.state is BridgeState.ONLINE and not self._beat.accepting:
+            msg = f"the bridge's queue is full ({self._beat.queue.jobs_ready} jobs wait): keep the audio, try later"
+            raise BridgeSilent(msg)
         state = "no heartbeat" if self._beat is None else f"its last heartbeat says {self._beat.state}"
         msg = f"no live bridge on this broker ({state}): start `omi-bridge run` on the VPS"
         raise BridgeSilent(msg)
@@ -135,13 +150,12 @@ class BridgeClient:
         """Tell that the conversation started; its transcript's zero is `started_at`."""
         self.send_event(self._event(EventType.STARTED, started_at=started_at, **facts), timeout_s=timeout_s)
 
-    def send_segments(self, segments: Sequence[TranscriptSegment], *, timeout_s: float = 60.0) -> None:
-        """Send a transcript, in as many events as it takes."""
-        revision = time.time_ns() // 1_000_000
-        for start in range(0, len(segments), SEGMENTS_PER_EVENT):
-            batch = tuple(segments[start : start + SEGMENTS_PER_EVENT])
-            event = self._event(EventType.SEGMENTS, segments=batch, revision=revision % 10_000_000)
-            self.send_event(event, timeout_s=timeout_s)
+    def send_segments(
+        self, segments: Sequence[TranscriptSegment], *, revision: int = 0, timeout_s: float = 60.0
+    ) -> None:
+        """Send a transcript, in as many events as it takes. A segment that a higher revision wrote stays."""
+        for batch in batch_segments(segments):
+            self.send_event(self._event(EventType.SEGMENTS, segments=batch, revision=revision), timeout_s=timeout_s)
 
     def complete(self, *, chunks: int | None = None, timeout_s: float = 60.0) -> None:
         """Tell that no more audio comes; `chunks` says how many there were."""
@@ -211,13 +225,14 @@ class BridgeClient:
         self, path: Path, size: int, base: dict[str, Any], report: Callable[[int, int], None]
     ) -> Iterator[tuple[str, Message]]:
         topic = self._topics.audio(self.conversation_id)
-        if size <= WHOLE_BYTES:
+        room_bytes = max(1, self._session.max_packet_bytes - ENVELOPE_BYTES)
+        if size <= min(WHOLE_BYTES, room_bytes):
             yield topic, AudioPayload(**base, audio=path.read_bytes())
             report(size, size)
             return
         with path.open("rb") as file:
             offset = 0
-            while part := file.read(PART_BYTES):
+            while part := file.read(min(PART_BYTES, room_bytes)):
                 yield (
                     topic,
                     AudioPayload(
@@ -239,8 +254,11 @@ class BridgeClient:
     ) -> None:
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
+            self.wait_bridge(deadline_s - time.monotonic())
+            began_s = time.monotonic()
             self._send_all(messages())
-            receipt = self._wait_receipt(is_mine, min(deadline_s, time.monotonic() + RETRY_S))
+            now_s = time.monotonic()
+            receipt = self._wait_receipt(is_mine, min(deadline_s, now_s + max(RETRY_S, now_s - began_s)))
             if receipt is None:
                 continue
             if receipt.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
@@ -248,15 +266,20 @@ class BridgeClient:
             code = receipt.reason or str(receipt.verdict)
             if code not in WORTH_A_RETRY:
                 raise BridgeRefused(code, receipt.message or "see `omi-bridge watch`")
+            self._wait_receipt(lambda _receipt: False, min(deadline_s, time.monotonic() + RETRY_S))
         msg = f"no receipt within {timeout_s:.0f} s: is `omi-bridge run` alive, and may this user publish?"
         raise BridgeSilent(msg)
 
     def _send_all(self, messages: Iterator[tuple[str, Message]]) -> None:
-        pending = []
-        for topic, message in messages:
-            pending.append(self._session.publish(topic, encode(message)))
-            if len(pending) >= PARTS_AT_ONCE:
-                pending.pop(0).wait(RETRY_S)
+        """Send as far as the connection holds; what did not go is sent with the next round."""
+        pending: deque[Receipt] = deque()
+        try:
+            for topic, message in messages:
+                pending.append(self._session.publish(topic, encode(message)))
+                if len(pending) >= PARTS_AT_ONCE:
+                    pending.popleft().wait(RETRY_S)
+        except NotConnected as error:
+            _LOG.warning("connection_lost", conversation=self.conversation_id, reason=str(error))
 
     def _wait_receipt(self, is_mine: Callable[[Accepted], bool], deadline_s: float) -> Accepted | None:
         while time.monotonic() < deadline_s:
@@ -268,19 +291,39 @@ class BridgeClient:
     def _read_one(self, deadline_s: float) -> Accepted | None:
         """Take one message in; return it where it is a receipt, keep it where it is an update or a beat."""
         try:
-            message = self._messages.get(timeout=max(0.0, min(0.5, deadline_s - time.monotonic())))
+            heard_s, message = self._messages.get(timeout=max(0.0, min(0.5, deadline_s - time.monotonic())))
         except queue.Empty:
             return None
-        kind = self._topics.parse(message.topic).kind
-        if kind is TopicKind.ACCEPTED:
-            return decode(Accepted, message.payload)
-        if kind is TopicKind.UPDATED:
-            self._updates.append(decode(ConversationUpdated, message.payload))
-        elif kind is TopicKind.BRIDGE_HEARTBEAT:
-            beat = decode(BridgeHeartbeat, message.payload)
-            fresh = not message.retain or (datetime.now(UTC) - beat.sent_at).total_seconds() <= FRESH_BEAT_S
-            self._beat = beat if fresh else self._beat
+        try:
+            kind = self._topics.parse(message.topic).kind
+            if kind is TopicKind.ACCEPTED:
+                return decode(Accepted, message.payload)
+            if kind is TopicKind.UPDATED:
+                self._updates.append(decode(ConversationUpdated, message.payload))
+            elif kind is TopicKind.BRIDGE_HEARTBEAT:
+                self._note_beat(decode(BridgeHeartbeat, message.payload), heard_s, retained=message.retain)
+        except SchemaError as error:
+            _LOG.warning("unreadable", topic=message.topic, error=str(error))
         return None
+
+    def _note_beat(self, beat: BridgeHeartbeat, heard_s: float, *, retained: bool) -> None:
+        if not retained or (datetime.now(UTC) - beat.sent_at).total_seconds() <= FRESH_BEAT_S:
+            self._beat, self._beat_s = beat, heard_s
 
     def _event(self, kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - fields of ConversationEvent
         return ConversationEvent(event_id=f"e-{secrets.token_hex(12)}", type=kind, **fields)
+
+
+def batch_segments(segments: Sequence[TranscriptSegment]) -> Iterator[tuple[TranscriptSegment, ...]]:
+    """Part a transcript into events: at most `SEGMENTS_PER_EVENT` segments and about `EVENT_BYTES` in each."""
+    batch: list[TranscriptSegment] = []
+    batch_bytes = 0
+    for segment in segments:
+        size = len(segment.model_dump_json(by_alias=True, exclude_none=True).encode())
+        if batch and (len(batch) >= SEGMENTS_PER_EVENT or batch_bytes + size > EVENT_BYTES):
+            yield tuple(batch)
+            batch, batch_bytes = [], 0
+        batch.append(segment)
+        batch_bytes += size + 1
+    if batch:
+        yield tuple(batch)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
-from tinytag import TinyTag, TinyTagException
+import structlog
+from tinytag import TinyTag
 
 from schemas.audio import RAW_ENCODINGS
 
+_LOG = structlog.get_logger(__name__)
 BYTES_PER_SAMPLE = {"pcm_s16le": 2, "pcm_u8": 1, "pcm_mulaw": 1, "pcm_alaw": 1, "pcm_f32le": 4}
 HEAD_BYTES = 64
 _MP3_SYNC = 0xE0
@@ -46,7 +47,10 @@ def claimed_duration_s(path: Path) -> float | None:
     try:
         with path.open("rb") as file:
             duration_s = TinyTag.get(file_obj=file, tags=False).duration
-    except (TinyTagException, ValueError, EOFError, LookupError, ArithmeticError, struct.error):
+    except OSError:
+        raise
+    except Exception as error:  # noqa: BLE001 - a stranger's bytes may break a parser in any way: they say nothing then
+        _LOG.info("header_unreadable", error=type(error).__name__)
         return None
     if duration_s is None or not 0 < duration_s < path.stat().st_size:  # below one byte a second it lies
         return None

@@ -92,7 +92,15 @@ def _diarize_with(
             log.warning("diarization_failed", reason="the job failed: see `omi-bridge jobs` and the agent's log")
         return _to_turns(update)
     finally:
+        _remove(client, log)
+
+
+def _remove(client: BridgeClient, log: structlog.typing.FilteringBoundLogger) -> None:
+    try:
         client.delete(timeout_s=DELETE_TIMEOUT_S)
+    except (ClientError, BrokerError) as error:
+        remedy = "publish `deleted` for it once the bridge is back"
+        log.error("conversation_not_removed", reason=str(error), remedy=remedy)
 
 
 def _wait(client: BridgeClient, deadline_s: float, cancelled: threading.Event) -> ConversationUpdated | None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+import time
+from collections import Counter
 from datetime import UTC, datetime
 
 import structlog
 
 from schemas.agent import (
+    MAX_JOB_CHUNKS,
     AgentControl,
     AgentHeartbeat,
     AgentState,
@@ -18,15 +20,26 @@ from schemas.agent import (
     HeldJob,
     OfferedChunk,
 )
+from schemas.agent import JobState as HeldState
 from schemas.audio import AudioPart
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure
+from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.agents import AgentRoster, AgentView
-from vps_bridge.lease import LeaseAction, LeaseView, ReadyJob, is_exhausted, judge_lease, match_jobs
+from vps_bridge.lease import (
+    LeaseAction,
+    LeaseVerdict,
+    LeaseView,
+    ReadyJob,
+    Worker,
+    is_exhausted,
+    judge_lease,
+    match_jobs,
+)
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import JobChunk, JobRecord, JobState, LeaseRecord
-from vps_bridge.publisher import Publisher
+from vps_bridge.publisher import OfferTimer, Publisher
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import Spool
 
@@ -34,11 +47,8 @@ _LOG = structlog.get_logger(__name__)
 MAX_READY_LOOKED_AT = 200
 MAX_PARTS_PER_WANT = 8
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
-
-
-@dataclass
-class _LeaseClock:
-    granted_s: float
+MAX_REASON_CHARS = 200
+AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
 
 class Dispatcher:
@@ -49,7 +59,8 @@ class Dispatcher:
         self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self.roster = AgentRoster()
-        self._clocks: dict[str, _LeaseClock] = {}
+        self._granted_s: dict[str, float] = {}
+        self._rests = OfferTimer(settings.retry_min_s, settings.retry_max_s)
 
     def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
         """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
@@ -61,84 +72,97 @@ class Dispatcher:
         if heartbeat.state is AgentState.OFFLINE:
             return
         held = {job.lease_id for job in heartbeat.jobs}
+        unlisted = []
         for lease in self._ledger.jobs.leases():
-            if lease.agent_id == heartbeat.agent_id:
-                self._reconcile_lease(lease, view, listed=lease.lease_id in held)
+            if lease.agent_id != heartbeat.agent_id or lease.lease_id in held:
+                continue
+            if lease.instance_id != heartbeat.instance_id:
+                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, "agent started anew without the job"), died=True)
+            else:
+                unlisted.append(lease.lease_id)
+        view.count_unlisted(unlisted)
         for job in heartbeat.jobs:
             self._reconcile_held(job, view)
 
-    def _reconcile_lease(self, lease: LeaseRecord, view: AgentView, *, listed: bool) -> None:
-        if listed:
-            view.unlisted_beats.pop(lease.lease_id, None)
-        elif lease.instance_id != view.heartbeat.instance_id:
-            self._revoke(lease, "agent started anew without the job", died=True)
-        else:
-            view.unlisted_beats[lease.lease_id] = view.unlisted_beats.get(lease.lease_id, 0) + 1
-
     def _reconcile_held(self, held: HeldJob, view: AgentView) -> None:
-        agent_id = view.heartbeat.agent_id
+        agent_id, instance_id = view.heartbeat.agent_id, view.heartbeat.instance_id
         lease = self._ledger.jobs.find_lease(held.lease_id)
         job = self._ledger.jobs.get(held.job_id)
-        if lease is None or job is None or lease.agent_id != agent_id:
-            self._control(agent_id, ControlType.CANCEL, held.job_id, held.lease_id, reason="unknown here")
+        if lease is None or job is None or (lease.agent_id, lease.job_id) != (agent_id, held.job_id):
+            self._cancel(agent_id, held.job_id, held.lease_id, "unknown here")
         elif job.state in (JobState.TURNS_STORED, JobState.DONE):
             self.settle(agent_id, held.job_id, held.lease_id, Verdict.DUPLICATE)
         elif job.state in (JobState.CANCELLED, JobState.FAILED):
-            self._control(agent_id, ControlType.CANCEL, held.job_id, held.lease_id, reason=f"job is {job.state}")
-        elif job.state is JobState.READY and self._ledger.jobs.give_back(lease, view.heartbeat.instance_id):
-            self._clocks[lease.lease_id] = _LeaseClock(view.last_beat_s)
-            _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
+            self._cancel(agent_id, held.job_id, held.lease_id, f"job is {job.state}")
+        elif job.state is JobState.READY:
+            is_allowed = agent_id in self._ledger.agents.allowed()
+            if is_allowed and self._ledger.jobs.give_back(lease, instance_id):
+                self._granted_s[lease.lease_id] = view.last_beat_s
+                _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
+            elif held.state is not HeldState.OUTBOX:
+                self._cancel(agent_id, held.job_id, held.lease_id, lease.ended_reason or "lease is over")
+        elif job.lease_id != held.lease_id and held.state is not HeldState.OUTBOX:  # a result counts from any lease
+            self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
     def tick(self, now_s: float) -> None:
         """Judge every lease, then give waiting jobs to whoever is free."""
+        allowed = self._ledger.agents.allowed()
         leases = self._ledger.jobs.leases()
-        self._clocks = {lease.lease_id: self._clocks.get(lease.lease_id, _LeaseClock(now_s)) for lease in leases}
-        leased_by_conversation: dict[str, int] = {}
-        for lease in leases:
-            if not self._judge(lease, now_s):
-                count = leased_by_conversation.get(lease.conversation_id, 0)
-                leased_by_conversation[lease.conversation_id] = count + 1
-        self._grant_ready(now_s, leased_by_conversation)
+        self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
+        kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
+        workers = self.roster.workers(
+            now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id) for lease in kept]
+        )
+        self._grant_ready(
+            [worker for worker in workers if worker.free > 0], Counter(lease.conversation_id for lease in kept), now_s
+        )
 
-    def _judge(self, lease: LeaseRecord, now_s: float) -> bool:
+    def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
         """Apply the lease rules to one lease; return whether it was revoked."""
         agent = self.roster.get(lease.agent_id)
         unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
-        lease_view = LeaseView(self._clocks[lease.lease_id].granted_s, self._expected_s(lease), unlisted)
+        lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted)
         verdict = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
+        if lease.agent_id not in allowed:
+            verdict = LeaseVerdict(LeaseAction.REVOKE, "agent is not allowed any more", may_return=False)
         if verdict.action is LeaseAction.REVOKE:
-            self._revoke(lease, verdict.reason, died=False)
+            self._revoke(lease, verdict, died=False)
             return True
         if verdict.action is LeaseAction.OFFER_AGAIN and agent is not None:
             agent.unlisted_beats.pop(lease.lease_id, None)
             self._offer(lease)
         return False
 
-    def _grant_ready(self, now_s: float, leased_by_conversation: dict[str, int]) -> None:
-        workers = self.roster.workers(now_s, self._settings.stale_s, self._ledger.agents.allowed())
-        workers = [worker for worker in workers if worker.free > 0]
+    def _grant_ready(self, workers: list[Worker], leased_by_conversation: dict[str, int], now_s: float) -> None:
         if not workers:
             return
+        embeddings = {worker.agent_id: worker.embedding for worker in workers}
+        found = self._ledger.jobs.ready(
+            set(embeddings.values()), per_conversation=sum(worker.free for worker in workers), limit=MAX_READY_LOOKED_AT
+        )
         ready = [
             ReadyJob(job.job_id, job.conversation_id, job.number, embedding)
-            for job, embedding in self._ledger.jobs.ready(MAX_READY_LOOKED_AT)
+            for job, embedding in found
+            if self._rests.is_due(job.job_id, now_s)
         ]
-        embeddings = {worker.agent_id: worker.embedding for worker in workers}
         for job_id, agent_id in match_jobs(ready, workers, leased_by_conversation):
             view = self.roster.get(agent_id)
             if view is None:
                 continue
             lease = self._ledger.jobs.grant(job_id, agent_id, view.heartbeat.instance_id, embeddings[agent_id])
             if lease is not None:
-                view.granted_since_beat += 1
-                self._clocks[lease.lease_id] = _LeaseClock(now_s)
+                self._granted_s[lease.lease_id] = now_s
                 _LOG.info("lease_granted", job=job_id, agent=agent_id, conversation=lease.conversation_id)
                 self._offer(lease)
 
     def _offer(self, lease: LeaseRecord) -> None:
         chunks = self._ledger.jobs.chunks(lease.job_id)
         if any(item.chunk.spool_name is None for item in chunks):
-            self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, "the audio was unlinked before it was diarized")
+            self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
+            return
+        if len(chunks) > MAX_JOB_CHUNKS:
+            words = f"{len(chunks)} chunks do not fit an offer: publish chunks of a second or longer"
+            self.give_up(lease.job_id, FailureCode.PAYLOAD_MALFORMED, words)
             return
         job = self._ledger.jobs.get(lease.job_id)
         conversation = self._ledger.conversations.get(lease.conversation_id)
@@ -158,24 +182,30 @@ class Dispatcher:
     def _expected_s(self, lease: LeaseRecord) -> float:
         view = self.roster.get(lease.agent_id)
         speed = view.heartbeat.speed_x_real_time if view else 0.0
-        return lease.audio_s / (speed or ASSUMED_SPEED_X)
+        return min(MAX_DURATION_S, lease.audio_s / (speed or ASSUMED_SPEED_X))
 
     def take_want(self, agent_id: str, want: AgentWant) -> None:
         """Send the parts an agent asked for, if it holds the current lease of that job."""
         lease = self._ledger.jobs.find_lease(want.lease_id)
         job = self._ledger.jobs.get(want.job_id)
-        if lease is None or job is None or lease.job_id != want.job_id or lease.agent_id != agent_id:
-            self._control(agent_id, ControlType.CANCEL, want.job_id, want.lease_id, reason="unknown lease")
+        if lease is None or job is None or (lease.agent_id, lease.job_id) != (agent_id, want.job_id):
+            self._cancel(agent_id, want.job_id, want.lease_id, "unknown lease")
             return
-        if job.lease_id != want.lease_id or agent_id not in self._ledger.agents.allowed():
-            self._control(agent_id, ControlType.CANCEL, want.job_id, want.lease_id, reason="lease is over")
+        is_current = job.state is JobState.LEASED and job.lease_id == want.lease_id
+        if not is_current or agent_id not in self._ledger.agents.allowed():
+            self._cancel(agent_id, want.job_id, want.lease_id, "lease is over")
             return
         wanted = [item.chunk for item in self._ledger.jobs.chunks(job.job_id) if item.chunk.chunk_id == want.chunk_id]
         if not wanted or wanted[0].spool_name is None:
             _LOG.warning("want_unknown_chunk", job=want.job_id, agent=agent_id, chunk=want.chunk_id)
             return
         for span in _cut(want.ranges, self._settings.part_bytes, wanted[0].bytes)[:MAX_PARTS_PER_WANT]:
-            audio = self._spool.read(wanted[0].spool_name, span.start, span.end)
+            try:
+                audio = self._spool.read(wanted[0].spool_name, span.start, span.end)
+            except FileNotFoundError:
+                self._cancel(agent_id, want.job_id, want.lease_id, "the audio is gone")
+                self.give_up(want.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
+                return
             part = AudioPart(
                 job_id=want.job_id,
                 lease_id=want.lease_id,
@@ -202,15 +232,21 @@ class Dispatcher:
     def cancel(self, leases: tuple[LeaseRecord, ...]) -> None:
         """Tell the holders of these leases to stop and unlink."""
         for lease in leases:
-            self._control(lease.agent_id, ControlType.CANCEL, lease.job_id, lease.lease_id, reason="deleted")
+            self._cancel(lease.agent_id, lease.job_id, lease.lease_id, "deleted")
 
     def judge_failed(self, job: JobRecord, *, retryable: bool, counted: bool) -> None:
-        """Give a job up that just failed or lost its agent, if the rules say so; else it waits for another try."""
-        if is_exhausted(
+        """Give up a job that just failed, if the rules say so; else it rests a little before another try."""
+        if not self._give_up_exhausted(job, retryable=retryable, counted=counted):
+            self._rests.take(job.job_id, time.monotonic())
+
+    def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
+        exhausted = is_exhausted(
             attempts=job.attempts, deaths=job.deaths, retryable=retryable, counted=counted, rules=self._rules
-        ):
+        )
+        if exhausted:
             code = job.failure_code or FailureCode.LEASE_LOST
             self.give_up(job.job_id, code, job.failure_message or "the agent's process died with this job every time")
+        return exhausted
 
     def give_up(self, job_id: str, code: str, message: str) -> None:
         """End a job as failed and say so under the bridge's own id."""
@@ -218,15 +254,19 @@ class Dispatcher:
         if job is None:
             return
         self._ledger.jobs.give_up(job_id, code, message)
+        self._rests.reset(job_id)
         _LOG.error("job_failed", job=job_id, conversation=job.conversation_id, code=code, attempts=job.attempts)
         failure = JobFailure(
             conversation_id=job.conversation_id, job_id=job_id, attempt=job.attempts, code=code, message=message
         )
         self._publisher.send(self._topics.failure(job.conversation_id, self._settings.bridge_id), failure)
 
-    def _revoke(self, lease: LeaseRecord, reason: str, *, died: bool) -> None:
-        job = self._ledger.jobs.revoke(lease.lease_id, reason, died=died)
+    def _revoke(self, lease: LeaseRecord, verdict: LeaseVerdict, *, died: bool) -> None:
+        reason, may_return = verdict.reason, verdict.may_return
+        job = self._ledger.jobs.revoke(lease.lease_id, reason, died=died, may_return=may_return)
         if job is not None:
+            if not may_return:
+                self._cancel(lease.agent_id, lease.job_id, lease.lease_id, reason)
             _LOG.warning(
                 "lease_revoked",
                 job=lease.job_id,
@@ -234,11 +274,15 @@ class Dispatcher:
                 conversation=lease.conversation_id,
                 reason=reason,
             )
-            self.judge_failed(job, retryable=True, counted=False)
+            self._give_up_exhausted(job, retryable=True, counted=False)
 
-    def _control(self, agent_id: str, kind: ControlType, job_id: str, lease_id: str, *, reason: str) -> None:
+    def _cancel(self, agent_id: str, job_id: str, lease_id: str, reason: str) -> None:
         control = AgentControl(
-            type=kind, ledger_id=self._ledger.ledger_id, job_id=job_id, lease_id=lease_id, reason=reason
+            type=ControlType.CANCEL,
+            ledger_id=self._ledger.ledger_id,
+            job_id=job_id,
+            lease_id=lease_id,
+            reason=reason[:MAX_REASON_CHARS],
         )
         self._publisher.send(self._topics.control(agent_id), control)
 

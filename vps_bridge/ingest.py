@@ -6,7 +6,6 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
@@ -16,37 +15,21 @@ from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
-from schemas.record import Message
 from schemas.topics import Topics
+from vps_bridge.arrivals import Arrivals
 from vps_bridge.container import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import ConversationState, Deleted, NewChunk
+from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.publisher import Publisher
+from vps_bridge.refusal import Refusal
 from vps_bridge.settings import BridgeSettings
-from vps_bridge.spool import PartialChunk, Spool
+from vps_bridge.spool import Spool
 
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 _MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)
-PARTIAL_LIFE_S = 600.0
-MAX_PARTIALS = 64
-
-
-class Refusal(Exception):
-    """Audio or an event that is not accepted; carries the code and words that say what to do."""
-
-    def __init__(self, code: FailureCode, message: str, *, retryable: bool = False) -> None:
-        """Name the reason."""
-        super().__init__(message)
-        self.code, self.message, self.retryable = code, message, retryable
-
-
-@dataclass
-class _Partial:
-    chunk: PartialChunk
-    payload: AudioPayload
-    touched_s: float
+COUNT_EVERY_S = 1.0  # the queue is counted this often, not for every chunk: its limits are no razor's edge
 
 
 class Ingest:
@@ -58,65 +41,64 @@ class Ingest:
         """Work on this ledger, spool and store; `incoming` holds chunks whose parts are still coming."""
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._publisher, self._topics = publisher, Topics(settings.topic_root)
-        self._incoming = settings.root / "incoming"
-        self._partials: dict[tuple[str, str], _Partial] = {}
-        for stray in self._incoming.glob("*") if self._incoming.exists() else ():
-            stray.unlink()
+        self._arrivals = Arrivals(settings.root / "incoming")
+        self._queue, self._counted_s, self._accepted_bytes = ledger.jobs.counts(), time.monotonic(), 0
+        self.left_strays = False
+        """Whether the spool may hold a file that the ledger does not know."""
 
     def take_audio(self, conversation_id: str, data: bytes) -> bool:
         """Take a chunk, a part of one, or a bare file. Return whether a chunk was newly accepted."""
-        sha256 = hashlib.sha256(data).hexdigest()
-        payload: AudioPayload | None = None
         try:
-            payload = self._read_audio(conversation_id, data, sha256)
-            chunk_id = payload.chunk_id or _default_chunk_id(payload)
-            if self._ledger.conversations.is_deleted(conversation_id):
-                self._receipt(conversation_id, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED, chunk_id, payload)
-                return False
-            if self._is_known(conversation_id, chunk_id, payload.sha256):
-                self._receipt(conversation_id, Verdict.ACCEPTED, None, chunk_id, payload)
-                return False
-            if not payload.is_whole:
-                return self._take_part(conversation_id, chunk_id, payload)
-            self._accept(conversation_id, chunk_id, payload, lambda: self._spool.write(payload.audio))
-        except SchemaError as error:
-            envelope = read_envelope(AudioPayload, data)
-            self._refuse(conversation_id, Refusal(FailureCode(error.code), str(error)), envelope.chunk_id, sha256)
+            payload = self._read_audio(conversation_id, data)
+        except (SchemaError, Refusal) as error:
+            refusal = error if isinstance(error, Refusal) else Refusal(FailureCode(error.code), str(error))
+            chunk_id = read_envelope(AudioPayload, data).chunk_id
+            self._refuse(conversation_id, refusal, chunk_id=chunk_id, sha256=hashlib.sha256(data).hexdigest())
             return False
+        chunk_id = payload.chunk_id or _default_chunk_id(payload)
+        if self._ledger.conversations.is_deleted(conversation_id):
+            self._receipt(conversation_id, chunk_id, payload, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED)
+            return False
+        try:
+            is_known = self._is_known(conversation_id, chunk_id, payload.sha256)
+            is_new = not is_known and self._take_chunk(conversation_id, chunk_id, payload)
         except Refusal as refusal:
-            named = payload.chunk_id if payload else None
-            self._refuse(conversation_id, refusal, named, payload.sha256 if payload else sha256)
+            self._refuse(conversation_id, refusal, chunk_id=chunk_id, sha256=payload.sha256)
             return False
-        return True
+        if is_known or is_new:
+            self._receipt(conversation_id, chunk_id, payload, Verdict.ACCEPTED)
+        return is_new
 
     def take_event(self, conversation_id: str, data: bytes) -> ConversationEvent | None:
-        """Take an event. Return it where it changed something, None where it was refused, late or known."""
+        """Take an event. Return it where it changed something, None where it was refused, late or known.
+
+        `deleted` is left to `delete`, each time it comes: a deletion that was cut short is finished.
+        """
         try:
             event = decode(ConversationEvent, data)
         except SchemaError as error:
-            envelope = read_envelope(ConversationEvent, data)
             refusal = Refusal(FailureCode(error.code), str(error))
-            self._refuse(conversation_id, refusal, None, hashlib.sha256(data).hexdigest(), event_id=envelope.event_id)
+            event_id = read_envelope(ConversationEvent, data).event_id
+            self._refuse(conversation_id, refusal, event_id=event_id, sha256=hashlib.sha256(data).hexdigest())
             return None
-        if self._ledger.conversations.is_deleted(conversation_id):
-            gone = event.type is EventType.DELETED
-            self._event_receipt(
-                event,
-                conversation_id,
-                Verdict.ACCEPTED if gone else Verdict.DISCARDED,
-                None if gone else FailureCode.CONVERSATION_DELETED,
-            )
+        conversations = self._ledger.conversations
+        if event.type is EventType.DELETED:
+            return event
+        if conversations.is_deleted(conversation_id):
+            self._answer(event, conversation_id, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED)
             return None
-        seen = self._ledger.conversations.seen_event(conversation_id, event.event_id)
+        seen = conversations.seen_event(conversation_id, event.event_id)
         if seen is not None:
-            self._event_receipt(event, conversation_id, *seen)
+            self._answer(event, conversation_id, *seen)
             return None
-        self._ledger.conversations.ensure(conversation_id)
+        if conversations.is_stale(event, conversation_id):
+            conversations.note_event(event, conversation_id, Verdict.DISCARDED, FailureCode.REVISION_STALE)
+            self._answer(event, conversation_id, Verdict.DISCARDED, FailureCode.REVISION_STALE)
+            return None
         if event.type is EventType.SEGMENTS:
             self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)
-        if event.type is not EventType.DELETED:
-            self._ledger.conversations.note_event(event, conversation_id)
-            self._event_receipt(event, conversation_id, Verdict.ACCEPTED, None)
+        conversations.note_event(event, conversation_id, Verdict.ACCEPTED)
+        self._answer(event, conversation_id, Verdict.ACCEPTED)
         return event
 
     def delete(self, event: ConversationEvent, conversation_id: str) -> Deleted:
@@ -124,34 +106,62 @@ class Ingest:
         deleted = self._ledger.conversations.delete(conversation_id)
         for name in deleted.spool_names:
             self._spool.remove(name)
-        for key in [key for key in self._partials if key[0] == conversation_id]:
-            self._partials.pop(key).chunk.discard()
+        self._arrivals.discard(conversation_id)
         self._store.delete(conversation_id)
         self._ledger.forget_deleted_pages()
-        self._event_receipt(event, conversation_id, Verdict.ACCEPTED, None)
+        self._answer(event, conversation_id, Verdict.ACCEPTED)
         _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
         return deleted
 
-    def drop_stale_parts(self, now_s: float) -> None:
-        """Forget chunks whose parts stopped coming; their publisher still has them and sends them again."""
-        for key, partial in list(self._partials.items()):
-            if now_s - partial.touched_s > PARTIAL_LIFE_S:
-                _LOG.warning("parts_dropped", conversation=key[0], chunk=key[1])
-                self._partials.pop(key).chunk.discard()
+    def clean_up(self, now_s: float) -> None:
+        """Forget parts that stopped coming, and unlink what a failure of the disk left in the spool."""
+        self._arrivals.drop_stale(now_s)
+        if self.left_strays:
+            self._spool.sweep(self._ledger.chunks.spool_names())
+            self.left_strays = False
 
-    def _read_audio(self, conversation_id: str, data: bytes, sha256: str) -> AudioPayload:
+    def _read_audio(self, conversation_id: str, data: bytes) -> AudioPayload:
         if not data:
             raise Refusal(FailureCode.AUDIO_EMPTY, "the payload is empty: publish at least one sample")
         if data[0] not in _MSGPACK_MAPS:
             if recognise(data[:HEAD_BYTES]) is None:
                 msg = "neither an audio-payload nor a WAV, FLAC, Ogg, MP3, MP4 or WebM file"
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
-            name = f"b-{secrets.token_hex(12)}"
-            return AudioPayload(conversation_id=conversation_id, chunk_id=name, sha256=sha256, audio=data)
+            sha256 = hashlib.sha256(data).hexdigest()
+            return AudioPayload(conversation_id=conversation_id, chunk_id=_new_chunk_id(), sha256=sha256, audio=data)
         payload = decode(AudioPayload, data)
         if payload.conversation_id != conversation_id:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
+
+    def _take_chunk(self, conversation_id: str, chunk_id: str, payload: AudioPayload) -> bool:
+        """Take a chunk or a part; return whether the chunk is accepted now. Raises `Refusal`."""
+        size = _total_bytes(payload)
+        self._check_size(size)
+        if payload.is_whole:
+            if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
+                msg = "the audio does not have the sha256 it names: publish the chunk again"
+                raise Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg, retryable=True)
+            self._check_room(size)
+            name = self._on_disk(lambda: self._spool.write(payload.audio))
+        else:
+            if not self._arrivals.knows(conversation_id, chunk_id):
+                self._check_room(size)
+            now_s = time.monotonic()
+            partial = self._on_disk(lambda: self._arrivals.add(conversation_id, chunk_id, payload, now_s))
+            if partial is None:
+                return False
+            try:
+                name = self._on_disk(lambda: self._spool.adopt(partial.path))
+            finally:
+                partial.discard()
+        try:
+            new = self._describe(conversation_id, chunk_id, payload, name)
+        except Refusal:
+            self._spool.remove(name)
+            raise
+        self._accept(new, payload)
+        return True
 
     def _is_known(self, conversation_id: str, chunk_id: str, sha256: str) -> bool:
         known = self._ledger.chunks.find(conversation_id, chunk_id)
@@ -160,75 +170,29 @@ class Ingest:
             raise Refusal(FailureCode.CHUNK_ID_CONFLICT, msg)
         return known is not None
 
-    def _take_part(self, conversation_id: str, chunk_id: str, payload: AudioPayload) -> bool:
-        if hashlib.sha256(payload.audio).hexdigest() != payload.part_sha256:
-            _LOG.warning("part_corrupt", conversation=conversation_id, chunk=chunk_id, offset=payload.byte_offset)
-            return False  # no receipt: the publisher's timer sends it again
-        total = payload.total_bytes or 0
-        self._check_size(total)
-        key = (conversation_id, chunk_id)
-        partial = self._partials.get(key)
-        if partial is not None and partial.payload.sha256 != payload.sha256:
-            msg = f"parts of chunk {chunk_id} name different sha256: give new audio a new chunk_id"
-            raise Refusal(FailureCode.CHUNK_ID_CONFLICT, msg)
-        if partial is None:
-            if len(self._partials) >= MAX_PARTIALS:
-                raise Refusal(FailureCode.INGEST_FULL, "too many chunks arrive in parts: try later", retryable=True)
-            path = self._incoming / secrets.token_hex(16)
-            partial = _Partial(self._on_disk(lambda: PartialChunk(path, total)), payload, 0.0)
-            self._partials[key] = partial
-        partial.touched_s = time.monotonic()
-        if not self._on_disk(lambda: partial.chunk.add(payload.byte_offset, payload.audio)):
-            return False
-        del self._partials[key]
+    def _accept(self, new: NewChunk, payload: AudioPayload) -> None:
+        hints = SpeakerHints(payload.num_speakers, payload.min_speakers, payload.max_speakers)
         try:
-            if partial.chunk.sha256() != payload.sha256:
-                msg = "the parts do not add up to the sha256 they name: publish the chunk again"
-                raise Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg, retryable=True)
-            self._accept(conversation_id, chunk_id, payload, lambda: self._spool.adopt(partial.chunk.path))
-        finally:
-            partial.chunk.discard()
-        return True
-
-    def _accept(self, conversation_id: str, chunk_id: str, payload: AudioPayload, spool: Callable[[], str]) -> None:
-        if payload.is_whole and hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
-            msg = "the audio does not have the sha256 it names: publish the chunk again"
-            raise Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg, retryable=True)
-        size = payload.total_bytes if payload.total_bytes is not None else len(payload.audio)
-        self._check_size(size)
-        self._check_room(size)
-        name = self._on_disk(spool)
-        try:
-            new = self._describe(conversation_id, chunk_id, payload, name, size)
-        except Refusal:
-            self._spool.remove(name)
+            self._ledger.chunks.accept(new, hints, final=payload.final)
+        except Exception:
+            self.left_strays = True  # only the ledger can say whether it knows the file
             raise
-        conversations = self._ledger.conversations
-        conversations.ensure(conversation_id)
-        self._ledger.chunks.add(new)
-        conversations.reopen(conversation_id)
-        if payload.num_speakers or payload.min_speakers or payload.max_speakers:
-            conversations.note_hints(
-                conversation_id,
-                num=payload.num_speakers,
-                minimum=payload.min_speakers,
-                maximum=payload.max_speakers,
-            )
-        if payload.final:
-            completed = ConversationEvent(event_id=f"final-{secrets.token_hex(8)}", type=EventType.COMPLETED)
-            conversations.note_event(completed, conversation_id)
-        conversations.set_state(conversation_id, ConversationState.WAITING, "audio is gathered to jobs")
-        self._receipt(conversation_id, Verdict.ACCEPTED, None, chunk_id, payload)
-        _LOG.info("chunk_accepted", conversation=conversation_id, chunk=chunk_id, bytes=size, seconds=new.duration_s)
+        self._accepted_bytes += new.bytes
+        _LOG.info(
+            "chunk_accepted",
+            conversation=new.conversation_id,
+            chunk=new.chunk_id,
+            bytes=new.bytes,
+            seconds=new.duration_s,
+        )
 
-    def _describe(self, conversation_id: str, chunk_id: str, payload: AudioPayload, name: str, size: int) -> NewChunk:
-        path = self._spool.path(name)
-        encoding, duration_s = payload.encoding, payload.duration_s
+    def _describe(self, conversation_id: str, chunk_id: str, payload: AudioPayload, name: str) -> NewChunk:
+        path, size = self._spool.path(name), _total_bytes(payload)
+        encoding, duration_s = payload.encoding, payload.duration_s or None
         if is_raw(encoding):
             duration_s = raw_duration_s(encoding, size, payload.sample_rate or 1, payload.channels or 1)
         else:
-            with path.open("rb") as file:
-                container = recognise(file.read(HEAD_BYTES))
+            container = self._on_disk(lambda: recognise(self._spool.read(name, 0, HEAD_BYTES)))
             if container is None:
                 msg = "not a WAV, FLAC, Ogg, MP3, MP4 or WebM file, and no raw encoding is named"
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
@@ -255,35 +219,42 @@ class Ingest:
             raise Refusal(FailureCode.INGEST_TOO_LARGE, msg)
 
     def _check_room(self, size: int) -> None:
-        counts = self._ledger.jobs.counts()
-        jobs = counts.jobs_ready + counts.jobs_leased
-        if jobs >= self._settings.max_queue_jobs or counts.bytes + size > self._settings.max_queue_bytes:
-            msg = f"{jobs} jobs and {counts.bytes} bytes wait: keep the audio and publish it later"
+        now_s = time.monotonic()
+        if now_s - self._counted_s > COUNT_EVERY_S:
+            self._queue, self._counted_s, self._accepted_bytes = self._ledger.jobs.counts(), now_s, 0
+        jobs = self._queue.jobs_ready + self._queue.jobs_leased
+        held = self._queue.bytes + self._accepted_bytes + self._arrivals.reserved_bytes
+        if jobs >= self._settings.max_queue_jobs or held + size > self._settings.max_queue_bytes:
+            msg = f"{jobs} jobs and {held} bytes wait: keep the audio and publish it later"
             raise Refusal(FailureCode.INGEST_FULL, msg, retryable=True)
 
-    def _on_disk(self, write: Callable[[], T]) -> T:
+    def _on_disk(self, use: Callable[[], T]) -> T:
         try:
-            return write()
+            return use()
         except OSError as error:
             msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
             raise Refusal(FailureCode.DISK_FULL, msg, retryable=True) from error
 
     def _receipt(
-        self, conversation_id: str, verdict: Verdict, reason: str | None, chunk_id: str, payload: AudioPayload
+        self,
+        conversation_id: str,
+        chunk_id: str,
+        payload: AudioPayload,
+        verdict: Verdict,
+        reason: FailureCode | None = None,
     ) -> None:
-        size = payload.total_bytes if payload.total_bytes is not None else len(payload.audio)
         receipt = Accepted(
             conversation_id=conversation_id,
             chunk_id=chunk_id,
             sha256=payload.sha256,
-            bytes=size,
+            bytes=_total_bytes(payload),
             verdict=verdict,
             reason=reason,
         )
         self._publisher.send(self._topics.accepted(conversation_id), receipt)
 
-    def _event_receipt(
-        self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None
+    def _answer(
+        self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None
     ) -> None:
         receipt = Accepted(conversation_id=conversation_id, event_id=event.event_id, verdict=verdict, reason=reason)
         self._publisher.send(self._topics.accepted(conversation_id), receipt)
@@ -292,11 +263,12 @@ class Ingest:
         self,
         conversation_id: str,
         refusal: Refusal,
-        chunk_id: str | None,
-        sha256: str,
         *,
+        sha256: str,
+        chunk_id: str | None = None,
         event_id: str | None = None,
     ) -> None:
+        """Answer the publisher, and tell operators under the bridge's own id."""
         _LOG.warning("refused", conversation=conversation_id, chunk=chunk_id, code=refusal.code, error=refusal.message)
         receipt = Accepted(
             conversation_id=conversation_id,
@@ -316,12 +288,16 @@ class Ingest:
             retryable=refusal.retryable,
             message=refusal.message,
         )
-        topics: list[tuple[str, Message]] = [
-            (self._topics.accepted(conversation_id), receipt),
-            (self._topics.failure(conversation_id, self._settings.bridge_id), failure),
-        ]
-        for topic, message in topics:
-            self._publisher.send(topic, message)
+        self._publisher.send(self._topics.accepted(conversation_id), receipt)
+        self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
+
+
+def _total_bytes(payload: AudioPayload) -> int:
+    return len(payload.audio) if payload.total_bytes is None else payload.total_bytes
+
+
+def _new_chunk_id() -> str:
+    return f"b-{secrets.token_hex(12)}"
 
 
 def _default_chunk_id(payload: AudioPayload) -> str:
@@ -329,4 +305,4 @@ def _default_chunk_id(payload: AudioPayload) -> str:
         return f"s-{payload.sequence}"
     if payload.captured_at is not None:
         return f"t-{round(payload.captured_at.timestamp() * 1000)}-{payload.sha256[:16]}"
-    return f"b-{secrets.token_hex(12)}"
+    return _new_chunk_id()

@@ -29,12 +29,14 @@ class LeaseRules:
 class AgentPresence:
     """What the bridge knows of an agent, from its beats that proved life. Times are monotonic seconds.
 
-    `offline_s` is when its will arrived (None while connected); `stopped` says it left in person.
+    `offline_s` is when its will arrived (None while connected); `stopped` says it left in person, `draining` that it
+    takes nothing new.
     """
 
     last_beat_s: float
     offline_s: float | None = None
     stopped: bool = False
+    draining: bool = False
 
 
 @dataclass(frozen=True)
@@ -56,27 +58,32 @@ class LeaseAction(StrEnum):
 
 @dataclass(frozen=True)
 class LeaseVerdict:
-    """An action, and for a revocation its reason in words an operator reads."""
+    """An action, and for a revocation its reason in words an operator reads.
+
+    `may_return`: the lease is only lost, and an agent that turns up still holding the job gets it back.
+    """
 
     action: LeaseAction
     reason: str = ""
+    may_return: bool = True
 
 
 def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules) -> LeaseVerdict:
     """Say whether a lease lives on. `agent` is None where nothing was heard of it since the bridge started."""
     if now_s - lease.granted_s > rules.limit_s(lease.expected_s):
-        return LeaseVerdict(LeaseAction.REVOKE, "over the absolute limit")
+        return LeaseVerdict(LeaseAction.REVOKE, "over the absolute limit", may_return=False)
     last_heard_s = max(lease.granted_s, agent.last_beat_s) if agent else lease.granted_s
     if now_s - last_heard_s > rules.stale_s:
         return LeaseVerdict(LeaseAction.REVOKE, "agent is stale")
     if agent is None:
         return LeaseVerdict(LeaseAction.KEEP)
-    if agent.stopped:
-        return LeaseVerdict(LeaseAction.REVOKE, "agent stopped")
+    if agent.stopped and lease.unlisted_beats:
+        return LeaseVerdict(LeaseAction.REVOKE, "agent stopped without the job")
     if agent.offline_s is not None and now_s - agent.offline_s > rules.grace_s:
         return LeaseVerdict(LeaseAction.REVOKE, "agent is offline beyond the grace")
     if lease.unlisted_beats >= rules.missed_beats:
-        return LeaseVerdict(LeaseAction.OFFER_AGAIN)
+        drains = LeaseVerdict(LeaseAction.REVOKE, "agent drains without the job")
+        return drains if agent.draining else LeaseVerdict(LeaseAction.OFFER_AGAIN)
     return LeaseVerdict(LeaseAction.KEEP)
 
 
@@ -106,7 +113,7 @@ def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, 
 
 @dataclass(frozen=True)
 class Worker:
-    """An agent that could take a job now: its free places less what was granted since its last beat."""
+    """An agent that could take a job now: its free places less what was granted and its last beat does not list."""
 
     agent_id: str
     free: int
@@ -127,22 +134,29 @@ class ReadyJob:
 def match_jobs(
     jobs: list[ReadyJob], workers: list[Worker], leased_by_conversation: dict[str, int]
 ) -> list[tuple[str, str]]:
-    """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first."""
+    """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first.
+
+    Fair: the next job is always of the conversation with the fewest leases, its oldest job before all.
+    """
     leased = dict(leased_by_conversation)
     free = {worker.agent_id: worker.free for worker in workers}
     pins: dict[str, tuple[str, str]] = {job.conversation_id: job.embedding for job in jobs if job.embedding}
-    waiting = sorted(jobs, key=lambda job: job.order)
+    waiting: dict[str, list[ReadyJob]] = {}
+    for job in sorted(jobs, key=lambda job: job.order):
+        waiting.setdefault(job.conversation_id, []).append(job)
     pairs: list[tuple[str, str]] = []
     while waiting:
-        waiting.sort(key=lambda job: (leased.get(job.conversation_id, 0), job.order))
-        job = waiting.pop(0)
-        pin = pins.get(job.conversation_id)
+        conversation_id = min(waiting, key=lambda name: (leased.get(name, 0), waiting[name][0].order))
+        pin = pins.get(conversation_id)
         able = [w for w in workers if free[w.agent_id] > 0 and (pin is None or w.embedding == pin)]
         if not able:
+            del waiting[conversation_id]
             continue
-        best = max(able, key=lambda w: (free[w.agent_id], w.speed_x_real_time, w.agent_id))
+        best = max(able, key=lambda w: (w.speed_x_real_time, free[w.agent_id], w.agent_id))
         free[best.agent_id] -= 1
-        leased[job.conversation_id] = leased.get(job.conversation_id, 0) + 1
-        pins[job.conversation_id] = best.embedding
-        pairs.append((job.job_id, best.agent_id))
+        leased[conversation_id] = leased.get(conversation_id, 0) + 1
+        pins[conversation_id] = best.embedding
+        pairs.append((waiting[conversation_id].pop(0).job_id, best.agent_id))
+        if not waiting[conversation_id]:
+            del waiting[conversation_id]
     return pairs

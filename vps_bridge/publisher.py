@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import structlog
 
-from broker.errors import BrokerError
+from broker.errors import BrokerError, PayloadTooLarge
 from broker.session import MqttSession
 from schemas.codec import encode
-from schemas.errors import SchemaError
+from schemas.errors import MessageTooLarge, SchemaError
 from schemas.record import Message
 
 _LOG = structlog.get_logger(__name__)
@@ -25,19 +26,32 @@ class Publisher:
 
     def send(self, topic: str, message: Message, *, retain: bool = False) -> bool:
         """Send one message; False (and a log line) where it could not even be handed over."""
-        try:
-            payload = encode(message)
-            self._session.publish(
-                topic,
-                payload,
-                retain=retain,
-                content_type=_CONTENT_TYPES[message.ENCODING],
-                user_properties={"schema": message.SCHEMA},
-            )
-        except (BrokerError, SchemaError) as error:
-            _LOG.warning("not_sent", topic=topic, schema=message.SCHEMA, error=str(error))
-            return False
-        return True
+        return self.send_largest(topic, (message,), retain=retain)
+
+    def send_largest(self, topic: str, forms: Iterable[Message], *, retain: bool = False) -> bool:
+        """Send the first of several forms of a message, largest first, that neither schema nor broker finds too large.
+
+        False (and a log line) where none could be handed over.
+        """
+        problem = ""
+        for message in forms:
+            try:
+                self._session.publish(
+                    topic,
+                    encode(message),
+                    retain=retain,
+                    content_type=_CONTENT_TYPES[message.ENCODING],
+                    user_properties={"schema": message.SCHEMA},
+                )
+            except (MessageTooLarge, PayloadTooLarge) as error:
+                problem = str(error)
+            except (BrokerError, SchemaError) as error:
+                problem = str(error)
+                break
+            else:
+                return True
+        _LOG.warning("not_sent", topic=topic, error=problem)
+        return False
 
 
 @dataclass
@@ -56,17 +70,25 @@ class OfferTimer:
 
     def take(self, key: str, now_s: float) -> bool:
         """Whether `key` is due; if so, the next time is set."""
-        pause = self._pauses.get(key)
-        if pause is not None and now_s < pause.due_s:
+        if not self.is_due(key, now_s):
             return False
+        pause = self._pauses.get(key)
         length_s = self._min_s if pause is None else min(self._max_s, 2 * pause.length_s)
         self._pauses[key] = _Pause(now_s + length_s, length_s)
         return True
 
-    def forget(self, keys: set[str]) -> None:
+    def is_due(self, key: str, now_s: float) -> bool:
+        """Whether `take` would say yes."""
+        pause = self._pauses.get(key)
+        return pause is None or now_s >= pause.due_s
+
+    def keep_only(self, keys: set[str]) -> None:
         """Drop every key that is not in `keys`."""
         self._pauses = {key: pause for key, pause in self._pauses.items() if key in keys}
 
-    def reset(self) -> None:
-        """Make everything due at once: a new connection, or a new partner on the other side."""
-        self._pauses.clear()
+    def reset(self, key: str | None = None) -> None:
+        """Make a key due at once, or all: a new connection, or a new partner on the other side."""
+        if key is None:
+            self._pauses.clear()
+        else:
+            self._pauses.pop(key, None)

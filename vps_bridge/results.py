@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import structlog
 
-from schemas.codec import decode, read_envelope
+from schemas.codec import Envelope, decode, read_envelope
 from schemas.conversation import Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
@@ -29,10 +29,10 @@ class Results:
         try:
             turns = decode(SpeakerTurns, data)
         except SchemaError as error:
-            self._refuse_poison(agent_id, read_envelope(SpeakerTurns, data).lease_id, str(error))
+            self._refuse_poison(conversation_id, agent_id, read_envelope(SpeakerTurns, data), str(error))
             return False
         lease = self._lease_of(agent_id, turns.job_id, turns.lease_id, conversation_id)
-        if lease is None:
+        if lease is None or (turns.conversation_id, turns.agent_id) != (conversation_id, agent_id):
             gone = self._ledger.conversations.is_deleted(conversation_id)
             verdict = Verdict.DISCARDED if gone else Verdict.REFUSED
             reason = FailureCode.CONVERSATION_DELETED if gone else FailureCode.LEASE_LOST
@@ -61,14 +61,14 @@ class Results:
         try:
             failure = decode(JobFailure, data)
         except SchemaError as error:
-            self._refuse_poison(agent_id, read_envelope(JobFailure, data).lease_id, str(error))
+            self._refuse_poison(conversation_id, agent_id, read_envelope(JobFailure, data), str(error))
             return
         if failure.job_id is None or failure.lease_id is None:
             _LOG.warning("failure_without_job", agent=agent_id, conversation=conversation_id, code=failure.code)
             return
         lease = self._lease_of(agent_id, failure.job_id, failure.lease_id, conversation_id)
         job = self._ledger.jobs.get(failure.job_id) if lease else None
-        if job is None or job.lease_id != failure.lease_id:
+        if job is None or job.state is not JobState.LEASED or job.lease_id != failure.lease_id:
             self._dispatcher.settle(agent_id, failure.job_id, failure.lease_id, Verdict.DISCARDED, "lease is over")
             return
         counted = counts_as_attempt(failure.code)
@@ -95,13 +95,23 @@ class Results:
         )
         return lease if fits else None
 
-    def _refuse_poison(self, agent_id: str, lease_id: str | None, error: str) -> None:
-        """Settle a message nobody can read, so that it is not offered for ever; its job has lost an attempt."""
-        _LOG.error("unreadable", agent=agent_id, lease=lease_id, error=error)
-        lease = self._ledger.jobs.find_lease(lease_id) if lease_id else None
-        if lease is None or lease.agent_id != agent_id:
-            return
+    def _refuse_poison(self, conversation_id: str, agent_id: str, envelope: Envelope, error: str) -> None:
+        """Settle a message nobody can read, so that it is not offered for ever; its job has lost an attempt.
+
+        Where not even its ids can be read, it is about the one lease its agent has in this conversation.
+        """
+        _LOG.error("unreadable", agent=agent_id, conversation=conversation_id, lease=envelope.lease_id, error=error)
+        mine = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == agent_id]
+        if envelope.lease_id is None:
+            suspects = [lease for lease in mine if lease.conversation_id == conversation_id]
+        else:
+            suspects = [lease for lease in mine if lease.lease_id == envelope.lease_id]
         code, words = FailureCode.SCHEMA_UNSUPPORTED, f"the agent's message could not be read: {error}"
+        if len(suspects) != 1:
+            if envelope.job_id and envelope.lease_id:
+                self._dispatcher.settle(agent_id, envelope.job_id, envelope.lease_id, Verdict.REFUSED, code)
+            return
+        lease = suspects[0]
         noted = self._ledger.jobs.note_failure(lease.job_id, code, words, counted=True)
         self._dispatcher.settle(agent_id, lease.job_id, lease.lease_id, Verdict.REFUSED, code)
         if noted is not None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import structlog
 
 from schemas.codec import decode, encode
-from schemas.conversation import ConversationUpdated, LabelChange, LeftAlone
+from schemas.conversation import MAX_SEGMENTS, ConversationUpdated, LabelChange, LeftAlone
 from schemas.errors import MessageTooLarge
+from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
-from schemas.turns import SpeakerTurns
+from schemas.turns import MAX_TURNS, SpeakerTurns
 from vps_bridge.assemble import ChunkInfo
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
 from vps_bridge.ledger import Ledger
@@ -23,7 +25,9 @@ from vps_bridge.voices import VoiceBook
 
 _LOG = structlog.get_logger(__name__)
 WRITE_TRIES = 3
-MAX_TURNS_TOLD = 5_000
+MAX_OFFERS_PER_TICK = 20
+MAX_WARNINGS, MAX_VOICE_CHANGES = 50, 1_000
+TOO_LARGE = "too_large: run `omi-bridge show`, or raise the broker's packet limit and send `resync`"
 
 
 class Updater:
@@ -38,18 +42,18 @@ class Updater:
         self._policy = RelabelPolicy(assembly=settings.assembly_rules)
         self._offers = OfferTimer(settings.retry_min_s, settings.retry_max_s)
 
-    def assign(self, conversation_id: str, *, final: bool) -> None:
+    def assign(self, conversation_id: str, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
 
         A write that meets a conversation somebody changed meanwhile is worked out again from what is there now.
+        Returns whether that came to an end; if not, ask again a little later.
         """
         for _ in range(WRITE_TRIES):
             conversation = self._ledger.conversations.get(conversation_id)
-            if conversation is None:
-                return
-            if self._assign_once(conversation, final=final):
-                return
+            if conversation is None or self._assign_once(conversation, final=final):
+                return True
         _LOG.warning("assignment_postponed", conversation=conversation_id, reason="changed while it was worked out")
+        return False
 
     def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
         name = conversation.conversation_id
@@ -58,7 +62,7 @@ class Updater:
         evidence = self._gather(conversation, stored)
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         if not evidence.jobs and not final:
-            self._ledger.conversations.clear_dirty(name)
+            self._ledger.conversations.clear_dirty(name, conversation.dirty)
             return True
         labelling = relabel(evidence, self._policy)
         news = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
@@ -66,11 +70,12 @@ class Updater:
         if changed is None:
             return False
         if not news and not changed:
-            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done)
+            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=conversation.dirty)
             return True
         version = conversation.updated_version + 1
         payload = _describe(name, version, labelling, changed, jobs, final=final)
-        update = AssignedUpdate(labelling.voices.to_json(), labelling.write_key, payload, final, done)
+        voices, write_key = labelling.voices.to_json(), labelling.write_key
+        update = AssignedUpdate(voices, write_key, payload, final, done, seen=conversation.dirty)
         self._ledger.conversations.note_update(name, update)
         _LOG.info(
             "conversation_updated",
@@ -134,20 +139,40 @@ class Updater:
     def offer(self, now_s: float) -> None:
         """Offer every update that the backend has not confirmed, each on its own timer."""
         waiting = self._ledger.conversations.unapplied()
-        self._offers.forget({_offer_key(conversation) for conversation in waiting})
-        for conversation in waiting:
-            if conversation.updated_payload is None or not self._offers.take(_offer_key(conversation), now_s):
-                continue
-            update = decode(ConversationUpdated, conversation.updated_payload)
-            self._publisher.send(self._topics.updated(conversation.conversation_id), update)
+        self._offers.keep_only({f"{name}/{version}" for name, version in waiting})
+        due = [item for item in waiting if self._offers.is_due("{}/{}".format(*item), now_s)]
+        for name, version in due[:MAX_OFFERS_PER_TICK]:
+            self._offers.take(f"{name}/{version}", now_s)
+            conversation = self._ledger.conversations.get(name)
+            if conversation is not None and conversation.updated_payload is not None:
+                update = decode(ConversationUpdated, conversation.updated_payload)
+                self._publisher.send_largest(self._topics.updated(name), smaller_forms(update))
 
-    def offer_all_again(self) -> None:
-        """Make every update due: the connection is new."""
-        self._offers.reset()
+    def offer_again(self, conversation_id: str | None = None) -> None:
+        """Make the update of a conversation due, or all: the connection is new."""
+        if conversation_id is None:
+            self._offers.reset()
+            return
+        conversation = self._ledger.conversations.get(conversation_id)
+        if conversation is not None:
+            self._offers.reset(f"{conversation_id}/{conversation.updated_version}")
 
 
-def _offer_key(conversation: ConversationRecord) -> str:
-    return f"{conversation.conversation_id}/{conversation.updated_version}"
+def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
+    """Yield an update whole and then with less and less, down to numbers: something must pass every broker's limit.
+
+    First go the turns, then what changed and what was left alone (the counts stay), then of each label all but the
+    speaker. The last form has no segments and says so in `reason`.
+    """
+    yield update
+    update = update.model_copy(update={"turns": None})
+    yield update
+    update = update.model_copy(update={"changed": (), "left_alone": ()})
+    yield update
+    bare = tuple(label.model_copy(update={"coverage": None, "runner_up": None}) for label in update.segments)
+    update = update.model_copy(update={"segments": bare})
+    yield update
+    yield update.model_copy(update={"segments": (), "voices": (), "reason": TOO_LARGE})
 
 
 def _describe(
@@ -159,24 +184,33 @@ def _describe(
     *,
     final: bool,
 ) -> bytes:
-    """Return the update as it is kept and sent; turns are left out where they would not fit."""
-    turns = labelling.turns if len(labelling.turns) <= MAX_TURNS_TOLD else None
+    """Return the update as it is kept: as much of it as a message may hold."""
+    turns = labelling.turns if len(labelling.turns) <= MAX_TURNS else None
+    fits = len(labelling.segments) <= MAX_SEGMENTS
     update = ConversationUpdated(
         conversation_id=name,
         updated_version=version,
         state="final" if final else "live",
-        segments=labelling.segments,
-        changed=tuple(LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in changed),
-        left_alone=tuple(LeftAlone(id=segment, reason=reason) for segment, reason in labelling.left_alone),
+        reason=None if fits else TOO_LARGE,
+        segments=labelling.segments if fits else (),
+        changed=tuple(
+            LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in changed[:MAX_SEGMENTS]
+        ),
+        left_alone=tuple(
+            LeftAlone(id=segment, reason=reason) for segment, reason in labelling.left_alone[:MAX_SEGMENTS]
+        ),
         left_alone_counts=dict(Counter(reason for _, reason in labelling.left_alone)),
-        voices=labelling.voice_changes,
+        voices=labelling.voice_changes[:MAX_VOICE_CHANGES],
         speakers=labelling.speakers,
         turns=turns,
-        warnings=labelling.warnings,
+        warnings=labelling.warnings[:MAX_WARNINGS],
         failed_jobs=sum(job.state is JobState.FAILED for job in jobs),
-        audio_s=labelling.audio_s,
+        audio_s=min(labelling.audio_s, MAX_DURATION_S),
     )
-    try:
-        return encode(update)
-    except MessageTooLarge:
-        return encode(update.model_copy(update={"turns": None, "changed": (), "left_alone": ()}))
+    for form in smaller_forms(update):
+        try:
+            return encode(form)
+        except MessageTooLarge as error:
+            _LOG.warning("update_shortened", conversation=name, version=version, reason=str(error))
+    msg = f"the update of {name} does not fit a message even without its segments"
+    raise MessageTooLarge(msg)

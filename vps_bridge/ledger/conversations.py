@@ -6,24 +6,35 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from vps_bridge.ledger.jobs import to_lease
-from vps_bridge.ledger.records import ConversationRecord, ConversationState, Deleted, JobState
-from vps_bridge.ledger.tables import ChunkRow, ConversationRow, EventRow, JobRow, LeaseRow, TombstoneRow
+from vps_bridge.ledger.records import (
+    ConversationRecord,
+    ConversationState,
+    Deleted,
+    JobState,
+    OpenEnd,
+    SpeakerHints,
+)
+from vps_bridge.ledger.tables import BUSY, ChunkRow, ConversationRow, EventRow, JobRow, LeaseRow, TombstoneRow
 
 
 @dataclass(frozen=True)
 class AssignedUpdate:
-    """An assignment about to be noted: the update to offer and the voices it stands on."""
+    """An assignment about to be noted: the update to offer and the voices it stands on.
+
+    `seen` is how dirty the conversation was when it was read: what changed since then asks for another assignment.
+    """
 
     voices: Any
     write_key: str
     payload: bytes
     final: bool
     done_jobs: tuple[str, ...]
+    seen: int
 
 
 def _to_record(row: ConversationRow) -> ConversationRecord:
@@ -31,7 +42,6 @@ def _to_record(row: ConversationRow) -> ConversationRecord:
     return ConversationRecord(
         conversation_id=row.conversation_id,
         state=ConversationState(row.state),
-        reason=row.reason,
         since_at=row.since_at,
         started_at_s=row.started_at_s,
         min_speakers=row.min_speakers,
@@ -39,6 +49,7 @@ def _to_record(row: ConversationRow) -> ConversationRecord:
         num_speakers=row.num_speakers,
         completed=row.completed,
         completed_chunks=row.completed_chunks,
+        last_audio_at_s=row.last_audio_at_s,
         embedding=None if model is None or revision is None else (model, revision),
         voices=row.voices,
         dirty=row.dirty,
@@ -74,100 +85,89 @@ class ConversationBook:
         with self._session() as session:
             return session.get(TombstoneRow, conversation_id) is not None
 
-    def ensure(self, conversation_id: str) -> None:
-        """Open a conversation that audio or an event came for."""
-        with self._session.begin() as session:
-            _ensure(session, conversation_id)
-
-    def note_hints(self, conversation_id: str, *, num: int | None, minimum: int | None, maximum: int | None) -> None:
-        """Keep hints on the number of speakers; a later hint replaces an earlier one."""
-        with self._session.begin() as session:
-            row = _ensure(session, conversation_id)
-            row.num_speakers = num or row.num_speakers
-            row.min_speakers = minimum or row.min_speakers
-            row.max_speakers = maximum or row.max_speakers
-
     def seen_event(self, conversation_id: str, event_id: str) -> tuple[Verdict, str | None] | None:
         """Return what an event was answered the first time, or None where it is new."""
         with self._session() as session:
             row = session.get(EventRow, (conversation_id, event_id))
             return (Verdict(row.verdict), row.reason) if row else None
 
-    def note_event(self, event: ConversationEvent, conversation_id: str) -> None:
-        """Take in `started`, `segments`, `completed` and `applied`; the store has the segments by now."""
+    def note_event(
+        self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None
+    ) -> None:
+        """Take in any event but `deleted` with the answer it gets; of `segments` the store has what counts by now.
+
+        An event that is not accepted changes nothing. A final conversation is taken back up by what it stands on.
+        """
         with self._session.begin() as session:
-            row = _ensure(session, conversation_id)
-            if event.type is EventType.STARTED and event.revision >= row.started_revision:
-                row.started_revision = event.revision
-                row.started_at_s = event.started_at.timestamp() if event.started_at else row.started_at_s
-                row.language = event.language or row.language
-            elif event.type is EventType.COMPLETED:
-                row.completed, row.completed_chunks = True, event.chunks
-                row.last_audio_at_s = event.last_audio_at.timestamp() if event.last_audio_at else None
-            elif event.type is EventType.APPLIED and event.updated_version is not None:
-                row.applied_version = max(row.applied_version, min(event.updated_version, row.updated_version))
-            elif event.type is EventType.RESYNC:
-                row.applied_version = min(row.applied_version, row.updated_version - 1)
-            if event.type in (EventType.STARTED, EventType.SEGMENTS, EventType.COMPLETED):
-                row.dirty = True
-            row.num_speakers = event.num_speakers or row.num_speakers
-            row.min_speakers = event.min_speakers or row.min_speakers
-            row.max_speakers = event.max_speakers or row.max_speakers
+            row = ConversationRow.opened(session, conversation_id)
+            if verdict is Verdict.ACCEPTED:
+                _take_in(event, row)
             session.merge(
-                EventRow(
-                    conversation_id=conversation_id, event_id=event.event_id, verdict=Verdict.ACCEPTED, reason=None
-                )
+                EventRow(conversation_id=conversation_id, event_id=event.event_id, verdict=verdict, reason=reason)
             )
 
-    def set_state(self, conversation_id: str, state: ConversationState, reason: str | None) -> None:
-        """Say where a conversation stands, for people; the time is kept while it stays the same."""
-        with self._session.begin() as session:
+    def is_stale(self, event: ConversationEvent, conversation_id: str) -> bool:
+        """Whether a `started` or `completed` of a higher revision came before this one."""
+        with self._session() as session:
             row = session.get(ConversationRow, conversation_id)
-            if row is not None and (row.state, row.reason) != (state, reason):
-                row.state, row.reason, row.since_at = state, reason, time.time()
+            if row is None:
+                return False
+            newest = {EventType.STARTED: row.started_revision, EventType.COMPLETED: row.completed_revision}
+            return event.revision < newest.get(event.type, -1)
 
     def mark_dirty(self, conversation_id: str) -> None:
         """Ask for a new assignment."""
         with self._session.begin() as session:
             row = session.get(ConversationRow, conversation_id)
             if row is not None:
-                row.dirty = True
+                row.dirty += 1
 
-    def clear_dirty(self, conversation_id: str) -> None:
-        """Note that there is nothing to assign yet; the conversation goes on waiting."""
+    def clear_dirty(self, conversation_id: str, seen: int) -> None:
+        """Note that there was nothing to assign; the conversation goes on waiting."""
         with self._session.begin() as session:
             row = session.get(ConversationRow, conversation_id)
-            if row is not None:
-                row.dirty = False
+            if row is not None and row.dirty == seen:
+                row.dirty = 0
 
     def dirty(self) -> list[str]:
         """Return the conversations whose labels may be out of date."""
-        with self._session() as session:
-            return list(session.scalars(select(ConversationRow.conversation_id).where(ConversationRow.dirty)))
-
-    def open_ended(self) -> list[str]:
-        """Return completed conversations that are not final yet."""
-        query = select(ConversationRow.conversation_id).where(
-            ConversationRow.completed, ConversationRow.final_at.is_(None)
-        )
+        query = select(ConversationRow.conversation_id).where(ConversationRow.dirty > literal_column("0"))
         with self._session() as session:
             return list(session.scalars(query))
 
-    def unapplied(self) -> list[ConversationRecord]:
-        """Return the conversations whose latest update the backend has not confirmed."""
-        query = select(ConversationRow).where(
-            ConversationRow.updated_payload.is_not(None),
-            ConversationRow.applied_version < ConversationRow.updated_version,
+    def open_ended(self) -> list[OpenEnd]:
+        """Return the completed conversations that are not final, and whose chunks all are in jobs that have ended."""
+        of_it = ChunkRow.conversation_id == ConversationRow.conversation_id
+        audio_until_s = func.max(ChunkRow.captured_at_s + func.coalesce(ChunkRow.duration_s, literal_column("0")))
+        query = select(
+            ConversationRow.conversation_id,
+            select(func.count()).where(of_it).scalar_subquery(),
+            ConversationRow.completed_chunks,
+            ConversationRow.last_audio_at_s,
+            select(audio_until_s).where(of_it).scalar_subquery(),
+        ).where(
+            ConversationRow.completed,
+            ConversationRow.final_at.is_(None),
+            ~select(ChunkRow.arrival).where(of_it, ~ChunkRow.covered).exists(),
+            ~select(JobRow.number).where(JobRow.conversation_id == ConversationRow.conversation_id, BUSY).exists(),
         )
         with self._session() as session:
-            return [_to_record(row) for row in session.scalars(query)]
+            return [OpenEnd(*row) for row in session.execute(query)]
 
-    def note_nothing_new(self, conversation_id: str, *, final: bool, done_jobs: tuple[str, ...]) -> None:
+    def unapplied(self) -> list[tuple[str, int]]:
+        """Return (conversation, version) of each latest update that the backend has not confirmed."""
+        query = select(ConversationRow.conversation_id, ConversationRow.updated_version).where(
+            ConversationRow.applied_version < ConversationRow.updated_version
+        )
+        with self._session() as session:
+            return [(name, version) for name, version in session.execute(query)]
+
+    def note_nothing_new(self, conversation_id: str, *, final: bool, done_jobs: tuple[str, ...], seen: int) -> None:
         """Note that an assignment changed nothing that the backend does not know already."""
         with self._session.begin() as session:
             row = session.get(ConversationRow, conversation_id)
             if row is not None:
-                _settle(session, row, final=final, done_jobs=done_jobs)
+                _settle(session, row, final=final, done_jobs=done_jobs, seen=seen)
 
     def note_update(self, conversation_id: str, update: AssignedUpdate) -> None:
         """Note an assignment with the update that tells of it; from here on the update is offered."""
@@ -178,14 +178,7 @@ class ConversationBook:
             row.voices, row.write_key = update.voices, update.write_key
             row.updated_version += 1
             row.updated_payload = update.payload
-            _settle(session, row, final=update.final, done_jobs=update.done_jobs)
-
-    def reopen(self, conversation_id: str) -> None:
-        """Take a final conversation back up: more audio or other segments came."""
-        with self._session.begin() as session:
-            row = session.get(ConversationRow, conversation_id)
-            if row is not None and row.final_at is not None:
-                row.final_at, row.dirty = None, True
+            _settle(session, row, final=update.final, done_jobs=update.done_jobs, seen=update.seen)
 
     def delete(self, conversation_id: str) -> Deleted:
         """Put up the tombstone and remove every row, in one transaction; return what is left to undo outside."""
@@ -204,25 +197,30 @@ class ConversationBook:
             return Deleted(names, leases)
 
 
-def _ensure(session: Session, conversation_id: str) -> ConversationRow:
-    row = session.get(ConversationRow, conversation_id)
-    if row is None:
-        row = ConversationRow(
-            conversation_id=conversation_id,
-            state=ConversationState.WAITING,
-            reason="no audio yet",
-            since_at=time.time(),
-        )
-        session.add(row)
-        session.flush()
-    return row
+def _take_in(event: ConversationEvent, row: ConversationRow) -> None:
+    if event.type is EventType.STARTED:
+        row.started_revision = event.revision
+        row.started_at_s = event.started_at.timestamp() if event.started_at else row.started_at_s
+        row.language = event.language or row.language
+    elif event.type is EventType.COMPLETED:
+        row.completed_revision = event.revision
+        row.completed, row.completed_chunks = True, event.chunks
+        row.last_audio_at_s = event.last_audio_at.timestamp() if event.last_audio_at else None
+    elif event.type is EventType.APPLIED and event.updated_version is not None:
+        row.applied_version = max(row.applied_version, min(event.updated_version, row.updated_version))
+    elif event.type is EventType.RESYNC:
+        row.applied_version = max(0, min(row.applied_version, row.updated_version - 1))
+    if event.type in (EventType.STARTED, EventType.SEGMENTS):
+        row.final_at = None
+    if event.type in (EventType.STARTED, EventType.SEGMENTS, EventType.COMPLETED):
+        row.dirty += 1
+    row.note_hints(SpeakerHints(event.num_speakers, event.min_speakers, event.max_speakers))
 
 
-def _settle(session: Session, row: ConversationRow, *, final: bool, done_jobs: tuple[str, ...]) -> None:
-    row.dirty = False
-    state = ConversationState.FINAL if final else ConversationState.ASSIGNED
-    if (row.state, row.reason) != (state, None):
-        row.state, row.reason, row.since_at = state, None, time.time()
+def _settle(session: Session, row: ConversationRow, *, final: bool, done_jobs: tuple[str, ...], seen: int) -> None:
+    if row.dirty == seen:
+        row.dirty = 0
+    row.note_state(ConversationState.FINAL if final else ConversationState.ASSIGNED)
     if final and row.final_at is None:
         row.final_at = time.time()
     jobs = select(JobRow).where(JobRow.job_id.in_(done_jobs), JobRow.state == JobState.TURNS_STORED)

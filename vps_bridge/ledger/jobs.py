@@ -5,21 +5,37 @@ from __future__ import annotations
 import secrets
 import time
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from vps_bridge.assemble import JobPlan
-from vps_bridge.ledger.chunks import to_chunk
-from vps_bridge.ledger.records import JobChunk, JobRecord, JobState, LeaseRecord, QueueCounts, StoredResult
-from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow, LeaseRow, ResultRow
+from vps_bridge.ledger.chunks import COLUMNS as CHUNK_COLUMNS
+from vps_bridge.ledger.records import (
+    ChunkRecord,
+    JobChunk,
+    JobRecord,
+    JobState,
+    LeaseRecord,
+    QueueCounts,
+    StoredResult,
+)
+from vps_bridge.ledger.tables import BUSY, ChunkRow, ConversationRow, JobChunkRow, JobRow, LeaseRow, ResultRow
 
 LEASE_ID_BYTES = 16  # 128 random bits
+ASSUMED_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about this long
 
 
 def to_lease(lease: LeaseRow, job: JobRow) -> LeaseRecord:
     """Return the record of a lease."""
     return LeaseRecord(
-        lease.lease_id, lease.job_id, job.conversation_id, lease.agent_id, lease.instance_id, job.audio_s
+        lease_id=lease.lease_id,
+        job_id=lease.job_id,
+        conversation_id=job.conversation_id,
+        agent_id=lease.agent_id,
+        instance_id=lease.instance_id,
+        audio_s=job.audio_s,
+        ended_reason=lease.ended_reason,
+        may_return=lease.may_return,
     )
 
 
@@ -74,31 +90,46 @@ class JobBook:
         with self._session() as session:
             return [_to_job(job, agent_id) for job, agent_id in session.execute(query)]
 
-    def ready(self, limit: int) -> list[tuple[JobRecord, tuple[str, str] | None]]:
-        """Return the oldest jobs that wait for a lease, with the embedding their conversation is pinned to."""
-        query = (
-            select(JobRow, ConversationRow.embedding_model, ConversationRow.embedding_revision)
+    def ready(
+        self, embeddings: set[tuple[str, str]], *, per_conversation: int, limit: int
+    ) -> list[tuple[JobRecord, tuple[str, str] | None]]:
+        """Return jobs that wait for a lease, with the embedding their conversation is pinned to.
+
+        The oldest of each conversation come first, at most `per_conversation` of one, so that neither a long upload
+        nor conversations pinned to a model that is in none of `embeddings` hide the rest.
+        """
+        model, revision = ConversationRow.embedding_model, ConversationRow.embedding_revision
+        place = func.row_number().over(partition_by=JobRow.conversation_id, order_by=JobRow.number).label("place")
+        fits = [model.is_(None), *((model == wanted) & (revision == exact) for wanted, exact in embeddings)]
+        waiting = (
+            select(JobRow.number, model.label("model"), revision.label("revision"), place)
             .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-            .where(JobRow.state == JobState.READY)
-            .order_by(JobRow.number)
+            .where(JobRow.state == JobState.READY, or_(*fits))
+            .subquery()
+        )
+        query = (
+            select(JobRow, waiting.c.model, waiting.c.revision)
+            .join(waiting, waiting.c.number == JobRow.number)
+            .where(waiting.c.place <= per_conversation)
+            .order_by(waiting.c.place, JobRow.number)
             .limit(limit)
         )
         with self._session() as session:
             return [
-                (_to_job(job, None), None if model is None or revision is None else (model, revision))
-                for job, model, revision in session.execute(query)
+                (_to_job(job, None), None if pinned is None else (pinned, exact))
+                for job, pinned, exact in session.execute(query)
             ]
 
     def chunks(self, job_id: str) -> list[JobChunk]:
         """Return a job's chunks in order."""
         query = (
-            select(JobChunkRow, ChunkRow)
+            select(JobChunkRow.start_s, JobChunkRow.fresh, *CHUNK_COLUMNS)
             .join(ChunkRow, ChunkRow.arrival == JobChunkRow.arrival)
             .where(JobChunkRow.job_id == job_id)
             .order_by(JobChunkRow.position)
         )
         with self._session() as session:
-            return [JobChunk(to_chunk(chunk), place.start_s, place.fresh) for place, chunk in session.execute(query)]
+            return [JobChunk(ChunkRecord(*chunk), start_s, fresh) for start_s, fresh, *chunk in session.execute(query)]
 
     def grant(self, job_id: str, agent_id: str, instance_id: str, embedding: tuple[str, str]) -> LeaseRecord | None:
         """Lease a waiting job to an agent and pin its conversation to the agent's embedding.
@@ -145,24 +176,29 @@ class JobBook:
             found = session.execute(query).first()
             return to_lease(*found) if found else None
 
-    def revoke(self, lease_id: str, reason: str, *, died: bool) -> JobRecord | None:
-        """End a current lease; its job waits again. `died`: the agent's process died holding it."""
+    def revoke(self, lease_id: str, reason: str, *, died: bool, may_return: bool) -> JobRecord | None:
+        """End a current lease; its job waits again.
+
+        `died`: the agent's process died holding it. `may_return`: the agent gets it back if it turns up with the job.
+        """
         with self._session.begin() as session:
             job = session.scalar(select(JobRow).where(JobRow.lease_id == lease_id, JobRow.state == JobState.LEASED))
             if job is None:
                 return None
             job.state, job.lease_id, job.deaths = JobState.READY, None, job.deaths + died
-            session.execute(update(LeaseRow).where(LeaseRow.lease_id == lease_id).values(ended_reason=reason))
+            ended = update(LeaseRow).where(LeaseRow.lease_id == lease_id)
+            session.execute(ended.values(ended_reason=reason, may_return=may_return))
             return _to_job(job, None)
 
     def give_back(self, lease: LeaseRecord, instance_id: str) -> bool:
-        """Return a revoked lease to the agent that turned up again still holding the job."""
+        """Return a lost lease to its agent, which turned up again still holding the job (`instance_id` does)."""
         with self._session.begin() as session:
             job = session.scalar(select(JobRow).where(JobRow.job_id == lease.job_id, JobRow.state == JobState.READY))
             row = session.get(LeaseRow, lease.lease_id)
-            if job is None or row is None or row.instance_id != instance_id:
+            if job is None or row is None or not row.may_return:
                 return False
-            job.state, job.lease_id, row.ended_reason = JobState.LEASED, lease.lease_id, None
+            job.state, job.lease_id = JobState.LEASED, lease.lease_id
+            row.instance_id, row.ended_reason, row.may_return = instance_id, None, False
             return True
 
     def store_result(self, lease: LeaseRecord, payload: bytes) -> bool:
@@ -182,9 +218,7 @@ class JobBook:
                 )
             )
             job.state, job.failure_code, job.failure_message = JobState.TURNS_STORED, None, None
-            session.execute(
-                update(ConversationRow).where(ConversationRow.conversation_id == job.conversation_id).values(dirty=True)
-            )
+            _mark_dirty(session, job.conversation_id)
             return True
 
     def note_failure(self, job_id: str, code: str, message: str, *, counted: bool) -> JobRecord | None:
@@ -206,9 +240,19 @@ class JobBook:
                 return
             job.state, job.ended_at = JobState.FAILED, time.time()
             job.failure_code, job.failure_message = code, message
-            session.execute(
-                update(ConversationRow).where(ConversationRow.conversation_id == job.conversation_id).values(dirty=True)
-            )
+            _mark_dirty(session, job.conversation_id)
+
+    def without_audio(self) -> list[str]:
+        """Return the jobs that still wait for an agent although audio of theirs is unlinked."""
+        query = (
+            select(JobRow.job_id)
+            .join(JobChunkRow, JobChunkRow.job_id == JobRow.job_id)
+            .join(ChunkRow, ChunkRow.arrival == JobChunkRow.arrival)
+            .where(JobRow.state == JobState.READY, ChunkRow.spool_name.is_(None))
+            .distinct()
+        )
+        with self._session() as session:
+            return list(session.scalars(query))
 
     def results(self, conversation_id: str) -> list[StoredResult]:
         """Return the results of a conversation's jobs, in order of the jobs."""
@@ -224,15 +268,14 @@ class JobBook:
     def counts(self) -> QueueCounts:
         """Return how much waits."""
         with self._session() as session:
-            states: dict[str, int] = dict(
-                session.execute(select(JobRow.state, func.count()).group_by(JobRow.state)).tuples().all()
-            )
+            told = (JobState.READY, JobState.LEASED, JobState.FAILED)
+            by_state = select(JobRow.state, func.count()).where(JobRow.state.in_(told)).group_by(JobRow.state)
+            states: dict[str, int] = dict(session.execute(by_state).tuples().all())
             uncovered, first_chunk_at = session.execute(
                 select(func.count(), func.min(ChunkRow.accepted_at)).where(~ChunkRow.covered)
             ).one()
             size = session.scalar(select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None)))
-            waiting = (JobState.READY, JobState.LEASED)
-            first_job_at = session.scalar(select(func.min(JobRow.created_at)).where(JobRow.state.in_(waiting)))
+            first_job_at = session.scalar(select(func.min(JobRow.created_at)).where(BUSY))
             oldest = [moment for moment in (first_chunk_at, first_job_at) if moment is not None]
         return QueueCounts(
             chunks_waiting=uncovered,
@@ -244,10 +287,20 @@ class JobBook:
         )
 
 
+def _mark_dirty(session: Session, conversation_id: str) -> None:
+    row = session.get(ConversationRow, conversation_id)
+    if row is not None:
+        row.dirty += 1
+
+
+def _length_s(chunk: ChunkRow) -> float:
+    return chunk.duration_s or chunk.bytes / ASSUMED_BYTES_PER_S
+
+
 def _add_job(session: Session, conversation_id: str, plan: JobPlan, chunks: dict[str, ChunkRow]) -> str:
     job_id = "j-" + secrets.token_hex(12)
     fresh = set(plan.fresh)
-    audio_s = sum(chunks[item.chunk_id].duration_s or 0.0 for item in plan.chunks)
+    audio_s = sum(_length_s(chunks[item.chunk_id]) for item in plan.chunks)
     session.add(
         JobRow(
             job_id=job_id,

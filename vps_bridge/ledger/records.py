@@ -65,12 +65,20 @@ class NewChunk:
 
 
 @dataclass(frozen=True)
+class SpeakerHints:
+    """What a publisher says about the number of speakers; None where it says nothing."""
+
+    num: int | None = None
+    minimum: int | None = None
+    maximum: int | None = None
+
+
+@dataclass(frozen=True)
 class ConversationRecord:
     """A conversation as the ledger knows it."""
 
     conversation_id: str
     state: ConversationState
-    reason: str | None
     since_at: float
     started_at_s: float | None
     min_speakers: int | None
@@ -78,9 +86,11 @@ class ConversationRecord:
     num_speakers: int | None
     completed: bool
     completed_chunks: int | None
+    last_audio_at_s: float | None
     embedding: tuple[str, str] | None
     voices: Any
-    dirty: bool
+    dirty: int
+    """How often something changed since the last assignment."""
     write_key: str | None
     updated_version: int
     applied_version: int
@@ -89,8 +99,20 @@ class ConversationRecord:
 
 
 @dataclass(frozen=True)
+class OpenEnd:
+    """A completed conversation that has all its results: what decides whether it is final."""
+
+    conversation_id: str
+    chunks: int
+    completed_chunks: int | None
+    last_audio_at_s: float | None
+    audio_until_s: float | None
+    """Unix time up to which audio has come, where captured_at tells."""
+
+
+@dataclass(frozen=True)
 class LeaseRecord:
-    """A lease on a job."""
+    """A lease on a job. `may_return`: it was lost, not ended, and its agent may have it back."""
 
     lease_id: str
     job_id: str
@@ -98,6 +120,8 @@ class LeaseRecord:
     agent_id: str
     instance_id: str
     audio_s: float
+    ended_reason: str | None = None
+    may_return: bool = False
 
 
 @dataclass(frozen=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKeyConstraint, Index, UniqueConstraint
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy import JSON, ForeignKeyConstraint, Index, UniqueConstraint, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+
+from vps_bridge.ledger.records import ConversationState, SpeakerHints
 
 
 class Base(DeclarativeBase):
@@ -43,9 +46,19 @@ class ConversationRow(Base):
     """A conversation: what the backend told, and how far its labels are."""
 
     __tablename__ = "conversations"
+    # What the bridge asks twice a second costs what there is to do, not what there ever was.
+    __table_args__ = (
+        Index("conversations_dirty", "conversation_id", sqlite_where=text("dirty > 0")),
+        Index("conversations_open_ended", "conversation_id", sqlite_where=text("completed = 1 AND final_at IS NULL")),
+        Index(
+            "conversations_unapplied",
+            "conversation_id",
+            "updated_version",
+            sqlite_where=text("applied_version < updated_version"),
+        ),
+    )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     state: Mapped[str]
-    reason: Mapped[str | None]
     since_at: Mapped[float]
     started_at_s: Mapped[float | None]
     language: Mapped[str | None]
@@ -54,17 +67,48 @@ class ConversationRow(Base):
     max_speakers: Mapped[int | None]
     num_speakers: Mapped[int | None]
     completed: Mapped[bool] = mapped_column(default=False)
+    completed_revision: Mapped[int] = mapped_column(default=-1)
     completed_chunks: Mapped[int | None]
     last_audio_at_s: Mapped[float | None]
     embedding_model: Mapped[str | None]
     embedding_revision: Mapped[str | None]
     voices: Mapped[Any] = mapped_column(JSON, default=list)
-    dirty: Mapped[bool] = mapped_column(default=False)
+    dirty: Mapped[int] = mapped_column(default=0)
     write_key: Mapped[str | None]
     updated_version: Mapped[int] = mapped_column(default=0)
     applied_version: Mapped[int] = mapped_column(default=0)
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
+
+    @classmethod
+    def opened(cls, session: Session, conversation_id: str) -> ConversationRow:
+        """Return the row of a conversation, a new one where audio or an event is the first of it."""
+        row = session.get(cls, conversation_id)
+        if row is None:
+            row = cls(
+                conversation_id=conversation_id,
+                state=ConversationState.WAITING,
+                since_at=time.time(),
+                completed=False,
+                dirty=0,
+                updated_version=0,
+                applied_version=0,
+                started_revision=-1,
+                completed_revision=-1,
+            )
+            session.add(row)
+        return row
+
+    def note_hints(self, hints: SpeakerHints) -> None:
+        """Keep hints on the number of speakers; a later hint replaces an earlier one."""
+        self.num_speakers = hints.num or self.num_speakers
+        self.min_speakers = hints.minimum or self.min_speakers
+        self.max_speakers = hints.maximum or self.max_speakers
+
+    def note_state(self, state: ConversationState) -> None:
+        """Say where the conversation stands; the time is kept while it stays the same."""
+        if self.state != state:
+            self.state, self.since_at = state, time.time()
 
 
 class EventRow(Base):
@@ -81,7 +125,11 @@ class ChunkRow(Base):
     """An accepted chunk. `spool_name` is null once its audio is unlinked; the row stays as a tombstone."""
 
     __tablename__ = "chunks"
-    __table_args__ = (UniqueConstraint("conversation_id", "chunk_id"), Index("chunks_uncovered", "covered"))
+    __table_args__ = (
+        UniqueConstraint("conversation_id", "chunk_id"),
+        Index("chunks_uncovered", "conversation_id", "accepted_at", sqlite_where=text("covered = 0")),
+        Index("chunks_spooled", "accepted_at", "bytes", sqlite_where=text("spool_name IS NOT NULL")),
+    )
     arrival: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     conversation_id: Mapped[str]
     chunk_id: Mapped[str]
@@ -106,6 +154,7 @@ class JobRow(Base):
         UniqueConstraint("job_id"),
         Index("jobs_state", "state"),
         Index("jobs_conversation", "conversation_id"),
+        Index("jobs_busy", "conversation_id", sqlite_where=text("state IN ('ready', 'leased')")),
     )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str]
@@ -137,7 +186,7 @@ class JobChunkRow(Base):
 
 
 class LeaseRow(Base):
-    """Every lease ever granted: a result counts from any of them."""
+    """Every lease ever granted: a result counts from any of them. `may_return`: its agent may have it back."""
 
     __tablename__ = "leases"
     __table_args__ = (
@@ -150,6 +199,7 @@ class LeaseRow(Base):
     instance_id: Mapped[str]
     granted_at: Mapped[float]
     ended_reason: Mapped[str | None]
+    may_return: Mapped[bool] = mapped_column(default=False)
 
 
 class ResultRow(Base):
@@ -162,3 +212,7 @@ class ResultRow(Base):
     agent_id: Mapped[str]
     payload: Mapped[bytes]
     stored_at: Mapped[float]
+
+
+BUSY = text("jobs.state IN ('ready', 'leased')")
+"""A job that is still to be worked on; spelled as the index `jobs_busy` is, so that SQLite uses it."""

@@ -43,12 +43,16 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("arrival"),
         sa.UniqueConstraint("conversation_id", "chunk_id"),
     )
-    op.create_index("chunks_uncovered", "chunks", ["covered"], unique=False)
+    op.create_index(
+        "chunks_uncovered", "chunks", ["conversation_id", "accepted_at"], sqlite_where=sa.text("covered = 0")
+    )
+    op.create_index(
+        "chunks_spooled", "chunks", ["accepted_at", "bytes"], sqlite_where=sa.text("spool_name IS NOT NULL")
+    )
     op.create_table(
         "conversations",
         sa.Column("conversation_id", sa.String(), nullable=False),
         sa.Column("state", sa.String(), nullable=False),
-        sa.Column("reason", sa.String(), nullable=True),
         sa.Column("since_at", sa.Double(), nullable=False),
         sa.Column("started_at_s", sa.Double(), nullable=True),
         sa.Column("language", sa.String(), nullable=True),
@@ -57,18 +61,32 @@ def upgrade() -> None:
         sa.Column("max_speakers", sa.Integer(), nullable=True),
         sa.Column("num_speakers", sa.Integer(), nullable=True),
         sa.Column("completed", sa.Boolean(), nullable=False),
+        sa.Column("completed_revision", sa.Integer(), nullable=False),
         sa.Column("completed_chunks", sa.Integer(), nullable=True),
         sa.Column("last_audio_at_s", sa.Double(), nullable=True),
         sa.Column("embedding_model", sa.String(), nullable=True),
         sa.Column("embedding_revision", sa.String(), nullable=True),
         sa.Column("voices", sa.JSON(), nullable=False),
-        sa.Column("dirty", sa.Boolean(), nullable=False),
+        sa.Column("dirty", sa.Integer(), nullable=False),
         sa.Column("write_key", sa.String(), nullable=True),
         sa.Column("updated_version", sa.Integer(), nullable=False),
         sa.Column("applied_version", sa.Integer(), nullable=False),
         sa.Column("updated_payload", sa.LargeBinary(), nullable=True),
         sa.Column("final_at", sa.Double(), nullable=True),
         sa.PrimaryKeyConstraint("conversation_id"),
+    )
+    op.create_index("conversations_dirty", "conversations", ["conversation_id"], sqlite_where=sa.text("dirty > 0"))
+    op.create_index(
+        "conversations_open_ended",
+        "conversations",
+        ["conversation_id"],
+        sqlite_where=sa.text("completed = 1 AND final_at IS NULL"),
+    )
+    op.create_index(
+        "conversations_unapplied",
+        "conversations",
+        ["conversation_id", "updated_version"],
+        sqlite_where=sa.text("applied_version < updated_version"),
     )
     op.create_table(
         "events",
@@ -97,6 +115,7 @@ def upgrade() -> None:
     )
     op.create_index("jobs_conversation", "jobs", ["conversation_id"], unique=False)
     op.create_index("jobs_state", "jobs", ["state"], unique=False)
+    op.create_index("jobs_busy", "jobs", ["conversation_id"], sqlite_where=sa.text("state IN ('ready', 'leased')"))
     op.create_table(
         "meta",
         sa.Column("key", sa.String(), nullable=False),
@@ -128,6 +147,7 @@ def upgrade() -> None:
         sa.Column("instance_id", sa.String(), nullable=False),
         sa.Column("granted_at", sa.Double(), nullable=False),
         sa.Column("ended_reason", sa.String(), nullable=True),
+        sa.Column("may_return", sa.Boolean(), nullable=False),
         sa.ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
         sa.PrimaryKeyConstraint("lease_id"),
     )
