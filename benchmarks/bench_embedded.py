@@ -138,9 +138,9 @@ def measure(
 ) -> list[tuple[Recording, Heard]]:
     """Print a row for every recording of a group, and the pooled rows."""
     print(f"\n## {group}\n")
-    print(
-        "| recording | DER | miss | false alarm | confusion | speakers true/found | oracle | one | x real time | per core |"
-    )
+    errors = ("DER", "miss", "false alarm", "confusion")
+    columns = ("recording", *errors, "speakers true/found", "oracle", "one", "x real time", "per core")
+    print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|---|---|")
     rows: list[Row] = []
     kept: list[tuple[Recording, Heard]] = []
