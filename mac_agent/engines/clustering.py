@@ -5,12 +5,12 @@ Three steps, all on the same evidence:
 1. *Start*: average linkage of clean pieces, stopped early, so that there are rather too many voices.
 2. *Smooth*: every track is decoded (Viterbi) against the voices found; changing voice costs much within an
    utterance and little after a pause, and two tracks of one window do not like to share a voice.
-3. *Join*: the two most alike voices are joined while their likeness, corrected for how much pieces of one voice
-   differ among themselves, says that they are one; after each join, smooth again.
+3. *Join*: voices too small to be one are given up, the closest are joined; smooth again, until all are to stay.
 
-The likeness is the mean cosine between pieces of two voices over the geometric mean of the mean cosines within each
-(Spearman's correction for attenuation). It is scaled by the recording itself: halves of one voice measure 0.95-1.02
-whatever the channel, different voices up to 0.88, so one threshold serves all.
+How close two voices are is their *likeness*: the mean cosine between their pieces over the geometric mean of the mean
+cosines within each (Spearman's correction for attenuation). It is scaled by the recording itself: halves of one voice
+measure 0.95-1.02 whatever the channel, different voices up to 0.88, so one threshold serves all. Where the network told
+two voices apart in windows that hear both, they must be closer still to be one (docs/adr/0005-embedded-engine.md).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Labels = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Policy:
-    """The thresholds; one setting for all recordings (docs/adr: how each was chosen)."""
+    """The thresholds; one setting for all recordings; docs/adr/0005-embedded-engine.md says how they were chosen."""
 
     join_distance: float = 0.105
     """Voices less than this apart (1 - likeness) are one."""
