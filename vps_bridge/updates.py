@@ -50,7 +50,10 @@ class Updater:
         """
         for _ in range(WRITE_TRIES):
             conversation = self._ledger.conversations.get(conversation_id)
-            if conversation is None or self._assign_once(conversation, final=final):
+            if conversation is None:
+                return True
+            # A late result of a job that was given up is news of a conversation that is final already, and stays so.
+            if self._assign_once(conversation, final=final or conversation.final_at is not None):
                 return True
         _LOG.warning("assignment_postponed", conversation=conversation_id, reason="changed while it was worked out")
         return False

@@ -1,0 +1,53 @@
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import RunningBroker, mosquitto_program, run_mosquitto
+from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
+
+AGENTS = ("first", "second")
+
+
+def _need_mosquitto() -> None:
+    if mosquitto_program() is None:
+        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
+
+
+@pytest.fixture(scope="module")
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    _need_mosquitto()
+    with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=AGENTS) as broker:
+        yield broker
+
+
+@pytest.fixture(scope="module")
+def backend(mosquitto: RunningBroker) -> Iterator[Backend]:
+    peer = Backend(mosquitto)
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture(scope="module")
+def bridge(
+    mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveBridge]:
+    """One bridge for a file's tests, each in conversations of its own; both agents are allowed."""
+    with run_bridge(mosquitto, tmp_path_factory.mktemp("data"), backend) as running:
+        running.allow(*AGENTS)
+        yield running
+
+
+@pytest.fixture
+def own_broker(tmp_path: Path) -> Iterator[RunningBroker]:
+    """A broker for one test alone."""
+    _need_mosquitto()
+    with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker:
+        yield broker
+
+
+@pytest.fixture
+def own_backend(own_broker: RunningBroker) -> Iterator[Backend]:
+    peer = Backend(own_broker)
+    yield peer
+    peer.stop()

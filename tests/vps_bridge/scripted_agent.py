@@ -1,0 +1,264 @@
+"""An agent that does what a test tells it: it knows the schemas and the broker, and no engine.
+
+It beats on a thread of its own, keeps what the bridge says, pulls audio by `want` and answers when asked to.
+"""
+
+import contextlib
+import hashlib
+import io
+import math
+import threading
+import time
+import wave
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import numpy as np
+
+from broker.errors import NotConnected
+from broker.session import Incoming, MqttSession
+from schemas.agent import (
+    AgentControl,
+    AgentHeartbeat,
+    AgentState,
+    AgentWant,
+    ByteRange,
+    ControlType,
+    HeldJob,
+    JobState,
+    OfferedChunk,
+)
+from schemas.audio import AudioPart
+from schemas.codec import decode, encode
+from schemas.failure import FailureCode, JobFailure
+from schemas.record import Message
+from schemas.topics import TopicKind, Topics
+from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurn, SpeakerTurns, SpeakerVoice
+from tests.brokers import RunningBroker
+from tests.inbox import Inbox
+
+TOPICS = Topics()
+BEAT_S = 0.3
+RANGE_BYTES = 100_000
+
+
+class ScriptedAgent:
+    """One instance of an agent; `with` starts and ends it."""
+
+    def __init__(
+        self,
+        broker: RunningBroker,
+        agent_id: str,
+        *,
+        instance_id: str = "i-1",
+        places: int = 1,
+        embedding: tuple[str, str] = ("scripted-voices", "1"),
+    ) -> None:
+        self.agent_id, self.instance_id, self.places = agent_id, instance_id, places
+        self.engine = EngineDescription(name="scripted", embedding_model=embedding[0], embedding_revision=embedding[1])
+        self.offers: Inbox[AgentControl] = Inbox()
+        self.settled: Inbox[AgentControl] = Inbox()
+        self.cancelled: Inbox[AgentControl] = Inbox()
+        self.parts: Inbox[AudioPart] = Inbox()
+        self.held: dict[str, str] = {}
+        self.accepts = True
+        self.state = AgentState.ONLINE
+        self._started_at = datetime.now(UTC)
+        self._silent, self._ended = threading.Event(), threading.Event()
+        self._session = MqttSession(
+            broker.settings(f"agent:{agent_id}"), client_id=f"{agent_id}-{instance_id}", on_message=self._receive
+        )
+        self._session.subscribe(TOPICS.control(agent_id))
+        self._session.subscribe(TOPICS.filter(TopicKind.PARTS, sender_id=agent_id))
+        self._thread = threading.Thread(target=self._beat_on, daemon=True)
+
+    def __enter__(self) -> "ScriptedAgent":
+        self._session.start()
+        self._session.wait_connected(20.0)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.vanish()
+
+    # ---------------------------------------------------------------------------------------- being alive
+
+    def vanish(self) -> None:
+        """Be gone without a word."""
+        self._ended.set()
+        self._thread.join(5.0)
+        self._session.stop()
+
+    def fall_silent(self) -> None:
+        self._silent.set()
+
+    def come_back(self) -> None:
+        self._silent.clear()
+
+    def beat(self, state: AgentState | None = None) -> None:
+        """Beat now; `offline` is what the broker would publish as this instance's will."""
+        now = datetime.now(UTC)
+        gone = state is AgentState.OFFLINE
+        beat = AgentHeartbeat(
+            agent_id=self.agent_id,
+            instance_id=self.instance_id,
+            state=state or self.state,
+            sent_at=now,
+            started_at=self._started_at,
+            engine=self.engine,
+            jobs=()
+            if gone
+            else tuple(HeldJob(job_id=job, lease_id=lease, state=JobState.RUNNING) for job, lease in self.held.items()),
+            free_capacity=0 if gone else max(0, self.places - len(self.held)),
+            speed_x_real_time=10.0,
+        )
+        self._send(TOPICS.agent_heartbeat(self.agent_id), beat, retain=True)
+
+    def _beat_on(self) -> None:
+        while not self._ended.wait(BEAT_S):
+            if not self._silent.is_set():
+                self.beat()
+
+    # ------------------------------------------------------------------------------------------- the work
+
+    def wait_offer(self, conversation_id: str, *, after: int = 0, timeout_s: float = 20.0) -> AgentControl:
+        """The first offer of a conversation's job behind the first `after` offers of any."""
+        skipped = {id(offer) for offer in self.offers.items[:after]}
+        return self.offers.wait_for(
+            lambda offer: offer.conversation_id == conversation_id and id(offer) not in skipped, timeout_s
+        )
+
+    def pull(self, offer: AgentControl) -> dict[str, bytes]:
+        """Ask for all audio of an offer and return it by chunk, once every sha256 is right."""
+        return {chunk.chunk_id: self._pull_chunk(offer, chunk) for chunk in offer.chunks}
+
+    def _pull_chunk(self, offer: AgentControl, chunk: OfferedChunk) -> bytes:
+        data = bytearray(chunk.bytes)
+        for start in range(0, chunk.bytes, RANGE_BYTES):
+            self.want(offer, chunk.chunk_id, start, min(start + RANGE_BYTES, chunk.bytes))
+            part = self.parts.wait_for(
+                lambda part, start=start: (
+                    (part.lease_id, part.chunk_id, part.byte_offset)  # type: ignore[misc]
+                    == (offer.lease_id, chunk.chunk_id, start)
+                )
+            )
+            assert hashlib.sha256(part.audio).hexdigest() == part.part_sha256
+            data[start : start + len(part.audio)] = part.audio
+        assert hashlib.sha256(data).hexdigest() == chunk.sha256
+        return bytes(data)
+
+    def want(self, offer: AgentControl, chunk_id: str, start: int, end: int) -> None:
+        assert offer.job_id is not None
+        assert offer.lease_id is not None
+        want = AgentWant(
+            job_id=offer.job_id,
+            lease_id=offer.lease_id,
+            chunk_id=chunk_id,
+            ranges=(ByteRange(start=start, end=end),),
+        )
+        self._send(TOPICS.want(self.agent_id), want)
+
+    def answer(
+        self, offer: AgentControl, turns: Sequence[tuple[float, float, str]] = (), *, lease_id: str | None = None
+    ) -> None:
+        """Publish a result: turns as (start_s, end_s, local label); every label gets a voice of its own."""
+        said = tuple(SpeakerTurn(start_s=start, end_s=end, speaker=label) for start, end, label in turns)
+        assert offer.conversation_id is not None
+        assert offer.job_id is not None
+        result = SpeakerTurns(
+            conversation_id=offer.conversation_id,
+            job_id=offer.job_id,
+            lease_id=lease_id or offer.lease_id or "",
+            agent_id=self.agent_id,
+            engine=self.engine,
+            duration_s=sum(_wav_seconds(chunk) for chunk in offer.chunks),
+            chunks=_spans(offer),
+            turns=said,
+            exclusive_turns=said,
+            speakers=tuple(
+                SpeakerVoice(
+                    speaker=label,
+                    clean_speech_s=sum(turn.end_s - turn.start_s for turn in said if turn.speaker == label),
+                    embedding=voice_of(label),
+                )
+                for label in sorted({turn.speaker for turn in said})
+            ),
+        )
+        self.send_raw(offer.conversation_id, encode(result))
+        self.held.pop(offer.job_id, None)
+
+    def send_raw(self, conversation_id: str, payload: bytes) -> None:
+        """Publish any bytes on the results topic."""
+        self._session.publish(TOPICS.turns(conversation_id, self.agent_id), payload).wait(10.0)
+
+    def fail(
+        self, offer: AgentControl, code: FailureCode = FailureCode.ENGINE_CRASHED, *, retryable: bool = True
+    ) -> None:
+        assert offer.conversation_id is not None
+        failure = JobFailure(
+            conversation_id=offer.conversation_id,
+            job_id=offer.job_id,
+            lease_id=offer.lease_id,
+            code=code,
+            retryable=retryable,
+            message="as the test told it",
+        )
+        self._send(TOPICS.failure(offer.conversation_id, self.agent_id), failure)
+        self.held.pop(offer.job_id or "", None)
+
+    def _receive(self, incoming: Incoming) -> None:
+        if TOPICS.parse(incoming.topic).kind is TopicKind.PARTS:
+            self.parts.put(decode(AudioPart, incoming.payload))
+            return
+        control = decode(AgentControl, incoming.payload)
+        if control.type is ControlType.OFFER:
+            if self.accepts:
+                self.held[control.job_id or ""] = control.lease_id or ""
+            self.offers.put(control)
+        elif control.type is ControlType.SETTLED:
+            self.settled.put(control)
+        elif control.type is ControlType.CANCEL:
+            if self.held.get(control.job_id or "") == control.lease_id:
+                del self.held[control.job_id or ""]
+            self.cancelled.put(control)
+
+    def _send(self, topic: str, message: Message, *, retain: bool = False) -> None:
+        with contextlib.suppress(NotConnected):
+            self._session.publish(topic, encode(message), retain=retain)
+
+
+def voice_of(label: str) -> bytes:
+    """A unit vector of its own for each label."""
+    vector = np.random.default_rng(sum(label.encode())).standard_normal(64)
+    return (vector / math.sqrt(float(vector @ vector))).astype("<f4").tobytes()
+
+
+def make_wav(seconds: float, *, rate: int = 8_000, tone: int = 0) -> bytes:
+    """A WAV file; `tone` tells one from another."""
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(tone.to_bytes(2, "little") * round(seconds * rate))
+    return buffer.getvalue()
+
+
+def _wav_seconds(chunk: OfferedChunk) -> float:
+    return max(0.0, (chunk.bytes - 44) / 16_000)
+
+
+def _spans(offer: AgentControl) -> tuple[ChunkSpan, ...]:
+    spans, end_s = [], 0.0
+    for chunk in offer.chunks:
+        start_s = end_s if chunk.start_s is None else chunk.start_s
+        spans.append(ChunkSpan(chunk_id=chunk.chunk_id, start_s=start_s, duration_s=_wav_seconds(chunk)))
+        end_s = start_s + spans[-1].duration_s
+    return tuple(spans)
+
+
+def stays_empty(inbox: Inbox[AgentControl], seconds: float) -> bool:
+    """Whether nothing arrives for a while."""
+    before = len(inbox.items)
+    time.sleep(seconds)
+    return len(inbox.items) == before
