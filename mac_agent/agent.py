@@ -33,8 +33,10 @@ from mac_agent.heartbeat import (
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineNotLoaded
 from mac_agent.lease import must_yield
+from mac_agent.log_file import LogFile
 from mac_agent.outbox import EntryKind, Outbox
 from mac_agent.result import describe_engine
+from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import TimeLimits, Worker
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
 from schemas.audio import AudioPart
@@ -142,6 +144,11 @@ class Agent:
 
     def _open(self, stack: ExitStack) -> None:
         settings = self._settings
+        self._log_file = LogFile(settings.log_file) if settings.log_file is not None else None
+        if self._log_file is not None:
+            self._log_file.take_output()
+        self._wakefulness = Wakefulness(default_program())
+        stack.callback(self._wakefulness.release)
         self._inbox = Inbox(settings.inbox)
         stack.callback(self._inbox.close)
         self._outbox = Outbox(settings.outbox, retry_s=settings.offer_retry_s, retry_max_s=settings.retry_max_s)
@@ -190,6 +197,9 @@ class Agent:
         self._offer_results()
         self._beat_if_due()
         self._tell_losses()
+        self._wakefulness.update(is_busy=self._bench.is_busy)
+        if self._log_file is not None:
+            self._log_file.rotate_if_due()
 
     def _take_messages(self) -> None:
         wait_s = BUSY_TICK_S if self._bench.is_busy else IDLE_TICK_S

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from broker.errors import BrokerError
 from mac_agent.cli_models import engines, fetch_model, trust
+from mac_agent.cli_service import install, logs, status, uninstall
 from mac_agent.cli_terminal import (
     EXIT_AUDIO,
     EXIT_FAILED,
@@ -244,6 +245,10 @@ def _turn_row(turn: Any) -> dict[str, Any]:  # noqa: ANN401 - a Turn; the engine
 app.command("fetch-model")(fetch_model)
 app.command()(trust)
 app.command()(engines)
+app.command()(install)
+app.command()(uninstall)
+app.command()(status)
+app.command()(logs)
 
 
 def main() -> None:

@@ -69,6 +69,9 @@ class AgentSettings(BrokerSettings):
         default=None,
         description="A pyannote pipeline of your own (`omi-agent trust DIR` first). Empty: what fetch-model fetched.",
     )
+    log_file: UserPath | None = Field(
+        default=None, description="File for the log of `run`; rotated at 10 MB, five are kept. Empty: stderr."
+    )
     inbox_dir: UserPath | None = Field(
         default=None, description="Where audio is kept while it is worked on; wiped at start. Empty: data_dir/inbox."
     )

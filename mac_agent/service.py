@@ -1,0 +1,268 @@
+"""The agent as a service of macOS: its property list, and what `launchctl` is asked to do with it.
+
+A LaunchAgent runs as its user, from login on, where the GPU is sure to be there. A LaunchDaemon runs from boot on.
+"""
+
+from __future__ import annotations
+
+import os
+import plistlib
+import pwd
+import re
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LABEL = "ai.omi.diarization.agent"
+THROTTLE_S = 30  # between two starts, so that a wrong setting does not become a crash loop
+EXIT_TIMEOUT_S = 30  # between SIGTERM and SIGKILL
+PRIVATE_UMASK = 0o077
+LAUNCHCTL = "/bin/launchctl"
+LAUNCHCTL_TIMEOUT_S = 60.0
+BOOTOUT_WAIT_S = 35.0  # the agent's own graceful stop, and a little
+NOT_LOADED = {3, 36, 113}  # launchctl: no such process; operation in progress; could not find service
+SECRET_WORD = re.compile(r"password|token|secret|credential|api_?key", re.IGNORECASE)
+SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|\bhf_\w{8}")  # credentials in a URL; a token of the hub
+
+
+class ServiceError(Exception):
+    """The service cannot be installed, removed or asked; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class Service:
+    """Where everything about the service lies, and as whom it runs."""
+
+    program: tuple[str, ...]
+    home: Path
+    config_file: Path
+    uid: int
+    user: str
+    is_daemon: bool = False
+
+    @property
+    def domain(self) -> str:
+        """The launchd domain: the user's login session, or the system."""
+        return "system" if self.is_daemon else f"gui/{self.uid}"
+
+    @property
+    def target(self) -> str:
+        """What `launchctl` calls this service."""
+        return f"{self.domain}/{LABEL}"
+
+    @property
+    def plist_file(self) -> Path:
+        """Where launchd looks for the property list."""
+        root = Path("/") if self.is_daemon else self.home
+        return root / "Library" / ("LaunchDaemons" if self.is_daemon else "LaunchAgents") / f"{LABEL}.plist"
+
+    @property
+    def log_file(self) -> Path:
+        """Where the agent logs; rotated by itself (`log_file.py`)."""
+        return self.home / "Library" / "Logs" / "omi-agent.log"
+
+
+@dataclass(frozen=True)
+class ServiceState:
+    """What launchd says about the service."""
+
+    is_loaded: bool
+    state: str | None = None
+    pid: int | None = None
+    starts: int | None = None
+    last_exit: str | None = None
+
+
+def describe_service(*, config_file: Path, is_daemon: bool) -> Service:
+    """Return the service of this user; of the user behind `sudo` where there is one."""
+    name = os.environ.get("SUDO_USER") if is_daemon and os.geteuid() == 0 else None
+    account = pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
+    beside = Path(sys.executable).parent / "omi-agent"
+    program = (str(beside),) if beside.exists() else (sys.executable, "-m", "mac_agent.cli")
+    return Service(
+        program=program,
+        home=Path(account.pw_dir),
+        config_file=config_file.absolute(),
+        uid=account.pw_uid,
+        user=account.pw_name,
+        is_daemon=is_daemon,
+    )
+
+
+def render_plist(service: Service) -> bytes:
+    """Return the property list. It names the config file and holds no secret: launchd shows it to anyone who asks."""
+    environment = {
+        "OMI_CONFIG": str(service.config_file),
+        "OMI_LOG_FILE": str(service.log_file),
+        "OMI_LOG_JSON": "true",
+        "PYANNOTE_METRICS_ENABLED": "0",
+        "HF_HUB_OFFLINE": "1",
+    }
+    document: dict[str, Any] = {
+        "Label": LABEL,
+        "ProgramArguments": [*service.program, "run"],
+        "WorkingDirectory": str(service.home),
+        "EnvironmentVariables": environment,
+        "RunAtLoad": True,
+        "KeepAlive": True,
+        "ThrottleInterval": THROTTLE_S,
+        "ProcessType": "Interactive",  # Background would put inference on the efficiency cores
+        "ExitTimeOut": EXIT_TIMEOUT_S,
+        "Umask": PRIVATE_UMASK,
+        # What is written before the agent has opened its own log, such as a broken Python.
+        "StandardOutPath": str(service.log_file),
+        "StandardErrorPath": str(service.log_file),
+    }
+    if service.is_daemon:
+        document |= {"UserName": service.user}
+        environment |= {"HOME": str(service.home)}
+    return plistlib.dumps(document, sort_keys=False)
+
+
+def find_secrets(plist: bytes) -> list[str]:
+    """Return the keys of a property list, and values, that look like a secret. Raises ServiceError if it is none."""
+    try:
+        document = plistlib.loads(plist)
+    except (plistlib.InvalidFileException, ValueError, OSError) as error:
+        raise ServiceError(f"the property list is damaged ({error}). Run: omi-agent install") from error
+    environment = document.get("EnvironmentVariables", {}) if isinstance(document, dict) else {}
+    found = [name for name in environment if SECRET_WORD.search(name)]
+    found += [name for name, value in environment.items() if SECRET_VALUE.search(str(value))]
+    arguments = document.get("ProgramArguments", []) if isinstance(document, dict) else []
+    return found + [word for word in map(str, arguments) if SECRET_WORD.search(word) or SECRET_VALUE.search(word)]
+
+
+def check_config(service: Service) -> None:
+    """Check that the file the service will read is there and nobody else's.
+
+    Raises:
+        ServiceError: says what to write, or which mode to set.
+    """
+    path = service.config_file
+    try:
+        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+    except FileNotFoundError as error:
+        raise ServiceError(
+            f"{path} does not exist, and a service sees no variables of your shell. Create it with mode 600 and "
+            'write into it: broker_url = "mqtt://HOST:1883", broker_username = "…", broker_password = "…", and '
+            '[agent] agent_id = "…"'
+        ) from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceError(f"{path} cannot be read ({error}). Check whose it is, and that it is text.") from error
+    if SECRET_WORD.search(text) and mode & 0o077:
+        raise ServiceError(f"{path} holds a secret and others can read it. Run: chmod 600 '{path}'")
+
+
+def install(service: Service, *, launchctl: str = LAUNCHCTL) -> None:
+    """Write the property list and have launchd start the agent; one that runs already is replaced.
+
+    Raises:
+        ServiceError: the config is missing or open to others, the file cannot be written, or launchd refused.
+    """
+    check_config(service)
+    if service.is_daemon and os.geteuid() != 0:
+        raise ServiceError(
+            f"a LaunchDaemon is root's to install. Run: sudo {' '.join(service.program)} install --daemon"
+        )
+    if service.uid == 0:
+        raise ServiceError("the agent must not run as root. Run this as the user it belongs to (sudo keeps the name).")
+    try:
+        service.plist_file.parent.mkdir(parents=True, exist_ok=True)
+        service.log_file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = service.plist_file.with_name(f".{service.plist_file.name}.{os.getpid()}")
+        unfinished.write_bytes(render_plist(service))
+        unfinished.chmod(0o644)  # launchd refuses a property list that others can write
+        unfinished.replace(service.plist_file)
+    except OSError as error:
+        raise ServiceError(f"{service.plist_file} cannot be written: {error.strerror}. Check its directory.") from error
+    _bootout(service, launchctl)
+    _call(launchctl, "enable", service.target)  # undoes an earlier `launchctl disable`
+    started = _call(launchctl, "bootstrap", service.domain, str(service.plist_file))
+    if started.returncode != 0:
+        hint = (
+            "Look at: sudo launchctl print system"
+            if service.is_daemon
+            else "A LaunchAgent needs a login on the screen (not only ssh): log in there, or install with --daemon."
+        )
+        raise ServiceError(f"launchd did not take the service ({_said(started)}). {hint}")
+
+
+def uninstall(service: Service, *, launchctl: str = LAUNCHCTL) -> bool:
+    """Stop the agent and remove its property list; weights, results and logs stay. False: it was not installed.
+
+    Raises:
+        ServiceError: launchd or the file system refused.
+    """
+    was_loaded = _bootout(service, launchctl)
+    was_there = service.plist_file.exists()
+    try:
+        service.plist_file.unlink(missing_ok=True)
+    except OSError as error:
+        sudo = "sudo " if service.is_daemon else ""
+        raise ServiceError(
+            f"{service.plist_file} cannot be removed: {error.strerror}. Run: {sudo}rm '{service.plist_file}'"
+        ) from error
+    return was_loaded or was_there
+
+
+def query(service: Service, *, launchctl: str = LAUNCHCTL) -> ServiceState:
+    """Ask launchd what it knows about the service.
+
+    Raises:
+        ServiceError: `launchctl` cannot be run.
+    """
+    shown = _call(launchctl, "print", service.target)
+    return parse_state(shown.stdout) if shown.returncode == 0 else ServiceState(is_loaded=False)
+
+
+def parse_state(printed: str) -> ServiceState:
+    """Read what `launchctl print` says of a service; its text is for people, so what is not found is None."""
+
+    def field(name: str) -> str | None:
+        found = re.search(rf"^\t{name} = (.+)$", printed, re.MULTILINE)
+        return found[1].strip() if found else None
+
+    pid, starts = field("pid"), field("runs")
+    return ServiceState(
+        is_loaded=True,
+        state=field("state"),
+        pid=int(pid) if pid and pid.isdecimal() else None,
+        starts=int(starts) if starts and starts.isdecimal() else None,
+        last_exit=field("last exit code") or field("last exit reason"),
+    )
+
+
+def _bootout(service: Service, launchctl: str) -> bool:
+    """Stop and unload the service, and wait until it is gone: a bootstrap before that fails. False: was not loaded."""
+    done = _call(launchctl, "bootout", service.target)
+    if done.returncode not in {0, *NOT_LOADED}:
+        sudo = " It is a LaunchDaemon: use sudo." if service.is_daemon else ""
+        raise ServiceError(f"launchd did not stop the service ({_said(done)}).{sudo}")
+    deadline_s = time.monotonic() + BOOTOUT_WAIT_S
+    while query(service, launchctl=launchctl).is_loaded:
+        if time.monotonic() > deadline_s:
+            raise ServiceError(f"the agent did not stop within {BOOTOUT_WAIT_S:.0f} s. Try again in a minute.")
+        time.sleep(0.2)
+    return done.returncode == 0
+
+
+def _call(launchctl: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 - fixed arguments, no shell
+            [launchctl, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=LAUNCHCTL_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServiceError(f"{launchctl} could not be run ({error}). launchd is there on macOS only.") from error
+
+
+def _said(done: subprocess.CompletedProcess[str]) -> str:
+    lines = (done.stderr or done.stdout).strip().splitlines()
+    return f"exit code {done.returncode}: {lines[-1] if lines else 'no message'}"

@@ -1,0 +1,251 @@
+"""The service of macOS: what its property list says, and what launchd is asked. `launchctl` is a stand-in program."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import plistlib
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mac_agent.service import (
+    LABEL,
+    Service,
+    ServiceError,
+    find_secrets,
+    install,
+    parse_state,
+    query,
+    render_plist,
+    uninstall,
+)
+
+ROOT = Path(__file__).parents[2]
+GOLDEN = ROOT / "launchd" / f"{LABEL}.plist"
+GOLDEN_DAEMON = ROOT / "launchd" / "daemon" / f"{LABEL}.plist"
+EXIT_USAGE = 2
+# As macOS 14 prints it, shortened; deeper levels repeat names of fields.
+PRINTED = """\
+gui/501/ai.omi.diarization.agent = {
+\tactive count = 1
+\ttype = LaunchAgent
+\tstate = running
+
+\targuments = {
+\t\tomi-agent
+\t\trun
+\t}
+
+\truns = 3
+\tpid = 4242
+\timmediate reason = semaphore
+\tlast exit code = 1
+
+\tresource coalition = {
+\t\tID = 1234
+\t\tstate = active
+\t\tpid = 7
+\t}
+}
+"""
+
+
+@pytest.fixture
+def service(tmp_path):
+    """A LaunchAgent of a user whose home and config lie in a directory with a blank and an ampersand."""
+    home = tmp_path / "Ann & Bob"
+    config = home / "config.toml"
+    home.mkdir()
+    config.write_text('broker_password = "hush"\n')
+    config.chmod(0o600)
+    return Service(program=("/opt/omi & co/bin/omi-agent",), home=home, config_file=config, uid=501, user="ann")
+
+
+@pytest.fixture
+def launchctl(tmp_path):
+    """A stand-in that remembers whether the service is loaded, and what it was asked."""
+    loaded, asked, printed = tmp_path / "loaded", tmp_path / "asked", tmp_path / "printed"
+    printed.write_text(PRINTED)
+    program = tmp_path / "launchctl"
+    program.write_text(f"""#!/bin/sh
+echo "$*" >> '{asked}'
+case "$1" in
+print) [ -f '{loaded}' ] && exec cat '{printed}'; echo 'Could not find service' >&2; exit 113 ;;
+bootout) [ -f '{loaded}' ] || {{ echo 'Boot-out failed: 3: No such process' >&2; exit 3; }}; rm '{loaded}' ;;
+bootstrap) [ -f '{loaded}' ] && {{ echo 'Bootstrap failed: 5: Input/output error' >&2; exit 5; }}; cp "$3" '{loaded}' ;;
+esac
+""")
+    program.chmod(0o755)
+    return program
+
+
+def asked(launchctl: Path) -> list[str]:
+    file = launchctl.parent / "asked"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [line for line in lines if not line.startswith("print ")]
+
+
+@pytest.mark.parametrize(("golden", "is_daemon"), [(GOLDEN, False), (GOLDEN_DAEMON, True)], ids=["agent", "daemon"])
+def test_the_property_list_is_the_one_kept_in_the_repository(golden, is_daemon):
+    example = Service(
+        program=("@REPO@/.venv/bin/omi-agent",),
+        home=Path("@HOME@"),
+        config_file=Path("@HOME@/Library/Application Support/omi-diarization/config.toml"),
+        uid=501,
+        user="@USER@",
+        is_daemon=is_daemon,
+    )
+    assert render_plist(example).decode() == golden.read_text()
+
+
+def test_the_property_list_keeps_the_promises(service):
+    plist = plistlib.loads(render_plist(service))
+    assert plist["ProgramArguments"] == ["/opt/omi & co/bin/omi-agent", "run"]
+    assert plist["RunAtLoad"] is True
+    assert plist["KeepAlive"] is True
+    assert plist["ThrottleInterval"] >= 10  # below that launchd uses its own ten
+    assert plist["Umask"] == 0o077
+    assert plist["EnvironmentVariables"]["OMI_CONFIG"] == str(service.config_file)
+    assert plist["EnvironmentVariables"]["OMI_LOG_FILE"] == plist["StandardErrorPath"]
+    assert "UserName" not in plist
+
+
+def test_a_daemon_runs_as_its_user_and_not_as_root(service):
+    daemon = dataclasses.replace(service, is_daemon=True)
+    plist = plistlib.loads(render_plist(daemon))
+    assert plist["UserName"] == "ann"
+    assert plist["EnvironmentVariables"]["HOME"] == str(service.home)
+    assert str(daemon.plist_file).startswith("/Library/LaunchDaemons/")
+    assert daemon.target == f"system/{LABEL}"
+
+
+def test_no_property_list_of_ours_holds_a_secret(service):
+    for plist in (render_plist(service), GOLDEN.read_bytes(), GOLDEN_DAEMON.read_bytes()):
+        assert find_secrets(plist) == []
+        assert b"hush" not in plist
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments"),
+    [
+        ({"OMI_BROKER_PASSWORD": "x"}, []),
+        ({"HF_TOKEN": "x"}, []),
+        ({"OMI_BROKER_URL": "mqtt://ann:hush@vps"}, []),
+        ({"X": "hf_abcdefghij"}, []),
+        ({}, ["--broker-url", "mqtt://ann:hush@vps"]),
+    ],
+)
+def test_a_secret_somebody_wrote_into_it_is_found(environment, arguments):
+    document = {"EnvironmentVariables": environment, "ProgramArguments": ["omi-agent", "run", *arguments]}
+    assert len(find_secrets(plistlib.dumps(document))) == 1
+
+
+def test_install_writes_the_file_and_starts_it_and_a_second_install_replaces_it(service, launchctl):
+    install(service, launchctl=str(launchctl))
+    assert service.plist_file == service.home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
+    assert service.plist_file.read_bytes() == render_plist(service)
+    assert stat.S_IMODE(service.plist_file.stat().st_mode) == 0o644
+    assert asked(launchctl)[-1] == f"bootstrap gui/501 {service.plist_file}"
+    assert query(service, launchctl=str(launchctl)).pid == 4242
+    changed = dataclasses.replace(service, program=("/elsewhere/omi-agent",))
+    install(changed, launchctl=str(launchctl))
+    assert (launchctl.parent / "loaded").read_bytes() == render_plist(changed)
+
+
+def test_uninstall_stops_it_and_removes_only_the_property_list(service, launchctl):
+    install(service, launchctl=str(launchctl))
+    service.log_file.write_text("a line")
+    assert uninstall(service, launchctl=str(launchctl))
+    assert not query(service, launchctl=str(launchctl)).is_loaded
+    assert not service.plist_file.exists()
+    assert service.log_file.exists()
+    assert service.config_file.exists()
+    assert not uninstall(service, launchctl=str(launchctl))
+
+
+def test_a_config_that_is_missing_or_open_to_others_is_refused_before_anything_is_written(service, launchctl):
+    service.config_file.chmod(0o644)
+    with pytest.raises(ServiceError, match="chmod 600"):
+        install(service, launchctl=str(launchctl))
+    service.config_file.unlink()
+    with pytest.raises(ServiceError, match="broker_url"):
+        install(service, launchctl=str(launchctl))
+    assert not service.plist_file.exists()
+    assert asked(launchctl) == []
+
+
+def test_launchd_saying_no_is_told_with_its_words_and_the_usual_cause(service, launchctl):
+    launchctl.write_text(
+        "#!/bin/sh\n[ $1 = bootstrap ] && { echo 'Bootstrap failed: 125: Domain does not support' >&2; exit 125; }\n"
+        "[ $1 = enable ] || exit 113\n"
+    )
+    with pytest.raises(ServiceError, match=r"Bootstrap failed: 125.*--daemon"):
+        install(service, launchctl=str(launchctl))
+
+
+def test_without_launchd_that_is_what_is_said(service):
+    with pytest.raises(ServiceError, match="macOS only"):
+        install(service, launchctl="/nowhere/launchctl")
+
+
+def test_nobody_runs_the_agent_as_root(service, launchctl):
+    with pytest.raises(ServiceError, match="root"):
+        install(dataclasses.replace(service, uid=0), launchctl=str(launchctl))
+
+
+def test_what_launchd_prints_is_read_at_its_own_level():
+    state = parse_state(PRINTED)
+    assert (state.state, state.pid, state.starts, state.last_exit) == ("running", 4242, 3, "1")
+    waiting = parse_state("gui/501/x = {\n\tstate = spawn scheduled\n\tendpoints = {\n\t\tpid = 7\n\t}\n}\n")
+    assert (waiting.state, waiting.pid) == ("spawn scheduled", None)
+
+
+def omi_agent(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "mac_agent.cli", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "NO_COLOR": "1", "OMI_CONFIG": str(home / "config.toml"), "OMI_BROKER_PASSWORD": "hush"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_dry_run_shows_the_file_anywhere_and_writes_nothing(tmp_path):
+    shown = omi_agent("install", "--dry-run", home=tmp_path)
+    assert shown.returncode == 0, shown.stderr
+    plist = plistlib.loads(shown.stdout.encode())
+    assert plist["EnvironmentVariables"]["OMI_CONFIG"] == str(tmp_path / "config.toml")
+    assert Path(plist["ProgramArguments"][0]).exists()
+    assert "hush" not in shown.stdout + shown.stderr
+    assert "LaunchAgents" in shown.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_daemon_is_told_of_filevault_and_the_keychain(tmp_path):
+    shown = omi_agent("install", "--dry-run", "--daemon", home=tmp_path)
+    assert "FileVault" in shown.stderr
+    assert "keychain" in shown.stderr
+    assert "UserName" in plistlib.loads(shown.stdout.encode())
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="says what to do elsewhere than on a Mac")
+@pytest.mark.parametrize("command", ["install", "uninstall", "status"])
+def test_elsewhere_than_on_a_mac_systemd_is_named(command, tmp_path):
+    refused = omi_agent(command, home=tmp_path)
+    assert refused.returncode == EXIT_USAGE
+    assert "systemd/" in refused.stderr
+
+
+def test_logs_shows_the_last_lines_and_says_so_when_there_are_none(tmp_path):
+    log = tmp_path / "agent.log"
+    missing = omi_agent("logs", "--file", str(log), home=tmp_path)
+    assert missing.returncode == 1
+    assert "omi-agent install" in missing.stderr
+    log.write_text("".join(f"line {number}\n" for number in range(100)))
+    shown = omi_agent("logs", "--file", str(log), "-n", "2", home=tmp_path)
+    assert shown.stdout.splitlines() == ["line 98", "line 99"]
