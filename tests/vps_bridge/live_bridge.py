@@ -238,6 +238,7 @@ class LiveBridge:
             capture_output=True,
             text=True,
             timeout=60,
+            check=False,
         )
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"
         return done

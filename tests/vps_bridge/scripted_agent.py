@@ -9,9 +9,11 @@ import io
 import math
 import threading
 import time
+import uuid
 import wave
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Self
 
 import numpy as np
 
@@ -50,11 +52,10 @@ class ScriptedAgent:
         broker: RunningBroker,
         agent_id: str,
         *,
-        instance_id: str = "i-1",
         places: int = 1,
         embedding: tuple[str, str] = ("scripted-voices", "1"),
     ) -> None:
-        self.agent_id, self.instance_id, self.places = agent_id, instance_id, places
+        self.agent_id, self.instance_id, self.places = agent_id, f"i-{uuid.uuid4().hex}", places
         self.engine = EngineDescription(name="scripted", embedding_model=embedding[0], embedding_revision=embedding[1])
         self.offers: Inbox[AgentControl] = Inbox()
         self.settled: Inbox[AgentControl] = Inbox()
@@ -66,13 +67,13 @@ class ScriptedAgent:
         self._started_at = datetime.now(UTC)
         self._silent, self._ended = threading.Event(), threading.Event()
         self._session = MqttSession(
-            broker.settings(f"agent:{agent_id}"), client_id=f"{agent_id}-{instance_id}", on_message=self._receive
+            broker.settings(f"agent:{agent_id}"), client_id=f"{agent_id}-{self.instance_id}", on_message=self._receive
         )
         self._session.subscribe(TOPICS.control(agent_id))
         self._session.subscribe(TOPICS.filter(TopicKind.PARTS, sender_id=agent_id))
         self._thread = threading.Thread(target=self._beat_on, daemon=True)
 
-    def __enter__(self) -> "ScriptedAgent":
+    def __enter__(self) -> Self:
         self._session.start()
         self._session.wait_connected(20.0)
         self._thread.start()

@@ -1,5 +1,6 @@
 """Leases over a real broker: the bridge as a process, agents that do as they are told."""
 
+import itertools
 import time
 
 import pytest
@@ -78,7 +79,7 @@ def test_an_agent_that_starts_anew_is_offered_its_job_at_once(
         backend.send_call("anew", tone=4)
         lost = agent.wait_offer("anew")
     began_s = time.monotonic()
-    with ScriptedAgent(mosquitto, "first", instance_id="i-2") as agent:
+    with ScriptedAgent(mosquitto, "first") as agent:
         offer = agent.wait_offer("anew")
         assert time.monotonic() - began_s < 3.0, "sooner than the old instance would have been stale"
         assert offer.lease_id != lost.lease_id
@@ -197,7 +198,7 @@ def test_a_failure_of_the_road_counts_no_attempt_and_rests(
             assert offer.attempt == 1
             agent.fail(offer, FailureCode.PAYLOAD_INCOMPLETE)
             failed_s.append(time.monotonic())
-        assert min(after - before for before, after in zip(failed_s, failed_s[1:], strict=False)) > 0.4
+        assert min(after - before for before, after in itertools.pairwise(failed_s)) > 0.4
         agent.answer(agent.wait_offer("road", after=4), CALL_TURNS)
         backend.wait_updated("road")
 
@@ -263,7 +264,7 @@ def test_a_job_whose_agent_died_with_it_five_times_is_given_up(
 ) -> None:
     backend.send_call("deadly", tone=15)
     for life in range(6):
-        with ScriptedAgent(mosquitto, "first", instance_id=f"i-{life}") as agent:
+        with ScriptedAgent(mosquitto, "first") as agent:
             if life < 5:
                 agent.wait_offer("deadly")
             else:
