@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,6 +11,7 @@ import typer
 from rich.table import Table
 
 from broker.errors import BrokerError
+from mac_agent.cli_doctor import doctor
 from mac_agent.cli_models import engines, fetch_model, trust
 from mac_agent.cli_service import install, logs, status, uninstall
 from mac_agent.cli_terminal import (
@@ -26,6 +26,7 @@ from mac_agent.cli_terminal import (
     Device,
     EngineName,
     Threads,
+    engine_loader,
     err,
     fail,
     load,
@@ -91,7 +92,7 @@ def run(
         data_dir=data_dir,
     ).settings
     configure_logs(as_json=settings.log_json)
-    run_agent(settings, _engine_loader(settings))
+    run_agent(settings, engine_loader(settings))
 
 
 def run_agent(settings: AgentSettings, load_engine: LoadEngine) -> None:
@@ -149,7 +150,7 @@ def diarize(
         with progress() as show:
             result = diarize_file(
                 file,
-                _engine_loader(settings),
+                engine_loader(settings),
                 hints=hints,
                 limits=limits,
                 max_audio_s=settings.max_audio_s,
@@ -175,14 +176,6 @@ def show_config(data_dir: DataDir = None, config: ConfigFile = None, *, as_json:
     from broker.settings import print_settings
 
     print_settings(load(config, data_dir=data_dir), as_json=as_json)
-
-
-def _engine_loader(settings: AgentSettings) -> LoadEngine:
-    from mac_agent.engines.registry import load_engine
-
-    return partial(
-        load_engine, settings.engine, data_dir=settings.weights, device=settings.device, threads=settings.threads
-    )
 
 
 def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, reference: Path | None) -> None:
@@ -245,6 +238,7 @@ def _turn_row(turn: Any) -> dict[str, Any]:  # noqa: ANN401 - a Turn; the engine
 app.command("fetch-model")(fetch_model)
 app.command()(trust)
 app.command()(engines)
+app.command()(doctor)
 app.command()(install)
 app.command()(uninstall)
 app.command()(status)

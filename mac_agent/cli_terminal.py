@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from broker.settings import LoadedSettings
+    from mac_agent.inference import LoadEngine
     from mac_agent.settings import AgentSettings
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE, EXIT_AUDIO = 1, 2, 3, 4, 5
@@ -53,6 +55,15 @@ def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSetti
         return load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
     except BrokerError as error:
         fail(str(error), EXIT_USAGE)
+
+
+def engine_loader(settings: AgentSettings) -> LoadEngine:
+    """Return what makes the chosen engine, in whichever process it is called."""
+    from mac_agent.engines.registry import load_engine
+
+    return partial(
+        load_engine, settings.engine, data_dir=settings.weights, device=settings.device, threads=settings.threads
+    )
 
 
 def fail(message: str, code: int) -> NoReturn:

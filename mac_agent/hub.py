@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
+import yaml  # type: ignore[import-untyped] # two calls of it
 
 from mac_agent.engines.engine import EngineError
 from mac_agent.hub_token import SETTINGS_PAGE, how_to_give_a_token

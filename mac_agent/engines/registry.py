@@ -36,3 +36,11 @@ def load_engine(name: str, *, data_dir: Path, device: str = "auto", threads: int
 
         return load_embedded(data_dir, device=device, threads=threads)
     raise UnknownEngine(name, ENGINE_NAMES)
+
+
+def list_devices() -> tuple[str, ...]:
+    """Return the devices torch can use on this machine, fastest first. Imports torch."""
+    import torch  # noqa: PLC0415 - as in `load_engine`
+
+    found = [("mps", torch.backends.mps.is_available()), ("cuda", torch.cuda.is_available()), ("cpu", True)]
+    return tuple(name for name, is_here in found if is_here)

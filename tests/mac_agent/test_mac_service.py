@@ -249,3 +249,10 @@ def test_logs_shows_the_last_lines_and_says_so_when_there_are_none(tmp_path):
     log.write_text("".join(f"line {number}\n" for number in range(100)))
     shown = omi_agent("logs", "--file", str(log), "-n", "2", home=tmp_path)
     assert shown.stdout.splitlines() == ["line 98", "line 99"]
+
+
+@pytest.mark.parametrize("command", ["install", "uninstall", "status", "logs", "doctor", "trust"])
+def test_every_command_has_help_with_an_example(command, tmp_path):
+    shown = omi_agent(command, "--help", home=tmp_path)
+    assert shown.returncode == 0
+    assert "omi-agent" in shown.stdout.split("Options")[0].split("Example:")[1]

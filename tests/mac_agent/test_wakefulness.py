@@ -55,13 +55,13 @@ def test_held_while_busy_and_a_little_longer(caffeinate, clock):
     for _ in range(5):
         wakefulness.update(is_busy=True)
         clock.now_s += LINGER_S / 2
-    assert wakefulness.is_held
+    held = wakefulness.is_held
     eventually(lambda: calls(caffeinate) == [f"-i -w {os.getpid()}"])
     wakefulness.update(is_busy=False)
-    assert wakefulness.is_held
+    still_held = wakefulness.is_held
     clock.now_s += LINGER_S
     wakefulness.update(is_busy=False)
-    assert not wakefulness.is_held
+    assert (held, still_held, wakefulness.is_held) == (True, True, False)
 
 
 def test_one_that_ends_by_itself_is_not_started_in_a_storm(tmp_path, clock):

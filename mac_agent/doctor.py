@@ -1,0 +1,236 @@
+"""What keeps an agent from working, looked for on this machine: one check, one line, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import wave
+from dataclasses import dataclass
+from enum import StrEnum
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mac_agent.engines.engine import SAMPLE_RATE_HZ, EngineError, Hints, ModelMissing
+from mac_agent.service import SECRET_WORD, ServiceError, find_secrets, query
+from mac_agent.weights import describe_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mac_agent.inference import LoadEngine
+    from mac_agent.service import Service
+    from mac_agent.settings import AgentSettings
+
+PACKAGES = ("torch", "pyannote.audio", "av", "paho-mqtt", "omi-diarization")
+PROBE_TIMEOUT_S = 180.0  # the first import of torch after an installation compiles for minutes on a slow disk
+ROOM_BYTES = 2**30  # beside the largest job: the outbox, the log, the system
+DEEP_CLIP_S = 12.0
+_OTHERS_MAY_WRITE, _OTHERS_MAY_READ = 0o022, 0o077
+
+
+class Verdict(StrEnum):
+    """`note`: works, or cannot be told from here."""
+
+    OK = "ok"
+    NOTE = "note"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    verdict: Verdict
+    found: str
+    remedy: str | None = None
+
+
+def ok(name: str, found: str) -> Check:
+    """Return a check that found nothing wrong."""
+    return Check(name, Verdict.OK, found)
+
+
+def note(name: str, found: str, remedy: str | None = None) -> Check:
+    """Return a check that a person should read."""
+    return Check(name, Verdict.NOTE, found, remedy)
+
+
+def failed(name: str, found: str, remedy: str | None = None) -> Check:
+    """Return a check that found why the agent cannot work; an error's own text names its remedy already."""
+    return Check(name, Verdict.FAILED, found, remedy)
+
+
+def check_python(*, system: str = sys.platform, machine: str = platform.machine()) -> Check:
+    """Say which Python this is; on a Mac one made for Intel never sees the GPU."""
+    found = f"{platform.python_version()} for {machine} on {platform.platform(terse=True)}"
+    if system == "darwin" and machine != "arm64":
+        return note(
+            "python", found, "On Apple silicon install an arm64 Python and make .venv anew: this one has no mps."
+        )
+    return ok("python", found)
+
+
+def check_packages(packages: Sequence[str] = PACKAGES) -> Check:
+    """Say which versions are installed."""
+    found, missing = [], []
+    for package in packages:
+        try:
+            found.append(f"{package} {version(package)}")
+        except PackageNotFoundError:
+            missing.append(package)
+    if missing:
+        return failed("packages", f"not installed: {', '.join(missing)}", "pip install -r requirements/agent.txt")
+    return ok("packages", ", ".join(found))
+
+
+def check_data_dir(directory: Path) -> Check:
+    """Check that results can be kept there and that nobody else can change the weights below it."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        with tempfile.TemporaryFile(dir=directory):
+            mode = stat.S_IMODE(directory.stat().st_mode)
+    except OSError as error:
+        return failed(
+            "data directory", f"{directory} cannot be used: {error.strerror}", "Make it yours, or set OMI_DATA_DIR."
+        )
+    if mode & _OTHERS_MAY_WRITE:
+        return failed("data directory", f"others may write into {directory}", f"chmod 700 '{directory}'")
+    return ok("data directory", f"{directory}, mode {mode:o}")
+
+
+def check_config_file(path: Path) -> Check:
+    """Check that a config file with a secret in it is readable by its owner only."""
+    try:
+        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+    except FileNotFoundError:
+        return note("config file", f"none at {path}", "A service needs one: omi-agent install says what goes into it.")
+    except (OSError, UnicodeDecodeError) as error:
+        return failed("config file", f"{path} cannot be read: {error}", "Check whose it is, and that it is text.")
+    if SECRET_WORD.search(text) and mode & _OTHERS_MAY_READ:
+        return failed("config file", f"{path} holds a secret and others can read it", f"chmod 600 '{path}'")
+    return ok("config file", str(path))
+
+
+def check_disk(directory: Path, max_job_bytes: int) -> Check:
+    """Check that the largest job fits."""
+    existing = next(path for path in (directory, *directory.parents) if path.exists())
+    free_bytes = shutil.disk_usage(existing).free
+    found = f"{free_bytes / 1e9:.1f} GB free at {existing}"
+    if free_bytes < max_job_bytes + ROOM_BYTES:
+        needed = f"{(max_job_bytes + ROOM_BYTES) / 1e9:.1f} GB"
+        return failed("disk", found, f"Make room: the largest job (OMI_MAX_JOB_BYTES) and the log need {needed}.")
+    return ok("disk", found)
+
+
+def check_weights(settings: AgentSettings) -> list[Check]:
+    """Check the weights of the chosen engine; where they are to be fetched from the hub, also whether they can be."""
+    try:
+        return [ok("weights", f"{settings.engine}: {describe_weights(settings, settings.engine)}; unchanged")]
+    except ModelMissing as error:
+        found = [failed("weights", str(error))]
+        if settings.engine == "pyannote" and settings.pipeline_dir is None:
+            found.append(check_hub())
+        return found
+    except EngineError as error:
+        return [failed("weights", str(error))]
+
+
+def check_hub() -> Check:
+    """Check whether the default pipeline could be fetched: a token, the conditions, the network."""
+    from mac_agent.hub import DEFAULT_PIPELINE, check_access  # noqa: PLC0415 - the hub's client takes half a second
+    from mac_agent.hub_token import find_token  # noqa: PLC0415 - only where weights are missing
+
+    try:
+        token = find_token()
+        check_access(DEFAULT_PIPELINE, token)
+    except EngineError as error:
+        return failed("hub", str(error))
+    source = f"with the token from {token.source}" if token else "without a token"
+    return ok("hub", f"{DEFAULT_PIPELINE} can be fetched {source}")
+
+
+def check_device(wanted: str) -> Check:
+    """Say which devices torch sees here, and whether the one that is set is among them."""
+    script = "from mac_agent.engines.registry import list_devices; print(' '.join(list_devices()))"
+    try:
+        done = subprocess.run(  # noqa: S603 - fixed arguments; a process of its own, because torch stays where it is
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return failed("device", f"torch did not start within {PROBE_TIMEOUT_S:.0f} s", "Restart the machine.")
+    if done.returncode != 0:
+        reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        return failed("device", f"torch cannot be imported: {reason}", "pip install -r requirements/agent.txt")
+    devices = done.stdout.split()
+    if wanted not in ("auto", *devices):
+        return failed("device", f"{wanted} is set and not here", f"Set OMI_DEVICE to auto or {' or '.join(devices)}.")
+    return ok("device", f"{', '.join(devices)} here, {wanted} is set")
+
+
+def check_engine(settings: AgentSettings, load: LoadEngine) -> Check:
+    """Load the engine in a worker and let it diarize some seconds of noise: all that a job needs but the broker."""
+    from mac_agent.diarize import DiarizeFailed, diarize_file  # noqa: PLC0415 - only where asked for
+    from mac_agent.worker import TimeLimits  # noqa: PLC0415 - the same
+
+    limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
+    with tempfile.TemporaryDirectory(prefix="omi-doctor-") as scratch:
+        clip = Path(scratch) / "noise.wav"
+        write_noise(clip, DEEP_CLIP_S)
+        try:
+            result = diarize_file(
+                clip, load, hints=Hints(), limits=limits, max_audio_s=settings.max_audio_s, report=lambda *_: None
+            )
+        except EngineError as error:
+            return failed("engine", str(error))
+        except DiarizeFailed as error:
+            return failed("engine", f"{error} ({error.code.value})")
+    info, took_s = result.info, result.timings_ms.get("total", 0.0) / 1000
+    return ok("engine", f"{info.name} {info.mode} on {info.device}: {DEEP_CLIP_S:.0f} s of noise in {took_s:.1f} s")
+
+
+def write_noise(path: Path, duration_s: float) -> None:
+    """Write quiet noise as a 16-bit mono WAV."""
+    with wave.open(str(path), "wb") as stream:
+        stream.setnchannels(1)
+        stream.setsampwidth(2)
+        stream.setframerate(SAMPLE_RATE_HZ)
+        samples = bytearray(os.urandom(int(2 * duration_s * SAMPLE_RATE_HZ)))
+        samples[1::2] = bytes(len(samples) // 2)  # the high bytes: noise of 8 of 16 bits
+        stream.writeframes(samples)
+
+
+def check_service(service: Service) -> list[Check]:
+    """Check what launchd was given: that it is there, holds no secret, starts what exists, and runs."""
+    try:
+        plist = service.plist_file.read_bytes()
+    except FileNotFoundError:
+        return [note("service", "not installed", "To start at login: omi-agent install")]
+    except OSError as error:
+        return [failed("service", f"{service.plist_file} cannot be read: {error.strerror}", "Check whose it is.")]
+    try:
+        secrets = find_secrets(plist)
+        state = query(service) if sys.platform == "darwin" else None
+    except ServiceError as error:
+        return [failed("service", str(error))]
+    if secrets:
+        return [
+            failed(
+                "service",
+                f"{service.plist_file} holds what looks like a secret ({', '.join(secrets)}), for anyone to read",
+                f"Move it into {service.config_file} (mode 600), change it, and run: omi-agent install",
+            )
+        ]
+    found = [ok("service", f"{service.plist_file} holds no secret")]
+    if state is not None:
+        running = (
+            f"{state.state or 'not loaded'}, started {state.starts or 0} times, last exit {state.last_exit or '-'}"
+        )
+        found.append(ok("launchd", running) if state.pid else failed("launchd", running, "omi-agent logs says why."))
+    return found
