@@ -59,7 +59,6 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file wit
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the bridge keeps everything.")]
 BrokerUrl = Annotated[str | None, typer.Option("--broker-url", help="mqtt://host:port or mqtts://host:port.")]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
-Conversation = Annotated[str, typer.Option("--conversation", "-c", help="The conversation's id.")]
 
 
 @contextmanager
@@ -98,6 +97,10 @@ def _checked_id(conversation_id: str) -> str:
     return conversation_id
 
 
+Conversation = Annotated[str, typer.Option("--conversation", "-c", help="The conversation's id.", callback=_checked_id)]
+NamedConversation = Annotated[str, typer.Argument(help="The conversation's id.", callback=_checked_id)]
+
+
 @app.command(help=HELP_RUN)
 def run(
     config: ConfigFile = None,
@@ -133,7 +136,7 @@ def publish(
     """
     with _explained():
         settings = _settings(config, "backend", data_dir=data_dir, broker_url=broker_url)
-        with BridgeClient(settings, _checked_id(conversation)) as client, _progress() as progress:
+        with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
             sending = progress.add_task("sending", total=file.stat().st_size)
             chunk = client.send_file(
@@ -193,7 +196,7 @@ def import_transcript(
     Example: omi-bridge import transcript.json --conversation call-1
     """
     with _explained():
-        segments = read_transcript(file, _checked_id(conversation), keep_speakers=keep_speakers)
+        segments = read_transcript(file, conversation, keep_speakers=keep_speakers)
         settings = _settings(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client:
             client.wait_bridge()
@@ -207,7 +210,7 @@ def import_transcript(
 
 @app.command()
 def show(
-    conversation: Annotated[str, typer.Argument(help="The conversation's id.")],
+    conversation: NamedConversation,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -234,7 +237,7 @@ def show(
 
 
 def _known(ledger: Ledger, conversation: str) -> ConversationRecord:
-    record = ledger.conversations.get(_checked_id(conversation))
+    record = ledger.conversations.get(conversation)
     if record is None:
         gone = "is deleted" if ledger.conversations.is_deleted(conversation) else "was never heard of"
         _fail(f"conversation {conversation} {gone}: `omi-bridge conversations` lists those there are", EXIT_FAILED)
@@ -314,7 +317,7 @@ def _age(moment: float | None) -> str:
     return f"{seconds} s"
 
 
-agents_app = typer.Typer(invoke_without_command=True, help="The agents, and which of them may have audio.")
+agents_app = typer.Typer(invoke_without_command=True)
 app.add_typer(agents_app, name="agents")
 
 
@@ -324,7 +327,7 @@ def agents(
 ) -> None:
     """List the agents; `agents allow ID` lets one have audio, `agents deny ID` takes that back.
 
-    Example: omi-bridge agents allow my-mac
+    Example: omi-bridge agents, or omi-bridge agents allow my-mac
     """
     context.obj = (config, data_dir, as_json)
     if context.invoked_subcommand is not None:
@@ -382,7 +385,7 @@ def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> Non
 
 @app.command()
 def history(
-    conversation: Annotated[str, typer.Argument(help="The conversation's id.")],
+    conversation: NamedConversation,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
@@ -404,7 +407,7 @@ def history(
 
 @app.command()
 def undo(
-    conversation: Annotated[str, typer.Argument(help="The conversation's id.")],
+    conversation: NamedConversation,
     version: Annotated[int, typer.Argument(help="Which write to take back; see `omi-bridge history`.")],
     config: ConfigFile = None,
     data_dir: DataDir = None,

@@ -52,7 +52,7 @@ class ScriptedAgent:
         broker: RunningBroker,
         agent_id: str,
         *,
-        places: int = 1,
+        places: int = 3,
         embedding: tuple[str, str] = ("scripted-voices", "1"),
     ) -> None:
         self.agent_id, self.instance_id, self.places = agent_id, f"i-{uuid.uuid4().hex}", places

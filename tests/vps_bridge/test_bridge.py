@@ -1,0 +1,192 @@
+"""The bridge as a whole: what it tells of itself, what it survives, what it forgets, and that there is one."""
+
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from broker.session import Incoming, MqttSession
+from schemas.bridge import BridgeHeartbeat, BridgeState
+from schemas.codec import decode, encode
+from schemas.conversation import ConversationUpdated, EventType, Verdict
+from schemas.topics import TopicKind
+from tests.brokers import RunningBroker
+from tests.vps_bridge.live_bridge import (
+    CALL_TURNS,
+    TOPICS,
+    Backend,
+    LiveBridge,
+    run_bridge,
+    wait_until,
+)
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+
+
+def test_an_agent_that_appears_is_in_a_heartbeat_at_once(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    slow = {"OMI_HEARTBEAT_S": "30", "OMI_STALE_S": "90"}
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **slow) as bridge:
+
+        def last() -> BridgeHeartbeat:
+            return own_backend.seen(BridgeHeartbeat)[-1]
+
+        with ScriptedAgent(own_broker, "first"):
+            wait_until(lambda: last().agents_waiting == ("first",), "the agent that nobody allowed", 5.0)
+            bridge.allow("first")
+            wait_until(lambda: last().agents_live == 1, "the agent that is allowed", 5.0)
+            assert last().agents_waiting == ()
+
+
+def test_a_message_nobody_can_read_is_survived_counted_and_told(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    received: list[Incoming] = []
+    agent = MqttSession(mosquitto.settings("agent:first"), client_id="rude", on_message=received.append)
+    agent.start()
+    agent.wait_connected(20.0)
+    for topic in (TOPICS.want("first"), TOPICS.agent_heartbeat("first"), TOPICS.failure("c1", "first")):
+        agent.publish(topic, b"\x00 nothing of ours").wait(10.0)
+    agent.stop()
+
+    def told() -> str | None:
+        return backend.seen(BridgeHeartbeat)[-1].last_error
+
+    wait_until(lambda: "errors" in (told() or "") or "error 2" in (told() or ""), "the error in the heartbeat")
+    assert "first" in (told() or "")
+    assert backend.audio("after", make_wav(1.0)).verdict is Verdict.ACCEPTED
+
+
+def test_a_conversation_that_cannot_be_assigned_stops_no_other(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from vps_bridge.ledger import Ledger
+
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as bridge:
+        bridge.allow("first")
+        with ScriptedAgent(own_broker, "first") as agent:
+            own_backend.send_call("broken", tone=1)
+            offer = agent.wait_offer("broken")
+            ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
+            lease = ledger.jobs.find_lease(offer.lease_id or "")
+            assert lease is not None
+            assert ledger.jobs.store_result(lease, b"written by a version that is gone")
+            ledger.close()
+            agent.held.clear()
+            own_backend.send_call("sound", tone=2)
+            agent.answer(agent.wait_offer("sound"), CALL_TURNS)
+            assert own_backend.wait_updated("sound").speakers == 2
+        told = wait_until(lambda: own_backend.seen(BridgeHeartbeat)[-1].last_error, "the error in the heartbeat")
+        assert "broken" in told
+        assert own_backend.seen(ConversationUpdated, "broken") == []
+
+
+def test_audio_is_unlinked_once_it_is_final_where_none_is_to_be_kept(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_KEEP_AUDIO_S="0") as bridge:
+        bridge.allow("first")
+        with ScriptedAgent(own_broker, "first") as agent:
+            own_backend.send_call("short-lived")
+            offer = agent.wait_offer("short-lived")
+            assert len(list(bridge.spool.iterdir())) == 1
+            agent.answer(offer, CALL_TURNS)
+            own_backend.wait_updated("short-lived")
+            wait_until(lambda: not list(bridge.spool.iterdir()), "the unlinking", 5.0)
+        again = own_backend.audio("short-lived", make_wav(30.0), chunk_id=offer.chunks[0].chunk_id)
+        assert again.verdict is Verdict.ACCEPTED, "its id stays as a tombstone"
+        assert list(bridge.spool.iterdir()) == []
+        assert not any(b"OMI_BROKER_PASSWORD" in path.read_bytes() for path in [bridge.log_file])
+        password = own_broker.users["bridge"].password.encode()
+        assert password not in bridge.log_file.read_bytes()
+
+
+def test_a_job_whose_audio_grew_too_old_fails_and_says_so(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    options = {"OMI_KEEP_AUDIO_MAX_S": "1"}
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as bridge:
+        own_backend.send_call("forgotten")
+        wait_until(lambda: bridge.jobs("forgotten"), "the job")
+        bridge.kill()
+        time.sleep(1.0)
+        bridge.start(own_backend, **options)
+        assert own_backend.wait_updated("forgotten").failed_jobs == 1
+        (failure,) = own_backend.failures("forgotten")
+        assert failure.code == "payload.incomplete"
+        assert "publish it again" in failure.message
+
+
+def test_final_waits_for_the_chunks_that_were_named(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.audio("named", make_wav(30.0, tone=1), sequence=0)
+        backend.event("named", EventType.COMPLETED, chunks=2)
+        agent.answer(agent.wait_offer("named"), CALL_TURNS)
+        assert backend.wait_updated("named", final=False).state == "live"
+        time.sleep(1.5)  # three times as long as the quiet that ends a conversation without names
+        assert "1 of 2 chunks to come" in bridge.json("show", "named")["reason"]
+        backend.audio("named", make_wav(30.0, tone=2), sequence=1)
+        agent.answer(agent.wait_offer("named", after=1), CALL_TURNS)
+        final = backend.wait_updated("named")
+        assert final.audio_s == pytest.approx(60.0)
+    backend.audio("named", make_wav(30.0, tone=3), sequence=2)
+    wait_until(lambda: bridge.json("show", "named")["state"] == "waiting", "being taken back up")
+
+
+def test_of_two_bridges_on_one_root_the_younger_stops(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as bridge:
+        time.sleep(2.0)  # older by more than a tie
+        other = LiveBridge(own_broker, tmp_path_factory.mktemp("other"))
+        done = subprocess.run(
+            [sys.executable, "-c", "from vps_bridge.cli import main; main()", "run"],
+            env=other.environment(),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 3, done.stderr
+        assert "already serves omi/v1" in done.stderr
+        assert bridge.process is not None
+        assert bridge.process.poll() is None
+        assert own_backend.audio("still", make_wav(1.0)).verdict is Verdict.ACCEPTED
+
+        def retained() -> bool:
+            beats = [beat for beat in own_backend.seen(BridgeHeartbeat) if beat.bridge_id == "bridge"]
+            return beats[-1].state is BridgeState.ONLINE
+
+        wait_until(retained, "the older one's beat over the younger one's farewell", 5.0)
+
+
+def test_a_bridge_on_a_ledger_in_use_refuses_to_start(bridge: LiveBridge) -> None:
+    done = bridge.command("run", check=False)
+    assert done.returncode == 3
+    assert "another omi-bridge already runs" in done.stderr
+
+
+def test_a_will_that_comes_late_is_corrected_at_once(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_HEARTBEAT_S="30"):
+        beat = own_backend.seen(BridgeHeartbeat)[-1]
+        will = beat.model_copy(
+            update={"state": BridgeState.OFFLINE, "sent_at": datetime.now(UTC) - timedelta(seconds=5)}
+        )
+        liar = MqttSession(own_broker.settings("bridge"), client_id="liar", on_message=lambda _message: None)
+        liar.start()
+        liar.wait_connected(20.0)
+        liar.publish(TOPICS.bridge_heartbeat("bridge"), encode(will), retain=True).wait(10.0)
+        liar.stop()
+
+        def corrected() -> bool:
+            seen = [m for m in own_backend.messages if TOPICS.parse(m.topic).kind is TopicKind.BRIDGE_HEARTBEAT]
+            states = [decode(BridgeHeartbeat, message.payload).state for message in seen]
+            return BridgeState.OFFLINE in states and states[-1] is BridgeState.ONLINE
+
+        wait_until(corrected, "`online` over the old will", 5.0)
