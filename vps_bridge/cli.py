@@ -48,6 +48,7 @@ Examples:
 Exit codes: 0 stopped, 1 failed, 2 wrong setting, 3 another bridge is already there.
 """
 app = typer.Typer(
+    pretty_exceptions_enable=False,  # they print the values of variables: text, names, audio
     no_args_is_help=True,
     add_completion=False,
     help="The VPS's side: takes audio in, leases it to agents, labels conversations.",

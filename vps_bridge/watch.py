@@ -66,12 +66,17 @@ def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
 
 def _hide(value: Any) -> Any:  # noqa: ANN401 - any part of any message
     if isinstance(value, dict):
-        return {key: _size(item) if key in HIDDEN_FIELDS else _hide(item) for key, item in value.items()}
+        return {key: _size(item) if _is_private(key, item) else _hide(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         shown = [_hide(item) for item in value[:MAX_LIST]]
         return shown if len(value) <= MAX_LIST else [*shown, f"… {len(value) - MAX_LIST} more"]
     return value
 
 
-def _size(value: Any) -> str:  # noqa: ANN401 - any part of any message
-    return f"<{len(value)} bytes>" if isinstance(value, bytes) else f"<{len(value)} characters>"
+def _is_private(key: str, value: Any) -> bool:  # noqa: ANN401 - any part of any message
+    return isinstance(value, bytes) or (key in HIDDEN_FIELDS and isinstance(value, str | list | tuple))
+
+
+def _size(value: bytes | str | list[Any] | tuple[Any, ...]) -> str:
+    unit = {bytes: "bytes", str: "characters"}.get(type(value), "items")
+    return f"<{len(value)} {unit}>"
