@@ -123,8 +123,10 @@ class ScriptedAgent:
     # ------------------------------------------------------------------------------------------- the work
 
     def wait_offer(self, conversation_id: str, *, after: int = 0, timeout_s: float = 20.0) -> AgentControl:
-        """The first offer of a conversation's job behind the first `after` offers of any."""
-        skipped = {id(offer) for offer in self.offers.items[:after]}
+        """The next offer of a conversation's jobs, the first `after` of them passed over."""
+        skipped = {
+            id(offer) for offer in [o for o in self.offers.items if o.conversation_id == conversation_id][:after]
+        }
         return self.offers.wait_for(
             lambda offer: offer.conversation_id == conversation_id and id(offer) not in skipped, timeout_s
         )

@@ -88,7 +88,13 @@ def test_a_broker_that_restarts_in_the_middle_costs_time_and_nothing_else(
     path.write_bytes(make_wav(400.0, tone=9))
     with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as bridge:
         begun = threading.Event()
-        restart = threading.Thread(target=lambda: (begun.wait(20.0), own_broker.kill(), own_broker.start()))
+
+        def bounce() -> None:
+            begun.wait(20.0)
+            own_broker.kill()
+            own_broker.start()
+
+        restart = threading.Thread(target=bounce)
         restart.start()
         with BridgeClient(own_broker.settings("backend"), "cut") as client:
 

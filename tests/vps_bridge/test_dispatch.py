@@ -120,7 +120,7 @@ def test_a_will_ends_the_lease_after_the_grace_and_a_farewell_at_once(
             second.beat(AgentState.STOPPED)
             first.held.clear()
             first.come_back()
-            offer = first.wait_offer("will", after=len(first.offers.items), timeout_s=2.9)
+            offer = first.wait_offer("will", after=1, timeout_s=2.9)
             first.answer(offer, CALL_TURNS)
     backend.wait_updated("will")
 
@@ -146,7 +146,7 @@ def test_a_denied_agent_gets_no_offer_and_no_parts(
         bridge.allow("first", allowed=False)
         try:
             agent.want(offer, offer.chunks[0].chunk_id, 0, 1000)
-            assert agent.cancelled.wait_for(lambda word: word.lease_id == offer.lease_id)
+            agent.cancelled.wait_for(lambda word: word.lease_id == offer.lease_id)
             assert agent.parts.items == []
             agent.held.clear()
             assert stays_empty(agent.offers, 2.0)

@@ -2,7 +2,9 @@
 
 import hashlib
 import random
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +38,10 @@ def _chunks(bridge: LiveBridge, conversation_id: str) -> list[str]:
         return [chunk.chunk_id for chunk in ledger.chunks.of_conversation(conversation_id)]
     finally:
         ledger.close()
+
+
+def _has_receipts(backend: Backend, conversation_id: str, count: int) -> bool:
+    return len(backend.seen(Accepted, conversation_id)) >= count
 
 
 def test_the_same_chunk_again_is_accepted_again_and_kept_once(backend: Backend, bridge: LiveBridge) -> None:
@@ -93,7 +99,7 @@ def test_parts_of_two_files_under_one_id_do_not_mix(backend: Backend, bridge: Li
     assert (receipt.verdict, receipt.reason) == (Verdict.REFUSED, FailureCode.CHUNK_ID_CONFLICT)
 
 
-REFUSED = {
+REFUSED: dict[str, tuple[Callable[[], bytes | AudioPayload], str]] = {
     "wrong_sha256": (lambda: audio_payload("r", WAV, chunk_id="x", sha256="0" * 64), "payload.sha256_mismatch"),
     "no_audio": (lambda: audio_payload("r", b"", chunk_id="x"), "audio.empty"),
     "no_file": (lambda: audio_payload("r", b"neither file nor raw", chunk_id="x"), "audio.undecodable"),
@@ -122,7 +128,7 @@ def test_what_is_no_chunk_is_refused_with_words(backend: Backend, bridge: LiveBr
 def test_a_bare_file_twice_is_two_chunks(backend: Backend, bridge: LiveBridge) -> None:
     for count in (1, 2):
         backend.publish(TOPICS.audio("bare"), WAV)
-        wait_until(lambda count=count: len(backend.seen(Accepted, "bare")) == count, "a receipt")
+        wait_until(partial(_has_receipts, backend, "bare", count), "a receipt")
     first, second = backend.seen(Accepted, "bare")
     assert first.verdict is second.verdict is Verdict.ACCEPTED
     assert _chunks(bridge, "bare") == [first.chunk_id, second.chunk_id]
