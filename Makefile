@@ -41,7 +41,7 @@ lint: $(STAMP) ## ruff, ruff format, mypy --strict
 	$(BIN)/mypy $(CHECKED)
 
 bench: models ## measure what the README claims
-	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.bench_embedded $(ARGS)
 
 acceptance: models ## the promises, end to end, against a real Mosquitto
 	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/e2e tests/faults $(ARGS)

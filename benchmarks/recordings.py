@@ -63,12 +63,12 @@ def load_sample() -> Recording:
 
 
 def load_real() -> list[Recording]:
-    """Return the real recordings with references, the sample first."""
+    """Return the real recordings with references, the sample first; without the shared folder the sample alone."""
     paths = [sample_path(), SHARED_AUDIO / "calls/repair_call_40.wav"]
     paths += [SHARED_AUDIO / f"broadcast/{name}.wav" for name in ("diarizationExample", "diarizationExample2")]
     paths += [SHARED_AUDIO / f"ami/{name}.wav" for name in AMI]
     paths += sorted((SHARED_AUDIO / "mixtures").glob("*.wav"))
-    return [_load(path) for path in paths]
+    return [_load(path) for path in paths if path.is_file()]
 
 
 def voices() -> list[str]:

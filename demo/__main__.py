@@ -80,32 +80,33 @@ def run(out: Path) -> None:
         for log in out.glob("omi-*.log"):
             log.unlink()
         with Programs(out) as programs, console.status("starting") as status:
-            wire = _start(programs, data_dir, status)
-            try:
+            status.update("starting the broker")
+            url = programs.start_broker(data_dir)
+            _share_environment(url, data_dir)
+            with Wire(load_settings(BridgeSettings, flags={}, role="bridge").settings) as wire:
+                _start(programs, wire, url, status)
                 lines = _converse(wire, data_dir, "call", find_call("call"), lambda call: call.segments, status)
                 blocks = _converse(
                     wire, data_dir, "blocks", find_call("blocks"), lambda call: merge_blocks(call.segments), status
                 )
                 status.update("scoring")
                 _report(out, find_call("call"), lines, blocks, wire)
-            finally:
-                wire.close()
     console.print(f"\n[bold green]OK[/] in {time.monotonic() - started_s:.1f} s; everything started here is stopped.")
 
 
-def _start(programs: Programs, data_dir: Path, status: Status) -> Wire:
-    """Start broker, bridge and agent as processes of their own, allow the agent, wait until all are up."""
-    status.update("starting the broker")
-    url = programs.start_broker(data_dir)
+def _share_environment(url: str, data_dir: Path) -> None:
+    """Tell every program started from here, and this one, where things are."""
     weights = load_settings(AgentSettings, flags={}).settings.weights
-    environment = {
+    os.environ |= {
         "OMI_BROKER_URL": url,
         "OMI_DATA_DIR": str(data_dir),
         "OMI_WEIGHTS_DIR": str(weights),
         "OMI_AGENT_ID": AGENT_ID,
     }
-    os.environ |= environment
-    wire = Wire(load_settings(BridgeSettings, flags={}, role="bridge").settings)
+
+
+def _start(programs: Programs, wire: Wire, url: str, status: Status) -> None:
+    """Start bridge and agent as processes of their own, allow the agent, wait until both are up."""
     status.update("starting the bridge and the agent (its worker loads torch)")
     programs.start("omi-bridge", "run")
     programs.start("omi-agent", "run", "--engine", "embedded")
@@ -118,7 +119,6 @@ def _start(programs: Programs, data_dir: Path, status: Status) -> Wire:
     engine = beat.engine if beat else None
     console.print(f"broker, bridge and agent are up at {url}; engine {engine.name if engine else '?'} on "
                   f"{engine.device if engine else '?'}")  # fmt: skip
-    return wire
 
 
 def _wait(programs: Programs, ready: Callable[[], bool], what: str) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Self
 
 from broker.session import Incoming, MqttSession
 from broker.settings import BrokerSettings
@@ -58,7 +60,13 @@ class Wire:
         decoded = decode(KINDS[kind], message.payload)
         self.seen.append(Seen(time.monotonic(), kind, decoded, message.retain))
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        """Listen already."""
+        return self
+
+    def __exit__(
+        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
         """Disconnect."""
         self._session.stop()
 
