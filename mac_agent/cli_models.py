@@ -157,4 +157,6 @@ def _show_pipeline(pipeline: Pipeline) -> None:
         table.add_row(file.path, f"{file.size_bytes:,}", f"{file.sha256[:16]}…")
     out.print(table)
     out.print(f"runs the Python classes: {', '.join(manifest.classes)}", markup=False)
-    out.print(f"{manifest.source}, revision {manifest.revision}, is pinned in {pipeline.directory}", markup=False)
+    out.print(
+        f"{manifest.source}, revision {manifest.revision}, pinned; its files lie in {pipeline.directory}", markup=False
+    )

@@ -62,7 +62,12 @@ def engine_loader(settings: AgentSettings) -> LoadEngine:
     from mac_agent.engines.registry import load_engine
 
     return partial(
-        load_engine, settings.engine, data_dir=settings.weights, device=settings.device, threads=settings.threads
+        load_engine,
+        settings.engine,
+        data_dir=settings.weights,
+        device=settings.device,
+        threads=settings.threads,
+        pipeline_dir=settings.pipeline_dir,
     )
 
 

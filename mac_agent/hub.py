@@ -147,14 +147,13 @@ def fetch_pipeline(
     with _explained(repo_id, token):
         commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
     target = pipelines_dir(weights_dir) / f"{repo_id.rpartition('/')[2]}@{commit[:REVISION_CHARS]}"
+    known = _whole_manifest(target)
+    if known is not None:
+        (target / MANIFEST_FILE).touch()  # the newest is the one that is loaded
+        return Pipeline(target, known)
     with _scratch(target.parent) as scratch:
-        known = _whole_manifest(target)
-        if known is not None:
-            shutil.copytree(target, scratch, dirs_exist_ok=True)
-            components = known.components
-        else:
-            _download(repo_id, commit, _KEPT_SUFFIXES, scratch, token, report)
-            components = _complete(scratch, token, report)
+        _download(repo_id, commit, _KEPT_SUFFIXES, scratch, token, report)
+        components = _complete(scratch, token, report)
         return _keep(scratch, target, pin(scratch, source=repo_id, revision=commit, components=components))
 
 

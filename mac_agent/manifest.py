@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
 
@@ -42,7 +41,7 @@ class PinnedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What was pinned, where it came from and when."""
+    """What was pinned and where it came from: equal on every machine that holds the same files."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -55,7 +54,6 @@ class Manifest(BaseModel):
     """Further repositories that parts were taken from, and their commits."""
     classes: tuple[str, ...] = ()
     """Python classes that `config.yaml` names, which loading runs."""
-    pinned_at: datetime
     files: tuple[PinnedFile, ...]
 
 

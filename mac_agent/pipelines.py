@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mac_agent.engines.engine import EngineError, ModelMissing
@@ -65,20 +64,13 @@ def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> Pipeline:
     """
     if own_dir is not None:
         return _find_own(weights_dir, own_dir)
-    fetched = [
-        Pipeline(path.parent, manifest)
-        for path in pipelines_dir(weights_dir).glob(f"*@*/{MANIFEST_FILE}")
-        if (manifest := read_manifest(path)) is not None
-    ]
-    if not fetched:
+    fetched = list(pipelines_dir(weights_dir).glob(f"*@*/{MANIFEST_FILE}"))
+    path = max(fetched, key=lambda path: path.stat().st_mtime_ns, default=None)
+    manifest = read_manifest(path) if path is not None else None
+    if path is None or manifest is None:
         raise ModelMissing(ENGINE, str(pipelines_dir(weights_dir)))
-    newest = max(fetched, key=lambda pipeline: pipeline.manifest.pinned_at)
-    verify_files(
-        newest.directory,
-        newest.manifest,
-        remedy=f"Delete {newest.directory} and run: omi-agent fetch-model {ENGINE}",
-    )
-    return newest
+    verify_files(path.parent, manifest, remedy=f"Delete {path.parent} and run: omi-agent fetch-model {ENGINE}")
+    return Pipeline(path.parent, manifest)
 
 
 def trust_directory(weights_dir: Path, directory: Path) -> Pipeline:
@@ -117,7 +109,6 @@ def pin(
         revision=revision or content_revision(files),
         components=components or {},
         classes=config.classes,
-        pinned_at=datetime.now(UTC),
         files=files,
     )
 

@@ -6,14 +6,22 @@ import os
 from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import Engine, UnknownEngine
+from mac_agent.pipelines import find_pipeline
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ENGINE_NAMES = ("embedded",)
+ENGINE_NAMES = ("embedded", "pyannote")
 
 
-def load_engine(name: str, *, data_dir: Path, device: str = "auto", threads: int | None = None) -> Engine:
+def load_engine(
+    name: str,
+    *,
+    data_dir: Path,
+    device: str = "auto",
+    threads: int | None = None,
+    pipeline_dir: Path | None = None,
+) -> Engine:
     """Load an engine and its weights, ready to diarize.
 
     Args:
@@ -21,11 +29,14 @@ def load_engine(name: str, *, data_dir: Path, device: str = "auto", threads: int
         data_dir: where ``omi-agent fetch-model`` keeps weights, in ``data_dir/models/<name>/``.
         device: ``auto``, ``cpu``, or a torch device name.
         threads: CPU threads torch may use; the engine's own default when None.
+        pipeline_dir: for ``pyannote``, a trusted directory of the user's own; the fetched pipeline when None.
 
     Raises:
         UnknownEngine: no engine has this name.
         ModelMissing: the weights were never fetched.
         ModelChanged: a weights file is not the pinned one.
+        PipelineUntrusted, PipelineChanged: nobody vouched for the pipeline, or a file of it is another since.
+        PipelineUnusable: the pipeline cannot be loaded.
         DeviceUnavailable: the device cannot be used on this machine.
     """
     # Threads that spin at every barrier starve each other as soon as another program wants a core: 30 s of audio
@@ -35,6 +46,12 @@ def load_engine(name: str, *, data_dir: Path, device: str = "auto", threads: int
         from mac_agent.engines.embedded import load_embedded  # noqa: PLC0415 - keeps torch out of every other process
 
         return load_embedded(data_dir, device=device, threads=threads)
+    if name == "pyannote":
+        # Before the import: both are read only then. Weights come from the disk, and nothing is reported to anyone.
+        os.environ |= {"HF_HUB_OFFLINE": "1", "PYANNOTE_METRICS_ENABLED": "0"}
+        from mac_agent.engines.pyannote_engine import load_pyannote  # noqa: PLC0415 - the same
+
+        return load_pyannote(find_pipeline(data_dir, pipeline_dir).directory, device=device, threads=threads)
     raise UnknownEngine(name, ENGINE_NAMES)
 
 
