@@ -100,9 +100,10 @@ def engine_settings(request, tmp_path):
     return {"OMI_ENGINE": "embedded", "OMI_WEIGHTS_DIR": str(weights_dir)}
 
 
-def remote_addresses(processes: list[psutil.Process]) -> set[tuple[str, int]]:
+def remote_addresses(processes: list[psutil.Process]) -> set[tuple[object, ...]]:
     """Where these processes are connected to; paho wakes its own thread through a pair of sockets, which is nowhere."""
-    ours, theirs = set(), set()
+    ours: set[tuple[object, ...]] = set()
+    theirs: set[tuple[object, ...]] = set()
     for process in processes:
         with contextlib.suppress(psutil.Error):
             for each in process.net_connections("inet"):
@@ -133,7 +134,7 @@ def test_a_running_agent_connects_to_its_broker_and_to_nobody_else(engine_settin
             bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=120)
             bridge.offer("job-1", recording().read_bytes(), max_speakers=2)
             ours = psutil.Process(agent.pid)
-            seen: set[tuple[str, int]] = set()
+            seen: set[tuple[object, ...]] = set()
 
             def is_done() -> bool:
                 seen.update(remote_addresses([ours, *ours.children(recursive=True)]))
