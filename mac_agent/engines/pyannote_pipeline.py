@@ -1,0 +1,253 @@
+"""pyannote.audio's own diarization pipeline, out of a local directory, with its speaker network run less often.
+
+Stock pyannote runs the speaker network once for every window and speaker slot: thirty times over every second. What
+differs between the three slots of a window is only the mask at the last step, and what differs between overlapping
+windows is little more. `ExactDiarization` uses the first, `StretchDiarization` (in `pyannote_stretch`) also the second.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+import torch
+import yaml  # type: ignore[import-untyped] # one call of it
+
+from mac_agent.engines.engine import EngineError
+
+# pyannote.audio reports every file to its makers unless this is set before it is imported, and the hub's client asks
+# for newer weights. The agent speaks to its broker and to nobody else.
+os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+with warnings.catch_warnings():
+    # It warns about torchcodec, which only matters to those who let it open files.
+    warnings.simplefilter("ignore")
+    from pyannote.audio.core.pipeline import expand_subfolders
+    from pyannote.audio.models.embedding.wespeaker import BaseWeSpeakerResNet
+    from pyannote.audio.pipelines import SpeakerDiarization
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+    from pyannote.core import SlidingWindowFeature
+
+CONFIG_NAME = "config.yaml"
+_PIPELINE_NAMES = (
+    "pyannote.audio.pipelines.SpeakerDiarization",
+    "pyannote.audio.pipelines.speaker_diarization.SpeakerDiarization",
+)
+_NETWORKS = ("segmentation", "embedding", "plda")
+
+# What the networks said about a recording is kept beside it under these keys: clustering can then be asked again, and
+# recorded stages can be replayed.
+SEGMENTATIONS = "omi/segmentations"
+EMBEDDINGS = "omi/embeddings"
+
+ReportBatch = Callable[[int, int], None]
+"""Called with (completed, total)."""
+
+
+class PipelineUnusable(EngineError):
+    """A pipeline directory cannot be loaded."""
+
+
+def read_config(directory: Path) -> dict[str, Any]:
+    """Return the configuration of a pipeline directory, its networks as pyannote's loaders take them.
+
+    Raises:
+        PipelineUnusable: no pipeline directory, another kind of pipeline, or one that would need the hub.
+    """
+    path = directory / CONFIG_NAME
+    if not path.is_file():
+        raise PipelineUnusable(
+            f"{path} is missing. Give a directory with {CONFIG_NAME}, segmentation/, embedding/ and plda/, or run: "
+            "omi-agent fetch-model pyannote"
+        )
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise PipelineUnusable(f"{path} cannot be read as YAML ({type(error).__name__}). Copy it again.") from error
+    pipeline = config.get("pipeline") if isinstance(config, dict) else None
+    if not isinstance(config, dict) or not isinstance(pipeline, dict) or pipeline.get("name") not in _PIPELINE_NAMES:
+        raise PipelineUnusable(f"{path} does not describe a {_PIPELINE_NAMES[0]}; no other pipeline can be used here.")
+    if not isinstance(config.get("params"), dict):
+        raise PipelineUnusable(f"{path} holds no 'params' for clustering and segmentation. Copy it again.")
+    params = pipeline.setdefault("params", {})
+    if "plda" not in params and (directory / "plda").is_dir():
+        params["plda"] = "$model/plda"  # 3.1 does not name it and pyannote.audio 4 loads it all the same
+    for name in _NETWORKS:
+        _check_is_local(path, name, params.get(name))
+    expand_subfolders(config, str(directory))
+    return {str(key): value for key, value in config.items()}
+
+
+def _check_is_local(path: Path, name: str, value: object) -> None:
+    if value is None:
+        raise PipelineUnusable(
+            f"{path} does not say where {name} is. Put it into {path.parent / name} and write '{name}: $model/{name}'."
+        )
+    if not isinstance(value, str) or not value.startswith("$model/"):
+        raise PipelineUnusable(
+            f"{path} takes {name} from {value!r}, outside its directory. Copy it into {path.parent / name} and write "
+            f"'{name}: $model/{name}'."
+        )
+    if not (path.parent / value.removeprefix("$model/")).is_dir():
+        raise PipelineUnusable(f"{path} names {value}, and {path.parent / value.removeprefix('$model/')} is missing.")
+
+
+Kind = TypeVar("Kind", bound="SpeakerDiarization")
+
+
+def load_pipeline(directory: Path, kind: type[Kind]) -> Kind:
+    """Load a pipeline directory on the CPU, with no connection to anywhere.
+
+    The checkpoints are pickles: loading one runs what it says. Load only a directory whose files were checked.
+
+    Raises:
+        PipelineUnusable: the directory is not one, or a file in it cannot be loaded.
+    """
+    config = read_config(directory)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pipeline = kind(**config["pipeline"]["params"])
+            pipeline.instantiate(config["params"])
+    except Exception as error:
+        raise PipelineUnusable(
+            f"The pipeline in {directory} cannot be loaded ({type(error).__name__}: {error}"[:400]
+            + "). Fetch or copy it again."
+        ) from error
+    return pipeline
+
+
+class ExactDiarization(SpeakerDiarization):
+    """The answer of stock pyannote; the speaker network runs once per window, and not where nobody speaks."""
+
+    mode = "exact"
+
+    def get_segmentations(self, file: dict[str, Any], hook: Callable[..., None] | None = None) -> SlidingWindowFeature:
+        """Return who speaks in every window, shape ``(windows, frames, 3)``; computed once per recording."""
+        if SEGMENTATIONS not in file:
+            file[SEGMENTATIONS] = super().get_segmentations(file, hook=hook)
+        return file[SEGMENTATIONS]
+
+    def get_embeddings(
+        self,
+        file: dict[str, Any],
+        binary_segmentations: SlidingWindowFeature,
+        exclude_overlap: bool = False,  # noqa: FBT001, FBT002 - pyannote's signature
+        hook: Callable[..., None] | None = None,
+    ) -> NDArray[np.float32]:
+        """Return one embedding per window and speaker slot, shape ``(windows, 3, dim)``; computed once per recording.
+
+        A network that is not of the WeSpeaker family is run as stock pyannote runs it.
+        """
+        if EMBEDDINGS not in file:
+            file[EMBEDDINGS] = self._embed(file, binary_segmentations, exclude_overlap, hook)
+        found: NDArray[np.float32] = file[EMBEDDINGS]
+        return found
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether the speaker network is one whose frames can be shared by several masks."""
+        return isinstance(self._embedding.model_, BaseWeSpeakerResNet)
+
+    def _embed(
+        self,
+        file: dict[str, Any],
+        segmentations: SlidingWindowFeature,
+        exclude_overlap: bool,  # noqa: FBT001 - handed through
+        hook: Callable[..., None] | None,
+    ) -> NDArray[np.float32]:
+        if not self.is_shared:
+            stock: NDArray[np.float32] = super().get_embeddings(file, segmentations, exclude_overlap, hook)
+            return stock
+        least_frames = -1
+        if exclude_overlap:
+            window_samples = segmentations.sliding_window.duration * self._embedding.sample_rate
+            least_frames = math.ceil(segmentations.data.shape[1] * self._embedding.min_num_samples / window_samples)
+        masks = choose_masks(segmentations.data, least_frames if exclude_overlap else None)
+
+        def report(completed: int, total: int) -> None:
+            if hook is not None:
+                hook("embeddings", None, total=total, completed=completed)
+
+        embeddings = np.repeat(self._embed_nothing()[None], masks.shape[0] * masks.shape[1], axis=0)
+        embeddings = embeddings.reshape(*masks.shape[:2], -1)
+        with torch.inference_mode():
+            self._embed_masks(file, segmentations, masks, embeddings, report)
+        return embeddings
+
+    def _embed_nothing(self) -> NDArray[np.float32]:
+        """Return what the network answers where a mask is empty, shape ``(dim,)``: stock pyannote computes it anew."""
+        resnet = self._embedding.model_.resnet
+        with torch.inference_mode():
+            nothing = torch.zeros(1, resnet.pool_out_dim, device=self._embedding.device)
+            answer: NDArray[np.float32] = finish_embedding(resnet, nothing)[0].cpu().numpy()
+        return answer
+
+    def _embed_masks(
+        self,
+        file: dict[str, Any],
+        segmentations: SlidingWindowFeature,
+        masks: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        report: ReportBatch,
+    ) -> None:
+        """Write the embedding of every mask that is not empty into ``embeddings``."""
+        self.embed_windows(file, segmentations, masks, np.flatnonzero(masks.any(axis=(1, 2))), embeddings, report)
+
+    def embed_windows(
+        self,
+        file: dict[str, Any],
+        segmentations: SlidingWindowFeature,
+        masks: NDArray[np.float32],
+        windows: NDArray[np.intp],
+        embeddings: NDArray[np.float32],
+        report: ReportBatch,
+    ) -> None:
+        """Run the network once on each of these windows, and pool it with the masks that are not empty."""
+        model, device = self._embedding.model_, self._embedding.device
+        size = self.embedding_batch_size
+        report(0, len(windows))
+        for first in range(0, len(windows), size):
+            batch = windows[first : first + size]
+            crops = [self._audio.crop(file, segmentations.sliding_window[int(w)], mode="pad")[0] for w in batch]
+            if device.type == "mps":  # a shape that was not seen before is compiled, and its program kept for good
+                crops += [torch.zeros_like(crops[0])] * (size - len(batch))
+            frames = model.forward_frames(torch.stack(crops).to(device))[: len(batch)]
+            found = model.forward_embedding(frames, weights=torch.from_numpy(masks[batch]).to(device)).cpu().numpy()
+            spoken = masks[batch].any(axis=2, keepdims=True)
+            embeddings[batch] = np.where(spoken, found, embeddings[batch])
+            report(min(first + size, len(windows)), len(windows))
+
+
+def choose_masks(segmentations: NDArray[np.float32], least_frames: int | None) -> NDArray[np.float32]:
+    """Return the frames from which each slot's voice is taken, shape ``(windows, slots, frames)``.
+
+    Args:
+        segmentations: 0 or 1 (NaN is 0), shape ``(windows, frames, slots)``.
+        least_frames: only frames in which the slot speaks alone count, where there are more than this many of them;
+            None: all its frames count.
+    """
+    spoken = np.nan_to_num(segmentations, nan=0.0).astype(np.float32)
+    if least_frames is None:
+        chosen = spoken
+    else:
+        alone = spoken * (np.nansum(segmentations, axis=2, keepdims=True) < 2)  # noqa: PLR2004 - fewer than two speak
+        chosen = np.where(alone.sum(axis=1, keepdims=True) > least_frames, alone, spoken)
+    return np.ascontiguousarray(chosen.transpose(0, 2, 1))
+
+
+def finish_embedding(resnet: Any, stats: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - pyannote is not annotated
+    """Return the embeddings of pooled statistics, the last step of `ResNet.forward_embedding`."""
+    embedding = resnet.seg_1(stats)
+    if resnet.two_emb_layer:
+        embedding = resnet.seg_2(resnet.seg_bn_1(torch.relu(embedding)))
+    found: torch.Tensor = embedding
+    return found

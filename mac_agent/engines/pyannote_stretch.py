@@ -1,0 +1,262 @@
+"""The speaker network once over every second of a recording, and every mask of every window pooled out of that.
+
+Stock pyannote computes each second for ten windows, each with its own mean taken off the features and nothing known
+beyond its edges. Here a second is computed once, in a piece of some 15 s that hears two more seconds on either side,
+with the mean of the windows around it taken off. So the embeddings are close to stock's, not equal: `docs/adr/0003`.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from mac_agent.engines.pyannote_pipeline import ExactDiarization, finish_embedding
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+    from pyannote.core import SlidingWindowFeature
+
+    from mac_agent.engines.pyannote_pipeline import ReportBatch
+
+STRIDE = 8  # features in a frame of the network: three of its four stages halve the time
+PIECE_FRAMES = 188  # 15 s: longer pieces fall out of the processor's caches
+CONTEXT_FRAMES = 25  # 2 s
+_FEATURES_AT_ONCE = 6_000  # 60 s
+_FULL_SCALE = 1 << 15  # Kaldi's features are of 16-bit samples
+
+
+@dataclass(frozen=True)
+class Grid:
+    """How windows, features (10 ms), frames of the network (80 ms) and frames of the masks lie over each other."""
+
+    n_windows: int
+    """Windows that end within the recording."""
+    hop_features: float
+    window_features: int
+    window_frames: int
+    mask_frames: int
+
+    @property
+    def n_frames(self) -> int:
+        """Frames of the network that the windows cover."""
+        return self._end_frame(self.n_windows - 1)
+
+    def window_start(self, window: int) -> int:
+        """Return the first feature of a window."""
+        return round(window * self.hop_features)
+
+    def windows_before(self, last_frame: int) -> int:
+        """Return how many windows have all their frames before this one."""
+        window = min(self.n_windows, max(0, int(STRIDE * last_frame // self.hop_features)))
+        while window > 0 and self._end_frame(window - 1) > last_frame:
+            window -= 1
+        return window
+
+    def windows_over(self, frames: range) -> range:
+        """Return the windows that may see any of these frames."""
+        last = min(self.n_windows, int(STRIDE * frames.stop // self.hop_features) + 1)
+        return range(min(last, self.windows_before(frames.start)), last)
+
+    def spread(self, mask: NDArray[np.float32], window: int, frames: range) -> NDArray[np.float32]:
+        """Lay a window's masks, shape ``(slots, mask_frames)``, over frames of the recording: ``(slots, frames)``.
+
+        Within the window a frame takes the mask's frame that pyannote's own pooling gives it (nearest, by index).
+        """
+        at = np.arange(frames.start, frames.stop) - self.window_start(window) / STRIDE
+        inside = (at >= 0) & (at < self.window_frames)
+        spread = np.zeros((len(mask), len(frames)), dtype=np.float32)
+        spread[:, inside] = mask[:, (at[inside] * (self.mask_frames / self.window_frames)).astype(np.intp)]
+        return spread
+
+    def _end_frame(self, window: int) -> int:
+        return -(-(self.window_start(window) + self.window_features) // STRIDE)
+
+
+class StretchDiarization(ExactDiarization):
+    """Nearly the answer of stock pyannote, for about one run of the speaker network over the recording."""
+
+    mode = "stretch"
+    _prepared: tuple[torch.device, nn.Module] | None = None
+
+    def _embed_masks(
+        self,
+        file: dict[str, Any],
+        segmentations: SlidingWindowFeature,
+        masks: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        report: ReportBatch,
+    ) -> None:
+        waveform: torch.Tensor = file["waveform"][0]
+        grid = self._lay_grid(segmentations, len(waveform))
+        spoken = np.flatnonzero(masks.any(axis=(1, 2)))
+        # To stock pyannote a window that runs past the end ends in silence, which moves its mean: run it as it is.
+        beyond = spoken[spoken >= grid.n_windows]
+        self.embed_windows(file, segmentations, masks, beyond, embeddings, lambda _completed, _total: None)
+        if (spoken < grid.n_windows).any():
+            features = compute_features(self._embedding.model_, waveform)
+            features -= running_mean(features, grid)
+            self._pool_pieces(features, grid, masks, embeddings, report)
+
+    def _lay_grid(self, segmentations: SlidingWindowFeature, n_samples: int) -> Grid:
+        model, window = self._embedding.model_, segmentations.sliding_window
+        rate_hz = model.hparams.sample_rate
+        window_samples = self._audio.get_num_samples(window.duration)
+        hop_samples = round(window.step * rate_hz)
+        feature_samples = rate_hz * model.hparams.frame_shift / 1000
+        spare_samples = window_samples - rate_hz * model.hparams.frame_length / 1000
+        return Grid(
+            n_windows=min(max(0, (n_samples - window_samples) // hop_samples + 1), len(segmentations.data)),
+            hop_features=hop_samples / feature_samples,
+            window_features=int(spare_samples // feature_samples) + 1,
+            window_frames=model.num_frames(window_samples),
+            mask_frames=segmentations.data.shape[1],
+        )
+
+    def _pool_pieces(
+        self,
+        features: torch.Tensor,
+        grid: Grid,
+        masks: NDArray[np.float32],
+        embeddings: NDArray[np.float32],
+        report: ReportBatch,
+    ) -> None:
+        """Run the network piece by piece; pool a window as soon as all its frames are there, and let them go."""
+        resnet = self._embedding.model_.resnet
+        pieces = cut_pieces(grid.n_frames, is_balanced=self._embedding.device.type == "cpu")
+        held, first, window = torch.empty(0, resnet.pool_out_dim // 2, device=self._embedding.device), 0, 0
+        report(0, len(pieces))
+        for done, (piece, found) in enumerate(self._run_pieces(features, grid, masks, pieces), start=1):
+            held = torch.cat([held, found])
+            ready = range(window, grid.windows_before(piece.stop))
+            if ready:
+                frames = range(first, piece.stop)
+                weights = np.concatenate([grid.spread(masks[w], w, frames) for w in ready])
+                stats = pool(held, torch.from_numpy(weights).to(held.device))
+                answers = finish_embedding(resnet, stats).cpu().numpy().reshape(len(ready), masks.shape[1], -1)
+                its = slice(ready.start, ready.stop)
+                embeddings[its] = np.where(masks[its].any(axis=2, keepdims=True), answers, embeddings[its])
+                window = ready.stop
+                passed = grid.window_start(window) // STRIDE - first
+                held, first = held[passed:], first + passed
+            report(done, len(pieces))
+
+    def _run_pieces(
+        self, features: torch.Tensor, grid: Grid, masks: NDArray[np.float32], pieces: list[range]
+    ) -> Iterator[tuple[range, torch.Tensor]]:
+        """Yield every piece with its frames, shape ``(frames, dim)``; zeros where no mask needs them."""
+        device, resnet = self._embedding.device, self._prepare()
+        at_once = 1 if device.type == "cpu" else self.embedding_batch_size
+        dim = self._embedding.model_.resnet.pool_out_dim // 2
+        for start in range(0, len(pieces), at_once):
+            batch = pieces[start : start + at_once]
+            needed = [piece for piece in batch if any(masks[w].any() for w in grid.windows_over(piece))]
+            frames = {}
+            if needed:
+                cut = [cut_features(features, piece) for piece in needed]
+                if device.type == "mps":  # a new shape is compiled, and its program kept for good
+                    cut += [torch.zeros_like(cut[0])] * (at_once - len(cut))
+                found = resnet.forward_frames(torch.stack(cut).to(device))[: len(needed)]
+                found = found[..., CONTEXT_FRAMES : CONTEXT_FRAMES + len(needed[0])]
+                found = found.permute(0, 3, 1, 2).flatten(start_dim=2)
+                frames = dict(zip((piece.start for piece in needed), found, strict=True))
+            for piece in batch:
+                nothing = torch.zeros(len(piece), dim, device=device)
+                yield piece, frames.get(piece.start, nothing)
+
+    def _prepare(self) -> Any:  # noqa: ANN401 - pyannote is not annotated
+        """Return the network with its batch norms folded into its convolutions; on the CPU, channels last."""
+        device = self._embedding.device
+        if self._prepared is None or self._prepared[0] != device:
+            resnet = fold_batch_norms(self._embedding.model_.resnet)
+            if device.type == "cpu":
+                resnet = resnet.to(memory_format=torch.channels_last)
+            self._prepared = (device, resnet)
+        return self._prepared[1]
+
+
+def cut_pieces(n_frames: int, *, is_balanced: bool) -> list[range]:
+    """Cut frames into pieces of about ``PIECE_FRAMES``: balanced, or exactly so many each and the last past the end."""
+    if not is_balanced:
+        return [range(first, first + PIECE_FRAMES) for first in range(0, n_frames, PIECE_FRAMES)]
+    edges = np.linspace(0, n_frames, max(1, round(n_frames / PIECE_FRAMES)) + 1).round().astype(int).tolist()
+    return [range(first, last) for first, last in itertools.pairwise(edges)]
+
+
+def cut_features(features: torch.Tensor, piece: range) -> torch.Tensor:
+    """Return the features of a piece and its context, shape ``(features, bins)``; zeros beyond the recording."""
+    first, last = STRIDE * (piece.start - CONTEXT_FRAMES), STRIDE * (piece.stop + CONTEXT_FRAMES)
+    missing = (max(0, -first), max(0, last - len(features)))
+    return nn.functional.pad(features[max(0, first) : last], (0, 0, *missing))
+
+
+def compute_features(model: Any, waveform: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - pyannote is not annotated
+    """Return Kaldi's features of a whole recording as the network was trained on them, not centred, on the CPU.
+
+    Shape ``(features, bins)``: that of a window of stock pyannote, before its mean is taken off, is a slice of it.
+    """
+    size = round(model.hparams.sample_rate * model.hparams.frame_length / 1000)
+    hop = round(model.hparams.sample_rate * model.hparams.frame_shift / 1000)
+    n_features = (len(waveform) - size) // hop + 1
+    found = torch.empty(n_features, model.hparams.num_mel_bins)
+    for first in range(0, n_features, _FEATURES_AT_ONCE):
+        last = min(first + _FEATURES_AT_ONCE, n_features)
+        part = waveform[first * hop : (last - 1) * hop + size]
+        found[first:last] = model._fbank(part[None] * _FULL_SCALE)  # noqa: SLF001 - compute_fbank takes a mean off
+    return found
+
+
+def running_mean(features: torch.Tensor, grid: Grid) -> torch.Tensor:
+    """Return what to take off each feature: the mean over the windows that see it of what stock takes off in each."""
+    total, seen = torch.zeros_like(features), torch.zeros(len(features), 1)
+    for window in range(grid.n_windows):
+        start = grid.window_start(window)
+        its = slice(start, start + grid.window_features)
+        total[its] += features[its].mean(dim=0)
+        seen[its] += 1
+    last_seen = int(seen.nonzero()[-1, 0])
+    total[last_seen + 1 :], seen[last_seen + 1 :] = total[last_seen], seen[last_seen]
+    return total / seen
+
+
+def pool(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Pool frames with many masks by two matrix products, as `pyannote.audio.models.blocks.pooling` does one by one.
+
+    Args:
+        frames: shape ``(frames, dim)``.
+        weights: 0 or 1, shape ``(masks, frames)``.
+
+    Returns:
+        Mean and unbiased standard deviation, shape ``(masks, 2 * dim)``; zeros for an empty mask.
+    """
+    middle = frames.mean(dim=0)  # taken off, so that the difference of two large sums is not what is left
+    centred = frames - middle
+    count = weights.sum(dim=1, keepdim=True)
+    mean = weights @ centred / count.clamp(min=1)
+    squares = weights @ centred.square() - count * mean.square()
+    deviation = (squares.clamp(min=0) / (count - 1).clamp(min=1)).sqrt()
+    pooled = torch.cat([mean + middle, deviation], dim=1)
+    return torch.where(count > 0, pooled, torch.zeros_like(pooled))
+
+
+def fold_batch_norms(resnet: Any) -> Any:  # noqa: ANN401 - pyannote is not annotated
+    """Return a copy of the network in which every convolution does what its batch norm did after it."""
+    folded = copy.deepcopy(resnet)
+    module: Any
+    for module in folded.modules():
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
+            if hasattr(module, norm):
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())
+        shortcut = getattr(module, "shortcut", None)
+        if shortcut:
+            module.shortcut = fuse_conv_bn_eval(*shortcut)
+    return folded

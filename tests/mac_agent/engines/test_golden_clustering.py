@@ -1,0 +1,104 @@
+"""What clustering and reconstruction make of recorded stages of the real community-1 pipeline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: install the agent extra")
+
+from benchmarks.local_pipeline import SHARED_MODELS, build_pipeline_directory
+from mac_agent.engines.agreement import changed_s
+from mac_agent.engines.engine import Diarization, Hints, Turn
+from mac_agent.engines.pyannote_engine import PyannoteEngine, to_diarization
+from mac_agent.engines.pyannote_pipeline import EMBEDDINGS, SEGMENTATIONS, ExactDiarization, load_pipeline
+
+GOLDEN = SHARED_MODELS.parent / "golden"
+RECORDINGS = ("01_dialogue", "02_pyannote_sample", "03_dual_speaker", "06_long_recording")
+WRITTEN_TO_S = 0.001  # the recorded answer is an RTTM of three decimals
+pytestmark = pytest.mark.shared
+
+
+class Replay:
+    """The engine, its networks' answers taken from a recording."""
+
+    def __init__(self, engine: PyannoteEngine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        from pyannote.core import SlidingWindow, SlidingWindowFeature
+
+        segmentations = np.load(GOLDEN / name / "segmentations.npz")["segmentations"]
+        self.engine = engine
+        self.stages = {
+            SEGMENTATIONS: SlidingWindowFeature(segmentations, SlidingWindow(duration=10.0, step=1.0)),
+            EMBEDDINGS: np.load(GOLDEN / name / "raw_embeddings.npz")["embeddings"],
+        }
+        self.n_samples = (len(segmentations) + 9) * 16_000
+        self.outputs: list[Any] = []
+        self.apply = type(engine._pipeline).apply
+        monkeypatch.setattr(engine._pipeline, "apply", self.replay)
+
+    def replay(self, file: dict[str, Any], **options: Any) -> Any:
+        self.outputs.append(self.apply(self.engine._pipeline, {**file, **self.stages}, **options))
+        return self.outputs[-1]
+
+    def __call__(self, hints: Hints | None = None) -> Diarization:
+        waveform = np.zeros(self.n_samples, dtype=np.float32)
+        return self.engine.diarize(waveform, hints or Hints(), lambda _stage, _done: None)
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> PyannoteEngine:
+    import torch
+
+    if not GOLDEN.is_dir() or not SHARED_MODELS.is_dir():
+        pytest.skip("shared/golden and shared/models are not beside the repository: nothing to compare with")
+    directory = build_pipeline_directory(tmp_path_factory.mktemp("pipelines") / "seeded")
+    return PyannoteEngine(load_pipeline(directory, ExactDiarization), directory, torch.device("cpu"))
+
+
+def recorded_turns(name: str) -> tuple[Turn, ...]:
+    fields = [line.split() for line in (GOLDEN / name / "reference.rttm").read_text().splitlines() if line.strip()]
+    return tuple(Turn(float(f[3]), float(f[3]) + float(f[4]), f[7]) for f in fields)
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_recorded_stages_give_the_recorded_answer(
+    engine: PyannoteEngine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = Replay(engine, name, monkeypatch)
+    found, expected = replay(), recorded_turns(name)
+    assert len(found.turns) == len(expected) >= 13
+    assert len(found.speakers) == len({turn.speaker for turn in expected})
+    assert changed_s(to_diarization(replay.outputs[-1], 1e9).turns, expected, tolerance_s=WRITTEN_TO_S) == 0.0
+    centroids = np.load(GOLDEN / name / "clustering.npz")["centroids"]
+    rows = replay.outputs[-1].speaker_embeddings
+    nearest = np.abs(centroids[:, None] - rows[None]).max(axis=2).min(axis=1)
+    assert nearest.max() < 1e-9
+
+
+@pytest.mark.parametrize("name", RECORDINGS)
+def test_more_speakers_asked_for_than_are_there_are_not_invented(
+    engine: PyannoteEngine, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = Replay(engine, name, monkeypatch)
+    there = len(replay().speakers)
+    for asked in (there + 1, there + 3, 40):
+        found = replay(Hints(num_speakers=asked))
+        assert len(found.speakers) == there
+        assert found.warnings == (f"{asked} speakers were expected, {there} could be told apart",)
+
+
+def test_the_number_of_speakers_that_are_there_changes_nothing(
+    engine: PyannoteEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replay = Replay(engine, "06_long_recording", monkeypatch)
+    found = replay(Hints(num_speakers=3))
+    assert changed_s(found.turns, replay().turns) == 0.0
+    assert found.warnings == ()
+
+
+def test_fewer_speakers_asked_for_are_fewer(engine: PyannoteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = Replay(engine, "06_long_recording", monkeypatch)
+    assert len(replay(Hints(max_speakers=2)).speakers) == 2
+    assert len(replay(Hints(num_speakers=1)).speakers) == 1
