@@ -12,10 +12,10 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test lint bench acceptance pins clean
+.PHONY: help env models demo test lint bench bench-engine acceptance pins clean
 
 help: ## print this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP) ## make .venv from the pins in requirements/
 
@@ -42,6 +42,9 @@ lint: $(STAMP) ## ruff, ruff format, mypy --strict
 
 bench: models ## measure what the README claims
 	$(BIN)/python -m benchmarks.bench_embedded $(ARGS)
+
+bench-engine: models ## stock pyannote beside ours, on seeded weights and real speech (ARGS="60 300 3600")
+	$(BIN)/python -m benchmarks.bench_engine $(ARGS)
 
 acceptance: models ## the promises, end to end, against a real Mosquitto
 	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest tests/e2e tests/faults $(ARGS)

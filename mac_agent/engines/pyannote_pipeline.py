@@ -7,6 +7,7 @@ windows is little more. `ExactDiarization` uses the first, `StretchDiarization` 
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import warnings
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped] # one call of it
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mac_agent.engines.engine import EngineError
 
@@ -129,6 +132,7 @@ class ExactDiarization(SpeakerDiarization):
     """The answer of stock pyannote; the speaker network runs once per window, and not where nobody speaks."""
 
     mode = "exact"
+    _prepared: tuple[torch.device, Any] | None = None
 
     def get_segmentations(self, file: dict[str, Any], hook: Callable[..., None] | None = None) -> SlidingWindowFeature:
         """Return who speaks in every window, shape ``(windows, frames, 3)``; computed once per recording."""
@@ -202,6 +206,19 @@ class ExactDiarization(SpeakerDiarization):
         """Write the embedding of every mask that is not empty into ``embeddings``."""
         self.embed_windows(file, segmentations, masks, np.flatnonzero(masks.any(axis=(1, 2))), embeddings, report)
 
+    def prepare(self) -> Any:  # noqa: ANN401 - pyannote is not annotated
+        """Return the network with its batch norms folded into its convolutions; on the CPU, channels last.
+
+        The same function to within rounding (1e-5 of an embedding), for four fifths of the time.
+        """
+        device = self._embedding.device
+        if self._prepared is None or self._prepared[0] != device:
+            resnet = fold_batch_norms(self._embedding.model_.resnet)
+            if device.type == "cpu":
+                resnet = resnet.to(memory_format=torch.channels_last)
+            self._prepared = (device, resnet)
+        return self._prepared[1]
+
     def embed_windows(
         self,
         file: dict[str, Any],
@@ -212,7 +229,7 @@ class ExactDiarization(SpeakerDiarization):
         report: ReportBatch,
     ) -> None:
         """Run the network once on each of these windows, and pool it with the masks that are not empty."""
-        model, device = self._embedding.model_, self._embedding.device
+        model, device, resnet = self._embedding.model_, self._embedding.device, self.prepare()
         size = self.embedding_batch_size
         report(0, len(windows))
         for first in range(0, len(windows), size):
@@ -220,7 +237,7 @@ class ExactDiarization(SpeakerDiarization):
             crops = [self._audio.crop(file, segmentations.sliding_window[int(w)], mode="pad")[0] for w in batch]
             if device.type == "mps":  # a shape that was not seen before is compiled, and its program kept for good
                 crops += [torch.zeros_like(crops[0])] * (size - len(batch))
-            frames = model.forward_frames(torch.stack(crops).to(device))[: len(batch)]
+            frames = resnet.forward_frames(model.compute_fbank(torch.stack(crops).to(device)))[: len(batch)]
             found = model.forward_embedding(frames, weights=torch.from_numpy(masks[batch]).to(device)).cpu().numpy()
             spoken = masks[batch].any(axis=2, keepdims=True)
             embeddings[batch] = np.where(spoken, found, embeddings[batch])
@@ -251,3 +268,18 @@ def finish_embedding(resnet: Any, stats: torch.Tensor) -> torch.Tensor:  # noqa:
         embedding = resnet.seg_2(resnet.seg_bn_1(torch.relu(embedding)))
     found: torch.Tensor = embedding
     return found
+
+
+def fold_batch_norms(resnet: Any) -> Any:  # noqa: ANN401 - pyannote is not annotated
+    """Return a copy of the network in which every convolution does what its batch norm did after it."""
+    folded = copy.deepcopy(resnet)
+    module: Any
+    for module in folded.modules():
+        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
+            if hasattr(module, norm):
+                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
+                setattr(module, norm, nn.Identity())
+        shortcut = getattr(module, "shortcut", None)
+        if shortcut:
+            module.shortcut = fuse_conv_bn_eval(*shortcut)
+    return folded

@@ -7,7 +7,6 @@ with the mean of the windows around it taken off. So the embeddings are close to
 
 from __future__ import annotations
 
-import copy
 import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mac_agent.engines.pyannote_pipeline import ExactDiarization, finish_embedding
 
@@ -85,7 +83,6 @@ class StretchDiarization(ExactDiarization):
     """Nearly the answer of stock pyannote, for about one run of the speaker network over the recording."""
 
     mode = "stretch"
-    _prepared: tuple[torch.device, nn.Module] | None = None
 
     def _embed_masks(
         self,
@@ -153,7 +150,7 @@ class StretchDiarization(ExactDiarization):
         self, features: torch.Tensor, grid: Grid, masks: NDArray[np.float32], pieces: list[range]
     ) -> Iterator[tuple[range, torch.Tensor]]:
         """Yield every piece with its frames, shape ``(frames, dim)``; zeros where no mask needs them."""
-        device, resnet = self._embedding.device, self._prepare()
+        device, resnet = self._embedding.device, self.prepare()
         at_once = 1 if device.type == "cpu" else self.embedding_batch_size
         dim = self._embedding.model_.resnet.pool_out_dim // 2
         for start in range(0, len(pieces), at_once):
@@ -171,16 +168,6 @@ class StretchDiarization(ExactDiarization):
             for piece in batch:
                 nothing = torch.zeros(len(piece), dim, device=device)
                 yield piece, frames.get(piece.start, nothing)
-
-    def _prepare(self) -> Any:  # noqa: ANN401 - pyannote is not annotated
-        """Return the network with its batch norms folded into its convolutions; on the CPU, channels last."""
-        device = self._embedding.device
-        if self._prepared is None or self._prepared[0] != device:
-            resnet = fold_batch_norms(self._embedding.model_.resnet)
-            if device.type == "cpu":
-                resnet = resnet.to(memory_format=torch.channels_last)
-            self._prepared = (device, resnet)
-        return self._prepared[1]
 
 
 def cut_pieces(n_frames: int, *, is_balanced: bool) -> list[range]:
@@ -245,18 +232,3 @@ def pool(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     deviation = (squares.clamp(min=0) / (count - 1).clamp(min=1)).sqrt()
     pooled = torch.cat([mean + middle, deviation], dim=1)
     return torch.where(count > 0, pooled, torch.zeros_like(pooled))
-
-
-def fold_batch_norms(resnet: Any) -> Any:  # noqa: ANN401 - pyannote is not annotated
-    """Return a copy of the network in which every convolution does what its batch norm did after it."""
-    folded = copy.deepcopy(resnet)
-    module: Any
-    for module in folded.modules():
-        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
-            if hasattr(module, norm):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
-        shortcut = getattr(module, "shortcut", None)
-        if shortcut:
-            module.shortcut = fuse_conv_bn_eval(*shortcut)
-    return folded

@@ -362,7 +362,7 @@ def test_stretch_hears_the_same_speech_for_a_fraction_of_the_work(
 ) -> None:
     engine = PyannoteEngine(load_pipeline(directory, StretchDiarization), directory, CPU)
     features = 0
-    network = engine._pipeline._prepare()
+    network = engine._pipeline.prepare()
     forward = network.forward_frames
 
     def count(fbank: torch.Tensor) -> torch.Tensor:
