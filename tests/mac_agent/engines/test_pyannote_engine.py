@@ -111,6 +111,7 @@ def stock(directory: Path, sample: Waveform) -> tuple[Any, dict[str, Any]]:
     return run_stock(directory, sample)
 
 
+@pytest.mark.slow
 def test_exact_mode_gives_the_turns_of_stock_pyannote(stock: tuple[Any, Any], found: Diarization) -> None:
     theirs = to_diarization(stock[0], 30.0)
     assert len(theirs.turns) >= 8
@@ -119,6 +120,7 @@ def test_exact_mode_gives_the_turns_of_stock_pyannote(stock: tuple[Any, Any], fo
     assert changed_s(theirs.exclusive_turns, found.exclusive_turns, tolerance_s=FRAME_S) == 0.0
 
 
+@pytest.mark.slow
 def test_exact_mode_gives_the_embeddings_of_stock_pyannote(
     stock: tuple[Any, dict[str, Any]], found: Diarization, stages: dict[str, Any]
 ) -> None:
@@ -328,6 +330,7 @@ def test_the_self_test_accepts_a_frame_and_refuses_more(exact: PyannoteEngine) -
     assert not agrees_with_cpu(exact, Moved(exact, error=RuntimeError("no kernel")), clip)
 
 
+@pytest.mark.slow
 def test_a_refused_device_costs_the_device_and_says_so(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # torch's `meta` device computes shapes and no values: it loads the networks, and cannot answer.
     engine = load_pyannote(directory, device="meta")
