@@ -18,10 +18,10 @@ from mac_agent.engines.engine import (
     Diarization,
     EngineInfo,
     Hints,
-    InvalidWaveform,
     ReportProgress,
     SpeakerEvidence,
     Waveform,
+    check_waveform,
 )
 from mac_agent.engines.frames import FRAME_S, count_frames
 from mac_agent.engines.mel import FRAMES_PER_S, mel_spectrogram
@@ -102,7 +102,7 @@ class EmbeddedEngine:
         Raises:
             InvalidWaveform: wrong type, shape, or samples that are not finite.
         """
-        _check(waveform)
+        check_waveform(waveform)
         clock = Clock()
         heard = self.hear(waveform, report, clock)
         if heard is None:
@@ -170,15 +170,6 @@ class Clock:
         began = time.perf_counter()
         yield
         self.timings_ms[stage] = 1000 * (time.perf_counter() - began)
-
-
-def _check(waveform: Waveform) -> None:
-    if waveform.dtype != np.float32 or waveform.ndim != 1:
-        raise InvalidWaveform(
-            f"The waveform is {waveform.dtype} of shape {waveform.shape}; convert it to mono float32, shape (samples,)."
-        )
-    if not np.isfinite(waveform).all():
-        raise InvalidWaveform("The waveform holds NaN or infinity; decode it again or replace them by zero.")
 
 
 def _wanted(hints: Hints) -> VoiceCount:

@@ -136,3 +136,17 @@ class DeviceUnavailable(EngineError):
 
 class InvalidWaveform(EngineError):
     """The samples are not what ``Engine.diarize`` takes."""
+
+
+def check_waveform(waveform: Waveform) -> None:
+    """Refuse what would be answered without an error and wrongly.
+
+    Raises:
+        InvalidWaveform: wrong type, shape, or samples that are not finite.
+    """
+    if waveform.dtype != np.float32 or waveform.ndim != 1:
+        raise InvalidWaveform(
+            f"The waveform is {waveform.dtype} of shape {waveform.shape}; convert it to mono float32, shape (samples,)."
+        )
+    if not np.isfinite(waveform).all():
+        raise InvalidWaveform("The waveform holds NaN or infinity; decode it again or replace them by zero.")

@@ -18,11 +18,11 @@ from mac_agent.engines.engine import (
     Diarization,
     EngineInfo,
     Hints,
-    InvalidWaveform,
     ReportProgress,
     SpeakerEvidence,
     Turn,
     Waveform,
+    check_waveform,
 )
 from mac_agent.engines.pyannote_device import agrees_with_cpu, choose_device, load_clip
 from mac_agent.engines.pyannote_pipeline import ExactDiarization, load_pipeline
@@ -186,20 +186,6 @@ class _Watch:
         """Return the milliseconds of every stage that ended."""
         marks = [self._began_s, *self._ended_s.values()]
         return {stage: 1000 * (end - start) for stage, start, end in zip(self._ended_s, marks, marks[1:], strict=False)}
-
-
-def check_waveform(waveform: Waveform) -> None:
-    """Refuse what would be answered without an error and wrongly.
-
-    Raises:
-        InvalidWaveform: wrong type, shape, or samples that are not finite.
-    """
-    if waveform.dtype != np.float32 or waveform.ndim != 1:
-        raise InvalidWaveform(
-            f"The waveform is {waveform.dtype} of shape {waveform.shape}; convert it to mono float32, shape (samples,)."
-        )
-    if not np.isfinite(waveform).all():
-        raise InvalidWaveform("The waveform holds NaN or infinity; decode it again or replace them by zero.")
 
 
 def read_hints(hints: Hints) -> tuple[int | None, int | None]:
