@@ -23,7 +23,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.record import MAX_DURATION_S
 from schemas.topics import TopicKind, Topics
-from vps_bridge.assemble import ChunkInfo, plan_jobs
+from vps_bridge.assemble import plan_jobs
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
 from vps_bridge.ingest import Ingest
@@ -255,18 +255,7 @@ class Bridge:
         if conversation is None or all(chunk.covered for chunk in chunks):
             self._assemble_due_s.pop(conversation_id, None)
             return
-        infos = [
-            ChunkInfo(
-                chunk_id=chunk.chunk_id,
-                arrival=chunk.arrival,
-                sequence=chunk.sequence,
-                captured_at_s=chunk.captured_at_s,
-                duration_s=chunk.duration_s,
-                covered=chunk.covered,
-                available=chunk.spool_name is not None,
-            )
-            for chunk in chunks
-        ]
+        infos = [chunk.info for chunk in chunks]
         closing = conversation.completed and is_all_here(describe_end(conversation, chunks)) is not False
         idle_s = self._idle_s(conversation_id, now_s)
         plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)

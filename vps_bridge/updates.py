@@ -13,7 +13,6 @@ from schemas.errors import MessageTooLarge
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from schemas.turns import MAX_TURNS, SpeakerTurns
-from vps_bridge.assemble import ChunkInfo
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
@@ -94,19 +93,7 @@ class Updater:
     def _gather(self, conversation: ConversationRecord, stored: StoredConversation | None) -> ConversationEvidence:
         name = conversation.conversation_id
         results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
-        decoded = {span.chunk_id: span.duration_s for turns in results for span in turns.chunks}
-        chunks = tuple(
-            ChunkInfo(
-                chunk_id=chunk.chunk_id,
-                arrival=chunk.arrival,
-                sequence=chunk.sequence,
-                captured_at_s=chunk.captured_at_s,
-                duration_s=decoded.get(chunk.chunk_id, chunk.duration_s),
-                covered=chunk.covered,
-                available=chunk.spool_name is not None,
-            )
-            for chunk in self._ledger.chunks.of_conversation(name)
-        )
+        chunks = tuple(chunk.info for chunk in self._ledger.chunks.of_conversation(name))
         return ConversationEvidence(
             conversation_id=name,
             chunks=chunks,

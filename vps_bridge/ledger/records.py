@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from vps_bridge.assemble import ChunkInfo
+
 
 class JobState(StrEnum):
     """States of a job; `open` is a set of chunks that no job covers yet, so it has no row."""
@@ -45,6 +47,19 @@ class ChunkRecord:
     spool_name: str | None
     accepted_at: float
     covered: bool
+
+    @property
+    def info(self) -> ChunkInfo:
+        """What assembling and relabelling need of it; its length as the header claims it."""
+        return ChunkInfo(
+            chunk_id=self.chunk_id,
+            arrival=self.arrival,
+            sequence=self.sequence,
+            captured_at_s=self.captured_at_s,
+            duration_s=self.duration_s,
+            covered=self.covered,
+            available=self.spool_name is not None,
+        )
 
 
 @dataclass(frozen=True)
