@@ -23,7 +23,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from schemas.turns import SpeakerTurns
 from tests.brokers import AGENT_ID
-from tests.inbox import Inbox
+from tests.inbox import WAIT_S, Inbox
 
 TOPICS = Topics()
 LEDGER_ID = "ledger-1"
@@ -132,8 +132,8 @@ class SmallBridge:
         seen = {id(beat) for beat in self.beats.items[:after]}
         return self.beats.wait_for(lambda beat: id(beat) not in seen and wanted(beat)).message
 
-    def wait_turns(self, job_id: str) -> SpeakerTurns:
-        return self.turns.wait_for(lambda turns: turns.job_id == job_id)
+    def wait_turns(self, job_id: str, timeout_s: float = WAIT_S) -> SpeakerTurns:
+        return self.turns.wait_for(lambda turns: turns.job_id == job_id, timeout_s)
 
     def wait_failure(self, job_id: str) -> JobFailure:
         return self.failures.wait_for(lambda failure: failure.job_id == job_id)
