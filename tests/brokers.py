@@ -9,6 +9,7 @@ The broker listens on a free port of loopback. Its users are `bridge`, `backend`
 
 import contextlib
 import getpass
+import json
 import os
 import shutil
 import socket
@@ -20,10 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
+
+from broker.access import Access, access_of
 from broker.mosquitto import TlsFiles, provision_mosquitto
 from broker.settings import BrokerSettings
-from broker.users import Credentials, generate_users
-from schemas.topics import DEFAULT_ROOT
+from broker.users import Credentials, generate_password, generate_users
+from schemas.topics import DEFAULT_ROOT, Topics
 
 REPOSITORY = Path(__file__).parents[1]
 AGENT_ID = "studio"
@@ -114,9 +118,13 @@ class RunningBroker:
         )
 
 
-def mosquitto_program() -> str | None:
-    """The installed Mosquitto, if any; Debian keeps it where only root looks."""
-    return shutil.which("mosquitto", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+def require_program(name: str, package: str) -> str:
+    """The path of an installed program; the test that needs it is skipped, by name, where there is none."""
+    # Debian keeps brokers where only root looks.
+    program = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
+    if program is None:
+        pytest.skip(f"no {name} is installed here (apt install {package}, brew install {package})")
+    return program
 
 
 @contextlib.contextmanager
@@ -129,10 +137,10 @@ def run_mosquitto(
     tls: TlsFiles | None = None,
     ca_file: Path | None = None,
     extra_lines: str = "",
+    mqtt_version: str = "auto",
 ) -> Iterator[RunningBroker]:
     """A Mosquitto with the configuration that `omi-broker mosquitto` writes."""
-    program = mosquitto_program()
-    assert program is not None, "no mosquitto is installed: use the `mosquitto` fixture, which skips"
+    program = require_program("mosquitto", "mosquitto")
     port = free_port()
     home = directory / f"mosquitto-{port}"
     provisioned = provision_mosquitto(home, port=port, agent_ids=agent_ids, topic_root=topic_root, tls=tls)
@@ -144,7 +152,7 @@ def run_mosquitto(
         url=f"{'mqtts' if tls else 'mqtt'}://127.0.0.1:{port}",
         users={**provisioned.users, "agent": provisioned.users[f"agent:{agent_ids[0]}"]},
         log_file=home / "mosquitto.log",
-        mqtt_version="auto",
+        mqtt_version=mqtt_version,
         _command=(program, "-c", str(provisioned.files.config)),
         _port=port,
         _ca_file=ca_file,
@@ -178,6 +186,66 @@ def run_embedded(
         yield broker
     finally:
         broker.kill()
+
+
+@contextlib.contextmanager
+def run_nats(
+    directory: Path, *, agent_ids: Sequence[str] = (AGENT_ID,), topic_root: str = DEFAULT_ROOT
+) -> Iterator[RunningBroker]:
+    """A NATS server as the README says to set one up: JetStream, MQTT, one user with its rights for each program."""
+    program = require_program("nats-server", "nats-server")
+    port, topics = free_port(), Topics(topic_root)
+    home = directory / f"nats-{port}"
+    home.mkdir(parents=True)
+    access = {role: access_of(role, topics) for role in ("bridge", "backend", "watch")}
+    access |= {f"agent:{name}": access_of("agent", topics, sender_id=name) for name in agent_ids}
+    users = {role: Credentials(role.replace(":", "-"), generate_password()) for role in access}
+    config = {
+        "server_name": "omi",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "jetstream": {"store_dir": str(home / "jetstream")},
+        "mqtt": {"host": "127.0.0.1", "port": port},
+        "authorization": {
+            "users": [
+                {
+                    "user": users[role].username,
+                    "password": users[role].password,
+                    "permissions": nats_permissions(access[role]),
+                }
+                for role in access
+            ]
+        },
+    }
+    (home / "nats.conf").write_text(json.dumps(config))
+    broker = RunningBroker(
+        url=f"mqtt://127.0.0.1:{port}",
+        users={**users, "agent": users[f"agent:{agent_ids[0]}"]},
+        log_file=home / "nats.log",
+        mqtt_version="auto",
+        _command=(program, "-c", str(home / "nats.conf")),
+        _port=port,
+    )
+    broker.start()
+    try:
+        yield broker
+    finally:
+        broker.kill()
+
+
+def nats_permissions(access: Access) -> dict[str, object]:
+    """The rights of a user as NATS writes them. There is no right to receive less than one subscribes to."""
+    receive = [subject for topic_filter in access.receive for subject in nats_subjects(topic_filter)]
+    return {
+        "publish": [subject for topic_filter in access.publish for subject in nats_subjects(topic_filter)],
+        "subscribe": [*receive, "$MQTT.sub.>"],  # by which NATS itself delivers QoS 1
+    }
+
+
+def nats_subjects(topic_filter: str) -> list[str]:
+    """A topic filter as NATS subjects: `#` matches its parent level too."""
+    subject = topic_filter.replace("/", ".").replace("+", "*")
+    return [subject.removesuffix("#") + ">", subject.removesuffix(".#")] if subject.endswith("#") else [subject]
 
 
 def free_port() -> int:

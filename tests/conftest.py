@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.brokers import RunningBroker, run_embedded, run_mosquitto, run_nats
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
@@ -18,7 +21,7 @@ SHARED = ROOT.parent / "shared"
 # Rooms that must pass with only the `bridge` extra installed.
 BRIDGE_ROOMS = ("schemas", "vps_bridge")
 
-_PREVENTABLE = re.compile(r"mosquitto|broker|shared|recording|weights|model|could not import", re.IGNORECASE)
+_PREVENTABLE = re.compile(r"mosquitto|nats|broker|shared|recording|weights|model|could not import", re.IGNORECASE)
 _EXCUSED = re.compile(r"gated", re.IGNORECASE)
 
 
@@ -28,6 +31,34 @@ def shared_dir() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"the recordings are not here: no folder {SHARED.name!r} beside the repository")
     return SHARED
+
+
+@pytest.fixture
+def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
+    """A Mosquitto for one test alone."""
+    with run_mosquitto(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[RunningBroker]:
+    """An embedded broker for one test alone."""
+    with run_embedded(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture
+def nats(tmp_path: Path) -> Iterator[RunningBroker]:
+    """A NATS server for one test alone."""
+    with run_nats(tmp_path) as broker:
+        yield broker
+
+
+@pytest.fixture(params=["mosquitto", "embedded"])
+def any_broker(request: pytest.FixtureRequest) -> RunningBroker:
+    """Each of the two brokers we set up, in turn."""
+    broker: RunningBroker = request.getfixturevalue(request.param)
+    return broker
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

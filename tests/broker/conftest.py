@@ -9,29 +9,9 @@ import pytest
 
 from broker.mosquitto import TlsFiles
 from broker.session import Incoming, MqttSession
-from tests.brokers import RunningBroker, mosquitto_program, run_embedded, run_mosquitto
+from tests.brokers import RunningBroker
 
 CONNECT_TIMEOUT_S = 20.0
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
-    with run_mosquitto(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[RunningBroker]:
-    with run_embedded(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture(params=["mosquitto", "embedded"])
-def any_broker(request: pytest.FixtureRequest) -> RunningBroker:
-    broker: RunningBroker = request.getfixturevalue(request.param)
-    return broker
 
 
 def ignore(_: Incoming) -> None:

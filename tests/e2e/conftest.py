@@ -3,28 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import RunningBroker, mosquitto_program, run_embedded, run_mosquitto
+from tests.brokers import RunningBroker
 from tests.e2e.system import Backend, System, models_dir, run_system
-
-
-@pytest.fixture
-def mosquitto(tmp_path: Path) -> Iterator[RunningBroker]:
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
-    with run_mosquitto(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def embedded(tmp_path: Path) -> Iterator[RunningBroker]:
-    with run_embedded(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture(params=["embedded", "mosquitto"])
-def any_broker(request: pytest.FixtureRequest) -> RunningBroker:
-    broker: RunningBroker = request.getfixturevalue(request.param)
-    return broker
 
 
 def _need_weights() -> None:

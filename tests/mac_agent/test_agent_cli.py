@@ -19,7 +19,7 @@ from mac_agent.models import EMBEDDED_FILES, verified_path
 from mac_agent.rttm import read_rttm
 from mac_agent.settings import AgentSettings, default_agent_id
 from schemas.record import is_id
-from tests.brokers import AGENT_ID, mosquitto_program, run_mosquitto
+from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
@@ -150,8 +150,6 @@ def test_a_recording_is_diarized_written_and_drawn(tmp_path, weights_dir, record
 
 
 def test_run_works_on_a_recording_for_a_bridge_and_stops_on_sigterm(tmp_path, weights_dir, recording):
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
     (tmp_path / "agent" / "models").mkdir(parents=True)
     (tmp_path / "agent" / "models" / "embedded").symlink_to(weights_dir / "models" / "embedded")
     with run_mosquitto(tmp_path) as broker, contextlib.ExitStack() as stack:

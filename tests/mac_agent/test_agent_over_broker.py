@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +15,7 @@ import psutil
 import pytest
 
 from schemas.agent import AgentControl, AgentState, ControlType
-from tests.brokers import AGENT_ID, RunningBroker, mosquitto_program, run_embedded, run_mosquitto
+from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import TOPICS, SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
@@ -27,22 +26,8 @@ EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE = 3, 4
 
 
 @pytest.fixture
-def mosquitto(tmp_path) -> Iterator[RunningBroker]:
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
-    with run_mosquitto(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture
-def embedded(tmp_path) -> Iterator[RunningBroker]:
-    with run_embedded(tmp_path) as broker:
-        yield broker
-
-
-@pytest.fixture(params=["mosquitto", "embedded"])
-def broker(request) -> RunningBroker:
-    return request.getfixturevalue(request.param)
+def broker(any_broker) -> RunningBroker:
+    return any_broker
 
 
 @dataclass

@@ -28,7 +28,7 @@ from mac_agent.doctor_visit import BridgeBeat, Visit, check_agent, check_bridge,
 from mac_agent.service import Service, render_plist
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.bridge import BridgeHeartbeat, BridgeState
-from tests.brokers import AGENT_ID, free_port, mosquitto_program, run_embedded, run_mosquitto
+from tests.brokers import AGENT_ID, free_port, run_embedded
 from tests.inbox import eventually
 from tests.mac_agent.small_hub import GOOD_TOKEN, PIPELINE_FILES, SmallHub
 
@@ -38,11 +38,8 @@ NOW = datetime(2026, 5, 1, tzinfo=UTC)
 
 
 @pytest.fixture
-def broker(tmp_path):
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
-    with run_mosquitto(tmp_path) as broker:
-        yield broker
+def broker(mosquitto):
+    return mosquitto
 
 
 def doctor(environment: dict[str, str], home: Path, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:

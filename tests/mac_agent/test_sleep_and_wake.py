@@ -8,10 +8,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from schemas.agent import AgentState
-from tests.brokers import AGENT_ID, mosquitto_program, run_mosquitto
+from tests.brokers import AGENT_ID, run_mosquitto
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
 
@@ -19,8 +17,6 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_job_that_was_slept_through_is_finished_after_waking(tmp_path):
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
     (tmp_path / "behaviour").write_text("wait 3")
     with run_mosquitto(tmp_path) as broker, SmallBridge(broker.settings("bridge")) as bridge:
         environment = broker.environment("agent") | {

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from mac_agent.wakefulness import LINGER_S, RETRY_S, Wakefulness, default_program
-from tests.brokers import AGENT_ID, mosquitto_program, run_mosquitto
+from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
@@ -102,8 +102,6 @@ main()
 
 
 def test_the_agent_is_awake_during_a_job_and_its_caffeinate_dies_with_it(tmp_path, caffeinate):
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
     (tmp_path / "behaviour").write_text("")
     log = tmp_path / "logs" / "agent.log"
     with run_mosquitto(tmp_path) as broker, SmallBridge(broker.settings("bridge")) as bridge:

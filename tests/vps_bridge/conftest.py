@@ -3,20 +3,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import RunningBroker, mosquitto_program, run_mosquitto
+from tests.brokers import RunningBroker, run_mosquitto
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
 
 AGENTS = ("first", "second")
 
 
-def _need_mosquitto() -> None:
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
-
-
 @pytest.fixture(scope="module")
 def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    _need_mosquitto()
+    """One broker for a file's tests; `own_broker` is for one test alone."""
     with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=AGENTS) as broker:
         yield broker
 
@@ -41,7 +36,6 @@ def bridge(
 @pytest.fixture
 def own_broker(tmp_path: Path) -> Iterator[RunningBroker]:
     """A broker for one test alone."""
-    _need_mosquitto()
     with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker:
         yield broker
 

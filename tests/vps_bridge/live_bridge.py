@@ -38,7 +38,7 @@ TOPICS = Topics()
 WAIT_S = 20.0
 FAST = {
     "OMI_HEARTBEAT_S": "0.5",
-    "OMI_STALE_S": "3",
+    "OMI_STALE_S": "6",
     "OMI_GRACE_S": "1",
     "OMI_RETRY_MIN_S": "0.5",
     "OMI_RETRY_MAX_S": "2",
@@ -248,6 +248,16 @@ class LiveBridge:
 
     def jobs(self, conversation_id: str) -> list[dict[str, Any]]:
         return [job for job in self.json("jobs") if job["conversation_id"] == conversation_id]
+
+    def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
+        """Lines of its log, in order."""
+        lines = [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
+        wanted = {"event": event, **fields}.items()
+        return [line for line in lines if all(line.get(name) == value for name, value in wanted)]
+
+    def revocations(self, conversation_id: str) -> list[str]:
+        """Why each lease on a conversation's jobs was revoked, in order."""
+        return [line["reason"] for line in self.logged("lease_revoked", conversation=conversation_id)]
 
     def allow(self, *agent_ids: str, allowed: bool = True) -> None:
         """What `omi-bridge agents allow` does, without its second of start-up."""

@@ -123,13 +123,21 @@ class ScriptedAgent:
     # ------------------------------------------------------------------------------------------- the work
 
     def wait_offer(self, conversation_id: str, *, after: int = 0, timeout_s: float = 20.0) -> AgentControl:
-        """The next offer of a conversation's jobs, the first `after` of them passed over."""
-        skipped = {
-            id(offer) for offer in [o for o in self.offers.items if o.conversation_id == conversation_id][:after]
-        }
+        """The first offer of a lease on a conversation's jobs, the first `after` leases passed over.
+
+        An offer may come twice: the bridge repeats it where two beats did not list the job yet.
+        """
         return self.offers.wait_for(
-            lambda offer: offer.conversation_id == conversation_id and id(offer) not in skipped, timeout_s
+            lambda offer: (
+                offer.conversation_id == conversation_id and offer.lease_id in self.leases(conversation_id)[after:]
+            ),
+            timeout_s,
         )
+
+    def leases(self, conversation_id: str) -> list[str]:
+        """The leases offered on a conversation's jobs, in order, each once."""
+        offers = [offer for offer in self.offers.items if offer.conversation_id == conversation_id]
+        return list(dict.fromkeys(offer.lease_id or "" for offer in offers))
 
     def pull(self, offer: AgentControl) -> dict[str, bytes]:
         """Ask for all audio of an offer and return it by chunk, once every sha256 is right."""
