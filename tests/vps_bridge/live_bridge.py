@@ -43,7 +43,7 @@ FAST = {
     "OMI_RETRY_MIN_S": "0.5",
     "OMI_RETRY_MAX_S": "2",
     "OMI_PAUSE_S": "0.3",
-    "OMI_QUIET_S": "1",
+    "OMI_QUIET_S": "3",
     "OMI_RECONNECT_MIN_S": "0.05",
     "OMI_RECONNECT_MAX_S": "0.5",
     "OMI_LOG_JSON": "true",
