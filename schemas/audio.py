@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.record import ByteCount, Count, Id, Message, Seconds, Sha256, SpeakerCount, Timestamp
+from schemas.record import ByteCount, Count, Id, Message, Record, Seconds, Sha256, SpeakerCount, Timestamp
 
 MAX_PART_BYTES = 1_500_000  # the largest part that still passes Mosquitto 2.1's default of 2,000,000 bytes
 Encoding = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
@@ -16,7 +16,30 @@ SampleRate = Annotated[int, Field(ge=1_000, le=768_000, description="Hz")]
 Channels = Annotated[int, Field(ge=1, le=16)]
 
 
-class AudioPayload(Message):
+class ChunkDescription(Record):
+    """What a publisher says of a chunk, whichever door it takes."""
+
+    chunk_id: Id | None = Field(default=None, description="Default: from sequence, else captured_at and sha256.")
+    sequence: Count | None = Field(default=None, description="n-th chunk of the conversation.")
+    captured_at: Timestamp | None = Field(default=None, description="Absolute time of the first sample.")
+    encoding: Encoding = Field(default="auto", description="A container name, `auto`, or a raw encoding.")
+    sample_rate: SampleRate | None = Field(default=None, description="Needed for raw encodings. Hz.")
+    channels: Channels | None = Field(default=None, description="Needed for raw encodings.")
+    duration_s: Seconds | None = None
+    num_speakers: SpeakerCount | None = None
+    min_speakers: SpeakerCount | None = None
+    max_speakers: SpeakerCount | None = None
+    final: bool = Field(default=False, description="No more audio follows in this conversation.")
+
+    @model_validator(mode="after")
+    def _check_raw(self) -> Self:
+        if self.encoding in RAW_ENCODINGS and (self.sample_rate is None or self.channels is None):
+            msg = f"the raw encoding {self.encoding} needs sample_rate and channels"
+            raise ValueError(msg)
+        return self
+
+
+class AudioPayload(ChunkDescription, Message):
     """A chunk of a conversation's audio, whole or one part of it (backend -> bridge).
 
     A part is told by `byte_offset` and `total_bytes`; parts of one chunk repeat all other fields.
@@ -27,18 +50,7 @@ class AudioPayload(Message):
     MAX_ENCODED_BYTES: ClassVar[int] = 64 * 2**20
 
     conversation_id: Id
-    chunk_id: Id | None = Field(default=None, description="Default: from sequence, else captured_at and sha256.")
-    sequence: Count | None = Field(default=None, description="n-th chunk of the conversation.")
-    captured_at: Timestamp | None = Field(default=None, description="Absolute time of the first sample.")
-    encoding: Encoding = Field(default="auto", description="A container name, `auto`, or a raw encoding.")
-    sample_rate: SampleRate | None = Field(default=None, description="Needed for raw encodings. Hz.")
-    channels: Channels | None = Field(default=None, description="Needed for raw encodings.")
-    duration_s: Seconds | None = None
     sha256: Sha256 = Field(description="Of the whole chunk.")
-    num_speakers: SpeakerCount | None = None
-    min_speakers: SpeakerCount | None = None
-    max_speakers: SpeakerCount | None = None
-    final: bool = Field(default=False, description="No more audio follows in this conversation.")
     byte_offset: ByteCount = 0
     total_bytes: ByteCount | None = Field(default=None, description="Of the whole chunk; absent when whole.")
     part_sha256: Sha256 | None = Field(default=None, description="Of this part; needed where it is a part.")
@@ -52,9 +64,6 @@ class AudioPayload(Message):
             raise ValueError(msg)
         if not self.is_whole and (self.part_sha256 is None or self.chunk_id is None):
             msg = "a part needs chunk_id and part_sha256"
-            raise ValueError(msg)
-        if self.encoding in RAW_ENCODINGS and (self.sample_rate is None or self.channels is None):
-            msg = f"the raw encoding {self.encoding} needs sample_rate and channels"
             raise ValueError(msg)
         return self
 

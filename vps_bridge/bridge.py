@@ -163,12 +163,12 @@ class Bridge:
         self._poked = True
         match address.kind:
             case TopicKind.AUDIO:
-                if self._ingest.take_audio(conversation_id, message.payload):
+                if self._ingest.take_audio(conversation_id, message.payload).is_new:
                     self._expect_assembly(conversation_id)
             case TopicKind.EVENTS:
-                event = self._ingest.take_event(conversation_id, message.payload)
-                if event is not None:
-                    self._take_event(event, conversation_id)
+                taken = self._ingest.take_event(conversation_id, message.payload)
+                if taken.event is not None:
+                    self._take_event(taken.event, conversation_id)
             case TopicKind.TURNS:
                 self._results.take_turns(conversation_id, sender_id, message.payload)
             case TopicKind.FAILURE if sender_id != self._settings.bridge_id:
@@ -190,7 +190,7 @@ class Bridge:
 
     def _take_event(self, event: ConversationEvent, conversation_id: str) -> None:
         if event.type is EventType.DELETED:
-            deleted = self._ingest.delete(event, conversation_id)
+            _receipt, deleted = self._ingest.delete(event, conversation_id)
             self._dispatcher.cancel(deleted.leases)
             self._last_audio_s.pop(conversation_id, None)
         elif event.type is EventType.COMPLETED:

@@ -6,11 +6,12 @@ import hashlib
 import secrets
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TypeVar
 
 import structlog
 
-from schemas.audio import AudioPayload
+from schemas.audio import AudioPayload, ChunkDescription
 from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
@@ -25,11 +26,36 @@ from vps_bridge.publisher import Publisher
 from vps_bridge.refusal import Refusal
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import Spool
+from vps_bridge.upload import Upload, check_size
 
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 _MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)
 COUNT_EVERY_S = 1.0  # the queue is counted this often, not for every chunk: its limits are no razor's edge
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What became of audio: the receipt it got (None: parts are still to come), and whether it is a new chunk."""
+
+    receipt: Accepted | None
+    is_new: bool = False
+
+
+@dataclass(frozen=True)
+class TakenEvent:
+    """What became of an event: its receipt (None: `delete` gives it), and the event where there is more to do."""
+
+    receipt: Accepted | None
+    event: ConversationEvent | None = None
+
+
+class _Offer:
+    """A chunk that is offered, whichever door it came through."""
+
+    def __init__(self, conversation_id: str, sha256: str, size_bytes: int, told: ChunkDescription) -> None:
+        self.conversation_id, self.sha256, self.bytes, self.told = conversation_id, sha256, size_bytes, told
+        self.chunk_id = told.chunk_id or _default_chunk_id(told, sha256)
 
 
 class Ingest:
@@ -46,31 +72,37 @@ class Ingest:
         self.left_strays = False
         """Whether the spool may hold a file that the ledger does not know."""
 
-    def take_audio(self, conversation_id: str, data: bytes) -> bool:
-        """Take a chunk, a part of one, or a bare file. Return whether a chunk was newly accepted."""
+    def take_audio(self, conversation_id: str, data: bytes) -> Taken:
+        """Take a chunk, a part of one, or a bare file, as it came over MQTT."""
         try:
             payload = self._read_audio(conversation_id, data)
         except (SchemaError, Refusal) as error:
             refusal = error if isinstance(error, Refusal) else Refusal(FailureCode(error.code), str(error))
             chunk_id = read_envelope(AudioPayload, data).chunk_id
-            self._refuse(conversation_id, refusal, chunk_id=chunk_id, sha256=hashlib.sha256(data).hexdigest())
-            return False
-        chunk_id = payload.chunk_id or _default_chunk_id(payload)
-        if self._ledger.conversations.is_deleted(conversation_id):
-            self._receipt(conversation_id, chunk_id, payload, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED)
-            return False
-        try:
-            is_known = self._is_known(conversation_id, chunk_id, payload.sha256)
-            is_new = not is_known and self._take_chunk(conversation_id, chunk_id, payload)
-        except Refusal as refusal:
-            self._refuse(conversation_id, refusal, chunk_id=chunk_id, sha256=payload.sha256)
-            return False
-        if is_known or is_new:
-            self._receipt(conversation_id, chunk_id, payload, Verdict.ACCEPTED)
-        return is_new
+            sha256 = hashlib.sha256(data).hexdigest()
+            return Taken(self._refuse(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
+        offer = _Offer(conversation_id, payload.sha256, _total_bytes(payload), payload)
+        return self._take(offer, lambda: self._store_payload(offer, payload))
 
-    def take_event(self, conversation_id: str, data: bytes) -> ConversationEvent | None:
-        """Take an event. Return it where it changed something, None where it was refused, late or known.
+    def take_upload(self, conversation_id: str, told: ChunkDescription, upload: Upload) -> Taken:
+        """Take a chunk that was streamed into a file over HTTP; the file is moved into the spool, or stays."""
+        offer = _Offer(conversation_id, upload.sha256, upload.bytes, told)
+        return self._take(offer, lambda: self._store_upload(offer, upload))
+
+    def _take(self, offer: _Offer, store: Callable[[], str | None]) -> Taken:
+        """Take a chunk in; `store` spools it and returns its name, or None where parts are still to come."""
+        if self._ledger.conversations.is_deleted(offer.conversation_id):
+            return Taken(self._receipt(offer, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED))
+        try:
+            is_known = self._is_known(offer)
+            is_new = not is_known and self._take_chunk(offer, store)
+        except Refusal as refusal:
+            sha256, chunk_id = offer.sha256, offer.chunk_id
+            return Taken(self._refuse(offer.conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
+        return Taken(self._receipt(offer, Verdict.ACCEPTED) if is_known or is_new else None, is_new=is_new)
+
+    def take_event(self, conversation_id: str, data: bytes) -> TakenEvent:
+        """Take an event in. Where it changed something the event itself is returned too.
 
         `deleted` is left to `delete`, each time it comes: a deletion that was cut short is finished.
         """
@@ -79,29 +111,27 @@ class Ingest:
         except SchemaError as error:
             refusal = Refusal(FailureCode(error.code), str(error))
             event_id = read_envelope(ConversationEvent, data).event_id
-            self._refuse(conversation_id, refusal, event_id=event_id, sha256=hashlib.sha256(data).hexdigest())
-            return None
+            sha256 = hashlib.sha256(data).hexdigest()
+            return TakenEvent(self._refuse(conversation_id, refusal, event_id=event_id, sha256=sha256))
         conversations = self._ledger.conversations
         if event.type is EventType.DELETED:
-            return event
+            return TakenEvent(None, event)
         if conversations.is_deleted(conversation_id):
-            self._answer(event, conversation_id, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED)
-            return None
+            gone = FailureCode.CONVERSATION_DELETED
+            return TakenEvent(self._answer(event, conversation_id, Verdict.DISCARDED, gone))
         seen = conversations.seen_event(conversation_id, event.event_id)
         if seen is not None:
-            self._answer(event, conversation_id, *seen)
-            return None
+            return TakenEvent(self._answer(event, conversation_id, *seen))
         if conversations.is_stale(event, conversation_id):
-            conversations.note_event(event, conversation_id, Verdict.DISCARDED, FailureCode.REVISION_STALE)
-            self._answer(event, conversation_id, Verdict.DISCARDED, FailureCode.REVISION_STALE)
-            return None
+            stale = FailureCode.REVISION_STALE
+            conversations.note_event(event, conversation_id, Verdict.DISCARDED, stale)
+            return TakenEvent(self._answer(event, conversation_id, Verdict.DISCARDED, stale))
         if event.type is EventType.SEGMENTS:
             self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)
         conversations.note_event(event, conversation_id, Verdict.ACCEPTED)
-        self._answer(event, conversation_id, Verdict.ACCEPTED)
-        return event
+        return TakenEvent(self._answer(event, conversation_id, Verdict.ACCEPTED), event)
 
-    def delete(self, event: ConversationEvent, conversation_id: str) -> Deleted:
+    def delete(self, event: ConversationEvent, conversation_id: str) -> tuple[Accepted, Deleted]:
         """Delete a conversation: the tombstone first, then everything, then the receipt."""
         deleted = self._ledger.conversations.delete(conversation_id)
         for name in deleted.spool_names:
@@ -109,9 +139,9 @@ class Ingest:
         self._arrivals.discard(conversation_id)
         self._store.delete(conversation_id)
         self._ledger.forget_deleted_pages()
-        self._answer(event, conversation_id, Verdict.ACCEPTED)
+        receipt = self._answer(event, conversation_id, Verdict.ACCEPTED)
         _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
-        return deleted
+        return receipt, deleted
 
     def clean_up(self, now_s: float) -> None:
         """Forget parts that stopped coming, and unlink what a failure of the disk left in the spool."""
@@ -134,46 +164,55 @@ class Ingest:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _take_chunk(self, conversation_id: str, chunk_id: str, payload: AudioPayload) -> bool:
+    def _take_chunk(self, offer: _Offer, store: Callable[[], str | None]) -> bool:
         """Take a chunk or a part; return whether the chunk is accepted now. Raises `Refusal`."""
-        size = _total_bytes(payload)
-        self._check_size(size)
+        if offer.bytes == 0:
+            raise Refusal(FailureCode.AUDIO_EMPTY, "the chunk holds no bytes: publish at least one sample")
+        check_size(offer.bytes, self._settings.max_chunk_bytes)
+        name = store()
+        if name is None:
+            return False
+        try:
+            new = self._describe(offer, name)
+        except Refusal:
+            self._spool.remove(name)
+            raise
+        self._accept(new, offer.told)
+        return True
+
+    def _store_payload(self, offer: _Offer, payload: AudioPayload) -> str | None:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
                 msg = "the audio does not have the sha256 it names: publish the chunk again"
                 raise Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg, retryable=True)
-            self._check_room(size)
-            name = self._on_disk(lambda: self._spool.write(payload.audio))
-        else:
-            if not self._arrivals.knows(conversation_id, chunk_id):
-                self._check_room(size)
-            now_s = time.monotonic()
-            partial = self._on_disk(lambda: self._arrivals.add(conversation_id, chunk_id, payload, now_s))
-            if partial is None:
-                return False
-            try:
-                name = self._on_disk(lambda: self._spool.adopt(partial.path))
-            finally:
-                partial.discard()
+            self._check_room(offer.bytes)
+            return self._on_disk(lambda: self._spool.write(payload.audio))
+        if not self._arrivals.knows(offer.conversation_id, offer.chunk_id):
+            self._check_room(offer.bytes)
+        now_s = time.monotonic()
+        partial = self._on_disk(lambda: self._arrivals.add(offer.conversation_id, offer.chunk_id, payload, now_s))
+        if partial is None:
+            return None
         try:
-            new = self._describe(conversation_id, chunk_id, payload, name)
-        except Refusal:
-            self._spool.remove(name)
-            raise
-        self._accept(new, payload)
-        return True
+            return self._on_disk(lambda: self._spool.adopt(partial.path))
+        finally:
+            partial.discard()
 
-    def _is_known(self, conversation_id: str, chunk_id: str, sha256: str) -> bool:
-        known = self._ledger.chunks.find(conversation_id, chunk_id)
-        if known is not None and known.sha256 != sha256:
-            msg = f"chunk {chunk_id} was accepted with other audio: give new audio a new chunk_id"
+    def _store_upload(self, offer: _Offer, upload: Upload) -> str:
+        self._check_room(offer.bytes)
+        return self._on_disk(lambda: self._spool.adopt(upload.path))
+
+    def _is_known(self, offer: _Offer) -> bool:
+        known = self._ledger.chunks.find(offer.conversation_id, offer.chunk_id)
+        if known is not None and known.sha256 != offer.sha256:
+            msg = f"chunk {offer.chunk_id} was accepted with other audio: give new audio a new chunk_id"
             raise Refusal(FailureCode.CHUNK_ID_CONFLICT, msg)
         return known is not None
 
-    def _accept(self, new: NewChunk, payload: AudioPayload) -> None:
-        hints = SpeakerHints(payload.num_speakers, payload.min_speakers, payload.max_speakers)
+    def _accept(self, new: NewChunk, told: ChunkDescription) -> None:
+        hints = SpeakerHints(told.num_speakers, told.min_speakers, told.max_speakers)
         try:
-            self._ledger.chunks.accept(new, hints, final=payload.final)
+            self._ledger.chunks.accept(new, hints, final=told.final)
         except Exception:
             self.left_strays = True  # only the ledger can say whether it knows the file
             raise
@@ -186,11 +225,11 @@ class Ingest:
             seconds=new.duration_s,
         )
 
-    def _describe(self, conversation_id: str, chunk_id: str, payload: AudioPayload, name: str) -> NewChunk:
-        path, size = self._spool.path(name), _total_bytes(payload)
-        encoding, duration_s = payload.encoding, payload.duration_s or None
+    def _describe(self, offer: _Offer, name: str) -> NewChunk:
+        told, path = offer.told, self._spool.path(name)
+        encoding, duration_s = told.encoding, told.duration_s or None
         if is_raw(encoding):
-            duration_s = raw_duration_s(encoding, size, payload.sample_rate or 1, payload.channels or 1)
+            duration_s = raw_duration_s(encoding, offer.bytes, told.sample_rate or 1, told.channels or 1)
         else:
             container = self._on_disk(lambda: recognise(self._spool.read(name, 0, HEAD_BYTES)))
             if container is None:
@@ -198,25 +237,18 @@ class Ingest:
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
             encoding, duration_s = container, claimed_duration_s(path) or duration_s
         return NewChunk(
-            conversation_id=conversation_id,
-            chunk_id=chunk_id,
-            sha256=payload.sha256,
-            bytes=size,
+            conversation_id=offer.conversation_id,
+            chunk_id=offer.chunk_id,
+            sha256=offer.sha256,
+            bytes=offer.bytes,
             spool_name=name,
             encoding=encoding,
-            sequence=payload.sequence,
-            captured_at_s=payload.captured_at.timestamp() if payload.captured_at else None,
-            sample_rate=payload.sample_rate,
-            channels=payload.channels,
+            sequence=told.sequence,
+            captured_at_s=told.captured_at.timestamp() if told.captured_at else None,
+            sample_rate=told.sample_rate,
+            channels=told.channels,
             duration_s=duration_s,
         )
-
-    def _check_size(self, size: int) -> None:
-        if size == 0:
-            raise Refusal(FailureCode.AUDIO_EMPTY, "the chunk holds no bytes: publish at least one sample")
-        if size > self._settings.max_chunk_bytes:
-            msg = f"{size} bytes pass the limit of {self._settings.max_chunk_bytes}: publish shorter chunks"
-            raise Refusal(FailureCode.INGEST_TOO_LARGE, msg)
 
     def _check_room(self, size: int) -> None:
         now_s = time.monotonic()
@@ -235,29 +267,24 @@ class Ingest:
             msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
             raise Refusal(FailureCode.DISK_FULL, msg, retryable=True) from error
 
-    def _receipt(
-        self,
-        conversation_id: str,
-        chunk_id: str,
-        payload: AudioPayload,
-        verdict: Verdict,
-        reason: FailureCode | None = None,
-    ) -> None:
+    def _receipt(self, offer: _Offer, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
         receipt = Accepted(
-            conversation_id=conversation_id,
-            chunk_id=chunk_id,
-            sha256=payload.sha256,
-            bytes=_total_bytes(payload),
+            conversation_id=offer.conversation_id,
+            chunk_id=offer.chunk_id,
+            sha256=offer.sha256,
+            bytes=offer.bytes,
             verdict=verdict,
             reason=reason,
         )
-        self._publisher.send(self._topics.accepted(conversation_id), receipt)
+        self._publisher.send(self._topics.accepted(offer.conversation_id), receipt)
+        return receipt
 
     def _answer(
         self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None
-    ) -> None:
+    ) -> Accepted:
         receipt = Accepted(conversation_id=conversation_id, event_id=event.event_id, verdict=verdict, reason=reason)
         self._publisher.send(self._topics.accepted(conversation_id), receipt)
+        return receipt
 
     def _refuse(
         self,
@@ -267,7 +294,7 @@ class Ingest:
         sha256: str,
         chunk_id: str | None = None,
         event_id: str | None = None,
-    ) -> None:
+    ) -> Accepted:
         """Answer the publisher, and tell operators under the bridge's own id."""
         _LOG.warning("refused", conversation=conversation_id, chunk=chunk_id, code=refusal.code, error=refusal.message)
         receipt = Accepted(
@@ -290,6 +317,7 @@ class Ingest:
         )
         self._publisher.send(self._topics.accepted(conversation_id), receipt)
         self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
+        return receipt
 
 
 def _total_bytes(payload: AudioPayload) -> int:
@@ -300,9 +328,9 @@ def _new_chunk_id() -> str:
     return f"b-{secrets.token_hex(12)}"
 
 
-def _default_chunk_id(payload: AudioPayload) -> str:
-    if payload.sequence is not None:
-        return f"s-{payload.sequence}"
-    if payload.captured_at is not None:
-        return f"t-{round(payload.captured_at.timestamp() * 1000)}-{payload.sha256[:16]}"
+def _default_chunk_id(told: ChunkDescription, sha256: str) -> str:
+    if told.sequence is not None:
+        return f"s-{told.sequence}"
+    if told.captured_at is not None:
+        return f"t-{round(told.captured_at.timestamp() * 1000)}-{sha256[:16]}"
     return _new_chunk_id()
