@@ -31,10 +31,11 @@ from mac_agent.heartbeat import (
     measure_memory,
 )
 from mac_agent.inbox import Inbox
-from mac_agent.inference import EngineNotLoaded
+from mac_agent.inference import EngineLoaded, EngineNotLoaded
 from mac_agent.lease import must_yield
 from mac_agent.log_file import LogFile
 from mac_agent.outbox import EntryKind, Outbox
+from mac_agent.recycling import GB, RecycleLimits
 from mac_agent.result import describe_engine
 from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import TimeLimits, Worker
@@ -154,7 +155,8 @@ class Agent:
         self._outbox = Outbox(settings.outbox, retry_s=settings.offer_retry_s, retry_max_s=settings.retry_max_s)
         stack.callback(self._outbox.close)
         limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
-        self._worker = Worker(self._load, limits)
+        recycle = RecycleLimits(settings.recycle_jobs, round(settings.recycle_gb * GB))
+        self._worker = Worker(self._load, limits, recycle=recycle)
         self._bench = Bench(settings, self._inbox, self._outbox, self._worker, self._counters)
         self._beat_topic = self._topics.agent_heartbeat(settings.agent_id)
         self._session = MqttSession(
@@ -281,11 +283,11 @@ class Agent:
                 if report.permanent:
                     raise EngineUnavailable(report.message)
             self._bench.take_report(report)
-        if self._worker.info is not None and self._engine is None:
-            self._engine = describe_engine(self._worker.info)
-            if self._state is AgentState.STARTING:
-                self._state = AgentState.ONLINE
-            _log.info("engine loaded", engine=self._engine.name, device=self._engine.device)
+            if isinstance(report, EngineLoaded):
+                self._engine = describe_engine(report.info)
+                if self._state is AgentState.STARTING:
+                    self._state = AgentState.ONLINE
+                _log.info("engine loaded", engine=self._engine.name, device=self._engine.device, mode=self._engine.mode)
 
     # ------------------------------------------------------------------------------------- what is sent
 
@@ -317,14 +319,15 @@ class Agent:
 
     def _beat_if_due(self) -> None:
         jobs = tuple((job.job_id, job.lease_id, job.state) for job in self._bench.held_jobs())
+        said = (self._state, jobs, self._notes())
         now_s = time.monotonic()
-        if now_s < self._beat_due_s and self._beaten == (self._state, jobs):
+        if now_s < self._beat_due_s and self._beaten == said:
             return
         if not self._session.connected:
             return  # said on connect
         self._beat_due_s = now_s + self._settings.heartbeat_s
         if self._publish(self._beat_topic, self._make_beat(), retain=True):
-            self._beaten = (self._state, jobs)
+            self._beaten = said
 
     def _tell_losses(self) -> None:
         """Log what an operator must put right: an ACL in our way, or a flood."""
@@ -338,7 +341,8 @@ class Agent:
             self._dropped_told = self._dropped
 
     def _make_beat(self) -> AgentHeartbeat:
-        online = self._state is AgentState.ONLINE and self._worker.info is not None
+        worker = self._worker
+        online = self._state is AgentState.ONLINE and (worker.info is not None or worker.is_recycling)
         return make_heartbeat(
             self._identity,
             self._state,
@@ -347,9 +351,16 @@ class Agent:
             free_capacity=self._settings.max_jobs - self._bench.active_jobs if online else 0,
             engine=self._engine,
             counters=self._counters,
-            memory=measure_memory(self._worker.pid),
+            memory=measure_memory(worker.pid, worker.memory.device_bytes if worker.memory else 0),
             versions=self._versions,
+            notes=self._notes(),
         )
+
+    def _notes(self) -> dict[str, str]:
+        worker = self._worker
+        again = "is being" if worker.is_recycling else "was"
+        told = f"{again} started again between jobs, {worker.recycles} times so far: {worker.recycled_for}"
+        return {"worker": told if worker.recycles else ""}
 
     def _publish(self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None) -> bool:
         properties = {"schema": message.SCHEMA} | ({"job_id": job_id} if job_id else {})

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MAX_LISTED_JOBS = 100
 MAX_ERROR_CHARS = 2_000
+MAX_NOTE_CHARS = 200
 _PACKAGES = ("omi-diarization", "torch", "pyannote.audio")
 
 
@@ -58,6 +59,7 @@ def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is name
     counters: Counters,
     memory: MemoryUse,
     versions: dict[str, str],
+    notes: dict[str, str],
 ) -> AgentHeartbeat:
     """Return the beat. With more jobs than it can name, those being worked on come first, then the oldest."""
     listed = sorted(jobs, key=lambda job: job.state is JobState.OUTBOX)[:MAX_LISTED_JOBS]
@@ -76,6 +78,7 @@ def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is name
         jobs_failed=counters.jobs_failed,
         last_error=counters.last_error[:MAX_ERROR_CHARS] if counters.last_error else None,
         versions=versions,
+        notes={name: text[:MAX_NOTE_CHARS] for name, text in notes.items() if text},
     )
 
 
@@ -90,9 +93,13 @@ def make_will(identity: AgentIdentity) -> AgentHeartbeat:
     )
 
 
-def measure_memory(worker_pid: int | None) -> MemoryUse:
-    """Return the resident bytes of this process and of the worker."""
-    return MemoryUse(agent_rss_bytes=_rss_bytes(None), worker_rss_bytes=_rss_bytes(worker_pid) if worker_pid else 0)
+def measure_memory(worker_pid: int | None, device_bytes: int) -> MemoryUse:
+    """Return the resident bytes of this process and of the worker, beside what the worker said of its device."""
+    return MemoryUse(
+        agent_rss_bytes=_rss_bytes(None),
+        worker_rss_bytes=_rss_bytes(worker_pid) if worker_pid else 0,
+        device_bytes=device_bytes if worker_pid else 0,
+    )
 
 
 def list_versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:

@@ -18,8 +18,12 @@ from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING
 
+import psutil
+
 from mac_agent.audio import AudioError, DecodedChunk, PlacedChunk, Quality, decode, join_chunks, measure_quality
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineError, EngineInfo, Hints
+from mac_agent.engines.memory import device_bytes
+from mac_agent.recycling import WorkerMemory
 from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
@@ -113,7 +117,7 @@ class JobFailed:
     is_cancelled: bool = False
 
 
-WorkerReport = EngineLoaded | EngineNotLoaded | JobDecoded | JobProgress | JobResult | JobFailed
+WorkerReport = EngineLoaded | EngineNotLoaded | JobDecoded | JobProgress | JobResult | JobFailed | WorkerMemory
 
 
 class _Cancelled(Exception):
@@ -140,11 +144,19 @@ def serve(pipe: Connection, load: LoadEngine) -> None:
         pipe.send(EngineNotLoaded(f"{type(error).__name__}: {error}"[:500], permanent=False))
         return
     pipe.send(EngineLoaded(engine.info))
+    pipe.send(measure_memory(engine))
     with contextlib.suppress(EOFError):
         while True:
             job = pipe.recv()
             if isinstance(job, WorkerJob):  # anything else is a cancellation that came too late
-                pipe.send(_run(engine, job, pipe))
+                ended = _run(engine, job, pipe)
+                pipe.send(measure_memory(engine))  # before the end of the job: the parent decides by it what comes next
+                pipe.send(ended)
+
+
+def measure_memory(engine: Engine) -> WorkerMemory:
+    """Return what this process and its device hold now."""
+    return WorkerMemory(int(psutil.Process().memory_info().rss), device_bytes(engine.info.device))
 
 
 def live_and_die_with_parent() -> None:
@@ -169,7 +181,7 @@ def _exit_with(sentinel: int) -> None:
 def _run(engine: Engine, job: WorkerJob, pipe: Connection) -> JobResult | JobFailed:
     try:
         return run_job(
-            engine, job, _reporter(job, pipe), lambda duration_s: pipe.send(JobDecoded(job.token, duration_s))
+            engine, job, _reporter(engine, job, pipe), lambda duration_s: pipe.send(JobDecoded(job.token, duration_s))
         )
     except _Cancelled:
         return JobFailed(job.token, FailureCode.ENGINE_FAILED, "cancelled", is_cancelled=True)
@@ -203,7 +215,7 @@ def _where(error: BaseException) -> str:
     return f"{os.path.basename(frame.tb_frame.f_code.co_filename)}:{frame.tb_lineno}" if frame else "?"  # noqa: PTH119
 
 
-def _reporter(job: WorkerJob, pipe: Connection) -> Callable[[str, float], None]:
+def _reporter(engine: Engine, job: WorkerJob, pipe: Connection) -> Callable[[str, float], None]:
     last_s = 0.0
 
     def report(stage: str, fraction: float) -> None:
@@ -215,6 +227,7 @@ def _reporter(job: WorkerJob, pipe: Connection) -> Callable[[str, float], None]:
         if now_s - last_s >= REPORT_EVERY_S or fraction >= 1.0:
             last_s = now_s
             pipe.send(JobProgress(job.token, stage, min(max(fraction, 0.0), 1.0)))
+            pipe.send(measure_memory(engine))
 
     return report
 

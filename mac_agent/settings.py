@@ -58,6 +58,15 @@ class AgentSettings(BrokerSettings):
     job_timeout_factor: float = Field(
         default=4.0, ge=0, le=1_000, description="Further seconds a job may take for each second of its audio."
     )
+    recycle_jobs: int = Field(
+        default=500, ge=0, description="The worker is started again between jobs after so many; 0: never."
+    )
+    recycle_gb: float = Field(
+        default=6.0,
+        ge=0,
+        le=1_000,
+        description="… and when it holds more than so many GB (on mps and cuda the driver's memory); 0: never.",
+    )
     load_timeout_s: PositiveSeconds = Field(default=600.0, description="Time the engine has to load its weights.")
     audio_max_age_s: PositiveSeconds = Field(
         default=24 * 3600.0, description="Audio older than this is unlinked, whatever the bridge says."

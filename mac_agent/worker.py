@@ -27,6 +27,7 @@ from mac_agent.inference import (
     WorkerReport,
     serve,
 )
+from mac_agent.recycling import RecycleLimits, WorkerMemory, why_recycle
 from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
@@ -76,11 +77,21 @@ class Worker:
     Args:
         load: makes the engine inside the worker; picklable.
         limits: how long loading and a job may take.
+        recycle: after how much the process is started again between two jobs; None: never.
         clock: monotonic seconds.
     """
 
-    def __init__(self, load: LoadEngine, limits: TimeLimits, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        load: LoadEngine,
+        limits: TimeLimits,
+        *,
+        recycle: RecycleLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._load, self._limits, self._clock = load, limits, clock
+        self._recycle = recycle or RecycleLimits()
+        self._jobs = 0
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
         self._heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
@@ -90,7 +101,14 @@ class Worker:
         self._pause_s = RESTART_PAUSE_S
         self.info: EngineInfo | None = None
         """What is loaded; None while nothing is."""
+        self.memory: WorkerMemory | None = None
+        """What the process last said it holds."""
         self.restarts = 0
+        self.recycles = 0
+        self.recycled_for = ""
+        """Why it was last started again between two jobs."""
+        self.is_recycling = False
+        """Whether it is being started again between two jobs: ready again in seconds, and nothing is wrong."""
 
     @property
     def is_idle(self) -> bool:
@@ -119,6 +137,7 @@ class Worker:
         self._process, self._pipe, self._heard = process, ours, heard
         self._load_deadline_s = self._clock() + self._limits.load_s
         self._restart_s = None
+        self._jobs, self.memory = 0, None
 
     def submit(self, job: WorkerJob) -> None:
         """Give the idle worker a job; a `JobResult` or `JobFailed` with its token follows from `poll`."""
@@ -171,9 +190,11 @@ class Worker:
             case EngineLoaded():
                 self.info = report.info
                 self._pause_s = RESTART_PAUSE_S
-                return [report]
+                self.is_recycling = False
+            case WorkerMemory():
+                self.memory = report
             case EngineNotLoaded():
-                return [report]
+                pass
             case JobDecoded() if self._run is not None and self._run.token == report.token:
                 limit_s = self._limits.floor_s + self._limits.factor * report.duration_s
                 self._run.deadline_s = self._run.began_s + limit_s
@@ -181,12 +202,15 @@ class Worker:
                 self._run.progress = report.fraction
             case JobResult() | JobFailed() if self._run is not None and self._run.token == report.token:
                 self._run = None
+                self._jobs += 1
                 if (
                     isinstance(report, JobFailed)
                     and report.code is FailureCode.ENGINE_FAILED
                     and not report.is_cancelled
                 ):
                     self._replace()  # what an exception left behind on the device, nobody knows
+                else:
+                    self._recycle_if_due()
             case _:
                 return []
         return [report]
@@ -231,8 +255,21 @@ class Worker:
             return []
         return [JobFailed(run.token, code, message, is_cancelled=run.cancelled_s is not None)]
 
+    def _recycle_if_due(self) -> None:
+        """Start the idle process again where it has done or holds enough. Its last job has been heard of already."""
+        reason = why_recycle(self._jobs, self.memory, self._recycle)
+        if reason is None:
+            return
+        _log.info("worker started again between jobs", reason=reason)
+        self._end_process()
+        self.info = None
+        self.recycles += 1
+        self.recycled_for, self.is_recycling = reason, True
+        self.start()
+
     def _replace(self) -> None:
         """End the process and plan the next; ever later while none of them lives to load its engine."""
+        self.is_recycling = False
         self._end_process()
         self.info = None
         self._run = None

@@ -163,3 +163,6 @@ class AgentHeartbeat(Message):
     jobs_failed: Count = 0
     last_error: Text | None = None
     versions: ByName[Name] = {}
+    notes: ByName[Name] = Field(
+        default={}, description="What an operator may wonder about, by name: why this engine, why this mode, …"
+    )

@@ -28,6 +28,7 @@ from mac_agent.engines.engine import (
 from mac_agent.inference import PR_SET_PDEATHSIG
 
 FRAME_S = 0.1
+KEPT: list[np.ndarray] = []
 INFO = EngineInfo("tone", "pitch", "1", "cpu", "test", "pitch", "1")
 
 
@@ -88,6 +89,8 @@ def behave(path: Path, report: ReportProgress) -> None:
         raise ValueError("the words of a conversation")
     elif behaviour == "memory":
         raise MemoryError
+    elif behaviour.startswith("keep"):  # as an allocator or a driver does: more with every job
+        KEPT.append(np.ones(int(behaviour.split()[1]) * 125_000))
     elif behaviour.startswith("spin"):  # as a library does that never lets go of the interpreter for long
         until_s = time.monotonic() + float(behaviour.split()[1])
         while time.monotonic() < until_s:
