@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -88,6 +88,14 @@ class RunningBroker:
     def restart(self) -> None:
         self.stop()
         self.start()
+
+    @property
+    def port(self) -> int:
+        return self._port
+
+    def reached_at(self, port: int) -> "RunningBroker":
+        """The same broker for clients that reach it at another port, such as a proxy's."""
+        return replace(self, url=f"mqtt://127.0.0.1:{port}", _process=None)
 
     def environment(self, role: str) -> dict[str, str]:
         """Variables with which a child process reaches this broker, beside those of this process."""
@@ -190,7 +198,11 @@ def run_embedded(
 
 @contextlib.contextmanager
 def run_nats(
-    directory: Path, *, agent_ids: Sequence[str] = (AGENT_ID,), topic_root: str = DEFAULT_ROOT
+    directory: Path,
+    *,
+    agent_ids: Sequence[str] = (AGENT_ID,),
+    topic_root: str = DEFAULT_ROOT,
+    mqtt_version: str = "auto",
 ) -> Iterator[RunningBroker]:
     """A NATS server as the README says to set one up: JetStream, MQTT, one user with its rights for each program."""
     program = require_program("nats-server", "nats-server")
@@ -205,6 +217,7 @@ def run_nats(
         "host": "127.0.0.1",
         "port": free_port(),
         "jetstream": {"store_dir": str(home / "jetstream")},
+        "max_payload": 2 * 2**20,  # as much as a packet of ours may have
         "mqtt": {"host": "127.0.0.1", "port": port},
         "authorization": {
             "users": [
@@ -222,7 +235,7 @@ def run_nats(
         url=f"mqtt://127.0.0.1:{port}",
         users={**users, "agent": users[f"agent:{agent_ids[0]}"]},
         log_file=home / "nats.log",
-        mqtt_version="auto",
+        mqtt_version=mqtt_version,
         _command=(program, "-c", str(home / "nats.conf")),
         _port=port,
     )

@@ -4,11 +4,8 @@ import contextlib
 import hashlib
 import os
 import signal
-import subprocess
 import sys
 import time
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import psutil
@@ -17,10 +14,10 @@ import pytest
 from schemas.agent import AgentControl, AgentState, ControlType
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import eventually
+from tests.mac_agent.agent_process import AgentProcess, start_tone_agent
 from tests.mac_agent.small_bridge import TOPICS, SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
 
-ROOT = Path(__file__).parents[2]
 TWO_VOICES = (as_wav(tone(300, 2)), as_wav(tone(700, 3)))
 EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE = 3, 4
 
@@ -30,67 +27,17 @@ def broker(any_broker) -> RunningBroker:
     return any_broker
 
 
-@dataclass
-class AgentProcess:
-    """An agent with the tone engine, as a process of its own."""
-
-    process: subprocess.Popen
-    data_dir: Path
-    log_file: Path
-    behaviour: Path
-
-    @property
-    def pid(self) -> int:
-        return self.process.pid
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(20)
-
-    def inbox_files(self) -> list[Path]:
-        return sorted((self.data_dir / "inbox").glob("*.audio"))
-
-    def log(self) -> str:
-        return self.log_file.read_text()
-
-
 @pytest.fixture
 def start_agent(tmp_path):
     agents: list[AgentProcess] = []
 
-    def start(broker: RunningBroker, *, data_dir: Path | None = None, behaviour: str = "", **settings) -> AgentProcess:
-        data_dir = data_dir or tmp_path / "agent"
-        behaviour_file = tmp_path / "behaviour"
-        behaviour_file.write_text(behaviour)
-        log_file = tmp_path / f"agent-{len(agents)}.log"
-        short = {
-            "agent_id": AGENT_ID,
-            "data_dir": data_dir,
-            "heartbeat_s": 0.5,
-            "want_timeout_s": 1,
-            "offer_retry_s": 1,
-            "retry_max_s": 4,
-            "reconnect_min_s": 0.05,
-            "reconnect_max_s": 0.5,
-            **settings,
-        }
-        environment = broker.environment("agent") | {f"OMI_{name.upper()}": str(value) for name, value in short.items()}
-        environment |= {"OMI_TEST_BEHAVIOUR": str(behaviour_file), "PYTHONPATH": str(ROOT)}
-        with log_file.open("wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "tests.mac_agent.tone_agent"], env=environment, stderr=log, stdout=log, cwd=ROOT
-            )
-        agent = AgentProcess(process, data_dir, log_file, behaviour_file)
-        agents.append(agent)
-        return agent
+    def start(broker: RunningBroker, **settings) -> AgentProcess:
+        agents.append(start_tone_agent(broker, tmp_path, **settings))
+        return agents[-1]
 
     yield start
     for agent in agents:
-        agent.kill()
+        agent.end()
         sys.stdout.write(agent.log()[-6000:])  # pytest shows it where the test failed
 
 
