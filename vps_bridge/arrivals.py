@@ -15,6 +15,7 @@ from vps_bridge.refusal import Refusal
 from vps_bridge.spool import PartialChunk
 
 _LOG = structlog.get_logger(__name__)
+INCOMING = "incoming"  # below the bridge's root
 PARTIAL_LIFE_S = 600.0
 MAX_PARTIALS = 64
 

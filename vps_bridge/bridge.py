@@ -28,11 +28,12 @@ from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
 from vps_bridge.ingest import Ingest
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox
 from vps_bridge.publisher import OfferTimer, Publisher
 from vps_bridge.results import Results
 from vps_bridge.settings import BridgeSettings
-from vps_bridge.spool import Spool
+from vps_bridge.spool import SPOOL, Spool
 from vps_bridge.standing import describe_end, is_all_here, is_final
 from vps_bridge.updates import Updater
 
@@ -60,7 +61,7 @@ class Bridge:
         self._instance_id = secrets.token_hex(8)
         self._started_at, self._started_s = datetime.now(UTC), time.monotonic()
         self._ledger = Ledger(settings.root, exclusive=True)
-        self._spool = Spool(settings.root / "spool")
+        self._spool = Spool(settings.root / SPOOL)
         self._store = SqliteConversations(settings.root / STORE_FILE)
         strays = self._spool.sweep(self._ledger.chunks.spool_names())
         self._mailbox = Mailbox()
@@ -191,12 +192,18 @@ class Bridge:
     def _take_event(self, event: ConversationEvent, conversation_id: str) -> None:
         if event.type is EventType.DELETED:
             _receipt, deleted = self._ingest.delete(event, conversation_id)
-            self._dispatcher.cancel(deleted.leases)
-            self._last_audio_s.pop(conversation_id, None)
+            self._forget(conversation_id, deleted)
         elif event.type is EventType.COMPLETED:
             self._expect_assembly(conversation_id)
         elif event.type is EventType.RESYNC:
             self._updater.offer_again(conversation_id)
+
+    def _finish_deletion(self, conversation_id: str) -> None:
+        self._forget(conversation_id, self._ingest.erase(conversation_id))
+
+    def _forget(self, conversation_id: str, deleted: Deleted) -> None:
+        self._dispatcher.cancel(deleted.leases)
+        self._last_audio_s.pop(conversation_id, None)
 
     def _meet_bridge(self, beat: BridgeHeartbeat) -> None:
         """Of two live bridges the younger stops. Ages are compared, not times: two machines' clocks differ."""
@@ -218,6 +225,8 @@ class Bridge:
             raise AnotherBridge(msg)
 
     def _tick(self, now_s: float) -> None:
+        for conversation_id in self._ledger.conversations.unfinished_deletions():
+            self._survive(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
         for conversation_id in [name for name, due_s in self._assemble_due_s.items() if due_s <= now_s]:
             self._assemble_due_s[conversation_id] = now_s + self._settings.pause_s
             self._survive(f"assembling {conversation_id}", partial(self._assemble, conversation_id, now_s))

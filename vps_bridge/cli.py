@@ -12,8 +12,9 @@ from broker.settings import load_settings, print_settings
 from vps_bridge.bridge import Bridge
 from vps_bridge.cli_agents import agents_app
 from vps_bridge.cli_conversations import conversations, history, show, undo
-from vps_bridge.cli_jobs import jobs
+from vps_bridge.cli_jobs import cancel, failed, jobs, retry
 from vps_bridge.cli_publish import import_transcript, publish
+from vps_bridge.cli_purge import purge
 from vps_bridge.cli_terminal import (
     AsJson,
     BrokerUrl,
@@ -41,7 +42,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="The VPS's side: takes audio in, leases it to agents, labels conversations.",
-    epilog="A first look at a running system: `omi-bridge watch`, `omi-bridge jobs`, `omi-bridge agents`.",
+    epilog="A first look at a running system: `omi-bridge watch`, `omi-bridge failed`, `omi-bridge agents`.",
 )
 
 
@@ -63,6 +64,10 @@ app.command("import")(import_transcript)
 app.command()(show)
 app.command()(conversations)
 app.command()(jobs)
+app.command()(failed)
+app.command()(retry)
+app.command()(cancel)
+app.command()(purge)
 app.add_typer(agents_app, name="agents")
 app.command()(history)
 app.command()(undo)

@@ -251,9 +251,8 @@ class Dispatcher:
     def give_up(self, job_id: str, code: str, message: str) -> None:
         """End a job as failed and say so under the bridge's own id."""
         job = self._ledger.jobs.get(job_id)
-        if job is None:
+        if job is None or not self._ledger.jobs.give_up(job_id, code, message):
             return
-        self._ledger.jobs.give_up(job_id, code, message)
         self._rests.reset(job_id)
         _LOG.error("job_failed", job=job_id, conversation=job.conversation_id, code=code, attempts=job.attempts)
         failure = JobFailure(

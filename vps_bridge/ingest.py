@@ -17,9 +17,10 @@ from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
-from vps_bridge.arrivals import Arrivals
+from vps_bridge.arrivals import INCOMING, Arrivals
 from vps_bridge.container import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.erasure import erase_conversation
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.publisher import Publisher
@@ -67,7 +68,7 @@ class Ingest:
         """Work on this ledger, spool and store; `incoming` holds chunks whose parts are still coming."""
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._publisher, self._topics = publisher, Topics(settings.topic_root)
-        self._arrivals = Arrivals(settings.root / "incoming")
+        self._arrivals = Arrivals(settings.root / INCOMING)
         self._queue, self._counted_s, self._accepted_bytes = ledger.jobs.counts(), time.monotonic(), 0
         self.left_strays = False
         """Whether the spool may hold a file that the ledger does not know."""
@@ -133,15 +134,15 @@ class Ingest:
 
     def delete(self, event: ConversationEvent, conversation_id: str) -> tuple[Accepted, Deleted]:
         """Delete a conversation: the tombstone first, then everything, then the receipt."""
-        deleted = self._ledger.conversations.delete(conversation_id)
-        for name in deleted.spool_names:
-            self._spool.remove(name)
+        deleted = self.erase(conversation_id)
+        return self._answer(event, conversation_id, Verdict.ACCEPTED), deleted
+
+    def erase(self, conversation_id: str) -> Deleted:
+        """Delete a conversation, asked for by its backend, by an operator, or before this bridge was started."""
         self._arrivals.discard(conversation_id)
-        self._store.delete(conversation_id)
-        self._ledger.forget_deleted_pages()
-        receipt = self._answer(event, conversation_id, Verdict.ACCEPTED)
+        deleted = erase_conversation(conversation_id, self._ledger, self._spool, self._store)
         _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
-        return receipt, deleted
+        return deleted
 
     def clean_up(self, now_s: float) -> None:
         """Forget parts that stopped coming, and unlink what a failure of the disk left in the spool."""

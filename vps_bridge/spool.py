@@ -10,6 +10,8 @@ import os
 import secrets
 from pathlib import Path
 
+SPOOL = "spool"  # below the bridge's root
+
 
 class Spool:
     """A private directory of chunks. Methods raise `OSError` when the disk is full or gone."""

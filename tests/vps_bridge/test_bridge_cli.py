@@ -16,6 +16,7 @@ from vps_bridge.cli import app
 
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
+    *("failed", "retry", "cancel", "purge"),
     *(("agents", "allow"), ("agents", "deny")),
 ]
 

@@ -180,10 +180,39 @@ class ConversationBook:
             row.updated_payload = update.payload
             _settle(session, row, final=update.final, done_jobs=update.done_jobs, seen=update.seen)
 
+    def quiet_since(self, moment: float) -> list[str]:
+        """Return the conversations that nothing has happened to since a Unix time, the quietest first."""
+        recent = ChunkRow.conversation_id == ConversationRow.conversation_id, ChunkRow.accepted_at > moment
+        query = (
+            select(ConversationRow.conversation_id)
+            .where(ConversationRow.since_at <= moment, ~select(ChunkRow.arrival).where(*recent).exists())
+            .order_by(ConversationRow.since_at)
+        )
+        with self._session() as session:
+            return list(session.scalars(query))
+
+    def bury(self, conversation_id: str) -> None:
+        """Put up the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
+        with self._session.begin() as session:
+            session.merge(_tombstone(conversation_id))
+
+    def unfinished_deletions(self) -> list[str]:
+        """Return the deleted conversations of which something may be left."""
+        query = select(TombstoneRow.conversation_id).where(TombstoneRow.finished == literal_column("0"))
+        with self._session() as session:
+            return list(session.scalars(query))
+
+    def finish_deletion(self, conversation_id: str) -> None:
+        """Note that nothing is left of a deleted conversation, rows and files."""
+        with self._session.begin() as session:
+            row = session.get(TombstoneRow, conversation_id)
+            if row is not None:
+                row.finished = True
+
     def delete(self, conversation_id: str) -> Deleted:
         """Put up the tombstone and remove every row, in one transaction; return what is left to undo outside."""
         with self._session.begin() as session:
-            session.merge(TombstoneRow(conversation_id=conversation_id, deleted_at=time.time()))
+            session.merge(_tombstone(conversation_id))
             current = (
                 select(LeaseRow, JobRow)
                 .join(JobRow, JobRow.lease_id == LeaseRow.lease_id)
@@ -195,6 +224,10 @@ class ConversationBook:
             for table in (ChunkRow, JobRow, EventRow, ConversationRow):
                 session.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
+
+
+def _tombstone(conversation_id: str) -> TombstoneRow:
+    return TombstoneRow(conversation_id=conversation_id, deleted_at=time.time(), finished=False)
 
 
 def _take_in(event: ConversationEvent, row: ConversationRow) -> None:

@@ -12,6 +12,7 @@ from vps_bridge.assemble import JobPlan
 from vps_bridge.ledger.chunks import COLUMNS as CHUNK_COLUMNS
 from vps_bridge.ledger.records import (
     ChunkRecord,
+    FailedJob,
     JobChunk,
     JobRecord,
     JobState,
@@ -80,15 +81,42 @@ class JobBook:
             found = session.execute(_JOB_AND_AGENT.where(JobRow.job_id == job_id)).first()
             return _to_job(*found) if found else None
 
-    def all(self, *, states: tuple[JobState, ...] = (), conversation_id: str | None = None) -> list[JobRecord]:
-        """Return jobs, oldest first."""
-        query = _JOB_AND_AGENT.order_by(JobRow.number)
+    def all(
+        self, *, states: tuple[JobState, ...] = (), conversation_id: str | None = None, limit: int | None = None
+    ) -> list[JobRecord]:
+        """Return jobs, oldest first; with a limit the latest of them."""
+        query = _JOB_AND_AGENT.order_by(JobRow.number.desc()).limit(limit)
         if states:
             query = query.where(JobRow.state.in_(states))
         if conversation_id is not None:
             query = query.where(JobRow.conversation_id == conversation_id)
         with self._session() as session:
-            return [_to_job(job, agent_id) for job, agent_id in session.execute(query)]
+            return [_to_job(job, agent_id) for job, agent_id in session.execute(query)][::-1]
+
+    def failed(self, *, limit: int | None = None) -> list[FailedJob]:
+        """Return failed jobs, oldest first; with a limit the latest of them."""
+        of_it = LeaseRow.job_id == JobRow.job_id
+        last_agent = select(LeaseRow.agent_id).where(of_it).order_by(LeaseRow.granted_at.desc()).limit(1)
+        lost = (
+            select(ChunkRow.arrival)
+            .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
+            .where(JobChunkRow.job_id == JobRow.job_id, ChunkRow.spool_name.is_(None))
+        )
+        query = (
+            select(JobRow, last_agent.scalar_subquery(), ~lost.exists())
+            .where(JobRow.state == JobState.FAILED)
+            .order_by(JobRow.number.desc())
+            .limit(limit)
+        )
+        with self._session() as session:
+            found = session.execute(query)
+            return [FailedJob(_to_job(job, None), agent, has_audio) for job, agent, has_audio in found][::-1]
+
+    def by_state(self) -> dict[JobState, int]:
+        """Return how many jobs there are in each state that has any."""
+        query = select(JobRow.state, func.count()).group_by(JobRow.state)
+        with self._session() as session:
+            return {JobState(state): count for state, count in session.execute(query)}
 
     def ready(
         self, embeddings: set[tuple[str, str]], *, per_conversation: int, limit: int
@@ -232,15 +260,16 @@ class JobBook:
             job.failure_code, job.failure_message = code, message
             return _to_job(job, None)
 
-    def give_up(self, job_id: str, code: str, message: str) -> None:
-        """End a job as failed; its conversation is assigned anew without it."""
+    def give_up(self, job_id: str, code: str, message: str) -> bool:
+        """End a job as failed; its conversation is assigned anew without it. False where it had ended already."""
         with self._session.begin() as session:
-            job = session.scalar(select(JobRow).where(JobRow.job_id == job_id))
+            job = session.scalar(select(JobRow).where(JobRow.job_id == job_id, BUSY))
             if job is None:
-                return
+                return False
             job.state, job.ended_at = JobState.FAILED, time.time()
             job.failure_code, job.failure_message = code, message
             _mark_dirty(session, job.conversation_id)
+            return True
 
     def without_audio(self) -> list[str]:
         """Return the jobs that still wait for an agent although audio of theirs is unlinked."""

@@ -13,6 +13,7 @@ from vps_bridge.database import erase_deleted, open_database
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversations import ConversationBook
+from vps_bridge.ledger.interventions import Interventions
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.tables import MetaRow
 
@@ -51,6 +52,7 @@ class Ledger:
         self.chunks = ChunkBook(session)
         self.jobs = JobBook(session)
         self.agents = AgentBook(session)
+        self.interventions = Interventions(session)
         with session.begin() as transaction:
             row = transaction.get(MetaRow, "ledger_id") or MetaRow(key="ledger_id", value=secrets.token_hex(16))
             transaction.add(row)

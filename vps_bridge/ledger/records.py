@@ -159,6 +159,16 @@ class JobRecord:
 
 
 @dataclass(frozen=True)
+class FailedJob:
+    """A failed job as an operator needs it."""
+
+    job: JobRecord
+    last_agent_id: str | None
+    has_audio: bool
+    """Whether all its audio is still kept, so that it can be tried again."""
+
+
+@dataclass(frozen=True)
 class JobChunk:
     """A chunk of a job and where the job wants it (None: right after the one before)."""
 

@@ -35,11 +35,13 @@ class AgentRow(Base):
 
 
 class TombstoneRow(Base):
-    """A deleted conversation: whatever comes late for it is discarded."""
+    """A deleted conversation: whatever comes late for it is discarded. `finished`: nothing of it is left anywhere."""
 
     __tablename__ = "tombstones"
+    __table_args__ = (Index("tombstones_unfinished", "conversation_id", sqlite_where=text("finished = 0")),)
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     deleted_at: Mapped[float]
+    finished: Mapped[bool] = mapped_column(default=False, server_default=text("1"))
 
 
 class ConversationRow(Base):
