@@ -25,6 +25,7 @@ import psutil
 from scipy.signal import resample_poly
 
 from benchmarks import recordings
+from broker.logs import configure_logs
 from demo.programs import Program, Programs
 from schemas.agent import AgentState
 from tests.brokers import AGENT_ID, RunningBroker, run_mosquitto
@@ -66,6 +67,7 @@ def main() -> None:
     parser.add_argument("--pipeline", type=Path, help="for pyannote: a pipeline directory; without it a seeded one")
     parser.add_argument("--plot", type=Path, help="write the plot here (docs/thousand-jobs.png)")
     options = parser.parse_args()
+    configure_logs(as_json=False)
     with tempfile.TemporaryDirectory() as scratch, run_mosquitto(Path(scratch)) as broker:
         began_s = time.monotonic()
         environment = prepare_agent(broker, Path(scratch), options)
@@ -88,6 +90,8 @@ def prepare_agent(broker: RunningBroker, scratch: Path, options: argparse.Namesp
         "OMI_DATA_DIR": str(scratch / "agent"),
         "OMI_WEIGHTS_DIR": str(weights_dir()),
         "OMI_ENGINE": options.engine,
+        "OMI_RECYCLE_JOBS": "0",
+        "OMI_RECYCLE_GB": "0",
         "PYTHONPATH": str(ROOT),
     }
     if options.engine == "pyannote":

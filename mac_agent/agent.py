@@ -38,7 +38,7 @@ from mac_agent.outbox import EntryKind, Outbox
 from mac_agent.recycling import GB, RecycleLimits
 from mac_agent.result import describe_engine
 from mac_agent.wakefulness import Wakefulness, default_program
-from mac_agent.worker import TimeLimits, Worker
+from mac_agent.worker import Worker, read_limits
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
 from schemas.audio import AudioPart
 from schemas.bridge import BridgeHeartbeat, BridgeState
@@ -154,9 +154,8 @@ class Agent:
         stack.callback(self._inbox.close)
         self._outbox = Outbox(settings.outbox, retry_s=settings.offer_retry_s, retry_max_s=settings.retry_max_s)
         stack.callback(self._outbox.close)
-        limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
         recycle = RecycleLimits(settings.recycle_jobs, round(settings.recycle_gb * GB))
-        self._worker = Worker(self._load, limits, recycle=recycle)
+        self._worker = Worker(self._load, read_limits(settings), recycle=recycle)
         self._bench = Bench(settings, self._inbox, self._outbox, self._worker, self._counters)
         self._beat_topic = self._topics.agent_heartbeat(settings.agent_id)
         self._session = MqttSession(

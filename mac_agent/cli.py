@@ -141,10 +141,10 @@ def diarize(
     """
     from mac_agent.diarize import DiarizeFailed, diarize_file
     from mac_agent.engines.engine import EngineError, Hints
-    from mac_agent.worker import TimeLimits
+    from mac_agent.worker import read_limits
 
     settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
-    limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
+    limits = read_limits(settings)
     hints = Hints(num_speakers=num_speakers, max_speakers=max_speakers)
     try:
         with progress() as show:

@@ -18,7 +18,7 @@ from mac_agent.inference import (
     WorkerJob,
     WorkerReport,
 )
-from mac_agent.worker import TimeLimits, Worker
+from mac_agent.worker import Worker, WorkerLimits
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -41,7 +41,7 @@ def diarize_file(
     load: LoadEngine,
     *,
     hints: Hints,
-    limits: TimeLimits,
+    limits: WorkerLimits,
     max_audio_s: float,
     report: Callable[[str, float], None],
 ) -> JobResult:
@@ -51,7 +51,7 @@ def diarize_file(
         path: any file the agent would take as a chunk.
         load: makes the engine in the worker.
         hints: what is believed about the number of speakers.
-        limits: how long it may take.
+        limits: how long it may take, and how much memory.
         max_audio_s: longest audio.
         report: called with (stage, fraction 0..1).
 

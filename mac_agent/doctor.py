@@ -177,9 +177,9 @@ def check_device(wanted: str) -> Check:
 def check_engine(settings: AgentSettings, load: LoadEngine) -> Check:
     """Load the engine in a worker and let it diarize some seconds of noise: all that a job needs but the broker."""
     from mac_agent.diarize import DiarizeFailed, diarize_file  # noqa: PLC0415 - only where asked for
-    from mac_agent.worker import TimeLimits  # noqa: PLC0415 - the same
+    from mac_agent.worker import read_limits  # noqa: PLC0415 - the same
 
-    limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
+    limits = read_limits(settings)
     with tempfile.TemporaryDirectory(prefix="omi-doctor-") as scratch:
         clip = Path(scratch) / "noise.wav"
         write_noise(clip, DEEP_CLIP_S)

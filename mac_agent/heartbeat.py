@@ -96,8 +96,8 @@ def make_will(identity: AgentIdentity) -> AgentHeartbeat:
 def measure_memory(worker_pid: int | None, device_bytes: int) -> MemoryUse:
     """Return the resident bytes of this process and of the worker, beside what the worker said of its device."""
     return MemoryUse(
-        agent_rss_bytes=_rss_bytes(None),
-        worker_rss_bytes=_rss_bytes(worker_pid) if worker_pid else 0,
+        agent_rss_bytes=resident_bytes(None),
+        worker_rss_bytes=resident_bytes(worker_pid) if worker_pid else 0,
         device_bytes=device_bytes if worker_pid else 0,
     )
 
@@ -113,7 +113,8 @@ def list_versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
     return versions
 
 
-def _rss_bytes(pid: int | None) -> int:
+def resident_bytes(pid: int | None) -> int:
+    """Return the memory a process (None: this one) keeps in RAM; 0 where there is none of this id."""
     try:
         return int(psutil.Process(pid).memory_info().rss)
     except psutil.Error:

@@ -67,6 +67,12 @@ class AgentSettings(BrokerSettings):
         le=1_000,
         description="… and when it holds more than so many GB (on mps and cuda the driver's memory); 0: never.",
     )
+    max_worker_gb: float | None = Field(
+        default=None,
+        gt=0,
+        le=10_000,
+        description="Memory at which the worker is ended and its job fails; empty: three quarters of this machine's.",
+    )
     load_timeout_s: PositiveSeconds = Field(default=600.0, description="Time the engine has to load its weights.")
     audio_max_age_s: PositiveSeconds = Field(
         default=24 * 3600.0, description="Audio older than this is unlinked, whatever the bridge says."

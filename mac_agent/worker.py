@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import multiprocessing
 import queue
+import signal
 import threading
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import psutil
 import structlog
 
+from mac_agent.heartbeat import resident_bytes
 from mac_agent.inference import (
     EngineLoaded,
     EngineNotLoaded,
@@ -27,7 +30,7 @@ from mac_agent.inference import (
     WorkerReport,
     serve,
 )
-from mac_agent.recycling import RecycleLimits, WorkerMemory, why_recycle
+from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
 from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
@@ -36,23 +39,34 @@ if TYPE_CHECKING:
     from multiprocessing.context import SpawnProcess
 
     from mac_agent.engines.engine import EngineInfo
+    from mac_agent.settings import AgentSettings
 
 JOIN_S = 5.0
 CANCEL_GRACE_S = 10.0  # a cancelled job that does not look up by then is ended with its process
+# Past this a machine swaps instead of working, and the system ends whom it likes: macOS refuses no allocation.
+MEMORY_SHARE = 0.75
 RESTART_PAUSE_S, RESTART_PAUSE_MAX_S = 1.0, 60.0
 
 _log = structlog.get_logger("mac_agent.worker")
 
 
 @dataclass(frozen=True)
-class TimeLimits:
-    """How long the worker may take."""
+class WorkerLimits:
+    """How long the worker may take, and how much it may hold."""
 
     load_s: float
     floor_s: float
     """Every job, decoding included."""
     factor: float
     """Further seconds for each second of audio."""
+    max_bytes: int | None = None
+    """Resident memory; None is `MEMORY_SHARE` of this machine's."""
+
+
+def read_limits(settings: AgentSettings) -> WorkerLimits:
+    """Return what the settings allow a worker."""
+    max_bytes = None if settings.max_worker_gb is None else round(settings.max_worker_gb * GB)
+    return WorkerLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor, max_bytes)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,7 @@ class Worker:
 
     Args:
         load: makes the engine inside the worker; picklable.
-        limits: how long loading and a job may take.
+        limits: how long loading and a job may take, and how much memory.
         recycle: after how much the process is started again between two jobs; None: never.
         clock: monotonic seconds.
     """
@@ -84,7 +98,7 @@ class Worker:
     def __init__(
         self,
         load: LoadEngine,
-        limits: TimeLimits,
+        limits: WorkerLimits,
         *,
         recycle: RecycleLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
@@ -96,6 +110,7 @@ class Worker:
         self._pipe: Connection | None = None
         self._heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
         self._run: _Run | None = None
+        self._max_bytes = limits.max_bytes or int(MEMORY_SHARE * psutil.virtual_memory().total)
         self._load_deadline_s = 0.0
         self._restart_s: float | None = None
         self._pause_s = RESTART_PAUSE_S
@@ -234,6 +249,9 @@ class Worker:
             self._replace()
             return [EngineNotLoaded(f"not loaded within {self._limits.load_s:g} s", permanent=False)]
         run = self._run
+        held_bytes = resident_bytes(self._process.pid)
+        if held_bytes > self._max_bytes:
+            return self._end_for_memory(held_bytes)
         if run is None:
             return []
         if run.cancelled_s is not None and now_s - run.cancelled_s > CANCEL_GRACE_S:
@@ -247,6 +265,18 @@ class Worker:
                 "OMI_JOB_TIMEOUT_FACTOR.",
             )
         return []
+
+    def _end_for_memory(self, held_bytes: int) -> list[WorkerReport]:
+        """End a worker before the machine is out of memory, and the agent with it."""
+        _log.error("worker passed its memory limit, ending it", held_bytes=held_bytes, limit_bytes=self._max_bytes)
+        message = (
+            f"The worker held {held_bytes / GB:.1f} GB of memory, may hold {self._max_bytes / GB:.1f} GB, and was "
+            "ended. Send shorter jobs to this agent, or raise OMI_MAX_WORKER_GB."
+        )
+        if self.info is None:
+            self._replace()
+            return [EngineNotLoaded(message, permanent=False)]
+        return self._abort(FailureCode.ENGINE_CRASHED, message)
 
     def _abort(self, code: FailureCode, message: str) -> list[WorkerReport]:
         run = self._run
@@ -298,4 +328,6 @@ def _listen(pipe: Connection, heard: queue.SimpleQueue[WorkerReport | _Gone]) ->
 def _describe_exit(code: int | None) -> str:
     if code is None:
         return "no exit code"
+    if code == -signal.SIGKILL:
+        return f"signal {-code} (if nobody ended it, the system ran out of memory)"
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -35,6 +35,8 @@ class Beat:
 
     message: AgentHeartbeat
     retained: bool
+    at_s: float
+    """When it came, monotonic."""
 
     def state_of(self, job_id: str) -> str | None:
         return next((job.state.value for job in self.message.jobs if job.job_id == job_id), None)
@@ -135,8 +137,8 @@ class SmallBridge:
     def wait_turns(self, job_id: str, timeout_s: float = WAIT_S) -> SpeakerTurns:
         return self.turns.wait_for(lambda turns: turns.job_id == job_id, timeout_s)
 
-    def wait_failure(self, job_id: str) -> JobFailure:
-        return self.failures.wait_for(lambda failure: failure.job_id == job_id)
+    def wait_failure(self, job_id: str, timeout_s: float = WAIT_S) -> JobFailure:
+        return self.failures.wait_for(lambda failure: failure.job_id == job_id, timeout_s)
 
     def _receive(self, incoming: Incoming) -> None:
         kind = TOPICS.parse(incoming.topic).kind
@@ -152,7 +154,7 @@ class SmallBridge:
         elif kind is TopicKind.FAILURE:
             self.failures.put(decode(JobFailure, incoming.payload))
         else:
-            self.beats.put(Beat(decode(AgentHeartbeat, incoming.payload), incoming.retain))
+            self.beats.put(Beat(decode(AgentHeartbeat, incoming.payload), incoming.retain, time.monotonic()))
 
     def _send_parts(self, want: AgentWant) -> None:
         data = self.audio[want.chunk_id]

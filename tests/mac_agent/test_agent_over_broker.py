@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import os
 import signal
-import sys
 import time
 
 import numpy as np
@@ -14,8 +13,7 @@ import pytest
 from schemas.agent import AgentControl, AgentState, ControlType
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import eventually
-from tests.mac_agent.agent_process import AgentProcess, start_tone_agent
-from tests.mac_agent.small_bridge import TOPICS, SmallBridge
+from tests.mac_agent.small_bridge import TOPICS
 from tests.mac_agent.sounds import as_wav, tone
 
 TWO_VOICES = (as_wav(tone(300, 2)), as_wav(tone(700, 3)))
@@ -25,26 +23,6 @@ EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE = 3, 4
 @pytest.fixture
 def broker(any_broker) -> RunningBroker:
     return any_broker
-
-
-@pytest.fixture
-def start_agent(tmp_path):
-    agents: list[AgentProcess] = []
-
-    def start(broker: RunningBroker, **settings) -> AgentProcess:
-        agents.append(start_tone_agent(broker, tmp_path, **settings))
-        return agents[-1]
-
-    yield start
-    for agent in agents:
-        agent.end()
-        sys.stdout.write(agent.log()[-6000:])  # pytest shows it where the test failed
-
-
-@pytest.fixture
-def small_bridge():
-    with contextlib.ExitStack() as stack:
-        yield lambda broker, **options: stack.enter_context(SmallBridge(broker.settings("bridge"), **options))
 
 
 def test_an_offer_becomes_turns_and_is_offered_until_settled(broker, start_agent, small_bridge):

@@ -18,7 +18,7 @@ from mac_agent.engines.engine import Hints
 from mac_agent.engines.memory import device_bytes
 from mac_agent.inference import ChunkSource, EngineLoaded, JobFailed, JobResult, WorkerJob
 from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
-from mac_agent.worker import TimeLimits, Worker
+from mac_agent.worker import Worker, WorkerLimits
 from tests.brokers import AGENT_ID, mosquitto_program, run_mosquitto
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import SmallBridge
@@ -65,7 +65,7 @@ def start_worker(tmp_path):
 
     def start(recycle: RecycleLimits) -> Worker:
         worker = Worker(
-            partial(load_tone_engine, tmp_path / "behaviour"), TimeLimits(60.0, 60.0, 10.0), recycle=recycle
+            partial(load_tone_engine, tmp_path / "behaviour"), WorkerLimits(60.0, 60.0, 10.0), recycle=recycle
         )
         started.append(worker)
         worker.start()

@@ -20,7 +20,7 @@ from mac_agent.inference import (
     JobResult,
     WorkerJob,
 )
-from mac_agent.worker import TimeLimits, Worker
+from mac_agent.worker import Worker, WorkerLimits
 from schemas.failure import FailureCode
 from tests.inbox import eventually
 from tests.mac_agent.sounds import as_wav, tone
@@ -40,7 +40,7 @@ def start_worker(behaviour):
     started = []
 
     def start(*, floor_s: float = 60.0, factor: float = 10.0) -> Worker:
-        worker = Worker(partial(load_tone_engine, behaviour), TimeLimits(60.0, floor_s, factor))
+        worker = Worker(partial(load_tone_engine, behaviour), WorkerLimits(60.0, floor_s, factor))
         started.append(worker)
         worker.start()
         return worker
@@ -227,11 +227,11 @@ from functools import partial
 from pathlib import Path
 from mac_agent.engines.engine import Hints
 from mac_agent.inference import ChunkSource, WorkerJob
-from mac_agent.worker import TimeLimits, Worker
+from mac_agent.worker import WorkerLimits, Worker
 from tests.mac_agent.tone_engine import load_tone_engine
 
 if __name__ == "__main__":
-    worker = Worker(partial(load_tone_engine, Path({str(behaviour)!r})), TimeLimits(60, 600, 1))
+    worker = Worker(partial(load_tone_engine, Path({str(behaviour)!r})), WorkerLimits(60, 600, 1))
     worker.start()
     while not worker.is_idle:
         worker.poll()

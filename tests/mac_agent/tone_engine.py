@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from mac_agent.engines.engine import (
     SAMPLE_RATE_HZ,
@@ -29,6 +32,7 @@ from mac_agent.inference import PR_SET_PDEATHSIG
 
 FRAME_S = 0.1
 KEPT: list[np.ndarray] = []
+BOMB_BYTES, BOMB_STEP_BYTES = 1 << 30, 1 << 26
 INFO = EngineInfo("tone", "pitch", "1", "cpu", "test", "pitch", "1")
 
 
@@ -81,10 +85,8 @@ def behave(path: Path, report: ReportProgress) -> None:
     if behaviour.startswith("once "):
         path.write_text("")
         behaviour = behaviour.removeprefix("once ")
-    if behaviour == "crash":
-        os.kill(os.getpid(), signal.SIGSEGV)
-    elif behaviour == "stop":
-        os.kill(os.getpid(), signal.SIGSTOP)
+    if behaviour in SUDDEN:
+        SUDDEN[behaviour]()
     elif behaviour == "raise":
         raise ValueError("the words of a conversation")
     elif behaviour == "memory":
@@ -100,6 +102,29 @@ def behave(path: Path, report: ReportProgress) -> None:
         while time.monotonic() < until_s:
             report("wait", 0.5)
             time.sleep(0.02)
+
+
+def fill_memory() -> None:
+    """Take as much memory as a machine of any size can spare, touch it, and keep it."""
+    held = [b"\1" * BOMB_STEP_BYTES for _ in range(BOMB_BYTES // BOMB_STEP_BYTES)]
+    time.sleep(600)
+    held.clear()
+
+
+def fill_memory_until_refused() -> None:
+    """The same where the system says no before memory is short; macOS never does."""
+    most_bytes = psutil.Process().memory_info().vms + BOMB_BYTES // 4
+    resource.setrlimit(resource.RLIMIT_AS, (most_bytes, most_bytes))
+    fill_memory()
+
+
+SUDDEN: dict[str, Callable[[], object]] = {
+    "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "segfault": lambda: ctypes.string_at(0),
+    "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
+    "bomb": fill_memory,
+    "bomb refused": fill_memory_until_refused,
+}
 
 
 def find_tones(waveform: Waveform) -> tuple[Turn, ...]:

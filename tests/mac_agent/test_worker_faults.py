@@ -1,0 +1,94 @@
+"""What goes wrong in the worker costs one attempt at one job: never the agent, its connection or its heartbeat.
+
+A real agent process on a real Mosquitto, watched as the bridge watches it: by the beats that arrive.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from dataclasses import dataclass
+from itertools import pairwise
+
+import psutil
+import pytest
+
+from schemas.agent import AgentState
+from tests.brokers import AGENT_ID
+from tests.e2e.system import worker_pids
+from tests.inbox import eventually
+from tests.mac_agent.sounds import as_wav, tone
+
+HEARTBEAT_S = 1.5
+STALE_S = 3 * HEARTBEAT_S  # as the bridge judges: 10 s and 30 s
+JOB_TIMEOUT_S = 10.0  # a loop that waits for a stopped worker is stale long before
+WORKER_GB = 0.5
+LONG_S = 60.0
+
+
+@dataclass(frozen=True)
+class Fault:
+    behaviour: str
+    """What the engine does at the first job, and not again."""
+    code: str
+    says: str
+    strike: signal.Signals | None = None
+    """What comes from outside once the engine is at work."""
+
+
+FAULTS = {
+    "kill -9": Fault("wait 600", "engine.crashed", "signal 9", signal.SIGKILL),
+    "SIGSTOP": Fault("wait 600", "engine.timeout", "did not finish within 10 s", signal.SIGSTOP),
+    "segfault": Fault("segfault", "engine.crashed", "signal 11"),
+    "allocation bomb": Fault("bomb", "engine.crashed", "OMI_MAX_WORKER_GB"),
+    "allocation bomb the system refuses": Fault("bomb refused", "engine.failed", "out of memory"),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_the_agent_stays_connected_and_beats_while_its_worker_dies(mosquitto, start_agent, small_bridge, name):
+    fault = FAULTS[name]
+    if fault.behaviour == "bomb refused" and sys.platform != "linux":
+        pytest.skip("this system limits no process's memory")
+    bridge = small_bridge(mosquitto)
+    agent = start_agent(
+        mosquitto,
+        behaviour=f"once {fault.behaviour}",
+        heartbeat_s=HEARTBEAT_S,
+        job_timeout_floor_s=JOB_TIMEOUT_S,
+        job_timeout_factor=0,
+        max_worker_gb=WORKER_GB,
+    )
+    born = bridge.wait_online()
+    (worker,) = worker_pids(agent.pid)
+
+    bridge.offer("job-1", as_wav(tone(300, 2)))
+    eventually(lambda: agent.behaviour.read_text() == "", LONG_S)
+    if fault.strike is not None:
+        os.kill(worker, fault.strike)
+    failure = bridge.wait_failure("job-1", LONG_S)
+    assert (failure.code, failure.retryable, failure.lease_id) == (fault.code, True, "lease-1")
+    assert fault.says in failure.message
+    told = bridge.wait_beat(lambda beat: beat.message.jobs_failed == 1)
+    assert (told.last_error or "").startswith(fault.code)
+
+    bridge.offer("job-1", as_wav(tone(300, 2)), lease_id="lease-2", attempt=2)
+    again = bridge.wait_turns("job-1", LONG_S)
+    assert (again.lease_id, [turn.speaker for turn in again.turns]) == ("lease-2", ["TONE_300"])
+    bridge.offer("job-2", as_wav(tone(700, 3)))
+    assert [turn.speaker for turn in bridge.wait_turns("job-2", LONG_S).turns] == ["TONE_700"]
+    bridge.wait_beat(lambda beat: beat.message.jobs_done == 2)
+
+    beats = [beat for beat in bridge.beats.items if not beat.retained]
+    alive = beats[next(n for n, beat in enumerate(beats) if beat.message.state is AgentState.ONLINE) :]
+    assert {beat.message.state for beat in alive} == {AgentState.ONLINE}
+    assert {beat.message.instance_id for beat in beats} == {born.instance_id}
+    assert max(later.at_s - beat.at_s for beat, later in pairwise(alive)) < STALE_S
+    assert len(re.findall(rf"New client connected from \S+ as {AGENT_ID}-i-", mosquitto.log_file.read_text())) == 1
+    assert not psutil.pid_exists(worker)
+    (replacement,) = worker_pids(agent.pid)
+
+    assert agent.stop() == 0
+    assert not psutil.pid_exists(replacement)
