@@ -19,7 +19,7 @@ from mac_agent.engines.memory import device_bytes
 from mac_agent.inference import ChunkSource, EngineLoaded, JobFailed, JobResult, WorkerJob
 from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
 from mac_agent.worker import Worker, WorkerLimits
-from tests.brokers import AGENT_ID, mosquitto_program, run_mosquitto
+from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
@@ -163,8 +163,6 @@ def test_a_worker_killed_while_it_is_being_replaced_comes_back(start_worker, spe
 
 
 def test_an_agent_goes_on_taking_jobs_and_stays_online_while_its_worker_is_replaced(tmp_path):
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
     (tmp_path / "behaviour").write_text("")
     with run_mosquitto(tmp_path) as broker, SmallBridge(broker.settings("bridge"), settles=True) as bridge:
         environment = broker.environment("agent") | {
