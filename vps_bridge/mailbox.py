@@ -1,25 +1,58 @@
-"""Between the network thread, which only stores, and the bridge's own, which does everything."""
+"""Between the threads that only store (network, HTTP) and the bridge's own, which does everything."""
 
 from __future__ import annotations
 
 import threading
 from collections import deque
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from broker.session import Incoming
+from vps_bridge.refusal import Refusal
 
+T = TypeVar("T")
 MAX_MESSAGES = 2_000
 MAX_BYTES = 64 * 2**20
 SMALL_BYTES = 65_536  # what is no audio still finds room among it
 
 
+class BridgeBusy(Exception):
+    """The bridge takes no more questions: it stops, or has too many; ask again."""
+
+
+@dataclass(frozen=True, eq=False)
+class Question(Generic[T]):
+    """Work for the bridge's own thread, and where its result goes."""
+
+    work: Callable[[], T]
+    answer: Future[T]
+
+    def settle(self) -> None:
+        """Do the work, unless nobody waits any longer. A `Refusal` is an answer; anything else is raised as well."""
+        if not self.answer.set_running_or_notify_cancel():
+            return
+        try:
+            result = self.work()
+        except Refusal as refusal:
+            self.answer.set_exception(refusal)
+        except Exception as error:
+            self.answer.set_exception(error)
+            raise
+        else:
+            self.answer.set_result(result)
+
+
 class Mailbox:
-    """A queue bounded by messages and by bytes. What does not fit is dropped: its owner offers it again."""
+    """A queue bounded by messages and by bytes. A message that does not fit is dropped: its owner offers it again."""
 
     def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
         """Start empty."""
         self._max_messages, self._max_bytes = max_messages, max_bytes
-        self._messages: deque[Incoming] = deque()
+        self._items: deque[Incoming | Question[object]] = deque()
         self._bytes = 0
+        self._is_closed = False
         self._changed = threading.Condition()
         self.dropped = 0
 
@@ -28,18 +61,42 @@ class Mailbox:
         size = len(message.payload)
         with self._changed:
             has_room = size <= SMALL_BYTES or not self._bytes or self._bytes + size <= self._max_bytes
-            if len(self._messages) >= self._max_messages or not has_room:
+            if len(self._items) >= self._max_messages or not has_room:
                 self.dropped += 1
                 return
-            self._messages.append(message)
+            self._items.append(message)
             self._bytes += size
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> Incoming | None:
-        """Return the oldest message, or None where none comes in time."""
+    def ask(self, work: Callable[[], T]) -> Future[T]:
+        """Have `work` done by the bridge's own thread, in its turn. Raises `BridgeBusy` where it takes no more."""
+        question = Question(work, Future[T]())
         with self._changed:
-            if not self._messages and not self._changed.wait_for(lambda: bool(self._messages), timeout_s):
+            if self._is_closed:
+                msg = "the bridge is stopping"
+                raise BridgeBusy(msg)
+            if len(self._items) >= self._max_messages:
+                msg = f"{self._max_messages} messages wait for the bridge"
+                raise BridgeBusy(msg)
+            self._items.append(question)  # type: ignore[arg-type] # nobody else sets its answer
+            self._changed.notify()
+        return question.answer
+
+    def take(self, timeout_s: float) -> Incoming | Question[object] | None:
+        """Return the oldest message or question, or None where none comes in time."""
+        with self._changed:
+            if not self._items and not self._changed.wait_for(lambda: bool(self._items), timeout_s):
                 return None
-            message = self._messages.popleft()
-            self._bytes -= len(message.payload)
-            return message
+            item = self._items.popleft()
+            if isinstance(item, Incoming):
+                self._bytes -= len(item.payload)
+            return item
+
+    def close(self) -> None:
+        """Take no more questions, and answer those that wait with `BridgeBusy`."""
+        with self._changed:
+            self._is_closed = True
+            questions = [item for item in self._items if isinstance(item, Question)]
+        for question in questions:
+            if question.answer.set_running_or_notify_cancel():
+                question.answer.set_exception(BridgeBusy("the bridge is stopping"))

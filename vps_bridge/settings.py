@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, ClassVar
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints
 
-from broker.settings import BrokerSettings
+from broker.settings import BrokerSettings, UserPath
 from schemas.record import ID_PATTERN
 from vps_bridge.assemble import AssemblyRules
 from vps_bridge.lease import LeaseRules
@@ -22,6 +22,17 @@ class BridgeSettings(BrokerSettings):
 
     bridge_id: Annotated[str, StringConstraints(pattern=ID_PATTERN)] = Field(
         default="bridge", description="This bridge's name in topics and heartbeats."
+    )
+    http_host: str = Field(
+        default="127.0.0.1", description="Where the HTTP door is; anywhere but on loopback it needs a token."
+    )
+    http_port: int = Field(default=8765, ge=0, le=65_535, description="Port of the HTTP door; 0: there is none.")
+    http_token: SecretStr | None = Field(
+        default=None, description="Token of the HTTP door; without one /v1 is closed. Not a flag: others see those."
+    )
+    http_token_file: UserPath | None = Field(default=None, description="File (mode 600) that holds that token.")
+    http_answer_timeout_s: float = Field(
+        default=1_800.0, gt=0, description="How long the HTTP call /api/diarize waits for its answer."
     )
     heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
     stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
