@@ -106,6 +106,7 @@ class RunningBroker:
             "OMI_BROKER_USERNAME": user.username,
             "OMI_BROKER_PASSWORD": user.password,
             "OMI_MQTT_VERSION": self.mqtt_version,
+            "OMI_HTTP_PORT": "0",  # many bridges at once on one machine: a test that wants the door names a port
         }
         return environment | ({"OMI_BROKER_CA_FILE": str(self._ca_file)} if self._ca_file else {})
 

@@ -11,37 +11,48 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as package_version
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 
 from broker.session import Farewell, Incoming, MqttSession, Will
 from schemas.agent import AgentHeartbeat, AgentWant
+from schemas.audio import ChunkDescription
 from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
 from schemas.codec import decode, encode
-from schemas.conversation import ConversationEvent, EventType
+from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.record import MAX_DURATION_S
 from schemas.topics import TopicKind, Topics
+from vps_bridge.agents import AgentView
 from vps_bridge.assemble import plan_jobs
 from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.desk import Desk
 from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
-from vps_bridge.ingest import Ingest
+from vps_bridge.ingest import Ingest, Taken
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
-from vps_bridge.mailbox import Mailbox
+from vps_bridge.mailbox import Mailbox, Question
 from vps_bridge.publisher import OfferTimer, Publisher
 from vps_bridge.results import Results
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import SPOOL, Spool
 from vps_bridge.standing import describe_end, is_all_here, is_final
 from vps_bridge.updates import Updater
+from vps_bridge.upload import Upload
+
+if TYPE_CHECKING:
+    from vps_bridge.door import HttpDoor
 
 _LOG = structlog.get_logger(__name__)
 POLL_S = 0.1
 TICK_S = 0.5
 SWEEP_S = 60.0
 ASSIGN_BUDGET_S = 2.0
+HTTP_DOOR = "http door"
+DOOR_RETRY_S = 15.0  # a port that is taken may be given back
+DOOR_CLOSE_S = 8.0  # longer than the door gives those who are inside
 SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
 MAX_AGENTS_TOLD = 100  # what a heartbeat holds
 STORE_FILE = "conversations.sqlite3"
@@ -79,7 +90,9 @@ class Bridge:
         self._results = Results(self._ledger, self._dispatcher)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
-        self._beat_due_s = self._tick_due_s = self._sweep_due_s = 0.0
+        self._desk = Desk(self, self._ledger)
+        self._door = self._make_door()
+        self._beat_due_s = self._tick_due_s = self._sweep_due_s = self._door_due_s = 0.0
         self._poked = False
         self._agents_told: tuple[list[str], list[str]] = ([], [])
         self._last_audio_s: dict[str, float] = {}
@@ -96,17 +109,49 @@ class Bridge:
         """Serve until stopped. Raises `AnotherBridge` where an older bridge serves the same root."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
+        self._survive(HTTP_DOOR, self._desk.clear)
         self._subscribe()
         self._session.start()
         try:
             while not self._stopping.is_set():
                 self._turn()
         finally:
+            self._close_door()
             topic = self._topics.bridge_heartbeat(self._settings.bridge_id)
             self._session.stop(Farewell(topic, encode(self._beat(BridgeState.STOPPED)), retain=True))
             self._ledger.close()
             self._store.close()
             _LOG.info("bridge_stopped")
+
+    def _make_door(self) -> HttpDoor | None:
+        if self._settings.http_port == 0:
+            return None
+        # Imported here: every command imports this file, and only `run` needs FastAPI.
+        from vps_bridge.door import HttpDoor  # noqa: PLC0415
+
+        return HttpDoor(self._settings, self._mailbox, self, self._desk)
+
+    def _open_door(self, door: HttpDoor) -> None:
+        try:
+            door.open()
+        except OSError as error:
+            where = f"{self._settings.http_host}:{self._settings.http_port}"
+            words = f"{where} cannot be had ({error.strerror}): end what uses it, or set OMI_HTTP_PORT (0: no door)"
+            self._note_error(HTTP_DOOR, words)
+            self._beat_due_s = 0.0
+
+    def _close_door(self) -> None:
+        """Let requests that are under way end, as far as they do so soon; whoever waits for long is told to go."""
+        deadline_s = time.monotonic() + DOOR_CLOSE_S
+        self._survive(HTTP_DOOR, self._desk.clear)
+        if self._door is not None:
+            self._door.close()
+            while self._door.is_open and time.monotonic() < deadline_s:
+                message = self._mailbox.take(POLL_S)
+                if isinstance(message, Question):  # a message has an owner that offers it again
+                    self._survive(HTTP_DOOR, message.settle)
+            self._survive(HTTP_DOOR, self._desk.clear)
+        self._mailbox.close()
 
     def _subscribe(self) -> None:
         for kind in (TopicKind.EVENTS, TopicKind.AUDIO, TopicKind.TURNS, TopicKind.FAILURE, TopicKind.WANT):
@@ -117,7 +162,10 @@ class Bridge:
     def _turn(self) -> None:
         """Take one message, and do what is due by the clock."""
         message = self._mailbox.take(POLL_S)
-        if message is not None:
+        if isinstance(message, Question):
+            self._poked = True
+            self._survive(HTTP_DOOR, message.settle)
+        elif message is not None:
             self._survive(message.topic, partial(self._route, message))
         now_s = time.monotonic()
         if self._connected.is_set():
@@ -127,6 +175,9 @@ class Bridge:
         if now_s >= self._tick_due_s or (message is None and self._poked):
             self._poked, self._tick_due_s = False, now_s + TICK_S
             self._survive("tick", partial(self._tick, now_s))
+        if self._door is not None and now_s >= self._door_due_s and not self._door.is_open:
+            self._door_due_s = now_s + DOOR_RETRY_S
+            self._open_door(self._door)
         if now_s >= self._sweep_due_s:
             self._sweep_due_s = now_s + SWEEP_S
             self._survive("sweep", partial(self._sweep, now_s))
@@ -167,9 +218,7 @@ class Bridge:
                 if self._ingest.take_audio(conversation_id, message.payload).is_new:
                     self._expect_assembly(conversation_id)
             case TopicKind.EVENTS:
-                taken = self._ingest.take_event(conversation_id, message.payload)
-                if taken.event is not None:
-                    self._take_event(taken.event, conversation_id)
+                self.take_event(conversation_id, message.payload)
             case TopicKind.TURNS:
                 self._results.take_turns(conversation_id, sender_id, message.payload)
             case TopicKind.FAILURE if sender_id != self._settings.bridge_id:
@@ -185,24 +234,49 @@ class Bridge:
             case _:
                 self._poked = False
 
+    def take_upload(
+        self, conversation_id: str, told: ChunkDescription, upload: Upload, sha256: str | None = None
+    ) -> Taken:
+        """Take a chunk that has streamed in; `sha256` is what the publisher says it has."""
+        taken = self._ingest.take_upload(conversation_id, told, upload, sha256)
+        if taken.is_new:
+            self._expect_assembly(conversation_id)
+        return taken
+
+    def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
+        """Take an event with all that follows from it, and return its receipt."""
+        taken = self._ingest.take_event(conversation_id, data)
+        if taken.event is None:
+            return taken.receipt
+        return self._follow(taken.event, conversation_id) or taken.receipt
+
+    def live_agents(self) -> list[AgentHeartbeat]:
+        """Return the last beats of the agents that are live and allowed."""
+        views, allowed = self._live_views(time.monotonic()), self._ledger.agents.allowed()
+        return [view.heartbeat for view in views if view.heartbeat.agent_id in allowed]
+
     def _expect_assembly(self, conversation_id: str) -> None:
         self._last_audio_s[conversation_id] = time.monotonic()
         self._assemble_due_s[conversation_id] = 0.0
 
-    def _take_event(self, event: ConversationEvent, conversation_id: str) -> None:
+    def _follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
+        """Do what an accepted event asks for; a deletion has its receipt only then."""
         if event.type is EventType.DELETED:
-            _receipt, deleted = self._ingest.delete(event, conversation_id)
+            receipt, deleted = self._ingest.delete(event, conversation_id)
             self._forget(conversation_id, deleted)
-        elif event.type is EventType.COMPLETED:
+            return receipt
+        if event.type is EventType.COMPLETED:
             self._expect_assembly(conversation_id)
         elif event.type is EventType.RESYNC:
             self._updater.offer_again(conversation_id)
+        return None
 
     def _finish_deletion(self, conversation_id: str) -> None:
         self._forget(conversation_id, self._ingest.erase(conversation_id))
 
     def _forget(self, conversation_id: str, deleted: Deleted) -> None:
         self._dispatcher.cancel(deleted.leases)
+        self._desk.note_deleted(conversation_id)
         self._last_audio_s.pop(conversation_id, None)
 
     def _meet_bridge(self, beat: BridgeHeartbeat) -> None:
@@ -257,6 +331,7 @@ class Bridge:
         if final:
             self._last_audio_s.pop(conversation_id, None)
             self._sweep_due_s = min(self._sweep_due_s, now_s + self._settings.keep_audio_s)
+            self._desk.look(conversation_id)
 
     def _assemble(self, conversation_id: str, now_s: float) -> None:
         conversation = self._ledger.conversations.get(conversation_id)
@@ -290,9 +365,12 @@ class Bridge:
 
     def _live_agents(self, now_s: float) -> tuple[list[str], list[str]]:
         """Return the live agents: those that are allowed, and those that nobody has allowed yet."""
-        views = self._dispatcher.roster.live(now_s, self._settings.stale_s)
-        live, allowed = sorted(view.heartbeat.agent_id for view in views), self._ledger.agents.allowed()
+        live = sorted(view.heartbeat.agent_id for view in self._live_views(now_s))
+        allowed = self._ledger.agents.allowed()
         return [name for name in live if name in allowed], [name for name in live if name not in allowed]
+
+    def _live_views(self, now_s: float) -> list[AgentView]:
+        return self._dispatcher.roster.live(now_s, self._settings.stale_s)
 
     def _publish_beat(self) -> None:
         self._agents_told = self._live_agents(time.monotonic())

@@ -99,6 +99,13 @@ class Desk:
         else:
             answer.set_result(turns or ())
 
+    def note_deleted(self, conversation_id: str) -> None:
+        """Tell who waits that the conversation is gone, whoever deleted it."""
+        answer = self._waiting.pop(conversation_id, None)
+        if answer is not None:
+            msg = "the conversation of this question was deleted before it was answered: ask again"
+            answer.set_exception(Refusal(FailureCode.CONVERSATION_DELETED, msg))
+
     def drop(self, conversation_id: str) -> None:
         """Nobody waits for this answer any more; an answered or unknown question is no error."""
         if self._waiting.pop(conversation_id, None) is not None:
@@ -113,7 +120,7 @@ class Desk:
             self._delete(conversation_id)
 
     def _why_failed(self, conversation_id: str) -> Refusal | None:
-        for job in self._ledger.jobs.all(conversation_id=conversation_id, states=(JobState.FAILED,)):
+        for job in self._ledger.jobs.all(conversation_id=conversation_id, states=(JobState.FAILED, JobState.CANCELLED)):
             code = job.failure_code if job.failure_code in set(FailureCode) else FailureCode.ENGINE_FAILED
             return Refusal(FailureCode(code), job.failure_message or "the job failed: see the agent's log")
         return None

@@ -27,7 +27,7 @@ class HttpDoor:
         """Read the token. Raises `SettingsError` where it is none, or is missing where it is needed."""
         self._host, self._port = settings.http_host, settings.http_port
         app = make_app(Gateway(settings, mailbox, intake, desk), read_entry(settings))
-        config = uvicorn.Config(
+        self._config = uvicorn.Config(
             app,
             http="h11",
             ws="none",
@@ -40,7 +40,7 @@ class HttpDoor:
             limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=STOP_GRACE_S,
         )
-        self._server = uvicorn.Server(config)
+        self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
 
     @property
@@ -51,13 +51,15 @@ class HttpDoor:
     def open(self) -> None:
         """Begin to serve. Raises `OSError` where the address cannot be had."""
         listener = _listen(self._host, self._port)
+        self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="http-door", daemon=True)
         self._thread.start()
         _LOG.info("http_door_open", host=self._host, port=self._port)
 
     def close(self) -> None:
         """Take no more requests and end those under way; returns at once, `is_open` says when it is done."""
-        self._server.should_exit = True
+        if self._server is not None:
+            self._server.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,16 +11,18 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
 
 from schemas.audio import ChunkDescription
 from schemas.codec import encode
-from schemas.conversation import Accepted, ConversationEvent, ConversationTurn, Verdict
+from schemas.conversation import Accepted, ConversationEvent, Verdict
 from schemas.failure import FailureCode
+from vps_bridge.arrivals import INCOMING
 from vps_bridge.conversations.store import speaker_name
-from vps_bridge.desk import Desk, Intake
+from vps_bridge.desk import Desk, Intake, Turns
 from vps_bridge.gateway_answers import (
     MAX_SPEAKERS,
     STATUS_OF,
@@ -72,7 +74,9 @@ class Gateway:
     async def take_event(self, request: Request, conversation_id: str) -> Response:
         """Take an event of a conversation."""
         if not request.headers.get("content-type", "").lower().startswith("application/json"):
-            raise HttpProblem(415, "payload.malformed", "send a ConversationEvent with `Content-Type: application/json`")
+            raise HttpProblem(
+                415, "payload.malformed", "send a ConversationEvent with `Content-Type: application/json`"
+            )
         data = await read_small(request, ConversationEvent.MAX_ENCODED_BYTES)
         receipt = await self._ask(partial(self._intake.take_event, conversation_id, data))
         if receipt is None:
@@ -119,9 +123,7 @@ class Gateway:
             raise HttpProblem(503, "ingest.full", f"{MAX_UPLOADS} uploads are under way: send it again in a moment")
         self._uploads += 1
         try:
-            upload = await asyncio.to_thread(
-                Upload, self._settings.root / "incoming", self._settings.max_chunk_bytes
-            )
+            upload = await asyncio.to_thread(Upload, self._settings.root / INCOMING, self._settings.max_chunk_bytes)
             try:
                 yield upload
             finally:
@@ -132,17 +134,19 @@ class Gateway:
         finally:
             self._uploads -= 1
 
-    async def _wait(self, request: Request, answer: asyncio.Future[T]) -> T:
+    async def _wait(self, request: Request, answer: asyncio.Future[Turns]) -> Turns:
         """Wait for an answer, as long as somebody wants it."""
         gone = asyncio.ensure_future(_hang_up(request))
+        events: set[asyncio.Future[Any]] = {answer, gone}
         timeout_s = self._settings.http_answer_timeout_s
         try:
-            await asyncio.wait({answer, gone}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(events, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             gone.cancel()
         if answer.done():
             return answer.result()
-        answer.cancel()
+        if gone.done():
+            raise ClientDisconnect
         msg = f"no answer within {timeout_s:.0f} s: see `omi-bridge agents`, or raise OMI_HTTP_ANSWER_TIMEOUT_S"
         raise HttpProblem(504, "engine.timeout", msg)
 
@@ -169,10 +173,9 @@ def _hint(field: str | None, query: int | None) -> ChunkDescription:
     return ChunkDescription(num_speakers=int(field))
 
 
-def _describe(turns: tuple[ConversationTurn, ...], took_s: float) -> Diarized:
+def _describe(turns: Turns, took_s: float) -> Diarized:
     spoken = [
-        SpokenTurn(speaker_id=speaker_name(turn.speaker_id) or "", start=turn.start_s, end=turn.end_s)
-        for turn in turns
+        SpokenTurn(speaker_id=speaker_name(turn.speaker_id) or "", start=turn.start_s, end=turn.end_s) for turn in turns
     ]
     speakers = len({turn.speaker_id for turn in turns})
     return Diarized(speakers=spoken, num_speakers=speakers, processing_time_ms=round(took_s * 1000))

@@ -156,10 +156,13 @@ def _add_errors(app: FastAPI) -> None:
         Refusal, answer(lambda refusal: HttpProblem(STATUS_OF[refusal.code], refusal.code, refusal.message))
     )
     app.add_exception_handler(NoAgent, answer(lambda error: HttpProblem(503, "bridge.no_agent", str(error))))
-    app.add_exception_handler(BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again")))
+    app.add_exception_handler(
+        BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again"))
+    )
     app.add_exception_handler(RequestValidationError, answer(_explain))
     app.add_exception_handler(
-        HTTPException, answer(lambda error: HttpProblem(error.status_code, "http.error", _WHY.get(error.status_code, error.detail)))
+        HTTPException,
+        answer(lambda error: HttpProblem(error.status_code, "http.error", _WHY.get(error.status_code, error.detail))),
     )
 
 

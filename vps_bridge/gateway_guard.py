@@ -68,7 +68,9 @@ def read_entry(settings: BridgeSettings) -> Entry:
             raise SettingsError("http_token_file", source, "http_token is set too: give the token once")
         name, token = "http_token_file", _read_private(settings.http_token_file)
     if token is not None and (len(token) < MIN_TOKEN_CHARS or not token.isascii() or not token.isprintable()):
-        words = f"a token has at least {MIN_TOKEN_CHARS} characters of printable ASCII: `openssl rand -hex 32` makes one"
+        words = (
+            f"a token has at least {MIN_TOKEN_CHARS} characters of printable ASCII: `openssl rand -hex 32` makes one"
+        )
         raise SettingsError(name, source, words)
     entry = Entry(settings.http_host, token)
     if token is None and not entry.is_loopback:

@@ -85,9 +85,12 @@ class Ingest:
         offer = _Offer(conversation_id, payload.sha256, _total_bytes(payload), payload)
         return self._take(offer, lambda: self._store_payload(offer, payload))
 
-    def take_upload(self, conversation_id: str, told: ChunkDescription, upload: Upload) -> Taken:
-        """Take a chunk that was streamed into a file over HTTP; the file is moved into the spool, or stays."""
-        offer = _Offer(conversation_id, upload.sha256, upload.bytes, told)
+    def take_upload(self, conversation_id: str, told: ChunkDescription, upload: Upload, sha256: str | None) -> Taken:
+        """Take a chunk that was streamed into a file over HTTP; the file is moved into the spool, or stays.
+
+        `sha256` is what the publisher says it has, where it says so.
+        """
+        offer = _Offer(conversation_id, sha256 or upload.sha256, upload.bytes, told)
         return self._take(offer, lambda: self._store_upload(offer, upload))
 
     def _take(self, offer: _Offer, store: Callable[[], str | None]) -> Taken:
@@ -184,8 +187,7 @@ class Ingest:
     def _store_payload(self, offer: _Offer, payload: AudioPayload) -> str | None:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
-                msg = "the audio does not have the sha256 it names: publish the chunk again"
-                raise Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg, retryable=True)
+                raise _wrong_sha256()
             self._check_room(offer.bytes)
             return self._on_disk(lambda: self._spool.write(payload.audio))
         if not self._arrivals.knows(offer.conversation_id, offer.chunk_id):
@@ -200,6 +202,8 @@ class Ingest:
             partial.discard()
 
     def _store_upload(self, offer: _Offer, upload: Upload) -> str:
+        if upload.sha256 != offer.sha256:
+            raise _wrong_sha256()
         self._check_room(offer.bytes)
         return self._on_disk(lambda: self._spool.adopt(upload.path))
 
@@ -323,6 +327,11 @@ class Ingest:
 
 def _total_bytes(payload: AudioPayload) -> int:
     return len(payload.audio) if payload.total_bytes is None else payload.total_bytes
+
+
+def _wrong_sha256() -> Refusal:
+    msg = "the audio does not have the sha256 it names: publish the chunk again"
+    return Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg, retryable=True)
 
 
 def _new_chunk_id() -> str:

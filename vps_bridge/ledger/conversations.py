@@ -191,6 +191,16 @@ class ConversationBook:
         with self._session() as session:
             return list(session.scalars(query))
 
+    def open_throwaway(self, conversation_id: str) -> None:
+        """Begin a conversation that is deleted with the answer it was made for."""
+        with self._session.begin() as session:
+            ConversationRow.opened(session, conversation_id).throwaway = True
+
+    def throwaways(self) -> list[str]:
+        """Return the conversations that are to be deleted with an answer."""
+        with self._session() as session:
+            return list(session.scalars(select(ConversationRow.conversation_id).where(ConversationRow.throwaway)))
+
     def bury(self, conversation_id: str) -> None:
         """Put up the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
         with self._session.begin() as session:

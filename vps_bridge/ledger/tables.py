@@ -81,6 +81,7 @@ class ConversationRow(Base):
     applied_version: Mapped[int] = mapped_column(default=0)
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
+    throwaway: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
 
     @classmethod
     def opened(cls, session: Session, conversation_id: str) -> ConversationRow:
