@@ -27,6 +27,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import TopicKind, Topics
 from vps_bridge.agents import AgentView
 from vps_bridge.assemble import plan_jobs
+from vps_bridge.ballast import REMEDY, Ballast
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.desk import Desk
 from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
@@ -71,7 +72,11 @@ class Bridge:
         self._topics = Topics(settings.topic_root)
         self._instance_id = secrets.token_hex(8)
         self._started_at, self._started_s = datetime.now(UTC), time.monotonic()
+        settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._ballast = Ballast(settings.root, settings.ballast_bytes)
+        self._ballast.give_way()  # even opening a database takes some room
         self._ledger = Ledger(settings.root, exclusive=True)
+        self._ballast.update()
         self._spool = Spool(settings.root / SPOOL)
         self._store = SqliteConversations(settings.root / STORE_FILE)
         strays = self._spool.sweep(self._ledger.chunks.spool_names())
@@ -88,7 +93,7 @@ class Bridge:
         self._publisher = Publisher(self._session)
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
         self._results = Results(self._ledger, self._dispatcher)
-        self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher)
+        self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._ballast)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._desk = Desk(self, self._ledger)
         self._door = self._make_door()
@@ -202,7 +207,8 @@ class Bridge:
             while trace is not None and trace.tb_next is not None:
                 trace = trace.tb_next
             at = f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"
-            self._note_error(where, f"{type(error).__name__} at {at}")  # its text may quote a transcript
+            cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
+            self._note_error(where, f"{cause} at {at}")  # its text may quote a transcript
 
     def _note_error(self, where: str, error: str) -> None:
         self._errors += 1
@@ -299,6 +305,8 @@ class Bridge:
             raise AnotherBridge(msg)
 
     def _tick(self, now_s: float) -> None:
+        if self._ballast.update():
+            self._beat_due_s = self._sweep_due_s = 0.0
         for conversation_id in self._ledger.conversations.unfinished_deletions():
             self._survive(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
         for conversation_id in [name for name, due_s in self._assemble_due_s.items() if due_s <= now_s]:
@@ -347,11 +355,15 @@ class Bridge:
             _LOG.info("job_ready", conversation=conversation_id, job=job_id)
 
     def _sweep(self, now_s: float) -> None:
-        """Unlink audio that is not needed any more, and forget parts that stopped coming."""
+        """Unlink audio that is not needed any more, and forget parts that stopped coming, and pages that were freed."""
         self._ingest.clean_up(now_s)
+        self._ledger.forget_deleted_pages()
+        self._store.forget_deleted_pages()
         now = time.time()
         due = self._ledger.chunks.expired(
-            final_before=now - self._settings.keep_audio_s, accepted_before=now - self._settings.keep_audio_max_s
+            final_before=now - (self._settings.keep_audio_s if self._ballast.is_held else 0.0),
+            failed_before=now - self._settings.keep_failed_audio_s,
+            accepted_before=now - self._settings.keep_audio_max_s,
         )
         if not due:
             return
@@ -395,9 +407,11 @@ class Bridge:
         live, waiting = self._agents_told
         oldest_s = 0.0 if counts.oldest_at is None else now.timestamp() - counts.oldest_at
         problems = f"{self._last_error} (error {self._errors} since the start)" if self._errors else None
+        if not self._ballast.is_held:
+            problems = REMEDY
         return beat.model_copy(
             update={
-                "accepting": not full and counts.bytes < self._settings.max_queue_bytes,
+                "accepting": self._ballast.is_held and not full and counts.bytes < self._settings.max_queue_bytes,
                 "agents_live": len(live),
                 "agents_waiting": tuple(waiting[:MAX_AGENTS_TOLD]),
                 "queue": QueueState(

@@ -18,6 +18,7 @@ from broker.logs import configure_logs
 from broker.settings import load_settings
 from schemas.errors import SchemaError
 from schemas.record import is_id
+from vps_bridge.ballast import Ballast
 from vps_bridge.bridge import STORE_FILE, AnotherBridge
 from vps_bridge.client import ClientError
 from vps_bridge.conversations.sqlite import SqliteConversations
@@ -106,6 +107,7 @@ def age(moment: float | None) -> str:
 def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations, float]]:
     """Open ledger and store beside the running bridge, and say when an agent counts as stale."""
     settings = load(config, "bridge", data_dir=data_dir)
+    Ballast(settings.root, settings.ballast_bytes).give_way()  # the bridge may be stopped, and the disk full
     ledger = Ledger(settings.root, exclusive=False)
     store = SqliteConversations(settings.root / STORE_FILE)
     try:

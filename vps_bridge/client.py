@@ -128,7 +128,8 @@ class BridgeClient:
                 return beat
             self._read_one(deadline_s)
         if self._beat is not None and self._beat.state is BridgeState.ONLINE and not self._beat.accepting:
-            msg = f"the bridge's queue is full ({self._beat.queue.jobs_ready} jobs wait): keep the audio, try later"
+            why = self._beat.last_error or f"its queue is full, {self._beat.queue.jobs_ready} jobs wait"
+            msg = f"the bridge takes no audio now ({why}): keep the audio, try later"
             raise BridgeSilent(msg)
         state = "no heartbeat" if self._beat is None else f"its last heartbeat says {self._beat.state}"
         msg = f"no live bridge on this broker ({state}): start `omi-bridge run` on the VPS"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import TYPE_CHECKING
 
 from alembic import command, context
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection as SqliteConnection
 
 BUSY_TIMEOUT_MS = 5_000
+SCRATCH_BYTES = 2**18  # what SQLite wants beside a file it opens: its index of the log, a few pages of the log
 # FULL with WAL: a commit that returned survives a power cut. secure_delete: what is deleted is overwritten.
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
@@ -53,6 +55,14 @@ class DatabaseUnreadable(DatabaseError):
         self.path = path
 
 
+class DiskFull(DatabaseError):
+    """There is no room even to open the file."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"the disk of {path} is full: make room on it and start again; nothing is lost")
+        self.path = path
+
+
 def open_database(path: Path, migrations: Path) -> Engine:
     """Open `path`, made if it is missing (directory 0700, file 0600), and bring it to the newest schema.
 
@@ -65,6 +75,7 @@ def open_database(path: Path, migrations: Path) -> Engine:
     Raises:
         DatabaseNewer: a newer program has migrated the file.
         DatabaseUnreadable: it is no database, or may not be read or written.
+        DiskFull: there is no room to open it.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -78,6 +89,8 @@ def open_database(path: Path, migrations: Path) -> Engine:
         _migrate(engine, path, migrations)
     except DriverError as error:
         engine.dispose()
+        if shutil.disk_usage(path.parent).free < SCRATCH_BYTES:
+            raise DiskFull(path) from error
         raise DatabaseUnreadable(path, str(error.orig)) from error
     except DatabaseError:
         engine.dispose()

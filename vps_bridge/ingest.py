@@ -18,6 +18,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.arrivals import INCOMING, Arrivals
+from vps_bridge.ballast import Ballast
 from vps_bridge.container import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.erasure import erase_conversation
@@ -63,9 +64,16 @@ class Ingest:
     """Takes audio and events of all conversations. Runs on the bridge's own thread only."""
 
     def __init__(
-        self, settings: BridgeSettings, ledger: Ledger, spool: Spool, store: ConversationStore, publisher: Publisher
+        self,
+        settings: BridgeSettings,
+        ledger: Ledger,
+        spool: Spool,
+        store: ConversationStore,
+        publisher: Publisher,
+        ballast: Ballast,
     ) -> None:
         """Work on this ledger, spool and store; `incoming` holds chunks whose parts are still coming."""
+        self._ballast = ballast
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._publisher, self._topics = publisher, Topics(settings.topic_root)
         self._arrivals = Arrivals(settings.root / INCOMING)
@@ -264,6 +272,9 @@ class Ingest:
         if jobs >= self._settings.max_queue_jobs or held + size > self._settings.max_queue_bytes:
             msg = f"{jobs} jobs and {held} bytes wait: keep the audio and publish it later"
             raise Refusal(FailureCode.INGEST_FULL, msg, retryable=True)
+        if self._arrivals.reserved_bytes + size > self._ballast.room_bytes():
+            msg = "the bridge's disk is full: keep the audio and publish it later, make room on the VPS"
+            raise Refusal(FailureCode.DISK_FULL, msg, retryable=True)
 
     def _on_disk(self, use: Callable[[], T]) -> T:
         try:

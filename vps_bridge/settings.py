@@ -50,6 +50,11 @@ class BridgeSettings(BrokerSettings):
     max_chunk_bytes: int = Field(default=512 * 2**20, ge=1, description="The largest chunk that is accepted.")
     max_queue_jobs: int = Field(default=20_000, ge=1, description="Jobs that may wait; over it ingest is full.")
     max_queue_bytes: int = Field(default=20 * 2**30, ge=1, description="Bytes of audio that may wait on disk.")
+    ballast_bytes: int = Field(
+        default=16 * 2**20,
+        ge=2**16,
+        description="Room set aside on the disk for results and deletions; where it is short, no audio is accepted.",
+    )
     min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered to jobs of at least this length.")
     max_job_s: float = Field(default=120.0, gt=0, description="And of at most this length.")
     overlap_s: float = Field(default=10.0, ge=0, description="Audio of the job before that a job repeats.")
@@ -58,7 +63,12 @@ class BridgeSettings(BrokerSettings):
         default=60.0, ge=0, description="A completed conversation that names no chunks is final after this quiet."
     )
     keep_audio_s: float = Field(
-        default=24 * HOUR_S, ge=0, description="Audio is kept this long after the final linking; 0: not at all."
+        default=24 * HOUR_S,
+        ge=0,
+        description="Audio is kept this long after the final linking, but not where the disk is full; 0: not at all.",
+    )
+    keep_failed_audio_s: float = Field(
+        default=7 * 24 * HOUR_S, ge=0, description="Audio of a failed job is kept this long, so that it can be retried."
     )
     keep_audio_max_s: float = Field(
         default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this, come what may."

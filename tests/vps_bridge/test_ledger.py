@@ -221,11 +221,14 @@ def test_audio_is_due_when_final_long_enough_or_too_old(ledger):
     def due(**limits):
         return {
             chunk.conversation_id
-            for chunk in ledger.chunks.expired(**{"final_before": 0, "accepted_before": 0, **limits})
+            for chunk in ledger.chunks.expired(
+                **{"final_before": 0, "failed_before": 0, "accepted_before": 0, **limits}
+            )
         }
 
     assert due() == set()
     assert due(final_before=future) == {"done"}
+    assert due(final_before=future, failed_before=future) == {"done", "failed"}
     assert due(accepted_before=future) == {"done", "failed", "waiting"}
     ledger.chunks.mark_unlinked([chunk.arrival for chunk in ledger.chunks.of_conversation("waiting")])
     assert ledger.jobs.without_audio() == [waiting]

@@ -133,6 +133,10 @@ class SqliteConversations:
         """See `ConversationStore.delete`."""
         with self._engine.begin() as connection:
             connection.execute(delete(conversations).where(conversations.c.conversation_id == conversation_id))
+        self.forget_deleted_pages()
+
+    def forget_deleted_pages(self) -> None:
+        """Truncate the write-ahead log, so that what was deleted or replaced is in no file any more."""
         erase_deleted(self._engine)
 
 

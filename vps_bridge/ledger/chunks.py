@@ -62,16 +62,19 @@ class ChunkBook:
             query = select(ChunkRow.spool_name).where(ChunkRow.spool_name.is_not(None))
             return {name for name in session.scalars(query) if name is not None}
 
-    def expired(self, *, final_before: float, accepted_before: float) -> list[ChunkRecord]:
+    def expired(self, *, final_before: float, failed_before: float, accepted_before: float) -> list[ChunkRecord]:
         """Return chunks whose audio is due to be unlinked: settled long enough, or too old come what may.
+
+        What a job failed over is kept until `failed_before`, so that it can be tried again.
 
         At most `MAX_EXPIRED`: ask again once these are noted.
         """
-        open_states = [JobState.READY, JobState.LEASED, JobState.TURNS_STORED, JobState.FAILED]
+        open_states = [JobState.READY, JobState.LEASED, JobState.TURNS_STORED]
+        may_be_retried = (JobRow.state == JobState.FAILED) & (JobRow.ended_at > failed_before)
         busy = (
             select(JobChunkRow.arrival)
             .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
-            .where(JobRow.state.in_(open_states))
+            .where(JobRow.state.in_(open_states) | may_be_retried)
         )
         settled = (
             (ConversationRow.final_at.is_not(None))
