@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test lint bench bench-engine bench-jobs acceptance pins clean
+.PHONY: help env models demo test lint bench bench-engine bench-jobs acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -51,6 +51,9 @@ bench-jobs: models ## a thousand jobs through one agent, and what its memory doe
 
 acceptance: models ## every test, the slow proofs too, nothing skipped
 	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest -o timeout=1800 $(ARGS)
+
+chaos: $(STAMP) ## kill everything, again and again, and judge what is left (JOBS=1000 SEED=7 ARGS="--plant settled")
+	$(BIN)/python -m tests.faults --jobs $(or $(JOBS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 pins: $(STAMP) ## write requirements/*.txt from what is installed
 	$(BIN)/python requirements/pin.py

@@ -1,0 +1,123 @@
+"""`make chaos JOBS=1000 SEED=7`: one chaos run, its report, and where the logs are when something is wrong."""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import shutil
+import tempfile
+from collections import Counter
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.brokers import mosquitto_program
+from tests.faults.chaos import Outcome, Sight, new_seed, run_both
+from tests.faults.plan import FaultKind, Plan, make_plan
+
+FIRST_DIFFERENCES = 20
+FAULTS_PER_JOB = 0.2
+EXIT_DIFFERENT, EXIT_NOTHING_TO_RUN = 1, 2
+_out = Console()
+
+
+def main(  # noqa: PLR0917 - typer hands options over by name
+    jobs: Annotated[int, typer.Option(help="Payloads; each becomes one job.", min=2)] = 1_000,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same plan. Default: a new one.")] = None,
+    faults: Annotated[int | None, typer.Option(help="How many. Default: one for every five jobs.", min=0)] = None,
+    conversations: Annotated[int | None, typer.Option(help="Default: one for every twenty jobs.", min=2)] = None,
+    kinds: Annotated[str | None, typer.Option(help="Only these kinds, e.g. KILL_AGENT,HALF_OPEN.")] = None,
+    nap_s: Annotated[float, typer.Option(help="The longest time a job takes.")] = 0.2,
+    stall_s: Annotated[float, typer.Option(help="Give up once nothing has moved for so long.")] = 120.0,
+    plant: Annotated[str | None, typer.Option(help="Run with a planted bug; `planted.py` names them.")] = None,
+    record: Annotated[Path | None, typer.Option(help="Append the report to this file.")] = None,
+    keep: Annotated[bool, typer.Option(help="Keep the directory also where all is well.")] = False,
+) -> None:
+    """Send conversations through real processes, twice: undisturbed, and with faults. Both must end the same.
+
+    Example: python -m tests.faults --jobs 100 --seed 7
+    """
+    if mosquitto_program() is None:
+        _out.print("no mosquitto is installed here: apt install mosquitto, brew install mosquitto", style="red")
+        raise typer.Exit(EXIT_NOTHING_TO_RUN)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    only = [FaultKind[name] for name in kinds.split(",")] if kinds else None
+    planned = round(jobs * FAULTS_PER_JOB) if faults is None else faults
+    seed = new_seed() if seed is None else seed
+    plan = make_plan(seed, jobs=jobs, faults=planned, conversations=conversations, kinds=only)
+    directory = Path(tempfile.mkdtemp(prefix="omi-chaos-"))
+    _out.print(f"seed {seed}, {plan.jobs} jobs in {len(plan.conversations)} conversations; logs in {directory}")
+    with _bar() as bar:
+        calm_bar, chaos_bar = (bar.add_task(name, total=2 * plan.jobs, faults="") for name in ("calm", "chaos"))
+
+        def show(sight: Sight) -> None:
+            faults = f"{sight.faults}/{sight.of_faults} faults" if sight.of_faults else ""
+            at = chaos_bar if sight.of_faults or bar.tasks[0].finished else calm_bar
+            bar.update(at, completed=sight.accepted + sight.ended, faults=faults)
+
+        calm, chaos = run_both(plan, directory, max_nap_s=nap_s, stall_s=stall_s, plant=plant, report=show)
+    report = _report(plan, calm, chaos, plant)
+    _out.print(report, highlight=False, markup=False, soft_wrap=True)
+    if record is not None:
+        with record.open("a", encoding="utf-8") as file:
+            file.write(f"{report}\n\n")
+    wrong = [*(f"without faults: {what}" for what in calm.wrong), *chaos.wrong]
+    for what in wrong[:FIRST_DIFFERENCES]:
+        _out.print(f"  - {what}", style="red", highlight=False, markup=False)
+    if wrong:
+        _out.print(f"{len(wrong)} things are wrong. Logs, ledger and store: {directory}", style="bold red")
+        _out.print(f"again: make chaos JOBS={jobs} SEED={seed}")
+        raise typer.Exit(EXIT_DIFFERENT)
+    if not keep:
+        shutil.rmtree(directory)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description:5}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f}%  {task.fields[faults]}"),
+        TimeElapsedColumn(),
+        console=_out,
+    )
+
+
+def _report(plan: Plan, calm: Outcome, chaos: Outcome, plant: str | None) -> str:
+    """What happened, as lines of Markdown."""
+    injected = chaos.injected
+    kinds: Counter[str] = Counter({str(kind): count for kind, count in injected.by_kind.items()})
+    deletions = sum(conversation.delete_after is not None for conversation in plan.conversations)
+    if deletions:
+        kinds[str(FaultKind.DELETION)] = deletions
+    slowest = max(injected.recoveries, key=lambda recovery: recovery.took_s, default=None)
+    machine = f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    lines = [
+        f"### Seed {plan.seed}: {'PASSED' if not calm.wrong + chaos.wrong else 'FAILED'}",
+        "",
+        f"{datetime.now(UTC):%F %H:%M} UTC, {machine}" + (f", planted bug: {plant}" if plant else ""),
+        "",
+        f"- {plan.jobs} payloads in {len(plan.conversations)} conversations, {deletions} of them deleted in the middle",
+        f"- {plan.poisoned} payloads that kill every worker",
+        f"- {calm.took_s:.0f} s without faults, {chaos.took_s:.0f} s with them",
+        f"- {kinds.total()} faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())),
+        f"- {injected.said_again} messages said again by the harness",
+        f"- {chaos.tries} sendings by the backend, {calm.tries} without faults",
+        f"- {len(injected.recoveries)} recoveries"
+        + (
+            f", the slowest {slowest.took_s:.1f} s after {slowest.fault.kind} {slowest.fault.target}".rstrip()
+            if slowest
+            else ""
+        ),
+        *(f"- skipped {count}: {why}" for why, count in injected.skipped.items()),
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    typer.run(main)

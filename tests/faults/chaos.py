@@ -1,0 +1,165 @@
+"""One run: the stage, the backend, the faults and the judge. Done twice, calm and with faults, it is the proof."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from broker.settings import BrokerSettings
+from tests.faults.backend import ChaosBackend
+from tests.faults.injector import Injected, Injector
+from tests.faults.oracle import Ends, judge_against_calm, judge_run, read_ends
+from tests.faults.plan import AGENTS, Plan
+from tests.faults.programs import BACKEND, BRIDGE, SETTINGS, TAP_USER, Stage, set_stage
+from tests.faults.snapshot import Snapshot, take_snapshot
+from tests.faults.tap import Tap
+from vps_bridge.ledger import Ledger
+
+LOOK_S = 0.3
+SLACK = 0.06  # of the payloads: how far sending may run ahead of the faults
+BEAT_S = float(SETTINGS["OMI_HEARTBEAT_S"])
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    ends: Ends
+    wrong: tuple[str, ...]
+    injected: Injected
+    took_s: float
+    tries: int
+
+
+@dataclass(frozen=True)
+class Sight:
+    """How far a run is, for a progress bar."""
+
+    accepted: int
+    ended: int
+    jobs: int
+    faults: int
+    of_faults: int
+
+
+Report = Callable[[Sight], None]
+
+
+def run_both(
+    plan: Plan, directory: Path, *, max_nap_s: float, stall_s: float, plant: str | None = None, report: Report
+) -> tuple[Outcome, Outcome]:
+    """Run a plan without its faults, then with them; the second outcome holds the differences too."""
+    calm = run_once(plan.without_faults(), directory / "calm", max_nap_s=max_nap_s, stall_s=stall_s, report=report)
+    chaos = run_once(plan, directory / "chaos", max_nap_s=max_nap_s, stall_s=stall_s, report=report, plant=plant)
+    differences = judge_against_calm(plan, calm.ends, chaos.ends)
+    return calm, Outcome(chaos.ends, (*chaos.wrong, *differences), chaos.injected, chaos.took_s, chaos.tries)
+
+
+def run_once(
+    plan: Plan, directory: Path, *, max_nap_s: float, stall_s: float, report: Report, plant: str | None = None
+) -> Outcome:
+    """Run a plan from an empty directory until nothing is left to do, or nothing moves for `stall_s`."""
+    began_s = time.monotonic()
+    with (
+        set_stage(directory, max_nap_s=max_nap_s, plant=plant) as stage,
+        Tap(stage.broker.running, TAP_USER, plan.seed) as tap,
+    ):
+        _raise_curtain(stage, tap)
+        performance = _Performance(stage, tap, plan, report)
+        try:
+            last = performance.play(stall_s)
+        finally:
+            performance.end()
+        time.sleep(3 * BEAT_S)  # the last heartbeats
+        backend, injected = performance.backend, performance.injector.injected
+        injected.problems.extend(performance.injector.overdue())
+        for name in (*AGENTS, BRIDGE):
+            if stage.programs[name].is_alive:
+                stage.programs[name].stop()
+        ends = read_ends(stage, plan)
+        wrong = judge_run(plan, stage, backend=backend, tap=tap, injected=injected, last=last, ends=ends)
+    return Outcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries)
+
+
+def _raise_curtain(stage: Stage, tap: Tap) -> None:
+    """Start the bridge, allow the agents, start two of them, and wait until all are heard."""
+    began_s = time.monotonic()
+    stage.bridge.start()
+    tap.wait_online(BRIDGE, began_s)
+    ledger = Ledger(stage.bridge_root, exclusive=False)
+    for agent_id in AGENTS:
+        ledger.agents.set_allowed(agent_id, allowed=True)
+    ledger.close()
+    for agent_id in AGENTS[:2]:
+        stage.programs[agent_id].start()
+    for agent_id in AGENTS[:2]:
+        tap.wait_online(agent_id, began_s)
+
+
+class _Performance:
+    """A run while it goes on: sending and faults keep step with each other."""
+
+    def __init__(self, stage: Stage, tap: Tap, plan: Plan, report: Report) -> None:
+        self._stage, self._plan, self._report = stage, plan, report
+        self._last: Snapshot | None = None
+        link = stage.links[BACKEND]
+        settings: BrokerSettings = stage.broker.running.settings(
+            BACKEND, broker_url=f"mqtt://127.0.0.1:{link.port}", keepalive_s=int(SETTINGS["OMI_KEEPALIVE_S"])
+        )
+        self.backend = ChaosBackend(settings, plan, stage.directory / "backend", self._may_send)
+        self.injector = Injector(stage, tap, plan, self._progress)
+
+    def play(self, stall_s: float) -> Snapshot | None:
+        """Return the last snapshot once all is over, or once nothing has moved for `stall_s`."""
+        self.backend.start()
+        self.injector.start()
+        moved_s, before = time.monotonic(), None
+        while time.monotonic() - moved_s < stall_s:
+            time.sleep(LOOK_S)
+            self._stage.revive()
+            self.injector.note_recoveries()
+            snapshot = take_snapshot(self._stage)
+            self._last = snapshot or self._last
+            now = (snapshot, self.injector.fired, len(self.backend.accepted), self.injector.is_done)
+            if now != before:
+                moved_s, before = time.monotonic(), now
+            self._report(self._sight())
+            if self.backend.is_done and self.injector.is_done and self._is_over(snapshot):
+                break
+        return self._last
+
+    def end(self) -> None:
+        self.injector.stop()
+        self.backend.stop()
+
+    def _is_over(self, snapshot: Snapshot | None) -> bool:
+        if snapshot is None or not snapshot.is_quiet:
+            return False
+        return snapshot.spool_files + snapshot.arriving_files <= self._plan.poisoned
+
+    def _sight(self) -> Sight:
+        return Sight(
+            len(self.backend.accepted), self._ended(), self._plan.jobs, self.injector.fired, len(self._plan.faults)
+        )
+
+    def _ended(self) -> int:
+        return (self._last.done + self._last.failed if self._last else 0) + sum(self.backend.deleted.values())
+
+    def _progress(self) -> float:
+        gone = sum(self.backend.deleted.values())
+        return (len(self.backend.accepted) + gone + self._ended()) / (2 * self._plan.jobs)
+
+    def _may_send(self, number: int) -> bool:
+        faults = self._plan.faults
+        if not faults:
+            return True
+        share = number / self._plan.jobs - SLACK
+        return share * len(faults) <= self.injector.fired
+
+
+def new_seed() -> int:
+    """A seed for a run that names none."""
+    return int(datetime.now(UTC).timestamp())

@@ -1,0 +1,301 @@
+"""The judge: what must be true when a run is over, whatever happened in it. Reads the disk; asks no program.
+
+Two things are compared: what the plan says must be there, and what a run of the same plan without faults left. The
+partition of the segments into voices, coverage and turns must be equal. The numbers of the voices must be equal
+where the voices were published in the same order: a voice keeps the first number it was published under.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from schemas.agent import AgentHeartbeat
+from schemas.bridge import BridgeHeartbeat
+from schemas.codec import decode
+from schemas.conversation import ConversationUpdated
+from schemas.turns import SpeakerTurns
+from tests.faults.backend import ChaosBackend, segment_id
+from tests.faults.injector import Injected
+from tests.faults.plan import AGENTS, CHUNK_S, ConversationPlan, Plan
+from tests.faults.programs import BRIDGE, MAX_ATTEMPTS, Stage
+from tests.faults.snapshot import Snapshot, files_in
+from tests.faults.tap import Tap
+from vps_bridge.bridge import STORE_FILE
+from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.store import Write, speaker_name
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import JobRecord, JobState
+
+EDGE_S = 0.06  # half a step of the engine's grid
+COVERAGE = 0.02
+
+
+@dataclass(frozen=True)
+class ConversationEnd:
+    """What a conversation is in the end."""
+
+    labels: Mapping[str, str | None]
+    """segment id -> speaker"""
+    coverage: Mapping[str, float | None]
+    turns: tuple[tuple[float, float, int], ...]
+    """(start_s, end_s, speaker number)"""
+    published: tuple[frozenset[int], ...]
+    """Which voices (pitches) each write named for the first time, in order of the writes."""
+
+
+Ends = Mapping[str, ConversationEnd]
+
+
+def read_ends(stage: Stage, plan: Plan) -> Ends:
+    """Return how every conversation ended; deleted ones are not there."""
+    ledger = Ledger(stage.bridge_root, exclusive=False)
+    store = SqliteConversations(stage.bridge_root / STORE_FILE)
+    ends: dict[str, ConversationEnd] = {}
+    try:
+        for conversation in plan.conversations:
+            name = conversation.conversation_id
+            record, stored = ledger.conversations.get(name), store.read(name)
+            if record is None or record.updated_payload is None or stored is None:
+                continue
+            update = decode(ConversationUpdated, record.updated_payload)
+            ends[name] = ConversationEnd(
+                labels={segment.id: segment.speaker for segment in stored.segments},
+                coverage={label.id: label.coverage for label in update.segments},
+                turns=tuple((turn.start_s, turn.end_s, turn.speaker_id) for turn in update.turns or ()),
+                published=_published(conversation, store.history(name)),
+            )
+    finally:
+        store.close()
+        ledger.close()
+    return ends
+
+
+def judge_against_calm(plan: Plan, calm: Ends, chaos: Ends) -> list[str]:
+    """Return every difference between two runs of a plan."""
+    found = [f"{name}: there without faults, gone with them" for name in calm.keys() - chaos.keys()]
+    found += [f"{name}: gone without faults, there with them" for name in chaos.keys() - calm.keys()]
+    for conversation in plan.conversations:
+        name = conversation.conversation_id
+        if name in calm and name in chaos:
+            found += [f"{name}: {what}" for what in _differences(calm[name], chaos[name])]
+    return found
+
+
+def judge_run(
+    plan: Plan,
+    stage: Stage,
+    *,
+    backend: ChaosBackend,
+    tap: Tap,
+    injected: Injected,
+    last: Snapshot | None,
+    ends: Ends,
+) -> list[str]:
+    """Return everything that is wrong with what a run left, the programs being stopped."""
+    found = [*backend.problems, *injected.problems, *stage.unwanted_ends()]
+    found += [f"still alive: {process}" for process in stage.leftovers()]
+    if last is None or not last.is_quiet:
+        found.append(f"not everything came to its end: {last}")
+    found += _judge_files(stage, plan)
+    found += _judge_beats(plan, tap)
+    ledger = Ledger(stage.bridge_root, exclusive=False)
+    store = SqliteConversations(stage.bridge_root / STORE_FILE)
+    try:
+        found += _judge_attempts(plan, ledger.jobs.all(), stage, injected)
+        for conversation in plan.conversations:
+            name = conversation.conversation_id
+            if conversation.delete_after is not None:
+                wrong = _judge_deleted(name, ledger, store)
+            else:
+                history = store.history(name)
+                wrong = _judge_ledger(conversation, ledger, backend)
+                wrong += _judge_history(history)
+                wrong += _judge_end(conversation, ends.get(name))
+            found += [f"{name}: {what}" for what in wrong]
+    finally:
+        store.close()
+        ledger.close()
+    return found
+
+
+# ------------------------------------------------------------------------------------------ one conversation
+
+
+def _judge_ledger(conversation: ConversationPlan, ledger: Ledger, backend: ChaosBackend) -> list[str]:
+    """Every accepted payload is there once, in one job, which ended as it must; the backend knows the latest."""
+    name, found = conversation.conversation_id, []
+    chunks = {chunk.chunk_id: chunk for chunk in ledger.chunks.of_conversation(name)}
+    for planned in conversation.chunks:
+        chunk = chunks.pop(planned.chunk_id, None)
+        if chunk is None:
+            found.append(f"chunk {planned.chunk_id} was accepted and is lost")
+        elif chunk.sha256 != backend.accepted.get(planned.chunk_id):
+            found.append(f"chunk {planned.chunk_id} is not the audio that was accepted")
+    found += [f"chunk {chunk_id} is nobody's" for chunk_id in chunks]
+    fresh: Counter[str] = Counter()
+    for job in ledger.jobs.all(conversation_id=name):
+        fresh.update(item.chunk.chunk_id for item in ledger.jobs.chunks(job.job_id) if item.fresh)
+        wanted = JobState.FAILED if conversation.is_poison else JobState.DONE
+        if job.state is not wanted:
+            found.append(
+                f"job {job.job_id} is {job.state} ({job.failure_code}, {job.attempts} attempts, {job.deaths} deaths), "
+                f"not {wanted}"
+            )
+    found += [
+        f"chunk {c.chunk_id} is fresh in {fresh[c.chunk_id]} jobs"
+        for c in conversation.chunks
+        if fresh[c.chunk_id] != 1
+    ]
+    told = Counter(
+        span.chunk_id for result in ledger.jobs.results(name) for span in decode(SpeakerTurns, result.payload).chunks
+    )
+    if not conversation.is_poison:
+        found += [
+            f"no result heard chunk {chunk.chunk_id}" for chunk in conversation.chunks if not told[chunk.chunk_id]
+        ]
+    record, update = ledger.conversations.get(name), backend.updates.get(name)
+    if record is None or record.final_at is None:
+        found.append("it is not final")
+    elif update is None or (update.updated_version, update.state) != (record.updated_version, "final"):
+        found.append(f"the backend has not the latest update, {record.updated_version}")
+    return found
+
+
+def _judge_history(history: Iterable[Write]) -> list[str]:
+    keys = Counter(write.write_key for write in history if write.kind == "apply")
+    return [f"write key {key[:12]} stands {count} times in the history" for key, count in keys.items() if count > 1]
+
+
+def _judge_end(conversation: ConversationPlan, end: ConversationEnd | None) -> list[str]:
+    """Each planned turn is in the final turns exactly once, under one number for each voice, as on its segment."""
+    if end is None:
+        return ["it was never updated"]
+    if conversation.is_poison:
+        return [f"a poisoned conversation has turns: {end.turns}"] if end.turns else []
+    left = Counter(end.turns)
+    number_of: dict[int, int] = {}
+    found = []
+    for chunk in conversation.chunks:
+        for place, turn in enumerate(chunk.turns):
+            start_s, end_s = chunk.sequence * CHUNK_S + turn.start_s, chunk.sequence * CHUNK_S + turn.end_s
+            match = next((t for t in left if abs(t[0] - start_s) < EDGE_S and abs(t[1] - end_s) < EDGE_S), None)
+            if match is None:
+                found.append(f"the turn at {start_s:.1f} s of {chunk.chunk_id} is missing")
+                continue
+            left[match] -= 1
+            left += Counter()
+            number = number_of.setdefault(turn.pitch_hz, match[2])
+            label = end.labels.get(segment_id(chunk, place))
+            if number != match[2] or label != speaker_name(number):
+                found.append(
+                    f"the turn at {start_s:.1f} s is number {match[2]}, its segment {label}, its voice {number}"
+                )
+    found += [f"a turn at {turn[0]:.1f} s that nobody spoke, or a second time" for turn in left]
+    if len(set(number_of.values())) != len(number_of):
+        found.append(f"two voices have one number: {number_of}")
+    return found
+
+
+def _judge_deleted(name: str, ledger: Ledger, store: SqliteConversations) -> list[str]:
+    found = []
+    if not ledger.conversations.is_deleted(name):
+        found.append("it was deleted and has no tombstone")
+    if ledger.conversations.get(name) or ledger.chunks.of_conversation(name) or store.read(name):
+        found.append("it was deleted and something of it is there")
+    if ledger.jobs.all(conversation_id=name):
+        found.append("it was deleted and has jobs")
+    return found
+
+
+def _differences(calm: ConversationEnd, chaos: ConversationEnd) -> Iterator[str]:
+    if _partition(calm.labels) != _partition(chaos.labels):
+        yield f"other voices: {dict(calm.labels)} without faults, {dict(chaos.labels)} with them"
+    for segment, coverage in calm.coverage.items():
+        other = chaos.coverage.get(segment)
+        if (coverage is None) != (other is None) or abs((coverage or 0.0) - (other or 0.0)) > COVERAGE:
+            yield f"segment {segment} has coverage {other}, without faults {coverage}"
+    if len(calm.turns) != len(chaos.turns):
+        yield f"{len(chaos.turns)} turns, without faults {len(calm.turns)}"
+    for ours, theirs in zip(chaos.turns, calm.turns, strict=False):
+        if abs(ours[0] - theirs[0]) > EDGE_S or abs(ours[1] - theirs[1]) > EDGE_S:
+            yield f"a turn at {ours[0]:.1f}-{ours[1]:.1f} s, without faults at {theirs[0]:.1f}-{theirs[1]:.1f} s"
+    if calm.published == chaos.published and calm.labels != chaos.labels:
+        yield "other numbers although the voices were published in the same order"
+
+
+def _partition(labels: Mapping[str, str | None]) -> set[frozenset[str]]:
+    """Which segments are one voice, whatever it is called."""
+    voices: dict[str | None, set[str]] = {}
+    for segment, label in labels.items():
+        voices.setdefault(label, set()).add(segment)
+    return {frozenset(segments) for segments in voices.values()}
+
+
+def _published(conversation: ConversationPlan, history: Iterable[Write]) -> tuple[frozenset[int], ...]:
+    voice_of = {
+        segment_id(chunk, place): turn.pitch_hz
+        for chunk in conversation.chunks
+        for place, turn in enumerate(chunk.turns)
+    }
+    seen: set[int] = set()
+    published = []
+    for write in history:
+        new = frozenset(voice_of[c.segment_id] for c in write.changes if c.segment_id in voice_of) - seen
+        if new:
+            published.append(new)
+            seen |= new
+    return tuple(published)
+
+
+# ------------------------------------------------------------------------------------------- all together
+
+
+def _judge_attempts(plan: Plan, jobs: list[JobRecord], stage: Stage, injected: Injected) -> list[str]:
+    """No attempt is counted that was none: every one is a worker that died with a job, by poison or by our hand."""
+    lines = stage.run_log.read_text().splitlines() if stage.run_log.exists() else []
+    poisonings = sum(line.startswith("death") for line in lines)
+    poisoned = {c.conversation_id for c in plan.conversations if c.is_poison}
+    found = []
+    counted = sum(job.attempts for job in jobs if job.conversation_id not in poisoned)
+    if counted > injected.killed_workers:
+        found.append(f"{counted} attempts are counted, {injected.killed_workers} workers were killed")
+    by_poison = sum(job.attempts for job in jobs if job.conversation_id in poisoned)
+    if by_poison > poisonings + injected.killed_workers:
+        found.append(f"{by_poison} attempts at poisoned jobs are counted, of {poisonings} that were made")
+    found += [
+        f"job {job.job_id} is poisoned and was given up after {job.attempts} attempts, not {MAX_ATTEMPTS}"
+        for job in jobs
+        if job.conversation_id in poisoned and job.attempts != MAX_ATTEMPTS
+    ]
+    return found
+
+
+def _judge_files(stage: Stage, plan: Plan) -> list[str]:
+    """No audio is left anywhere, but that of failed jobs, which an operator may want to try again."""
+    ledger = Ledger(stage.bridge_root, exclusive=False)
+    failed = ledger.jobs.all(states=(JobState.FAILED,))
+    kept = {item.chunk.spool_name for job in failed for item in ledger.jobs.chunks(job.job_id)}
+    ledger.close()
+    found = [f"spool file {name} is left" for name in files_in(stage.bridge_root / "spool") if name not in kept]
+    found += [f"arriving file {name} is left" for name in files_in(stage.bridge_root / "incoming")]
+    for agent_id in AGENTS:
+        found += [f"inbox file {name} of {agent_id} is left" for name in files_in(stage.agent_dir(agent_id) / "inbox")]
+    return found
+
+
+def _judge_beats(plan: Plan, tap: Tap) -> list[str]:
+    """The last words of every program agree with what there is to do: nothing."""
+    found = []
+    bridge = tap.beat_of(BRIDGE)
+    if bridge is None or not isinstance(bridge.message, BridgeHeartbeat):
+        return ["the bridge was never heard"]
+    queue = bridge.message.queue
+    if (queue.jobs_ready, queue.jobs_leased, queue.chunks_waiting, queue.jobs_failed) != (0, 0, 0, plan.poisoned):
+        found.append(f"the bridge's last heartbeat says {queue}")
+    for agent_id in AGENTS:
+        beat = tap.beat_of(agent_id)
+        if beat is not None and isinstance(beat.message, AgentHeartbeat) and beat.message.jobs:
+            found.append(f"the last heartbeat of {agent_id} lists {len(beat.message.jobs)} jobs")
+    return found

@@ -1,0 +1,176 @@
+"""A client that hears everything on the broker, and says some of it again: duplicates, old ones, reordered, damaged.
+
+Heartbeats are not said again: one that is heard live proves life, so no copy of an ended program's may exist.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import threading
+import time
+import uuid
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import msgpack
+
+from broker.errors import BrokerError
+from broker.session import Incoming, MqttSession
+from schemas.agent import AgentHeartbeat
+from schemas.bridge import BridgeHeartbeat
+from schemas.codec import decode
+from schemas.errors import SchemaError
+from schemas.topics import TopicKind, Topics
+from tests.brokers import RunningBroker
+
+TOPICS = Topics()
+RECENT, OLD = 300, 200
+BEATS = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT)
+BULK = (TopicKind.AUDIO, TopicKind.PARTS)
+WAIT_S = 60.0
+
+
+@dataclass(frozen=True)
+class Beat:
+    """A heartbeat that proved life, and when it was heard (monotonic seconds)."""
+
+    heard_s: float
+    message: AgentHeartbeat | BridgeHeartbeat
+
+    @property
+    def is_online(self) -> bool:
+        return self.message.state == "online"
+
+
+class Tap:
+    """Hears from the start; as a context manager it ends with it. `say_…` return how many messages they sent."""
+
+    def __init__(self, broker: RunningBroker, user: str, seed: int) -> None:
+        self._rng = random.Random(f"tap {seed}")
+        self._lock = threading.Lock()
+        self._recent: deque[Incoming] = deque(maxlen=RECENT)
+        self._old: list[Incoming] = []
+        self._heard = 0
+        self._own: set[bytes] = set()
+        self._beats: dict[str, Beat] = {}
+        self._session = MqttSession(
+            broker.settings(user, reconnect_max_s=0.2), client_id=f"tap-{uuid.uuid4().hex[:8]}", on_message=self._hear
+        )
+        self._session.subscribe(f"{TOPICS.root}/#", qos=0)
+
+    def __enter__(self) -> Self:
+        self._session.start()
+        self._session.wait_connected(WAIT_S)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._session.stop()
+
+    def beat_of(self, name: str) -> Beat | None:
+        """The latest live heartbeat of an agent or the bridge, by its id."""
+        with self._lock:
+            return self._beats.get(name)
+
+    def wait_online(self, name: str, after_s: float, timeout_s: float = WAIT_S) -> None:
+        """Wait for a live `online` that was heard after a moment."""
+        deadline_s = time.monotonic() + timeout_s
+        while time.monotonic() < deadline_s:
+            beat = self.beat_of(name)
+            if beat is not None and beat.heard_s > after_s and beat.is_online:
+                return
+            time.sleep(0.02)
+        raise AssertionError(f"{name} did not say `online` within {timeout_s:.0f} s")
+
+    # ------------------------------------------------------------------------------------- saying it again
+
+    def say_duplicates(self, count: int) -> int:
+        """The latest messages once more, in order."""
+        with self._lock:
+            chosen = list(self._recent)[-count:]
+        return self._say(chosen)
+
+    def say_old(self, count: int) -> int:
+        """Messages of the whole past, in any order."""
+        with self._lock:
+            chosen = self._rng.sample(self._old, min(count, len(self._old)))
+        return self._say(chosen)
+
+    def say_reordered(self, count: int) -> int:
+        """The latest messages of one conversation, or of one agent, shuffled."""
+        with self._lock:
+            recent = list(self._recent)
+        if not recent:
+            return 0
+        about = recent[-1].topic.split("/")[3]
+        chosen = [message for message in recent if message.topic.split("/")[3] == about][-count:]
+        self._rng.shuffle(chosen)
+        return self._say(chosen)
+
+    def say_damaged(self, count: int) -> int:
+        """Audio and parts of the latest past, each with something wrong in it."""
+        with self._lock:
+            bulk = [message for message in self._recent if TOPICS.parse(message.topic).kind in BULK]
+            chosen = self._rng.sample(bulk, min(count, len(bulk)))
+        damaged = [replace(message, payload=self._damage(message.payload)) for message in chosen]
+        with self._lock:
+            self._own.update(hashlib.sha256(message.payload).digest() for message in damaged)
+        return self._say(damaged)
+
+    def _damage(self, payload: bytes) -> bytes:
+        """Flip a byte, cut the end off, or send what is no message; with or without a hash that fits the damage."""
+        fields: dict[str, Any] = msgpack.unpackb(payload)
+        audio = bytearray(fields["audio"])
+        match self._rng.choice(("flip", "flip and hash", "cut", "noise")):
+            case "noise":
+                return self._rng.randbytes(200)
+            case "cut":
+                del audio[len(audio) // 2 :]
+            case how:
+                audio[self._rng.randrange(len(audio))] ^= 0x55
+                if how == "flip and hash" and fields.get("part_sha256"):
+                    fields["part_sha256"] = hashlib.sha256(audio).hexdigest()
+        fields["audio"] = bytes(audio)
+        damaged: bytes = msgpack.packb(fields)
+        return damaged
+
+    def _say(self, messages: list[Incoming]) -> int:
+        said = 0
+        with contextlib.suppress(BrokerError):  # the broker may be away just now: then there is nothing to repeat
+            for message in messages:
+                self._session.publish(message.topic, message.payload)
+                said += 1
+        return said
+
+    def _hear(self, message: Incoming) -> None:
+        with contextlib.suppress(SchemaError):
+            address = TOPICS.parse(message.topic)
+            if address.kind in BEATS:
+                self._note_beat(address.kind, address.sender_id or "", message)
+            elif not message.retain:
+                self._keep(message)
+
+    def _note_beat(self, kind: TopicKind, name: str, message: Incoming) -> None:
+        if message.retain:
+            return
+        beat: AgentHeartbeat | BridgeHeartbeat
+        if kind is TopicKind.AGENT_HEARTBEAT:
+            beat = decode(AgentHeartbeat, message.payload)
+        else:
+            beat = decode(BridgeHeartbeat, message.payload)
+        with self._lock:
+            self._beats[name] = Beat(time.monotonic(), beat)
+
+    def _keep(self, message: Incoming) -> None:
+        with self._lock:
+            digest = hashlib.sha256(message.payload).digest()
+            if digest in self._own:
+                return
+            self._recent.append(message)
+            self._heard += 1
+            if len(self._old) < OLD:
+                self._old.append(message)
+            elif self._rng.random() < OLD / self._heard:
+                self._old[self._rng.randrange(OLD)] = message
