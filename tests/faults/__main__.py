@@ -12,12 +12,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
+import pytest
 import structlog
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.brokers import mosquitto_program
+from tests.brokers import require_program
 from tests.faults.chaos import Outcome, Sight, new_seed, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
 
@@ -43,9 +44,11 @@ def main(  # noqa: PLR0917 - typer hands options over by name
 
     Example: python -m tests.faults --jobs 100 --seed 7
     """
-    if mosquitto_program() is None:
-        _out.print("no mosquitto is installed here: apt install mosquitto, brew install mosquitto", style="red")
-        raise typer.Exit(EXIT_NOTHING_TO_RUN)
+    try:
+        require_program("mosquitto", "mosquitto")
+    except pytest.skip.Exception as missing:
+        _out.print(str(missing), style="red")
+        raise typer.Exit(EXIT_NOTHING_TO_RUN) from None
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     only = [FaultKind[name] for name in kinds.split(",")] if kinds else None
     planned = round(jobs * FAULTS_PER_JOB) if faults is None else faults

@@ -17,7 +17,7 @@ import psutil
 from broker.mosquitto import hash_password, provision_mosquitto
 from broker.users import Credentials, generate_password
 from schemas.topics import DEFAULT_ROOT
-from tests.brokers import REPOSITORY, RunningBroker, free_port, mosquitto_program
+from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program
 from tests.faults.plan import AGENTS
 from tests.faults.proxy import TcpProxy
 
@@ -146,8 +146,7 @@ class ChaosBroker:
     """A Mosquitto that comes back with or without what it had kept, and knows the `tap` user."""
 
     def __init__(self, directory: Path) -> None:
-        program = mosquitto_program()
-        assert program is not None, "no mosquitto is installed (apt install mosquitto, brew install mosquitto)"
+        program = require_program("mosquitto", "mosquitto")
         self._home, self._port = directory / "mosquitto", free_port()
         self._tap = Credentials(TAP_USER, generate_password())
         users = self._configure(persistent=False)

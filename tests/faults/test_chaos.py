@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-import pytest
-
-from tests.brokers import mosquitto_program
 from tests.faults.chaos import run_both
 from tests.faults.plan import FaultKind, make_plan
 
 STALL_S = 90.0
-
-
-@pytest.fixture(autouse=True)
-def _needs_mosquitto() -> None:
-    if mosquitto_program() is None:
-        pytest.skip("no mosquitto is installed here (apt install mosquitto, brew install mosquitto)")
 
 
 def test_conversations_end_the_same_when_everything_is_killed(tmp_path):
