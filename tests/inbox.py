@@ -7,7 +7,7 @@ from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
-WAIT_S = 20.0
+WAIT_S = 60.0  # a limit for a crowded machine, not a measure
 
 
 class Inbox(Generic[T]):

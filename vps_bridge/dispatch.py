@@ -28,6 +28,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.agents import AgentRoster, AgentView
 from vps_bridge.lease import (
+    STARTED_ANEW,
     LeaseAction,
     LeaseVerdict,
     LeaseView,
@@ -48,6 +49,7 @@ MAX_READY_LOOKED_AT = 200
 MAX_PARTS_PER_WANT = 8
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 MAX_REASON_CHARS = 200
+AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
 AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
 
@@ -77,7 +79,7 @@ class Dispatcher:
             if lease.agent_id != heartbeat.agent_id or lease.lease_id in held:
                 continue
             if lease.instance_id != heartbeat.instance_id:
-                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, "agent started anew without the job"), died=True)
+                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW), died=True)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
@@ -236,8 +238,19 @@ class Dispatcher:
 
     def judge_failed(self, job: JobRecord, *, retryable: bool, counted: bool) -> None:
         """Give up a job that just failed, if the rules say so; else it rests a little before another try."""
+        if job.failure_code == FailureCode.PAYLOAD_SHA256_MISMATCH and not self._is_audio_sound(job.job_id):
+            self.give_up(job.job_id, FailureCode.PAYLOAD_SHA256_MISMATCH, AUDIO_CHANGED)
+            return
         if not self._give_up_exhausted(job, retryable=retryable, counted=counted):
             self._rests.take(job.job_id, time.monotonic())
+
+    def _is_audio_sound(self, job_id: str) -> bool:
+        """Whether the spool still holds what was accepted: another try would only bring the same bytes."""
+        chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
+        try:
+            return all(chunk.spool_name and self._spool.sha256(chunk.spool_name) == chunk.sha256 for chunk in chunks)
+        except FileNotFoundError:
+            return False
 
     def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
         exhausted = is_exhausted(

@@ -87,6 +87,8 @@ def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rul
     return LeaseVerdict(LeaseAction.KEEP)
 
 
+STARTED_ANEW = "agent started anew without the job"  # why a lease ended whose holder's process is taken for dead
+
 # Failures that say something about the audio or the engine; everything else is the road's fault.
 COUNTED_FAILURES = frozenset(
     {

@@ -56,6 +56,11 @@ class Spool:
             file.seek(start)
             return file.read(max(0, end - start))
 
+    def sha256(self, name: str) -> str:
+        """Return the hash of a chunk as it lies there. Raises `FileNotFoundError` where it does not."""
+        with self.path(name).open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
     def remove(self, name: str) -> None:
         """Unlink a chunk; one that is gone already is no error."""
         self.path(name).unlink(missing_ok=True)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Self
 
 READ_BYTES = 65_536
+LARGE_READ_BYTES = 16_384
 START_TIMEOUT_S = 10.0
 
 
@@ -27,6 +28,7 @@ class _Connection:
     client: asyncio.StreamWriter
     target: asyncio.StreamWriter | None = None
     is_frozen: bool = False
+    damages: int = 0
     swallows: set[str] = field(default_factory=set)
 
     def abort(self) -> None:
@@ -94,6 +96,20 @@ class TcpProxy:
     def mute(self) -> None:
         """Lose what the client says on the connections there are. Cut them afterwards: their streams have a hole."""
         self._swallow("up")
+
+    def damage(self, reads: int) -> None:
+        """Flip a bit in each of the next large reads (16 KiB or more) from the target: audio, for an agent."""
+
+        def damage() -> None:
+            for connection in self._connections:
+                connection.damages = reads
+
+        self._call(damage)
+
+    @property
+    def damages_left(self) -> int:
+        """How many large reads are still to be damaged."""
+        return sum(connection.damages for connection in self._connections)
 
     def refuse(self, *, on: bool = True) -> None:
         """Close new connections at once, or stop doing so."""
@@ -187,6 +203,10 @@ class TcpProxy:
                 await self._flows.wait()
                 if connection.is_frozen:
                     break
+                if direction == "down" and connection.damages and len(data) >= LARGE_READ_BYTES:
+                    connection.damages -= 1
+                    middle = len(data) // 2
+                    data = data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :]
                 if direction not in connection.swallows:
                     writer.write(data)
                     await writer.drain()

@@ -35,7 +35,7 @@ from tests.vps_bridge.scripted_agent import make_wav
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 TOPICS = Topics()
-WAIT_S = 20.0
+WAIT_S = 60.0  # a limit for a crowded machine, not a measure
 FAST = {
     "OMI_HEARTBEAT_S": "0.5",
     "OMI_STALE_S": "6",
@@ -78,6 +78,7 @@ class Backend:
         for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.BRIDGE_HEARTBEAT):
             self.session.subscribe(TOPICS.filter(kind))
         self.watch.subscribe(TOPICS.filter(TopicKind.FAILURE))
+        self.watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT))
         for session in (self.session, self.watch):
             session.start()
             session.wait_connected(WAIT_S)

@@ -37,7 +37,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurn, SpeakerTurns, SpeakerVoice
 from tests.brokers import RunningBroker
-from tests.inbox import Inbox
+from tests.inbox import WAIT_S, Inbox
 
 TOPICS = Topics()
 BEAT_S = 0.3
@@ -122,7 +122,7 @@ class ScriptedAgent:
 
     # ------------------------------------------------------------------------------------------- the work
 
-    def wait_offer(self, conversation_id: str, *, after: int = 0, timeout_s: float = 20.0) -> AgentControl:
+    def wait_offer(self, conversation_id: str, *, after: int = 0, timeout_s: float = WAIT_S) -> AgentControl:
         """The first offer of a lease on a conversation's jobs, the first `after` leases passed over.
 
         An offer may come twice: the bridge repeats it where two beats did not list the job yet.
@@ -172,11 +172,18 @@ class ScriptedAgent:
     def answer(
         self, offer: AgentControl, turns: Sequence[tuple[float, float, str]] = (), *, lease_id: str | None = None
     ) -> None:
-        """Publish a result: turns as (start_s, end_s, local label); every label gets a voice of its own."""
+        """Publish a result."""
+        self.send_raw(offer.conversation_id or "", encode(self.result(offer, turns, lease_id=lease_id)))
+        self.held.pop(offer.job_id or "", None)
+
+    def result(
+        self, offer: AgentControl, turns: Sequence[tuple[float, float, str]] = (), *, lease_id: str | None = None
+    ) -> SpeakerTurns:
+        """A result: turns as (start_s, end_s, local label); every label gets a voice of its own."""
         said = tuple(SpeakerTurn(start_s=start, end_s=end, speaker=label) for start, end, label in turns)
         assert offer.conversation_id is not None
         assert offer.job_id is not None
-        result = SpeakerTurns(
+        return SpeakerTurns(
             conversation_id=offer.conversation_id,
             job_id=offer.job_id,
             lease_id=lease_id or offer.lease_id or "",
@@ -195,8 +202,6 @@ class ScriptedAgent:
                 for label in sorted({turn.speaker for turn in said})
             ),
         )
-        self.send_raw(offer.conversation_id, encode(result))
-        self.held.pop(offer.job_id, None)
 
     def send_raw(self, conversation_id: str, payload: bytes) -> None:
         """Publish any bytes on the results topic."""

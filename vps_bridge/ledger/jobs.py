@@ -9,6 +9,7 @@ from sqlalchemy import func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from vps_bridge.assemble import JobPlan
+from vps_bridge.lease import STARTED_ANEW
 from vps_bridge.ledger.chunks import COLUMNS as CHUNK_COLUMNS
 from vps_bridge.ledger.records import (
     ChunkRecord,
@@ -219,13 +220,17 @@ class JobBook:
             return _to_job(job, None)
 
     def give_back(self, lease: LeaseRecord, instance_id: str) -> bool:
-        """Return a lost lease to its agent, which turned up again still holding the job (`instance_id` does)."""
+        """Return a lost lease to its agent, which turned up again still holding the job (`instance_id` does).
+
+        If that very process was taken for dead, because another one spoke under its name, the death is taken back.
+        """
         with self._session.begin() as session:
             job = session.scalar(select(JobRow).where(JobRow.job_id == lease.job_id, JobRow.state == JobState.READY))
             row = session.get(LeaseRow, lease.lease_id)
             if job is None or row is None or not row.may_return:
                 return False
             job.state, job.lease_id = JobState.LEASED, lease.lease_id
+            job.deaths -= row.instance_id == instance_id and row.ended_reason == STARTED_ANEW
             row.instance_id, row.ended_reason, row.may_return = instance_id, None, False
             return True
 

@@ -1,0 +1,51 @@
+"""Real processes on a real Mosquitto: one broker, backend and bridge for a file's tests, agents for each of them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.brokers import RunningBroker, run_mosquitto
+from tests.mac_agent.agent_process import AgentProcess, start_tone_agent
+from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
+
+AGENTS = ("first", "second")
+StartAgent = Callable[..., AgentProcess]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=AGENTS) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def backend(broker: RunningBroker) -> Iterator[Backend]:
+    peer = Backend(broker)
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture(scope="module")
+def bridge(broker: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveBridge]:
+    with run_bridge(broker, tmp_path_factory.mktemp("data"), backend, OMI_STALE_S="4") as running:
+        running.allow(*AGENTS)
+        yield running
+
+
+@pytest.fixture
+def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
+    """Start an agent (`first`, if not told otherwise) with the tone engine on a broker; ended after the test."""
+    agents: list[AgentProcess] = []
+
+    def start(broker: RunningBroker, agent_id: str = "first", **settings: object) -> AgentProcess:
+        agents.append(start_tone_agent(broker, tmp_path / f"agent-{len(agents)}", agent_id=agent_id, **settings))  # type: ignore[arg-type] # paths and words by name
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        agent.end()
+        sys.stdout.write(agent.log()[-6000:])  # pytest shows it where the test failed
