@@ -52,7 +52,7 @@ TICK_S = 0.5
 SWEEP_S = 60.0
 ASSIGN_BUDGET_S = 2.0
 HTTP_DOOR = "http door"
-DOOR_RETRY_S = 15.0  # a port that is taken may be given back
+DOOR_RETRY_S = 5.0  # a port that is taken may be given back
 DOOR_CLOSE_S = 8.0  # longer than the door gives those who are inside
 SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
 MAX_AGENTS_TOLD = 100  # what a heartbeat holds
@@ -239,6 +239,10 @@ class Bridge:
                 self._meet_bridge(decode(BridgeHeartbeat, message.payload))
             case _:
                 self._poked = False
+
+    def check_room(self, size_bytes: int) -> None:
+        """Raise `Refusal` where so much more audio would be too much."""
+        self._ingest.check_room(size_bytes)
 
     def take_upload(
         self, conversation_id: str, told: ChunkDescription, upload: Upload, sha256: str | None = None

@@ -34,6 +34,10 @@ class NoAgent(Exception):
 class Intake(Protocol):
     """How audio and events enter the bridge, whichever door they take. For the bridge's own thread only."""
 
+    def check_room(self, size_bytes: int) -> None:
+        """Raise `Refusal` where so much more audio would be too much."""
+        ...
+
     def take_upload(
         self, conversation_id: str, told: ChunkDescription, upload: Upload, sha256: str | None = None
     ) -> Taken:

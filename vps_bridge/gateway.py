@@ -32,7 +32,7 @@ from vps_bridge.gateway_answers import (
     HttpProblem,
     SpokenTurn,
 )
-from vps_bridge.gateway_body import FORM_ALLOWANCE_BYTES, check_declared, pour, pour_form, read_small
+from vps_bridge.gateway_body import BLOCK_BYTES, FORM_ALLOWANCE_BYTES, check_declared, pour, pour_form, read_small
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.upload import Upload
@@ -54,7 +54,7 @@ class Gateway:
     def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: Desk) -> None:
         """Ask `intake` and `desk` through `mailbox`."""
         self._settings, self._mailbox, self._intake, self._desk = settings, mailbox, intake, desk
-        self._uploads = 0
+        self._uploads = self._expected_bytes = 0
 
     async def take_audio(self, request: Request, conversation_id: str, told: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
@@ -62,8 +62,8 @@ class Gateway:
         if not kind.startswith(_AUDIO_TYPES):
             msg = "send the audio itself as the body, with `Content-Type: audio/wav` or another audio type"
             raise HttpProblem(415, "audio.undecodable", msg)
-        check_declared(request, self._settings.max_chunk_bytes)
-        async with self._upload() as upload:
+        declared_bytes = check_declared(request, self._settings.max_chunk_bytes)
+        async with self._upload(declared_bytes) as upload:
             await pour(request, upload)
             take = partial(self._intake.take_upload, conversation_id, told, upload, told.sha256)
             taken = await self._ask(take)
@@ -86,11 +86,11 @@ class Gateway:
     async def diarize(self, request: Request, num_speakers: int | None) -> Diarized:
         """Answer who speaks when in a file."""
         began_s = time.monotonic()
-        check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
+        declared_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
         await self._ask(self._desk.check_agent)
         conversation_id = f"once-{secrets.token_hex(16)}"
         try:
-            async with self._upload() as upload:
+            async with self._upload(declared_bytes) as upload:
                 told = _hint(await pour_form(request, upload), num_speakers)
                 answer = await self._ask(partial(self._desk.ask, conversation_id, told, upload))
             turns = await self._wait(request, asyncio.wrap_future(answer))
@@ -118,11 +118,16 @@ class Gateway:
             raise HttpProblem(503, "bridge.busy", msg) from None
 
     @asynccontextmanager
-    async def _upload(self) -> AsyncIterator[Upload]:
+    async def _upload(self, declared_bytes: int | None) -> AsyncIterator[Upload]:
+        """Open a file for a body; where the body is large, the bridge is asked for room before it is read."""
+        expected_bytes = BLOCK_BYTES if declared_bytes is None else declared_bytes
         if self._uploads >= MAX_UPLOADS:
             raise HttpProblem(503, "ingest.full", f"{MAX_UPLOADS} uploads are under way: send it again in a moment")
         self._uploads += 1
+        self._expected_bytes += expected_bytes
         try:
+            if declared_bytes is None or declared_bytes > BLOCK_BYTES:
+                await self._ask(partial(self._intake.check_room, self._expected_bytes))
             upload = await asyncio.to_thread(Upload, self._settings.root / INCOMING, self._settings.max_chunk_bytes)
             try:
                 yield upload
@@ -133,6 +138,7 @@ class Gateway:
             raise HttpProblem(503, FailureCode.DISK_FULL, msg) from error
         finally:
             self._uploads -= 1
+            self._expected_bytes -= expected_bytes
 
     async def _wait(self, request: Request, answer: asyncio.Future[Turns]) -> Turns:
         """Wait for an answer, as long as somebody wants it."""

@@ -111,11 +111,16 @@ class _Form:
         self.is_complete = True
 
 
-def check_declared(request: Request, max_bytes: int) -> None:
-    """Raise `Refusal` where the request declares more than is accepted; not a byte of it is read then."""
+def check_declared(request: Request, max_bytes: int) -> int | None:
+    """Return the length a request declares, if it does. Raises `Refusal` where that is more than is accepted.
+
+    Not a byte of the body is read then.
+    """
     declared = request.headers.get("content-length", "")
-    if declared.isascii() and declared.isdigit():
-        check_size(int(declared), max_bytes)
+    if not (declared.isascii() and declared.isdigit()):
+        return None
+    check_size(int(declared), max_bytes)
+    return int(declared)
 
 
 async def _write(upload: Upload, block: bytearray) -> bytearray:

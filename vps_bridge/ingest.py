@@ -196,10 +196,10 @@ class Ingest:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
                 raise _wrong_sha256()
-            self._check_room(offer.bytes)
+            self.check_room(offer.bytes)
             return self._on_disk(lambda: self._spool.write(payload.audio))
         if not self._arrivals.knows(offer.conversation_id, offer.chunk_id):
-            self._check_room(offer.bytes)
+            self.check_room(offer.bytes)
         now_s = time.monotonic()
         partial = self._on_disk(lambda: self._arrivals.add(offer.conversation_id, offer.chunk_id, payload, now_s))
         if partial is None:
@@ -212,7 +212,7 @@ class Ingest:
     def _store_upload(self, offer: _Offer, upload: Upload) -> str:
         if upload.sha256 != offer.sha256:
             raise _wrong_sha256()
-        self._check_room(offer.bytes)
+        self.check_room(offer.bytes)
         return self._on_disk(lambda: self._spool.adopt(upload.path))
 
     def _is_known(self, offer: _Offer) -> bool:
@@ -263,7 +263,8 @@ class Ingest:
             duration_s=duration_s,
         )
 
-    def _check_room(self, size: int) -> None:
+    def check_room(self, size: int) -> None:
+        """Raise `Refusal` where so many bytes more would be too much to keep."""
         now_s = time.monotonic()
         if now_s - self._counted_s > COUNT_EVERY_S:
             self._queue, self._counted_s, self._accepted_bytes = self._ledger.jobs.counts(), now_s, 0
