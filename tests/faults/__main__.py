@@ -108,6 +108,8 @@ def _report(plan: Plan, calm: Outcome, chaos: Outcome, plant: str | None) -> str
         f"- {plan.jobs} payloads in {len(plan.conversations)} conversations, {deletions} of them deleted in the middle",
         f"- {plan.poisoned} payloads that kill every worker",
         f"- {calm.took_s:.0f} s without faults, {chaos.took_s:.0f} s with them",
+        "- CPU without faults, per payload: "
+        + ", ".join(f"{name} {1000 * used / plan.jobs:.0f} ms" for name, used in calm.cpu_s.items()),
         f"- {kinds.total()} faults: " + ", ".join(f"{kind} {count}" for kind, count in sorted(kinds.items())),
         f"- {injected.said_again} messages said again by the harness",
         f"- {chaos.tries} sendings by the backend, {calm.tries} without faults",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -32,6 +32,8 @@ class Outcome:
     injected: Injected
     took_s: float
     tries: int
+    cpu_s: Mapping[str, float]
+    """What each program has used since its last start, its workers included, in seconds of a core."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +57,7 @@ def run_both(
     calm = run_once(plan.without_faults(), directory / "calm", max_nap_s=max_nap_s, stall_s=stall_s, report=report)
     chaos = run_once(plan, directory / "chaos", max_nap_s=max_nap_s, stall_s=stall_s, report=report, plant=plant)
     differences = judge_against_calm(plan, calm.ends, chaos.ends)
-    return calm, Outcome(chaos.ends, (*chaos.wrong, *differences), chaos.injected, chaos.took_s, chaos.tries)
+    return calm, replace(chaos, wrong=(*chaos.wrong, *differences))
 
 
 def run_once(
@@ -73,15 +75,17 @@ def run_once(
             last = performance.play(stall_s)
         finally:
             performance.end()
-        time.sleep(3 * BEAT_S)  # the last heartbeats
+        time.sleep(3 * BEAT_S)
+        beats = {name: beat for name in (*AGENTS, BRIDGE) if (beat := tap.beat_of(name)) is not None}
+        cpu_s = stage.cpu_s()
         backend, injected = performance.backend, performance.injector.injected
         injected.problems.extend(performance.injector.overdue())
         for name in (*AGENTS, BRIDGE):
             if stage.programs[name].is_alive:
                 stage.programs[name].stop()
         ends = read_ends(stage, plan)
-        wrong = judge_run(plan, stage, backend=backend, tap=tap, injected=injected, last=last, ends=ends)
-    return Outcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries)
+        wrong = judge_run(plan, stage, backend=backend, beats=beats, injected=injected, last=last, ends=ends)
+    return Outcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries, cpu_s)
 
 
 def _raise_curtain(stage: Stage, tap: Tap) -> None:
@@ -141,9 +145,9 @@ class _Performance:
         return snapshot.spool_files + snapshot.arriving_files <= self._plan.poisoned
 
     def _sight(self) -> Sight:
-        return Sight(
-            len(self.backend.accepted), self._ended(), self._plan.jobs, self.injector.fired, len(self._plan.faults)
-        )
+        gone = sum(self.backend.deleted.values())
+        accepted = len(self.backend.accepted) + gone
+        return Sight(accepted, self._ended(), self._plan.jobs, self.injector.fired, len(self._plan.faults))
 
     def _ended(self) -> int:
         return (self._last.done + self._last.failed if self._last else 0) + sum(self.backend.deleted.values())

@@ -21,7 +21,7 @@ from tests.faults.injector import Injected
 from tests.faults.plan import AGENTS, CHUNK_S, ConversationPlan, Plan
 from tests.faults.programs import BRIDGE, MAX_ATTEMPTS, Stage
 from tests.faults.snapshot import Snapshot, files_in
-from tests.faults.tap import Tap
+from tests.faults.tap import Beat
 from vps_bridge.bridge import STORE_FILE
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import Write, speaker_name
@@ -88,7 +88,7 @@ def judge_run(
     stage: Stage,
     *,
     backend: ChaosBackend,
-    tap: Tap,
+    beats: Mapping[str, Beat],
     injected: Injected,
     last: Snapshot | None,
     ends: Ends,
@@ -99,7 +99,7 @@ def judge_run(
     if last is None or not last.is_quiet:
         found.append(f"not everything came to its end: {last}")
     found += _judge_files(stage, plan)
-    found += _judge_beats(plan, tap)
+    found += _judge_beats(plan, beats)
     ledger = Ledger(stage.bridge_root, exclusive=False)
     store = SqliteConversations(stage.bridge_root / STORE_FILE)
     try:
@@ -285,17 +285,17 @@ def _judge_files(stage: Stage, plan: Plan) -> list[str]:
     return found
 
 
-def _judge_beats(plan: Plan, tap: Tap) -> list[str]:
-    """The last words of every program agree with what there is to do: nothing."""
+def _judge_beats(plan: Plan, beats: Mapping[str, Beat]) -> list[str]:
+    """What every program says of itself agrees with what there is to do: nothing."""
     found = []
-    bridge = tap.beat_of(BRIDGE)
+    bridge = beats.get(BRIDGE)
     if bridge is None or not isinstance(bridge.message, BridgeHeartbeat):
         return ["the bridge was never heard"]
     queue = bridge.message.queue
     if (queue.jobs_ready, queue.jobs_leased, queue.chunks_waiting, queue.jobs_failed) != (0, 0, 0, plan.poisoned):
-        found.append(f"the bridge's last heartbeat says {queue}")
+        found.append(f"the bridge's heartbeat says {queue}")
     for agent_id in AGENTS:
-        beat = tap.beat_of(agent_id)
+        beat = beats.get(agent_id)
         if beat is not None and isinstance(beat.message, AgentHeartbeat) and beat.message.jobs:
-            found.append(f"the last heartbeat of {agent_id} lists {len(beat.message.jobs)} jobs")
+            found.append(f"the heartbeat of {agent_id} lists {len(beat.message.jobs)} jobs")
     return found

@@ -47,6 +47,7 @@ SETTINGS = {
     "OMI_PART_BYTES": "16384",
     "OMI_LEASE_LIMIT_FLOOR_S": "20",
     "OMI_JOB_TIMEOUT_FLOOR_S": "600",
+    "OMI_LOAD_TIMEOUT_S": "30",
     "OMI_LOG_JSON": "true",
 }
 _BRIDGE = (sys.executable, "-m", "tests.faults.faked_clock", "vps_bridge.cli", "run")
@@ -214,6 +215,18 @@ class Stage:
         """Start what ended by itself."""
         for program in self.programs.values():
             program.revive()
+
+    def cpu_s(self) -> dict[str, float]:
+        """What each living program and its children have used, in seconds of a core."""
+        used = {}
+        for name, pid in [
+            *((name, p.pid) for name, p in self.programs.items() if p.is_alive),
+            ("broker", self.broker.running.pid),
+        ]:
+            with contextlib.suppress(psutil.Error):
+                family = [psutil.Process(pid), *psutil.Process(pid).children()]
+                used[name] = sum(sum(each.cpu_times()[:2]) for each in family)
+        return used
 
     def unwanted_ends(self) -> list[str]:
         return [end for program in self.programs.values() for end in program.unwanted_ends]
