@@ -47,6 +47,8 @@ from schemas.errors import SchemaError
 from schemas.topics import TopicKind, Topics
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mac_agent.inference import LoadEngine
     from mac_agent.settings import AgentSettings
     from schemas.record import Message
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
 QUEUE_MESSAGES = 256  # beyond this something floods us; what is dropped is asked for, or offered, again
 IDLE_TICK_S, BUSY_TICK_S = 0.25, 0.05
 FAREWELL_TIMEOUT_S = 5.0
+LOCK_NAME = "agent.lock"
 _ALIVE = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
 
 _log = structlog.get_logger("mac_agent")
@@ -72,16 +75,29 @@ class EngineUnavailable(AgentError):
     """The engine cannot be loaded, and trying again will not help."""
 
 
+def is_running(data_dir: Path) -> bool:
+    """Say whether an agent works in a data directory at this moment."""
+    path = data_dir / LOCK_NAME
+    if not path.exists():
+        return False
+    try:
+        with FileLock(path, timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
 class Agent:
     """One agent process.
 
     Args:
         settings: all of them.
         load: makes the engine in the worker.
+        engine_reason: why that engine; told in the log and in heartbeats.
     """
 
-    def __init__(self, settings: AgentSettings, load: LoadEngine) -> None:
-        self._settings, self._load = settings, load
+    def __init__(self, settings: AgentSettings, load: LoadEngine, engine_reason: str = "") -> None:
+        self._settings, self._load, self._engine_reason = settings, load, engine_reason
         self._topics = Topics(settings.topic_root)
         self._identity = AgentIdentity(settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC))
         self._counters = Counters()
@@ -94,6 +110,7 @@ class Agent:
         self._stop = threading.Event()
         self._state = AgentState.STARTING
         self._engine: EngineDescription | None = None
+        self._mode_reason = ""
         self._beat_due_s = 0.0
         self._foreign_beat = False
         self._beaten: tuple[object, ...] = ()
@@ -134,7 +151,7 @@ class Agent:
     def _lock_data_dir(self) -> FileLock:
         """Take the lock of the data directory: two agents would wipe each other's inbox."""
         self._settings.data_dir.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self._settings.data_dir / "agent.lock")
+        lock = FileLock(self._settings.data_dir / LOCK_NAME)
         try:
             lock.acquire(timeout=0)
         except Timeout as error:
@@ -171,7 +188,7 @@ class Agent:
         self._session.subscribe(self._beat_topic)
         _log.info(
             "starting", agent=settings.agent_id, instance=self._identity.instance_id, engine=settings.engine,
-            waiting_results=len(self._outbox.entries()),
+            why=self._engine_reason, waiting_results=len(self._outbox.entries()),
         )  # fmt: skip
         self._worker.start()
         self._session.start()
@@ -286,7 +303,11 @@ class Agent:
                 self._engine = describe_engine(report.info)
                 if self._state is AgentState.STARTING:
                     self._state = AgentState.ONLINE
-                _log.info("engine loaded", engine=self._engine.name, device=self._engine.device, mode=self._engine.mode)
+                self._mode_reason = report.info.mode_reason
+                _log.info(
+                    "engine loaded", engine=self._engine.name, device=self._engine.device, mode=self._engine.mode,
+                    why=self._mode_reason,
+                )  # fmt: skip
 
     # ------------------------------------------------------------------------------------- what is sent
 
@@ -359,7 +380,11 @@ class Agent:
         worker = self._worker
         again = "is being" if worker.is_recycling else "was"
         told = f"{again} started again between jobs, {worker.recycles} times so far: {worker.recycled_for}"
-        return {"worker": told if worker.recycles else ""}
+        return {
+            "engine": self._engine_reason,
+            "mode": self._mode_reason,
+            "worker": told if worker.recycles else "",
+        }
 
     def _publish(self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None) -> bool:
         properties = {"schema": message.SCHEMA} | ({"job_id": job_id} if job_id else {})

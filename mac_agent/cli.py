@@ -13,6 +13,7 @@ from rich.table import Table
 from broker.errors import BrokerError
 from mac_agent.cli_doctor import doctor
 from mac_agent.cli_models import engines, fetch_model, trust
+from mac_agent.cli_qualify import qualify
 from mac_agent.cli_service import install, logs, status, uninstall
 from mac_agent.cli_terminal import (
     EXIT_AUDIO,
@@ -56,7 +57,7 @@ app = typer.Typer(
 
     Exit codes: 0 done or stopped as asked; 1 something failed; 2 a wrong option or setting;
     3 another agent with this name or data directory is running; 4 the engine cannot be loaded;
-    5 the audio cannot be diarized.
+    5 the audio cannot be diarized; 6 the fast mode did not pass (qualify).
     """,
 )
 
@@ -81,6 +82,7 @@ def run(
     Example: [bold]omi-agent run --agent-id studio --broker-url mqtt://vps.tailnet:1883[/bold]
     """
     from broker.logs import configure_logs
+    from mac_agent.weights import choose_engine
 
     settings = load(
         config,
@@ -92,10 +94,12 @@ def run(
         data_dir=data_dir,
     ).settings
     configure_logs(as_json=settings.log_json)
-    run_agent(settings, engine_loader(settings))
+    choice = choose_engine(settings)  # once: an engine must not change under an agent that runs
+    settings = settings.model_copy(update={"engine": choice.engine})
+    run_agent(settings, engine_loader(settings), choice.reason)
 
 
-def run_agent(settings: AgentSettings, load_engine: LoadEngine) -> None:
+def run_agent(settings: AgentSettings, load_engine: LoadEngine, engine_reason: str = "") -> None:
     """Run an agent in this process until SIGTERM or SIGINT; ends the program with its exit code."""
     import resource
 
@@ -104,7 +108,7 @@ def run_agent(settings: AgentSettings, load_engine: LoadEngine) -> None:
     from mac_agent.outbox import OutboxError
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio
-    agent = Agent(settings, load_engine)
+    agent = Agent(settings, load_engine, engine_reason)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.request_stop())
     try:
@@ -225,7 +229,7 @@ def _show(result: JobResult, *, as_json: bool) -> None:
     took_s = result.timings_ms.get("total", 0.0) / 1000
     out.print(
         f"{len(found.speakers)} speakers, {found.speech_s:.1f} s of speech in {result.duration_s:.1f} s; "
-        f"took {took_s:.1f} s with {result.info.name} on {result.info.device}."
+        f"took {took_s:.1f} s with {result.info.name} ({result.info.mode}) on {result.info.device}."
     )
     for warning in result.warnings:
         err.print(f"[yellow]warning:[/yellow] {warning}")
@@ -238,6 +242,7 @@ def _turn_row(turn: Any) -> dict[str, Any]:  # noqa: ANN401 - a Turn; the engine
 app.command("fetch-model")(fetch_model)
 app.command()(trust)
 app.command()(engines)
+app.command()(qualify)
 app.command()(doctor)
 app.command()(install)
 app.command()(uninstall)

@@ -96,15 +96,19 @@ def trust(
 
 
 def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJson = False) -> None:
-    """List the engines and whether their weights are here.
+    """List the engines, whether their weights are here, and which one runs.
+
+    Engine `auto`, the default, is pyannote where a pipeline of it is here (fetched, or set as OMI_PIPELINE_DIR), else
+    embedded.
 
     Example: [bold]omi-agent engines[/bold]
     """
     from mac_agent.engines.engine import EngineError
     from mac_agent.engines.registry import ENGINE_NAMES
-    from mac_agent.weights import describe_weights
+    from mac_agent.weights import choose_engine, describe_weights
 
     settings = load(config, data_dir=data_dir).settings
+    choice = choose_engine(settings)
     rows: list[dict[str, Any]] = []
     for name in ENGINE_NAMES:
         problem = None
@@ -112,15 +116,19 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
             describe_weights(settings, name)
         except EngineError as error:
             problem = str(error)
-        rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": name == settings.engine})
+        why = choice.reason if name == choice.engine else None
+        rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": bool(why), "why": why})
     if as_json:
         out.out(json.dumps(rows, indent=2))
         return
+    if choice.engine not in ENGINE_NAMES:
+        fail(f"engine {choice.engine!r} is set; choose auto, {' or '.join(ENGINE_NAMES)}", EXIT_USAGE)
     table = Table("engine", "weights", "what to do")
     for row in rows:
         chosen = " (chosen)" if row["chosen"] else ""
-        table.add_row(row["engine"] + chosen, "here" if row["ready"] else "missing", row["problem"] or "-")
+        table.add_row(row["engine"] + chosen, "ready" if row["ready"] else "not ready", row["problem"] or "-")
     out.print(table)
+    out.print(f"{choice.engine} runs ({choice.reason}).", markup=False)
 
 
 def _fetch_embedded(settings: AgentSettings, wheel_dir: Path | None) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mac_agent.settings import AgentSettings
 
 EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE, EXIT_AUDIO = 1, 2, 3, 4, 5
+EXIT_NOT_QUALIFIED = 6
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -31,7 +32,7 @@ ConfigFile = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 EngineName = Annotated[
-    str | None, typer.Option("--engine", help="Engine (OMI_ENGINE); `omi-agent engines` lists them.")
+    str | None, typer.Option("--engine", help="auto, pyannote or embedded (OMI_ENGINE); see `omi-agent engines`.")
 ]
 Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps or cuda (OMI_DEVICE).")]
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads (OMI_THREADS).", min=1)]
@@ -60,14 +61,16 @@ def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSetti
 def engine_loader(settings: AgentSettings) -> LoadEngine:
     """Return what makes the chosen engine, in whichever process it is called."""
     from mac_agent.engines.registry import load_engine
+    from mac_agent.weights import choose_engine
 
     return partial(
         load_engine,
-        settings.engine,
+        choose_engine(settings).engine,
         data_dir=settings.weights,
         device=settings.device,
         threads=settings.threads,
         pipeline_dir=settings.pipeline_dir,
+        verdicts_dir=settings.verdicts,
     )
 
 

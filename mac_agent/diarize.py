@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import EngineError, Hints
@@ -60,25 +60,44 @@ def diarize_file(
         DiarizeFailed: the audio or the engine failed; `code` says which.
         OSError: the file cannot be read.
     """
-    with path.open("rb"):  # the worker's own error would not say which file
-        pass
+    [result] = diarize_files([path], load, hints=hints, limits=limits, max_audio_s=max_audio_s, report=report)
+    return result
+
+
+def diarize_files(
+    paths: Sequence[Path],
+    load: LoadEngine,
+    *,
+    hints: Hints,
+    limits: TimeLimits,
+    max_audio_s: float,
+    report: Callable[[str, float], None],
+) -> Iterator[JobResult]:
+    """Diarize files one after the other in one worker process; see `diarize_file`. Ends at the first that fails."""
+    for path in paths:
+        with path.open("rb"):  # the worker's own error would not say which file
+            pass
     worker = Worker(load, limits)
-    job = WorkerJob(1, (ChunkSource(path),), hints, max_audio_s)
     worker.start()
     report("load engine", 0.0)
-    submitted = False
     try:
-        while True:
-            for word in worker.poll():
-                result = _take(word, report)
-                if result is not None:
-                    return result
-            if worker.is_idle and not submitted:
-                submitted = True
-                worker.submit(job)
-            time.sleep(POLL_S)
+        for token, path in enumerate(paths, start=1):
+            yield _run(worker, WorkerJob(token, (ChunkSource(path),), hints, max_audio_s), report)
     finally:
         worker.stop()
+
+
+def _run(worker: Worker, job: WorkerJob, report: Callable[[str, float], None]) -> JobResult:
+    submitted = False
+    while True:
+        for word in worker.poll():
+            result = _take(word, report)
+            if result is not None:
+                return result
+        if worker.is_idle and not submitted:
+            submitted = True
+            worker.submit(job)
+        time.sleep(POLL_S)
 
 
 def _take(word: WorkerReport, report: Callable[[str, float], None]) -> JobResult | None:

@@ -12,13 +12,16 @@ import tempfile
 import wave
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, EngineError, Hints, ModelMissing
+from mac_agent.pipelines import find_pipeline
 from mac_agent.service import SECRET_WORD, ServiceError, find_secrets, query
-from mac_agent.weights import describe_weights
+from mac_agent.verdict import find_mode
+from mac_agent.weights import choose_engine, describe_weights
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -131,11 +134,14 @@ def check_disk(directory: Path, max_job_bytes: int) -> Check:
 
 def check_weights(settings: AgentSettings) -> list[Check]:
     """Check the weights of the chosen engine; where they are to be fetched from the hub, also whether they can be."""
+    choice = choose_engine(settings)
     try:
-        return [ok("weights", f"{settings.engine}: {describe_weights(settings, settings.engine)}; unchanged")]
+        weights = describe_weights(settings, choice.engine)
+        checks = [ok("weights", f"{choice.engine} ({choice.reason}): {weights}; unchanged")]
+        return [*checks, check_mode(settings)] if choice.engine == "pyannote" else checks
     except ModelMissing as error:
         found = [failed("weights", str(error))]
-        if settings.engine == "pyannote" and settings.pipeline_dir is None:
+        if choice.engine == "pyannote" and settings.pipeline_dir is None:
             found.append(check_hub())
         return found
     except EngineError as error:
@@ -156,8 +162,19 @@ def check_hub() -> Check:
     return ok("hub", f"{DEFAULT_PIPELINE} can be fetched {source}")
 
 
-def check_device(wanted: str) -> Check:
-    """Say which devices torch sees here, and whether the one that is set is among them."""
+def check_mode(settings: AgentSettings) -> Check:
+    """Say whether pyannote runs exact or stretch on this machine, and why."""
+    devices = probe_devices()
+    if isinstance(devices, Check):
+        return note("mode", "exact or stretch? The device is not known.")
+    device = devices[0] if settings.device == "auto" else settings.device
+    choice = find_mode(settings.verdicts, find_pipeline(settings.weights, settings.pipeline_dir).manifest, device)
+    return ok("mode", f"{choice.mode}: {choice.reason}")
+
+
+@cache
+def probe_devices() -> tuple[str, ...] | Check:
+    """Return the devices that torch sees here, fastest first, or why it sees none. Asked once: it takes seconds."""
     script = "from mac_agent.engines.registry import list_devices; print(' '.join(list_devices()))"
     try:
         done = subprocess.run(  # noqa: S603 - fixed arguments; a process of its own, because torch stays where it is
@@ -168,7 +185,14 @@ def check_device(wanted: str) -> Check:
     if done.returncode != 0:
         reason = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
         return failed("device", f"torch cannot be imported: {reason}", "pip install -r requirements/agent.txt")
-    devices = done.stdout.split()
+    return tuple(done.stdout.split())
+
+
+def check_device(wanted: str) -> Check:
+    """Say which devices torch sees here, and whether the one that is set is among them."""
+    devices = probe_devices()
+    if isinstance(devices, Check):
+        return devices
     if wanted not in ("auto", *devices):
         return failed("device", f"{wanted} is set and not here", f"Set OMI_DEVICE to auto or {' or '.join(devices)}.")
     return ok("device", f"{', '.join(devices)} here, {wanted} is set")

@@ -147,7 +147,7 @@ def check_agent(visit: Visit) -> list[Check]:
     beat = visit.agent
     if beat is None or beat.state in (AgentState.STOPPED, AgentState.OFFLINE):
         return [note("agent", "not running", "omi-agent run, or omi-agent install")] if visit.error is None else []
-    engine = f"{beat.engine.name} on {beat.engine.device}" if beat.engine else "no engine loaded"
+    engine = f"{beat.engine.name} {beat.engine.mode} on {beat.engine.device}" if beat.engine else "no engine loaded"
     found = f"{beat.state.value}, {engine}, {beat.jobs_done} jobs done, {beat.jobs_failed} failed"
     if beat.last_error:
         return [note("agent", f"{found}; last error: {beat.last_error}")]

@@ -19,6 +19,7 @@ from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING
 
 import psutil
+import structlog
 
 from mac_agent.audio import AudioError, DecodedChunk, PlacedChunk, Quality, decode, join_chunks, measure_quality
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineError, EngineInfo, Hints
@@ -135,6 +136,7 @@ class _ChunkError(Exception):
 def serve(pipe: Connection, load: LoadEngine) -> None:
     """Be the worker process: load, then work until the parent closes the pipe or dies."""
     live_and_die_with_parent()
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout may be a command's answer
     try:
         engine = load()
     except EngineError as error:

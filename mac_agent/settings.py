@@ -33,7 +33,10 @@ class AgentSettings(BrokerSettings):
         default_factory=default_agent_id,
         description="Name of this agent in topics and on the bridge's allow-list; one running process per name.",
     )
-    engine: str = Field(default="embedded", description="Diarization engine; `omi-agent engines` lists them.")
+    engine: str = Field(
+        default="auto",
+        description="Diarization engine: pyannote, embedded, or auto: pyannote where a pipeline of it is here.",
+    )
     device: str = Field(default="auto", description="auto, cpu, mps or cuda.")
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads; empty: the engine's own choice.")
 
@@ -110,6 +113,11 @@ class AgentSettings(BrokerSettings):
     def inbox(self) -> Path:
         """Directory of audio being worked on."""
         return self.inbox_dir or self.data_dir / "inbox"
+
+    @property
+    def verdicts(self) -> Path:
+        """Directory of what `omi-agent qualify` found on this machine."""
+        return self.data_dir / "verdicts"
 
     @property
     def outbox(self) -> Path:

@@ -1,17 +1,47 @@
-"""Whether the weights of an engine are on this machine and unchanged. No torch here: nothing is loaded."""
+"""Which engine runs, and whether its weights are on this machine and unchanged. No torch here: nothing is loaded."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mac_agent.engines.engine import UnknownEngine
-from mac_agent.engines.registry import ENGINE_NAMES
+from mac_agent.engines.engine import EngineError, ModelMissing, UnknownEngine
+from mac_agent.engines.registry import AUTO, ENGINE_NAMES
 from mac_agent.manifest import REVISION_CHARS
 from mac_agent.models import EMBEDDED_FILES, verified_path
 from mac_agent.pipelines import find_pipeline
 
 if TYPE_CHECKING:
     from mac_agent.settings import AgentSettings
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """Which engine runs, and why."""
+
+    engine: str
+    reason: str
+
+
+def choose_engine(settings: AgentSettings) -> EngineChoice:
+    """Return the engine that is set; for `auto`, pyannote where a pipeline of it is here, else the embedded one.
+
+    A pipeline that is here and cannot be used (changed, untrusted) is chosen nevertheless, and refused by its own name
+    when it is loaded: another engine in its place would be worse, silently.
+    """
+    if settings.engine != AUTO:
+        return EngineChoice(settings.engine, "as set")
+    if settings.pipeline_dir is not None:
+        return EngineChoice("pyannote", f"{AUTO}: its pipeline is set")
+    try:
+        find_pipeline(settings.weights)
+    except ModelMissing:
+        return EngineChoice(
+            "embedded", f"{AUTO}: no pipeline of pyannote is here; to have it: omi-agent fetch-model pyannote"
+        )
+    except EngineError:
+        return EngineChoice("pyannote", f"{AUTO}: a pipeline of it is here, and cannot be used")
+    return EngineChoice("pyannote", f"{AUTO}: a pipeline of it is here")
 
 
 def describe_weights(settings: AgentSettings, engine: str) -> str:

@@ -59,6 +59,8 @@ class EngineInfo:
     mode: str
     embedding_model: str
     embedding_revision: str
+    mode_reason: str = ""
+    """Why this mode, where there is a choice."""
 
 
 @dataclass(frozen=True, eq=False)

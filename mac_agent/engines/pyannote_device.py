@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import wave
-from importlib.util import find_spec
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import structlog
 import torch
 
 from mac_agent.engines.agreement import changed_s
-from mac_agent.engines.engine import SAMPLE_RATE_HZ, DeviceUnavailable, EngineError, Hints
+from mac_agent.engines.engine import DeviceUnavailable, Hints
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Engine, Waveform
 
-CLIP_S = 20.0
 FRAME_S = 0.016875  # one frame of the segmentation network
-_SAMPLE_BYTES = 2
 
 _log = structlog.get_logger("mac_agent.engines.device")
 
@@ -61,27 +55,6 @@ def agrees_with_cpu(on_cpu: Engine, on_device: Engine, clip: Waveform) -> bool:
         _log.error("device failed the self-test", device=on_device.info.device, changed_s=round(changed, 3))
         return False
     return True
-
-
-def load_clip(seconds: float = CLIP_S) -> Waveform:
-    """Return the beginning of pyannote's own sample: a telephone call of two people, installed with the package.
-
-    Raises:
-        EngineError: the installed pyannote.audio is not complete.
-    """
-    spec = find_spec("pyannote")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        path = Path(folder) / "audio" / "sample" / "sample.wav"
-        if path.is_file():
-            with wave.open(str(path)) as file:
-                if (file.getframerate(), file.getnchannels(), file.getsampwidth()) == (
-                    SAMPLE_RATE_HZ,
-                    1,
-                    _SAMPLE_BYTES,
-                ):
-                    samples = np.frombuffer(file.readframes(int(seconds * SAMPLE_RATE_HZ)), dtype="<i2")
-                    return (samples / np.float32(1 << 15)).astype(np.float32)
-    raise EngineError("pyannote.audio's sample/sample.wav is missing. Install it again: make env")
 
 
 def _ignore(_stage: str, _done: float) -> None:

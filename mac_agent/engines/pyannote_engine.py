@@ -13,6 +13,7 @@ import structlog
 import torch
 from scipy.spatial.distance import pdist
 
+from mac_agent.engines.clip import load_clip
 from mac_agent.engines.engine import (
     SAMPLE_RATE_HZ,
     Diarization,
@@ -24,13 +25,14 @@ from mac_agent.engines.engine import (
     Waveform,
     check_waveform,
 )
-from mac_agent.engines.pyannote_device import agrees_with_cpu, choose_device, load_clip
+from mac_agent.engines.pyannote_device import agrees_with_cpu, choose_device
 from mac_agent.engines.pyannote_pipeline import ExactDiarization, load_pipeline
 from mac_agent.engines.pyannote_stretch import StretchDiarization
 from mac_agent.manifest import content_revision, list_files
+from mac_agent.verdict import EXACT, ModeChoice
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -51,7 +53,11 @@ _log = structlog.get_logger("mac_agent.engines.pyannote")
 
 
 def load_pyannote(
-    directory: Path, *, device: str = "auto", threads: int | None = None, mode: str = ExactDiarization.mode
+    directory: Path,
+    *,
+    device: str = "auto",
+    threads: int | None = None,
+    mode: str | Callable[[str], ModeChoice] = EXACT,
 ) -> PyannoteEngine:
     """Load a pipeline directory, choose the device, and warm up.
 
@@ -62,22 +68,29 @@ def load_pyannote(
         device: ``auto`` is mps, then cuda, then cpu; or a torch device name. A device whose turns differ from the
             CPU's is refused, and the CPU taken.
         threads: CPU threads torch may use, 2 when None.
-        mode: ``exact``, or ``stretch`` where it was qualified for these weights on this machine.
+        mode: ``exact`` or ``stretch``; or what says which for the device that is taken in the end.
 
     Raises:
         PipelineUnusable: the directory cannot be loaded.
         DeviceUnavailable: torch has no such device here.
     """
     torch.set_num_threads(threads or DEFAULT_THREADS)
-    chosen = choose_device(device)
-    kind = MODES[mode]
-    cpu = torch.device("cpu")
-    engine = PyannoteEngine(load_pipeline(directory, kind), directory, cpu)
+    chosen, cpu = choose_device(device), torch.device("cpu")
+
+    def load(on: torch.device, choice: ModeChoice) -> PyannoteEngine:
+        return PyannoteEngine(load_pipeline(directory, MODES[choice.mode]), directory, on, choice.reason)
+
+    def choose(on: torch.device) -> ModeChoice:
+        return mode(str(on)) if callable(mode) else ModeChoice(mode, "")
+
     if chosen.type != "cpu":
-        candidate = PyannoteEngine(load_pipeline(directory, kind), directory, chosen)
-        if agrees_with_cpu(engine, candidate, load_clip()):
+        choice = choose(chosen)
+        candidate = load(chosen, choice)
+        if agrees_with_cpu(load(cpu, choice), candidate, load_clip()):
             return candidate
         _log.error("device refused, using the CPU", device=str(chosen))
+    engine = load(cpu, choose(cpu))
+    if chosen.type != "cpu":
         engine.refuse(chosen)
     engine.diarize(load_clip(WARM_UP_S), Hints(), lambda _stage, _done: None)
     return engine
@@ -86,7 +99,9 @@ def load_pyannote(
 class PyannoteEngine:
     """A pipeline on a device."""
 
-    def __init__(self, pipeline: ExactDiarization, directory: Path, device: torch.device) -> None:
+    def __init__(
+        self, pipeline: ExactDiarization, directory: Path, device: torch.device, mode_reason: str = ""
+    ) -> None:
         self._pipeline = pipeline
         self._device = device
         if device.type == "cpu":
@@ -103,6 +118,7 @@ class PyannoteEngine:
             mode=pipeline.mode if pipeline.is_shared else "stock",
             embedding_model=f"pyannote/{type(pipeline._embedding.model_).__name__}",  # noqa: SLF001 - it has no other name
             embedding_revision=checkpoint.sha256[:12],
+            mode_reason=mode_reason if pipeline.is_shared else "the speaker network is not of the WeSpeaker family",
         )
 
     @property

@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import Engine, UnknownEngine
 from mac_agent.pipelines import find_pipeline
+from mac_agent.verdict import EXACT, ModeChoice, find_mode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ENGINE_NAMES = ("embedded", "pyannote")
+AUTO = "auto"
+"""In settings: `mac_agent.weights.choose_engine` says which of them that is."""
 
 
 def load_engine(
@@ -21,6 +24,8 @@ def load_engine(
     device: str = "auto",
     threads: int | None = None,
     pipeline_dir: Path | None = None,
+    verdicts_dir: Path | None = None,
+    mode: str | None = None,
 ) -> Engine:
     """Load an engine and its weights, ready to diarize.
 
@@ -30,6 +35,9 @@ def load_engine(
         device: ``auto``, ``cpu``, or a torch device name.
         threads: CPU threads torch may use; the engine's own default when None.
         pipeline_dir: for ``pyannote``, a trusted directory of the user's own; the fetched pipeline when None.
+        verdicts_dir: for ``pyannote``, where ``omi-agent qualify`` keeps its verdicts: *stretch* runs with one that
+            passed for this pipeline on this device, and *exact* without; None: *exact*.
+        mode: for ``pyannote``, ``exact`` or ``stretch`` whatever the verdict; only to measure.
 
     Raises:
         UnknownEngine: no engine has this name.
@@ -51,7 +59,12 @@ def load_engine(
         os.environ |= {"HF_HUB_OFFLINE": "1", "PYANNOTE_METRICS_ENABLED": "0"}
         from mac_agent.engines.pyannote_engine import load_pyannote  # noqa: PLC0415 - the same
 
-        return load_pyannote(find_pipeline(data_dir, pipeline_dir).directory, device=device, threads=threads)
+        pipeline = find_pipeline(data_dir, pipeline_dir)
+
+        def choose(on_device: str) -> ModeChoice:
+            return find_mode(verdicts_dir, pipeline.manifest, on_device) if verdicts_dir else ModeChoice(EXACT, "")
+
+        return load_pyannote(pipeline.directory, device=device, threads=threads, mode=mode or choose)
     raise UnknownEngine(name, ENGINE_NAMES)
 
 

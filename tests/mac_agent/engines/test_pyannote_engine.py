@@ -18,8 +18,9 @@ import torch
 from benchmarks.local_pipeline import SHARED_MODELS, build_pipeline_directory
 from benchmarks.recordings import load_sample
 from mac_agent.engines.agreement import changed_s
+from mac_agent.engines.clip import load_clip
 from mac_agent.engines.engine import DeviceUnavailable, Diarization, Hints, InvalidWaveform, Turn
-from mac_agent.engines.pyannote_device import FRAME_S, agrees_with_cpu, choose_device, load_clip
+from mac_agent.engines.pyannote_device import FRAME_S, agrees_with_cpu, choose_device
 from mac_agent.engines.pyannote_engine import (
     PyannoteEngine,
     as_embedding,

@@ -1,0 +1,226 @@
+"""Exact and stretch on this machine with the installed weights: how far they differ, and how long they take.
+
+Each mode runs in a worker process of its own, loaded and decoding as for a job of the agent.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import wave
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mac_agent.audio import AudioError, decode
+from mac_agent.diarize import diarize_files
+from mac_agent.engines.clip import find_clip
+from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
+from mac_agent.engines.registry import load_engine
+from mac_agent.pipelines import find_pipeline
+from mac_agent.verdict import EXACT, STRETCH, describe_circumstances, judge, write_verdict
+from mac_agent.worker import TimeLimits
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from mac_agent.engines.engine import Waveform
+    from mac_agent.inference import JobResult
+    from mac_agent.manifest import Manifest
+    from mac_agent.settings import AgentSettings
+    from mac_agent.verdict import Verdict
+
+# What the README promises for a warm engine, from decoding to turns: (seconds of audio, seconds it may take).
+PROMISES = ((30.0, 5.0), (60.0, 6.0), (300.0, 30.0))
+_LONGEST_SAMPLES = round(max(audio_s for audio_s, _ in PROMISES) * SAMPLE_RATE_HZ)
+_INT16_PEAK = 32_767
+
+
+class RecordingRefused(Exception):
+    """A recording cannot be decoded; the message names it."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """Audio to run."""
+
+    name: str
+    path: Path
+    audio_s: float
+
+
+@dataclass(frozen=True)
+class Latency:
+    """How long a promised length took."""
+
+    mode: str
+    audio_s: float
+    took_s: float
+    limit_s: float
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether the promise holds."""
+        return self.took_s < self.limit_s
+
+
+@dataclass(frozen=True)
+class Qualification:
+    """What was found, and where the verdict is kept."""
+
+    verdict: Verdict
+    latencies: tuple[Latency, ...]
+    promised_audio: tuple[str, ...]
+    """What the promised lengths were made of."""
+    file: Path
+
+
+def qualify(
+    settings: AgentSettings,
+    files: Sequence[Path],
+    *,
+    report: Callable[[str, float], None],
+    with_latencies: bool = True,
+) -> Qualification:
+    """Run both modes over pyannote's own sample and these files, judge, and keep the verdict.
+
+    Args:
+        settings: weights, device and threads as the agent has them.
+        files: further recordings.
+        report: called with (what is done, fraction 0..1 of all).
+        with_latencies: also run the promised lengths.
+
+    Raises:
+        EngineError: the pipeline is missing, changed or cannot be loaded.
+        RecordingRefused: a file cannot be decoded.
+        DiarizeFailed: the engine failed.
+        OSError: a file cannot be read, or the verdict not be written.
+    """
+    manifest = find_pipeline(settings.weights, settings.pipeline_dir).manifest
+    with tempfile.TemporaryDirectory(prefix="omi-qualify-") as scratch:
+        recordings, waveforms = read_recordings([find_clip(), *files], settings.max_audio_s, report)
+        promised, made_of = make_promised(waveforms, Path(scratch)) if with_latencies else ([], [])
+        clips = [*recordings, *promised]
+        exact, stretch = (_run_mode(settings, mode, clips, report) for mode in (EXACT, STRETCH))
+    return _conclude(settings, manifest, recordings, made_of, exact, stretch)
+
+
+def read_recordings(
+    paths: Sequence[Path], max_audio_s: float, report: Callable[[str, float], None]
+) -> tuple[list[Clip], dict[str, Waveform]]:
+    """Decode every file once: what cannot be used is said before minutes of work; returns also their beginnings."""
+    clips, waveforms = [], {}
+    for path in paths:
+        report(f"decode {path.name}", 0.0)
+        try:
+            with path.open("rb") as stream:
+                decoded = decode(stream, max_s=max_audio_s)
+        except AudioError as error:
+            raise RecordingRefused(f"{path}: {error} ({error.code.value})") from error
+        clips.append(Clip(path.name, path, decoded.duration_s))
+        waveforms[str(path)] = decoded.waveform[:_LONGEST_SAMPLES].copy()
+    return clips, waveforms
+
+
+def make_promised(waveforms: dict[str, Waveform], directory: Path) -> tuple[list[Clip], list[str]]:
+    """Write a file of each promised length, and say what it is made of."""
+    clips, made_of = [], []
+    for audio_s, _ in PROMISES:
+        waveform, source = cut_or_repeat(waveforms, audio_s)
+        clip = Clip(f"{audio_s:.0f} s", directory / f"{audio_s:.0f}.wav", audio_s)
+        write_wav(clip.path, waveform)
+        clips.append(clip)
+        made_of.append(f"{clip.name}: {source}")
+    return clips, made_of
+
+
+def cut_or_repeat(waveforms: dict[str, Waveform], audio_s: float) -> tuple[Waveform, str]:
+    """Return so many seconds of audio and where they are from: the first recording that has them, else all repeated."""
+    samples = round(audio_s * SAMPLE_RATE_HZ)
+    for path, waveform in waveforms.items():
+        if waveform.size >= samples:
+            return waveform[:samples], f"the beginning of {Path(path).name}"
+    joined = np.concatenate(list(waveforms.values()))
+    if joined.size >= samples:
+        return joined[:samples], "all recordings, one after the other"
+    return np.resize(joined, samples), "all recordings, one after the other and repeated"
+
+
+def write_wav(path: Path, waveform: Waveform) -> None:
+    """Write mono 16-bit samples at ``SAMPLE_RATE_HZ``."""
+    with wave.open(str(path), "wb") as stream:
+        stream.setnchannels(1)
+        stream.setsampwidth(2)
+        stream.setframerate(SAMPLE_RATE_HZ)
+        stream.writeframes((np.clip(waveform, -1.0, 1.0) * _INT16_PEAK).astype("<i2").tobytes())
+
+
+def _run_mode(
+    settings: AgentSettings, mode: str, clips: Sequence[Clip], report: Callable[[str, float], None]
+) -> list[JobResult]:
+    load = partial(
+        load_engine,
+        "pyannote",
+        data_dir=settings.weights,
+        device=settings.device,
+        threads=settings.threads,
+        pipeline_dir=settings.pipeline_dir,
+        mode=mode,
+    )
+    total_s = sum(clip.audio_s for clip in clips)
+    results: list[JobResult] = []
+
+    def show(stage: str, fraction: float) -> None:
+        done_s = sum(clip.audio_s for clip in clips[: len(results)])
+        if len(results) < len(clips) and stage == "embedding":  # nearly all of the time
+            done_s += fraction * clips[len(results)].audio_s
+        name = clips[len(results)].name if len(results) < len(clips) else ""
+        report(f"{mode}: {name} {stage}", (done_s / total_s + (mode == STRETCH)) / 2)
+
+    limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
+    paths = [clip.path for clip in clips]
+    for result in diarize_files(
+        paths, load, hints=Hints(), limits=limits, max_audio_s=settings.max_audio_s, report=show
+    ):
+        results.append(result)  # noqa: PERF402 - `show` looks at it meanwhile
+    return results
+
+
+def _conclude(
+    settings: AgentSettings,
+    manifest: Manifest,
+    recordings: Sequence[Clip],
+    made_of: Sequence[str],
+    exact: Sequence[JobResult],
+    stretch: Sequence[JobResult],
+) -> Qualification:
+    from mac_agent.engines.comparison import compare  # noqa: PLC0415 - its library takes a second to import
+
+    comparisons = [
+        compare(
+            clip.name, ours.duration_s, ours.diarization, theirs.diarization,
+            exact_s=_took_s(ours), stretch_s=_took_s(theirs),
+        )
+        for clip, ours, theirs in zip(recordings, exact, stretch, strict=False)
+    ]  # fmt: skip
+    latencies = [
+        Latency(mode, audio_s, _took_s(result), limit_s)
+        for mode, results in ((EXACT, exact), (STRETCH, stretch))
+        for (audio_s, limit_s), result in zip(PROMISES, results[len(recordings) :], strict=False)
+    ]
+    verdict = judge(
+        comparisons,
+        ran=[(results[0].info.mode, results[0].info.device) for results in (exact, stretch)],
+        circumstances=describe_circumstances(manifest, exact[0].info.device),
+        manifest=manifest,
+        measured_at=datetime.now(UTC),
+    )
+    file = write_verdict(settings.verdicts, verdict)
+    return Qualification(verdict, tuple(latencies), tuple(made_of), file)
+
+
+def _took_s(result: JobResult) -> float:
+    return result.timings_ms["total"] / 1000
