@@ -69,7 +69,7 @@ def diarize_files(
     load: LoadEngine,
     *,
     hints: Hints,
-    limits: TimeLimits,
+    limits: WorkerLimits,
     max_audio_s: float,
     report: Callable[[str, float], None],
 ) -> Iterator[JobResult]:

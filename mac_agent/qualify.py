@@ -22,7 +22,7 @@ from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.engines.registry import load_engine
 from mac_agent.pipelines import find_pipeline
 from mac_agent.verdict import EXACT, STRETCH, describe_circumstances, judge, write_verdict
-from mac_agent.worker import TimeLimits
+from mac_agent.worker import read_limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -180,10 +180,9 @@ def _run_mode(
         name = clips[len(results)].name if len(results) < len(clips) else ""
         report(f"{mode}: {name} {stage}", (done_s / total_s + (mode == STRETCH)) / 2)
 
-    limits = TimeLimits(settings.load_timeout_s, settings.job_timeout_floor_s, settings.job_timeout_factor)
     paths = [clip.path for clip in clips]
     for result in diarize_files(
-        paths, load, hints=Hints(), limits=limits, max_audio_s=settings.max_audio_s, report=show
+        paths, load, hints=Hints(), limits=read_limits(settings), max_audio_s=settings.max_audio_s, report=show
     ):
         results.append(result)  # noqa: PERF402 - `show` looks at it meanwhile
     return results

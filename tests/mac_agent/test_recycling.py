@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -19,13 +17,10 @@ from mac_agent.engines.memory import device_bytes
 from mac_agent.inference import ChunkSource, EngineLoaded, JobFailed, JobResult, WorkerJob
 from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
 from mac_agent.worker import Worker, WorkerLimits
-from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually
-from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
 from tests.mac_agent.tone_engine import load_tone_engine
 
-ROOT = Path(__file__).parents[2]
 WAIT_S = 60.0
 
 
@@ -162,44 +157,26 @@ def test_a_worker_killed_while_it_is_being_replaced_comes_back(start_worker, spe
 # ------------------------------------------------------------------------------------------ a real agent
 
 
-def test_an_agent_goes_on_taking_jobs_and_stays_online_while_its_worker_is_replaced(tmp_path):
-    (tmp_path / "behaviour").write_text("")
-    with run_mosquitto(tmp_path) as broker, SmallBridge(broker.settings("bridge"), settles=True) as bridge:
-        environment = broker.environment("agent") | {
-            "OMI_AGENT_ID": AGENT_ID,
-            "OMI_DATA_DIR": str(tmp_path / "agent"),
-            "OMI_HEARTBEAT_S": "0.1",
-            "OMI_RECYCLE_JOBS": "1",
-            "OMI_MAX_JOBS": "3",
-            "OMI_TEST_BEHAVIOUR": str(tmp_path / "behaviour"),
-            "PYTHONPATH": str(ROOT),
-        }
-        log_file = tmp_path / "agent.log"
-        with log_file.open("wb") as log:
-            agent = subprocess.Popen(
-                [sys.executable, "-m", "tests.mac_agent.tone_agent"], env=environment, cwd=ROOT, stderr=log, stdout=log
-            )
-        try:
-            bridge.wait_online()
-            seen = len(bridge.beats.items)
-            for number in range(1, 4):
-                bridge.offer(f"job-{number}", as_wav(tone(300, 2)))
-            for number in range(1, 4):
-                bridge.wait_turns(f"job-{number}")
-            bridge.wait_beat(lambda beat: "3 times" in beat.message.notes.get("worker", ""))
-            eventually(lambda: json_lines(log_file, "worker started again between jobs") == 3)
-            beats = [beat.message for beat in bridge.beats.items[seen:] if not beat.retained]
-            assert {beat.state.value for beat in beats} == {"online"}
-            assert all(
-                beat.free_capacity == 3 - len([job for job in beat.jobs if job.state != "outbox"]) for beat in beats
-            )
-            assert any("is being started again" in beat.notes.get("worker", "") for beat in beats)
-            assert bridge.failures.items == []
-            assert {beat.memory.device_bytes for beat in beats} == {0}
-            assert json_lines(log_file, "worker ended") == 0
-        finally:
-            agent.terminate()
-            agent.wait(20)
+def test_an_agent_goes_on_taking_jobs_and_stays_online_while_its_worker_is_replaced(
+    mosquitto, start_agent, small_bridge
+):
+    bridge = small_bridge(mosquitto, settles=True)
+    agent = start_agent(mosquitto, heartbeat_s=0.1, recycle_jobs=1, max_jobs=3)
+    bridge.wait_online()
+    seen = len(bridge.beats.items)
+    for number in range(1, 4):
+        bridge.offer(f"job-{number}", as_wav(tone(300, 2)))
+    for number in range(1, 4):
+        bridge.wait_turns(f"job-{number}")
+    bridge.wait_beat(lambda beat: "3 times" in beat.message.notes.get("worker", ""))
+    eventually(lambda: json_lines(agent.log_file, "worker started again between jobs") == 3)
+    beats = [beat.message for beat in bridge.beats.items[seen:] if not beat.retained]
+    assert {beat.state.value for beat in beats} == {"online"}
+    assert all(beat.free_capacity == 3 - len([job for job in beat.jobs if job.state != "outbox"]) for beat in beats)
+    assert any("is being started again" in beat.notes.get("worker", "") for beat in beats)
+    assert bridge.failures.items == []
+    assert {beat.memory.device_bytes for beat in beats} == {0}
+    assert json_lines(agent.log_file, "worker ended") == 0
 
 
 def json_lines(log_file: Path, event: str) -> int:

@@ -1,0 +1,78 @@
+"""Which engine runs where none is set, and that the commands say so and why."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mac_agent.hub import copy_pipeline
+from mac_agent.settings import AgentSettings
+from mac_agent.weights import choose_engine
+from tests.mac_agent.small_hub import PIPELINE_FILES
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def own(tmp_path) -> Path:
+    """A directory with everything a pipeline has, but nothing that could be loaded."""
+    directory = tmp_path / "own"
+    for name, content in PIPELINE_FILES.items():
+        (directory / name).parent.mkdir(parents=True, exist_ok=True)
+        (directory / name).write_bytes(content)
+    return directory
+
+
+def settings(tmp_path: Path, **fields) -> AgentSettings:
+    return AgentSettings(data_dir=tmp_path / "data", **fields)
+
+
+def test_without_a_pipeline_the_embedded_engine_runs_and_the_reason_says_how_to_get_one(tmp_path):
+    choice = choose_engine(settings(tmp_path))
+    assert choice.engine == "embedded"
+    assert "omi-agent fetch-model pyannote" in choice.reason
+
+
+def test_a_fetched_pipeline_makes_pyannote_the_engine(tmp_path, own):
+    copy_pipeline(tmp_path / "data", own)
+    assert choose_engine(settings(tmp_path)).engine == "pyannote"
+    assert choose_engine(settings(tmp_path, engine="embedded")).engine == "embedded"
+
+
+def test_a_pipeline_of_ones_own_makes_pyannote_the_engine_trusted_or_not(tmp_path, own):
+    assert choose_engine(settings(tmp_path, pipeline_dir=own)).engine == "pyannote"
+
+
+def test_a_changed_pipeline_is_not_replaced_by_another_engine_in_silence(tmp_path, own):
+    pipeline = copy_pipeline(tmp_path / "data", own)
+    (pipeline.directory / "plda" / "plda.npz").write_bytes(b"other")
+    choice = choose_engine(settings(tmp_path))
+    assert choice.engine == "pyannote"
+    assert "cannot be used" in choice.reason
+
+
+def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
+    environment = {**os.environ, "OMI_DATA_DIR": str(tmp_path / "data"), "NO_COLOR": "1", "COLUMNS": "200"}
+
+    def engines(**more: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "mac_agent.cli", "engines", *(["--json"] if "json" in more else [])],
+            cwd=ROOT, env=environment | {name: value for name, value in more.items() if name != "json"},
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    assert "embedded runs (auto: no pipeline of pyannote is here" in engines().stdout
+    copy_pipeline(tmp_path / "data", own)
+    assert "pyannote runs (auto: a pipeline of it is here)" in engines().stdout
+    rows = {row["engine"]: row for row in json.loads(engines(json="").stdout)}
+    assert (rows["pyannote"]["chosen"], rows["pyannote"]["ready"]) == (True, True)
+    assert (rows["embedded"]["chosen"], rows["embedded"]["why"]) == (False, None)
+    assert "pyannote runs (as set)" in engines(OMI_ENGINE="pyannote").stdout
+    unknown = engines(OMI_ENGINE="magic")
+    assert unknown.returncode == 2
+    assert "choose auto, embedded or pyannote" in unknown.stderr
