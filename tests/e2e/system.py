@@ -170,6 +170,7 @@ class System:
 
     def environment(self, role: str) -> dict[str, str]:
         own = {"OMI_DATA_DIR": str(self.data_dir), "OMI_AGENT_ID": AGENT_ID, "OMI_WEIGHTS_DIR": str(weights_dir())}
+        own["OMI_ENGINE"] = "embedded"  # also where a pipeline of pyannote was fetched
         return self.broker.environment(role) | FAST | own
 
     def start_bridge(self, **environment: str) -> Program:

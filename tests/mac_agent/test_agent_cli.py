@@ -128,7 +128,7 @@ def test_a_file_that_is_not_there_is_one_line(tmp_path):
 def test_a_file_that_is_no_audio_is_refused(tmp_path, weights_dir):
     file = tmp_path / "a.wav"
     file.write_text("dear diary")
-    refused = omi_agent("diarize", file, data_dir=weights_dir)
+    refused = omi_agent("diarize", file, "--engine", "embedded", data_dir=weights_dir)
     assert refused.returncode == EXIT_AUDIO
     assert "audio.undecodable" in refused.stderr
 
@@ -137,7 +137,7 @@ def test_a_recording_is_diarized_written_and_drawn(tmp_path, weights_dir, record
     rttm, plot = tmp_path / "out.rttm", tmp_path / "out.png"
     done = omi_agent(
         "diarize", recording, "--json", "--max-speakers", "4", "--rttm", rttm, "--plot", plot,
-        "--reference", recording.with_suffix(".rttm"), data_dir=weights_dir,
+        "--reference", recording.with_suffix(".rttm"), "--engine", "embedded", data_dir=weights_dir,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
@@ -185,7 +185,7 @@ def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
     process = subprocess.Popen(
         [sys.executable, "-m", "mac_agent.cli", "diarize", file],
         cwd=ROOT,
-        env={**os.environ, "OMI_DATA_DIR": str(weights_dir)},
+        env={**os.environ, "OMI_DATA_DIR": str(weights_dir), "OMI_ENGINE": "embedded"},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
