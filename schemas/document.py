@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic.json_schema import DEFAULT_REF_TEMPLATE, GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from schemas.messages import MESSAGE_BY_SCHEMA, MESSAGE_BY_TOPIC
@@ -51,9 +51,12 @@ class _MessageSchema(GenerateJsonSchema):
         return described
 
 
-def message_schema(message: type[Message]) -> dict[str, Any]:
-    """Return the JSON Schema (2020-12) of a message; lengths of bytes fields are in bytes."""
-    schema = message.model_json_schema(by_alias=True, schema_generator=_MessageSchema)
+def message_schema(message: type[Message], *, reference: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:
+    """Return the JSON Schema (2020-12) of a message; lengths of bytes fields are in bytes.
+
+    `reference` is how its definitions are referred to, `{model}` being the name of one.
+    """
+    schema = message.model_json_schema(by_alias=True, ref_template=reference, schema_generator=_MessageSchema)
     fields = schema["properties"]
     fields["schema"] = {"const": message.SCHEMA, "description": "Which message this is."}
     fields["version"] = {

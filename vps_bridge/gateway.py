@@ -120,13 +120,13 @@ class Gateway:
     @asynccontextmanager
     async def _upload(self, declared_bytes: int | None) -> AsyncIterator[Upload]:
         """Open a file for a body; where the body is large, the bridge is asked for room before it is read."""
-        expected_bytes = BLOCK_BYTES if declared_bytes is None else declared_bytes
+        expected_bytes = self._settings.max_chunk_bytes if declared_bytes is None else declared_bytes
         if self._uploads >= MAX_UPLOADS:
             raise HttpProblem(503, "ingest.full", f"{MAX_UPLOADS} uploads are under way: send it again in a moment")
         self._uploads += 1
         self._expected_bytes += expected_bytes
         try:
-            if declared_bytes is None or declared_bytes > BLOCK_BYTES:
+            if expected_bytes > BLOCK_BYTES:
                 await self._ask(partial(self._intake.check_room, self._expected_bytes))
             upload = await asyncio.to_thread(Upload, self._settings.root / INCOMING, self._settings.max_chunk_bytes)
             try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http import HTTPStatus
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,10 +38,10 @@ STATUS_OF = {
 class HttpProblem(Exception):
     """A request that is not answered as it was meant; carries status, code and words that say what to do."""
 
-    def __init__(self, status: int, code: str, message: str) -> None:
+    def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         """Name the reason."""
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.headers = status, code, message, dict(headers or {})
 
 
 class AudioQuery(ChunkDescription):
@@ -95,7 +96,7 @@ def problem_response(path: str, problem: HttpProblem) -> JSONResponse:
         body: BaseModel = Detail(detail=problem.message)
     else:
         body = Problem(code=problem.code, message=problem.message)
-    headers = {}
+    headers = problem.headers
     if problem.status == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = "Bearer"
     if problem.status == HTTPStatus.SERVICE_UNAVAILABLE:

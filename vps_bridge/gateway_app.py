@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
@@ -10,10 +10,10 @@ from fastapi import FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 
 from schemas.conversation import Accepted, ConversationEvent
+from schemas.document import message_schema
 from schemas.record import ID_PATTERN
 from vps_bridge.desk import NoAgent
 from vps_bridge.gateway import Gateway
@@ -28,7 +28,7 @@ from vps_bridge.gateway_answers import (
     Problem,
     problem_response,
 )
-from vps_bridge.gateway_guard import Entry, Guard
+from vps_bridge.gateway_guard import OPEN_PATHS, Entry, Guard
 from vps_bridge.mailbox import BridgeBusy
 from vps_bridge.refusal import Refusal
 
@@ -102,7 +102,7 @@ def make_app(gateway: Gateway, entry: Entry) -> FastAPI:
     app.add_middleware(Guard, entry=entry)
     _add_paths(app, gateway)
     _add_errors(app)
-    _add_document(app)
+    _add_document(app, OPEN_PATHS if entry.is_loopback else ())
     return app
 
 
@@ -160,10 +160,12 @@ def _add_errors(app: FastAPI) -> None:
         BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again"))
     )
     app.add_exception_handler(RequestValidationError, answer(_explain))
-    app.add_exception_handler(
-        HTTPException,
-        answer(lambda error: HttpProblem(error.status_code, "http.error", _WHY.get(error.status_code, error.detail))),
-    )
+    app.add_exception_handler(HTTPException, answer(_repeat))
+
+
+def _repeat(error: HTTPException) -> HttpProblem:
+    """Say in our shape what the router found: no such path, or another method."""
+    return HttpProblem(error.status_code, "http.error", _WHY.get(error.status_code, error.detail), error.headers)
 
 
 def _explain(error: RequestValidationError) -> HttpProblem:
@@ -172,15 +174,19 @@ def _explain(error: RequestValidationError) -> HttpProblem:
     return HttpProblem(422, "payload.malformed", "; ".join(wrong[:5]))
 
 
-def _add_document(app: FastAPI) -> None:
-    """Let the document describe the event, whose body FastAPI does not parse: our decoder is the stricter one."""
+def _add_document(app: FastAPI, open_paths: Sequence[str]) -> None:
+    """Let the document say what FastAPI cannot know: the guard, and the event, which our stricter decoder reads."""
 
     def document() -> Mapping[str, Any]:
         if app.openapi_schema is None:
-            _, event = models_json_schema([(ConversationEvent, "validation")], ref_template=_REFERENCE)
             described = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            components = described.setdefault("components", {}).setdefault("schemas", {})
-            components.update({name: schema for name, schema in event["$defs"].items() if name not in components})
+            event = message_schema(ConversationEvent, reference=_REFERENCE)
+            parts = event.pop("$defs")
+            described["components"]["schemas"] |= {**parts, ConversationEvent.__name__: event}
+            described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in described["paths"].items():
+                for operation in operations.values():
+                    operation["security"] = [{"token": []}, *([{}] if path in open_paths else [])]
             app.openapi_schema = described
         return app.openapi_schema
 

@@ -212,7 +212,7 @@ class Ingest:
     def _store_upload(self, offer: _Offer, upload: Upload) -> str:
         if upload.sha256 != offer.sha256:
             raise _wrong_sha256()
-        self.check_room(offer.bytes)
+        self.check_room(offer.bytes, written_bytes=upload.bytes)
         return self._on_disk(lambda: self._spool.adopt(upload.path))
 
     def _is_known(self, offer: _Offer) -> bool:
@@ -263,8 +263,8 @@ class Ingest:
             duration_s=duration_s,
         )
 
-    def check_room(self, size: int) -> None:
-        """Raise `Refusal` where so many bytes more would be too much to keep."""
+    def check_room(self, size: int, *, written_bytes: int = 0) -> None:
+        """Raise `Refusal` where so many bytes more, some of them on the disk already, would be too much to keep."""
         now_s = time.monotonic()
         if now_s - self._counted_s > COUNT_EVERY_S:
             self._queue, self._counted_s, self._accepted_bytes = self._ledger.jobs.counts(), now_s, 0
@@ -273,7 +273,7 @@ class Ingest:
         if jobs >= self._settings.max_queue_jobs or held + size > self._settings.max_queue_bytes:
             msg = f"{jobs} jobs and {held} bytes wait: keep the audio and publish it later"
             raise Refusal(FailureCode.INGEST_FULL, msg, retryable=True)
-        if self._arrivals.reserved_bytes + size > self._ballast.room_bytes():
+        if self._arrivals.reserved_bytes + size - written_bytes >= self._ballast.room_bytes():
             msg = "the bridge's disk is full: keep the audio and publish it later, make room on the VPS"
             raise Refusal(FailureCode.DISK_FULL, msg, retryable=True)
 

@@ -3,9 +3,12 @@
 import contextlib
 import hashlib
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,12 +18,14 @@ from typing import Any
 
 import httpx
 import pytest
+from pydantic import SecretStr
 
+from broker.errors import SettingsError
 from schemas.agent import AgentControl
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Accepted, EventType, Verdict
 from schemas.failure import FailureCode
-from tests.brokers import RunningBroker, free_port
+from tests.brokers import REPOSITORY, RunningBroker, free_port
 from tests.vps_bridge.live_bridge import (
     CALL_S,
     CALL_TURNS,
@@ -32,7 +37,9 @@ from tests.vps_bridge.live_bridge import (
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.gateway_guard import read_entry
 from vps_bridge.ledger import Ledger
+from vps_bridge.settings import BridgeSettings
 
 TOKEN = "a-token-of-this-test-alone"
 WAV = {"Content-Type": "audio/wav"}
@@ -502,26 +509,32 @@ def test_without_the_token_only_the_earlier_calls_are_open_and_only_to_this_mach
         assert door.client.get("/health", headers=foreign).status_code == 200, "a token says enough"
 
 
-def _start(bridge: LiveBridge, **options: str) -> subprocess.CompletedProcess[str]:
-    bridge.options |= options
-    return bridge.command("run", check=False)
-
-
 def test_a_door_that_others_reach_needs_a_token(own_broker: RunningBroker, tmp_path: Path) -> None:
-    bridge = LiveBridge(own_broker, tmp_path / "data")
-    port = str(free_port())
-    done = _start(bridge, OMI_HTTP_HOST="0.0.0.0", OMI_HTTP_PORT=port)
+    bridge = LiveBridge(own_broker, tmp_path / "data", {"OMI_HTTP_HOST": "0.0.0.0", "OMI_HTTP_PORT": str(free_port())})
+    done = bridge.command("run", check=False)
     assert done.returncode == 2
     assert "http_token_file" in done.stderr
+
+
+def test_a_token_that_is_none_or_that_others_can_read_is_refused(tmp_path: Path) -> None:
     token_file = tmp_path / "token"
     token_file.write_text(TOKEN + "\n")
-    token_file.chmod(0o644)
-    done = _start(bridge, OMI_HTTP_TOKEN_FILE=str(token_file))
-    assert (done.returncode, "chmod 600" in done.stderr) == (2, True)
+    token_file.chmod(0o640)
+    with pytest.raises(SettingsError, match="chmod 600"):
+        read_entry(BridgeSettings(http_token_file=token_file))
     token_file.chmod(0o600)
-    done = _start(bridge, OMI_HTTP_TOKEN="short", OMI_HTTP_TOKEN_FILE="")
-    assert (done.returncode, "at least 16" in done.stderr) == (2, True)
-    assert "short" not in done.stderr.split("16")[0]
+    assert read_entry(BridgeSettings(http_token_file=token_file)).token == TOKEN
+    with pytest.raises(SettingsError, match="give the token once"):
+        read_entry(BridgeSettings(http_token_file=token_file, http_token=SecretStr(TOKEN)))
+    for bad in ("short", "spaced\nand more than sixteen", "ünprintable-in-a-header"):
+        with pytest.raises(SettingsError, match="openssl rand") as refused:
+            read_entry(BridgeSettings(http_token=SecretStr(bad)))
+        assert bad not in str(refused.value)
+    for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"):
+        assert read_entry(BridgeSettings(http_host=host)).is_loopback
+    for host in ("0.0.0.0", "::", "100.64.0.1", "vps.tailnet.ts.net"):
+        with pytest.raises(SettingsError, match="not loopback"):
+            read_entry(BridgeSettings(http_host=host))
 
 
 def test_a_door_that_others_reach_is_open_to_nobody_without_the_token(
@@ -559,3 +572,60 @@ def test_a_port_that_is_taken_is_told_and_had_once_it_is_free(
 
     wait_until(is_open, "the door", 60.0)
     assert bridge.stop() == 0
+
+
+# ---------------------------------------------------------------------------------- what the door says of itself
+
+
+def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Door) -> None:
+    document = door.client.get("/openapi.json").json()
+    assert set(document["paths"]) == {
+        "/v1/conversations/{conversation_id}/audio",
+        "/v1/conversations/{conversation_id}/events",
+        "/health",
+        "/api/diarize",
+    }
+    assert {} in document["paths"]["/health"]["get"]["security"]
+    assert {} not in document["paths"]["/v1/conversations/{conversation_id}/audio"]["post"]["security"]
+    for page in ("/docs", "/redoc"):
+        assert door.client.get(page).status_code == 404
+
+
+def _ask_whatever_the_document_allows(mosquitto: RunningBroker, door: Door, examples: int) -> None:
+    # A body at random is rarely audio that is accepted, and pydantic reads false as 0 here as over MQTT.
+    unchecked = "positive_data_acceptance,negative_data_rejection"
+    with answering(mosquitto):
+        wait_until(lambda: live(door), "the agent")
+        done = subprocess.run(
+            [
+                str(Path(sys.executable).with_name("schemathesis")),
+                "run",
+                f"{door.url}/openapi.json",
+                *("--header", f"Authorization: Bearer {TOKEN}"),
+                *("--checks", "all", "--exclude-checks", unchecked),
+                *("--max-examples", str(examples), "--seed", "7", "--generation-database", "none", "--no-shrink"),
+                *("--suppress-health-check", "all", "--request-timeout", "60"),
+            ],
+            env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.vps_bridge.door_bodies", "PYTHONPATH": str(REPOSITORY)},
+            cwd=door.bridge.data_dir,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 0, done.stdout[-6_000:]
+    asked = re.search(r"(\d+) generated", done.stdout)
+    assert asked is not None
+    assert int(asked[1]) > 100
+    assert "error" not in (door.backend.seen(BridgeHeartbeat)[-1].last_error or "")
+
+
+def test_schemathesis_finds_no_server_error_and_nothing_that_is_not_documented(
+    mosquitto: RunningBroker, door: Door
+) -> None:
+    _ask_whatever_the_document_allows(mosquitto, door, examples=15)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+def test_schemathesis_finds_none_for_long_either(mosquitto: RunningBroker, door: Door) -> None:
+    _ask_whatever_the_document_allows(mosquitto, door, examples=300)
