@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from tests.brokers import require_program
 from tests.faults.chaos import Outcome, Sight, new_seed, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
+from tests.faults.planted import Plant, plan_for
 
 FIRST_DIFFERENCES = 20
 FAULTS_PER_JOB = 0.2
@@ -36,7 +37,7 @@ def main(  # noqa: PLR0917 - typer hands options over by name
     kinds: Annotated[str | None, typer.Option(help="Only these kinds, e.g. KILL_AGENT,HALF_OPEN.")] = None,
     nap_s: Annotated[float, typer.Option(help="The longest time a job takes.")] = 0.2,
     stall_s: Annotated[float, typer.Option(help="Give up once nothing has moved for so long.")] = 120.0,
-    plant: Annotated[str | None, typer.Option(help="Run with a planted bug; `planted.py` names them.")] = None,
+    plant: Annotated[Plant | None, typer.Option(help="Plant a bug, and run the plan that must find it.")] = None,
     record: Annotated[Path | None, typer.Option(help="Append the report to this file.")] = None,
     keep: Annotated[bool, typer.Option(help="Keep the directory also where all is well.")] = False,
 ) -> None:
@@ -54,6 +55,8 @@ def main(  # noqa: PLR0917 - typer hands options over by name
     planned = round(jobs * FAULTS_PER_JOB) if faults is None else faults
     seed = new_seed() if seed is None else seed
     plan = make_plan(seed, jobs=jobs, faults=planned, conversations=conversations, kinds=only)
+    if plant is not None:
+        plan = plan_for(plant, seed)
     directory = Path(tempfile.mkdtemp(prefix="omi-chaos-"))
     _out.print(f"seed {seed}, {plan.jobs} jobs in {len(plan.conversations)} conversations; logs in {directory}")
     with _bar() as bar:
@@ -91,7 +94,7 @@ def _bar() -> Progress:
     )
 
 
-def _report(plan: Plan, calm: Outcome, chaos: Outcome, plant: str | None) -> str:
+def _report(plan: Plan, calm: Outcome, chaos: Outcome, plant: Plant | None) -> str:
     """What happened, as lines of Markdown."""
     injected = chaos.injected
     kinds: Counter[str] = Counter({str(kind): count for kind, count in injected.by_kind.items()})

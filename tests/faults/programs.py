@@ -53,6 +53,7 @@ SETTINGS = {
 _BRIDGE = (sys.executable, "-m", "tests.faults.faked_clock", "vps_bridge.cli", "run")
 _AGENT = (sys.executable, "-m", "tests.faults.null_agent")
 _PLANTED = (sys.executable, "-m", "tests.faults.planted")
+PLANT_ENV, ROLE_ENV = "OMI_CHAOS_PLANT", "OMI_CHAOS_ROLE"  # what `planted.py` reads
 MAX_ATTEMPTS = 3  # the product's default
 CLOCK_ZERO = "+0"
 
@@ -248,7 +249,7 @@ def set_stage(directory: Path, *, max_nap_s: float, plant: str | None = None) ->
     Args:
         directory: takes everything they keep, and their logs.
         max_nap_s: the longest time a job takes.
-        plant: the bug that the bridge and the agents are started with (see `plants.py`).
+        plant: the bug that the bridge and the agents are started with (see `planted.py`).
     """
     logs = directory / "logs"
     logs.mkdir(parents=True, exist_ok=True)
@@ -271,8 +272,8 @@ def set_stage(directory: Path, *, max_nap_s: float, plant: str | None = None) ->
                 "OMI_CHAOS_DIR": str(directory),
                 "OMI_CHAOS_RUN_LOG": str(directory / "runs.log"),
                 "OMI_CHAOS_MAX_NAP_S": str(max_nap_s),
-                "OMI_CHAOS_PLANT": plant or "",
-                "OMI_CHAOS_ROLE": name,
+                PLANT_ENV: plant or "",
+                ROLE_ENV: name,
                 "PYTHONPATH": str(REPOSITORY),
             }  # fmt: skip
             if library is not None:

@@ -2,19 +2,58 @@
 
 from __future__ import annotations
 
-from tests.faults.chaos import run_both
-from tests.faults.plan import FaultKind, make_plan
+from pathlib import Path
 
-STALL_S = 90.0
+import pytest
+
+from tests.faults.chaos import Outcome, run_both
+from tests.faults.plan import FaultKind, Plan, make_plan
+from tests.faults.planted import Plant, plan_for
+
+STALL_S = 90.0  # longer than anything that heals by itself: a lease's limit, and loading an engine after it
+CAUGHT_BY = {
+    Plant.SETTLED: "not everything came to its end",
+    Plant.ATTEMPT: "attempts",
+    Plant.LIMIT: "is leased",
+}
 
 
-def test_conversations_end_the_same_when_everything_is_killed(tmp_path):
-    kills = [FaultKind.KILL_AGENT, FaultKind.KILL_BRIDGE, FaultKind.KILL_BROKER]
-    plan = make_plan(1, jobs=20, faults=6, conversations=2, kinds=kills)
-    calm, chaos = run_both(plan, tmp_path, max_nap_s=0.1, stall_s=STALL_S, report=lambda _sight: None)
+def run(plan: Plan, directory: Path, plant: Plant | None = None) -> tuple[Outcome, Outcome]:
+    return run_both(plan, directory, max_nap_s=0.05, stall_s=STALL_S, plant=plant, report=lambda _sight: None)
+
+
+def test_conversations_end_the_same_under_a_dozen_faults(tmp_path):
+    kinds = [
+        FaultKind.KILL_AGENT,
+        FaultKind.KILL_BRIDGE,
+        FaultKind.KILL_BROKER,
+        FaultKind.KILL_WORKER,
+        FaultKind.CUT,
+        FaultKind.HALF_OPEN,
+        FaultKind.DEAF,
+        FaultKind.STOP_AGENT,
+        FaultKind.DUPLICATES,
+        FaultKind.OLD_MESSAGES,
+        FaultKind.BAD_PARTS,
+        FaultKind.CLOCK_JUMP,
+    ]
+    plan = make_plan(1, jobs=40, faults=len(kinds), conversations=5, kinds=kinds)
+    calm, chaos = run(plan, tmp_path)
     assert calm.wrong == ()
     assert chaos.wrong == ()
-    assert chaos.injected.count == 6
+    assert chaos.injected.count + sum(chaos.injected.skipped.values()) == len(kinds)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("plant", Plant)
+def test_a_planted_bug_is_caught_and_its_plan_passes_without_it(tmp_path, plant):
+    plan = plan_for(plant, seed=1)
+    calm, sound = run(plan, tmp_path / "sound")
+    assert calm.wrong == ()
+    assert sound.wrong == ()
+    _, planted = run(plan, tmp_path / "planted", plant)
+    assert any(CAUGHT_BY[plant] in what for what in planted.wrong), planted.wrong
 
 
 def test_the_same_seed_gives_the_same_plan():

@@ -1,0 +1,117 @@
+"""Bugs that a chaos run must find, planted into the bridge's process as it starts; the product knows nothing of them.
+
+`python -m tests.faults --plant settled` runs a plan that gives the bug its chance. The judge is the one of every run.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from tests.faults.faked_clock import mend_sleep
+from tests.faults.plan import FaultKind, Plan, make_plan
+from tests.faults.programs import BRIDGE, PLANT_ENV, ROLE_ENV
+
+mend_sleep()  # here, and not in `main`: the worker process imports this module too
+
+
+class Plant(StrEnum):
+    """The bugs there are."""
+
+    SETTLED = "settled"
+    """What became of a result is told once; where that was lost, the agent asks for ever."""
+    ATTEMPT = "attempt"
+    """An attempt is counted twice."""
+    LIMIT = "limit"
+    """A lease survives its absolute limit for as long as its agent beats."""
+
+
+def plant_settled() -> None:
+    from vps_bridge.dispatch import Dispatcher
+
+    told: set[str] = set()
+    settle = Dispatcher.settle
+
+    def settle_once(self: Dispatcher, agent_id: str, job_id: str, lease_id: str, *rest: Any, **more: Any) -> None:
+        if lease_id not in told:
+            told.add(lease_id)
+            settle(self, agent_id, job_id, lease_id, *rest, **more)
+
+    Dispatcher.settle = settle_once  # type: ignore[method-assign] # the bug
+
+
+def plant_attempt() -> None:
+    from sqlalchemy import select
+
+    from vps_bridge.ledger.jobs import JobBook
+    from vps_bridge.ledger.records import JobRecord
+    from vps_bridge.ledger.tables import JobRow
+
+    note_failure = JobBook.note_failure
+
+    def note_twice(self: JobBook, job_id: str, code: str, message: str, *, counted: bool) -> JobRecord | None:
+        noted = note_failure(self, job_id, code, message, counted=counted)
+        if noted is None or not counted:
+            return noted
+        with self._session.begin() as session:
+            session.scalars(select(JobRow).where(JobRow.job_id == job_id)).one().attempts += 1
+        return replace(noted, attempts=noted.attempts + 1)
+
+    JobBook.note_failure = note_twice  # type: ignore[method-assign] # the bug
+
+
+def plant_limit() -> None:
+    from vps_bridge.lease import LeaseRules
+
+    def no_limit_s(self: LeaseRules, expected_s: float) -> float:
+        return float("inf")
+
+    LeaseRules.limit_s = no_limit_s  # type: ignore[method-assign] # the bug
+
+
+@dataclass(frozen=True)
+class _Garden:
+    plant: Callable[[], None]
+    jobs: int
+    faults: int
+    kinds: tuple[FaultKind, ...]
+
+
+_GARDENS = {
+    Plant.SETTLED: _Garden(plant_settled, 24, 10, (FaultKind.DEAF,)),
+    Plant.ATTEMPT: _Garden(plant_attempt, 12, 2, (FaultKind.KILL_WORKER,)),
+    Plant.LIMIT: _Garden(plant_limit, 24, 3, (FaultKind.HANG_WORKER,)),
+}
+
+
+def plan_for(plant: Plant, seed: int) -> Plan:
+    """A small plan in which the bug shows: what it needs happens to both agents in turn."""
+    garden = _GARDENS[plant]
+    plan = make_plan(seed, jobs=garden.jobs, faults=garden.faults, conversations=3, kinds=garden.kinds)
+    agents = ("studio-a", "studio-b")
+    turned = tuple(replace(fault, target=agents[fault.number % 2]) for fault in plan.faults)
+    return replace(plan, faults=turned)
+
+
+def main() -> None:
+    """Run the bridge with the bug, or an agent as it is."""
+    if os.environ[ROLE_ENV] == BRIDGE:
+        from vps_bridge.cli import main as run_bridge
+
+        _GARDENS[Plant(os.environ[PLANT_ENV])].plant()
+        sys.argv[1:] = ["run"]
+        run_bridge()
+    else:
+        import typer
+
+        from tests.faults.null_agent import main as run_agent
+
+        typer.run(run_agent)
+
+
+if __name__ == "__main__":
+    main()
