@@ -78,7 +78,8 @@ def main(  # noqa: PLR0917 - typer hands options over by name
         _out.print(f"  - {what}", style="red", highlight=False, markup=False)
     if wrong:
         _out.print(f"{len(wrong)} things are wrong. Logs, ledger and store: {directory}", style="bold red")
-        _out.print(f"again: make chaos JOBS={jobs} SEED={seed}")
+        extra = f' ARGS="--plant {plant}"' if plant else ""
+        _out.print(f"again: make chaos JOBS={jobs} SEED={seed}{extra}")
         raise typer.Exit(EXIT_DIFFERENT)
     if not keep:
         shutil.rmtree(directory)

@@ -22,6 +22,7 @@ def run(plan: Plan, directory: Path, plant: Plant | None = None) -> tuple[Outcom
     return run_both(plan, directory, max_nap_s=0.05, stall_s=STALL_S, plant=plant, report=lambda _sight: None)
 
 
+@pytest.mark.timeout(900)
 def test_conversations_end_the_same_under_a_dozen_faults(tmp_path):
     kinds = [
         FaultKind.KILL_AGENT,
