@@ -102,6 +102,7 @@ def _share_environment(url: str, data_dir: Path) -> None:
         "OMI_DATA_DIR": str(data_dir),
         "OMI_WEIGHTS_DIR": str(weights),
         "OMI_AGENT_ID": AGENT_ID,
+        "OMI_HTTP_PORT": "0",  # a bridge of yours may be at its door
     }
 
 
