@@ -1,0 +1,208 @@
+"""The broker forgets, the bridge is away or hangs, a deletion overtakes a result: what was accepted is not lost, and
+what was deleted does not come back."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import signal
+import threading
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from broker.session import Incoming, MqttSession
+from schemas.agent import AgentHeartbeat, AgentState
+from schemas.bridge import BridgeHeartbeat
+from schemas.codec import encode
+from schemas.conversation import Accepted, ConversationEvent, ConversationUpdated, EventType, Verdict
+from schemas.turns import EngineDescription
+from tests.brokers import RunningBroker, run_mosquitto
+from tests.faults.conftest import AGENTS, StartAgent
+from tests.faults.proxy import TcpProxy
+from tests.faults.tone_calls import TURN_S, assert_labelled, begin_call, call_audio, send_call
+from tests.vps_bridge.live_bridge import TOPICS, WAIT_S, Backend, LiveBridge, audio_payload, run_bridge, wait_until
+from tests.vps_bridge.scripted_agent import ScriptedAgent
+from vps_bridge.client import BridgeClient, SentChunk
+from vps_bridge.ledger import Ledger
+
+BEATS_OF_AN_HOUR = 360
+TURNS = [(TURN_S * turn, TURN_S * turn + 3.9, "ab"[turn % 2]) for turn in range(6)]
+
+
+def ignore(_: Incoming) -> None:
+    """For a session that listens to nothing."""
+
+
+def beat_for_an_hour(broker: RunningBroker, agent_id: str) -> AgentHeartbeat:
+    """All heartbeats of an hour, QoS 1 and retained, as fast as the broker takes them; returns the last."""
+    engine = EngineDescription(name="tone", embedding_model="pitch", embedding_revision="1")
+    session = MqttSession(broker.settings(f"agent:{agent_id}"), client_id=f"{agent_id}-i1", on_message=ignore)
+    session.start()
+    session.wait_connected(WAIT_S)
+    for _ in range(BEATS_OF_AN_HOUR):
+        now = datetime.now(UTC)
+        beat = AgentHeartbeat(
+            agent_id=agent_id,
+            instance_id="i1",
+            state=AgentState.ONLINE,
+            sent_at=now,
+            started_at=now,
+            engine=engine,
+            free_capacity=2,
+            speed_x_real_time=1.0,
+        )
+        receipt = session.publish(TOPICS.agent_heartbeat(agent_id), encode(beat), retain=True)
+    receipt.wait(WAIT_S)
+    session.stop()
+    return beat
+
+
+def test_a_broker_that_restarts_without_a_memory_and_meets_the_agent_first_loses_no_result(
+    tmp_path: Path, start_agent: StartAgent
+) -> None:
+    """The agent offers its result while nobody listens: the broker acknowledges it and has nobody to give it to."""
+    with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker, TcpProxy(broker.port) as link:
+        backend = Backend(broker)
+        with run_bridge(broker.reached_at(link.port), tmp_path / "bridge", backend) as bridge:
+            bridge.allow("first")
+            agent = start_agent(broker, behaviour="hold")
+            send_call(backend, "forgotten")
+            wait_until(lambda: '"job runs"' in agent.log(), "the run")
+            connects = agent.log().count('"event": "connected"')
+            link.refuse()
+            broker.kill()
+            broker.start()
+            wait_until(lambda: agent.log().count('"event": "connected"') > connects, "the agent's return")
+            assert link.connections == 0, "the bridge is not back"
+            agent.behaviour.write_text("")
+            wait_until(lambda: '"job done"' in agent.log(), "the result")
+            time.sleep(1.5)  # longer than the agent's pause: it was offered to nobody
+            assert backend.seen(ConversationUpdated, "forgotten") == []
+            link.refuse(on=False)
+            assert_labelled(backend.wait_updated("forgotten"))
+            (job,) = bridge.jobs("forgotten")
+            assert (job["state"], job["attempts"], job["deaths"]) == ("done", 0, 0)
+            assert len(bridge.json("history", "forgotten")) == 1
+            assert agent.log().count('"job runs"') == 1
+        backend.stop()
+
+
+def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
+    tmp_path: Path, start_agent: StartAgent
+) -> None:
+    """What was accepted waits on its disk; what was not, with the publisher, who sees that nobody lives."""
+    path = tmp_path / "call.wav"
+    path.write_bytes(call_audio())
+    with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker:
+        backend = Backend(broker)
+        with run_bridge(broker, tmp_path / "bridge", backend) as bridge:
+            bridge.allow("first")
+            send_call(backend, "before")
+            bridge.kill()
+            sent: list[SentChunk] = []
+            begun = threading.Event()
+
+            def send_meanwhile() -> None:
+                with BridgeClient(broker.settings("backend"), "during") as client:
+                    begun.set()
+                    sent.append(client.send_file(path, chunk_id="c1"))
+                    client.complete(chunks=1)
+
+            sender = threading.Thread(target=send_meanwhile, daemon=True)
+            sender.start()
+            begun.wait(WAIT_S)
+            for _ in range(5):
+                backend.publish(TOPICS.audio("void"), audio_payload("void", call_audio((300,)), chunk_id="c1"))
+            beat_for_an_hour(broker, "first")
+            assert sent == [], "the client keeps what nobody would take"
+            assert backend.seen(Accepted, "during") == []
+            bridge.start(backend)
+            wait_until(lambda: sent, "the receipt of what was kept")
+            assert backend.seen(BridgeHeartbeat)[-1].agents_live == 0, "a retained beat proves no life"
+            begin_call(backend, "during")
+            start_agent(broker)
+            for name in ("before", "during"):
+                assert_labelled(backend.wait_updated(name))
+                assert [job["attempts"] for job in bridge.jobs(name)] == [0]
+            sender.join(WAIT_S)
+        backend.stop()
+
+
+def test_audio_queued_in_the_broker_behind_an_hour_of_heartbeats_reaches_a_bridge_that_hung(
+    tmp_path: Path, start_agent: StartAgent
+) -> None:
+    """Heartbeats are heard at QoS 0, so they take no place in the broker's queue from the audio."""
+    with run_mosquitto(tmp_path, agent_ids=AGENTS, extra_lines="max_queued_messages 100") as broker:
+        backend = Backend(broker)
+        patient = {"OMI_KEEPALIVE_S": "600"}
+        with run_bridge(broker, tmp_path / "bridge", backend, **patient) as bridge:
+            assert bridge.process is not None
+            os.kill(bridge.process.pid, signal.SIGSTOP)
+            try:
+                for number in range(40):
+                    payload = audio_payload("queued", call_audio((300,)), chunk_id=f"c{number}", sequence=number)
+                    backend.publish(TOPICS.audio("queued"), payload)
+                    if number % 10 == 5:
+                        beat_for_an_hour(broker, "first")
+            finally:
+                os.kill(bridge.process.pid, signal.SIGCONT)
+            for number in range(40):
+                assert backend.wait_receipt("queued", chunk_id=f"c{number}").verdict is Verdict.ACCEPTED
+        backend.stop()
+
+
+def is_gone(bridge: LiveBridge, conversation_id: str) -> bool:
+    """Whether the ledger knows nothing of a conversation but that it was deleted."""
+    ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
+    try:
+        left = ledger.jobs.all(conversation_id=conversation_id), ledger.chunks.of_conversation(conversation_id)
+        return left == ([], []) and ledger.conversations.is_deleted(conversation_id)
+    finally:
+        ledger.close()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_deletion_that_races_with_a_result_wins(
+    broker: RunningBroker, backend: Backend, bridge: LiveBridge, seed: int
+) -> None:
+    """Both are on their way at once, in whatever order: nothing is left, and nothing is told after the receipt."""
+    order = random.Random(seed)
+    before = set(bridge.spool.iterdir())
+    verdicts = []
+    with ScriptedAgent(broker, "first") as agent:
+        for number in range(6):
+            name = f"race-{seed}-{number}"
+            send_call(backend, name)
+            offer = agent.wait_offer(name)
+            deleted = ConversationEvent(event_id=f"delete-{name}", type=EventType.DELETED)
+
+            def delete(name: str = name, deleted: ConversationEvent = deleted) -> None:
+                time.sleep(order.choice((0.0, 0.0, 0.02)))
+                backend.publish(TOPICS.events(name), deleted)
+
+            racer = threading.Thread(target=delete)
+            racer.start()
+            time.sleep(order.choice((0.0, 0.0, 0.02)))
+            agent.answer(offer, TURNS)
+            racer.join()
+            assert backend.wait_receipt(name, event_id=deleted.event_id).verdict is Verdict.ACCEPTED
+            word = agent.settled.wait_for(lambda word, offer=offer: word.lease_id == offer.lease_id)  # type: ignore[misc]
+            verdicts.append(word.verdict)
+            told = len(agent.settled.items)
+            agent.answer(offer, TURNS)  # and late
+            assert agent.settled.wait_count(told + 1)[-1].verdict is Verdict.DISCARDED
+            assert is_gone(bridge, name)
+        agent.beat(AgentState.STOPPED)
+    assert bridge.command("show", f"race-{seed}-0", check=False).returncode == 1
+    assert set(verdicts) <= {Verdict.STORED, Verdict.DISCARDED}
+    assert set(bridge.spool.iterdir()) == before
+    time.sleep(2.5)  # longer than the longest pause of an offer
+    for number in range(6):
+        mine = [m for m in backend.messages if f"/race-{seed}-{number}/" in m.topic]
+        receipt = next(place for place, m in enumerate(mine) if b"delete-race" in m.payload)
+        after = itertools.islice(mine, receipt + 1, None)
+        assert not any(message.topic == TOPICS.updated(f"race-{seed}-{number}") for message in after)
