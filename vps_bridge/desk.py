@@ -73,15 +73,15 @@ class Desk:
         Raises `NoAgent` or `Refusal`; a `Refusal` may be set as the answer too.
         """
         self.check_agent()
+        answer = self._waiting[conversation_id] = Future[Turns]()
+        answer.set_running_or_notify_cancel()  # from here on nobody but this thread ends it
         self._ledger.conversations.open_throwaway(conversation_id)
         receipt = self._intake.take_upload(conversation_id, told, upload).receipt
         if receipt is None or receipt.verdict is not Verdict.ACCEPTED:
-            self._delete(conversation_id)
+            self.drop(conversation_id)
             code = FailureCode(receipt.reason) if receipt and receipt.reason else FailureCode.PAYLOAD_INCOMPLETE
             raise Refusal(code, (receipt.message if receipt else None) or "the audio was not accepted: send it again")
         self._tell(conversation_id, EventType.COMPLETED, chunks=1)
-        answer = self._waiting[conversation_id] = Future[Turns]()
-        answer.set_running_or_notify_cancel()  # from here on nobody but this thread ends it
         return answer
 
     def look(self, conversation_id: str) -> None:
