@@ -99,6 +99,7 @@ def _as_json(found: Qualification) -> str:
             "verdict": found.verdict.model_dump(mode="json"),
             "latencies": [{**vars(each), "is_kept": each.is_kept} for each in found.latencies],
             "promised_audio": found.promised_audio,
+            "load_per_core": round(found.load_per_core, 2),
             "file": str(found.file),
         },
         indent=2,
@@ -109,7 +110,7 @@ def _show(found: Qualification) -> None:
     from mac_agent.verdict import pool
 
     verdict = found.verdict
-    table = Table("recording", "audio", "DER, points", "changed", "cosine", "exact", "stretch", "faster")
+    table = Table("recording", "audio", "DER %", "changed", "cosine", "exact", "stretch", "faster")
     rows = [*verdict.comparisons, *([pool(verdict.comparisons)] if len(verdict.comparisons) > 1 else [])]
     for each in rows:
         table.add_row(*_cells(each))
@@ -122,10 +123,12 @@ def _show(found: Qualification) -> None:
             table.add_row(promised, latency.mode, f"{latency.took_s:.1f} s", mark)
         out.print(table)
         out.print(f"Warm, decoding included. {'; '.join(found.promised_audio)}.", markup=False)
+    if found.load_per_core > 1:
+        out.print(f"Other programs were at work ({found.load_per_core:.1f} for every core): a quiet machine is faster.")
     now = verdict.circumstances
     out.print(f"{verdict.source} on {now.device}, torch {now.torch}, {now.machine}", markup=False)
     if verdict.passed:
-        out.print("[green]Stretch passed.[/green] The agent runs it from its next start.")
+        out.print("[green]Stretch passed.[/green] The agent runs it from its next start on, at the latest.")
     else:
         out.print("[red]Stretch did not pass[/red]; the agent runs exact:", end=" ")
         out.print("; ".join(verdict.reasons), markup=False)

@@ -5,6 +5,7 @@ Each mode runs in a worker process of its own, loaded and decoding as for a job 
 
 from __future__ import annotations
 
+import os
 import tempfile
 import wave
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Qualification:
     latencies: tuple[Latency, ...]
     promised_audio: tuple[str, ...]
     """What the promised lengths were made of."""
+    load_per_core: float
+    """Programs that wanted a core as this began, for every core: above 1 the times say more about them."""
     file: Path
 
 
@@ -100,12 +103,15 @@ def qualify(
         OSError: a file cannot be read, or the verdict not be written.
     """
     manifest = find_pipeline(settings.weights, settings.pipeline_dir).manifest
+    load_per_core = os.getloadavg()[0] / (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="omi-qualify-") as scratch:
         recordings, waveforms = read_recordings([find_clip(), *files], settings.max_audio_s, report)
         promised, made_of = make_promised(waveforms, Path(scratch)) if with_latencies else ([], [])
         clips = [*recordings, *promised]
         exact, stretch = (_run_mode(settings, mode, clips, report) for mode in (EXACT, STRETCH))
-    return _conclude(settings, manifest, recordings, made_of, exact, stretch)
+    verdict, latencies = _conclude(manifest, recordings, exact, stretch)
+    file = write_verdict(settings.verdicts, verdict)
+    return Qualification(verdict, tuple(latencies), tuple(made_of), load_per_core, file)
 
 
 def read_recordings(
@@ -189,13 +195,11 @@ def _run_mode(
 
 
 def _conclude(
-    settings: AgentSettings,
     manifest: Manifest,
     recordings: Sequence[Clip],
-    made_of: Sequence[str],
     exact: Sequence[JobResult],
     stretch: Sequence[JobResult],
-) -> Qualification:
+) -> tuple[Verdict, list[Latency]]:
     from mac_agent.engines.comparison import compare  # noqa: PLC0415 - its library takes a second to import
 
     comparisons = [
@@ -217,8 +221,7 @@ def _conclude(
         manifest=manifest,
         measured_at=datetime.now(UTC),
     )
-    file = write_verdict(settings.verdicts, verdict)
-    return Qualification(verdict, tuple(latencies), tuple(made_of), file)
+    return verdict, latencies
 
 
 def _took_s(result: JobResult) -> float:

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from filelock import FileLock
 
+from mac_agent.agent import is_running
 from mac_agent.audio import decode
 from mac_agent.doctor import Verdict as Finding
 from mac_agent.doctor import check_mode
@@ -37,7 +39,7 @@ def omi_agent(*arguments: str | Path, data_dir: Path, **environment: str) -> sub
         capture_output=True,
         text=True,
         check=False,
-        timeout=900,
+        timeout=1700,
     )
 
 
@@ -100,6 +102,13 @@ def test_a_pipeline_that_cannot_be_loaded_leaves_no_verdict(tmp_path, hollow):
     assert refused.returncode == EXIT_NO_ENGINE
     assert "config.yaml" in refused.stderr
     assert not (tmp_path / "verdicts").exists()
+
+
+def test_an_agent_at_work_beside_it_is_noticed(tmp_path):
+    assert not is_running(tmp_path)
+    with FileLock(tmp_path / "agent.lock"):
+        assert is_running(tmp_path)
+    assert not is_running(tmp_path)
 
 
 # ------------------------------------------------------------------------------------- promised lengths

@@ -40,6 +40,7 @@ from mac_agent.engines.pyannote_pipeline import (
 from mac_agent.engines.pyannote_stretch import Grid, StretchDiarization, cut_pieces, pool
 from mac_agent.engines.registry import load_engine
 from mac_agent.pipelines import trust_directory
+from mac_agent.verdict import ModeChoice
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform
@@ -332,10 +333,14 @@ def test_the_self_test_accepts_a_frame_and_refuses_more(exact: PyannoteEngine) -
 
 
 @pytest.mark.slow
-def test_a_refused_device_costs_the_device_and_says_so(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_device_costs_the_device_and_its_verdict_and_says_so(directory: Path) -> None:
     # torch's `meta` device computes shapes and no values: it loads the networks, and cannot answer.
-    engine = load_pyannote(directory, device="meta")
+    def choose(device: str) -> ModeChoice:
+        return ModeChoice("stretch", "qualified") if device == "meta" else ModeChoice("exact", f"not on {device}")
+
+    engine = load_pyannote(directory, device="meta", mode=choose)
     assert engine.info.device == "cpu (meta refused)"
+    assert (engine.info.mode, engine.info.mode_reason) == ("exact", "not on cpu")
     assert engine.diarize(load_clip(10.0), Hints(), ignore).turns
 
 
