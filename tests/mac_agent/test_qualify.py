@@ -12,9 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from filelock import FileLock
+from typer.testing import CliRunner
 
 from mac_agent.agent import is_running
 from mac_agent.audio import decode
+from mac_agent.cli import app
 from mac_agent.doctor import Verdict as Finding
 from mac_agent.doctor import check_mode
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
@@ -39,7 +41,7 @@ def omi_agent(*arguments: str | Path, data_dir: Path, **environment: str) -> sub
         capture_output=True,
         text=True,
         check=False,
-        timeout=1700,
+        timeout=600,
     )
 
 
@@ -160,19 +162,22 @@ def seeded(tmp_path_factory, shared_dir) -> Path:
     """A pipeline of real size: real segmentation and PLDA, a speaker network under a fixed seed."""
     directory = tmp_path_factory.mktemp("pipelines") / "seeded"
     command = [sys.executable, "-m", "benchmarks.local_pipeline", directory]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=240)
+    subprocess.run(command, cwd=ROOT, check=True)
     return directory
 
 
 @pytest.mark.slow
 @pytest.mark.shared
-def test_seeded_weights_do_not_pass_and_the_agent_goes_on_with_exact(tmp_path, seeded):
+def test_seeded_weights_do_not_pass_and_the_agent_goes_on_with_exact(tmp_path, seeded, monkeypatch):
+    monkeypatch.setattr("mac_agent.qualify.PROMISES", ((3.0, 1e6), (6.0, 1e-6), (50.0, 1e6)))
+    monkeypatch.setenv("OMI_PIPELINE_DIR", str(seeded))
+    monkeypatch.setenv("OMI_DEVICE", "cpu")
+    monkeypatch.setenv("OMI_DATA_DIR", str(tmp_path))
     speech = tmp_path / "beep.wav"
     speech.write_bytes(as_wav(tone(300, 12)))
-    settings = {"OMI_PIPELINE_DIR": str(seeded), "OMI_DEVICE": "cpu"}
-    assert omi_agent("trust", seeded, data_dir=tmp_path).returncode == 0
-    done = omi_agent("qualify", speech, "--json", data_dir=tmp_path, **settings)
-    assert done.returncode == EXIT_NOT_QUALIFIED, done.stderr
+    trust_directory(tmp_path, seeded)
+    done = CliRunner().invoke(app, ["qualify", str(speech), "--json"])
+    assert done.exit_code == EXIT_NOT_QUALIFIED, done.output
     found = json.loads(done.stdout)
     verdict = found["verdict"]
     assert [each["recording"] for each in verdict["comparisons"]] == ["sample.wav", "beep.wav"]
@@ -181,14 +186,15 @@ def test_seeded_weights_do_not_pass_and_the_agent_goes_on_with_exact(tmp_path, s
     assert any("cosine" in reason for reason in verdict["reasons"])  # weights nobody trained: docs/adr/0003
     assert 0 < verdict["least_cosine"] < 0.98
     assert verdict["der"] < 0.05
-    assert [(each["mode"], each["audio_s"]) for each in found["latencies"]] == [
-        (mode, audio_s) for mode in ("exact", "stretch") for audio_s in (30.0, 60.0, 300.0)
+    assert [(each["mode"], each["audio_s"], each["is_kept"]) for each in found["latencies"]] == [
+        (mode, audio_s, is_kept)
+        for mode in ("exact", "stretch")
+        for audio_s, is_kept in ((3.0, True), (6.0, False), (50.0, True))
     ]
-    assert all(each["is_kept"] == (each["took_s"] < each["limit_s"]) for each in found["latencies"])
     assert "repeated" in found["promised_audio"][2]
     assert Path(found["file"]).is_file()
     assert {file["path"] for file in verdict["files"]} >= {"config.yaml", "embedding/pytorch_model.bin"}
-    shown = json.loads(omi_agent("diarize", speech, "--json", data_dir=tmp_path, **settings).stdout)["engine"]
+    shown = json.loads(omi_agent("diarize", speech, "--json", data_dir=tmp_path).stdout)["engine"]
     assert (shown["name"], shown["mode"]) == ("pyannote", "exact")
     assert "did not pass" in shown["mode_reason"]
 
