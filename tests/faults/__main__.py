@@ -41,7 +41,7 @@ def main(  # noqa: PLR0917 - typer hands options over by name
     record: Annotated[Path | None, typer.Option(help="Append the report to this file.")] = None,
     keep: Annotated[bool, typer.Option(help="Keep the directory also where all is well.")] = False,
 ) -> None:
-    """Send conversations through real processes, twice: undisturbed, and with faults. Both must end the same.
+    """Send conversations through real processes, undisturbed and, beside it, with faults. Both must end the same.
 
     Example: python -m tests.faults --jobs 100 --seed 7
     """
@@ -60,12 +60,11 @@ def main(  # noqa: PLR0917 - typer hands options over by name
     directory = Path(tempfile.mkdtemp(prefix="omi-chaos-"))
     _out.print(f"seed {seed}, {plan.jobs} jobs in {len(plan.conversations)} conversations; logs in {directory}")
     with _bar() as bar:
-        calm_bar, chaos_bar = (bar.add_task(name, total=2 * plan.jobs, faults="") for name in ("calm", "chaos"))
+        bars = {name: bar.add_task(name, total=2 * plan.jobs, faults="") for name in ("calm", "chaos")}
 
-        def show(sight: Sight) -> None:
+        def show(name: str, sight: Sight) -> None:
             faults = f"{sight.faults}/{sight.of_faults} faults" if sight.of_faults else ""
-            at = chaos_bar if sight.of_faults or bar.tasks[0].finished else calm_bar
-            bar.update(at, completed=sight.accepted + sight.ended, faults=faults)
+            bar.update(bars[name], completed=sight.accepted + sight.ended, faults=faults)
 
         calm, chaos = run_both(plan, directory, max_nap_s=nap_s, stall_s=stall_s, plant=plant, report=show)
     report = _report(plan, calm, chaos, plant)

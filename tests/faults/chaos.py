@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,30 +49,55 @@ class Sight:
     of_faults: int
 
 
-Report = Callable[[Sight], None]
+Report = Callable[[str, Sight], None]
+"""Called with the name of the run, `calm` or `chaos`, and how far it is."""
 
 
 def run_both(
     plan: Plan, directory: Path, *, max_nap_s: float, stall_s: float, plant: str | None = None, report: Report
 ) -> tuple[Outcome, Outcome]:
-    """Run a plan without its faults, then with them; the second outcome holds the differences too."""
-    calm = run_once(plan.without_faults(), directory / "calm", max_nap_s=max_nap_s, stall_s=stall_s, report=report)
-    chaos = run_once(plan, directory / "chaos", max_nap_s=max_nap_s, stall_s=stall_s, report=report, plant=plant)
+    """Run a plan without its faults and, beside it, with them; the second outcome holds the differences too."""
+    given_up = threading.Event()
+
+    def run(plan: Plan, name: str, plant: str | None) -> Outcome:
+        return run_once(
+            plan,
+            directory / name,
+            max_nap_s=max_nap_s,
+            stall_s=stall_s,
+            report=lambda sight: report(name, sight),
+            given_up=given_up,
+            plant=plant,
+        )
+
+    with ThreadPoolExecutor(2) as pool:
+        try:
+            both = [pool.submit(run, plan.without_faults(), "calm", None), pool.submit(run, plan, "chaos", plant)]
+            calm, chaos = (each.result() for each in both)
+        finally:
+            given_up.set()
     differences = judge_against_calm(plan, calm.ends, chaos.ends)
     return calm, replace(chaos, wrong=(*chaos.wrong, *differences))
 
 
 def run_once(
-    plan: Plan, directory: Path, *, max_nap_s: float, stall_s: float, report: Report, plant: str | None = None
+    plan: Plan,
+    directory: Path,
+    *,
+    max_nap_s: float,
+    stall_s: float,
+    report: Callable[[Sight], None],
+    given_up: threading.Event,
+    plant: str | None = None,
 ) -> Outcome:
-    """Run a plan from an empty directory until nothing is left to do, or nothing moves for `stall_s`."""
+    """Run a plan from an empty directory until nothing is left to do, nothing moves for `stall_s`, or given up."""
     began_s = time.monotonic()
     with (
         set_stage(directory, max_nap_s=max_nap_s, plant=plant) as stage,
         Tap(stage.broker.running, TAP_USER, plan.seed) as tap,
     ):
         _raise_curtain(stage, tap)
-        performance = _Performance(stage, tap, plan, report)
+        performance = _Performance(stage, tap, plan, report, given_up)
         try:
             last = performance.play(stall_s)
         finally:
@@ -106,8 +133,10 @@ def _raise_curtain(stage: Stage, tap: Tap) -> None:
 class _Performance:
     """A run while it goes on: sending and faults keep step with each other."""
 
-    def __init__(self, stage: Stage, tap: Tap, plan: Plan, report: Report) -> None:
-        self._stage, self._plan, self._report = stage, plan, report
+    def __init__(
+        self, stage: Stage, tap: Tap, plan: Plan, report: Callable[[Sight], None], given_up: threading.Event
+    ) -> None:
+        self._stage, self._plan, self._report, self._given_up = stage, plan, report, given_up
         self._last: Snapshot | None = None
         link = stage.links[BACKEND]
         settings: BrokerSettings = stage.broker.running.settings(
@@ -121,7 +150,7 @@ class _Performance:
         self.backend.start()
         self.injector.start()
         moved_s, before = time.monotonic(), None
-        while time.monotonic() - moved_s < stall_s:
+        while time.monotonic() - moved_s < stall_s and not self._given_up.is_set():
             time.sleep(LOOK_S)
             self._stage.revive()
             self.injector.note_recoveries()

@@ -19,7 +19,7 @@ CAUGHT_BY = {
 
 
 def run(plan: Plan, directory: Path, plant: Plant | None = None) -> tuple[Outcome, Outcome]:
-    return run_both(plan, directory, max_nap_s=0.05, stall_s=STALL_S, plant=plant, report=lambda _sight: None)
+    return run_both(plan, directory, max_nap_s=0.05, stall_s=STALL_S, plant=plant, report=lambda _name, _sight: None)
 
 
 @pytest.mark.timeout(900)

@@ -234,6 +234,26 @@ def test_audio_is_due_when_final_long_enough_or_too_old(ledger):
     assert ledger.jobs.without_audio() == [waiting]
 
 
+def test_a_clock_set_back_keeps_no_audio_longer(ledger):
+    done, failed = add_job(ledger, "done"), add_job(ledger, "failed")
+    ledger.jobs.store_result(ledger.jobs.grant(done, "a", "i", MODEL), b"turns")
+    ledger.jobs.give_up(failed, "engine.crashed", "words")
+    for name, jobs in (("done", (done,)), ("failed", ())):
+        assigned(ledger, conversation_id=name, final=True, done=jobs)
+    yesterday = datetime.now(UTC).timestamp() - 24 * 3600
+
+    def due(at):
+        return {
+            chunk.conversation_id
+            for chunk in ledger.chunks.expired(final_before=at, failed_before=at, accepted_before=at - 7 * 24 * 3600)
+        }
+
+    assert due(yesterday) == set()
+    ledger.chunks.stamp_anew(yesterday)
+    assert due(yesterday - 1) == set()
+    assert due(yesterday) == {"done", "failed"}
+
+
 def test_an_update_waits_until_its_version_is_applied(ledger):
     add_job(ledger)
     assigned(ledger)

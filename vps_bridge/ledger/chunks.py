@@ -91,6 +91,16 @@ class ChunkBook:
         with self._session() as session:
             return [ChunkRecord(*row) for row in session.execute(query)]
 
+    def stamp_anew(self, now: float) -> None:
+        """Take what is stamped later than `now` as of now: the clock was set back, and keeps no audio longer."""
+        with self._session.begin() as session:
+            finals = update(ConversationRow).where(ConversationRow.final_at > now)
+            kept = update(ChunkRow).where(ChunkRow.spool_name.is_not(None), ChunkRow.accepted_at > now)
+            failed = update(JobRow).where(JobRow.state == JobState.FAILED, JobRow.ended_at > now)
+            session.execute(finals.values(final_at=now))
+            session.execute(kept.values(accepted_at=now))
+            session.execute(failed.values(ended_at=now))
+
     def mark_unlinked(self, arrivals: list[int]) -> None:
         """Note that the audio of these chunks is gone."""
         with self._session.begin() as session:
