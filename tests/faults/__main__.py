@@ -109,6 +109,7 @@ def _report(plan: Plan, calm: Outcome, chaos: Outcome, plant: Plant | None) -> s
         f"{datetime.now(UTC):%F %H:%M} UTC, {machine}" + (f", planted bug: {plant}" if plant else ""),
         "",
         f"- {plan.jobs} payloads in {len(plan.conversations)} conversations, {deletions} of them deleted in the middle",
+        f"- {sum(chunk.is_for_door for each in plan.conversations for chunk in each.chunks)} payloads by the HTTP door",
         f"- {plan.poisoned} payloads that kill every worker",
         f"- {calm.took_s:.0f} s without faults, {chaos.took_s:.0f} s with them",
         "- CPU without faults, per payload: "

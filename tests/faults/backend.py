@@ -11,6 +11,9 @@ import uuid
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from broker.errors import BrokerError
 from broker.session import Incoming, MqttSession
@@ -27,6 +30,8 @@ from vps_bridge.client import BridgeClient, BridgeRefused, BridgeSilent
 TOPICS = Topics()
 SENDERS = 8
 TRY_S = 20.0
+DOOR_PAUSE_S = 0.5
+AGAIN = (429, 502, 503, 504, 507)  # what a backend tries again
 GATE_STEP_S = 0.05
 STT_LABEL = "SPEAKER_00"  # what speech-to-text calls everybody
 
@@ -55,13 +60,21 @@ class ChaosBackend:
 
     Args:
         settings: how to reach the broker, through the backend's link.
+        door: reaches the bridge's HTTP door, by which some of the payloads go.
         plan: what to send.
         directory: where audio is kept until it is accepted.
         may_send: whether the n-th payload may go yet, so that work is left for later faults.
     """
 
-    def __init__(self, settings: BrokerSettings, plan: Plan, directory: Path, may_send: Callable[[int], bool]) -> None:
-        self._settings, self._directory, self._may_send = settings, directory, may_send
+    def __init__(
+        self,
+        settings: BrokerSettings,
+        door: httpx.Client,
+        plan: Plan,
+        directory: Path,
+        may_send: Callable[[int], bool],
+    ) -> None:
+        self._settings, self._door, self._directory, self._may_send = settings, door, directory, may_send
         self._lock = threading.Lock()
         self._todo: queue.SimpleQueue[ConversationPlan] = queue.SimpleQueue()
         for conversation in plan.conversations:
@@ -154,15 +167,37 @@ class ChaosBackend:
         path = self._directory / chunk.chunk_id
         audio = make_audio(chunk)
         path.write_bytes(audio)
-        captured_at = STARTED_AT + timedelta(seconds=chunk.sequence * CHUNK_S)
-        self._insist(
-            lambda: client.send_file(
-                path, timeout_s=TRY_S, chunk_id=chunk.chunk_id, sequence=chunk.sequence, captured_at=captured_at
-            )
-        )
+        facts: dict[str, Any] = {
+            "chunk_id": chunk.chunk_id,
+            "sequence": chunk.sequence,
+            "captured_at": STARTED_AT + timedelta(seconds=chunk.sequence * CHUNK_S),
+        }
+        if chunk.is_for_door:
+            self._insist(lambda: self._post(client.conversation_id, audio, facts))
+        else:
+            self._insist(lambda: client.send_file(path, timeout_s=TRY_S, **facts))
         path.unlink()
         with self._lock:
             self.accepted[chunk.chunk_id] = hashlib.sha256(audio).hexdigest()
+
+    def _post(self, conversation_id: str, audio: bytes, facts: dict[str, Any]) -> None:
+        """Send a payload through the HTTP door. Raises as the MQTT client does."""
+        query = facts | {"captured_at": facts["captured_at"].isoformat()}
+        try:
+            answer = self._door.post(
+                f"/v1/conversations/{conversation_id}/audio",
+                content=audio,
+                params=query,
+                headers={"Content-Type": "audio/wav"},
+            )
+        except httpx.HTTPError as error:
+            time.sleep(DOOR_PAUSE_S)
+            raise BridgeSilent(str(error)) from error
+        if answer.status_code in AGAIN:
+            time.sleep(DOOR_PAUSE_S)
+            raise BridgeSilent(f"the door answered {answer.status_code}")
+        if answer.status_code not in (200, 202):
+            raise BridgeRefused(answer.json()["code"], answer.text)
 
     def _insist(self, work: Callable[[], object]) -> None:
         """Do it until it is answered, as a backend does that may not lose anything."""

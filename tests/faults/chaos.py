@@ -10,12 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
+
 from broker.settings import BrokerSettings
-from tests.faults.backend import ChaosBackend
+from tests.faults.backend import TRY_S, ChaosBackend
 from tests.faults.injector import Injected, Injector
 from tests.faults.oracle import Ends, judge_against_calm, judge_run, read_ends
 from tests.faults.plan import AGENTS, Plan
-from tests.faults.programs import BACKEND, BRIDGE, SETTINGS, TAP_USER, Stage, set_stage
+from tests.faults.programs import BACKEND, BRIDGE, DOOR_TOKEN, SETTINGS, TAP_USER, Stage, set_stage
 from tests.faults.snapshot import Snapshot, take_snapshot
 from tests.faults.tap import Tap
 from vps_bridge.ledger import Ledger
@@ -142,7 +144,9 @@ class _Performance:
         settings: BrokerSettings = stage.broker.running.settings(
             BACKEND, broker_url=f"mqtt://127.0.0.1:{link.port}", keepalive_s=int(SETTINGS["OMI_KEEPALIVE_S"])
         )
-        self.backend = ChaosBackend(settings, plan, stage.directory / "backend", self._may_send)
+        headers = {"Authorization": f"Bearer {DOOR_TOKEN}"}
+        self._door = httpx.Client(base_url=stage.door_url, headers=headers, timeout=TRY_S, trust_env=False)
+        self.backend = ChaosBackend(settings, self._door, plan, stage.directory / "backend", self._may_send)
         self.injector = Injector(stage, tap, plan, self._progress)
 
     def play(self, stall_s: float) -> Snapshot | None:
@@ -167,6 +171,7 @@ class _Performance:
     def end(self) -> None:
         self.injector.stop()
         self.backend.stop()
+        self._door.close()
 
     def _is_over(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or not snapshot.is_quiet:

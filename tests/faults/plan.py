@@ -22,6 +22,7 @@ POISON_STEP_HZ = 20
 VOICE_STEPS = 32  # 3.2 s of each voice in each chunk: below 3 s a voice does not count
 GAP_STEPS = 2
 CHUNKS_PER_CONVERSATION = 20
+HTTP_SHARE = 0.2
 AGENTS = ("studio-a", "studio-b", "visitor")
 
 
@@ -72,7 +73,12 @@ class ChunkPlan:
     sequence: int
     turns: tuple[Turn, ...]
     is_wide: bool = False
-    """16 bits a sample instead of 8: large enough to be sent in parts."""
+    """16 bits a sample instead of 8."""
+
+    @property
+    def is_for_door(self) -> bool:
+        """Whether it is sent through the HTTP door: one in five."""
+        return random.Random(f"door {self.chunk_id}").random() < HTTP_SHARE
 
 
 @dataclass(frozen=True)

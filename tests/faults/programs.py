@@ -25,6 +25,7 @@ TAP_USER = "tap"  # a user that hears and says everything: the harness's own
 BACKEND = "backend"
 BRIDGE = "bridge"
 STOP_TIMEOUT_S = 30.0
+DOOR_TOKEN = generate_password()
 # Small timers, so that minutes hold hundreds of faults. One chunk of 8 s is one job, with the one before as context.
 SETTINGS = {
     "OMI_HEARTBEAT_S": "0.5",
@@ -196,6 +197,8 @@ class Stage:
     links: dict[str, TcpProxy]
     programs: dict[str, Program]
     has_clocks: bool
+    door_url: str
+    """The bridge's HTTP door."""
 
     @property
     def bridge(self) -> Program:
@@ -255,7 +258,7 @@ def set_stage(directory: Path, *, max_nap_s: float, plant: str | None = None) ->
     logs.mkdir(parents=True, exist_ok=True)
     broker = ChaosBroker(directory)
     broker.running.start()
-    library = faketime_library()
+    library, door_port = faketime_library(), free_port()
     with contextlib.ExitStack() as stack:
         stack.callback(broker.running.kill)
         links = {name: stack.enter_context(TcpProxy(broker.port)) for name in (BRIDGE, BACKEND, *AGENTS)}
@@ -276,11 +279,15 @@ def set_stage(directory: Path, *, max_nap_s: float, plant: str | None = None) ->
                 ROLE_ENV: name,
                 "PYTHONPATH": str(REPOSITORY),
             }  # fmt: skip
+            if name == BRIDGE:
+                environment |= {"OMI_HTTP_PORT": str(door_port), "OMI_HTTP_TOKEN": DOOR_TOKEN}
             if library is not None:
                 environment |= _faketime(library, clock_file)
             command = _PLANTED if plant else _BRIDGE if name == BRIDGE else _AGENT
             programs[name] = Program(name, command, environment, logs / f"{name}.log", clock_file)
-        stage = Stage(directory, broker, links, programs, has_clocks=library is not None)
+        stage = Stage(
+            directory, broker, links, programs, has_clocks=library is not None, door_url=f"http://127.0.0.1:{door_port}"
+        )
         stack.callback(_end, stage)
         yield stage
 
