@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test lint bench bench-engine bench-jobs acceptance chaos pins clean
+.PHONY: help env models demo test lint bench bench-engine bench-agents bench-jobs acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -45,6 +45,9 @@ bench: models ## measure what the README claims
 
 bench-engine: models ## stock pyannote beside ours, on seeded weights and real speech (ARGS="60 300 3600")
 	$(BIN)/python -m benchmarks.bench_engine $(ARGS)
+
+bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (ARGS="--jobs 24 --sleep-s 2")
+	$(BIN)/python -m benchmarks.bench_two_agents $(ARGS)
 
 bench-jobs: models ## a thousand jobs through one agent, and what its memory does (ARGS="--engine pyannote")
 	$(BIN)/python -m benchmarks.bench_thousand_jobs $(ARGS)
