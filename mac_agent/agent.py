@@ -144,6 +144,7 @@ class Agent:
             finally:
                 self._state = AgentState.STOPPED
                 self._worker.stop()
+                self._bench.hand_back()
                 beat = None if yields else Farewell(self._beat_topic, encode(self._make_beat()))
                 self._session.stop(beat, FAREWELL_TIMEOUT_S)
                 _log.info("stopped", waiting_results=len(self._outbox.entries()))
@@ -211,6 +212,7 @@ class Agent:
         self._take_reports()
         self._bench.start_next()
         self._bench.drop_stale()
+        self._outbox.tidy()
         self._send_wants()
         self._offer_results()
         self._beat_if_due()
@@ -368,7 +370,7 @@ class Agent:
             self._state,
             datetime.now(UTC),
             jobs=self._bench.held_jobs(),
-            free_capacity=self._settings.max_jobs - self._bench.active_jobs if online else 0,
+            free_capacity=self._bench.free_places if online else 0,
             engine=self._engine,
             counters=self._counters,
             memory=measure_memory(worker.pid, worker.memory.device_bytes if worker.memory else 0),
@@ -380,10 +382,12 @@ class Agent:
         worker = self._worker
         again = "is being" if worker.is_recycling else "was"
         told = f"{again} started again between jobs, {worker.recycles} times so far: {worker.recycled_for}"
+        disk = "full: takes no job until there is room for the last one" if self._bench.is_disk_full else ""
         return {
             "engine": self._engine_reason,
             "mode": self._mode_reason,
             "worker": told if worker.recycles else "",
+            "disk": disk,
         }
 
     def _publish(self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None) -> bool:

@@ -59,6 +59,7 @@ class Bench:
             timeout_max_s=settings.retry_max_s,
         )
         self._jobs: dict[str, ActiveJob] = {}
+        self._lacking_bytes = 0
         self._last_token = 0
 
     @property
@@ -70,6 +71,18 @@ class Bench:
     def is_busy(self) -> bool:
         """Whether something may happen any moment."""
         return bool(self._jobs)
+
+    @property
+    def free_places(self) -> int:
+        """How many jobs may come: none while the disk has no room."""
+        return 0 if self.is_disk_full else self._settings.max_jobs - self.active_jobs
+
+    @property
+    def is_disk_full(self) -> bool:
+        """Whether the last job found no room, and there still is none for it."""
+        if self._lacking_bytes and self._inbox.free_bytes() >= self._lacking_bytes:
+            self._lacking_bytes = 0
+        return self._lacking_bytes > 0
 
     def held_jobs(self) -> list[HeldJob]:
         """Return every job held, as heartbeats list them."""
@@ -123,7 +136,7 @@ class Bench:
                 self._fail(job, FailureCode.PAYLOAD_SHA256_MISMATCH, "Parts keep arriving damaged. Check the broker.")
             return
         except OSError as error:
-            self._fail_for_disk(job, error)
+            self._fail_for_disk(job, error.strerror)
             return
         if wrong is not None:
             self._fail(
@@ -183,6 +196,12 @@ class Bench:
         elif isinstance(report, JobFailed):
             self._fail(job, report.code, report.message, report.chunk_index)
 
+    def hand_back(self) -> None:
+        """Let go of every job that has no result yet: the last beat lists none of them, so that others get them."""
+        for job in list(self._jobs.values()):
+            _log.info("job handed back", job=job.job_id, state=job.state)
+            self._remove(job)
+
     def drop_stale(self) -> None:
         """Let go of audio that is too old, and of jobs whose audio stopped coming: the bridge grants them anew."""
         now_s = self._clock()
@@ -212,17 +231,20 @@ class Bench:
         if len({chunk.chunk_id for chunk in offer.chunks}) != len(offer.chunks):
             self._fail(job, FailureCode.PAYLOAD_MALFORMED, "The offer names a chunk twice.")
             return
-        if sum(chunk.bytes for chunk in offer.chunks) > self._settings.max_job_bytes:
+        if job.total_bytes > self._settings.max_job_bytes:
             self._fail(
                 job,
                 FailureCode.INGEST_TOO_LARGE,
                 f"The job is larger than {self._settings.max_job_bytes} bytes. Raise OMI_MAX_JOB_BYTES of the agent.",
             )
             return
+        if job.total_bytes > self._inbox.free_bytes():
+            self._fail_for_disk(job, f"it takes {job.total_bytes} bytes")
+            return
         try:
             job.open_files(self._inbox, self._clock(), self._patience)
         except OSError as error:
-            self._fail_for_disk(job, error)
+            self._fail_for_disk(job, error.strerror)
             return
         self._jobs[job.job_id] = job
         job.verify_complete(self._inbox)  # chunks without bytes are complete already
@@ -255,10 +277,10 @@ class Bench:
         self._remove(job)
         _log.warning("job failed", job=job.job_id, conversation=job.conversation_id, code=code.value, reason=message)
 
-    def _fail_for_disk(self, job: ActiveJob, error: OSError) -> None:
-        self._fail(
-            job, FailureCode.DISK_FULL, f"Audio could not be written: {error.strerror}. Make room on the agent's disk."
-        )
+    def _fail_for_disk(self, job: ActiveJob, reason: str | None) -> None:
+        """Hand a job back, which costs it no attempt, and take none until there is room for this one."""
+        self._lacking_bytes = max(job.total_bytes, 1)
+        self._fail(job, FailureCode.DISK_FULL, f"Audio has no room here: {reason}. Make room on the agent's disk.")
 
     def _put(
         self, job_id: str, lease_id: str, ledger_id: str, conversation_id: str, kind: EntryKind, message: Message

@@ -88,6 +88,10 @@ class Inbox:
         self._files[self._next] = InboxFile(path, total_bytes, sha256, self._clock())
         return self._next
 
+    def free_bytes(self) -> int:
+        """Return how much room the disk has."""
+        return shutil.disk_usage(self._directory).free
+
     def file(self, handle: int) -> InboxFile:
         """Return what is known of a chunk."""
         return self._files[handle]

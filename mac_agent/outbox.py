@@ -6,8 +6,8 @@ Only what can be computed again lives here, so a file of another schema version 
 from __future__ import annotations
 
 import os
+import sqlite3
 import time
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -32,13 +32,16 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from sqlalchemy import Connection, Engine
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 5_000
+SAVE_AGAIN_S = 5.0
+IDLE_S = 1.0
+PRIMARY_CODE = 0xFF  # of SQLite's extended error codes
 
 _log = structlog.get_logger("mac_agent.outbox")
 _metadata = MetaData()
@@ -114,38 +117,41 @@ class Outbox:
                 f"The outbox {path} cannot be opened ({type(error).__name__}). Check its owner and the disk; "
                 "if the file is damaged, delete it: results in it will be computed again."
             ) from error
+        self._unsaved: set[str] = set()
+        self._save_due_s = 0.0
+        self._log_dirty_s: float | None = None
         self._index = {entry.job_id: entry for entry in self._read()}
         self._schedules = {job_id: _Schedule(0.0, retry_s) for job_id in self._index}
 
     def put(self, entry: OutboxEntry) -> None:
         """Store an entry durably, in place of an earlier one of the same job. It is due at once.
 
+        On a full disk it is kept in memory and offered all the same; `tidy` stores it once there is room.
+
         Raises:
-            OutboxError: the disk is full or gone.
+            OutboxError: the file cannot be written, for another reason.
         """
-        values = {
-            "job_id": entry.job_id,
-            "lease_id": entry.lease_id,
-            "ledger_id": entry.ledger_id,
-            "conversation_id": entry.conversation_id,
-            "kind": entry.kind.value,
-            "payload": entry.payload,
-            "stored_at": time.time(),
-        }
-        with self._write() as connection:
-            last = connection.execute(select(func.max(_entries.c.position))).scalar() or 0
-            statement = insert(_entries).values(**values, position=last + 1)
-            connection.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
         self._index[entry.job_id] = entry
         self._schedules[entry.job_id] = _Schedule(0.0, self._retry_s)
+        self._save(entry.job_id)
 
     def settle(self, job_id: str) -> None:
         """Forget an entry: the bridge has it, or wants it no more."""
         if self._index.pop(job_id, None) is None:
             return
         self._schedules.pop(job_id, None)
-        with self._write() as connection:
-            connection.execute(delete(_entries).where(_entries.c.job_id == job_id))
+        self._save(job_id)
+
+    def tidy(self) -> None:
+        """Store what a full disk refused, and empty the write-ahead log once all is settled. Call it often."""
+        now_s = self._clock()
+        if self._unsaved and now_s >= self._save_due_s:
+            self._save_due_s = now_s + SAVE_AGAIN_S
+            for job_id in list(self._unsaved):
+                self._save(job_id)
+        if self._log_dirty_s is not None and not self._index and now_s - self._log_dirty_s > IDLE_S:
+            self._log_dirty_s = None
+            self._empty_log()
 
     def get(self, job_id: str) -> OutboxEntry | None:
         """Return the entry of a job."""
@@ -177,16 +183,36 @@ class Outbox:
         """Release the file."""
         self._engine.dispose()
 
-    @contextmanager
-    def _write(self) -> Iterator[Connection]:
+    def _empty_log(self) -> None:
+        """Fold the write-ahead log into the file and cut it: settled turns are left in neither."""
+        try:
+            with self._engine.connect() as connection:
+                connection.execute(text("PRAGMA wal_checkpoint(TRUNCATE)"))
+        except DatabaseError as error:
+            if not _is_full(error):
+                raise OutboxError(f"The outbox cannot be written ({error.orig}). Check its disk.") from error
+            self._log_dirty_s = self._clock()  # again, once there may be room
+
+    def _save(self, job_id: str) -> None:
+        """Make the file say of a job what memory says."""
         try:
             with self._engine.begin() as connection:
-                yield connection
+                _write(connection, job_id, self._index.get(job_id))
         except DatabaseError as error:
-            raise OutboxError(
-                f"The outbox cannot be written ({type(error.orig).__name__}: {error.orig}). Make room on the disk; "
-                "what is not in it is computed again."
-            ) from error
+            if not _is_full(error):
+                raise OutboxError(
+                    f"The outbox cannot be written ({type(error.orig).__name__}: {error.orig}). Check its owner and "
+                    "the disk; what is not in it is computed again."
+                ) from error
+            if not self._unsaved:
+                self._save_due_s = self._clock() + SAVE_AGAIN_S
+                _log.error("disk full: results are kept in memory", remedy="make room on the agent's disk")
+            self._unsaved.add(job_id)
+            return
+        if job_id in self._unsaved:
+            self._unsaved.remove(job_id)
+            _log.info("stored after all", job=job_id)
+        self._log_dirty_s = self._clock()
 
     def _read(self) -> list[OutboxEntry]:
         with self._engine.connect() as connection:
@@ -197,6 +223,30 @@ class Outbox:
                 )
                 for row in rows
             ]
+
+
+def _write(connection: Connection, job_id: str, entry: OutboxEntry | None) -> None:
+    if entry is None:
+        connection.execute(delete(_entries).where(_entries.c.job_id == job_id))
+        return
+    values = {
+        "job_id": entry.job_id,
+        "lease_id": entry.lease_id,
+        "ledger_id": entry.ledger_id,
+        "conversation_id": entry.conversation_id,
+        "kind": entry.kind.value,
+        "payload": entry.payload,
+        "stored_at": time.time(),
+    }
+    last = connection.execute(select(func.max(_entries.c.position))).scalar() or 0
+    statement = insert(_entries).values(**values, position=last + 1)
+    connection.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
+
+
+def _is_full(error: DatabaseError) -> bool:
+    """Whether SQLite found no room, for the file or for the log beside it (which it calls an I/O error)."""
+    code = getattr(error.orig, "sqlite_errorcode", 0)
+    return code & PRIMARY_CODE in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
 def _open(path: Path) -> Engine:
@@ -214,8 +264,9 @@ def _open(path: Path) -> Engine:
     path.chmod(0o600)
     engine = _connect(path)
     with engine.begin() as connection:
-        _metadata.create_all(connection)
-        connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
+        if not connection.execute(text("PRAGMA user_version")).scalar():  # on a full disk, nothing must be written
+            _metadata.create_all(connection)
+            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
     return engine
 
 

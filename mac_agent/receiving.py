@@ -56,6 +56,11 @@ class ActiveJob:
     refused_parts: int = 0
     chunks: list[_IncomingChunk] = field(default_factory=list)
 
+    @property
+    def total_bytes(self) -> int:
+        """How much audio the job is."""
+        return sum(chunk.bytes for chunk in self.offer.chunks)
+
     def open_files(self, inbox: Inbox, now_s: float, patience: WantPatience) -> None:
         """Make room for every chunk. Raises OSError where the disk is full; what was made is then dropped."""
         self.heard_s, self.pause_s = now_s, patience.timeout_s

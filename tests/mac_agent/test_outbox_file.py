@@ -151,3 +151,12 @@ def test_an_outbox_that_cannot_be_opened_says_what_to_do(tmp_path):
     (tmp_path / "outbox.sqlite").mkdir()
     with pytest.raises(OutboxError, match="Check its owner"):
         Outbox(tmp_path / "outbox.sqlite", retry_s=1, retry_max_s=1)
+
+
+def test_settled_turns_leave_no_trace_in_the_log_of_a_file_in_use(tmp_path, open_outbox, clock):
+    outbox = open_outbox()
+    outbox.put(entry(payload=b"whose voice it was" * 100))
+    outbox.settle("job-1")
+    clock.now_s += 60
+    outbox.tidy()
+    assert b"whose voice" not in b"".join(path.read_bytes() for path in tmp_path.iterdir())
