@@ -107,6 +107,10 @@ def behave(path: Path, report: ReportProgress) -> None:
         until_s = time.monotonic() + float(behaviour.split()[1])
         while time.monotonic() < until_s:
             sum(range(1000))
+    elif behaviour == "hold":  # until the test writes something else
+        while read_behaviour(path) == "hold":
+            report("hold", 0.5)
+            time.sleep(0.02)
     elif behaviour.startswith("wait"):
         until_s = time.monotonic() + float(behaviour.split()[1])
         while time.monotonic() < until_s:

@@ -1,0 +1,86 @@
+"""SIGTERM with work in flight: of the agent, and of the bridge. Nothing is lost, and it costs no attempt."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.conversation import EventType
+from schemas.topics import TopicKind
+from tests.brokers import RunningBroker, run_mosquitto
+from tests.faults.tone_process import ToneAgent, tone_agent
+from tests.mac_agent.sounds import as_wav, tone
+from tests.vps_bridge.live_bridge import STARTED_AT, TOPICS, Backend, LiveBridge, run_bridge, wait_until
+
+CALL = as_wav(tone(300, 8))
+LONG_S = "600"  # stale and grace: what happens sooner is not their doing
+
+
+@pytest.fixture
+def broker(tmp_path: Path) -> Iterator[RunningBroker]:
+    with run_mosquitto(tmp_path, agent_ids=("mac", "other")) as running:
+        yield running
+
+
+@pytest.fixture
+def backend(broker: RunningBroker) -> Iterator[Backend]:
+    peer = Backend(broker)
+    peer.watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT), qos=0)
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture
+def bridge(broker: RunningBroker, backend: Backend, tmp_path: Path) -> Iterator[LiveBridge]:
+    options = {"OMI_STALE_S": LONG_S, "OMI_GRACE_S": LONG_S}
+    with run_bridge(broker, tmp_path / "vps", backend, **options) as running:
+        running.allow("mac", "other")
+        yield running
+
+
+@pytest.fixture
+def mac(broker: RunningBroker, tmp_path: Path) -> Iterator[ToneAgent]:
+    with tone_agent(broker, "mac", tmp_path / "mac", tmp_path) as agent:
+        yield agent
+
+
+@pytest.fixture
+def other(broker: RunningBroker, tmp_path: Path) -> Iterator[ToneAgent]:
+    with tone_agent(broker, "other", tmp_path / "other", tmp_path) as agent:
+        yield agent
+
+
+def send(backend: Backend, conversation_id: str) -> None:
+    backend.event(conversation_id, EventType.STARTED, started_at=STARTED_AT)
+    backend.audio(conversation_id, CALL, captured_at=STARTED_AT)
+    backend.event(conversation_id, EventType.COMPLETED, chunks=1)
+
+
+def test_a_stopped_agent_hands_its_job_back_and_another_finishes_it_at_once(
+    backend: Backend, bridge: LiveBridge, mac: ToneAgent, other: ToneAgent
+) -> None:
+    mac.start(behaviour="hold")
+    send(backend, "call")
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    assert mac.stop() == 0
+    assert list((mac.data_dir / "inbox").glob("*.audio")) == []
+    other.start()
+    assert backend.wait_updated("call").speakers == 1
+    (job,) = bridge.jobs("call")
+    assert (job["state"], job["agent_id"], job["attempts"], job["deaths"]) == ("done", "other", 0, 0)
+
+
+def test_a_bridge_stopped_with_work_in_flight_goes_on_where_it_was(
+    backend: Backend, bridge: LiveBridge, mac: ToneAgent
+) -> None:
+    mac.start(behaviour="hold")
+    send(backend, "running")
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    send(backend, "waiting")
+    assert bridge.stop() == 0
+    mac.behaviour.write_text("")
+    bridge.start(backend)
+    for name in ("running", "waiting"):
+        assert backend.wait_updated(name).speakers == 1
+        (job,) = bridge.jobs(name)
+        assert (job["state"], job["attempts"], job["deaths"]) == ("done", 0, 0)
