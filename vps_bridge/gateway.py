@@ -40,6 +40,7 @@ from vps_bridge.upload import Upload
 T = TypeVar("T")
 SERVICE = "omi-diarization"
 MAX_UPLOADS = 32  # at once; each has a file and a block of memory
+TURN_TIMEOUT_S = 30.0  # how long one more waits for its turn
 ASK_TIMEOUT_S = 60.0  # the bridge's own thread answers in milliseconds, unless its disk stands still
 _DISCARDED = {
     FailureCode.CONVERSATION_DELETED: "the conversation is deleted: nothing is taken for it any more",
@@ -54,7 +55,7 @@ class Gateway:
     def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: Desk) -> None:
         """Ask `intake` and `desk` through `mailbox`."""
         self._settings, self._mailbox, self._intake, self._desk = settings, mailbox, intake, desk
-        self._uploads = self._expected_bytes = 0
+        self._uploads, self._expected_bytes = asyncio.Semaphore(MAX_UPLOADS), 0
 
     async def take_audio(self, request: Request, conversation_id: str, told: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
@@ -119,11 +120,17 @@ class Gateway:
 
     @asynccontextmanager
     async def _upload(self, declared_bytes: int | None) -> AsyncIterator[Upload]:
-        """Open a file for a body; where the body is large, the bridge is asked for room before it is read."""
+        """Open a file for a body, in its turn; where the body is large, the bridge is asked for room first.
+
+        Until then nothing of the body is read: the client's connection holds it.
+        """
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                await self._uploads.acquire()
+        except TimeoutError:
+            msg = f"{MAX_UPLOADS} uploads are under way: send it again in a moment"
+            raise HttpProblem(503, FailureCode.INGEST_FULL, msg) from None
         expected_bytes = self._settings.max_chunk_bytes if declared_bytes is None else declared_bytes
-        if self._uploads >= MAX_UPLOADS:
-            raise HttpProblem(503, "ingest.full", f"{MAX_UPLOADS} uploads are under way: send it again in a moment")
-        self._uploads += 1
         self._expected_bytes += expected_bytes
         try:
             if expected_bytes > BLOCK_BYTES:
@@ -137,8 +144,8 @@ class Gateway:
             msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
             raise HttpProblem(503, FailureCode.DISK_FULL, msg) from error
         finally:
-            self._uploads -= 1
             self._expected_bytes -= expected_bytes
+            self._uploads.release()
 
     async def _wait(self, request: Request, answer: asyncio.Future[Turns]) -> Turns:
         """Wait for an answer, as long as somebody wants it."""
@@ -151,6 +158,7 @@ class Gateway:
             gone.cancel()
         if answer.done():
             return answer.result()
+        answer.cancel()
         if gone.done():
             raise ClientDisconnect
         msg = f"no answer within {timeout_s:.0f} s: see `omi-bridge agents`, or raise OMI_HTTP_ANSWER_TIMEOUT_S"

@@ -19,7 +19,7 @@ HEADS = (
 
 
 def _wav(rate: int, channels: int, samples: bytes) -> bytes:
-    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2, channels * 2, 16)
+    form = struct.pack("<HHIIHH", 1, channels, rate, rate * channels * 2 % 2**32, channels * 2, 16)
     return (
         b"RIFF"
         + struct.pack("<I", 36 + len(samples))

@@ -116,6 +116,9 @@ def answering(
     def work() -> None:
         done: set[str] = set()
         while not ended.wait(0.02):
+            for control in agent.settled.items:  # an offer that came twice is held twice, as a real agent's is not
+                if agent.held.get(control.job_id or "") == control.lease_id:
+                    del agent.held[control.job_id or ""]
             for offer in agent.offers.items:
                 if (offer.lease_id or "") not in done:
                     done.add(offer.lease_id or "")
