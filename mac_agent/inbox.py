@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 PRIVATE_DIRECTORY = 0o700
 PRIVATE_FILE = 0o600
+# What backup programs look for (bford.info/cachedir); Time Machine passes over ~/Library/Caches by itself.
+CACHE_TAG = "CACHEDIR.TAG"
+CACHE_SIGNATURE = "Signature: 8a477f597d28d172789f06886806bc55\n# audio on its way through; never to be kept\n"
 MARKER = "omi-agent-inbox"  # only a directory that carries it, or an empty one, is ever wiped
 
 
@@ -160,10 +163,13 @@ def _wipe(directory: Path) -> None:
         )
     directory.chmod(PRIVATE_DIRECTORY)
     for entry in entries:
-        if entry == marker:
+        if entry in (marker, directory / CACHE_TAG):  # not even these are made anew on a full disk
             continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
     marker.touch(PRIVATE_FILE)
+    tag = directory / CACHE_TAG
+    if not tag.is_file():
+        tag.write_text(CACHE_SIGNATURE, encoding="ascii")

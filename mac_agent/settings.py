@@ -7,12 +7,14 @@ import socket
 from pathlib import Path
 from typing import Annotated, ClassVar, Self
 
+import platformdirs
 from pydantic import Field, field_validator, model_validator
 
 from broker.settings import BrokerSettings, UserPath
 from schemas.audio import MAX_PART_BYTES
 from schemas.record import is_id
 
+PROGRAM = "omi-diarization"  # directories of the platform are called so
 MAX_HELD_JOBS = 50  # a heartbeat names 100 jobs, those that wait in the outbox included
 
 PositiveSeconds = Annotated[float, Field(gt=0, le=7 * 24 * 3600)]
@@ -91,7 +93,9 @@ class AgentSettings(BrokerSettings):
         default=None, description="File for the log of `run`; rotated at 10 MB, five are kept. Empty: stderr."
     )
     inbox_dir: UserPath | None = Field(
-        default=None, description="Where audio is kept while it is worked on; wiped at start. Empty: data_dir/inbox."
+        default=None,
+        description="Where audio is kept while it is worked on; wiped at start. Empty: the user's cache directory, "
+        "which no backup takes (~/Library/Caches on a Mac), or data_dir/inbox where data_dir is set.",
     )
 
     @field_validator("agent_id")
@@ -112,7 +116,11 @@ class AgentSettings(BrokerSettings):
     @property
     def inbox(self) -> Path:
         """Directory of audio being worked on."""
-        return self.inbox_dir or self.data_dir / "inbox"
+        if self.inbox_dir is not None:
+            return self.inbox_dir
+        if self.data_dir == platformdirs.user_data_path(PROGRAM):
+            return platformdirs.user_cache_path(PROGRAM) / "inbox"
+        return self.data_dir / "inbox"  # its lock keeps two agents out of one inbox
 
     @property
     def verdicts(self) -> Path:

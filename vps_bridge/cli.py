@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sys
 from typing import Annotated, Any
 
@@ -54,6 +55,7 @@ def run(
     bridge_id: Annotated[str | None, typer.Option(help="This bridge's name in topics and heartbeats.")] = None,
 ) -> None:
     """Run the bridge."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
         Bridge(settings).run()

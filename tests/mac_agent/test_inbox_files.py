@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import stat
+import sys
 
 import pytest
 
@@ -107,3 +108,16 @@ def test_old_audio_is_told_by_the_machines_own_clock(tmp_path):
     assert inbox.expired(24 * 3600) == []
     clock.now_s += 23.5 * 3600
     assert inbox.expired(24 * 3600) == [old]
+
+
+def test_audio_lies_in_the_cache_directory_that_no_backup_takes_unless_a_place_is_named(tmp_path, monkeypatch):
+    from mac_agent.settings import AgentSettings
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    monkeypatch.delenv("OMI_DATA_DIR", raising=False)
+    caches = tmp_path / ("Library/Caches" if sys.platform == "darwin" else ".cache")
+    assert AgentSettings().inbox == caches / "omi-diarization" / "inbox"
+    assert AgentSettings(data_dir=tmp_path / "own").inbox == tmp_path / "own" / "inbox"
+    assert AgentSettings(inbox_dir=tmp_path / "mine").inbox == tmp_path / "mine"
