@@ -32,8 +32,11 @@ models: $(STAMP) ## fetch the weights of the embedded engine (checked against pi
 demo: models ## the whole pipeline on this machine, on real speech
 	$(BIN)/python -m demo
 
+# Most tests wait for real processes, not for a processor: more of them at once than there are cores.
+WORKERS ?= 3
+
 test: models ## every test but the slow proofs; what cannot run here is skipped by name
-	$(BIN)/python -m pytest -m "not slow" $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
 
 lint: $(STAMP) ## ruff, ruff format, mypy --strict
 	$(BIN)/ruff check .

@@ -21,7 +21,9 @@ SHARED = ROOT.parent / "shared"
 # Rooms that must pass with only the `bridge` extra installed.
 BRIDGE_ROOMS = ("schemas", "vps_bridge")
 
-_PREVENTABLE = re.compile(r"mosquitto|nats|broker|shared|recording|weights|model|could not import", re.IGNORECASE)
+_PREVENTABLE = re.compile(
+    r"mosquitto|nats|broker|shared|recording|weights|model|could not import|(not|is) installed", re.IGNORECASE
+)
 _EXCUSED = re.compile(r"gated", re.IGNORECASE)
 
 
