@@ -9,8 +9,9 @@ Three steps, all on the same evidence:
 
 How close two voices are is their *likeness*: the mean cosine between their pieces over the geometric mean of the mean
 cosines within each (Spearman's correction for attenuation). It is scaled by the recording itself: halves of one voice
-measure 0.95-1.02 whatever the channel, different voices up to 0.88, so one threshold serves all. Where the network told
-two voices apart in windows that hear both, they must be closer still to be one (docs/adr/0005-embedded-engine.md).
+measure 0.95-1.02 whatever the channel, different voices up to 0.88, so one threshold serves all. What is cut off one
+voice unevenly is further away than half of it, and is allowed to be. Where the network told two voices apart in
+windows that hear both, they must be closer still to be one (docs/adr/0005-embedded-engine.md).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from scipy.special import ndtri
 
 from mac_agent.engines.frames import HOP_FRAMES, WINDOW_FRAMES
 
@@ -38,9 +40,9 @@ Labels = NDArray[np.intp]
 class Policy:
     """The thresholds; one setting for all recordings; docs/adr/0005-embedded-engine.md says how they were chosen."""
 
-    join_distance: float = 0.105
-    """Voices less than this apart (1 - likeness) are one."""
-    small_voice_distance: float = 0.09
+    join_distance: float = 0.099
+    """Two voices heard equally long are one where they are less than this apart (1 - likeness); see ``uneven_cut``."""
+    small_voice_distance: float = 0.06
     """A voice of 1.6 s must be this much further away; the allowance falls as one over its seconds."""
     contact_distance: float = 0.1
     """Added where the network always tells two voices apart in windows that hear both."""
@@ -85,6 +87,7 @@ class VoiceCount:
 FULL_PIECE_S = 1.6
 _CLEAN_PIECE_S = 0.5
 _HEARD_PIECE_S = 1.0
+_LEAST_SHARE = 0.02  # beyond this cut a rare voice would have to be too unlike anybody to be found
 _SURELY_APART_WINDOWS = 3  # told apart in so many windows counts in full
 _BLOCK_PIECES = 1500  # 15-20 minutes of speech: average linkage is quadratic, so long recordings start in blocks
 _SMOOTHING_ROUNDS = 2
@@ -188,7 +191,7 @@ class _Model:
         policy = self.policy
         least = np.minimum.outer(seconds, seconds)
         noise = policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
-        allowed = policy.join_distance + noise
+        allowed = policy.join_distance * uneven_cut(seconds) + noise
         return 1.0 - self.likeness(labels) + policy.contact_distance * self.contact(labels) - allowed
 
     def contact(self, labels: Labels) -> Floats:
@@ -286,6 +289,19 @@ class _Model:
         for came_from in reversed(back):
             path.append(int(came_from[path[-1]]))
         return np.array(path[::-1], dtype=np.intp)
+
+
+def uneven_cut(seconds: Floats) -> Floats:
+    """Return how much further apart than its halves the two parts of one voice are, cut in these proportions.
+
+    Cutting a normal distribution so that a share p lies beyond the cut leaves the means of the two parts
+    ``pdf(z) / (p (1 - p))`` standard deviations apart: 1.6 for halves, 2.7 for a hundredth. Distances are its squares.
+    """
+    total = np.maximum(np.add.outer(seconds, seconds), 1e-9)
+    share = np.clip(np.minimum.outer(seconds, seconds) / total, _LEAST_SHARE, 0.5)
+    density = np.exp(-(ndtri(share) ** 2) / 2) / np.sqrt(2 * np.pi)
+    parts: Floats = (density / (share * (1 - share))) ** 2 * np.pi / 8
+    return parts
 
 
 def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[tuple[int, float]]]:

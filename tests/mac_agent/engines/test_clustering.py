@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mac_agent.engines.clustering import PieceEvidence, Policy, VoiceCount, cluster, find_rivals
+from mac_agent.engines.clustering import PieceEvidence, Policy, VoiceCount, cluster, find_rivals, uneven_cut
 from mac_agent.engines.tracks import Piece, Track
 
 ANY = VoiceCount()
@@ -89,6 +89,16 @@ def test_a_long_recording_started_in_blocks_keeps_its_voices(monkeypatch: pytest
     voices = np.random.default_rng(1).integers(0, 3, 60).tolist()
     monkeypatch.setattr("mac_agent.engines.clustering._BLOCK_PIECES", 40)
     assert agree(cluster(talk(voices), ANY, Policy()), voices)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
+def test_what_is_cut_off_one_voice_is_as_far_away_as_the_cut_allows(share: float) -> None:
+    """A normal distribution really cut: squared distance of the parts' means, over that of its halves."""
+    drawn = np.sort(np.random.default_rng(5).standard_normal(200_000))
+    edge = int(share * len(drawn))
+    halves = (drawn[100_000:].mean() - drawn[:100_000].mean()) ** 2
+    apart = (drawn[edge:].mean() - drawn[:edge].mean()) ** 2
+    assert uneven_cut(np.array([share, 1 - share]))[0, 1] == pytest.approx(apart / halves, rel=0.02)
 
 
 def test_pieces_are_rivals_only_where_windows_see_both() -> None:

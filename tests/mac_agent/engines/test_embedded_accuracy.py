@@ -11,8 +11,8 @@ import pytest
 
 pytest.importorskip("pyannote.metrics", reason="could not import pyannote.metrics: install the agent extra")
 
-from benchmarks.bench_embedded import MOVED, Score, compare, moved, oracle, pool
-from benchmarks.recordings import AMI, Recording, load_real, make_conversation
+from benchmarks.bench_embedded import MOVED, Score, compare, moved, oracle, pool, spoil
+from benchmarks.recordings import AMI, Recording, load_real, make_conversation, make_solo, voices
 from mac_agent.engines.clustering import Policy
 from mac_agent.engines.embedded import Clock, EmbeddedEngine, Heard, decide
 from mac_agent.engines.engine import Hints
@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     Listened = dict[str, tuple[Recording, Heard]]
 
-pytestmark = [pytest.mark.shared, pytest.mark.slow]
+# The first test of a fixture listens to all of its recordings: minutes of work, more on a busy machine.
+pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MOVES = [pytest.param(1.0, id="as set"), pytest.param(0.9, id="10 % down"), pytest.param(1.1, id="10 % up")]
 
@@ -41,6 +42,13 @@ def real(embedded: Engine) -> Listened:
 @pytest.fixture(scope="module")
 def talks(embedded: Engine) -> Listened:
     return listen(embedded, [make_conversation(voices, seed=1) for voices in (3, 5, 10)])
+
+
+@pytest.fixture(scope="module")
+def alone(embedded: Engine) -> Listened:
+    """Ten voices, each alone for a minute, and copies of every second one as a wearable hears them."""
+    solos = [make_solo(voice) for voice in voices()]
+    return listen(embedded, solos + [copy for solo in solos[::2] for copy in spoil(solo)])
 
 
 def judge(recording: Recording, heard: Heard, policy: Policy) -> tuple[Score, int]:
@@ -72,3 +80,16 @@ def test_clustering_is_within_five_points_of_perfect(real: Listened, talks: List
         score, _ = judge(recording, heard, moved(MOVED, factor))
         best = compare(recording, oracle(recording, heard.scores))
         assert score.der <= best.der + 0.05, (name, score, best)
+
+
+@pytest.mark.parametrize("factor", MOVES)
+def test_a_voice_alone_is_one_speaker(alone: Listened, factor: float) -> None:
+    plain = [name for name in alone if " " not in name]
+    assert len(plain) == 10
+    assert {name: judge(*alone[name], moved(MOVED, factor))[1] for name in plain} == dict.fromkeys(plain, 1)
+
+
+def test_no_copy_of_a_voice_alone_becomes_two(alone: Listened) -> None:
+    copies = [name for name in alone if " " in name]
+    assert len(copies) == 25
+    assert {name: judge(*alone[name], Policy())[1] for name in copies} == dict.fromkeys(copies, 1)
