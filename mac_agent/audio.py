@@ -312,7 +312,7 @@ class _Decoding:
         resampler: AudioResampler | None = None
         rate = 0
         origin_s: float | None = None
-        for frame in self._frames(container):
+        for frame, samples in self._frames(container):
             if resampler is None or rate != frame.sample_rate:
                 if resampler is not None:  # a chained stream: what follows is another recording
                     yield from _planes(resampler.resample(None))
@@ -327,12 +327,22 @@ class _Decoding:
                     yield from _planes(resampler.resample(None))
                     resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
                     yield self._silence(hole_s)
-            self._decoded_s += frame.samples / rate
-            yield from _planes(resampler.resample(self._mix(frame, channel)))
+            self._decoded_s += samples / rate
+            yield from _planes(resampler.resample(self._mix(frame, samples, channel)))
         if resampler is not None:
             yield from _planes(resampler.resample(None))
 
-    def _frames(self, container: InputContainer) -> Iterator[AudioFrame]:
+    def _frames(self, container: InputContainer) -> Iterator[tuple[AudioFrame, int]]:
+        """Yield each frame and how many of its samples were encoded: a codec fills the last one of a file up."""
+        waiting: AudioFrame | None = None
+        for frame in self._decoded(container):
+            if waiting is not None:
+                yield waiting, waiting.samples
+            waiting = frame
+        if waiting is not None:
+            yield waiting, _encoded_samples(waiting) if self._container == "mov" else waiting.samples
+
+    def _decoded(self, container: InputContainer) -> Iterator[AudioFrame]:
         stream = container.streams.audio[0]
         for packet in container.demux(stream):
             try:
@@ -342,12 +352,12 @@ class _Decoding:
                 if self.damaged_packets > MAX_DAMAGED_PACKETS:
                     raise _undecodable("damaged throughout") from error
 
-    def _mix(self, frame: AudioFrame, channel: int | None) -> AudioFrame:
-        """Return one channel, or the mean of all, as a mono frame; counts what mixing loses.
+    def _mix(self, frame: AudioFrame, count: int, channel: int | None) -> AudioFrame:
+        """Return one channel, or the mean of all, of the first samples as a mono frame; counts what mixing loses.
 
         Mixing happens before resampling and not in FFmpeg, which crashes on layouts of 8 unnamed channels or more.
         """
-        samples = _channels(frame)
+        samples = _channels(frame)[:, :count]
         if channel is not None:
             mono = samples[min(channel, len(samples) - 1)]
         else:
@@ -377,6 +387,13 @@ class _Decoding:
         if self._samples / SAMPLE_RATE_HZ > self._max_s:
             raise _too_long(self._max_s)
         self._blocks.append(block)
+
+
+def _encoded_samples(frame: AudioFrame) -> int:
+    """Return how many samples a frame lasts by the clock of its container, where these are fewer than it holds."""
+    if not frame.duration or frame.time_base is None:
+        return frame.samples
+    return min(frame.samples, max(1, round(frame.duration * frame.time_base * frame.sample_rate)))
 
 
 def _planes(frames: Iterable[AudioFrame]) -> Iterator[Waveform]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import struct
+from fractions import Fraction
 
 import av
 import numpy as np
@@ -41,15 +42,18 @@ def _wav_header(sample_format: int, channels: int, rate_hz: int, bits: int, data
 
 
 def encode_file(samples: np.ndarray, container: str, codec: str, *, rate_hz: int = RATE_HZ) -> bytes:
-    """A mono file as FFmpeg writes it."""
+    """A file as FFmpeg writes it; `samples` of shape (samples,), or (channels, samples) for one or two channels."""
+    planes = np.atleast_2d(samples).astype(np.float32)
+    layout = {1: "mono", 2: "stereo"}[len(planes)]
     file = io.BytesIO()
     with av.open(file, "w", format=container) as out:
         stream = out.add_stream(codec, rate=rate_hz)
         assert isinstance(stream, av.AudioStream)
-        stream.layout = "mono"
-        frame = av.AudioFrame.from_ndarray(samples[None].astype(np.float32), format="fltp", layout="mono")
-        frame.sample_rate = rate_hz
-        resampler = av.AudioResampler(format=stream.format, rate=stream.rate, layout="mono")
+        stream.layout = layout
+        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp", layout=layout)
+        # Without a time of its first sample no container can say how much of what it holds is the codec's delay.
+        frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
+        resampler = av.AudioResampler(format=stream.format, rate=stream.rate, layout=layout)
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             for packet in stream.encode(piece):
                 out.mux(packet)
