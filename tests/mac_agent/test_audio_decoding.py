@@ -4,6 +4,7 @@ import io
 
 import numpy as np
 import pytest
+from scipy.signal import correlate, resample_poly
 
 from mac_agent.audio import AudioError, decode, join_chunks, measure_quality
 from schemas.failure import FailureCode
@@ -48,6 +49,22 @@ def test_every_common_file_becomes_the_same_sound(container, codec, rate_hz):
     assert pitch_hz(chunk.waveform) == pytest.approx(440, abs=2)
     assert measure_quality(chunk.waveform).rms_dbfs == pytest.approx(-9.0, abs=0.7)
     assert chunk.warnings == ()
+
+
+@pytest.mark.parametrize(("container", "codec", "rate_hz"), FILES)
+def test_no_codec_moves_the_sound(container, codec, rate_hz):
+    random = np.random.default_rng(7)
+    at_8_khz = np.concatenate([np.zeros(8_000), 0.2 * random.standard_normal(16_000), np.zeros(8_000)])
+    original, sound = (resample_poly(at_8_khz, to_hz, 8_000) for to_hz in (16_000, rate_hz))
+    chunk = decoded(encode_file(sound, container, codec, rate_hz=rate_hz))
+    likeness = correlate(chunk.waveform, original, method="fft")
+    late_s = (int(np.argmax(likeness)) - (original.size - 1)) / 16_000
+    if container == "adts":  # has no place to write the delay: a frame of 1024 samples, and what fills the last one
+        assert late_s == pytest.approx(1024 / rate_hz, abs=0.002)
+        assert chunk.duration_s == pytest.approx(4.0, abs=0.15)
+    else:
+        assert late_s == pytest.approx(0.0, abs=0.002)
+        assert chunk.duration_s == pytest.approx(4.0, abs=0.002)
 
 
 @pytest.mark.parametrize(

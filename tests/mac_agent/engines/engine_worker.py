@@ -1,0 +1,79 @@
+"""A real engine in a real worker process: bytes in, result or failure out, as an agent has it done."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mac_agent.engines.engine import Hints
+from mac_agent.inference import ChunkSource, EngineLoaded, EngineNotLoaded, JobFailed, JobResult, WorkerJob
+from mac_agent.result import to_speaker_turns
+from mac_agent.worker import Worker
+from schemas.agent import AgentControl, ControlType, OfferedChunk
+from schemas.codec import decode, encode
+from schemas.turns import SpeakerTurns
+
+WAIT_S = 240.0
+MAX_AUDIO_S = 600.0
+
+
+@dataclass
+class EngineWorker:
+    """A worker that is ready, and a directory for its files."""
+
+    name: str
+    worker: Worker
+    directory: Path
+    _token: int = 0
+
+    @property
+    def pid(self) -> int | None:
+        return self.worker.pid
+
+    def start(self) -> None:
+        self.worker.start()
+        report = self.hear(EngineLoaded, EngineNotLoaded)
+        assert isinstance(report, EngineLoaded), report
+
+    def submit(
+        self, data: bytes, *, hints: Hints | None = None, max_audio_s: float = MAX_AUDIO_S, **source: Any
+    ) -> int:
+        """Give it the bytes of one chunk; `source` is what they are said to be."""
+        self._token += 1
+        path = self.directory / f"{self._token}.audio"
+        path.write_bytes(data)
+        chunk = ChunkSource(path, **source)
+        self.worker.submit(WorkerJob(self._token, (chunk,), hints or Hints(), max_audio_s))
+        return self._token
+
+    def run(self, data: bytes, **options: Any) -> JobResult | JobFailed:
+        token = self.submit(data, **options)
+        report = self.hear(JobResult, JobFailed)
+        assert isinstance(report, JobResult | JobFailed)
+        assert report.token == token
+        return report
+
+    def hear(self, *kinds: type) -> object:
+        """The next report of one of the kinds."""
+        deadline_s = time.monotonic() + WAIT_S
+        while time.monotonic() < deadline_s:
+            for report in self.worker.poll():
+                if isinstance(report, kinds):
+                    return report
+            time.sleep(0.01)
+        raise AssertionError(f"no {kinds} within {WAIT_S} s")
+
+
+def as_message(result: JobResult) -> SpeakerTurns:
+    """The result as the bridge reads it, out of its bytes: nothing that is not a number may be in there."""
+    offer = AgentControl(
+        type=ControlType.OFFER,
+        ledger_id="ledger-1",
+        job_id="job-1",
+        lease_id="lease-1",
+        conversation_id="conversation-1",
+        chunks=(OfferedChunk(chunk_id="chunk-1", bytes=1, sha256="0" * 64, encoding="auto"),),
+    )
+    return decode(SpeakerTurns, encode(to_speaker_turns(offer, "lease-1", "studio", result)))

@@ -1,0 +1,111 @@
+"""One utterance in every format, at every rate, mono and stereo: the turns are those of the original.
+
+Silence is put before and after it, so that its edges are edges: where a recording only fades into noise, a voice cut at
+4 kHz (an 8 kHz file of any format) begins and ends elsewhere to a network, and no decoder can help that.
+"""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+import soundfile
+from scipy.signal import resample_poly
+
+from benchmarks.recordings import utterances
+from mac_agent.engines.agreement import changed_s
+from mac_agent.inference import JobResult
+from tests.mac_agent.engines.engine_worker import EngineWorker
+from tests.mac_agent.sounds import as_wav, encode_file
+
+pytestmark = pytest.mark.shared
+
+RATE_HZ = 16_000
+EDGE_S = 0.1
+VOICE = "1998"
+OPUS_RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
+FORMATS = {
+    "wav 8 bit": ("wav", "pcm_u8"),
+    "wav 16 bit": ("wav", "pcm_s16le"),
+    "wav 24 bit": ("wav", "pcm_s24le"),
+    "wav float": ("wav", "pcm_f32le"),
+    "wav A-law": ("wav", "pcm_alaw"),
+    "wav mu-law": ("wav", "pcm_mulaw"),
+    "flac": ("flac", "flac"),
+    "ogg opus": ("ogg", "libopus"),
+    "ogg vorbis": ("ogg", "vorbis"),
+    "mp3": ("mp3", "libmp3lame"),
+    "m4a aac": ("ipod", "aac"),
+    "webm opus": ("webm", "libopus"),
+}
+RATES_HZ = (8_000, 16_000, 22_050, 44_100, 48_000)
+# What pyannote runs in every test run; the others wait for `make acceptance`. The embedded engine runs all, always.
+QUICK = {
+    ("wav A-law", 8_000, 1),
+    ("wav 24 bit", 48_000, 2),
+    ("ogg opus", 48_000, 1),
+    ("ogg vorbis", 44_100, 2),
+    ("mp3", 44_100, 2),
+    ("m4a aac", 8_000, 1),
+    ("webm opus", 48_000, 2),
+}
+CASES = [
+    (name, rate_hz, channels)
+    for name, (_, codec) in FORMATS.items()
+    for rate_hz in RATES_HZ
+    for channels in (1, 2)
+    if codec != "libopus" or rate_hz in OPUS_RATES_HZ
+]
+
+
+@pytest.fixture(scope="module")
+def utterance() -> np.ndarray:
+    speech = next(speech for speech in utterances(VOICE) if 4 * RATE_HZ < len(speech) < 7.5 * RATE_HZ)
+    pause = np.zeros(3 * RATE_HZ // 4, dtype=np.float32)
+    return np.concatenate([pause, speech, pause])
+
+
+@pytest.fixture(scope="module")
+def original(engine_worker: EngineWorker, utterance: np.ndarray) -> JobResult:
+    result = engine_worker.run(as_wav(utterance))
+    assert isinstance(result, JobResult)
+    assert len(result.diarization.speakers) == 1
+    assert result.diarization.speech_s > 4
+    return result
+
+
+def encoded(samples: np.ndarray, name: str, rate_hz: int, channels: int) -> bytes:
+    """The utterance as a file; stereo holds it louder on the left."""
+    resampled = resample_poly(samples, rate_hz, RATE_HZ)
+    planes = np.stack([resampled, resampled * np.float32(0.6)][:channels])
+    container, codec = FORMATS[name]
+    if codec == "vorbis":  # FFmpeg's own encoder is an experiment, and PyAV brings no other
+        file = io.BytesIO()
+        soundfile.write(file, planes.T, rate_hz, format="OGG", subtype="VORBIS")
+        return file.getvalue()
+    return encode_file(planes, container, codec, rate_hz=rate_hz)
+
+
+@pytest.mark.parametrize(
+    ("engine_worker", "name", "rate_hz", "channels"),
+    [
+        pytest.param(
+            engine,
+            *case,
+            id=f"{engine}-{case[0]}-{case[1]}-{case[2]}",
+            marks=[pytest.mark.slow] if engine == "pyannote" and case not in QUICK else [],
+        )
+        for engine in ("embedded", "pyannote")
+        for case in CASES
+    ],
+    indirect=["engine_worker"],
+)
+def test_every_format_rate_and_layout_gives_the_turns_of_the_original(
+    engine_worker: EngineWorker, utterance: np.ndarray, original: JobResult, name: str, rate_hz: int, channels: int
+) -> None:
+    result = engine_worker.run(encoded(utterance, name, rate_hz, channels))
+    assert isinstance(result, JobResult), result
+    assert result.warnings == ()
+    assert result.duration_s == pytest.approx(original.duration_s, abs=0.01)
+    assert changed_s(result.diarization.turns, original.diarization.turns, tolerance_s=EDGE_S) == 0.0
