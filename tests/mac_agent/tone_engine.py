@@ -134,6 +134,7 @@ def fill_memory_until_refused() -> None:
 
 SUDDEN: dict[str, Callable[[], object]] = {
     "crash": lambda: os.kill(os.getpid(), signal.SIGSEGV),
+    "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
     "segfault": lambda: ctypes.string_at(0),
     "stop": lambda: os.kill(os.getpid(), signal.SIGSTOP),
     "bomb": fill_memory,

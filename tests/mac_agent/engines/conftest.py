@@ -46,13 +46,16 @@ def embedded(data_dir: Path) -> Engine:
 def engine_worker(
     request: pytest.FixtureRequest, data_dir: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[EngineWorker]:
-    """Return each engine in a worker process of its own, loaded once; pyannote, exact, on seeded weights."""
+    """Return each engine in a worker process of its own, loaded once; pyannote, exact, on seeded weights.
+
+    One thread each: two that wait for each other at every layer are slower by far where other programs want the cores.
+    """
     pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: install the agent extra")
     scratch = tmp_path_factory.mktemp(request.param)
     if request.param == "embedded":
         if not (data_dir / "models" / "embedded").is_dir():
             pytest.skip("the weights of the embedded engine are not here: run `omi-agent fetch-model embedded`")
-        load = partial(load_engine, "embedded", data_dir=data_dir)
+        load = partial(load_engine, "embedded", data_dir=data_dir, threads=1)
     else:
         if not (SHARED_AUDIO.parent / "models").is_dir():
             pytest.skip("shared/models is not beside the repository: no weights to run")
@@ -60,7 +63,7 @@ def engine_worker(
 
         directory = build_pipeline_directory(scratch / "seeded")
         trust_directory(scratch, directory)
-        load = partial(load_engine, "pyannote", data_dir=scratch, device="cpu", pipeline_dir=directory)
+        load = partial(load_engine, "pyannote", data_dir=scratch, device="cpu", pipeline_dir=directory, threads=1)
     running = EngineWorker(request.param, Worker(load, WorkerLimits(240.0, 240.0, 20.0)), scratch)
     running.start()
     yield running
