@@ -6,6 +6,7 @@ import logging
 import os
 import platform
 import shutil
+import signal
 import tempfile
 from collections import Counter
 from datetime import UTC, datetime
@@ -50,6 +51,8 @@ def main(  # noqa: PLR0917 - typer hands options over by name
     except pytest.skip.Exception as missing:
         _out.print(str(missing), style="red")
         raise typer.Exit(EXIT_NOTHING_TO_RUN) from None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)  # ends every process, also where started with `&`
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     only = [FaultKind[name] for name in kinds.split(",")] if kinds else None
     planned = round(jobs * FAULTS_PER_JOB) if faults is None else faults
