@@ -234,7 +234,7 @@ class Bridge:
             case TopicKind.AGENT_HEARTBEAT if not message.retain:
                 beat = decode(AgentHeartbeat, message.payload)
                 if beat.agent_id == sender_id:
-                    self._dispatcher.take_heartbeat(beat, time.monotonic())
+                    self._dispatcher.take_heartbeat(beat, self._mailbox.taken_s)
             case TopicKind.BRIDGE_HEARTBEAT if not message.retain:
                 self._meet_bridge(decode(BridgeHeartbeat, message.payload))
             case _:
@@ -262,7 +262,7 @@ class Bridge:
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
-        views, allowed = self._live_views(time.monotonic()), self._ledger.agents.allowed()
+        views, allowed = self._live_views(), self._ledger.agents.allowed()
         return [view.heartbeat for view in views if view.heartbeat.agent_id in allowed]
 
     def _expect_assembly(self, conversation_id: str) -> None:
@@ -329,9 +329,9 @@ class Bridge:
             if self._assign_tries.take(conversation_id, now_s):
                 work = partial(self._assign, conversation_id, now_s, final=conversation_id in ending)
                 self._survive(f"assigning {conversation_id}", work)
-        self._dispatcher.tick(now_s)
+        self._dispatcher.tick(self._mailbox.read_until_s())
         self._updater.offer(now_s)
-        if self._live_agents(now_s) != self._agents_told:
+        if self._live_agents() != self._agents_told:
             self._beat_due_s = 0.0
 
     def _idle_s(self, conversation_id: str, now_s: float) -> float:
@@ -380,17 +380,17 @@ class Bridge:
             self._dispatcher.give_up(job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
         self._sweep_due_s = now_s  # there may be more of it
 
-    def _live_agents(self, now_s: float) -> tuple[list[str], list[str]]:
+    def _live_agents(self) -> tuple[list[str], list[str]]:
         """Return the live agents: those that are allowed, and those that nobody has allowed yet."""
-        live = sorted(view.heartbeat.agent_id for view in self._live_views(now_s))
+        live = sorted(view.heartbeat.agent_id for view in self._live_views())
         allowed = self._ledger.agents.allowed()
         return [name for name in live if name in allowed], [name for name in live if name not in allowed]
 
-    def _live_views(self, now_s: float) -> list[AgentView]:
-        return self._dispatcher.roster.live(now_s, self._settings.stale_s)
+    def _live_views(self) -> list[AgentView]:
+        return self._dispatcher.roster.live(self._mailbox.read_until_s(), self._settings.stale_s)
 
     def _publish_beat(self) -> None:
-        self._agents_told = self._live_agents(time.monotonic())
+        self._agents_told = self._live_agents()
         topic = self._topics.bridge_heartbeat(self._settings.bridge_id)
         self._publisher.send(topic, self._beat(BridgeState.ONLINE), retain=True)
 

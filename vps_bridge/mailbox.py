@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -47,14 +48,31 @@ class Question(Generic[T]):
 class Mailbox:
     """A queue bounded by messages and by bytes. A message that does not fit is dropped: its owner offers it again."""
 
-    def __init__(self, max_messages: int = MAX_MESSAGES, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        max_messages: int = MAX_MESSAGES,
+        max_bytes: int = MAX_BYTES,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         """Start empty."""
-        self._max_messages, self._max_bytes = max_messages, max_bytes
-        self._items: deque[Incoming | Question[object]] = deque()
+        self._max_messages, self._max_bytes, self._clock = max_messages, max_bytes, clock
+        self._items: deque[tuple[float, Incoming | Question[object]]] = deque()
         self._bytes = 0
         self._is_closed = False
         self._changed = threading.Condition()
         self.dropped = 0
+        self.taken_s = clock()
+        """When the item that was taken last had arrived (monotonic seconds)."""
+
+    def read_until_s(self) -> float:
+        """Return the moment up to which everything that arrived has been taken: now, or the arrival of what waits.
+
+        Who judges by silence judges at this moment. By the clock, a bridge that is behind with its mail would take
+        agents for dead, and their leases away, whose heartbeats and results lie here unread.
+        """
+        with self._changed:
+            return self._items[0][0] if self._items else self._clock()
 
     def put(self, message: Incoming) -> None:
         """Store a message, or count it as dropped; never waits."""
@@ -64,7 +82,7 @@ class Mailbox:
             if len(self._items) >= self._max_messages or not has_room:
                 self.dropped += 1
                 return
-            self._items.append(message)
+            self._items.append((self._clock(), message))
             self._bytes += size
             self._changed.notify()
 
@@ -78,7 +96,7 @@ class Mailbox:
             if len(self._items) >= self._max_messages:
                 msg = f"{self._max_messages} messages wait for the bridge"
                 raise BridgeBusy(msg)
-            self._items.append(question)  # type: ignore[arg-type] # nobody else sets its answer
+            self._items.append((self._clock(), question))  # type: ignore[arg-type] # nobody else sets its answer
             self._changed.notify()
         return question.answer
 
@@ -87,7 +105,7 @@ class Mailbox:
         with self._changed:
             if not self._items and not self._changed.wait_for(lambda: bool(self._items), timeout_s):
                 return None
-            item = self._items.popleft()
+            self.taken_s, item = self._items.popleft()
             if isinstance(item, Incoming):
                 self._bytes -= len(item.payload)
             return item
@@ -96,7 +114,7 @@ class Mailbox:
         """Take no more questions, and answer those that wait with `BridgeBusy`."""
         with self._changed:
             self._is_closed = True
-            questions = [item for item in self._items if isinstance(item, Question)]
+            questions = [item for _, item in self._items if isinstance(item, Question)]
         for question in questions:
             if question.answer.set_running_or_notify_cancel():
                 question.answer.set_exception(BridgeBusy("the bridge is stopping"))

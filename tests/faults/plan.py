@@ -177,7 +177,7 @@ _AGENT_KINDS = (
 )
 _MESSAGE_KINDS = (FaultKind.DUPLICATES, FaultKind.OLD_MESSAGES, FaultKind.REORDERED, FaultKind.BAD_PARTS)
 _FIRST, _LAST = 0.02, 0.93  # of the progress: the last faults still meet work
-_LONG_STOP_S, _SHORT_STOP_S = 6.0, 1.5  # beyond and below the time after which an agent is stale
+_LONG_STOP_S, _SHORT_STOP_S = 10.0, 1.5  # beyond and below the time after which an agent is stale
 _CLOCK_JUMPS_S = (-172_800.0, -3_600.0, -90.0, 90.0, 3_600.0, 172_800.0)
 
 

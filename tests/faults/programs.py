@@ -26,16 +26,17 @@ BACKEND = "backend"
 BRIDGE = "bridge"
 STOP_TIMEOUT_S = 30.0
 DOOR_TOKEN = generate_password()
-# Small timers, so that minutes hold hundreds of faults. One chunk of 8 s is one job, with the one before as context.
+# A tenth of the product's timers, so that minutes hold hundreds of faults. One chunk of 8 s is one job, with the one
+# before as context.
 SETTINGS = {
-    "OMI_HEARTBEAT_S": "0.5",
-    "OMI_STALE_S": "5",
-    "OMI_GRACE_S": "1",
-    "OMI_RETRY_MIN_S": "0.5",
-    "OMI_RETRY_MAX_S": "2",
-    "OMI_OFFER_RETRY_S": "0.5",
-    "OMI_WANT_TIMEOUT_S": "1",
-    "OMI_GIVE_UP_S": "20",
+    "OMI_HEARTBEAT_S": "1",
+    "OMI_STALE_S": "8",
+    "OMI_GRACE_S": "2",
+    "OMI_RETRY_MIN_S": "1",
+    "OMI_RETRY_MAX_S": "15",
+    "OMI_OFFER_RETRY_S": "1.5",
+    "OMI_WANT_TIMEOUT_S": "2",
+    "OMI_GIVE_UP_S": "30",
     "OMI_KEEPALIVE_S": "5",
     "OMI_RECONNECT_MIN_S": "0.05",
     "OMI_RECONNECT_MAX_S": "0.5",

@@ -122,6 +122,20 @@ def test_a_mailbox_is_bounded_by_bytes_and_still_takes_small_messages():
     assert mailbox.take(0.1) == letter(5_000_000), "one of any size finds an empty box"
 
 
+def test_silence_is_judged_at_the_moment_up_to_which_the_mail_is_read():
+    now_s = 1.0
+    mailbox = Mailbox(clock=lambda: now_s)
+    mailbox.put(letter(1))
+    now_s = 20.0
+    mailbox.put(letter(2))
+    now_s = 60.0
+    assert mailbox.read_until_s() == 1.0
+    mailbox.take(0.1)
+    assert (mailbox.taken_s, mailbox.read_until_s()) == (1.0, 20.0)
+    mailbox.take(0.1)
+    assert (mailbox.taken_s, mailbox.read_until_s()) == (20.0, 60.0)
+
+
 def test_a_mailbox_is_bounded_by_messages_and_wakes_who_waits():
     mailbox = Mailbox(max_messages=2)
     for _ in range(3):
