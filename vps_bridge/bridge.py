@@ -28,9 +28,10 @@ from schemas.topics import TopicKind, Topics
 from vps_bridge.agents import AgentView
 from vps_bridge.assemble import plan_jobs
 from vps_bridge.ballast import REMEDY, Ballast
-from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.desk import Desk
 from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
+from vps_bridge.errors import AnotherBridge
 from vps_bridge.ingest import Ingest, Taken
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
@@ -56,11 +57,6 @@ DOOR_RETRY_S = 5.0  # a port that is taken may be given back
 DOOR_CLOSE_S = 8.0  # longer than the door gives those who are inside
 SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
 MAX_AGENTS_TOLD = 100  # what a heartbeat holds
-STORE_FILE = "conversations.sqlite3"
-
-
-class AnotherBridge(Exception):
-    """A second live bridge serves the same broker and root."""
 
 
 class Bridge:

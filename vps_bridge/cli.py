@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import typer
 
 from broker.settings import load_settings, print_settings
-from vps_bridge.bridge import Bridge
 from vps_bridge.cli_agents import agents_app
 from vps_bridge.cli_conversations import conversations, history, show, undo
 from vps_bridge.cli_jobs import cancel, failed, jobs, retry
@@ -58,6 +57,8 @@ def run(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
+        from vps_bridge.bridge import Bridge
+
         Bridge(settings).run()
 
 

@@ -19,11 +19,11 @@ from broker.settings import load_settings
 from schemas.errors import SchemaError
 from schemas.record import is_id
 from vps_bridge.ballast import Ballast
-from vps_bridge.bridge import STORE_FILE, AnotherBridge
 from vps_bridge.client import ClientError
-from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.conversations.store import StoreError
 from vps_bridge.database import DatabaseError
+from vps_bridge.errors import AnotherBridge
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.settings import BridgeSettings

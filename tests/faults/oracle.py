@@ -22,8 +22,7 @@ from tests.faults.plan import AGENTS, CHUNK_S, ConversationPlan, Plan
 from tests.faults.programs import BRIDGE, MAX_ATTEMPTS, Stage
 from tests.faults.snapshot import Snapshot, files_in
 from tests.faults.tap import Beat
-from vps_bridge.bridge import STORE_FILE
-from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.conversations.store import Write, speaker_name
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import JobRecord, JobState

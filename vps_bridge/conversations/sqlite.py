@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     from schemas.conversation import TranscriptSegment
 
+STORE_FILE = "conversations.sqlite3"
+
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
 
