@@ -48,6 +48,7 @@ SETTINGS = {
     "OMI_KEEP_AUDIO_S": "0",
     "OMI_PART_BYTES": "16384",
     "OMI_LEASE_LIMIT_FLOOR_S": "20",
+    "OMI_LEASE_LIMIT_FACTOR": "1",  # of an agent that has not measured itself yet, which is after every start
     "OMI_JOB_TIMEOUT_FLOOR_S": "600",
     "OMI_LOAD_TIMEOUT_S": "30",
     "OMI_LOG_JSON": "true",
