@@ -12,7 +12,8 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test lint bench bench-engine bench-agents bench-jobs acceptance chaos pins clean
+.PHONY: help env models demo test lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue
+.PHONY: acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -54,6 +55,12 @@ bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (
 
 bench-jobs: models ## a thousand jobs through one agent, and what its memory does (ARGS="--engine pyannote")
 	$(BIN)/python -m benchmarks.bench_thousand_jobs $(ARGS)
+
+bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it replaces and bare paho (ARGS="--json")
+	$(BIN)/python -m benchmarks.bench_delivery $(ARGS)
+
+bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
+	$(BIN)/python -m benchmarks.bench_queue $(ARGS)
 
 acceptance: models ## every test, the slow proofs too, nothing skipped
 	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest -o timeout=1800 $(ARGS)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -82,17 +82,24 @@ class Programs:
 
     def start(self, command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
         """Start one of our commands by the interpreter that runs this."""
-        log_file = self.directory / f"{command}.log"
+        ours = [sys.executable, "-c", f"from {MODULES[command]} import main; main()", *arguments]
+        return self.start_command(command, ours, environment=environment)
+
+    def start_command(
+        self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
+    ) -> Program:
+        """Start any program; `name` is what its log is called."""
+        log_file = self.directory / f"{name}.log"
         with log_file.open("ab") as log:
             process = subprocess.Popen(
-                [sys.executable, "-c", f"from {MODULES[command]} import main; main()", *arguments],
+                command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self.environment, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches whoever started it, which then stops it in good order
             )
-        program = Program(command, process, log_file)
+        program = Program(name, process, log_file)
         self.running.append(program)
         return program
 

@@ -26,6 +26,8 @@ class AssemblyRules:
     """No chunk for this long closes what waits."""
     min_tail_s: float = 15.0
     """A job never has less than this where the conversation has more."""
+    max_chunks: int = 1_500
+    """Of fresh audio in a job, and of context on either side: an offer names at most 5,000."""
 
 
 @dataclass(frozen=True)
@@ -223,6 +225,11 @@ def _cut_run(
 def _next_cut(timeline: Sequence[_Piece], first: int, last: int, rules: AssemblyRules, *, closed: bool) -> int | None:
     begin_s, end_s = timeline[first].place.start_s, timeline[last - 1].end_s
     waiting_s = end_s - begin_s
+    if last - first > rules.max_chunks:
+        places = range(first, first + rules.max_chunks)
+        return max(
+            (place + 1 for place in places if timeline[place].end_s - begin_s <= rules.max_job_s), default=first + 1
+        )
     if closed and waiting_s <= rules.max_job_s:
         return last
     if not closed and waiting_s < rules.min_job_s + rules.min_tail_s:
@@ -251,7 +258,8 @@ def _with_context(timeline: Sequence[_Piece], begin: int, end: int, rules: Assem
     def take(first: int, step: int, wanted_s: float, job_s: float) -> list[int]:
         taken: list[int] = []
         while (
-            usable(first + step * len(taken))
+            len(taken) < rules.max_chunks
+            and usable(first + step * len(taken))
             and seconds(taken) < wanted_s
             and job_s + seconds(taken) < rules.max_job_s + rules.overlap_s
         ):

@@ -7,6 +7,7 @@ import random
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.agent import MAX_JOB_CHUNKS
 from vps_bridge.assemble import AssemblyRules, ChunkInfo, place_chunks, plan_jobs
 
 RULES = AssemblyRules()
@@ -173,6 +174,17 @@ def test_batches_of_a_minute_are_jobs_of_a_minute():
     jobs = plan(chunks)
     assert [job.fresh for job in jobs] == [("c0000", "c0001")]
     assert [job.fresh for job in plan(cover(chunks, jobs), closing=True)] == [("c0002",)]
+
+
+def test_a_flood_of_tiny_chunks_is_cut_into_jobs_that_fit_an_offer():
+    chunks = [
+        ChunkInfo(f"c{n:05d}", arrival=n, sequence=n, captured_at_s=T0 + n * 0.02, duration_s=0.02)
+        for n in range(2 * MAX_JOB_CHUNKS)
+    ]
+    plans = plan(chunks, closing=True)
+    assert sorted(chunk_id for job in plans for chunk_id in job.fresh) == [chunk.chunk_id for chunk in chunks]
+    assert max(len(job.chunks) for job in plans) <= MAX_JOB_CHUNKS
+    assert len(plans) < 10
 
 
 def test_chunks_without_sequence_or_time_keep_the_order_of_arrival():
