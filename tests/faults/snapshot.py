@@ -13,6 +13,7 @@ from tests.faults.plan import AGENTS
 from tests.faults.programs import Stage
 
 BUSY_S = 5.0
+NO_AUDIO = (MARKER, "CACHEDIR.TAG")  # what an inbox holds besides
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def take_snapshot(stage: Stage) -> Snapshot | None:
 def files_in(directory: Path) -> list[str]:
     """The names of the files of a directory that hold audio."""
     with contextlib.suppress(FileNotFoundError):
-        return sorted(path.name for path in directory.iterdir() if path.name != MARKER)
+        return sorted(path.name for path in directory.iterdir() if path.name not in NO_AUDIO)
     return []
 
 
