@@ -164,6 +164,8 @@ class _Performance:
             if now != before:
                 moved_s, before = time.monotonic(), now
             self._report(self._sight())
+            if self.injector.is_done:
+                self._bring_back_visitor()
             if self.backend.is_done and self.injector.is_done and self._is_over(snapshot):
                 break
         return self._last
@@ -172,6 +174,12 @@ class _Performance:
         self.injector.stop()
         self.backend.stop()
         self._door.close()
+
+    def _bring_back_visitor(self) -> None:
+        """Start the third agent where it was killed: an inbox is wiped by the next start."""
+        visitor = self._stage.programs[AGENTS[2]]
+        if visitor.started_s and not visitor.is_alive:
+            visitor.start()
 
     def _is_over(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or not snapshot.is_quiet:

@@ -18,6 +18,7 @@ from tests.faults.tap import Tap
 STALL_S = 12.0  # without progress the next fault comes anyway: it may be what the last one left behind
 STEP_S = 0.05
 WORKER_WAIT_S = 10.0
+START_WAIT_S = 30.0
 VISITOR = AGENTS[2]
 
 
@@ -150,6 +151,8 @@ class Injector:
 
     def _restart(self, fault: Fault) -> None:
         program = self._program(fault)
+        with contextlib.suppress(AssertionError):  # while it is still being loaded, SIGTERM just ends it
+            self._tap.wait_online(program.name, program.started_s, START_WAIT_S)
         program.stop()
         time.sleep(fault.hold_s)
         self._heals(fault, program.name)

@@ -89,6 +89,8 @@ class Program:
     clock_file: Path
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = False
+    started_s: float = 0.0
+    """When it was started last (monotonic seconds); 0: never."""
     unwanted_ends: list[str] = field(default_factory=list)
 
     @property
@@ -105,7 +107,7 @@ class Program:
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=REPOSITORY
             )
-        self.wanted = True
+        self.wanted, self.started_s = True, time.monotonic()
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
