@@ -47,7 +47,9 @@ def test_a_published_file_labels_an_imported_transcript(any_system: System, tmp_
     assert len({label for label in labels.values() if label}) == 2
     jobs = json.loads(system.command("omi-bridge", "jobs", "--json"))
     assert [job["state"] for job in jobs] == ["done"]
-    assert not any(system.data_dir.glob("inbox/**/*.part")), "the agent kept audio of a settled job"
+    inbox = system.data_dir / "inbox"
+    assert inbox.is_dir()
+    assert not list(inbox.glob("*.audio")), "the agent kept audio of a settled job"
 
 
 def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Backend) -> None:
