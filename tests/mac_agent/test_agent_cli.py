@@ -21,23 +21,12 @@ from mac_agent.settings import AgentSettings, default_agent_id
 from schemas.record import is_id
 from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually
+from tests.mac_agent.agent_command import omi_agent
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
 
 ROOT = Path(__file__).parents[2]
 EXIT_USAGE, EXIT_NO_ENGINE, EXIT_AUDIO = 2, 4, 5
-
-
-def omi_agent(*arguments: str | Path, data_dir: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mac_agent.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMI_DATA_DIR": str(data_dir), "COLUMNS": "200", "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=240,
-    )
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -26,23 +26,13 @@ from mac_agent.qualify import PROMISES, cut_or_repeat, make_promised
 from mac_agent.settings import AgentSettings
 from mac_agent.verdict import EXACT, STRETCH, Comparison, Verdict, describe_circumstances, judge, write_verdict
 from tests.brokers import AGENT_ID
+from tests.mac_agent.agent_command import omi_agent as run_agent
 from tests.mac_agent.small_hub import PIPELINE_FILES
 from tests.mac_agent.sounds import as_wav, tone
 
 ROOT = Path(__file__).parents[2]
 EXIT_NO_ENGINE, EXIT_AUDIO, EXIT_NOT_QUALIFIED = 4, 5, 6
-
-
-def omi_agent(*arguments: str | Path, data_dir: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "mac_agent.cli", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMI_DATA_DIR": str(data_dir), "COLUMNS": "200", "NO_COLOR": "1", **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
+omi_agent = partial(run_agent, timeout_s=600)
 
 
 @pytest.fixture
