@@ -206,6 +206,8 @@ def _run(engine: Engine, job: WorkerJob, pipe: Connection) -> JobResult | JobFai
         )
 
 
+# macOS empties ~/Library/Caches when the disk is nearly full. The bridge still has the audio: no attempt is counted.
+_NOT_READABLE = "The audio cannot be read from this agent's disk any more and is asked for again. Make room on the disk"
 _OUT_OF_MEMORY = "The engine ran out of memory. Close other programs, or send shorter jobs to this agent."
 
 
@@ -287,6 +289,9 @@ def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[De
                 )
         except AudioError as error:
             raise _ChunkError(index, error) from error
+        except OSError as error:
+            gone = AudioError(FailureCode.PAYLOAD_INCOMPLETE, f"{_NOT_READABLE} ({error.strerror})")
+            raise _ChunkError(index, gone) from error
         left_s -= chunk.duration_s
         decoded.append(chunk)
     return decoded

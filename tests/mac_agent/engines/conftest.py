@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from functools import partial
+from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +18,7 @@ from mac_agent.worker import Worker, WorkerLimits
 from tests.mac_agent.engines.engine_worker import EngineWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from mac_agent.engines.engine import Engine
 
@@ -42,29 +43,43 @@ def embedded(data_dir: Path) -> Engine:
         pytest.skip(f"the weights of the embedded engine are not here: {error}")
 
 
-@pytest.fixture(scope="session", params=ENGINES)
-def engine_worker(
-    request: pytest.FixtureRequest, data_dir: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[EngineWorker]:
-    """Return each engine in a worker process of its own, loaded once; pyannote, exact, on seeded weights.
+@pytest.fixture(scope="session")
+def start_engine(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], EngineWorker]]:
+    """Start an engine in a worker process of its own, the first time it is asked for; pyannote exact, seeded weights.
 
     One thread each: two that wait for each other at every layer are slower by far where other programs want the cores.
     """
     pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: install the agent extra")
-    scratch = tmp_path_factory.mktemp(request.param)
-    if request.param == "embedded":
+    with ExitStack() as running:
+
+        @cache
+        def start(name: str) -> EngineWorker:
+            scratch = tmp_path_factory.mktemp(name)
+            worker = Worker(choose_load(name, data_dir, scratch), WorkerLimits(240.0, 240.0, 20.0))
+            started = EngineWorker(name, worker, scratch)
+            running.callback(worker.stop)
+            started.start()
+            return started
+
+        yield start
+
+
+def choose_load(name: str, data_dir: Path, scratch: Path) -> Callable[[], Engine]:
+    """Return what loads this engine, or skip by name where it has no weights."""
+    if name == "embedded":
         if not (data_dir / "models" / "embedded").is_dir():
             pytest.skip("the weights of the embedded engine are not here: run `omi-agent fetch-model embedded`")
-        load = partial(load_engine, "embedded", data_dir=data_dir, threads=1)
-    else:
-        if not (SHARED_AUDIO.parent / "models").is_dir():
-            pytest.skip("shared/models is not beside the repository: no weights to run")
-        from benchmarks.local_pipeline import build_pipeline_directory
+        return partial(load_engine, "embedded", data_dir=data_dir, threads=1)
+    if not (SHARED_AUDIO.parent / "models").is_dir():
+        pytest.skip("shared/models is not beside the repository: no weights to run")
+    from benchmarks.local_pipeline import build_pipeline_directory
 
-        directory = build_pipeline_directory(scratch / "seeded")
-        trust_directory(scratch, directory)
-        load = partial(load_engine, "pyannote", data_dir=scratch, device="cpu", pipeline_dir=directory, threads=1)
-    running = EngineWorker(request.param, Worker(load, WorkerLimits(240.0, 240.0, 20.0)), scratch)
-    running.start()
-    yield running
-    running.worker.stop()
+    directory = build_pipeline_directory(scratch / "seeded")
+    trust_directory(scratch, directory)
+    return partial(load_engine, "pyannote", data_dir=scratch, device="cpu", pipeline_dir=directory, threads=1)
+
+
+@pytest.fixture(scope="session", params=ENGINES)
+def engine_worker(request: pytest.FixtureRequest, start_engine: Callable[[str], EngineWorker]) -> EngineWorker:
+    """Return each engine in its worker."""
+    return start_engine(request.param)

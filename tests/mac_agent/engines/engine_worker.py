@@ -41,15 +41,22 @@ class EngineWorker:
         self, data: bytes, *, hints: Hints | None = None, max_audio_s: float = MAX_AUDIO_S, **source: Any
     ) -> int:
         """Give it the bytes of one chunk; `source` is what they are said to be."""
-        self._token += 1
-        path = self.directory / f"{self._token}.audio"
+        path = self.directory / f"{self._token + 1}.audio"
         path.write_bytes(data)
-        chunk = ChunkSource(path, **source)
-        self.worker.submit(WorkerJob(self._token, (chunk,), hints or Hints(), max_audio_s))
+        return self.submit_file(path, hints=hints, max_audio_s=max_audio_s, **source)
+
+    def submit_file(
+        self, path: Path, *, hints: Hints | None = None, max_audio_s: float = MAX_AUDIO_S, **source: Any
+    ) -> int:
+        self._token += 1
+        self.worker.submit(WorkerJob(self._token, (ChunkSource(path, **source),), hints or Hints(), max_audio_s))
         return self._token
 
     def run(self, data: bytes, **options: Any) -> JobResult | JobFailed:
-        token = self.submit(data, **options)
+        return self.wait(self.submit(data, **options))
+
+    def wait(self, token: int) -> JobResult | JobFailed:
+        """The result of a job, or why there is none."""
         report = self.hear(JobResult, JobFailed)
         assert isinstance(report, JobResult | JobFailed)
         assert report.token == token

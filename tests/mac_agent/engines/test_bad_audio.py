@@ -1,7 +1,8 @@
 """What each bad input gets, from its bytes to the result or the failure, through both engines in real workers.
 
 Inputs that only a caller inside the process can make (a time-major array, float64, NaN handed to `diarize`) are in
-`test_embedded_engine` and `test_pyannote_engine`; workers that crash or hang in `tests/mac_agent/test_worker_*`.
+`test_embedded_engine` and `test_pyannote_engine`; workers that crash or hang in `tests/mac_agent/test_worker_*`. No
+engine is ever given a path or a file object.
 """
 
 from __future__ import annotations
@@ -103,6 +104,18 @@ def test_what_cannot_be_used_is_a_failure_with_its_code_and_the_worker_lives(
     assert isinstance(failure, JobFailed)
     assert (failure.code, failure.chunk_index, failure.is_cancelled) == (code, 0, False)
     assert len(failure.message) > 20, "a failure says what to do"
+    assert engine_worker.pid == pid
+
+
+def test_audio_that_is_gone_from_the_disk_is_the_roads_fault_and_the_worker_lives(
+    engine_worker: EngineWorker, speech: np.ndarray
+) -> None:
+    pid = engine_worker.pid
+    failure = engine_worker.wait(engine_worker.submit_file(engine_worker.directory / "emptied-by-the-system.audio"))
+    assert isinstance(failure, JobFailed)
+    assert (failure.code, failure.chunk_index) == (FailureCode.PAYLOAD_INCOMPLETE, 0), "no attempt at the audio"
+    assert "disk" in failure.message
+    diarized(engine_worker, as_wav(speech))
     assert engine_worker.pid == pid
 
 
