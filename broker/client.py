@@ -1,5 +1,6 @@
 """Making paho's client and packets as a session wants them."""
 
+import socket
 import ssl
 from collections.abc import Mapping
 from typing import Any
@@ -39,6 +40,13 @@ def make_client(settings: BrokerSettings, client_id: str, protocol: MQTTProtocol
     if will is not None:
         client.will_set(will.topic, will.payload, will.qos, will.retain)
     return client
+
+
+def send_at_once(client: Client) -> None:
+    """Let no small message wait for the acknowledgement of the one before (Nagle): that is 40 ms on Linux."""
+    connection = client.socket()
+    if isinstance(connection, socket.socket):  # paho could also hold a websocket
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def publish_properties(

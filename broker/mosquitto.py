@@ -154,6 +154,8 @@ acl_file {files.acl}
 max_queued_messages 10000
 max_queued_bytes 268435456
 max_inflight_messages 20
+# A small message does not wait for the acknowledgement of the one before.
+set_tcp_nodelay true
 
 # Mosquitto 2.1 and later refuse packets over 2,000,000 bytes; before that there is no limit. All this
 # pipeline sends is in parts of 256 KiB. To publish larger bare audio files, uncomment and raise:

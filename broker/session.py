@@ -18,7 +18,7 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.client import check_packet_size, make_client, publish_properties
+from broker.client import check_packet_size, make_client, publish_properties, send_at_once
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
 from broker.receipts import Outcome, Receipt
 from broker.records import Counters, Farewell, Incoming, Will
@@ -260,6 +260,7 @@ class MqttSession:
         # Clean start without an expiry interval: on MQTT 5 the session ends with the connection.
         options: dict[str, Any] = {"clean_start": True} if self.protocol == "5" else {}
         client.connect(self._address.host, self._address.port, self._settings.keepalive_s, **options)
+        send_at_once(client)
         answer_by_s = monotonic() + HANDSHAKE_TIMEOUT_S
         try:
             alive = True

@@ -6,6 +6,7 @@ its own. So a heartbeat means that this loop turns, and nothing else needs a loc
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import secrets
 import threading
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from schemas.turns import EngineDescription
 
 QUEUE_MESSAGES = 256  # beyond this something floods us; what is dropped is asked for, or offered, again
-IDLE_TICK_S, BUSY_TICK_S = 0.25, 0.05
+TICK_S = 0.25
 FAREWELL_TIMEOUT_S = 5.0
 LOCK_NAME = "agent.lock"
 _ALIVE = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
@@ -102,7 +103,7 @@ class Agent:
         self._identity = AgentIdentity(settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC))
         self._counters = Counters()
         self._versions = list_versions()
-        self._arrived: queue.Queue[Incoming] = queue.Queue(QUEUE_MESSAGES)
+        self._arrived: queue.Queue[Incoming | None] = queue.Queue(QUEUE_MESSAGES)
         self._dropped = 0
         self._dropped_told = 0
         self._receipts: deque[Receipt] = deque(maxlen=QUEUE_MESSAGES)
@@ -173,7 +174,7 @@ class Agent:
         self._outbox = Outbox(settings.outbox, retry_s=settings.offer_retry_s, retry_max_s=settings.retry_max_s)
         stack.callback(self._outbox.close)
         recycle = RecycleLimits(settings.recycle_jobs, round(settings.recycle_gb * GB))
-        self._worker = Worker(self._load, read_limits(settings), recycle=recycle)
+        self._worker = Worker(self._load, read_limits(settings), recycle=recycle, wake=self._wake)
         self._bench = Bench(settings, self._inbox, self._outbox, self._worker, self._counters)
         self._beat_topic = self._topics.agent_heartbeat(settings.agent_id)
         self._session = MqttSession(
@@ -181,7 +182,7 @@ class Agent:
             client_id=f"{settings.agent_id}-{self._identity.instance_id}",
             on_message=self._store,
             will=Will(self._beat_topic, encode(make_will(self._identity))),
-            on_connect=self._connected.set,
+            on_connect=self._note_connect,
         )
         self._session.subscribe(self._topics.control(settings.agent_id))
         self._session.subscribe(self._topics.filter(TopicKind.PARTS, sender_id=settings.agent_id))
@@ -194,12 +195,21 @@ class Agent:
         self._worker.start()
         self._session.start()
 
+    def _note_connect(self) -> None:
+        self._connected.set()
+        self._wake()
+
     def _store(self, incoming: Incoming) -> None:
         """Keep what arrived; the callback of the network thread does nothing else."""
         try:
             self._arrived.put_nowait(incoming)
         except queue.Full:
             self._dropped += 1  # parts are asked for again, words of the bridge are said again
+
+    def _wake(self) -> None:
+        """Let the loop look at once at what is no message."""
+        with contextlib.suppress(queue.Full):  # then it is awake
+            self._arrived.put_nowait(None)
 
     # ------------------------------------------------------------------------------------------ the loop
 
@@ -222,15 +232,16 @@ class Agent:
             self._log_file.rotate_if_due()
 
     def _take_messages(self) -> None:
-        wait_s = BUSY_TICK_S if self._bench.is_busy else IDLE_TICK_S
         try:
-            self._handle(self._arrived.get(timeout=wait_s))
+            self._handle(self._arrived.get(timeout=TICK_S))
             for _ in range(QUEUE_MESSAGES):
                 self._handle(self._arrived.get_nowait())
         except queue.Empty:
             return
 
-    def _handle(self, incoming: Incoming) -> None:
+    def _handle(self, incoming: Incoming | None) -> None:
+        if incoming is None:
+            return
         try:
             kind = self._topics.parse(incoming.topic).kind
             if kind is TopicKind.PARTS:

@@ -92,6 +92,7 @@ class Worker:
         load: makes the engine inside the worker; picklable.
         limits: how long loading and a job may take, and how much memory.
         recycle: after how much the process is started again between two jobs; None: never.
+        wake: called from a thread of its own when there is something to `poll`.
         clock: monotonic seconds.
     """
 
@@ -101,9 +102,10 @@ class Worker:
         limits: WorkerLimits,
         *,
         recycle: RecycleLimits | None = None,
+        wake: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._limits, self._clock = load, limits, clock
+        self._load, self._limits, self._wake, self._clock = load, limits, wake, clock
         self._recycle = recycle or RecycleLimits()
         self._jobs = 0
         self._process: SpawnProcess | None = None
@@ -148,7 +150,7 @@ class Worker:
         process.start()
         theirs.close()
         heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
-        threading.Thread(target=_listen, args=(ours, heard), name="worker reports", daemon=True).start()
+        threading.Thread(target=_listen, args=(ours, heard, self._wake), name="worker reports", daemon=True).start()
         self._process, self._pipe, self._heard = process, ours, heard
         self._load_deadline_s = self._clock() + self._limits.load_s
         self._restart_s = None
@@ -315,12 +317,14 @@ class Worker:
             process.join(JOIN_S)
 
 
-def _listen(pipe: Connection, heard: queue.SimpleQueue[WorkerReport | _Gone]) -> None:
+def _listen(pipe: Connection, heard: queue.SimpleQueue[WorkerReport | _Gone], wake: Callable[[], None]) -> None:
     try:
         while True:
             heard.put(pipe.recv())
+            wake()
     except (EOFError, OSError):
         heard.put(_Gone())
+        wake()
     finally:
         pipe.close()  # here and nowhere else: a number closed under a reader may be another file by then
 

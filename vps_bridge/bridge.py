@@ -6,7 +6,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version as package_version
@@ -16,14 +16,13 @@ from typing import TYPE_CHECKING
 import structlog
 
 from broker.session import Farewell, Incoming, MqttSession, Will
-from schemas.agent import AgentHeartbeat, AgentWant
+from schemas.agent import AgentHeartbeat, AgentState, AgentWant
 from schemas.audio import ChunkDescription
-from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
+from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
-from schemas.record import MAX_DURATION_S
 from schemas.topics import TopicKind, Topics
 from vps_bridge.agents import AgentView
 from vps_bridge.assemble import plan_jobs
@@ -36,11 +35,11 @@ from vps_bridge.ingest import Ingest, Taken
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, Question
-from vps_bridge.publisher import OfferTimer, Publisher
+from vps_bridge.publisher import HeldPublisher, OfferTimer
 from vps_bridge.results import Results
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import SPOOL, Spool
-from vps_bridge.standing import describe_end, is_all_here, is_final
+from vps_bridge.standing import describe_end, describe_queue, has_room, is_all_here, is_final, patience_s
 from vps_bridge.updates import Updater
 from vps_bridge.upload import Upload
 
@@ -48,12 +47,16 @@ if TYPE_CHECKING:
     from vps_bridge.door import HttpDoor
 
 _LOG = structlog.get_logger(__name__)
-POLL_S = 0.1
 TICK_S = 0.5
+BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and told, with one fsync
+MAX_HELD = 64  # messages that wait to be sent end a batch too: among them are parts of audio
+LONG_ASSIGNMENT_S = 0.05  # what waits to be sent does not wait for an assignment that took longer the last time
+ASSIGN_REST = 4.0  # an assignment that took t is not repeated before 4 t have passed: never most of the bridge's time
 SWEEP_S = 60.0
 ASSIGN_BUDGET_S = 2.0
 HTTP_DOOR = "http door"
 DOOR_RETRY_S = 5.0  # a port that is taken may be given back
+CLOSE_POLL_S = 0.1
 DOOR_CLOSE_S = 8.0  # longer than the door gives those who are inside
 SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
 MAX_AGENTS_TOLD = 100  # what a heartbeat holds
@@ -84,9 +87,9 @@ class Bridge:
             client_id=f"{settings.bridge_id}-{self._instance_id}",
             on_message=self._mailbox.put,
             will=Will(self._topics.bridge_heartbeat(settings.bridge_id), encode(self._beat(BridgeState.OFFLINE))),
-            on_connect=self._connected.set,
+            on_connect=self._note_connect,
         )
-        self._publisher = Publisher(self._session)
+        self._publisher = HeldPublisher(self._session, self._ledger.sync)
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
         self._results = Results(self._ledger, self._dispatcher)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._ballast)
@@ -94,13 +97,21 @@ class Bridge:
         self._desk = Desk(self, self._ledger)
         self._door = self._make_door()
         self._beat_due_s = self._tick_due_s = self._sweep_due_s = self._door_due_s = 0.0
-        self._poked = False
         self._agents_told: tuple[list[str], list[str]] = ([], [])
         self._last_audio_s: dict[str, float] = {}
         # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
         self._assemble_due_s = dict.fromkeys(self._ledger.chunks.uncovered_conversations(), 0.0)
         self._assign_tries = OfferTimer(settings.retry_min_s, settings.retry_max_s)
+        self._assign_rests: dict[str, tuple[float, float]] = {}  # how long it took, and until when it rests
+        # Conversations that may be final, and when to look; what changes them puts them here anew.
+        self._end_due_s = {end.conversation_id: 0.0 for end in self._ledger.conversations.open_ended()}
+        # What the messages just taken call for.
+        self._is_to_dispatch, self._to_assemble, self._to_assign = False, set[str](), set[str]()
         _LOG.info("bridge_opened", ledger=self._ledger.ledger_id, root=str(settings.root), strays=strays)
+
+    def _note_connect(self) -> None:
+        self._connected.set()
+        self._mailbox.wake()
 
     def stop(self, _signal: int = 0, _frame: FrameType | None = None) -> None:
         """Ask `run` to return; safe in a signal handler."""
@@ -118,6 +129,7 @@ class Bridge:
                 self._turn()
         finally:
             self._close_door()
+            self._survive("sending", self._publisher.flush)
             topic = self._topics.bridge_heartbeat(self._settings.bridge_id)
             self._session.stop(Farewell(topic, encode(self._beat(BridgeState.STOPPED)), retain=True))
             self._ledger.close()
@@ -148,9 +160,10 @@ class Bridge:
         if self._door is not None:
             self._door.close()
             while self._door.is_open and time.monotonic() < deadline_s:
-                message = self._mailbox.take(POLL_S)
-                if isinstance(message, Question):  # a message has an owner that offers it again
-                    self._survive(HTTP_DOOR, message.settle)
+                item = self._mailbox.take(CLOSE_POLL_S)
+                if isinstance(item, Question):  # a message has an owner that offers it again
+                    self._take(item)
+                    self._survive("sending", self._publisher.flush)
             self._survive(HTTP_DOOR, self._desk.clear)
         self._mailbox.close()
 
@@ -161,20 +174,21 @@ class Bridge:
             self._session.subscribe(self._topics.filter(kind), qos=0)
 
     def _turn(self) -> None:
-        """Take one message, and do what is due by the clock."""
-        message = self._mailbox.take(POLL_S)
-        if isinstance(message, Question):
-            self._poked = True
-            self._survive(HTTP_DOOR, message.settle)
-        elif message is not None:
-            self._survive(message.topic, partial(self._route, message))
+        """Take the messages there are, do what they call for and what is due by the clock, then send."""
+        message = self._mailbox.take(max(0.0, self._tick_due_s - time.monotonic()))
+        batch_until_s = time.monotonic() + BATCH_S
+        while message is not None:
+            self._take(message)
+            is_full = time.monotonic() >= batch_until_s or self._publisher.held >= MAX_HELD
+            message = None if is_full else self._mailbox.take(0.0)
         now_s = time.monotonic()
         if self._connected.is_set():
             self._connected.clear()
             self._updater.offer_again()
             self._beat_due_s = 0.0
-        if now_s >= self._tick_due_s or (message is None and self._poked):
-            self._poked, self._tick_due_s = False, now_s + TICK_S
+        self._survive("following up", partial(self._follow_up, now_s))
+        if now_s >= self._tick_due_s:
+            self._tick_due_s = now_s + TICK_S
             self._survive("tick", partial(self._tick, now_s))
         if self._door is not None and now_s >= self._door_due_s and not self._door.is_open:
             self._door_due_s = now_s + DOOR_RETRY_S
@@ -185,6 +199,14 @@ class Bridge:
         if now_s >= self._beat_due_s and self._session.connected:
             self._beat_due_s = now_s + self._settings.heartbeat_s
             self._survive("heartbeat", self._publish_beat)
+        self._survive("sending", self._publisher.flush)
+
+    def _take(self, item: Incoming | Question[object]) -> None:
+        if isinstance(item, Question):
+            self._is_to_dispatch = True
+            self._survive(HTTP_DOOR, partial(item.settle, self._publisher.hold))
+        else:
+            self._survive(item.topic, partial(self._route, item))
 
     def _survive(self, where: str, work: Callable[[], None]) -> None:
         """Do a piece of work; whatever it raises ends that piece alone.
@@ -214,7 +236,6 @@ class Bridge:
     def _route(self, message: Incoming) -> None:
         address = self._topics.parse(message.topic)
         conversation_id, sender_id = address.conversation_id or "", address.sender_id or ""
-        self._poked = True
         match address.kind:
             case TopicKind.AUDIO:
                 if self._ingest.take_audio(conversation_id, message.payload).is_new:
@@ -222,19 +243,22 @@ class Bridge:
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
             case TopicKind.TURNS:
-                self._results.take_turns(conversation_id, sender_id, message.payload)
+                if self._results.take_turns(conversation_id, sender_id, message.payload):
+                    self._to_assign.add(conversation_id)
+                self._is_to_dispatch = True
             case TopicKind.FAILURE if sender_id != self._settings.bridge_id:
+                self._is_to_dispatch = True
                 self._results.take_failure(conversation_id, sender_id, message.payload)
             case TopicKind.WANT:
                 self._dispatcher.take_want(sender_id, decode(AgentWant, message.payload))
             case TopicKind.AGENT_HEARTBEAT if not message.retain:
                 beat = decode(AgentHeartbeat, message.payload)
                 if beat.agent_id == sender_id:
+                    # What any other beat brings about can wait for the tick.
+                    self._is_to_dispatch |= beat.free_capacity > 0 or beat.state is not AgentState.ONLINE
                     self._dispatcher.take_heartbeat(beat, self._mailbox.taken_s)
             case TopicKind.BRIDGE_HEARTBEAT if not message.retain:
                 self._meet_bridge(decode(BridgeHeartbeat, message.payload))
-            case _:
-                self._poked = False
 
     def check_room(self, size_bytes: int) -> None:
         """Raise `Refusal` where so much more audio would be too much."""
@@ -263,7 +287,7 @@ class Bridge:
 
     def _expect_assembly(self, conversation_id: str) -> None:
         self._last_audio_s[conversation_id] = time.monotonic()
-        self._assemble_due_s[conversation_id] = 0.0
+        self._to_assemble.add(conversation_id)
 
     def _follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
         """Do what an accepted event asks for; a deletion has its receipt only then."""
@@ -275,6 +299,8 @@ class Bridge:
             self._expect_assembly(conversation_id)
         elif event.type is EventType.RESYNC:
             self._updater.offer_again(conversation_id)
+        if event.type not in (EventType.APPLIED, EventType.RESYNC):
+            self._to_assign.add(conversation_id)
         return None
 
     def _finish_deletion(self, conversation_id: str) -> None:
@@ -284,6 +310,8 @@ class Bridge:
         self._dispatcher.cancel(deleted.leases)
         self._desk.note_deleted(conversation_id)
         self._last_audio_s.pop(conversation_id, None)
+        self._end_due_s.pop(conversation_id, None)
+        self._assign_rests.pop(conversation_id, None)
 
     def _meet_bridge(self, beat: BridgeHeartbeat) -> None:
         """Of two live bridges the younger stops. Ages are compared, not times: two machines' clocks differ."""
@@ -304,42 +332,80 @@ class Bridge:
             )
             raise AnotherBridge(msg)
 
+    def _follow_up(self, now_s: float) -> None:
+        """Do at once what messages called for: a new chunk's job is offered with the chunk's receipt."""
+        to_assemble, self._to_assemble = self._to_assemble, set()
+        self._assemble_all(to_assemble, now_s)
+        if self._is_to_dispatch:
+            self._is_to_dispatch = False
+            self._survive("dispatching", partial(self._dispatcher.tick, self._mailbox.read_until_s()))
+        to_assign, self._to_assign = self._to_assign, set()
+        self._assign_all(to_assign, now_s)
+        self._survive("offering", partial(self._updater.offer, now_s))
+
     def _tick(self, now_s: float) -> None:
+        """Do what time calls for, and what a command asked for by writing into the ledger."""
         if self._ballast.update():
             self._beat_due_s = self._sweep_due_s = 0.0
         for conversation_id in self._ledger.conversations.unfinished_deletions():
             self._survive(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
-        for conversation_id in [name for name, due_s in self._assemble_due_s.items() if due_s <= now_s]:
-            self._assemble_due_s[conversation_id] = now_s + self._settings.pause_s
-            self._survive(f"assembling {conversation_id}", partial(self._assemble, conversation_id, now_s))
-        ending = {
-            end.conversation_id
-            for end in self._ledger.conversations.open_ended()
-            if is_final(end, idle_s=self._idle_s(end.conversation_id, now_s), quiet_s=self._settings.quiet_s)
-        }
-        waiting = ending.union(self._ledger.conversations.dirty())
-        self._assign_tries.keep_only(waiting)
-        for conversation_id in waiting:
-            if time.monotonic() - now_s > ASSIGN_BUDGET_S:
-                break  # the rest is as dirty at the next tick; agents and beats do not wait for it
-            if self._assign_tries.take(conversation_id, now_s):
-                work = partial(self._assign, conversation_id, now_s, final=conversation_id in ending)
-                self._survive(f"assigning {conversation_id}", work)
+        self._assemble_all([name for name, due_s in self._assemble_due_s.items() if due_s <= now_s], now_s)
+        dirty = self._ledger.conversations.dirty()
+        self._assign_tries.keep_only(set(dirty))
+        ending = [name for name, due_s in self._end_due_s.items() if due_s <= now_s]
+        self._assign_all(dict.fromkeys([*ending, *dirty]), now_s)
+        self._dispatcher.note_heartbeats()
         self._dispatcher.tick(self._mailbox.read_until_s())
-        self._updater.offer(now_s)
         if self._live_agents() != self._agents_told:
             self._beat_due_s = 0.0
+
+    def _assemble_all(self, conversation_ids: Iterable[str], now_s: float) -> None:
+        for conversation_id in conversation_ids:
+            self._assemble_due_s[conversation_id] = now_s + self._settings.pause_s
+            self._survive(f"assembling {conversation_id}", partial(self._assemble, conversation_id, now_s))
+
+    def _assign_all(self, conversation_ids: Iterable[str], now_s: float) -> None:
+        for conversation_id in conversation_ids:
+            if time.monotonic() - now_s > ASSIGN_BUDGET_S:
+                break  # the rest is as dirty at the next tick; agents and beats do not wait for it
+            self._survive(f"assigning {conversation_id}", partial(self._assign, conversation_id, now_s))
 
     def _idle_s(self, conversation_id: str, now_s: float) -> float:
         return now_s - self._last_audio_s.get(conversation_id, self._started_s)
 
-    def _assign(self, conversation_id: str, now_s: float, *, final: bool) -> None:
+    def _assign(self, conversation_id: str, now_s: float) -> None:
+        took_s, rests_until_s = self._assign_rests.pop(conversation_id, (0.0, 0.0))
+        if now_s < rests_until_s:
+            self._assign_rests[conversation_id] = took_s, rests_until_s
+            return
+        final = self._is_final(conversation_id, now_s)
+        if not final and not self._ledger.conversations.is_dirty(conversation_id):
+            return
+        if not self._assign_tries.take(conversation_id, now_s):
+            return
+        if took_s > LONG_ASSIGNMENT_S:
+            self._publisher.flush()
+        began_s = time.monotonic()
         if self._updater.assign(conversation_id, final=final):
             self._assign_tries.reset(conversation_id)
+        took_s = time.monotonic() - began_s
+        if took_s > LONG_ASSIGNMENT_S:
+            self._assign_rests[conversation_id] = took_s, began_s + took_s * (1 + ASSIGN_REST)
         if final:
+            self._end_due_s.pop(conversation_id, None)
             self._last_audio_s.pop(conversation_id, None)
             self._sweep_due_s = min(self._sweep_due_s, now_s + self._settings.keep_audio_s)
             self._desk.look(conversation_id)
+
+    def _is_final(self, conversation_id: str, now_s: float) -> bool:
+        """Whether a conversation waits for nothing more; where time alone will tell, look again then."""
+        end = self._ledger.conversations.open_end(conversation_id)
+        if end is None:
+            self._end_due_s.pop(conversation_id, None)
+            return False
+        idle_s, quiet_s = self._idle_s(conversation_id, now_s), self._settings.quiet_s
+        self._end_due_s[conversation_id] = now_s + max(TICK_S, patience_s(end, quiet_s=quiet_s) - idle_s)
+        return is_final(end, idle_s=idle_s, quiet_s=quiet_s)
 
     def _assemble(self, conversation_id: str, now_s: float) -> None:
         conversation = self._ledger.conversations.get(conversation_id)
@@ -351,7 +417,10 @@ class Bridge:
         closing = conversation.completed and is_all_here(describe_end(conversation, chunks)) is not False
         idle_s = self._idle_s(conversation_id, now_s)
         plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)
+        if {chunk.chunk_id for chunk in chunks if not chunk.covered} == {name for plan in plans for name in plan.fresh}:
+            self._assemble_due_s.pop(conversation_id, None)
         for job_id in self._ledger.jobs.add(conversation_id, plans) if plans else ():
+            self._is_to_dispatch = True
             _LOG.info("job_ready", conversation=conversation_id, job=job_id)
 
     def _sweep(self, now_s: float) -> None:
@@ -359,6 +428,8 @@ class Bridge:
         self._ingest.clean_up(now_s)
         self._ledger.forget_deleted_pages()
         self._store.forget_deleted_pages()
+        for end in self._ledger.conversations.open_ended():  # what a command changed is in no message
+            self._end_due_s.setdefault(end.conversation_id, now_s)
         now = time.time()
         self._ledger.chunks.stamp_anew(now)
         due = self._ledger.chunks.expired(
@@ -403,26 +474,15 @@ class Bridge:
         )
         if state is not BridgeState.ONLINE:
             return beat.model_copy(update={"accepting": False})
-        counts = self._ledger.jobs.counts()
-        full = counts.jobs_ready + counts.jobs_leased >= self._settings.max_queue_jobs
         live, waiting = self._agents_told
-        oldest_s = 0.0 if counts.oldest_at is None else now.timestamp() - counts.oldest_at
         problems = f"{self._last_error} (error {self._errors} since the start)" if self._errors else None
-        if not self._ballast.is_held:
-            problems = REMEDY
+        queue = describe_queue(self._ledger.jobs.counts(), now.timestamp())
         return beat.model_copy(
             update={
-                "accepting": self._ballast.is_held and not full and counts.bytes < self._settings.max_queue_bytes,
+                "accepting": self._ballast.is_held and has_room(queue, self._settings),
                 "agents_live": len(live),
                 "agents_waiting": tuple(waiting[:MAX_AGENTS_TOLD]),
-                "queue": QueueState(
-                    chunks_waiting=counts.chunks_waiting,
-                    jobs_ready=counts.jobs_ready,
-                    jobs_leased=counts.jobs_leased,
-                    jobs_failed=counts.jobs_failed,
-                    bytes=counts.bytes,
-                    oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
-                ),
-                "last_error": problems,
+                "queue": queue,
+                "last_error": problems if self._ballast.is_held else REMEDY,
             }
         )

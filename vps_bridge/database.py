@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from functools import partial
 from typing import TYPE_CHECKING
 
 from alembic import command, context
@@ -19,11 +20,10 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 5_000
 SCRATCH_BYTES = 2**18  # what SQLite wants beside a file it opens: its index of the log, a few pages of the log
-# FULL with WAL: a commit that returned survives a power cut. secure_delete: what is deleted is overwritten.
+# secure_delete: what is deleted is overwritten.
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
     "PRAGMA journal_mode = WAL",
-    "PRAGMA synchronous = FULL",
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
 )
@@ -63,7 +63,7 @@ class DiskFull(DatabaseError):
         self.path = path
 
 
-def open_database(path: Path, migrations: Path) -> Engine:
+def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) -> Engine:
     """Open `path`, made if it is missing (directory 0700, file 0600), and bring it to the newest schema.
 
     Every transaction begins IMMEDIATE: what reads and then writes never meets SQLITE_BUSY half-way.
@@ -71,6 +71,8 @@ def open_database(path: Path, migrations: Path) -> Engine:
     Args:
         path: the database file.
         migrations: an Alembic script directory: `env.py` that calls `run_migrations`, and `versions/`.
+        sync_commits: a commit that returned survives a power cut. Without it one survives the end of the process
+            only, until the caller has synced the write-ahead log (`sync_log`).
 
     Raises:
         DatabaseNewer: a newer program has migrated the file.
@@ -83,7 +85,7 @@ def open_database(path: Path, migrations: Path) -> Engine:
     except OSError as error:
         raise DatabaseUnreadable(path, str(error)) from error
     engine = create_engine(f"sqlite:///{path}")
-    event.listen(engine, "connect", _set_pragmas)
+    event.listen(engine, "connect", partial(_set_pragmas, synchronous="FULL" if sync_commits else "NORMAL"))
     event.listen(engine, "begin", _begin_immediate)
     try:
         _migrate(engine, path, migrations)
@@ -114,6 +116,23 @@ def erase_deleted(engine: Engine) -> None:
         connection.close()
 
 
+def sync_log(path: Path) -> None:
+    """Put on disk every transaction that was committed to the database at `path`.
+
+    What a commit with synchronous=FULL does, once for many: with NORMAL a commit only writes to the write-ahead log
+    (sqlite.org/pragma.html#pragma_synchronous). A log that is not there was folded into the file, which was synced.
+    Raises OSError where the disk fails.
+    """
+    try:
+        descriptor = os.open(path.with_name(f"{path.name}-wal"), os.O_RDWR)
+    except FileNotFoundError:
+        return
+    try:
+        os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)  # macOS has the second only
+    finally:
+        os.close(descriptor)
+
+
 def _migrate(engine: Engine, path: Path, migrations: Path) -> None:
     config = Config()
     config.set_main_option("script_location", str(migrations).replace("%", "%%"))
@@ -126,10 +145,10 @@ def _migrate(engine: Engine, path: Path, migrations: Path) -> None:
         command.upgrade(config, "head")
 
 
-def _set_pragmas(connection: SqliteConnection, _record: object) -> None:
+def _set_pragmas(connection: SqliteConnection, _record: object, *, synchronous: str) -> None:
     connection.isolation_level = None  # transactions begin where SQLAlchemy says, never by themselves
     cursor = connection.cursor()
-    for pragma in _PRAGMAS:
+    for pragma in (*_PRAGMAS, f"PRAGMA synchronous = {synchronous}"):
         cursor.execute(pragma)
     cursor.close()
 

@@ -45,7 +45,6 @@ from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import Spool
 
 _LOG = structlog.get_logger(__name__)
-MAX_READY_LOOKED_AT = 200
 MAX_PARTS_PER_WANT = 8
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 MAX_REASON_CHARS = 200
@@ -62,31 +61,43 @@ class Dispatcher:
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self.roster = AgentRoster()
         self._granted_s: dict[str, float] = {}
+        self._to_note: dict[str, AgentHeartbeat] = {}
         self._rests = OfferTimer(settings.retry_min_s, settings.retry_max_s)
 
     def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
         """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
         before = self.roster.get(heartbeat.agent_id)
         view = self.roster.note_beat(heartbeat, now_s)
-        self._ledger.agents.note_heartbeat(heartbeat.agent_id, heartbeat.model_dump(mode="json", by_alias=True))
-        if before is None or before.heartbeat.state is not heartbeat.state:
+        is_news = before is None or before.heartbeat.state is not heartbeat.state
+        self._to_note[heartbeat.agent_id] = heartbeat
+        if is_news:
+            self.note_heartbeats()
             _LOG.info("agent_state", agent=heartbeat.agent_id, state=heartbeat.state)
         if heartbeat.state is AgentState.OFFLINE:
             return
-        held = {job.lease_id for job in heartbeat.jobs}
-        unlisted = []
-        for lease in self._ledger.jobs.leases():
-            if lease.agent_id != heartbeat.agent_id or lease.lease_id in held:
-                continue
-            if lease.instance_id != heartbeat.instance_id:
+        held = {(job.job_id, job.lease_id) for job in heartbeat.jobs}
+        mine = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == heartbeat.agent_id]
+        unlisted, listed = list[str](), set[tuple[str, str]]()
+        for lease in mine:
+            if (lease.job_id, lease.lease_id) in held:
+                listed.add((lease.job_id, lease.lease_id))
+            elif lease.instance_id != heartbeat.instance_id:
                 self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW), died=True)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
         for job in heartbeat.jobs:
-            self._reconcile_held(job, view)
+            if (job.job_id, job.lease_id) not in listed:
+                self._reconcile_held(job, view)
+
+    def note_heartbeats(self) -> None:
+        """Write the latest beat of each agent to the ledger, for people to look at; an agent at work beats often."""
+        to_note, self._to_note = self._to_note, {}
+        for agent_id, heartbeat in to_note.items():
+            self._ledger.agents.note_heartbeat(agent_id, heartbeat.model_dump(mode="json", by_alias=True))
 
     def _reconcile_held(self, held: HeldJob, view: AgentView) -> None:
+        """Answer an agent that lists a job under a lease which is not its current one."""
         agent_id, instance_id = view.heartbeat.agent_id, view.heartbeat.instance_id
         lease = self._ledger.jobs.find_lease(held.lease_id)
         job = self._ledger.jobs.get(held.job_id)
@@ -140,13 +151,12 @@ class Dispatcher:
             return
         embeddings = {worker.agent_id: worker.embedding for worker in workers}
         found = self._ledger.jobs.ready(
-            set(embeddings.values()), per_conversation=sum(worker.free for worker in workers), limit=MAX_READY_LOOKED_AT
+            set(embeddings.values()),
+            leased=set(leased_by_conversation),
+            resting=self._rests.resting(now_s),
+            limit=sum(worker.free for worker in workers),
         )
-        ready = [
-            ReadyJob(job.job_id, job.conversation_id, job.number, embedding)
-            for job, embedding in found
-            if self._rests.is_due(job.job_id, now_s)
-        ]
+        ready = [ReadyJob(job.job_id, job.conversation_id, job.number, embedding) for job, embedding in found]
         for job_id, agent_id in match_jobs(ready, workers, leased_by_conversation):
             view = self.roster.get(agent_id)
             if view is None:
@@ -189,21 +199,19 @@ class Dispatcher:
     def take_want(self, agent_id: str, want: AgentWant) -> None:
         """Send the parts an agent asked for, if it holds the current lease of that job."""
         lease = self._ledger.jobs.find_lease(want.lease_id)
-        job = self._ledger.jobs.get(want.job_id)
-        if lease is None or job is None or (lease.agent_id, lease.job_id) != (agent_id, want.job_id):
+        if lease is None or (lease.agent_id, lease.job_id) != (agent_id, want.job_id):
             self._cancel(agent_id, want.job_id, want.lease_id, "unknown lease")
             return
-        is_current = job.state is JobState.LEASED and job.lease_id == want.lease_id
-        if not is_current or agent_id not in self._ledger.agents.allowed():
+        if not lease.is_current or agent_id not in self._ledger.agents.allowed():
             self._cancel(agent_id, want.job_id, want.lease_id, "lease is over")
             return
-        wanted = [item.chunk for item in self._ledger.jobs.chunks(job.job_id) if item.chunk.chunk_id == want.chunk_id]
-        if not wanted or wanted[0].spool_name is None:
+        chunk = self._ledger.jobs.find_chunk(want.job_id, want.chunk_id)
+        if chunk is None or chunk.spool_name is None:
             _LOG.warning("want_unknown_chunk", job=want.job_id, agent=agent_id, chunk=want.chunk_id)
             return
-        for span in _cut(want.ranges, self._settings.part_bytes, wanted[0].bytes)[:MAX_PARTS_PER_WANT]:
+        for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_PARTS_PER_WANT]:
             try:
-                audio = self._spool.read(wanted[0].spool_name, span.start, span.end)
+                audio = self._spool.read(chunk.spool_name, span.start, span.end)
             except FileNotFoundError:
                 self._cancel(agent_id, want.job_id, want.lease_id, "the audio is gone")
                 self.give_up(want.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
@@ -213,7 +221,7 @@ class Dispatcher:
                 lease_id=want.lease_id,
                 chunk_id=want.chunk_id,
                 byte_offset=span.start,
-                total_bytes=wanted[0].bytes,
+                total_bytes=chunk.bytes,
                 part_sha256=hashlib.sha256(audio).hexdigest(),
                 audio=audio,
             )

@@ -14,6 +14,7 @@ def erase_conversation(conversation_id: str, ledger: Ledger, spool: Spool, store
     Only for whoever holds the ledger. Cut short anywhere, it can be done again and ends the same.
     """
     deleted = ledger.conversations.delete(conversation_id)
+    ledger.sync()
     for name in deleted.spool_names:
         spool.remove(name)
     store.delete(conversation_id)

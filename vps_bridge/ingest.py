@@ -128,16 +128,11 @@ class Ingest:
         conversations = self._ledger.conversations
         if event.type is EventType.DELETED:
             return TakenEvent(None, event)
-        if conversations.is_deleted(conversation_id):
-            gone = FailureCode.CONVERSATION_DELETED
-            return TakenEvent(self._answer(event, conversation_id, Verdict.DISCARDED, gone))
-        seen = conversations.seen_event(conversation_id, event.event_id)
-        if seen is not None:
-            return TakenEvent(self._answer(event, conversation_id, *seen))
-        if conversations.is_stale(event, conversation_id):
-            stale = FailureCode.REVISION_STALE
-            conversations.note_event(event, conversation_id, Verdict.DISCARDED, stale)
-            return TakenEvent(self._answer(event, conversation_id, Verdict.DISCARDED, stale))
+        answer = conversations.answer_without(event, conversation_id)
+        if answer is not None:
+            if answer[1] == FailureCode.REVISION_STALE:
+                conversations.note_event(event, conversation_id, *answer)
+            return TakenEvent(self._answer(event, conversation_id, *answer))
         if event.type is EventType.SEGMENTS:
             self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)
         conversations.note_event(event, conversation_id, Verdict.ACCEPTED)

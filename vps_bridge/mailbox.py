@@ -30,8 +30,12 @@ class Question(Generic[T]):
     work: Callable[[], T]
     answer: Future[T]
 
-    def settle(self) -> None:
-        """Do the work, unless nobody waits any longer. A `Refusal` is an answer; anything else is raised as well."""
+    def settle(self, hold: Callable[[Callable[[], None], Callable[[Exception], None]], None]) -> None:
+        """Do the work, unless nobody waits any longer. A `Refusal` is an answer; anything else is raised as well.
+
+        The result is handed to `hold` with how to give it and how to say that it came to nothing: it may promise what
+        is not on disk yet.
+        """
         if not self.answer.set_running_or_notify_cancel():
             return
         try:
@@ -42,7 +46,7 @@ class Question(Generic[T]):
             self.answer.set_exception(error)
             raise
         else:
-            self.answer.set_result(result)
+            hold(lambda: self.answer.set_result(result), self.answer.set_exception)
 
 
 class Mailbox:
@@ -61,6 +65,7 @@ class Mailbox:
         self._bytes = 0
         self._is_closed = False
         self._changed = threading.Condition()
+        self._woken = False
         self.dropped = 0
         self.taken_s = clock()
         """When the item that was taken last had arrived (monotonic seconds)."""
@@ -100,10 +105,18 @@ class Mailbox:
             self._changed.notify()
         return question.answer
 
+    def wake(self) -> None:
+        """Let a `take` that waits return at once: there is something to do that is no message."""
+        with self._changed:
+            self._woken = True
+            self._changed.notify()
+
     def take(self, timeout_s: float) -> Incoming | Question[object] | None:
         """Return the oldest message or question, or None where none comes in time."""
         with self._changed:
-            if not self._items and not self._changed.wait_for(lambda: bool(self._items), timeout_s):
+            self._changed.wait_for(lambda: bool(self._items) or self._woken, timeout_s)
+            self._woken = False
+            if not self._items:
                 return None
             self.taken_s, item = self._items.popleft()
             if isinstance(item, Incoming):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 
@@ -54,6 +55,44 @@ class Publisher:
         return False
 
 
+class HeldPublisher(Publisher):
+    """Keeps messages until `flush`, which first puts on disk what they promise: one fsync for all of them."""
+
+    def __init__(self, session: MqttSession, sync: Callable[[], None]) -> None:
+        """Call `sync` before anything leaves."""
+        super().__init__(session)
+        self._sync = sync
+        self._held: list[tuple[Callable[[], object], Callable[[Exception], None]]] = []
+
+    @property
+    def held(self) -> int:
+        """How much waits for `flush`."""
+        return len(self._held)
+
+    def hold(self, tell: Callable[[], object], fail: Callable[[Exception], None]) -> None:
+        """Keep any other word that promises something; `fail` is called instead of `tell` where the disk fails."""
+        self._held.append((tell, fail))
+
+    def send_largest(self, topic: str, forms: Iterable[Message], *, retain: bool = False) -> bool:
+        """Keep a message; whether the session takes it shows at `flush`."""
+        send = partial(super().send_largest, topic, forms, retain=retain)
+        self.hold(send, lambda error: _LOG.warning("not_sent", topic=topic, error=str(error)))
+        return True
+
+    def flush(self) -> None:
+        """Sync, then tell. Raises OSError where the disk fails: what was kept is dropped, its owners offer it again."""
+        held, self._held = self._held, []
+        try:
+            if held:
+                self._sync()
+        except OSError as error:
+            for _, fail in held:
+                fail(error)
+            raise
+        for tell, _ in held:
+            tell()
+
+
 @dataclass
 class _Pause:
     due_s: float
@@ -81,6 +120,10 @@ class OfferTimer:
         """Whether `take` would say yes."""
         pause = self._pauses.get(key)
         return pause is None or now_s >= pause.due_s
+
+    def resting(self, now_s: float) -> set[str]:
+        """Return the keys that are not due."""
+        return {key for key, pause in self._pauses.items() if now_s < pause.due_s}
 
     def keep_only(self, keys: set[str]) -> None:
         """Drop every key that is not in `keys`."""

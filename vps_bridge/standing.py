@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.agent import AgentState
+from schemas.bridge import QueueState
+from schemas.record import MAX_DURATION_S
 from vps_bridge.ledger.records import (
     AgentRecord,
     ChunkRecord,
@@ -13,7 +15,9 @@ from vps_bridge.ledger.records import (
     JobRecord,
     JobState,
     OpenEnd,
+    QueueCounts,
 )
+from vps_bridge.settings import BridgeSettings
 
 MISSING_PATIENCE = 10  # times `quiet_s` that audio which was named and never came is waited for
 CLOCK_TOLERANCE_S = 0.5  # between the end of the last chunk and the `last_audio_at` that was told
@@ -31,14 +35,19 @@ def is_all_here(end: OpenEnd) -> bool | None:
 
 
 def is_final(end: OpenEnd, *, idle_s: float, quiet_s: float) -> bool:
-    """Whether a completed conversation that has all its results waits for nothing more.
+    """Whether a completed conversation that has all its results waits for nothing more."""
+    return idle_s >= patience_s(end, quiet_s=quiet_s)
+
+
+def patience_s(end: OpenEnd, *, quiet_s: float) -> float:
+    """How long no audio must have come before such a conversation is final.
 
     What was named is waited for, but not for ever; where nothing was named, `quiet_s` without audio have to do.
     """
     all_here = is_all_here(end)
     if all_here is None:
-        return idle_s >= quiet_s
-    return all_here or idle_s >= MISSING_PATIENCE * quiet_s
+        return quiet_s
+    return 0.0 if all_here else MISSING_PATIENCE * quiet_s
 
 
 def describe_end(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]) -> OpenEnd:
@@ -51,6 +60,25 @@ def describe_end(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]
         conversation.last_audio_at_s,
         max(ends_s, default=None),
     )
+
+
+def describe_queue(counts: QueueCounts, now: float) -> QueueState:
+    """Return what a heartbeat says of the queue. `now` is Unix time: for people only."""
+    oldest_s = 0.0 if counts.oldest_at is None else now - counts.oldest_at
+    return QueueState(
+        chunks_waiting=counts.chunks_waiting,
+        jobs_ready=counts.jobs_ready,
+        jobs_leased=counts.jobs_leased,
+        jobs_failed=counts.jobs_failed,
+        bytes=counts.bytes,
+        oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
+    )
+
+
+def has_room(queue: QueueState, settings: BridgeSettings) -> bool:
+    """Whether the queue's limits allow more."""
+    is_full = queue.jobs_ready + queue.jobs_leased >= settings.max_queue_jobs
+    return not is_full and queue.bytes < settings.max_queue_bytes
 
 
 def describe_standing(

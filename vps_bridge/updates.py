@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import heapq
+import itertools
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import structlog
 
@@ -17,16 +20,26 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, Conv
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.records import ConversationRecord, JobRecord, JobState
-from vps_bridge.publisher import OfferTimer, Publisher
+from vps_bridge.publisher import Publisher
 from vps_bridge.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.voices import VoiceBook
 
 _LOG = structlog.get_logger(__name__)
 WRITE_TRIES = 3
-MAX_OFFERS_PER_TICK = 20
+MAX_OFFERS_AT_ONCE = 20
 MAX_WARNINGS, MAX_VOICE_CHANGES = 50, 1_000
 TOO_LARGE = "too_large: run `omi-bridge show`, or raise the broker's packet limit and send `resync`"
+
+
+@dataclass(frozen=True, order=True)
+class _Offer:
+    """When an update is offered next, and the pause after that. Monotonic seconds."""
+
+    due_s: float
+    number: int
+    conversation_id: str
+    pause_s: float
 
 
 class Updater:
@@ -39,7 +52,10 @@ class Updater:
         self._ledger, self._store, self._publisher = ledger, store, publisher
         self._topics = Topics(settings.topic_root)
         self._policy = RelabelPolicy(assembly=settings.assembly_rules)
-        self._offers = OfferTimer(settings.retry_min_s, settings.retry_max_s)
+        self._min_s, self._max_s = settings.retry_min_s, settings.retry_max_s
+        self._latest: dict[str, int] = {}  # the number of the one offer of a conversation that still counts
+        self._numbers = itertools.count()
+        self._offers: list[_Offer] = []  # a heap: a million updates that nobody confirms cost what is due of them
 
     def assign(self, conversation_id: str, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
@@ -60,12 +76,12 @@ class Updater:
     def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
         name = conversation.conversation_id
         jobs = self._ledger.jobs.all(conversation_id=name)
+        if not final and not any(job.state in (JobState.TURNS_STORED, JobState.DONE) for job in jobs):
+            self._ledger.conversations.clear_dirty(name, conversation.dirty)
+            return True
         stored = self._store.read(name)
         evidence = self._gather(conversation, stored)
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
-        if not evidence.jobs and not final:
-            self._ledger.conversations.clear_dirty(name, conversation.dirty)
-            return True
         labelling = relabel(evidence, self._policy)
         news = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
         changed = self._write(name, stored, labelling)
@@ -79,6 +95,7 @@ class Updater:
         voices, write_key = labelling.voices.to_json(), labelling.write_key
         update = AssignedUpdate(voices, write_key, payload, final, done, seen=conversation.dirty)
         self._ledger.conversations.note_update(name, update)
+        self._offer_now(name)
         _LOG.info(
             "conversation_updated",
             conversation=name,
@@ -127,25 +144,37 @@ class Updater:
         return conversation is not None and conversation.write_key == write_key
 
     def offer(self, now_s: float) -> None:
-        """Offer every update that the backend has not confirmed, each on its own timer."""
-        waiting = self._ledger.conversations.unapplied()
-        self._offers.keep_only({f"{name}/{version}" for name, version in waiting})
-        due = [item for item in waiting if self._offers.is_due("{}/{}".format(*item), now_s)]
-        for name, version in due[:MAX_OFFERS_PER_TICK]:
-            self._offers.take(f"{name}/{version}", now_s)
+        """Offer what is due of the updates that the backend has not confirmed, each on its own timer."""
+        for _ in range(MAX_OFFERS_AT_ONCE):
+            if not self._offers or self._offers[0].due_s > now_s:
+                return
+            offer = heapq.heappop(self._offers)
+            name = offer.conversation_id
+            if self._latest.get(name) != offer.number:
+                continue  # a later one took its place
             conversation = self._ledger.conversations.get(name)
-            if conversation is not None and conversation.updated_payload is not None:
-                update = decode(ConversationUpdated, conversation.updated_payload)
-                self._publisher.send_largest(self._topics.updated(name), smaller_forms(update))
+            payload = conversation.updated_payload if conversation else None
+            if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
+                del self._latest[name]
+                continue
+            self._publisher.send_largest(
+                self._topics.updated(name), smaller_forms(decode(ConversationUpdated, payload))
+            )
+            pause_s = min(offer.pause_s, self._max_s)
+            heapq.heappush(self._offers, _Offer(now_s + pause_s, offer.number, name, 2 * pause_s))
 
     def offer_again(self, conversation_id: str | None = None) -> None:
         """Make the update of a conversation due, or all: the connection is new."""
         if conversation_id is None:
-            self._offers.reset()
-            return
-        conversation = self._ledger.conversations.get(conversation_id)
-        if conversation is not None:
-            self._offers.reset(f"{conversation_id}/{conversation.updated_version}")
+            self._offers.clear()
+            for name, _ in self._ledger.conversations.unapplied():
+                self._offer_now(name)
+        else:
+            self._offer_now(conversation_id)
+
+    def _offer_now(self, name: str) -> None:
+        number = self._latest[name] = next(self._numbers)
+        heapq.heappush(self._offers, _Offer(0.0, number, name, self._min_s))
 
 
 def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:

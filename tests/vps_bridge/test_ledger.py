@@ -178,17 +178,23 @@ def test_a_conversation_keeps_the_model_of_its_first_lease(ledger):
     first, second = add_job(ledger), add_job(ledger)
     assert ledger.jobs.grant(first, "a", "i", MODEL)
     assert ledger.jobs.grant(second, "b", "i", OTHER_MODEL) is None
-    assert ledger.jobs.ready({OTHER_MODEL}, per_conversation=9, limit=9) == []
-    assert [pin for _, pin in ledger.jobs.ready({MODEL}, per_conversation=9, limit=9)] == [MODEL]
+    assert waiting(ledger, limit=9, model=OTHER_MODEL) == []
+    assert [pin for _, pin in ledger.jobs.ready({MODEL}, leased={"c1"}, resting=set(), limit=9)] == [MODEL]
+
+
+def waiting(ledger, *, limit, leased=frozenset(), resting=frozenset(), model=MODEL):
+    found = ledger.jobs.ready({model}, leased=set(leased), resting=set(resting), limit=limit)
+    return [job.job_id for job, _ in found]
 
 
 def test_a_long_upload_hides_nobody(ledger):
-    for _ in range(5):
-        add_job(ledger, "long")
+    long = [add_job(ledger, "long") for _ in range(5)]
     late = add_job(ledger, "late")
-    found = [job.job_id for job, _ in ledger.jobs.ready({MODEL}, per_conversation=2, limit=3)]
-    assert late in found
-    assert len(found) == 3
+    assert waiting(ledger, limit=2) == [long[0], late]
+    assert waiting(ledger, limit=3) == [*long[:3], late], "where there are too few conversations, more of each"
+    assert waiting(ledger, limit=1, leased={"long"}) == [late]
+    assert waiting(ledger, limit=1, resting={late, long[0]}) == [long[1]]
+    assert waiting(ledger, limit=2, leased={"late", "long"}) == [*long[:2], late]
 
 
 def test_deleting_leaves_a_tombstone_and_nothing_else(ledger):

@@ -10,6 +10,7 @@ from sqlalchemy import delete, func, literal_column, select
 from sqlalchemy.orm import Session, sessionmaker
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
+from schemas.failure import FailureCode
 from vps_bridge.ledger.jobs import to_lease
 from vps_bridge.ledger.records import (
     ConversationRecord,
@@ -85,11 +86,25 @@ class ConversationBook:
         with self._session() as session:
             return session.get(TombstoneRow, conversation_id) is not None
 
-    def seen_event(self, conversation_id: str, event_id: str) -> tuple[Verdict, str | None] | None:
-        """Return what an event was answered the first time, or None where it is new."""
+    def answer_without(self, event: ConversationEvent, conversation_id: str) -> tuple[Verdict, str | None] | None:
+        """Return the answer to an event that is not to be taken in, or None where it is.
+
+        Its conversation is deleted, or it was answered before, or it is a `started` or `completed` after which one of
+        a higher revision came already.
+        """
         with self._session() as session:
-            row = session.get(EventRow, (conversation_id, event_id))
-            return (Verdict(row.verdict), row.reason) if row else None
+            if session.get(TombstoneRow, conversation_id) is not None:
+                return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
+            seen = session.get(EventRow, (conversation_id, event.event_id))
+            if seen is not None:
+                return Verdict(seen.verdict), seen.reason
+            row = session.get(ConversationRow, conversation_id)
+            newest = (
+                {EventType.STARTED: row.started_revision, EventType.COMPLETED: row.completed_revision} if row else {}
+            )
+            if event.revision < newest.get(event.type, -1):
+                return Verdict.DISCARDED, FailureCode.REVISION_STALE
+            return None
 
     def note_event(
         self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None
@@ -105,15 +120,6 @@ class ConversationBook:
             session.merge(
                 EventRow(conversation_id=conversation_id, event_id=event.event_id, verdict=verdict, reason=reason)
             )
-
-    def is_stale(self, event: ConversationEvent, conversation_id: str) -> bool:
-        """Whether a `started` or `completed` of a higher revision came before this one."""
-        with self._session() as session:
-            row = session.get(ConversationRow, conversation_id)
-            if row is None:
-                return False
-            newest = {EventType.STARTED: row.started_revision, EventType.COMPLETED: row.completed_revision}
-            return event.revision < newest.get(event.type, -1)
 
     def mark_dirty(self, conversation_id: str) -> None:
         """Ask for a new assignment."""
@@ -135,24 +141,22 @@ class ConversationBook:
         with self._session() as session:
             return list(session.scalars(query))
 
+    def is_dirty(self, conversation_id: str) -> bool:
+        """Whether a conversation's labels may be out of date."""
+        query = select(ConversationRow.dirty).where(ConversationRow.conversation_id == conversation_id)
+        with self._session() as session:
+            return bool(session.scalar(query))
+
     def open_ended(self) -> list[OpenEnd]:
         """Return the completed conversations that are not final, and whose chunks all are in jobs that have ended."""
-        of_it = ChunkRow.conversation_id == ConversationRow.conversation_id
-        audio_until_s = func.max(ChunkRow.captured_at_s + func.coalesce(ChunkRow.duration_s, literal_column("0")))
-        query = select(
-            ConversationRow.conversation_id,
-            select(func.count()).where(of_it).scalar_subquery(),
-            ConversationRow.completed_chunks,
-            ConversationRow.last_audio_at_s,
-            select(audio_until_s).where(of_it).scalar_subquery(),
-        ).where(
-            ConversationRow.completed,
-            ConversationRow.final_at.is_(None),
-            ~select(ChunkRow.arrival).where(of_it, ~ChunkRow.covered).exists(),
-            ~select(JobRow.number).where(JobRow.conversation_id == ConversationRow.conversation_id, BUSY).exists(),
-        )
         with self._session() as session:
-            return [OpenEnd(*row) for row in session.execute(query)]
+            return [OpenEnd(*row) for row in session.execute(_OPEN_ENDS)]
+
+    def open_end(self, conversation_id: str) -> OpenEnd | None:
+        """Return a conversation if it is one of `open_ended`."""
+        with self._session() as session:
+            row = session.execute(_OPEN_ENDS.where(ConversationRow.conversation_id == conversation_id)).first()
+            return OpenEnd(*row) if row else None
 
     def unapplied(self) -> list[tuple[str, int]]:
         """Return (conversation, version) of each latest update that the backend has not confirmed."""
@@ -238,6 +242,22 @@ class ConversationBook:
 
 def _tombstone(conversation_id: str) -> TombstoneRow:
     return TombstoneRow(conversation_id=conversation_id, deleted_at=time.time(), finished=False)
+
+
+_OF_IT = ChunkRow.conversation_id == ConversationRow.conversation_id
+_AUDIO_UNTIL_S = func.max(ChunkRow.captured_at_s + func.coalesce(ChunkRow.duration_s, literal_column("0")))
+_OPEN_ENDS = select(
+    ConversationRow.conversation_id,
+    select(func.count()).where(_OF_IT).scalar_subquery(),
+    ConversationRow.completed_chunks,
+    ConversationRow.last_audio_at_s,
+    select(_AUDIO_UNTIL_S).where(_OF_IT).scalar_subquery(),
+).where(
+    ConversationRow.completed,
+    ConversationRow.final_at.is_(None),
+    ~select(ChunkRow.arrival).where(_OF_IT, ~ChunkRow.covered).exists(),
+    ~select(JobRow.number).where(JobRow.conversation_id == ConversationRow.conversation_id, BUSY).exists(),
+)
 
 
 def _take_in(event: ConversationEvent, row: ConversationRow) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import time
 
-from sqlalchemy import func, or_, select, update
+from sqlalchemy import Row, func, or_, select, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from vps_bridge.assemble import JobPlan
@@ -23,6 +23,7 @@ from vps_bridge.ledger.records import (
 )
 from vps_bridge.ledger.tables import BUSY, ChunkRow, ConversationRow, JobChunkRow, JobRow, LeaseRow, ResultRow
 
+READY_AT_ONCE = 50
 LEASE_ID_BYTES = 16  # 128 random bits
 ASSUMED_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about this long
 
@@ -38,6 +39,7 @@ def to_lease(lease: LeaseRow, job: JobRow) -> LeaseRecord:
         audio_s=job.audio_s,
         ended_reason=lease.ended_reason,
         may_return=lease.may_return,
+        is_current=job.state == JobState.LEASED and job.lease_id == lease.lease_id,
     )
 
 
@@ -72,9 +74,7 @@ class JobBook:
     def add(self, conversation_id: str, plans: tuple[JobPlan, ...]) -> list[str]:
         """Turn plans into jobs that wait for a lease; their fresh chunks are covered from now on."""
         with self._session.begin() as session:
-            mine = ChunkRow.conversation_id == conversation_id
-            chunks = {row.chunk_id: row for row in session.scalars(select(ChunkRow).where(mine))}
-            return [_add_job(session, conversation_id, plan, chunks) for plan in plans]
+            return [_add_job(session, conversation_id, plan) for plan in plans]
 
     def get(self, job_id: str) -> JobRecord | None:
         """Return a job, or None where it is unknown (or its conversation is deleted)."""
@@ -120,34 +120,57 @@ class JobBook:
             return {JobState(state): count for state, count in session.execute(query)}
 
     def ready(
-        self, embeddings: set[tuple[str, str]], *, per_conversation: int, limit: int
+        self, embeddings: set[tuple[str, str]], *, leased: set[str], resting: set[str], limit: int
     ) -> list[tuple[JobRecord, tuple[str, str] | None]]:
-        """Return jobs that wait for a lease, with the embedding their conversation is pinned to.
+        """Return as many of the jobs that wait for a lease as `limit` fair grants need, with their conversations' pins.
 
-        The oldest of each conversation come first, at most `per_conversation` of one, so that neither a long upload
-        nor conversations pinned to a model that is in none of `embeddings` hide the rest.
+        These are the oldest job of each of the first `limit` conversations that have none in `leased`; where there are
+        fewer such, the oldest `limit` of them and of the leased conversations. So the cost does not grow with what
+        waits, and neither a long upload nor conversations pinned to a model that is in none of `embeddings` hide the
+        rest. Jobs in `resting` are passed over.
         """
         model, revision = ConversationRow.embedding_model, ConversationRow.embedding_revision
-        place = func.row_number().over(partition_by=JobRow.conversation_id, order_by=JobRow.number).label("place")
         fits = [model.is_(None), *((model == wanted) & (revision == exact) for wanted, exact in embeddings)]
-        waiting = (
-            select(JobRow.number, model.label("model"), revision.label("revision"), place)
-            .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-            .where(JobRow.state == JobState.READY, or_(*fits))
-            .subquery()
-        )
         query = (
-            select(JobRow, waiting.c.model, waiting.c.revision)
-            .join(waiting, waiting.c.number == JobRow.number)
-            .where(waiting.c.place <= per_conversation)
-            .order_by(waiting.c.place, JobRow.number)
-            .limit(limit)
+            select(JobRow, model, revision)
+            .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
+            .where(JobRow.state == JobState.READY, JobRow.job_id.not_in(resting), or_(*fits))
+            .order_by(JobRow.number)
+        )
+        heads: dict[str, Row[JobRow, str | None, str | None]] = {}
+        with self._session() as session:
+            while len(heads) < limit:
+                others = query.where(JobRow.conversation_id.not_in({*leased, *heads})).limit(READY_AT_ONCE)
+                rows = session.execute(others).all()
+                for row in rows:
+                    heads.setdefault(row[0].conversation_id, row)
+                if len(rows) < READY_AT_ONCE:
+                    break
+            found = list(heads.values())[:limit]
+            if len(found) < limit:
+                for conversation_id in {*leased, *heads}:
+                    of_one = query.where(JobRow.conversation_id == conversation_id, BUSY).limit(limit)
+                    found += [row for row in session.execute(of_one) if row not in found]
+            return [
+                (_to_job(job, None), None if pin is None or exact is None else (pin, exact))
+                for job, pin, exact in sorted(found, key=lambda row: row[0].number)
+            ]
+
+    def find_chunk(self, job_id: str, chunk_id: str) -> ChunkRecord | None:
+        """Return a chunk of a job by its id."""
+        query = (
+            select(*CHUNK_COLUMNS)
+            .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
+            .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
+            .where(
+                JobRow.job_id == job_id,
+                ChunkRow.conversation_id == JobRow.conversation_id,
+                ChunkRow.chunk_id == chunk_id,
+            )
         )
         with self._session() as session:
-            return [
-                (_to_job(job, None), None if pinned is None else (pinned, exact))
-                for job, pinned, exact in session.execute(query)
-            ]
+            row = session.execute(query).first()
+            return ChunkRecord(*row) if row else None
 
     def chunks(self, job_id: str) -> list[JobChunk]:
         """Return a job's chunks in order."""
@@ -331,8 +354,11 @@ def _length_s(chunk: ChunkRow) -> float:
     return chunk.duration_s or chunk.bytes / ASSUMED_BYTES_PER_S
 
 
-def _add_job(session: Session, conversation_id: str, plan: JobPlan, chunks: dict[str, ChunkRow]) -> str:
+def _add_job(session: Session, conversation_id: str, plan: JobPlan) -> str:
     job_id = "j-" + secrets.token_hex(12)
+    named = [item.chunk_id for item in plan.chunks]
+    of_it = select(ChunkRow).where(ChunkRow.conversation_id == conversation_id, ChunkRow.chunk_id.in_(named))
+    chunks = {row.chunk_id: row for row in session.scalars(of_it)}
     fresh = set(plan.fresh)
     audio_s = sum(_length_s(chunks[item.chunk_id]) for item in plan.chunks)
     session.add(

@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
+from sqlalchemy import Connection, event
 from sqlalchemy.orm import sessionmaker
 
-from vps_bridge.database import erase_deleted, open_database
+from vps_bridge.database import erase_deleted, open_database, sync_log
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversations import ConversationBook
@@ -30,7 +31,11 @@ class LedgerMissing(Exception):
 
 
 class Ledger:
-    """The ledger of one bridge. Every method of its books is one transaction."""
+    """The ledger of one bridge. Every method of its books is one transaction.
+
+    In the running bridge transactions are on disk only once `sync` was called: it does so before any message leaves,
+    and one fsync serves all that was committed since the last. A command's transactions are on disk when they return.
+    """
 
     def __init__(self, root: Path, *, exclusive: bool) -> None:
         """Open the ledger below `root`; the running bridge takes it exclusively, commands share it.
@@ -38,7 +43,7 @@ class Ledger:
         Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
         """
         self.root = root
-        path = root / FILE_NAME
+        self._path = path = root / FILE_NAME
         self._lock: FileLock | None = None
         if exclusive:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -46,7 +51,9 @@ class Ledger:
         elif not path.exists():
             msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
             raise LedgerMissing(msg)
-        self._engine = open_database(path, MIGRATIONS)
+        self._engine = open_database(path, MIGRATIONS, sync_commits=not exclusive)
+        self._unsynced = False
+        event.listen(self._engine, "commit", self._note_commit)
         session = sessionmaker(self._engine, expire_on_commit=False)
         self.conversations = ConversationBook(session)
         self.chunks = ChunkBook(session)
@@ -58,6 +65,15 @@ class Ledger:
             transaction.add(row)
             self.ledger_id = row.value
 
+    def sync(self) -> None:
+        """Put on disk whatever was committed since the last call. Raises OSError where the disk fails."""
+        if self._unsynced:
+            sync_log(self._path)
+            self._unsynced = False
+
+    def _note_commit(self, _connection: Connection) -> None:
+        self._unsynced = True
+
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""
         erase_deleted(self._engine)
@@ -68,6 +84,7 @@ class Ledger:
 
     def close(self) -> None:
         """Close the database and let go of the lock."""
+        self.sync()
         self._engine.dispose()
         if self._lock is not None:
             self._lock.release()

@@ -127,7 +127,10 @@ class OpenEnd:
 
 @dataclass(frozen=True)
 class LeaseRecord:
-    """A lease on a job. `may_return`: it was lost, not ended, and its agent may have it back."""
+    """A lease on a job. `may_return`: it was lost, not ended, and its agent may have it back.
+
+    `is_current`: the job is leased, and by this.
+    """
 
     lease_id: str
     job_id: str
@@ -137,6 +140,7 @@ class LeaseRecord:
     audio_s: float
     ended_reason: str | None = None
     may_return: bool = False
+    is_current: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,95 @@
+"""Nothing leaves the bridge before what it promises is on disk, and one fsync serves all that leaves together."""
+
+import os
+from collections.abc import Iterator
+from concurrent.futures import Future
+from pathlib import Path
+
+import pytest
+
+from schemas.conversation import Accepted, Verdict
+from vps_bridge.ledger import Ledger
+from vps_bridge.mailbox import Question
+from vps_bridge.publisher import HeldPublisher
+
+
+class Wire:
+    """Notes the order of syncs and sends."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def publish(self, topic: str, _payload: bytes, **_options: object) -> None:
+        self.seen.append(topic)
+
+
+def receipt(conversation_id: str) -> Accepted:
+    return Accepted(conversation_id=conversation_id, chunk_id="c", verdict=Verdict.ACCEPTED)
+
+
+@pytest.fixture
+def wire() -> Wire:
+    return Wire()
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    opened = Ledger(tmp_path / "bridge", exclusive=True)
+    opened.sync()
+    flush = os.fdatasync
+
+    def note(descriptor: int) -> None:
+        wire.seen.append("on disk")
+        flush(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", note)
+    yield opened
+    opened.close()
+
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="needs fdatasync: Linux")
+
+
+def test_messages_and_answers_leave_once_the_ledger_is_on_disk(ledger: Ledger, wire: Wire) -> None:
+    publisher = HeldPublisher(wire, ledger.sync)  # type: ignore[arg-type] # all it needs of a session is `publish`
+    answer: Future[int] = Future()
+    ledger.agents.set_allowed("mac", allowed=True)
+    publisher.send("one", receipt("c1"))
+    ledger.agents.set_allowed("mini", allowed=True)
+    publisher.send("two", receipt("c2"))
+    Question(lambda: 7, answer).settle(publisher.hold)
+    assert wire.seen == []
+    assert not answer.done()
+    publisher.flush()
+    assert wire.seen == ["on disk", "one", "two"]
+    assert answer.result(timeout=0) == 7
+
+
+def test_what_promises_nothing_new_costs_no_fsync(ledger: Ledger, wire: Wire) -> None:
+    publisher = HeldPublisher(wire, ledger.sync)  # type: ignore[arg-type] # as above
+    ledger.agents.all()
+    publisher.send("a part of audio", receipt("c1"))
+    publisher.flush()
+    publisher.flush()
+    assert wire.seen == ["a part of audio"]
+
+
+def test_a_disk_that_fails_lets_nothing_leave_and_says_so(
+    ledger: Ledger, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    publisher = HeldPublisher(wire, ledger.sync)  # type: ignore[arg-type] # as above
+    answer: Future[int] = Future()
+    ledger.agents.set_allowed("mac", allowed=True)
+    publisher.send("one", receipt("c1"))
+    Question(lambda: 7, answer).settle(publisher.hold)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError, match="Input/output"):
+            publisher.flush()
+    assert isinstance(answer.exception(timeout=0), OSError)
+    publisher.send("two", receipt("c1"))
+    publisher.flush()
+    assert wire.seen == ["on disk", "two"], "it is still owed a sync"

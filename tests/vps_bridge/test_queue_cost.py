@@ -1,0 +1,109 @@
+"""What a job costs the ledger does not grow with the jobs that wait: counted in SQLite's own steps, not in time."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+
+from vps_bridge.assemble import JobPlan, PlannedChunk
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import NewChunk, SpeakerHints
+
+MODEL = ("m", "1")
+STEPS_AT_ONCE = 10
+SHORT, LONG = 60, 300  # the ledger looks at 50 jobs that wait at once
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(tmp_path / "bridge", exclusive=True)
+    yield opened
+    opened.close()
+
+
+def queue_up(ledger: Ledger, first: int, last: int, *, conversations: int) -> None:
+    """One chunk and one job for each number, in so many conversations."""
+    for number in range(first, last):
+        name, chunk_id = f"c{number % conversations}", f"chunk-{number}"
+        new = NewChunk(
+            conversation_id=name,
+            chunk_id=chunk_id,
+            sha256="0" * 64,
+            bytes=9,
+            spool_name=f"s{number}",
+            encoding="wav",
+            duration_s=60.0,
+        )
+        ledger.chunks.accept(new, SpeakerHints(), final=True)
+        ledger.jobs.add(name, (JobPlan((PlannedChunk(chunk_id, None),), (chunk_id,)),))
+
+
+def count_steps(ledger: Ledger, work: Callable[[], object]) -> int:
+    """How many steps of SQLite's machine `work` takes, to the nearest ten."""
+    ticks = 0
+
+    def tick() -> None:
+        nonlocal ticks
+        ticks += 1
+
+    def watch(connection, *_others) -> None:
+        connection.set_progress_handler(tick, STEPS_AT_ONCE)
+
+    event.listen(ledger._engine, "checkout", watch)
+    try:
+        work()
+    finally:
+        event.remove(ledger._engine, "checkout", watch)
+        raw = ledger._engine.raw_connection()
+        assert raw.driver_connection is not None
+        raw.driver_connection.set_progress_handler(None, 0)
+        raw.close()
+    return ticks * STEPS_AT_ONCE
+
+
+def deliver_one(ledger: Ledger) -> None:
+    """All that the bridge asks its ledger for, for one job, from the grant to the end of its conversation."""
+    for held in ledger.jobs.leases():
+        ledger.jobs.get(held.job_id)
+    ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+    lease = ledger.jobs.grant(job.job_id, "mac", "i-1", MODEL)
+    assert lease is not None
+    (item,) = ledger.jobs.chunks(job.job_id)
+    assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id) == item.chunk
+    assert ledger.jobs.store_result(lease, b"turns")
+    assert ledger.conversations.is_dirty(job.conversation_id)
+    ledger.conversations.open_end(job.conversation_id)
+    assert job.conversation_id in ledger.conversations.dirty()
+    ledger.conversations.clear_dirty(job.conversation_id, 1)
+
+
+def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) -> None:
+    queue_up(ledger, 0, SHORT, conversations=LONG)
+    deliver_one(ledger)
+    short = count_steps(ledger, lambda: deliver_one(ledger))
+    queue_up(ledger, SHORT, LONG, conversations=LONG)
+    long = count_steps(ledger, lambda: deliver_one(ledger))
+    assert 0 < long <= 1.5 * short
+
+
+def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledger) -> None:
+    def grant() -> None:
+        ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+        assert ledger.jobs.grant(job.job_id, "mac", "i-1", MODEL)
+        (item,) = ledger.jobs.chunks(job.job_id)
+        assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id)
+
+    queue_up(ledger, 0, SHORT, conversations=1)
+    grant()
+    short = count_steps(ledger, grant)
+    queue_up(ledger, SHORT, LONG, conversations=1)
+    long = count_steps(ledger, grant)
+    assert 0 < long <= 1.5 * short
+
+
+def test_the_count_of_steps_sees_work_that_grows(ledger: Ledger) -> None:
+    queue_up(ledger, 0, SHORT, conversations=LONG)
+    short = count_steps(ledger, ledger.jobs.all)
+    queue_up(ledger, SHORT, LONG, conversations=LONG)
+    assert count_steps(ledger, ledger.jobs.all) > 5 * short
