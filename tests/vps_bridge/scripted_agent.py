@@ -18,7 +18,7 @@ from typing import Self
 import numpy as np
 
 from broker.errors import NotConnected
-from broker.session import Incoming, MqttSession
+from broker.session import Farewell, Incoming, MqttSession
 from schemas.agent import (
     AgentControl,
     AgentHeartbeat,
@@ -80,15 +80,22 @@ class ScriptedAgent:
         return self
 
     def __exit__(self, *_error: object) -> None:
-        self.vanish()
+        """Take its leave: the bridge of a whole module would offer the next test's jobs to it until it is stale."""
+        self.held.clear()
+        topic = TOPICS.agent_heartbeat(self.agent_id)
+        self._end(Farewell(topic, encode(self._make_beat(AgentState.STOPPED)), retain=True))
 
     # ---------------------------------------------------------------------------------------- being alive
 
     def vanish(self) -> None:
         """Be gone without a word."""
-        self._ended.set()
-        self._thread.join(5.0)
-        self._session.stop()
+        self._end(None)
+
+    def _end(self, farewell: Farewell | None) -> None:
+        if not self._ended.is_set():
+            self._ended.set()
+            self._thread.join(5.0)
+            self._session.stop(farewell)
 
     def fall_silent(self) -> None:
         self._silent.set()
@@ -98,13 +105,15 @@ class ScriptedAgent:
 
     def beat(self, state: AgentState | None = None) -> None:
         """Beat now; `offline` is what the broker would publish as this instance's will."""
-        now = datetime.now(UTC)
+        self._send(TOPICS.agent_heartbeat(self.agent_id), self._make_beat(state or self.state), retain=True)
+
+    def _make_beat(self, state: AgentState) -> AgentHeartbeat:
         gone = state is AgentState.OFFLINE
-        beat = AgentHeartbeat(
+        return AgentHeartbeat(
             agent_id=self.agent_id,
             instance_id=self.instance_id,
-            state=state or self.state,
-            sent_at=now,
+            state=state,
+            sent_at=datetime.now(UTC),
             started_at=self._started_at,
             engine=self.engine,
             jobs=()
@@ -113,7 +122,6 @@ class ScriptedAgent:
             free_capacity=0 if gone else max(0, self.places - len(self.held)),
             speed_x_real_time=10.0,
         )
-        self._send(TOPICS.agent_heartbeat(self.agent_id), beat, retain=True)
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_S):
