@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection as SqliteConnection
 
 BUSY_TIMEOUT_MS = 5_000
+_MIGRATING = threading.Lock()  # Alembic keeps its environment in module globals: one migration at a time in a process
 SCRATCH_BYTES = 2**18  # what SQLite wants beside a file it opens: its index of the log, a few pages of the log
 # secure_delete: what is deleted is overwritten.
 _PRAGMAS = (
@@ -142,7 +144,8 @@ def _migrate(engine: Engine, path: Path, migrations: Path) -> None:
         if current is not None and current not in known:
             raise DatabaseNewer(path, current)
         config.attributes["connection"] = connection
-        command.upgrade(config, "head")
+        with _MIGRATING:
+            command.upgrade(config, "head")
 
 
 def _set_pragmas(connection: SqliteConnection, _record: object, *, synchronous: str) -> None:

@@ -207,7 +207,7 @@ def test_the_earlier_client_gets_what_it_got_before(mosquitto: RunningBroker, do
         assert spoken == [
             (pytest.approx(a), pytest.approx(b), f"SPEAKER_0{'ab'.index(who)}") for a, b, who in CALL_TURNS
         ]
-        assert agent.offers.items[-1].max_speakers == 2
+        assert [offer for offer in agent.offers.items if offer.max_speakers == 2]
         assert set(door.leftovers) == before
         health = door.open.get("/health").json()
         assert (health["status"], health["service"]) == ("healthy", "omi-diarization")

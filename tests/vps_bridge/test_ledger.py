@@ -2,6 +2,8 @@
 
 import itertools
 import stat
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
@@ -93,6 +95,15 @@ def test_files_are_private_and_one_bridge_holds_the_ledger(ledger, tmp_path):
 def test_a_command_finds_no_ledger_where_no_bridge_ran(tmp_path):
     with pytest.raises(LedgerMissing, match="omi-bridge run"):
         Ledger(tmp_path, exclusive=False)
+
+
+def test_several_ledgers_are_opened_at_once_in_one_process(tmp_path):
+    def open_one(number: int) -> str:
+        with closing(Ledger(tmp_path / str(number), exclusive=True)) as ledger:
+            return ledger.ledger_id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(open_one, range(12)))) == 12
 
 
 def test_what_is_asked_twice_a_second_uses_an_index(ledger):
