@@ -14,7 +14,7 @@ STALL_S = 90.0  # longer than anything that heals by itself: a lease's limit, an
 CAUGHT_BY = {
     Plant.SETTLED: "not everything came to its end",
     Plant.ATTEMPT: "attempts",
-    Plant.LIMIT: "is leased",
+    Plant.LIMIT: "not everything came to its end",
 }
 
 
