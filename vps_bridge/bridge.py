@@ -379,7 +379,7 @@ class Bridge:
             self._assign_rests[conversation_id] = took_s, rests_until_s
             return
         final = self._is_final(conversation_id, now_s)
-        if not final and not self._ledger.conversations.is_dirty(conversation_id):
+        if not final and not self._ledger.conversations.is_to_assign(conversation_id):
             return
         if not self._assign_tries.take(conversation_id, now_s):
             return

@@ -76,9 +76,6 @@ class Updater:
     def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
         name = conversation.conversation_id
         jobs = self._ledger.jobs.all(conversation_id=name)
-        if not final and not any(job.state in (JobState.TURNS_STORED, JobState.DONE) for job in jobs):
-            self._ledger.conversations.clear_dirty(name, conversation.dirty)
-            return True
         stored = self._store.read(name)
         evidence = self._gather(conversation, stored)
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)

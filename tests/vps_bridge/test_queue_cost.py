@@ -72,10 +72,10 @@ def deliver_one(ledger: Ledger) -> None:
     (item,) = ledger.jobs.chunks(job.job_id)
     assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id) == item.chunk
     assert ledger.jobs.store_result(lease, b"turns")
-    assert ledger.conversations.is_dirty(job.conversation_id)
+    assert ledger.conversations.is_to_assign(job.conversation_id)
     ledger.conversations.open_end(job.conversation_id)
     assert job.conversation_id in ledger.conversations.dirty()
-    ledger.conversations.clear_dirty(job.conversation_id, 1)
+    ledger.conversations.note_nothing_new(job.conversation_id, final=True, done_jobs=(job.job_id,), seen=1)
 
 
 def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) -> None:

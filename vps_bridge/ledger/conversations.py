@@ -128,24 +128,28 @@ class ConversationBook:
             if row is not None:
                 row.dirty += 1
 
-    def clear_dirty(self, conversation_id: str, seen: int) -> None:
-        """Note that there was nothing to assign; the conversation goes on waiting."""
-        with self._session.begin() as session:
-            row = session.get(ConversationRow, conversation_id)
-            if row is not None and row.dirty == seen:
-                row.dirty = 0
-
     def dirty(self) -> list[str]:
         """Return the conversations whose labels may be out of date."""
         query = select(ConversationRow.conversation_id).where(ConversationRow.dirty > literal_column("0"))
         with self._session() as session:
             return list(session.scalars(query))
 
-    def is_dirty(self, conversation_id: str) -> bool:
-        """Whether a conversation's labels may be out of date."""
-        query = select(ConversationRow.dirty).where(ConversationRow.conversation_id == conversation_id)
+    def is_to_assign(self, conversation_id: str) -> bool:
+        """Whether a conversation's labels may be out of date and there are results to make them of.
+
+        Without results there is nothing to assign: it goes on waiting and is not dirty any more, unless it is final.
+        """
+        results = JobRow.state.in_((JobState.TURNS_STORED, JobState.DONE))
+        of_it = select(JobRow.number).where(JobRow.conversation_id == conversation_id, results).limit(1)
         with self._session() as session:
-            return bool(session.scalar(query))
+            row = session.get(ConversationRow, conversation_id)
+            if row is None or not row.dirty:
+                return False
+            if row.final_at is not None or session.scalar(of_it) is not None:
+                return True
+            row.dirty = 0
+            session.commit()
+            return False
 
     def open_ended(self) -> list[OpenEnd]:
         """Return the completed conversations that are not final, and whose chunks all are in jobs that have ended."""
