@@ -180,6 +180,7 @@ class _Performance:
         visitor = self._stage.programs[AGENTS[2]]
         if visitor.started_s and not visitor.is_alive:
             visitor.start()
+            self.injector.wait_begun(visitor)
 
     def _is_over(self, snapshot: Snapshot | None) -> bool:
         if snapshot is None or not snapshot.is_quiet:

@@ -60,6 +60,7 @@ class Injector:
         self._stage, self._tap, self._plan, self._progress = stage, tap, plan, progress
         self._stopping = threading.Event()
         self._pending: list[tuple[Fault, float, tuple[str, ...]]] = []
+        self._hung: list[int] = []
         self._thread = threading.Thread(target=self._run, name="injector", daemon=True)
         self._do: dict[FaultKind, Callable[[Fault], None]] = {
             FaultKind.KILL_AGENT: self._kill,
@@ -90,11 +91,19 @@ class Injector:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
+        for pid in self._hung:  # one that was stopped before it could tie itself to its parent outlives it
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
     @property
     def is_done(self) -> bool:
         """Whether every fault has been, and life was seen after each."""
         return not self._thread.is_alive() and not self._pending
+
+    def wait_begun(self, program: Program) -> None:
+        """Wait until a program is heard: while it is still being loaded, SIGTERM just ends it."""
+        with contextlib.suppress(AssertionError):
+            self._tap.wait_online(program.name, program.started_s, START_WAIT_S)
 
     def note_recoveries(self) -> None:
         """Look which faults are over: every program they touched has said that it is alive since."""
@@ -151,8 +160,7 @@ class Injector:
 
     def _restart(self, fault: Fault) -> None:
         program = self._program(fault)
-        with contextlib.suppress(AssertionError):  # while it is still being loaded, SIGTERM just ends it
-            self._tap.wait_online(program.name, program.started_s, START_WAIT_S)
+        self.wait_begun(program)
         program.stop()
         time.sleep(fault.hold_s)
         self._heals(fault, program.name)
@@ -190,6 +198,8 @@ class Injector:
             for pid in pids:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGCONT)
+        else:
+            self._hung += pids
         self._heals(fault, fault.target)
 
     def _workers(self, fault: Fault) -> list[int]:
@@ -208,7 +218,9 @@ class Injector:
         if not visitor.is_alive:
             self._heals(fault, VISITOR)
             visitor.start()
-        elif fault.number % 2:
+            return
+        self.wait_begun(visitor)  # its coming must have been heard before it goes
+        if fault.number % 2:
             visitor.kill()
         else:
             visitor.stop()

@@ -241,7 +241,8 @@ def _published(conversation: ConversationPlan, history: Iterable[Write]) -> tupl
     seen: set[int] = set()
     published = []
     for write in history:
-        new = frozenset(voice_of[c.segment_id] for c in write.changes if c.segment_id in voice_of) - seen
+        labelled = {change.segment_id for change in write.changes if change.after is not None}
+        new = frozenset(voice_of[segment] for segment in labelled if segment in voice_of) - seen
         if new:
             published.append(new)
             seen |= new
