@@ -40,7 +40,7 @@ from mac_agent.recycling import GB, RecycleLimits
 from mac_agent.result import describe_engine
 from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import Worker, read_limits
-from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
+from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType, JobState
 from schemas.audio import AudioPart
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
 
 QUEUE_MESSAGES = 256  # beyond this something floods us; what is dropped is asked for, or offered, again
 TICK_S = 0.25
+DETAIL_PAUSE_S = 0.25  # how far a held job has come is told no more often; what the bridge acts on is told at once
 FAREWELL_TIMEOUT_S = 5.0
 LOCK_NAME = "agent.lock"
 _ALIVE = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
@@ -115,6 +116,7 @@ class Agent:
         self._beat_due_s = 0.0
         self._foreign_beat = False
         self._beaten: tuple[object, ...] = ()
+        self._beaten_s = 0.0
         self._bridges: dict[str, str] = {}
 
     def request_stop(self) -> None:
@@ -351,16 +353,21 @@ class Agent:
             self._outbox.note_offered(entry.job_id)
 
     def _beat_if_due(self) -> None:
-        jobs = tuple((job.job_id, job.lease_id, job.state) for job in self._bench.held_jobs())
-        said = (self._state, jobs, self._notes())
+        held = self._bench.held_jobs()
+        working = frozenset(job.lease_id for job in held if job.state is not JobState.OUTBOX)
+        news = (self._state, self._bench.free_places, working, self._notes())
+        details = tuple((job.lease_id, job.state) for job in held)
         now_s = time.monotonic()
-        if now_s < self._beat_due_s and self._beaten == said:
+        if now_s < self._beat_due_s and self._beaten == (news, details):
+            return
+        is_detail = now_s < self._beat_due_s and self._beaten[:1] == (news,)
+        if is_detail and now_s < self._beaten_s + DETAIL_PAUSE_S:
             return
         if not self._session.connected:
             return  # said on connect
         self._beat_due_s = now_s + self._settings.heartbeat_s
         if self._publish(self._beat_topic, self._make_beat(), retain=True):
-            self._beaten = said
+            self._beaten, self._beaten_s = (news, details), now_s
 
     def _tell_losses(self) -> None:
         """Log what an operator must put right: an ACL in our way, or a flood."""

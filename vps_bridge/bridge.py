@@ -243,9 +243,9 @@ class Bridge:
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
             case TopicKind.TURNS:
+                # Whether its sender is free for another job, its next beat tells.
                 if self._results.take_turns(conversation_id, sender_id, message.payload):
                     self._to_assign.add(conversation_id)
-                self._is_to_dispatch = True
             case TopicKind.FAILURE if sender_id != self._settings.bridge_id:
                 self._is_to_dispatch = True
                 self._results.take_failure(conversation_id, sender_id, message.payload)

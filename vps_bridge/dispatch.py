@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -48,6 +49,7 @@ _LOG = structlog.get_logger(__name__)
 MAX_PARTS_PER_WANT = 8
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 MAX_REASON_CHARS = 200
+ON_ITS_WAY_S = 1.0  # how long a word to an agent may be on its way before it is said again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
 AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
@@ -61,6 +63,7 @@ class Dispatcher:
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self.roster = AgentRoster()
         self._granted_s: dict[str, float] = {}
+        self._settled_s: dict[str, float] = {}  # when each lease was settled last; of late ones only
         self._to_note: dict[str, AgentHeartbeat] = {}
         self._rests = OfferTimer(settings.retry_min_s, settings.retry_max_s)
 
@@ -97,7 +100,12 @@ class Dispatcher:
             self._ledger.agents.note_heartbeat(agent_id, heartbeat.model_dump(mode="json", by_alias=True))
 
     def _reconcile_held(self, held: HeldJob, view: AgentView) -> None:
-        """Answer an agent that lists a job under a lease which is not its current one."""
+        """Answer an agent that lists a job under a lease which is not its current one.
+
+        Who was told just now what became of its result may not have heard it yet.
+        """
+        if time.monotonic() - self._settled_s.get(held.lease_id, -math.inf) < ON_ITS_WAY_S:
+            return
         agent_id, instance_id = view.heartbeat.agent_id, view.heartbeat.instance_id
         lease = self._ledger.jobs.find_lease(held.lease_id)
         job = self._ledger.jobs.get(held.job_id)
@@ -121,6 +129,8 @@ class Dispatcher:
         """Judge every lease, then give waiting jobs to whoever is free."""
         allowed = self._ledger.agents.allowed()
         leases = self._ledger.jobs.leases()
+        told_s = time.monotonic() - ON_ITS_WAY_S
+        self._settled_s = {lease_id: at_s for lease_id, at_s in self._settled_s.items() if at_s > told_s}
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
         workers = self.roster.workers(
@@ -238,6 +248,7 @@ class Dispatcher:
             reason=reason,
         )
         self._publisher.send(self._topics.control(agent_id), control)
+        self._settled_s[lease_id] = time.monotonic()
 
     def cancel(self, leases: tuple[LeaseRecord, ...]) -> None:
         """Tell the holders of these leases to stop and unlink."""
