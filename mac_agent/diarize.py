@@ -78,9 +78,9 @@ def diarize_files(
         with path.open("rb"):  # the worker's own error would not say which file
             pass
     worker = Worker(load, limits)
-    worker.start()
-    report("load engine", 0.0)
     try:
+        worker.start()
+        report("load engine", 0.0)
         for token, path in enumerate(paths, start=1):
             yield _run(worker, WorkerJob(token, (ChunkSource(path),), hints, max_audio_s), report)
     finally:

@@ -147,11 +147,12 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self._load), name="omi-agent worker", daemon=True)
+        self._process = process  # before it starts: whoever is interrupted from here on can still end it
         process.start()
         theirs.close()
         heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(ours, heard, self._wake), name="worker reports", daemon=True).start()
-        self._process, self._pipe, self._heard = process, ours, heard
+        self._pipe, self._heard = ours, heard
         self._load_deadline_s = self._clock() + self._limits.load_s
         self._restart_s = None
         self._jobs, self.memory = 0, None
@@ -312,7 +313,7 @@ class Worker:
         process = self._process
         self._process = self._pipe = None
         self._heard = queue.SimpleQueue()
-        if process is not None:
+        if process is not None and process.pid is not None:
             process.kill()  # also where it is stopped (SIGSTOP); its listener ends with the pipe
             process.join(JOIN_S)
 

@@ -269,3 +269,19 @@ def _runs(pid: int) -> bool:
         return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_a_start_that_is_interrupted_leaves_no_process_that_cannot_be_ended(behaviour, monkeypatch):
+    """Ctrl-C while the process is being started; one left over keeps Python from exiting."""
+
+    def interrupt(**_options: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("mac_agent.worker.threading.Thread", interrupt)
+    worker = Worker(partial(load_tone_engine, behaviour), WorkerLimits(60.0, 60.0, 10.0))
+    with pytest.raises(KeyboardInterrupt):
+        worker.start()
+    pid = worker.pid
+    assert pid is not None
+    worker.stop()
+    eventually(lambda: not psutil.pid_exists(pid))
