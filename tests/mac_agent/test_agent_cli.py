@@ -178,6 +178,8 @@ def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
+        # A shell starts what it runs with `&` deaf to Ctrl-C, and its children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
     )
     time.sleep(6)
     children = psutil.Process(process.pid).children(recursive=True)
