@@ -36,8 +36,9 @@ demo: models ## the whole pipeline on this machine, on real speech
 # Most tests wait for real processes, not for a processor: more of them at once than there are cores.
 WORKERS ?= 3
 
+# Drawn examples are the same every time here (a commit passes or it does not); `make acceptance` draws new ones.
 test: models ## every test but the slow proofs; what cannot run here is skipped by name
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)
 
 lint: $(STAMP) ## ruff, ruff format, mypy --strict
 	$(BIN)/ruff check .

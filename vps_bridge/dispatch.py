@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -63,7 +62,7 @@ class Dispatcher:
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self.roster = AgentRoster()
         self._granted_s: dict[str, float] = {}
-        self._settled_s: dict[str, float] = {}  # when each lease was settled last; of late ones only
+        self._settled = OfferTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
         self._to_note: dict[str, AgentHeartbeat] = {}
         self._rests = OfferTimer(settings.retry_min_s, settings.retry_max_s)
 
@@ -79,18 +78,19 @@ class Dispatcher:
         if heartbeat.state is AgentState.OFFLINE:
             return
         held = {(job.job_id, job.lease_id) for job in heartbeat.jobs}
-        mine = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == heartbeat.agent_id]
-        unlisted, listed = list[str](), set[tuple[str, str]]()
-        for lease in mine:
-            if (lease.job_id, lease.lease_id) in held:
-                listed.add((lease.job_id, lease.lease_id))
-            elif lease.instance_id != heartbeat.instance_id:
+        leases = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == heartbeat.agent_id]
+        current = {(lease.job_id, lease.lease_id): lease for lease in leases}
+        unlisted = []
+        for key, lease in current.items():
+            if key in held:
+                continue
+            if lease.instance_id != heartbeat.instance_id:
                 self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW), died=True)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
         for job in heartbeat.jobs:
-            if (job.job_id, job.lease_id) not in listed:
+            if (job.job_id, job.lease_id) not in current:
                 self._reconcile_held(job, view)
 
     def note_heartbeats(self) -> None:
@@ -104,7 +104,7 @@ class Dispatcher:
 
         Who was told just now what became of its result may not have heard it yet.
         """
-        if time.monotonic() - self._settled_s.get(held.lease_id, -math.inf) < ON_ITS_WAY_S:
+        if not self._settled.is_due(held.lease_id, time.monotonic()):
             return
         agent_id, instance_id = view.heartbeat.agent_id, view.heartbeat.instance_id
         lease = self._ledger.jobs.find_lease(held.lease_id)
@@ -129,8 +129,7 @@ class Dispatcher:
         """Judge every lease, then give waiting jobs to whoever is free."""
         allowed = self._ledger.agents.allowed()
         leases = self._ledger.jobs.leases()
-        told_s = time.monotonic() - ON_ITS_WAY_S
-        self._settled_s = {lease_id: at_s for lease_id, at_s in self._settled_s.items() if at_s > told_s}
+        self._settled.keep_only(self._settled.resting(time.monotonic()))
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
         workers = self.roster.workers(
@@ -248,7 +247,7 @@ class Dispatcher:
             reason=reason,
         )
         self._publisher.send(self._topics.control(agent_id), control)
-        self._settled_s[lease_id] = time.monotonic()
+        self._settled.take(lease_id, time.monotonic())
 
     def cancel(self, leases: tuple[LeaseRecord, ...]) -> None:
         """Tell the holders of these leases to stop and unlink."""

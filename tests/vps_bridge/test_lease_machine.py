@@ -27,11 +27,11 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.record import Message
 from schemas.topics import Topics
 from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurns
-from vps_bridge.assemble import JobPlan, PlannedChunk
+from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.dispatch import Dispatcher
 from vps_bridge.lease import counts_as_attempt
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import JobState, NewChunk, SpeakerHints
+from vps_bridge.ledger.records import JobState
 from vps_bridge.results import Results
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.spool import Spool
@@ -80,18 +80,7 @@ def three_jobs() -> Path:
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     ledger = Ledger(home / "bridge", exclusive=True)
     for number in range(3):
-        conversation_id, chunk_id = f"c{number % 2}", f"k{number}"
-        new = NewChunk(
-            conversation_id=conversation_id,
-            chunk_id=chunk_id,
-            sha256="0" * 64,
-            bytes=1_000,
-            spool_name=f"s{number}",
-            encoding="wav",
-            duration_s=AUDIO_S,
-        )
-        ledger.chunks.accept(new, SpeakerHints(), final=False)
-        ledger.jobs.add(conversation_id, (JobPlan((PlannedChunk(chunk_id, None),), (chunk_id,)),))
+        add_waiting_job(ledger, f"c{number % 2}", f"k{number}", audio_s=AUDIO_S, final=False)
     for name in AGENTS:
         ledger.agents.set_allowed(name, allowed=True)
     ledger.close()
@@ -166,8 +155,8 @@ class Leases(RuleBasedStateMachine):
         self.dispatcher = Dispatcher(self.settings, self.ledger, Spool(self.home / "spool"), self.wire)  # type: ignore[arg-type]
         self.results = Results(self.ledger, self.dispatcher)
         self.signs_s, self.wills_s = {}, {}
-        self.tick()
         self.fresh_s = dict.fromkeys(self.current(), self.now_s)
+        self.tick()
 
     @rule(seconds=st.floats(0.1, 40.0))
     def time_passes(self, seconds: float) -> None:

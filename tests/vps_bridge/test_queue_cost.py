@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from vps_bridge.assemble import JobPlan, PlannedChunk
+from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import NewChunk, SpeakerHints
 
 MODEL = ("m", "1")
 STEPS_AT_ONCE = 10
@@ -25,18 +24,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 def queue_up(ledger: Ledger, first: int, last: int, *, conversations: int) -> None:
     """One chunk and one job for each number, in so many conversations."""
     for number in range(first, last):
-        name, chunk_id = f"c{number % conversations}", f"chunk-{number}"
-        new = NewChunk(
-            conversation_id=name,
-            chunk_id=chunk_id,
-            sha256="0" * 64,
-            bytes=9,
-            spool_name=f"s{number}",
-            encoding="wav",
-            duration_s=60.0,
-        )
-        ledger.chunks.accept(new, SpeakerHints(), final=True)
-        ledger.jobs.add(name, (JobPlan((PlannedChunk(chunk_id, None),), (chunk_id,)),))
+        add_waiting_job(ledger, f"c{number % conversations}", f"chunk-{number}", audio_s=60.0, final=True)
 
 
 def count_steps(ledger: Ledger, work: Callable[[], object]) -> int:
