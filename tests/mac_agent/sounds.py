@@ -10,6 +10,7 @@ import av
 import numpy as np
 
 RATE_HZ = 16_000
+MP3_BITS_PER_S = 64_000  # what recorders write at least; LAME alone would give a channel at 16 kHz a third of it
 
 
 def tone(pitch_hz: float, seconds: float, *, rate_hz: int = RATE_HZ, level: float = 0.5) -> np.ndarray:
@@ -50,6 +51,8 @@ def encode_file(samples: np.ndarray, container: str, codec: str, *, rate_hz: int
         stream = out.add_stream(codec, rate=rate_hz)
         assert isinstance(stream, av.AudioStream)
         stream.layout = layout
+        if codec == "libmp3lame":
+            stream.bit_rate = MP3_BITS_PER_S
         frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(planes), format="fltp", layout=layout)
         # Without a time of its first sample no container can say how much of what it holds is the codec's delay.
         frame.sample_rate, frame.pts, frame.time_base = rate_hz, 0, Fraction(1, rate_hz)
