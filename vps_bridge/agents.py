@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
@@ -57,11 +58,11 @@ class AgentRoster:
         return self._views.get(agent_id)
 
     def note_beat(self, heartbeat: AgentHeartbeat, now_s: float) -> AgentView:
-        """Take in a live beat; `offline` is a will and counts only for the instance it names."""
+        """Take in a live beat; `offline` is a will: no sign of life, and it counts only for the instance it names."""
         view = self._views.get(heartbeat.agent_id)
         if heartbeat.state is AgentState.OFFLINE:
             if view is None:
-                view = self._views[heartbeat.agent_id] = AgentView(heartbeat, now_s, offline_s=now_s)
+                view = self._views[heartbeat.agent_id] = AgentView(heartbeat, -math.inf, offline_s=now_s)
             elif view.heartbeat.instance_id == heartbeat.instance_id and view.offline_s is None:
                 view.offline_s = now_s
             return view

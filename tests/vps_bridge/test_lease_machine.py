@@ -104,15 +104,16 @@ class ModelAgent:
 
     agent_id: str
     instance: int = 0
+    connected_as: int = 0
+    """The instance whose will the broker has: the one that beat last."""
     read: int = 0
     held: dict[str, str] = field(default_factory=dict)
     """job_id -> lease_id of what it works on."""
     outbox: dict[str, str] = field(default_factory=dict)
     """The same of results nobody settled."""
 
-    @property
-    def instance_id(self) -> str:
-        return f"{self.agent_id}{self.instance}"
+    def instance_id(self, instance: int) -> str:
+        return f"{self.agent_id}{instance}"
 
 
 class Leases(RuleBasedStateMachine):
@@ -167,6 +168,7 @@ class Leases(RuleBasedStateMachine):
     def beat(self, name: str) -> None:
         """A live beat. Whoever still holds a job whose lease was only lost has it back."""
         agent = self.agents[name]
+        agent.connected_as = agent.instance
         self.signs_s[name] = self.now_s
         self.wills_s.pop(name, None)
         allowed = name in self.ledger.agents.allowed()
@@ -378,7 +380,7 @@ class Leases(RuleBasedStateMachine):
         held += [HeldJob(job_id=j, lease_id=x, state=HeldState.OUTBOX) for j, x in agent.outbox.items()]
         return AgentHeartbeat(
             agent_id=agent.agent_id,
-            instance_id=agent.instance_id,
+            instance_id=agent.instance_id(agent.connected_as if gone else agent.instance),
             state=state,
             sent_at=now,
             started_at=now,
