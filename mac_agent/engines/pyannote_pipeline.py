@@ -12,6 +12,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -34,6 +35,7 @@ with warnings.catch_warnings():
     from pyannote.audio.pipelines import SpeakerDiarization
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
@@ -137,7 +139,9 @@ class ExactDiarization(SpeakerDiarization):
     def get_segmentations(self, file: dict[str, Any], hook: Callable[..., None] | None = None) -> SlidingWindowFeature:
         """Return who speaks in every window, shape ``(windows, frames, 3)``; computed once per recording."""
         if SEGMENTATIONS not in file:
-            file[SEGMENTATIONS] = super().get_segmentations(file, hook=hook)
+            n_samples, hop_samples = file["waveform"].shape[1], self._segmentation.step * file["sample_rate"]
+            with kept_together(self._segmentation, math.ceil(n_samples / hop_samples) + 1):
+                file[SEGMENTATIONS] = super().get_segmentations(file, hook=hook)
         return file[SEGMENTATIONS]
 
     def get_embeddings(
@@ -242,6 +246,34 @@ class ExactDiarization(SpeakerDiarization):
             spoken = masks[batch].any(axis=2, keepdims=True)
             embeddings[batch] = np.where(spoken, found, embeddings[batch])
             report(min(first + size, len(windows)), len(windows))
+
+
+@contextmanager
+def kept_together(inference: Any, most_windows: int) -> Iterator[None]:  # noqa: ANN401 - pyannote is not annotated
+    """Let `Inference.slide` keep what the network says of all windows in one array, made before the first batch.
+
+    Kept batch by batch, each small array lies where a tensor of several MB was freed, which the next batch's then does
+    not fit into any more: an hour of audio took 700 MB more at times (glibc).
+    """
+    infer: Callable[[torch.Tensor], NDArray[np.float32]] = inference.infer
+    kept: NDArray[np.float32] | None = None
+    n_kept = 0
+
+    def infer_and_keep(batch: torch.Tensor) -> NDArray[np.float32]:
+        nonlocal kept, n_kept
+        found = infer(batch)
+        if kept is None:
+            kept = np.empty((most_windows, *found.shape[1:]), dtype=found.dtype)
+        its = kept[n_kept : n_kept + len(found)]
+        its[:] = found
+        n_kept += len(found)
+        return its
+
+    inference.infer = infer_and_keep
+    try:
+        yield
+    finally:
+        del inference.infer
 
 
 def choose_masks(segmentations: NDArray[np.float32], least_frames: int | None) -> NDArray[np.float32]:

@@ -211,7 +211,7 @@ def running_mean(features: torch.Tensor, grid: Grid) -> torch.Tensor:
         seen[its] += 1
     last_seen = int(seen.nonzero()[-1, 0])
     total[last_seen + 1 :], seen[last_seen + 1 :] = total[last_seen], seen[last_seen]
-    return total / seen
+    return total.div_(seen)
 
 
 def pool(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
