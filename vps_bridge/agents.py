@@ -25,6 +25,11 @@ class AgentView:
     unlisted_beats: dict[str, int] = field(default_factory=dict)
 
     @property
+    def state(self) -> AgentState:
+        """What it said last; `offline` once its will came."""
+        return self.heartbeat.state if self.offline_s is None else AgentState.OFFLINE
+
+    @property
     def presence(self) -> AgentPresence:
         """What the lease rules need."""
         state = self.heartbeat.state

@@ -28,6 +28,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.agents import AgentRoster, AgentView
 from vps_bridge.lease import (
+    NEVER_TAKEN,
     STARTED_ANEW,
     LeaseAction,
     LeaseVerdict,
@@ -69,8 +70,9 @@ class Dispatcher:
     def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
         """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
         before = self.roster.get(heartbeat.agent_id)
+        is_news = before is None or before.state is not heartbeat.state
+        was_held = {job.lease_id for job in before.heartbeat.jobs} if before else set()
         view = self.roster.note_beat(heartbeat, now_s)
-        is_news = before is None or before.heartbeat.state is not heartbeat.state
         self._to_note[heartbeat.agent_id] = heartbeat
         if is_news:
             self.note_heartbeats()
@@ -85,7 +87,8 @@ class Dispatcher:
             if key in held:
                 continue
             if lease.instance_id != heartbeat.instance_id:
-                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW), died=True)
+                died = lease.lease_id in was_held  # who never said that it has the job did not die of it
+                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW if died else NEVER_TAKEN), died=died)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)

@@ -88,6 +88,7 @@ def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rul
 
 
 STARTED_ANEW = "agent started anew without the job"  # why a lease ended whose holder's process is taken for dead
+NEVER_TAKEN = "agent started anew, and had not said that it took the job"
 
 # Failures that say something about the audio or the engine; everything else is the road's fault.
 COUNTED_FAILURES = frozenset(

@@ -87,8 +87,11 @@ class ScriptedAgent:
 
     # ---------------------------------------------------------------------------------------- being alive
 
-    def vanish(self) -> None:
-        """Be gone without a word."""
+    def vanish(self, *, told: bool = False) -> None:
+        """Be gone without a word; `told`: but for a last beat, which lists what it holds."""
+        if told:
+            topic = TOPICS.agent_heartbeat(self.agent_id)
+            self._session.publish(topic, encode(self._make_beat(self.state)), retain=True).wait(WAIT_S)
         self._end(None)
 
     def _end(self, farewell: Farewell | None) -> None:

@@ -78,7 +78,7 @@ def test_an_agent_that_starts_anew_is_offered_its_job_at_once(
     with ScriptedAgent(mosquitto, "first") as agent:
         backend.send_call("anew", tone=4)
         lost = agent.wait_offer("anew")
-        agent.vanish()
+        agent.vanish(told=True)
     with ScriptedAgent(mosquitto, "first") as agent:
         offer = agent.wait_offer("anew")
         assert offer.lease_id != lost.lease_id
@@ -87,6 +87,22 @@ def test_an_agent_that_starts_anew_is_offered_its_job_at_once(
         backend.wait_updated("anew")
     (job,) = bridge.jobs("anew")
     assert (job["attempts"], job["deaths"]) == (0, 1)
+
+
+def test_an_agent_that_vanished_before_it_took_the_job_did_not_die_of_it(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(mosquitto, "first") as agent:
+        agent.accepts = False
+        backend.send_call("untaken", tone=16)
+        agent.wait_offer("untaken")
+        agent.vanish(told=True)
+    with ScriptedAgent(mosquitto, "first") as agent:
+        agent.answer(agent.wait_offer("untaken"), CALL_TURNS)
+        backend.wait_updated("untaken")
+    assert bridge.revocations("untaken") == ["agent started anew, and had not said that it took the job"]
+    (job,) = bridge.jobs("untaken")
+    assert (job["attempts"], job["deaths"]) == (0, 0)
 
 
 def test_an_agent_that_comes_back_still_holding_the_job_gets_its_lease_back(
@@ -271,7 +287,7 @@ def test_a_job_whose_agent_died_with_it_five_times_is_given_up(
         with ScriptedAgent(mosquitto, "first") as agent:
             if life < 5:
                 agent.wait_offer("deadly")
-                agent.vanish()
+                agent.vanish(told=True)
             else:
                 failure = wait_until(lambda: backend.failures("deadly"), "giving up")[0]
     assert failure.code == FailureCode.LEASE_LOST

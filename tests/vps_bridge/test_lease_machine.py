@@ -126,6 +126,8 @@ class Leases(RuleBasedStateMachine):
         self.now_s = 1e9  # ahead of the real clock, by which failed jobs rest
         self.agents = {name: ModelAgent(name) for name in AGENTS}
         self.attempts: Counter[str] = Counter()
+        self.deaths: Counter[str] = Counter()
+        self.listed: dict[str, set[str]] = {}
         self.hopeless: set[str] = set()
         self.stored: set[str] = set()
         self.granted: dict[str, tuple[str, str]] = {}
@@ -155,7 +157,7 @@ class Leases(RuleBasedStateMachine):
         """The bridge's memory of agents and deadlines is gone; the ledger is not."""
         self.dispatcher = Dispatcher(self.settings, self.ledger, Spool(self.home / "spool"), self.wire)  # type: ignore[arg-type]
         self.results = Results(self.ledger, self.dispatcher)
-        self.signs_s, self.wills_s = {}, {}
+        self.signs_s, self.wills_s, self.listed = {}, {}, {}
         self.fresh_s = dict.fromkeys(self.current(), self.now_s)
         self.tick()
 
@@ -168,14 +170,17 @@ class Leases(RuleBasedStateMachine):
     def beat(self, name: str) -> None:
         """A live beat. Whoever still holds a job whose lease was only lost has it back."""
         agent = self.agents[name]
+        held = {**agent.outbox, **agent.held}
+        if agent.connected_as != agent.instance:
+            gone = self.listed.get(name, set()) - set(held.values())
+            self.deaths.update(job_id for lease_id, job_id in self.current().items() if lease_id in gone)
         agent.connected_as = agent.instance
+        self.listed[name] = set(held.values())
         self.signs_s[name] = self.now_s
         self.wills_s.pop(name, None)
         allowed = name in self.ledger.agents.allowed()
         returning = {
-            job_id: lease_id
-            for job_id, lease_id in {**agent.outbox, **agent.held}.items()
-            if allowed and self.is_lost(job_id, lease_id)
+            job_id: lease_id for job_id, lease_id in held.items() if allowed and self.is_lost(job_id, lease_id)
         }
         self.dispatcher.take_heartbeat(self.heartbeat(agent, AgentState.ONLINE), self.now_s)
         current = self.current()
@@ -219,6 +224,8 @@ class Leases(RuleBasedStateMachine):
     @rule(name=st.sampled_from(AGENTS), lives=st.integers(1, 3))
     def die_again_and_again(self, name: str, lives: int) -> None:
         for _ in range(lives):
+            self.listen(name)
+            self.beat(name)
             self.agent_dies_and_starts(name)
             self.beat(name)
 
@@ -314,6 +321,7 @@ class Leases(RuleBasedStateMachine):
             attempts = self.attempts[job.job_id]
             assert (job.state is JobState.LEASED) == (job.job_id in current.values())
             assert job.attempts == attempts, "attempts are failures that count; a lost lease is none"
+            assert job.deaths == self.deaths[job.job_id], "a death is one of who had said that it holds the job"
             given_up = attempts >= MAX_ATTEMPTS or job.deaths >= MAX_DEATHS or job.job_id in self.hopeless
             if job.job_id in self.stored:
                 assert job.state is JobState.TURNS_STORED
