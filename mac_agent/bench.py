@@ -147,14 +147,14 @@ class Bench:
             )
 
     def next_wants(self) -> list[AgentWant]:
-        """Return what to ask the bridge for now."""
+        """Return what to ask the bridge for now: nothing for each part that comes, half a window at once."""
         now_s = self._clock()
         receiving = [job for job in self._jobs.values() if job.state is JobState.RECEIVING]
-        room = self._patience.window - sum(job.outstanding() for job in receiving)
         wants: list[AgentWant] = []
         for job in receiving:
-            wants += job.next_wants(self._inbox, room, now_s, self._patience)
             room = self._patience.window - sum(each.outstanding() for each in receiving)
+            room = room if 2 * room >= self._patience.window else 0
+            wants += job.next_wants(self._inbox, room, now_s, self._patience)
         return wants
 
     def forget_asked(self) -> None:

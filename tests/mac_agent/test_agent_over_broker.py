@@ -58,8 +58,10 @@ def test_an_offer_becomes_turns_and_is_offered_until_settled(broker, start_agent
     assert len(bridge.turns.items) == offered
 
 
-def test_no_more_parts_are_on_their_way_than_the_window_allows(mosquitto, start_agent, small_bridge):
-    asked, sent, most = 0, 0, 0
+def test_no_more_parts_are_on_their_way_than_the_window_allows_and_half_of_it_is_asked_for_at_once(
+    mosquitto, start_agent, small_bridge
+):
+    sent, most = 0, 0
     bridge = small_bridge(mosquitto)
 
     def count(part):
@@ -74,9 +76,9 @@ def test_no_more_parts_are_on_their_way_than_the_window_allows(mosquitto, start_
     bridge.wait_online()
     bridge.offer("job-1", as_wav(tone(300, 20)), as_wav(tone(300, 20)))
     bridge.wait_turns("job-1")
-    assert asked == 0
     assert sent > 100
     assert most <= 4
+    assert len(bridge.wants.items) <= sent / 2 + 3  # where one chunk ends and the next begins, less is asked for
 
 
 def test_parts_damaged_lost_doubled_and_out_of_order_do_no_harm(broker, start_agent, small_bridge):
@@ -290,7 +292,8 @@ def test_results_are_offered_to_a_bridge_that_begins_and_wants_repeated(mosquitt
 
 def test_a_broker_that_restarts_costs_nothing(broker, start_agent, small_bridge):
     bridge = small_bridge(broker)
-    start_agent(broker, behaviour="wait 3", want_timeout_s=300, offer_retry_s=300, retry_max_s=300)
+    # The result may be offered before the bridge is back; a broker that forgot everybody drops it, the timer does not.
+    start_agent(broker, behaviour="wait 3", want_timeout_s=300, offer_retry_s=5, retry_max_s=300)
     bridge.wait_online()
     bridge.offer("job-1", *TWO_VOICES)
     bridge.wait_beat(lambda beat: beat.state_of("job-1") == "running")
