@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import platform
@@ -44,8 +45,9 @@ from benchmarks.delivery import (
     percentiles_ms,
     run_pipeline,
 )
-from benchmarks.http_baseline import HttpBackend
+from benchmarks.http_baseline import MAX_AUDIO_S, HttpBackend
 from demo.programs import Programs, free_port
+from mac_agent.audio import decode
 from tests.brokers import RunningBroker, run_mosquitto
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.spool import Spool
@@ -332,7 +334,12 @@ def measure_costs(directory: Path, lengths_s: tuple[float, ...]) -> dict[str, fl
         label = f"{len(audio) / 1e6:.2f} MB"
         costs[f"sha256 of {label}"] = _median_ms(partial(hashlib.sha256, audio))
         costs[f"into the spool, {label} (2 fsyncs)"] = _median_ms(partial(_spool_once, spool, audio))
+        costs[f"decoding {label} of WAV, in both designs"] = _median_ms(partial(_decode_once, audio))
     return costs
+
+
+def _decode_once(audio: bytes) -> None:
+    decode(io.BytesIO(audio), max_s=MAX_AUDIO_S)
 
 
 def _spool_once(spool: Spool, audio: bytes) -> None:

@@ -50,6 +50,8 @@ _RAW_FORMATS = {
     "pcm_alaw": "alaw",
     "pcm_f32le": "f32le",
 }
+# Packets of 32 KiB, not of 1,024 samples: 5 min in 40 ms instead of 200. FFmpeg would look into 150 of them at start.
+_WAV_OPTIONS = {"max_size": "32768", "probesize": "32768"}
 # Without an index these estimate their length from the bit rate: no promise to hold them to.
 _GUESSED_DURATION = {"mp3", "aac"}
 
@@ -204,7 +206,7 @@ def _container_of(
             "The first bytes are not those of WAV, FLAC, Ogg, MP3, M4A, AAC, WebM, AIFF or CAF. Publish one of these, "
             f"or name a raw encoding: {', '.join(RAW_ENCODINGS)}.",
         )
-    return container, {}
+    return container, _WAV_OPTIONS if container == "wav" else {}
 
 
 def _sniff(head: bytes) -> str | None:
