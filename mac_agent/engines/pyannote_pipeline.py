@@ -7,7 +7,6 @@ windows is little more. `ExactDiarization` uses the first, `StretchDiarization` 
 
 from __future__ import annotations
 
-import copy
 import math
 import os
 import warnings
@@ -18,10 +17,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped] # one call of it
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mac_agent.engines.engine import EngineError
+from mac_agent.engines.speaker_network import finish_embedding, prepare_network
 
 # pyannote.audio reports every file to its makers unless this is set before it is imported, and the hub's client asks
 # for newer weights. The agent speaks to its broker and to nobody else.
@@ -211,16 +209,10 @@ class ExactDiarization(SpeakerDiarization):
         self.embed_windows(file, segmentations, masks, np.flatnonzero(masks.any(axis=(1, 2))), embeddings, report)
 
     def prepare(self) -> Any:  # noqa: ANN401 - pyannote is not annotated
-        """Return the network with its batch norms folded into its convolutions; on the CPU, channels last.
-
-        The same function to within rounding (1e-5 of an embedding), for four fifths of the time.
-        """
+        """Return the speaker network made ready for the device, once; see `prepare_network`."""
         device = self._embedding.device
         if self._prepared is None or self._prepared[0] != device:
-            resnet = fold_batch_norms(self._embedding.model_.resnet)
-            if device.type == "cpu":
-                resnet = resnet.to(memory_format=torch.channels_last)
-            self._prepared = (device, resnet)
+            self._prepared = (device, prepare_network(self._embedding.model_.resnet, device))
         return self._prepared[1]
 
     def embed_windows(
@@ -291,27 +283,3 @@ def choose_masks(segmentations: NDArray[np.float32], least_frames: int | None) -
         alone = spoken * (np.nansum(segmentations, axis=2, keepdims=True) < 2)  # noqa: PLR2004 - fewer than two speak
         chosen = np.where(alone.sum(axis=1, keepdims=True) > least_frames, alone, spoken)
     return np.ascontiguousarray(chosen.transpose(0, 2, 1))
-
-
-def finish_embedding(resnet: Any, stats: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - pyannote is not annotated
-    """Return the embeddings of pooled statistics, the last step of `ResNet.forward_embedding`."""
-    embedding = resnet.seg_1(stats)
-    if resnet.two_emb_layer:
-        embedding = resnet.seg_2(resnet.seg_bn_1(torch.relu(embedding)))
-    found: torch.Tensor = embedding
-    return found
-
-
-def fold_batch_norms(resnet: Any) -> Any:  # noqa: ANN401 - pyannote is not annotated
-    """Return a copy of the network in which every convolution does what its batch norm did after it."""
-    folded = copy.deepcopy(resnet)
-    module: Any
-    for module in folded.modules():
-        for conv, norm in (("conv1", "bn1"), ("conv2", "bn2"), ("conv3", "bn3")):
-            if hasattr(module, norm):
-                setattr(module, conv, fuse_conv_bn_eval(getattr(module, conv), getattr(module, norm)))
-                setattr(module, norm, nn.Identity())
-        shortcut = getattr(module, "shortcut", None)
-        if shortcut:
-            module.shortcut = fuse_conv_bn_eval(*shortcut)
-    return folded

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from mac_agent.engines.pyannote_pipeline import ExactDiarization, finish_embedding
+from mac_agent.engines.pyannote_pipeline import ExactDiarization
+from mac_agent.engines.speaker_network import finish_embedding
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
