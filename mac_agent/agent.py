@@ -220,6 +220,7 @@ class Agent:
         self._take_messages()
         if self._connected.is_set():
             self._connected.clear()
+            self._bridges.clear()  # whether they have found the way to this broker too, their next live beat tells
             self._start_over("connected")
         self._take_reports()
         self._bench.start_next()
@@ -275,11 +276,14 @@ class Agent:
                 self._beat_due_s = 0.0
 
     def _note_bridge(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
-        """Offer everything again to a bridge that has just begun."""
-        if retained or beat.state is not BridgeState.ONLINE or self._bridges.get(beat.bridge_id) == beat.instance_id:
+        """Offer and ask for everything again where a bridge is new, or back: what it was told meanwhile is lost."""
+        if retained:
             return
-        self._bridges[beat.bridge_id] = beat.instance_id
-        self._start_over("bridge began")
+        if beat.state is not BridgeState.ONLINE:
+            self._bridges.pop(beat.bridge_id, None)
+        elif self._bridges.get(beat.bridge_id) != beat.instance_id:
+            self._bridges[beat.bridge_id] = beat.instance_id
+            self._start_over("bridge is there")
 
     def _note_own_beat(self, beat: AgentHeartbeat, *, retained: bool) -> None:
         """Correct what is said about us, and find out whether somebody else is us."""

@@ -91,6 +91,38 @@ def test_a_broker_that_restarts_without_a_memory_and_meets_the_agent_first_loses
         backend.stop()
 
 
+def test_audio_asked_for_while_the_bridge_was_away_is_asked_for_again_when_it_is_back(
+    tmp_path: Path, start_agent: StartAgent
+) -> None:
+    """A broker without a memory restarts; the agent is back first, and asks nobody. No timer may be what helps."""
+    with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker, TcpProxy(broker.port) as link:
+        backend = Backend(broker)
+        with run_bridge(broker.reached_at(link.port), tmp_path / "bridge", backend) as bridge:
+            bridge.allow("first")
+            agent = start_agent(broker, want_timeout_s=900, retry_max_s=900)
+            wait_until(lambda: '"engine loaded"' in agent.log(), "the agent")
+            os.kill(agent.pid, signal.SIGSTOP)  # so that it asks only when the bridge hears nothing
+            try:
+                send_call(backend, "away")
+                wait_until(lambda: [job["state"] for job in bridge.jobs("away")] == ["leased"], "the lease")
+                link.deafen()
+            finally:
+                os.kill(agent.pid, signal.SIGCONT)
+            wait_until(lambda: '"action": "accept"' in agent.log(), "the offer")
+            connects = agent.log().count('"event": "connected"')
+            link.refuse()
+            broker.kill()
+            broker.start()
+            wait_until(lambda: agent.log().count('"event": "connected"') > connects, "the agent's return")
+            time.sleep(1.0)  # it has asked
+            assert link.connections == 0, "the bridge is not back"
+            assert '"job runs"' not in agent.log(), "the audio did not come"
+            link.refuse(on=False)
+            assert_labelled(backend.wait_updated("away"))
+            assert agent.log().count('"job runs"') == 1
+        backend.stop()
+
+
 def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:

@@ -73,13 +73,13 @@ class SmallBridge:
     def __exit__(self, *_: object) -> None:
         self.session.stop()
 
-    def beat(self, *, instance_id: str | None = None) -> None:
+    def beat(self, *, instance_id: str | None = None, state: BridgeState = BridgeState.ONLINE) -> None:
         now = datetime.now(UTC)
         beat = BridgeHeartbeat(
             bridge_id="vps",
             instance_id=instance_id or self.instance_id,
             ledger_id=self.ledger_id,
-            state=BridgeState.ONLINE,
+            state=state,
             sent_at=now,
             started_at=now,
         )

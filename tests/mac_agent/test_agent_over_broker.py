@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from schemas.agent import AgentControl, AgentState, ControlType
+from schemas.bridge import BridgeState
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import TOPICS
@@ -287,6 +288,27 @@ def test_results_are_offered_to_a_bridge_that_begins_and_wants_repeated(mosquitt
     bridge.wait_turns("job-1")
     assert len(bridge.turns.items) == 1
     bridge.beat(instance_id="b-third")
+    bridge.turns.wait_count(2)
+
+
+def test_results_are_offered_to_a_bridge_that_was_away_and_wants_repeated(mosquitto, start_agent, small_bridge):
+    """The broker says that it is gone; what the agent said since then, nobody has heard."""
+    bridge = small_bridge(mosquitto, tamper=lambda part: [])
+    start_agent(mosquitto, offer_retry_s=300, want_timeout_s=300, retry_max_s=300)
+    bridge.wait_online()
+    bridge.beat()
+    bridge.offer("job-1", TWO_VOICES[0])
+    bridge.wants.wait_count(1)
+    bridge.beat()  # the same bridge, there all the time: nothing was lost
+    time.sleep(1)
+    assert len(bridge.wants.items) == 1
+    bridge.tamper = lambda part: [part]
+    bridge.beat(state=BridgeState.OFFLINE)
+    bridge.beat()
+    bridge.wait_turns("job-1")
+    assert len(bridge.turns.items) == 1
+    bridge.beat(state=BridgeState.OFFLINE)
+    bridge.beat()
     bridge.turns.wait_count(2)
 
 
