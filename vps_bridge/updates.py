@@ -75,7 +75,7 @@ class Updater:
 
     def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
         name = conversation.conversation_id
-        jobs = self._ledger.jobs.all(conversation_id=name)
+        jobs = self._ledger.jobs.of_conversation(name)
         stored = self._store.read(name)
         evidence = self._gather(conversation, stored)
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)

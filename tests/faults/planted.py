@@ -45,7 +45,7 @@ def plant_settled() -> None:
 
 
 def plant_attempt() -> None:
-    from sqlalchemy import select
+    from sqlalchemy import update
 
     from vps_bridge.ledger.jobs import JobBook
     from vps_bridge.ledger.records import JobRecord
@@ -57,8 +57,8 @@ def plant_attempt() -> None:
         noted = note_failure(self, job_id, code, message, counted=counted)
         if noted is None or not counted:
             return noted
-        with self._session.begin() as session:
-            session.scalars(select(JobRow).where(JobRow.job_id == job_id)).one().attempts += 1
+        with self._database.writing() as connection:
+            connection.execute(update(JobRow).where(JobRow.job_id == job_id).values(attempts=JobRow.attempts + 1))
         return replace(noted, attempts=noted.attempts + 1)
 
     JobBook.note_failure = note_twice  # type: ignore[method-assign] # the bug

@@ -65,7 +65,7 @@ def assigned(ledger, *, final=False, done=(), conversation_id="c1", seen=None):
 
 
 def test_tables_are_what_the_migrations_make(ledger):
-    with ledger._engine.connect() as connection:
+    with ledger._database.reading() as connection:
         assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
         made = {
             name: sql
@@ -108,7 +108,8 @@ def test_several_ledgers_are_opened_at_once_in_one_process(tmp_path):
 
 def test_what_is_asked_twice_a_second_uses_an_index(ledger):
     statements = []
-    event.listen(ledger._engine, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
+    with ledger._database.reading() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
     ledger.chunks.uncovered_conversations()
     ledger.conversations.dirty()
     ledger.conversations.open_ended()
@@ -116,7 +117,7 @@ def test_what_is_asked_twice_a_second_uses_an_index(ledger):
     ledger.jobs.leases()
     asked = [(sql, values) for sql, values in statements if sql.startswith("SELECT")]
     assert len(asked) == 5
-    with ledger._engine.connect() as connection:
+    with ledger._database.reading() as connection:
         for sql, values in asked:
             plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
             assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], (sql, plan)
@@ -217,7 +218,7 @@ def test_deleting_leaves_a_tombstone_and_nothing_else(ledger):
     deleted = ledger.conversations.delete("c1")
     assert deleted.spool_names == ("s-gone",)
     ledger.forget_deleted_pages()
-    with ledger._engine.connect() as connection:
+    with ledger._database.reading() as connection:
         for table in Base.metadata.tables.values():
             rows = [str(row) for row in connection.execute(table.select())]
             assert table.name == "tombstones" or not [row for row in rows if "'c1'" in row or job_id in row]

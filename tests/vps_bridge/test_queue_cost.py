@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 
 from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.ledger import Ledger
@@ -35,18 +34,14 @@ def count_steps(ledger: Ledger, work: Callable[[], object]) -> int:
         nonlocal ticks
         ticks += 1
 
-    def watch(connection, *_others) -> None:
-        connection.set_progress_handler(tick, STEPS_AT_ONCE)
-
-    event.listen(ledger._engine, "checkout", watch)
+    with ledger._database.reading() as connection:
+        driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.set_progress_handler(tick, STEPS_AT_ONCE)
     try:
         work()
     finally:
-        event.remove(ledger._engine, "checkout", watch)
-        raw = ledger._engine.raw_connection()
-        assert raw.driver_connection is not None
-        raw.driver_connection.set_progress_handler(None, 0)
-        raw.close()
+        driver.set_progress_handler(None, 0)
     return ticks * STEPS_AT_ONCE
 
 

@@ -6,7 +6,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, RowMapping, delete, func, insert, select, update
+from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Word
 from vps_bridge.conversations.store import (
@@ -23,7 +24,7 @@ from vps_bridge.conversations.store import (
     speaker_number,
 )
 from vps_bridge.conversations.tables import changes, conversations, segments, writes
-from vps_bridge.database import erase_deleted, open_database
+from vps_bridge.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,17 +35,42 @@ STORE_FILE = "conversations.sqlite3"
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
+# Statements are made once: making one costs several times what running it does. In an UPDATE a name that is no
+# column's says which row it is about.
+_ID, _SEGMENT_ID = bindparam("of_conversation", type_=Text), bindparam("of_segment", type_=Text)
+_GET = select(conversations).where(conversations.c.conversation_id == _ID)
+_NEW = insert(conversations).values(revision=0, version=0).on_conflict_do_nothing()
+_THIS = update(conversations).where(conversations.c.conversation_id == _ID)
+_ADVANCE = _THIS.values(revision=conversations.c.revision + 1)
+_ADVANCE_TO = _ADVANCE.values(version=bindparam("new_version"))
+_SEGMENTS = (
+    select(segments)
+    .where(segments.c.conversation_id == _ID)
+    .order_by(segments.c.start_s, segments.c.end_s, segments.c.segment_id)
+)
+_NEW_SEGMENT = insert(segments)
+_THIS_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segments.c.segment_id == _SEGMENT_ID)
+_SET_LABEL = _THIS_SEGMENT.values(
+    speaker=bindparam("new_speaker"), written_version=bindparam("new_version"), undone=bindparam("is_undone")
+)
+_WRITTEN = select(func.max(writes.c.version)).where(
+    writes.c.conversation_id == _ID, writes.c.write_key == bindparam("write_key")
+)
+_NEW_WRITE, _NEW_CHANGE = insert(writes), insert(changes)
+_WRITES = select(writes).where(writes.c.conversation_id == _ID).order_by(writes.c.version)
+_CHANGES = select(changes).where(changes.c.conversation_id == _ID).order_by(changes.c.segment_id)
+
 
 class SqliteConversations:
     """A `ConversationStore` in one file. Every method is one transaction."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the file at `path`. Raises `vps_bridge.database.DatabaseError`."""
-        self._engine = open_database(path, _MIGRATIONS)
+        self._database = open_database(path, _MIGRATIONS)
 
     def close(self) -> None:
         """Let go of the file."""
-        self._engine.dispose()
+        self._database.close()
 
     def upsert_segments(
         self,
@@ -54,11 +80,11 @@ class SqliteConversations:
         removed: Sequence[str] = (),
     ) -> bool:
         """See `ConversationStore.upsert_segments`."""
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             known = {row["segment_id"]: row for row in _segment_rows(connection, conversation_id)}
             wanted = {segment.id: _backend_fields(segment, known.get(segment.id)) for segment in segments}
             wanted |= {segment_id: _tombstone(segment_id) for segment_id in removed}
-            _ensure_conversation(connection, conversation_id)
+            connection.execute(_NEW, {"conversation_id": conversation_id})
             changed = False
             for segment_id, fields in wanted.items():
                 row = known.get(segment_id)
@@ -72,16 +98,15 @@ class SqliteConversations:
 
     def read(self, conversation_id: str) -> StoredConversation | None:
         """See `ConversationStore.read`."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return _read(connection, conversation_id)
 
     def apply(
         self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
-        with self._engine.begin() as connection:
-            same_key = (writes.c.conversation_id == conversation_id) & (writes.c.write_key == write_key)
-            written = connection.execute(select(func.max(writes.c.version)).where(same_key)).scalar()
+        with self._database.writing() as connection:
+            written = connection.scalar(_WRITTEN, {"of_conversation": conversation_id, "write_key": write_key})
             conversation = _read(connection, conversation_id)
             if conversation is None:
                 return Conflict(None)
@@ -107,7 +132,7 @@ class SqliteConversations:
 
     def undo(self, conversation_id: str, version: int) -> Applied:
         """See `ConversationStore.undo`."""
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             history = {write.version: write for write in _history(connection, conversation_id)}
             conversation = _read(connection, conversation_id)
             if conversation is None or version not in history or history[version].kind != "apply":
@@ -128,18 +153,18 @@ class SqliteConversations:
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
-        with self._engine.begin() as connection:
+        with self._database.reading() as connection:
             return _history(connection, conversation_id)
 
     def delete(self, conversation_id: str) -> None:
         """See `ConversationStore.delete`."""
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             connection.execute(delete(conversations).where(conversations.c.conversation_id == conversation_id))
         self.forget_deleted_pages()
 
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted or replaced is in no file any more."""
-        erase_deleted(self._engine)
+        self._database.erase_deleted()
 
 
 def _all_stand(labels: Sequence[Label], known: Mapping[str, StoredSegment]) -> bool:
@@ -192,15 +217,16 @@ def _tombstone(segment_id: str) -> dict[str, Any]:
 
 
 def _segment_rows(connection: Connection, conversation_id: str) -> Iterable[RowMapping]:
-    query = select(segments).where(segments.c.conversation_id == conversation_id)
-    return connection.execute(query.order_by(segments.c.start_s, segments.c.end_s, segments.c.segment_id)).mappings()
+    return connection.execute(_SEGMENTS, {"of_conversation": conversation_id}).mappings()
 
 
 def _put_segment(connection: Connection, conversation_id: str, row: RowMapping | None, fields: dict[str, Any]) -> None:
     if row is None:
-        connection.execute(insert(segments).values(conversation_id=conversation_id, undone=False, **fields))
+        new = {"conversation_id": conversation_id, "undone": False, "speaker": None, "written_version": None}
+        connection.execute(_NEW_SEGMENT, {**new, **fields})
         return
-    connection.execute(update(segments).where(_is_segment(conversation_id, row["segment_id"])).values(**fields))
+    it = {"of_conversation": conversation_id, "of_segment": row["segment_id"]}
+    connection.execute(_THIS_SEGMENT.values(**fields), it)
 
 
 def _set_label(
@@ -212,33 +238,21 @@ def _set_label(
     written_version: int | None = None,
     undone: bool = False,
 ) -> None:
-    connection.execute(
-        update(segments)
-        .where(_is_segment(conversation_id, segment_id))
-        .values(speaker=speaker, written_version=written_version, undone=undone)
-    )
-
-
-def _is_segment(conversation_id: str, segment_id: str) -> Any:  # noqa: ANN401 - SQLAlchemy's expression type
-    return (segments.c.conversation_id == conversation_id) & (segments.c.segment_id == segment_id)
-
-
-def _ensure_conversation(connection: Connection, conversation_id: str) -> None:
-    known = select(conversations.c.revision).where(conversations.c.conversation_id == conversation_id)
-    if connection.execute(known).scalar() is None:
-        connection.execute(insert(conversations).values(conversation_id=conversation_id, revision=0, version=0))
+    it = {"of_conversation": conversation_id, "of_segment": segment_id}
+    label = {"new_speaker": speaker, "new_version": written_version, "is_undone": undone}
+    connection.execute(_SET_LABEL, {**it, **label})
 
 
 def _advance(connection: Connection, conversation_id: str, version: int | None = None) -> None:
-    values: dict[str, Any] = {"revision": conversations.c.revision + 1}
-    if version is not None:
-        values["version"] = version
-    connection.execute(update(conversations).where(conversations.c.conversation_id == conversation_id).values(**values))
+    it = {"of_conversation": conversation_id}
+    if version is None:
+        connection.execute(_ADVANCE, it)
+    else:
+        connection.execute(_ADVANCE_TO, {**it, "new_version": version})
 
 
 def _read(connection: Connection, conversation_id: str) -> StoredConversation | None:
-    query = select(conversations).where(conversations.c.conversation_id == conversation_id)
-    row = connection.execute(query).mappings().first()
+    row = connection.execute(_GET, {"of_conversation": conversation_id}).mappings().first()
     if row is None:
         return None
     kept = tuple(_stored(segment) for segment in _segment_rows(connection, conversation_id) if not segment["removed"])
@@ -263,25 +277,23 @@ def _stored(row: RowMapping) -> StoredSegment:
 
 
 def _record(connection: Connection, conversation_id: str, write: Write) -> None:
-    fields = {"conversation_id": conversation_id, "version": write.version}
-    connection.execute(
-        insert(writes).values(**fields, kind=write.kind, write_key=write.write_key, written_at_s=write.written_at_s)
-    )
+    its = {"conversation_id": conversation_id, "version": write.version}
+    facts = {"kind": write.kind, "write_key": write.write_key, "written_at_s": write.written_at_s}
+    connection.execute(_NEW_WRITE, {**its, **facts})
     rows = [
-        {**fields, "segment_id": change.segment_id, "before": change.before, "after": change.after}
+        {**its, "segment_id": change.segment_id, "before": change.before, "after": change.after}
         for change in write.changes
     ]
     if rows:
-        connection.execute(insert(changes), rows)
+        connection.execute(_NEW_CHANGE, rows)
 
 
 def _history(connection: Connection, conversation_id: str) -> tuple[Write, ...]:
     made: dict[int, list[Change]] = {}
-    query = select(changes).where(changes.c.conversation_id == conversation_id).order_by(changes.c.segment_id)
-    for row in connection.execute(query).mappings():
+    it = {"of_conversation": conversation_id}
+    for row in connection.execute(_CHANGES, it).mappings():
         made.setdefault(row["version"], []).append(Change(row["segment_id"], row["before"], row["after"]))
-    listed = select(writes).where(writes.c.conversation_id == conversation_id).order_by(writes.c.version)
     return tuple(
         Write(row["version"], row["kind"], row["write_key"], row["written_at_s"], tuple(made.get(row["version"], ())))
-        for row in connection.execute(listed).mappings()
+        for row in connection.execute(_WRITES, it).mappings()
     )

@@ -6,44 +6,49 @@ import time
 from typing import Any
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.dialects.sqlite import insert
 
+from vps_bridge.database import Database
 from vps_bridge.ledger.records import AgentRecord
 from vps_bridge.ledger.tables import AgentRow
+
+_ALL = select(
+    AgentRow.agent_id, AgentRow.allowed, AgentRow.first_seen_at, AgentRow.last_seen_at, AgentRow.last_heartbeat
+).order_by(AgentRow.agent_id)
+_ALLOWED = select(AgentRow.agent_id).where(AgentRow.allowed)
+_AGENT = insert(AgentRow)
+_HEARD = _AGENT.on_conflict_do_update(
+    index_elements=[AgentRow.agent_id],
+    set_={"last_seen_at": _AGENT.excluded.last_seen_at, "last_heartbeat": _AGENT.excluded.last_heartbeat},
+)
+_ALLOW = _AGENT.on_conflict_do_update(index_elements=[AgentRow.agent_id], set_={"allowed": _AGENT.excluded.allowed})
 
 
 class AgentBook:
     """The allow-list, and when each agent was last heard of."""
 
-    def __init__(self, session: sessionmaker[Session]) -> None:
+    def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""
-        self._session = session
+        self._database = database
 
     def note_heartbeat(self, agent_id: str, heartbeat: dict[str, Any]) -> None:
         """Keep the latest heartbeat of an agent for people to look at."""
         now = time.time()
-        with self._session.begin() as session:
-            row = session.get(AgentRow, agent_id) or AgentRow(agent_id=agent_id, allowed=False, first_seen_at=now)
-            row.last_seen_at, row.last_heartbeat = now, heartbeat
-            session.add(row)
+        seen = {"first_seen_at": now, "last_seen_at": now, "last_heartbeat": heartbeat}
+        with self._database.writing() as connection:
+            connection.execute(_HEARD, {"agent_id": agent_id, "allowed": False, **seen})
 
     def set_allowed(self, agent_id: str, *, allowed: bool) -> None:
         """Put an agent on the allow-list or take it off; it need not have been heard of yet."""
-        with self._session.begin() as session:
-            row = session.get(AgentRow, agent_id) or AgentRow(agent_id=agent_id, first_seen_at=time.time())
-            row.allowed = allowed
-            session.add(row)
+        with self._database.writing() as connection:
+            connection.execute(_ALLOW, {"agent_id": agent_id, "allowed": allowed, "first_seen_at": time.time()})
 
     def allowed(self) -> frozenset[str]:
         """Return the ids on the allow-list."""
-        with self._session() as session:
-            return frozenset(session.scalars(select(AgentRow.agent_id).where(AgentRow.allowed)))
+        with self._database.reading() as connection:
+            return frozenset(connection.scalars(_ALLOWED))
 
     def all(self) -> list[AgentRecord]:
         """Return every agent by id."""
-        with self._session() as session:
-            rows = session.scalars(select(AgentRow).order_by(AgentRow.agent_id))
-            return [
-                AgentRecord(row.agent_id, row.allowed, row.first_seen_at, row.last_seen_at, row.last_heartbeat)
-                for row in rows
-            ]
+        with self._database.reading() as connection:
+            return [AgentRecord(*row) for row in connection.execute(_ALL)]

@@ -5,30 +5,35 @@ from __future__ import annotations
 import time
 from dataclasses import fields
 
-from sqlalchemy import select, update
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import bindparam, insert, select, update
 
-from vps_bridge.ledger.records import ChunkRecord, ConversationState, JobState, NewChunk, SpeakerHints
-from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow
+from vps_bridge.database import Database
+from vps_bridge.ledger.conversations import take_up
+from vps_bridge.ledger.records import ChunkRecord, JobState, NewChunk, SpeakerHints
+from vps_bridge.ledger.tables import CHUNK_COLUMNS, ChunkRow, ConversationRow, JobChunkRow, JobRow
 
-# Columns, not rows of the mapper: a conversation of hours is read with every chunk of it.
-COLUMNS = [getattr(ChunkRow, item.name) for item in fields(ChunkRecord)]
 MAX_EXPIRED = 500
+_OF_CONVERSATION = (
+    select(*CHUNK_COLUMNS).where(ChunkRow.conversation_id == bindparam("conversation_id")).order_by(ChunkRow.arrival)
+)
+_BY_ID = select(*CHUNK_COLUMNS).where(
+    ChunkRow.conversation_id == bindparam("conversation_id"), ChunkRow.chunk_id == bindparam("chunk_id")
+)
+_NEW = insert(ChunkRow)
+_NEW_FIELDS = tuple(item.name for item in fields(NewChunk))
 
 
 class ChunkBook:
     """Chunks of all conversations."""
 
-    def __init__(self, session: sessionmaker[Session]) -> None:
+    def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""
-        self._session = session
+        self._database = database
 
     def find(self, conversation_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk by its id, also one whose audio is gone already."""
-        with self._session() as session:
-            row = session.execute(
-                select(*COLUMNS).where(ChunkRow.conversation_id == conversation_id, ChunkRow.chunk_id == chunk_id)
-            ).first()
+        with self._database.reading() as connection:
+            row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
             return ChunkRecord(*row) if row else None
 
     def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> None:
@@ -36,31 +41,28 @@ class ChunkBook:
 
         `final`: no more audio follows, so the conversation is completed.
         """
-        with self._session.begin() as session:
-            values = {item.name: getattr(new, item.name) for item in fields(NewChunk)}
-            session.add(ChunkRow(**values, accepted_at=time.time(), covered=False))
-            conversation = ConversationRow.opened(session, new.conversation_id)
-            conversation.final_at = None
-            conversation.completed = conversation.completed or final
-            conversation.note_hints(hints)
-            conversation.note_state(ConversationState.WAITING)
+        values = {name: getattr(new, name) for name in _NEW_FIELDS}
+        with self._database.writing() as connection:
+            connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
+            take_up(connection, new.conversation_id, hints, completed=final)
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
-        with self._session() as session:
-            query = select(*COLUMNS).where(ChunkRow.conversation_id == conversation_id).order_by(ChunkRow.arrival)
-            return [ChunkRecord(*row) for row in session.execute(query)]
+        with self._database.reading() as connection:
+            rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
+            return [ChunkRecord(*row) for row in rows]
 
     def uncovered_conversations(self) -> list[str]:
         """Return the conversations that have chunks no job covers yet."""
-        with self._session() as session:
-            return list(session.scalars(select(ChunkRow.conversation_id).where(~ChunkRow.covered).distinct()))
+        with self._database.reading() as connection:
+            query = select(ChunkRow.conversation_id).where(~ChunkRow.covered).distinct()
+            return list(connection.scalars(query))
 
     def spool_names(self) -> set[str]:
         """Return the names of all chunks in the spool."""
-        with self._session() as session:
+        with self._database.reading() as connection:
             query = select(ChunkRow.spool_name).where(ChunkRow.spool_name.is_not(None))
-            return {name for name in session.scalars(query) if name is not None}
+            return {name for name in connection.scalars(query) if name is not None}
 
     def expired(self, *, final_before: float, failed_before: float, accepted_before: float) -> list[ChunkRecord]:
         """Return chunks whose audio is due to be unlinked: settled long enough, or too old come what may.
@@ -83,25 +85,25 @@ class ChunkBook:
             & ChunkRow.arrival.not_in(busy)
         )
         query = (
-            select(*COLUMNS)
+            select(*CHUNK_COLUMNS)
             .join(ConversationRow, ConversationRow.conversation_id == ChunkRow.conversation_id)
             .where(ChunkRow.spool_name.is_not(None), settled | (ChunkRow.accepted_at <= accepted_before))
             .limit(MAX_EXPIRED)
         )
-        with self._session() as session:
-            return [ChunkRecord(*row) for row in session.execute(query)]
+        with self._database.reading() as connection:
+            return [ChunkRecord(*row) for row in connection.execute(query)]
 
     def stamp_anew(self, now: float) -> None:
         """Take what is stamped later than `now` as of now: the clock was set back, and keeps no audio longer."""
-        with self._session.begin() as session:
+        with self._database.writing() as connection:
             finals = update(ConversationRow).where(ConversationRow.final_at > now)
             kept = update(ChunkRow).where(ChunkRow.spool_name.is_not(None), ChunkRow.accepted_at > now)
             failed = update(JobRow).where(JobRow.state == JobState.FAILED, JobRow.ended_at > now)
-            session.execute(finals.values(final_at=now))
-            session.execute(kept.values(accepted_at=now))
-            session.execute(failed.values(ended_at=now))
+            connection.execute(finals.values(final_at=now))
+            connection.execute(kept.values(accepted_at=now))
+            connection.execute(failed.values(ended_at=now))
 
     def mark_unlinked(self, arrivals: list[int]) -> None:
         """Note that the audio of these chunks is gone."""
-        with self._session.begin() as session:
-            session.execute(update(ChunkRow).where(ChunkRow.arrival.in_(arrivals)).values(spool_name=None))
+        with self._database.writing() as connection:
+            connection.execute(update(ChunkRow).where(ChunkRow.arrival.in_(arrivals)).values(spool_name=None))

@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 
 from filelock import FileLock, Timeout
-from sqlalchemy import Connection, event
-from sqlalchemy.orm import sessionmaker
+from sqlalchemy import select
+from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import erase_deleted, open_database, sync_log
+from vps_bridge.database import open_database
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversations import ConversationBook
@@ -20,6 +20,7 @@ from vps_bridge.ledger.tables import MetaRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
+LEDGER_ID = "ledger_id"
 
 
 class LedgerBusy(Exception):
@@ -43,7 +44,7 @@ class Ledger:
         Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
         """
         self.root = root
-        self._path = path = root / FILE_NAME
+        path = root / FILE_NAME
         self._lock: FileLock | None = None
         if exclusive:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -51,32 +52,24 @@ class Ledger:
         elif not path.exists():
             msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
             raise LedgerMissing(msg)
-        self._engine = open_database(path, MIGRATIONS, sync_commits=not exclusive)
-        self._unsynced = False
-        event.listen(self._engine, "commit", self._note_commit)
-        session = sessionmaker(self._engine, expire_on_commit=False)
-        self.conversations = ConversationBook(session)
-        self.chunks = ChunkBook(session)
-        self.jobs = JobBook(session)
-        self.agents = AgentBook(session)
-        self.interventions = Interventions(session)
-        with session.begin() as transaction:
-            row = transaction.get(MetaRow, "ledger_id") or MetaRow(key="ledger_id", value=secrets.token_hex(16))
-            transaction.add(row)
-            self.ledger_id = row.value
+        self._database = database = open_database(path, MIGRATIONS, sync_commits=not exclusive)
+        self.conversations = ConversationBook(database)
+        self.chunks = ChunkBook(database)
+        self.jobs = JobBook(database)
+        self.agents = AgentBook(database)
+        self.interventions = Interventions(database)
+        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
+        with database.writing() as connection:
+            connection.execute(new)
+            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
 
     def sync(self) -> None:
         """Put on disk whatever was committed since the last call. Raises OSError where the disk fails."""
-        if self._unsynced:
-            sync_log(self._path)
-            self._unsynced = False
-
-    def _note_commit(self, _connection: Connection) -> None:
-        self._unsynced = True
+        self._database.sync()
 
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""
-        erase_deleted(self._engine)
+        self._database.erase_deleted()
 
     def free_bytes(self) -> int:
         """Return how much room the ledger's disk has left."""
@@ -85,7 +78,7 @@ class Ledger:
     def close(self) -> None:
         """Close the database and let go of the lock."""
         self.sync()
-        self._engine.dispose()
+        self._database.close()
         if self._lock is not None:
             self._lock.release()
 

@@ -102,7 +102,6 @@ class ConversationRecord:
     completed: bool
     completed_chunks: int | None
     last_audio_at_s: float | None
-    embedding: tuple[str, str] | None
     voices: Any
     dirty: int
     """How often something changed since the last assignment."""
@@ -111,6 +110,7 @@ class ConversationRecord:
     applied_version: int
     updated_payload: bytes | None
     final_at: float | None
+    embedding: tuple[str, str] | None = field(kw_only=True)
 
 
 @dataclass(frozen=True)

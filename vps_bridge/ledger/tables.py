@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
+from dataclasses import fields
 from typing import Any
 
-from sqlalchemy import JSON, ForeignKeyConstraint, Index, UniqueConstraint, text
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy import JSON, ForeignKeyConstraint, Index, UniqueConstraint, func, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from vps_bridge.ledger.records import ConversationState, SpeakerHints
+from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, JobRecord, JobState
 
 
 class Base(DeclarativeBase):
@@ -82,36 +82,6 @@ class ConversationRow(Base):
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
     throwaway: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
-
-    @classmethod
-    def opened(cls, session: Session, conversation_id: str) -> ConversationRow:
-        """Return the row of a conversation, a new one where audio or an event is the first of it."""
-        row = session.get(cls, conversation_id)
-        if row is None:
-            row = cls(
-                conversation_id=conversation_id,
-                state=ConversationState.WAITING,
-                since_at=time.time(),
-                completed=False,
-                dirty=0,
-                updated_version=0,
-                applied_version=0,
-                started_revision=-1,
-                completed_revision=-1,
-            )
-            session.add(row)
-        return row
-
-    def note_hints(self, hints: SpeakerHints) -> None:
-        """Keep hints on the number of speakers; a later hint replaces an earlier one."""
-        self.num_speakers = hints.num or self.num_speakers
-        self.min_speakers = hints.minimum or self.min_speakers
-        self.max_speakers = hints.maximum or self.max_speakers
-
-    def note_state(self, state: ConversationState) -> None:
-        """Say where the conversation stands; the time is kept while it stays the same."""
-        if self.state != state:
-            self.state, self.since_at = state, time.time()
 
 
 class EventRow(Base):
@@ -219,3 +189,24 @@ class ResultRow(Base):
 
 BUSY = text("jobs.state IN ('ready', 'leased')")
 """A job that is still to be worked on; spelled as the index `jobs_busy` is, so that SQLite uses it."""
+
+# The columns of a record, in its order: statements select these, and no object of the mapper is ever made.
+CHUNK_COLUMNS = tuple(getattr(ChunkRow, item.name) for item in fields(ChunkRecord))
+CONVERSATION_COLUMNS = (
+    *(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name != "embedding"),
+    ConversationRow.embedding_model,
+    ConversationRow.embedding_revision,
+)
+JOB_COLUMNS = tuple(getattr(JobRow, item.name) for item in fields(JobRecord) if item.name != "agent_id")
+LEASE_COLUMNS = (
+    LeaseRow.lease_id,
+    LeaseRow.job_id,
+    JobRow.conversation_id,
+    LeaseRow.agent_id,
+    LeaseRow.instance_id,
+    JobRow.audio_s,
+    LeaseRow.ended_reason,
+    LeaseRow.may_return,
+    func.coalesce((JobRow.state == JobState.LEASED) & (JobRow.lease_id == LeaseRow.lease_id), False),
+)
+"""Of a lease and its job, joined."""

@@ -1,0 +1,65 @@
+"""The one connection of a process to a SQLite file."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from sqlalchemy import insert, select
+from sqlalchemy.exc import IntegrityError, ProgrammingError
+
+from vps_bridge.database import Database, open_database
+from vps_bridge.ledger.ledger import MIGRATIONS
+from vps_bridge.ledger.tables import MetaRow
+
+KEYS = select(MetaRow.key).order_by(MetaRow.key)
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Iterator[Database]:
+    opened = open_database(tmp_path / "file.sqlite3", MIGRATIONS)
+    yield opened
+    opened.close()
+
+
+def put(database: Database, *keys: object) -> None:
+    with database.writing() as connection:
+        for key in keys:
+            connection.execute(insert(MetaRow), {"key": key, "value": "words"})
+
+
+def keys(database: Database) -> list[str]:
+    with database.reading() as connection:
+        return list(connection.scalars(KEYS))
+
+
+def test_a_transaction_that_fails_leaves_nothing_and_the_next_one_works(database: Database) -> None:
+    put(database, "a")
+    with pytest.raises(IntegrityError):
+        put(database, "b", "a")
+    with pytest.raises(ProgrammingError):
+        put(database, "c", object())  # what SQLite cannot take
+    assert keys(database) == ["a"]
+    put(database, "b")
+    assert keys(database) == ["a", "b"]
+
+
+def test_what_another_process_wrote_is_read_and_what_it_holds_is_waited_for(database: Database, tmp_path: Path) -> None:
+    other = open_database(tmp_path / "file.sqlite3", MIGRATIONS)
+    put(other, "theirs")
+    assert keys(database) == ["theirs"]
+    with ThreadPoolExecutor(1) as pool:
+        with other.writing() as connection:
+            connection.execute(insert(MetaRow), {"key": "also theirs", "value": "words"})
+            assert keys(database) == ["theirs"], "what is not committed is not seen"
+            waiting = pool.submit(put, database, "ours")
+        waiting.result(10)
+    assert keys(other) == ["also theirs", "ours", "theirs"]
+    other.close()
+
+
+def test_threads_take_turns(database: Database) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: put(database, f"{number}-first", f"{number}-second"), range(200)))
+        read = list(pool.map(lambda _: len(keys(database)), range(50)))
+    assert set(read) == {400}
