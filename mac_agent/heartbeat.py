@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
@@ -116,6 +117,12 @@ def list_versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
 def resident_bytes(pid: int | None) -> int:
     """Return the memory a process (None: this one) keeps in RAM; 0 where there is none of this id."""
     try:
-        return int(psutil.Process(pid).memory_info().rss)
+        return int(_open_process(pid).memory_info().rss)
     except psutil.Error:
         return 0
+
+
+@lru_cache(maxsize=4)
+def _open_process(pid: int | None) -> psutil.Process:
+    """Return a handle on a process, kept: making one costs more than the beat it is made for."""
+    return psutil.Process(pid)

@@ -220,7 +220,7 @@ def _where(error: BaseException) -> str:
 
 
 def _reporter(engine: Engine, job: WorkerJob, pipe: Connection) -> Callable[[str, float], None]:
-    last_s = 0.0
+    last_s = time.monotonic()  # that the job runs, the parent knows
 
     def report(stage: str, fraction: float) -> None:
         nonlocal last_s

@@ -21,6 +21,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    bindparam,
     create_engine,
     delete,
     event,
@@ -57,6 +58,17 @@ _entries = Table(
     Column("stored_at", Float, nullable=False),  # wall clock, for people and for the order only
     Column("position", Integer, nullable=False),
 )
+# Statements are made once: making one costs several times what running it does.
+_NEW = insert(_entries)
+_PUT = _NEW.values(
+    position=select(func.coalesce(func.max(_entries.c.position), 0) + 1).scalar_subquery()
+).on_conflict_do_update(
+    index_elements=["job_id"],
+    set_={
+        column.name: _NEW.excluded[column.name] for column in _entries.c if column.name not in ("job_id", "position")
+    },
+)
+_FORGET = delete(_entries).where(_entries.c.job_id == bindparam("of_job"))
 
 
 class OutboxError(Exception):
@@ -227,7 +239,7 @@ class Outbox:
 
 def _write(connection: Connection, job_id: str, entry: OutboxEntry | None) -> None:
     if entry is None:
-        connection.execute(delete(_entries).where(_entries.c.job_id == job_id))
+        connection.execute(_FORGET, {"of_job": job_id})
         return
     values = {
         "job_id": entry.job_id,
@@ -238,9 +250,7 @@ def _write(connection: Connection, job_id: str, entry: OutboxEntry | None) -> No
         "payload": entry.payload,
         "stored_at": time.time(),
     }
-    last = connection.execute(select(func.max(_entries.c.position))).scalar() or 0
-    statement = insert(_entries).values(**values, position=last + 1)
-    connection.execute(statement.on_conflict_do_update(index_elements=["job_id"], set_=values))
+    connection.execute(_PUT, values)
 
 
 def _is_full(error: DatabaseError) -> bool:

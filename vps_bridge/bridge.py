@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
 BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and told, with one fsync
-MAX_HELD = 64  # messages that wait to be sent end a batch too: among them are parts of audio
+MAX_HELD = 64  # messages that wait to be sent end a batch too
 LONG_ASSIGNMENT_S = 0.05  # what waits to be sent does not wait for an assignment that took longer the last time
 ASSIGN_REST = 4.0  # an assignment that took t is not repeated before 4 t have passed: never most of the bridge's time
 SWEEP_S = 60.0

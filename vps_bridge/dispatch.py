@@ -237,7 +237,7 @@ class Dispatcher:
                 part_sha256=hashlib.sha256(audio).hexdigest(),
                 audio=audio,
             )
-            self._publisher.send(self._topics.parts(lease.conversation_id, agent_id), part)
+            self._publisher.send_ahead(self._topics.parts(lease.conversation_id, agent_id), part)
 
     def settle(self, agent_id: str, job_id: str, lease_id: str, verdict: Verdict, reason: str | None = None) -> None:
         """Tell an agent what became of its result or failure; it may forget the job now."""

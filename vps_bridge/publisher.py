@@ -18,6 +18,14 @@ _LOG = structlog.get_logger(__name__)
 _CONTENT_TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """A message as it was kept: its bytes, and what they are."""
+
+    kind: type[Message]
+    data: bytes
+
+
 class Publisher:
     """Encodes messages and hands them to the session; says whether the session took them."""
 
@@ -29,20 +37,25 @@ class Publisher:
         """Send one message; False (and a log line) where it could not even be handed over."""
         return self.send_largest(topic, (message,), retain=retain)
 
-    def send_largest(self, topic: str, forms: Iterable[Message], *, retain: bool = False) -> bool:
+    def send_ahead(self, topic: str, message: Message) -> bool:
+        """Send a message that promises nothing: it need not wait for what does."""
+        return Publisher.send_largest(self, topic, (message,))
+
+    def send_largest(self, topic: str, forms: Iterable[Message | Encoded], *, retain: bool = False) -> bool:
         """Send the first of several forms of a message, largest first, that neither schema nor broker finds too large.
 
         False (and a log line) where none could be handed over.
         """
         problem = ""
-        for message in forms:
+        for form in forms:
             try:
+                message = form if isinstance(form, Encoded) else Encoded(type(form), encode(form))
                 self._session.publish(
                     topic,
-                    encode(message),
+                    message.data,
                     retain=retain,
-                    content_type=_CONTENT_TYPES[message.ENCODING],
-                    user_properties={"schema": message.SCHEMA},
+                    content_type=_CONTENT_TYPES[message.kind.ENCODING],
+                    user_properties={"schema": message.kind.SCHEMA},
                 )
             except (MessageTooLarge, PayloadTooLarge) as error:
                 problem = str(error)
@@ -73,7 +86,7 @@ class HeldPublisher(Publisher):
         """Keep any other word that promises something; `fail` is called instead of `tell` where the disk fails."""
         self._held.append((tell, fail))
 
-    def send_largest(self, topic: str, forms: Iterable[Message], *, retain: bool = False) -> bool:
+    def send_largest(self, topic: str, forms: Iterable[Message | Encoded], *, retain: bool = False) -> bool:
         """Keep a message; whether the session takes it shows at `flush`."""
         send = partial(super().send_largest, topic, forms, retain=retain)
         self.hold(send, lambda error: _LOG.warning("not_sent", topic=topic, error=str(error)))

@@ -20,7 +20,7 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, Conv
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.records import ConversationRecord, JobRecord, JobState
-from vps_bridge.publisher import Publisher
+from vps_bridge.publisher import Encoded, Publisher
 from vps_bridge.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.voices import VoiceBook
@@ -154,9 +154,7 @@ class Updater:
             if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
                 del self._latest[name]
                 continue
-            self._publisher.send_largest(
-                self._topics.updated(name), smaller_forms(decode(ConversationUpdated, payload))
-            )
+            self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
             pause_s = min(offer.pause_s, self._max_s)
             heapq.heappush(self._offers, _Offer(now_s + pause_s, offer.number, name, 2 * pause_s))
 
@@ -172,6 +170,12 @@ class Updater:
     def _offer_now(self, name: str) -> None:
         number = self._latest[name] = next(self._numbers)
         heapq.heappush(self._offers, _Offer(0.0, number, name, self._min_s))
+
+
+def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:
+    """Yield an update as it is kept, and only where that is too large smaller forms of it."""
+    yield Encoded(ConversationUpdated, payload)
+    yield from itertools.islice(smaller_forms(decode(ConversationUpdated, payload)), 1, None)
 
 
 def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
