@@ -86,6 +86,18 @@ def test_the_same_event_twice_changes_nothing(store):
     assert store.read("c1").revision == revision
 
 
+def test_a_long_transcript_in_one_event_is_told_and_told_again(store):
+    def tell(revision, text, removed=()):
+        gone = set(removed)
+        told = [said(f"s{n}", float(n), n + 1.0, text=text) for n in range(1_500) if f"s{n}" not in gone]
+        store.upsert_segments("c1", revision, told, removed)
+        return {item.id: item.text for item in store.read("c1").segments}
+
+    assert tell(1, "first") == {f"s{n}": "first" for n in range(1_500)}
+    assert tell(3, "third", ["s7"]) == {f"s{n}": "third" for n in range(1_500) if n != 7}
+    assert "s7" not in tell(2, "second"), "an older event changes nothing"
+
+
 def test_a_segment_removed_and_sent_again_can_be_labelled_again_with_the_same_evidence(store):
     store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
 
 STORE_FILE = "conversations.sqlite3"
+MANY_SEGMENTS = 1_000  # of so many all rows of a conversation are read: SQLite takes only so many names at once
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
@@ -48,11 +49,15 @@ _SEGMENTS = (
     .where(segments.c.conversation_id == _ID)
     .order_by(segments.c.start_s, segments.c.end_s, segments.c.segment_id)
 )
+_KNOWN = _SEGMENTS.where(segments.c.segment_id.in_(bindparam("segment_ids", expanding=True)))
 _NEW_SEGMENT = insert(segments)
 _THIS_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segments.c.segment_id == _SEGMENT_ID)
 _SET_LABEL = _THIS_SEGMENT.values(
     speaker=bindparam("new_speaker"), written_version=bindparam("new_version"), undone=bindparam("is_undone")
 )
+# All that an event may say of a segment; `undone` is for `undo` alone.
+_TOLD = tuple(column for column in segments.c if column.name not in ("conversation_id", "segment_id", "undone"))
+_TELL = _THIS_SEGMENT.values({column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _TOLD})
 _WRITTEN = select(func.max(writes.c.version)).where(
     writes.c.conversation_id == _ID, writes.c.write_key == bindparam("write_key")
 )
@@ -80,18 +85,22 @@ class SqliteConversations:
         removed: Sequence[str] = (),
     ) -> bool:
         """See `ConversationStore.upsert_segments`."""
+        wanted_ids = [*(segment.id for segment in segments), *removed]
         with self._database.writing() as connection:
-            known = {row["segment_id"]: row for row in _segment_rows(connection, conversation_id)}
+            known = _known_segments(connection, conversation_id, wanted_ids)
             wanted = {segment.id: _backend_fields(segment, known.get(segment.id)) for segment in segments}
             wanted |= {segment_id: _tombstone(segment_id) for segment_id in removed}
+            told = {
+                segment_id: {**fields, "backend_revision": revision}
+                for segment_id, fields in wanted.items()
+                if segment_id not in known or known[segment_id]["backend_revision"] <= revision
+            }
             connection.execute(_NEW, {"conversation_id": conversation_id})
-            changed = False
-            for segment_id, fields in wanted.items():
-                row = known.get(segment_id)
-                if row is not None and row["backend_revision"] > revision:
-                    continue
-                changed |= row is None or any(row[name] != value for name, value in fields.items())
-                _put_segment(connection, conversation_id, row, {**fields, "backend_revision": revision})
+            changed = any(
+                segment_id not in known or any(known[segment_id][name] != fields[name] for name in wanted[segment_id])
+                for segment_id, fields in told.items()
+            )
+            _put_segments(connection, conversation_id, known, told)
             if changed:
                 _advance(connection, conversation_id)
             return changed
@@ -125,8 +134,7 @@ class SqliteConversations:
                 if known[label.segment_id].speaker != speaker_name(label.speaker_id)
             ]
             _record(connection, conversation_id, Write(version, "apply", write_key, time.time(), tuple(made)))
-            for change in made:
-                _set_label(connection, conversation_id, change.segment_id, change.after, written_version=version)
+            _set_labels(connection, conversation_id, made, written_version=version)
             _advance(connection, conversation_id, version)
             return Applied(version)
 
@@ -146,8 +154,7 @@ class SqliteConversations:
             new = conversation.version + 1
             write = Write(new, "undo", f"undo-{version}-{new}", time.time(), taken_back)
             _record(connection, conversation_id, write)
-            for change in taken_back:
-                _set_label(connection, conversation_id, change.segment_id, change.after, undone=True)
+            _set_labels(connection, conversation_id, taken_back, undone=True)
             _advance(connection, conversation_id, new)
             return Applied(new)
 
@@ -220,27 +227,46 @@ def _segment_rows(connection: Connection, conversation_id: str) -> Iterable[RowM
     return connection.execute(_SEGMENTS, {"of_conversation": conversation_id}).mappings()
 
 
-def _put_segment(connection: Connection, conversation_id: str, row: RowMapping | None, fields: dict[str, Any]) -> None:
-    if row is None:
-        new = {"conversation_id": conversation_id, "undone": False, "speaker": None, "written_version": None}
-        connection.execute(_NEW_SEGMENT, {**new, **fields})
-        return
-    it = {"of_conversation": conversation_id, "of_segment": row["segment_id"]}
-    connection.execute(_THIS_SEGMENT.values(**fields), it)
+def _known_segments(connection: Connection, conversation_id: str, segment_ids: list[str]) -> dict[str, RowMapping]:
+    if len(segment_ids) > MANY_SEGMENTS:
+        return {row["segment_id"]: row for row in _segment_rows(connection, conversation_id)}
+    rows = connection.execute(_KNOWN, {"of_conversation": conversation_id, "segment_ids": segment_ids}).mappings()
+    return {row["segment_id"]: row for row in rows}
 
 
-def _set_label(
+def _put_segments(
+    connection: Connection, conversation_id: str, known: Mapping[str, RowMapping], told: Mapping[str, dict[str, Any]]
+) -> None:
+    """Write what is told of segments; what is not told of a known one stays."""
+    blank = {"conversation_id": conversation_id, "undone": False, "speaker": None, "written_version": None}
+    new = [{**blank, **fields} for segment_id, fields in told.items() if segment_id not in known]
+    changes = [
+        {
+            "of_conversation": conversation_id,
+            "of_segment": segment_id,
+            **{f"new_{column.name}": fields.get(column.name, known[segment_id][column.name]) for column in _TOLD},
+        }
+        for segment_id, fields in told.items()
+        if segment_id in known
+    ]
+    if new:
+        connection.execute(_NEW_SEGMENT, new)
+    if changes:
+        connection.execute(_TELL, changes)
+
+
+def _set_labels(
     connection: Connection,
     conversation_id: str,
-    segment_id: str,
-    speaker: str | None,
+    made: Sequence[Change],
     *,
     written_version: int | None = None,
     undone: bool = False,
 ) -> None:
-    it = {"of_conversation": conversation_id, "of_segment": segment_id}
-    label = {"new_speaker": speaker, "new_version": written_version, "is_undone": undone}
-    connection.execute(_SET_LABEL, {**it, **label})
+    facts = {"of_conversation": conversation_id, "new_version": written_version, "is_undone": undone}
+    if made:
+        labels = [{**facts, "of_segment": change.segment_id, "new_speaker": change.after} for change in made]
+        connection.execute(_SET_LABEL, labels)
 
 
 def _advance(connection: Connection, conversation_id: str, version: int | None = None) -> None:
