@@ -84,13 +84,17 @@ class Database:
         if not isinstance(driver, sqlite3.Connection):
             msg = f"{type(driver).__name__} is not Python's own sqlite3"
             raise TypeError(msg)
-        self._driver, self._turn, self._unsynced = driver, threading.RLock(), False
+        self._driver, self._turn, self._unsynced = driver, threading.Lock(), False
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend the connection for reading: each statement sees what is committed by then."""
+        """Lend the connection for reading: all statements see the file as it was at the first of them."""
         with self._turn:
-            yield self._connection
+            self._driver.execute("BEGIN")
+            try:
+                yield self._connection
+            finally:
+                self._roll_back()  # there is nothing to undo
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
@@ -104,10 +108,13 @@ class Database:
                 yield self._connection
                 self._driver.execute("COMMIT")
             except BaseException:
-                if self._driver.in_transaction:  # a full disk ends it by itself
-                    self._driver.execute("ROLLBACK")
+                self._roll_back()
                 raise
             self._unsynced = not self._sync_commits
+
+    def _roll_back(self) -> None:
+        if self._driver.in_transaction:  # a full disk ends it by itself
+            self._driver.execute("ROLLBACK")
 
     def sync(self) -> None:
         """Put on disk whatever was committed since the last call. Raises OSError where the disk fails.

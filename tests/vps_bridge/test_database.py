@@ -58,6 +58,17 @@ def test_what_another_process_wrote_is_read_and_what_it_holds_is_waited_for(data
     other.close()
 
 
+def test_who_reads_sees_one_moment(database: Database, tmp_path: Path) -> None:
+    other = open_database(tmp_path / "file.sqlite3", MIGRATIONS)
+    put(other, "a")
+    with database.reading() as connection:
+        assert list(connection.scalars(KEYS)) == ["a"]
+        put(other, "b")
+        assert list(connection.scalars(KEYS)) == ["a"]
+    assert keys(database) == ["a", "b"]
+    other.close()
+
+
 def test_threads_take_turns(database: Database) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: put(database, f"{number}-first", f"{number}-second"), range(200)))
