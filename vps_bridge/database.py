@@ -84,7 +84,8 @@ class Database:
         if not isinstance(driver, sqlite3.Connection):
             msg = f"{type(driver).__name__} is not Python's own sqlite3"
             raise TypeError(msg)
-        self._driver, self._turn, self._unsynced = driver, threading.Lock(), False
+        # An RLock, so that a transaction within a transaction is SQLite's error and not a wait for oneself.
+        self._driver, self._turn, self._unsynced = driver, threading.RLock(), False
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

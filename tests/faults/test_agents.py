@@ -11,9 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.agent import AgentHeartbeat, AgentState
+from schemas.agent import AgentState
 from schemas.bridge import BridgeHeartbeat, BridgeState
-from schemas.codec import decode
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker, run_mosquitto
@@ -26,13 +25,6 @@ from tests.vps_bridge.scripted_agent import ScriptedAgent
 
 EXIT_SECOND_INSTANCE = 3
 SLEEPS = 6
-
-
-def beats_of(backend: Backend, agent_id: str) -> list[AgentHeartbeat]:
-    """Live beats of an agent that an onlooker saw, in order."""
-    topic = TOPICS.agent_heartbeat(agent_id)
-    seen = [message for message in list(backend.messages) if message.topic == topic and not message.retain]
-    return [decode(AgentHeartbeat, message.payload) for message in seen]
 
 
 def bridge_beats(backend: Backend) -> list[BridgeHeartbeat]:
@@ -100,7 +92,7 @@ def test_an_agent_that_may_not_publish_results_says_so_and_delivers_once_it_may(
             send_call(backend, "muzzled")
 
             def told() -> str | None:
-                beats = beats_of(backend, "first")
+                beats = backend.beats_of("first")
                 return beats[-1].last_error if beats else None
 
             wait_until(lambda: "the broker refused" in (told() or ""), "the refusal in the heartbeat")
@@ -152,7 +144,7 @@ def test_the_job_of_an_agent_on_a_half_open_link_is_finished_by_the_other_within
         send_call(backend, "half-open")
         wait_running(lost)
         with ScriptedAgent(broker, "second", embedding=("pitch", "1")) as other:
-            wait_until(lambda: beats_of(backend, "second"), "the other agent")
+            wait_until(lambda: backend.beats_of("second"), "the other agent")
             link.refuse()
             link.freeze()
             offer = other.wait_offer("half-open")
@@ -163,7 +155,7 @@ def test_the_job_of_an_agent_on_a_half_open_link_is_finished_by_the_other_within
     assert bridge.revocations("half-open") == ["agent is stale"], "no will: the broker saw nothing"
     _, granted = bridge.logged("lease_granted", conversation="half-open")
     assert granted["agent"] == "second"
-    last_beat_at = max(beat.sent_at for beat in beats_of(backend, "first") if beat.state is AgentState.ONLINE)
+    last_beat_at = max(beat.sent_at for beat in backend.beats_of("first") if beat.state is AgentState.ONLINE)
     granted_at = datetime.fromisoformat(granted["timestamp"]).astimezone(UTC)
     between = [beat for beat in bridge_beats(backend) if last_beat_at < beat.sent_at < granted_at]
     assert len(between) <= stale_s / heartbeat_s + 2

@@ -100,7 +100,7 @@ def test_audio_asked_for_while_the_bridge_was_away_is_asked_for_again_when_it_is
         with run_bridge(broker.reached_at(link.port), tmp_path / "bridge", backend) as bridge:
             bridge.allow("first")
             agent = start_agent(broker, want_timeout_s=900, retry_max_s=900)
-            wait_until(lambda: '"engine loaded"' in agent.log(), "the agent")
+            wait_until(lambda: any(beat.free_capacity for beat in backend.beats_of("first")), "an agent to grant to")
             os.kill(agent.pid, signal.SIGSTOP)  # so that it asks only when the bridge hears nothing
             try:
                 send_call(backend, "away")

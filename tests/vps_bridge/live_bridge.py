@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from broker.session import Incoming, MqttSession
+from schemas.agent import AgentHeartbeat
 from schemas.audio import AudioPayload
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
@@ -122,6 +123,12 @@ class Backend:
         before = len(self.receipts(conversation_id, chunk_id=name))
         self.publish(TOPICS.audio(conversation_id), payload)
         return self.wait_receipt(conversation_id, count=before + 1, chunk_id=name)
+
+    def beats_of(self, agent_id: str) -> list[AgentHeartbeat]:
+        """Live heartbeats of an agent that an onlooker saw, in order."""
+        topic = TOPICS.agent_heartbeat(agent_id)
+        seen = [message for message in list(self.messages) if message.topic == topic and not message.retain]
+        return [decode(AgentHeartbeat, message.payload) for message in seen]
 
     def failures(self, conversation_id: str) -> list[JobFailure]:
         return self.seen(JobFailure, conversation_id)

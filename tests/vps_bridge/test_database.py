@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from sqlite3 import OperationalError
 
 import pytest
 from sqlalchemy import insert, select
@@ -67,6 +68,14 @@ def test_who_reads_sees_one_moment(database: Database, tmp_path: Path) -> None:
         assert list(connection.scalars(KEYS)) == ["a"]
     assert keys(database) == ["a", "b"]
     other.close()
+
+
+def test_a_transaction_within_a_transaction_is_refused_and_never_waits_for_itself(database: Database) -> None:
+    with pytest.raises(OperationalError, match="within a transaction"), database.writing():
+        put(database, "inner")
+    assert keys(database) == []
+    put(database, "after")
+    assert keys(database) == ["after"]
 
 
 def test_threads_take_turns(database: Database) -> None:
