@@ -6,15 +6,13 @@ from pathlib import Path
 import pytest
 
 from schemas.agent import AgentHeartbeat
-from schemas.codec import decode
 from schemas.conversation import EventType
 from schemas.failure import FailureCode
-from schemas.topics import TopicKind
 from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.small_disk import SmallDisk, mount_small_disk
 from tests.faults.tone_process import ToneAgent, tone_agent
 from tests.mac_agent.sounds import as_wav, tone
-from tests.vps_bridge.live_bridge import STARTED_AT, TOPICS, Backend, LiveBridge, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import STARTED_AT, Backend, LiveBridge, run_bridge, wait_until
 
 CALL = as_wav(tone(300, 8))
 
@@ -34,7 +32,6 @@ def broker(tmp_path: Path) -> Iterator[RunningBroker]:
 @pytest.fixture
 def backend(broker: RunningBroker) -> Iterator[Backend]:
     peer = Backend(broker)
-    peer.watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT), qos=0)
     yield peer
     peer.stop()
 
@@ -59,9 +56,8 @@ def send(backend: Backend, conversation_id: str) -> None:
 
 
 def last_beat(backend: Backend) -> AgentHeartbeat | None:
-    topic = TOPICS.agent_heartbeat("mac")
-    beats = [message.payload for message in list(backend.messages) if message.topic == topic]
-    return decode(AgentHeartbeat, beats[-1]) if beats else None
+    beats = backend.beats_of("mac")
+    return beats[-1] if beats else None
 
 
 def notes(backend: Backend) -> dict[str, str]:

@@ -6,11 +6,10 @@ from pathlib import Path
 import pytest
 
 from schemas.conversation import EventType
-from schemas.topics import TopicKind
 from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.tone_process import ToneAgent, tone_agent
 from tests.mac_agent.sounds import as_wav, tone
-from tests.vps_bridge.live_bridge import STARTED_AT, TOPICS, Backend, LiveBridge, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import STARTED_AT, Backend, LiveBridge, run_bridge, wait_until
 
 CALL = as_wav(tone(300, 8))
 LONG_S = "600"  # stale and grace: what happens sooner is not their doing
@@ -25,7 +24,6 @@ def broker(tmp_path: Path) -> Iterator[RunningBroker]:
 @pytest.fixture
 def backend(broker: RunningBroker) -> Iterator[Backend]:
     peer = Backend(broker)
-    peer.watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT), qos=0)
     yield peer
     peer.stop()
 

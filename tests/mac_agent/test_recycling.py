@@ -5,23 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
-import time
-from functools import partial
 from pathlib import Path
 
 import psutil
-import pytest
 
-from mac_agent.engines.engine import Hints
 from mac_agent.engines.memory import device_bytes
-from mac_agent.inference import ChunkSource, EngineLoaded, JobFailed, JobResult, WorkerJob
+from mac_agent.inference import JobFailed
 from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
-from mac_agent.worker import Worker, WorkerLimits
+from mac_agent.worker import Worker
 from tests.inbox import eventually
+from tests.mac_agent.live_worker import heard, is_done_well, job, ready
 from tests.mac_agent.sounds import as_wav, tone
-from tests.mac_agent.tone_engine import load_tone_engine
-
-WAIT_S = 60.0
 
 
 def memory(rss_gb: float, device_gb: float = 0.0) -> WorkerMemory:
@@ -54,103 +48,62 @@ def test_a_worker_on_the_cpu_holds_nothing_on_a_device():
 # ------------------------------------------------------------------------------------- a real worker process
 
 
-@pytest.fixture
-def start_worker(tmp_path):
-    started = []
-
-    def start(recycle: RecycleLimits) -> Worker:
-        worker = Worker(
-            partial(load_tone_engine, tmp_path / "behaviour"), WorkerLimits(60.0, 60.0, 10.0), recycle=recycle
-        )
-        started.append(worker)
-        worker.start()
-        return worker
-
-    yield start
-    for worker in started:
-        worker.stop()
-
-
-@pytest.fixture
-def speech(tmp_path):
-    path = tmp_path / "1.audio"
-    path.write_bytes(as_wav(tone(300, 2)))
-    return path
-
-
-def heard(worker: Worker, *kinds: type):
-    """The next report of one of the kinds."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        for report in worker.poll():
-            if isinstance(report, kinds):
-                return report
-        time.sleep(0.01)
-    raise AssertionError(f"no {kinds} within {WAIT_S} s")
-
-
-def run_job(worker: Worker, token: int, path: Path) -> int:
-    """The process that did it."""
-    while not worker.is_idle:
-        heard(worker, EngineLoaded)
+def process_that_does(worker: Worker, token: int, path: Path) -> int:
+    """The process that did the job."""
+    ready(worker)
     pid = worker.pid
     assert pid is not None
-    worker.submit(WorkerJob(token, (ChunkSource(path),), Hints(), 600.0))
-    report = heard(worker, JobResult, JobFailed)
-    assert isinstance(report, JobResult)
-    assert report.token == token
-    assert report.diarization.turns
+    assert is_done_well(worker, token, path)
     return pid
 
 
 def test_after_so_many_jobs_another_process_does_the_next_and_none_fails(start_worker, speech):
-    worker = start_worker(RecycleLimits(jobs=2))
-    pids = [run_job(worker, token, speech) for token in range(1, 6)]
+    worker = start_worker(recycle=RecycleLimits(jobs=2))
+    pids = [process_that_does(worker, token, speech) for token in range(1, 6)]
     assert pids[0] == pids[1] != pids[2] == pids[3] != pids[4]
     assert (worker.recycles, worker.restarts) == (2, 0)
     assert not psutil.pid_exists(pids[0])
     assert worker.recycled_for == "2 jobs done"
 
 
-def test_a_process_that_keeps_too_much_is_replaced_with_its_memory(start_worker, speech, tmp_path):
-    worker = start_worker(RecycleLimits(bytes=GB // 2))
-    first = run_job(worker, 1, speech)
+def test_a_process_that_keeps_too_much_is_replaced_with_its_memory(start_worker, speech, behaviour):
+    worker = start_worker(recycle=RecycleLimits(bytes=GB // 2))
+    first = process_that_does(worker, 1, speech)
     assert worker.memory is not None
     assert 0 < worker.memory.rss_bytes < GB // 2
-    (tmp_path / "behaviour").write_text("once keep 600")
-    assert run_job(worker, 2, speech) == first
+    behaviour.write_text("once keep 600")
+    assert process_that_does(worker, 2, speech) == first
     assert worker.recycles == 1
     assert "resident memory after 2 jobs" in worker.recycled_for
-    assert run_job(worker, 3, speech) != first
+    assert process_that_does(worker, 3, speech) != first
     assert worker.recycles == 1
     assert worker.memory.rss_bytes < GB // 2
 
 
-def test_without_limits_one_process_does_all(start_worker, speech, tmp_path):
-    (tmp_path / "behaviour").write_text("keep 50")
-    worker = start_worker(RecycleLimits())
-    assert len({run_job(worker, token, speech) for token in range(1, 8)}) == 1
+def test_without_limits_one_process_does_all(start_worker, speech, behaviour):
+    behaviour.write_text("keep 50")
+    worker = start_worker(recycle=RecycleLimits())
+    assert len({process_that_does(worker, token, speech) for token in range(1, 8)}) == 1
 
 
 def test_audio_that_cannot_be_decoded_counts_as_a_job(start_worker, speech, tmp_path):
     bad = tmp_path / "bad"
     bad.write_bytes(b"not audio")
-    worker = start_worker(RecycleLimits(jobs=1))
-    while not worker.is_idle:
-        heard(worker, EngineLoaded)
-    worker.submit(WorkerJob(1, (ChunkSource(bad),), Hints(), 600.0))
+    worker = start_worker(recycle=RecycleLimits(jobs=1))
+    ready(worker)
+    worker.submit(job(1, bad))
     heard(worker, JobFailed)
     assert worker.recycles == 1
-    run_job(worker, 2, speech)
+    process_that_does(worker, 2, speech)
 
 
 def test_a_worker_killed_while_it_is_being_replaced_comes_back(start_worker, speech):
-    worker = start_worker(RecycleLimits(jobs=1))
-    run_job(worker, 1, speech)
+    worker = start_worker(recycle=RecycleLimits(jobs=1))
+    process_that_does(worker, 1, speech)
     assert worker.is_recycling
     assert worker.pid is not None
     os.kill(worker.pid, signal.SIGKILL)
-    run_job(worker, 2, speech)
+    process_that_does(worker, 2, speech)
     assert (worker.restarts, worker.recycles) == (1, 2)
 
 

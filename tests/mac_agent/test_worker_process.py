@@ -4,87 +4,26 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 
-from mac_agent.engines.engine import Hints
 from mac_agent.inference import (
-    ChunkSource,
     EngineLoaded,
     EngineNotLoaded,
     JobFailed,
     JobResult,
-    WorkerJob,
 )
 from mac_agent.worker import Worker, WorkerLimits
 from schemas.failure import FailureCode
 from tests.inbox import eventually
+from tests.mac_agent.live_worker import heard, is_done_well, job, ready
 from tests.mac_agent.sounds import as_wav, tone
 from tests.mac_agent.tone_engine import load_tone_engine
 
 ROOT = Path(__file__).parents[2]
-WAIT_S = 60.0
-
-
-@pytest.fixture
-def behaviour(tmp_path):
-    return tmp_path / "behaviour"
-
-
-@pytest.fixture
-def start_worker(behaviour):
-    started = []
-
-    def start(*, floor_s: float = 60.0, factor: float = 10.0) -> Worker:
-        worker = Worker(partial(load_tone_engine, behaviour), WorkerLimits(60.0, floor_s, factor))
-        started.append(worker)
-        worker.start()
-        return worker
-
-    yield start
-    for worker in started:
-        worker.stop()
-
-
-@pytest.fixture
-def speech(tmp_path):
-    path = tmp_path / "1.audio"
-    path.write_bytes(as_wav(tone(300, 2)))
-    return path
-
-
-def heard(worker: Worker, *kinds: type, while_waiting=lambda: None):
-    """The next report of one of the kinds."""
-    deadline = time.monotonic() + WAIT_S
-    while time.monotonic() < deadline:
-        for report in worker.poll():
-            if isinstance(report, kinds):
-                return report
-        while_waiting()
-        time.sleep(0.01)
-    raise AssertionError(f"no {kinds} within {WAIT_S} s")
-
-
-def ready(worker: Worker) -> None:
-    while not worker.is_idle:
-        heard(worker, EngineLoaded)
-
-
-def job(token: int, *paths: Path, max_audio_s: float = 600.0, starts=None) -> WorkerJob:
-    starts = starts or [None] * len(paths)
-    sources = tuple(ChunkSource(path, start_s=start) for path, start in zip(paths, starts, strict=True))
-    return WorkerJob(token, sources, Hints(), max_audio_s)
-
-
-def is_done_well(worker: Worker, token: int, path: Path) -> bool:
-    ready(worker)
-    worker.submit(job(token, path))
-    report = heard(worker, JobResult, JobFailed)
-    return isinstance(report, JobResult) and report.token == token
 
 
 def test_chunks_are_diarized_on_one_timeline(start_worker, tmp_path):
