@@ -279,9 +279,11 @@ class Agent:
         """Offer and ask for everything again where a bridge is new, or back: what it was told meanwhile is lost."""
         if retained:
             return
+        is_known = self._bridges.get(beat.bridge_id) == beat.instance_id
         if beat.state is not BridgeState.ONLINE:
-            self._bridges.pop(beat.bridge_id, None)
-        elif self._bridges.get(beat.bridge_id) != beat.instance_id:
+            if is_known:  # the will of an instance before it may come late
+                del self._bridges[beat.bridge_id]
+        elif not is_known:
             self._bridges[beat.bridge_id] = beat.instance_id
             self._start_over("bridge is there")
 

@@ -96,6 +96,7 @@ def _run(worker: Worker, job: WorkerJob, report: Callable[[str, float], None]) -
                 return result
         if worker.is_idle and not submitted:
             submitted = True
+            report("decode", 0.0)
             worker.submit(job)
         time.sleep(POLL_S)
 

@@ -114,6 +114,8 @@ class Database:
             self._unsynced = not self._sync_commits
 
     def _roll_back(self) -> None:
+        if self._connection.invalidated:  # Ctrl-C within a statement: SQLAlchemy has closed the file, which rolls back
+            return
         if self._driver.in_transaction:  # a full disk ends it by itself
             self._driver.execute("ROLLBACK")
 
@@ -125,16 +127,22 @@ class Database:
         """
         if not self._unsynced:
             return
+        self._unsynced = False  # before, not after: what another thread commits meanwhile is synced by the next call
+        try:
+            self._sync_log()
+        except OSError:
+            self._unsynced = True
+            raise
+
+    def _sync_log(self) -> None:
         try:
             descriptor = os.open(self._path.with_name(f"{self._path.name}-wal"), os.O_RDWR)
         except FileNotFoundError:
-            self._unsynced = False
             return
         try:
             os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)  # macOS has the second only
         finally:
             os.close(descriptor)
-        self._unsynced = False
 
     def erase_deleted(self) -> None:
         """Fold the write-ahead log into the file and empty it: deleted rows are left in neither."""

@@ -47,32 +47,38 @@ class Publisher:
         False (and a log line) where none could be handed over.
         """
         problem = ""
-        for form in forms:
-            try:
-                message = form if isinstance(form, Encoded) else Encoded(type(form), encode(form))
-                self._session.publish(
-                    topic,
-                    message.data,
-                    retain=retain,
-                    content_type=_CONTENT_TYPES[message.kind.ENCODING],
-                    user_properties={"schema": message.kind.SCHEMA},
-                )
-            except (MessageTooLarge, PayloadTooLarge) as error:
-                problem = str(error)
-            except (BrokerError, SchemaError) as error:
-                problem = str(error)
-                break
-            else:
-                return True
+        try:
+            for form in forms:  # making one may fail as well
+                try:
+                    self._hand_over(topic, form, retain=retain)
+                except (MessageTooLarge, PayloadTooLarge) as error:
+                    problem = str(error)
+                else:
+                    return True
+        except (BrokerError, SchemaError) as error:
+            problem = str(error)
         _LOG.warning("not_sent", topic=topic, error=problem)
         return False
 
+    def _hand_over(self, topic: str, form: Message | Encoded, *, retain: bool) -> None:
+        message = form if isinstance(form, Encoded) else Encoded(type(form), encode(form))
+        self._session.publish(
+            topic,
+            message.data,
+            retain=retain,
+            content_type=_CONTENT_TYPES[message.kind.ENCODING],
+            user_properties={"schema": message.kind.SCHEMA},
+        )
+
 
 class HeldPublisher(Publisher):
-    """Keeps messages until `flush`, which first puts on disk what they promise: one fsync for all of them."""
+    """Keeps messages until `flush`, which first puts on disk what they promise: one fsync for all of them.
+
+    Only what is sent with `send_ahead`, which promises nothing, is not kept.
+    """
 
     def __init__(self, session: MqttSession, sync: Callable[[], None]) -> None:
-        """Call `sync` before anything leaves."""
+        """Call `sync` before anything that was kept leaves."""
         super().__init__(session)
         self._sync = sync
         self._held: list[tuple[Callable[[], object], Callable[[Exception], None]]] = []

@@ -10,6 +10,8 @@ from tests.faults.chaos import Outcome, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
 from tests.faults.planted import Plant, plan_for
 
+NAP_S = 0.05  # the longest time a job takes
+LONG_NAP_S = 0.4  # both agents are at work whenever a fault comes: what it needs to hit is there
 STALL_S = 90.0  # longer than anything that heals by itself: a lease's limit, and loading an engine after it
 CAUGHT_BY = {
     Plant.SETTLED: "not everything came to its end",
@@ -18,8 +20,12 @@ CAUGHT_BY = {
 }
 
 
-def run(plan: Plan, directory: Path, plant: Plant | None = None) -> tuple[Outcome, Outcome]:
-    return run_both(plan, directory, max_nap_s=0.05, stall_s=STALL_S, plant=plant, report=lambda _name, _sight: None)
+def run(
+    plan: Plan, directory: Path, plant: Plant | None = None, *, max_nap_s: float = NAP_S
+) -> tuple[Outcome, Outcome]:
+    return run_both(
+        plan, directory, max_nap_s=max_nap_s, stall_s=STALL_S, plant=plant, report=lambda _name, _sight: None
+    )
 
 
 @pytest.mark.timeout(900)
@@ -50,10 +56,10 @@ def test_conversations_end_the_same_under_a_dozen_faults(tmp_path):
 @pytest.mark.parametrize("plant", Plant)
 def test_a_planted_bug_is_caught_and_its_plan_passes_without_it(tmp_path, plant):
     plan = plan_for(plant, seed=1)
-    calm, sound = run(plan, tmp_path / "sound")
+    calm, sound = run(plan, tmp_path / "sound", max_nap_s=LONG_NAP_S)
     assert calm.wrong == ()
     assert sound.wrong == ()
-    _, planted = run(plan, tmp_path / "planted", plant)
+    _, planted = run(plan, tmp_path / "planted", plant, max_nap_s=LONG_NAP_S)
     assert any(CAUGHT_BY[plant] in what for what in planted.wrong), planted.wrong
 
 

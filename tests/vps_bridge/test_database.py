@@ -1,12 +1,16 @@
 """The one connection of a process to a SQLite file."""
 
+import gc
+import os
+import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from sqlite3 import OperationalError
 
 import pytest
-from sqlalchemy import insert, select
+from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from vps_bridge.database import Database, open_database
@@ -76,6 +80,27 @@ def test_a_transaction_within_a_transaction_is_refused_and_never_waits_for_itsel
     assert keys(database) == []
     put(database, "after")
     assert keys(database) == ["after"]
+
+
+def interrupt_half_way(database: Database) -> None:
+    """Ctrl-C while a statement of a transaction runs that has written already."""
+    slow = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 5000000) SELECT max(i) FROM n"
+    )
+    with database.writing() as connection:
+        connection.execute(insert(MetaRow), {"key": "half", "value": "words"})
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        connection.execute(slow)
+
+
+def test_ctrl_c_within_a_slow_statement_is_ctrl_c_and_changes_nothing(database: Database, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupt_half_way(database)
+    database.close()  # as the command does that was interrupted
+    gc.collect()  # its frames hold the statement, which holds the file: a command ends here
+    again = open_database(tmp_path / "file.sqlite3", MIGRATIONS)
+    assert keys(again) == []
+    again.close()
 
 
 def test_threads_take_turns(database: Database) -> None:

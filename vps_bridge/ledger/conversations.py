@@ -253,6 +253,7 @@ class ConversationBook:
         """Whether a conversation's labels may be out of date and there are results to make them of.
 
         Without results there is nothing to assign: it goes on waiting and is not dirty any more, unless it is final.
+        What became dirty between the two transactions stays so.
         """
         it = {"of_conversation": conversation_id}
         with self._database.reading() as connection:

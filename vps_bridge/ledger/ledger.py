@@ -32,10 +32,11 @@ class LedgerMissing(Exception):
 
 
 class Ledger:
-    """The ledger of one bridge. Every method of its books is one transaction.
+    """The ledger of one bridge. Every method of its books is one transaction, or says why two will do.
 
-    In the running bridge transactions are on disk only once `sync` was called: it does so before any message leaves,
-    and one fsync serves all that was committed since the last. A command's transactions are on disk when they return.
+    In the running bridge transactions are on disk only once `sync` was called: it does so before any message that
+    promises something leaves, and one fsync serves all that was committed since the last. A command's transactions are
+    on disk when they return.
     """
 
     def __init__(self, root: Path, *, exclusive: bool) -> None:
