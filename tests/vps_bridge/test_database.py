@@ -82,6 +82,14 @@ def test_a_transaction_within_a_transaction_is_refused_and_never_waits_for_itsel
     assert keys(database) == ["after"]
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """As in a command at a terminal; the workers of a parallel test run ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt_half_way(database: Database) -> None:
     """Ctrl-C while a statement of a transaction runs that has written already."""
     slow = text(
@@ -93,6 +101,7 @@ def interrupt_half_way(database: Database) -> None:
         connection.execute(slow)
 
 
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_within_a_slow_statement_is_ctrl_c_and_changes_nothing(database: Database, tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupt_half_way(database)
