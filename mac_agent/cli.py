@@ -103,11 +103,13 @@ def run_agent(settings: AgentSettings, load_engine: LoadEngine, engine_reason: s
     """Run an agent in this process until SIGTERM or SIGINT; ends the program with its exit code."""
     import resource
 
+    from broker.allocator import MESSAGES_BYTES, keep_freed_memory
     from mac_agent.agent import Agent, AgentError, EngineUnavailable, SecondInstance
     from mac_agent.inbox import InboxError
     from mac_agent.outbox import OutboxError
 
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio
+    keep_freed_memory(MESSAGES_BYTES)
     agent = Agent(settings, load_engine, engine_reason)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: agent.request_stop())

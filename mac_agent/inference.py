@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
+from broker.allocator import keep_freed_memory
 from mac_agent.audio import AudioError, DecodedChunk, PlacedChunk, Quality, decode, join_chunks, measure_quality
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineError, EngineInfo, Hints
 from mac_agent.engines.memory import device_bytes
@@ -37,6 +38,7 @@ LoadEngine = Callable[[], Engine]
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 ORPHAN_EXIT_CODE = 86
 REPORT_EVERY_S = 0.2
+SAMPLES_BYTES = 256 * 2**20  # freed memory kept for the next chunk and the next window
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,7 @@ class _ChunkError(Exception):
 def serve(pipe: Connection, load: LoadEngine) -> None:
     """Be the worker process: load, then work until the parent closes the pipe or dies."""
     live_and_die_with_parent()
+    keep_freed_memory(SAMPLES_BYTES)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout may be a command's answer
     try:
         engine = load()

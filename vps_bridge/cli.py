@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from broker.allocator import MESSAGES_BYTES, keep_freed_memory
 from broker.settings import load_settings, print_settings
 from vps_bridge.cli_agents import agents_app
 from vps_bridge.cli_conversations import conversations, history, show, undo
@@ -59,6 +60,7 @@ def run(
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
         from vps_bridge.bridge import Bridge
 
+        keep_freed_memory(MESSAGES_BYTES)
         Bridge(settings).run()
 
 
