@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import platformdirs
 import psutil
+import pytest
 
 from broker.session import Incoming, MqttSession
 from demo.programs import MODULES, Program, Programs
@@ -34,6 +35,11 @@ from schemas.messages import MESSAGE_BY_TOPIC
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, RunningBroker
+
+embedded_in_acceptance = pytest.mark.parametrize(
+    "any_broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
+)
+"""Leaves the run on the embedded broker to `make acceptance`; the whole path and the demo run on it every time."""
 
 M = TypeVar("M", bound=Message)
 TOPICS = Topics()

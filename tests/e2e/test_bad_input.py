@@ -17,6 +17,7 @@ from tests.e2e.system import (
     Backend,
     System,
     count_right,
+    embedded_in_acceptance,
     make_wav,
     read_wav,
     sample_folder,
@@ -55,6 +56,7 @@ REFUSED_AT_THE_DOOR = {
 }
 
 
+@embedded_in_acceptance
 def test_what_is_no_audio_payload_is_refused_by_the_bridge(
     any_system: System, backend: Backend, record_property: Callable[[str, object], None]
 ) -> None:
@@ -83,6 +85,7 @@ BROKEN_FILES = {
 }
 
 
+@embedded_in_acceptance
 def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: System, backend: Backend) -> None:
     system = any_system
     system.start_bridge()

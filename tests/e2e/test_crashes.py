@@ -14,6 +14,7 @@ from tests.e2e.system import (
     TOPICS,
     Backend,
     System,
+    embedded_in_acceptance,
     make_wav,
     read_wav,
     sample_folder,
@@ -72,6 +73,7 @@ def _updated_once(system: System, conversation_id: str) -> None:
     assert versions == {1}
 
 
+@embedded_in_acceptance
 def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: System, backend: Backend) -> None:
     system = any_system
     system.start_bridge()
@@ -98,6 +100,7 @@ def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: 
     assert [(job["state"], job["attempts"]) for job in jobs] == [("done", 0), ("done", 0)]
 
 
+@embedded_in_acceptance
 def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(any_system: System, backend: Backend) -> None:
     system = any_system
     bridge = system.start_bridge()
