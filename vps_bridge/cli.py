@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from broker.allocator import MESSAGES_BYTES, keep_freed_memory
 from broker.settings import load_settings, print_settings
 from vps_bridge.cli_agents import agents_app
 from vps_bridge.cli_conversations import conversations, history, show, undo
@@ -58,6 +57,7 @@ def run(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
+        from broker.allocator import MESSAGES_BYTES, keep_freed_memory
         from vps_bridge.bridge import Bridge
 
         keep_freed_memory(MESSAGES_BYTES)
