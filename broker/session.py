@@ -179,7 +179,8 @@ class MqttSession:
             client = self._client
             if client is None:
                 raise NotConnected(self._address.url, self.last_error)
-            properties = publish_properties(content_type, user_properties, expiry_s) if self.protocol == "5" else None
+            told = tuple((user_properties or {}).items())
+            properties = publish_properties(content_type, told, expiry_s) if self.protocol == "5" else None
             check_packet_size(self.max_packet_bytes, topic, payload, properties)
             receipt = Receipt(topic, self._thread.ident if self._thread else None)
             info = client.publish(topic, payload, qos, retain, properties)

@@ -26,6 +26,7 @@ from mac_agent.bench import Bench
 from mac_agent.heartbeat import (
     AgentIdentity,
     Counters,
+    News,
     list_versions,
     make_heartbeat,
     make_will,
@@ -115,8 +116,8 @@ class Agent:
         self._mode_reason = ""
         self._beat_due_s = 0.0
         self._foreign_beat = False
-        self._beaten: tuple[object, ...] = ()
-        self._beaten_s = 0.0
+        self._told: News | None = None
+        self._told_s = 0.0
         self._bridges: dict[str, str] = {}
 
     def request_stop(self) -> None:
@@ -359,21 +360,27 @@ class Agent:
             self._outbox.note_offered(entry.job_id)
 
     def _beat_if_due(self) -> None:
-        held = self._bench.held_jobs()
-        working = frozenset(job.lease_id for job in held if job.state is not JobState.OUTBOX)
-        news = (self._state, self._bench.free_places, working, self._notes())
-        details = tuple((job.lease_id, job.state) for job in held)
         now_s = time.monotonic()
-        if now_s < self._beat_due_s and self._beaten == (news, details):
-            return
-        is_detail = now_s < self._beat_due_s and self._beaten[:1] == (news,)
-        if is_detail and now_s < self._beaten_s + DETAIL_PAUSE_S:
+        told = self._make_news()
+        if now_s < self._beat_due_s and (
+            told == self._told or (not told.is_urgent(self._told) and now_s < self._told_s + DETAIL_PAUSE_S)
+        ):
             return
         if not self._session.connected:
             return  # said on connect
         self._beat_due_s = now_s + self._settings.heartbeat_s
         if self._publish(self._beat_topic, self._make_beat(), retain=True):
-            self._beaten, self._beaten_s = (news, details), now_s
+            self._told, self._told_s = told, now_s
+
+    def _make_news(self) -> News:
+        held = self._bench.held_jobs()
+        return News(
+            self._state,
+            self._bench.free_places,
+            frozenset(job.lease_id for job in held if job.state is not JobState.OUTBOX),
+            tuple((job.lease_id, job.state) for job in held),
+            self._notes(),
+        )
 
     def _tell_losses(self) -> None:
         """Log what an operator must put right: an ACL in our way, or a flood."""

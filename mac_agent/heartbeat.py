@@ -13,7 +13,7 @@ import psutil
 from schemas.agent import AgentHeartbeat, AgentState, HeldJob, JobState, MemoryUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from datetime import datetime
 
     from schemas.turns import EngineDescription
@@ -47,6 +47,31 @@ class Counters:
         if took_s > 0 and audio_s > 0:
             speed = audio_s / took_s
             self.speed_x_real_time = 0.7 * self.speed_x_real_time + 0.3 * speed if self.speed_x_real_time else speed
+
+
+@dataclass(frozen=True)
+class News:
+    """What a beat tells that may change between two beats. `working`: the leases of jobs without a result."""
+
+    state: AgentState
+    free_places: int
+    working: frozenset[str]
+    jobs: tuple[tuple[str, JobState], ...]
+    notes: Mapping[str, str]
+
+    def is_urgent(self, told: News | None) -> bool:
+        """Whether the bridge acts on what is new since the beat that told `told`: say it at once.
+
+        That a job came beside others can wait: the bridge counts what it offered. The first is told at once, because
+        who dies of a job is blamed for it only if a beat has named it.
+        """
+        return (
+            told is None
+            or (self.state, self.notes) != (told.state, told.notes)
+            or self.free_places > told.free_places
+            or not self.working >= told.working
+            or bool(self.working and not told.working)
+        )
 
 
 def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is named

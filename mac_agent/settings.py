@@ -43,7 +43,12 @@ class AgentSettings(BrokerSettings):
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads; empty: the engine's own choice.")
 
     heartbeat_s: PositiveSeconds = Field(default=10.0, description="Time between heartbeats.")
-    max_jobs: int = Field(default=2, ge=1, le=MAX_HELD_JOBS, description="Jobs held at once, the running one included.")
+    max_jobs: int = Field(
+        default=8,
+        ge=1,
+        le=MAX_HELD_JOBS,
+        description="Most jobs held at once, the running one included; more than two come only where they are short.",
+    )
     part_window: int = Field(default=8, ge=1, le=64, description="Parts of audio asked for and not yet here.")
     part_bytes: int = Field(default=262_144, ge=1_024, le=MAX_PART_BYTES, description="Bytes asked for as one part.")
     want_timeout_s: PositiveSeconds = Field(

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from schemas.agent import AgentHeartbeat, AgentState
-from vps_bridge.lease import AgentPresence, Worker
+from vps_bridge.lease import AgentPresence, Worker, expected_s
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
 
@@ -85,22 +85,30 @@ class AgentRoster:
         ]
 
     def workers(
-        self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Iterable[tuple[str, str]]
+        self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Sequence[tuple[str, str, float]]
     ) -> list[Worker]:
-        """Return the agents that may and can take a job now; `leases` are the current ones, (agent_id, lease_id)."""
+        """Return the agents that may and can take a job now.
+
+        `leases` are the current ones, (agent_id, lease_id, seconds of audio).
+        """
         up = [
             view
             for view in self.live(now_s, stale_s)
             if view.heartbeat.state is AgentState.ONLINE and view.heartbeat.agent_id in allowed
         ]
-        held = {view.heartbeat.agent_id: {job.lease_id for job in view.heartbeat.jobs} for view in up}
-        coming = [agent_id for agent_id, lease_id in leases if agent_id in held and lease_id not in held[agent_id]]
-        return [
-            Worker(
-                agent_id=view.heartbeat.agent_id,
-                free=view.heartbeat.free_capacity - coming.count(view.heartbeat.agent_id),
-                speed_x_real_time=view.heartbeat.speed_x_real_time,
-                embedding=view.embedding,
-            )
-            for view in up
-        ]
+        workers = [_describe_worker(view, leases) for view in up]
+        return [worker for worker in workers if worker.is_free]
+
+
+def _describe_worker(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> Worker:
+    beat = view.heartbeat
+    listed = {job.lease_id for job in beat.jobs}
+    held = [(lease_id, audio_s) for agent_id, lease_id, audio_s in leases if agent_id == beat.agent_id]
+    return Worker(
+        agent_id=beat.agent_id,
+        free=beat.free_capacity - sum(lease_id not in listed for lease_id, _ in held),
+        speed_x_real_time=beat.speed_x_real_time,
+        embedding=view.embedding,
+        held=len(held),
+        held_s=sum(expected_s(audio_s, beat.speed_x_real_time) for _, audio_s in held),
+    )

@@ -35,6 +35,7 @@ from vps_bridge.lease import (
     LeaseView,
     ReadyJob,
     Worker,
+    expected_s,
     is_exhausted,
     judge_lease,
     match_jobs,
@@ -47,7 +48,6 @@ from vps_bridge.spool import Spool
 
 _LOG = structlog.get_logger(__name__)
 MAX_PARTS_PER_WANT = 8
-ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 MAX_REASON_CHARS = 200
 ON_ITS_WAY_S = 1.0  # how long a word to an agent may be on its way before it is said again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
@@ -136,11 +136,9 @@ class Dispatcher:
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
         workers = self.roster.workers(
-            now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id) for lease in kept]
+            now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
-        self._grant_ready(
-            [worker for worker in workers if worker.free > 0], Counter(lease.conversation_id for lease in kept), now_s
-        )
+        self._grant_ready(workers, Counter(lease.conversation_id for lease in kept), now_s)
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
         """Apply the lease rules to one lease; return whether it was revoked."""
@@ -168,7 +166,7 @@ class Dispatcher:
             resting=self._rests.resting(now_s),
             limit=sum(worker.free for worker in workers),
         )
-        ready = [ReadyJob(job.job_id, job.conversation_id, job.number, embedding) for job, embedding in found]
+        ready = [ReadyJob(job.job_id, job.conversation_id, job.number, pin, job.audio_s) for job, pin in found]
         for job_id, agent_id in match_jobs(ready, workers, leased_by_conversation):
             view = self.roster.get(agent_id)
             if view is None:
@@ -205,8 +203,7 @@ class Dispatcher:
 
     def _expected_s(self, lease: LeaseRecord) -> float:
         view = self.roster.get(lease.agent_id)
-        speed = view.heartbeat.speed_x_real_time if view else 0.0
-        return min(MAX_DURATION_S, lease.audio_s / (speed or ASSUMED_SPEED_X))
+        return min(MAX_DURATION_S, expected_s(lease.audio_s, view.heartbeat.speed_x_real_time if view else 0.0))
 
     def take_want(self, agent_id: str, want: AgentWant) -> None:
         """Send the parts an agent asked for, if it holds the current lease of that job."""

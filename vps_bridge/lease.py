@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from schemas.failure import FailureCode
@@ -114,14 +114,35 @@ def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, 
     return hopeless or attempts >= rules.max_attempts or deaths >= rules.max_deaths
 
 
+AHEAD_JOBS = 2  # an agent works on one while it pulls the audio of the next
+AHEAD_S = 0.5  # and holds more only while all of them take no longer: less than it takes to settle one and pull another
+ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
+
+
 @dataclass(frozen=True)
 class Worker:
-    """An agent that could take a job now: its free places less what was granted and its last beat does not list."""
+    """An agent that could take a job now.
+
+    `free`: its free places less what was granted and its last beat does not list. `held`: the leases it has, and
+    `held_s` how long all of them will take it.
+    """
 
     agent_id: str
     free: int
     speed_x_real_time: float
     embedding: tuple[str, str]
+    held: int = 0
+    held_s: float = 0.0
+
+    @property
+    def is_free(self) -> bool:
+        """Whether it is to get another job now; what it need not have yet is kept for agents that idle."""
+        return self.free > 0 and (self.held < AHEAD_JOBS or self.held_s < AHEAD_S)
+
+    def take(self, audio_s: float) -> Worker:
+        """Return it with another job of so much audio."""
+        held_s = self.held_s + expected_s(audio_s, self.speed_x_real_time)
+        return replace(self, free=self.free - 1, held=self.held + 1, held_s=held_s)
 
 
 @dataclass(frozen=True)
@@ -132,6 +153,12 @@ class ReadyJob:
     conversation_id: str
     order: int
     embedding: tuple[str, str] | None
+    audio_s: float
+
+
+def expected_s(audio_s: float, speed_x_real_time: float) -> float:
+    """Return how long an agent of this speed will take for so much audio."""
+    return audio_s / (speed_x_real_time or ASSUMED_SPEED_X)
 
 
 def match_jobs(
@@ -139,10 +166,11 @@ def match_jobs(
 ) -> list[tuple[str, str]]:
     """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first.
 
-    Fair: the next job is always of the conversation with the fewest leases, its oldest job before all.
+    Fair: the next job is always of the conversation with the fewest leases, its oldest job before all. No agent is
+    given more than keeps it busy (`Worker.is_free`).
     """
     leased = dict(leased_by_conversation)
-    free = {worker.agent_id: worker.free for worker in workers}
+    able = {worker.agent_id: worker for worker in workers if worker.is_free}
     pins: dict[str, tuple[str, str]] = {job.conversation_id: job.embedding for job in jobs if job.embedding}
     waiting: dict[str, list[ReadyJob]] = {}
     for job in sorted(jobs, key=lambda job: job.order):
@@ -151,15 +179,18 @@ def match_jobs(
     while waiting:
         conversation_id = min(waiting, key=lambda name: (leased.get(name, 0), waiting[name][0].order))
         pin = pins.get(conversation_id)
-        able = [w for w in workers if free[w.agent_id] > 0 and (pin is None or w.embedding == pin)]
-        if not able:
+        fitting = [worker for worker in able.values() if pin is None or worker.embedding == pin]
+        if not fitting:
             del waiting[conversation_id]
             continue
-        best = max(able, key=lambda w: (w.speed_x_real_time, free[w.agent_id], w.agent_id))
-        free[best.agent_id] -= 1
+        best = max(fitting, key=lambda worker: (worker.speed_x_real_time, worker.free, worker.agent_id))
+        job = waiting[conversation_id].pop(0)
+        able[best.agent_id] = best.take(job.audio_s)
+        if not able[best.agent_id].is_free:
+            del able[best.agent_id]
         leased[conversation_id] = leased.get(conversation_id, 0) + 1
         pins[conversation_id] = best.embedding
-        pairs.append((waiting[conversation_id].pop(0).job_id, best.agent_id))
+        pairs.append((job.job_id, best.agent_id))
         if not waiting[conversation_id]:
             del waiting[conversation_id]
     return pairs

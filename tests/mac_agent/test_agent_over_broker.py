@@ -381,7 +381,7 @@ def test_drain_finishes_what_is_held_and_takes_nothing_new(mosquitto, start_agen
 @pytest.mark.parametrize("patience", ["give_up_s", "audio_max_age_s"])
 def test_a_job_whose_audio_stops_coming_is_let_go(mosquitto, start_agent, small_bridge, patience):
     bridge = small_bridge(mosquitto, tamper=lambda part: [part] if part.byte_offset == 0 else [])
-    agent = start_agent(mosquitto, part_bytes=8_192, **{patience: 2})
+    agent = start_agent(mosquitto, max_jobs=2, part_bytes=8_192, **{patience: 2})
     bridge.wait_online()
     bridge.offer("job-1", TWO_VOICES[0])
     bridge.wait_beat(lambda beat: beat.state_of("job-1") == "receiving")

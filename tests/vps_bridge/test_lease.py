@@ -8,6 +8,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from schemas.failure import FailureCode
 from vps_bridge.lease import (
+    AHEAD_JOBS,
+    AHEAD_S,
     AgentPresence,
     LeaseAction,
     LeaseRules,
@@ -131,13 +133,16 @@ MODELS = (("a", "1"), ("b", "1"))
 JOBS = st.lists(st.tuples(st.sampled_from(["c1", "c2", "c3"]), st.sampled_from([None, *MODELS])), max_size=12).map(
     lambda drawn: [
         # a conversation is pinned to one model, so all its jobs say the same
-        ReadyJob(f"j{place}", name, place, next(pin for other, pin in drawn if other == name))
+        ReadyJob(f"j{place}", name, place, next(pin for other, pin in drawn if other == name), audio_s=place * 7 % 90)
         for place, (name, _) in enumerate(drawn)
     ]
 )
-WORKERS = st.lists(st.tuples(st.integers(-1, 3), st.floats(0, 100), st.sampled_from(MODELS)), max_size=4).map(
-    lambda drawn: [Worker(f"w{place}", *facts) for place, facts in enumerate(drawn)]
-)
+WORKERS = st.lists(
+    st.tuples(
+        st.integers(-1, 8), st.floats(0, 1_000), st.sampled_from(MODELS), st.integers(0, 4), st.floats(0, 2 * AHEAD_S)
+    ),
+    max_size=4,
+).map(lambda drawn: [Worker(f"w{place}", *facts) for place, facts in enumerate(drawn)])
 LEASED = st.dictionaries(st.sampled_from(["c1", "c2", "c3"]), st.integers(0, 3))
 
 
@@ -156,7 +161,11 @@ def test_matching_respects_places_and_pinned_models_and_wastes_nothing(jobs, wor
     assert all(len(found) == 1 for found in models.values()), "one conversation, one model"
     left = [job for job in jobs if job.job_id not in {job_id for job_id, _ in pairs}]
     for worker in workers:
-        if worker.free > used.count(worker.agent_id):
+        for job_id, agent_id in pairs:
+            if agent_id == worker.agent_id:
+                assert worker.is_free, "given more than it needs"
+                worker = worker.take(by_id[job_id].audio_s)  # noqa: PLW2901 - the same agent, with one more job
+        if worker.is_free:
             pins = {job.conversation_id: models.get(job.conversation_id, {job.embedding}) for job in left}
             assert all(worker.embedding not in pin and None not in pin for pin in pins.values()), "idle beside work"
 
@@ -172,7 +181,7 @@ def test_within_a_conversation_the_oldest_job_goes_first(jobs, workers, leased):
 @given(counts=st.lists(st.integers(1, 8), min_size=2, max_size=4), free=st.integers(1, 12))
 def test_places_are_shared_evenly_between_conversations(counts, free):
     jobs = [
-        ReadyJob(f"{name}-{n}", f"c{name}", name * 100 + n, None)
+        ReadyJob(f"{name}-{n}", f"c{name}", name * 100 + n, None, 0.0)
         for name, count in enumerate(counts)
         for n in range(count)
     ]
@@ -184,5 +193,28 @@ def test_places_are_shared_evenly_between_conversations(counts, free):
 
 def test_the_fastest_free_agent_is_taken():
     workers = [Worker("slow", 3, 2.0, MODELS[0]), Worker("fast", 1, 30.0, MODELS[0])]
-    jobs = [ReadyJob("j1", "c1", 1, None), ReadyJob("j2", "c2", 2, None)]
+    jobs = [ReadyJob("j1", "c1", 1, None, 30.0), ReadyJob("j2", "c2", 2, None, 30.0)]
     assert match_jobs(jobs, workers, {}) == [("j1", "fast"), ("j2", "slow")]
+
+
+def holders(jobs_s: list[float], workers: list[Worker]) -> list[str]:
+    jobs = [ReadyJob(f"j{place}", f"c{place}", place, None, audio_s) for place, audio_s in enumerate(jobs_s)]
+    return [agent_id for _, agent_id in match_jobs(jobs, workers, {})]
+
+
+def test_an_agent_holds_one_long_job_beside_the_one_it_works_on_and_leaves_the_rest_to_others():
+    fast, slow = Worker("fast", 8, 30.0, MODELS[0]), Worker("slow", 8, 2.0, MODELS[0])
+    assert holders([90.0] * 6, [fast]) == ["fast"] * AHEAD_JOBS
+    assert holders([90.0] * 6, [fast, slow]) == ["fast"] * AHEAD_JOBS + ["slow"] * AHEAD_JOBS
+    assert holders([90.0], [replace(fast, held=1, held_s=3.0), slow]) == ["fast"]
+    assert holders([90.0], [replace(fast, held=2, held_s=6.0), slow]) == ["slow"]
+
+
+def test_an_agent_that_ends_jobs_sooner_than_the_next_can_come_holds_as_many_as_it_has_places():
+    quick = Worker("quick", 8, 3_000.0, MODELS[0])
+    assert holders([30.0] * 10, [quick]) == ["quick"] * 8
+    jobs = round(AHEAD_S / (60.0 / 600.0))
+    assert holders([60.0] * 10, [replace(quick, speed_x_real_time=600.0)]) == ["quick"] * jobs, "half a second of them"
+    assert holders([30.0] * 10, [replace(quick, speed_x_real_time=0.0)]) == ["quick"] * 2, (
+        "it has not measured itself yet"
+    )

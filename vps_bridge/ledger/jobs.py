@@ -73,6 +73,17 @@ _READY = (
 )
 _READY_ELSEWHERE = _READY.where(JobRow.conversation_id.not_in(bindparam("passed", expanding=True))).limit(READY_AT_ONCE)
 _READY_OF_ONE = _READY.where(JobRow.conversation_id == bindparam("conversation_id"), BUSY).limit(bindparam("at_most"))
+_WITH_MORE = select(ConversationRow.conversation_id).where(
+    ConversationRow.conversation_id.in_(bindparam("among", expanding=True)),
+    select(JobRow.number)
+    .where(
+        JobRow.conversation_id == ConversationRow.conversation_id,
+        BUSY,
+        JobRow.state == JobState.READY,
+        JobRow.job_id.not_in(bindparam("chosen", expanding=True)),
+    )
+    .exists(),
+)
 _FIND_CHUNK = (
     select(*CHUNK_COLUMNS)
     .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
@@ -207,7 +218,8 @@ class JobBook:
                     break
             chosen = {job.job_id: (job, pin) for job, pin in list(heads.values())[:limit]}
             if len(chosen) < limit:
-                for conversation_id in {*leased, *heads}:
+                others = {"among": [*leased, *heads], "chosen": list(chosen)}
+                for conversation_id in connection.scalars(_WITH_MORE, others).all():
                     of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
                     rows = connection.execute(_READY_OF_ONE, of_one).all()
                     chosen |= {job.job_id: (job, pin) for job, pin in map(_to_ready, rows)}
