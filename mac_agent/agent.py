@@ -41,7 +41,7 @@ from mac_agent.recycling import GB, RecycleLimits
 from mac_agent.result import describe_engine
 from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import Worker, read_limits
-from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType, JobState
+from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
 from schemas.audio import AudioPart
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
@@ -115,7 +115,6 @@ class Agent:
         self._engine: EngineDescription | None = None
         self._mode_reason = ""
         self._beat_due_s = 0.0
-        self._foreign_beat = False
         self._told: News | None = None
         self._told_s = 0.0
         self._bridges: dict[str, str] = {}
@@ -361,26 +360,19 @@ class Agent:
 
     def _beat_if_due(self) -> None:
         now_s = time.monotonic()
-        told = self._make_news()
-        if now_s < self._beat_due_s and (
-            told == self._told or (not told.is_urgent(self._told) and now_s < self._told_s + DETAIL_PAUSE_S)
-        ):
+        news = self._make_news()
+        can_wait = not news.is_urgent(self._told) and now_s < self._told_s + DETAIL_PAUSE_S
+        if now_s < self._beat_due_s and (can_wait or news == self._told):
             return
         if not self._session.connected:
             return  # said on connect
         self._beat_due_s = now_s + self._settings.heartbeat_s
         if self._publish(self._beat_topic, self._make_beat(), retain=True):
-            self._told, self._told_s = told, now_s
+            self._told, self._told_s = news, now_s
 
     def _make_news(self) -> News:
-        held = self._bench.held_jobs()
-        return News(
-            self._state,
-            self._bench.free_places,
-            frozenset(job.lease_id for job in held if job.state is not JobState.OUTBOX),
-            tuple((job.lease_id, job.state) for job in held),
-            self._notes(),
-        )
+        jobs = tuple((job.lease_id, job.state) for job in self._bench.held_jobs())
+        return News(self._state, self._bench.free_places, jobs, self._notes())
 
     def _tell_losses(self) -> None:
         """Log what an operator must put right: an ACL in our way, or a flood."""

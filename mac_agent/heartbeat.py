@@ -51,13 +51,17 @@ class Counters:
 
 @dataclass(frozen=True)
 class News:
-    """What a beat tells that may change between two beats. `working`: the leases of jobs without a result."""
+    """What a beat tells that may change between two beats; of each job held its lease and its state."""
 
     state: AgentState
     free_places: int
-    working: frozenset[str]
     jobs: tuple[tuple[str, JobState], ...]
     notes: Mapping[str, str]
+
+    @property
+    def working(self) -> frozenset[str]:
+        """The leases of jobs without a result."""
+        return frozenset(lease_id for lease_id, state in self.jobs if state is not JobState.OUTBOX)
 
     def is_urgent(self, told: News | None) -> bool:
         """Whether the bridge acts on what is new since the beat that told `told`: say it at once.

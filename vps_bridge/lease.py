@@ -115,7 +115,7 @@ def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, 
 
 
 AHEAD_JOBS = 2  # an agent works on one while it pulls the audio of the next
-AHEAD_S = 0.5  # and holds more only while all of them take no longer: less than it takes to settle one and pull another
+AHEAD_S = 0.5  # and holds more only while all of them take less: longer ones would lie there while another agent idles
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 
 

@@ -7,13 +7,11 @@ import pytest
 from mac_agent.heartbeat import News
 from schemas.agent import AgentState, JobState
 
-IDLE = News(AgentState.ONLINE, 8, frozenset(), (), {})
-ONE = replace(IDLE, free_places=7, working=frozenset({"l1"}), jobs=(("l1", JobState.RECEIVING),))
-TWO = replace(
-    ONE, free_places=6, working=frozenset({"l1", "l2"}), jobs=(("l1", JobState.RUNNING), ("l2", JobState.RECEIVING))
-)
+IDLE = News(AgentState.ONLINE, 8, (), {})
+ONE = replace(IDLE, free_places=7, jobs=(("l1", JobState.RECEIVING),))
+TWO = replace(ONE, free_places=6, jobs=(("l1", JobState.RUNNING), ("l2", JobState.RECEIVING)))
 FULL_DISK = replace(ONE, free_places=0, notes={"disk": "full"})
-DONE = replace(TWO, free_places=7, working=frozenset({"l2"}), jobs=(("l2", JobState.RUNNING), ("l1", JobState.OUTBOX)))
+DONE = replace(TWO, free_places=7, jobs=(("l2", JobState.RUNNING), ("l1", JobState.OUTBOX)))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +23,7 @@ DONE = replace(TWO, free_places=7, working=frozenset({"l2"}), jobs=(("l2", JobSt
         (ONE, FULL_DISK),
         (TWO, DONE),
         (ONE, IDLE),
-        (ONE, replace(TWO, free_places=7, working=frozenset({"l2"}))),
+        (ONE, replace(ONE, jobs=(("l2", JobState.RECEIVING),))),
     ],
     ids=["the first", "its state", "its first job", "no room", "a result", "a job ended", "one ended as another came"],
 )
