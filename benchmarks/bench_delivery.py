@@ -50,7 +50,7 @@ from demo.programs import Programs, free_port
 from mac_agent.audio import decode
 from tests.brokers import RunningBroker, run_mosquitto
 from vps_bridge.conversations.sqlite import SqliteConversations
-from vps_bridge.spool import Spool
+from vps_bridge.intake.spool import Spool
 
 OURS_MQTT, OURS_HTTP, BASELINE, BARE = "ours, MQTT door", "ours, HTTP door", "HTTP design", "bare paho"
 REPORT = Path(__file__).with_name("delivery.md")

@@ -167,7 +167,7 @@ def time_command(pipeline: Pipeline, *arguments: str) -> float:
     environment = pipeline.environment("bridge")
     began_s = time.monotonic()
     subprocess.run(
-        [sys.executable, "-c", "from vps_bridge.cli import main; main()", *arguments],
+        [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments],
         env=environment,
         check=True,
         stdout=subprocess.DEVNULL,

@@ -98,7 +98,7 @@ def prepare_agent(broker: RunningBroker, scratch: Path, options: argparse.Namesp
         directory = options.pipeline or scratch / "seeded"
         if options.pipeline is None:
             subprocess.run([sys.executable, "-m", "benchmarks.local_pipeline", directory], check=True, cwd=ROOT)
-        trust = [sys.executable, "-c", "from mac_agent.cli import main; main()", "trust", str(directory)]
+        trust = [sys.executable, "-c", "from mac_agent.commands.main import main; main()", "trust", str(directory)]
         subprocess.run(trust, check=True, cwd=ROOT, env=environment)
         environment["OMI_PIPELINE_DIR"] = str(directory)
     return environment

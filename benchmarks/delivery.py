@@ -40,7 +40,7 @@ from vps_bridge.ledger import Ledger
 
 TOPICS = Topics()
 RATE_HZ = 16_000
-WHOLE_BYTES = 1_000_000  # as `vps_bridge.client` does: beyond this a chunk travels in parts
+WHOLE_BYTES = 1_000_000  # as `vps_bridge.client.client` does: beyond this a chunk travels in parts
 PART_BYTES = 262_144
 WAIT_S = 120.0
 SEGMENTS = 6
@@ -187,7 +187,7 @@ class TimingBackend:
         self.wait(lambda: ids <= self._answered, "the receipts of a conversation's events")
 
     def send(self, conversation_id: str, audio: bytes, **facts: Any) -> None:  # noqa: ANN401 - fields of AudioPayload
-        """Publish a payload as `vps_bridge.client` does, whole or in parts."""
+        """Publish a payload as `vps_bridge.client.client` does, whole or in parts."""
         self.times[conversation_id] = Times(sent_s=time.monotonic())
         base = {"conversation_id": conversation_id, "sha256": hashlib.sha256(audio).hexdigest(), **facts}
         base.setdefault("chunk_id", f"c-{uuid.uuid4().hex}")
@@ -242,7 +242,7 @@ class Pipeline:
     def start_bridge(self, **environment: str) -> Program:
         """Start the bridge and wait for its heartbeat."""
         return self._start(
-            "bridge", [sys.executable, "-c", "from vps_bridge.cli import main; main()", "run"], environment
+            "bridge", [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"], environment
         )
 
     def start_agent(self, **environment: str) -> Program:

@@ -10,7 +10,7 @@ import typer
 
 from broker.logs import configure_logs
 from broker.settings import load_settings
-from mac_agent.cli import run_agent
+from mac_agent.commands.main import run_agent
 from mac_agent.engines.engine import (
     SAMPLE_RATE_HZ,
     Diarization,

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from schemas.conversation import TranscriptSegment
-from vps_bridge.transcripts import read_transcript
+from vps_bridge.conversations.transcripts import read_transcript
 
 BLOCK_S = 40.0
 MIN_JUDGED_S = 0.8  # below this a line holds too little evidence to be judged

@@ -16,7 +16,7 @@ from typing import Self
 
 STOP_TIMEOUT_S = 15.0
 BROKER_TIMEOUT_S = 60.0
-MODULES = {"omi-broker": "broker.cli", "omi-agent": "mac_agent.cli", "omi-bridge": "vps_bridge.cli"}
+MODULES = {"omi-broker": "broker.cli", "omi-agent": "mac_agent.commands.main", "omi-bridge": "vps_bridge.commands.main"}
 
 
 class ProgramFailed(Exception):

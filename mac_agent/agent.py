@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from broker.errors import NotConnected, PayloadTooLarge
 from broker.receipts import Outcome, Receipt
 from broker.session import Farewell, Incoming, MqttSession, Will
-from mac_agent.bench import Bench
 from mac_agent.heartbeat import (
     AgentIdentity,
     Counters,
@@ -32,6 +31,7 @@ from mac_agent.heartbeat import (
     make_will,
     measure_memory,
 )
+from mac_agent.held_jobs import Bench
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
 from mac_agent.lease import must_yield

@@ -17,11 +17,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mac_agent.engine_choice import choose_engine, describe_weights
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, EngineError, Hints, ModelMissing
-from mac_agent.pipelines import find_pipeline
 from mac_agent.service import SECRET_WORD, ServiceError, find_secrets, query
-from mac_agent.verdict import find_mode
-from mac_agent.weights import choose_engine, describe_weights
+from mac_agent.weights.pipelines import find_pipeline
+from mac_agent.weights.verdict import find_mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -150,8 +150,8 @@ def check_weights(settings: AgentSettings) -> list[Check]:
 
 def check_hub() -> Check:
     """Check whether the default pipeline could be fetched: a token, the conditions, the network."""
-    from mac_agent.hub import DEFAULT_PIPELINE, check_access  # noqa: PLC0415 - the hub's client takes half a second
-    from mac_agent.hub_token import find_token  # noqa: PLC0415 - only where weights are missing
+    from mac_agent.weights.hub import DEFAULT_PIPELINE, check_access  # noqa: PLC0415 - the hub's client takes half a second
+    from mac_agent.weights.hub_token import find_token  # noqa: PLC0415 - only where weights are missing
 
     try:
         token = find_token()

@@ -21,8 +21,8 @@ from mac_agent.diarize import diarize_files
 from mac_agent.engines.clip import find_clip
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.engines.registry import load_engine
-from mac_agent.pipelines import find_pipeline
-from mac_agent.verdict import EXACT, STRETCH, describe_circumstances, judge, write_verdict
+from mac_agent.weights.pipelines import find_pipeline
+from mac_agent.weights.verdict import EXACT, STRETCH, describe_circumstances, judge, write_verdict
 from mac_agent.worker import read_limits
 
 if TYPE_CHECKING:
@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.engine import Waveform
     from mac_agent.inference import JobResult
-    from mac_agent.manifest import Manifest
     from mac_agent.settings import AgentSettings
-    from mac_agent.verdict import Verdict
+    from mac_agent.weights.manifest import Manifest
+    from mac_agent.weights.verdict import Verdict
 
 # What the README promises for a warm engine, from decoding to turns: (seconds of audio, seconds it may take).
 PROMISES = ((30.0, 5.0), (60.0, 6.0), (300.0, 30.0))

@@ -81,7 +81,7 @@ def describe_service(*, config_file: Path, is_daemon: bool) -> Service:
     name = os.environ.get("SUDO_USER") if is_daemon and os.geteuid() == 0 else None
     account = pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
     beside = Path(sys.executable).parent / "omi-agent"
-    program = (str(beside),) if beside.exists() else (sys.executable, "-m", "mac_agent.cli")
+    program = (str(beside),) if beside.exists() else (sys.executable, "-m", "mac_agent.commands.main")
     return Service(
         program=program,
         home=Path(account.pw_dir),

@@ -10,7 +10,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-MODULES = {"omi-broker": "broker.cli", "omi-agent": "mac_agent.cli", "omi-bridge": "vps_bridge.cli"}
+MODULES = {"omi-broker": "broker.cli", "omi-agent": "mac_agent.commands.main", "omi-bridge": "vps_bridge.commands.main"}
 BLOCKS = re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
 COMMANDS = sorted({line for block in BLOCKS for line in block.splitlines() if line.startswith("omi-")})
 

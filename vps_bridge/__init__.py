@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from vps_bridge.diarization import run_diarization
+    from vps_bridge.client.run_diarization import run_diarization
 
 __all__ = ["run_diarization"]
 
@@ -15,6 +15,6 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - what a module holds
     if name != "run_diarization":
         msg = f"module {__name__!r} has no attribute {name!r}"
         raise AttributeError(msg)
-    from vps_bridge.diarization import run_diarization  # noqa: PLC0415 - see above
+    from vps_bridge.client.run_diarization import run_diarization  # noqa: PLC0415 - see above
 
     return run_diarization

@@ -24,27 +24,27 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.topics import TopicKind, Topics
-from vps_bridge.agents import AgentView
-from vps_bridge.assemble import plan_jobs
-from vps_bridge.ballast import REMEDY, Ballast
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
-from vps_bridge.desk import Desk
-from vps_bridge.dispatch import AUDIO_GONE, Dispatcher
+from vps_bridge.dispatch.dispatcher import AUDIO_GONE, Dispatcher
+from vps_bridge.dispatch.results import Results
+from vps_bridge.dispatch.roster import AgentView
+from vps_bridge.dispatch.updates import Updater
 from vps_bridge.errors import AnotherBridge
-from vps_bridge.ingest import Ingest, Taken
+from vps_bridge.http.one_off import Desk
+from vps_bridge.intake.disk_reserve import REMEDY, Ballast
+from vps_bridge.intake.ingest import Ingest, Taken
+from vps_bridge.intake.spool import SPOOL, Spool
+from vps_bridge.intake.upload import Upload
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, Question
 from vps_bridge.publisher import HeldPublisher, OfferTimer
-from vps_bridge.results import Results
+from vps_bridge.rules.assemble import plan_jobs
+from vps_bridge.rules.completion import describe_end, describe_queue, has_room, is_all_here, is_final, patience_s
 from vps_bridge.settings import BridgeSettings
-from vps_bridge.spool import SPOOL, Spool
-from vps_bridge.standing import describe_end, describe_queue, has_room, is_all_here, is_final, patience_s
-from vps_bridge.updates import Updater
-from vps_bridge.upload import Upload
 
 if TYPE_CHECKING:
-    from vps_bridge.door import HttpDoor
+    from vps_bridge.http.server import HttpDoor
 
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
@@ -140,7 +140,7 @@ class Bridge:
         if self._settings.http_port == 0:
             return None
         # Imported here: every command imports this file, and only `run` needs FastAPI.
-        from vps_bridge.door import HttpDoor  # noqa: PLC0415
+        from vps_bridge.http.server import HttpDoor  # noqa: PLC0415
 
         return HttpDoor(self._settings, self._mailbox, self, self._desk)
 

@@ -9,8 +9,8 @@ from pydantic import Field, SecretStr, StringConstraints
 
 from broker.settings import BrokerSettings, UserPath
 from schemas.record import ID_PATTERN
-from vps_bridge.assemble import AssemblyRules
-from vps_bridge.lease import LeaseRules
+from vps_bridge.rules.assemble import AssemblyRules
+from vps_bridge.rules.lease import LeaseRules
 
 HOUR_S = 3600.0
 

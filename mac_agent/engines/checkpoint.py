@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from mac_agent.models import verified_path
+from mac_agent.weights.models import verified_path
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from mac_agent.models import WeightsFile
+    from mac_agent.weights.models import WeightsFile
 
 
 class _Inert:

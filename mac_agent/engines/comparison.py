@@ -8,7 +8,7 @@ from pyannote.core import Annotation, Segment
 from pyannote.metrics.diarization import DiarizationErrorRate
 
 from mac_agent.engines.agreement import changed_s
-from mac_agent.verdict import Comparison
+from mac_agent.weights.verdict import Comparison
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -29,7 +29,7 @@ from mac_agent.engines.segmentation import load_segmentation, segment
 from mac_agent.engines.timeline import activity, as_turns, count_speakers, first_frames, loudest, speaking
 from mac_agent.engines.tracks import cut_pieces, follow
 from mac_agent.engines.voices import cut_voices, subtract_noise
-from mac_agent.models import ENCODER, SEGMENTATION
+from mac_agent.weights.models import ENCODER, SEGMENTATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

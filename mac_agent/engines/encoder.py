@@ -10,7 +10,7 @@ from torch import nn
 
 from mac_agent.engines.checkpoint import read_tensors
 from mac_agent.engines.mel import N_MELS
-from mac_agent.models import ENCODER
+from mac_agent.weights.models import ENCODER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

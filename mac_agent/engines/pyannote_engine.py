@@ -28,8 +28,8 @@ from mac_agent.engines.engine import (
 from mac_agent.engines.pyannote_device import agrees_with_cpu, choose_device
 from mac_agent.engines.pyannote_pipeline import ExactDiarization, load_pipeline
 from mac_agent.engines.pyannote_stretch import StretchDiarization
-from mac_agent.manifest import content_revision, list_files
-from mac_agent.verdict import EXACT, ModeChoice
+from mac_agent.weights.manifest import content_revision, list_files
+from mac_agent.weights.verdict import EXACT, ModeChoice
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -6,15 +6,15 @@ import os
 from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import Engine, UnknownEngine
-from mac_agent.pipelines import find_pipeline
-from mac_agent.verdict import EXACT, ModeChoice, find_mode
+from mac_agent.weights.pipelines import find_pipeline
+from mac_agent.weights.verdict import EXACT, ModeChoice, find_mode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 ENGINE_NAMES = ("embedded", "pyannote")
 AUTO = "auto"
-"""In settings: `mac_agent.weights.choose_engine` says which of them that is."""
+"""In settings: `mac_agent.engine_choice.choose_engine` says which of them that is."""
 
 
 def load_engine(

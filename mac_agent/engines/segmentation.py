@@ -13,7 +13,7 @@ from mac_agent.engines.checkpoint import read_tensors
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
 from mac_agent.engines.frames import HOP_SAMPLES, LOCAL_SPEAKERS, WINDOW_FRAMES, WINDOW_SAMPLES, count_windows
 from mac_agent.engines.sincnet import SharedSincNet
-from mac_agent.models import SEGMENTATION
+from mac_agent.weights.models import SEGMENTATION
 
 # pyannote.audio reports every file to its makers unless this is set before it is imported.
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"

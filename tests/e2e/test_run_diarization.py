@@ -67,7 +67,7 @@ def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPat
     import os
     import signal
 
-    monkeypatch.setattr("vps_bridge.diarization.TIMEOUT_S", 4.0)
+    monkeypatch.setattr("vps_bridge.client.run_diarization.TIMEOUT_S", 4.0)
     as_backend.start_bridge(OMI_STALE_S="60", OMI_GRACE_S="60")
     agent = as_backend.start_agent()
     as_backend.allow_agent()

@@ -1,4 +1,4 @@
-"""Start a module's `main` under libfaketime: `python -m tests.faults.faked_clock vps_bridge.cli run`.
+"""Start a module's `main` under libfaketime: `python -m tests.faults.faked_clock vps_bridge.commands.main run`.
 
 libfaketime 0.9.10 with a monotonic clock left alone answers `clock_nanosleep` to a moment, which is how Python 3.11
 sleeps, with EINVAL. Every other wait is right, so sleeping is done by another.

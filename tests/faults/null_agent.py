@@ -8,7 +8,7 @@ from pathlib import Path
 
 from broker.logs import configure_logs
 from broker.settings import load_settings
-from mac_agent.cli import run_agent
+from mac_agent.commands.main import run_agent
 from mac_agent.settings import AgentSettings
 from tests.faults.faked_clock import mend_sleep
 from tests.faults.null_engine import load_null_engine

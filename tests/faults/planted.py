@@ -31,7 +31,7 @@ class Plant(StrEnum):
 
 
 def plant_settled() -> None:
-    from vps_bridge.dispatch import Dispatcher
+    from vps_bridge.dispatch.dispatcher import Dispatcher
 
     told: set[str] = set()
     settle = Dispatcher.settle
@@ -65,7 +65,7 @@ def plant_attempt() -> None:
 
 
 def plant_limit() -> None:
-    from vps_bridge.lease import LeaseRules
+    from vps_bridge.rules.lease import LeaseRules
 
     def no_limit_s(self: LeaseRules, expected_s: float) -> float:
         return float("inf")
@@ -100,7 +100,7 @@ def plan_for(plant: Plant, seed: int) -> Plan:
 def main() -> None:
     """Run the bridge with the bug, or an agent as it is."""
     if os.environ[ROLE_ENV] == BRIDGE:
-        from vps_bridge.cli import main as run_bridge
+        from vps_bridge.commands.main import main as run_bridge
 
         _GARDENS[Plant(os.environ[PLANT_ENV])].plant()
         sys.argv[1:] = ["run"]

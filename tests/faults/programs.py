@@ -53,7 +53,7 @@ SETTINGS = {
     "OMI_LOAD_TIMEOUT_S": "30",
     "OMI_LOG_JSON": "true",
 }
-_BRIDGE = (sys.executable, "-m", "tests.faults.faked_clock", "vps_bridge.cli", "run")
+_BRIDGE = (sys.executable, "-m", "tests.faults.faked_clock", "vps_bridge.commands.main", "run")
 _AGENT = (sys.executable, "-m", "tests.faults.null_agent")
 _PLANTED = (sys.executable, "-m", "tests.faults.planted")
 PLANT_ENV, ROLE_ENV = "OMI_CHAOS_PLANT", "OMI_CHAOS_ROLE"  # what `planted.py` reads

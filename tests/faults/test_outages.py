@@ -26,7 +26,7 @@ from tests.faults.proxy import TcpProxy
 from tests.faults.tone_calls import TURN_S, assert_labelled, begin_call, call_audio, send_call
 from tests.vps_bridge.live_bridge import TOPICS, WAIT_S, Backend, LiveBridge, audio_payload, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
-from vps_bridge.client import BridgeClient, SentChunk
+from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.ledger import Ledger
 
 BEATS_OF_AN_HOUR = 360

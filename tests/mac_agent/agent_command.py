@@ -15,7 +15,7 @@ def omi_agent(
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end and return what it printed and its exit code."""
     return subprocess.run(
-        [sys.executable, "-m", "mac_agent.cli", *arguments],
+        [sys.executable, "-m", "mac_agent.commands.main", *arguments],
         cwd=ROOT,
         env={**os.environ, "OMI_DATA_DIR": str(data_dir), "COLUMNS": "200", "NO_COLOR": "1", **environment},
         capture_output=True,

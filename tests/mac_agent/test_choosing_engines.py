@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mac_agent.hub import copy_pipeline
+from mac_agent.engine_choice import choose_engine
 from mac_agent.settings import AgentSettings
-from mac_agent.weights import choose_engine
+from mac_agent.weights.hub import copy_pipeline
 from tests.mac_agent.small_hub import PIPELINE_FILES
 
 ROOT = Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
 
     def engines(**more: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "mac_agent.cli", "engines", *(["--json"] if "json" in more else [])],
+            [sys.executable, "-m", "mac_agent.commands.main", "engines", *(["--json"] if "json" in more else [])],
             cwd=ROOT, env=environment | {name: value for name, value in more.items() if name != "json"},
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip

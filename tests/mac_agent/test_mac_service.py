@@ -206,7 +206,7 @@ def test_what_launchd_prints_is_read_at_its_own_level():
 
 def omi_agent(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mac_agent.cli", *arguments],
+        [sys.executable, "-m", "mac_agent.commands.main", *arguments],
         cwd=ROOT,
         env={**os.environ, "NO_COLOR": "1", "OMI_CONFIG": str(home / "config.toml"), "OMI_BROKER_PASSWORD": "hush"},
         capture_output=True,

@@ -18,7 +18,7 @@ import pytest
 
 from broker.settings import BrokerSettings
 from mac_agent.engines.engine import EngineError
-from mac_agent.models import EMBEDDED_FILES, verified_path
+from mac_agent.weights.models import EMBEDDED_FILES, verified_path
 from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import SmallBridge
@@ -57,7 +57,7 @@ def own(tmp_path, shared_dir):
 
 def omi_agent(*arguments: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "mac_agent.cli", *arguments],
+        [sys.executable, "-m", "mac_agent.commands.main", *arguments],
         cwd=ROOT,
         env={**os.environ, "NO_COLOR": "1", **environment},
         capture_output=True,
@@ -127,7 +127,7 @@ def test_a_running_agent_connects_to_its_broker_and_to_nobody_else(engine_settin
         }
         for name in ("HF_HUB_OFFLINE", "PYANNOTE_METRICS_ENABLED"):
             environment.pop(name, None)
-        agent = subprocess.Popen([sys.executable, "-m", "mac_agent.cli", "run"], env=environment, cwd=ROOT)
+        agent = subprocess.Popen([sys.executable, "-m", "mac_agent.commands.main", "run"], env=environment, cwd=ROOT)
         try:
             bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=120)
             bridge.offer("job-1", recording().read_bytes(), max_speakers=2)

@@ -16,15 +16,15 @@ from typer.testing import CliRunner
 
 from mac_agent.agent import is_running
 from mac_agent.audio import decode
-from mac_agent.cli import app
+from mac_agent.commands.main import app
 from mac_agent.doctor import Verdict as Finding
 from mac_agent.doctor import check_mode
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
-from mac_agent.hub import copy_pipeline
-from mac_agent.pipelines import trust_directory
 from mac_agent.qualify import PROMISES, cut_or_repeat, make_promised
 from mac_agent.settings import AgentSettings
-from mac_agent.verdict import EXACT, STRETCH, Comparison, Verdict, describe_circumstances, judge, write_verdict
+from mac_agent.weights.hub import copy_pipeline
+from mac_agent.weights.pipelines import trust_directory
+from mac_agent.weights.verdict import EXACT, STRETCH, Comparison, Verdict, describe_circumstances, judge, write_verdict
 from tests.brokers import AGENT_ID
 from tests.mac_agent.agent_command import omi_agent as run_agent
 from tests.mac_agent.small_hub import PIPELINE_FILES
@@ -200,7 +200,7 @@ def test_an_agent_with_a_passing_verdict_runs_stretch_and_says_so(tmp_path, seed
         "OMI_PIPELINE_DIR": str(seeded),
         "OMI_DEVICE": "cpu",
     }
-    agent = subprocess.Popen([sys.executable, "-m", "mac_agent.cli", "run"], env=environment, cwd=ROOT)
+    agent = subprocess.Popen([sys.executable, "-m", "mac_agent.commands.main", "run"], env=environment, cwd=ROOT)
     try:
         online = bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=240).message
         assert (online.engine.name, online.engine.mode) == ("pyannote", "stretch")

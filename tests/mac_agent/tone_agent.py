@@ -10,7 +10,7 @@ import typer
 
 from broker.logs import configure_logs
 from broker.settings import load_settings
-from mac_agent.cli import run_agent
+from mac_agent.commands.main import run_agent
 from mac_agent.settings import AgentSettings
 from tests.mac_agent.tone_engine import load_tone_engine
 

@@ -210,7 +210,7 @@ class LiveBridge:
         self.data_dir.mkdir(parents=True, exist_ok=True)
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", "from vps_bridge.cli import main; main()", "run"],
+                [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"],
                 env=self.environment(),
                 stdout=log,
                 stderr=log,
@@ -241,7 +241,7 @@ class LiveBridge:
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run `omi-bridge` as a person would."""
         done = subprocess.run(
-            [sys.executable, "-c", "from vps_bridge.cli import main; main()", *arguments],
+            [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments],
             env=self.environment(),
             capture_output=True,
             text=True,

@@ -145,7 +145,7 @@ def test_of_two_bridges_on_one_root_the_younger_stops(
         time.sleep(2.0)  # older by more than a tie
         other = LiveBridge(own_broker, tmp_path_factory.mktemp("other"))
         done = subprocess.run(
-            [sys.executable, "-c", "from vps_bridge.cli import main; main()", "run"],
+            [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"],
             env=other.environment(),
             capture_output=True,
             text=True,

@@ -1,8 +1,8 @@
 """A job that waits in a ledger, without a bridge or audio."""
 
-from vps_bridge.assemble import JobPlan, PlannedChunk
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
+from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
 
 def add_waiting_job(ledger: Ledger, conversation_id: str, chunk_id: str, *, audio_s: float, final: bool) -> None:

@@ -10,9 +10,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, insert, or_, select, tuple_, update
 
-from vps_bridge.assemble import JobPlan
 from vps_bridge.database import Database
-from vps_bridge.lease import STARTED_ANEW
 from vps_bridge.ledger.conversations import mark_dirty
 from vps_bridge.ledger.records import (
     ChunkRecord,
@@ -36,6 +34,8 @@ from vps_bridge.ledger.tables import (
     LeaseRow,
     ResultRow,
 )
+from vps_bridge.rules.assemble import JobPlan
+from vps_bridge.rules.lease import STARTED_ANEW
 
 READY_AT_ONCE = 50
 LEASE_ID_BYTES = 16  # 128 random bits

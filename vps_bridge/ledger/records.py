@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from vps_bridge.assemble import ChunkInfo
+from vps_bridge.rules.assemble import ChunkInfo
 
 
 class JobState(StrEnum):

@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks.recordings import SHARED_AUDIO
 from mac_agent.engines.registry import load_engine
-from mac_agent.pipelines import trust_directory
+from mac_agent.weights.pipelines import trust_directory
 from mac_agent.worker import Worker, WorkerLimits
 from tests.mac_agent.engines.engine_worker import EngineWorker
 

@@ -9,7 +9,7 @@ pytest.importorskip("pyannote.metrics", reason="could not import pyannote.metric
 
 from mac_agent.engines.comparison import compare
 from mac_agent.engines.engine import Diarization, SpeakerEvidence, Turn
-from mac_agent.verdict import Comparison
+from mac_agent.weights.verdict import Comparison
 
 
 def answer(*turns: tuple[float, float, str], **embeddings: list[float] | None) -> Diarization:

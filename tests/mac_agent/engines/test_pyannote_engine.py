@@ -39,8 +39,8 @@ from mac_agent.engines.pyannote_pipeline import (
 )
 from mac_agent.engines.pyannote_stretch import Grid, StretchDiarization, cut_pieces, pool
 from mac_agent.engines.registry import load_engine
-from mac_agent.pipelines import trust_directory
-from mac_agent.verdict import ModeChoice
+from mac_agent.weights.pipelines import trust_directory
+from mac_agent.weights.verdict import ModeChoice
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform

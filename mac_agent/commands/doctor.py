@@ -1,0 +1,103 @@
+"""The command `omi-agent doctor`: what keeps this agent from working, and what to type."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import platformdirs
+import typer
+
+from mac_agent.commands.terminal import (
+    EXIT_FAILED,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    EngineName,
+    engine_loader,
+    err,
+    load,
+    out,
+)
+
+if TYPE_CHECKING:
+    from mac_agent.doctor import Check
+    from mac_agent.settings import AgentSettings
+
+MARKS = {"ok": "[green]ok    [/green]", "note": "[yellow]note  [/yellow]", "failed": "[red]failed[/red]"}
+
+
+def doctor(
+    *,
+    deep: Annotated[bool, typer.Option("--deep", help="Also load the engine and let it work: takes a minute.")] = False,
+    wait: Annotated[
+        float, typer.Option(help="Seconds to listen for the bridge's next heartbeat.", min=0.5, max=600)
+    ] = 12.0,
+    engine: EngineName = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything an agent needs, one line each, with the remedy; exit code 1 where something is broken.
+
+    Asks the broker, and the hub only where weights of the pyannote engine are missing. Changes nothing.
+
+    Example: [bold]omi-agent doctor --deep[/bold]
+    """
+    from broker.settings import CONFIG_ENV
+
+    settings = load(config, data_dir=data_dir, engine=engine).settings
+    named = config or (Path(os.environ[CONFIG_ENV]).expanduser() if os.environ.get(CONFIG_ENV) else None)
+    config_file = named or platformdirs.user_config_path("omi-diarization") / "config.toml"
+    with err.status("looking …"):
+        checks = _examine(settings, config_file, wait_s=wait, deep=deep)
+    if as_json:
+        out.out(json.dumps([asdict(check) for check in checks], indent=2))
+    else:
+        for check in checks:
+            remedy = f" → {check.remedy}" if check.remedy else ""
+            out.print(MARKS[check.verdict.value], end=" ")
+            out.print(f"{check.name}: {check.found}{remedy}", markup=False)
+    if any(check.verdict.value == "failed" for check in checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _examine(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
+    from mac_agent import doctor as local
+    from mac_agent.doctor_visit import check_agent, check_bridge, check_broker, visit_broker
+    from mac_agent.service import describe_service
+
+    _silence_logs()
+    checks = [
+        local.check_python(),
+        local.check_packages(),
+        local.check_config_file(config_file),
+        local.check_data_dir(settings.data_dir),
+        local.check_disk(settings.inbox, settings.max_job_bytes),
+        *local.check_weights(settings),
+        local.check_device(settings.device),
+    ]
+    if deep:
+        checks.append(local.check_engine(settings, engine_loader(settings)))
+    visit = visit_broker(settings, wait_s)
+    checks += [*check_broker(visit), *check_bridge(visit, settings.agent_id), *check_agent(visit)]
+    for is_daemon in (False, True):
+        service = describe_service(config_file=config_file, is_daemon=is_daemon)
+        if service.plist_file.exists() or (sys.platform == "darwin" and not is_daemon):
+            checks += local.check_service(service)
+    return checks
+
+
+def _silence_logs() -> None:
+    """What the session would log, the checks say in their own words."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

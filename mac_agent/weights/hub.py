@@ -1,0 +1,355 @@
+"""Fetch a pyannote pipeline from the hub, once; from then on it is loaded from disk, without a network.
+
+The commit is pinned, each file is compared with the digest the hub lists for it, and a manifest is written. A config
+that takes its parts from other repositories (3.1 does) is completed and rewritten, so that one directory holds all.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml  # type: ignore[import-untyped] # two calls of it
+
+from mac_agent.engines.engine import EngineError
+from mac_agent.weights.hub_token import SETTINGS_PAGE, how_to_give_a_token
+from mac_agent.weights.manifest import (
+    MANIFEST_FILE,
+    REVISION_CHARS,
+    Manifest,
+    ManifestUnreadable,
+    PipelineChanged,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from mac_agent.weights.pipeline_config import (
+    CHECKPOINT,
+    CONFIG_FILE,
+    INSIDE,
+    PARTS,
+    PLDA_FILES,
+    NotAPipeline,
+    read_config,
+)
+from mac_agent.weights.pipelines import ENGINE, Pipeline, pin, pipelines_dir
+
+# Before huggingface_hub is imported, which reads them once: fetching is all it is asked to do.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+import httpx2
+from huggingface_hub import HfApi, RepoFile, hf_hub_download
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+    XetDownloadError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from mac_agent.weights.hub_token import HubToken
+
+DEFAULT_PIPELINE = "pyannote/speaker-diarization-community-1"
+HUB_PAGE = "https://huggingface.co"
+# What loading reads, and the licence that goes with it. Nothing else of a repository is fetched.
+_KEPT_SUFFIXES = (".yaml", ".bin", ".npz", ".md", ".txt", "LICENSE")
+_UNAUTHORIZED, _FORBIDDEN, _TOO_MANY, _SERVER_ERROR = 401, 403, 429, 500
+
+
+class HubError(EngineError):
+    """The pipeline could not be fetched; nothing was changed."""
+
+
+class TokenMissing(HubError):
+    """The pipeline is gated and no token was found."""
+
+    def __init__(self, repo_id: str) -> None:
+        super().__init__(
+            f"{repo_id} is given only to those who accepted its conditions, and no access token was found. First log "
+            f"in and accept them on {HUB_PAGE}/{repo_id}. {how_to_give_a_token()} Then: omi-agent fetch-model {ENGINE}"
+        )
+        self.repo_id = repo_id
+
+
+class LicenceNotAccepted(HubError):
+    """The token is good, but its owner has not accepted the conditions of the pipeline."""
+
+    def __init__(self, repo_id: str, source: str) -> None:
+        super().__init__(
+            f"the owner of the token from {source} has not accepted the conditions of {repo_id}. Log in, accept them "
+            f"on {HUB_PAGE}/{repo_id}, and run this again. A fine-grained token also needs the right to read public "
+            f"gated repositories: {SETTINGS_PAGE}"
+        )
+        self.repo_id = repo_id
+
+
+class TokenRefused(HubError):
+    """The hub does not know the token, or it lacks a right."""
+
+    def __init__(self, source: str) -> None:
+        super().__init__(
+            f"the hub refused the token from {source}: it was revoked, mistyped, or has no read access. "
+            f"{how_to_give_a_token()}"
+        )
+
+
+class HubUnreachable(HubError):
+    """There is no way to the hub, or it is down."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"the hub cannot be reached: {reason}. Check the network (and HTTPS_PROXY, HF_ENDPOINT), or fetch on "
+            f"another machine, copy the directory here and run: omi-agent fetch-model {ENGINE} --from DIR"
+        )
+
+
+class NotOnHub(HubError):
+    """There is no such repository, revision or file."""
+
+
+class WrongFile(HubError):
+    """What came is not what the hub lists."""
+
+    def __init__(self, repo_id: str, name: str) -> None:
+        super().__init__(
+            f"{name} of {repo_id} is not the file the hub lists (its digest differs); nothing was kept. Something "
+            "between here and the hub changed or cut it: look at the proxy, then fetch again."
+        )
+
+
+def fetch_pipeline(
+    weights_dir: Path,
+    repo_id: str = DEFAULT_PIPELINE,
+    *,
+    revision: str | None = None,
+    token: HubToken | None = None,
+    report: Callable[[str, float], None],
+) -> Pipeline:
+    """Fetch a pipeline and pin it; where it already lies here unchanged, only make it the one that is loaded.
+
+    Args:
+        weights_dir: where `models/` lies.
+        repo_id: `owner/name` on the hub.
+        revision: branch, tag or commit; None takes the newest.
+        token: for gated pipelines.
+        report: called with (stage, fraction 0..1).
+
+    Raises:
+        HubError: one of the classes above; names the next step.
+        NotAPipeline: the repository holds something else.
+        OSError: the disk is full, or the directory cannot be written.
+    """
+    with _explained(repo_id, token):
+        commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
+    target = pipelines_dir(weights_dir) / f"{repo_id.rpartition('/')[2]}@{commit[:REVISION_CHARS]}"
+    known = _whole_manifest(target)
+    if known is not None:
+        (target / MANIFEST_FILE).touch()  # the newest is the one that is loaded
+        return Pipeline(target, known)
+    with _scratch(target.parent) as scratch:
+        _download(repo_id, commit, _KEPT_SUFFIXES, scratch, token, report)
+        components = _complete(scratch, token, report)
+        return _keep(scratch, target, pin(scratch, source=repo_id, revision=commit, components=components))
+
+
+def copy_pipeline(weights_dir: Path, source: Path) -> Pipeline:
+    """Take a pipeline from a directory, such as one copied from a machine that could reach the hub.
+
+    A `manifest.json` in it is checked and kept; without one the files are pinned as they are.
+
+    Raises:
+        NotAPipeline: it is no pipeline, or takes parts from elsewhere.
+        PipelineChanged: it has a manifest and does not match it.
+        OSError: it cannot be read, or the copy not written.
+    """
+    known = read_manifest(source / MANIFEST_FILE)
+    if known is not None:
+        verify_files(source, known, remedy="Copy it again from where it was fetched.")
+    with _scratch(pipelines_dir(weights_dir)) as scratch:
+        shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", MANIFEST_FILE))
+        manifest = pin(
+            scratch,
+            source=known.source if known else str(source.resolve()),
+            revision=known.revision if known else None,
+            components=known.components if known else None,
+        )
+        name = known.source.rpartition("/")[2] if known else source.resolve().name.partition("@")[0]
+        target = pipelines_dir(weights_dir) / f"{name}@{manifest.revision[:REVISION_CHARS]}"
+        return _keep(scratch, target, manifest)
+
+
+def check_access(repo_id: str, token: HubToken | None) -> None:
+    """Ask the hub whether this token may fetch that pipeline; nothing is fetched.
+
+    Raises:
+        HubError: it may not, or the hub cannot be asked.
+    """
+    with _explained(repo_id, token):
+        HfApi(token=_secret(token)).auth_check(repo_id)
+
+
+def explain(error: Exception, repo_id: str, token: HubToken | None) -> EngineError:
+    """Say what an error of huggingface_hub means for the person at the keyboard."""
+    if isinstance(error, GatedRepoError):
+        return LicenceNotAccepted(repo_id, token.source) if token else TokenMissing(repo_id)
+    if isinstance(error, OfflineModeIsEnabled):
+        return HubUnreachable("HF_HUB_OFFLINE is set: unset it for this one command")
+    if isinstance(error, HfHubHTTPError) and error.response.status_code in (_UNAUTHORIZED, _FORBIDDEN) and token:
+        return TokenRefused(token.source)
+    if isinstance(error, RevisionNotFoundError):
+        return NotOnHub(f"{repo_id} has no such revision. Look for it on {HUB_PAGE}/{repo_id}/commits/main")
+    if isinstance(error, RepositoryNotFoundError | HFValidationError):
+        return NotOnHub(
+            f"there is no {repo_id} on the hub, or it is private and the token may not see it. Check the spelling "
+            f"(owner/name) on {HUB_PAGE}/{repo_id}"
+        )
+    if isinstance(error, LocalEntryNotFoundError):
+        return HubUnreachable(_reason(error.__cause__ or error))
+    if isinstance(error, EntryNotFoundError):
+        return NotOnHub(f"a file of {repo_id} is listed on the hub and not there. Try another --revision.")
+    if isinstance(error, HfHubHTTPError):
+        code = error.response.status_code
+        what = "it asks for a pause" if code == _TOO_MANY else "it is down" if code >= _SERVER_ERROR else "it refused"
+        return HubUnreachable(f"{what} (HTTP {code}); try again later")
+    return HubUnreachable(_reason(error))
+
+
+@contextmanager
+def _explained(repo_id: str, token: HubToken | None) -> Iterator[None]:
+    try:
+        yield
+    except (
+        HfHubHTTPError,
+        HFValidationError,
+        EntryNotFoundError,
+        OfflineModeIsEnabled,
+        XetDownloadError,
+        httpx2.HTTPError,
+    ) as error:
+        raise explain(error, repo_id, token) from error
+
+
+def _reason(error: BaseException) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0][:200] if str(error) else 'no message'}"
+
+
+def _secret(token: HubToken | None) -> str | bool:
+    return token.secret if token else False  # False: also not the one that `hf auth login` left behind
+
+
+@contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetch-", dir=parent, ignore_cleanup_errors=True) as scratch:
+        directory = Path(scratch) / "pipeline"
+        directory.mkdir()
+        yield directory
+
+
+def _whole_manifest(target: Path) -> Manifest | None:
+    """Return the manifest of a directory that holds just what it says; None where it must be fetched again."""
+    try:
+        manifest = read_manifest(target / MANIFEST_FILE)
+        if manifest is not None:
+            verify_files(target, manifest, remedy="")
+    except (PipelineChanged, ManifestUnreadable):
+        return None
+    return manifest
+
+
+def _keep(scratch: Path, target: Path, manifest: Manifest) -> Pipeline:
+    write_manifest(scratch / MANIFEST_FILE, manifest)
+    if target.exists():
+        shutil.rmtree(target)
+    scratch.rename(target)
+    return Pipeline(target, manifest)
+
+
+def _download(
+    repo_id: str,
+    commit: str,
+    suffixes: tuple[str, ...],
+    directory: Path,
+    token: HubToken | None,
+    report: Callable[[str, float], None],
+) -> None:
+    """Fetch the files of one commit whose names end so, and compare each with the digest the hub lists for it."""
+    secret = _secret(token)
+    with _explained(repo_id, token):
+        tree = HfApi(token=secret).list_repo_tree(repo_id, recursive=True, revision=commit)
+        files = [entry for entry in tree if isinstance(entry, RepoFile) and entry.path.endswith(suffixes)]
+    if not files:
+        raise NotAPipeline(f"{repo_id} has none of the files of a pipeline ({', '.join(suffixes)}). Name another.")
+    for file, done in zip(files, _fractions(file.size for file in files), strict=True):
+        report(f"{repo_id.rpartition('/')[2]}: {file.path}", done)
+        with _explained(repo_id, token):
+            path = hf_hub_download(repo_id, file.path, revision=commit, local_dir=directory, token=secret)
+        if not _is_listed_file(Path(path), file):
+            raise WrongFile(repo_id, file.path)
+    shutil.rmtree(directory / ".cache", ignore_errors=True)  # huggingface_hub's notes on the download
+
+
+def _fractions(sizes: Iterable[int]) -> list[float]:
+    """Return how much lies before each of several pieces, 0 to 1."""
+    listed = list(sizes)
+    total = max(sum(listed), 1)
+    return [sum(listed[:index]) / total for index in range(len(listed))]
+
+
+def _is_listed_file(path: Path, listed: RepoFile) -> bool:
+    content = path.read_bytes()
+    if listed.lfs is not None:
+        return hashlib.sha256(content).hexdigest() == listed.lfs.sha256
+    # Small files are git blobs, named by the sha1 of this header and their bytes.
+    blob = hashlib.sha1(b"blob %d\0" % len(content), usedforsecurity=False)
+    blob.update(content)
+    return blob.hexdigest() == listed.blob_id
+
+
+def _complete(directory: Path, token: HubToken | None, report: Callable[[str, float], None]) -> dict[str, str]:
+    """Fetch the parts a config takes from other repositories, and make it take them from its own directory.
+
+    Returns:
+        The commits of those repositories.
+    """
+    config = read_config(directory)
+    document, components = config.document, {}
+    for name in PARTS:
+        repo_id, subfolder, revision = _part_source(name, config.parts.get(name))
+        if repo_id is None:
+            continue
+        suffixes = PLDA_FILES if name == "plda" else (f"{subfolder}/{CHECKPOINT}" if subfolder else CHECKPOINT,)
+        with _explained(repo_id, token):
+            commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
+        elsewhere = directory / f".{name}"
+        _download(repo_id, commit, tuple(suffixes), elsewhere, token, report)
+        shutil.move(elsewhere / subfolder, directory / name)
+        shutil.rmtree(elsewhere, ignore_errors=True)
+        components[repo_id] = commit
+        document["pipeline"].setdefault("params", {})[name] = f"{INSIDE}{name}"
+    if components:
+        (directory / CONFIG_FILE).write_text(yaml.safe_dump(document, sort_keys=False), encoding="utf-8")
+    return components
+
+
+def _part_source(name: str, value: Any) -> tuple[str | None, str, str | None]:  # noqa: ANN401 - whatever YAML held
+    """Return the repository, folder and revision a part comes from; no repository where it lies in the directory."""
+    if value is None:  # what pyannote.audio 4 takes by itself
+        return DEFAULT_PIPELINE, name, None
+    if isinstance(value, str) and not value.startswith(INSIDE) and value.count("/") == 1:
+        repo_id, _, revision = value.partition("@")
+        return repo_id, "", revision or None
+    return None, "", None

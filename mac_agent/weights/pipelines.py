@@ -1,0 +1,129 @@
+"""Where pyannote pipelines lie on this machine, and which of them may be loaded.
+
+A checkpoint is a pickle and a config names Python classes: loading either runs code. So a pipeline is loaded only
+while its files are those that were pinned, when it was fetched or when somebody said `omi-agent trust DIR`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from mac_agent.engines.engine import EngineError, ModelMissing
+from mac_agent.weights.manifest import (
+    MANIFEST_FILE,
+    Manifest,
+    content_revision,
+    list_files,
+    read_manifest,
+    verify_files,
+    write_manifest,
+)
+from mac_agent.weights.pipeline_config import check_parts, read_config
+
+ENGINE = "pyannote"
+
+
+class PipelineUntrusted(EngineError):
+    """A pipeline directory that nobody vouched for; it was not opened."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"{directory} was never trusted, and loading a pipeline runs code from it. If it is yours, run: "
+            f"omi-agent trust {directory}"
+        )
+        self.directory = directory
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A pipeline directory whose files are those that were pinned."""
+
+    directory: Path
+    manifest: Manifest
+
+
+def pipelines_dir(weights_dir: Path) -> Path:
+    """Return the directory below which fetched pipelines live, each in `<name>@<revision>`."""
+    return weights_dir / "models" / ENGINE
+
+
+def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> Pipeline:
+    """Return the pipeline to load, after checking the sha256 of each of its files.
+
+    Args:
+        weights_dir: where `models/` lies.
+        own_dir: a directory of the user's own; None takes the pipeline fetched last.
+
+    Raises:
+        ModelMissing: none was fetched, or there is no such directory.
+        PipelineUntrusted: nobody trusted `own_dir`.
+        PipelineChanged: a file is not the pinned one; names it.
+        ManifestUnreadable: the manifest itself is damaged.
+    """
+    if own_dir is not None:
+        return _find_own(weights_dir, own_dir)
+    fetched = list(pipelines_dir(weights_dir).glob(f"*@*/{MANIFEST_FILE}"))
+    path = max(fetched, key=lambda path: path.stat().st_mtime_ns, default=None)
+    manifest = read_manifest(path) if path is not None else None
+    if path is None or manifest is None:
+        raise ModelMissing(ENGINE, str(pipelines_dir(weights_dir)))
+    verify_files(path.parent, manifest, remedy=f"Delete {path.parent} and run: omi-agent fetch-model {ENGINE}")
+    return Pipeline(path.parent, manifest)
+
+
+def trust_directory(weights_dir: Path, directory: Path) -> Pipeline:
+    """Pin a pipeline directory of the user's own as it is now. Nothing is written into it.
+
+    Raises:
+        NotAPipeline: it is no pipeline, or takes parts from elsewhere.
+        PipelineChanged: it holds a link to a directory.
+        OSError: something in it cannot be read, or the manifest cannot be written.
+    """
+    directory = directory.resolve()
+    manifest = pin(directory, source=str(directory))
+    write_manifest(_trust_file(weights_dir, directory), manifest)
+    return Pipeline(directory, manifest)
+
+
+def pin(
+    directory: Path, *, source: str, revision: str | None = None, components: dict[str, str] | None = None
+) -> Manifest:
+    """Return the manifest of a pipeline directory as it is now.
+
+    Args:
+        directory: a complete pipeline.
+        source: where it came from.
+        revision: commit on the hub; None takes `content_revision`.
+        components: further repositories and their commits.
+
+    Raises:
+        NotAPipeline, PipelineChanged, OSError: as `trust_directory`.
+    """
+    config = read_config(directory)
+    check_parts(directory, config)
+    files = list_files(directory)
+    return Manifest(
+        source=source,
+        revision=revision or content_revision(files),
+        components=components or {},
+        classes=config.classes,
+        files=files,
+    )
+
+
+def _find_own(weights_dir: Path, own_dir: Path) -> Pipeline:
+    directory = own_dir.resolve()
+    if not directory.is_dir():
+        raise ModelMissing(ENGINE, str(own_dir))
+    manifest = read_manifest(_trust_file(weights_dir, directory))
+    if manifest is None:
+        raise PipelineUntrusted(directory)
+    verify_files(directory, manifest, remedy=f"If you changed it yourself, run: omi-agent trust {directory}")
+    return Pipeline(directory, manifest)
+
+
+def _trust_file(weights_dir: Path, directory: Path) -> Path:
+    name = hashlib.sha256(str(directory).encode()).hexdigest()[:24]
+    return weights_dir / "trusted" / f"{name}.json"

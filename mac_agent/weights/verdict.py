@@ -1,0 +1,251 @@
+"""Whether *stretch* may stand in for *exact*: what was measured, what is decided by it, and for how long that holds.
+
+Stretch computes an embedding from other frames than stock pyannote does. How much that changes depends on the weights
+and on the machine, so `omi-agent qualify` measures it there, and what it found counts only for what it was found with.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from mac_agent.weights.manifest import REVISION_CHARS, PinnedFile, content_revision
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from mac_agent.weights.manifest import Manifest
+
+EXACT, STRETCH = "exact", "stretch"
+# Both limits, and what is measured: docs/adr/0003-exact-and-stretch.md.
+MAX_DER = 0.005
+LEAST_COSINE = 0.98
+LEAST_SPEECH_S = 15.0  # pyannote's own sample, which always takes part, holds 24 s
+METHOD = 1  # raised when a verdict of an older qualify is to count no more
+
+Seconds = Annotated[float, Field(ge=0)]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Comparison(_Record):
+    """Exact and stretch on one recording, exact taken for the truth."""
+
+    recording: str
+    audio_s: Seconds
+    speech_s: Seconds
+    """Speaker seconds that exact found: two who speak at once count twice."""
+    error_s: Seconds
+    """Missed, false alarm and confused, without a collar: what DER counts."""
+    changed_s: Seconds
+    """Speaker seconds that only one of the two found; a confused second counts twice."""
+    cosines: tuple[float, ...]
+    """Between the embeddings of each speaker of exact and its match of stretch, where both have one."""
+    lost_speakers: int = 0
+    """Speakers with an embedding in exact that match nobody in stretch, and the other way round."""
+    exact_s: Seconds
+    stretch_s: Seconds
+
+    @property
+    def der(self) -> float:
+        """Diarization error rate of stretch, 0 to 1 and more; infinite where exact heard nobody and stretch did."""
+        return self.error_s / self.speech_s if self.speech_s else (float("inf") if self.error_s else 0.0)
+
+    @property
+    def speed_up(self) -> float:
+        """How many times faster stretch was."""
+        return self.exact_s / self.stretch_s if self.stretch_s else 0.0
+
+
+class Circumstances(_Record):
+    """What a verdict was found with, and counts for."""
+
+    revision: str
+    """`content_revision` of the pipeline: any other byte in it is another pipeline."""
+    device: str
+    machine: str
+    torch: str
+    pyannote_audio: str
+    omi_diarization: str
+    method: int = METHOD
+
+
+class Verdict(_Record):
+    """What `omi-agent qualify` found, as it is kept."""
+
+    version: Literal[1] = 1
+    passed: bool
+    reasons: tuple[str, ...]
+    """Why not; empty where it passed."""
+    der: float | None
+    """Over all recordings; None where there is no such number."""
+    least_cosine: float | None
+    changed_s: Seconds
+    speech_s: Seconds
+    speed_up: Seconds
+    comparisons: tuple[Comparison, ...]
+    circumstances: Circumstances
+    source: str
+    """Where the pipeline came from."""
+    files: tuple[PinnedFile, ...]
+    measured_at: datetime
+
+
+@dataclass(frozen=True)
+class ModeChoice:
+    """Which mode runs, and why."""
+
+    mode: str
+    reason: str
+
+
+def pool(comparisons: Sequence[Comparison]) -> Comparison:
+    """Return the recordings as if they were one."""
+    return Comparison(
+        recording="all",
+        audio_s=sum(each.audio_s for each in comparisons),
+        speech_s=sum(each.speech_s for each in comparisons),
+        error_s=sum(each.error_s for each in comparisons),
+        changed_s=sum(each.changed_s for each in comparisons),
+        cosines=tuple(cosine for each in comparisons for cosine in each.cosines),
+        lost_speakers=sum(each.lost_speakers for each in comparisons),
+        exact_s=sum(each.exact_s for each in comparisons),
+        stretch_s=sum(each.stretch_s for each in comparisons),
+    )
+
+
+def why_not(comparisons: Sequence[Comparison], *, ran: Sequence[tuple[str, str]]) -> tuple[str, ...]:
+    """Return every reason why stretch may not run; none means it passed.
+
+    Args:
+        comparisons: one per recording.
+        ran: (mode, device) that the two runs had in the end: what was asked for may not have been given.
+    """
+    total = pool(comparisons)
+    reasons = []
+    modes = [mode for mode, _ in ran]
+    if modes != [EXACT, STRETCH]:
+        reasons.append(f"ran as {' and '.join(modes)}: the speaker network of this pipeline is run as stock runs it")
+    if len({device for _, device in ran}) != 1:
+        reasons.append(f"ran on different devices: {' and '.join(device for _, device in ran)}")
+    if total.speech_s < LEAST_SPEECH_S:
+        reasons.append(f"{total.speech_s:.1f} s of speech, at least {LEAST_SPEECH_S:.0f} s decide")
+    elif total.der > MAX_DER:
+        reasons.append(f"DER {100 * total.der:.2f} points, at most {100 * MAX_DER:.1f} pass")
+    if not total.cosines:
+        reasons.append("no speaker had an embedding in both modes")
+    elif min(total.cosines) < LEAST_COSINE:
+        reasons.append(f"a cosine of {min(total.cosines):.3f}, at least {LEAST_COSINE:.2f} pass")
+    if total.lost_speakers:
+        reasons.append(f"{total.lost_speakers} speakers were found by one mode only")
+    return tuple(reasons)
+
+
+def judge(
+    comparisons: Sequence[Comparison],
+    *,
+    ran: Sequence[tuple[str, str]],
+    circumstances: Circumstances,
+    manifest: Manifest,
+    measured_at: datetime,
+) -> Verdict:
+    """Return the verdict on what was measured; `why_not` says how."""
+    total, reasons = pool(comparisons), why_not(comparisons, ran=ran)
+    return Verdict(
+        passed=not reasons,
+        reasons=reasons,
+        der=total.der if total.speech_s else None,
+        least_cosine=min(total.cosines, default=None),
+        changed_s=total.changed_s,
+        speech_s=total.speech_s,
+        speed_up=total.speed_up,
+        comparisons=tuple(comparisons),
+        circumstances=circumstances,
+        source=f"{manifest.source} {manifest.revision[:REVISION_CHARS]}",
+        files=manifest.files,
+        measured_at=measured_at,
+    )
+
+
+def choose_mode(verdict: Verdict | None, now: Circumstances) -> ModeChoice:
+    """Return stretch where a verdict passed it under exactly these circumstances, else exact; and why."""
+    again = "; to measure: omi-agent qualify"
+    if verdict is None:
+        return ModeChoice(EXACT, f"stretch was not qualified for this pipeline on {now.device}{again}")
+    day = f"{verdict.measured_at:%F}"
+    then = verdict.circumstances
+    changed = [
+        f"{name} was {getattr(then, name)}, is {getattr(now, name)}"
+        for name in Circumstances.model_fields
+        if getattr(then, name) != getattr(now, name)
+    ]
+    if changed:
+        return ModeChoice(EXACT, f"the verdict of {day} is stale: {', '.join(changed)}{again}"[:400])
+    if not verdict.passed:
+        return ModeChoice(EXACT, f"stretch did not pass on {day}: {'; '.join(verdict.reasons)}")
+    cosine = verdict.least_cosine if verdict.least_cosine is not None else float("nan")
+    measured = f"DER {100 * (verdict.der or 0.0):.2f} points, cosine {cosine:.3f}, {verdict.speed_up:.1f}x"
+    return ModeChoice(STRETCH, f"stretch passed on {day}: {measured}")
+
+
+def describe_circumstances(manifest: Manifest, device: str) -> Circumstances:
+    """Return what a measurement made now is made with. Imports nothing heavy.
+
+    Args:
+        manifest: of the pipeline.
+        device: as torch names it.
+    """
+    return Circumstances(
+        revision=content_revision(manifest.files),
+        device=device_kind(device),
+        machine=f"{platform.system()} {platform.machine()}",
+        torch=version("torch"),
+        pyannote_audio=version("pyannote.audio"),
+        omi_diarization=version("omi-diarization"),
+    )
+
+
+def device_kind(device: str) -> str:
+    """Return ``mps``, ``cuda`` or ``cpu`` of a device as `EngineInfo.device` names it."""
+    return device.split(" ", maxsplit=1)[0].split(":", maxsplit=1)[0]
+
+
+def verdict_file(directory: Path, revision: str, device: str) -> Path:
+    """Return where the verdict on a pipeline and a device is kept; the newest replaces the one before."""
+    return directory / f"{revision[:REVISION_CHARS]}-{device_kind(device)}.json"
+
+
+def write_verdict(directory: Path, verdict: Verdict) -> Path:
+    """Keep a verdict, whole or not at all, and return its file.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path = verdict_file(directory, verdict.circumstances.revision, verdict.circumstances.device)
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    unfinished.write_text(verdict.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    unfinished.replace(path)
+    return path
+
+
+def find_mode(directory: Path, manifest: Manifest, device: str) -> ModeChoice:
+    """Return which mode runs for a pipeline on a device, by what is kept in a directory. Never raises for a file."""
+    now = describe_circumstances(manifest, device)
+    path = verdict_file(directory, now.revision, device)
+    try:
+        verdict = Verdict.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        verdict = None
+    except (OSError, ValidationError) as error:
+        return ModeChoice(EXACT, f"{path} cannot be read ({type(error).__name__}); to write it anew: omi-agent qualify")
+    return choose_mode(verdict, now)

@@ -1,0 +1,134 @@
+"""The backend's client: it keeps what was not accepted and sends it again."""
+
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from schemas.codec import encode
+from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Word
+from schemas.failure import FailureCode
+from tests.brokers import RunningBroker
+from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.client.client import (
+    EVENT_BYTES,
+    SEGMENTS_PER_EVENT,
+    BridgeClient,
+    BridgeRefused,
+    BridgeSilent,
+    batch_segments,
+)
+
+
+def said(place: int, text: str, words: int = 0) -> TranscriptSegment:
+    said_words = tuple(Word(text="word", start_s=n, end_s=n + 0.5) for n in range(words)) or None
+    return TranscriptSegment(id=f"s{place}", start_s=place, end_s=place + 1, text=text, words=said_words)
+
+
+@settings(max_examples=40, deadline=None)
+@given(sizes=st.lists(st.tuples(st.integers(0, 20_000), st.sampled_from([0, 0, 50, 2_000])), max_size=300))
+def test_every_batch_of_segments_fits_an_event_and_none_is_lost(sizes):
+    segments = [said(place, "ü" * (chars // 2), words) for place, (chars, words) in enumerate(sizes)]
+    batches = list(batch_segments(segments))
+    assert [segment for batch in batches for segment in batch] == segments
+    for batch in batches:
+        payload = encode(ConversationEvent(event_id="e", type=EventType.SEGMENTS, segments=batch))
+        assert len(payload) <= EVENT_BYTES + 200_000
+        assert len(batch) <= SEGMENTS_PER_EVENT
+
+
+def test_a_large_file_goes_in_parts_and_comes_out_labelled(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(80.0, tone=5))
+    told: list[tuple[int, int]] = []
+    with ScriptedAgent(mosquitto, "first") as agent, BridgeClient(mosquitto.settings("backend"), "large") as client:
+        sent = client.send_file(path, report=lambda done, total: told.append((done, total)))
+        client.complete(chunks=1)
+        offer = agent.wait_offer("large")
+        assert agent.pull(offer) == {sent.chunk_id: path.read_bytes()}
+        agent.answer(offer, CALL_TURNS)
+        update = client.wait_updated(final=True, timeout_s=20.0)
+    assert told[-1] == (sent.bytes, sent.bytes)
+    assert len(told) > 3
+    assert update.speakers == 2
+    assert bridge.json("show", "large")["state"] == "final"
+
+
+def test_a_refusal_carries_its_code(mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("this is no audio")
+    with BridgeClient(mosquitto.settings("backend"), "refused") as client, pytest.raises(BridgeRefused) as refused:
+        client.send_file(path)
+    assert refused.value.code == FailureCode.AUDIO_UNDECODABLE
+
+
+def test_segments_of_a_long_call_arrive_whole(mosquitto: RunningBroker, bridge: LiveBridge) -> None:
+    segments = [said(place, "x" * 1_500) for place in range(1_200)]
+    with BridgeClient(mosquitto.settings("backend"), "talk") as client:
+        client.send_segments(segments)
+        client.send_segments([said(0, "corrected")])
+    shown = bridge.json("show", "talk")["segments"]
+    assert len(shown) == 1_200
+    assert next(item["text"] for item in shown if item["id"] == "s0") == "corrected"
+
+
+def test_without_a_bridge_nothing_is_sent_and_the_remedy_is_named(own_broker: RunningBroker, tmp_path: Path) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(1.0))
+    with (
+        BridgeClient(own_broker.settings("backend"), "nobody") as client,
+        pytest.raises(BridgeSilent, match="omi-bridge run"),
+    ):
+        client.send_file(path, timeout_s=1.5)
+
+
+def test_a_broker_that_restarts_in_the_middle_costs_time_and_nothing_else(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("audio") / "call.wav"
+    path.write_bytes(make_wav(400.0, tone=9))
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as bridge:
+        begun = threading.Event()
+
+        def bounce() -> None:
+            begun.wait(20.0)
+            own_broker.kill()
+            own_broker.start()
+
+        restart = threading.Thread(target=bounce)
+        restart.start()
+        with BridgeClient(own_broker.settings("backend"), "cut") as client:
+
+            def report(sent: int, _total: int) -> None:
+                if sent > 2_000_000 and not begun.is_set():
+                    begun.set()
+                    time.sleep(0.5)
+
+            sent = client.send_file(path, timeout_s=60.0, report=report)
+        restart.join(20.0)
+        assert sent.bytes == path.stat().st_size
+        assert [file.read_bytes() for file in bridge.spool.iterdir()] == [path.read_bytes()]
+
+
+def test_a_bridge_that_comes_up_late_still_gets_the_audio(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    path = tmp_path_factory.mktemp("audio") / "call.wav"
+    path.write_bytes(make_wav(1.0))
+    accepted: list[str] = []
+
+    def send() -> None:
+        with BridgeClient(own_broker.settings("backend"), "early") as client:
+            accepted.append(client.send_file(path, timeout_s=60.0).chunk_id)
+
+    sending = threading.Thread(target=send)
+    sending.start()
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend):
+        sending.join(60.0)
+        assert len(accepted) == 1

@@ -1,0 +1,157 @@
+"""`omi-bridge` as a person meets it: examples, words that help, JSON for machines, exit codes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from tests.brokers import RunningBroker
+from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.commands.main import app
+
+COMMANDS = [
+    *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
+    *("failed", "retry", "cancel", "purge"),
+    *(("agents", "allow"), ("agents", "deny")),
+]
+
+
+def words(command: str | tuple[str, ...]) -> list[str]:
+    return [command] if isinstance(command, str) else list(command)
+
+
+def test_every_command_is_listed_here():
+    registered = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
+    assert registered | {"agents"} == {command for command in COMMANDS if isinstance(command, str)}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(words(command)))
+def test_help_shows_an_example(command):
+    done = CliRunner().invoke(app, [*words(command), "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert done.exit_code == 0
+    assert f"omi-bridge {' '.join(words(command))}" in done.output
+
+
+def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_config_tells_where_each_value_came_from_and_masks_the_password(tmp_path: Path):
+    file = tmp_path / "omi.toml"
+    file.write_text('broker_username = "bridge"\n[bridge]\nstale_s = 45.0\n')
+    done = run(
+        *("config", "--json", "--config", str(file), "--data-dir", str(tmp_path)),
+        OMI_BROKER_PASSWORD="hunter2-secret",
+        OMI_MAX_ATTEMPTS="7",
+    )
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert "hunter2" not in done.stdout + done.stderr
+    assert shown["broker_password"]["value"] == "********"
+    assert (shown["stale_s"]["value"], shown["stale_s"]["source"]) == (45.0, f"file {file}")
+    assert (shown["max_attempts"]["value"], shown["max_attempts"]["source"]) == (7, "environment OMI_MAX_ATTEMPTS")
+    assert shown["data_dir"]["source"] == "flag"
+    assert shown["grace_s"]["source"] == "default"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "environment", "code", "said"),
+    [
+        (("config",), {"OMI_STALE_S": "soon"}, 2, "stale_s"),
+        (("show", "a.b"), {}, 2, "no dot"),
+        (("jobs",), {}, 1, "omi-bridge run"),
+        (("agents", "allow", "my mac"), {}, 2, "no dot"),
+        (("publish", "no-such-file.wav", "-c", "c1"), {}, 2, "no-such-file"),
+    ],
+)
+def test_a_mistake_is_answered_with_words_and_an_exit_code(tmp_path, arguments, environment, code, said):
+    done = run(*arguments, OMI_DATA_DIR=str(tmp_path), **environment)
+    assert done.returncode == code
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_broker_that_is_not_there_is_named(tmp_path: Path):
+    file = tmp_path / "a.wav"
+    file.write_bytes(make_wav(1.0))
+    where = {"OMI_BROKER_URL": "mqtt://127.0.0.1:9", "OMI_DATA_DIR": str(tmp_path)}
+    done = run("publish", str(file), "-c", "c1", **where)
+    assert done.returncode == 1
+    assert "mqtt://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_conversation_from_publish_to_undo(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> None:
+    assert {agent["agent_id"] for agent in bridge.json("agents")} == {"first", "second"}
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.send_call("life")
+        agent.answer(agent.wait_offer("life"), CALL_TURNS)
+        before = backend.wait_updated("life")
+        (job,) = bridge.jobs("life")
+        assert (job["state"], job["agent_id"]) == ("done", "first")
+        assert "life" in bridge.command("jobs", "--state", "done").stdout
+        assert bridge.json("jobs", "--state", "failed") == []
+        (write,) = bridge.json("history", "life")
+        assert write["version"] == 1
+        assert len(write["changes"]) == len(before.changed) > 0
+        assert bridge.json("undo", "life", "1") == {"conversation_id": "life", "undone": 1, "version": 2}
+        after = backend.wait_updated("life", version=before.updated_version + 1)
+    assert {label.speaker for label in after.segments if label.id in {item.id for item in before.changed}} == {
+        "SPEAKER_00"
+    }, "what a person undid counts as a person's label"
+    (listed,) = [item for item in bridge.json("conversations") if item["conversation_id"] == "life"]
+    assert (listed["state"], listed["updated_version"]) == ("final", after.updated_version)
+    assert "final" in bridge.command("show", "life").stdout
+
+
+@pytest.mark.parametrize("command", [("show", "never"), ("history", "never"), ("undo", "never", "1")])
+def test_an_unknown_conversation_is_exit_code_1(bridge: LiveBridge, command: tuple[str, ...]) -> None:
+    done = bridge.command(*command, check=False)
+    assert done.returncode == 1
+    assert "never was never heard of" in done.stderr.replace("conversation ", "")
+
+
+def test_a_write_that_is_not_there_cannot_be_undone(backend: Backend, bridge: LiveBridge) -> None:
+    backend.audio("untouched", make_wav(1.0))
+    done = bridge.command("undo", "untouched", "4", check=False)
+    assert done.returncode == 1
+    assert "omi-bridge history untouched" in done.stderr
+
+
+def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path) -> None:
+    audio, transcript = tmp_path / "call.wav", tmp_path / "call.json"
+    audio.write_bytes(make_wav(30.0))
+    rows = [{"id": f"p{n}", "start": start, "end": end, "text": "word"} for n, (start, end, _) in enumerate(CALL_TURNS)]
+    transcript.write_text(json.dumps(rows))
+    environment = mosquitto.environment("backend")
+    done = run("import", str(transcript), "-c", "person", "--json", **environment)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == {"conversation_id": "person", "segments": 6}
+    with ScriptedAgent(mosquitto, "first") as agent:
+        program = subprocess.Popen(
+            [
+                *(sys.executable, "-c", "from vps_bridge.commands.main import main; main()"),
+                *("publish", str(audio), "-c", "person", "--wait", "--json", "--timeout-s", "30"),
+            ],
+            env=environment,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        agent.answer(agent.wait_offer("person"), CALL_TURNS)
+        out, _ = program.communicate(timeout=30)
+    assert program.returncode == 0
+    answer = json.loads(out)
+    assert answer["updated"]["state"] == "final"
+    assert answer["bytes"] == audio.stat().st_size

@@ -1,0 +1,109 @@
+"""Importing transcript files: the shapes people have, and errors that say what to do."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from vps_bridge.conversations.transcripts import TranscriptError, read_transcript
+
+
+def write(tmp_path, content, name="transcript.json"):
+    path = tmp_path / name
+    path.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return path
+
+
+OMI_SEGMENT = {
+    "id": "s1",
+    "text": "Hi",
+    "start": 1.0,
+    "end": 2.5,
+    "speaker": "SPEAKER_01",
+    "speaker_id": 1,
+    "is_user": False,
+    "person_id": "p1",
+    "translations": [],
+}
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda s: s, lambda s: {"segments": s}, lambda s: {"id": "c", "transcript_segments": s}]
+)
+def test_segments_of_the_omi_backend_are_read(tmp_path, wrap):
+    (segment,) = read_transcript(write(tmp_path, wrap([OMI_SEGMENT])), "c1")
+    assert (segment.id, segment.text, segment.start_s, segment.end_s) == ("s1", "Hi", 1.0, 2.5)
+    assert (segment.speaker, segment.person_id) == ("SPEAKER_01", "p1")
+
+
+def test_dropping_speakers_drops_owner_and_person_as_well(tmp_path):
+    (segment,) = read_transcript(write(tmp_path, [OMI_SEGMENT | {"is_user": True}]), "c1", keep_speakers=False)
+    assert (segment.speaker, segment.person_id, segment.is_user) == (None, None, False)
+
+
+def test_times_in_seconds_by_our_names_and_a_bare_speaker_number_are_read(tmp_path):
+    (segment,) = read_transcript(write(tmp_path, [{"start_s": 0, "end_s": 1, "speaker_id": 3}]), "c1")
+    assert (segment.start_s, segment.end_s, segment.speaker) == (0.0, 1.0, "SPEAKER_03")
+
+
+def test_missing_ids_are_made_and_are_the_same_at_every_import(tmp_path):
+    path = write(tmp_path, [{"start": 0, "end": 1}, {"start": 1, "end": 2}])
+    first, second = read_transcript(path, "c1"), read_transcript(path, "c1")
+    assert [segment.id for segment in first] == ["c1-00000", "c1-00001"]
+    assert first == second
+
+
+def test_a_manual_label_of_the_backend_stays_manual(tmp_path):
+    (segment,) = read_transcript(write(tmp_path, [OMI_SEGMENT | {"speaker_label_source": "manual"}]), "c1")
+    assert segment.label_source == "manual"
+
+
+def test_stm_lines_become_segments_whose_speakers_are_people(tmp_path):
+    stm = (
+        ";; comment\ncall 1 Ann 0.50 1.25 <o,f0,female> Hello there.\n\ncall 1 Bob 1.30 2.00 Hi.\ncall 1 Ann 2.1 2.2\n"
+    )
+    first, second, third = read_transcript(write(tmp_path, stm, "call.stm"), "c1")
+    assert (first.text, first.start_s, first.end_s) == ("Hello there.", 0.5, 1.25)
+    assert [segment.person_id for segment in (first, second, third)] == ["Ann", "Bob", "Ann"]
+    assert [segment.speaker for segment in (first, second, third)] == ["SPEAKER_00", "SPEAKER_01", "SPEAKER_00"]
+    assert {segment.label_source for segment in (first, second, third)} == {"manual"}
+    assert third.text == ""
+
+
+def test_stm_without_its_speakers_is_only_text_and_times(tmp_path):
+    (segment,) = read_transcript(write(tmp_path, "call 1 Ann 0.5 1.0 Hello", "call.stm"), "c1", keep_speakers=False)
+    assert (segment.text, segment.speaker, segment.person_id, segment.label_source) == ("Hello", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "name", "said"),
+    [
+        ("{", "t.json", "not JSON"),
+        ('{"words": []}', "t.json", "no list of segments"),
+        ("[1]", "t.json", "segment 0: not an object"),
+        ('[{"start": 0}]', "t.json", "segment 0: wrong or missing end_s"),
+        ('[{"start": 0, "end": "soon"}]', "t.json", "segment 0: wrong or missing end_s"),
+        ('[{"id": "a", "start": 0, "end": 1}, {"id": "a", "start": 1, "end": 2}]', "t.json", "stands twice"),
+        ("call 1 Ann half 1.0 Hello", "t.stm", "line 1: expected"),
+        ("call 1", "t.stm", "line 1: expected"),
+        ("[" * 100_000, "t.json", "not JSON"),
+    ],
+)
+def test_what_is_no_transcript_is_refused_with_its_place(tmp_path, content, name, said):
+    with pytest.raises(TranscriptError, match=said):
+        read_transcript(write(tmp_path, content, name), "c1")
+
+
+def test_a_missing_file_and_one_that_is_not_text_are_refused(tmp_path):
+    with pytest.raises(TranscriptError, match="cannot be read"):
+        read_transcript(tmp_path / "none.json", "c1")
+    (tmp_path / "audio.json").write_bytes(b"RIFF\xff\xfe\x00")
+    with pytest.raises(TranscriptError, match="not UTF-8"):
+        read_transcript(tmp_path / "audio.json", "c1")
+
+
+def test_the_errors_never_repeat_what_was_said(tmp_path):
+    with pytest.raises(TranscriptError) as error:
+        read_transcript(write(tmp_path, [{"text": "my secret", "start": "my secret", "end": 1}]), "c1")
+    assert "secret" not in str(error.value)

@@ -1,0 +1,65 @@
+"""What a chunk's header says; whatever the bytes, reading it ends and raises nothing."""
+
+import struct
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.vps_bridge.scripted_agent import make_wav
+from vps_bridge.intake.audio_header import claimed_duration_s, is_raw, raw_duration_s, recognise
+
+MAGICS = {
+    b"RIFF\x24\x00\x00\x00WAVEfmt ": "wav",
+    b"RF64\xff\xff\xff\xffWAVEds64": "wav",
+    b"fLaC\x00\x00\x00\x22": "flac",
+    b"OggS\x00\x02": "ogg",
+    b"ID3\x04\x00\x00": "mp3",
+    b"\xff\xfb\x90\x44": "mp3",
+    b"\x00\x00\x00\x20ftypM4A ": "mp4",
+    b"\x1aE\xdf\xa3\x9f": "webm",
+}
+
+
+@pytest.mark.parametrize("head", MAGICS)
+def test_a_container_is_known_by_its_first_bytes(head):
+    assert recognise(head) == MAGICS[head]
+
+
+@pytest.mark.parametrize(
+    "head", [b"", b"\xff", b"RIFF", b"RIFF\x00\x00\x00\x00AVI ", b"\x81\xa6schema", b"{}", b"\x00" * 64]
+)
+def test_anything_else_is_none(head):
+    assert recognise(head) is None
+
+
+def test_a_wav_header_tells_its_length(tmp_path):
+    path = tmp_path / "a"
+    path.write_bytes(make_wav(2.5))
+    assert claimed_duration_s(path) == pytest.approx(2.5)
+
+
+def test_a_length_that_the_size_makes_impossible_is_not_believed(tmp_path):
+    audio = bytearray(make_wav(0.1))
+    struct.pack_into("<I", audio, 28, 1)  # bytes a second
+    struct.pack_into("<I", audio, 40, 0xFFFFFFF0)
+    path = tmp_path / "a"
+    path.write_bytes(audio)
+    claimed = claimed_duration_s(path)
+    assert claimed is None or claimed < len(audio)
+
+
+@settings(max_examples=300, deadline=2_000)
+@given(head=st.sampled_from(sorted(MAGICS)), rest=st.binary(max_size=400))
+def test_no_bytes_break_the_header_reader(tmp_path_factory, head, rest):
+    path = tmp_path_factory.getbasetemp() / "fuzzed"
+    path.write_bytes(head + rest)
+    claimed = claimed_duration_s(path)
+    assert claimed is None or claimed > 0
+
+
+@given(seconds=st.integers(1, 50), rate=st.sampled_from([8_000, 16_000, 44_100]), channels=st.integers(1, 8))
+def test_raw_samples_are_measured_by_their_bytes(seconds, rate, channels):
+    assert is_raw("pcm_s16le")
+    assert not is_raw("flac")
+    assert raw_duration_s("pcm_s16le", seconds * rate * channels * 2, rate, channels) == seconds

@@ -1,0 +1,85 @@
+"""One clock for all jobs, and one job for every second of it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from schemas.turns import ChunkSpan, SpeakerTurn
+from vps_bridge.labelling.audio_clock import (
+    JobWindow,
+    clip_turns,
+    job_windows,
+    own_seconds,
+    place_turns,
+    stretch_origins,
+)
+from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, place_chunks
+
+
+def window(start_s, end_s, shift_s=0.0):
+    return JobWindow(start_s, end_s, shift_s)
+
+
+def test_the_overlap_of_two_jobs_is_cut_in_its_middle():
+    owned = own_seconds({"j1": [window(0, 60)], "j2": [window(50, 110)]})
+    assert owned == {"j1": ((0, 55.0),), "j2": ((55.0, 110),)}
+
+
+def test_a_late_job_owns_the_middle_of_what_it_heard():
+    owned = own_seconds({"j1": [window(0, 60)], "j2": [window(70, 130)], "late": [window(40, 90)]})
+    assert owned == {"j1": ((0, 50.0),), "late": ((50.0, 80.0),), "j2": ((80.0, 130),)}
+
+
+def test_a_job_with_context_from_across_a_gap_owns_its_own_audio():
+    owned = own_seconds({"j1": [window(0, 60)], "j2": [window(0, 50, 10), window(50, 55, 150)]})
+    assert owned["j2"][-1] == (200.0, 205.0)
+    assert sum(end_s - start_s for spans in owned.values() for start_s, end_s in spans) == pytest.approx(65.0)
+
+
+def test_the_audio_clock_keeps_pauses_that_captured_at_measures():
+    chunks = [ChunkInfo("a", 0, 0, 1000.0, 5.0), ChunkInfo("b", 1, 1, 1100.0, 5.0), ChunkInfo("c", 2, 9, None, 5.0)]
+    placed = place_chunks(chunks, AssemblyRules())
+    assert stretch_origins(chunks, placed) == (0.0, 100.0, 105.0)
+
+
+def test_a_turn_over_a_seam_between_stretches_becomes_two():
+    chunks = [ChunkInfo("a", 0, 0, 1000.0, 5.0), ChunkInfo("b", 1, 1, 1100.0, 5.0)]
+    placed = place_chunks(chunks, AssemblyRules())
+    spans = [
+        ChunkSpan(chunk_id="a", start_s=0, duration_s=5),
+        ChunkSpan(chunk_id="b", start_s=5, duration_s=5),
+        ChunkSpan(chunk_id="unheard-of", start_s=10, duration_s=5),
+    ]
+    windows = job_windows(spans, {place.chunk_id: place for place in placed}, stretch_origins(chunks, placed))
+    turns = place_turns([SpeakerTurn(start_s=3, end_s=12, speaker="S")], windows)
+    assert [(turn.start_s, turn.end_s) for turn in turns] == [(3, 5), (100, 105)]
+
+
+def test_clipping_keeps_what_lies_inside():
+    turns = place_turns([SpeakerTurn(start_s=0, end_s=10, speaker="S")], [window(0, 10)])
+    assert [(turn.start_s, turn.end_s) for turn in clip_turns(turns, [(-5, 2), (4, 6), (9, 20)])] == [
+        (0, 2),
+        (4, 6),
+        (9, 10),
+    ]
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 90)), min_size=1, max_size=8))
+def test_every_second_that_any_job_heard_is_owned_once_by_a_job_that_heard_it(drawn):
+    windows = {f"j{n}": [window(start, start + length)] for n, (start, length) in enumerate(drawn)}
+    owned = own_seconds(windows)
+    spans = sorted(span for listed in owned.values() for span in listed)
+    for (_, end_s), (start_s, _) in pairwise(spans):
+        assert start_s >= end_s - 1e-9
+    for job, listed in owned.items():
+        for start_s, end_s in listed:
+            assert windows[job][0].span[0] <= start_s
+            assert end_s <= windows[job][0].span[1]
+    heard = set()
+    for start, length in drawn:
+        heard |= set(range(start, start + length))
+    assert sum(end_s - start_s for start_s, end_s in spans) == pytest.approx(len(heard))

@@ -1,0 +1,286 @@
+"""The ledger: what it promises holds in one transaction, and costs what there is to do."""
+
+import itertools
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import event, text
+
+from schemas.conversation import ConversationEvent, EventType, Verdict
+from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger.conversations import AssignedUpdate
+from vps_bridge.ledger.records import ConversationState, JobState, NewChunk, SpeakerHints
+from vps_bridge.ledger.tables import Base
+from vps_bridge.rules.assemble import JobPlan, PlannedChunk
+
+MODEL, OTHER_MODEL = ("model", "1"), ("model", "2")
+NO_HINTS = SpeakerHints()
+numbers = itertools.count()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "bridge", exclusive=True)
+    yield ledger
+    ledger.close()
+
+
+def accept(ledger, conversation_id="c1", *, hints=NO_HINTS, final=False, **fields):
+    chunk_id = f"k{next(numbers)}"
+    new = NewChunk(
+        **{
+            "conversation_id": conversation_id,
+            "chunk_id": chunk_id,
+            "sha256": "0" * 64,
+            "bytes": 1_000,
+            "spool_name": f"s-{chunk_id}",
+            "encoding": "wav",
+            "duration_s": 30.0,
+            **fields,
+        }
+    )
+    ledger.chunks.accept(new, hints, final=final)
+    return chunk_id
+
+
+def add_job(ledger, conversation_id="c1", **fields):
+    chunk_id = accept(ledger, conversation_id, **fields)
+    (job_id,) = ledger.jobs.add(conversation_id, (JobPlan((PlannedChunk(chunk_id, None),), (chunk_id,)),))
+    return job_id
+
+
+def tell(ledger, kind, conversation_id="c1", **fields):
+    event = ConversationEvent(event_id=f"e{next(numbers)}", type=kind, **fields)
+    ledger.conversations.note_event(event, conversation_id, Verdict.ACCEPTED)
+
+
+def assigned(ledger, *, final=False, done=(), conversation_id="c1", seen=None):
+    dirty = ledger.conversations.get(conversation_id).dirty if seen is None else seen
+    ledger.conversations.note_update(conversation_id, AssignedUpdate([], "key", b"{}", final, done, dirty))
+
+
+def test_tables_are_what_the_migrations_make(ledger):
+    with ledger._database.reading() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
+        made = {
+            name: sql
+            for name, sql in connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
+            if sql
+        }
+    wanted = {
+        index.name: index.dialect_options["sqlite"]["where"]
+        for t in Base.metadata.tables.values()
+        for index in t.indexes
+    }
+    assert set(made) == set(wanted)
+    assert all(where is None or str(where) in made[name] for name, where in wanted.items())
+
+
+def test_files_are_private_and_one_bridge_holds_the_ledger(ledger, tmp_path):
+    root = tmp_path / "bridge"
+    assert stat.S_IMODE(root.stat().st_mode) == 0o700
+    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in root.glob("ledger.sqlite3*"))
+    with pytest.raises(LedgerBusy, match="already runs"):
+        Ledger(root, exclusive=True)
+    beside = Ledger(root, exclusive=False)
+    assert beside.ledger_id == ledger.ledger_id
+    beside.close()
+
+
+def test_a_command_finds_no_ledger_where_no_bridge_ran(tmp_path):
+    with pytest.raises(LedgerMissing, match="omi-bridge run"):
+        Ledger(tmp_path, exclusive=False)
+
+
+def test_several_ledgers_are_opened_at_once_in_one_process(tmp_path):
+    def open_one(number: int) -> str:
+        with closing(Ledger(tmp_path / str(number), exclusive=True)) as ledger:
+            return ledger.ledger_id
+
+    with ThreadPoolExecutor(4) as pool:
+        assert len(set(pool.map(open_one, range(12)))) == 12
+
+
+def test_what_is_asked_twice_a_second_uses_an_index(ledger):
+    statements = []
+    with ledger._database.reading() as connection:
+        event.listen(connection, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
+    ledger.chunks.uncovered_conversations()
+    ledger.conversations.dirty()
+    ledger.conversations.open_ended()
+    ledger.conversations.unapplied()
+    ledger.jobs.leases()
+    asked = [(sql, values) for sql, values in statements if sql.startswith("SELECT")]
+    assert len(asked) == 5
+    with ledger._database.reading() as connection:
+        for sql, values in asked:
+            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
+            assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], (sql, plan)
+
+
+def test_accepting_a_chunk_takes_a_final_conversation_back_up(ledger):
+    job_id = add_job(ledger, final=True, hints=SpeakerHints(num=3))
+    assert ledger.conversations.get("c1").completed
+    assert ledger.conversations.get("c1").num_speakers == 3
+    assigned(ledger, final=True)
+    assert ledger.conversations.get("c1").state is ConversationState.FINAL
+    accept(ledger, hints=SpeakerHints(maximum=5))
+    record = ledger.conversations.get("c1")
+    assert (record.final_at, record.state, record.num_speakers, record.max_speakers) == (None, "waiting", 3, 5)
+    assert ledger.jobs.get(job_id).state is JobState.READY
+
+
+def test_a_change_during_an_assignment_asks_for_another(ledger):
+    add_job(ledger)
+    tell(ledger, EventType.STARTED, started_at=datetime.now(UTC))
+    seen = ledger.conversations.get("c1").dirty
+    ledger.conversations.mark_dirty("c1")  # another process: `omi-bridge undo`
+    assigned(ledger, seen=seen)
+    assert ledger.conversations.dirty() == ["c1"]
+    assigned(ledger)
+    assert ledger.conversations.dirty() == []
+
+
+def test_a_conversation_ends_when_no_chunk_and_no_job_is_open(ledger):
+    accept(ledger)
+    tell(ledger, EventType.COMPLETED, chunks=2)
+    assert ledger.conversations.open_ended() == [], "a chunk is in no job yet"
+    job_id = add_job(ledger, "c2", captured_at_s=1000.0)
+    tell(ledger, EventType.COMPLETED, "c2", chunks=4)
+    assert ledger.conversations.open_ended() == [], "its job waits"
+    lease = ledger.jobs.grant(job_id, "a", "i", MODEL)
+    ledger.jobs.store_result(lease, b"turns")
+    (end,) = ledger.conversations.open_ended()
+    assert (end.conversation_id, end.chunks, end.completed_chunks, end.audio_until_s) == ("c2", 1, 4, 1030.0)
+    assigned(ledger, conversation_id="c2", final=True, done=(job_id,))
+    assert ledger.conversations.open_ended() == []
+    assert ledger.jobs.get(job_id).state is JobState.DONE
+
+
+def test_a_result_counts_once_and_from_any_lease(ledger):
+    job_id = add_job(ledger)
+    old = ledger.jobs.grant(job_id, "a", "i1", MODEL)
+    ledger.jobs.revoke(old.lease_id, "stale", died=False, may_return=True)
+    new = ledger.jobs.grant(job_id, "b", "i2", MODEL)
+    assert ledger.jobs.store_result(old, b"first")
+    assert not ledger.jobs.store_result(new, b"second")
+    assert [result.payload for result in ledger.jobs.results("c1")] == [b"first"]
+
+
+def test_a_lost_lease_returns_and_an_ended_one_does_not(ledger):
+    job_id = add_job(ledger)
+    for may_return in (True, False):
+        lease = ledger.jobs.grant(job_id, "a", "i1", MODEL)
+        ledger.jobs.revoke(lease.lease_id, "why", died=False, may_return=may_return)
+        assert ledger.jobs.give_back(ledger.jobs.find_lease(lease.lease_id), "i2") is may_return
+        if may_return:
+            assert ledger.jobs.find_lease(lease.lease_id).instance_id == "i2"
+            ledger.jobs.revoke(lease.lease_id, "again", died=False, may_return=False)
+    lease = ledger.jobs.grant(job_id, "a", "i1", MODEL)
+    assert ledger.jobs.note_failure(job_id, "engine.crashed", "words", counted=True).attempts == 1
+    assert not ledger.jobs.give_back(ledger.jobs.find_lease(lease.lease_id), "i1"), "it failed: it is no lost lease"
+
+
+def test_a_conversation_keeps_the_model_of_its_first_lease(ledger):
+    first, second = add_job(ledger), add_job(ledger)
+    assert ledger.jobs.grant(first, "a", "i", MODEL)
+    assert ledger.jobs.grant(second, "b", "i", OTHER_MODEL) is None
+    assert waiting(ledger, limit=9, model=OTHER_MODEL) == []
+    assert [pin for _, pin in ledger.jobs.ready({MODEL}, leased={"c1"}, resting=set(), limit=9)] == [MODEL]
+
+
+def waiting(ledger, *, limit, leased=frozenset(), resting=frozenset(), model=MODEL):
+    found = ledger.jobs.ready({model}, leased=set(leased), resting=set(resting), limit=limit)
+    return [job.job_id for job, _ in found]
+
+
+def test_a_long_upload_hides_nobody(ledger):
+    long = [add_job(ledger, "long") for _ in range(5)]
+    late = add_job(ledger, "late")
+    assert waiting(ledger, limit=2) == [long[0], late]
+    assert waiting(ledger, limit=3) == [*long[:3], late], "where there are too few conversations, more of each"
+    assert waiting(ledger, limit=1, leased={"long"}) == [late]
+    assert waiting(ledger, limit=1, resting={late, long[0]}) == [long[1]]
+    assert waiting(ledger, limit=2, leased={"late", "long"}) == [*long[:2], late]
+
+
+def test_deleting_leaves_a_tombstone_and_nothing_else(ledger):
+    job_id = add_job(ledger, spool_name="s-gone")
+    lease = ledger.jobs.grant(job_id, "a", "i", MODEL)
+    ledger.jobs.store_result(lease, b"turns of a deleted conversation")
+    tell(ledger, EventType.STARTED)
+    accept(ledger, "c2")
+    deleted = ledger.conversations.delete("c1")
+    assert deleted.spool_names == ("s-gone",)
+    ledger.forget_deleted_pages()
+    with ledger._database.reading() as connection:
+        for table in Base.metadata.tables.values():
+            rows = [str(row) for row in connection.execute(table.select())]
+            assert table.name == "tombstones" or not [row for row in rows if "'c1'" in row or job_id in row]
+    assert ledger.conversations.is_deleted("c1")
+    assert ledger.conversations.get("c2") is not None
+    assert ledger.conversations.delete("c1").spool_names == ()
+    assert not [p for p in ledger.root.iterdir() if b"turns of a deleted" in p.read_bytes()]
+
+
+def test_audio_is_due_when_final_long_enough_or_too_old(ledger):
+    done, failed, waiting = add_job(ledger, "done"), add_job(ledger, "failed"), add_job(ledger, "waiting")
+    ledger.jobs.store_result(ledger.jobs.grant(done, "a", "i", MODEL), b"turns")
+    ledger.jobs.give_up(failed, "engine.crashed", "words")
+    for name, jobs in (("done", (done,)), ("failed", ())):
+        assigned(ledger, conversation_id=name, final=True, done=jobs)
+    future = datetime.now(UTC).timestamp() + 60
+
+    def due(**limits):
+        return {
+            chunk.conversation_id
+            for chunk in ledger.chunks.expired(
+                **{"final_before": 0, "failed_before": 0, "accepted_before": 0, **limits}
+            )
+        }
+
+    assert due() == set()
+    assert due(final_before=future) == {"done"}
+    assert due(final_before=future, failed_before=future) == {"done", "failed"}
+    assert due(accepted_before=future) == {"done", "failed", "waiting"}
+    ledger.chunks.mark_unlinked([chunk.arrival for chunk in ledger.chunks.of_conversation("waiting")])
+    assert ledger.jobs.without_audio() == [waiting]
+
+
+def test_a_clock_set_back_keeps_no_audio_longer(ledger):
+    done, failed = add_job(ledger, "done"), add_job(ledger, "failed")
+    ledger.jobs.store_result(ledger.jobs.grant(done, "a", "i", MODEL), b"turns")
+    ledger.jobs.give_up(failed, "engine.crashed", "words")
+    for name, jobs in (("done", (done,)), ("failed", ())):
+        assigned(ledger, conversation_id=name, final=True, done=jobs)
+    yesterday = datetime.now(UTC).timestamp() - 24 * 3600
+
+    def due(at):
+        return {
+            chunk.conversation_id
+            for chunk in ledger.chunks.expired(final_before=at, failed_before=at, accepted_before=at - 7 * 24 * 3600)
+        }
+
+    assert due(yesterday) == set()
+    ledger.chunks.stamp_anew(yesterday)
+    assert due(yesterday - 1) == set()
+    assert due(yesterday) == {"done", "failed"}
+
+
+def test_an_update_waits_until_its_version_is_applied(ledger):
+    add_job(ledger)
+    assigned(ledger)
+    assigned(ledger)
+    assert ledger.conversations.unapplied() == [("c1", 2)]
+    tell(ledger, EventType.APPLIED, updated_version=1)
+    assert ledger.conversations.unapplied() == [("c1", 2)]
+    tell(ledger, EventType.APPLIED, updated_version=9)
+    assert ledger.conversations.get("c1").applied_version == 2, "what was never sent cannot be applied"
+    assert ledger.conversations.unapplied() == []
+    tell(ledger, EventType.RESYNC)
+    assert ledger.conversations.unapplied() == [("c1", 2)]

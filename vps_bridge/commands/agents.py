@@ -1,0 +1,87 @@
+"""`omi-bridge agents`: who may have audio."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import typer
+from rich.table import Table
+
+from schemas.record import is_id
+from vps_bridge.commands.terminal import (
+    EXIT_USAGE,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    age,
+    explained,
+    fail,
+    opened,
+    out,
+    print_json,
+)
+from vps_bridge.ledger.records import AgentRecord
+
+agents_app = typer.Typer(invoke_without_command=True)
+
+
+@agents_app.callback()
+def agents(
+    context: typer.Context, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
+    """List the agents; `agents allow ID` lets one have audio, `agents deny ID` takes that back.
+
+    Example: omi-bridge agents, or omi-bridge agents allow my-mac
+    """
+    context.obj = (config, data_dir, as_json)
+    if context.invoked_subcommand is not None:
+        return
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        records = ledger.agents.all()
+        if as_json:
+            print_json([asdict(record) for record in records])
+            return
+        table = Table("agent", "allowed", "state", "heard", "engine", "device", "jobs")
+        for record in records:
+            table.add_row(*_agent_row(record))
+        out.print(table)
+        if any(not record.allowed for record in records):
+            out.print("an agent that is not allowed gets no audio: omi-bridge agents allow ID")
+
+
+def _agent_row(record: AgentRecord) -> tuple[str, ...]:
+    beat = record.heartbeat or {}
+    engine = beat.get("engine") or {}
+    heard = f"{age(record.last_seen_at)} ago" if record.last_seen_at else "never"
+    head = (record.agent_id, "yes" if record.allowed else "no", beat.get("state", ""), heard)
+    return (*head, engine.get("name", ""), engine.get("device", ""), str(len(beat.get("jobs", ()))))
+
+
+@agents_app.command()
+def allow(context: typer.Context, agent_id: str) -> None:
+    """Let an agent have audio. It may be allowed before it was ever heard of.
+
+    Example: omi-bridge agents allow my-mac
+    """
+    _set_allowed(context, agent_id, allowed=True)
+
+
+@agents_app.command()
+def deny(context: typer.Context, agent_id: str) -> None:
+    """Give an agent no more audio; what it works on goes to another.
+
+    Example: omi-bridge agents deny my-mac
+    """
+    _set_allowed(context, agent_id, allowed=False)
+
+
+def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> None:
+    config, data_dir, as_json = context.obj
+    if not is_id(agent_id):
+        fail(f"agent id {agent_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        ledger.agents.set_allowed(agent_id, allowed=allowed)
+        if as_json:
+            print_json({"agent_id": agent_id, "allowed": allowed})
+        else:
+            out.print(f"{agent_id} is {'allowed' if allowed else 'denied'}; a running bridge sees it at once")

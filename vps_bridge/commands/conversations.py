@@ -1,0 +1,127 @@
+"""`omi-bridge show`, `conversations`, `history`, `undo`: conversations, their labels, and every change made."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from vps_bridge.commands.terminal import (
+    AsJson,
+    ConfigFile,
+    DataDir,
+    NamedConversation,
+    age,
+    explained,
+    known,
+    opened,
+    out,
+    print_json,
+)
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.rules.completion import describe_standing
+
+
+def show(
+    conversation: NamedConversation,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a conversation: who said what, and what is still to come.
+
+    Example: omi-bridge show call-1 --json
+    """
+    with explained(), opened(config, data_dir) as (ledger, store, stale_s):
+        record = known(ledger, conversation)
+        stored = store.read(conversation)
+        jobs = ledger.jobs.all(conversation_id=conversation)
+        segments = [asdict(segment) for segment in stored.segments] if stored else []
+        facts = _conversation_facts(record, ledger, stale_s)
+        if as_json:
+            print_json(facts | {"segments": segments, "jobs": [asdict(job) for job in jobs]})
+            return
+        out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
+        table = Table("start", "end", "speaker", "text")
+        for item in segments:
+            speaker = "you" if item["is_user"] else item["person_id"] or item["speaker"] or "unknown"
+            table.add_row(f"{item['start_s']:.2f}", f"{item['end_s']:.2f}", speaker, item["text"])
+        out.print(table)
+
+
+def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:
+    name = record.conversation_id
+    state, reason = describe_standing(
+        record,
+        ledger.chunks.of_conversation(name),
+        ledger.jobs.all(conversation_id=name),
+        ledger.agents.all(),
+        now=time.time(),
+        stale_s=stale_s,
+    )
+    facts = asdict(record) | {"state": state, "reason": reason}
+    facts.pop("updated_payload")
+    return facts
+
+
+def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the conversations and where each stands.
+
+    Example: omi-bridge conversations --json
+    """
+    with explained(), opened(config, data_dir) as (ledger, _store, stale_s):
+        listed = [_conversation_facts(record, ledger, stale_s) for record in ledger.conversations.all()]
+        if as_json:
+            print_json(listed)
+            return
+        table = Table("conversation", "state", "why", "since", "update", "applied")
+        for facts in listed:
+            told = (str(facts["updated_version"]), str(facts["applied_version"]))
+            since = f"{age(facts['since_at'])} ago"
+            table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", since, *told)
+        out.print(table)
+
+
+def history(
+    conversation: NamedConversation,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every change this pipeline made to a conversation.
+
+    Example: omi-bridge history call-1
+    """
+    with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
+        writes = store.history(known(ledger, conversation).conversation_id)
+        if as_json:
+            print_json([asdict(write) for write in writes])
+            return
+        for write in writes:
+            out.print(f"version {write.version} ({write.kind}, {age(write.written_at_s)} ago)")
+            for change in write.changes:
+                out.print(f"  {change.segment_id}: {change.before or 'unknown'} -> {change.after or 'unknown'}")
+
+
+def undo(
+    conversation: NamedConversation,
+    version: Annotated[int, typer.Argument(help="Which write to take back; see `omi-bridge history`.")],
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take one write back; the segments it restores count as labelled by a person from now on.
+
+    Example: omi-bridge undo call-1 2
+    """
+    with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
+        undone = store.undo(known(ledger, conversation).conversation_id, version)
+        ledger.conversations.mark_dirty(conversation)
+        if as_json:
+            print_json({"conversation_id": conversation, "undone": version, "version": undone.version})
+        else:
+            out.print(f"write {version} of {conversation} is undone")

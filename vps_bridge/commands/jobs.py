@@ -1,0 +1,206 @@
+"""`omi-bridge jobs`, `failed`, `retry`, `cancel`: what waits, what failed and why, and what to do about it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+from rich.table import Column, Table
+
+from schemas.failure import FailureCode
+from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    age,
+    err,
+    explained,
+    fail,
+    opened,
+    out,
+    print_json,
+)
+from vps_bridge.ledger.interventions import Intervention
+from vps_bridge.ledger.records import FailedJob, JobRecord, JobState
+
+SHOWN_JOBS = 50
+JOB_ID_CHARS = 26  # to be copied, so never cut
+Limit = Annotated[
+    int | None,
+    typer.Option(min=0, help=f"At most so many, the latest; 0: all. Default: {SHOWN_JOBS}, with --json all."),
+]
+Job = Annotated[str, typer.Argument(help="The job's id; see `omi-bridge failed` and `omi-bridge jobs`.")]
+
+_NEW_AUDIO = "publish the audio again under a new chunk_id, then: omi-bridge cancel {job}"
+_LOOK_AND_RETRY = "look at the agent's log (omi-agent logs), then: omi-bridge retry {job}"
+_REMEDIES = {
+    FailureCode.AUDIO_EMPTY: "there is nothing in it: omi-bridge cancel {job}",
+    FailureCode.AUDIO_UNDECODABLE: f"listen to the audio; {_NEW_AUDIO}",
+    FailureCode.AUDIO_TOO_LONG: "raise OMI_MAX_AUDIO_S of the agent, then: omi-bridge retry {job}",
+    FailureCode.ENGINE_TIMEOUT: "raise OMI_JOB_TIMEOUT_FACTOR of the agent, then: omi-bridge retry {job}",
+    FailureCode.INGEST_TOO_LARGE: "raise OMI_MAX_JOB_BYTES of the agent, then: omi-bridge retry {job}",
+    FailureCode.PAYLOAD_INCOMPLETE: _NEW_AUDIO,
+    FailureCode.PAYLOAD_MALFORMED: _NEW_AUDIO,
+}
+_SAID = {
+    Intervention.RETRIED: "waits for an agent again",
+    Intervention.CANCELLED: "is cancelled; an agent that works on it is told at its next heartbeat",
+    Intervention.ALREADY_WAITING: "waits for an agent already",
+    Intervention.ALREADY_CANCELLED: "is cancelled already",
+    Intervention.ALREADY_DIARIZED: "is diarized already",
+    Intervention.AUDIO_GONE: "cannot be tried again, its audio is gone: publish it again under a new chunk_id",
+    Intervention.UNKNOWN: "is unknown: `omi-bridge jobs --limit 0` lists them all",
+}
+_RETRY_REFUSED = (Intervention.ALREADY_CANCELLED, Intervention.AUDIO_GONE, Intervention.UNKNOWN)
+_CANCEL_REFUSED = (Intervention.ALREADY_DIARIZED, Intervention.UNKNOWN)
+
+
+def jobs(
+    state: Annotated[JobState | None, typer.Option(help="Only jobs in this state.")] = None,
+    limit: Limit = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the jobs: what waits, who works on what, what failed and why.
+
+    Example: omi-bridge jobs --state ready --limit 200
+    """
+    states = (state,) if state else ()
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        found = ledger.jobs.all(states=states, limit=_limit(limit, as_json=as_json))
+        if as_json:
+            print_json([asdict(job) for job in found])
+            return
+        counts = ledger.jobs.by_state()
+        table = Table(
+            Column("job", no_wrap=True, min_width=JOB_ID_CHARS),
+            "conversation",
+            "state",
+            "audio",
+            "attempts",
+            "agent",
+            "age",
+            "failure",
+        )
+        for job in found:
+            table.add_row(*_job_row(job))
+        out.print(table)
+        out.print(_sum_up(counts), highlight=False)
+        _tell_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
+
+
+def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """List the failed jobs: why each failed, how often it was tried, by whom, and what to do now.
+
+    Example: omi-bridge failed --json | jq -r '.[] | select(.has_audio) | .job_id'
+    """
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        found = ledger.jobs.failed(limit=_limit(limit, as_json=as_json))
+        if as_json:
+            print_json([_describe_failed(item) for item in found])
+            return
+        if not found:
+            out.print("no job has failed")
+            return
+        for item in found:
+            job = item.job
+            by = f" by {item.last_agent_id}" if item.last_agent_id else ""
+            tried = f"{job.attempts} attempts{by}, failed {age(job.ended_at)} ago"
+            out.print(f"[bold]{job.job_id}[/] of {job.conversation_id}: {tried}", highlight=False, soft_wrap=True)
+            why = f"  why:  {job.failure_code}: {job.failure_message}"
+            out.print(why, markup=False, highlight=False, soft_wrap=True)
+            out.print(f"  then: {advise(item)}", markup=False, highlight=False, soft_wrap=True)
+        _tell_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
+
+
+def retry(
+    job: Annotated[str | None, typer.Argument(help="The job's id; see `omi-bridge failed`.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Every failed job whose audio is still here.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Let a failed job wait for an agent again, with all its attempts. Works with the bridge running or stopped.
+
+    Examples: omi-bridge retry j-0123456789abcdef01234567, or omi-bridge retry --all
+
+    Exit codes: 0 it waits (or waited, or is diarized); 1 one of them cannot be tried again; 2 wrong arguments.
+    """
+    if (job is None) != everything:
+        fail("name one job, or say --all: `omi-bridge failed` lists those that failed", EXIT_USAGE)
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        names = [job] if job else [item.job.job_id for item in ledger.jobs.failed()]
+        done = {name: ledger.interventions.retry(name) for name in names}
+    _tell(done, _RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
+
+
+def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Give a job up for good: its agent stops, a late result is discarded, and its conversation waits no longer.
+
+    Works with the bridge running or stopped. The audio is kept as long as that of a finished job.
+
+    Example: omi-bridge cancel j-0123456789abcdef01234567
+
+    Exit codes: 0 it is cancelled (or was); 1 it is unknown or diarized already.
+    """
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        done = {job: ledger.interventions.cancel(job)}
+    _tell(done, _CANCEL_REFUSED, as_json=as_json, nothing="")
+
+
+def advise(failed_job: FailedJob) -> str:
+    """Say what to do about a failed job."""
+    job = failed_job.job
+    if not failed_job.has_audio:
+        return _NEW_AUDIO.format(job=job.job_id)
+    known = {str(code): remedy for code, remedy in _REMEDIES.items()}
+    return known.get(job.failure_code or "", _LOOK_AND_RETRY).format(job=job.job_id)
+
+
+def _describe_failed(item: FailedJob) -> dict[str, Any]:
+    own = {"agent_id": item.last_agent_id, "has_audio": item.has_audio, "advice": advise(item)}
+    return asdict(item.job) | own
+
+
+def _tell(done: Mapping[str, Intervention], refused: Iterable[Intervention], *, as_json: bool, nothing: str) -> None:
+    """Say what became of each job; exit code 1 where one could not be helped."""
+    bad = tuple(refused)
+    if as_json:
+        print_json(
+            [{"job_id": job_id, "outcome": outcome, "done": outcome not in bad} for job_id, outcome in done.items()]
+        )
+    for job_id, outcome in done.items() if not as_json else ():
+        console = err if outcome in bad else out
+        console.print(f"{job_id} {_SAID[outcome]}", markup=False, highlight=False, soft_wrap=True)
+    if not done and not as_json:
+        out.print(nothing)
+    if any(outcome in bad for outcome in done.values()):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _limit(limit: int | None, *, as_json: bool) -> int | None:
+    if limit is None:
+        return None if as_json else SHOWN_JOBS
+    return limit or None
+
+
+def _sum_up(counts: Mapping[JobState, int]) -> str:
+    told = ", ".join(f"{counts[state]:,} {state}" for state in JobState if state in counts)
+    return f"{sum(counts.values()):,} jobs: {told}" if told else "no jobs"
+
+
+def _tell_rest(shown: int, total: int) -> None:
+    if total > shown:
+        out.print(f"{total - shown:,} earlier ones are not shown: --limit 0 shows all", highlight=False)
+
+
+def _job_row(job: JobRecord) -> tuple[str, ...]:
+    failure = f"{job.failure_code}: {job.failure_message}" if job.failure_code else ""
+    audio = f"{job.audio_s:.0f} s" if job.audio_s else "?"
+    head = (job.job_id, job.conversation_id, job.state, audio, str(job.attempts))
+    return (*head, job.agent_id or "", age(job.created_at), failure)

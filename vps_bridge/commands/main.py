@@ -1,0 +1,125 @@
+"""`omi-bridge`: run the bridge, watch it, show settings; the other commands are in `cli_*.py` beside this."""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from broker.settings import load_settings, print_settings
+from vps_bridge.commands.agents import agents_app
+from vps_bridge.commands.conversations import conversations, history, show, undo
+from vps_bridge.commands.jobs import cancel, failed, jobs, retry
+from vps_bridge.commands.publish import import_transcript, publish
+from vps_bridge.commands.purge import purge
+from vps_bridge.commands.terminal import (
+    AsJson,
+    BrokerUrl,
+    ConfigFile,
+    DataDir,
+    explained,
+    load,
+    out,
+)
+from vps_bridge.commands.watch import watch_messages
+from vps_bridge.settings import BridgeSettings
+
+HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
+
+Examples:
+
+  omi-bridge run
+
+  OMI_BROKER_URL=mqtts://vps.tailnet.ts.net:8883 omi-bridge run --data-dir /var/lib/omi-diarization
+
+Exit codes: 0 stopped, 1 failed, 2 wrong setting, 3 another bridge is already there.
+"""
+app = typer.Typer(
+    pretty_exceptions_enable=False,  # they print the values of variables: text, names, audio
+    no_args_is_help=True,
+    add_completion=False,
+    help="The VPS's side: takes audio in, leases it to agents, labels conversations.",
+    epilog="A first look at a running system: `omi-bridge watch`, `omi-bridge failed`, `omi-bridge agents`.",
+)
+
+
+@app.command(help=HELP_RUN)
+def run(
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    broker_url: BrokerUrl = None,
+    bridge_id: Annotated[str | None, typer.Option(help="This bridge's name in topics and heartbeats.")] = None,
+) -> None:
+    """Run the bridge."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
+    with explained():
+        settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
+        from broker.allocator import MESSAGES_BYTES, keep_freed_memory
+        from vps_bridge.bridge import Bridge
+
+        keep_freed_memory(MESSAGES_BYTES)
+        Bridge(settings).run()
+
+
+app.command()(publish)
+app.command("import")(import_transcript)
+app.command()(show)
+app.command()(conversations)
+app.command()(jobs)
+app.command()(failed)
+app.command()(retry)
+app.command()(cancel)
+app.command()(purge)
+app.add_typer(agents_app, name="agents")
+app.command()(history)
+app.command()(undo)
+
+
+@app.command()
+def watch(
+    config: ConfigFile = None, data_dir: DataDir = None, broker_url: BrokerUrl = None, as_json: AsJson = False
+) -> None:
+    """Watch every message of the pipeline live, decoded; audio, text and embeddings are left out.
+
+    Example: omi-bridge watch --json | jq 'select(.kind == "failure/agent")'
+    """
+    with explained():
+        settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
+        try:
+            for message in watch_messages(settings):
+                _print_message(message, as_json=as_json)
+        except KeyboardInterrupt:
+            raise typer.Exit(0) from None
+
+
+def _print_message(message: dict[str, Any], *, as_json: bool) -> None:
+    if as_json:
+        sys.stdout.write(json.dumps(message, default=str) + "\n")
+        sys.stdout.flush()
+        return
+    said = message.get("error") or json.dumps(message["message"], default=str, ensure_ascii=False)
+    kept = " retained" if message["retain"] else ""
+    out.print(
+        f"[dim]{message['seen_at'][11:23]}[/] [bold]{message['topic']}[/] {message['bytes']} B{kept}", highlight=False
+    )
+    out.print(f"    {said}", markup=False, highlight=False)
+
+
+@app.command("config")
+def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+    """Show every setting, its value, and where the value came from; secrets are masked.
+
+    Example: omi-bridge config --json
+    """
+    with explained():
+        flags = {"data_dir": data_dir}
+        loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role="bridge")
+        print_settings(loaded, as_json=as_json)
+
+
+def main() -> None:
+    """Entry point of `omi-bridge`."""
+    app()

@@ -1,0 +1,120 @@
+"""`omi-bridge publish` and `import`: what a backend does, from the command line."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
+from schemas.bridge import BridgeHeartbeat
+from schemas.conversation import ConversationUpdated
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.commands.terminal import (
+    AsJson,
+    BrokerUrl,
+    ConfigFile,
+    Conversation,
+    DataDir,
+    err,
+    explained,
+    load,
+    out,
+    print_json,
+)
+from vps_bridge.conversations.transcripts import read_transcript
+
+
+def publish(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="WAV, FLAC, Ogg, MP3, M4A or WebM.")],
+    conversation: Conversation,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for the conversation's final labels.")] = False,
+    more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
+    captured_at: Annotated[datetime | None, typer.Option(help="Absolute time of the first sample.")] = None,
+    max_speakers: Annotated[int | None, typer.Option(min=1, max=100, help="A hint.")] = None,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait for labels.")] = 3600.0,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    broker_url: BrokerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Publish one audio file into a conversation, as the backend would.
+
+    Returns when the bridge has accepted the audio (from then on it is safe), with --wait when labels are final.
+
+    Example: omi-bridge publish call.wav --conversation call-1 --wait
+    """
+    with explained():
+        settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
+        with BridgeClient(settings, conversation) as client, _progress() as progress:
+            client.wait_bridge()
+            sending = progress.add_task("sending", total=file.stat().st_size)
+            chunk = client.send_file(
+                file,
+                report=lambda sent, total: progress.update(sending, completed=sent, total=total),
+                captured_at=captured_at.astimezone(UTC) if captured_at else None,
+                max_speakers=max_speakers,
+            )
+            if not more:
+                client.complete(chunks=1)  # at least this one: nothing else has to be waited for
+            update = _wait(client, progress, timeout_s) if wait else None
+        answer = {"conversation_id": conversation, **asdict(chunk)}
+        if as_json:
+            print_json(answer | {"updated": update.model_dump(mode="json", by_alias=True) if update else None})
+        else:
+            out.print(f"accepted {chunk.bytes} bytes as chunk {chunk.chunk_id} of {conversation}")
+            if update:
+                _print_update(update)
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=err, transient=True)
+
+
+def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> ConversationUpdated:
+    waiting = progress.add_task("waiting for an agent", total=None)
+
+    def report(beat: BridgeHeartbeat) -> None:
+        queue = beat.queue
+        words = f"{queue.jobs_leased} jobs with agents, {queue.jobs_ready} waiting, {beat.agents_live} agents live"
+        progress.update(waiting, description=words)
+
+    return client.wait_updated(final=True, timeout_s=timeout_s, report=report)
+
+
+def _print_update(update: ConversationUpdated) -> None:
+    out.print(
+        f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {update.audio_s:.0f} s of "
+        f"audio, {len(update.changed)} segments changed, {len(update.left_alone)} left alone"
+    )
+
+
+def import_transcript(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON segments, or STM.")],
+    conversation: Conversation,
+    started_at: Annotated[datetime | None, typer.Option(help="Absolute time of the transcript's zero.")] = None,
+    keep_speakers: Annotated[bool, typer.Option(help="Keep the speakers the file names.")] = True,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    broker_url: BrokerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import a transcript as a conversation's segments.
+
+    Example: omi-bridge import transcript.json --conversation call-1
+    """
+    with explained():
+        segments = read_transcript(file, conversation, keep_speakers=keep_speakers)
+        settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
+        with BridgeClient(settings, conversation) as client:
+            client.wait_bridge()
+            client.start(started_at.astimezone(UTC) if started_at else None)
+            client.send_segments(segments)
+        if as_json:
+            print_json({"conversation_id": conversation, "segments": len(segments)})
+        else:
+            out.print(f"imported {len(segments)} segments into {conversation}")

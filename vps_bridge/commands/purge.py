@@ -1,0 +1,140 @@
+"""`omi-bridge purge`: erase conversations, or only their audio."""
+
+from __future__ import annotations
+
+import re
+import sys
+import time
+from typing import Annotated
+
+import typer
+
+from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    explained,
+    fail,
+    known,
+    load,
+    opened,
+    out,
+    print_json,
+)
+from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.intake.erasure import erase_audio, erase_conversation
+from vps_bridge.intake.parts import INCOMING, Arrivals
+from vps_bridge.intake.spool import SPOOL, Spool
+from vps_bridge.ledger import Ledger, LedgerBusy
+from vps_bridge.settings import BridgeSettings
+
+UNIT_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
+BRIDGE_PATIENCE_S = 15.0
+LOOK_EVERY_S = 0.1
+
+
+def purge(
+    conversation: Annotated[str | None, typer.Argument(help="The conversation's id.")] = None,
+    older_than: Annotated[
+        str | None, typer.Option(help="Every conversation nothing happened to for so long: 30min, 12h, 30d, 4w.")
+    ] = None,
+    audio: Annotated[bool, typer.Option("--audio", help="Only audio: labels, text and history stay.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a conversation as its backend's `deleted` does: audio, turns, text, labels, history. It cannot be undone.
+
+    A tombstone stays, so that what comes late is discarded. With --audio only audio goes; a job that still needs it
+    fails. Works with the bridge running (which then does it, within seconds) or stopped.
+
+    Examples:
+      omi-bridge purge call-1
+
+      omi-bridge purge --audio --older-than 12h --yes
+
+    Exit codes: 0 erased; 1 nothing of that name, or not confirmed; 2 wrong arguments.
+    """
+    if (conversation is None) == (older_than is None):
+        fail("name one conversation, or say --older-than 30d", EXIT_USAGE)
+    with explained():
+        settings = load(config, "bridge", data_dir=data_dir)
+        with opened(config, data_dir) as (ledger, store, _stale_s):
+            names = _choose(ledger, conversation, older_than)
+            if names and not yes:
+                _confirm(names, audio=audio)
+            if audio:
+                _purge_audio(ledger, settings, names, as_json=as_json)
+            else:
+                _purge_all(ledger, store, settings, names, as_json=as_json)
+
+
+def _choose(ledger: Ledger, conversation: str | None, older_than: str | None) -> list[str]:
+    if older_than is not None:
+        return ledger.conversations.quiet_since(time.time() - _seconds(older_than))
+    name = conversation or ""
+    if ledger.conversations.is_deleted(name):
+        return []
+    return [known(ledger, name).conversation_id]
+
+
+def _seconds(words: str) -> float:
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(s|min|h|d|w)", words.strip())
+    if found is None:
+        fail(f"--older-than {words!r}: say a number and s, min, h, d or w, such as 30d", EXIT_USAGE)
+    return float(found[1]) * UNIT_S[found[2]]
+
+
+def _confirm(names: list[str], *, audio: bool) -> None:
+    if not sys.stdin.isatty():
+        fail("nobody is here to confirm: say --yes", EXIT_FAILED)
+    what = "the audio of " if audio else "everything of "
+    which = names[0] if len(names) == 1 else f"{len(names)} conversations ({names[0]}, …)"
+    typer.confirm(f"Erase {what}{which}? It cannot be undone.", abort=True, err=True)
+
+
+def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, as_json: bool) -> None:
+    spool = Spool(settings.root / SPOOL)
+    before = ledger.free_bytes()
+    chunks = sum(erase_audio(name, ledger, spool) for name in names)
+    freed = max(0, ledger.free_bytes() - before)
+    if as_json:
+        print_json({"conversations": names, "audio_only": True, "chunks": chunks, "finished": True})
+    else:
+        out.print(f"{chunks} chunks of audio of {len(names)} conversations are gone; {freed:,} bytes more are free")
+
+
+def _purge_all(
+    ledger: Ledger, store: SqliteConversations, settings: BridgeSettings, names: list[str], *, as_json: bool
+) -> None:
+    for name in names:
+        ledger.conversations.bury(name)
+    try:
+        own = Ledger(settings.root, exclusive=True)
+    except LedgerBusy:
+        finished = _wait_for_bridge(ledger, names)  # it has them in memory, too
+    else:
+        spool = Spool(settings.root / SPOOL)
+        Arrivals(settings.root / INCOMING)  # wipes what a bridge that was killed left of chunks that never were whole
+        for name in names:
+            erase_conversation(name, own, spool, store)
+        own.close()
+        finished = True
+    if as_json:
+        print_json({"conversations": names, "audio_only": False, "finished": finished})
+    elif finished:
+        out.print(f"{len(names)} conversations are erased" if names else "there was nothing to erase")
+    else:
+        out.print(f"{len(names)} conversations are deleted; the running bridge is still erasing what is left of them")
+
+
+def _wait_for_bridge(ledger: Ledger, names: list[str]) -> bool:
+    deadline_s = time.monotonic() + BRIDGE_PATIENCE_S
+    while time.monotonic() < deadline_s:
+        if not set(names).intersection(ledger.conversations.unfinished_deletions()):
+            return True
+        time.sleep(LOOK_EVERY_S)
+    return False

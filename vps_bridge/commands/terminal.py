@@ -1,0 +1,117 @@
+"""What the commands of `omi-bridge` share: options, exit codes, and how they speak to a person."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+
+from broker.errors import BrokerError, SettingsError
+from broker.logs import configure_logs
+from broker.settings import load_settings
+from schemas.errors import SchemaError
+from schemas.record import is_id
+from vps_bridge.client.client import ClientError
+from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.conversations.store import StoreError
+from vps_bridge.conversations.transcripts import TranscriptError
+from vps_bridge.database import DatabaseError
+from vps_bridge.errors import AnotherBridge
+from vps_bridge.intake.disk_reserve import Ballast
+from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.settings import BridgeSettings
+
+EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
+
+out, err = Console(), Console(stderr=True)
+
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; see `omi-bridge config`.")]
+DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the bridge keeps everything.")]
+BrokerUrl = Annotated[str | None, typer.Option("--broker-url", help="mqtt://host:port or mqtts://host:port.")]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, for machines.")]
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors a person can mend into one line and an exit code."""
+    try:
+        yield
+    except SettingsError as error:
+        fail(str(error), EXIT_USAGE)
+    except (AnotherBridge, LedgerBusy) as error:
+        fail(str(error), EXIT_OTHER_BRIDGE)
+    except (BrokerError, ClientError, LedgerMissing, StoreError, DatabaseError, TranscriptError, SchemaError) as error:
+        fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say on stderr what is wrong and end the program with an exit code."""
+    err.print(f"omi-bridge: {message}", style="red", highlight=False, soft_wrap=True)
+    raise typer.Exit(code)
+
+
+def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noqa: ANN401 - fields of the settings
+    """Gather the settings, and log as they say."""
+    loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role=role)
+    configure_logs(as_json=loaded.settings.log_json)
+    return loaded.settings
+
+
+def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON document
+    """Write one JSON document to stdout."""
+    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def checked_id(conversation_id: str) -> str:
+    """Return the id, or end the program where it is none."""
+    if not is_id(conversation_id):
+        fail(f"conversation id {conversation_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
+    return conversation_id
+
+
+Conversation = Annotated[str, typer.Option("--conversation", "-c", help="The conversation's id.", callback=checked_id)]
+NamedConversation = Annotated[str, typer.Argument(help="The conversation's id.", callback=checked_id)]
+
+
+def known(ledger: Ledger, conversation: str) -> ConversationRecord:
+    """Return a conversation, or end the program where there is none of that name."""
+    record = ledger.conversations.get(conversation)
+    if record is None:
+        gone = "is deleted" if ledger.conversations.is_deleted(conversation) else "was never heard of"
+        fail(f"conversation {conversation} {gone}: `omi-bridge conversations` lists those there are", EXIT_FAILED)
+    return record
+
+
+def age(moment: float | None) -> str:
+    """Say how long ago a Unix time was, roughly: `5 min`."""
+    if moment is None:
+        return ""
+    seconds = max(0, round(time.time() - moment))
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit}"
+    return f"{seconds} s"
+
+
+@contextmanager
+def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations, float]]:
+    """Open ledger and store beside the running bridge, and say when an agent counts as stale."""
+    settings = load(config, "bridge", data_dir=data_dir)
+    Ballast(settings.root, settings.ballast_bytes).give_way()  # the bridge may be stopped, and the disk full
+    ledger = Ledger(settings.root, exclusive=False)
+    store = SqliteConversations(settings.root / STORE_FILE)
+    try:
+        yield ledger, store, settings.stale_s
+    finally:
+        store.close()
+        ledger.close()

@@ -1,0 +1,82 @@
+"""Watching the wire: every message of the root in one line, msgpack decoded, audio and text left out."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from broker.session import Incoming, MqttSession
+from broker.settings import BrokerSettings
+from schemas.codec import decode
+from schemas.errors import SchemaError, TopicMalformed
+from schemas.messages import MESSAGE_BY_TOPIC
+from schemas.topics import TopicKind, Topics
+from vps_bridge.intake.audio_header import HEAD_BYTES, recognise
+
+HIDDEN_FIELDS = ("audio", "embedding", "text", "owner", "words")
+MAX_LIST = 6
+
+
+def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
+    """Yield every message as it passes, retained ones first. Ends only when the caller stops.
+
+    Raises `BrokerUnreachable` or `BrokerRefused` of the broker room.
+    """
+    topics = Topics(settings.topic_root)
+    messages: queue.Queue[Incoming] = queue.Queue()
+    session = MqttSession(settings, client_id=f"watch-{secrets.token_hex(8)}", on_message=messages.put)
+    for kind in TopicKind:
+        session.subscribe(topics.filter(kind), qos=1)
+    session.start()
+    try:
+        session.wait_connected(timeout_s=10.0)
+        while True:
+            try:
+                message = messages.get(timeout=0.5)
+            except queue.Empty:
+                continue
+            yield describe(topics, message)
+    finally:
+        session.stop()
+
+
+def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
+    """Return what may be shown of a message: no audio, no embedding, no text, no owner."""
+    shown: dict[str, Any] = {
+        "seen_at": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
+        "topic": message.topic,
+        "bytes": len(message.payload),
+        "retain": message.retain,
+    }
+    try:
+        address = topics.parse(message.topic)
+        kind = MESSAGE_BY_TOPIC[address.kind]
+        bare = recognise(message.payload[:HEAD_BYTES]) if address.kind is TopicKind.AUDIO else None
+        if bare is not None:
+            return shown | {"kind": address.kind, "message": {"bare_file": bare}}
+        decoded = decode(kind, message.payload)
+        return shown | {"kind": address.kind, "message": _hide(decoded.model_dump(by_alias=True, exclude_none=True))}
+    except (SchemaError, TopicMalformed) as error:
+        return shown | {"error": str(error)}
+
+
+def _hide(value: Any) -> Any:  # noqa: ANN401 - any part of any message
+    if isinstance(value, dict):
+        return {key: _size(item) if _is_private(key, item) else _hide(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        shown = [_hide(item) for item in value[:MAX_LIST]]
+        return shown if len(value) <= MAX_LIST else [*shown, f"… {len(value) - MAX_LIST} more"]
+    return value
+
+
+def _is_private(key: str, value: Any) -> bool:  # noqa: ANN401 - any part of any message
+    return isinstance(value, bytes) or (key in HIDDEN_FIELDS and isinstance(value, str | list | tuple))
+
+
+def _size(value: bytes | str | list[Any] | tuple[Any, ...]) -> str:
+    unit = {bytes: "bytes", str: "characters"}.get(type(value), "items")
+    return f"<{len(value)} {unit}>"

@@ -1,0 +1,1 @@
+"""What goes to agents and to the backend, and what comes back from agents."""

@@ -1,0 +1,342 @@
+"""Dispatch: leases for live agents, audio in parts to whoever holds one, and beats that reconcile both sides."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections import Counter
+from datetime import UTC, datetime
+
+import structlog
+
+from schemas.agent import (
+    MAX_JOB_CHUNKS,
+    AgentControl,
+    AgentHeartbeat,
+    AgentState,
+    AgentWant,
+    ByteRange,
+    ControlType,
+    HeldJob,
+    OfferedChunk,
+)
+from schemas.agent import JobState as HeldState
+from schemas.audio import AudioPart
+from schemas.conversation import Verdict
+from schemas.failure import FailureCode, JobFailure
+from schemas.record import MAX_DURATION_S
+from schemas.topics import Topics
+from vps_bridge.dispatch.roster import AgentRoster, AgentView
+from vps_bridge.intake.spool import Spool
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import JobChunk, JobRecord, JobState, LeaseRecord
+from vps_bridge.publisher import OfferTimer, Publisher
+from vps_bridge.rules.lease import (
+    NEVER_TAKEN,
+    STARTED_ANEW,
+    LeaseAction,
+    LeaseVerdict,
+    LeaseView,
+    ReadyJob,
+    Worker,
+    expected_s,
+    is_exhausted,
+    judge_lease,
+    match_jobs,
+)
+from vps_bridge.settings import BridgeSettings
+
+_LOG = structlog.get_logger(__name__)
+MAX_PARTS_PER_WANT = 8
+MAX_REASON_CHARS = 200
+ON_ITS_WAY_S = 1.0  # how long a word to an agent may be on its way before it is said again
+AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
+AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
+
+
+class Dispatcher:
+    """Grants, renews and revokes leases. Runs on the bridge's own thread only."""
+
+    def __init__(self, settings: BridgeSettings, ledger: Ledger, spool: Spool, publisher: Publisher) -> None:
+        """Work on this ledger and spool."""
+        self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
+        self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
+        self.roster = AgentRoster()
+        self._granted_s: dict[str, float] = {}
+        self._settled = OfferTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
+        self._to_note: dict[str, AgentHeartbeat] = {}
+        self._rests = OfferTimer(settings.retry_min_s, settings.retry_max_s)
+
+    def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
+        """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
+        before = self.roster.get(heartbeat.agent_id)
+        is_news = before is None or before.state is not heartbeat.state
+        was_held = {job.lease_id for job in before.heartbeat.jobs} if before else set()
+        view = self.roster.note_beat(heartbeat, now_s)
+        self._to_note[heartbeat.agent_id] = heartbeat
+        if is_news:
+            self.note_heartbeats()
+            _LOG.info("agent_state", agent=heartbeat.agent_id, state=heartbeat.state)
+        if heartbeat.state is AgentState.OFFLINE:
+            return
+        held = {(job.job_id, job.lease_id) for job in heartbeat.jobs}
+        leases = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == heartbeat.agent_id]
+        current = {(lease.job_id, lease.lease_id): lease for lease in leases}
+        unlisted = []
+        for key, lease in current.items():
+            if key in held:
+                continue
+            if lease.instance_id != heartbeat.instance_id:
+                died = lease.lease_id in was_held  # who never said that it has the job did not die of it
+                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW if died else NEVER_TAKEN), died=died)
+            else:
+                unlisted.append(lease.lease_id)
+        view.count_unlisted(unlisted)
+        for job in heartbeat.jobs:
+            if (job.job_id, job.lease_id) not in current:
+                self._reconcile_held(job, view)
+
+    def note_heartbeats(self) -> None:
+        """Write the latest beat of each agent to the ledger, for people to look at; an agent at work beats often."""
+        to_note, self._to_note = self._to_note, {}
+        for agent_id, heartbeat in to_note.items():
+            self._ledger.agents.note_heartbeat(agent_id, heartbeat.model_dump(mode="json", by_alias=True))
+
+    def _reconcile_held(self, held: HeldJob, view: AgentView) -> None:
+        """Answer an agent that lists a job under a lease which is not its current one.
+
+        Who was told just now what became of its result may not have heard it yet.
+        """
+        if not self._settled.is_due(held.lease_id, time.monotonic()):
+            return
+        agent_id, instance_id = view.heartbeat.agent_id, view.heartbeat.instance_id
+        lease = self._ledger.jobs.find_lease(held.lease_id)
+        job = self._ledger.jobs.get(held.job_id)
+        if lease is None or job is None or (lease.agent_id, lease.job_id) != (agent_id, held.job_id):
+            self._cancel(agent_id, held.job_id, held.lease_id, "unknown here")
+        elif job.state in (JobState.TURNS_STORED, JobState.DONE):
+            self.settle(agent_id, held.job_id, held.lease_id, Verdict.DUPLICATE)
+        elif job.state in (JobState.CANCELLED, JobState.FAILED):
+            self._cancel(agent_id, held.job_id, held.lease_id, f"job is {job.state}")
+        elif job.state is JobState.READY:
+            is_allowed = agent_id in self._ledger.agents.allowed()
+            if is_allowed and self._ledger.jobs.give_back(lease, instance_id):
+                self._granted_s[lease.lease_id] = view.last_beat_s
+                _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
+            elif held.state is not HeldState.OUTBOX:
+                self._cancel(agent_id, held.job_id, held.lease_id, lease.ended_reason or "lease is over")
+        elif job.lease_id != held.lease_id and held.state is not HeldState.OUTBOX:  # a result counts from any lease
+            self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
+
+    def tick(self, now_s: float) -> None:
+        """Judge every lease, then give waiting jobs to whoever is free."""
+        allowed = self._ledger.agents.allowed()
+        leases = self._ledger.jobs.leases()
+        self._settled.keep_only(self._settled.resting(time.monotonic()))
+        self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
+        kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
+        workers = self.roster.workers(
+            now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
+        )
+        self._grant_ready(workers, Counter(lease.conversation_id for lease in kept), now_s)
+
+    def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
+        """Apply the lease rules to one lease; return whether it was revoked."""
+        agent = self.roster.get(lease.agent_id)
+        unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
+        lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted)
+        verdict = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
+        if lease.agent_id not in allowed:
+            verdict = LeaseVerdict(LeaseAction.REVOKE, "agent is not allowed any more", may_return=False)
+        if verdict.action is LeaseAction.REVOKE:
+            self._revoke(lease, verdict, died=False)
+            return True
+        if verdict.action is LeaseAction.OFFER_AGAIN and agent is not None:
+            agent.unlisted_beats.pop(lease.lease_id, None)
+            self._offer(lease)
+        return False
+
+    def _grant_ready(self, workers: list[Worker], leased_by_conversation: dict[str, int], now_s: float) -> None:
+        if not workers:
+            return
+        embeddings = {worker.agent_id: worker.embedding for worker in workers}
+        found = self._ledger.jobs.ready(
+            set(embeddings.values()),
+            leased=set(leased_by_conversation),
+            resting=self._rests.resting(now_s),
+            limit=sum(worker.free for worker in workers),
+        )
+        ready = [ReadyJob(job.job_id, job.conversation_id, job.number, pin, job.audio_s) for job, pin in found]
+        for job_id, agent_id in match_jobs(ready, workers, leased_by_conversation):
+            view = self.roster.get(agent_id)
+            if view is None:
+                continue
+            lease = self._ledger.jobs.grant(job_id, agent_id, view.heartbeat.instance_id, embeddings[agent_id])
+            if lease is not None:
+                self._granted_s[lease.lease_id] = now_s
+                _LOG.info("lease_granted", job=job_id, agent=agent_id, conversation=lease.conversation_id)
+                self._offer(lease)
+
+    def _offer(self, lease: LeaseRecord) -> None:
+        chunks = self._ledger.jobs.chunks(lease.job_id)
+        if any(item.chunk.spool_name is None for item in chunks):
+            self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
+            return
+        if len(chunks) > MAX_JOB_CHUNKS:
+            words = f"{len(chunks)} chunks do not fit an offer: publish chunks of a second or longer"
+            self.give_up(lease.job_id, FailureCode.PAYLOAD_MALFORMED, words)
+            return
+        job = self._ledger.jobs.get(lease.job_id)
+        conversation = self._ledger.conversations.get(lease.conversation_id)
+        offer = AgentControl(
+            type=ControlType.OFFER,
+            ledger_id=self._ledger.ledger_id,
+            job_id=lease.job_id,
+            lease_id=lease.lease_id,
+            conversation_id=lease.conversation_id,
+            attempt=(job.attempts if job else 0) + 1,
+            expected_s=self._expected_s(lease),
+            max_speakers=(conversation.max_speakers or conversation.num_speakers) if conversation else None,
+            chunks=tuple(_offered(item) for item in chunks),
+        )
+        self._publisher.send(self._topics.control(lease.agent_id), offer)
+
+    def _expected_s(self, lease: LeaseRecord) -> float:
+        view = self.roster.get(lease.agent_id)
+        return min(MAX_DURATION_S, expected_s(lease.audio_s, view.heartbeat.speed_x_real_time if view else 0.0))
+
+    def take_want(self, agent_id: str, want: AgentWant) -> None:
+        """Send the parts an agent asked for, if it holds the current lease of that job."""
+        lease = self._ledger.jobs.find_lease(want.lease_id)
+        if lease is None or (lease.agent_id, lease.job_id) != (agent_id, want.job_id):
+            self._cancel(agent_id, want.job_id, want.lease_id, "unknown lease")
+            return
+        if not lease.is_current or agent_id not in self._ledger.agents.allowed():
+            self._cancel(agent_id, want.job_id, want.lease_id, "lease is over")
+            return
+        chunk = self._ledger.jobs.find_chunk(want.job_id, want.chunk_id)
+        if chunk is None or chunk.spool_name is None:
+            _LOG.warning("want_unknown_chunk", job=want.job_id, agent=agent_id, chunk=want.chunk_id)
+            return
+        for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_PARTS_PER_WANT]:
+            try:
+                audio = self._spool.read(chunk.spool_name, span.start, span.end)
+            except FileNotFoundError:
+                self._cancel(agent_id, want.job_id, want.lease_id, "the audio is gone")
+                self.give_up(want.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
+                return
+            part = AudioPart(
+                job_id=want.job_id,
+                lease_id=want.lease_id,
+                chunk_id=want.chunk_id,
+                byte_offset=span.start,
+                total_bytes=chunk.bytes,
+                part_sha256=hashlib.sha256(audio).hexdigest(),
+                audio=audio,
+            )
+            self._publisher.send_ahead(self._topics.parts(lease.conversation_id, agent_id), part)
+
+    def settle(self, agent_id: str, job_id: str, lease_id: str, verdict: Verdict, reason: str | None = None) -> None:
+        """Tell an agent what became of its result or failure; it may forget the job now."""
+        control = AgentControl(
+            type=ControlType.SETTLED,
+            ledger_id=self._ledger.ledger_id,
+            job_id=job_id,
+            lease_id=lease_id,
+            verdict=verdict,
+            reason=reason,
+        )
+        self._publisher.send(self._topics.control(agent_id), control)
+        self._settled.take(lease_id, time.monotonic())
+
+    def cancel(self, leases: tuple[LeaseRecord, ...]) -> None:
+        """Tell the holders of these leases to stop and unlink."""
+        for lease in leases:
+            self._cancel(lease.agent_id, lease.job_id, lease.lease_id, "deleted")
+
+    def judge_failed(self, job: JobRecord, *, retryable: bool, counted: bool) -> None:
+        """Give up a job that just failed, if the rules say so; else it rests a little before another try."""
+        if job.failure_code == FailureCode.PAYLOAD_SHA256_MISMATCH and not self._is_audio_sound(job.job_id):
+            self.give_up(job.job_id, FailureCode.PAYLOAD_SHA256_MISMATCH, AUDIO_CHANGED)
+            return
+        if not self._give_up_exhausted(job, retryable=retryable, counted=counted):
+            self._rests.take(job.job_id, time.monotonic())
+
+    def _is_audio_sound(self, job_id: str) -> bool:
+        """Whether the spool still holds what was accepted: another try would only bring the same bytes."""
+        chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
+        try:
+            return all(chunk.spool_name and self._spool.sha256(chunk.spool_name) == chunk.sha256 for chunk in chunks)
+        except FileNotFoundError:
+            return False
+
+    def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
+        exhausted = is_exhausted(
+            attempts=job.attempts, deaths=job.deaths, retryable=retryable, counted=counted, rules=self._rules
+        )
+        if exhausted:
+            code = job.failure_code or FailureCode.LEASE_LOST
+            self.give_up(job.job_id, code, job.failure_message or "the agent's process died with this job every time")
+        return exhausted
+
+    def give_up(self, job_id: str, code: str, message: str) -> None:
+        """End a job as failed and say so under the bridge's own id."""
+        job = self._ledger.jobs.get(job_id)
+        if job is None or not self._ledger.jobs.give_up(job_id, code, message):
+            return
+        self._rests.reset(job_id)
+        _LOG.error("job_failed", job=job_id, conversation=job.conversation_id, code=code, attempts=job.attempts)
+        failure = JobFailure(
+            conversation_id=job.conversation_id, job_id=job_id, attempt=job.attempts, code=code, message=message
+        )
+        self._publisher.send(self._topics.failure(job.conversation_id, self._settings.bridge_id), failure)
+
+    def _revoke(self, lease: LeaseRecord, verdict: LeaseVerdict, *, died: bool) -> None:
+        reason, may_return = verdict.reason, verdict.may_return
+        job = self._ledger.jobs.revoke(lease.lease_id, reason, died=died, may_return=may_return)
+        if job is not None:
+            if not may_return:
+                self._cancel(lease.agent_id, lease.job_id, lease.lease_id, reason)
+            _LOG.warning(
+                "lease_revoked",
+                job=lease.job_id,
+                agent=lease.agent_id,
+                conversation=lease.conversation_id,
+                reason=reason,
+            )
+            self._give_up_exhausted(job, retryable=True, counted=False)
+
+    def _cancel(self, agent_id: str, job_id: str, lease_id: str, reason: str) -> None:
+        control = AgentControl(
+            type=ControlType.CANCEL,
+            ledger_id=self._ledger.ledger_id,
+            job_id=job_id,
+            lease_id=lease_id,
+            reason=reason[:MAX_REASON_CHARS],
+        )
+        self._publisher.send(self._topics.control(agent_id), control)
+
+
+def _offered(item: JobChunk) -> OfferedChunk:
+    chunk = item.chunk
+    captured_at = None if chunk.captured_at_s is None else datetime.fromtimestamp(chunk.captured_at_s, UTC)
+    return OfferedChunk(
+        chunk_id=chunk.chunk_id,
+        bytes=chunk.bytes,
+        sha256=chunk.sha256,
+        encoding=chunk.encoding,
+        sample_rate=chunk.sample_rate,
+        channels=chunk.channels,
+        start_s=item.start_s,
+        captured_at=captured_at,
+    )
+
+
+def _cut(ranges: tuple[ByteRange, ...], part_bytes: int, total_bytes: int) -> list[ByteRange]:
+    """Cut wanted ranges into parts, within what the chunk holds."""
+    parts: list[ByteRange] = []
+    for span in ranges:
+        end = min(span.end, total_bytes)
+        starts = range(span.start, end, part_bytes)
+        parts += [ByteRange(start=start, end=min(start + part_bytes, end)) for start in starts[:MAX_PARTS_PER_WANT]]
+    return parts

@@ -1,0 +1,118 @@
+"""Results and failures: stored idempotently by job, then settled, so that the agent may forget them."""
+
+from __future__ import annotations
+
+import structlog
+
+from schemas.codec import Envelope, decode, read_envelope
+from schemas.conversation import Verdict
+from schemas.errors import SchemaError
+from schemas.failure import FailureCode, JobFailure
+from schemas.turns import SpeakerTurns
+from vps_bridge.dispatch.dispatcher import Dispatcher
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import JobState, LeaseRecord
+from vps_bridge.rules.lease import counts_as_attempt
+
+_LOG = structlog.get_logger(__name__)
+
+
+class Results:
+    """Takes what agents publish about their jobs. Runs on the bridge's own thread only."""
+
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
+        """Store into this ledger and settle through this dispatcher."""
+        self._ledger, self._dispatcher = ledger, dispatcher
+
+    def take_turns(self, conversation_id: str, agent_id: str, data: bytes) -> bool:
+        """Take a result. Return whether it was newly stored."""
+        try:
+            turns = decode(SpeakerTurns, data)
+        except SchemaError as error:
+            self._refuse_poison(conversation_id, agent_id, read_envelope(SpeakerTurns, data), str(error))
+            return False
+        lease = self._lease_of(agent_id, turns.job_id, turns.lease_id, conversation_id)
+        if lease is None or (turns.conversation_id, turns.agent_id) != (conversation_id, agent_id):
+            gone = self._ledger.conversations.is_deleted(conversation_id)
+            verdict = Verdict.DISCARDED if gone else Verdict.REFUSED
+            reason = FailureCode.CONVERSATION_DELETED if gone else FailureCode.LEASE_LOST
+            _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
+            self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
+            return False
+        stored = self._ledger.jobs.store_result(lease, data)
+        verdict = Verdict.STORED
+        if not stored:
+            job = self._ledger.jobs.get(turns.job_id)
+            verdict = Verdict.DISCARDED if job is None or job.state is JobState.CANCELLED else Verdict.DUPLICATE
+        self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict)
+        _LOG.info(
+            "turns",
+            verdict=verdict,
+            job=turns.job_id,
+            agent=agent_id,
+            conversation=conversation_id,
+            turns=len(turns.turns),
+            speakers=len(turns.speakers),
+        )
+        return stored
+
+    def take_failure(self, conversation_id: str, agent_id: str, data: bytes) -> None:
+        """Take an agent's failure; only the holder of the current lease is believed."""
+        try:
+            failure = decode(JobFailure, data)
+        except SchemaError as error:
+            self._refuse_poison(conversation_id, agent_id, read_envelope(JobFailure, data), str(error))
+            return
+        if failure.job_id is None or failure.lease_id is None:
+            _LOG.warning("failure_without_job", agent=agent_id, conversation=conversation_id, code=failure.code)
+            return
+        lease = self._lease_of(agent_id, failure.job_id, failure.lease_id, conversation_id)
+        job = self._ledger.jobs.get(failure.job_id) if lease else None
+        if job is None or job.state is not JobState.LEASED or job.lease_id != failure.lease_id:
+            self._dispatcher.settle(agent_id, failure.job_id, failure.lease_id, Verdict.DISCARDED, "lease is over")
+            return
+        counted = counts_as_attempt(failure.code)
+        noted = self._ledger.jobs.note_failure(job.job_id, failure.code, failure.message, counted=counted)
+        self._dispatcher.settle(agent_id, failure.job_id, failure.lease_id, Verdict.STORED)
+        _LOG.warning(
+            "attempt_failed",
+            job=job.job_id,
+            agent=agent_id,
+            conversation=conversation_id,
+            code=failure.code,
+            counted=counted,
+        )
+        if noted is not None:
+            self._dispatcher.judge_failed(noted, retryable=failure.retryable, counted=counted)
+
+    def _lease_of(self, agent_id: str, job_id: str, lease_id: str, conversation_id: str) -> LeaseRecord | None:
+        lease = self._ledger.jobs.find_lease(lease_id)
+        fits = (
+            lease is not None
+            and lease.job_id == job_id
+            and lease.agent_id == agent_id
+            and lease.conversation_id == conversation_id
+        )
+        return lease if fits else None
+
+    def _refuse_poison(self, conversation_id: str, agent_id: str, envelope: Envelope, error: str) -> None:
+        """Settle a message nobody can read, so that it is not offered for ever; its job has lost an attempt.
+
+        Where not even its ids can be read, it is about the one lease its agent has in this conversation.
+        """
+        _LOG.error("unreadable", agent=agent_id, conversation=conversation_id, lease=envelope.lease_id, error=error)
+        mine = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == agent_id]
+        if envelope.lease_id is None:
+            suspects = [lease for lease in mine if lease.conversation_id == conversation_id]
+        else:
+            suspects = [lease for lease in mine if lease.lease_id == envelope.lease_id]
+        code, words = FailureCode.SCHEMA_UNSUPPORTED, f"the agent's message could not be read: {error}"
+        if len(suspects) != 1:
+            if envelope.job_id and envelope.lease_id:
+                self._dispatcher.settle(agent_id, envelope.job_id, envelope.lease_id, Verdict.REFUSED, code)
+            return
+        lease = suspects[0]
+        noted = self._ledger.jobs.note_failure(lease.job_id, code, words, counted=True)
+        self._dispatcher.settle(agent_id, lease.job_id, lease.lease_id, Verdict.REFUSED, code)
+        if noted is not None:
+            self._dispatcher.judge_failed(noted, retryable=True, counted=True)

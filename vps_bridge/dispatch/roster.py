@@ -1,0 +1,114 @@
+"""What the bridge knows of the agents that are alive, from beats that proved life. Pure bookkeeping."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from schemas.agent import AgentHeartbeat, AgentState
+from vps_bridge.rules.lease import AgentPresence, Worker, expected_s
+
+_UP = (AgentState.STARTING, AgentState.ONLINE)
+
+
+@dataclass
+class AgentView:
+    """One agent as last heard. Times are monotonic seconds.
+
+    `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats.
+    """
+
+    heartbeat: AgentHeartbeat
+    last_beat_s: float
+    offline_s: float | None = None
+    unlisted_beats: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def state(self) -> AgentState:
+        """What it said last; `offline` once its will came."""
+        return self.heartbeat.state if self.offline_s is None else AgentState.OFFLINE
+
+    @property
+    def presence(self) -> AgentPresence:
+        """What the lease rules need."""
+        state = self.heartbeat.state
+        return AgentPresence(
+            self.last_beat_s,
+            self.offline_s,
+            stopped=state is AgentState.STOPPED,
+            draining=state is AgentState.DRAINING,
+        )
+
+    @property
+    def embedding(self) -> tuple[str, str]:
+        """Model and revision of the embeddings it makes."""
+        engine = self.heartbeat.engine
+        return (engine.embedding_model, engine.embedding_revision) if engine else ("", "")
+
+    def count_unlisted(self, lease_ids: Iterable[str]) -> None:
+        """Note which of its current leases the latest beat did not list."""
+        self.unlisted_beats = {lease_id: self.unlisted_beats.get(lease_id, 0) + 1 for lease_id in lease_ids}
+
+
+class AgentRoster:
+    """The agents that were heard since the bridge started."""
+
+    def __init__(self) -> None:
+        """Start with nobody: a retained heartbeat proves nothing."""
+        self._views: dict[str, AgentView] = {}
+
+    def get(self, agent_id: str) -> AgentView | None:
+        """Return an agent's view."""
+        return self._views.get(agent_id)
+
+    def note_beat(self, heartbeat: AgentHeartbeat, now_s: float) -> AgentView:
+        """Take in a live beat; `offline` is a will: no sign of life, and it counts only for the instance it names."""
+        view = self._views.get(heartbeat.agent_id)
+        if heartbeat.state is AgentState.OFFLINE:
+            if view is None:
+                view = self._views[heartbeat.agent_id] = AgentView(heartbeat, -math.inf, offline_s=now_s)
+            elif view.heartbeat.instance_id == heartbeat.instance_id and view.offline_s is None:
+                view.offline_s = now_s
+            return view
+        if view is None or view.heartbeat.instance_id != heartbeat.instance_id:
+            view = self._views[heartbeat.agent_id] = AgentView(heartbeat, now_s)
+        view.heartbeat, view.last_beat_s, view.offline_s = heartbeat, now_s, None
+        return view
+
+    def live(self, now_s: float, stale_s: float) -> list[AgentView]:
+        """Return the agents that are up: heard of lately, connected, and not leaving."""
+        return [
+            view
+            for view in self._views.values()
+            if view.offline_s is None and now_s - view.last_beat_s <= stale_s and view.heartbeat.state in _UP
+        ]
+
+    def workers(
+        self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Sequence[tuple[str, str, float]]
+    ) -> list[Worker]:
+        """Return the agents that may and can take a job now.
+
+        `leases` are the current ones, (agent_id, lease_id, seconds of audio).
+        """
+        up = [
+            view
+            for view in self.live(now_s, stale_s)
+            if view.heartbeat.state is AgentState.ONLINE and view.heartbeat.agent_id in allowed
+        ]
+        workers = [_describe_worker(view, leases) for view in up]
+        return [worker for worker in workers if worker.is_free]
+
+
+def _describe_worker(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> Worker:
+    beat = view.heartbeat
+    listed = {job.lease_id for job in beat.jobs}
+    held = [(lease_id, audio_s) for agent_id, lease_id, audio_s in leases if agent_id == beat.agent_id]
+    return Worker(
+        agent_id=beat.agent_id,
+        free=beat.free_capacity - sum(lease_id not in listed for lease_id, _ in held),
+        speed_x_real_time=beat.speed_x_real_time,
+        embedding=view.embedding,
+        held=len(held),
+        held_s=sum(expected_s(audio_s, beat.speed_x_real_time) for _, audio_s in held),
+    )

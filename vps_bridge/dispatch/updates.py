@@ -1,0 +1,236 @@
+"""Updates: a conversation's labels are worked out anew, written with a compare-and-set, and told to the backend."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import structlog
+
+from schemas.codec import decode, encode
+from schemas.conversation import MAX_SEGMENTS, ConversationUpdated, LabelChange, LeftAlone
+from schemas.errors import MessageTooLarge
+from schemas.record import MAX_DURATION_S
+from schemas.topics import Topics
+from schemas.turns import MAX_TURNS, SpeakerTurns
+from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
+from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.conversations import AssignedUpdate
+from vps_bridge.ledger.records import ConversationRecord, JobRecord, JobState
+from vps_bridge.publisher import Encoded, Publisher
+from vps_bridge.settings import BridgeSettings
+
+_LOG = structlog.get_logger(__name__)
+WRITE_TRIES = 3
+MAX_OFFERS_AT_ONCE = 20
+MAX_WARNINGS, MAX_VOICE_CHANGES = 50, 1_000
+TOO_LARGE = "too_large: run `omi-bridge show`, or raise the broker's packet limit and send `resync`"
+
+
+@dataclass(frozen=True, order=True)
+class _Offer:
+    """When an update is offered next, and the pause after that. Monotonic seconds."""
+
+    due_s: float
+    number: int
+    conversation_id: str
+    pause_s: float
+
+
+class Updater:
+    """Assigns dirty conversations and offers each update until the backend says `applied`."""
+
+    def __init__(
+        self, settings: BridgeSettings, ledger: Ledger, store: ConversationStore, publisher: Publisher
+    ) -> None:
+        """Read evidence from the ledger, write labels to the store."""
+        self._ledger, self._store, self._publisher = ledger, store, publisher
+        self._topics = Topics(settings.topic_root)
+        self._policy = RelabelPolicy(assembly=settings.assembly_rules)
+        self._min_s, self._max_s = settings.retry_min_s, settings.retry_max_s
+        self._latest: dict[str, int] = {}  # the number of the one offer of a conversation that still counts
+        self._numbers = itertools.count()
+        self._offers: list[_Offer] = []  # a heap: a million updates that nobody confirms cost what is due of them
+
+    def assign(self, conversation_id: str, *, final: bool) -> bool:
+        """Work out a conversation's labels; where they changed, write them and offer an update.
+
+        A write that meets a conversation somebody changed meanwhile is worked out again from what is there now.
+        Returns whether that came to an end; if not, ask again a little later.
+        """
+        for _ in range(WRITE_TRIES):
+            conversation = self._ledger.conversations.get(conversation_id)
+            if conversation is None:
+                return True
+            # A late result of a job that was given up is news of a conversation that is final already, and stays so.
+            if self._assign_once(conversation, final=final or conversation.final_at is not None):
+                return True
+        _LOG.warning("assignment_postponed", conversation=conversation_id, reason="changed while it was worked out")
+        return False
+
+    def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
+        name = conversation.conversation_id
+        jobs = self._ledger.jobs.of_conversation(name)
+        stored = self._store.read(name)
+        evidence = self._gather(conversation, stored)
+        done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
+        labelling = relabel(evidence, self._policy)
+        news = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
+        changed = self._write(name, stored, labelling)
+        if changed is None:
+            return False
+        if not news and not changed:
+            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=conversation.dirty)
+            return True
+        version = conversation.updated_version + 1
+        payload = _describe(name, version, labelling, changed, jobs, final=final)
+        voices, write_key = labelling.voices.to_json(), labelling.write_key
+        update = AssignedUpdate(voices, write_key, payload, final, done, seen=conversation.dirty)
+        self._ledger.conversations.note_update(name, update)
+        self._offer_now(name)
+        _LOG.info(
+            "conversation_updated",
+            conversation=name,
+            version=version,
+            final=final,
+            changed=len(changed),
+            left_alone=len(labelling.left_alone),
+            speakers=labelling.speakers,
+        )
+        return True
+
+    def _gather(self, conversation: ConversationRecord, stored: StoredConversation | None) -> ConversationEvidence:
+        name = conversation.conversation_id
+        results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
+        chunks = tuple(chunk.info for chunk in self._ledger.chunks.of_conversation(name))
+        return ConversationEvidence(
+            conversation_id=name,
+            chunks=chunks,
+            jobs=tuple(JobEvidence.from_result(turns) for turns in results),
+            segments=stored.segments if stored else (),
+            started_at_s=conversation.started_at_s,
+            voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
+            num_speakers=conversation.num_speakers,
+            min_speakers=conversation.min_speakers,
+            max_speakers=conversation.max_speakers,
+        )
+
+    def _write(self, name: str, stored: StoredConversation | None, labelling: Relabelling) -> tuple[Change, ...] | None:
+        """Write the labels; return what changed, or None where somebody changed the conversation meanwhile."""
+        if stored is None or not stored.segments:
+            return ()
+        if not labelling.labels:
+            latest = [write for write in self._store.history(name) if write.write_key == labelling.write_key]
+            return latest[-1].changes if latest and not self._is_told(name, labelling.write_key) else ()
+        outcome = self._store.apply(name, stored.revision, labelling.write_key, labelling.labels)
+        match outcome:
+            case Applied():
+                return labelling.changed
+            case AlreadyWritten():
+                return ()
+            case _:
+                return None
+
+    def _is_told(self, name: str, write_key: str) -> bool:
+        conversation = self._ledger.conversations.get(name)
+        return conversation is not None and conversation.write_key == write_key
+
+    def offer(self, now_s: float) -> None:
+        """Offer what is due of the updates that the backend has not confirmed, each on its own timer."""
+        for _ in range(MAX_OFFERS_AT_ONCE):
+            if not self._offers or self._offers[0].due_s > now_s:
+                return
+            offer = heapq.heappop(self._offers)
+            name = offer.conversation_id
+            if self._latest.get(name) != offer.number:
+                continue  # a later one took its place
+            conversation = self._ledger.conversations.get(name)
+            payload = conversation.updated_payload if conversation else None
+            if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
+                del self._latest[name]
+                continue
+            self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
+            pause_s = min(offer.pause_s, self._max_s)
+            heapq.heappush(self._offers, _Offer(now_s + pause_s, offer.number, name, 2 * pause_s))
+
+    def offer_again(self, conversation_id: str | None = None) -> None:
+        """Make the update of a conversation due, or all: the connection is new."""
+        if conversation_id is None:
+            self._offers.clear()
+            for name, _ in self._ledger.conversations.unapplied():
+                self._offer_now(name)
+        else:
+            self._offer_now(conversation_id)
+
+    def _offer_now(self, name: str) -> None:
+        number = self._latest[name] = next(self._numbers)
+        heapq.heappush(self._offers, _Offer(0.0, number, name, self._min_s))
+
+
+def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:
+    """Yield an update as it is kept, and only where that is too large smaller forms of it."""
+    yield Encoded(ConversationUpdated, payload)
+    yield from itertools.islice(smaller_forms(decode(ConversationUpdated, payload)), 1, None)
+
+
+def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
+    """Yield an update whole and then with less and less, down to numbers: something must pass every broker's limit.
+
+    First go the turns, then what changed and what was left alone (the counts stay), then of each label all but the
+    speaker. The last form has no segments and says so in `reason`.
+    """
+    yield update
+    update = update.model_copy(update={"turns": None})
+    yield update
+    update = update.model_copy(update={"changed": (), "left_alone": ()})
+    yield update
+    bare = tuple(label.model_copy(update={"coverage": None, "runner_up": None}) for label in update.segments)
+    update = update.model_copy(update={"segments": bare})
+    yield update
+    yield update.model_copy(update={"segments": (), "voices": (), "reason": TOO_LARGE})
+
+
+def _describe(
+    name: str,
+    version: int,
+    labelling: Relabelling,
+    changed: tuple[Change, ...],
+    jobs: list[JobRecord],
+    *,
+    final: bool,
+) -> bytes:
+    """Return the update as it is kept: as much of it as a message may hold."""
+    turns = labelling.turns if len(labelling.turns) <= MAX_TURNS else None
+    fits = len(labelling.segments) <= MAX_SEGMENTS
+    update = ConversationUpdated(
+        conversation_id=name,
+        updated_version=version,
+        state="final" if final else "live",
+        reason=None if fits else TOO_LARGE,
+        segments=labelling.segments if fits else (),
+        changed=tuple(
+            LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in changed[:MAX_SEGMENTS]
+        ),
+        left_alone=tuple(
+            LeftAlone(id=segment, reason=reason) for segment, reason in labelling.left_alone[:MAX_SEGMENTS]
+        ),
+        left_alone_counts=dict(Counter(reason for _, reason in labelling.left_alone)),
+        voices=labelling.voice_changes[:MAX_VOICE_CHANGES],
+        speakers=labelling.speakers,
+        turns=turns,
+        warnings=labelling.warnings[:MAX_WARNINGS],
+        failed_jobs=sum(job.state is JobState.FAILED for job in jobs),
+        audio_s=min(labelling.audio_s, MAX_DURATION_S),
+    )
+    for form in smaller_forms(update):
+        try:
+            return encode(form)
+        except MessageTooLarge as error:
+            _LOG.warning("update_shortened", conversation=name, version=version, reason=str(error))
+    msg = f"the update of {name} does not fit a message even without its segments"
+    raise MessageTooLarge(msg)

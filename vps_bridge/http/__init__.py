@@ -1,0 +1,1 @@
+"""The HTTP door: one server, its routes, and what they do."""

@@ -1,0 +1,139 @@
+"""Who may come in through the HTTP door, and what becomes of a request that cannot be answered as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import ipaddress
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import structlog
+from starlette.datastructures import Headers
+from starlette.requests import ClientDisconnect
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from broker.errors import SettingsError
+from vps_bridge.http.messages import HttpProblem, problem_response
+from vps_bridge.settings import BridgeSettings
+
+_LOG = structlog.get_logger(__name__)
+OPEN_PATHS = ("/health", "/api/diarize")
+MIN_TOKEN_CHARS = 16
+_LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """The rule of the door: where it is, and the token that opens it. Of loopback, two paths are open to all."""
+
+    host: str
+    token: str | None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether only this machine reaches it."""
+        return _is_loopback(self.host)
+
+    def judge(self, path: str, headers: Mapping[str, str]) -> HttpProblem | None:
+        """Return why a request may not come in, or None where it may."""
+        if self._has_token(headers.get("authorization", "")):
+            return None
+        if not self.is_loopback or path not in OPEN_PATHS:
+            how = "send `Authorization: Bearer TOKEN`"
+            if self.token is None:
+                how = "set OMI_HTTP_TOKEN (or http_token_file) for the bridge, then send it as `Authorization: Bearer`"
+            return HttpProblem(401, "http.unauthorized", how)
+        # A page in this machine's browser can reach loopback: by a name of its own that it points here, or by a form.
+        if _host_name(headers.get("host", "")) not in (*_LOOPBACK_NAMES, self.host) or "origin" in headers:
+            msg = "only programs on this machine come in without a token: call it 127.0.0.1, and not from a browser"
+            return HttpProblem(403, "http.forbidden", msg)
+        return None
+
+    def _has_token(self, authorization: str) -> bool:
+        scheme, _, given = authorization.partition(" ")
+        if self.token is None or scheme.lower() != "bearer":
+            return False
+        return hmac.compare_digest(given.strip().encode(), self.token.encode())
+
+
+def read_entry(settings: BridgeSettings) -> Entry:
+    """Return the door's rule. Raises `SettingsError` for a token that is none, and for a bind that needs one."""
+    token = settings.http_token.get_secret_value() if settings.http_token else None
+    name, source = "http_token", "the settings"
+    if settings.http_token_file is not None:
+        if token is not None:
+            raise SettingsError("http_token_file", source, "http_token is set too: give the token once")
+        name, token = "http_token_file", _read_private(settings.http_token_file)
+    if token is not None and (len(token) < MIN_TOKEN_CHARS or not token.isascii() or not token.isprintable()):
+        words = (
+            f"a token has at least {MIN_TOKEN_CHARS} characters of printable ASCII: `openssl rand -hex 32` makes one"
+        )
+        raise SettingsError(name, source, words)
+    entry = Entry(settings.http_host, token)
+    if token is None and not entry.is_loopback:
+        words = (
+            f"{settings.http_host} is not loopback, so a token is needed: set OMI_HTTP_TOKEN or http_token_file, "
+            "or leave http_host at 127.0.0.1"
+        )
+        raise SettingsError("http_host", source, words)
+    return entry
+
+
+def _read_private(path: Path) -> str:
+    try:
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            raise SettingsError("http_token_file", str(path), f"others may read it: chmod 600 {path}")
+        return path.read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError("http_token_file", str(path), f"not readable: {error}") from error
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _host_name(header: str) -> str:
+    if header.startswith("["):
+        return header[1:].partition("]")[0]
+    return header.partition(":")[0].lower()
+
+
+class Guard:
+    """ASGI middleware: lets in who may, and answers for a request that breaks or is broken off."""
+
+    def __init__(self, app: ASGIApp, entry: Entry) -> None:
+        """Stand before `app`."""
+        self._app, self._entry = app, entry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            return
+        path, is_answered = scope["path"], False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal is_answered
+            is_answered = True
+            await send(message)
+
+        problem = self._entry.judge(path, Headers(scope=scope))
+        if problem is None:
+            try:
+                await self._app(scope, receive, watched_send)
+            except ClientDisconnect:
+                _LOG.info("client_gone", path=path)
+                return
+            except asyncio.CancelledError:  # the bridge stops and has waited long enough
+                problem = HttpProblem(503, "bridge.stopping", "the bridge is stopping: send it again in a moment")
+            except Exception as error:  # noqa: BLE001 - one request that breaks must not stop the others
+                _LOG.error("request_failed", path=path, error=type(error).__name__)  # its text may quote a transcript
+                words = "the bridge could not do it: nothing was promised, send it again; its log says more"
+                problem = HttpProblem(500, "bridge.error", words)
+        if problem is not None and not is_answered:
+            await problem_response(path, problem)(scope, receive, send)

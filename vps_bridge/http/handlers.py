@@ -1,0 +1,195 @@
+"""The HTTP door: audio and events as over MQTT, and the two calls of the earlier HTTP server.
+
+Nothing here touches the ledger: what does is asked of the bridge's own thread through its mailbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from fastapi import Request, Response
+from starlette.requests import ClientDisconnect
+
+from schemas.audio import ChunkDescription
+from schemas.codec import encode
+from schemas.conversation import Accepted, ConversationEvent, Verdict
+from schemas.failure import FailureCode
+from vps_bridge.conversations.store import speaker_name
+from vps_bridge.http.bodies import BLOCK_BYTES, FORM_ALLOWANCE_BYTES, check_declared, pour, pour_form, read_small
+from vps_bridge.http.messages import (
+    MAX_SPEAKERS,
+    STATUS_OF,
+    AudioQuery,
+    Diarized,
+    Health,
+    HttpProblem,
+    SpokenTurn,
+)
+from vps_bridge.http.one_off import Desk, Intake, Turns
+from vps_bridge.intake.parts import INCOMING
+from vps_bridge.intake.upload import Upload
+from vps_bridge.mailbox import BridgeBusy, Mailbox
+from vps_bridge.settings import BridgeSettings
+
+T = TypeVar("T")
+SERVICE = "omi-diarization"
+MAX_UPLOADS = 32  # at once; each has a file and a block of memory
+TURN_TIMEOUT_S = 30.0  # how long one more waits for its turn
+ASK_TIMEOUT_S = 60.0  # the bridge's own thread answers in milliseconds, unless its disk stands still
+_DISCARDED = {
+    FailureCode.CONVERSATION_DELETED: "the conversation is deleted: nothing is taken for it any more",
+    FailureCode.REVISION_STALE: "an event of a higher revision came before: send what is true now",
+}
+_AUDIO_TYPES = ("audio/", "video/", "application/octet-stream", "application/ogg")
+
+
+class Gateway:
+    """What the routes do; one for the life of the door."""
+
+    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: Desk) -> None:
+        """Ask `intake` and `desk` through `mailbox`."""
+        self._settings, self._mailbox, self._intake, self._desk = settings, mailbox, intake, desk
+        self._uploads, self._expected_bytes = asyncio.Semaphore(MAX_UPLOADS), 0
+
+    async def take_audio(self, request: Request, conversation_id: str, told: AudioQuery) -> Response:
+        """Take a chunk of a conversation from a raw body."""
+        kind = request.headers.get("content-type", "application/octet-stream").lower()
+        if not kind.startswith(_AUDIO_TYPES):
+            msg = "send the audio itself as the body, with `Content-Type: audio/wav` or another audio type"
+            raise HttpProblem(415, "audio.undecodable", msg)
+        declared_bytes = check_declared(request, self._settings.max_chunk_bytes)
+        async with self._upload(declared_bytes) as upload:
+            await pour(request, upload)
+            take = partial(self._intake.take_upload, conversation_id, told, upload, told.sha256)
+            taken = await self._ask(take)
+        if taken.receipt is None:
+            raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
+        return _answer(taken.receipt, 202 if taken.is_new else 200)
+
+    async def take_event(self, request: Request, conversation_id: str) -> Response:
+        """Take an event of a conversation."""
+        if not request.headers.get("content-type", "").lower().startswith("application/json"):
+            raise HttpProblem(
+                415, "payload.malformed", "send a ConversationEvent with `Content-Type: application/json`"
+            )
+        data = await read_small(request, ConversationEvent.MAX_ENCODED_BYTES)
+        receipt = await self._ask(partial(self._intake.take_event, conversation_id, data))
+        if receipt is None:
+            raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
+        return _answer(receipt, 200)
+
+    async def diarize(self, request: Request, num_speakers: int | None) -> Diarized:
+        """Answer who speaks when in a file."""
+        began_s = time.monotonic()
+        declared_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
+        await self._ask(self._desk.check_agent)
+        conversation_id = f"once-{secrets.token_hex(16)}"
+        try:
+            async with self._upload(declared_bytes) as upload:
+                told = _hint(await pour_form(request, upload), num_speakers)
+                answer = await self._ask(partial(self._desk.ask, conversation_id, told, upload))
+            turns = await self._wait(request, asyncio.wrap_future(answer))
+        finally:
+            with suppress(BridgeBusy):  # then it stops, and clears the desk itself
+                self._mailbox.ask(partial(self._desk.drop, conversation_id))
+        return _describe(turns, time.monotonic() - began_s)
+
+    async def health(self) -> Health:
+        """Say whether somebody is there to diarize."""
+        engines = [beat.engine for beat in await self._ask(self._intake.live_agents) if beat.engine]
+        return Health(
+            status="healthy" if engines else "no_agent",
+            service=SERVICE,
+            device=", ".join(sorted({engine.device for engine in engines})) or None,
+            model=", ".join(sorted({engine.model or engine.name for engine in engines})) or None,
+        )
+
+    async def _ask(self, work: Callable[[], T]) -> T:
+        try:
+            async with asyncio.timeout(ASK_TIMEOUT_S):
+                return await asyncio.wrap_future(self._mailbox.ask(work))
+        except TimeoutError:
+            msg = "the bridge did not answer in time (is its disk slow?): nothing was promised, send it again"
+            raise HttpProblem(503, "bridge.busy", msg) from None
+
+    @asynccontextmanager
+    async def _upload(self, declared_bytes: int | None) -> AsyncIterator[Upload]:
+        """Open a file for a body, in its turn; where the body is large, the bridge is asked for room first.
+
+        Until then nothing of the body is read: the client's connection holds it.
+        """
+        try:
+            async with asyncio.timeout(TURN_TIMEOUT_S):
+                await self._uploads.acquire()
+        except TimeoutError:
+            msg = f"{MAX_UPLOADS} uploads are under way: send it again in a moment"
+            raise HttpProblem(503, FailureCode.INGEST_FULL, msg) from None
+        expected_bytes = self._settings.max_chunk_bytes if declared_bytes is None else declared_bytes
+        self._expected_bytes += expected_bytes
+        try:
+            if expected_bytes > BLOCK_BYTES:
+                await self._ask(partial(self._intake.check_room, self._expected_bytes))
+            upload = await asyncio.to_thread(Upload, self._settings.root / INCOMING, self._settings.max_chunk_bytes)
+            try:
+                yield upload
+            finally:
+                upload.discard()
+        except OSError as error:
+            msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
+            raise HttpProblem(503, FailureCode.DISK_FULL, msg) from error
+        finally:
+            self._expected_bytes -= expected_bytes
+            self._uploads.release()
+
+    async def _wait(self, request: Request, answer: asyncio.Future[Turns]) -> Turns:
+        """Wait for an answer, as long as somebody wants it."""
+        gone = asyncio.ensure_future(_hang_up(request))
+        events: set[asyncio.Future[Any]] = {answer, gone}
+        timeout_s = self._settings.http_answer_timeout_s
+        try:
+            await asyncio.wait(events, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            gone.cancel()
+        if answer.done():
+            return answer.result()
+        answer.cancel()
+        if gone.done():
+            raise ClientDisconnect
+        msg = f"no answer within {timeout_s:.0f} s: see `omi-bridge agents`, or raise OMI_HTTP_ANSWER_TIMEOUT_S"
+        raise HttpProblem(504, "engine.timeout", msg)
+
+
+async def _hang_up(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _answer(receipt: Accepted, status: int) -> Response:
+    """Return a receipt as it is sent over MQTT, or the refusal it holds."""
+    if receipt.verdict is Verdict.ACCEPTED:
+        return Response(encode(receipt), status, media_type="application/json")
+    code = FailureCode(receipt.reason) if receipt.reason in set(FailureCode) else FailureCode.PAYLOAD_MALFORMED
+    raise HttpProblem(STATUS_OF[code], code, receipt.message or _DISCARDED.get(code, code))
+
+
+def _hint(field: str | None, query: int | None) -> ChunkDescription:
+    """Return what a form says of its file; the field wins over the query."""
+    if field is None:
+        return ChunkDescription(num_speakers=query)
+    if not (field.isascii() and field.isdigit() and 1 <= int(field[:9]) <= MAX_SPEAKERS):
+        raise HttpProblem(422, "payload.malformed", f"num_speakers is a number from 1 to {MAX_SPEAKERS}")
+    return ChunkDescription(num_speakers=int(field))
+
+
+def _describe(turns: Turns, took_s: float) -> Diarized:
+    spoken = [
+        SpokenTurn(speaker_id=speaker_name(turn.speaker_id) or "", start=turn.start_s, end=turn.end_s) for turn in turns
+    ]
+    speakers = len({turn.speaker_id for turn in turns})
+    return Diarized(speakers=spoken, num_speakers=speakers, processing_time_ms=round(took_s * 1000))

@@ -1,0 +1,193 @@
+"""The HTTP door's paths, its errors, and its OpenAPI document, which says what the paths really do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from importlib.metadata import version as package_version
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from schemas.conversation import Accepted, ConversationEvent
+from schemas.document import message_schema
+from schemas.record import ID_PATTERN
+from vps_bridge.http.access import OPEN_PATHS, Entry, Guard
+from vps_bridge.http.handlers import Gateway
+from vps_bridge.http.messages import (
+    MAX_SPEAKERS,
+    STATUS_OF,
+    AudioQuery,
+    Detail,
+    Diarized,
+    Health,
+    HttpProblem,
+    Problem,
+    problem_response,
+)
+from vps_bridge.http.one_off import NoAgent
+from vps_bridge.mailbox import BridgeBusy
+from vps_bridge.refusal import Refusal
+
+_REFERENCE = "#/components/schemas/{model}"
+_WHY = {
+    400: "The body is empty, or does not parse.",
+    401: "The token is missing or wrong.",
+    403: "Without a token only programs on the bridge's own machine come in, under a name of loopback.",
+    404: "No such path.",
+    405: "The path takes another method.",
+    408: "The client sent nothing for too long.",
+    409: "The chunk_id stands for other audio, or a higher revision came before.",
+    410: "The conversation is deleted.",
+    413: "Too large, or too long.",
+    415: "The Content-Type is none that is taken here.",
+    422: "Not what it should be: the message names the field, or says that it is no audio.",
+    500: "The bridge or the engine failed; the message says what to do.",
+    503: "Full, stopping, or no agent is live: send it again later.",
+    504: "No answer in time.",
+}
+_TAKE = (401, 403, 408, 409, 410, 413, 415, 422, 500, 503)
+_DIARIZE = (400, 401, 403, 408, 413, 422, 500, 503, 504)
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+_AUDIO_BODY = {
+    "requestBody": {
+        "required": True,
+        "description": "The audio itself: a WAV, FLAC, Ogg, MP3, MP4 or WebM file, or the samples `encoding` names.",
+        "content": {"audio/*": _BINARY, "application/octet-stream": _BINARY},
+    }
+}
+_EVENT_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model="ConversationEvent")}}},
+    }
+}
+_FORM_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": ["file"],
+                    "properties": {
+                        "file": {"type": "string", "format": "binary"},
+                        "num_speakers": {"type": "integer", "minimum": 1, "maximum": MAX_SPEAKERS},
+                    },
+                }
+            }
+        },
+    }
+}
+ConversationId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
+SpeakerHint = Annotated[int | None, Query(ge=1, le=MAX_SPEAKERS, description="As the form's field, which wins.")]
+
+
+def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    return {code: {"model": body, "description": _WHY[code]} for code in codes}
+
+
+def make_app(gateway: Gateway, entry: Entry) -> FastAPI:
+    """Return the ASGI application."""
+    # No pages that draw the document: they load their scripts from elsewhere.
+    app = FastAPI(
+        title="omi-diarization: the bridge's HTTP door",
+        version=package_version("omi-diarization"),
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.add_middleware(Guard, entry=entry)
+    _add_paths(app, gateway)
+    _add_errors(app)
+    _add_document(app, OPEN_PATHS if entry.is_loopback else ())
+    return app
+
+
+def _add_paths(app: FastAPI, gateway: Gateway) -> None:
+    taken = {202: {"model": Accepted, "description": "Accepted now."}, **_answers((400, *_TAKE), Problem)}
+    known = "Accepted before: the same id and the same audio."
+
+    @app.post(
+        "/v1/conversations/{conversation_id}/audio",
+        response_model=Accepted,
+        response_description=known,
+        responses=taken,
+        openapi_extra=_AUDIO_BODY,
+    )
+    async def take_audio(
+        conversation_id: ConversationId, told: Annotated[AudioQuery, Query()], request: Request
+    ) -> Response:
+        """Take a chunk of a conversation. From this answer on the audio is the bridge's to lose."""
+        return await gateway.take_audio(request, conversation_id, told)
+
+    @app.post(
+        "/v1/conversations/{conversation_id}/events",
+        response_model=Accepted,
+        responses=_answers(_TAKE, Problem),
+        openapi_extra=_EVENT_BODY,
+    )
+    async def take_event(conversation_id: ConversationId, request: Request) -> Response:
+        """Take an event of a conversation."""
+        return await gateway.take_event(request, conversation_id)
+
+    @app.get("/health", responses=_answers((401, 403, 500, 503), Problem))
+    async def health() -> Health:
+        """Say whether an agent is there to diarize."""
+        return await gateway.health()
+
+    @app.post("/api/diarize", responses=_answers(_DIARIZE, Detail), openapi_extra=_FORM_BODY)
+    async def diarize(request: Request, num_speakers: SpeakerHint = None) -> Diarized:
+        """Say who speaks when in a file. Nothing of it is kept once this is answered, or the caller has hung up."""
+        return await gateway.diarize(request, num_speakers)
+
+
+def _add_errors(app: FastAPI) -> None:
+    def answer(translate: Callable[[Any], HttpProblem]) -> Callable[[Request, Exception], Awaitable[Response]]:
+        async def respond(request: Request, error: Exception) -> Response:
+            return problem_response(request.url.path, translate(error))
+
+        return respond
+
+    app.add_exception_handler(HttpProblem, answer(lambda problem: problem))
+    app.add_exception_handler(
+        Refusal, answer(lambda refusal: HttpProblem(STATUS_OF[refusal.code], refusal.code, refusal.message))
+    )
+    app.add_exception_handler(NoAgent, answer(lambda error: HttpProblem(503, "bridge.no_agent", str(error))))
+    app.add_exception_handler(
+        BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again"))
+    )
+    app.add_exception_handler(RequestValidationError, answer(_explain))
+    app.add_exception_handler(HTTPException, answer(_repeat))
+
+
+def _repeat(error: HTTPException) -> HttpProblem:
+    """Say in our shape what the router found: no such path, or another method."""
+    return HttpProblem(error.status_code, "http.error", _WHY.get(error.status_code, error.detail), error.headers)
+
+
+def _explain(error: RequestValidationError) -> HttpProblem:
+    """Name the wrong fields, never their values."""
+    wrong = [f"{'.'.join(str(part) for part in item['loc'][1:]) or 'query'}: {item['msg']}" for item in error.errors()]
+    return HttpProblem(422, "payload.malformed", "; ".join(wrong[:5]))
+
+
+def _add_document(app: FastAPI, open_paths: Sequence[str]) -> None:
+    """Let the document say what FastAPI cannot know: the guard, and the event, which our stricter decoder reads."""
+
+    def document() -> Mapping[str, Any]:
+        if app.openapi_schema is None:
+            described = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            event = message_schema(ConversationEvent, reference=_REFERENCE)
+            parts = event.pop("$defs")
+            described["components"]["schemas"] |= {**parts, ConversationEvent.__name__: event}
+            described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path, operations in described["paths"].items():
+                for operation in operations.values():
+                    operation["security"] = [{"token": []}, *([{}] if path in open_paths else [])]
+            app.openapi_schema = described
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign,assignment] # as FastAPI documents it

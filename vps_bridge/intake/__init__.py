@@ -1,0 +1,1 @@
+"""From bytes that arrive to audio and events that are accepted."""

@@ -1,0 +1,1 @@
+"""From speaker turns to labels on segments, without I/O."""
