@@ -37,7 +37,7 @@ from rich.progress import Progress
 from benchmarks.bare_hops import Sender, connect
 from benchmarks.delivery import (
     PART_BYTES,
-    Pipeline,
+    RunningPipeline,
     cpu_seconds,
     find_mosquitto,
     make_segments,
@@ -60,7 +60,7 @@ AT_ONCE = 8  # payloads on their way when throughput is measured
 
 
 @dataclass
-class Row:
+class DeliveryRow:
     """One design at one length of audio."""
 
     design: str
@@ -83,7 +83,7 @@ class Row:
 
 
 @dataclass
-class Plan:
+class LoadPlan:
     """How much to run."""
 
     lengths_s: tuple[float, ...]
@@ -108,9 +108,9 @@ def main() -> None:
     if find_mosquitto() is None:
         sys.exit("mosquitto is not installed: apt-get install mosquitto, or brew install mosquitto")
     wanted = options.only or [BARE, BASELINE, OURS_MQTT, OURS_HTTP]
-    rows: list[Row] = []
+    rows: list[DeliveryRow] = []
     with tempfile.TemporaryDirectory() as scratch, Progress(console=Console(stderr=True), transient=True) as progress:
-        plan = Plan(tuple(options.lengths), options.payloads, _counting(progress))
+        plan = LoadPlan(tuple(options.lengths), options.payloads, _counting(progress))
         directory = Path(scratch)
         with run_mosquitto(directory) as broker:
             if BARE in wanted:
@@ -141,7 +141,7 @@ def _counting(progress: Progress) -> Callable[[str, int], Callable[[], None]]:
 # ------------------------------------------------------------------------------------------------ ours
 
 
-def measure_ours(broker: RunningBroker, directory: Path, plan: Plan, doors: list[str]) -> list[Row]:
+def measure_ours(broker: RunningBroker, directory: Path, plan: LoadPlan, doors: list[str]) -> list[DeliveryRow]:
     """Bridge and agent with their defaults."""
     with run_pipeline(broker, directory) as pipeline:
         bridge = pipeline.start_bridge()
@@ -151,7 +151,9 @@ def measure_ours(broker: RunningBroker, directory: Path, plan: Plan, doors: list
         return [_measure_ours_at(pipeline, pids, seconds, plan, door) for seconds in plan.lengths_s for door in doors]
 
 
-def _measure_ours_at(pipeline: Pipeline, pids: Mapping[str, int], seconds: float, plan: Plan, door: str) -> Row:
+def _measure_ours_at(
+    pipeline: RunningPipeline, pids: Mapping[str, int], seconds: float, plan: LoadPlan, door: str
+) -> DeliveryRow:
     one_by_one, at_once = plan.counts(seconds)
     backend, audio = pipeline.backend, make_wav(seconds)
     deliver = backend.send if door == OURS_MQTT else backend.post
@@ -165,7 +167,7 @@ def _measure_ours_at(pipeline: Pipeline, pids: Mapping[str, int], seconds: float
         names.append(name)
         step()
     timed = [backend.times[name] for name in names[WARM_UP:]]
-    row = Row(
+    row = DeliveryRow(
         door,
         seconds,
         len(audio),
@@ -189,7 +191,7 @@ def _measure_ours_at(pipeline: Pipeline, pids: Mapping[str, int], seconds: float
 
 
 @contextmanager
-def _timed(row: Row, pids: Mapping[str, int], payloads: int) -> Iterator[None]:
+def _timed(row: DeliveryRow, pids: Mapping[str, int], payloads: int) -> Iterator[None]:
     """Note throughput and processor time of what happens inside."""
     before, own, began_s = cpu_seconds(pids), time.process_time(), time.monotonic()
     yield
@@ -203,7 +205,7 @@ def _timed(row: Row, pids: Mapping[str, int], payloads: int) -> Iterator[None]:
 # ---------------------------------------------------------------------------------- the design it replaces
 
 
-def measure_baseline(directory: Path, plan: Plan) -> list[Row]:
+def measure_baseline(directory: Path, plan: LoadPlan) -> list[DeliveryRow]:
     """A FastAPI server on the Mac that answers a multipart upload; the client waits, and writes the labels."""
     port, rows = free_port(), []
     directory.mkdir(parents=True)
@@ -220,7 +222,9 @@ def measure_baseline(directory: Path, plan: Plan) -> list[Row]:
     return rows
 
 
-def _measure_baseline_at(backend: HttpBackend, audio: Path, seconds: float, pids: Mapping[str, int], plan: Plan) -> Row:
+def _measure_baseline_at(
+    backend: HttpBackend, audio: Path, seconds: float, pids: Mapping[str, int], plan: LoadPlan
+) -> DeliveryRow:
     one_by_one, at_once = plan.counts(seconds)
     step = plan.progress(f"{BASELINE}, {seconds:g} s", WARM_UP + one_by_one + at_once)
 
@@ -237,7 +241,7 @@ def _measure_baseline_at(backend: HttpBackend, audio: Path, seconds: float, pids
 
     took = [deliver(begin()) for _ in range(WARM_UP + one_by_one)][WARM_UP:]
     loaded = [begin() for _ in range(at_once)]
-    row = Row(BASELINE, seconds, audio.stat().st_size, one_by_one, percentiles_ms(took), percentiles_ms(took))
+    row = DeliveryRow(BASELINE, seconds, audio.stat().st_size, one_by_one, percentiles_ms(took), percentiles_ms(took))
     with _timed(row, pids, at_once), ThreadPoolExecutor(AT_ONCE) as pool:
         list(pool.map(deliver, loaded))
     return row
@@ -246,7 +250,7 @@ def _measure_baseline_at(backend: HttpBackend, audio: Path, seconds: float, pids
 # --------------------------------------------------------------------------------------------- bare paho
 
 
-def measure_bare(broker: RunningBroker, directory: Path, plan: Plan) -> list[Row]:
+def measure_bare(broker: RunningBroker, directory: Path, plan: LoadPlan) -> list[DeliveryRow]:
     """Backend to bridge to agent and a word back, with paho alone: the same parts over the same hops."""
     first, second = "omi/v1/conversations/bare/audio", "omi/v1/conversations/bare/audio/studio"
     done = "omi/v1/conversations/bare/turns/studio"
@@ -287,7 +291,7 @@ def measure_bare(broker: RunningBroker, directory: Path, plan: Plan) -> list[Row
     return rows
 
 
-def _measure_bare_at(sender: Sender, seconds: float, pids: Mapping[str, int], plan: Plan) -> Row:
+def _measure_bare_at(sender: Sender, seconds: float, pids: Mapping[str, int], plan: LoadPlan) -> DeliveryRow:
     one_by_one, at_once = plan.counts(seconds)
     audio = make_wav(seconds)
     step = plan.progress(f"{BARE}, {seconds:g} s", WARM_UP + one_by_one + at_once)
@@ -301,7 +305,7 @@ def _measure_bare_at(sender: Sender, seconds: float, pids: Mapping[str, int], pl
         return took_s
 
     took = [deliver(base + place) for place in range(WARM_UP + one_by_one)][WARM_UP:]
-    row = Row(BARE, seconds, len(audio), one_by_one, percentiles_ms(took), percentiles_ms(took))
+    row = DeliveryRow(BARE, seconds, len(audio), one_by_one, percentiles_ms(took), percentiles_ms(took))
     base += WARM_UP + one_by_one
     with _timed(row, pids, at_once):
         for place in range(at_once):
@@ -358,7 +362,7 @@ def _median_ms(work: Callable[[], object], times: int = 20) -> float:
 # ------------------------------------------------------------------------------------------------ the report
 
 
-def render(rows: list[Row], costs: Mapping[str, float]) -> str:
+def render(rows: list[DeliveryRow], costs: Mapping[str, float]) -> str:
     """The tables, in Markdown."""
     lines = []
     for seconds in sorted({row.seconds for row in rows}):
@@ -389,7 +393,7 @@ def render(rows: list[Row], costs: Mapping[str, float]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _verdicts(group: Mapping[str, Row]) -> list[str]:
+def _verdicts(group: Mapping[str, DeliveryRow]) -> list[str]:
     """What the aims ask, with the numbers; losses too."""
     http, bare = group.get(BASELINE), group.get(BARE)
     lines = []

@@ -25,7 +25,7 @@ from scipy.optimize import linear_sum_assignment
 from benchmarks import recordings
 from benchmarks.recordings import AMI, Recording
 from mac_agent.engines.clustering import Policy
-from mac_agent.engines.embedded import Clock, EmbeddedEngine, Heard, decide
+from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, decide
 from mac_agent.engines.engine import Hints, Turn
 from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
 from mac_agent.engines.registry import load_engine
@@ -56,7 +56,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """What was measured on one recording."""
 
     name: str
@@ -135,23 +135,23 @@ def lengthen(hours: float) -> Recording:
 
 def measure(
     engine: EmbeddedEngine, group: str, selected: Iterable[Recording], *, keep: bool
-) -> list[tuple[Recording, Heard]]:
+) -> list[tuple[Recording, NetworkOutput]]:
     """Print a row for every recording of a group, and the pooled rows."""
     print(f"\n## {group}\n")
     errors = ("DER", "miss", "false alarm", "confusion")
     columns = ("recording", *errors, "speakers true/found", "oracle", "one", "x real time", "per core")
     print(f"| {' | '.join(columns)} |")
     print("|---|---|---|---|---|---|---|---|---|---|")
-    rows: list[Row] = []
-    kept: list[tuple[Recording, Heard]] = []
+    rows: list[AccuracyRow] = []
+    kept: list[tuple[Recording, NetworkOutput]] = []
     for recording in selected:
         began, began_cpu = time.perf_counter(), time.process_time()
-        heard = engine.hear(recording.waveform, lambda _stage, _done: None, Clock())
-        turns = decide(heard, Hints(), Policy(), Clock()).turns if heard else ()
+        heard = engine.hear(recording.waveform, lambda _stage, _done: None, StageTimer())
+        turns = decide(heard, Hints(), Policy(), StageTimer()).turns if heard else ()
         speed = recording.duration_s / (time.perf_counter() - began)
         speed_per_core = recording.duration_s / (time.process_time() - began_cpu)
-        single = decide(heard, Hints(num_speakers=1), Policy(), Clock()).turns if heard else ()
-        row = Row(
+        single = decide(heard, Hints(num_speakers=1), Policy(), StageTimer()).turns if heard else ()
+        row = AccuracyRow(
             name=recording.name,
             score=compare(recording, turns),
             true_speakers=recording.speakers,
@@ -175,7 +175,7 @@ def measure(
     return kept
 
 
-def move(kept: list[tuple[Recording, Heard]]) -> None:
+def move(kept: list[tuple[Recording, NetworkOutput]]) -> None:
     """Print DER and speakers of every recording with all thresholds, and each alone, 10 % up and down."""
     policies = {"as set": Policy()}
     for factor in (0.9, 1.1):
@@ -186,7 +186,7 @@ def move(kept: list[tuple[Recording, Heard]]) -> None:
     for name, policy in policies.items():
         cells, excerpts = [], []
         for recording, heard in kept:
-            turns = decide(heard, Hints(), policy, Clock()).turns
+            turns = decide(heard, Hints(), policy, StageTimer()).turns
             score = compare(recording, turns)
             cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
             excerpts += [score] if recording.name in AMI else []
@@ -199,7 +199,7 @@ def moved(names: tuple[str, ...], factor: float) -> Policy:
     return replace(policy, **{name: getattr(policy, name) * factor for name in names})
 
 
-def show(row: Row) -> None:
+def show(row: AccuracyRow) -> None:
     """Print one row of the table."""
     score = row.score
     parts = [

@@ -50,7 +50,7 @@ KINDS: dict[str, tuple[str, int, float]] = {
 
 
 @dataclass(frozen=True)
-class Run:
+class EngineRun:
     """What one engine needed for one recording."""
 
     wall_s: float
@@ -86,12 +86,12 @@ def main() -> None:
 
 
 def compare(seconds: float, options: argparse.Namespace) -> None:
-    """Run every engine on one recording and print the table."""
+    """EngineRun every engine on one recording and print the table."""
     load = f", load average before {os.getloadavg()[0]:.1f}"
     print(f"\n## {seconds:g} s of conversation{load}\n", flush=True)
     print("| engine | wall s | processor s | x real time | vs stock as shipped | vs stock batch 1 | peak MiB | turns |")
     print("|---|---|---|---|---|---|---|---|", flush=True)
-    runs: dict[str, Run] = {}
+    runs: dict[str, EngineRun] = {}
     for name, (kind, _, longest_s) in KINDS.items():
         if kind in options.without or seconds > longest_s:
             continue
@@ -100,7 +100,7 @@ def compare(seconds: float, options: argparse.Namespace) -> None:
         command += ["--device", options.device, "--threads", str(options.threads)]
         finished = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         found = json.loads(finished.stdout.strip().splitlines()[-1])
-        runs[name] = Run(
+        runs[name] = EngineRun(
             found["wall_s"], found["cpu_s"], found["peak_mib"], tuple(Turn(*turn) for turn in found["turns"])
         )
         run = runs[name]
@@ -116,13 +116,13 @@ def compare(seconds: float, options: argparse.Namespace) -> None:
                 print(f"- {name}: {changed:.2f} s")
 
 
-def faster(base: Run | None, run: Run) -> str:
+def faster(base: EngineRun | None, run: EngineRun) -> str:
     """Return how many times less processor time, and clock time, than another run."""
     return f"{base.cpu_s / run.cpu_s:.1f}x ({base.wall_s / run.wall_s:.1f}x by the clock)" if base else "—"
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """Run one engine in this process."""
+    """EngineRun one engine in this process."""
     import torch  # noqa: PLC0415 - the parent does without
 
     torch.set_num_threads(options.threads)

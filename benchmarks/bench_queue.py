@@ -28,7 +28,7 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.delivery import Pipeline, cpu_seconds, find_mosquitto, make_wav, rss_mib, run_pipeline
+from benchmarks.delivery import RunningPipeline, cpu_seconds, find_mosquitto, make_wav, rss_mib, run_pipeline
 from tests.brokers import run_mosquitto
 
 REPORT = Path(__file__).with_name("queue.md")
@@ -52,7 +52,7 @@ class Mark:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class QueueMeasurement:
     """One run."""
 
     jobs: int
@@ -92,7 +92,7 @@ def main() -> None:
         REPORT.write_text(f"{head}\n{machine}; Python {platform.python_version()}.\n\n{report}", encoding="utf-8")
 
 
-def run(pipeline: Pipeline, jobs: int, conversations: int, progress: Progress) -> Outcome:
+def run(pipeline: RunningPipeline, jobs: int, conversations: int, progress: Progress) -> QueueMeasurement:
     """Queue everything, look, drain everything."""
     # A job for every chunk: neither the length of jobs nor a pause is what is measured here.
     bridge = pipeline.start_bridge(OMI_MIN_JOB_S="0.2", OMI_MAX_JOB_S="0.4", OMI_OVERLAP_S="0", OMI_PAUSE_S="1")
@@ -114,17 +114,17 @@ def run(pipeline: Pipeline, jobs: int, conversations: int, progress: Progress) -
     listing_s, help_s = time_command(pipeline, "jobs"), time_command(pipeline, "jobs", "--help")
     agent = pipeline.start_agent()
     marks = drain(pipeline, {"bridge": bridge.pid, "agent": agent.pid}, jobs, progress)
-    return Outcome(
+    return QueueMeasurement(
         jobs, conversations, jobs / queued_s, (queued_mib[0], queued_mib[1]), listing_s, help_s, tuple(marks)
     )
 
 
-def wait_chunk(pipeline: Pipeline, place: int) -> None:
+def wait_chunk(pipeline: RunningPipeline, place: int) -> None:
     """Wait for the receipt of a chunk."""
     pipeline.backend.wait(lambda: f"c-{place}" in pipeline.backend.accepted_chunks, f"the receipt of chunk {place}")
 
 
-def drain(pipeline: Pipeline, pids: dict[str, int], jobs: int, progress: Progress) -> list[Mark]:
+def drain(pipeline: RunningPipeline, pids: dict[str, int], jobs: int, progress: Progress) -> list[Mark]:
     """Watch the jobs end, by the agent's own count, and note what was used in between."""
     wanted = [FIRST_MARK, *(round(jobs * part / SAMPLES) for part in range(1, SAMPLES + 1))]
     task = progress.add_task("draining", total=jobs)
@@ -150,7 +150,7 @@ def drain(pipeline: Pipeline, pids: dict[str, int], jobs: int, progress: Progres
     return marks
 
 
-def wait_done(pipeline: Pipeline, count: int, tell: Callable[[int], None]) -> int:
+def wait_done(pipeline: RunningPipeline, count: int, tell: Callable[[int], None]) -> int:
     """Wait until the agent says that it has done so many jobs; a job an hour apart would be a failure."""
     last_s, last = time.monotonic(), 0
     while (done := pipeline.backend.jobs_done) < count:
@@ -162,7 +162,7 @@ def wait_done(pipeline: Pipeline, count: int, tell: Callable[[int], None]) -> in
     return done
 
 
-def time_command(pipeline: Pipeline, *arguments: str) -> float:
+def time_command(pipeline: RunningPipeline, *arguments: str) -> float:
     """Seconds that `omi-bridge …` takes."""
     environment = pipeline.environment("bridge")
     began_s = time.monotonic()
@@ -175,7 +175,7 @@ def time_command(pipeline: Pipeline, *arguments: str) -> float:
     return time.monotonic() - began_s
 
 
-def render(outcome: Outcome) -> str:
+def render(outcome: QueueMeasurement) -> str:
     """The table, in Markdown."""
     first, second, last = outcome.marks[0], outcome.marks[1], outcome.marks[-1]
     held = outcome.bridge_mib_queued

@@ -26,7 +26,7 @@ from scipy.signal import resample_poly
 
 from benchmarks import recordings
 from broker.logs import configure_logs
-from demo.programs import Program, Programs
+from demo.programs import DemoProgram, Programs
 from schemas.agent import AgentState
 from tests.brokers import AGENT_ID, RunningBroker, run_mosquitto
 from tests.e2e.system import weights_dir, worker_pids
@@ -104,7 +104,7 @@ def prepare_agent(broker: RunningBroker, scratch: Path, options: argparse.Namesp
     return environment
 
 
-def run_jobs(bridge: SmallBridge, program: Program, count: int) -> tuple[list[Sample], list[SpeakerTurns]]:
+def run_jobs(bridge: SmallBridge, program: DemoProgram, count: int) -> tuple[list[Sample], list[SpeakerTurns]]:
     """Feed the agent and read its memory after each job.
 
     Raises:

@@ -31,7 +31,7 @@ WAIT_S = 600.0
 
 
 @dataclass(frozen=True)
-class Run:
+class BacklogRun:
     """One backlog, finished."""
 
     agents: int
@@ -39,7 +39,7 @@ class Run:
     jobs_by_agent: dict[str, int]
 
 
-def finish_backlog(agent_ids: tuple[str, ...], jobs: int, sleep_s: float, directory: Path) -> Run:
+def finish_backlog(agent_ids: tuple[str, ...], jobs: int, sleep_s: float, directory: Path) -> BacklogRun:
     """Let these agents finish a backlog of so many conversations, one job each."""
     audio, names = call_audio(PITCHES), [f"call-{number}" for number in range(jobs)]
     with contextlib.ExitStack() as stack:
@@ -67,7 +67,7 @@ def finish_backlog(agent_ids: tuple[str, ...], jobs: int, sleep_s: float, direct
         wait_until(is_done, "the last update", WAIT_S)
         took_s = time.monotonic() - began_s
         done = Counter(str(line["agent"]) for line in bridge.logged("turns", verdict="stored"))
-    return Run(len(agent_ids), took_s, dict(done))
+    return BacklogRun(len(agent_ids), took_s, dict(done))
 
 
 def main() -> None:

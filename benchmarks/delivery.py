@@ -27,7 +27,7 @@ import numpy as np
 import psutil
 
 from broker.session import Incoming, MqttSession
-from demo.programs import Program, Programs, free_port
+from demo.programs import DemoProgram, Programs, free_port
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.audio import AudioPayload
 from schemas.bridge import BridgeHeartbeat, BridgeState
@@ -160,7 +160,7 @@ class TimingBackend:
         with self._changed:
             assert self._changed.wait_for(condition, timeout_s), f"{what} did not happen: refused {self.refused[:3]}"
 
-    def wait_up(self, program: Program, kind: str, began: datetime) -> None:
+    def wait_up(self, program: DemoProgram, kind: str, began: datetime) -> None:
         """Wait for the first live word of a bridge or an agent that began just now."""
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
@@ -231,7 +231,7 @@ class TimingBackend:
 
 
 @dataclass
-class Pipeline:
+class RunningPipeline:
     """Bridge and agent processes on a broker, with the defaults a user has."""
 
     broker: RunningBroker
@@ -239,13 +239,13 @@ class Pipeline:
     programs: Programs
     backend: TimingBackend
 
-    def start_bridge(self, **environment: str) -> Program:
+    def start_bridge(self, **environment: str) -> DemoProgram:
         """Start the bridge and wait for its heartbeat."""
         return self._start(
             "bridge", [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"], environment
         )
 
-    def start_agent(self, **environment: str) -> Program:
+    def start_agent(self, **environment: str) -> DemoProgram:
         """Start the agent with the null engine and wait until it is online."""
         return self._start("agent", [sys.executable, "-m", "benchmarks.null_engine"], environment)
 
@@ -254,7 +254,7 @@ class Pipeline:
         own = {"OMI_DATA_DIR": str(self.directory), "OMI_AGENT_ID": AGENT_ID, "OMI_LOG_JSON": "true"}
         return {**self.broker.environment(role), **self.backend.door_environment, **own}
 
-    def _start(self, role: str, command: list[str], environment: Mapping[str, str]) -> Program:
+    def _start(self, role: str, command: list[str], environment: Mapping[str, str]) -> DemoProgram:
         began = datetime.now(UTC)
         program = self.programs.start_command(role, command, environment={**self.environment(role), **environment})
         self.backend.wait_up(program, role, began)
@@ -290,12 +290,12 @@ def find_mosquitto() -> str | None:
 
 
 @contextmanager
-def run_pipeline(broker: RunningBroker, directory: Path) -> Iterator[Pipeline]:
+def run_pipeline(broker: RunningBroker, directory: Path) -> Iterator[RunningPipeline]:
     """Nothing is started yet; everything is stopped at the end."""
     backend = TimingBackend(broker)
     with Programs(directory / "logs") as programs:
         try:
-            yield Pipeline(broker, directory, programs, backend)
+            yield RunningPipeline(broker, directory, programs, backend)
         finally:
             backend.stop()
 

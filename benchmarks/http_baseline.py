@@ -21,7 +21,7 @@ import httpx
 import uvicorn
 from fastapi import FastAPI, Form, UploadFile
 
-from benchmarks.null_engine import NullEngine
+from benchmarks.null_engine import InstantEngine
 from mac_agent.audio import decode
 from mac_agent.engines.engine import Hints
 from schemas.conversation import TranscriptSegment
@@ -32,7 +32,7 @@ MAX_AUDIO_S = 4 * 3600.0
 TIMEOUT_S = 60.0
 
 app = FastAPI()
-engine = NullEngine(0.0)
+engine = InstantEngine(0.0)
 
 
 @app.get("/health")

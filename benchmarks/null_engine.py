@@ -28,7 +28,7 @@ EMBEDDING = np.full(256, 1 / 16, dtype=np.float32)
 SLEEP_ENV = "OMI_BENCH_SLEEP_S"
 
 
-class NullEngine:
+class InstantEngine:
     """Answers at once, or after the sleep it was told."""
 
     def __init__(self, sleep_s: float) -> None:
@@ -55,9 +55,9 @@ class NullEngine:
         )
 
 
-def load_null_engine() -> NullEngine:
+def load_null_engine() -> InstantEngine:
     """What the worker process loads."""
-    return NullEngine(float(os.environ.get(SLEEP_ENV, "0")))
+    return InstantEngine(float(os.environ.get(SLEEP_ENV, "0")))
 
 
 def run() -> None:

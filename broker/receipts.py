@@ -4,7 +4,7 @@ import threading
 from enum import StrEnum
 
 
-class Outcome(StrEnum):
+class PublishOutcome(StrEnum):
     """The end of a publish. None of them says that a subscriber processed the message."""
 
     ACKNOWLEDGED = "acknowledged"
@@ -27,11 +27,11 @@ class Receipt:
         self.topic = topic
         self._network_thread_id = network_thread_id
         self._settled = threading.Event()
-        self._outcome: Outcome | None = None
+        self._outcome: PublishOutcome | None = None
         self._reason = ""
 
     @property
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> PublishOutcome | None:
         """The answer, or None while there is none."""
         return self._outcome
 
@@ -40,7 +40,7 @@ class Receipt:
         """The broker's words, or why there were none."""
         return self._reason
 
-    def wait(self, timeout_s: float) -> Outcome:
+    def wait(self, timeout_s: float) -> PublishOutcome:
         """Block until the answer is known, at most `timeout_s` seconds.
 
         Raises:
@@ -50,9 +50,9 @@ class Receipt:
             msg = "a session callback must not wait for a receipt: keep it and wait in a thread of your own"
             raise RuntimeError(msg)
         self._settled.wait(timeout_s)
-        return self._outcome or Outcome.TIMEOUT
+        return self._outcome or PublishOutcome.TIMEOUT
 
-    def settle(self, outcome: Outcome, reason: str) -> None:
+    def settle(self, outcome: PublishOutcome, reason: str) -> None:
         """Record the answer; the first one stays. For the session only."""
         if self._outcome is None:
             self._reason = reason

@@ -34,7 +34,7 @@ class Farewell(NamedTuple):
 
 
 @dataclass
-class Counters:
+class SessionCounters:
     """What happened since the session was made."""
 
     handler_errors: int = 0

@@ -20,11 +20,11 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.client import check_packet_size, make_client, publish_properties, send_at_once
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
-from broker.receipts import Outcome, Receipt
-from broker.records import Counters, Farewell, Incoming, Will
+from broker.receipts import PublishOutcome, Receipt
+from broker.records import Farewell, Incoming, SessionCounters, Will
 from broker.settings import BrokerSettings
 
-__all__ = ["Counters", "Farewell", "Incoming", "MqttSession", "Outcome", "Receipt", "Will"]
+__all__ = ["Farewell", "Incoming", "MqttSession", "PublishOutcome", "Receipt", "SessionCounters", "Will"]
 
 _log = structlog.get_logger("broker.session")
 
@@ -67,7 +67,7 @@ class MqttSession:
         on_disconnect: Callable[[str], None] | None = None,
     ) -> None:
         self.client_id = client_id
-        self.counters = Counters()
+        self.counters = SessionCounters()
         self.last_error: str | None = None
         self._settings = settings
         self._address = settings.address
@@ -389,9 +389,9 @@ class MqttSession:
         if receipt is None:
             return
         if reason.value == NO_MATCHING_SUBSCRIBERS:
-            outcome = Outcome.NO_SUBSCRIBERS
+            outcome = PublishOutcome.NO_SUBSCRIBERS
         else:
-            outcome = Outcome.REFUSED if reason.is_failure else Outcome.ACKNOWLEDGED
+            outcome = PublishOutcome.REFUSED if reason.is_failure else PublishOutcome.ACKNOWLEDGED
         receipt.settle(outcome, reason.getName())
 
     def _note_end(self, reason: ReasonCode) -> None:
@@ -413,7 +413,7 @@ class MqttSession:
             self._receipts.clear()
             self._changed.notify_all()
         for receipt in lost:
-            receipt.settle(Outcome.LOST, self._end_reason or "the connection ended before the broker answered")
+            receipt.settle(PublishOutcome.LOST, self._end_reason or "the connection ended before the broker answered")
         if self._stopping.is_set() or not had_connection:
             return
         reason = self._end_reason or "connection lost"

@@ -23,7 +23,7 @@ from rich.table import Table
 
 from broker.errors import BrokerError
 from broker.settings import load_settings
-from demo.call import Call, Score, find_call, merge_blocks, score_lines
+from demo.call import Call, LineScore, find_call, merge_blocks, score_lines
 from demo.programs import ProgramFailed, Programs
 from demo.wire import Wire
 from mac_agent.engines.engine import Turn
@@ -189,7 +189,7 @@ def _report(out: Path, call: Call, lines: Any, blocks: Any, wire: Wire) -> None:
     _judge(score, der, blocks[1])
 
 
-def _judge(score: Score, der: float, blocks: ConversationUpdated) -> None:
+def _judge(score: LineScore, der: float, blocks: ConversationUpdated) -> None:
     complaints = []
     if score.right < MIN_RIGHT or score.wrong_long:
         complaints.append(f"{score.right} of {score.lines} lines right, {score.wrong_long} long lines wrong")
@@ -225,7 +225,7 @@ def _diarization_error(reference: list[Turn], turns: list[Turn], duration_s: flo
 
 
 def _print_conversation(
-    call: Call, segments: tuple[TranscriptSegment, ...], labels: dict[str, str | None], score: Score
+    call: Call, segments: tuple[TranscriptSegment, ...], labels: dict[str, str | None], score: LineScore
 ) -> None:
     table = Table("from", "to", "before", "after", "true", "text", title="The conversation, before and after")
     for segment in segments:

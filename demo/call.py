@@ -26,7 +26,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Score:
+class LineScore:
     """How many lines carry the right speaker under the best one-to-one naming."""
 
     lines: int
@@ -63,7 +63,7 @@ def merge_blocks(segments: tuple[TranscriptSegment, ...]) -> tuple[TranscriptSeg
     return tuple(blocks)
 
 
-def score_lines(call: Call, labels: dict[str, str | None]) -> Score:
+def score_lines(call: Call, labels: dict[str, str | None]) -> LineScore:
     """Compare the labels of the lines with the truth, each label standing for the speaker it meets most."""
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     for segment in call.segments:
@@ -83,4 +83,4 @@ def score_lines(call: Call, labels: dict[str, str | None]) -> Score:
             right += 1
         elif segment.end_s - segment.start_s >= MIN_JUDGED_S:
             wrong_long += 1
-    return Score(len(call.segments), right, unlabelled, wrong_long, names)
+    return LineScore(len(call.segments), right, unlabelled, wrong_long, names)

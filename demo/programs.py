@@ -24,7 +24,7 @@ class ProgramFailed(Exception):
 
 
 @dataclass
-class Program:
+class DemoProgram:
     """A running program."""
 
     name: str
@@ -66,7 +66,7 @@ class Programs:
 
     directory: Path
     environment: Mapping[str, str] = field(default_factory=dict)
-    running: list[Program] = field(default_factory=list)
+    running: list[DemoProgram] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         """Make the directory."""
@@ -80,14 +80,14 @@ class Programs:
         for program in reversed(self.running):
             program.stop()
 
-    def start(self, command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> Program:
+    def start(self, command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> DemoProgram:
         """Start one of our commands by the interpreter that runs this."""
         ours = [sys.executable, "-c", f"from {MODULES[command]} import main; main()", *arguments]
         return self.start_command(command, ours, environment=environment)
 
     def start_command(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
-    ) -> Program:
+    ) -> DemoProgram:
         """Start any program; `name` is what its log is called."""
         log_file = self.directory / f"{name}.log"
         with log_file.open("ab") as log:
@@ -99,7 +99,7 @@ class Programs:
                 env={**os.environ, **self.environment, **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches whoever started it, which then stops it in good order
             )
-        program = Program(name, process, log_file)
+        program = DemoProgram(name, process, log_file)
         self.running.append(program)
         return program
 

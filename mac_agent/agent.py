@@ -20,18 +20,18 @@ import structlog
 from filelock import FileLock, Timeout
 
 from broker.errors import NotConnected, PayloadTooLarge
-from broker.receipts import Outcome, Receipt
+from broker.receipts import PublishOutcome, Receipt
 from broker.session import Farewell, Incoming, MqttSession, Will
 from mac_agent.heartbeat import (
+    AgentCounters,
     AgentIdentity,
-    Counters,
-    News,
+    BeatContent,
     list_versions,
     make_heartbeat,
     make_will,
     measure_memory,
 )
-from mac_agent.held_jobs import Bench
+from mac_agent.held_jobs import HeldJobs
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
 from mac_agent.lease import must_yield
@@ -103,7 +103,7 @@ class Agent:
         self._settings, self._load, self._engine_reason = settings, load, engine_reason
         self._topics = Topics(settings.topic_root)
         self._identity = AgentIdentity(settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC))
-        self._counters = Counters()
+        self._counters = AgentCounters()
         self._versions = list_versions()
         self._arrived: queue.Queue[Incoming | None] = queue.Queue(QUEUE_MESSAGES)
         self._dropped = 0
@@ -115,7 +115,7 @@ class Agent:
         self._engine: EngineDescription | None = None
         self._mode_reason = ""
         self._beat_due_s = 0.0
-        self._told: News | None = None
+        self._told: BeatContent | None = None
         self._told_s = 0.0
         self._bridges: dict[str, str] = {}
 
@@ -177,7 +177,7 @@ class Agent:
         stack.callback(self._outbox.close)
         recycle = RecycleLimits(settings.recycle_jobs, round(settings.recycle_gb * GB))
         self._worker = Worker(self._load, read_limits(settings), recycle=recycle, wake=self._wake)
-        self._bench = Bench(settings, self._inbox, self._outbox, self._worker, self._counters)
+        self._bench = HeldJobs(settings, self._inbox, self._outbox, self._worker, self._counters)
         self._beat_topic = self._topics.agent_heartbeat(settings.agent_id)
         self._session = MqttSession(
             settings,
@@ -370,15 +370,15 @@ class Agent:
         if self._publish(self._beat_topic, self._make_beat(), retain=True):
             self._told, self._told_s = news, now_s
 
-    def _make_news(self) -> News:
+    def _make_news(self) -> BeatContent:
         jobs = tuple((job.lease_id, job.state) for job in self._bench.held_jobs())
-        return News(self._state, self._bench.free_places, jobs, self._notes())
+        return BeatContent(self._state, self._bench.free_places, jobs, self._notes())
 
     def _tell_losses(self) -> None:
         """Log what an operator must put right: an ACL in our way, or a flood."""
         while self._receipts and self._receipts[0].outcome is not None:
             receipt = self._receipts.popleft()
-            if receipt.outcome is Outcome.REFUSED:
+            if receipt.outcome is PublishOutcome.REFUSED:
                 self._counters.last_error = f"the broker refused {receipt.topic}: {receipt.reason}"
                 _log.error("publish refused: check our user's ACL", topic=receipt.topic, reason=receipt.reason)
         if self._dropped != self._dropped_told:

@@ -79,7 +79,7 @@ class DecodedChunk:
 
 
 @dataclass(frozen=True)
-class PlacedChunk:
+class JoinedChunk:
     """Where a chunk came to lie in the job."""
 
     start_s: float
@@ -133,7 +133,7 @@ def decode(
 
 def join_chunks(
     chunks: Sequence[tuple[Waveform, float | None]], *, max_s: float
-) -> tuple[Waveform, tuple[PlacedChunk, ...], tuple[str, ...]]:
+) -> tuple[Waveform, tuple[JoinedChunk, ...], tuple[str, ...]]:
     """Lay chunks on one timeline that starts at the job's zero.
 
     Args:
@@ -159,7 +159,7 @@ def join_chunks(
         starts.append(cursor)
         cursor += waveform.size
     placed = tuple(
-        PlacedChunk(start / SAMPLE_RATE_HZ, waveform.size / SAMPLE_RATE_HZ)
+        JoinedChunk(start / SAMPLE_RATE_HZ, waveform.size / SAMPLE_RATE_HZ)
         for start, (waveform, _) in zip(starts, chunks, strict=True)
     )
     if len(chunks) == 1 and starts[0] == 0:

@@ -37,7 +37,7 @@ DEEP_CLIP_S = 12.0
 _OTHERS_MAY_WRITE, _OTHERS_MAY_READ = 0o022, 0o077
 
 
-class Verdict(StrEnum):
+class CheckState(StrEnum):
     """`note`: works, or cannot be told from here."""
 
     OK = "ok"
@@ -50,24 +50,24 @@ class Check:
     """One thing that was looked at."""
 
     name: str
-    verdict: Verdict
+    verdict: CheckState
     found: str
     remedy: str | None = None
 
 
 def ok(name: str, found: str) -> Check:
     """Return a check that found nothing wrong."""
-    return Check(name, Verdict.OK, found)
+    return Check(name, CheckState.OK, found)
 
 
 def note(name: str, found: str, remedy: str | None = None) -> Check:
     """Return a check that a person should read."""
-    return Check(name, Verdict.NOTE, found, remedy)
+    return Check(name, CheckState.NOTE, found, remedy)
 
 
 def failed(name: str, found: str, remedy: str | None = None) -> Check:
     """Return a check that found why the agent cannot work; an error's own text names its remedy already."""
-    return Check(name, Verdict.FAILED, found, remedy)
+    return Check(name, CheckState.FAILED, found, remedy)
 
 
 def check_python(*, system: str = sys.platform, machine: str = platform.machine()) -> Check:

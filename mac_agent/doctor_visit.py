@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from broker.errors import BrokerError
-from broker.receipts import Outcome
+from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
 from mac_agent.doctor import Check, failed, note, ok
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, AgentWant, ByteRange, ControlType
@@ -59,7 +59,7 @@ class Visit:
     protocol: str = ""
     max_packet_bytes: int = 0
     refused_filters: dict[str, str] = field(default_factory=dict)
-    want: Outcome | None = None
+    want: PublishOutcome | None = None
     """What the broker said to our question."""
     was_answered: bool = False
     bridge: BridgeBeat | None = None
@@ -103,10 +103,10 @@ def check_broker(visit: Visit) -> list[Check]:
     remedy = "Raise max_packet_size of the broker, or lower OMI_PART_BYTES."
     small = visit.max_packet_bytes < MIN_PACKET_BYTES
     checks = [failed("broker", found, remedy) if small else ok("broker", found)]
-    if visit.refused_filters or visit.want is Outcome.REFUSED:
+    if visit.refused_filters or visit.want is PublishOutcome.REFUSED:
         refused = [
             *visit.refused_filters,
-            *(["publishing to our own want topic"] if visit.want is Outcome.REFUSED else []),
+            *(["publishing to our own want topic"] if visit.want is PublishOutcome.REFUSED else []),
         ]
         remedy = (
             "Give this agent its own user: omi-broker mosquitto DIR --agent OMI_AGENT_ID; the two ids must be equal."

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from schemas.agent import AgentHeartbeat, AgentState, HeldJob, JobState, MemoryUse
+from schemas.agent import AgentHeartbeat, AgentState, HeldJob, HeldJobState, MemoryUse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,7 @@ class AgentIdentity:
 
 
 @dataclass
-class Counters:
+class AgentCounters:
     """What this process did so far."""
 
     jobs_done: int = 0
@@ -50,20 +50,20 @@ class Counters:
 
 
 @dataclass(frozen=True)
-class News:
+class BeatContent:
     """What a beat tells that may change between two beats; of each job held its lease and its state."""
 
     state: AgentState
     free_places: int
-    jobs: tuple[tuple[str, JobState], ...]
+    jobs: tuple[tuple[str, HeldJobState], ...]
     notes: Mapping[str, str]
 
     @property
     def working(self) -> frozenset[str]:
         """The leases of jobs without a result."""
-        return frozenset(lease_id for lease_id, state in self.jobs if state is not JobState.OUTBOX)
+        return frozenset(lease_id for lease_id, state in self.jobs if state is not HeldJobState.OUTBOX)
 
-    def is_urgent(self, told: News | None) -> bool:
+    def is_urgent(self, told: BeatContent | None) -> bool:
         """Whether the bridge acts on what is new since the beat that told `told`: say it at once.
 
         That a job came beside others can wait: the bridge counts what it offered. The first is told at once, because
@@ -86,13 +86,13 @@ def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is name
     jobs: Sequence[HeldJob],
     free_capacity: int,
     engine: EngineDescription | None,
-    counters: Counters,
+    counters: AgentCounters,
     memory: MemoryUse,
     versions: dict[str, str],
     notes: dict[str, str],
 ) -> AgentHeartbeat:
     """Return the beat. With more jobs than it can name, those being worked on come first, then the oldest."""
-    listed = sorted(jobs, key=lambda job: job.state is JobState.OUTBOX)[:MAX_LISTED_JOBS]
+    listed = sorted(jobs, key=lambda job: job.state is HeldJobState.OUTBOX)[:MAX_LISTED_JOBS]
     return AgentHeartbeat(
         agent_id=identity.agent_id,
         instance_id=identity.instance_id,

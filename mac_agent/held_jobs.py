@@ -14,7 +14,7 @@ from mac_agent.lease import Held, OfferAction, decide_offer, ends_job
 from mac_agent.outbox import EntryKind, OutboxEntry
 from mac_agent.receiving import ActiveJob, WantPatience
 from mac_agent.result import to_job_failure, to_speaker_turns
-from schemas.agent import HeldJob, JobState
+from schemas.agent import HeldJob, HeldJobState
 from schemas.codec import encode
 from schemas.errors import MessageTooLarge
 from schemas.failure import FailureCode, JobFailure
@@ -22,7 +22,7 @@ from schemas.failure import FailureCode, JobFailure
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from mac_agent.heartbeat import Counters
+    from mac_agent.heartbeat import AgentCounters
     from mac_agent.inbox import Inbox
     from mac_agent.inference import WorkerReport
     from mac_agent.outbox import Outbox
@@ -37,7 +37,7 @@ MAX_REFUSED_PARTS = 50  # of one job: past this the way or the source damages ev
 _log = structlog.get_logger("mac_agent.held_jobs")
 
 
-class Bench:
+class HeldJobs:
     """Holds jobs and moves each on: receiving, queued, running, outbox. Used by one thread."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Bench:
         inbox: Inbox,
         outbox: Outbox,
         worker: Worker,
-        counters: Counters,
+        counters: AgentCounters,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -91,7 +91,7 @@ class Bench:
             for job in self._jobs.values()
         ]
         waiting = [
-            HeldJob(job_id=entry.job_id, lease_id=entry.lease_id, state=JobState.OUTBOX, progress=1.0)
+            HeldJob(job_id=entry.job_id, lease_id=entry.lease_id, state=HeldJobState.OUTBOX, progress=1.0)
             for entry in self._outbox.entries()
             if entry.job_id not in self._jobs
         ]
@@ -124,7 +124,7 @@ class Bench:
     def take_part(self, part: AudioPart) -> None:
         """Write a part of audio where it belongs; a part of no job of ours is nobody's."""
         job = self._jobs.get(part.job_id)
-        if job is None or job.state is not JobState.RECEIVING:
+        if job is None or job.state is not HeldJobState.RECEIVING:
             return
         try:
             job.take_part(self._inbox, part, self._clock(), self._patience)
@@ -149,7 +149,7 @@ class Bench:
     def next_wants(self) -> list[AgentWant]:
         """Return what to ask the bridge for now: nothing for each part that comes, half a window at once."""
         now_s = self._clock()
-        receiving = [job for job in self._jobs.values() if job.state is JobState.RECEIVING]
+        receiving = [job for job in self._jobs.values() if job.state is HeldJobState.RECEIVING]
         wants: list[AgentWant] = []
         for job in receiving:
             room = self._patience.window - sum(each.outstanding() for each in receiving)
@@ -168,11 +168,11 @@ class Bench:
         """Give the idle worker the job that has been complete for longest."""
         if not self._worker.is_idle:
             return
-        job = next((job for job in self._jobs.values() if job.state is JobState.QUEUED), None)
+        job = next((job for job in self._jobs.values() if job.state is HeldJobState.QUEUED), None)
         if job is None:
             return
         self._last_token += 1
-        job.token, job.state = self._last_token, JobState.RUNNING
+        job.token, job.state = self._last_token, HeldJobState.RUNNING
         self._worker.submit(
             WorkerJob(
                 token=self._last_token,
@@ -207,7 +207,7 @@ class Bench:
         now_s = self._clock()
         old = set(self._inbox.expired(self._settings.audio_max_age_s))
         for job in list(self._jobs.values()):
-            silent = job.state is JobState.RECEIVING and now_s - job.heard_s > self._settings.give_up_s
+            silent = job.state is HeldJobState.RECEIVING and now_s - job.heard_s > self._settings.give_up_s
             if silent or any(chunk.handle in old for chunk in job.chunks):
                 _log.warning("job dropped", job=job.job_id, reason="no audio came" if silent else "audio too old")
                 self._forget(job.job_id)
@@ -307,9 +307,9 @@ class Bench:
         if entry is None:
             return None
         is_failure = entry.kind is EntryKind.FAILURE
-        return Held(job_id, entry.lease_id, entry.ledger_id, JobState.OUTBOX, is_failure=is_failure)
+        return Held(job_id, entry.lease_id, entry.ledger_id, HeldJobState.OUTBOX, is_failure=is_failure)
 
     def _progress(self, job: ActiveJob) -> float:
-        if job.state is JobState.RUNNING:
+        if job.state is HeldJobState.RUNNING:
             return self._worker.progress
-        return job.received_ratio(self._inbox) if job.state is JobState.RECEIVING else 0.0
+        return job.received_ratio(self._inbox) if job.state is HeldJobState.RECEIVING else 0.0

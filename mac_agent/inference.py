@@ -22,7 +22,7 @@ import psutil
 import structlog
 
 from broker.allocator import keep_freed_memory
-from mac_agent.audio import AudioError, DecodedChunk, PlacedChunk, Quality, decode, join_chunks, measure_quality
+from mac_agent.audio import AudioError, DecodedChunk, JoinedChunk, Quality, decode, join_chunks, measure_quality
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineError, EngineInfo, Hints
 from mac_agent.engines.memory import device_bytes
 from mac_agent.recycling import WorkerMemory
@@ -102,7 +102,7 @@ class JobResult:
     token: int
     info: EngineInfo
     duration_s: float
-    placed: tuple[PlacedChunk, ...]
+    placed: tuple[JoinedChunk, ...]
     diarization: Diarization
     quality: Quality
     timings_ms: Mapping[str, float]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
-from schemas.agent import JobState
+from schemas.agent import HeldJobState
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -21,7 +21,7 @@ class Held:
     job_id: str
     lease_id: str
     ledger_id: str
-    state: JobState
+    state: HeldJobState
     chunks: tuple[OfferedChunk, ...] = ()
     """Empty in the outbox, which needs them no more."""
     is_failure: bool = False
@@ -74,11 +74,11 @@ def decide_offer(
 
 def _wants_another_attempt(offer: AgentControl, held: Held) -> bool:
     """Whether the job failed here and is offered anew: a failure counts only from its own lease."""
-    return held.state is JobState.OUTBOX and held.is_failure and offer.lease_id != held.lease_id
+    return held.state is HeldJobState.OUTBOX and held.is_failure and offer.lease_id != held.lease_id
 
 
 def _decide_held(offer: AgentControl, held: Held) -> OfferAction:
-    if held.state is JobState.OUTBOX:
+    if held.state is HeldJobState.OUTBOX:
         return OfferAction.RESEND
     if offer.chunks != held.chunks:
         return OfferAction.RESTART
@@ -95,7 +95,7 @@ def ends_job(control: AgentControl, held: Held | None) -> bool:
         return False
     if control.lease_id is None or control.lease_id == held.lease_id:
         return True
-    return held.state is JobState.OUTBOX and not held.is_failure
+    return held.state is HeldJobState.OUTBOX and not held.is_failure
 
 
 def must_yield(

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from mac_agent.inference import JobResult
     from mac_agent.settings import AgentSettings
     from mac_agent.weights.manifest import Manifest
-    from mac_agent.weights.verdict import Verdict
+    from mac_agent.weights.verdict import StretchVerdict
 
 # What the README promises for a warm engine, from decoding to turns: (seconds of audio, seconds it may take).
 PROMISES = ((30.0, 5.0), (60.0, 6.0), (300.0, 30.0))
@@ -72,7 +72,7 @@ class Latency:
 class Qualification:
     """What was found, and where the verdict is kept."""
 
-    verdict: Verdict
+    verdict: StretchVerdict
     latencies: tuple[Latency, ...]
     promised_audio: tuple[str, ...]
     """What the promised lengths were made of."""
@@ -199,7 +199,7 @@ def _conclude(
     recordings: Sequence[Clip],
     exact: Sequence[JobResult],
     stretch: Sequence[JobResult],
-) -> tuple[Verdict, list[Latency]]:
+) -> tuple[StretchVerdict, list[Latency]]:
     from mac_agent.engines.comparison import compare  # noqa: PLC0415 - its library takes a second to import
 
     comparisons = [

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mac_agent.byte_ranges import Range, split_ranges
 from mac_agent.inference import ChunkSource
-from schemas.agent import AgentWant, ByteRange, JobState
+from schemas.agent import AgentWant, ByteRange, HeldJobState
 
 if TYPE_CHECKING:
     from mac_agent.inbox import Inbox, InboxFile
@@ -47,7 +47,7 @@ class ActiveJob:
     job_id: str
     lease_id: str
     conversation_id: str
-    state: JobState = JobState.RECEIVING
+    state: HeldJobState = HeldJobState.RECEIVING
     token: int | None = None
     """The worker's name for the run of this job."""
     heard_s: float = 0.0
@@ -141,7 +141,7 @@ class ActiveJob:
                 if chunk.corrupt >= MAX_CORRUPT_CHUNKS:
                     return chunk.offered
         if self.chunks and all(chunk.verified for chunk in self.chunks):
-            self.state = JobState.QUEUED
+            self.state = HeldJobState.QUEUED
         return None
 
     def received_ratio(self, inbox: Inbox) -> float:

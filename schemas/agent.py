@@ -118,7 +118,7 @@ class AgentState(StrEnum):
     OFFLINE = "offline"
 
 
-class JobState(StrEnum):
+class HeldJobState(StrEnum):
     """Where a job is on the agent."""
 
     RECEIVING = "receiving"
@@ -132,7 +132,7 @@ class HeldJob(Record):
 
     job_id: Id
     lease_id: Id
-    state: JobState
+    state: HeldJobState
     progress: Ratio = 0.0
 
 

@@ -10,7 +10,7 @@ T = TypeVar("T")
 WAIT_S = 60.0  # a limit for a crowded machine, not a measure
 
 
-class Inbox(Generic[T]):
+class MessageLog(Generic[T]):
     """What arrived, in order; a callback stores, the test waits."""
 
     def __init__(self) -> None:

@@ -30,8 +30,8 @@ from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.roster import AgentView
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.errors import AnotherBridge
-from vps_bridge.http.one_off import Desk
-from vps_bridge.intake.disk_reserve import REMEDY, Ballast
+from vps_bridge.http.one_off import OneOffRequests
+from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
@@ -44,7 +44,7 @@ from vps_bridge.rules.completion import describe_end, describe_queue, has_room, 
 from vps_bridge.settings import BridgeSettings
 
 if TYPE_CHECKING:
-    from vps_bridge.http.server import HttpDoor
+    from vps_bridge.http.server import HttpServer
 
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
@@ -72,7 +72,7 @@ class Bridge:
         self._instance_id = secrets.token_hex(8)
         self._started_at, self._started_s = datetime.now(UTC), time.monotonic()
         settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._ballast = Ballast(settings.root, settings.ballast_bytes)
+        self._ballast = DiskReserve(settings.root, settings.ballast_bytes)
         self._ballast.give_way()  # even opening a database takes some room
         self._ledger = Ledger(settings.root, exclusive=True)
         self._ballast.update()
@@ -94,7 +94,7 @@ class Bridge:
         self._results = Results(self._ledger, self._dispatcher)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._ballast)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
-        self._desk = Desk(self, self._ledger)
+        self._desk = OneOffRequests(self, self._ledger)
         self._door = self._make_door()
         self._beat_due_s = self._tick_due_s = self._sweep_due_s = self._door_due_s = 0.0
         self._agents_told: tuple[list[str], list[str]] = ([], [])
@@ -136,15 +136,15 @@ class Bridge:
             self._store.close()
             _LOG.info("bridge_stopped")
 
-    def _make_door(self) -> HttpDoor | None:
+    def _make_door(self) -> HttpServer | None:
         if self._settings.http_port == 0:
             return None
         # Imported here: every command imports this file, and only `run` needs FastAPI.
-        from vps_bridge.http.server import HttpDoor  # noqa: PLC0415
+        from vps_bridge.http.server import HttpServer  # noqa: PLC0415
 
-        return HttpDoor(self._settings, self._mailbox, self, self._desk)
+        return HttpServer(self._settings, self._mailbox, self, self._desk)
 
-    def _open_door(self, door: HttpDoor) -> None:
+    def _open_door(self, door: HttpServer) -> None:
         try:
             door.open()
         except OSError as error:

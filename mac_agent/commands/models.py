@@ -13,7 +13,7 @@ from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigF
 
 if TYPE_CHECKING:
     from mac_agent.settings import AgentSettings
-    from mac_agent.weights.pipelines import Pipeline
+    from mac_agent.weights.pipelines import PinnedPipeline
 
 
 def fetch_model(
@@ -145,7 +145,7 @@ def _fetch_pyannote(
     revision: str | None,
     token_file: Path | None,
     from_dir: Path | None,
-) -> Pipeline:
+) -> PinnedPipeline:
     from mac_agent.weights.hub import DEFAULT_PIPELINE, copy_pipeline, fetch_pipeline
     from mac_agent.weights.hub_token import find_token
 
@@ -158,7 +158,7 @@ def _fetch_pyannote(
         )
 
 
-def _show_pipeline(pipeline: Pipeline) -> None:
+def _show_pipeline(pipeline: PinnedPipeline) -> None:
     manifest = pipeline.manifest
     table = Table("file", "bytes", "sha256")
     for file in manifest.files:

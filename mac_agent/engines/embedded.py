@@ -103,7 +103,7 @@ class EmbeddedEngine:
             InvalidWaveform: wrong type, shape, or samples that are not finite.
         """
         check_waveform(waveform)
-        clock = Clock()
+        clock = StageTimer()
         heard = self.hear(waveform, report, clock)
         if heard is None:
             return Diarization((), (), (), 0.0, clock.timings_ms, ("no speech was heard",))
@@ -112,7 +112,7 @@ class EmbeddedEngine:
         report("clustering", 1.0)
         return found
 
-    def hear(self, waveform: Waveform, report: ReportProgress, clock: Clock) -> Heard | None:
+    def hear(self, waveform: Waveform, report: ReportProgress, clock: StageTimer) -> NetworkOutput | None:
         """Run both networks; None where nobody speaks. All that follows is arithmetic on the result."""
         if max(waveform.max(initial=0.0), -waveform.min(initial=0.0)) < SILENT_PEAK:
             return None
@@ -134,11 +134,11 @@ class EmbeddedEngine:
             heard_s=np.array([len(cut.frames) / FRAMES_PER_S for cut in cuts]),
             clean_s=np.array([cut.clean_s for cut in cuts]),
         )
-        return Heard(scores, evidence, len(waveform))
+        return NetworkOutput(scores, evidence, len(waveform))
 
 
 @dataclass(frozen=True, eq=False)
-class Heard:
+class NetworkOutput:
     """What both networks found in a recording."""
 
     scores: NDArray[np.float16]
@@ -147,7 +147,7 @@ class Heard:
     n_samples: int
 
 
-def decide(heard: Heard, hints: Hints, policy: Policy, clock: Clock) -> Diarization:
+def decide(heard: NetworkOutput, hints: Hints, policy: Policy, clock: StageTimer) -> Diarization:
     """Decide who is who, and write it down as turns. Deterministic."""
     evidence = heard.evidence
     with clock("clustering"):
@@ -158,7 +158,7 @@ def decide(heard: Heard, hints: Hints, policy: Policy, clock: Clock) -> Diarizat
     return replace(found, timings_ms=clock.timings_ms)
 
 
-class Clock:
+class StageTimer:
     """Milliseconds per stage."""
 
     def __init__(self) -> None:

@@ -37,7 +37,7 @@ from mac_agent.weights.pipeline_config import (
     NotAPipeline,
     read_config,
 )
-from mac_agent.weights.pipelines import ENGINE, Pipeline, pin, pipelines_dir
+from mac_agent.weights.pipelines import ENGINE, PinnedPipeline, pin, pipelines_dir
 
 # Before huggingface_hub is imported, which reads them once: fetching is all it is asked to do.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -137,7 +137,7 @@ def fetch_pipeline(
     revision: str | None = None,
     token: HubToken | None = None,
     report: Callable[[str, float], None],
-) -> Pipeline:
+) -> PinnedPipeline:
     """Fetch a pipeline and pin it; where it already lies here unchanged, only make it the one that is loaded.
 
     Args:
@@ -158,14 +158,14 @@ def fetch_pipeline(
     known = _whole_manifest(target)
     if known is not None:
         (target / MANIFEST_FILE).touch()  # the newest is the one that is loaded
-        return Pipeline(target, known)
+        return PinnedPipeline(target, known)
     with _scratch(target.parent) as scratch:
         _download(repo_id, commit, _KEPT_SUFFIXES, scratch, token, report)
         components = _complete(scratch, token, report)
         return _keep(scratch, target, pin(scratch, source=repo_id, revision=commit, components=components))
 
 
-def copy_pipeline(weights_dir: Path, source: Path) -> Pipeline:
+def copy_pipeline(weights_dir: Path, source: Path) -> PinnedPipeline:
     """Take a pipeline from a directory, such as one copied from a machine that could reach the hub.
 
     A `manifest.json` in it is checked and kept; without one the files are pinned as they are.
@@ -270,12 +270,12 @@ def _whole_manifest(target: Path) -> Manifest | None:
     return manifest
 
 
-def _keep(scratch: Path, target: Path, manifest: Manifest) -> Pipeline:
+def _keep(scratch: Path, target: Path, manifest: Manifest) -> PinnedPipeline:
     write_manifest(scratch / MANIFEST_FILE, manifest)
     if target.exists():
         shutil.rmtree(target)
     scratch.rename(target)
-    return Pipeline(target, manifest)
+    return PinnedPipeline(target, manifest)
 
 
 def _download(

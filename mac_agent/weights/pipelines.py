@@ -37,7 +37,7 @@ class PipelineUntrusted(EngineError):
 
 
 @dataclass(frozen=True)
-class Pipeline:
+class PinnedPipeline:
     """A pipeline directory whose files are those that were pinned."""
 
     directory: Path
@@ -49,7 +49,7 @@ def pipelines_dir(weights_dir: Path) -> Path:
     return weights_dir / "models" / ENGINE
 
 
-def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> Pipeline:
+def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> PinnedPipeline:
     """Return the pipeline to load, after checking the sha256 of each of its files.
 
     Args:
@@ -70,10 +70,10 @@ def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> Pipeline:
     if path is None or manifest is None:
         raise ModelMissing(ENGINE, str(pipelines_dir(weights_dir)))
     verify_files(path.parent, manifest, remedy=f"Delete {path.parent} and run: omi-agent fetch-model {ENGINE}")
-    return Pipeline(path.parent, manifest)
+    return PinnedPipeline(path.parent, manifest)
 
 
-def trust_directory(weights_dir: Path, directory: Path) -> Pipeline:
+def trust_directory(weights_dir: Path, directory: Path) -> PinnedPipeline:
     """Pin a pipeline directory of the user's own as it is now. Nothing is written into it.
 
     Raises:
@@ -84,7 +84,7 @@ def trust_directory(weights_dir: Path, directory: Path) -> Pipeline:
     directory = directory.resolve()
     manifest = pin(directory, source=str(directory))
     write_manifest(_trust_file(weights_dir, directory), manifest)
-    return Pipeline(directory, manifest)
+    return PinnedPipeline(directory, manifest)
 
 
 def pin(
@@ -113,7 +113,7 @@ def pin(
     )
 
 
-def _find_own(weights_dir: Path, own_dir: Path) -> Pipeline:
+def _find_own(weights_dir: Path, own_dir: Path) -> PinnedPipeline:
     directory = own_dir.resolve()
     if not directory.is_dir():
         raise ModelMissing(ENGINE, str(own_dir))
@@ -121,7 +121,7 @@ def _find_own(weights_dir: Path, own_dir: Path) -> Pipeline:
     if manifest is None:
         raise PipelineUntrusted(directory)
     verify_files(directory, manifest, remedy=f"If you changed it yourself, run: omi-agent trust {directory}")
-    return Pipeline(directory, manifest)
+    return PinnedPipeline(directory, manifest)
 
 
 def _trust_file(weights_dir: Path, directory: Path) -> Path:

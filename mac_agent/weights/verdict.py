@@ -79,7 +79,7 @@ class Circumstances(_Record):
     method: int = METHOD
 
 
-class Verdict(_Record):
+class StretchVerdict(_Record):
     """What `omi-agent qualify` found, as it is kept."""
 
     version: Literal[1] = 1
@@ -157,10 +157,10 @@ def judge(
     circumstances: Circumstances,
     manifest: Manifest,
     measured_at: datetime,
-) -> Verdict:
+) -> StretchVerdict:
     """Return the verdict on what was measured; `why_not` says how."""
     total, reasons = pool(comparisons), why_not(comparisons, ran=ran)
-    return Verdict(
+    return StretchVerdict(
         passed=not reasons,
         reasons=reasons,
         der=total.der if total.speech_s else None,
@@ -176,7 +176,7 @@ def judge(
     )
 
 
-def choose_mode(verdict: Verdict | None, now: Circumstances) -> ModeChoice:
+def choose_mode(verdict: StretchVerdict | None, now: Circumstances) -> ModeChoice:
     """Return stretch where a verdict passed it under exactly these circumstances, else exact; and why."""
     again = "; to measure: omi-agent qualify"
     if verdict is None:
@@ -224,7 +224,7 @@ def verdict_file(directory: Path, revision: str, device: str) -> Path:
     return directory / f"{revision[:REVISION_CHARS]}-{device_kind(device)}.json"
 
 
-def write_verdict(directory: Path, verdict: Verdict) -> Path:
+def write_verdict(directory: Path, verdict: StretchVerdict) -> Path:
     """Keep a verdict, whole or not at all, and return its file.
 
     Raises:
@@ -243,7 +243,7 @@ def find_mode(directory: Path, manifest: Manifest, device: str) -> ModeChoice:
     now = describe_circumstances(manifest, device)
     path = verdict_file(directory, now.revision, device)
     try:
-        verdict = Verdict.model_validate_json(path.read_bytes())
+        verdict = StretchVerdict.model_validate_json(path.read_bytes())
     except FileNotFoundError:
         verdict = None
     except (OSError, ValidationError) as error:

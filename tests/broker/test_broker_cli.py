@@ -12,7 +12,7 @@ from broker.mosquitto import hash_password, provision_mosquitto
 from broker.session import Incoming
 from schemas.topics import Topics
 from tests.brokers import REPOSITORY, free_port
-from tests.inbox import Inbox
+from tests.inbox import MessageLog
 
 
 def omi_broker(*arguments: str | Path, cwd: Path = REPOSITORY) -> "subprocess.CompletedProcess[str]":
@@ -141,7 +141,7 @@ def test_password_hash_is_salted_and_repeatable():
 
 def test_watch_sees_states_and_never_audio(mosquitto, connect):
     topics = Topics()
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     connect(mosquitto, "watch", "omi/v1/#", on_message=inbox.put)
     connect(mosquitto, "backend").publish(topics.audio("c1"), b"private").wait(20)
     connect(mosquitto, "bridge").publish(topics.accepted("c1"), b"{}").wait(20)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from broker.receipts import Outcome
+from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession, Will
 from schemas.conversation import EventType, Verdict
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, RunningBroker, run_embedded, run_mosquitto, run_nats
 from tests.faults.proxy import TcpProxy
-from tests.inbox import Inbox, eventually
+from tests.inbox import MessageLog, eventually
 
 TOPICS = Topics()
 HEARTBEATS = TOPICS.filter(TopicKind.AGENT_HEARTBEAT)
@@ -75,7 +75,7 @@ def test_a_wrong_password_is_refused_with_words(broker: RunningBroker, connect: 
 def test_every_message_reaches_the_filter_of_its_kind_and_no_other(broker: RunningBroker, connect: Connect) -> None:
     """The longest ids there may be: a broker that maps levels to something else still tells them apart."""
     conversation_id = LONGEST_ID
-    inboxes: dict[TopicKind, Inbox[Incoming]] = {kind: Inbox() for kind in TopicKind}
+    inboxes: dict[TopicKind, MessageLog[Incoming]] = {kind: MessageLog() for kind in TopicKind}
     for kind, inbox in inboxes.items():
         session = connect(broker, "bridge", TOPICS.filter(kind), on_message=inbox.put, client_id=f"all-{kind.name}")
         assert session.refused_filters == {}
@@ -95,7 +95,7 @@ def test_every_message_reaches_the_filter_of_its_kind_and_no_other(broker: Runni
     }
     speakers = {role: connect(broker, role) for role in ("bridge", "backend", "agent")}
     for topic, role in sent.items():
-        assert speakers[role].publish(topic, topic.encode()).wait(ACK_S) is Outcome.ACKNOWLEDGED, topic
+        assert speakers[role].publish(topic, topic.encode()).wait(ACK_S) is PublishOutcome.ACKNOWLEDGED, topic
     expected = {kind: sorted(topic for topic in sent if TOPICS.parse(topic).kind is kind) for kind in TopicKind}
     for kind, inbox in inboxes.items():
         inbox.wait_count(len(expected[kind]), ACK_S)
@@ -105,21 +105,21 @@ def test_every_message_reaches_the_filter_of_its_kind_and_no_other(broker: Runni
 
 def test_parts_of_a_long_recording_arrive_whole_and_in_order(broker: RunningBroker, connect: Connect) -> None:
     """Eight parts of 256 KiB are on their way at once; of 32, none is lost."""
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()
     connect(broker, "agent", TOPICS.filter(TopicKind.PARTS, sender_id=AGENT_ID), on_message=inbox.put)
     bridge = connect(broker, "bridge")
     parts = [bytes([number]) * PART_BYTES for number in range(32)]
     for start in range(0, 32, 8):
         receipts = [bridge.publish(TOPICS.parts(conversation_id, AGENT_ID), part) for part in parts[start : start + 8]]
-        assert {receipt.wait(ACK_S) for receipt in receipts} == {Outcome.ACKNOWLEDGED}
+        assert {receipt.wait(ACK_S) for receipt in receipts} == {PublishOutcome.ACKNOWLEDGED}
         inbox.wait_count(start + 8, ACK_S)
     assert [message.payload for message in inbox.items] == parts
     assert not any(message.retain for message in inbox.items)
 
 
 def test_the_last_heartbeat_is_retained_and_only_a_live_one_looks_live(broker: RunningBroker, connect: Connect) -> None:
-    live: Inbox[Incoming] = Inbox()
+    live: MessageLog[Incoming] = MessageLog()
     bridge = connect(broker, "bridge")
     bridge.subscribe(TOPICS.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
     mine = TOPICS.bridge_heartbeat(new_id())
@@ -131,7 +131,7 @@ def test_the_last_heartbeat_is_retained_and_only_a_live_one_looks_live(broker: R
     live.wait_for(lambda message: (message.topic, message.payload) == (mine, b"third"), ACK_S)
     seen = [(message.payload, message.retain) for message in live.items if message.topic == mine]
     assert seen == [(b"first", False), (b"second", False), (b"third", False)]
-    late: Inbox[Incoming] = Inbox()
+    late: MessageLog[Incoming] = MessageLog()
     newcomer = connect(broker, "backend", on_message=late.put, client_id="newcomer")
     newcomer.subscribe(TOPICS.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
     message = late.wait_for(lambda message: message.topic == mine, ACK_S)
@@ -140,7 +140,7 @@ def test_the_last_heartbeat_is_retained_and_only_a_live_one_looks_live(broker: R
 
 def test_a_broken_link_publishes_the_will_and_retains_it(broker: RunningBroker, connect: Connect) -> None:
     heartbeat = TOPICS.agent_heartbeat(AGENT_ID)
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     connect(broker, "bridge", HEARTBEATS, on_message=inbox.put)
     with TcpProxy(broker.port) as link:
         agent = connect(broker.reached_at(link.port), "agent", will=Will(heartbeat, b"offline"))
@@ -148,7 +148,7 @@ def test_a_broken_link_publishes_the_will_and_retains_it(broker: RunningBroker, 
         link.refuse()
         link.cut()
         inbox.wait_for(lambda message: (message.payload, message.retain) == (b"offline", False), ACK_S)
-        late: Inbox[Incoming] = Inbox()
+        late: MessageLog[Incoming] = MessageLog()
         connect(broker, "backend", HEARTBEATS, on_message=late.put, client_id="late")
         late.wait_for(lambda message: (message.payload, message.retain) == (b"offline", True), ACK_S)
 
@@ -158,10 +158,10 @@ def test_a_link_that_silently_died_is_noticed_by_keepalive(name: str, broker: Ru
     if name == "embedded":
         pytest.skip("amqtt has no keepalive, as the README says: the age of the heartbeat tells")
     heartbeat = TOPICS.agent_heartbeat(AGENT_ID)
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     connect(broker, "bridge", HEARTBEATS, on_message=inbox.put)
     with TcpProxy(broker.port) as link:
-        lost: Inbox[str] = Inbox()
+        lost: MessageLog[str] = MessageLog()
         broker_behind = broker.reached_at(link.port)
         will, options = Will(heartbeat, b"silent"), {"keepalive_s": 5}
         connect(broker_behind, "agent", will=will, settings=options, on_disconnect=lost.put)
@@ -172,15 +172,15 @@ def test_a_link_that_silently_died_is_noticed_by_keepalive(name: str, broker: Ru
 
 
 def test_what_a_user_has_no_right_to_say_or_hear_goes_nowhere(broker: RunningBroker, connect: Connect) -> None:
-    said: Inbox[Incoming] = Inbox()
-    heard: Inbox[Incoming] = Inbox()
+    said: MessageLog[Incoming] = MessageLog()
+    heard: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()
     connect(broker, "bridge", TOPICS.filter(TopicKind.TURNS), TOPICS.filter(TopicKind.AUDIO), on_message=said.put)
     watch = connect(broker, "watch", TOPICS.audio(conversation_id), on_message=heard.put)
     backend, agent = connect(broker, "backend"), connect(broker, "agent", client_id=f"{AGENT_ID}-i1")
     forged = backend.publish(TOPICS.turns(conversation_id, AGENT_ID), b"forged").wait(ACK_S)
     if backend.protocol == "5":
-        assert forged is Outcome.REFUSED, "only MQTT 5 says so"
+        assert forged is PublishOutcome.REFUSED, "only MQTT 5 says so"
     backend.publish(TOPICS.audio(conversation_id), b"private").wait(ACK_S)
     agent.publish(TOPICS.turns(conversation_id, AGENT_ID), b"genuine").wait(ACK_S)
     said.wait_for(lambda message: message.payload == b"private", ACK_S)
@@ -195,8 +195,8 @@ def test_an_agent_neither_speaks_for_another_nor_hears_its_audio(
 ) -> None:
     if name == "embedded":
         pytest.skip("all agents are one user of the embedded one, as the README says")
-    said: Inbox[Incoming] = Inbox()
-    heard: Inbox[Incoming] = Inbox()
+    said: MessageLog[Incoming] = MessageLog()
+    heard: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()
     bridge = connect(broker, "bridge", TOPICS.filter(TopicKind.TURNS), on_message=said.put)
     laptop = connect(broker, "agent:laptop", on_message=heard.put)
@@ -213,7 +213,7 @@ def test_an_agent_neither_speaks_for_another_nor_hears_its_audio(
 
 
 def test_an_onlooker_sees_states_and_never_audio(name: str, broker: RunningBroker, connect: Connect) -> None:
-    seen: Inbox[Incoming] = Inbox()
+    seen: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()
     watch = connect(broker, "watch", f"{TOPICS.root}/#", on_message=seen.put)
     if name == "nats":
@@ -233,7 +233,7 @@ def test_nothing_waits_in_the_broker_for_a_client_that_is_away(broker: RunningBr
     first.stop()
     bridge = connect(broker, "bridge")
     bridge.publish(TOPICS.parts(conversation_id, AGENT_ID), b"while away").wait(ACK_S)
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     connect(broker, "agent", topic, client_id="studio-1", on_message=inbox.put)
     bridge.publish(TOPICS.parts(conversation_id, AGENT_ID), b"when back").wait(ACK_S)
     inbox.wait_count(1, ACK_S)
@@ -241,7 +241,7 @@ def test_nothing_waits_in_the_broker_for_a_client_that_is_away(broker: RunningBr
 
 
 def test_a_restart_of_the_broker_is_survived_by_both_sides(broker: RunningBroker, connect: Connect) -> None:
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()
     bridge = connect(broker, "bridge", TOPICS.filter(TopicKind.AUDIO), on_message=inbox.put)
     backend = connect(broker, "backend")

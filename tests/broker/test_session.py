@@ -13,12 +13,12 @@ import pytest
 import structlog
 
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected, PayloadTooLarge
-from broker.receipts import Outcome, Receipt
+from broker.receipts import PublishOutcome, Receipt
 from broker.session import Farewell, Incoming, MqttSession, Will
 from broker.settings import BrokerSettings
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, REPOSITORY, free_port, run_embedded, run_mosquitto
-from tests.inbox import Inbox, eventually
+from tests.inbox import MessageLog, eventually
 
 TOPICS = Topics()
 AUDIO = TOPICS.audio("c1")
@@ -31,17 +31,17 @@ def ignore(_: Incoming) -> None:
 
 
 def test_message_reaches_subscriber_unchanged(any_broker, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     connect(any_broker, "bridge", AUDIO_FILTER, on_message=inbox.put)
     backend = connect(any_broker, "backend")
     payload = bytes(range(256)) * 1000
-    assert backend.publish(AUDIO, payload).wait(ACK_S) is Outcome.ACKNOWLEDGED
+    assert backend.publish(AUDIO, payload).wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
     [message] = inbox.wait_count(1)
     assert (message.topic, message.payload, message.retain) == (AUDIO, payload, False)
 
 
 def test_content_type_arrives_on_mqtt_5(mosquitto, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     bridge = connect(mosquitto, "bridge", AUDIO_FILTER, on_message=inbox.put)
     backend = connect(mosquitto, "backend")
     backend.publish(AUDIO, b"x", content_type="audio/flac", user_properties={"schema": "audio"}, expiry_s=60).wait(
@@ -52,11 +52,11 @@ def test_content_type_arrives_on_mqtt_5(mosquitto, connect):
 
 
 def test_message_properties_are_left_out_on_mqtt_3(embedded, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     connect(embedded, "bridge", AUDIO_FILTER, on_message=inbox.put)
     backend = connect(embedded, "backend")
     receipt = backend.publish(AUDIO, b"x", content_type="audio/flac", user_properties={"a": "b"}, expiry_s=9)
-    assert receipt.wait(ACK_S) is Outcome.ACKNOWLEDGED
+    assert receipt.wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
     assert inbox.wait_count(1)[0].content_type is None
 
 
@@ -76,17 +76,17 @@ def test_fixed_mqtt_version_is_kept(mosquitto, connect):
 def test_publish_without_right_is_refused(mosquitto, connect):
     watch = connect(mosquitto, "watch")
     receipt = watch.publish(TOPICS.turns("c1", AGENT_ID), b"forged")
-    assert receipt.wait(ACK_S) is Outcome.REFUSED
+    assert receipt.wait(ACK_S) is PublishOutcome.REFUSED
     assert "authorized" in receipt.reason.lower()
 
 
 def test_agent_cannot_speak_or_listen_for_another(tmp_path, mosquitto, connect):
     with run_mosquitto(tmp_path, agent_ids=("studio", "laptop")) as broker:
-        inbox: Inbox[Incoming] = Inbox()
+        inbox: MessageLog[Incoming] = MessageLog()
         laptop = connect(broker, "agent:laptop", "omi/v1/#", on_message=inbox.put)
         bridge = connect(broker, "bridge")
-        assert laptop.publish(TOPICS.turns("c1", "studio"), b"x").wait(ACK_S) is Outcome.REFUSED
-        assert laptop.publish(TOPICS.agent_heartbeat("studio"), b"x").wait(ACK_S) is Outcome.REFUSED
+        assert laptop.publish(TOPICS.turns("c1", "studio"), b"x").wait(ACK_S) is PublishOutcome.REFUSED
+        assert laptop.publish(TOPICS.agent_heartbeat("studio"), b"x").wait(ACK_S) is PublishOutcome.REFUSED
         bridge.publish(TOPICS.parts("c1", "studio"), b"audio").wait(ACK_S)
         bridge.publish(TOPICS.parts("c1", "laptop"), b"audio").wait(ACK_S)
         inbox.wait_for(lambda message: message.topic == TOPICS.parts("c1", "laptop"))
@@ -99,7 +99,7 @@ def test_refused_subscription_is_visible(embedded, connect):
 
 
 def test_embedded_broker_keeps_audio_from_onlookers(embedded, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     watch = connect(embedded, "watch", "omi/v1/#", on_message=inbox.put)
     assert watch.refused_filters == {}
     connect(embedded, "bridge", AUDIO_FILTER)
@@ -113,14 +113,14 @@ def test_embedded_broker_keeps_audio_from_onlookers(embedded, connect):
 
 def test_publish_says_when_nobody_listens(mosquitto, connect):
     backend = connect(mosquitto, "backend")
-    assert backend.publish(AUDIO, b"x").wait(ACK_S) is Outcome.NO_SUBSCRIBERS
+    assert backend.publish(AUDIO, b"x").wait(ACK_S) is PublishOutcome.NO_SUBSCRIBERS
 
 
 @pytest.mark.parametrize("announced", [None, 100_000])
 def test_oversized_message_is_refused_before_it_is_sent_and_blocks_nothing(tmp_path, mosquitto, connect, announced):
     limit = announced or 50_000
     with run_mosquitto(tmp_path, max_packet_bytes=announced) as broker:
-        inbox: Inbox[Incoming] = Inbox()
+        inbox: MessageLog[Incoming] = MessageLog()
         connect(broker, "bridge", AUDIO_FILTER, on_message=inbox.put)
         backend = connect(broker, "backend", settings={"assumed_max_packet_bytes": 50_000})
         assert backend.max_packet_bytes == limit
@@ -128,7 +128,7 @@ def test_oversized_message_is_refused_before_it_is_sent_and_blocks_nothing(tmp_p
             backend.publish(AUDIO, bytes(limit), content_type="audio/wav")
         assert raised.value.size_bytes == limit
         largest = bytes(raised.value.limit_bytes)
-        assert backend.publish(AUDIO, largest, content_type="audio/wav").wait(ACK_S) is Outcome.ACKNOWLEDGED
+        assert backend.publish(AUDIO, largest, content_type="audio/wav").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
         assert inbox.wait_count(1)[0].payload == largest
         assert backend.counters.reconnects == 0
 
@@ -136,17 +136,17 @@ def test_oversized_message_is_refused_before_it_is_sent_and_blocks_nothing(tmp_p
 def test_oversized_message_that_only_the_broker_knew_of_is_not_sent_for_ever(tmp_path, mosquitto, connect):
     """`message_size_limit` is announced to nobody; paho alone would resend such a message on every connect."""
     with run_mosquitto(tmp_path, extra_lines="message_size_limit 10000") as broker:
-        inbox: Inbox[Incoming] = Inbox()
+        inbox: MessageLog[Incoming] = MessageLog()
         connect(broker, "bridge", AUDIO_FILTER, on_message=inbox.put)
         backend = connect(broker, "backend")
-        assert backend.publish(AUDIO, bytes(20_000)).wait(ACK_S) in {Outcome.LOST, Outcome.REFUSED}
+        assert backend.publish(AUDIO, bytes(20_000)).wait(ACK_S) in {PublishOutcome.LOST, PublishOutcome.REFUSED}
         backend.wait_connected(ACK_S)
-        assert backend.publish(AUDIO, b"small").wait(ACK_S) is Outcome.ACKNOWLEDGED
+        assert backend.publish(AUDIO, b"small").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
         assert [message.payload for message in inbox.wait_count(1)] == [b"small"]
 
 
 def test_handler_that_raises_stops_nothing(any_broker, connect):
-    inbox: Inbox[bytes] = Inbox()
+    inbox: MessageLog[bytes] = MessageLog()
 
     def fragile(message: Incoming) -> None:
         inbox.put(message.payload)
@@ -182,7 +182,7 @@ def test_log_of_a_failed_handler_names_topic_and_not_the_words(mosquitto, connec
 
 def test_handler_may_publish_and_hold_a_lock_that_publishers_hold(mosquitto, connect):
     """A publisher that holds the handler's own lock must not lock up the network thread."""
-    inbox: Inbox[bytes] = Inbox()
+    inbox: MessageLog[bytes] = MessageLog()
     lock = threading.Lock()
     ready = threading.Event()
 
@@ -192,7 +192,7 @@ def test_handler_may_publish_and_hold_a_lock_that_publishers_hold(mosquitto, con
             inbox.put(message.payload)
             bridge.publish(TOPICS.accepted("c1"), b"{}")
 
-    accepted: Inbox[Incoming] = Inbox()
+    accepted: MessageLog[Incoming] = MessageLog()
     bridge = connect(mosquitto, "bridge", AUDIO_FILTER, on_message=store_and_answer)
     backend = connect(mosquitto, "backend", TOPICS.filter(TopicKind.ACCEPTED), on_message=accepted.put)
     for _ in range(200):
@@ -206,7 +206,7 @@ def test_handler_may_publish_and_hold_a_lock_that_publishers_hold(mosquitto, con
 
 
 def test_handler_that_waits_for_a_receipt_is_told_off(mosquitto, connect):
-    failures: Inbox[Exception] = Inbox()
+    failures: MessageLog[Exception] = MessageLog()
 
     def waits(_: Incoming) -> None:
         try:
@@ -221,7 +221,7 @@ def test_handler_that_waits_for_a_receipt_is_told_off(mosquitto, connect):
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")  # the exit is the test
 def test_network_thread_that_dies_is_replaced(mosquitto, connect):
-    inbox: Inbox[bytes] = Inbox()
+    inbox: MessageLog[bytes] = MessageLog()
 
     def fatal(message: Incoming) -> None:
         inbox.put(message.payload)
@@ -237,9 +237,9 @@ def test_network_thread_that_dies_is_replaced(mosquitto, connect):
 
 
 def test_reconnects_and_subscribes_again_after_a_broker_restart(any_broker, connect):
-    inbox: Inbox[Incoming] = Inbox()
-    connects: Inbox[int] = Inbox()
-    losses: Inbox[str] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
+    connects: MessageLog[int] = MessageLog()
+    losses: MessageLog[str] = MessageLog()
     bridge = connect(
         any_broker,
         "bridge",
@@ -262,13 +262,13 @@ def test_reconnects_and_subscribes_again_after_a_broker_restart(any_broker, conn
 
 
 def test_unanswered_receipt_is_lost_with_its_connection_and_not_sent_again(mosquitto, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     backend = connect(mosquitto, "backend")
     os.kill(mosquitto.pid, signal.SIGSTOP)  # takes the bytes and answers nothing
     receipt = backend.publish(AUDIO, b"in flight")
-    assert receipt.wait(0.2) is Outcome.TIMEOUT
+    assert receipt.wait(0.2) is PublishOutcome.TIMEOUT
     mosquitto.kill()
-    assert receipt.wait(ACK_S) is Outcome.LOST
+    assert receipt.wait(ACK_S) is PublishOutcome.LOST
     mosquitto.start()
     connect(mosquitto, "bridge", AUDIO_FILTER, on_message=inbox.put)
     backend.wait_connected(ACK_S)
@@ -277,8 +277,8 @@ def test_unanswered_receipt_is_lost_with_its_connection_and_not_sent_again(mosqu
 
 
 def test_offline_publish_is_refused_and_never_sent_later(mosquitto, connect):
-    inbox: Inbox[Incoming] = Inbox()
-    losses: Inbox[str] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
+    losses: MessageLog[str] = MessageLog()
     backend = connect(mosquitto, "backend", on_disconnect=losses.put)
     mosquitto.kill()
     losses.wait_count(1)
@@ -292,7 +292,7 @@ def test_offline_publish_is_refused_and_never_sent_later(mosquitto, connect):
 
 
 def test_broker_that_falls_silent_is_noticed_by_keepalive(mosquitto, connect):
-    losses: Inbox[str] = Inbox()
+    losses: MessageLog[str] = MessageLog()
     connect(mosquitto, "backend", on_disconnect=losses.put, settings={"keepalive_s": 5})
     os.kill(mosquitto.pid, signal.SIGSTOP)
     assert losses.wait_count(1, timeout_s=30)
@@ -327,23 +327,23 @@ def test_will_is_published_and_retained_when_a_client_is_killed(any_broker, conn
     assert client.stdout is not None
     with client.stdin, client.stdout:
         assert client.stdout.readline() == b"ready\n"
-        live: Inbox[Incoming] = Inbox()
+        live: MessageLog[Incoming] = MessageLog()
         connect(broker, "bridge", TOPICS.filter(TopicKind.AGENT_HEARTBEAT), on_message=live.put)
         assert live.wait_count(1)[0].payload == b"online"
         client.kill()
         client.wait()
         assert live.wait_count(2)[1].payload == b"offline"
-        late: Inbox[Incoming] = Inbox()
+        late: MessageLog[Incoming] = MessageLog()
         connect(broker, "backend", TOPICS.filter(TopicKind.AGENT_HEARTBEAT), on_message=late.put)
         # A set: amqtt sends a retained message once for every client's subscription that matches.
         assert {(message.payload, message.retain) for message in late.wait_count(1)} == {(b"offline", True)}
 
 
 def test_stop_says_farewell_and_leaves_no_will(mosquitto, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     heartbeat = TOPICS.agent_heartbeat(AGENT_ID)
     bridge = connect(mosquitto, "bridge", TOPICS.filter(TopicKind.AGENT_HEARTBEAT), on_message=inbox.put)
-    losses: Inbox[str] = Inbox()
+    losses: MessageLog[str] = MessageLog()
     agent = connect(mosquitto, "agent", will=Will(heartbeat, b"offline"), on_disconnect=losses.put)
     agent.stop(Farewell(heartbeat, b"stopped"), timeout_s=10.0)
     assert not agent.connected
@@ -403,14 +403,14 @@ def test_messages_leaked_on_topics_nobody_asked_for_are_dropped(embedded, connec
     connect(embedded, "bridge", TOPICS.filter(TopicKind.AGENT_HEARTBEAT))
     agent = connect(embedded, "agent")
     agent.publish(heartbeat, b"{}", retain=True).wait(ACK_S)
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     newcomer = connect(embedded, "backend", TOPICS.filter(TopicKind.UPDATED), on_message=inbox.put)
     eventually(lambda: newcomer.counters.unsubscribed_topic_drops == 1)
     assert inbox.items == []
 
 
 def test_filter_added_while_connected_is_served(mosquitto, connect):
-    inbox: Inbox[Incoming] = Inbox()
+    inbox: MessageLog[Incoming] = MessageLog()
     bridge = connect(mosquitto, "bridge", on_message=inbox.put)
     bridge.subscribe(AUDIO_FILTER)
     bridge.wait_connected(ACK_S)
@@ -424,7 +424,7 @@ DISCONNECT_TAKEN_OVER = bytes([0xE0, 0x02, 0x8E, 0x00])
 
 def test_takeover_by_the_same_client_id_is_named():
     """Mosquitto 2.0 only closes the socket; 2.1 and others send this DISCONNECT (MQTT 5.0, 3.14)."""
-    losses: Inbox[str] = Inbox()
+    losses: MessageLog[str] = MessageLog()
     with socket.create_server(("127.0.0.1", 0)) as server:
         session = MqttSession(
             BrokerSettings(broker_url=f"mqtt://127.0.0.1:{server.getsockname()[1]}"),
@@ -446,7 +446,7 @@ def test_takeover_by_the_same_client_id_is_named():
 
 
 def test_many_messages_of_many_threads_arrive_whole(any_broker, connect):
-    inbox: Inbox[bytes] = Inbox()
+    inbox: MessageLog[bytes] = MessageLog()
     connect(any_broker, "bridge", AUDIO_FILTER, on_message=lambda message: inbox.put(message.payload))
     backend = connect(any_broker, "backend")
     receipts: list[Receipt] = []
@@ -461,7 +461,7 @@ def test_many_messages_of_many_threads_arrive_whole(any_broker, connect):
         thread.start()
     for thread in threads:
         thread.join()
-    assert {receipt.wait(ACK_S) for receipt in receipts} == {Outcome.ACKNOWLEDGED}
+    assert {receipt.wait(ACK_S) for receipt in receipts} == {PublishOutcome.ACKNOWLEDGED}
     arrived = {tuple(json.loads(payload)) for payload in inbox.wait_count(200)}
     assert arrived == {(name, number) for name in range(4) for number in range(50)}
 
@@ -470,7 +470,7 @@ def test_connects_over_tls_with_an_own_ca(tmp_path: Path, mosquitto, connect, ow
     with run_mosquitto(tmp_path, tls=own_ca.server, ca_file=own_ca.ca_file) as broker:
         assert broker.url.startswith("mqtts://")
         backend = connect(broker, "backend")
-        assert backend.publish(AUDIO, b"x").wait(ACK_S) is Outcome.NO_SUBSCRIBERS
+        assert backend.publish(AUDIO, b"x").wait(ACK_S) is PublishOutcome.NO_SUBSCRIBERS
         stranger = connect(broker, "bridge", wait=False, settings={"broker_ca_file": None})
         with pytest.raises(BrokerUnreachable, match="certificate verify failed"):
             stranger.wait_connected(2.0)

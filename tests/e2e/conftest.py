@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import RunningBroker
-from tests.e2e.system import Backend, System, models_dir, run_system
+from tests.e2e.system import MqttBackend, System, models_dir, run_system
 
 
 def _need_weights() -> None:
@@ -29,10 +29,10 @@ def system(mosquitto: RunningBroker, tmp_path: Path) -> Iterator[System]:
 
 
 @pytest.fixture
-def backend(request: pytest.FixtureRequest) -> Iterator[Backend]:
+def backend(request: pytest.FixtureRequest) -> Iterator[MqttBackend]:
     """A backend on the broker of this test's system."""
     name = "any_system" if "any_system" in request.fixturenames else "system"
     running: System = request.getfixturevalue(name)
-    peer = Backend(running.broker)
+    peer = MqttBackend(running.broker)
     yield peer
     peer.session.stop()

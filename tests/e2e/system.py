@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from broker.session import Incoming, MqttSession
-from demo.programs import MODULES, Program, Programs
+from demo.programs import MODULES, DemoProgram, Programs
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.audio import AudioPayload
 from schemas.bridge import BridgeHeartbeat, BridgeState
@@ -121,7 +121,7 @@ class Peer:
         self.session.publish(topic, data).wait(10.0)
 
 
-class Backend(Peer):
+class MqttBackend(Peer):
     """The backend: sends events and audio until they are accepted, and confirms updates."""
 
     def __init__(self, broker: RunningBroker) -> None:
@@ -179,7 +179,7 @@ class System:
         own["OMI_ENGINE"] = "embedded"  # also where a pipeline of pyannote was fetched
         return self.broker.environment(role) | FAST | own
 
-    def start_bridge(self, **environment: str) -> Program:
+    def start_bridge(self, **environment: str) -> DemoProgram:
         began = datetime.now(UTC)
         program = self.programs.start("omi-bridge", "run", environment=self.environment("bridge") | environment)
 
@@ -191,7 +191,7 @@ class System:
         wait_until(is_up, "the bridge's first heartbeat")
         return program
 
-    def start_agent(self, **environment: str) -> Program:
+    def start_agent(self, **environment: str) -> DemoProgram:
         began = datetime.now(UTC)
         program = self.programs.start("omi-agent", "run", environment=self.environment("agent") | environment)
 

@@ -14,7 +14,7 @@ from schemas.conversation import Accepted, EventType, Verdict
 from schemas.failure import FailureCode, JobFailure
 from tests.e2e.system import (
     TOPICS,
-    Backend,
+    MqttBackend,
     System,
     count_right,
     embedded_in_acceptance,
@@ -58,7 +58,7 @@ REFUSED_AT_THE_DOOR = {
 
 @embedded_in_acceptance
 def test_what_is_no_audio_payload_is_refused_by_the_bridge(
-    any_system: System, backend: Backend, record_property: Callable[[str, object], None]
+    any_system: System, backend: MqttBackend, record_property: Callable[[str, object], None]
 ) -> None:
     system = any_system
     system.start_bridge()
@@ -86,7 +86,7 @@ BROKEN_FILES = {
 
 
 @embedded_in_acceptance
-def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: System, backend: Backend) -> None:
+def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: System, backend: MqttBackend) -> None:
     system = any_system
     system.start_bridge()
     system.start_agent()
@@ -105,7 +105,7 @@ def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: Syst
     assert system.watcher.seen(AgentHeartbeat)[-1].state == "online"
 
 
-def test_a_file_cut_short_gives_what_is_there(system: System, backend: Backend) -> None:
+def test_a_file_cut_short_gives_what_is_there(system: System, backend: MqttBackend) -> None:
     """A WAV whose header promises 30 s and which holds 20: the turns of 20 s, and a warning that says so."""
     system.start_bridge()
     system.start_agent()
@@ -122,7 +122,7 @@ def _failures_of_agents(system: System, name: str) -> list[JobFailure]:
     return [failure for failure in system.failures(name) if failure.lease_id is not None]
 
 
-def _next_job_runs(backend: Backend) -> None:
+def _next_job_runs(backend: MqttBackend) -> None:
     segments, _ = sample_segments("good")
     backend.event("good", EventType.STARTED)
     backend.event("good", EventType.SEGMENTS, revision=1, segments=segments)

@@ -7,12 +7,12 @@ import signal
 
 import psutil
 
-from schemas.agent import AgentHeartbeat, JobState
+from schemas.agent import AgentHeartbeat, HeldJobState
 from schemas.conversation import ConversationUpdated, EventType
 from schemas.turns import SpeakerTurns
 from tests.e2e.system import (
     TOPICS,
-    Backend,
+    MqttBackend,
     System,
     embedded_in_acceptance,
     make_wav,
@@ -27,7 +27,7 @@ PART_BYTES = 1_000_000
 REPEATS = 8  # four minutes: long enough to be killed in the middle of
 
 
-def _send_long_call(backend: Backend, conversation_id: str) -> None:
+def _send_long_call(backend: MqttBackend, conversation_id: str) -> None:
     samples, rate = read_wav(sample_folder() / "sample.wav")
     segments, _ = sample_segments(conversation_id)
     backend.event(conversation_id, EventType.STARTED)
@@ -56,7 +56,7 @@ def _outcome(update: ConversationUpdated) -> tuple[object, ...]:
     return labels, update.turns, update.speakers, update.warnings, update.failed_jobs, update.audio_s
 
 
-def _undisturbed(backend: Backend) -> tuple[object, ...]:
+def _undisturbed(backend: MqttBackend) -> tuple[object, ...]:
     """The outcome of the same call when nothing goes wrong."""
     _send_long_call(backend, "calm")
     calm = backend.updated("calm")
@@ -74,7 +74,7 @@ def _updated_once(system: System, conversation_id: str) -> None:
 
 
 @embedded_in_acceptance
-def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: System, backend: Backend) -> None:
+def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: System, backend: MqttBackend) -> None:
     system = any_system
     system.start_bridge()
     agent = system.start_agent()
@@ -84,7 +84,7 @@ def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: 
 
     def is_running() -> bool:
         beats = system.watcher.seen(AgentHeartbeat)
-        return any(job.state is JobState.RUNNING for job in beats[-1].jobs)
+        return any(job.state is HeldJobState.RUNNING for job in beats[-1].jobs)
 
     wait_until(is_running, "inference to begin")
     workers = worker_pids(agent.pid)
@@ -101,7 +101,9 @@ def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: 
 
 
 @embedded_in_acceptance
-def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(any_system: System, backend: Backend) -> None:
+def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(
+    any_system: System, backend: MqttBackend
+) -> None:
     system = any_system
     bridge = system.start_bridge()
     system.start_agent()
@@ -109,7 +111,8 @@ def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(any_syste
     expected = _undisturbed(backend)
     _send_long_call(backend, "stopped")
     wait_until(
-        lambda: any(job.state is JobState.RUNNING for job in system.watcher.seen(AgentHeartbeat)[-1].jobs), "inference"
+        lambda: any(job.state is HeldJobState.RUNNING for job in system.watcher.seen(AgentHeartbeat)[-1].jobs),
+        "inference",
     )
 
     os.kill(bridge.pid, signal.SIGSTOP)  # it hears nothing from here on
@@ -122,7 +125,7 @@ def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(any_syste
     _updated_once(system, "stopped")
 
 
-def test_sigterm_stops_everything_in_good_order(system: System, backend: Backend) -> None:
+def test_sigterm_stops_everything_in_good_order(system: System, backend: MqttBackend) -> None:
     bridge = system.start_bridge()
     agent = system.start_agent()
     system.allow_agent()

@@ -8,7 +8,7 @@ import pytest
 
 from schemas.conversation import Accepted, EventType, Verdict
 from tests.e2e.system import (
-    Backend,
+    MqttBackend,
     System,
     count_right,
     make_wav,
@@ -52,7 +52,7 @@ def test_a_published_file_labels_an_imported_transcript(any_system: System, tmp_
     assert not list(inbox.glob("*.audio")), "the agent kept audio of a settled job"
 
 
-def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Backend) -> None:
+def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: MqttBackend) -> None:
     any_system.start_bridge()
     any_system.start_agent()
     any_system.allow_agent()
@@ -78,7 +78,7 @@ def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Back
     assert update.audio_s == pytest.approx(30.0, abs=0.5)
 
 
-def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend: Backend) -> None:
+def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend: MqttBackend) -> None:
     """Three minutes in 30 s chunks become several jobs; both people keep their number through all of them."""
     system.start_bridge()
     system.start_agent()
@@ -110,7 +110,7 @@ def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend:
     assert len(set.union(*by_truth.values())) == 2
 
 
-def test_a_bare_wav_file_works_as_audio(system: System, backend: Backend) -> None:
+def test_a_bare_wav_file_works_as_audio(system: System, backend: MqttBackend) -> None:
     system.start_bridge()
     system.start_agent()
     system.allow_agent()
@@ -144,7 +144,7 @@ def test_a_file_larger_than_a_message_travels_in_parts(system: System, tmp_path:
     assert answer["bytes"] > 4_000_000
 
 
-def test_deleted_leaves_no_row_and_no_file(system: System, backend: Backend) -> None:
+def test_deleted_leaves_no_row_and_no_file(system: System, backend: MqttBackend) -> None:
     """Looked at: every table of ledger and store, the bytes of both databases and their logs, the bridge's spool and
     half-received chunks, the agent's inbox and outbox, and the broker's own files."""
     system.start_bridge()
@@ -192,7 +192,9 @@ def _rows_naming(database: Path, conversation_id: str) -> set[str]:
         }
 
 
-def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(system: System, backend: Backend) -> None:
+def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(
+    system: System, backend: MqttBackend
+) -> None:
     system.start_bridge()
     agent = system.start_agent()
     system.allow_agent()
@@ -225,7 +227,7 @@ def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(sy
     assert any("failure/bridge" in line and "audio.undecodable" in line for line in _while_publishing(backend, listen))
 
 
-def _while_publishing(backend: Backend, listen: object) -> list[str]:
+def _while_publishing(backend: MqttBackend, listen: object) -> list[str]:
     import threading
 
     stop = threading.Event()
@@ -243,7 +245,7 @@ def _while_publishing(backend: Backend, listen: object) -> list[str]:
         thread.join()
 
 
-def test_watch_decodes_what_mosquitto_sub_cannot_show(system: System, backend: Backend, tmp_path: Path) -> None:
+def test_watch_decodes_what_mosquitto_sub_cannot_show(system: System, backend: MqttBackend, tmp_path: Path) -> None:
     system.start_bridge()
     system.start_agent()
     system.allow_agent()

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from tests.brokers import require_program
-from tests.faults.chaos import Outcome, Sight, new_seed, run_both
+from tests.faults.chaos import ChaosOutcome, Sight, new_seed, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
 from tests.faults.planted import Plant, plan_for
 
@@ -97,7 +97,7 @@ def _bar() -> Progress:
     )
 
 
-def _report(plan: Plan, calm: Outcome, chaos: Outcome, plant: Plant | None) -> str:
+def _report(plan: Plan, calm: ChaosOutcome, chaos: ChaosOutcome, plant: Plant | None) -> str:
     """What happened, as lines of Markdown."""
     injected = chaos.injected
     kinds: Counter[str] = Counter({str(kind): count for kind, count in injected.by_kind.items()})

@@ -28,7 +28,7 @@ BEAT_S = float(SETTINGS["OMI_HEARTBEAT_S"])
 
 
 @dataclass(frozen=True)
-class Outcome:
+class ChaosOutcome:
     """What a run came to."""
 
     ends: Ends
@@ -57,11 +57,11 @@ Report = Callable[[str, Sight], None]
 
 def run_both(
     plan: Plan, directory: Path, *, max_nap_s: float, stall_s: float, plant: str | None = None, report: Report
-) -> tuple[Outcome, Outcome]:
+) -> tuple[ChaosOutcome, ChaosOutcome]:
     """Run a plan without its faults and, beside it, with them; the second outcome holds the differences too."""
     given_up = threading.Event()
 
-    def run(plan: Plan, name: str, plant: str | None) -> Outcome:
+    def run(plan: Plan, name: str, plant: str | None) -> ChaosOutcome:
         return run_once(
             plan,
             directory / name,
@@ -91,7 +91,7 @@ def run_once(
     report: Callable[[Sight], None],
     given_up: threading.Event,
     plant: str | None = None,
-) -> Outcome:
+) -> ChaosOutcome:
     """Run a plan from an empty directory until nothing is left to do, nothing moves for `stall_s`, or given up."""
     began_s = time.monotonic()
     with (
@@ -114,7 +114,7 @@ def run_once(
                 stage.programs[name].stop()
         ends = read_ends(stage, plan)
         wrong = judge_run(plan, stage, backend=backend, beats=beats, injected=injected, last=last, ends=ends)
-    return Outcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries, cpu_s)
+    return ChaosOutcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries, cpu_s)
 
 
 def _raise_curtain(stage: Stage, tap: Tap) -> None:

@@ -57,7 +57,7 @@ class FaultKind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Turn:
+class PlannedTurn:
     """One voice speaking, in seconds of its chunk."""
 
     start_s: float
@@ -71,7 +71,7 @@ class ChunkPlan:
 
     chunk_id: str
     sequence: int
-    turns: tuple[Turn, ...]
+    turns: tuple[PlannedTurn, ...]
     is_wide: bool = False
     """16 bits a sample instead of 8."""
 
@@ -218,7 +218,7 @@ def _plan_conversations(rng: random.Random, seed: int, jobs: int, count: int) ->
     for place in range(poisons):
         name = f"p{seed}-{place:03d}"
         pitch_hz = POISON_HZ + POISON_STEP_HZ * place
-        chunk = ChunkPlan(f"{name}-0", 0, (Turn(1.0, 7.0, pitch_hz),))
+        chunk = ChunkPlan(f"{name}-0", 0, (PlannedTurn(1.0, 7.0, pitch_hz),))
         plans.insert(rng.randrange(len(plans) + 1), ConversationPlan(name, (chunk,), is_poison=True))
     return tuple(plans)
 
@@ -235,7 +235,7 @@ def _plan_chunk(rng: random.Random, name: str, sequence: int, voices: Sequence[i
     turns, place = [], 0
     for gap, length, pitch_hz in zip(gaps, lengths, (first, second, first, second), strict=True):
         place += gap
-        turns.append(Turn(round(place * STEP_S, 1), round((place + length) * STEP_S, 1), pitch_hz))
+        turns.append(PlannedTurn(round(place * STEP_S, 1), round((place + length) * STEP_S, 1), pitch_hz))
         place += length
     return ChunkPlan(f"{name}-{sequence}", sequence, tuple(turns), is_wide=rng.random() < 0.25)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from broker.receipts import Outcome
+from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
 from schemas.agent import AgentControl, ControlType
 from schemas.codec import encode
@@ -58,12 +58,12 @@ def test_an_oversized_message_costs_its_publisher_one_connection_and_nobody_anyt
             naive.start()
             naive.wait_connected(WAIT_S)
             topic = TOPICS.audio("large")
-            assert naive.publish(topic, audio).wait(WAIT_S) is Outcome.LOST
+            assert naive.publish(topic, audio).wait(WAIT_S) is PublishOutcome.LOST
             eventually(lambda: naive.connected)
             begin_call(backend, "large", LONG_CALL)
             for start in range(0, len(audio), 1_000_000):
                 part = part_payload("large", audio, start, min(start + 1_000_000, len(audio)), chunk_id="c1")
-                assert naive.publish(topic, encode(part)).wait(WAIT_S) is Outcome.ACKNOWLEDGED
+                assert naive.publish(topic, encode(part)).wait(WAIT_S) is PublishOutcome.ACKNOWLEDGED
             assert backend.wait_receipt("large", chunk_id="c1").bytes == len(audio)
             backend.event("large", EventType.COMPLETED, chunks=1)
             assert_labelled(backend.wait_updated("large"), LONG_CALL)

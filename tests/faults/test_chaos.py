@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.chaos import Outcome, run_both
+from tests.faults.chaos import ChaosOutcome, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
 from tests.faults.planted import Plant, plan_for
 
@@ -22,7 +22,7 @@ CAUGHT_BY = {
 
 def run(
     plan: Plan, directory: Path, plant: Plant | None = None, *, max_nap_s: float = NAP_S
-) -> tuple[Outcome, Outcome]:
+) -> tuple[ChaosOutcome, ChaosOutcome]:
     return run_both(
         plan, directory, max_nap_s=max_nap_s, stall_s=STALL_S, plant=plant, report=lambda _name, _sight: None
     )

@@ -23,14 +23,14 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from schemas.turns import SpeakerTurns
 from tests.brokers import AGENT_ID
-from tests.inbox import WAIT_S, Inbox
+from tests.inbox import WAIT_S, MessageLog
 
 TOPICS = Topics()
 LEDGER_ID = "ledger-1"
 
 
 @dataclass(frozen=True)
-class Beat:
+class HeardBeat:
     """A heartbeat as it came."""
 
     message: AgentHeartbeat
@@ -51,10 +51,10 @@ class SmallBridge:
     settles: bool = False
     """Settle every result at once."""
 
-    wants: Inbox[AgentWant] = field(default_factory=Inbox)
-    turns: Inbox[SpeakerTurns] = field(default_factory=Inbox)
-    failures: Inbox[JobFailure] = field(default_factory=Inbox)
-    beats: Inbox[Beat] = field(default_factory=Inbox)
+    wants: MessageLog[AgentWant] = field(default_factory=MessageLog)
+    turns: MessageLog[SpeakerTurns] = field(default_factory=MessageLog)
+    failures: MessageLog[JobFailure] = field(default_factory=MessageLog)
+    beats: MessageLog[HeardBeat] = field(default_factory=MessageLog)
     parts_sent: list[tuple[float, str, int, int]] = field(default_factory=list)
     audio: dict[str, bytes] = field(default_factory=dict)
     conversations: dict[str, str] = field(default_factory=dict)
@@ -130,7 +130,7 @@ class SmallBridge:
         """The first live beat of an agent that is ready, after so many beats."""
         return self.wait_beat(lambda beat: beat.message.state is AgentState.ONLINE and not beat.retained, after)
 
-    def wait_beat(self, wanted: Callable[[Beat], bool], after: int = 0) -> AgentHeartbeat:
+    def wait_beat(self, wanted: Callable[[HeardBeat], bool], after: int = 0) -> AgentHeartbeat:
         seen = {id(beat) for beat in self.beats.items[:after]}
         return self.beats.wait_for(lambda beat: id(beat) not in seen and wanted(beat)).message
 
@@ -154,7 +154,7 @@ class SmallBridge:
         elif kind is TopicKind.FAILURE:
             self.failures.put(decode(JobFailure, incoming.payload))
         else:
-            self.beats.put(Beat(decode(AgentHeartbeat, incoming.payload), incoming.retain, time.monotonic()))
+            self.beats.put(HeardBeat(decode(AgentHeartbeat, incoming.payload), incoming.retain, time.monotonic()))
 
     def _send_parts(self, want: AgentWant) -> None:
         data = self.audio[want.chunk_id]

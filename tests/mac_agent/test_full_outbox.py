@@ -4,13 +4,7 @@ import pytest
 
 from mac_agent.outbox import SAVE_AGAIN_S, EntryKind, Outbox, OutboxEntry
 from tests.faults.small_disk import SmallDisk, mount_small_disk
-
-
-class Clock:
-    now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
+from tests.hand_clock import HandClock
 
 
 @pytest.fixture
@@ -19,7 +13,7 @@ def disk(tmp_path):
         yield small
 
 
-def open_outbox(disk: SmallDisk, clock: Clock) -> Outbox:
+def open_outbox(disk: SmallDisk, clock: HandClock) -> Outbox:
     return Outbox(disk.path / "outbox.sqlite", retry_s=15, retry_max_s=300, clock=clock)
 
 
@@ -28,7 +22,7 @@ def entry(job_id: str) -> OutboxEntry:
 
 
 def test_what_a_full_disk_refused_is_offered_at_once_and_stored_later(disk):
-    clock = Clock()
+    clock = HandClock()
     outbox = open_outbox(disk, clock)
     outbox.put(entry("settled"))
     disk.fill()

@@ -7,17 +7,10 @@ import sys
 import pytest
 
 from mac_agent.inbox import Inbox, InboxError, PartRefused
+from tests.hand_clock import HandClock
 
 DATA = bytes(range(256)) * 10
 SHA256 = hashlib.sha256(DATA).hexdigest()
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def put(inbox: Inbox, handle: int, start: int, end: int, data: bytes = DATA) -> bool:
@@ -100,7 +93,7 @@ def test_dropped_audio_is_unlinked_and_so_is_all_at_the_end(tmp_path):
 
 
 def test_old_audio_is_told_by_the_machines_own_clock(tmp_path):
-    clock = Clock()
+    clock = HandClock()
     inbox = Inbox(tmp_path / "inbox", clock=clock)
     old = inbox.open_file(1, SHA256)
     clock.now_s += 3600

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from mac_agent.byte_ranges import add_range, missing_ranges, split_ranges
 from mac_agent.lease import Held, OfferAction, decide_offer, ends_job, must_yield
-from schemas.agent import AgentControl, ControlType, JobState, OfferedChunk
+from schemas.agent import AgentControl, ControlType, HeldJobState, OfferedChunk
 from schemas.conversation import Verdict
 
 
@@ -28,8 +28,8 @@ def offer(lease_id: str = "lease-1", ledger_id: str = "ledger-1", chunks=None) -
     )
 
 
-def held(state: JobState, *, is_failure: bool = False) -> Held:
-    chunks = () if state is JobState.OUTBOX else (chunk(),)
+def held(state: HeldJobState, *, is_failure: bool = False) -> Held:
+    chunks = () if state is HeldJobState.OUTBOX else (chunk(),)
     return Held("job-1", "lease-1", "ledger-1", state, chunks, is_failure)
 
 
@@ -37,7 +37,7 @@ def decide(control: AgentControl, mine: Held | None, *, active: int = 0, ready: 
     return decide_offer(control, mine, active_jobs=active, max_jobs=2, ready=ready)
 
 
-WORKING = [JobState.RECEIVING, JobState.QUEUED, JobState.RUNNING]
+WORKING = [HeldJobState.RECEIVING, HeldJobState.QUEUED, HeldJobState.RUNNING]
 
 
 class TestOffer:
@@ -57,18 +57,18 @@ class TestOffer:
         assert decide(offer("lease-2"), held(state), active=2) is OfferAction.RELEASE
 
     def test_other_audio_begins_the_job_anew(self):
-        assert decide(offer(chunks=(chunk("c-2"),)), held(JobState.RUNNING)) is OfferAction.RESTART
+        assert decide(offer(chunks=(chunk("c-2"),)), held(HeldJobState.RUNNING)) is OfferAction.RESTART
 
-    @pytest.mark.parametrize("state", [*WORKING, JobState.OUTBOX])
+    @pytest.mark.parametrize("state", [*WORKING, HeldJobState.OUTBOX])
     def test_another_bridge_gets_nothing_of_a_held_job(self, state):
         assert decide(offer(ledger_id="ledger-2"), held(state)) is OfferAction.IGNORE_FOREIGN
 
     @pytest.mark.parametrize("lease_id", ["lease-1", "lease-2"])
     def test_a_result_is_offered_again_whatever_the_lease(self, lease_id):
-        assert decide(offer(lease_id), held(JobState.OUTBOX), active=2) is OfferAction.RESEND
+        assert decide(offer(lease_id), held(HeldJobState.OUTBOX), active=2) is OfferAction.RESEND
 
     def test_a_failure_is_offered_again_under_its_lease_and_tried_again_under_another(self):
-        failed = held(JobState.OUTBOX, is_failure=True)
+        failed = held(HeldJobState.OUTBOX, is_failure=True)
         assert decide(offer("lease-1"), failed) is OfferAction.RESEND
         assert decide(offer("lease-2"), failed) is OfferAction.RESTART
         assert decide(offer("lease-2"), failed, active=2) is OfferAction.IGNORE_FULL
@@ -82,7 +82,7 @@ def word(kind: ControlType, lease_id: str | None = "lease-1", ledger_id: str = "
 
 @pytest.mark.parametrize("kind", [ControlType.SETTLED, ControlType.CANCEL])
 class TestEnd:
-    @pytest.mark.parametrize("state", [*WORKING, JobState.OUTBOX])
+    @pytest.mark.parametrize("state", [*WORKING, HeldJobState.OUTBOX])
     def test_the_lease_that_is_held_is_ended(self, kind, state):
         assert ends_job(word(kind), held(state))
         assert ends_job(word(kind, lease_id=None), held(state))
@@ -90,7 +90,7 @@ class TestEnd:
     def test_what_is_not_held_is_not_ended(self, kind):
         assert not ends_job(word(kind), None)
 
-    @pytest.mark.parametrize("state", [*WORKING, JobState.OUTBOX])
+    @pytest.mark.parametrize("state", [*WORKING, HeldJobState.OUTBOX])
     def test_another_bridge_ends_nothing(self, kind, state):
         assert not ends_job(word(kind, ledger_id="ledger-2"), held(state))
 
@@ -99,8 +99,8 @@ class TestEnd:
         assert not ends_job(word(kind, lease_id="lease-0"), held(state))
 
     def test_a_result_is_settled_under_any_lease_but_a_failure_under_its_own(self, kind):
-        assert ends_job(word(kind, lease_id="lease-0"), held(JobState.OUTBOX))
-        assert not ends_job(word(kind, lease_id="lease-0"), held(JobState.OUTBOX, is_failure=True))
+        assert ends_job(word(kind, lease_id="lease-0"), held(HeldJobState.OUTBOX))
+        assert not ends_job(word(kind, lease_id="lease-0"), held(HeldJobState.OUTBOX, is_failure=True))
 
 
 def test_of_living_processes_with_one_name_exactly_the_oldest_stays():

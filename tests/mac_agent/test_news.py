@@ -4,14 +4,14 @@ from dataclasses import replace
 
 import pytest
 
-from mac_agent.heartbeat import News
-from schemas.agent import AgentState, JobState
+from mac_agent.heartbeat import BeatContent
+from schemas.agent import AgentState, HeldJobState
 
-IDLE = News(AgentState.ONLINE, 8, (), {})
-ONE = replace(IDLE, free_places=7, jobs=(("l1", JobState.RECEIVING),))
-TWO = replace(ONE, free_places=6, jobs=(("l1", JobState.RUNNING), ("l2", JobState.RECEIVING)))
+IDLE = BeatContent(AgentState.ONLINE, 8, (), {})
+ONE = replace(IDLE, free_places=7, jobs=(("l1", HeldJobState.RECEIVING),))
+TWO = replace(ONE, free_places=6, jobs=(("l1", HeldJobState.RUNNING), ("l2", HeldJobState.RECEIVING)))
 FULL_DISK = replace(ONE, free_places=0, notes={"disk": "full"})
-DONE = replace(TWO, free_places=7, jobs=(("l2", JobState.RUNNING), ("l1", JobState.OUTBOX)))
+DONE = replace(TWO, free_places=7, jobs=(("l2", HeldJobState.RUNNING), ("l1", HeldJobState.OUTBOX)))
 
 
 @pytest.mark.parametrize(
@@ -23,22 +23,22 @@ DONE = replace(TWO, free_places=7, jobs=(("l2", JobState.RUNNING), ("l1", JobSta
         (ONE, FULL_DISK),
         (TWO, DONE),
         (ONE, IDLE),
-        (ONE, replace(ONE, jobs=(("l2", JobState.RECEIVING),))),
+        (ONE, replace(ONE, jobs=(("l2", HeldJobState.RECEIVING),))),
     ],
     ids=["the first", "its state", "its first job", "no room", "a result", "a job ended", "one ended as another came"],
 )
-def test_what_the_bridge_acts_on_is_told_at_once(before: News | None, after: News) -> None:
+def test_what_the_bridge_acts_on_is_told_at_once(before: BeatContent | None, after: BeatContent) -> None:
     assert after.is_urgent(before)
 
 
 @pytest.mark.parametrize(
     ("before", "after"),
     [
-        (ONE, replace(ONE, jobs=(("l1", JobState.RUNNING),))),
+        (ONE, replace(ONE, jobs=(("l1", HeldJobState.RUNNING),))),
         (ONE, TWO),
-        (DONE, replace(DONE, jobs=(("l2", JobState.RUNNING),))),
+        (DONE, replace(DONE, jobs=(("l2", HeldJobState.RUNNING),))),
     ],
     ids=["how far a job is", "a job beside others", "a settled result"],
 )
-def test_what_changes_nothing_for_the_bridge_can_wait(before: News, after: News) -> None:
+def test_what_changes_nothing_for_the_bridge_can_wait(before: BeatContent, after: BeatContent) -> None:
     assert not after.is_urgent(before)

@@ -9,16 +9,9 @@ from pathlib import Path
 import pytest
 
 from mac_agent.outbox import EntryKind, Outbox, OutboxEntry, OutboxError
+from tests.hand_clock import HandClock
 
 ROOT = Path(__file__).parents[2]
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now_s = 1_000.0
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 def entry(job_id: str = "job-1", lease_id: str = "lease-1", payload: bytes = b"turns") -> OutboxEntry:
@@ -27,7 +20,7 @@ def entry(job_id: str = "job-1", lease_id: str = "lease-1", payload: bytes = b"t
 
 @pytest.fixture
 def clock():
-    return Clock()
+    return HandClock()
 
 
 @pytest.fixture

@@ -17,14 +17,21 @@ from typer.testing import CliRunner
 from mac_agent.agent import is_running
 from mac_agent.audio import decode
 from mac_agent.commands.main import app
-from mac_agent.doctor import Verdict as Finding
-from mac_agent.doctor import check_mode
+from mac_agent.doctor import CheckState, check_mode
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
 from mac_agent.qualify import PROMISES, cut_or_repeat, make_promised
 from mac_agent.settings import AgentSettings
 from mac_agent.weights.hub import copy_pipeline
 from mac_agent.weights.pipelines import trust_directory
-from mac_agent.weights.verdict import EXACT, STRETCH, Comparison, Verdict, describe_circumstances, judge, write_verdict
+from mac_agent.weights.verdict import (
+    EXACT,
+    STRETCH,
+    Comparison,
+    StretchVerdict,
+    describe_circumstances,
+    judge,
+    write_verdict,
+)
 from tests.brokers import AGENT_ID
 from tests.mac_agent.agent_command import omi_agent as run_agent
 from tests.mac_agent.small_hub import PIPELINE_FILES
@@ -45,7 +52,7 @@ def hollow(tmp_path) -> Path:
     return directory
 
 
-def keep_passing_verdict(settings: AgentSettings, directory: Path) -> Verdict:
+def keep_passing_verdict(settings: AgentSettings, directory: Path) -> StretchVerdict:
     manifest = trust_directory(settings.weights, directory).manifest
     verdict = judge(
         [
@@ -138,7 +145,7 @@ def test_doctor_says_which_mode_runs_and_why(tmp_path, hollow):
     settings = AgentSettings(data_dir=tmp_path / "data", pipeline_dir=hollow, device="cpu")
     trust_directory(settings.weights, hollow)
     found = check_mode(settings)
-    assert found.verdict is Finding.OK
+    assert found.verdict is CheckState.OK
     assert found.found.startswith("exact: stretch was not qualified for this pipeline on cpu")
     verdict = keep_passing_verdict(settings, hollow)
     assert check_mode(settings).found.startswith("stretch: stretch passed on 2026-11-22")

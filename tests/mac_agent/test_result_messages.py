@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from mac_agent.audio import PlacedChunk, Quality
+from mac_agent.audio import JoinedChunk, Quality
 from mac_agent.engines.engine import Diarization, EngineInfo, SpeakerEvidence, Turn
 from mac_agent.inference import JobResult
 from mac_agent.result import to_job_failure, to_speaker_turns
@@ -31,7 +31,7 @@ def result(turns=(), speakers=(), *, timings=None, warnings=(), quality=None) ->
         token=1,
         info=EngineInfo("e", "m", "r", "cpu", "full", "em", "er"),
         duration_s=60.0,
-        placed=(PlacedChunk(0.0, 60.0),),
+        placed=(JoinedChunk(0.0, 60.0),),
         diarization=found,
         quality=quality or Quality(0.5, 0.0, -20.0),
         timings_ms=timings or {},

@@ -13,6 +13,7 @@ import pytest
 
 from mac_agent.wakefulness import LINGER_S, RETRY_S, Wakefulness, default_program
 from tests.brokers import AGENT_ID, run_mosquitto
+from tests.hand_clock import HandClock
 from tests.inbox import eventually
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
@@ -20,16 +21,9 @@ from tests.mac_agent.sounds import as_wav, tone
 ROOT = Path(__file__).parents[2]
 
 
-class Clock:
-    now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
 @pytest.fixture
 def clock():
-    return Clock()
+    return HandClock(0.0)
 
 
 @pytest.fixture

@@ -29,7 +29,7 @@ LONG_S = 60.0
 
 
 @dataclass(frozen=True)
-class Fault:
+class WorkerFault:
     behaviour: str
     """What the engine does at the first job, and not again."""
     code: str
@@ -39,11 +39,11 @@ class Fault:
 
 
 FAULTS = {
-    "kill -9": Fault("wait 600", "engine.crashed", "signal 9", signal.SIGKILL),
-    "SIGSTOP": Fault("wait 600", "engine.timeout", "did not finish within 10 s", signal.SIGSTOP),
-    "segfault": Fault("segfault", "engine.crashed", "signal 11"),
-    "allocation bomb": Fault("bomb", "engine.crashed", "OMI_MAX_WORKER_GB"),
-    "allocation bomb the system refuses": Fault("bomb refused", "engine.failed", "out of memory"),
+    "kill -9": WorkerFault("wait 600", "engine.crashed", "signal 9", signal.SIGKILL),
+    "SIGSTOP": WorkerFault("wait 600", "engine.timeout", "did not finish within 10 s", signal.SIGSTOP),
+    "segfault": WorkerFault("segfault", "engine.crashed", "signal 11"),
+    "allocation bomb": WorkerFault("bomb", "engine.crashed", "OMI_MAX_WORKER_GB"),
+    "allocation bomb the system refuses": WorkerFault("bomb refused", "engine.failed", "out of memory"),
 }
 
 

@@ -27,7 +27,7 @@ from schemas.agent import (
     ByteRange,
     ControlType,
     HeldJob,
-    JobState,
+    HeldJobState,
     OfferedChunk,
 )
 from schemas.audio import AudioPart
@@ -37,7 +37,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurn, SpeakerTurns, SpeakerVoice
 from tests.brokers import RunningBroker
-from tests.inbox import WAIT_S, Inbox
+from tests.inbox import WAIT_S, MessageLog
 
 TOPICS = Topics()
 BEAT_S = 0.3
@@ -57,10 +57,10 @@ class ScriptedAgent:
     ) -> None:
         self.agent_id, self.instance_id, self.places = agent_id, f"i-{uuid.uuid4().hex}", places
         self.engine = EngineDescription(name="scripted", embedding_model=embedding[0], embedding_revision=embedding[1])
-        self.offers: Inbox[AgentControl] = Inbox()
-        self.settled: Inbox[AgentControl] = Inbox()
-        self.cancelled: Inbox[AgentControl] = Inbox()
-        self.parts: Inbox[AudioPart] = Inbox()
+        self.offers: MessageLog[AgentControl] = MessageLog()
+        self.settled: MessageLog[AgentControl] = MessageLog()
+        self.cancelled: MessageLog[AgentControl] = MessageLog()
+        self.parts: MessageLog[AudioPart] = MessageLog()
         self.held: dict[str, str] = {}
         self.accepts = True
         self.state = AgentState.ONLINE
@@ -121,7 +121,9 @@ class ScriptedAgent:
             engine=self.engine,
             jobs=()
             if gone
-            else tuple(HeldJob(job_id=job, lease_id=lease, state=JobState.RUNNING) for job, lease in self.held.items()),
+            else tuple(
+                HeldJob(job_id=job, lease_id=lease, state=HeldJobState.RUNNING) for job, lease in self.held.items()
+            ),
             free_capacity=0 if gone else max(0, self.places - len(self.held)),
             speed_x_real_time=10.0,
         )
@@ -284,7 +286,7 @@ def _spans(offer: AgentControl) -> tuple[ChunkSpan, ...]:
     return tuple(spans)
 
 
-def stays_empty(inbox: Inbox[AgentControl], seconds: float) -> bool:
+def stays_empty(inbox: MessageLog[AgentControl], seconds: float) -> bool:
     """Whether nothing arrives for a while."""
     before = len(inbox.items)
     time.sleep(seconds)

@@ -13,7 +13,7 @@ from vps_bridge.mailbox import Question
 from vps_bridge.publisher import HeldPublisher
 
 
-class Wire:
+class RecordingSession:
     """Notes the order of syncs and sends."""
 
     def __init__(self) -> None:
@@ -28,12 +28,12 @@ def receipt(conversation_id: str) -> Accepted:
 
 
 @pytest.fixture
-def wire() -> Wire:
-    return Wire()
+def wire() -> RecordingSession:
+    return RecordingSession()
 
 
 @pytest.fixture
-def ledger(tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+def ledger(tmp_path: Path, wire: RecordingSession, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
     opened = Ledger(tmp_path / "bridge", exclusive=True)
     opened.sync()
     flush = os.fdatasync
@@ -50,7 +50,7 @@ def ledger(tmp_path: Path, wire: Wire, monkeypatch: pytest.MonkeyPatch) -> Itera
 pytestmark = pytest.mark.skipif(not hasattr(os, "fdatasync"), reason="needs fdatasync: Linux")
 
 
-def test_messages_and_answers_leave_once_the_ledger_is_on_disk(ledger: Ledger, wire: Wire) -> None:
+def test_messages_and_answers_leave_once_the_ledger_is_on_disk(ledger: Ledger, wire: RecordingSession) -> None:
     publisher = HeldPublisher(wire, ledger.sync)  # type: ignore[arg-type] # all it needs of a session is `publish`
     answer: Future[int] = Future()
     ledger.agents.set_allowed("mac", allowed=True)
@@ -65,7 +65,7 @@ def test_messages_and_answers_leave_once_the_ledger_is_on_disk(ledger: Ledger, w
     assert answer.result(timeout=0) == 7
 
 
-def test_what_promises_nothing_new_costs_no_fsync(ledger: Ledger, wire: Wire) -> None:
+def test_what_promises_nothing_new_costs_no_fsync(ledger: Ledger, wire: RecordingSession) -> None:
     publisher = HeldPublisher(wire, ledger.sync)  # type: ignore[arg-type] # as above
     ledger.agents.all()
     publisher.send("a part of audio", receipt("c1"))
@@ -75,7 +75,7 @@ def test_what_promises_nothing_new_costs_no_fsync(ledger: Ledger, wire: Wire) ->
 
 
 def test_a_disk_that_fails_lets_nothing_leave_and_says_so(
-    ledger: Ledger, wire: Wire, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, wire: RecordingSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(_descriptor: int) -> None:
         raise OSError(5, "Input/output error")

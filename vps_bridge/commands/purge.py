@@ -25,7 +25,7 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
-from vps_bridge.intake.parts import INCOMING, Arrivals
+from vps_bridge.intake.parts import INCOMING, PartialChunks
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy
 from vps_bridge.settings import BridgeSettings
@@ -118,7 +118,9 @@ def _purge_all(
         finished = _wait_for_bridge(ledger, names)  # it has them in memory, too
     else:
         spool = Spool(settings.root / SPOOL)
-        Arrivals(settings.root / INCOMING)  # wipes what a bridge that was killed left of chunks that never were whole
+        PartialChunks(
+            settings.root / INCOMING
+        )  # wipes what a bridge that was killed left of chunks that never were whole
         for name in names:
             erase_conversation(name, own, spool, store)
         own.close()

@@ -24,7 +24,7 @@ from vps_bridge.conversations.store import StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
 from vps_bridge.database import DatabaseError
 from vps_bridge.errors import AnotherBridge
-from vps_bridge.intake.disk_reserve import Ballast
+from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.settings import BridgeSettings
@@ -107,7 +107,7 @@ def age(moment: float | None) -> str:
 def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations, float]]:
     """Open ledger and store beside the running bridge, and say when an agent counts as stale."""
     settings = load(config, "bridge", data_dir=data_dir)
-    Ballast(settings.root, settings.ballast_bytes).give_way()  # the bridge may be stopped, and the disk full
+    DiskReserve(settings.root, settings.ballast_bytes).give_way()  # the bridge may be stopped, and the disk full
     ledger = Ledger(settings.root, exclusive=False)
     store = SqliteConversations(settings.root / STORE_FILE)
     try:

@@ -18,9 +18,9 @@ from schemas.agent import (
     ByteRange,
     ControlType,
     HeldJob,
+    HeldJobState,
     OfferedChunk,
 )
-from schemas.agent import JobState as HeldState
 from schemas.audio import AudioPart
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure
@@ -34,11 +34,11 @@ from vps_bridge.publisher import OfferTimer, Publisher
 from vps_bridge.rules.lease import (
     NEVER_TAKEN,
     STARTED_ANEW,
+    AgentCapacity,
     LeaseAction,
-    LeaseVerdict,
+    LeaseDecision,
     LeaseView,
     ReadyJob,
-    Worker,
     expected_s,
     is_exhausted,
     judge_lease,
@@ -88,7 +88,7 @@ class Dispatcher:
                 continue
             if lease.instance_id != heartbeat.instance_id:
                 died = lease.lease_id in was_held  # who never said that it has the job did not die of it
-                self._revoke(lease, LeaseVerdict(LeaseAction.REVOKE, STARTED_ANEW if died else NEVER_TAKEN), died=died)
+                self._revoke(lease, LeaseDecision(LeaseAction.REVOKE, STARTED_ANEW if died else NEVER_TAKEN), died=died)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
@@ -123,9 +123,9 @@ class Dispatcher:
             if is_allowed and self._ledger.jobs.give_back(lease, instance_id):
                 self._granted_s[lease.lease_id] = view.last_beat_s
                 _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
-            elif held.state is not HeldState.OUTBOX:
+            elif held.state is not HeldJobState.OUTBOX:
                 self._cancel(agent_id, held.job_id, held.lease_id, lease.ended_reason or "lease is over")
-        elif job.lease_id != held.lease_id and held.state is not HeldState.OUTBOX:  # a result counts from any lease
+        elif job.lease_id != held.lease_id and held.state is not HeldJobState.OUTBOX:  # a result counts from any lease
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
     def tick(self, now_s: float) -> None:
@@ -147,7 +147,7 @@ class Dispatcher:
         lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted)
         verdict = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
         if lease.agent_id not in allowed:
-            verdict = LeaseVerdict(LeaseAction.REVOKE, "agent is not allowed any more", may_return=False)
+            verdict = LeaseDecision(LeaseAction.REVOKE, "agent is not allowed any more", may_return=False)
         if verdict.action is LeaseAction.REVOKE:
             self._revoke(lease, verdict, died=False)
             return True
@@ -156,7 +156,7 @@ class Dispatcher:
             self._offer(lease)
         return False
 
-    def _grant_ready(self, workers: list[Worker], leased_by_conversation: dict[str, int], now_s: float) -> None:
+    def _grant_ready(self, workers: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
         if not workers:
             return
         embeddings = {worker.agent_id: worker.embedding for worker in workers}
@@ -291,7 +291,7 @@ class Dispatcher:
         )
         self._publisher.send(self._topics.failure(job.conversation_id, self._settings.bridge_id), failure)
 
-    def _revoke(self, lease: LeaseRecord, verdict: LeaseVerdict, *, died: bool) -> None:
+    def _revoke(self, lease: LeaseRecord, verdict: LeaseDecision, *, died: bool) -> None:
         reason, may_return = verdict.reason, verdict.may_return
         job = self._ledger.jobs.revoke(lease.lease_id, reason, died=died, may_return=may_return)
         if job is not None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from schemas.agent import AgentHeartbeat, AgentState
-from vps_bridge.rules.lease import AgentPresence, Worker, expected_s
+from vps_bridge.rules.lease import AgentCapacity, AgentPresence, expected_s
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
 
@@ -86,7 +86,7 @@ class AgentRoster:
 
     def workers(
         self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Sequence[tuple[str, str, float]]
-    ) -> list[Worker]:
+    ) -> list[AgentCapacity]:
         """Return the agents that may and can take a job now.
 
         `leases` are the current ones, (agent_id, lease_id, seconds of audio).
@@ -100,11 +100,11 @@ class AgentRoster:
         return [worker for worker in workers if worker.is_free]
 
 
-def _describe_worker(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> Worker:
+def _describe_worker(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> AgentCapacity:
     beat = view.heartbeat
     listed = {job.lease_id for job in beat.jobs}
     held = [(lease_id, audio_s) for agent_id, lease_id, audio_s in leases if agent_id == beat.agent_id]
-    return Worker(
+    return AgentCapacity(
         agent_id=beat.agent_id,
         free=beat.free_capacity - sum(lease_id not in listed for lease_id, _ in held),
         speed_x_real_time=beat.speed_x_real_time,

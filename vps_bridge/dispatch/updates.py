@@ -33,7 +33,7 @@ TOO_LARGE = "too_large: run `omi-bridge show`, or raise the broker's packet limi
 
 
 @dataclass(frozen=True, order=True)
-class _Offer:
+class _UpdateOffer:
     """When an update is offered next, and the pause after that. Monotonic seconds."""
 
     due_s: float
@@ -55,7 +55,7 @@ class Updater:
         self._min_s, self._max_s = settings.retry_min_s, settings.retry_max_s
         self._latest: dict[str, int] = {}  # the number of the one offer of a conversation that still counts
         self._numbers = itertools.count()
-        self._offers: list[_Offer] = []  # a heap: a million updates that nobody confirms cost what is due of them
+        self._offers: list[_UpdateOffer] = []  # a heap: a million updates that nobody confirms cost what is due of them
 
     def assign(self, conversation_id: str, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
@@ -156,7 +156,7 @@ class Updater:
                 continue
             self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
             pause_s = min(offer.pause_s, self._max_s)
-            heapq.heappush(self._offers, _Offer(now_s + pause_s, offer.number, name, 2 * pause_s))
+            heapq.heappush(self._offers, _UpdateOffer(now_s + pause_s, offer.number, name, 2 * pause_s))
 
     def offer_again(self, conversation_id: str | None = None) -> None:
         """Make the update of a conversation due, or all: the connection is new."""
@@ -169,7 +169,7 @@ class Updater:
 
     def _offer_now(self, name: str) -> None:
         number = self._latest[name] = next(self._numbers)
-        heapq.heappush(self._offers, _Offer(0.0, number, name, self._min_s))
+        heapq.heappush(self._offers, _UpdateOffer(0.0, number, name, self._min_s))
 
 
 def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:

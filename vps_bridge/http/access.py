@@ -26,7 +26,7 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
 @dataclass(frozen=True)
-class Entry:
+class AccessRule:
     """The rule of the door: where it is, and the token that opens it. Of loopback, two paths are open to all."""
 
     host: str
@@ -59,7 +59,7 @@ class Entry:
         return hmac.compare_digest(given.strip().encode(), self.token.encode())
 
 
-def read_entry(settings: BridgeSettings) -> Entry:
+def read_access_rule(settings: BridgeSettings) -> AccessRule:
     """Return the door's rule. Raises `SettingsError` for a token that is none, and for a bind that needs one."""
     token = settings.http_token.get_secret_value() if settings.http_token else None
     name, source = "http_token", "the settings"
@@ -72,7 +72,7 @@ def read_entry(settings: BridgeSettings) -> Entry:
             f"a token has at least {MIN_TOKEN_CHARS} characters of printable ASCII: `openssl rand -hex 32` makes one"
         )
         raise SettingsError(name, source, words)
-    entry = Entry(settings.http_host, token)
+    entry = AccessRule(settings.http_host, token)
     if token is None and not entry.is_loopback:
         words = (
             f"{settings.http_host} is not loopback, so a token is needed: set OMI_HTTP_TOKEN or http_token_file, "
@@ -104,10 +104,10 @@ def _host_name(header: str) -> str:
     return header.partition(":")[0].lower()
 
 
-class Guard:
+class AccessCheck:
     """ASGI middleware: lets in who may, and answers for a request that breaks or is broken off."""
 
-    def __init__(self, app: ASGIApp, entry: Entry) -> None:
+    def __init__(self, app: ASGIApp, entry: AccessRule) -> None:
         """Stand before `app`."""
         self._app, self._entry = app, entry
 

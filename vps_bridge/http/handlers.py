@@ -31,7 +31,7 @@ from vps_bridge.http.messages import (
     HttpProblem,
     SpokenTurn,
 )
-from vps_bridge.http.one_off import Desk, Intake, Turns
+from vps_bridge.http.one_off import Intake, OneOffRequests, Turns
 from vps_bridge.intake.parts import INCOMING
 from vps_bridge.intake.upload import Upload
 from vps_bridge.mailbox import BridgeBusy, Mailbox
@@ -49,10 +49,10 @@ _DISCARDED = {
 _AUDIO_TYPES = ("audio/", "video/", "application/octet-stream", "application/ogg")
 
 
-class Gateway:
+class HttpHandlers:
     """What the routes do; one for the life of the door."""
 
-    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: Desk) -> None:
+    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: OneOffRequests) -> None:
         """Ask `intake` and `desk` through `mailbox`."""
         self._settings, self._mailbox, self._intake, self._desk = settings, mailbox, intake, desk
         self._uploads, self._expected_bytes = asyncio.Semaphore(MAX_UPLOADS), 0

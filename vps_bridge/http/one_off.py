@@ -53,7 +53,7 @@ class Intake(Protocol):
         ...
 
 
-class Desk:
+class OneOffRequests:
     """The questions that wait for an answer."""
 
     def __init__(self, intake: Intake, ledger: Ledger) -> None:

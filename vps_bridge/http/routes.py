@@ -15,8 +15,8 @@ from starlette.exceptions import HTTPException
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.record import ID_PATTERN
-from vps_bridge.http.access import OPEN_PATHS, Entry, Guard
-from vps_bridge.http.handlers import Gateway
+from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
+from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.messages import (
     MAX_SPEAKERS,
     STATUS_OF,
@@ -90,7 +90,7 @@ def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, d
     return {code: {"model": body, "description": _WHY[code]} for code in codes}
 
 
-def make_app(gateway: Gateway, entry: Entry) -> FastAPI:
+def make_app(gateway: HttpHandlers, entry: AccessRule) -> FastAPI:
     """Return the ASGI application."""
     # No pages that draw the document: they load their scripts from elsewhere.
     app = FastAPI(
@@ -99,14 +99,14 @@ def make_app(gateway: Gateway, entry: Entry) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(Guard, entry=entry)
+    app.add_middleware(AccessCheck, entry=entry)
     _add_paths(app, gateway)
     _add_errors(app)
     _add_document(app, OPEN_PATHS if entry.is_loopback else ())
     return app
 
 
-def _add_paths(app: FastAPI, gateway: Gateway) -> None:
+def _add_paths(app: FastAPI, gateway: HttpHandlers) -> None:
     taken = {202: {"model": Accepted, "description": "Accepted now."}, **_answers((400, *_TAKE), Problem)}
     known = "Accepted before: the same id and the same audio."
 

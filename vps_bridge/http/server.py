@@ -8,9 +8,9 @@ import threading
 import structlog
 import uvicorn
 
-from vps_bridge.http.access import read_entry
-from vps_bridge.http.handlers import Gateway
-from vps_bridge.http.one_off import Desk, Intake
+from vps_bridge.http.access import read_access_rule
+from vps_bridge.http.handlers import HttpHandlers
+from vps_bridge.http.one_off import Intake, OneOffRequests
 from vps_bridge.http.routes import make_app
 from vps_bridge.mailbox import Mailbox
 from vps_bridge.settings import BridgeSettings
@@ -20,13 +20,13 @@ STOP_GRACE_S = 3  # requests under way have so long once the bridge stops; what 
 MAX_CONNECTIONS = 256
 
 
-class HttpDoor:
+class HttpServer:
     """Serves HTTP from `open` to `close`. All work on conversations is asked of the bridge's own thread."""
 
-    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: Desk) -> None:
+    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: OneOffRequests) -> None:
         """Read the token. Raises `SettingsError` where it is none, or is missing where it is needed."""
         self._host, self._port = settings.http_host, settings.http_port
-        app = make_app(Gateway(settings, mailbox, intake, desk), read_entry(settings))
+        app = make_app(HttpHandlers(settings, mailbox, intake, desk), read_access_rule(settings))
         self._config = uvicorn.Config(
             app,
             http="h11",

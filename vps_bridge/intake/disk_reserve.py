@@ -14,7 +14,7 @@ BLOCK_BYTES = 2**20
 REMEDY = "the disk is full, no audio is accepted: make room, such as `omi-bridge purge --audio --older-than 1d`"
 
 
-def wants_ballast(free_bytes: int, ballast_bytes: int, *, is_held: bool) -> bool:
+def wants_reserve(free_bytes: int, ballast_bytes: int, *, is_held: bool) -> bool:
     """Whether the ballast should lie on the disk.
 
     It is given up below half its size of free room and taken back when twice its size is free, so that giving it up
@@ -23,7 +23,7 @@ def wants_ballast(free_bytes: int, ballast_bytes: int, *, is_held: bool) -> bool
     return free_bytes >= (ballast_bytes // 2 if is_held else 2 * ballast_bytes)
 
 
-class Ballast:
+class DiskReserve:
     """A private file of `size` bytes on the bridge's disk. While it is given up, no audio is accepted."""
 
     def __init__(self, root: Path, size: int) -> None:
@@ -49,14 +49,14 @@ class Ballast:
         if self.is_held:
             return self.give_way()
         free_bytes = self._free_bytes()
-        if not wants_ballast(free_bytes, self._size, is_held=False) or not self._write():
+        if not wants_reserve(free_bytes, self._size, is_held=False) or not self._write():
             return False
         _LOG.info("disk_has_room", free_bytes=free_bytes)
         return True
 
     def give_way(self) -> bool:
         """Give the ballast up where the disk is full; say whether it was. Any process may, before it writes."""
-        if not self.is_held or wants_ballast(self._free_bytes(), self._size, is_held=True):
+        if not self.is_held or wants_reserve(self._free_bytes(), self._size, is_held=True):
             return False
         free_bytes = self._free_bytes()
         self._path.unlink(missing_ok=True)

@@ -19,9 +19,9 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.audio_header import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
-from vps_bridge.intake.disk_reserve import Ballast
+from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
-from vps_bridge.intake.parts import INCOMING, Arrivals
+from vps_bridge.intake.parts import INCOMING, PartialChunks
 from vps_bridge.intake.spool import Spool
 from vps_bridge.intake.upload import Upload, check_size
 from vps_bridge.ledger import Ledger
@@ -52,7 +52,7 @@ class TakenEvent:
     event: ConversationEvent | None = None
 
 
-class _Offer:
+class _OfferedAudio:
     """A chunk that is offered, whichever door it came through."""
 
     def __init__(self, conversation_id: str, sha256: str, size_bytes: int, told: ChunkDescription) -> None:
@@ -70,13 +70,13 @@ class Ingest:
         spool: Spool,
         store: ConversationStore,
         publisher: Publisher,
-        ballast: Ballast,
+        ballast: DiskReserve,
     ) -> None:
         """Work on this ledger, spool and store; `incoming` holds chunks whose parts are still coming."""
         self._ballast = ballast
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._publisher, self._topics = publisher, Topics(settings.topic_root)
-        self._arrivals = Arrivals(settings.root / INCOMING)
+        self._arrivals = PartialChunks(settings.root / INCOMING)
         self._queue, self._counted_s, self._accepted_bytes = ledger.jobs.counts(), time.monotonic(), 0
         self.left_strays = False
         """Whether the spool may hold a file that the ledger does not know."""
@@ -90,7 +90,7 @@ class Ingest:
             chunk_id = read_envelope(AudioPayload, data).chunk_id
             sha256 = hashlib.sha256(data).hexdigest()
             return Taken(self._refuse(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
-        offer = _Offer(conversation_id, payload.sha256, _total_bytes(payload), payload)
+        offer = _OfferedAudio(conversation_id, payload.sha256, _total_bytes(payload), payload)
         return self._take(offer, lambda: self._store_payload(offer, payload))
 
     def take_upload(self, conversation_id: str, told: ChunkDescription, upload: Upload, sha256: str | None) -> Taken:
@@ -98,10 +98,10 @@ class Ingest:
 
         `sha256` is what the publisher says it has, where it says so.
         """
-        offer = _Offer(conversation_id, sha256 or upload.sha256, upload.bytes, told)
+        offer = _OfferedAudio(conversation_id, sha256 or upload.sha256, upload.bytes, told)
         return self._take(offer, lambda: self._store_upload(offer, upload))
 
-    def _take(self, offer: _Offer, store: Callable[[], str | None]) -> Taken:
+    def _take(self, offer: _OfferedAudio, store: Callable[[], str | None]) -> Taken:
         """Take a chunk in; `store` spools it and returns its name, or None where parts are still to come."""
         if self._ledger.conversations.is_deleted(offer.conversation_id):
             return Taken(self._receipt(offer, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED))
@@ -171,7 +171,7 @@ class Ingest:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _take_chunk(self, offer: _Offer, store: Callable[[], str | None]) -> bool:
+    def _take_chunk(self, offer: _OfferedAudio, store: Callable[[], str | None]) -> bool:
         """Take a chunk or a part; return whether the chunk is accepted now. Raises `Refusal`."""
         if offer.bytes == 0:
             raise Refusal(FailureCode.AUDIO_EMPTY, "the chunk holds no bytes: publish at least one sample")
@@ -187,7 +187,7 @@ class Ingest:
         self._accept(new, offer.told)
         return True
 
-    def _store_payload(self, offer: _Offer, payload: AudioPayload) -> str | None:
+    def _store_payload(self, offer: _OfferedAudio, payload: AudioPayload) -> str | None:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
                 raise _wrong_sha256()
@@ -204,13 +204,13 @@ class Ingest:
         finally:
             partial.discard()
 
-    def _store_upload(self, offer: _Offer, upload: Upload) -> str:
+    def _store_upload(self, offer: _OfferedAudio, upload: Upload) -> str:
         if upload.sha256 != offer.sha256:
             raise _wrong_sha256()
         self.check_room(offer.bytes, written_bytes=upload.bytes)
         return self._on_disk(lambda: self._spool.adopt(upload.path))
 
-    def _is_known(self, offer: _Offer) -> bool:
+    def _is_known(self, offer: _OfferedAudio) -> bool:
         known = self._ledger.chunks.find(offer.conversation_id, offer.chunk_id)
         if known is not None and known.sha256 != offer.sha256:
             msg = f"chunk {offer.chunk_id} was accepted with other audio: give new audio a new chunk_id"
@@ -233,7 +233,7 @@ class Ingest:
             seconds=new.duration_s,
         )
 
-    def _describe(self, offer: _Offer, name: str) -> NewChunk:
+    def _describe(self, offer: _OfferedAudio, name: str) -> NewChunk:
         told, path = offer.told, self._spool.path(name)
         encoding, duration_s = told.encoding, told.duration_s or None
         if is_raw(encoding):
@@ -279,7 +279,7 @@ class Ingest:
             msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
             raise Refusal(FailureCode.DISK_FULL, msg, retryable=True) from error
 
-    def _receipt(self, offer: _Offer, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
+    def _receipt(self, offer: _OfferedAudio, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
         receipt = Accepted(
             conversation_id=offer.conversation_id,
             chunk_id=offer.chunk_id,

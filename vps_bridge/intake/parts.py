@@ -27,7 +27,7 @@ class _Arrival:
     touched_s: float
 
 
-class Arrivals:
+class PartialChunks:
     """The parts that have come, in any order and more than once. Methods raise `OSError` when the disk does."""
 
     def __init__(self, directory: Path) -> None:

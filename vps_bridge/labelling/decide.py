@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from schemas.conversation import SegmentLabel
 from vps_bridge.conversations.store import StoredSegment, speaker_name, speaker_number
-from vps_bridge.labelling.evidence import Heard
+from vps_bridge.labelling.evidence import AudioTimeline
 from vps_bridge.labelling.link import LocalSpeaker
 from vps_bridge.labelling.number import FoundVoice, Naming, VoiceBook
-from vps_bridge.labelling.vote import Outcome, Vote
+from vps_bridge.labelling.vote import Vote, VoteOutcome
 
 _MAX_NUMBER = 10_000  # what a message carries; a label with more digits is no number of ours
-_UNSURE = (Outcome.LOW_COVERAGE, Outcome.NO_AUDIO)
+_UNSURE = (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_AUDIO)
 
 
 def _number(speaker: str | None) -> int | None:
@@ -38,7 +38,7 @@ def left_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], ours:
     left: dict[str, int] = {}
     for segment, vote in zip(segments, votes, strict=True):
         number = _number(segment.speaker)
-        if number is None or vote.outcome is Outcome.CLEAR:
+        if number is None or vote.outcome is VoteOutcome.CLEAR:
             continue
         if vote.outcome in _UNSURE and only_default and ours.get(segment.id) != number:
             continue
@@ -48,7 +48,7 @@ def left_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], ours:
 
 def found_voices(
     segments: Sequence[StoredSegment],
-    heard: Heard,
+    heard: AudioTimeline,
     measured: Sequence[Mapping[int, float]],
     partition: Sequence[Sequence[LocalSpeaker]],
     votes: Sequence[Vote],
@@ -98,9 +98,9 @@ def found_voices(
 
 def _matched_voices(votes: Sequence[Vote]) -> set[int | None]:
     """Voices that are heard in the transcript; one that no segment has (television) gets no number."""
-    sure = (Outcome.CLEAR, Outcome.TWO_SPEAKERS, Outcome.HUMAN)
+    sure = (VoteOutcome.CLEAR, VoteOutcome.TWO_SPEAKERS, VoteOutcome.HUMAN)
     matched = {vote.winner for vote in votes if vote.outcome in sure}
-    return matched | {vote.runner_up for vote in votes if vote.outcome is Outcome.TWO_SPEAKERS}
+    return matched | {vote.runner_up for vote in votes if vote.outcome is VoteOutcome.TWO_SPEAKERS}
 
 
 def _dominating(votes: Sequence[Vote], left: Mapping[str, int]) -> dict[int, dict[int, float]]:
@@ -126,10 +126,10 @@ def decide_speaker(
     merged: Mapping[int, int | None],
 ) -> str | None:
     """The label a segment shall have."""
-    if vote.outcome is Outcome.CLEAR and vote.winner is not None:
+    if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
         number = naming.numbers[vote.winner]
         return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
-    if vote.outcome is Outcome.HUMAN:
+    if vote.outcome is VoteOutcome.HUMAN:
         return segment.speaker
     number = _number(segment.speaker)
     if number is not None and ours.get(segment.id) == number:
@@ -150,7 +150,7 @@ def segment_label(
     segment: StoredSegment, vote: Vote, speaker: str | None, numbers: Sequence[int | None]
 ) -> SegmentLabel:
     """Return the label as it is told; coverage only where the vote decided it."""
-    clear = vote.outcome is Outcome.CLEAR
+    clear = vote.outcome is VoteOutcome.CLEAR
     runner_up = vote.runner_up if vote.runner_up is not None and vote.runner_up >= 0 else None
     return SegmentLabel(
         id=segment.id,
@@ -173,7 +173,7 @@ def remember_segments(
     bearing: dict[int, list[str]] = {}
     for segment, vote, speaker in zip(segments, votes, speakers, strict=True):
         number = _number(speaker)
-        if number is not None and (vote.outcome is Outcome.CLEAR or segment.id in ours):
+        if number is not None and (vote.outcome is VoteOutcome.CLEAR or segment.id in ours):
             bearing.setdefault(number, []).append(segment.id)
     return replace(
         book,

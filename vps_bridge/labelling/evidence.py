@@ -76,18 +76,18 @@ class ConversationEvidence:
 
 
 @dataclass(frozen=True, order=True)
-class HeardTurn:
+class TimelineTurn:
     """Speech in seconds of its stretch; each second of audio is told by one job only."""
 
     stretch: int
     start_s: float
     end_s: float
     voice: int
-    """Place in `Heard.voices`."""
+    """Place in `AudioTimeline.voices`."""
 
 
 @dataclass(frozen=True)
-class Heard:
+class AudioTimeline:
     """What all jobs together heard."""
 
     chunks: tuple[ChunkInfo, ...]
@@ -97,9 +97,9 @@ class Heard:
     """Where each stretch begins on the audio clock."""
     voices: tuple[LocalVoice, ...]
     """Every local speaker of every job, sorted by id."""
-    turns: tuple[HeardTurn, ...]
+    turns: tuple[TimelineTurn, ...]
     """One speaker at a time: what labels segments."""
-    spoken: tuple[HeardTurn, ...]
+    spoken: tuple[TimelineTurn, ...]
     """With overlap: who spoke when."""
     audio: Mapping[int, tuple[Span, ...]]
     """Per stretch, the seconds that some job heard."""
@@ -111,7 +111,7 @@ class Heard:
         return sum(end_s - start_s for spans in self.audio.values() for start_s, end_s in spans)
 
 
-def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
+def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> AudioTimeline:
     """Bring every job onto the conversation's audio clock and give each second to one of them."""
     jobs = sorted(evidence.jobs, key=lambda job: job.job_id)
     decoded = {span.chunk_id: span.duration_s for job in reversed(jobs) for span in job.chunks}
@@ -124,8 +124,8 @@ def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
     windows = {job.job_id: job_windows(job.chunks, by_id, origins) for job in jobs}
     owned = own_seconds(windows)
     voices: list[LocalVoice] = []
-    turns: list[HeardTurn] = []
-    spoken: list[HeardTurn] = []
+    turns: list[TimelineTurn] = []
+    spoken: list[TimelineTurn] = []
     warnings: set[str] = set()
     for job in jobs:
         warnings.update(job.warnings)
@@ -139,7 +139,7 @@ def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
         spoken.extend(_heard_turns(clip_turns(overlapping, spans), place_of, origins))
     if len({voice.embedding_space for voice in voices if voice.embedding is not None}) > 1:
         warnings.add("embedding.mixed_models")
-    return Heard(
+    return AudioTimeline(
         chunks,
         placed,
         origins,
@@ -153,11 +153,11 @@ def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> Heard:
 
 def _heard_turns(
     turns: Sequence[LocalTurn], place_of: Mapping[str, int], origins: Sequence[float]
-) -> Iterator[HeardTurn]:
+) -> Iterator[TimelineTurn]:
     for turn in turns:
         stretch = _stretch_at((turn.start_s + turn.end_s) / 2, origins)
         origin_s = origins[stretch]
-        yield HeardTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, place_of[turn.speaker])
+        yield TimelineTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, place_of[turn.speaker])
 
 
 def _local_voices(job: JobEvidence, turns: Sequence[LocalTurn], warnings: set[str]) -> list[LocalVoice]:

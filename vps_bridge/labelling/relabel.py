@@ -18,10 +18,10 @@ from vps_bridge.labelling.align import (
     verify_clock,
 )
 from vps_bridge.labelling.decide import decide_speaker, found_voices, left_numbers, remember_segments, segment_label
-from vps_bridge.labelling.evidence import ConversationEvidence, Heard, JobEvidence, hear
+from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, hear
 from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
-from vps_bridge.labelling.vote import AssignmentRules, Outcome, VoiceTurn, Vote, measure_segments, vote_segments
+from vps_bridge.labelling.vote import AssignmentRules, VoiceTurn, Vote, VoteOutcome, measure_segments, vote_segments
 from vps_bridge.rules.assemble import AssemblyRules, order_chunks
 
 __all__ = [
@@ -129,7 +129,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         left_alone=tuple(
             (vote.segment_id, vote.outcome.value)
             for vote in votes
-            if vote.outcome is not Outcome.CLEAR and vote.segment_id not in changed_ids
+            if vote.outcome is not VoteOutcome.CLEAR and vote.segment_id not in changed_ids
         ),
         voices=remember_segments(naming.book, evidence.segments, votes, speakers, ours),
         voice_changes=naming.changes,
@@ -142,7 +142,9 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     )
 
 
-def _believe_clocks(evidence: ConversationEvidence, heard: Heard, rules: AlignmentRules) -> tuple[StretchClock, ...]:
+def _believe_clocks(
+    evidence: ConversationEvidence, heard: AudioTimeline, rules: AlignmentRules
+) -> tuple[StretchClock, ...]:
     transcript = [(segment.start_s, segment.end_s) for segment in evidence.segments]
     return tuple(
         verify_clock(
@@ -155,7 +157,7 @@ def _believe_clocks(evidence: ConversationEvidence, heard: Heard, rules: Alignme
     )
 
 
-def _on_transcript(heard: Heard, clocks: Sequence[StretchClock]) -> list[VoiceTurn]:
+def _on_transcript(heard: AudioTimeline, clocks: Sequence[StretchClock]) -> list[VoiceTurn]:
     """The turns on the transcript's clock, under places in `heard.voices`; those of unknown clocks left out."""
     return [
         VoiceTurn(turn.start_s + offset_s, turn.end_s + offset_s, turn.voice)
@@ -164,7 +166,7 @@ def _on_transcript(heard: Heard, clocks: Sequence[StretchClock]) -> list[VoiceTu
     ]
 
 
-def _audio_on_transcript(heard: Heard, clocks: Sequence[StretchClock]) -> list[tuple[float, float]]:
+def _audio_on_transcript(heard: AudioTimeline, clocks: Sequence[StretchClock]) -> list[tuple[float, float]]:
     return [
         (start_s + offset_s, end_s + offset_s)
         for stretch, spans in heard.audio.items()
@@ -176,7 +178,7 @@ def _audio_on_transcript(heard: Heard, clocks: Sequence[StretchClock]) -> list[t
 def _links_of_people(
     segments: Sequence[StoredSegment],
     measured: Sequence[Mapping[int, float]],
-    heard: Heard,
+    heard: AudioTimeline,
     rules: AssignmentRules,
 ) -> list[SpeakerLink]:
     """What people's labels say about local speakers: one person is one voice, two persons are two.
@@ -207,13 +209,13 @@ def _links_of_people(
 def _blame_clock(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
     """Without audio because some stretch could not be aligned: that, not silence, is the reason."""
     reason = next((clock.reason for clock in clocks if clock.reason is not None), None)
-    if vote.outcome is not Outcome.NO_AUDIO or reason is None:
+    if vote.outcome is not VoteOutcome.NO_AUDIO or reason is None:
         return vote
-    return replace(vote, outcome=Outcome(reason))
+    return replace(vote, outcome=VoteOutcome(reason))
 
 
 def _numbered_turns(
-    heard: Heard,
+    heard: AudioTimeline,
     clocks: Sequence[StretchClock],
     number_of: Mapping[LocalSpeaker, int | None],
     *,
@@ -237,14 +239,14 @@ def _numbered_turns(
     )
 
 
-def _warnings(heard: Heard, clocks: Sequence[StretchClock], rules: AlignmentRules) -> tuple[str, ...]:
+def _warnings(heard: AudioTimeline, clocks: Sequence[StretchClock], rules: AlignmentRules) -> tuple[str, ...]:
     warnings = {*heard.warnings, *(clock.reason for clock in clocks if clock.reason is not None)}
     if is_rate_suspect(heard.chunks, rules):
         warnings.add(RATE_SUSPECT)
     return tuple(sorted(warnings))
 
 
-def _write_key(evidence: ConversationEvidence, heard: Heard, policy: RelabelPolicy) -> str:
+def _write_key(evidence: ConversationEvidence, heard: AudioTimeline, policy: RelabelPolicy) -> str:
     """sha256 over all that decides the labels; what this pipeline wrote itself is left out."""
     told = {
         "policy": asdict(policy),

@@ -39,7 +39,7 @@ class VoiceTurn:
     """Negative: local speakers in no voice. They count as speech and never win."""
 
 
-class Outcome(StrEnum):
+class VoteOutcome(StrEnum):
     """What the vote says about a segment; all but `CLEAR` leave it alone, the value is the reason."""
 
     CLEAR = "clear"
@@ -56,7 +56,7 @@ class Vote:
     """The vote on one segment."""
 
     segment_id: str
-    outcome: Outcome
+    outcome: VoteOutcome
     winner: int | None
     """The voice with most speech; None where no voice speaks in it."""
     coverage: float
@@ -117,13 +117,13 @@ def _vote(
     speech_s = max(sum(seconds.values()), rules.speech_share * (segment.end_s - segment.start_s))
     coverage = min(1.0, winner_s / speech_s) if speech_s > 0 else 0.0
     if segment.is_human_labelled:
-        outcome = Outcome.HUMAN
+        outcome = VoteOutcome.HUMAN
     elif audio is not None and not any(start < segment.end_s and segment.start_s < end for start, end in audio):
-        outcome = Outcome.NO_AUDIO
+        outcome = VoteOutcome.NO_AUDIO
     elif runner_up_s >= rules.runner_up_s and runner_up_s >= rules.runner_up_share * speech_s:
-        outcome = Outcome.TWO_SPEAKERS
+        outcome = VoteOutcome.TWO_SPEAKERS
     elif winner is None or winner < 0 or coverage < rules.min_coverage or winner_s < rules.min_evidence_s:
-        outcome = Outcome.LOW_COVERAGE
+        outcome = VoteOutcome.LOW_COVERAGE
     else:
-        outcome = Outcome.CLEAR
+        outcome = VoteOutcome.CLEAR
     return Vote(segment.id, outcome, winner, coverage, winner_s, runner_up, runner_up_s)

@@ -57,7 +57,7 @@ class LeaseAction(StrEnum):
 
 
 @dataclass(frozen=True)
-class LeaseVerdict:
+class LeaseDecision:
     """An action, and for a revocation its reason in words an operator reads.
 
     `may_return`: the lease is only lost, and an agent that turns up still holding the job gets it back.
@@ -68,23 +68,23 @@ class LeaseVerdict:
     may_return: bool = True
 
 
-def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules) -> LeaseVerdict:
+def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules) -> LeaseDecision:
     """Say whether a lease lives on. `agent` is None where nothing was heard of it since the bridge started."""
     if now_s - lease.granted_s > rules.limit_s(lease.expected_s):
-        return LeaseVerdict(LeaseAction.REVOKE, "over the absolute limit", may_return=False)
+        return LeaseDecision(LeaseAction.REVOKE, "over the absolute limit", may_return=False)
     last_heard_s = max(lease.granted_s, agent.last_beat_s) if agent else lease.granted_s
     if now_s - last_heard_s > rules.stale_s:
-        return LeaseVerdict(LeaseAction.REVOKE, "agent is stale")
+        return LeaseDecision(LeaseAction.REVOKE, "agent is stale")
     if agent is None:
-        return LeaseVerdict(LeaseAction.KEEP)
+        return LeaseDecision(LeaseAction.KEEP)
     if agent.stopped and lease.unlisted_beats:
-        return LeaseVerdict(LeaseAction.REVOKE, "agent stopped without the job")
+        return LeaseDecision(LeaseAction.REVOKE, "agent stopped without the job")
     if agent.offline_s is not None and now_s - agent.offline_s > rules.grace_s:
-        return LeaseVerdict(LeaseAction.REVOKE, "agent is offline beyond the grace")
+        return LeaseDecision(LeaseAction.REVOKE, "agent is offline beyond the grace")
     if lease.unlisted_beats >= rules.missed_beats:
-        drains = LeaseVerdict(LeaseAction.REVOKE, "agent drains without the job")
-        return drains if agent.draining else LeaseVerdict(LeaseAction.OFFER_AGAIN)
-    return LeaseVerdict(LeaseAction.KEEP)
+        drains = LeaseDecision(LeaseAction.REVOKE, "agent drains without the job")
+        return drains if agent.draining else LeaseDecision(LeaseAction.OFFER_AGAIN)
+    return LeaseDecision(LeaseAction.KEEP)
 
 
 STARTED_ANEW = "agent started anew without the job"  # why a lease ended whose holder's process is taken for dead
@@ -120,7 +120,7 @@ ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 
 
 @dataclass(frozen=True)
-class Worker:
+class AgentCapacity:
     """An agent that could take a job now.
 
     `free`: its free places less what was granted and its last beat does not list. `held`: the leases it has, and
@@ -139,7 +139,7 @@ class Worker:
         """Whether it is to get another job now; what it need not have yet is kept for agents that idle."""
         return self.free > 0 and (self.held < AHEAD_JOBS or self.held_s < AHEAD_S)
 
-    def take(self, audio_s: float) -> Worker:
+    def take(self, audio_s: float) -> AgentCapacity:
         """Return it with another job of so much audio."""
         held_s = self.held_s + expected_s(audio_s, self.speed_x_real_time)
         return replace(self, free=self.free - 1, held=self.held + 1, held_s=held_s)
@@ -162,12 +162,12 @@ def expected_s(audio_s: float, speed_x_real_time: float) -> float:
 
 
 def match_jobs(
-    jobs: list[ReadyJob], workers: list[Worker], leased_by_conversation: dict[str, int]
+    jobs: list[ReadyJob], workers: list[AgentCapacity], leased_by_conversation: dict[str, int]
 ) -> list[tuple[str, str]]:
     """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first.
 
     Fair: the next job is always of the conversation with the fewest leases, its oldest job before all. No agent is
-    given more than keeps it busy (`Worker.is_free`).
+    given more than keeps it busy (`AgentCapacity.is_free`).
     """
     leased = dict(leased_by_conversation)
     able = {worker.agent_id: worker for worker in workers if worker.is_free}

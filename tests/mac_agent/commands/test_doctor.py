@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mac_agent.doctor import (
-    Verdict,
+    CheckState,
     check_config_file,
     check_data_dir,
     check_device,
@@ -213,7 +213,7 @@ def visit(*, sent_at: datetime = NOW, is_retained: bool = False, **fields) -> Vi
     )
 
 
-def verdicts(checks) -> dict[str, Verdict]:
+def verdicts(checks) -> dict[str, CheckState]:
     return {check.name: check.verdict for check in checks}
 
 
@@ -221,36 +221,36 @@ def verdicts(checks) -> dict[str, Verdict]:
 def test_a_clock_far_from_the_bridges_is_found_whichever_is_ahead(skew_s):
     checks = check_bridge(visit(sent_at=NOW - timedelta(seconds=skew_s)), AGENT_ID)
     [clock] = [check for check in checks if check.name == "clock"]
-    assert clock.verdict is Verdict.FAILED
+    assert clock.verdict is CheckState.FAILED
     assert f"{skew_s:+.1f} s" in clock.found
 
 
 def test_an_old_retained_heartbeat_is_a_dead_bridge_and_not_a_wrong_clock():
     checks = check_bridge(visit(sent_at=NOW - timedelta(hours=2), is_retained=True), AGENT_ID)
-    assert verdicts(checks) == {"bridge": Verdict.FAILED}
+    assert verdicts(checks) == {"bridge": CheckState.FAILED}
 
 
 def test_an_agent_that_does_not_run_is_not_called_allowed():
     seen = replace(visit(), agent=None)
-    assert verdicts(check_bridge(seen, AGENT_ID))["allowed"] is Verdict.NOTE
-    assert verdicts(check_agent(seen)) == {"agent": Verdict.NOTE}
+    assert verdicts(check_bridge(seen, AGENT_ID))["allowed"] is CheckState.NOTE
+    assert verdicts(check_agent(seen)) == {"agent": CheckState.NOTE}
 
 
 def test_a_broker_that_takes_no_part_of_audio_is_found():
-    assert verdicts(check_broker(replace(visit(), max_packet_bytes=100_000)))["broker"] is Verdict.FAILED
+    assert verdicts(check_broker(replace(visit(), max_packet_bytes=100_000)))["broker"] is CheckState.FAILED
 
 
 def test_a_bridge_that_does_not_answer_points_to_the_rights():
     checks = verdicts(check_broker(visit()))
-    assert checks == {"broker": Verdict.OK, "topics": Verdict.FAILED}
+    assert checks == {"broker": CheckState.OK, "topics": CheckState.FAILED}
 
 
 # ------------------------------------------------------------------------------------------ this machine
 
 
 def test_a_python_made_for_intel_is_noticed_on_a_mac():
-    assert check_python(system="darwin", machine="x86_64").verdict is Verdict.NOTE
-    assert check_python(system="darwin", machine="arm64").verdict is Verdict.OK
+    assert check_python(system="darwin", machine="x86_64").verdict is CheckState.NOTE
+    assert check_python(system="darwin", machine="arm64").verdict is CheckState.OK
 
 
 def test_a_missing_package_is_named():
@@ -259,49 +259,49 @@ def test_a_missing_package_is_named():
 
 def test_a_data_directory_others_may_write_into_is_refused(tmp_path):
     directory = tmp_path / "data"
-    assert check_data_dir(directory).verdict is Verdict.OK
+    assert check_data_dir(directory).verdict is CheckState.OK
     directory.chmod(0o777)
     found = check_data_dir(directory)
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is CheckState.FAILED
     assert "chmod 700" in (found.remedy or "")
     (tmp_path / "file").write_text("")
-    assert check_data_dir(tmp_path / "file" / "data").verdict is Verdict.FAILED
+    assert check_data_dir(tmp_path / "file" / "data").verdict is CheckState.FAILED
 
 
 def test_a_config_file_with_a_password_that_others_can_read_is_refused(tmp_path):
     config = tmp_path / "config.toml"
-    assert check_config_file(config).verdict is Verdict.NOTE
+    assert check_config_file(config).verdict is CheckState.NOTE
     config.write_text('broker_password = "hush"')
     config.chmod(0o640)
     found = check_config_file(config)
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is CheckState.FAILED
     assert "hush" not in found.found
     config.chmod(0o600)
-    assert check_config_file(config).verdict is Verdict.OK
+    assert check_config_file(config).verdict is CheckState.OK
 
 
 def test_a_full_disk_is_found(tmp_path):
-    assert check_disk(tmp_path / "not" / "yet", 10**18).verdict is Verdict.FAILED
-    assert check_disk(tmp_path, 1).verdict is Verdict.OK
+    assert check_disk(tmp_path / "not" / "yet", 10**18).verdict is CheckState.FAILED
+    assert check_disk(tmp_path, 1).verdict is CheckState.OK
 
 
 def test_a_device_that_is_not_here_is_found():
-    assert check_device("auto").verdict is Verdict.OK
+    assert check_device("auto").verdict is CheckState.OK
     found = check_device("tpu")
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is CheckState.FAILED
     assert "cpu" in (found.remedy or "")
 
 
 def test_a_secret_in_the_property_list_is_found_without_repeating_it(tmp_path):
     service = Service(("omi-agent",), tmp_path, tmp_path / "config.toml", uid=501, user="ann")
-    assert check_service(service)[0].verdict is Verdict.NOTE
+    assert check_service(service)[0].verdict is CheckState.NOTE
     service.plist_file.parent.mkdir(parents=True)
     service.plist_file.write_bytes(render_plist(service))
-    assert check_service(service)[0].verdict is Verdict.OK
+    assert check_service(service)[0].verdict is CheckState.OK
     plist = plistlib.loads(render_plist(service))
     plist["EnvironmentVariables"]["OMI_BROKER_PASSWORD"] = "hush"
     service.plist_file.write_bytes(plistlib.dumps(plist))
     [found] = check_service(service)
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is CheckState.FAILED
     assert "OMI_BROKER_PASSWORD" in found.found
     assert "hush" not in f"{found}"

@@ -14,13 +14,13 @@ pytest.importorskip("pyannote.metrics", reason="could not import pyannote.metric
 from benchmarks.bench_embedded import MOVED, Score, compare, moved, oracle, pool, spoil
 from benchmarks.recordings import AMI, Recording, load_real, make_conversation, make_solo, voices
 from mac_agent.engines.clustering import Policy
-from mac_agent.engines.embedded import Clock, EmbeddedEngine, Heard, decide
+from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, decide
 from mac_agent.engines.engine import Hints
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Engine
 
-    Listened = dict[str, tuple[Recording, Heard]]
+    Listened = dict[str, tuple[Recording, NetworkOutput]]
 
 # The first test of a fixture listens to all of its recordings: minutes of work, more on a busy machine.
 pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.timeout(3600)]
@@ -30,7 +30,7 @@ MOVES = [pytest.param(1.0, id="as set"), pytest.param(0.9, id="10 % down"), pyte
 
 def listen(engine: Engine, recordings: list[Recording]) -> Listened:
     assert isinstance(engine, EmbeddedEngine)
-    heard = {one.name: (one, engine.hear(one.waveform, lambda _stage, _done: None, Clock())) for one in recordings}
+    heard = {one.name: (one, engine.hear(one.waveform, lambda _stage, _done: None, StageTimer())) for one in recordings}
     return {name: (one, found) for name, (one, found) in heard.items() if found is not None}
 
 
@@ -51,8 +51,8 @@ def alone(embedded: Engine) -> Listened:
     return listen(embedded, solos + [copy for solo in solos[::2] for copy in spoil(solo)])
 
 
-def judge(recording: Recording, heard: Heard, policy: Policy) -> tuple[Score, int]:
-    turns = decide(heard, Hints(), policy, Clock()).turns
+def judge(recording: Recording, heard: NetworkOutput, policy: Policy) -> tuple[Score, int]:
+    turns = decide(heard, Hints(), policy, StageTimer()).turns
     return compare(recording, turns), len({turn.speaker for turn in turns})
 
 

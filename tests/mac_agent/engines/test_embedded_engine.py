@@ -143,13 +143,13 @@ def test_progress_is_reported_and_an_exception_in_it_stops_the_run(embedded: Eng
     assert {"segmentation", "embedding", "clustering"} <= {stage for stage, _ in stages}
     assert all(0.0 <= done <= 1.0 for _, done in stages)
 
-    class Cancelled(Exception):
+    class StopListening(Exception):
         pass
 
     def cancel(_stage: str, _done: float) -> None:
-        raise Cancelled
+        raise StopListening
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(StopListening):
         embedded.diarize(sample.waveform, Hints(), cancel)
 
 

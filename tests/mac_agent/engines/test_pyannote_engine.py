@@ -166,14 +166,14 @@ def test_progress_rises_to_the_end_of_every_stage(exact: PyannoteEngine, sample:
 def test_an_exception_in_the_report_ends_the_run_and_the_engine_goes_on(
     exact: PyannoteEngine, sample: Waveform
 ) -> None:
-    class Cancelled(Exception):
+    class StopAnalysis(Exception):
         pass
 
     def cancel(stage: str, _done: float) -> None:
         if stage == "embedding":
-            raise Cancelled
+            raise StopAnalysis
 
-    with pytest.raises(Cancelled):
+    with pytest.raises(StopAnalysis):
         exact.diarize(sample, Hints(), cancel)
     assert exact.diarize(sample[8 * 16_000 : 18 * 16_000], Hints(), ignore).turns
 

@@ -13,7 +13,7 @@ from mac_agent.weights.verdict import (
     MAX_DER,
     STRETCH,
     Comparison,
-    Verdict,
+    StretchVerdict,
     choose_mode,
     describe_circumstances,
     device_kind,
@@ -39,7 +39,7 @@ def comparison(**fields) -> Comparison:
     return Comparison.model_validate(like | fields)
 
 
-def verdict(*comparisons: Comparison, ran=RAN, device: str = "mps", pinned: Manifest | None = None) -> Verdict:
+def verdict(*comparisons: Comparison, ran=RAN, device: str = "mps", pinned: Manifest | None = None) -> StretchVerdict:
     pinned = pinned or manifest()
     return judge(
         comparisons or (comparison(),),
@@ -109,7 +109,7 @@ def test_a_verdict_sums_up_what_it_rests_on():
 def test_a_verdict_without_speech_has_no_der_and_can_be_kept(tmp_path):
     silent = verdict(comparison(speech_s=0.0, error_s=2.0, cosines=()))
     assert (silent.der, silent.least_cosine, silent.passed) == (None, None, False)
-    assert Verdict.model_validate_json(write_verdict(tmp_path, silent).read_bytes()) == silent
+    assert StretchVerdict.model_validate_json(write_verdict(tmp_path, silent).read_bytes()) == silent
     assert pool([]).der == 0.0
 
 

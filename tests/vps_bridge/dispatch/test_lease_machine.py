@@ -19,8 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType, HeldJob
-from schemas.agent import JobState as HeldState
+from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType, HeldJob, HeldJobState
 from schemas.codec import encode
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure
@@ -87,7 +86,7 @@ def three_jobs() -> Path:
     return home / "bridge"
 
 
-class Wire:
+class SimulatedWire:
     """What the bridge publishes, by topic; the agents read it when they do."""
 
     def __init__(self) -> None:
@@ -142,7 +141,7 @@ class Leases(RuleBasedStateMachine):
         self.ledger = Ledger(self.settings.root, exclusive=True)
         self.jobs = {job.job_id: job for job in self.ledger.jobs.all()}
         self.conversations = {job.job_id: job.conversation_id for job in self.jobs.values()}
-        self.wire = Wire()
+        self.wire = SimulatedWire()
         self.start_bridge()
 
     def teardown(self) -> None:
@@ -384,8 +383,8 @@ class Leases(RuleBasedStateMachine):
     def heartbeat(self, agent: ModelAgent, state: AgentState) -> AgentHeartbeat:
         now = datetime.now(UTC)
         gone = state is AgentState.OFFLINE
-        held = [HeldJob(job_id=j, lease_id=x, state=HeldState.RUNNING) for j, x in agent.held.items()]
-        held += [HeldJob(job_id=j, lease_id=x, state=HeldState.OUTBOX) for j, x in agent.outbox.items()]
+        held = [HeldJob(job_id=j, lease_id=x, state=HeldJobState.RUNNING) for j, x in agent.held.items()]
+        held += [HeldJob(job_id=j, lease_id=x, state=HeldJobState.OUTBOX) for j, x in agent.outbox.items()]
         return AgentHeartbeat(
             agent_id=agent.agent_id,
             instance_id=agent.instance_id(agent.connected_as if gone else agent.instance),

@@ -37,7 +37,7 @@ from tests.vps_bridge.live_bridge import (
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
-from vps_bridge.http.access import read_entry
+from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger
 from vps_bridge.settings import BridgeSettings
 
@@ -524,20 +524,20 @@ def test_a_token_that_is_none_or_that_others_can_read_is_refused(tmp_path: Path)
     token_file.write_text(TOKEN + "\n")
     token_file.chmod(0o640)
     with pytest.raises(SettingsError, match="chmod 600"):
-        read_entry(BridgeSettings(http_token_file=token_file))
+        read_access_rule(BridgeSettings(http_token_file=token_file))
     token_file.chmod(0o600)
-    assert read_entry(BridgeSettings(http_token_file=token_file)).token == TOKEN
+    assert read_access_rule(BridgeSettings(http_token_file=token_file)).token == TOKEN
     with pytest.raises(SettingsError, match="give the token once"):
-        read_entry(BridgeSettings(http_token_file=token_file, http_token=SecretStr(TOKEN)))
+        read_access_rule(BridgeSettings(http_token_file=token_file, http_token=SecretStr(TOKEN)))
     for bad in ("short", "spaced\nand more than sixteen", "ünprintable-in-a-header"):
         with pytest.raises(SettingsError, match="openssl rand") as refused:
-            read_entry(BridgeSettings(http_token=SecretStr(bad)))
+            read_access_rule(BridgeSettings(http_token=SecretStr(bad)))
         assert bad not in str(refused.value)
     for host in ("127.0.0.1", "::1", "localhost", "127.9.9.9"):
-        assert read_entry(BridgeSettings(http_host=host)).is_loopback
+        assert read_access_rule(BridgeSettings(http_host=host)).is_loopback
     for host in ("0.0.0.0", "::", "100.64.0.1", "vps.tailnet.ts.net"):
         with pytest.raises(SettingsError, match="not loopback"):
-            read_entry(BridgeSettings(http_host=host))
+            read_access_rule(BridgeSettings(http_host=host))
 
 
 def test_a_door_that_others_reach_is_open_to_nobody_without_the_token(

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from broker.session import Incoming
 from schemas.failure import FailureCode
 from tests.vps_bridge.live_bridge import part_payload
-from vps_bridge.intake.parts import MAX_PARTIALS, PARTIAL_LIFE_S, Arrivals
+from vps_bridge.intake.parts import MAX_PARTIALS, PARTIAL_LIFE_S, PartialChunks
 from vps_bridge.intake.spool import Spool
 from vps_bridge.mailbox import Mailbox
 from vps_bridge.refusal import Refusal
@@ -60,7 +60,7 @@ def parts_of(cuts, **fields):
 
 @given(cuts=st.lists(st.integers(1, len(AUDIO) - 1), max_size=8), order=st.randoms(), repeats=st.integers(1, 3))
 def test_parts_make_the_chunk_in_any_order_and_number(tmp_path_factory, cuts, order, repeats):
-    arrivals = Arrivals(tmp_path_factory.getbasetemp() / "arrivals")
+    arrivals = PartialChunks(tmp_path_factory.getbasetemp() / "arrivals")
     parts = parts_of(cuts) * repeats
     order.shuffle(parts)
     for part in parts:
@@ -74,7 +74,7 @@ def test_parts_make_the_chunk_in_any_order_and_number(tmp_path_factory, cuts, or
 
 
 def test_a_corrupt_part_is_passed_over(tmp_path):
-    arrivals = Arrivals(tmp_path)
+    arrivals = PartialChunks(tmp_path)
     first, second = parts_of([5_000])
     assert arrivals.add("c", "x", first.model_copy(update={"part_sha256": "0" * 64}), 0.0) is None
     assert arrivals.add("c", "x", second, 0.0) is None
@@ -84,7 +84,7 @@ def test_a_corrupt_part_is_passed_over(tmp_path):
 
 
 def test_arrivals_are_bounded_and_forgotten_when_their_parts_stop(tmp_path):
-    arrivals = Arrivals(tmp_path)
+    arrivals = PartialChunks(tmp_path)
     first, _ = parts_of([5_000])
     for place in range(MAX_PARTIALS):
         arrivals.add("c", f"x{place}", first, float(place))
@@ -99,7 +99,7 @@ def test_arrivals_are_bounded_and_forgotten_when_their_parts_stop(tmp_path):
 
 
 def test_a_part_of_another_total_is_refused(tmp_path):
-    arrivals = Arrivals(tmp_path)
+    arrivals = PartialChunks(tmp_path)
     first, second = parts_of([5_000])
     arrivals.add("c", "x", first, 0.0)
     with pytest.raises(Refusal) as refused:

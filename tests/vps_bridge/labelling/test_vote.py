@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.conversations.transcripts import read_transcript
-from vps_bridge.labelling.vote import AssignmentRules, Outcome, VoiceTurn, vote_segments
+from vps_bridge.labelling.vote import AssignmentRules, VoiceTurn, VoteOutcome, vote_segments
 
 RULES = AssignmentRules()
 
@@ -25,50 +25,50 @@ def vote(turns, start_s, end_s, audio=None, **fields):
 
 def test_the_voice_with_most_speech_wins():
     result = vote([(0, 4, 0), (4, 4.8, 1), (4.8, 9, 0)], 0, 9)
-    assert (result.outcome, result.winner, result.runner_up) == (Outcome.CLEAR, 0, 1)
+    assert (result.outcome, result.winner, result.runner_up) == (VoteOutcome.CLEAR, 0, 1)
     assert result.coverage == pytest.approx(8.2 / 9)
 
 
 def test_pauses_inside_a_segment_do_not_count_against_the_speaker():
-    assert vote([(0, 4, 0), (12, 18, 0)], 0, 20).outcome is Outcome.CLEAR
+    assert vote([(0, 4, 0), (12, 18, 0)], 0, 20).outcome is VoteOutcome.CLEAR
 
 
 def test_the_last_syllable_of_a_neighbour_is_no_evidence_for_a_silent_segment():
-    assert vote([(-5, 0.4, 0)], 0, 10).outcome is Outcome.LOW_COVERAGE
+    assert vote([(-5, 0.4, 0)], 0, 10).outcome is VoteOutcome.LOW_COVERAGE
 
 
 def test_a_quarter_of_a_second_is_the_least_evidence():
-    assert vote([(0, 0.2, 0)], 0, 0.2).outcome is Outcome.LOW_COVERAGE
-    assert vote([(0, 0.3, 0)], 0, 0.3).outcome is Outcome.CLEAR
+    assert vote([(0, 0.2, 0)], 0, 0.2).outcome is VoteOutcome.LOW_COVERAGE
+    assert vote([(0, 0.3, 0)], 0, 0.3).outcome is VoteOutcome.CLEAR
 
 
 def test_two_speakers_are_left_alone():
-    assert vote([(0, 6, 0), (6, 10, 1)], 0, 10).outcome is Outcome.TWO_SPEAKERS
+    assert vote([(0, 6, 0), (6, 10, 1)], 0, 10).outcome is VoteOutcome.TWO_SPEAKERS
 
 
-@pytest.mark.parametrize(("second_s", "outcome"), [(0.9, Outcome.CLEAR), (1.1, Outcome.TWO_SPEAKERS)])
+@pytest.mark.parametrize(("second_s", "outcome"), [(0.9, VoteOutcome.CLEAR), (1.1, VoteOutcome.TWO_SPEAKERS)])
 def test_a_second_speaker_counts_from_one_second(second_s, outcome):
     assert vote([(0, 3, 0), (3, 3 + second_s, 1)], 0, 3 + second_s).outcome is outcome
 
 
 def test_a_second_speaker_below_a_fifth_does_not_count():
-    assert vote([(0, 18, 0), (18, 20, 1)], 0, 20).outcome is Outcome.CLEAR
+    assert vote([(0, 18, 0), (18, 20, 1)], 0, 20).outcome is VoteOutcome.CLEAR
 
 
 def test_speech_of_nobody_known_never_wins_but_counts_as_speech():
-    assert vote([(0, 5, -1)], 0, 5).outcome is Outcome.LOW_COVERAGE
-    assert vote([(0, 0.9, 0), (0.9, 1.85, -1)], 0, 1.85).outcome is Outcome.LOW_COVERAGE
+    assert vote([(0, 5, -1)], 0, 5).outcome is VoteOutcome.LOW_COVERAGE
+    assert vote([(0, 0.9, 0), (0.9, 1.85, -1)], 0, 1.85).outcome is VoteOutcome.LOW_COVERAGE
 
 
 def test_outside_the_audio_there_is_no_evidence():
-    assert vote([(0, 5, 0)], 20, 25, audio=[(0.0, 10.0)]).outcome is Outcome.NO_AUDIO
-    assert vote([(0, 5, 0)], 6, 9, audio=[(0.0, 10.0)]).outcome is Outcome.LOW_COVERAGE
+    assert vote([(0, 5, 0)], 20, 25, audio=[(0.0, 10.0)]).outcome is VoteOutcome.NO_AUDIO
+    assert vote([(0, 5, 0)], 6, 9, audio=[(0.0, 10.0)]).outcome is VoteOutcome.LOW_COVERAGE
 
 
 def test_a_human_segment_is_human_whatever_is_heard():
-    assert vote([(0, 5, 0)], 0, 5, label_source="manual").outcome is Outcome.HUMAN
-    assert vote([(0, 5, 0)], 0, 5, is_user=True).outcome is Outcome.HUMAN
-    assert vote([(0, 5, 0)], 0, 5, person_id="p", label_source="auto").outcome is Outcome.CLEAR
+    assert vote([(0, 5, 0)], 0, 5, label_source="manual").outcome is VoteOutcome.HUMAN
+    assert vote([(0, 5, 0)], 0, 5, is_user=True).outcome is VoteOutcome.HUMAN
+    assert vote([(0, 5, 0)], 0, 5, person_id="p", label_source="auto").outcome is VoteOutcome.CLEAR
 
 
 spans = st.lists(st.tuples(st.floats(-20, 120), st.floats(0, 30), st.integers(-2, 3)), max_size=20)
@@ -119,7 +119,7 @@ def test_all_thirteen_lines_of_the_real_sample_get_their_speaker():
     votes = vote_segments(turns, rows, RULES)
     speaker_of = {"Diane": 0, "Sheila": 1}
     assert [(result.outcome, result.winner) for result in votes] == [
-        (Outcome.CLEAR, speaker_of[str(line.person_id)]) for line in lines
+        (VoteOutcome.CLEAR, speaker_of[str(line.person_id)]) for line in lines
     ]
 
 
@@ -128,4 +128,4 @@ def test_blocks_of_the_real_sample_that_hold_both_speakers_are_left_alone():
     lines = read_transcript(sample("sample.stm"), "sample")
     blocks = [lines[0:5], lines[5:9], lines[9:13], lines]
     rows = [StoredSegment(f"b{n}", block[0].start_s, block[-1].end_s) for n, block in enumerate(blocks)]
-    assert {result.outcome for result in vote_segments(turns, rows, RULES)} == {Outcome.TWO_SPEAKERS}
+    assert {result.outcome for result in vote_segments(turns, rows, RULES)} == {VoteOutcome.TWO_SPEAKERS}

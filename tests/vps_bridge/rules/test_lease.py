@@ -10,12 +10,12 @@ from schemas.failure import FailureCode
 from vps_bridge.rules.lease import (
     AHEAD_JOBS,
     AHEAD_S,
+    AgentCapacity,
     AgentPresence,
     LeaseAction,
     LeaseRules,
     LeaseView,
     ReadyJob,
-    Worker,
     counts_as_attempt,
     is_exhausted,
     judge_lease,
@@ -142,7 +142,7 @@ WORKERS = st.lists(
         st.integers(-1, 8), st.floats(0, 1_000), st.sampled_from(MODELS), st.integers(0, 4), st.floats(0, 2 * AHEAD_S)
     ),
     max_size=4,
-).map(lambda drawn: [Worker(f"w{place}", *facts) for place, facts in enumerate(drawn)])
+).map(lambda drawn: [AgentCapacity(f"w{place}", *facts) for place, facts in enumerate(drawn)])
 LEASED = st.dictionaries(st.sampled_from(["c1", "c2", "c3"]), st.integers(0, 3))
 
 
@@ -185,25 +185,25 @@ def test_places_are_shared_evenly_between_conversations(counts, free):
         for name, count in enumerate(counts)
         for n in range(count)
     ]
-    pairs = match_jobs(jobs, [Worker("w", free, 1.0, MODELS[0])], {})
+    pairs = match_jobs(jobs, [AgentCapacity("w", free, 1.0, MODELS[0])], {})
     got = [sum(job_id.startswith(f"{name}-") for job_id, _ in pairs) for name in range(len(counts))]
     short = [given for given, count in zip(got, counts, strict=True) if given < count]
     assert not short or max(got) - min(short) <= 1
 
 
 def test_the_fastest_free_agent_is_taken():
-    workers = [Worker("slow", 3, 2.0, MODELS[0]), Worker("fast", 1, 30.0, MODELS[0])]
+    workers = [AgentCapacity("slow", 3, 2.0, MODELS[0]), AgentCapacity("fast", 1, 30.0, MODELS[0])]
     jobs = [ReadyJob("j1", "c1", 1, None, 30.0), ReadyJob("j2", "c2", 2, None, 30.0)]
     assert match_jobs(jobs, workers, {}) == [("j1", "fast"), ("j2", "slow")]
 
 
-def holders(jobs_s: list[float], workers: list[Worker]) -> list[str]:
+def holders(jobs_s: list[float], workers: list[AgentCapacity]) -> list[str]:
     jobs = [ReadyJob(f"j{place}", f"c{place}", place, None, audio_s) for place, audio_s in enumerate(jobs_s)]
     return [agent_id for _, agent_id in match_jobs(jobs, workers, {})]
 
 
 def test_an_agent_holds_one_long_job_beside_the_one_it_works_on_and_leaves_the_rest_to_others():
-    fast, slow = Worker("fast", 8, 30.0, MODELS[0]), Worker("slow", 8, 2.0, MODELS[0])
+    fast, slow = AgentCapacity("fast", 8, 30.0, MODELS[0]), AgentCapacity("slow", 8, 2.0, MODELS[0])
     assert holders([90.0] * 6, [fast]) == ["fast"] * AHEAD_JOBS
     assert holders([90.0] * 6, [fast, slow]) == ["fast"] * AHEAD_JOBS + ["slow"] * AHEAD_JOBS
     assert holders([90.0], [replace(fast, held=1, held_s=3.0), slow]) == ["fast"]
@@ -211,7 +211,7 @@ def test_an_agent_holds_one_long_job_beside_the_one_it_works_on_and_leaves_the_r
 
 
 def test_an_agent_that_ends_jobs_sooner_than_the_next_can_come_holds_as_many_as_it_has_places():
-    quick = Worker("quick", 8, 3_000.0, MODELS[0])
+    quick = AgentCapacity("quick", 8, 3_000.0, MODELS[0])
     assert holders([30.0] * 10, [quick]) == ["quick"] * 8
     jobs = round(AHEAD_S / (60.0 / 600.0))
     assert holders([60.0] * 10, [replace(quick, speed_x_real_time=600.0)]) == ["quick"] * jobs, "half a second of them"
