@@ -24,6 +24,7 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.topics import TopicKind, Topics
+from vps_bridge.backoff import RetryTimer
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.dispatch.dispatcher import AUDIO_GONE, Dispatcher
 from vps_bridge.dispatch.results import Results
@@ -38,7 +39,7 @@ from vps_bridge.intake.upload import Upload
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, Question
-from vps_bridge.publisher import HeldPublisher, OfferTimer
+from vps_bridge.publisher import HeldPublisher
 from vps_bridge.rules.assemble import plan_jobs
 from vps_bridge.rules.completion import describe_end, describe_queue, has_room, is_all_here, is_final, patience_s
 from vps_bridge.settings import BridgeSettings
@@ -101,7 +102,7 @@ class Bridge:
         self._last_audio_s: dict[str, float] = {}
         # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
         self._assemble_due_s = dict.fromkeys(self._ledger.chunks.uncovered_conversations(), 0.0)
-        self._assign_tries = OfferTimer(settings.retry_min_s, settings.retry_max_s)
+        self._assign_tries = RetryTimer(settings.retry_min_s, settings.retry_max_s)
         self._assign_rests: dict[str, tuple[float, float]] = {}  # how long it took, and until when it rests
         # Conversations that may be final, and when to look; what changes them puts them here anew.
         self._end_due_s = {end.conversation_id: 0.0 for end in self._ledger.conversations.open_ended()}

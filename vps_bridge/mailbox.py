@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from broker.session import Incoming
-from vps_bridge.refusal import Refusal
+from vps_bridge.errors import Refusal
 
 T = TypeVar("T")
 MAX_MESSAGES = 2_000

@@ -26,11 +26,12 @@ from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
+from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import JobChunk, JobRecord, JobState, LeaseRecord
-from vps_bridge.publisher import OfferTimer, Publisher
+from vps_bridge.publisher import Publisher
 from vps_bridge.rules.lease import (
     NEVER_TAKEN,
     STARTED_ANEW,
@@ -63,9 +64,9 @@ class Dispatcher:
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self.roster = AgentRoster()
         self._granted_s: dict[str, float] = {}
-        self._settled = OfferTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
+        self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
         self._to_note: dict[str, AgentHeartbeat] = {}
-        self._rests = OfferTimer(settings.retry_min_s, settings.retry_max_s)
+        self._rests = RetryTimer(settings.retry_min_s, settings.retry_max_s)
 
     def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
         """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""

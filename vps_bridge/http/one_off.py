@@ -16,12 +16,12 @@ from schemas.audio import ChunkDescription
 from schemas.codec import decode, encode
 from schemas.conversation import Accepted, ConversationEvent, ConversationTurn, ConversationUpdated, EventType, Verdict
 from schemas.failure import FailureCode
+from vps_bridge.errors import Refusal
 from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.upload import Upload
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import JobState
 from vps_bridge.mailbox import BridgeBusy
-from vps_bridge.refusal import Refusal
 
 _LOG = structlog.get_logger(__name__)
 Turns = tuple[ConversationTurn, ...]

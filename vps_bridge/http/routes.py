@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.record import ID_PATTERN
+from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.messages import (
@@ -30,7 +31,6 @@ from vps_bridge.http.messages import (
 )
 from vps_bridge.http.one_off import NoAgent
 from vps_bridge.mailbox import BridgeBusy
-from vps_bridge.refusal import Refusal
 
 _REFERENCE = "#/components/schemas/{model}"
 _WHY = {

@@ -18,6 +18,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.errors import Refusal
 from vps_bridge.intake.audio_header import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
@@ -27,7 +28,6 @@ from vps_bridge.intake.upload import Upload, check_size
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.publisher import Publisher
-from vps_bridge.refusal import Refusal
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)

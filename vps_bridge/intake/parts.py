@@ -11,8 +11,8 @@ import structlog
 
 from schemas.audio import AudioPayload
 from schemas.failure import FailureCode
+from vps_bridge.errors import Refusal
 from vps_bridge.intake.spool import PartialChunk
-from vps_bridge.refusal import Refusal
 
 _LOG = structlog.get_logger(__name__)
 INCOMING = "incoming"  # below the bridge's root

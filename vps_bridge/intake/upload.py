@@ -9,7 +9,7 @@ import secrets
 from pathlib import Path
 
 from schemas.failure import FailureCode
-from vps_bridge.refusal import Refusal
+from vps_bridge.errors import Refusal
 
 
 class Upload:

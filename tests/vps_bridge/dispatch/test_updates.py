@@ -12,9 +12,9 @@ from schemas.conversation import (
     VoiceChange,
 )
 from schemas.errors import MessageTooLarge
+from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.updates import smaller_forms
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord, JobState, OpenEnd
-from vps_bridge.publisher import OfferTimer
 from vps_bridge.rules.completion import describe_standing, is_all_here, is_final
 
 
@@ -66,7 +66,7 @@ def test_the_last_form_is_small_whatever_the_conversation_and_says_what_to_do():
 
 
 def test_a_message_is_offered_after_growing_pauses_and_at_once_when_asked():
-    timer = OfferTimer(1.0, 5.0)
+    timer = RetryTimer(1.0, 5.0)
     taken = [tenth / 10 for tenth in range(200) if timer.take("a", tenth / 10)]
     assert taken == [0.0, 1.0, 3.0, 7.0, 12.0, 17.0]
     assert not timer.is_due("a", 19.9)

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from broker.session import Incoming
 from schemas.failure import FailureCode
 from tests.vps_bridge.live_bridge import part_payload
+from vps_bridge.errors import Refusal
 from vps_bridge.intake.parts import MAX_PARTIALS, PARTIAL_LIFE_S, PartialChunks
 from vps_bridge.intake.spool import Spool
 from vps_bridge.mailbox import Mailbox
-from vps_bridge.refusal import Refusal
 
 AUDIO = bytes(range(256)) * 40
 
