@@ -6,7 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mac_agent.engines.engine import EngineError, Hints
+from mac_agent.engines.engine import Hints
+from mac_agent.errors import EngineError
 from mac_agent.inference import (
     ChunkSource,
     EngineNotLoaded,

@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mac_agent.engine_choice import choose_engine, describe_weights
-from mac_agent.engines.engine import SAMPLE_RATE_HZ, EngineError, Hints, ModelMissing
+from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
+from mac_agent.errors import EngineError, ModelMissing
 from mac_agent.service import SECRET_WORD, ServiceError, find_secrets, query
 from mac_agent.weights.pipelines import find_pipeline
 from mac_agent.weights.verdict import find_mode

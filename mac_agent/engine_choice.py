@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from mac_agent.engines.engine import EngineError, ModelMissing, UnknownEngine
 from mac_agent.engines.registry import AUTO, ENGINE_NAMES
+from mac_agent.errors import EngineError, ModelMissing, UnknownEngine
 from mac_agent.weights.manifest import REVISION_CHARS
 from mac_agent.weights.models import EMBEDDED_FILES, verified_path
 from mac_agent.weights.pipelines import find_pipeline

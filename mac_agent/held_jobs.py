@@ -17,7 +17,7 @@ from mac_agent.result import to_job_failure, to_speaker_turns
 from schemas.agent import HeldJob, HeldJobState
 from schemas.codec import encode
 from schemas.errors import MessageTooLarge
-from schemas.failure import FailureCode, JobFailure
+from schemas.failure import FailureCode, JobFailure, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,7 +221,7 @@ class HeldJobs:
             job_id=entry.job_id,
             lease_id=entry.lease_id,
             code=FailureCode.INGEST_TOO_LARGE.value,
-            retryable=False,
+            retryable=policy_of(FailureCode.INGEST_TOO_LARGE).is_retryable,
             message=reason,
         )
         self._put(entry.job_id, entry.lease_id, entry.ledger_id, entry.conversation_id, EntryKind.FAILURE, failure)

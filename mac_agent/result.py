@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas.agent import AgentControl
-from schemas.failure import FailureCode, JobFailure
+from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import (
     MAX_EMBEDDING_BYTES,
     MAX_SPEAKERS,
@@ -32,16 +32,6 @@ MAX_TIMING_MS = 1e9
 MAX_PEAK = 1e6
 
 # What another attempt may cure. The others are the audio's own.
-RETRYABLE_CODES = frozenset(
-    {
-        FailureCode.ENGINE_CRASHED,
-        FailureCode.ENGINE_FAILED,
-        FailureCode.ENGINE_TIMEOUT,
-        FailureCode.PAYLOAD_SHA256_MISMATCH,
-        FailureCode.PAYLOAD_INCOMPLETE,
-        FailureCode.DISK_FULL,
-    }
-)
 
 
 def describe_engine(info: EngineInfo) -> EngineDescription:
@@ -106,7 +96,7 @@ def to_job_failure(
         sha256=chunk.sha256 if chunk else None,
         attempt=offer.attempt,
         code=code.value,
-        retryable=code in RETRYABLE_CODES,
+        retryable=policy_of(code).is_retryable,
         message=message,
     )
 

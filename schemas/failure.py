@@ -1,7 +1,8 @@
-"""Why a job, a chunk or an event was refused: codes an operator can look up."""
+"""Why a job, a chunk or an event was refused: codes an operator can look up, and what follows from each."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar
 
@@ -30,6 +31,61 @@ class FailureCode(StrEnum):
     CHUNK_ID_CONFLICT = "chunk.id_conflict"
     REVISION_STALE = "event.revision_stale"
     DISK_FULL = "disk.full"
+
+
+@dataclass(frozen=True)
+class FailurePolicy:
+    """What follows from a failure code, on both sides and at every way in."""
+
+    http_status: int
+    """Of an HTTP answer that carries the code."""
+    remedy: str
+    """What an operator does about a job that failed so; `{job}` stands for the job's id."""
+    counts_as_attempt: bool = False
+    """The fault is the audio's or the engine's: one of the job's attempts is used up. Of the way, none is."""
+    is_retryable: bool = False
+    """The same audio, sent or diarized again, may succeed."""
+
+
+_PUBLISH_AGAIN = "publish the audio again under a new chunk_id, then: omi-bridge cancel {job}"
+_LOOK_AND_RETRY = "look at the agent's log (omi-agent logs), then: omi-bridge retry {job}"
+
+FAILURE_POLICIES = {
+    FailureCode.AUDIO_EMPTY: FailurePolicy(
+        400, "there is nothing in it: omi-bridge cancel {job}", counts_as_attempt=True
+    ),
+    FailureCode.AUDIO_UNDECODABLE: FailurePolicy(422, f"listen to the audio; {_PUBLISH_AGAIN}", counts_as_attempt=True),
+    FailureCode.AUDIO_TOO_LONG: FailurePolicy(
+        413, "raise OMI_MAX_AUDIO_S of the agent, then: omi-bridge retry {job}", counts_as_attempt=True
+    ),
+    FailureCode.PAYLOAD_MALFORMED: FailurePolicy(422, _PUBLISH_AGAIN),
+    FailureCode.PAYLOAD_INCOMPLETE: FailurePolicy(400, _PUBLISH_AGAIN, is_retryable=True),
+    FailureCode.PAYLOAD_SHA256_MISMATCH: FailurePolicy(422, _LOOK_AND_RETRY, is_retryable=True),
+    FailureCode.SCHEMA_UNSUPPORTED: FailurePolicy(422, _LOOK_AND_RETRY),
+    FailureCode.ENGINE_CRASHED: FailurePolicy(500, _LOOK_AND_RETRY, counts_as_attempt=True, is_retryable=True),
+    FailureCode.ENGINE_FAILED: FailurePolicy(500, _LOOK_AND_RETRY, counts_as_attempt=True, is_retryable=True),
+    FailureCode.ENGINE_TIMEOUT: FailurePolicy(
+        500,
+        "raise OMI_JOB_TIMEOUT_FACTOR of the agent, then: omi-bridge retry {job}",
+        counts_as_attempt=True,
+        is_retryable=True,
+    ),
+    FailureCode.LEASE_LOST: FailurePolicy(500, _LOOK_AND_RETRY),
+    FailureCode.INGEST_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
+    FailureCode.INGEST_TOO_LARGE: FailurePolicy(
+        413, "raise OMI_MAX_JOB_BYTES of the agent, then: omi-bridge retry {job}"
+    ),
+    FailureCode.CONVERSATION_DELETED: FailurePolicy(410, _LOOK_AND_RETRY),
+    FailureCode.CHUNK_ID_CONFLICT: FailurePolicy(409, _PUBLISH_AGAIN),
+    FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),
+    FailureCode.DISK_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
+}
+_UNKNOWN = FailurePolicy(500, _LOOK_AND_RETRY)
+
+
+def policy_of(code: str) -> FailurePolicy:
+    """Return what follows from a code; one that this program does not know counts no attempt and is not retried."""
+    return FAILURE_POLICIES[FailureCode(code)] if code in set(FailureCode) else _UNKNOWN
 
 
 class JobFailure(Message):

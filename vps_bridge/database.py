@@ -1,4 +1,4 @@
-"""Opening one of the bridge's SQLite files: private, durable, and migrated to what this code expects."""
+"""The bridge's SQLite files: private, durable, and migrated to the schema this code expects."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from sqlite3 import Connection as SqliteConnection
 
 BUSY_TIMEOUT_MS = 5_000
-_MIGRATING = threading.Lock()  # Alembic keeps its environment in module globals: one migration at a time in a process
-SCRATCH_BYTES = 2**18  # what SQLite wants beside a file it opens: its index of the log, a few pages of the log
+_MIGRATING = threading.Lock()  # Alembic keeps its environment in module globals: one migration at a time per process
+SCRATCH_BYTES = 2**18  # what SQLite needs to open a file: the log's index and a few of its pages
 # secure_delete: what is deleted is overwritten.
 _PRAGMAS = (
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
@@ -61,7 +61,7 @@ class DatabaseUnreadable(DatabaseError):
 
 
 class DiskFull(DatabaseError):
-    """There is no room even to open the file."""
+    """The disk has no room even to open the file."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(f"the disk of {path} is full: make room on it and start again; nothing is lost")
@@ -69,11 +69,11 @@ class DiskFull(DatabaseError):
 
 
 class Database:
-    """A SQLite file and the one connection this process has to it; its threads take turns.
+    """A SQLite file and the one connection this process has to it, used by one thread at a time.
 
-    Where transactions begin and end is said here, in SQLite's own words; SQLAlchemy writes the statements and reads the
-    rows. With the connection kept, and statements made once for all calls, a read costs 30 microseconds, where a
-    session, its transaction and its objects cost 300: two thirds of what the bridge did for a payload.
+    Transactions are begun and ended here with SQLite's own statements; SQLAlchemy only builds the other statements and
+    reads the rows. With the connection kept open and the statements built once, a read takes 30 microseconds; with a
+    SQLAlchemy session it takes 300, which was two thirds of the bridge's time for a payload.
     """
 
     def __init__(self, path: Path, engine: Engine, *, sync_commits: bool) -> None:
@@ -84,13 +84,13 @@ class Database:
         if not isinstance(driver, sqlite3.Connection):
             msg = f"{type(driver).__name__} is not Python's own sqlite3"
             raise TypeError(msg)
-        # An RLock, so that a transaction within a transaction is SQLite's error and not a wait for oneself.
-        self._driver, self._turn, self._unsynced = driver, threading.RLock(), False
+        # An RLock: a transaction begun within another one is then an error of SQLite's and no deadlock.
+        self._driver, self._lock, self._unsynced = driver, threading.RLock(), False
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
-        """Lend the connection for reading: all statements see the file as it was at the first of them."""
-        with self._turn:
+        """Lend the connection for reading: all statements see the file as it was when the first one ran."""
+        with self._lock:
             self._driver.execute("BEGIN")
             try:
                 yield self._connection
@@ -99,11 +99,11 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """Lend the connection for one transaction: all of it is done, or with an error none.
+        """Lend the connection for one transaction: all of it is done or, where an error is raised, none of it.
 
-        It begins IMMEDIATE: what reads and then writes never meets SQLITE_BUSY half-way.
+        It begins IMMEDIATE, so that a transaction which reads before it writes cannot get SQLITE_BUSY when it writes.
         """
-        with self._turn:
+        with self._lock:
             self._driver.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -114,20 +114,21 @@ class Database:
             self._unsynced = not self._sync_commits
 
     def _roll_back(self) -> None:
-        if self._connection.invalidated:  # Ctrl-C within a statement: SQLAlchemy has closed the file, which rolls back
+        if self._connection.invalidated:  # Ctrl-C during a statement: SQLAlchemy closed the file, which rolled it back
             return
-        if self._driver.in_transaction:  # a full disk ends it by itself
+        if self._driver.in_transaction:  # SQLite itself ends it when the disk is full
             self._driver.execute("ROLLBACK")
 
     def sync(self) -> None:
-        """Put on disk whatever was committed since the last call. Raises OSError where the disk fails.
+        """Sync to disk whatever was committed since the last call. Raises OSError where the disk fails.
 
-        What a commit with synchronous=FULL does, once for many: with NORMAL a commit only writes to the write-ahead log
-        (sqlite.org/pragma.html#pragma_synchronous). A log that is not there was folded into the file, which was synced.
+        This does once for many commits what each does with synchronous=FULL: with NORMAL a commit only writes to the
+        write-ahead log (sqlite.org/pragma.html#pragma_synchronous). Where there is no log, SQLite has moved it into the
+        file and synced that.
         """
         if not self._unsynced:
             return
-        self._unsynced = False  # before, not after: what another thread commits meanwhile is synced by the next call
+        self._unsynced = False  # before the sync: what another thread commits during it is left for the next call
         try:
             self._sync_log()
         except OSError:
@@ -140,18 +141,18 @@ class Database:
         except FileNotFoundError:
             return
         try:
-            os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)  # macOS has the second only
+            os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)  # macOS has only fsync
         finally:
             os.close(descriptor)
 
     def erase_deleted(self) -> None:
-        """Fold the write-ahead log into the file and empty it: deleted rows are left in neither."""
-        with self._turn:
+        """Move the write-ahead log into the file and empty it, so that neither holds deleted rows any more."""
+        with self._lock:
             self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
-        """Let go of the file; nothing can be read or written any more."""
-        with self._turn:
+        """Close the file; nothing can be read or written any more."""
+        with self._lock:
             self._connection.close()
             self._engine.dispose()
 
@@ -162,8 +163,8 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
     Args:
         path: the database file.
         migrations: an Alembic script directory: `env.py` that calls `run_migrations`, and `versions/`.
-        sync_commits: a commit that returned survives a power cut. Without it one survives the end of the process
-            only, until `Database.sync` was called.
+        sync_commits: a commit that returned survives a power cut. Without it a commit survives only the end of the
+            process, until `Database.sync` was called.
 
     Raises:
         DatabaseNewer: a newer program has migrated the file.
@@ -191,7 +192,7 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
 
 
 def run_migrations() -> None:
-    """What the `env.py` of every migrations directory calls: run on the connection `open_database` holds."""
+    """Run the migrations on the connection that `open_database` made. Called by the `env.py` of each directory."""
     connection: Connection = context.config.attributes["connection"]
     context.configure(connection=connection)
     context.run_migrations()
@@ -212,7 +213,7 @@ def _migrate(engine: Engine, path: Path, migrations: Path) -> None:
 
 
 def _set_pragmas(connection: SqliteConnection, _record: object, *, synchronous: str) -> None:
-    connection.isolation_level = None  # transactions begin where SQLAlchemy says, never by themselves
+    connection.isolation_level = None  # the driver begins no transactions by itself
     cursor = connection.cursor()
     for pragma in (*_PRAGMAS, f"PRAGMA synchronous = {synchronous}"):
         cursor.execute(pragma)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from schemas.failure import FailureCode
+from schemas.failure import FailureCode, policy_of
 
 
 class AnotherBridge(Exception):
@@ -12,7 +12,12 @@ class AnotherBridge(Exception):
 class Refusal(Exception):
     """Audio or an event that is not accepted; carries the code and words that say what to do."""
 
-    def __init__(self, code: FailureCode, message: str, *, retryable: bool = False) -> None:
+    def __init__(self, code: FailureCode, message: str) -> None:
         """Name the reason."""
         super().__init__(message)
-        self.code, self.message, self.retryable = code, message, retryable
+        self.code, self.message = code, message
+
+    @property
+    def is_retryable(self) -> bool:
+        """Whether the same, sent again later, may be accepted."""
+        return policy_of(self.code).is_retryable

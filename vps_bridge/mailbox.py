@@ -1,4 +1,4 @@
-"""Between the threads that only store (network, HTTP) and the bridge's own, which does everything."""
+"""The queue between the threads that receive (network, HTTP) and the bridge's own thread, which does the work."""
 
 from __future__ import annotations
 
@@ -16,41 +16,42 @@ from vps_bridge.errors import Refusal
 T = TypeVar("T")
 MAX_MESSAGES = 2_000
 MAX_BYTES = 64 * 2**20
-SMALL_BYTES = 65_536  # what is no audio still finds room among it
+SMALL_BYTES = 65_536  # messages up to this size (all but audio) are taken even where the bytes are used up
 
 
 class BridgeBusy(Exception):
-    """The bridge takes no more questions: it stops, or has too many; ask again."""
+    """The bridge takes no more work requests: it is stopping, or too many wait; ask again."""
 
 
 @dataclass(frozen=True, eq=False)
-class Question(Generic[T]):
-    """Work for the bridge's own thread, and where its result goes."""
+class WorkRequest(Generic[T]):
+    """Work that another thread asks of the bridge's own, and the future of its result."""
 
     work: Callable[[], T]
-    answer: Future[T]
+    result: Future[T]
 
-    def settle(self, hold: Callable[[Callable[[], None], Callable[[Exception], None]], None]) -> None:
-        """Do the work, unless nobody waits any longer. A `Refusal` is an answer; anything else is raised as well.
+    def run(self, hold: Callable[[Callable[[], None], Callable[[Exception], None]], None]) -> None:
+        """Do the work, unless its result is not wanted any more.
 
-        The result is handed to `hold` with how to give it and how to say that it came to nothing: it may promise what
-        is not on disk yet.
+        A `Refusal` becomes the future's exception; any other exception does too, and is raised here as well. A result
+        may promise what is not on disk yet, so it is not set at once: `hold` gets a function that sets it and one that
+        sets an error instead.
         """
-        if not self.answer.set_running_or_notify_cancel():
+        if not self.result.set_running_or_notify_cancel():
             return
         try:
-            result = self.work()
+            value = self.work()
         except Refusal as refusal:
-            self.answer.set_exception(refusal)
+            self.result.set_exception(refusal)
         except Exception as error:
-            self.answer.set_exception(error)
+            self.result.set_exception(error)
             raise
         else:
-            hold(lambda: self.answer.set_result(result), self.answer.set_exception)
+            hold(lambda: self.result.set_result(value), self.result.set_exception)
 
 
 class Mailbox:
-    """A queue bounded by messages and by bytes. A message that does not fit is dropped: its owner offers it again."""
+    """A queue bounded by messages and by bytes. A message that does not fit is dropped: its sender sends it again."""
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class Mailbox:
     ) -> None:
         """Start empty."""
         self._max_messages, self._max_bytes, self._clock = max_messages, max_bytes, clock
-        self._items: deque[tuple[float, Incoming | Question[object]]] = deque()
+        self._items: deque[tuple[float, Incoming | WorkRequest[object]]] = deque()
         self._bytes = 0
         self._is_closed = False
         self._changed = threading.Condition()
@@ -71,10 +72,10 @@ class Mailbox:
         """When the item that was taken last had arrived (monotonic seconds)."""
 
     def read_until_s(self) -> float:
-        """Return the moment up to which everything that arrived has been taken: now, or the arrival of what waits.
+        """Return the time up to which every arrival has been taken: now, or when the oldest waiting item arrived.
 
-        Who judges by silence judges at this moment. By the clock, a bridge that is behind with its mail would take
-        agents for dead, and their leases away, whose heartbeats and results lie here unread.
+        How long an agent has been silent is measured up to this time. Measured up to now, a bridge that is slow to
+        read its mailbox would revoke leases of agents whose heartbeats and results wait in it unread.
         """
         with self._changed:
             return self._items[0][0] if self._items else self._clock()
@@ -92,8 +93,11 @@ class Mailbox:
             self._changed.notify()
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
-        """Have `work` done by the bridge's own thread, in its turn. Raises `BridgeBusy` where it takes no more."""
-        question = Question(work, Future[T]())
+        """Have `work` done by the bridge's own thread, after what waits already.
+
+        Raises `BridgeBusy` where it takes no more.
+        """
+        request = WorkRequest(work, Future[T]())
         with self._changed:
             if self._is_closed:
                 msg = "the bridge is stopping"
@@ -101,18 +105,18 @@ class Mailbox:
             if len(self._items) >= self._max_messages:
                 msg = f"{self._max_messages} messages wait for the bridge"
                 raise BridgeBusy(msg)
-            self._items.append((self._clock(), question))  # type: ignore[arg-type] # nobody else sets its answer
+            self._items.append((self._clock(), request))  # type: ignore[arg-type] # only `run` and `close` set its result
             self._changed.notify()
-        return question.answer
+        return request.result
 
     def wake(self) -> None:
-        """Let a `take` that waits return at once: there is something to do that is no message."""
+        """Let a `take` that waits return at once: there is something to do other than a message."""
         with self._changed:
             self._woken = True
             self._changed.notify()
 
-    def take(self, timeout_s: float) -> Incoming | Question[object] | None:
-        """Return the oldest message or question, or None where none comes in time."""
+    def take(self, timeout_s: float) -> Incoming | WorkRequest[object] | None:
+        """Return the oldest message or work request, or None where none comes in time."""
         with self._changed:
             self._changed.wait_for(lambda: bool(self._items) or self._woken, timeout_s)
             self._woken = False
@@ -124,10 +128,10 @@ class Mailbox:
             return item
 
     def close(self) -> None:
-        """Take no more questions, and answer those that wait with `BridgeBusy`."""
+        """Take no more work requests, and answer those that wait with `BridgeBusy`."""
         with self._changed:
             self._is_closed = True
-            questions = [item for _, item in self._items if isinstance(item, Question)]
-        for question in questions:
-            if question.answer.set_running_or_notify_cancel():
-                question.answer.set_exception(BridgeBusy("the bridge is stopping"))
+            requests = [item for _, item in self._items if isinstance(item, WorkRequest)]
+        for request in requests:
+            if request.result.set_running_or_notify_cancel():
+                request.result.set_exception(BridgeBusy("the bridge is stopping"))

@@ -1,4 +1,4 @@
-"""Sending messages. A send that fails is no loss: its owner offers it again on a timer."""
+"""Sending messages. A message that could not be sent is not lost: its sender sends it again after a while."""
 
 from __future__ import annotations
 
@@ -20,35 +20,35 @@ _CONTENT_TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
 
 @dataclass(frozen=True)
 class Encoded:
-    """A message as it was kept: its bytes, and what they are."""
+    """A message that was encoded before: its type and its bytes."""
 
     kind: type[Message]
     data: bytes
 
 
 class Publisher:
-    """Encodes messages and hands them to the session; says whether the session took them."""
+    """Encodes messages and gives them to the session."""
 
     def __init__(self, session: MqttSession) -> None:
         """Send through this session."""
         self._session = session
 
     def send(self, topic: str, message: Message, *, retain: bool = False) -> bool:
-        """Send one message; False (and a log line) where it could not even be handed over."""
+        """Send one message; return False (and log it) where the session did not take it."""
         return self.send_largest(topic, (message,), retain=retain)
 
     def send_ahead(self, topic: str, message: Message) -> bool:
-        """Send a message that promises nothing: it need not wait for what does."""
+        """Send a message that promises nothing, at once: before those that wait for a sync."""
         return Publisher.send_largest(self, topic, (message,))
 
     def send_largest(self, topic: str, forms: Iterable[Message | Encoded], *, retain: bool = False) -> bool:
-        """Send the first of several forms of a message, largest first, that neither schema nor broker finds too large.
+        """Send the first of several forms of a message, largest first, that is within the limits of schema and broker.
 
-        False (and a log line) where none could be handed over.
+        Returns False (and logs it) where the session took none.
         """
         problem = ""
         try:
-            for form in forms:  # making one may fail as well
+            for form in forms:  # the iterator makes each form, which may fail too
                 try:
                     self._hand_over(topic, form, retain=retain)
                 except (MessageTooLarge, PayloadTooLarge) as error:
@@ -72,34 +72,34 @@ class Publisher:
 
 
 class HeldPublisher(Publisher):
-    """Keeps messages until `flush`, which first puts on disk what they promise: one fsync for all of them.
+    """Holds messages until `flush`, which first syncs to disk what they promise: one fsync for all of them.
 
-    Only what is sent with `send_ahead`, which promises nothing, is not kept.
+    Only what is sent with `send_ahead`, which promises nothing, is not held.
     """
 
     def __init__(self, session: MqttSession, sync: Callable[[], None]) -> None:
-        """Call `sync` before anything that was kept leaves."""
+        """Call `sync` before anything that was held is sent."""
         super().__init__(session)
         self._sync = sync
         self._held: list[tuple[Callable[[], object], Callable[[Exception], None]]] = []
 
     @property
     def held(self) -> int:
-        """How much waits for `flush`."""
+        """How many messages and results wait for `flush`."""
         return len(self._held)
 
-    def hold(self, tell: Callable[[], object], fail: Callable[[Exception], None]) -> None:
-        """Keep any other word that promises something; `fail` is called instead of `tell` where the disk fails."""
-        self._held.append((tell, fail))
+    def hold(self, deliver: Callable[[], object], fail: Callable[[Exception], None]) -> None:
+        """Hold anything else that promises something; `fail` is called instead of `deliver` where the disk fails."""
+        self._held.append((deliver, fail))
 
     def send_largest(self, topic: str, forms: Iterable[Message | Encoded], *, retain: bool = False) -> bool:
-        """Keep a message; whether the session takes it shows at `flush`."""
+        """Hold a message; `flush` gives it to the session, and logs it where the session does not take it."""
         send = partial(super().send_largest, topic, forms, retain=retain)
         self.hold(send, lambda error: _LOG.warning("not_sent", topic=topic, error=str(error)))
         return True
 
     def flush(self) -> None:
-        """Sync, then tell. Raises OSError where the disk fails: what was kept is dropped, its owners offer it again."""
+        """Sync, then send. Raises OSError where the disk fails: what was held is dropped, its senders send it again."""
         held, self._held = self._held, []
         try:
             if held:
@@ -108,5 +108,5 @@ class HeldPublisher(Publisher):
             for _, fail in held:
                 fail(error)
             raise
-        for tell, _ in held:
-            tell()
+        for deliver, _ in held:
+            deliver()

@@ -16,7 +16,7 @@ HOUR_S = 3600.0
 
 
 class BridgeSettings(BrokerSettings):
-    """What the bridge can be told; the defaults are the design's."""
+    """Everything about the bridge that can be set."""
 
     section: ClassVar[str] = "bridge"
 
@@ -24,11 +24,12 @@ class BridgeSettings(BrokerSettings):
         default="bridge", description="This bridge's name in topics and heartbeats."
     )
     http_host: str = Field(
-        default="127.0.0.1", description="Where the HTTP door is; anywhere but on loopback it needs a token."
+        default="127.0.0.1", description="Address of the HTTP door; any other than a loopback address needs a token."
     )
-    http_port: int = Field(default=8765, ge=0, le=65_535, description="Port of the HTTP door; 0: there is none.")
+    http_port: int = Field(default=8765, ge=0, le=65_535, description="Port of the HTTP door; 0 turns it off.")
     http_token: SecretStr | None = Field(
-        default=None, description="Token of the HTTP door; without one /v1 is closed. Not a flag: others see those."
+        default=None,
+        description="Token of the HTTP door; without one /v1 is closed. Not a flag: other users could read it.",
     )
     http_token_file: UserPath | None = Field(default=None, description="File (mode 600) that holds that token.")
     http_answer_timeout_s: float = Field(
@@ -36,31 +37,35 @@ class BridgeSettings(BrokerSettings):
     )
     heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
     stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
-    grace_s: float = Field(default=30.0, ge=0, description="How long a lease outlives its agent's will.")
+    grace_s: float = Field(default=30.0, ge=0, description="Seconds a lease is kept after its agent's will.")
     lease_limit_factor: float = Field(
-        default=10.0, gt=0, description="A lease lives at most this times the expected time, plus the floor."
+        default=10.0, gt=0, description="A lease lasts at most this many times the expected time, plus the floor."
     )
-    lease_limit_floor_s: float = Field(default=600.0, gt=0, description="The floor of a lease's absolute limit.")
-    max_attempts: int = Field(default=3, ge=1, le=100, description="Attempts before a job has failed.")
-    retry_min_s: float = Field(default=15.0, gt=0, description="First pause before a message is offered again.")
-    retry_max_s: float = Field(default=300.0, gt=0, description="Longest pause before a message is offered again.")
+    lease_limit_floor_s: float = Field(
+        default=600.0, gt=0, description="The floor, in seconds: added to that limit of every lease."
+    )
+    max_attempts: int = Field(default=3, ge=1, le=100, description="A job has failed after this many attempts.")
+    retry_min_s: float = Field(default=15.0, gt=0, description="First pause before a message is sent again.")
+    retry_max_s: float = Field(default=300.0, gt=0, description="Longest pause before a message is sent again.")
     part_bytes: int = Field(
-        default=262_144, ge=1_024, le=1_500_000, description="Size of the parts that audio travels in."
+        default=262_144, ge=1_024, le=1_500_000, description="Size of the parts in which audio is sent."
     )
     max_chunk_bytes: int = Field(default=512 * 2**20, ge=1, description="The largest chunk that is accepted.")
-    max_queue_jobs: int = Field(default=20_000, ge=1, description="Jobs that may wait; over it ingest is full.")
+    max_queue_jobs: int = Field(default=20_000, ge=1, description="Jobs that may wait; beyond that audio is refused.")
     max_queue_bytes: int = Field(default=20 * 2**30, ge=1, description="Bytes of audio that may wait on disk.")
     ballast_bytes: int = Field(
         default=16 * 2**20,
         ge=2**16,
-        description="Room set aside on the disk for results and deletions; where it is short, no audio is accepted.",
+        description="Disk space reserved for results and deletions; while it is used up, no audio is accepted.",
     )
-    min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered to jobs of at least this length.")
-    max_job_s: float = Field(default=120.0, gt=0, description="And of at most this length.")
-    overlap_s: float = Field(default=10.0, ge=0, description="Audio of the job before that a job repeats.")
-    pause_s: float = Field(default=20.0, gt=0, description="With no new chunk for this long a job is closed.")
+    min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered into jobs of at least this length.")
+    max_job_s: float = Field(default=120.0, gt=0, description="And into jobs of at most this length.")
+    overlap_s: float = Field(default=10.0, ge=0, description="Seconds of the previous job's audio that a job repeats.")
+    pause_s: float = Field(default=20.0, gt=0, description="A job is closed when no new chunk comes for this long.")
     quiet_s: float = Field(
-        default=60.0, ge=0, description="A completed conversation that names no chunks is final after this quiet."
+        default=60.0,
+        ge=0,
+        description="A completed conversation with no stated number of chunks is final after this long without audio.",
     )
     keep_audio_s: float = Field(
         default=24 * HOUR_S,
@@ -70,9 +75,7 @@ class BridgeSettings(BrokerSettings):
     keep_failed_audio_s: float = Field(
         default=7 * 24 * HOUR_S, ge=0, description="Audio of a failed job is kept this long, so that it can be retried."
     )
-    keep_audio_max_s: float = Field(
-        default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this, come what may."
-    )
+    keep_audio_max_s: float = Field(default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this.")
 
     @property
     def root(self) -> Path:

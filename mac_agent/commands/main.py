@@ -146,7 +146,8 @@ def diarize(
     Example: [bold]omi-agent diarize meeting.m4a --max-speakers 4 --rttm meeting.rttm[/bold]
     """
     from mac_agent.diarize import DiarizeFailed, diarize_file
-    from mac_agent.engines.engine import EngineError, Hints
+    from mac_agent.engines.engine import Hints
+    from mac_agent.errors import EngineError
     from mac_agent.worker import read_limits
 
     settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings

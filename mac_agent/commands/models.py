@@ -49,7 +49,7 @@ def fetch_model(
 
     Example: [bold]omi-agent fetch-model pyannote --from /Volumes/stick/speaker-diarization-community-1[/bold]
     """
-    from mac_agent.engines.engine import EngineError
+    from mac_agent.errors import EngineError
 
     settings = load(config, data_dir=data_dir).settings
     only_pyannote = (repository, revision, token_file, from_dir)
@@ -80,7 +80,7 @@ def trust(
 
     Example: [bold]omi-agent trust ~/models/my-pipeline && OMI_PIPELINE_DIR=~/models/my-pipeline omi-agent run[/bold]
     """
-    from mac_agent.engines.engine import EngineError
+    from mac_agent.errors import EngineError
     from mac_agent.weights.pipelines import trust_directory
 
     settings = load(config, data_dir=data_dir).settings
@@ -104,8 +104,8 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
     Example: [bold]omi-agent engines[/bold]
     """
     from mac_agent.engine_choice import choose_engine, describe_weights
-    from mac_agent.engines.engine import EngineError
     from mac_agent.engines.registry import ENGINE_NAMES
+    from mac_agent.errors import EngineError
 
     settings = load(config, data_dir=data_dir).settings
     choice = choose_engine(settings)

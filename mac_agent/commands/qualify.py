@@ -67,7 +67,7 @@ def qualify(
     """
     from mac_agent.agent import is_running
     from mac_agent.diarize import DiarizeFailed
-    from mac_agent.engines.engine import EngineError
+    from mac_agent.errors import EngineError
     from mac_agent.qualify import RecordingRefused
     from mac_agent.qualify import qualify as run
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mac_agent.engines.engine import SAMPLE_RATE_HZ, EngineError
+from mac_agent.engines.engine import SAMPLE_RATE_HZ
+from mac_agent.errors import EngineError
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform

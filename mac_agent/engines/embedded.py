@@ -14,7 +14,6 @@ from mac_agent.engines.clustering import FULL_PIECE_S, PieceEvidence, Policy, Vo
 from mac_agent.engines.encoder import embed, load_encoder
 from mac_agent.engines.engine import (
     SAMPLE_RATE_HZ,
-    DeviceUnavailable,
     Diarization,
     EngineInfo,
     Hints,
@@ -29,6 +28,7 @@ from mac_agent.engines.segmentation import load_segmentation, segment
 from mac_agent.engines.timeline import activity, as_turns, count_speakers, first_frames, loudest, speaking
 from mac_agent.engines.tracks import cut_pieces, follow
 from mac_agent.engines.voices import cut_voices, subtract_noise
+from mac_agent.errors import DeviceUnavailable
 from mac_agent.weights.models import ENCODER, SEGMENTATION
 
 if TYPE_CHECKING:

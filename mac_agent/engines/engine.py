@@ -1,4 +1,4 @@
-"""The interface every diarization engine implements, its records, and its errors. No torch here."""
+"""The interface that every diarization engine implements, and its records. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mac_agent.errors import InvalidWaveform
 
 SAMPLE_RATE_HZ = 16_000
 
@@ -99,45 +101,6 @@ class Engine(Protocol):
             InvalidWaveform: wrong type, shape, or samples that are not finite.
         """
         ...
-
-
-class EngineError(Exception):
-    """Something about an engine that a person can put right; the message names the remedy."""
-
-
-class UnknownEngine(EngineError):
-    """No engine has this name."""
-
-    def __init__(self, name: str, known: tuple[str, ...]) -> None:
-        super().__init__(f"There is no engine {name!r}. Choose one of: {', '.join(known)}.")
-        self.name = name
-
-
-class ModelMissing(EngineError):
-    """The weights of an engine are not on this machine."""
-
-    def __init__(self, engine: str, path: str) -> None:
-        super().__init__(f"{path} is missing. Run: omi-agent fetch-model {engine}")
-        self.path = path
-
-
-class ModelChanged(EngineError):
-    """A weights file is not the one that was pinned; it is never opened."""
-
-    def __init__(self, engine: str, path: str, *, expected_sha256: str, found_sha256: str) -> None:
-        super().__init__(
-            f"{path} has sha256 {found_sha256[:16]}…, expected {expected_sha256[:16]}…; it was not opened. "
-            f"Delete it and run: omi-agent fetch-model {engine}"
-        )
-        self.path = path
-
-
-class DeviceUnavailable(EngineError):
-    """The device asked for cannot be used here."""
-
-
-class InvalidWaveform(EngineError):
-    """The samples are not what ``Engine.diarize`` takes."""
 
 
 def check_waveform(waveform: Waveform) -> None:

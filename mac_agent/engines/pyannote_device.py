@@ -8,7 +8,8 @@ import structlog
 import torch
 
 from mac_agent.engines.agreement import changed_s
-from mac_agent.engines.engine import DeviceUnavailable, Hints
+from mac_agent.engines.engine import Hints
+from mac_agent.errors import DeviceUnavailable
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Engine, Waveform

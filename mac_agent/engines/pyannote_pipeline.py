@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import yaml  # type: ignore[import-untyped] # one call of it
 
-from mac_agent.engines.engine import EngineError
 from mac_agent.engines.speaker_network import finish_embedding, prepare_network
+from mac_agent.errors import EngineError
 
 # pyannote.audio reports every file to its makers unless this is set before it is imported, and the hub's client asks
 # for newer weights. The agent speaks to its broker and to nobody else.

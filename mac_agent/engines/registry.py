@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from mac_agent.engines.engine import Engine, UnknownEngine
+from mac_agent.engines.engine import Engine
+from mac_agent.errors import UnknownEngine
 from mac_agent.weights.pipelines import find_pipeline
 from mac_agent.weights.verdict import EXACT, ModeChoice, find_mode
 

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped] # two calls of it
 
-from mac_agent.engines.engine import EngineError
+from mac_agent.errors import EngineError
 from mac_agent.weights.hub_token import SETTINGS_PAGE, how_to_give_a_token
 from mac_agent.weights.manifest import (
     MANIFEST_FILE,

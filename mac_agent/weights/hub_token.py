@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
-from mac_agent.engines.engine import EngineError
+from mac_agent.errors import EngineError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

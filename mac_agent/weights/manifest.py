@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from mac_agent.engines.engine import EngineError
+from mac_agent.errors import EngineError
 
 MANIFEST_FILE = "manifest.json"
 REVISION_CHARS = 12  # of a commit or digest, where a person reads it

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mac_agent.engines.engine import EngineError, ModelChanged, ModelMissing
+from mac_agent.errors import EngineError, ModelChanged, ModelMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

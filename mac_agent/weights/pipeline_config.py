@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml  # type: ignore[import-untyped] # two calls of it
 
-from mac_agent.engines.engine import EngineError
+from mac_agent.errors import EngineError
 
 CONFIG_FILE = "config.yaml"
 INSIDE = "$model/"  # how a config names a part in its own directory (pyannote.audio core/pipeline.py)

@@ -10,7 +10,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mac_agent.engines.engine import EngineError, ModelMissing
+from mac_agent.errors import EngineError, ModelMissing
 from mac_agent.weights.manifest import (
     MANIFEST_FILE,
     Manifest,

@@ -25,7 +25,8 @@ from tests.faults.tap import Beat
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.conversations.store import Write, speaker_name
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import JobRecord, JobState
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import JobRecord
 
 EDGE_S = 0.06  # half a step of the engine's grid
 COVERAGE = 0.02

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tests.brokers import run_mosquitto
 from tests.faults.small_disk import mount_small_disk
-from tests.vps_bridge.http.test_http import Door, open_door
+from tests.vps_bridge.http.door import Door, open_door
 from tests.vps_bridge.live_bridge import Backend, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
 

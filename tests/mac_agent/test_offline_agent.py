@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from broker.settings import BrokerSettings
-from mac_agent.engines.engine import EngineError
+from mac_agent.errors import EngineError
 from mac_agent.weights.models import EMBEDDED_FILES, verified_path
 from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import eventually

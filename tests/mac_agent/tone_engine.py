@@ -19,7 +19,6 @@ import psutil
 
 from mac_agent.engines.engine import (
     SAMPLE_RATE_HZ,
-    DeviceUnavailable,
     Diarization,
     EngineInfo,
     Hints,
@@ -28,6 +27,7 @@ from mac_agent.engines.engine import (
     Turn,
     Waveform,
 )
+from mac_agent.errors import DeviceUnavailable
 from mac_agent.inference import PR_SET_PDEATHSIG
 
 FRAME_S = 0.1

@@ -203,3 +203,13 @@ def test_a_part_of_a_chunk_is_told_from_a_whole_one() -> None:
 def test_a_ping_needs_nothing_but_its_grantor() -> None:
     message = AgentControl(type=ControlType.PING, ledger_id="l")
     assert decode(AgentControl, encode(message)) == message
+
+
+def test_every_failure_code_has_its_policy_and_a_code_of_tomorrow_one_too() -> None:
+    from schemas.failure import FAILURE_POLICIES, FailureCode, policy_of
+
+    assert set(FAILURE_POLICIES) == set(FailureCode)
+    assert all(400 <= policy.http_status < 600 and policy.remedy for policy in FAILURE_POLICIES.values())
+    unknown = policy_of("a.code_of_tomorrow")
+    assert not unknown.counts_as_attempt
+    assert "omi-bridge retry {job}" in unknown.remedy

@@ -1,6 +1,6 @@
-"""What schemathesis sends as audio: files that begin like one and go on like anything, besides plain noise.
+"""What schemathesis sends as audio: random bytes, half of them after the header of an audio file.
 
-It loads this file itself (SCHEMATHESIS_HOOKS); no module of ours may be needed here.
+Schemathesis itself loads this file (SCHEMATHESIS_HOOKS), in a process without our modules: import none of them here.
 """
 
 import struct

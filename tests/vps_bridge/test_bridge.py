@@ -70,7 +70,7 @@ def test_a_conversation_that_cannot_be_assigned_stops_no_other(
             own_backend.send_call("broken", tone=1)
             offer = agent.wait_offer("broken")
             ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
-            lease = ledger.jobs.find_lease(offer.lease_id or "")
+            lease = ledger.leases.find(offer.lease_id or "")
             assert lease is not None
             assert ledger.jobs.store_result(lease, b"written by a version that is gone")
             ledger.close()

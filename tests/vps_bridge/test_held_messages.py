@@ -9,7 +9,7 @@ import pytest
 
 from schemas.conversation import Accepted, Verdict
 from vps_bridge.ledger import Ledger
-from vps_bridge.mailbox import Question
+from vps_bridge.mailbox import WorkRequest
 from vps_bridge.publisher import HeldPublisher
 
 
@@ -57,7 +57,7 @@ def test_messages_and_answers_leave_once_the_ledger_is_on_disk(ledger: Ledger, w
     publisher.send("one", receipt("c1"))
     ledger.agents.set_allowed("mini", allowed=True)
     publisher.send("two", receipt("c2"))
-    Question(lambda: 7, answer).settle(publisher.hold)
+    WorkRequest(lambda: 7, answer).run(publisher.hold)
     assert wire.seen == []
     assert not answer.done()
     publisher.flush()
@@ -84,7 +84,7 @@ def test_a_disk_that_fails_lets_nothing_leave_and_says_so(
     answer: Future[int] = Future()
     ledger.agents.set_allowed("mac", allowed=True)
     publisher.send("one", receipt("c1"))
-    Question(lambda: 7, answer).settle(publisher.hold)
+    WorkRequest(lambda: 7, answer).run(publisher.hold)
     with monkeypatch.context() as patch:
         patch.setattr(os, "fdatasync", fail)
         with pytest.raises(OSError, match="Input/output"):

@@ -1,6 +1,6 @@
 """A client of the running bridge: what a backend does over MQTT, with receipts and timers.
 
-Until a chunk or an event is `accepted` it is the publisher's, so the client keeps it and sends it again.
+Until a chunk or an event is `accepted` its publisher is responsible for it: the client keeps it and sends it again.
 """
 
 from __future__ import annotations
@@ -35,25 +35,24 @@ from schemas.conversation import (
     Verdict,
 )
 from schemas.errors import SchemaError
-from schemas.failure import FailureCode
+from schemas.failure import policy_of
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from vps_bridge.publisher import Publisher
 
 _LOG = structlog.get_logger(__name__)
 SEGMENTS_PER_EVENT = 500
-EVENT_BYTES = 1_000_000  # segments beyond this go into the next event
-WHOLE_BYTES = 1_000_000  # a file up to this travels in one message
+EVENT_BYTES = 1_000_000  # further segments go into the next event
+WHOLE_BYTES = 1_000_000  # a file up to this size is sent in one message
 PART_BYTES = 262_144
-ENVELOPE_BYTES = 4_096  # what a chunk's other fields and the packet's head take at most
-PARTS_AT_ONCE = 16
+ENVELOPE_BYTES = 4_096  # the most that the message's other fields and the packet's header take
+PARTS_AT_ONCE = 16  # sent, but not yet acknowledged by the broker
 RETRY_S = 5.0
 FRESH_BEAT_S = 30.0
-WORTH_A_RETRY = (FailureCode.INGEST_FULL, FailureCode.DISK_FULL, FailureCode.PAYLOAD_SHA256_MISMATCH)
 
 
 class ClientError(Exception):
-    """The bridge could not be asked, or refused; the message names the remedy."""
+    """The bridge could not be reached, or refused; the message names the remedy."""
 
 
 class BridgeSilent(ClientError):
@@ -79,10 +78,10 @@ class SentChunk:
 
 
 class BridgeClient:
-    """Talks to the bridge as the backend would. One conversation at a time, from one thread.
+    """Does with the bridge what the backend would. For one conversation, and used by one thread.
 
     Use it as a context manager. Methods raise `BridgeSilent` when no answer comes in `timeout_s`, `BridgeRefused`
-    when the answer is no, and `BrokerError` when the broker cannot be reached.
+    when it refuses, and `BrokerError` when the broker cannot be reached.
     """
 
     def __init__(self, settings: BrokerSettings, conversation_id: str) -> None:
@@ -101,7 +100,7 @@ class BridgeClient:
         self._beat_s = 0.0
 
     def __enter__(self) -> Self:
-        """Connect. Raises `BrokerUnreachable` or `BrokerRefused` of the broker room with the reason."""
+        """Connect. Raises `BrokerUnreachable` or `BrokerRefused` (of `broker.errors`) with the reason."""
         for topic in (self._topics.accepted(self.conversation_id), self._topics.updated(self.conversation_id)):
             self._session.subscribe(topic, qos=1)
         self._session.subscribe(self._topics.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
@@ -138,7 +137,7 @@ class BridgeClient:
     def wait_agent(self, timeout_s: float = 15.0) -> BridgeHeartbeat:
         """Return the bridge's heartbeat once it counts a live agent, else the last one that came in `timeout_s`.
 
-        A heartbeat may be a beat old: an agent that came up since is in the next one.
+        The first heartbeat may be older than an agent that has just connected; the next one counts it.
         """
         deadline_s = time.monotonic() + timeout_s
         beat = self.wait_bridge(timeout_s)
@@ -148,18 +147,18 @@ class BridgeClient:
         return beat
 
     def start(self, started_at: datetime | None = None, *, timeout_s: float = 60.0, **facts: Any) -> None:  # noqa: ANN401 - fields of ConversationEvent
-        """Tell that the conversation started; its transcript's zero is `started_at`."""
+        """Say that the conversation started; `started_at` is where its transcript's times begin."""
         self.send_event(self._event(EventType.STARTED, started_at=started_at, **facts), timeout_s=timeout_s)
 
     def send_segments(
         self, segments: Sequence[TranscriptSegment], *, revision: int = 0, timeout_s: float = 60.0
     ) -> None:
-        """Send a transcript, in as many events as it takes. A segment that a higher revision wrote stays."""
+        """Send a transcript, in as many events as it takes. Segments of a higher revision are not overwritten."""
         for batch in batch_segments(segments):
             self.send_event(self._event(EventType.SEGMENTS, segments=batch, revision=revision), timeout_s=timeout_s)
 
     def complete(self, *, chunks: int | None = None, timeout_s: float = 60.0) -> None:
-        """Tell that no more audio comes; `chunks` says how many there were."""
+        """Say that no more audio comes; `chunks` is how many there were."""
         self.send_event(self._event(EventType.COMPLETED, chunks=chunks), timeout_s=timeout_s)
 
     def delete(self, *, timeout_s: float = 60.0) -> None:
@@ -167,7 +166,7 @@ class BridgeClient:
         self.send_event(self._event(EventType.DELETED), timeout_s=timeout_s)
 
     def send_event(self, event: ConversationEvent, *, timeout_s: float) -> None:
-        """Send an event until the bridge answers for it."""
+        """Send an event, repeatedly, until its receipt comes."""
         self._send_until_accepted(
             lambda: iter([(self._topics.events(self.conversation_id), event)]),
             lambda receipt: receipt.event_id == event.event_id,
@@ -182,7 +181,7 @@ class BridgeClient:
         report: Callable[[int, int], None] = lambda _sent, _total: None,
         **facts: Any,  # noqa: ANN401 - fields of AudioPayload
     ) -> SentChunk:
-        """Send an audio file as one chunk, whole or in parts; `report(sent, total)` tells bytes handed over.
+        """Send an audio file as one chunk, whole or in parts; `report(sent, total)` is called with bytes sent so far.
 
         `facts` are further fields of `AudioPayload`, such as captured_at or max_speakers.
         """
@@ -265,14 +264,14 @@ class BridgeClient:
             if receipt.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
                 return
             code = receipt.reason or str(receipt.verdict)
-            if code not in WORTH_A_RETRY:
+            if not policy_of(code).is_retryable:
                 raise BridgeRefused(code, receipt.message or "see `omi-bridge watch`")
-            self._wait_receipt(lambda _receipt: False, min(deadline_s, time.monotonic() + RETRY_S))
+            self._wait_receipt(lambda _receipt: False, min(deadline_s, time.monotonic() + RETRY_S))  # only to wait
         msg = f"no receipt within {timeout_s:.0f} s: is `omi-bridge run` alive, and may this user publish?"
         raise BridgeSilent(msg)
 
     def _send_all(self, messages: Iterator[tuple[str, Message]]) -> None:
-        """Send as far as the connection holds; what did not go is sent with the next round."""
+        """Send until all are sent or the connection breaks; the next attempt sends all of them again."""
         pending: deque[Receipt] = deque()
         try:
             for topic, message in messages:
@@ -290,7 +289,7 @@ class BridgeClient:
         return None
 
     def _read_one(self, deadline_s: float) -> Accepted | None:
-        """Take one message in; return it where it is a receipt, keep it where it is an update or a beat."""
+        """Read one message; return it if it is a receipt, keep it if it is an update or a heartbeat."""
         try:
             heard_s, message = self._messages.get(timeout=max(0.0, min(0.5, deadline_s - time.monotonic())))
         except queue.Empty:
@@ -316,7 +315,7 @@ class BridgeClient:
 
 
 def batch_segments(segments: Sequence[TranscriptSegment]) -> Iterator[tuple[TranscriptSegment, ...]]:
-    """Part a transcript into events: at most `SEGMENTS_PER_EVENT` segments and about `EVENT_BYTES` in each."""
+    """Split a transcript into events: at most `SEGMENTS_PER_EVENT` segments and about `EVENT_BYTES` in each."""
     batch: list[TranscriptSegment] = []
     batch_bytes = 0
     for segment in segments:

@@ -1,4 +1,4 @@
-"""`run_diarization`: one call for a backend that has one today. A client of the running bridge."""
+"""`run_diarization`: the function that a backend may call already, as a client of the running bridge."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 TIMEOUT_S = 60.0
-AGENT_TIMEOUT_S = 12.0  # a little over one heartbeat
+AGENT_TIMEOUT_S = 12.0  # a little more than the interval of the bridge's heartbeats
 DELETE_TIMEOUT_S = 10.0
 ENABLED_ENV = "ENABLE_SPEAKER_DIARIZATION"
 
 
 class DiarizedTurn(TypedDict):
-    """One stretch of speech: seconds from the start of the file."""
+    """One speaker turn, in seconds from the start of the file."""
 
     speaker_id: str
     start: float
@@ -40,9 +40,9 @@ async def run_diarization(
 ) -> list[DiarizedTurn]:
     """Return who spoke when in a file, or `[]` with a log line that says why not.
 
-    Works in a throw-away conversation of its own that is wholly removed when it returns. `[]` where
-    ENABLE_SPEAKER_DIARIZATION is not `true`, no agent is live, the file is refused, or 60 s have passed.
-    `num_speakers` is a hint. Never raises for what a caller cannot mend; cancelling it removes the conversation.
+    Works in a temporary conversation of its own, which is deleted before it returns, also when it is cancelled. `[]`
+    where ENABLE_SPEAKER_DIARIZATION is not `true`, no agent is live, the file is refused, or 60 s have passed.
+    `num_speakers` is a hint. Never raises for what its caller cannot do anything about.
     """
     if os.environ.get(ENABLED_ENV, "").strip().lower() != "true":
         _LOG.info("diarization_off", reason=f"{ENABLED_ENV} is not true")
@@ -92,10 +92,10 @@ def _diarize_with(
             log.warning("diarization_failed", reason="the job failed: see `omi-bridge jobs` and the agent's log")
         return _to_turns(update)
     finally:
-        _remove(client, log)
+        _delete(client, log)
 
 
-def _remove(client: BridgeClient, log: structlog.typing.FilteringBoundLogger) -> None:
+def _delete(client: BridgeClient, log: structlog.typing.FilteringBoundLogger) -> None:
     try:
         client.delete(timeout_s=DELETE_TIMEOUT_S)
     except (ClientError, BrokerError) as error:

@@ -1,4 +1,4 @@
-"""`omi-bridge agents`: who may have audio."""
+"""`omi-bridge agents`: the agents, and which of them may get audio."""
 
 from __future__ import annotations
 

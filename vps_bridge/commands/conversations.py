@@ -9,12 +9,15 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from vps_bridge.commands.jobs import show_job
+from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
     AsJson,
     ConfigFile,
     DataDir,
     NamedConversation,
     age,
+    checked_id,
     explained,
     known,
     opened,
@@ -23,20 +26,24 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
-from vps_bridge.rules.completion import describe_standing
 
 
 def show(
-    conversation: NamedConversation,
+    name: Annotated[str, typer.Argument(help="The id of a conversation or of a job.", callback=checked_id)],
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show a conversation: who said what, and what is still to come.
+    """Show a conversation (who said what, what is still to come), or what happened to a job.
 
-    Example: omi-bridge show call-1 --json
+    Examples: omi-bridge show call-1 --json, or omi-bridge show j-0123456789abcdef01234567
     """
     with explained(), opened(config, data_dir) as (ledger, store, stale_s):
+        job = ledger.jobs.get(name)
+        if job is not None and ledger.conversations.get(name) is None:
+            show_job(job, ledger.jobs.events(job.job_id), as_json=as_json)
+            return
+        conversation = name
         record = known(ledger, conversation)
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
@@ -55,7 +62,7 @@ def show(
 
 def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:
     name = record.conversation_id
-    state, reason = describe_standing(
+    state, reason = describe_status(
         record,
         ledger.chunks.of_conversation(name),
         ledger.jobs.all(conversation_id=name),
@@ -80,9 +87,9 @@ def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: 
             return
         table = Table("conversation", "state", "why", "since", "update", "applied")
         for facts in listed:
-            told = (str(facts["updated_version"]), str(facts["applied_version"]))
+            versions = (str(facts["updated_version"]), str(facts["applied_version"]))
             since = f"{age(facts['since_at'])} ago"
-            table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", since, *told)
+            table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", since, *versions)
         out.print(table)
 
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import datetime
 from typing import Annotated, Any
 
 import typer
 from rich.table import Column, Table
 
-from schemas.failure import FailureCode
+from schemas.failure import FailureCode, policy_of
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -25,9 +26,11 @@ from vps_bridge.commands.terminal import (
     print_json,
 )
 from vps_bridge.ledger.interventions import Intervention
-from vps_bridge.ledger.records import FailedJob, JobRecord, JobState
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
 
 SHOWN_JOBS = 50
+LEASE_ID_SHOWN_CHARS = 8  # enough to tell the leases of one job apart
 JOB_ID_CHARS = 26  # to be copied, so never cut
 Limit = Annotated[
     int | None,
@@ -35,17 +38,6 @@ Limit = Annotated[
 ]
 Job = Annotated[str, typer.Argument(help="The job's id; see `omi-bridge failed` and `omi-bridge jobs`.")]
 
-_NEW_AUDIO = "publish the audio again under a new chunk_id, then: omi-bridge cancel {job}"
-_LOOK_AND_RETRY = "look at the agent's log (omi-agent logs), then: omi-bridge retry {job}"
-_REMEDIES = {
-    FailureCode.AUDIO_EMPTY: "there is nothing in it: omi-bridge cancel {job}",
-    FailureCode.AUDIO_UNDECODABLE: f"listen to the audio; {_NEW_AUDIO}",
-    FailureCode.AUDIO_TOO_LONG: "raise OMI_MAX_AUDIO_S of the agent, then: omi-bridge retry {job}",
-    FailureCode.ENGINE_TIMEOUT: "raise OMI_JOB_TIMEOUT_FACTOR of the agent, then: omi-bridge retry {job}",
-    FailureCode.INGEST_TOO_LARGE: "raise OMI_MAX_JOB_BYTES of the agent, then: omi-bridge retry {job}",
-    FailureCode.PAYLOAD_INCOMPLETE: _NEW_AUDIO,
-    FailureCode.PAYLOAD_MALFORMED: _NEW_AUDIO,
-}
 _SAID = {
     Intervention.RETRIED: "waits for an agent again",
     Intervention.CANCELLED: "is cancelled; an agent that works on it is told at its next heartbeat",
@@ -91,7 +83,7 @@ def jobs(
             table.add_row(*_job_row(job))
         out.print(table)
         out.print(_sum_up(counts), highlight=False)
-        _tell_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
+        _print_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
 
 
 def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -115,7 +107,7 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
             why = f"  why:  {job.failure_code}: {job.failure_message}"
             out.print(why, markup=False, highlight=False, soft_wrap=True)
             out.print(f"  then: {advise(item)}", markup=False, highlight=False, soft_wrap=True)
-        _tell_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
+        _print_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
 
 
 def retry(
@@ -136,7 +128,7 @@ def retry(
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         names = [job] if job else [item.job.job_id for item in ledger.jobs.failed()]
         done = {name: ledger.interventions.retry(name) for name in names}
-    _tell(done, _RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
+    _print_outcomes(done, _RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
 
 
 def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -150,16 +142,31 @@ def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_jso
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         done = {job: ledger.interventions.cancel(job)}
-    _tell(done, _CANCEL_REFUSED, as_json=as_json, nothing="")
+    _print_outcomes(done, _CANCEL_REFUSED, as_json=as_json, nothing="")
+
+
+def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool) -> None:
+    """Show a job and what happened to it, who did it and when."""
+    if as_json:
+        print_json(asdict(job) | {"events": [asdict(item) for item in events]})
+        return
+    failure = f" ({job.failure_code}: {job.failure_message})" if job.failure_code else ""
+    out.print(f"{job.job_id} of {job.conversation_id}: {job.state}{failure}", markup=False, soft_wrap=True)
+    audio = f"{job.audio_s:.0f} s of audio, " if job.audio_s else ""
+    out.print(f"  {audio}{job.attempts} attempts, made {age(job.created_at)} ago", highlight=False)
+    for item in events:
+        when = datetime.fromtimestamp(item.at).astimezone().isoformat(" ", "seconds")
+        lease = f", lease {item.lease_id[:LEASE_ID_SHOWN_CHARS]}" if item.lease_id else ""
+        why = ": ".join(words for words in (item.detail, item.message) if words)
+        line = f"  {when}  {item.event} by {item.by}{lease}" + (f": {why}" if why else "")
+        out.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def advise(failed_job: FailedJob) -> str:
     """Say what to do about a failed job."""
     job = failed_job.job
-    if not failed_job.has_audio:
-        return _NEW_AUDIO.format(job=job.job_id)
-    known = {str(code): remedy for code, remedy in _REMEDIES.items()}
-    return known.get(job.failure_code or "", _LOOK_AND_RETRY).format(job=job.job_id)
+    code = job.failure_code or "" if failed_job.has_audio else FailureCode.PAYLOAD_INCOMPLETE
+    return policy_of(code).remedy.format(job=job.job_id)
 
 
 def _describe_failed(item: FailedJob) -> dict[str, Any]:
@@ -167,7 +174,9 @@ def _describe_failed(item: FailedJob) -> dict[str, Any]:
     return asdict(item.job) | own
 
 
-def _tell(done: Mapping[str, Intervention], refused: Iterable[Intervention], *, as_json: bool, nothing: str) -> None:
+def _print_outcomes(
+    done: Mapping[str, Intervention], refused: Iterable[Intervention], *, as_json: bool, nothing: str
+) -> None:
     """Say what became of each job; exit code 1 where one could not be helped."""
     bad = tuple(refused)
     if as_json:
@@ -190,11 +199,11 @@ def _limit(limit: int | None, *, as_json: bool) -> int | None:
 
 
 def _sum_up(counts: Mapping[JobState, int]) -> str:
-    told = ", ".join(f"{counts[state]:,} {state}" for state in JobState if state in counts)
-    return f"{sum(counts.values()):,} jobs: {told}" if told else "no jobs"
+    listed = ", ".join(f"{counts[state]:,} {state}" for state in JobState if state in counts)
+    return f"{sum(counts.values()):,} jobs: {listed}" if listed else "no jobs"
 
 
-def _tell_rest(shown: int, total: int) -> None:
+def _print_rest(shown: int, total: int) -> None:
     if total > shown:
         out.print(f"{total - shown:,} earlier ones are not shown: --limit 0 shows all", highlight=False)
 

@@ -1,4 +1,4 @@
-"""`omi-bridge`: run the bridge, watch it, show settings; the other commands are in `cli_*.py` beside this."""
+"""`omi-bridge`: run the bridge, watch it, show settings; the other commands are in the files beside this one."""
 
 from __future__ import annotations
 
@@ -100,12 +100,13 @@ def _print_message(message: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(message, default=str) + "\n")
         sys.stdout.flush()
         return
-    said = message.get("error") or json.dumps(message["message"], default=str, ensure_ascii=False)
-    kept = " retained" if message["retain"] else ""
+    shown = message.get("error") or json.dumps(message["message"], default=str, ensure_ascii=False)
+    retained = " retained" if message["retain"] else ""
     out.print(
-        f"[dim]{message['seen_at'][11:23]}[/] [bold]{message['topic']}[/] {message['bytes']} B{kept}", highlight=False
+        f"[dim]{message['seen_at'][11:23]}[/] [bold]{message['topic']}[/] {message['bytes']} B{retained}",
+        highlight=False,
     )
-    out.print(f"    {said}", markup=False, highlight=False)
+    out.print(f"    {shown}", markup=False, highlight=False)
 
 
 @app.command("config")

@@ -25,14 +25,14 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
-from vps_bridge.intake.parts import INCOMING, PartialChunks
+from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy
 from vps_bridge.settings import BridgeSettings
 
 UNIT_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
-BRIDGE_PATIENCE_S = 15.0
-LOOK_EVERY_S = 0.1
+BRIDGE_TIMEOUT_S = 15.0
+POLL_S = 0.1
 
 
 def purge(
@@ -111,16 +111,14 @@ def _purge_all(
     ledger: Ledger, store: SqliteConversations, settings: BridgeSettings, names: list[str], *, as_json: bool
 ) -> None:
     for name in names:
-        ledger.conversations.bury(name)
+        ledger.conversations.mark_deleted(name)
     try:
         own = Ledger(settings.root, exclusive=True)
     except LedgerBusy:
-        finished = _wait_for_bridge(ledger, names)  # it has them in memory, too
+        finished = _wait_for_bridge(ledger, names)  # the running bridge has them in memory, so it erases them
     else:
         spool = Spool(settings.root / SPOOL)
-        PartialChunks(
-            settings.root / INCOMING
-        )  # wipes what a bridge that was killed left of chunks that never were whole
+        PartialChunks(settings.root / INCOMING)  # deletes the incomplete chunks that a killed bridge left
         for name in names:
             erase_conversation(name, own, spool, store)
         own.close()
@@ -134,9 +132,9 @@ def _purge_all(
 
 
 def _wait_for_bridge(ledger: Ledger, names: list[str]) -> bool:
-    deadline_s = time.monotonic() + BRIDGE_PATIENCE_S
+    deadline_s = time.monotonic() + BRIDGE_TIMEOUT_S
     while time.monotonic() < deadline_s:
         if not set(names).intersection(ledger.conversations.unfinished_deletions()):
             return True
-        time.sleep(LOOK_EVERY_S)
+        time.sleep(POLL_S)
     return False

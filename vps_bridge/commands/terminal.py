@@ -1,4 +1,4 @@
-"""What the commands of `omi-bridge` share: options, exit codes, and how they speak to a person."""
+"""What the commands of `omi-bridge` share: options, exit codes, output, and opening the bridge's files."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdou
 
 @contextmanager
 def explained() -> Iterator[None]:
-    """Turn the errors a person can mend into one line and an exit code."""
+    """Turn errors that the user can do something about into one line and an exit code."""
     try:
         yield
     except SettingsError as error:
@@ -55,13 +55,13 @@ def explained() -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say on stderr what is wrong and end the program with an exit code."""
+    """Print on stderr what is wrong and end the program with an exit code."""
     err.print(f"omi-bridge: {message}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
 
 
 def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noqa: ANN401 - fields of the settings
-    """Gather the settings, and log as they say."""
+    """Load the settings, and set up logging by them."""
     loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role=role)
     configure_logs(as_json=loaded.settings.log_json)
     return loaded.settings
@@ -73,7 +73,7 @@ def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON document
 
 
 def checked_id(conversation_id: str) -> str:
-    """Return the id, or end the program where it is none."""
+    """Return the id, or end the program where it is not valid."""
     if not is_id(conversation_id):
         fail(f"conversation id {conversation_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
     return conversation_id
@@ -84,7 +84,7 @@ NamedConversation = Annotated[str, typer.Argument(help="The conversation's id.",
 
 
 def known(ledger: Ledger, conversation: str) -> ConversationRecord:
-    """Return a conversation, or end the program where there is none of that name."""
+    """Return a conversation, or end the program where there is none of that id."""
     record = ledger.conversations.get(conversation)
     if record is None:
         gone = "is deleted" if ledger.conversations.is_deleted(conversation) else "was never heard of"
@@ -105,9 +105,9 @@ def age(moment: float | None) -> str:
 
 @contextmanager
 def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations, float]]:
-    """Open ledger and store beside the running bridge, and say when an agent counts as stale."""
+    """Open ledger and store, beside a running bridge or without one; the third value is the setting `stale_s`."""
     settings = load(config, "bridge", data_dir=data_dir)
-    DiskReserve(settings.root, settings.ballast_bytes).give_way()  # the bridge may be stopped, and the disk full
+    DiskReserve(settings.root, settings.ballast_bytes).release_if_full()  # a stopped bridge cannot do it
     ledger = Ledger(settings.root, exclusive=False)
     store = SqliteConversations(settings.root / STORE_FILE)
     try:

@@ -1,4 +1,4 @@
-"""Watching the wire: every message of the root in one line, msgpack decoded, audio and text left out."""
+"""Watching the broker: every message below the topic root, decoded, without audio and text."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ MAX_LIST = 6
 
 
 def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
-    """Yield every message as it passes, retained ones first. Ends only when the caller stops.
+    """Yield every message as it arrives, retained ones first. Ends only when the caller stops.
 
-    Raises `BrokerUnreachable` or `BrokerRefused` of the broker room.
+    Raises `BrokerUnreachable` or `BrokerRefused` of `broker.errors`.
     """
     topics = Topics(settings.topic_root)
     messages: queue.Queue[Incoming] = queue.Queue()
@@ -45,7 +45,7 @@ def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
 
 
 def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
-    """Return what may be shown of a message: no audio, no embedding, no text, no owner."""
+    """Return what may be shown of a message: everything but audio, embeddings, text and owner."""
     shown: dict[str, Any] = {
         "seen_at": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
         "topic": message.topic,

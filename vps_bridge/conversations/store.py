@@ -172,3 +172,11 @@ class ConversationStore(Protocol):
     def delete(self, conversation_id: str) -> None:
         """Leave nothing of the conversation behind; unknown ids are fine."""
         ...
+
+    def forget_deleted_pages(self) -> None:
+        """See that what was deleted or replaced is in no file any more."""
+        ...
+
+    def close(self) -> None:
+        """Close it; nothing can be read or written any more."""
+        ...

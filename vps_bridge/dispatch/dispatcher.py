@@ -30,14 +30,14 @@ from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import JobChunk, JobRecord, JobState, LeaseRecord
+from vps_bridge.ledger.job_states import WITH_RESULT, JobState
+from vps_bridge.ledger.records import JobChunk, JobRecord, LeaseRecord
 from vps_bridge.publisher import Publisher
 from vps_bridge.rules.lease import (
-    NEVER_TAKEN,
-    STARTED_ANEW,
     AgentCapacity,
     LeaseAction,
     LeaseDecision,
+    LeaseEnd,
     LeaseView,
     ReadyJob,
     expected_s,
@@ -50,7 +50,7 @@ from vps_bridge.settings import BridgeSettings
 _LOG = structlog.get_logger(__name__)
 MAX_PARTS_PER_WANT = 8
 MAX_REASON_CHARS = 200
-ON_ITS_WAY_S = 1.0  # how long a word to an agent may be on its way before it is said again
+ON_ITS_WAY_S = 1.0  # how long a `settled` may be on its way to an agent before it is sent again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
 AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
@@ -72,7 +72,7 @@ class Dispatcher:
         """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
         before = self.roster.get(heartbeat.agent_id)
         is_news = before is None or before.state is not heartbeat.state
-        was_held = {job.lease_id for job in before.heartbeat.jobs} if before else set()
+        held_before = {job.lease_id for job in before.heartbeat.jobs} if before else set()
         view = self.roster.note_beat(heartbeat, now_s)
         self._to_note[heartbeat.agent_id] = heartbeat
         if is_news:
@@ -81,15 +81,15 @@ class Dispatcher:
         if heartbeat.state is AgentState.OFFLINE:
             return
         held = {(job.job_id, job.lease_id) for job in heartbeat.jobs}
-        leases = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == heartbeat.agent_id]
+        leases = [lease for lease in self._ledger.leases.current() if lease.agent_id == heartbeat.agent_id]
         current = {(lease.job_id, lease.lease_id): lease for lease in leases}
         unlisted = []
         for key, lease in current.items():
             if key in held:
                 continue
             if lease.instance_id != heartbeat.instance_id:
-                died = lease.lease_id in was_held  # who never said that it has the job did not die of it
-                self._revoke(lease, LeaseDecision(LeaseAction.REVOKE, STARTED_ANEW if died else NEVER_TAKEN), died=died)
+                was_listed = lease.lease_id in held_before  # a job that no beat listed did not end the process
+                self._revoke(lease, LeaseEnd.AGENT_DIED if was_listed else LeaseEnd.NEVER_TAKEN)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
@@ -106,33 +106,34 @@ class Dispatcher:
     def _reconcile_held(self, held: HeldJob, view: AgentView) -> None:
         """Answer an agent that lists a job under a lease which is not its current one.
 
-        Who was told just now what became of its result may not have heard it yet.
+        Not where a `settled` about this lease was sent just now: the agent may not have received it yet.
         """
         if not self._settled.is_due(held.lease_id, time.monotonic()):
             return
         agent_id, instance_id = view.heartbeat.agent_id, view.heartbeat.instance_id
-        lease = self._ledger.jobs.find_lease(held.lease_id)
+        lease = self._ledger.leases.find(held.lease_id)
         job = self._ledger.jobs.get(held.job_id)
         if lease is None or job is None or (lease.agent_id, lease.job_id) != (agent_id, held.job_id):
             self._cancel(agent_id, held.job_id, held.lease_id, "unknown here")
-        elif job.state in (JobState.TURNS_STORED, JobState.DONE):
+        elif job.state in WITH_RESULT:
             self.settle(agent_id, held.job_id, held.lease_id, Verdict.DUPLICATE)
         elif job.state in (JobState.CANCELLED, JobState.FAILED):
             self._cancel(agent_id, held.job_id, held.lease_id, f"job is {job.state}")
         elif job.state is JobState.READY:
             is_allowed = agent_id in self._ledger.agents.allowed()
-            if is_allowed and self._ledger.jobs.give_back(lease, instance_id):
+            if is_allowed and self._ledger.leases.give_back(lease, instance_id):
                 self._granted_s[lease.lease_id] = view.last_beat_s
                 _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
             elif held.state is not HeldJobState.OUTBOX:
-                self._cancel(agent_id, held.job_id, held.lease_id, lease.ended_reason or "lease is over")
+                words = lease.lease_end.words if lease.lease_end else "lease is over"
+                self._cancel(agent_id, held.job_id, held.lease_id, words)
         elif job.lease_id != held.lease_id and held.state is not HeldJobState.OUTBOX:  # a result counts from any lease
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
     def tick(self, now_s: float) -> None:
         """Judge every lease, then give waiting jobs to whoever is free."""
         allowed = self._ledger.agents.allowed()
-        leases = self._ledger.jobs.leases()
+        leases = self._ledger.leases.current()
         self._settled.keep_only(self._settled.resting(time.monotonic()))
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
@@ -146,13 +147,13 @@ class Dispatcher:
         agent = self.roster.get(lease.agent_id)
         unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
         lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted)
-        verdict = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
+        decision = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
         if lease.agent_id not in allowed:
-            verdict = LeaseDecision(LeaseAction.REVOKE, "agent is not allowed any more", may_return=False)
-        if verdict.action is LeaseAction.REVOKE:
-            self._revoke(lease, verdict, died=False)
+            decision = LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DENIED)
+        if decision.end is not None:
+            self._revoke(lease, decision.end)
             return True
-        if verdict.action is LeaseAction.OFFER_AGAIN and agent is not None:
+        if decision.action is LeaseAction.OFFER_AGAIN and agent is not None:
             agent.unlisted_beats.pop(lease.lease_id, None)
             self._offer(lease)
         return False
@@ -172,7 +173,7 @@ class Dispatcher:
             view = self.roster.get(agent_id)
             if view is None:
                 continue
-            lease = self._ledger.jobs.grant(job_id, agent_id, view.heartbeat.instance_id, embeddings[agent_id])
+            lease = self._ledger.leases.grant(job_id, agent_id, view.heartbeat.instance_id, embeddings[agent_id])
             if lease is not None:
                 self._granted_s[lease.lease_id] = now_s
                 _LOG.info("lease_granted", job=job_id, agent=agent_id, conversation=lease.conversation_id)
@@ -208,7 +209,7 @@ class Dispatcher:
 
     def take_want(self, agent_id: str, want: AgentWant) -> None:
         """Send the parts an agent asked for, if it holds the current lease of that job."""
-        lease = self._ledger.jobs.find_lease(want.lease_id)
+        lease = self._ledger.leases.find(want.lease_id)
         if lease is None or (lease.agent_id, lease.job_id) != (agent_id, want.job_id):
             self._cancel(agent_id, want.job_id, want.lease_id, "unknown lease")
             return
@@ -292,20 +293,20 @@ class Dispatcher:
         )
         self._publisher.send(self._topics.failure(job.conversation_id, self._settings.bridge_id), failure)
 
-    def _revoke(self, lease: LeaseRecord, verdict: LeaseDecision, *, died: bool) -> None:
-        reason, may_return = verdict.reason, verdict.may_return
-        job = self._ledger.jobs.revoke(lease.lease_id, reason, died=died, may_return=may_return)
-        if job is not None:
-            if not may_return:
-                self._cancel(lease.agent_id, lease.job_id, lease.lease_id, reason)
-            _LOG.warning(
-                "lease_revoked",
-                job=lease.job_id,
-                agent=lease.agent_id,
-                conversation=lease.conversation_id,
-                reason=reason,
-            )
-            self._give_up_exhausted(job, retryable=True, counted=False)
+    def _revoke(self, lease: LeaseRecord, end: LeaseEnd) -> None:
+        job = self._ledger.leases.end(lease.lease_id, end)
+        if job is None:
+            return
+        if not end.may_return:
+            self._cancel(lease.agent_id, lease.job_id, lease.lease_id, end.words)
+        _LOG.warning(
+            "lease_revoked",
+            job=lease.job_id,
+            agent=lease.agent_id,
+            conversation=lease.conversation_id,
+            reason=end.words,
+        )
+        self._give_up_exhausted(job, retryable=True, counted=False)
 
     def _cancel(self, agent_id: str, job_id: str, lease_id: str, reason: str) -> None:
         control = AgentControl(

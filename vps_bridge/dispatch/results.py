@@ -7,12 +7,12 @@ import structlog
 from schemas.codec import Envelope, decode, read_envelope
 from schemas.conversation import Verdict
 from schemas.errors import SchemaError
-from schemas.failure import FailureCode, JobFailure
+from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import JobState, LeaseRecord
-from vps_bridge.rules.lease import counts_as_attempt
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import LeaseRecord
 
 _LOG = structlog.get_logger(__name__)
 
@@ -71,7 +71,7 @@ class Results:
         if job is None or job.state is not JobState.LEASED or job.lease_id != failure.lease_id:
             self._dispatcher.settle(agent_id, failure.job_id, failure.lease_id, Verdict.DISCARDED, "lease is over")
             return
-        counted = counts_as_attempt(failure.code)
+        counted = policy_of(failure.code).counts_as_attempt
         noted = self._ledger.jobs.note_failure(job.job_id, failure.code, failure.message, counted=counted)
         self._dispatcher.settle(agent_id, failure.job_id, failure.lease_id, Verdict.STORED)
         _LOG.warning(
@@ -86,7 +86,7 @@ class Results:
             self._dispatcher.judge_failed(noted, retryable=failure.retryable, counted=counted)
 
     def _lease_of(self, agent_id: str, job_id: str, lease_id: str, conversation_id: str) -> LeaseRecord | None:
-        lease = self._ledger.jobs.find_lease(lease_id)
+        lease = self._ledger.leases.find(lease_id)
         fits = (
             lease is not None
             and lease.job_id == job_id
@@ -101,7 +101,7 @@ class Results:
         Where not even its ids can be read, it is about the one lease its agent has in this conversation.
         """
         _LOG.error("unreadable", agent=agent_id, conversation=conversation_id, lease=envelope.lease_id, error=error)
-        mine = [lease for lease in self._ledger.jobs.leases() if lease.agent_id == agent_id]
+        mine = [lease for lease in self._ledger.leases.current() if lease.agent_id == agent_id]
         if envelope.lease_id is None:
             suspects = [lease for lease in mine if lease.conversation_id == conversation_id]
         else:

@@ -21,7 +21,8 @@ from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
-from vps_bridge.ledger.records import ConversationRecord, JobRecord, JobState
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import ConversationRecord, JobRecord
 from vps_bridge.publisher import Encoded, Publisher
 from vps_bridge.settings import BridgeSettings
 

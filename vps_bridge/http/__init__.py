@@ -1,1 +1,1 @@
-"""The HTTP door: one server, its routes, and what they do."""
+"""The HTTP server: its routes, their handlers, and who may use them."""

@@ -1,4 +1,4 @@
-"""Who may come in through the HTTP door, and what becomes of a request that cannot be answered as it should."""
+"""Who may use the HTTP server, and how a request is answered that is refused, fails or is interrupted."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 @dataclass(frozen=True)
 class AccessRule:
-    """The rule of the door: where it is, and the token that opens it. Of loopback, two paths are open to all."""
+    """Which requests are let in: those with the token; on a loopback address two paths need none."""
 
     host: str
     token: str | None
 
     @property
     def is_loopback(self) -> bool:
-        """Whether only this machine reaches it."""
+        """Whether only this machine can reach the server."""
         return _is_loopback(self.host)
 
     def judge(self, path: str, headers: Mapping[str, str]) -> HttpProblem | None:
-        """Return why a request may not come in, or None where it may."""
+        """Return why a request is refused, or None where it is let in."""
         if self._has_token(headers.get("authorization", "")):
             return None
         if not self.is_loopback or path not in OPEN_PATHS:
@@ -46,7 +46,8 @@ class AccessRule:
             if self.token is None:
                 how = "set OMI_HTTP_TOKEN (or http_token_file) for the bridge, then send it as `Authorization: Bearer`"
             return HttpProblem(401, "http.unauthorized", how)
-        # A page in this machine's browser can reach loopback: by a name of its own that it points here, or by a form.
+        # A web page in this machine's browser can reach loopback: by a host name of its own that resolves to it (DNS
+        # rebinding, seen by `Host`), or by a form (seen by `Origin`).
         if _host_name(headers.get("host", "")) not in (*_LOOPBACK_NAMES, self.host) or "origin" in headers:
             msg = "only programs on this machine come in without a token: call it 127.0.0.1, and not from a browser"
             return HttpProblem(403, "http.forbidden", msg)
@@ -60,7 +61,7 @@ class AccessRule:
 
 
 def read_access_rule(settings: BridgeSettings) -> AccessRule:
-    """Return the door's rule. Raises `SettingsError` for a token that is none, and for a bind that needs one."""
+    """Return the rule. Raises `SettingsError` for an unusable token, and for an address that needs one and has none."""
     token = settings.http_token.get_secret_value() if settings.http_token else None
     name, source = "http_token", "the settings"
     if settings.http_token_file is not None:
@@ -72,14 +73,14 @@ def read_access_rule(settings: BridgeSettings) -> AccessRule:
             f"a token has at least {MIN_TOKEN_CHARS} characters of printable ASCII: `openssl rand -hex 32` makes one"
         )
         raise SettingsError(name, source, words)
-    entry = AccessRule(settings.http_host, token)
-    if token is None and not entry.is_loopback:
+    rule = AccessRule(settings.http_host, token)
+    if token is None and not rule.is_loopback:
         words = (
             f"{settings.http_host} is not loopback, so a token is needed: set OMI_HTTP_TOKEN or http_token_file, "
             "or leave http_host at 127.0.0.1"
         )
         raise SettingsError("http_host", source, words)
-    return entry
+    return rule
 
 
 def _read_private(path: Path) -> str:
@@ -105,11 +106,11 @@ def _host_name(header: str) -> str:
 
 
 class AccessCheck:
-    """ASGI middleware: lets in who may, and answers for a request that breaks or is broken off."""
+    """ASGI middleware: refuses requests by the rule, and answers those whose handler fails or is cancelled."""
 
-    def __init__(self, app: ASGIApp, entry: AccessRule) -> None:
-        """Stand before `app`."""
-        self._app, self._entry = app, entry
+    def __init__(self, app: ASGIApp, rule: AccessRule) -> None:
+        """Check every request before `app` gets it."""
+        self._app, self._rule = app, rule
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -122,16 +123,16 @@ class AccessCheck:
             is_answered = True
             await send(message)
 
-        problem = self._entry.judge(path, Headers(scope=scope))
+        problem = self._rule.judge(path, Headers(scope=scope))
         if problem is None:
             try:
                 await self._app(scope, receive, watched_send)
             except ClientDisconnect:
                 _LOG.info("client_gone", path=path)
                 return
-            except asyncio.CancelledError:  # the bridge stops and has waited long enough
+            except asyncio.CancelledError:  # the bridge stops, and the time for requests in progress is over
                 problem = HttpProblem(503, "bridge.stopping", "the bridge is stopping: send it again in a moment")
-            except Exception as error:  # noqa: BLE001 - one request that breaks must not stop the others
+            except Exception as error:  # noqa: BLE001 - one request that fails must not stop the server
                 _LOG.error("request_failed", path=path, error=type(error).__name__)  # its text may quote a transcript
                 words = "the bridge could not do it: nothing was promised, send it again; its log says more"
                 problem = HttpProblem(500, "bridge.error", words)

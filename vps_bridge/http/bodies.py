@@ -1,4 +1,4 @@
-"""Bodies of requests: streamed into a file block by block, never held in memory, and never waited for for ever."""
+"""Reading request bodies: large ones block by block into a file, all with a limit on size and on silence."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from vps_bridge.http.messages import HttpProblem
 from vps_bridge.intake.upload import Upload, check_size
 
 BLOCK_BYTES = 2**20
-IDLE_S = 30.0  # a client that sends nothing for so long is gone or stuck
-FORM_ALLOWANCE_BYTES = 65_536  # what a form has around its file
+IDLE_S = 30.0  # a client that sends nothing for this long is taken for gone or stuck
+FORM_ALLOWANCE_BYTES = 65_536  # for a form's boundaries and headers, beside its file
 MAX_FIELD_BYTES = 1_024
 _FILE_FIELD, _COUNT_FIELD = "file", "num_speakers"
 
@@ -23,16 +23,16 @@ async def read_small(request: Request, max_bytes: int) -> bytes:
     """Return a body of at most `max_bytes`. Raises `Refusal` where it is larger."""
     check_declared(request, max_bytes)
     body = bytearray()
-    async for data in _steadily(request.stream()):
+    async for data in _read_with_timeout(request.stream()):
         body += data
         check_size(len(body), max_bytes)
     return bytes(body)
 
 
-async def pour(request: Request, upload: Upload) -> None:
-    """Stream a raw body into a file. Raises `Refusal` where it grows too large, `OSError` where the disk refuses."""
+async def save_body(request: Request, upload: Upload) -> None:
+    """Write a raw body into a file. Raises `Refusal` where it grows too large, `OSError` where the disk refuses."""
     block = bytearray()
-    async for data in _steadily(request.stream()):
+    async for data in _read_with_timeout(request.stream()):
         block += data
         if len(block) >= BLOCK_BYTES:
             block = await _write(upload, block)
@@ -40,10 +40,10 @@ async def pour(request: Request, upload: Upload) -> None:
     await asyncio.to_thread(upload.finish)
 
 
-async def pour_form(request: Request, upload: Upload) -> str | None:
-    """Stream the part `file` of a form into a file and return the field `num_speakers` as it was sent.
+async def save_form(request: Request, upload: Upload) -> str | None:
+    """Write the part `file` of a form into a file and return the field `num_speakers` as it was sent.
 
-    Raises `HttpProblem` where it is no such form, `Refusal` and `OSError` as `pour` does.
+    Raises `HttpProblem` where it is no such form, `Refusal` and `OSError` as `save_body` does.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
@@ -52,7 +52,7 @@ async def pour_form(request: Request, upload: Upload) -> str | None:
         raise HttpProblem(422, "payload.malformed", msg)
     form = _Form(boundary)
     try:
-        async for data in _steadily(request.stream()):
+        async for data in _read_with_timeout(request.stream()):
             form.parser.write(data)
             if len(form.block) >= BLOCK_BYTES:
                 form.block = await _write(upload, form.block)
@@ -68,7 +68,7 @@ async def pour_form(request: Request, upload: Upload) -> str | None:
 
 
 class _Form:
-    """What the parser of a form found so far; parts nobody asked for are passed over."""
+    """What the parser of a form has found so far. Parts of other names are ignored."""
 
     def __init__(self, boundary: bytes) -> None:
         self.block, self.count = bytearray(), bytearray()
@@ -112,9 +112,9 @@ class _Form:
 
 
 def check_declared(request: Request, max_bytes: int) -> int | None:
-    """Return the length a request declares, if it does. Raises `Refusal` where that is more than is accepted.
+    """Return the length a request declares, if it does. Raises `Refusal` where that is more than `max_bytes`.
 
-    Not a byte of the body is read then.
+    So a body that is too large is refused before any of it is read.
     """
     declared = request.headers.get("content-length", "")
     if not (declared.isascii() and declared.isdigit()):
@@ -124,14 +124,14 @@ def check_declared(request: Request, max_bytes: int) -> int | None:
 
 
 async def _write(upload: Upload, block: bytearray) -> bytearray:
-    """Write a block where a slow disk holds up nobody else; return an empty one."""
+    """Write a block in another thread, so that a slow disk does not delay other requests; return an empty block."""
     if block:
         await asyncio.to_thread(upload.write, bytes(block))
     return bytearray()
 
 
-async def _steadily(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Pass a body on, and break off where nothing comes."""
+async def _read_with_timeout(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives. Raises `HttpProblem` where nothing comes for `IDLE_S`."""
     while True:
         try:
             async with asyncio.timeout(IDLE_S):

@@ -1,6 +1,6 @@
-"""The HTTP door: audio and events as over MQTT, and the two calls of the earlier HTTP server.
+"""What the HTTP paths do: take audio and events as over MQTT, and answer the two calls of the earlier HTTP server.
 
-Nothing here touches the ledger: what does is asked of the bridge's own thread through its mailbox.
+Nothing here touches the ledger: work that does is given to the bridge's own thread through its mailbox.
 """
 
 from __future__ import annotations
@@ -19,20 +19,27 @@ from starlette.requests import ClientDisconnect
 from schemas.audio import ChunkDescription
 from schemas.codec import encode
 from schemas.conversation import Accepted, ConversationEvent, Verdict
-from schemas.failure import FailureCode
+from schemas.failure import FailureCode, policy_of
 from vps_bridge.conversations.store import speaker_name
-from vps_bridge.http.bodies import BLOCK_BYTES, FORM_ALLOWANCE_BYTES, check_declared, pour, pour_form, read_small
+from vps_bridge.http.bodies import (
+    BLOCK_BYTES,
+    FORM_ALLOWANCE_BYTES,
+    check_declared,
+    read_small,
+    save_body,
+    save_form,
+)
 from vps_bridge.http.messages import (
     MAX_SPEAKERS,
-    STATUS_OF,
     AudioQuery,
     Diarized,
     Health,
     HttpProblem,
     SpokenTurn,
 )
-from vps_bridge.http.one_off import Intake, OneOffRequests, Turns
-from vps_bridge.intake.parts import INCOMING
+from vps_bridge.http.one_off import OneOffRequests, Turns
+from vps_bridge.intake.intake import Intake
+from vps_bridge.intake.partial_chunks import INCOMING
 from vps_bridge.intake.upload import Upload
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.settings import BridgeSettings
@@ -40,8 +47,8 @@ from vps_bridge.settings import BridgeSettings
 T = TypeVar("T")
 SERVICE = "omi-diarization"
 MAX_UPLOADS = 32  # at once; each has a file and a block of memory
-TURN_TIMEOUT_S = 30.0  # how long one more waits for its turn
-ASK_TIMEOUT_S = 60.0  # the bridge's own thread answers in milliseconds, unless its disk stands still
+QUEUE_TIMEOUT_S = 30.0  # how long one more waits until another has ended
+ASK_TIMEOUT_S = 60.0  # the bridge's own thread answers in milliseconds, unless its disk hangs
 _DISCARDED = {
     FailureCode.CONVERSATION_DELETED: "the conversation is deleted: nothing is taken for it any more",
     FailureCode.REVISION_STALE: "an event of a higher revision came before: send what is true now",
@@ -50,14 +57,14 @@ _AUDIO_TYPES = ("audio/", "video/", "application/octet-stream", "application/ogg
 
 
 class HttpHandlers:
-    """What the routes do; one for the life of the door."""
+    """What the routes call; one instance for as long as the server exists."""
 
-    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: OneOffRequests) -> None:
-        """Ask `intake` and `desk` through `mailbox`."""
-        self._settings, self._mailbox, self._intake, self._desk = settings, mailbox, intake, desk
+    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, one_offs: OneOffRequests) -> None:
+        """Call `intake` and `one_offs` on the bridge's own thread, through `mailbox`."""
+        self._settings, self._mailbox, self._intake, self._one_offs = settings, mailbox, intake, one_offs
         self._uploads, self._expected_bytes = asyncio.Semaphore(MAX_UPLOADS), 0
 
-    async def take_audio(self, request: Request, conversation_id: str, told: AudioQuery) -> Response:
+    async def take_audio(self, request: Request, conversation_id: str, description: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
         kind = request.headers.get("content-type", "application/octet-stream").lower()
         if not kind.startswith(_AUDIO_TYPES):
@@ -65,12 +72,12 @@ class HttpHandlers:
             raise HttpProblem(415, "audio.undecodable", msg)
         declared_bytes = check_declared(request, self._settings.max_chunk_bytes)
         async with self._upload(declared_bytes) as upload:
-            await pour(request, upload)
-            take = partial(self._intake.take_upload, conversation_id, told, upload, told.sha256)
+            await save_body(request, upload)
+            take = partial(self._intake.take_upload, conversation_id, description, upload, description.sha256)
             taken = await self._ask(take)
         if taken.receipt is None:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
-        return _answer(taken.receipt, 202 if taken.is_new else 200)
+        return _to_response(taken.receipt, 202 if taken.is_new else 200)
 
     async def take_event(self, request: Request, conversation_id: str) -> Response:
         """Take an event of a conversation."""
@@ -82,26 +89,26 @@ class HttpHandlers:
         receipt = await self._ask(partial(self._intake.take_event, conversation_id, data))
         if receipt is None:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
-        return _answer(receipt, 200)
+        return _to_response(receipt, 200)
 
     async def diarize(self, request: Request, num_speakers: int | None) -> Diarized:
-        """Answer who speaks when in a file."""
+        """Say who speaks when in a file."""
         began_s = time.monotonic()
         declared_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
-        await self._ask(self._desk.check_agent)
+        await self._ask(self._one_offs.check_agent)
         conversation_id = f"once-{secrets.token_hex(16)}"
         try:
             async with self._upload(declared_bytes) as upload:
-                told = _hint(await pour_form(request, upload), num_speakers)
-                answer = await self._ask(partial(self._desk.ask, conversation_id, told, upload))
+                description = _describe_file(await save_form(request, upload), num_speakers)
+                answer = await self._ask(partial(self._one_offs.start, conversation_id, description, upload))
             turns = await self._wait(request, asyncio.wrap_future(answer))
         finally:
-            with suppress(BridgeBusy):  # then it stops, and clears the desk itself
-                self._mailbox.ask(partial(self._desk.drop, conversation_id))
-        return _describe(turns, time.monotonic() - began_s)
+            with suppress(BridgeBusy):  # a bridge that stops ends all one-off requests itself
+                self._mailbox.ask(partial(self._one_offs.abandon, conversation_id))
+        return _to_answer(turns, time.monotonic() - began_s)
 
     async def health(self) -> Health:
-        """Say whether somebody is there to diarize."""
+        """Say whether an agent is there to diarize, with which model and device."""
         engines = [beat.engine for beat in await self._ask(self._intake.live_agents) if beat.engine]
         return Health(
             status="healthy" if engines else "no_agent",
@@ -120,12 +127,12 @@ class HttpHandlers:
 
     @asynccontextmanager
     async def _upload(self, declared_bytes: int | None) -> AsyncIterator[Upload]:
-        """Open a file for a body, in its turn; where the body is large, the bridge is asked for room first.
+        """Open a file for a body, at most `MAX_UPLOADS` at once; for a large one the bridge is asked for room first.
 
-        Until then nothing of the body is read: the client's connection holds it.
+        Until then nothing of the body is read: it waits in the client's connection.
         """
         try:
-            async with asyncio.timeout(TURN_TIMEOUT_S):
+            async with asyncio.timeout(QUEUE_TIMEOUT_S):
                 await self._uploads.acquire()
         except TimeoutError:
             msg = f"{MAX_UPLOADS} uploads are under way: send it again in a moment"
@@ -148,8 +155,8 @@ class HttpHandlers:
             self._uploads.release()
 
     async def _wait(self, request: Request, answer: asyncio.Future[Turns]) -> Turns:
-        """Wait for an answer, as long as somebody wants it."""
-        gone = asyncio.ensure_future(_hang_up(request))
+        """Wait for an answer, until the timeout or until the caller disconnects."""
+        gone = asyncio.ensure_future(_wait_disconnect(request))
         events: set[asyncio.Future[Any]] = {answer, gone}
         timeout_s = self._settings.http_answer_timeout_s
         try:
@@ -165,21 +172,21 @@ class HttpHandlers:
         raise HttpProblem(504, "engine.timeout", msg)
 
 
-async def _hang_up(request: Request) -> None:
+async def _wait_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
 
 
-def _answer(receipt: Accepted, status: int) -> Response:
-    """Return a receipt as it is sent over MQTT, or the refusal it holds."""
+def _to_response(receipt: Accepted, status: int) -> Response:
+    """Return a receipt as it is sent over MQTT. Raises `HttpProblem` where it is a refusal."""
     if receipt.verdict is Verdict.ACCEPTED:
         return Response(encode(receipt), status, media_type="application/json")
     code = FailureCode(receipt.reason) if receipt.reason in set(FailureCode) else FailureCode.PAYLOAD_MALFORMED
-    raise HttpProblem(STATUS_OF[code], code, receipt.message or _DISCARDED.get(code, code))
+    raise HttpProblem(policy_of(code).http_status, code, receipt.message or _DISCARDED.get(code, code))
 
 
-def _hint(field: str | None, query: int | None) -> ChunkDescription:
-    """Return what a form says of its file; the field wins over the query."""
+def _describe_file(field: str | None, query: int | None) -> ChunkDescription:
+    """Return the description of a form's file; the field takes precedence over the query."""
     if field is None:
         return ChunkDescription(num_speakers=query)
     if not (field.isascii() and field.isdigit() and 1 <= int(field[:9]) <= MAX_SPEAKERS):
@@ -187,7 +194,7 @@ def _hint(field: str | None, query: int | None) -> ChunkDescription:
     return ChunkDescription(num_speakers=int(field))
 
 
-def _describe(turns: Turns, took_s: float) -> Diarized:
+def _to_answer(turns: Turns, took_s: float) -> Diarized:
     spoken = [
         SpokenTurn(speaker_id=speaker_name(turn.speaker_id) or "", start=turn.start_s, end=turn.end_s) for turn in turns
     ]

@@ -1,4 +1,4 @@
-"""What the HTTP door says: its questions and answers as records, and which status stands for which failure."""
+"""Queries and answers of the HTTP server as records, and its error answers."""
 
 from __future__ import annotations
 
@@ -9,34 +9,14 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from schemas.audio import ChunkDescription
-from schemas.failure import FailureCode
 from schemas.record import Sha256
 
 MAX_SPEAKERS = 100
 RETRY_AFTER_S = 5
-STATUS_OF = {
-    FailureCode.AUDIO_EMPTY: 400,
-    FailureCode.PAYLOAD_INCOMPLETE: 400,
-    FailureCode.REVISION_STALE: 409,
-    FailureCode.CHUNK_ID_CONFLICT: 409,
-    FailureCode.CONVERSATION_DELETED: 410,
-    FailureCode.INGEST_TOO_LARGE: 413,
-    FailureCode.AUDIO_TOO_LONG: 413,
-    FailureCode.AUDIO_UNDECODABLE: 422,
-    FailureCode.PAYLOAD_MALFORMED: 422,
-    FailureCode.PAYLOAD_SHA256_MISMATCH: 422,
-    FailureCode.SCHEMA_UNSUPPORTED: 422,
-    FailureCode.ENGINE_CRASHED: 500,
-    FailureCode.ENGINE_FAILED: 500,
-    FailureCode.ENGINE_TIMEOUT: 500,
-    FailureCode.LEASE_LOST: 500,
-    FailureCode.INGEST_FULL: 503,
-    FailureCode.DISK_FULL: 503,
-}
 
 
 class HttpProblem(Exception):
-    """A request that is not answered as it was meant; carries status, code and words that say what to do."""
+    """A request that is refused or failed; carries the status, a code and a message that says what to do."""
 
     def __init__(self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None) -> None:
         """Name the reason."""
@@ -45,7 +25,7 @@ class HttpProblem(Exception):
 
 
 class AudioQuery(ChunkDescription):
-    """The fields of `AudioPayload` that say what the body is."""
+    """The fields of `AudioPayload` that describe the body."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -60,13 +40,13 @@ class Problem(BaseModel):
 
 
 class Detail(BaseModel):
-    """Why the earlier call was refused."""
+    """Why a call of the earlier HTTP server was refused."""
 
     detail: str
 
 
 class SpokenTurn(BaseModel):
-    """One stretch of speech, in seconds from the start of the file."""
+    """One speaker turn, in seconds from the start of the file."""
 
     speaker_id: str = Field(description="SPEAKER_00, SPEAKER_01, …")
     start: float
@@ -82,7 +62,7 @@ class Diarized(BaseModel):
 
 
 class Health(BaseModel):
-    """Whether a question could be answered now, and by what."""
+    """Whether a file could be diarized now, and by what."""
 
     status: str = Field(description="`healthy`, or `no_agent` while none is live and allowed.")
     service: str
@@ -91,7 +71,7 @@ class Health(BaseModel):
 
 
 def problem_response(path: str, problem: HttpProblem) -> JSONResponse:
-    """Return a problem's answer: `detail` where the earlier server spoke, code and message everywhere else."""
+    """Return a problem's answer: `detail` on the earlier server's paths under /api/, code and message on all others."""
     if path.startswith("/api/"):
         body: BaseModel = Detail(detail=problem.message)
     else:

@@ -1,4 +1,4 @@
-"""The HTTP door's paths, its errors, and its OpenAPI document, which says what the paths really do."""
+"""The paths of the HTTP server, its error answers, and its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from starlette.exceptions import HTTPException
 
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
+from schemas.failure import policy_of
 from schemas.record import ID_PATTERN
 from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.messages import (
     MAX_SPEAKERS,
-    STATUS_OF,
     AudioQuery,
     Detail,
     Diarized,
@@ -33,24 +33,24 @@ from vps_bridge.http.one_off import NoAgent
 from vps_bridge.mailbox import BridgeBusy
 
 _REFERENCE = "#/components/schemas/{model}"
-_WHY = {
+_REASONS = {
     400: "The body is empty, or does not parse.",
     401: "The token is missing or wrong.",
-    403: "Without a token only programs on the bridge's own machine come in, under a name of loopback.",
+    403: "Without a token only programs on the bridge's own machine are let in, under a loopback name.",
     404: "No such path.",
     405: "The path takes another method.",
     408: "The client sent nothing for too long.",
-    409: "The chunk_id stands for other audio, or a higher revision came before.",
+    409: "The chunk_id was used for other audio, or a higher revision came before.",
     410: "The conversation is deleted.",
     413: "Too large, or too long.",
-    415: "The Content-Type is none that is taken here.",
-    422: "Not what it should be: the message names the field, or says that it is no audio.",
+    415: "The path does not take this Content-Type.",
+    422: "Invalid: the message names the field, or says that it is no audio.",
     500: "The bridge or the engine failed; the message says what to do.",
     503: "Full, stopping, or no agent is live: send it again later.",
     504: "No answer in time.",
 }
-_TAKE = (401, 403, 408, 409, 410, 413, 415, 422, 500, 503)
-_DIARIZE = (400, 401, 403, 408, 413, 422, 500, 503, 504)
+_TAKE_CODES = (401, 403, 408, 409, 410, 413, 415, 422, 500, 503)
+_DIARIZE_CODES = (400, 401, 403, 408, 413, 422, 500, 503, 504)
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _AUDIO_BODY = {
     "requestBody": {
@@ -87,27 +87,27 @@ SpeakerHint = Annotated[int | None, Query(ge=1, le=MAX_SPEAKERS, description="As
 
 
 def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    return {code: {"model": body, "description": _WHY[code]} for code in codes}
+    return {code: {"model": body, "description": _REASONS[code]} for code in codes}
 
 
-def make_app(gateway: HttpHandlers, entry: AccessRule) -> FastAPI:
+def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
     """Return the ASGI application."""
-    # No pages that draw the document: they load their scripts from elsewhere.
+    # No pages that render the document: they load their scripts from other servers.
     app = FastAPI(
         title="omi-diarization: the bridge's HTTP door",
         version=package_version("omi-diarization"),
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(AccessCheck, entry=entry)
-    _add_paths(app, gateway)
+    app.add_middleware(AccessCheck, rule=rule)
+    _add_paths(app, handlers)
     _add_errors(app)
-    _add_document(app, OPEN_PATHS if entry.is_loopback else ())
+    _add_document(app, OPEN_PATHS if rule.is_loopback else ())
     return app
 
 
-def _add_paths(app: FastAPI, gateway: HttpHandlers) -> None:
-    taken = {202: {"model": Accepted, "description": "Accepted now."}, **_answers((400, *_TAKE), Problem)}
+def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
+    taken = {202: {"model": Accepted, "description": "Accepted now."}, **_answers((400, *_TAKE_CODES), Problem)}
     known = "Accepted before: the same id and the same audio."
 
     @app.post(
@@ -118,30 +118,30 @@ def _add_paths(app: FastAPI, gateway: HttpHandlers) -> None:
         openapi_extra=_AUDIO_BODY,
     )
     async def take_audio(
-        conversation_id: ConversationId, told: Annotated[AudioQuery, Query()], request: Request
+        conversation_id: ConversationId, description: Annotated[AudioQuery, Query()], request: Request
     ) -> Response:
-        """Take a chunk of a conversation. From this answer on the audio is the bridge's to lose."""
-        return await gateway.take_audio(request, conversation_id, told)
+        """Take a chunk of a conversation. Once this is answered, the bridge is responsible for the audio."""
+        return await handlers.take_audio(request, conversation_id, description)
 
     @app.post(
         "/v1/conversations/{conversation_id}/events",
         response_model=Accepted,
-        responses=_answers(_TAKE, Problem),
+        responses=_answers(_TAKE_CODES, Problem),
         openapi_extra=_EVENT_BODY,
     )
     async def take_event(conversation_id: ConversationId, request: Request) -> Response:
         """Take an event of a conversation."""
-        return await gateway.take_event(request, conversation_id)
+        return await handlers.take_event(request, conversation_id)
 
     @app.get("/health", responses=_answers((401, 403, 500, 503), Problem))
     async def health() -> Health:
         """Say whether an agent is there to diarize."""
-        return await gateway.health()
+        return await handlers.health()
 
-    @app.post("/api/diarize", responses=_answers(_DIARIZE, Detail), openapi_extra=_FORM_BODY)
+    @app.post("/api/diarize", responses=_answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
     async def diarize(request: Request, num_speakers: SpeakerHint = None) -> Diarized:
-        """Say who speaks when in a file. Nothing of it is kept once this is answered, or the caller has hung up."""
-        return await gateway.diarize(request, num_speakers)
+        """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
+        return await handlers.diarize(request, num_speakers)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -153,7 +153,7 @@ def _add_errors(app: FastAPI) -> None:
 
     app.add_exception_handler(HttpProblem, answer(lambda problem: problem))
     app.add_exception_handler(
-        Refusal, answer(lambda refusal: HttpProblem(STATUS_OF[refusal.code], refusal.code, refusal.message))
+        Refusal, answer(lambda refusal: HttpProblem(policy_of(refusal.code).http_status, refusal.code, refusal.message))
     )
     app.add_exception_handler(NoAgent, answer(lambda error: HttpProblem(503, "bridge.no_agent", str(error))))
     app.add_exception_handler(
@@ -164,8 +164,8 @@ def _add_errors(app: FastAPI) -> None:
 
 
 def _repeat(error: HTTPException) -> HttpProblem:
-    """Say in our shape what the router found: no such path, or another method."""
-    return HttpProblem(error.status_code, "http.error", _WHY.get(error.status_code, error.detail), error.headers)
+    """Put what the router found (no such path, or another method) into our form of answer."""
+    return HttpProblem(error.status_code, "http.error", _REASONS.get(error.status_code, error.detail), error.headers)
 
 
 def _explain(error: RequestValidationError) -> HttpProblem:
@@ -175,7 +175,7 @@ def _explain(error: RequestValidationError) -> HttpProblem:
 
 
 def _add_document(app: FastAPI, open_paths: Sequence[str]) -> None:
-    """Let the document say what FastAPI cannot know: the guard, and the event, which our stricter decoder reads."""
+    """Add to the document what FastAPI does not know: the token, and the event, which our own decoder reads."""
 
     def document() -> Mapping[str, Any]:
         if app.openapi_schema is None:

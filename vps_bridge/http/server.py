@@ -1,4 +1,4 @@
-"""The door itself: a socket and the HTTP server behind it, in a thread of the bridge's process."""
+"""The HTTP server, in a thread of the bridge's process."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ import uvicorn
 
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.http.handlers import HttpHandlers
-from vps_bridge.http.one_off import Intake, OneOffRequests
+from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.http.routes import make_app
+from vps_bridge.intake.intake import Intake
 from vps_bridge.mailbox import Mailbox
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
-STOP_GRACE_S = 3  # requests under way have so long once the bridge stops; what is not answered by then gets a 503
+STOP_GRACE_S = 3  # how long requests in progress have once the bridge stops; those not answered by then get a 503
 MAX_CONNECTIONS = 256
 
 
 class HttpServer:
-    """Serves HTTP from `open` to `close`. All work on conversations is asked of the bridge's own thread."""
+    """Serves HTTP from `open` to `close`. All work on conversations is done by the bridge's own thread."""
 
-    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, desk: OneOffRequests) -> None:
-        """Read the token. Raises `SettingsError` where it is none, or is missing where it is needed."""
+    def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, one_offs: OneOffRequests) -> None:
+        """Read the token. Raises `SettingsError` where it cannot be one, or is missing where it is needed."""
         self._host, self._port = settings.http_host, settings.http_port
-        app = make_app(HttpHandlers(settings, mailbox, intake, desk), read_access_rule(settings))
+        app = make_app(HttpHandlers(settings, mailbox, intake, one_offs), read_access_rule(settings))
         self._config = uvicorn.Config(
             app,
             http="h11",
@@ -45,11 +46,11 @@ class HttpServer:
 
     @property
     def is_open(self) -> bool:
-        """Whether it serves, or still answers what was under way."""
+        """Whether it serves, or still answers requests that came before `close`."""
         return self._thread is not None and self._thread.is_alive()
 
     def open(self) -> None:
-        """Begin to serve. Raises `OSError` where the address cannot be had."""
+        """Start to serve. Raises `OSError` where the address is in use or not of this machine."""
         listener = _listen(self._host, self._port)
         self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(target=self._server.run, args=([listener],), name="http-door", daemon=True)
@@ -57,14 +58,14 @@ class HttpServer:
         _LOG.info("http_door_open", host=self._host, port=self._port)
 
     def close(self) -> None:
-        """Take no more requests and end those under way; returns at once, `is_open` says when it is done."""
+        """Take no more requests and end those in progress; returns at once, `is_open` says when that is done."""
         if self._server is not None:
             self._server.should_exit = True
 
 
 def _listen(host: str, port: int) -> socket.socket:
     family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    # asyncio sends small answers at once (no Nagle, 40 ms) only on a socket that names its protocol.
+    # asyncio turns Nagle's algorithm off (a delay of 40 ms for small answers) only on a socket that names its protocol.
     listener = socket.socket(family, kind, protocol)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""What a chunk's first bytes say of it. The bridge looks at header and size only; it never decodes."""
+"""What a chunk's header says about its format and length. The bridge never decodes audio."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MP3_SYNC = 0xE0
 
 
 def recognise(head: bytes) -> str | None:
-    """Return the container's name by its magic bytes, or None where it is none we know."""
+    """Return the container's name by its magic bytes, or None where it is none of those below."""
     if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
         return "wav"
     for magic, name in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3", "mp3"), (b"\x1aE\xdf\xa3", "webm")):
@@ -40,18 +40,18 @@ def is_raw(encoding: str) -> bool:
 
 
 def claimed_duration_s(path: Path) -> float | None:
-    """Return the length the header claims, or None where it says nothing usable.
+    """Return the length the header claims, or None where it claims nothing usable.
 
-    A claim is only good for gathering chunks into jobs: the worker's decoder has the last word.
+    The claim only serves to gather chunks into jobs; the real length is what the agent's decoder finds.
     """
     try:
         with path.open("rb") as file:
             duration_s = TinyTag.get(file_obj=file, tags=False).duration
     except OSError:
         raise
-    except Exception as error:  # noqa: BLE001 - a stranger's bytes may break a parser in any way: they say nothing then
+    except Exception as error:  # noqa: BLE001 - damaged or hostile bytes may make the parser raise anything
         _LOG.info("header_unreadable", error=type(error).__name__)
         return None
-    if duration_s is None or not 0 < duration_s < path.stat().st_size:  # below one byte a second it lies
+    if duration_s is None or not 0 < duration_s < path.stat().st_size:  # less than a byte a second is impossible
         return None
     return float(duration_s)

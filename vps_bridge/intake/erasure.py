@@ -1,4 +1,4 @@
-"""Erasing: a whole conversation, or only its audio, from the ledger, the spool and the store."""
+"""Erasing a whole conversation, or only its audio, from the ledger, the spool and the store."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from vps_bridge.ledger.records import Deleted
 
 
 def erase_conversation(conversation_id: str, ledger: Ledger, spool: Spool, store: ConversationStore) -> Deleted:
-    """Erase everything of a conversation but its tombstone, which is put up first.
+    """Erase everything of a conversation but its tombstone, which is written first.
 
-    Only for whoever holds the ledger. Cut short anywhere, it can be done again and ends the same.
+    Only for the process that holds the ledger exclusively. If it is interrupted at any point, calling it again
+    completes the deletion.
     """
     deleted = ledger.conversations.delete(conversation_id)
     ledger.sync()
@@ -24,7 +25,7 @@ def erase_conversation(conversation_id: str, ledger: Ledger, spool: Spool, store
 
 
 def erase_audio(conversation_id: str, ledger: Ledger, spool: Spool) -> int:
-    """Unlink a conversation's audio and keep its labels; return how many chunks. Safe beside a running bridge."""
+    """Delete a conversation's audio files and keep its labels; return how many chunks. Safe beside a running bridge."""
     names = ledger.interventions.give_up_audio(conversation_id)
     for name in names:
         spool.remove(name)

@@ -1,4 +1,4 @@
-"""A chunk that streams in over HTTP, on its way into the spool. Nothing of it is promised to anybody yet."""
+"""A chunk that is being uploaded over HTTP. It is not accepted until the spool has adopted it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ from vps_bridge.errors import Refusal
 class Upload:
     """A private file that grows block by block; `discard` it unless the spool has adopted it.
 
-    Where the bridge dies meanwhile, its next start wipes the directory. Methods raise `OSError` when the disk does.
+    The next bridge to start empties the directory, so nothing is left over if this one is killed meanwhile. Methods
+    raise `OSError` when the disk does.
     """
 
     def __init__(self, directory: Path, max_bytes: int) -> None:
@@ -28,7 +29,7 @@ class Upload:
 
     @property
     def sha256(self) -> str:
-        """The hash of what has come."""
+        """The hash of what was written so far."""
         return self._hash.hexdigest()
 
     def write(self, block: bytes) -> None:
@@ -39,14 +40,14 @@ class Upload:
         self.bytes += len(block)
 
     def finish(self) -> None:
-        """Put it on disk, so that the bridge's own thread need not wait for that."""
+        """Sync the file to disk. Done in the HTTP server's thread, so that the bridge's own does not wait for it."""
         self._file.flush()
         os.fsync(self._file.fileno())
         self._file.close()
 
     def discard(self) -> None:
-        """Unlink it, unless it has become a chunk of the spool."""
-        with contextlib.suppress(OSError):  # what is still in its buffer does not fit on the disk either
+        """Delete the file, unless it has become a chunk of the spool."""
+        with contextlib.suppress(OSError):  # closing writes what is buffered, which fails on a full disk
             self._file.close()
         self.path.unlink(missing_ok=True)
 

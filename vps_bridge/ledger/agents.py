@@ -13,7 +13,11 @@ from vps_bridge.ledger.records import AgentRecord
 from vps_bridge.ledger.tables import AgentRow
 
 _ALL = select(
-    AgentRow.agent_id, AgentRow.allowed, AgentRow.first_seen_at, AgentRow.last_seen_at, AgentRow.last_heartbeat
+    AgentRow.agent_id,
+    AgentRow.allowed,
+    AgentRow.first_seen_at,
+    AgentRow.last_seen_at,
+    AgentRow.last_heartbeat.label("heartbeat"),
 ).order_by(AgentRow.agent_id)
 _ALLOWED = select(AgentRow.agent_id).where(AgentRow.allowed)
 _AGENT = insert(AgentRow)
@@ -51,4 +55,4 @@ class AgentBook:
     def all(self) -> list[AgentRecord]:
         """Return every agent by id."""
         with self._database.reading() as connection:
-            return [AgentRecord(*row) for row in connection.execute(_ALL)]
+            return [AgentRecord(**row._asdict()) for row in connection.execute(_ALL)]

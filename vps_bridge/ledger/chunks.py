@@ -8,8 +8,9 @@ from dataclasses import fields
 from sqlalchemy import bindparam, insert, select, update
 
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import take_up
-from vps_bridge.ledger.records import ChunkRecord, JobState, NewChunk, SpeakerHints
+from vps_bridge.ledger.conversations import open_for_audio
+from vps_bridge.ledger.job_states import UNFINISHED, JobState
+from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import CHUNK_COLUMNS, ChunkRow, ConversationRow, JobChunkRow, JobRow
 
 MAX_EXPIRED = 500
@@ -34,23 +35,23 @@ class ChunkBook:
         """Return a chunk by its id, also one whose audio is gone already."""
         with self._database.reading() as connection:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
-            return ChunkRecord(*row) if row else None
+            return ChunkRecord(**row._asdict()) if row else None
 
     def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> None:
-        """Accept a chunk with all that it changes, in one transaction: a final conversation is taken back up.
+        """Accept a chunk with all that it changes, in one transaction: a final conversation is open again.
 
         `final`: no more audio follows, so the conversation is completed.
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
         with self._database.writing() as connection:
             connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
-            take_up(connection, new.conversation_id, hints, completed=final)
+            open_for_audio(connection, new.conversation_id, hints, completed=final)
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
         with self._database.reading() as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
-            return [ChunkRecord(*row) for row in rows]
+            return [ChunkRecord(**row._asdict()) for row in rows]
 
     def uncovered_conversations(self) -> list[str]:
         """Return the conversations that have chunks no job covers yet."""
@@ -71,12 +72,12 @@ class ChunkBook:
 
         At most `MAX_EXPIRED`: ask again once these are noted.
         """
-        open_states = [JobState.READY, JobState.LEASED, JobState.TURNS_STORED]
+        needs_audio = [*UNFINISHED, JobState.TURNS_STORED]
         may_be_retried = (JobRow.state == JobState.FAILED) & (JobRow.ended_at > failed_before)
         busy = (
             select(JobChunkRow.arrival)
             .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
-            .where(JobRow.state.in_(open_states) | may_be_retried)
+            .where(JobRow.state.in_(needs_audio) | may_be_retried)
         )
         settled = (
             (ConversationRow.final_at.is_not(None))
@@ -91,7 +92,7 @@ class ChunkBook:
             .limit(MAX_EXPIRED)
         )
         with self._database.reading() as connection:
-            return [ChunkRecord(*row) for row in connection.execute(query)]
+            return [ChunkRecord(**row._asdict()) for row in connection.execute(query)]
 
     def stamp_anew(self, now: float) -> None:
         """Take what is stamped later than `now` as of now: the clock was set back, and keeps no audio longer."""

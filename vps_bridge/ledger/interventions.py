@@ -1,4 +1,4 @@
-"""What an operator does to jobs and audio: replay, cancel, give audio up.
+"""What an operator does to jobs and audio: retry, cancel, give audio up.
 
 Each is one transaction and safe beside a running bridge, which acts on it at its next tick.
 """
@@ -12,13 +12,13 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from schemas.failure import FailureCode
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import mark_dirty, take_back_up
-from vps_bridge.ledger.records import JobState
+from vps_bridge.ledger.conversations import mark_dirty, reopen
+from vps_bridge.ledger.job_events import OF_JOB, OPERATOR, move, note_event
+from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState, states_before
 from vps_bridge.ledger.tables import ChunkRow, JobChunkRow, JobRow, LeaseRow
+from vps_bridge.rules.lease import LeaseEnd
 
-CANCELLED_REASON = "cancelled by an operator"
 AUDIO_PURGED = "an operator purged the audio before it was diarized: publish it again under a new chunk_id"
-_WAITING = (JobState.READY, JobState.LEASED)
 
 
 class Intervention(StrEnum):
@@ -33,7 +33,14 @@ class Intervention(StrEnum):
     UNKNOWN = "unknown"
 
 
-_THE_JOB = select(JobRow.conversation_id, JobRow.state, JobRow.lease_id).where(JobRow.job_id == bindparam("of_job"))
+_THE_JOB = select(JobRow.conversation_id, JobRow.state, JobRow.lease_id).where(JobRow.job_id == OF_JOB)
+_RETRY = move(JobEvent.RETRIED).values(
+    attempts=0, deaths=0, lease_id=None, ended_at=None, failure_code=None, failure_message=None
+)
+_CANCEL = move(JobEvent.CANCELLED).values(lease_id=None, ended_at=bindparam("now"))
+_GIVE_UP = move(JobEvent.GIVEN_UP).values(
+    lease_id=None, ended_at=bindparam("now"), failure_code=FailureCode.PAYLOAD_INCOMPLETE, failure_message=AUDIO_PURGED
+)
 
 
 class Interventions:
@@ -44,35 +51,36 @@ class Interventions:
         self._database = database
 
     def retry(self, job_id: str) -> Intervention:
-        """Let a failed job wait for an agent again, with all its attempts; its conversation is taken back up."""
+        """Let a failed job wait for an agent again, with all its attempts; its conversation waits for it again."""
         lost = (
             select(ChunkRow.arrival)
             .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
             .where(JobChunkRow.job_id == job_id, ChunkRow.spool_name.is_(None))
         )
-        anew = {"state": JobState.READY, "attempts": 0, "deaths": 0, "lease_id": None, "ended_at": None}
         with self._database.writing() as connection:
             job = connection.execute(_THE_JOB, {"of_job": job_id}).first()
             if job is None:
                 return Intervention.UNKNOWN
-            if job.state != JobState.FAILED:
-                return _standing(JobState(job.state))
+            if job.state not in states_before(JobEvent.RETRIED):
+                return _already(job.state)
             if connection.execute(lost).first() is not None:
                 return Intervention.AUDIO_GONE
-            this = update(JobRow).where(JobRow.job_id == job_id)
-            connection.execute(this.values(**anew, failure_code=None, failure_message=None))
-            take_back_up(connection, job.conversation_id)
+            connection.execute(_RETRY, {"of_job": job_id})
+            note_event(connection, JobEvent.RETRIED, job_id, by=OPERATOR)
+            reopen(connection, job.conversation_id)
             return Intervention.RETRIED
 
     def cancel(self, job_id: str) -> Intervention:
-        """Give a job up for good: its agent is told to stop, a late result is discarded, nothing waits for it."""
+        """Give a job up for good: its agent has to stop, a late result is discarded, nothing waits for it."""
         with self._database.writing() as connection:
             job = connection.execute(_THE_JOB, {"of_job": job_id}).first()
             if job is None:
                 return Intervention.UNKNOWN
-            if job.state not in (*_WAITING, JobState.FAILED):
-                return _standing(JobState(job.state))
-            _end(connection, job_id, job.lease_id, CANCELLED_REASON, state=JobState.CANCELLED)
+            if job.state not in states_before(JobEvent.CANCELLED):
+                return _already(job.state)
+            connection.execute(_CANCEL, {"of_job": job_id, "now": time.time()})
+            note_event(connection, JobEvent.CANCELLED, job_id, by=OPERATOR, lease_id=job.lease_id)
+            _end_lease(connection, job.lease_id, LeaseEnd.JOB_CANCELLED)
             mark_dirty(connection, job.conversation_id)  # labels are worked out without it
             return Intervention.CANCELLED
 
@@ -82,27 +90,25 @@ class Interventions:
         Jobs that still waited for an agent fail and say why; labels and history stay.
         """
         mine = (ChunkRow.conversation_id == conversation_id) & ChunkRow.spool_name.is_not(None)
-        of_it = (JobRow.conversation_id == conversation_id) & JobRow.state.in_(_WAITING)
-        why = {"failure_code": FailureCode.PAYLOAD_INCOMPLETE, "failure_message": AUDIO_PURGED}
+        of_it = (JobRow.conversation_id == conversation_id) & JobRow.state.in_(states_before(JobEvent.GIVEN_UP))
         with self._database.writing() as connection:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             connection.execute(update(ChunkRow).where(mine).values(spool_name=None))
-            for job_id, lease_id in connection.execute(select(JobRow.job_id, JobRow.lease_id).where(of_it)).all():
-                _end(connection, job_id, lease_id, AUDIO_PURGED, state=JobState.FAILED, **why)
+            for job in connection.execute(select(JobRow.job_id, JobRow.lease_id).where(of_it)).all():
+                connection.execute(_GIVE_UP, {"of_job": job.job_id, "now": time.time()})
+                about = {"lease_id": job.lease_id, "detail": FailureCode.PAYLOAD_INCOMPLETE, "message": AUDIO_PURGED}
+                note_event(connection, JobEvent.GIVEN_UP, job.job_id, by=OPERATOR, **about)
+                _end_lease(connection, job.lease_id, LeaseEnd.AUDIO_PURGED)
                 mark_dirty(connection, conversation_id)
             return names
 
 
-def _end(connection: Connection, job_id: str, lease_id: str | None, reason: str, **facts: str) -> None:
-    leases = update(LeaseRow).where(LeaseRow.job_id == job_id)
-    connection.execute(leases.values(may_return=False))
+def _end_lease(connection: Connection, lease_id: str | None, why: LeaseEnd) -> None:
     if lease_id is not None:
-        connection.execute(leases.where(LeaseRow.lease_id == lease_id).values(ended_reason=reason))
-    ended = update(JobRow).where(JobRow.job_id == job_id)
-    connection.execute(ended.values(lease_id=None, ended_at=time.time(), **facts))
+        connection.execute(update(LeaseRow).where(LeaseRow.lease_id == lease_id).values(lease_end=why))
 
 
-def _standing(state: JobState) -> Intervention:
-    if state in _WAITING:
+def _already(state: JobState) -> Intervention:
+    if state in UNFINISHED:
         return Intervention.ALREADY_WAITING
     return Intervention.ALREADY_CANCELLED if state is JobState.CANCELLED else Intervention.ALREADY_DIARIZED

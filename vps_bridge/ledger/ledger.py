@@ -14,8 +14,10 @@ from vps_bridge.database import open_database
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversations import ConversationBook
+from vps_bridge.ledger.events import EventBook
 from vps_bridge.ledger.interventions import Interventions
 from vps_bridge.ledger.jobs import JobBook
+from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.tables import MetaRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -56,7 +58,9 @@ class Ledger:
         self._database = database = open_database(path, MIGRATIONS, sync_commits=not exclusive)
         self.conversations = ConversationBook(database)
         self.chunks = ChunkBook(database)
+        self.events = EventBook(database)
         self.jobs = JobBook(database)
+        self.leases = LeaseBook(database)
         self.agents = AgentBook(database)
         self.interventions = Interventions(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()

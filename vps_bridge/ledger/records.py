@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from vps_bridge.ledger.job_states import JobEvent, JobState
 from vps_bridge.rules.assemble import ChunkInfo
-
-
-class JobState(StrEnum):
-    """States of a job; `open` is a set of chunks that no job covers yet, so it has no row."""
-
-    READY = "ready"
-    LEASED = "leased"
-    TURNS_STORED = "turns_stored"
-    DONE = "done"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
+from vps_bridge.rules.completion import OpenEnd
+from vps_bridge.rules.lease import LeaseEnd
 
 
 class ConversationState(StrEnum):
@@ -114,23 +107,8 @@ class ConversationRecord:
 
 
 @dataclass(frozen=True)
-class OpenEnd:
-    """A completed conversation that has all its results: what decides whether it is final."""
-
-    conversation_id: str
-    chunks: int
-    completed_chunks: int | None
-    last_audio_at_s: float | None
-    audio_until_s: float | None
-    """Unix time up to which audio has come, where captured_at tells."""
-
-
-@dataclass(frozen=True)
 class LeaseRecord:
-    """A lease on a job. `may_return`: it was lost, not ended, and its agent may have it back.
-
-    `is_current`: the job is leased, and by this.
-    """
+    """A lease on a job."""
 
     lease_id: str
     job_id: str
@@ -138,9 +116,10 @@ class LeaseRecord:
     agent_id: str
     instance_id: str
     audio_s: float
-    ended_reason: str | None = None
-    may_return: bool = False
+    lease_end: LeaseEnd | None = None
+    """Why it ended; None while it runs, and where a result came before it ended."""
     is_current: bool = False
+    """The job is leased, and by this lease."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +139,22 @@ class JobRecord:
     created_at: float
     ended_at: float | None
     agent_id: str | None = None
+
+
+@dataclass(frozen=True)
+class JobEventRecord:
+    """Something that happened to a job."""
+
+    at: float
+    """Unix time: for people only."""
+    event: JobEvent
+    by: str
+    """The agent's id, `bridge` or `operator`."""
+    lease_id: str | None
+    detail: str | None
+    """A failure code, or why a lease ended."""
+    message: str | None
+    """What a failure said, in words."""
 
 
 @dataclass(frozen=True)
@@ -219,3 +214,15 @@ class QueueCounts:
     jobs_failed: int
     bytes: int
     oldest_at: float | None
+
+
+def describe_end(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]) -> OpenEnd:
+    """Return what decides about a conversation's end."""
+    ends_s = [chunk.captured_at_s + (chunk.duration_s or 0.0) for chunk in chunks if chunk.captured_at_s is not None]
+    return OpenEnd(
+        conversation_id=conversation.conversation_id,
+        chunks=len(chunks),
+        completed_chunks=conversation.completed_chunks,
+        last_audio_at_s=conversation.last_audio_at_s,
+        audio_until_s=max(ends_s, default=None),
+    )

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from dataclasses import fields
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
-from sqlalchemy import JSON, ForeignKeyConstraint, Index, UniqueConstraint, func, text
+from sqlalchemy import JSON, Dialect, ForeignKeyConstraint, Index, String, TypeDecorator, UniqueConstraint, func, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, JobRecord, JobState
+from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState
+from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, ConversationState, JobRecord
+from vps_bridge.rules.lease import LeaseEnd
+
+E = TypeVar("E", bound=StrEnum)
+_UNFINISHED_SQL = f"state IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
+
+
+class EnumText(TypeDecorator[E]):
+    """A text column whose values are those of an enum: anything else in it is an error when it is read."""
+
+    impl = String
+    cache_ok = True
+
+    def __init__(self, kind: type[E]) -> None:
+        """Take the enum."""
+        super().__init__()
+        self.kind = kind
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:  # noqa: ARG002 - SQLAlchemy's way
+        """Return the member of what was read."""
+        return None if value is None else self.kind(value)
 
 
 class Base(DeclarativeBase):
@@ -60,7 +82,7 @@ class ConversationRow(Base):
         ),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[str]
+    state: Mapped[ConversationState] = mapped_column(EnumText(ConversationState))
     since_at: Mapped[float]
     started_at_s: Mapped[float | None]
     language: Mapped[str | None]
@@ -127,12 +149,12 @@ class JobRow(Base):
         UniqueConstraint("job_id"),
         Index("jobs_state", "state"),
         Index("jobs_conversation", "conversation_id"),
-        Index("jobs_busy", "conversation_id", sqlite_where=text("state IN ('ready', 'leased')")),
+        Index("jobs_busy", "conversation_id", sqlite_where=text(_UNFINISHED_SQL)),
     )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str]
     conversation_id: Mapped[str]
-    state: Mapped[str]
+    state: Mapped[JobState] = mapped_column(EnumText(JobState))
     audio_s: Mapped[float]
     attempts: Mapped[int] = mapped_column(default=0)
     deaths: Mapped[int] = mapped_column(default=0)
@@ -159,7 +181,7 @@ class JobChunkRow(Base):
 
 
 class LeaseRow(Base):
-    """Every lease ever granted: a result counts from any of them. `may_return`: its agent may have it back."""
+    """Every lease ever granted: a result counts from any of them. `lease_end` is null while it runs."""
 
     __tablename__ = "leases"
     __table_args__ = (
@@ -171,8 +193,25 @@ class LeaseRow(Base):
     agent_id: Mapped[str]
     instance_id: Mapped[str]
     granted_at: Mapped[float]
-    ended_reason: Mapped[str | None]
-    may_return: Mapped[bool] = mapped_column(default=False)
+    lease_end: Mapped[LeaseEnd | None] = mapped_column(EnumText(LeaseEnd))
+
+
+class JobEventRow(Base):
+    """What happened to a job, for people who ask why it is where it is."""
+
+    __tablename__ = "job_events"
+    __table_args__ = (
+        ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
+        Index("job_events_job", "job_id"),
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    job_id: Mapped[str]
+    at: Mapped[float]
+    event: Mapped[JobEvent] = mapped_column(EnumText(JobEvent))
+    by: Mapped[str]
+    lease_id: Mapped[str | None]
+    detail: Mapped[str | None]
+    message: Mapped[str | None]
 
 
 class ResultRow(Base):
@@ -187,10 +226,10 @@ class ResultRow(Base):
     stored_at: Mapped[float]
 
 
-BUSY = text("jobs.state IN ('ready', 'leased')")
+IS_UNFINISHED = text(f"jobs.{_UNFINISHED_SQL}")
 """A job that is still to be worked on; spelled as the index `jobs_busy` is, so that SQLite uses it."""
 
-# The columns of a record, in its order: statements select these, and no object of the mapper is ever made.
+# The columns of a record, by its names: statements select these, and no object of the mapper is ever made.
 CHUNK_COLUMNS = tuple(getattr(ChunkRow, item.name) for item in fields(ChunkRecord))
 CONVERSATION_COLUMNS = (
     *(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name != "embedding"),
@@ -198,6 +237,7 @@ CONVERSATION_COLUMNS = (
     ConversationRow.embedding_revision,
 )
 JOB_COLUMNS = tuple(getattr(JobRow, item.name) for item in fields(JobRecord) if item.name != "agent_id")
+_IS_CURRENT = func.coalesce((JobRow.state == JobState.LEASED) & (JobRow.lease_id == LeaseRow.lease_id), False)
 LEASE_COLUMNS = (
     LeaseRow.lease_id,
     LeaseRow.job_id,
@@ -205,8 +245,7 @@ LEASE_COLUMNS = (
     LeaseRow.agent_id,
     LeaseRow.instance_id,
     JobRow.audio_s,
-    LeaseRow.ended_reason,
-    LeaseRow.may_return,
-    func.coalesce((JobRow.state == JobState.LEASED) & (JobRow.lease_id == LeaseRow.lease_id), False),
+    LeaseRow.lease_end,
+    _IS_CURRENT.label("is_current"),
 )
 """Of a lease and its job, joined."""

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from schemas.failure import FailureCode
-
 
 @dataclass(frozen=True)
 class LeaseRules:
@@ -48,6 +46,59 @@ class LeaseView:
     unlisted_beats: int = 0
 
 
+class LeaseEnd(StrEnum):
+    """Why a lease ended before its job had a result."""
+
+    OVER_LIMIT = "over_limit"
+    AGENT_STALE = "agent_stale"
+    AGENT_STOPPED = "agent_stopped"
+    AGENT_OFFLINE = "agent_offline"
+    AGENT_DRAINS = "agent_drains"
+    AGENT_DENIED = "agent_denied"
+    AGENT_DIED = "agent_died"
+    """Another process of the agent beats without the job, which a beat of the earlier one had listed."""
+    NEVER_TAKEN = "never_taken"
+    """The same, but no beat had ever listed the job: it cannot be what ended the process."""
+    ATTEMPT_FAILED = "attempt_failed"
+    JOB_CANCELLED = "job_cancelled"
+    AUDIO_PURGED = "audio_purged"
+
+    @property
+    def may_return(self) -> bool:
+        """Whether the lease is only lost: an agent that turns up still holding the job gets it back."""
+        return self in _LOST
+
+    @property
+    def words(self) -> str:
+        """What agents and operators read."""
+        return _LEASE_END_WORDS[self]
+
+
+_LOST = frozenset(
+    {
+        LeaseEnd.AGENT_STALE,
+        LeaseEnd.AGENT_STOPPED,
+        LeaseEnd.AGENT_OFFLINE,
+        LeaseEnd.AGENT_DRAINS,
+        LeaseEnd.AGENT_DIED,
+        LeaseEnd.NEVER_TAKEN,
+    }
+)
+_LEASE_END_WORDS = {
+    LeaseEnd.OVER_LIMIT: "over the absolute limit",
+    LeaseEnd.AGENT_STALE: "agent is stale",
+    LeaseEnd.AGENT_STOPPED: "agent stopped without the job",
+    LeaseEnd.AGENT_OFFLINE: "agent is offline beyond the grace",
+    LeaseEnd.AGENT_DRAINS: "agent drains without the job",
+    LeaseEnd.AGENT_DENIED: "agent is not allowed any more",
+    LeaseEnd.AGENT_DIED: "agent started anew without the job",
+    LeaseEnd.NEVER_TAKEN: "agent started anew, and had not said that it took the job",
+    LeaseEnd.ATTEMPT_FAILED: "the attempt failed",
+    LeaseEnd.JOB_CANCELLED: "cancelled by an operator",
+    LeaseEnd.AUDIO_PURGED: "an operator purged the audio",
+}
+
+
 class LeaseAction(StrEnum):
     """What to do with a lease now."""
 
@@ -58,60 +109,40 @@ class LeaseAction(StrEnum):
 
 @dataclass(frozen=True)
 class LeaseDecision:
-    """An action, and for a revocation its reason in words an operator reads.
-
-    `may_return`: the lease is only lost, and an agent that turns up still holding the job gets it back.
-    """
+    """What to do with a lease, and for a revocation why it ends."""
 
     action: LeaseAction
-    reason: str = ""
-    may_return: bool = True
+    end: LeaseEnd | None = None
 
 
 def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules) -> LeaseDecision:
     """Say whether a lease lives on. `agent` is None where nothing was heard of it since the bridge started."""
     if now_s - lease.granted_s > rules.limit_s(lease.expected_s):
-        return LeaseDecision(LeaseAction.REVOKE, "over the absolute limit", may_return=False)
+        return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.OVER_LIMIT)
     last_heard_s = max(lease.granted_s, agent.last_beat_s) if agent else lease.granted_s
     if now_s - last_heard_s > rules.stale_s:
-        return LeaseDecision(LeaseAction.REVOKE, "agent is stale")
+        return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_STALE)
     if agent is None:
         return LeaseDecision(LeaseAction.KEEP)
     if agent.stopped and lease.unlisted_beats:
-        return LeaseDecision(LeaseAction.REVOKE, "agent stopped without the job")
+        return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_STOPPED)
     if agent.offline_s is not None and now_s - agent.offline_s > rules.grace_s:
-        return LeaseDecision(LeaseAction.REVOKE, "agent is offline beyond the grace")
+        return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_OFFLINE)
     if lease.unlisted_beats >= rules.missed_beats:
-        drains = LeaseDecision(LeaseAction.REVOKE, "agent drains without the job")
+        drains = LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DRAINS)
         return drains if agent.draining else LeaseDecision(LeaseAction.OFFER_AGAIN)
     return LeaseDecision(LeaseAction.KEEP)
 
 
-STARTED_ANEW = "agent started anew without the job"  # why a lease ended whose holder's process is taken for dead
-NEVER_TAKEN = "agent started anew, and had not said that it took the job"
-
-# Failures that say something about the audio or the engine; everything else is the road's fault.
-COUNTED_FAILURES = frozenset(
-    {
-        FailureCode.ENGINE_CRASHED,
-        FailureCode.ENGINE_FAILED,
-        FailureCode.ENGINE_TIMEOUT,
-        FailureCode.AUDIO_UNDECODABLE,
-        FailureCode.AUDIO_EMPTY,
-        FailureCode.AUDIO_TOO_LONG,
-    }
-)
-
-
-def counts_as_attempt(code: str) -> bool:
-    """Whether a failure with this code is one attempt at the job."""
-    return code in COUNTED_FAILURES
-
 
 def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, rules: LeaseRules) -> bool:
-    """Whether a job that just failed is given up: told it is hopeless, tried enough, or it kills agents."""
-    hopeless = counted and not retryable
-    return hopeless or attempts >= rules.max_attempts or deaths >= rules.max_deaths
+    """Whether a job that just failed is given up.
+
+    The failure says that no other attempt can succeed, or there were enough attempts, or enough agents' processes died
+    with it.
+    """
+    is_hopeless = counted and not retryable
+    return is_hopeless or attempts >= rules.max_attempts or deaths >= rules.max_deaths
 
 
 AHEAD_JOBS = 2  # an agent works on one while it pulls the audio of the next

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from broker.settings import BrokerSettings
-from mac_agent.engines.engine import EngineError
+from mac_agent.errors import EngineError
 from mac_agent.rttm import read_rttm
 from mac_agent.settings import AgentSettings, default_agent_id
 from mac_agent.weights.models import EMBEDDED_FILES, verified_path

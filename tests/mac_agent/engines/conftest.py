@@ -35,7 +35,7 @@ def data_dir() -> Path:
 def embedded(data_dir: Path) -> Engine:
     """Return the real engine with the real weights."""
     pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: install the agent extra")
-    from mac_agent.engines.engine import ModelMissing
+    from mac_agent.errors import ModelMissing
 
     try:
         return load_engine("embedded", data_dir=data_dir)

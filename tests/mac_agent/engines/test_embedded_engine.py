@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from benchmarks.recordings import Recording, load_sample, make_solo, sample_path, voices
-from mac_agent.engines.engine import Diarization, Hints, InvalidWaveform, Turn
+from mac_agent.engines.engine import Diarization, Hints, Turn
+from mac_agent.errors import InvalidWaveform
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Engine

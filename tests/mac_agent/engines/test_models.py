@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mac_agent.engines.engine import ModelChanged, ModelMissing, UnknownEngine
 from mac_agent.engines.registry import load_engine
+from mac_agent.errors import ModelChanged, ModelMissing, UnknownEngine
 from mac_agent.weights import models
 from mac_agent.weights.models import EMBEDDED_FILES, ENCODER, SEGMENTATION, FetchFailed, fetch_embedded
 

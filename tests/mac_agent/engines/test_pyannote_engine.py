@@ -19,7 +19,7 @@ from benchmarks.local_pipeline import SHARED_MODELS, build_pipeline_directory
 from benchmarks.recordings import load_sample
 from mac_agent.engines.agreement import changed_s
 from mac_agent.engines.clip import load_clip
-from mac_agent.engines.engine import DeviceUnavailable, Diarization, Hints, InvalidWaveform, Turn
+from mac_agent.engines.engine import Diarization, Hints, Turn
 from mac_agent.engines.pyannote_device import FRAME_S, agrees_with_cpu, choose_device
 from mac_agent.engines.pyannote_engine import (
     PyannoteEngine,
@@ -39,6 +39,7 @@ from mac_agent.engines.pyannote_pipeline import (
 )
 from mac_agent.engines.pyannote_stretch import Grid, StretchDiarization, cut_pieces, pool
 from mac_agent.engines.registry import load_engine
+from mac_agent.errors import DeviceUnavailable, InvalidWaveform
 from mac_agent.weights.pipelines import trust_directory
 from mac_agent.weights.verdict import ModeChoice
 

@@ -11,8 +11,8 @@ import pytest
 torch = pytest.importorskip("torch", reason="could not import torch: install the agent extra")
 
 from benchmarks.recordings import load_sample
-from mac_agent.engines.engine import ModelMissing
 from mac_agent.engines.frames import HOP_SAMPLES, WINDOW_SAMPLES
+from mac_agent.errors import ModelMissing
 
 if TYPE_CHECKING:
     from pathlib import Path

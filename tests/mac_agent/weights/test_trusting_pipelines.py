@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from mac_agent.engines.engine import EngineError, ModelMissing
+from mac_agent.errors import EngineError, ModelMissing
 from mac_agent.weights.manifest import ManifestUnreadable, PipelineChanged, list_files
 from mac_agent.weights.pipeline_config import NotAPipeline
 from mac_agent.weights.pipelines import PipelineUntrusted, find_pipeline, trust_directory

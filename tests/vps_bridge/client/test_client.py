@@ -46,16 +46,16 @@ def test_a_large_file_goes_in_parts_and_comes_out_labelled(
 ) -> None:
     path = tmp_path / "call.wav"
     path.write_bytes(make_wav(80.0, tone=5))
-    told: list[tuple[int, int]] = []
+    reports: list[tuple[int, int]] = []
     with ScriptedAgent(mosquitto, "first") as agent, BridgeClient(mosquitto.settings("backend"), "large") as client:
-        sent = client.send_file(path, report=lambda done, total: told.append((done, total)))
+        sent = client.send_file(path, report=lambda done, total: reports.append((done, total)))
         client.complete(chunks=1)
         offer = agent.wait_offer("large")
         assert agent.pull(offer) == {sent.chunk_id: path.read_bytes()}
         agent.answer(offer, CALL_TURNS)
         update = client.wait_updated(final=True, timeout_s=20.0)
-    assert told[-1] == (sent.bytes, sent.bytes)
-    assert len(told) > 3
+    assert reports[-1] == (sent.bytes, sent.bytes)
+    assert len(reports) > 3
     assert update.speakers == 2
     assert bridge.json("show", "large")["state"] == "final"
 

@@ -57,8 +57,9 @@ def test_a_failed_job_is_explained_and_a_retry_finishes_its_conversation(
         job_id = fail_hopelessly(agent, "call")
         before = own_backend.wait_updated("call")
         assert before.failed_jobs == 1
-        (told,) = own_bridge.json("failed")
-        assert (told["job_id"], told["agent_id"], told["attempts"], told["has_audio"]) == (job_id, "first", 1, True)
+        (listed,) = own_bridge.json("failed")
+        assert (listed["job_id"], listed["agent_id"]) == (job_id, "first")
+        assert (listed["attempts"], listed["has_audio"]) == (1, True)
         said = own_bridge.command("failed").stdout
         assert "audio.undecodable" in said
         assert f"omi-bridge cancel {job_id}" in said
@@ -72,6 +73,18 @@ def test_a_failed_job_is_explained_and_a_retry_finishes_its_conversation(
         assert (after.failed_jobs, after.speakers) == (0, 2)
         assert own_bridge.json("retry", job_id)[0]["outcome"] == "already_diarized"
         assert own_bridge.json("failed") == []
+        happened = [(item["event"], item["by"]) for item in own_bridge.json("show", job_id)["events"]]
+        assert happened[:5] == [
+            ("granted", "first"),
+            ("attempt_failed", "first"),
+            ("given_up", "bridge"),
+            ("retried", "operator"),
+            ("granted", "first"),
+        ]
+        assert happened[5:] == [("stored", "first"), ("labelled", "bridge")]
+        shown = own_bridge.command("show", job_id).stdout
+        assert f"{job_id} of call: done" in shown
+        assert "audio.undecodable" in shown
 
 
 def test_retry_all_with_the_bridge_stopped_is_done_when_it_starts(
@@ -209,9 +222,9 @@ def test_a_job_whose_audio_is_purged_fails_and_says_so(
     wait_until(lambda: own_bridge.jobs("waiting"), "the job")
     own_bridge.command("purge", "waiting", "--audio", "--yes")
     assert own_backend.wait_updated("waiting").failed_jobs == 1
-    (told,) = own_bridge.json("failed")
-    assert (told["failure_code"], told["has_audio"]) == ("payload.incomplete", False)
-    assert "an operator purged the audio" in told["failure_message"]
+    (listed,) = own_bridge.json("failed")
+    assert (listed["failure_code"], listed["has_audio"]) == ("payload.incomplete", False)
+    assert "an operator purged the audio" in listed["failure_message"]
     own_backend.event("waiting", EventType.COMPLETED, chunks=1)
 
 
@@ -247,7 +260,7 @@ def test_a_retried_job_is_as_good_as_new(tmp_path: Path) -> None:
     ledger.chunks.accept(NewChunk("c", "k", "0" * 64, 1_000, "s", "wav"), SpeakerHints(), final=True)
     (job_id,) = ledger.jobs.add("c", (JobPlan((PlannedChunk("k", None),), ("k",)),))
     for _ in range(2):
-        lease = ledger.jobs.grant(job_id, "first", "i", ("model", "1"))
+        lease = ledger.leases.grant(job_id, "first", "i", ("model", "1"))
         assert lease is not None
         ledger.jobs.note_failure(job_id, "engine.crashed", "words", counted=True)
     assert ledger.jobs.give_up(job_id, "engine.crashed", "words")

@@ -22,7 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType, HeldJob, HeldJobState
 from schemas.codec import encode
 from schemas.conversation import Verdict
-from schemas.failure import FailureCode, JobFailure
+from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.record import Message
 from schemas.topics import Topics
 from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurns
@@ -31,8 +31,8 @@ from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import JobState
-from vps_bridge.rules.lease import counts_as_attempt
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.rules.lease import LeaseEnd
 from vps_bridge.settings import BridgeSettings
 
 TOPICS = Topics()
@@ -41,7 +41,7 @@ AGENTS = ("a", "b")
 AUDIO_S, PLACES = 30.0, 2
 STALE_S, GRACE_S, LIMIT_S = 30.0, 20.0, AUDIO_S + 60.0  # at a speed of 1 and a limit factor of 1
 MAX_ATTEMPTS, MAX_DEATHS = 3, 5
-UNRETURNABLE = {"over the absolute limit", "agent is not allowed any more"}
+UNRETURNABLE = {LeaseEnd.OVER_LIMIT, LeaseEnd.AGENT_DENIED}
 CODES = (
     FailureCode.ENGINE_CRASHED,
     FailureCode.ENGINE_TIMEOUT,
@@ -275,7 +275,7 @@ class Leases(RuleBasedStateMachine):
         lease_id = self.draw_lease(data)
         job_id, name = self.granted[lease_id]
         is_current = lease_id in self.current()
-        if is_current and counts_as_attempt(code):
+        if is_current and policy_of(code).counts_as_attempt:
             self.attempts[job_id] += 1
             if not retryable:
                 self.hopeless.add(job_id)
@@ -336,7 +336,7 @@ class Leases(RuleBasedStateMachine):
         for lease_id in set(current) - before:
             self.fresh_s[lease_id] = self.now_s
         self.check_offers(said, current)
-        for lease in self.ledger.jobs.leases():
+        for lease in self.ledger.leases.current():
             fresh_s = self.fresh_s.get(lease.lease_id, self.now_s)
             sign_s = max(fresh_s, self.signs_s.get(lease.agent_id, 0.0))
             assert self.now_s - fresh_s <= LIMIT_S + 1e-6, "never past the absolute limit"
@@ -344,9 +344,10 @@ class Leases(RuleBasedStateMachine):
             if lease.agent_id in self.wills_s:
                 assert self.now_s - self.wills_s[lease.agent_id] <= GRACE_S + 1e-6
         for lease_id in before - set(current):
-            ended = self.ledger.jobs.find_lease(lease_id)
+            ended = self.ledger.leases.find(lease_id)
             assert ended is not None
-            assert ended.may_return == (ended.ended_reason not in UNRETURNABLE)
+            assert ended.lease_end is not None
+            assert ended.lease_end.may_return == (ended.lease_end not in UNRETURNABLE)
 
     def check_offers(self, said: int, current: dict[str, str]) -> None:
         allowed = self.ledger.agents.allowed()
@@ -362,7 +363,7 @@ class Leases(RuleBasedStateMachine):
     # ------------------------------------------------------------------------------------- looking on
 
     def current(self) -> dict[str, str]:
-        return {lease.lease_id: lease.job_id for lease in self.ledger.jobs.leases()}
+        return {lease.lease_id: lease.job_id for lease in self.ledger.leases.current()}
 
     def state(self, job_id: str) -> JobState | None:
         job = self.ledger.jobs.get(job_id)
@@ -373,8 +374,9 @@ class Leases(RuleBasedStateMachine):
 
     def is_lost(self, job_id: str, lease_id: str) -> bool:
         """Whether the lease was lost for a reason that is no fault, and nobody has the job since."""
-        lease = self.ledger.jobs.find_lease(lease_id)
-        return lease is not None and lease.may_return and self.state(job_id) is JobState.READY
+        lease = self.ledger.leases.find(lease_id)
+        is_lost = lease is not None and lease.lease_end is not None and lease.lease_end.may_return
+        return is_lost and self.state(job_id) is JobState.READY
 
     def settled(self, since: int, lease_id: str) -> Verdict | None:
         words = [m for _, m in self.wire.said[since:] if isinstance(m, AgentControl) and m.lease_id == lease_id]

@@ -13,9 +13,11 @@ from schemas.conversation import (
 )
 from schemas.errors import MessageTooLarge
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.commands.status import describe_status
 from vps_bridge.dispatch.updates import smaller_forms
-from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord, JobState, OpenEnd
-from vps_bridge.rules.completion import describe_standing, is_all_here, is_final
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord
+from vps_bridge.rules.completion import OpenEnd, is_all_here, is_final
 
 
 def update_of(segments, turns=0):
@@ -129,11 +131,11 @@ def agent(name="mac", *, allowed=True, heard_at=100.0, state="online", model=("m
     ],
 )
 def test_a_waiting_conversation_says_for_what(record, jobs, agents, words):
-    state, reason = describe_standing(record, [], jobs, agents, now=120.0, stale_s=30.0)
+    state, reason = describe_status(record, [], jobs, agents, now=120.0, stale_s=30.0)
     assert state is ConversationState.WAITING
     assert words in (reason or "")
 
 
 def test_a_final_conversation_waits_for_nothing():
     record = conversation(final_at=1.0, completed=True)
-    assert describe_standing(record, [], [], [], now=2.0, stale_s=30.0) == (ConversationState.FINAL, None)
+    assert describe_status(record, [], [], [], now=2.0, stale_s=30.0) == (ConversationState.FINAL, None)

@@ -14,9 +14,11 @@ from sqlalchemy import event, text
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.conversations import AssignedUpdate
-from vps_bridge.ledger.records import ConversationState, JobState, NewChunk, SpeakerHints
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import ConversationState, NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import Base
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
+from vps_bridge.rules.lease import LeaseEnd
 
 MODEL, OTHER_MODEL = ("model", "1"), ("model", "2")
 NO_HINTS = SpeakerHints()
@@ -56,7 +58,7 @@ def add_job(ledger, conversation_id="c1", **fields):
 
 def tell(ledger, kind, conversation_id="c1", **fields):
     event = ConversationEvent(event_id=f"e{next(numbers)}", type=kind, **fields)
-    ledger.conversations.note_event(event, conversation_id, Verdict.ACCEPTED)
+    ledger.events.note(event, conversation_id, Verdict.ACCEPTED)
 
 
 def assigned(ledger, *, final=False, done=(), conversation_id="c1", seen=None):
@@ -114,7 +116,7 @@ def test_what_is_asked_twice_a_second_uses_an_index(ledger):
     ledger.conversations.dirty()
     ledger.conversations.open_ended()
     ledger.conversations.unapplied()
-    ledger.jobs.leases()
+    ledger.leases.current()
     asked = [(sql, values) for sql, values in statements if sql.startswith("SELECT")]
     assert len(asked) == 5
     with ledger._database.reading() as connection:
@@ -153,7 +155,7 @@ def test_a_conversation_ends_when_no_chunk_and_no_job_is_open(ledger):
     job_id = add_job(ledger, "c2", captured_at_s=1000.0)
     tell(ledger, EventType.COMPLETED, "c2", chunks=4)
     assert ledger.conversations.open_ended() == [], "its job waits"
-    lease = ledger.jobs.grant(job_id, "a", "i", MODEL)
+    lease = ledger.leases.grant(job_id, "a", "i", MODEL)
     ledger.jobs.store_result(lease, b"turns")
     (end,) = ledger.conversations.open_ended()
     assert (end.conversation_id, end.chunks, end.completed_chunks, end.audio_until_s) == ("c2", 1, 4, 1030.0)
@@ -164,9 +166,9 @@ def test_a_conversation_ends_when_no_chunk_and_no_job_is_open(ledger):
 
 def test_a_result_counts_once_and_from_any_lease(ledger):
     job_id = add_job(ledger)
-    old = ledger.jobs.grant(job_id, "a", "i1", MODEL)
-    ledger.jobs.revoke(old.lease_id, "stale", died=False, may_return=True)
-    new = ledger.jobs.grant(job_id, "b", "i2", MODEL)
+    old = ledger.leases.grant(job_id, "a", "i1", MODEL)
+    ledger.leases.end(old.lease_id, LeaseEnd.AGENT_STALE)
+    new = ledger.leases.grant(job_id, "b", "i2", MODEL)
     assert ledger.jobs.store_result(old, b"first")
     assert not ledger.jobs.store_result(new, b"second")
     assert [result.payload for result in ledger.jobs.results("c1")] == [b"first"]
@@ -174,22 +176,22 @@ def test_a_result_counts_once_and_from_any_lease(ledger):
 
 def test_a_lost_lease_returns_and_an_ended_one_does_not(ledger):
     job_id = add_job(ledger)
-    for may_return in (True, False):
-        lease = ledger.jobs.grant(job_id, "a", "i1", MODEL)
-        ledger.jobs.revoke(lease.lease_id, "why", died=False, may_return=may_return)
-        assert ledger.jobs.give_back(ledger.jobs.find_lease(lease.lease_id), "i2") is may_return
-        if may_return:
-            assert ledger.jobs.find_lease(lease.lease_id).instance_id == "i2"
-            ledger.jobs.revoke(lease.lease_id, "again", died=False, may_return=False)
-    lease = ledger.jobs.grant(job_id, "a", "i1", MODEL)
+    for end in LeaseEnd:
+        lease = ledger.leases.grant(job_id, "a", "i1", MODEL)
+        ledger.leases.end(lease.lease_id, end)
+        assert ledger.leases.give_back(ledger.leases.find(lease.lease_id), "i2") is end.may_return
+        if end.may_return:
+            assert ledger.leases.find(lease.lease_id).instance_id == "i2"
+            ledger.leases.end(lease.lease_id, LeaseEnd.OVER_LIMIT)
+    lease = ledger.leases.grant(job_id, "a", "i1", MODEL)
     assert ledger.jobs.note_failure(job_id, "engine.crashed", "words", counted=True).attempts == 1
-    assert not ledger.jobs.give_back(ledger.jobs.find_lease(lease.lease_id), "i1"), "it failed: it is no lost lease"
+    assert not ledger.leases.give_back(ledger.leases.find(lease.lease_id), "i1"), "it failed: it is no lost lease"
 
 
 def test_a_conversation_keeps_the_model_of_its_first_lease(ledger):
     first, second = add_job(ledger), add_job(ledger)
-    assert ledger.jobs.grant(first, "a", "i", MODEL)
-    assert ledger.jobs.grant(second, "b", "i", OTHER_MODEL) is None
+    assert ledger.leases.grant(first, "a", "i", MODEL)
+    assert ledger.leases.grant(second, "b", "i", OTHER_MODEL) is None
     assert waiting(ledger, limit=9, model=OTHER_MODEL) == []
     assert [pin for _, pin in ledger.jobs.ready({MODEL}, leased={"c1"}, resting=set(), limit=9)] == [MODEL]
 
@@ -211,7 +213,7 @@ def test_a_long_upload_hides_nobody(ledger):
 
 def test_deleting_leaves_a_tombstone_and_nothing_else(ledger):
     job_id = add_job(ledger, spool_name="s-gone")
-    lease = ledger.jobs.grant(job_id, "a", "i", MODEL)
+    lease = ledger.leases.grant(job_id, "a", "i", MODEL)
     ledger.jobs.store_result(lease, b"turns of a deleted conversation")
     tell(ledger, EventType.STARTED)
     accept(ledger, "c2")
@@ -230,7 +232,7 @@ def test_deleting_leaves_a_tombstone_and_nothing_else(ledger):
 
 def test_audio_is_due_when_final_long_enough_or_too_old(ledger):
     done, failed, waiting = add_job(ledger, "done"), add_job(ledger, "failed"), add_job(ledger, "waiting")
-    ledger.jobs.store_result(ledger.jobs.grant(done, "a", "i", MODEL), b"turns")
+    ledger.jobs.store_result(ledger.leases.grant(done, "a", "i", MODEL), b"turns")
     ledger.jobs.give_up(failed, "engine.crashed", "words")
     for name, jobs in (("done", (done,)), ("failed", ())):
         assigned(ledger, conversation_id=name, final=True, done=jobs)
@@ -254,7 +256,7 @@ def test_audio_is_due_when_final_long_enough_or_too_old(ledger):
 
 def test_a_clock_set_back_keeps_no_audio_longer(ledger):
     done, failed = add_job(ledger, "done"), add_job(ledger, "failed")
-    ledger.jobs.store_result(ledger.jobs.grant(done, "a", "i", MODEL), b"turns")
+    ledger.jobs.store_result(ledger.leases.grant(done, "a", "i", MODEL), b"turns")
     ledger.jobs.give_up(failed, "engine.crashed", "words")
     for name, jobs in (("done", (done,)), ("failed", ())):
         assigned(ledger, conversation_id=name, final=True, done=jobs)

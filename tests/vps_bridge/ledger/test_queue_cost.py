@@ -47,10 +47,10 @@ def count_steps(ledger: Ledger, work: Callable[[], object]) -> int:
 
 def deliver_one(ledger: Ledger) -> None:
     """All that the bridge asks its ledger for, for one job, from the grant to the end of its conversation."""
-    for held in ledger.jobs.leases():
+    for held in ledger.leases.current():
         ledger.jobs.get(held.job_id)
     ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
-    lease = ledger.jobs.grant(job.job_id, "mac", "i-1", MODEL)
+    lease = ledger.leases.grant(job.job_id, "mac", "i-1", MODEL)
     assert lease is not None
     (item,) = ledger.jobs.chunks(job.job_id)
     assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id) == item.chunk
@@ -73,7 +73,7 @@ def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) ->
 def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledger) -> None:
     def grant() -> None:
         ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
-        assert ledger.jobs.grant(job.job_id, "mac", "i-1", MODEL)
+        assert ledger.leases.grant(job.job_id, "mac", "i-1", MODEL)
         (item,) = ledger.jobs.chunks(job.job_id)
         assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id)
 

@@ -6,17 +6,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from schemas.failure import FailureCode
+from schemas.failure import FailureCode, policy_of
 from vps_bridge.rules.lease import (
     AHEAD_JOBS,
     AHEAD_S,
     AgentCapacity,
     AgentPresence,
     LeaseAction,
+    LeaseEnd,
     LeaseRules,
     LeaseView,
     ReadyJob,
-    counts_as_attempt,
     is_exhausted,
     judge_lease,
     match_jobs,
@@ -30,7 +30,8 @@ SECONDS = st.floats(0, 10_000)
 def test_no_lease_lives_past_the_absolute_limit_however_its_agent_beats(granted_s, expected_s, over_s, unlisted):
     now_s = granted_s + 10 * expected_s + 600 + over_s
     verdict = judge_lease(LeaseView(granted_s, expected_s, unlisted), AgentPresence(now_s), now_s, RULES)
-    assert (verdict.action, verdict.may_return) == (LeaseAction.REVOKE, False)
+    assert (verdict.action, verdict.end) == (LeaseAction.REVOKE, LeaseEnd.OVER_LIMIT)
+    assert not LeaseEnd.OVER_LIMIT.may_return
 
 
 @given(granted_s=SECONDS, silent_s=st.floats(0, 500), heard=st.booleans())
@@ -39,7 +40,8 @@ def test_a_lease_lives_while_its_agent_was_heard_within_the_stale_time(granted_s
     verdict = judge_lease(LeaseView(granted_s, 60.0), agent, granted_s + silent_s, RULES)
     silent_s = (granted_s + silent_s) - granted_s  # as the clock can tell it
     assert (verdict.action is LeaseAction.REVOKE) == (silent_s > RULES.stale_s)
-    assert verdict.may_return
+    assert verdict.end in (None, LeaseEnd.AGENT_STALE)
+    assert LeaseEnd.AGENT_STALE.may_return
 
 
 @given(offline_s=st.floats(0, 29), later_s=st.floats(0, 60))
@@ -67,11 +69,11 @@ def test_a_job_that_two_beats_do_not_list_is_offered_again_unless_its_agent_drai
 
 
 def test_only_what_audio_or_engine_did_counts_as_an_attempt():
-    counted = {code for code in FailureCode if counts_as_attempt(code)}
+    counted = {code for code in FailureCode if policy_of(code).counts_as_attempt}
     assert FailureCode.LEASE_LOST not in counted
     assert {FailureCode.ENGINE_CRASHED, FailureCode.ENGINE_TIMEOUT, FailureCode.AUDIO_UNDECODABLE} <= counted
     assert not any(code.startswith(("payload.", "ingest.", "lease.", "schema.", "disk.")) for code in counted)
-    assert not counts_as_attempt("a.code_of_tomorrow")
+    assert not policy_of("a.code_of_tomorrow").counts_as_attempt
 
 
 @given(attempts=st.integers(0, 9), deaths=st.integers(0, 9), retryable=st.booleans(), counted=st.booleans())

@@ -1,0 +1,79 @@
+"""What a conversation waits for, in words for a person. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from schemas.agent import AgentState
+from vps_bridge.ledger.job_states import UNFINISHED, JobState
+from vps_bridge.ledger.records import (
+    AgentRecord,
+    ChunkRecord,
+    ConversationRecord,
+    ConversationState,
+    JobRecord,
+    describe_end,
+)
+from vps_bridge.rules.completion import OpenEnd, is_all_here
+
+_UP = (AgentState.STARTING, AgentState.ONLINE)
+
+
+def describe_status(
+    conversation: ConversationRecord,
+    chunks: Sequence[ChunkRecord],
+    jobs: Sequence[JobRecord],
+    agents: Sequence[AgentRecord],
+    *,
+    now: float,
+    stale_s: float,
+) -> tuple[ConversationState, str | None]:
+    """Return a conversation's state and, where it waits, for what. `now` is Unix time: for people only."""
+    if conversation.final_at is not None:
+        return ConversationState.FINAL, None
+    if any(job.state in UNFINISHED for job in jobs):
+        return ConversationState.WAITING, _why_diarization_waits(conversation, jobs, agents, now - stale_s)
+    if any(not chunk.covered for chunk in chunks):
+        return ConversationState.WAITING, "audio is gathered to a job"
+    if conversation.completed:
+        return ConversationState.WAITING, _why_end_waits(describe_end(conversation, chunks))
+    if not chunks:
+        return ConversationState.WAITING, "no audio yet"
+    if conversation.dirty:
+        return ConversationState.DIRTY, None
+    return ConversationState.ASSIGNED, None
+
+
+def _why_end_waits(end: OpenEnd) -> str:
+    if is_all_here(end) is not False:
+        return "completed: final once it is quiet"
+    missing = (end.completed_chunks or 0) - end.chunks
+    return (
+        f"completed: {missing} of {end.completed_chunks} chunks to come" if missing > 0 else "completed: audio to come"
+    )
+
+
+def _why_diarization_waits(
+    conversation: ConversationRecord, jobs: Sequence[JobRecord], agents: Sequence[AgentRecord], heard_after: float
+) -> str:
+    holders = sorted({job.agent_id or "?" for job in jobs if job.state is JobState.LEASED})
+    if holders:
+        return f"diarization by {', '.join(holders)}"
+    allowed = [agent for agent in agents if agent.allowed]
+    if not allowed:
+        return "no agent is allowed: omi-bridge agents allow ID"
+    live = [
+        agent
+        for agent in allowed
+        if (agent.last_seen_at or 0.0) >= heard_after and (agent.heartbeat or {}).get("state") in _UP
+    ]
+    if not live:
+        return f"no allowed agent is live ({', '.join(agent.agent_id for agent in allowed)})"
+    if conversation.embedding is not None and all(_embedding(agent) != conversation.embedding for agent in live):
+        return f"no live agent has the embedding model it began with ({'@'.join(conversation.embedding)})"
+    return "the agents are busy"
+
+
+def _embedding(agent: AgentRecord) -> tuple[str, str]:
+    engine = (agent.heartbeat or {}).get("engine") or {}
+    return engine.get("embedding_model", ""), engine.get("embedding_revision", "")

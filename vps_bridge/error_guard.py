@@ -1,0 +1,54 @@
+"""Errors that end one piece of work and not the bridge: counted, logged, and shown in the heartbeat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import TracebackType
+
+import structlog
+
+from schemas.errors import SchemaError
+from vps_bridge.errors import AnotherBridge
+
+_LOG = structlog.get_logger(__name__)
+
+
+class ErrorGuard:
+    """Does pieces of work, and remembers how many of them failed and how the last one did."""
+
+    def __init__(self) -> None:
+        """Start without an error."""
+        self._errors, self._last_error = 0, ""
+
+    def run(self, where: str, work: Callable[[], object]) -> None:
+        """Do a piece of work; whatever it raises ends that piece alone. Only `AnotherBridge` is raised.
+
+        Nothing promised is lost by it: receipts are sent after the ledger has what they promise, and what got no
+        receipt is offered again by its owner.
+        """
+        try:
+            work()
+        except AnotherBridge:
+            raise
+        except SchemaError as error:
+            self.note(where, str(error))
+        except Exception as error:  # noqa: BLE001 - one bad message, file or conversation must not stop the others
+            cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
+            self.note(where, f"{cause} at {_origin(error.__traceback__)}")  # its text may quote a transcript
+
+    def note(self, where: str, error: str) -> None:
+        """Count an error and remember its words."""
+        self._errors += 1
+        self._last_error = f"{where}: {error}"
+        _LOG.error("survived", where=where, error=error, errors=self._errors)
+
+    def summary(self) -> str | None:
+        """Return the last error and how many there were, or None."""
+        return f"{self._last_error} (error {self._errors} since the start)" if self._errors else None
+
+
+def _origin(trace: TracebackType | None) -> str:
+    """Return the file and line where an exception was raised."""
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else "?"

@@ -1,0 +1,33 @@
+"""What the ways into the bridge (MQTT, HTTP) need of it: taking audio and events in."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from schemas.agent import AgentHeartbeat
+from schemas.audio import ChunkDescription
+from schemas.conversation import Accepted
+from vps_bridge.intake.ingest import Taken
+from vps_bridge.intake.upload import Upload
+
+
+class Intake(Protocol):
+    """Takes in what has arrived over HTTP, with everything that follows from it. For the bridge's own thread only."""
+
+    def check_room(self, size_bytes: int) -> None:
+        """Raise `Refusal` where the bridge has no room for this much more audio."""
+        ...
+
+    def take_upload(
+        self, conversation_id: str, description: ChunkDescription, upload: Upload, sha256: str | None = None
+    ) -> Taken:
+        """Take an uploaded chunk; `sha256` is the hash its publisher states, if it states one."""
+        ...
+
+    def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
+        """Take an event with all that follows from it, and return its receipt."""
+        ...
+
+    def live_agents(self) -> list[AgentHeartbeat]:
+        """Return the latest heartbeats of the agents that are live and allowed."""
+        ...

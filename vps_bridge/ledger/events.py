@@ -1,0 +1,120 @@
+"""Events of the backend in the ledger: each is applied once, and answered the same however often it comes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import bindparam, func, select
+from sqlalchemy.dialects.sqlite import insert
+
+from schemas.conversation import ConversationEvent, EventType, Verdict
+from schemas.failure import FailureCode
+from vps_bridge.database import Database
+from vps_bridge.ledger.conversations import (
+    HINTS,
+    OF_CONVERSATION,
+    THIS_CONVERSATION,
+    TOMBSTONE,
+    open_conversation,
+)
+from vps_bridge.ledger.tables import ConversationRow, EventRow
+
+# Statements are made once: making one costs several times what running it does.
+_SEEN_EVENT = select(EventRow.verdict, EventRow.reason).where(
+    EventRow.conversation_id == OF_CONVERSATION, EventRow.event_id == bindparam("event_id")
+)
+_EVENT = insert(EventRow)
+_NOTE_EVENT = _EVENT.on_conflict_do_update(
+    index_elements=[EventRow.conversation_id, EventRow.event_id],
+    set_={"verdict": _EVENT.excluded.verdict, "reason": _EVENT.excluded.reason},
+)
+_REVISIONS = select(ConversationRow.started_revision, ConversationRow.completed_revision).where(
+    ConversationRow.conversation_id == OF_CONVERSATION
+)
+_APPLY = {
+    EventType.STARTED: THIS_CONVERSATION.values(
+        started_revision=bindparam("revision"),
+        started_at_s=func.coalesce(bindparam("new_start_s"), ConversationRow.started_at_s),
+        language=func.coalesce(bindparam("new_language"), ConversationRow.language),
+        final_at=None,
+        dirty=ConversationRow.dirty + 1,
+        **HINTS,
+    ),
+    EventType.SEGMENTS: THIS_CONVERSATION.values(final_at=None, dirty=ConversationRow.dirty + 1, **HINTS),
+    EventType.COMPLETED: THIS_CONVERSATION.values(
+        completed_revision=bindparam("revision"),
+        completed=True,
+        completed_chunks=bindparam("chunks"),
+        last_audio_at_s=bindparam("new_audio_s"),
+        dirty=ConversationRow.dirty + 1,
+        **HINTS,
+    ),
+    EventType.APPLIED: THIS_CONVERSATION.values(
+        applied_version=func.max(
+            ConversationRow.applied_version, func.min(bindparam("version"), ConversationRow.updated_version)
+        ),
+        **HINTS,
+    ),
+    EventType.RESYNC: THIS_CONVERSATION.values(
+        applied_version=func.max(0, func.min(ConversationRow.applied_version, ConversationRow.updated_version - 1)),
+        **HINTS,
+    ),
+}
+
+
+class EventBook:
+    """Events of all conversations."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on the ledger's database."""
+        self._database = database
+
+    def find_answer(self, event: ConversationEvent, conversation_id: str) -> tuple[Verdict, str | None] | None:
+        """Return (verdict, reason) for an event that changes nothing, or None for one that is to be applied.
+
+        It changes nothing where its conversation is deleted, where it was answered before, or where a `started` or
+        `completed` event of a higher revision came before it.
+        """
+        it = {"of_conversation": conversation_id}
+        with self._database.reading() as connection:
+            if connection.execute(TOMBSTONE, it).first() is not None:
+                return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
+            seen = connection.execute(_SEEN_EVENT, {**it, "event_id": event.event_id}).first()
+            if seen is not None:
+                return Verdict(seen.verdict), seen.reason
+            row = connection.execute(_REVISIONS, it).first()
+        newest = {EventType.STARTED: row.started_revision, EventType.COMPLETED: row.completed_revision} if row else {}
+        if event.revision < newest.get(event.type, -1):
+            return Verdict.DISCARDED, FailureCode.REVISION_STALE
+        return None
+
+    def note(self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None) -> None:
+        """Apply an event and keep its answer; for any event but `deleted`. Segments are in the store already.
+
+        An event that is not accepted changes nothing. What a final conversation's labels stand on opens it again.
+        """
+        answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason}
+        with self._database.writing() as connection:
+            open_conversation(connection, conversation_id)
+            if verdict is Verdict.ACCEPTED:
+                connection.execute(_APPLY[event.type], {"of_conversation": conversation_id, **_read_event(event)})
+            connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})
+
+
+def _read_event(event: ConversationEvent) -> dict[str, Any]:
+    """Return what the statement of its type in `_APPLY` needs of an event."""
+    values: dict[str, Any] = {}
+    if event.type is EventType.STARTED:
+        start_s = event.started_at.timestamp() if event.started_at else None
+        values = {"revision": event.revision, "new_start_s": start_s, "new_language": event.language or None}
+    elif event.type is EventType.COMPLETED:
+        audio_s = event.last_audio_at.timestamp() if event.last_audio_at else None
+        values = {"revision": event.revision, "chunks": event.chunks, "new_audio_s": audio_s}
+    elif event.type is EventType.APPLIED:
+        values = {"version": event.updated_version or 0}
+    return {
+        **values,
+        "num": event.num_speakers or None,
+        "minimum": event.min_speakers or None,
+        "maximum": event.max_speakers or None,
+    }

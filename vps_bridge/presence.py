@@ -1,0 +1,117 @@
+"""What the bridge says of itself in its heartbeat, and what it does when it meets another bridge."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from datetime import UTC, datetime
+from importlib.metadata import version as package_version
+
+from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
+from schemas.record import MAX_DURATION_S
+from vps_bridge.errors import AnotherBridge
+from vps_bridge.ledger.records import QueueCounts
+from vps_bridge.settings import BridgeSettings
+
+SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
+MAX_LISTED_AGENTS = 100  # what a heartbeat holds
+
+
+class Presence:
+    """One run of the bridge: its instance id, when it began, and when its next heartbeat is due."""
+
+    def __init__(self, settings: BridgeSettings, ledger_id: str) -> None:
+        """Begin now; the first heartbeat is due at once."""
+        self._settings, self._ledger_id = settings, ledger_id
+        self.instance_id = secrets.token_hex(8)
+        self._started_at, self.started_s = datetime.now(UTC), time.monotonic()
+        self._due_s = 0.0
+
+    def is_due(self, now_s: float) -> bool:
+        """Whether a heartbeat is to be sent now."""
+        return now_s >= self._due_s
+
+    def beat_soon(self) -> None:
+        """Let the next heartbeat be due at once: somebody has to learn of a change."""
+        self._due_s = 0.0
+
+    def note_beat(self, now_s: float) -> None:
+        """Note that a heartbeat was sent."""
+        self._due_s = now_s + self._settings.heartbeat_s
+
+    def make_beat(self, state: BridgeState) -> BridgeHeartbeat:
+        """Return a heartbeat without what only a serving bridge knows: also the will and the farewell."""
+        return BridgeHeartbeat(
+            bridge_id=self._settings.bridge_id,
+            instance_id=self.instance_id,
+            ledger_id=self._ledger_id,
+            state=state,
+            sent_at=datetime.now(UTC),
+            started_at=self._started_at,
+            versions={"omi-diarization": package_version("omi-diarization")},
+            accepting=False,
+        )
+
+    def make_online_beat(
+        self, *, live: int, waiting: list[str], counts: QueueCounts, has_disk_room: bool, last_error: str | None
+    ) -> BridgeHeartbeat:
+        """Return the heartbeat of a bridge that serves.
+
+        Args:
+            live: how many allowed agents are live.
+            waiting: live agents that nobody has allowed yet.
+            counts: what waits.
+            has_disk_room: whether the disk has room for audio.
+            last_error: what an operator should know.
+        """
+        queue = describe_queue(counts, time.time())
+        return self.make_beat(BridgeState.ONLINE).model_copy(
+            update={
+                "accepting": has_disk_room and has_room(queue, self._settings),
+                "agents_live": live,
+                "agents_waiting": tuple(waiting[:MAX_LISTED_AGENTS]),
+                "queue": queue,
+                "last_error": last_error,
+            }
+        )
+
+    def meet(self, beat: BridgeHeartbeat) -> None:
+        """Take in a live heartbeat of a bridge. Of two live bridges the younger stops: raises `AnotherBridge`.
+
+        Ages are compared, not times: two machines' clocks differ.
+        """
+        if beat.instance_id == self.instance_id:
+            if beat.state is not BridgeState.ONLINE:
+                self.beat_soon()  # the will of a connection of ours that is no more
+            return
+        self.beat_soon()  # the other one must hear of us, and may have covered our retained beat
+        own_age_s = time.monotonic() - self.started_s
+        age_s = (beat.sent_at - beat.started_at).total_seconds()
+        is_older = age_s > own_age_s
+        if abs(age_s - own_age_s) < SAME_AGE_S:
+            is_older = beat.instance_id > self.instance_id
+        if beat.state is BridgeState.ONLINE and is_older:
+            msg = (
+                f"bridge {beat.bridge_id} (ledger {beat.ledger_id}) already serves {self._settings.topic_root} on this "
+                "broker: stop it, or give this one another --topic-root"
+            )
+            raise AnotherBridge(msg)
+
+
+def describe_queue(counts: QueueCounts, now: float) -> QueueState:
+    """Return what a heartbeat says of the queue. `now` is Unix time: for people only."""
+    oldest_s = 0.0 if counts.oldest_at is None else now - counts.oldest_at
+    return QueueState(
+        chunks_waiting=counts.chunks_waiting,
+        jobs_ready=counts.jobs_ready,
+        jobs_leased=counts.jobs_leased,
+        jobs_failed=counts.jobs_failed,
+        bytes=counts.bytes,
+        oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
+    )
+
+
+def has_room(queue: QueueState, settings: BridgeSettings) -> bool:
+    """Whether the queue's limits allow more."""
+    is_full = queue.jobs_ready + queue.jobs_leased >= settings.max_queue_jobs
+    return not is_full and queue.bytes < settings.max_queue_bytes

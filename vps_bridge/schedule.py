@@ -1,0 +1,172 @@
+"""When each conversation is looked at: its chunks for jobs, its turns for labels, and whether it is final."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import structlog
+
+from vps_bridge.backoff import RetryTimer
+from vps_bridge.dispatch.updates import Updater
+from vps_bridge.error_guard import ErrorGuard
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import describe_end
+from vps_bridge.rules.assemble import plan_jobs
+from vps_bridge.rules.completion import is_all_here, is_final, patience_s
+from vps_bridge.settings import BridgeSettings
+
+_LOG = structlog.get_logger(__name__)
+END_CHECK_MIN_S = 0.5  # a conversation's end is not looked at more often
+LONG_ASSIGNMENT_S = 0.05  # what waits to be sent does not wait for an assignment that took longer the last time
+ASSIGN_REST = 4.0  # an assignment that took t is not repeated before 4 t have passed: never most of the bridge's time
+ASSIGN_BUDGET_S = 2.0
+
+
+class ConversationSchedule:
+    """What is due when, for every conversation that is not at rest. Times are monotonic seconds.
+
+    Runs on the bridge's own thread only. What changes a conversation is noted here; the work is done when it is due.
+    """
+
+    def __init__(
+        self,
+        settings: BridgeSettings,
+        ledger: Ledger,
+        updater: Updater,
+        guard: ErrorGuard,
+        *,
+        before_long_work: Callable[[], None],
+        on_final: Callable[[str, float], None],
+    ) -> None:
+        """Take up what an earlier run left.
+
+        Args:
+            settings: how long to wait for what.
+            ledger: where conversations, chunks and jobs are.
+            updater: works labels out.
+            guard: keeps an error in one conversation from the others.
+            before_long_work: called before an assignment that will take long, so that what waits is sent first.
+            on_final: called with a conversation that has become final, and the time.
+        """
+        self._settings, self._ledger, self._updater, self._guard = settings, ledger, updater, guard
+        self._before_long_work, self._on_final = before_long_work, on_final
+        self._started_s = time.monotonic()
+        self._last_audio_s: dict[str, float] = {}
+        # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
+        self._assemble_due_s = dict.fromkeys(ledger.chunks.uncovered_conversations(), 0.0)
+        self._assign_tries = RetryTimer(settings.retry_min_s, settings.retry_max_s)
+        self._assign_rests: dict[str, tuple[float, float]] = {}  # how long it took, and until when it rests
+        # Conversations that may be final, and when to look; what changes them puts them here anew.
+        self._end_due_s = {end.conversation_id: 0.0 for end in ledger.conversations.open_ended()}
+        # Those that the messages just taken are about.
+        self._to_assemble, self._to_assign = set[str](), set[str]()
+
+    def note_audio(self, conversation_id: str) -> None:
+        """Note that audio came, or that no more will: its chunks are looked at with the next `assemble_new`."""
+        self._last_audio_s[conversation_id] = time.monotonic()
+        self._to_assemble.add(conversation_id)
+
+    def note_change(self, conversation_id: str) -> None:
+        """Note that labels may be out of date: they are looked at with the next `assign_new`."""
+        self._to_assign.add(conversation_id)
+
+    def note_open_ends(self, now_s: float) -> None:
+        """Look for conversations whose end a command changed: no message says so."""
+        for end in self._ledger.conversations.open_ended():
+            self._end_due_s.setdefault(end.conversation_id, now_s)
+
+    def forget(self, conversation_id: str) -> None:
+        """Forget a deleted conversation."""
+        self._last_audio_s.pop(conversation_id, None)
+        self._end_due_s.pop(conversation_id, None)
+        self._assign_rests.pop(conversation_id, None)
+
+    def assemble_new(self, now_s: float) -> bool:
+        """Make jobs of the chunks that just came; return whether there are new jobs."""
+        conversation_ids, self._to_assemble = self._to_assemble, set()
+        return self._assemble_all(conversation_ids, now_s)
+
+    def assemble_due(self, now_s: float) -> bool:
+        """Make jobs of chunks that waited long enough for more; return whether there are new jobs."""
+        return self._assemble_all([name for name, due_s in self._assemble_due_s.items() if due_s <= now_s], now_s)
+
+    def assign_new(self, now_s: float) -> None:
+        """Work out the labels of the conversations that messages just changed."""
+        conversation_ids, self._to_assign = self._to_assign, set()
+        self._assign_all(conversation_ids, now_s)
+
+    def assign_due(self, now_s: float) -> None:
+        """Work out the labels of all conversations that are dirty, or may have become final."""
+        dirty = self._ledger.conversations.dirty()
+        self._assign_tries.keep_only(set(dirty))
+        ending = [name for name, due_s in self._end_due_s.items() if due_s <= now_s]
+        self._assign_all(dict.fromkeys([*ending, *dirty]), now_s)
+
+    def _assemble_all(self, conversation_ids: Iterable[str], now_s: float) -> bool:
+        made: list[str] = []
+        for conversation_id in conversation_ids:
+            self._assemble_due_s[conversation_id] = now_s + self._settings.pause_s
+            work = partial(self._assemble, conversation_id, now_s, made)
+            self._guard.run(f"assembling {conversation_id}", work)
+        return bool(made)
+
+    def _assemble(self, conversation_id: str, now_s: float, made: list[str]) -> None:
+        conversation = self._ledger.conversations.get(conversation_id)
+        chunks = self._ledger.chunks.of_conversation(conversation_id) if conversation else []
+        if conversation is None or all(chunk.covered for chunk in chunks):
+            self._assemble_due_s.pop(conversation_id, None)
+            return
+        infos = [chunk.info for chunk in chunks]
+        closing = conversation.completed and is_all_here(describe_end(conversation, chunks)) is not False
+        idle_s = self._idle_s(conversation_id, now_s)
+        plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)
+        if {chunk.chunk_id for chunk in chunks if not chunk.covered} == {name for plan in plans for name in plan.fresh}:
+            self._assemble_due_s.pop(conversation_id, None)
+        for job_id in self._ledger.jobs.add(conversation_id, plans) if plans else ():
+            made.append(job_id)
+            _LOG.info("job_ready", conversation=conversation_id, job=job_id)
+
+    def _assign_all(self, conversation_ids: Iterable[str], now_s: float) -> None:
+        for conversation_id in conversation_ids:
+            if time.monotonic() - now_s > ASSIGN_BUDGET_S:
+                break  # the rest is as dirty at the next tick; agents and beats do not wait for it
+            self._guard.run(f"assigning {conversation_id}", partial(self._assign, conversation_id, now_s))
+
+    def _assign(self, conversation_id: str, now_s: float) -> None:
+        took_s, rests_until_s = self._assign_rests.pop(conversation_id, (0.0, 0.0))
+        if now_s < rests_until_s:
+            self._assign_rests[conversation_id] = took_s, rests_until_s
+            return
+        final = self._is_final(conversation_id, now_s)
+        if not final and not self._ledger.conversations.is_to_assign(conversation_id):
+            return
+        if not self._assign_tries.take(conversation_id, now_s):
+            return
+        if took_s > LONG_ASSIGNMENT_S:
+            self._before_long_work()
+        began_s = time.monotonic()
+        if self._updater.assign(conversation_id, final=final):
+            self._assign_tries.reset(conversation_id)
+        took_s = time.monotonic() - began_s
+        if took_s > LONG_ASSIGNMENT_S:
+            self._assign_rests[conversation_id] = took_s, began_s + took_s * (1 + ASSIGN_REST)
+        if final:
+            self._end_due_s.pop(conversation_id, None)
+            self._last_audio_s.pop(conversation_id, None)
+            self._on_final(conversation_id, now_s)
+
+    def _is_final(self, conversation_id: str, now_s: float) -> bool:
+        """Whether a conversation waits for nothing more; where time alone will tell, look again then."""
+        end = self._ledger.conversations.open_end(conversation_id)
+        if end is None:
+            self._end_due_s.pop(conversation_id, None)
+            return False
+        idle_s, quiet_s = self._idle_s(conversation_id, now_s), self._settings.quiet_s
+        self._end_due_s[conversation_id] = now_s + max(END_CHECK_MIN_S, patience_s(end, quiet_s=quiet_s) - idle_s)
+        return is_final(end, idle_s=idle_s, quiet_s=quiet_s)
+
+    def _idle_s(self, conversation_id: str, now_s: float) -> float:
+        """Return how long no audio of a conversation has come; before the start of this run counts as the start."""
+        return now_s - self._last_audio_s.get(conversation_id, self._started_s)
