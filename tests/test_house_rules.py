@@ -17,7 +17,6 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
-MAX_LINES = 500
 
 ROOM_IMPORTS = {
     "schemas": {"schemas"},
@@ -119,9 +118,6 @@ def breaches(source: str, path: Path) -> list[str]:
     """Return one line for each rule that a module of one of the four rooms breaks. `path` is relative to the root."""
     tree = ast.parse(source, filename=str(path))
     found = import_breaches(tree, path) + statement_breaches(tree, path)
-    length = source.count("\n")
-    if length > MAX_LINES:
-        found.append((length, f"{length} lines, more than {MAX_LINES}: two nouns live here"))
     found += [
         (1, f"{name!r} says nothing: name the noun") for name in VAGUE_NAMES.intersection(path.with_suffix("").parts)
     ]
@@ -213,7 +209,6 @@ def test_no_file_names_a_machine_a_registry_or_a_key():
         ("broker/session.py", "print('hello')", "print outside the command line"),
         ("broker/session.py", "try:\n    f()\nexcept:\n    raise", "bare except"),
         ("broker/session.py", "try:\n    f()\nexcept Exception:\n    pass", "swallowed"),
-        ("broker/session.py", "x = 1\n" * (MAX_LINES + 1), "two nouns live here"),
         ("broker/utils.py", "x = 1", "'utils' says nothing"),
         ("vps_bridge/core/lease.py", "x = 1", "'core' says nothing"),
     ],
@@ -256,7 +251,7 @@ def test_planted_text_is_caught(line):
 def test_relative_imports_are_resolved():
     tree = ast.parse("from ..dispatch import lease\nfrom . import x")
     assert [name for _, name in imported_modules(tree, "vps_bridge.conversations")] == [
-        "vps_bridge.dispatch.dispatcher",
+        "vps_bridge.dispatch",
         "vps_bridge.conversations",
     ]
 

@@ -36,13 +36,13 @@ from vps_bridge.publisher import Publisher
 from vps_bridge.rules.lease import (
     AgentCapacity,
     LeaseAction,
-    LeaseDecision,
     LeaseEnd,
     LeaseView,
     ReadyJob,
     expected_s,
     is_exhausted,
     judge_lease,
+    judge_unlisted,
     match_jobs,
 )
 from vps_bridge.settings import BridgeSettings
@@ -71,11 +71,11 @@ class Dispatcher:
     def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
         """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
         before = self.roster.get(heartbeat.agent_id)
-        is_news = before is None or before.state is not heartbeat.state
+        is_new_state = before is None or before.state is not heartbeat.state
         held_before = {job.lease_id for job in before.heartbeat.jobs} if before else set()
         view = self.roster.note_beat(heartbeat, now_s)
         self._to_note[heartbeat.agent_id] = heartbeat
-        if is_news:
+        if is_new_state:
             self.note_heartbeats()
             _LOG.info("agent_state", agent=heartbeat.agent_id, state=heartbeat.state)
         if heartbeat.state is AgentState.OFFLINE:
@@ -87,9 +87,10 @@ class Dispatcher:
         for key, lease in current.items():
             if key in held:
                 continue
-            if lease.instance_id != heartbeat.instance_id:
-                was_listed = lease.lease_id in held_before  # a job that no beat listed did not end the process
-                self._revoke(lease, LeaseEnd.AGENT_DIED if was_listed else LeaseEnd.NEVER_TAKEN)
+            is_same_process = lease.instance_id == heartbeat.instance_id
+            end = judge_unlisted(is_same_process=is_same_process, was_listed=lease.lease_id in held_before)
+            if end is not None:
+                self._revoke(lease, end)
             else:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
@@ -125,8 +126,8 @@ class Dispatcher:
                 self._granted_s[lease.lease_id] = view.last_beat_s
                 _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
             elif held.state is not HeldJobState.OUTBOX:
-                words = lease.lease_end.words if lease.lease_end else "lease is over"
-                self._cancel(agent_id, held.job_id, held.lease_id, words)
+                reason = lease.lease_end.description if lease.lease_end else "lease is over"
+                self._cancel(agent_id, held.job_id, held.lease_id, reason)
         elif job.lease_id != held.lease_id and held.state is not HeldJobState.OUTBOX:  # a result counts from any lease
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
@@ -137,19 +138,18 @@ class Dispatcher:
         self._settled.keep_only(self._settled.resting(time.monotonic()))
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
-        workers = self.roster.workers(
+        free = self.roster.free_agents(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
-        self._grant_ready(workers, Counter(lease.conversation_id for lease in kept), now_s)
+        self._grant_ready(free, Counter(lease.conversation_id for lease in kept), now_s)
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
         """Apply the lease rules to one lease; return whether it was revoked."""
         agent = self.roster.get(lease.agent_id)
         unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
         lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted)
-        decision = judge_lease(lease_view, agent.presence if agent else None, now_s, self._rules)
-        if lease.agent_id not in allowed:
-            decision = LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DENIED)
+        presence, is_allowed = agent.presence if agent else None, lease.agent_id in allowed
+        decision = judge_lease(lease_view, presence, now_s, self._rules, is_allowed=is_allowed)
         if decision.end is not None:
             self._revoke(lease, decision.end)
             return True
@@ -158,18 +158,18 @@ class Dispatcher:
             self._offer(lease)
         return False
 
-    def _grant_ready(self, workers: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
-        if not workers:
+    def _grant_ready(self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
+        if not agents:
             return
-        embeddings = {worker.agent_id: worker.embedding for worker in workers}
+        embeddings = {agent.agent_id: agent.embedding for agent in agents}
         found = self._ledger.jobs.ready(
             set(embeddings.values()),
             leased=set(leased_by_conversation),
             resting=self._rests.resting(now_s),
-            limit=sum(worker.free for worker in workers),
+            limit=sum(agent.free for agent in agents),
         )
         ready = [ReadyJob(job.job_id, job.conversation_id, job.number, pin, job.audio_s) for job, pin in found]
-        for job_id, agent_id in match_jobs(ready, workers, leased_by_conversation):
+        for job_id, agent_id in match_jobs(ready, agents, leased_by_conversation):
             view = self.roster.get(agent_id)
             if view is None:
                 continue
@@ -298,13 +298,13 @@ class Dispatcher:
         if job is None:
             return
         if not end.may_return:
-            self._cancel(lease.agent_id, lease.job_id, lease.lease_id, end.words)
+            self._cancel(lease.agent_id, lease.job_id, lease.lease_id, end.description)
         _LOG.warning(
             "lease_revoked",
             job=lease.job_id,
             agent=lease.agent_id,
             conversation=lease.conversation_id,
-            reason=end.words,
+            reason=end.description,
         )
         self._give_up_exhausted(job, retryable=True, counted=False)
 

@@ -1,4 +1,4 @@
-"""What the bridge knows of the agents that are alive, from beats that proved life. Pure bookkeeping."""
+"""What the bridge knows of live agents, from their heartbeats that came without the retain flag."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _UP = (AgentState.STARTING, AgentState.ONLINE)
 
 @dataclass
 class AgentView:
-    """One agent as last heard. Times are monotonic seconds.
+    """One agent, by its latest heartbeat. Times are monotonic seconds.
 
     `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats.
     """
@@ -26,7 +26,7 @@ class AgentView:
 
     @property
     def state(self) -> AgentState:
-        """What it said last; `offline` once its will came."""
+        """The state in its last beat; `offline` once its will came."""
         return self.heartbeat.state if self.offline_s is None else AgentState.OFFLINE
 
     @property
@@ -52,7 +52,7 @@ class AgentView:
 
 
 class AgentRoster:
-    """The agents that were heard since the bridge started."""
+    """The agents whose heartbeats came since the bridge started."""
 
     def __init__(self) -> None:
         """Start with nobody: a retained heartbeat proves nothing."""
@@ -77,14 +77,14 @@ class AgentRoster:
         return view
 
     def live(self, now_s: float, stale_s: float) -> list[AgentView]:
-        """Return the agents that are up: heard of lately, connected, and not leaving."""
+        """Return the agents that are up: their last beat is recent, they are connected, and they are not stopping."""
         return [
             view
             for view in self._views.values()
             if view.offline_s is None and now_s - view.last_beat_s <= stale_s and view.heartbeat.state in _UP
         ]
 
-    def workers(
+    def free_agents(
         self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Sequence[tuple[str, str, float]]
     ) -> list[AgentCapacity]:
         """Return the agents that may and can take a job now.
@@ -96,11 +96,11 @@ class AgentRoster:
             for view in self.live(now_s, stale_s)
             if view.heartbeat.state is AgentState.ONLINE and view.heartbeat.agent_id in allowed
         ]
-        workers = [_describe_worker(view, leases) for view in up]
-        return [worker for worker in workers if worker.is_free]
+        described = [_describe_capacity(view, leases) for view in up]
+        return [capacity for capacity in described if capacity.is_free]
 
 
-def _describe_worker(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> AgentCapacity:
+def _describe_capacity(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> AgentCapacity:
     beat = view.heartbeat
     listed = {job.lease_id for job in beat.jobs}
     held = [(lease_id, audio_s) for agent_id, lease_id, audio_s in leases if agent_id == beat.agent_id]

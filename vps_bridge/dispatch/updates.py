@@ -1,4 +1,4 @@
-"""Updates: a conversation's labels are worked out anew, written with a compare-and-set, and told to the backend."""
+"""Updates: a conversation's labels are worked out anew, written with a compare-and-set, and sent to the backend."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import heapq
 import itertools
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 
+from broker.backoff import Backoff
 from schemas.codec import decode, encode
 from schemas.conversation import MAX_SEGMENTS, ConversationUpdated, LabelChange, LeftAlone
 from schemas.errors import MessageTooLarge
@@ -35,12 +36,12 @@ TOO_LARGE = "too_large: run `omi-bridge show`, or raise the broker's packet limi
 
 @dataclass(frozen=True, order=True)
 class _UpdateOffer:
-    """When an update is offered next, and the pause after that. Monotonic seconds."""
+    """When an update is offered next (monotonic seconds), and the pause after that."""
 
     due_s: float
     number: int
     conversation_id: str
-    pause_s: float
+    backoff: Backoff = field(compare=False)
 
 
 class Updater:
@@ -53,10 +54,12 @@ class Updater:
         self._ledger, self._store, self._publisher = ledger, store, publisher
         self._topics = Topics(settings.topic_root)
         self._policy = RelabelPolicy(assembly=settings.assembly_rules)
-        self._min_s, self._max_s = settings.retry_min_s, settings.retry_max_s
-        self._latest: dict[str, int] = {}  # the number of the one offer of a conversation that still counts
+        self._first_pause = Backoff.start(settings.retry_min_s, settings.retry_max_s)
+        self._latest: dict[str, int] = {}  # the number of the latest offer of each conversation
         self._numbers = itertools.count()
-        self._offers: list[_UpdateOffer] = []  # a heap: a million updates that nobody confirms cost what is due of them
+        self._offers: list[
+            _UpdateOffer
+        ] = []  # a heap: only those that are due cost time
 
     def assign(self, conversation_id: str, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
@@ -68,7 +71,7 @@ class Updater:
             conversation = self._ledger.conversations.get(conversation_id)
             if conversation is None:
                 return True
-            # A late result of a job that was given up is news of a conversation that is final already, and stays so.
+            # A late result of a job that was given up changes a conversation that is final already: it stays final.
             if self._assign_once(conversation, final=final or conversation.final_at is not None):
                 return True
         _LOG.warning("assignment_postponed", conversation=conversation_id, reason="changed while it was worked out")
@@ -81,11 +84,11 @@ class Updater:
         evidence = self._gather(conversation, stored)
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         labelling = relabel(evidence, self._policy)
-        news = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
+        is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
         changed = self._write(name, stored, labelling)
         if changed is None:
             return False
-        if not news and not changed:
+        if not is_new and not changed:
             self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=conversation.dirty)
             return True
         version = conversation.updated_version + 1
@@ -127,7 +130,7 @@ class Updater:
             return ()
         if not labelling.labels:
             latest = [write for write in self._store.history(name) if write.write_key == labelling.write_key]
-            return latest[-1].changes if latest and not self._is_told(name, labelling.write_key) else ()
+            return latest[-1].changes if latest and not self._is_reported(name, labelling.write_key) else ()
         outcome = self._store.apply(name, stored.revision, labelling.write_key, labelling.labels)
         match outcome:
             case Applied():
@@ -137,7 +140,7 @@ class Updater:
             case _:
                 return None
 
-    def _is_told(self, name: str, write_key: str) -> bool:
+    def _is_reported(self, name: str, write_key: str) -> bool:
         conversation = self._ledger.conversations.get(name)
         return conversation is not None and conversation.write_key == write_key
 
@@ -156,8 +159,8 @@ class Updater:
                 del self._latest[name]
                 continue
             self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
-            pause_s = min(offer.pause_s, self._max_s)
-            heapq.heappush(self._offers, _UpdateOffer(now_s + pause_s, offer.number, name, 2 * pause_s))
+            due_s, backoff = now_s + offer.backoff.pause_s, offer.backoff.longer()
+            heapq.heappush(self._offers, _UpdateOffer(due_s, offer.number, name, backoff))
 
     def offer_again(self, conversation_id: str | None = None) -> None:
         """Make the update of a conversation due, or all: the connection is new."""
@@ -170,7 +173,7 @@ class Updater:
 
     def _offer_now(self, name: str) -> None:
         number = self._latest[name] = next(self._numbers)
-        heapq.heappush(self._offers, _UpdateOffer(0.0, number, name, self._min_s))
+        heapq.heappush(self._offers, _UpdateOffer(0.0, number, name, self._first_pause))
 
 
 def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:

@@ -52,7 +52,7 @@ class TakenEvent:
     event: ConversationEvent | None = None
 
 
-class _IncomingChunk:
+class _UnacceptedChunk:
     """A chunk that a publisher sends, over MQTT or HTTP."""
 
     def __init__(self, conversation_id: str, sha256: str, size_bytes: int, description: ChunkDescription) -> None:
@@ -91,7 +91,7 @@ class Ingest:
             chunk_id = read_envelope(AudioPayload, data).chunk_id
             sha256 = hashlib.sha256(data).hexdigest()
             return Taken(self._send_refusal(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
-        chunk = _IncomingChunk(conversation_id, payload.sha256, _total_bytes(payload), payload)
+        chunk = _UnacceptedChunk(conversation_id, payload.sha256, _total_bytes(payload), payload)
         return self._take_or_refuse(chunk, lambda: self._store_payload(chunk, payload))
 
     def take_upload(
@@ -101,10 +101,10 @@ class Ingest:
 
         `sha256` is the hash its publisher states, if it states one.
         """
-        chunk = _IncomingChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
+        chunk = _UnacceptedChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
         return self._take_or_refuse(chunk, lambda: self._store_upload(chunk, upload))
 
-    def _take_or_refuse(self, chunk: _IncomingChunk, store: Callable[[], str | None]) -> Taken:
+    def _take_or_refuse(self, chunk: _UnacceptedChunk, store: Callable[[], str | None]) -> Taken:
         """Take a chunk; `store` writes it to the spool and returns its name, or None where parts are still to come."""
         if self._ledger.conversations.is_deleted(chunk.conversation_id):
             return Taken(self._send_receipt(chunk, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED))
@@ -174,7 +174,7 @@ class Ingest:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _store_and_accept(self, chunk: _IncomingChunk, store: Callable[[], str | None]) -> bool:
+    def _store_and_accept(self, chunk: _UnacceptedChunk, store: Callable[[], str | None]) -> bool:
         """Take a chunk or a part; return whether the chunk is accepted now. Raises `Refusal`."""
         if chunk.bytes == 0:
             raise Refusal(FailureCode.AUDIO_EMPTY, "the chunk holds no bytes: publish at least one sample")
@@ -190,7 +190,7 @@ class Ingest:
         self._accept(new, chunk.description)
         return True
 
-    def _store_payload(self, chunk: _IncomingChunk, payload: AudioPayload) -> str | None:
+    def _store_payload(self, chunk: _UnacceptedChunk, payload: AudioPayload) -> str | None:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
                 raise _wrong_sha256()
@@ -207,13 +207,13 @@ class Ingest:
         finally:
             partial.discard()
 
-    def _store_upload(self, chunk: _IncomingChunk, upload: Upload) -> str:
+    def _store_upload(self, chunk: _UnacceptedChunk, upload: Upload) -> str:
         if upload.sha256 != chunk.sha256:
             raise _wrong_sha256()
         self.check_room(chunk.bytes, written_bytes=upload.bytes)
         return self._on_disk(lambda: self._spool.adopt(upload.path))
 
-    def _is_known(self, chunk: _IncomingChunk) -> bool:
+    def _is_known(self, chunk: _UnacceptedChunk) -> bool:
         known = self._ledger.chunks.find(chunk.conversation_id, chunk.chunk_id)
         if known is not None and known.sha256 != chunk.sha256:
             msg = f"chunk {chunk.chunk_id} was accepted with other audio: give new audio a new chunk_id"
@@ -236,7 +236,7 @@ class Ingest:
             seconds=new.duration_s,
         )
 
-    def _describe_chunk(self, chunk: _IncomingChunk, name: str) -> NewChunk:
+    def _describe_chunk(self, chunk: _UnacceptedChunk, name: str) -> NewChunk:
         description, path = chunk.description, self._spool.path(name)
         encoding, duration_s = description.encoding, description.duration_s or None
         if is_raw(encoding):
@@ -246,7 +246,7 @@ class Ingest:
             if container is None:
                 msg = "not a WAV, FLAC, Ogg, MP3, MP4 or WebM file, and no raw encoding is named"
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
-            encoding, duration_s = container, claimed_duration_s(path) or duration_s
+            encoding, duration_s = container, self._on_disk(lambda: claimed_duration_s(path)) or duration_s
         return NewChunk(
             conversation_id=chunk.conversation_id,
             chunk_id=chunk.chunk_id,
@@ -282,7 +282,7 @@ class Ingest:
             msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
             raise Refusal(FailureCode.DISK_FULL, msg) from error
 
-    def _send_receipt(self, chunk: _IncomingChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
+    def _send_receipt(self, chunk: _UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
         receipt = Accepted(
             conversation_id=chunk.conversation_id,
             chunk_id=chunk.chunk_id,

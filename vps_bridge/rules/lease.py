@@ -69,9 +69,9 @@ class LeaseEnd(StrEnum):
         return self in _LOST
 
     @property
-    def words(self) -> str:
+    def description(self) -> str:
         """What agents and operators read."""
-        return _LEASE_END_WORDS[self]
+        return _DESCRIPTIONS[self]
 
 
 _LOST = frozenset(
@@ -84,7 +84,7 @@ _LOST = frozenset(
         LeaseEnd.NEVER_TAKEN,
     }
 )
-_LEASE_END_WORDS = {
+_DESCRIPTIONS = {
     LeaseEnd.OVER_LIMIT: "over the absolute limit",
     LeaseEnd.AGENT_STALE: "agent is stale",
     LeaseEnd.AGENT_STOPPED: "agent stopped without the job",
@@ -115,8 +115,20 @@ class LeaseDecision:
     end: LeaseEnd | None = None
 
 
-def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules) -> LeaseDecision:
-    """Say whether a lease lives on. `agent` is None where nothing was heard of it since the bridge started."""
+def judge_lease(
+    lease: LeaseView, agent: AgentPresence | None, now_s: float, rules: LeaseRules, *, is_allowed: bool = True
+) -> LeaseDecision:
+    """Decide whether a lease goes on.
+
+    Args:
+        lease: the lease, a current one.
+        agent: its agent; None where no beat of it came since the bridge started.
+        now_s: monotonic seconds.
+        rules: the limits.
+        is_allowed: whether the agent is on the allow-list.
+    """
+    if not is_allowed:
+        return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DENIED)
     if now_s - lease.granted_s > rules.limit_s(lease.expected_s):
         return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.OVER_LIMIT)
     last_heard_s = max(lease.granted_s, agent.last_beat_s) if agent else lease.granted_s
@@ -133,6 +145,17 @@ def judge_lease(lease: LeaseView, agent: AgentPresence | None, now_s: float, rul
         return drains if agent.draining else LeaseDecision(LeaseAction.OFFER_AGAIN)
     return LeaseDecision(LeaseAction.KEEP)
 
+
+def judge_unlisted(*, is_same_process: bool, was_listed: bool) -> LeaseEnd | None:
+    """Return why a lease ends whose agent's beat does not list its job, or None where the agent may still take it.
+
+    Args:
+        is_same_process: whether the beat comes from the process that got the lease.
+        was_listed: whether the beat before listed the job. A job that no beat ever listed did not end the process.
+    """
+    if is_same_process:
+        return None
+    return LeaseEnd.AGENT_DIED if was_listed else LeaseEnd.NEVER_TAKEN
 
 
 def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, rules: LeaseRules) -> bool:
@@ -193,7 +216,7 @@ def expected_s(audio_s: float, speed_x_real_time: float) -> float:
 
 
 def match_jobs(
-    jobs: list[ReadyJob], workers: list[AgentCapacity], leased_by_conversation: dict[str, int]
+    jobs: list[ReadyJob], agents: list[AgentCapacity], leased_by_conversation: dict[str, int]
 ) -> list[tuple[str, str]]:
     """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first.
 
@@ -201,7 +224,7 @@ def match_jobs(
     given more than keeps it busy (`AgentCapacity.is_free`).
     """
     leased = dict(leased_by_conversation)
-    able = {worker.agent_id: worker for worker in workers if worker.is_free}
+    able = {agent.agent_id: agent for agent in agents if agent.is_free}
     pins: dict[str, tuple[str, str]] = {job.conversation_id: job.embedding for job in jobs if job.embedding}
     waiting: dict[str, list[ReadyJob]] = {}
     for job in sorted(jobs, key=lambda job: job.order):
@@ -210,11 +233,11 @@ def match_jobs(
     while waiting:
         conversation_id = min(waiting, key=lambda name: (leased.get(name, 0), waiting[name][0].order))
         pin = pins.get(conversation_id)
-        fitting = [worker for worker in able.values() if pin is None or worker.embedding == pin]
+        fitting = [agent for agent in able.values() if pin is None or agent.embedding == pin]
         if not fitting:
             del waiting[conversation_id]
             continue
-        best = max(fitting, key=lambda worker: (worker.speed_x_real_time, worker.free, worker.agent_id))
+        best = max(fitting, key=lambda agent: (agent.speed_x_real_time, agent.free, agent.agent_id))
         job = waiting[conversation_id].pop(0)
         able[best.agent_id] = best.take(job.audio_s)
         if not able[best.agent_id].is_free:

@@ -139,7 +139,7 @@ JOBS = st.lists(st.tuples(st.sampled_from(["c1", "c2", "c3"]), st.sampled_from([
         for place, (name, _) in enumerate(drawn)
     ]
 )
-WORKERS = st.lists(
+AGENTS = st.lists(
     st.tuples(
         st.integers(-1, 8), st.floats(0, 1_000), st.sampled_from(MODELS), st.integers(0, 4), st.floats(0, 2 * AHEAD_S)
     ),
@@ -148,33 +148,33 @@ WORKERS = st.lists(
 LEASED = st.dictionaries(st.sampled_from(["c1", "c2", "c3"]), st.integers(0, 3))
 
 
-@given(jobs=JOBS, workers=WORKERS, leased=LEASED)
-def test_matching_respects_places_and_pinned_models_and_wastes_nothing(jobs, workers, leased):
-    pairs = match_jobs(jobs, workers, leased)
-    by_id, agents = {job.job_id: job for job in jobs}, {worker.agent_id: worker for worker in workers}
+@given(jobs=JOBS, agents=AGENTS, leased=LEASED)
+def test_matching_respects_places_and_pinned_models_and_wastes_nothing(jobs, agents, leased):
+    pairs = match_jobs(jobs, agents, leased)
+    by_id, by_agent = {job.job_id: job for job in jobs}, {agent.agent_id: agent for agent in agents}
     assert len({job_id for job_id, _ in pairs}) == len(pairs)
     used = [agent_id for _, agent_id in pairs]
-    assert all(used.count(agent_id) <= max(0, worker.free) for agent_id, worker in agents.items())
+    assert all(used.count(agent_id) <= max(0, agent.free) for agent_id, agent in by_agent.items())
     models: dict[str, set[tuple[str, str]]] = {}
     for job_id, agent_id in pairs:
         job = by_id[job_id]
         models.setdefault(job.conversation_id, {job.embedding} if job.embedding else set())
-        models[job.conversation_id].add(agents[agent_id].embedding)
+        models[job.conversation_id].add(by_agent[agent_id].embedding)
     assert all(len(found) == 1 for found in models.values()), "one conversation, one model"
     left = [job for job in jobs if job.job_id not in {job_id for job_id, _ in pairs}]
-    for worker in workers:
+    for agent in agents:
         for job_id, agent_id in pairs:
-            if agent_id == worker.agent_id:
-                assert worker.is_free, "given more than it needs"
-                worker = worker.take(by_id[job_id].audio_s)  # noqa: PLW2901 - the same agent, with one more job
-        if worker.is_free:
+            if agent_id == agent.agent_id:
+                assert agent.is_free, "given more than it needs"
+                agent = agent.take(by_id[job_id].audio_s)  # noqa: PLW2901 - the same agent, with one more job
+        if agent.is_free:
             pins = {job.conversation_id: models.get(job.conversation_id, {job.embedding}) for job in left}
-            assert all(worker.embedding not in pin and None not in pin for pin in pins.values()), "idle beside work"
+            assert all(agent.embedding not in pin and None not in pin for pin in pins.values()), "idle beside work"
 
 
-@given(jobs=JOBS, workers=WORKERS, leased=LEASED)
-def test_within_a_conversation_the_oldest_job_goes_first(jobs, workers, leased):
-    given_out = {job_id for job_id, _ in match_jobs(jobs, workers, leased)}
+@given(jobs=JOBS, agents=AGENTS, leased=LEASED)
+def test_within_a_conversation_the_oldest_job_goes_first(jobs, agents, leased):
+    given_out = {job_id for job_id, _ in match_jobs(jobs, agents, leased)}
     for name in ("c1", "c2", "c3"):
         mine = [job.job_id in given_out for job in jobs if job.conversation_id == name]
         assert mine == sorted(mine, reverse=True)
@@ -194,14 +194,14 @@ def test_places_are_shared_evenly_between_conversations(counts, free):
 
 
 def test_the_fastest_free_agent_is_taken():
-    workers = [AgentCapacity("slow", 3, 2.0, MODELS[0]), AgentCapacity("fast", 1, 30.0, MODELS[0])]
+    agents = [AgentCapacity("slow", 3, 2.0, MODELS[0]), AgentCapacity("fast", 1, 30.0, MODELS[0])]
     jobs = [ReadyJob("j1", "c1", 1, None, 30.0), ReadyJob("j2", "c2", 2, None, 30.0)]
-    assert match_jobs(jobs, workers, {}) == [("j1", "fast"), ("j2", "slow")]
+    assert match_jobs(jobs, agents, {}) == [("j1", "fast"), ("j2", "slow")]
 
 
-def holders(jobs_s: list[float], workers: list[AgentCapacity]) -> list[str]:
+def holders(jobs_s: list[float], agents: list[AgentCapacity]) -> list[str]:
     jobs = [ReadyJob(f"j{place}", f"c{place}", place, None, audio_s) for place, audio_s in enumerate(jobs_s)]
-    return [agent_id for _, agent_id in match_jobs(jobs, workers, {})]
+    return [agent_id for _, agent_id in match_jobs(jobs, agents, {})]
 
 
 def test_an_agent_holds_one_long_job_beside_the_one_it_works_on_and_leaves_the_rest_to_others():
