@@ -48,14 +48,6 @@ class JobEvent(StrEnum):
     """An operator gave it up."""
 
 
-class ForbiddenTransition(Exception):
-    """An event that cannot happen to a job in its state; nothing was changed."""
-
-    def __init__(self, state: JobState, event: JobEvent) -> None:
-        super().__init__(f"a job that is {state} cannot be {event}: look at it with `omi-bridge show JOB`")
-        self.state, self.event = state, event
-
-
 TRANSITIONS: dict[JobEvent, dict[JobState, JobState]] = {
     JobEvent.GRANTED: {JobState.READY: JobState.LEASED},
     JobEvent.LEASE_ENDED: {JobState.LEASED: JobState.READY},
@@ -75,7 +67,7 @@ TRANSITIONS: dict[JobEvent, dict[JobState, JobState]] = {
         JobState.FAILED: JobState.CANCELLED,
     },
 }
-"""event -> state before -> state after. What is not here is forbidden."""
+"""event -> state before -> state after. What is not here is forbidden: the statement that makes it changes no row."""
 
 UNFINISHED = (JobState.READY, JobState.LEASED)
 """An agent has still to work on it."""
@@ -91,11 +83,3 @@ def state_after(event: JobEvent) -> JobState:
     """Return the state in which it leaves a job: the same from wherever it came."""
     (state,) = set(TRANSITIONS[event].values())
     return state
-
-
-def next_state(state: JobState, event: JobEvent) -> JobState:
-    """Return the state after an event. Raises `ForbiddenTransition`."""
-    try:
-        return TRANSITIONS[event][state]
-    except KeyError:
-        raise ForbiddenTransition(state, event) from None

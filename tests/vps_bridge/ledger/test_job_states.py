@@ -11,10 +11,8 @@ from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.interventions import Intervention
 from vps_bridge.ledger.job_states import (
     TRANSITIONS,
-    ForbiddenTransition,
     JobEvent,
     JobState,
-    next_state,
     state_after,
     states_before,
 )
@@ -101,14 +99,12 @@ def test_the_ledger_does_what_the_table_says_and_forbids_the_rest(ledger, state,
     new = ledger.jobs.events(job_id)[len(known) :]
     if state in states_before(event):
         assert done
-        assert ledger.jobs.get(job_id).state is next_state(state, event) is state_after(event)
+        assert ledger.jobs.get(job_id).state is TRANSITIONS[event][state]
         assert [item.event for item in new] == [event]
     else:
         assert not done
         assert ledger.jobs.get(job_id).state is state
         assert new == [], "what is forbidden leaves no event"
-        with pytest.raises(ForbiddenTransition, match="omi-bridge show"):
-            next_state(state, event)
 
 
 @pytest.mark.parametrize("event", JobEvent)
