@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import signal
 import threading
 import time
@@ -48,6 +49,8 @@ MAX_HELD = 64  # messages that wait to be sent end a batch too
 HTTP_DOOR = "http door"
 HTTP_RETRY_S = 5.0  # a port that is taken may be given back
 CLOSE_POLL_S = 0.1
+# The broker sends a retained message again with every start of the bridge: here that is no new input.
+INPUT_KINDS = (TopicKind.AUDIO, TopicKind.EVENTS)
 HTTP_CLOSE_S = 8.0  # longer than the server gives requests that are under way
 
 
@@ -64,7 +67,8 @@ class Bridge:
         self._beat_topic = self._topics.bridge_heartbeat(settings.bridge_id)
         self._session = MqttSession(
             settings,
-            client_id=f"{settings.bridge_id}-{self._presence.instance_id}",
+            # In no message: a connection can be taken over by whoever knows its client id.
+            client_id=f"{settings.bridge_id}-{secrets.token_hex(8)}",
             on_message=self._mailbox.put,
             will=Will(self._beat_topic, encode(self._presence.make_beat(BridgeState.OFFLINE))),
             on_connect=self._note_connect,
@@ -218,6 +222,9 @@ class Bridge:
     def _route(self, message: Incoming) -> None:
         address = self._topics.parse(message.topic)
         conversation_id, sender_id = address.conversation_id or "", address.sender_id or ""
+        if message.retain and address.kind in INPUT_KINDS:
+            _LOG.warning("retained_input_ignored", topic=message.topic, remedy="publish it without the retain flag")
+            return
         match address.kind:
             case TopicKind.AUDIO:
                 if self._ingest.take_audio(conversation_id, message.payload).is_new:

@@ -45,3 +45,13 @@ def own_backend(own_broker: RunningBroker) -> Iterator[Backend]:
     peer = Backend(own_broker)
     yield peer
     peer.stop()
+
+
+@pytest.fixture
+def own_bridge(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveBridge]:
+    """A bridge for one test alone; both agents are allowed."""
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as running:
+        running.allow(*AGENTS)
+        yield running

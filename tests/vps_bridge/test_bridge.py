@@ -40,6 +40,34 @@ def test_an_agent_that_appears_is_in_a_heartbeat_at_once(
             assert last().agents_waiting == ()
 
 
+def test_a_retained_bare_file_counts_once_however_often_the_bridge_starts(
+    own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
+) -> None:
+    own_backend.session.publish(TOPICS.audio("kept"), make_wav(1.0), retain=True).wait(10.0)
+    wait_until(lambda: len(own_backend.receipts("kept")) == 1, "the receipt of what came live")
+    for _ in range(2):
+        own_bridge.stop()
+        own_bridge.start(own_backend)
+        own_backend.audio("marker", make_wav(1.0))  # by its receipt the bridge has read what the broker kept
+    assert len(own_backend.receipts("kept")) == 1
+    assert b"retained_input_ignored" in own_bridge.log_file.read_bytes()
+
+
+def test_no_client_id_can_be_worked_out_from_a_heartbeat(
+    own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
+) -> None:
+    """A second connection under a known client id takes the first one over."""
+    beat = wait_until(lambda: own_backend.seen(BridgeHeartbeat), "a heartbeat")[-1]
+    known = f"{beat.bridge_id}-{beat.instance_id}"
+    thief = MqttSession(own_broker.settings("backend"), client_id=known, on_message=lambda _message: None)
+    thief.start()
+    thief.wait_connected(20.0)
+    assert own_backend.audio("after", make_wav(1.0)).verdict is Verdict.ACCEPTED
+    thief.stop()
+    assert b"another client" not in own_bridge.log_file.read_bytes()
+    assert own_bridge.log_file.read_bytes().count(b"connected") == 1
+
+
 def test_a_message_nobody_can_read_is_survived_counted_and_told(
     mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
 ) -> None:

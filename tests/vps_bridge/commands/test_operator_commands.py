@@ -9,19 +9,12 @@ import pytest
 from schemas.conversation import EventType, Verdict
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
-from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.interventions import Intervention
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
-
-
-@pytest.fixture
-def own_bridge(own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory):
-    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as running:
-        running.allow("first", "second")
-        yield running
 
 
 def fail_hopelessly(agent: ScriptedAgent, conversation_id: str) -> str:
