@@ -50,10 +50,13 @@ def describe_engine(info: EngineInfo) -> EngineDescription:
 def to_speaker_turns(offer: AgentControl, lease_id: str, agent_id: str, result: JobResult) -> SpeakerTurns:
     """Return the result of an offered job under the lease it is held by now."""
     warnings = list(result.warnings)
-    turns, cut = _bounded_turns(result.diarization.turns, result.duration_s)
-    exclusive, cut_exclusive = _bounded_turns(result.diarization.exclusive_turns, result.duration_s)
-    speakers = result.diarization.speakers
-    if cut or cut_exclusive or len(speakers) > MAX_SPEAKERS:
+    found = result.diarization
+    listed = dict.fromkeys(speaker.speaker for speaker in found.speakers)
+    listed |= dict.fromkeys(turn.speaker for turn in (*found.turns, *found.exclusive_turns))
+    kept = frozenset(list(listed)[:MAX_SPEAKERS])
+    turns, cut = _bounded_turns(found.turns, result.duration_s, kept)
+    exclusive, cut_exclusive = _bounded_turns(found.exclusive_turns, result.duration_s, kept)
+    if cut or cut_exclusive or len(listed) > MAX_SPEAKERS:
         warnings.insert(0, "turns.truncated")
     return SpeakerTurns(
         conversation_id=offer.conversation_id or "",
@@ -69,7 +72,7 @@ def to_speaker_turns(offer: AgentControl, lease_id: str, agent_id: str, result: 
         ),
         turns=turns,
         exclusive_turns=exclusive,
-        speakers=tuple(_voice(speaker) for speaker in speakers[:MAX_SPEAKERS]),
+        speakers=tuple(_voice(speaker) for speaker in found.speakers[:MAX_SPEAKERS]),
         quality=AudioQuality(
             peak=min(_finite(result.quality.peak), MAX_PEAK),
             clipped_ratio=min(_finite(result.quality.clipped_ratio), 1.0),
@@ -101,9 +104,11 @@ def to_job_failure(
     )
 
 
-def _bounded_turns(turns: Sequence[Turn], duration_s: float) -> tuple[tuple[SpeakerTurn, ...], bool]:
-    """Return turns within [0, duration], at most `MAX_TURNS`, and whether some were cut off."""
-    kept = tuple(_valid_turns(turns, duration_s))
+def _bounded_turns(
+    turns: Sequence[Turn], duration_s: float, speakers: frozenset[str]
+) -> tuple[tuple[SpeakerTurn, ...], bool]:
+    """Return turns of these speakers within [0, duration], at most `MAX_TURNS`, and whether some were cut off."""
+    kept = tuple(_valid_turns((turn for turn in turns if turn.speaker in speakers), duration_s))
     return kept[:MAX_TURNS], len(kept) > MAX_TURNS
 
 

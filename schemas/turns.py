@@ -1,4 +1,4 @@
-"""The result of a job: who spoke when, in the job's own seconds and under the job's own labels."""
+"""The result of a job: who spoke when, in seconds from the start of the job and with labels local to the job."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class SpeakerTurn(Record):
 
 
 class SpeakerVoice(Record):
-    """What a job knows of one local speaker's voice."""
+    """The voice of one local speaker of a job."""
 
     speaker: LocalLabel
     clean_speech_s: Seconds = Field(description="Seconds of speech by nobody else behind the embedding.")
@@ -40,7 +40,7 @@ class SpeakerVoice(Record):
 
 
 class EngineDescription(Record):
-    """What diarized: embeddings are comparable only where model and revision of the embedding agree."""
+    """The engine that diarized; embeddings are comparable only within one embedding model and revision."""
 
     name: Name
     model: Name = ""
@@ -52,7 +52,7 @@ class EngineDescription(Record):
 
 
 class AudioQuality(Record):
-    """Measured on the decoded job: flags for a person who wonders why a result is poor."""
+    """Measurements of the decoded audio, for a person who wonders why a result is poor."""
 
     peak: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     clipped_ratio: Ratio = 0.0
@@ -60,7 +60,7 @@ class AudioQuality(Record):
 
 
 class ChunkSpan(Record):
-    """Where a chunk came to lie in the job once decoded: the bridge never decodes, so this is its clock."""
+    """The place of a chunk in the decoded job. The bridge never decodes, so it learns the exact times from this."""
 
     chunk_id: Id
     start_s: Seconds
@@ -91,3 +91,13 @@ class SpeakerTurns(Message):
     quality: AudioQuality = AudioQuality()
     timings_ms: ByName[Annotated[float, Field(ge=0, le=1e9)]] = {}
     warnings: Annotated[tuple[Name, ...], Field(max_length=50, fail_fast=True)] = ()
+
+    @model_validator(mode="after")
+    def _bound_labels(self) -> Self:
+        """Refuse more labels than there may be speakers: comparing them all costs the square of their number."""
+        labels = {turn.speaker for turn in (*self.turns, *self.exclusive_turns)}
+        labels.update(speaker.speaker for speaker in self.speakers)
+        if len(labels) > MAX_SPEAKERS:
+            msg = f"{len(labels)} different speakers, more than {MAX_SPEAKERS}"
+            raise ValueError(msg)
+        return self

@@ -107,3 +107,10 @@ def test_too_many_turns_are_cut_and_the_cut_is_told():
 def test_only_what_another_attempt_may_cure_is_retryable(code, retryable):
     failure = to_job_failure(OFFER, "lease-1", code, "what to do", 0)
     assert (failure.retryable, failure.chunk_id, failure.sha256, failure.attempt) == (retryable, "c-1", "a" * 64, 3)
+
+
+def test_of_more_speakers_than_a_message_holds_the_rest_is_left_out_with_its_turns():
+    many = [Turn(0.1 * n, 0.1 * n + 0.05, f"S{n}") for n in range(150)]
+    sent = to_speaker_turns(OFFER, "lease-1", "studio", result(many))
+    assert len({turn.speaker for turn in sent.turns}) == len(sent.exclusive_turns) == 100
+    assert "turns.truncated" in sent.warnings

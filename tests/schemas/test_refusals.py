@@ -19,7 +19,7 @@ from schemas.conversation import ConversationEvent
 from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, SchemaUnsupported
 from schemas.failure import FailureCode
 from schemas.record import Message
-from schemas.turns import MAX_EMBEDDING_BYTES, SpeakerTurns
+from schemas.turns import MAX_EMBEDDING_BYTES, MAX_SPEAKERS, SpeakerTurns
 
 EVENT = {"schema": "conversation-event", "version": "1.0", "event_id": "e", "type": "segments"}
 RESULT = {
@@ -244,6 +244,15 @@ def test_text_is_limited() -> None:
     voice = {"speaker": "S0", "clean_speech_s": 1, "embedding": bytes(MAX_EMBEDDING_BYTES + 1)}
     with pytest.raises(MessageMalformed, match="embedding"):
         decode(SpeakerTurns, msgpack.packb(RESULT | {"speakers": [voice]}))
+
+
+@pytest.mark.parametrize("field", ["turns", "exclusive_turns"])
+def test_distinct_speakers_are_limited_in_the_turns_too(field: str) -> None:
+    """Whatever reads turns compares speakers with each other: two results of 2,500 froze a bridge for 102 s."""
+    turns = [{"start_s": n, "end_s": n + 1, "speaker": f"S{n}"} for n in range(MAX_SPEAKERS + 1)]
+    assert len(getattr(decode(SpeakerTurns, msgpack.packb(RESULT | {field: turns[:-1]})), field)) == MAX_SPEAKERS
+    with pytest.raises(MessageMalformed, match="101 different speakers"):
+        decode(SpeakerTurns, msgpack.packb(RESULT | {field: turns}))
 
 
 def part(audio: Any) -> dict[str, Any]:
