@@ -273,7 +273,7 @@ class Bridge:
             self._presence.beat_soon()
 
     def _sweep(self, now_s: float) -> None:
-        self._schedule.note_open_ends(now_s)
+        self._schedule.note_awaiting_final(now_s)
         self._retention.sweep(now_s)
 
     # ------------------------------------------------------------------------- what comes in: see `Intake`

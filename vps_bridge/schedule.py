@@ -12,9 +12,9 @@ from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import describe_end
+from vps_bridge.ledger.records import describe_completion
 from vps_bridge.rules.assemble import plan_jobs
-from vps_bridge.rules.completion import is_all_here, is_final, patience_s
+from vps_bridge.rules.completion import is_all_here, is_final, required_quiet_s
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -59,7 +59,7 @@ class ConversationSchedule:
         self._assign_tries = RetryTimer(settings.retry_min_s, settings.retry_max_s)
         self._assign_rests: dict[str, tuple[float, float]] = {}  # how long it took, and until when it rests
         # Conversations that may be final, and when to look; what changes them puts them here anew.
-        self._end_due_s = {end.conversation_id: 0.0 for end in ledger.conversations.open_ended()}
+        self._end_due_s = {end.conversation_id: 0.0 for end in ledger.conversations.awaiting_final()}
         # Those that the messages just taken are about.
         self._to_assemble, self._to_assign = set[str](), set[str]()
 
@@ -72,9 +72,9 @@ class ConversationSchedule:
         """Note that labels may be out of date: they are looked at with the next `assign_new`."""
         self._to_assign.add(conversation_id)
 
-    def note_open_ends(self, now_s: float) -> None:
+    def note_awaiting_final(self, now_s: float) -> None:
         """Look for conversations whose end a command changed: no message says so."""
-        for end in self._ledger.conversations.open_ended():
+        for end in self._ledger.conversations.awaiting_final():
             self._end_due_s.setdefault(end.conversation_id, now_s)
 
     def forget(self, conversation_id: str) -> None:
@@ -119,7 +119,7 @@ class ConversationSchedule:
             self._assemble_due_s.pop(conversation_id, None)
             return
         infos = [chunk.info for chunk in chunks]
-        closing = conversation.completed and is_all_here(describe_end(conversation, chunks)) is not False
+        closing = conversation.completed and is_all_here(describe_completion(conversation, chunks)) is not False
         idle_s = self._idle_s(conversation_id, now_s)
         plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)
         if {chunk.chunk_id for chunk in chunks if not chunk.covered} == {name for plan in plans for name in plan.fresh}:
@@ -159,12 +159,12 @@ class ConversationSchedule:
 
     def _is_final(self, conversation_id: str, now_s: float) -> bool:
         """Whether a conversation waits for nothing more; where time alone will tell, look again then."""
-        end = self._ledger.conversations.open_end(conversation_id)
+        end = self._ledger.conversations.find_completion(conversation_id)
         if end is None:
             self._end_due_s.pop(conversation_id, None)
             return False
         idle_s, quiet_s = self._idle_s(conversation_id, now_s), self._settings.quiet_s
-        self._end_due_s[conversation_id] = now_s + max(END_CHECK_MIN_S, patience_s(end, quiet_s=quiet_s) - idle_s)
+        self._end_due_s[conversation_id] = now_s + max(END_CHECK_MIN_S, required_quiet_s(end, quiet_s=quiet_s) - idle_s)
         return is_final(end, idle_s=idle_s, quiet_s=quiet_s)
 
     def _idle_s(self, conversation_id: str, now_s: float) -> float:

@@ -23,7 +23,7 @@ from vps_bridge.commands.terminal import (
     out,
     print_json,
 )
-from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
 from vps_bridge.intake.spool import SPOOL, Spool
@@ -108,7 +108,7 @@ def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, 
 
 
 def _purge_all(
-    ledger: Ledger, store: SqliteConversations, settings: BridgeSettings, names: list[str], *, as_json: bool
+    ledger: Ledger, store: ConversationStore, settings: BridgeSettings, names: list[str], *, as_json: bool
 ) -> None:
     for name in names:
         ledger.conversations.mark_deleted(name)

@@ -12,9 +12,9 @@ from vps_bridge.ledger.records import (
     ConversationRecord,
     ConversationState,
     JobRecord,
-    describe_end,
+    describe_completion,
 )
-from vps_bridge.rules.completion import OpenEnd, is_all_here
+from vps_bridge.rules.completion import CompletionFacts, is_all_here
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
 
@@ -36,7 +36,7 @@ def describe_status(
     if any(not chunk.covered for chunk in chunks):
         return ConversationState.WAITING, "audio is gathered to a job"
     if conversation.completed:
-        return ConversationState.WAITING, _why_end_waits(describe_end(conversation, chunks))
+        return ConversationState.WAITING, _why_end_waits(describe_completion(conversation, chunks))
     if not chunks:
         return ConversationState.WAITING, "no audio yet"
     if conversation.dirty:
@@ -44,7 +44,7 @@ def describe_status(
     return ConversationState.ASSIGNED, None
 
 
-def _why_end_waits(end: OpenEnd) -> str:
+def _why_end_waits(end: CompletionFacts) -> str:
     if is_all_here(end) is not False:
         return "completed: final once it is quiet"
     missing = (end.completed_chunks or 0) - end.chunks

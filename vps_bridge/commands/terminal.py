@@ -20,7 +20,7 @@ from schemas.errors import SchemaError
 from schemas.record import is_id
 from vps_bridge.client.client import ClientError
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
-from vps_bridge.conversations.store import StoreError
+from vps_bridge.conversations.store import ConversationStore, StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
 from vps_bridge.database import DatabaseError
 from vps_bridge.errors import AnotherBridge
@@ -104,7 +104,7 @@ def age(moment: float | None) -> str:
 
 
 @contextmanager
-def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, SqliteConversations, float]]:
+def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, ConversationStore, float]]:
     """Open ledger and store, beside a running bridge or without one; the third value is the setting `stale_s`."""
     settings = load(config, "bridge", data_dir=data_dir)
     DiskReserve(settings.root, settings.ballast_bytes).release_if_full()  # a stopped bridge cannot do it

@@ -1,4 +1,4 @@
-"""Dispatch: leases for live agents, audio in parts to whoever holds one, and beats that reconcile both sides."""
+"""Dispatch: leases for live agents, parts of audio for their holders, and heartbeats that reconcile both sides."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Dispatcher:
         self._rests = RetryTimer(settings.retry_min_s, settings.retry_max_s)
 
     def take_heartbeat(self, heartbeat: AgentHeartbeat, now_s: float) -> None:
-        """Take in a live beat: renew, settle, cancel, offer again or give back what it lists or fails to list."""
+        """Take in a live heartbeat: compare the jobs it lists with the leases, and answer where they differ."""
         before = self.roster.get(heartbeat.agent_id)
         is_new_state = before is None or before.state is not heartbeat.state
         held_before = {job.lease_id for job in before.heartbeat.jobs} if before else set()
@@ -99,7 +99,7 @@ class Dispatcher:
                 self._reconcile_held(job, view)
 
     def note_heartbeats(self) -> None:
-        """Write the latest beat of each agent to the ledger, for people to look at; an agent at work beats often."""
+        """Write the latest heartbeat of each agent to the ledger for people to look at: not each one, they are many."""
         to_note, self._to_note = self._to_note, {}
         for agent_id, heartbeat in to_note.items():
             self._ledger.agents.note_heartbeat(agent_id, heartbeat.model_dump(mode="json", by_alias=True))
@@ -132,7 +132,7 @@ class Dispatcher:
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
     def tick(self, now_s: float) -> None:
-        """Judge every lease, then give waiting jobs to whoever is free."""
+        """Judge every lease, then lease waiting jobs to free agents."""
         allowed = self._ledger.agents.allowed()
         leases = self._ledger.leases.current()
         self._settled.keep_only(self._settled.resting(time.monotonic()))
@@ -239,7 +239,7 @@ class Dispatcher:
             self._publisher.send_ahead(self._topics.parts(lease.conversation_id, agent_id), part)
 
     def settle(self, agent_id: str, job_id: str, lease_id: str, verdict: Verdict, reason: str | None = None) -> None:
-        """Tell an agent what became of its result or failure; it may forget the job now."""
+        """Send an agent the receipt of its result or failure: it may forget the job now."""
         control = AgentControl(
             type=ControlType.SETTLED,
             ledger_id=self._ledger.ledger_id,
@@ -252,12 +252,12 @@ class Dispatcher:
         self._settled.take(lease_id, time.monotonic())
 
     def cancel(self, leases: tuple[LeaseRecord, ...]) -> None:
-        """Tell the holders of these leases to stop and unlink."""
+        """Send a cancellation to the holders of these leases: they stop and unlink the audio."""
         for lease in leases:
             self._cancel(lease.agent_id, lease.job_id, lease.lease_id, "deleted")
 
     def judge_failed(self, job: JobRecord, *, retryable: bool, counted: bool) -> None:
-        """Give up a job that just failed, if the rules say so; else it rests a little before another try."""
+        """Give up a job that just failed, if the rules say so; else it waits a little before another attempt."""
         if job.failure_code == FailureCode.PAYLOAD_SHA256_MISMATCH and not self._is_audio_sound(job.job_id):
             self.give_up(job.job_id, FailureCode.PAYLOAD_SHA256_MISMATCH, AUDIO_CHANGED)
             return
@@ -265,7 +265,7 @@ class Dispatcher:
             self._rests.take(job.job_id, time.monotonic())
 
     def _is_audio_sound(self, job_id: str) -> bool:
-        """Whether the spool still holds what was accepted: another try would only bring the same bytes."""
+        """Whether the spool still holds what was accepted. If not, another attempt would get the same wrong bytes."""
         chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
         try:
             return all(chunk.spool_name and self._spool.sha256(chunk.spool_name) == chunk.sha256 for chunk in chunks)
@@ -282,7 +282,7 @@ class Dispatcher:
         return exhausted
 
     def give_up(self, job_id: str, code: str, message: str) -> None:
-        """End a job as failed and say so under the bridge's own id."""
+        """End a job as failed, and publish the failure under the bridge's own id."""
         job = self._ledger.jobs.get(job_id)
         if job is None or not self._ledger.jobs.give_up(job_id, code, message):
             return

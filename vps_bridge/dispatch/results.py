@@ -29,7 +29,7 @@ class Results:
         try:
             turns = decode(SpeakerTurns, data)
         except SchemaError as error:
-            self._refuse_poison(conversation_id, agent_id, read_envelope(SpeakerTurns, data), str(error))
+            self._refuse_unreadable(conversation_id, agent_id, read_envelope(SpeakerTurns, data), str(error))
             return False
         lease = self._lease_of(agent_id, turns.job_id, turns.lease_id, conversation_id)
         if lease is None or (turns.conversation_id, turns.agent_id) != (conversation_id, agent_id):
@@ -57,11 +57,11 @@ class Results:
         return stored
 
     def take_failure(self, conversation_id: str, agent_id: str, data: bytes) -> None:
-        """Take an agent's failure; only the holder of the current lease is believed."""
+        """Take an agent's failure; it counts only from the holder of the current lease."""
         try:
             failure = decode(JobFailure, data)
         except SchemaError as error:
-            self._refuse_poison(conversation_id, agent_id, read_envelope(JobFailure, data), str(error))
+            self._refuse_unreadable(conversation_id, agent_id, read_envelope(JobFailure, data), str(error))
             return
         if failure.job_id is None or failure.lease_id is None:
             _LOG.warning("failure_without_job", agent=agent_id, conversation=conversation_id, code=failure.code)
@@ -95,10 +95,10 @@ class Results:
         )
         return lease if fits else None
 
-    def _refuse_poison(self, conversation_id: str, agent_id: str, envelope: Envelope, error: str) -> None:
-        """Settle a message nobody can read, so that it is not offered for ever; its job has lost an attempt.
+    def _refuse_unreadable(self, conversation_id: str, agent_id: str, envelope: Envelope, error: str) -> None:
+        """Settle a message that cannot be read, so that its agent stops offering it; it counts as an attempt.
 
-        Where not even its ids can be read, it is about the one lease its agent has in this conversation.
+        Where its ids cannot be read either, it is about the one lease that the agent has in this conversation.
         """
         _LOG.error("unreadable", agent=agent_id, conversation=conversation_id, lease=envelope.lease_id, error=error)
         mine = [lease for lease in self._ledger.leases.current() if lease.agent_id == agent_id]

@@ -57,9 +57,7 @@ class Updater:
         self._first_pause = Backoff.start(settings.retry_min_s, settings.retry_max_s)
         self._latest: dict[str, int] = {}  # the number of the latest offer of each conversation
         self._numbers = itertools.count()
-        self._offers: list[
-            _UpdateOffer
-        ] = []  # a heap: only those that are due cost time
+        self._offers: list[_UpdateOffer] = []  # a heap: only those that are due cost time
 
     def assign(self, conversation_id: str, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
@@ -177,16 +175,16 @@ class Updater:
 
 
 def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:
-    """Yield an update as it is kept, and only where that is too large smaller forms of it."""
+    """Yield an update as it is kept in the ledger, then smaller forms of it for brokers that refuse that."""
     yield Encoded(ConversationUpdated, payload)
     yield from itertools.islice(smaller_forms(decode(ConversationUpdated, payload)), 1, None)
 
 
 def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
-    """Yield an update whole and then with less and less, down to numbers: something must pass every broker's limit.
+    """Yield an update whole, then smaller forms of it: one of them is within every broker's limit.
 
-    First go the turns, then what changed and what was left alone (the counts stay), then of each label all but the
-    speaker. The last form has no segments and says so in `reason`.
+    Left out first are the turns, then what changed and what was left alone (the counts stay), then of each label all
+    but the speaker. The last form has no segments and says so in `reason`.
     """
     yield update
     update = update.model_copy(update={"turns": None})
@@ -208,7 +206,7 @@ def _describe(
     *,
     final: bool,
 ) -> bytes:
-    """Return the update as it is kept: as much of it as a message may hold."""
+    """Return the update as the ledger keeps it: as much of it as one message may hold."""
     turns = labelling.turns if len(labelling.turns) <= MAX_TURNS else None
     fits = len(labelling.segments) <= MAX_SEGMENTS
     update = ConversationUpdated(

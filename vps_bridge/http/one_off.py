@@ -48,7 +48,7 @@ class OneOffRequests:
         self.check_agent()
         answer = self._waiting[conversation_id] = Future[Turns]()
         answer.set_running_or_notify_cancel()  # the waiting thread cannot cancel it any more: only this one ends it
-        self._ledger.conversations.open_throwaway(conversation_id)
+        self._ledger.conversations.open_temporary(conversation_id)
         receipt = self._intake.take_upload(conversation_id, description, upload).receipt
         if receipt is None or receipt.verdict is not Verdict.ACCEPTED:
             self.abandon(conversation_id)
@@ -93,7 +93,7 @@ class OneOffRequests:
         for answer in self._waiting.values():
             answer.set_exception(BridgeBusy("the bridge is stopping"))
         self._waiting.clear()
-        for conversation_id in self._ledger.conversations.throwaways():
+        for conversation_id in self._ledger.conversations.temporary():
             self._delete(conversation_id)
 
     def _find_failure(self, conversation_id: str) -> Refusal | None:

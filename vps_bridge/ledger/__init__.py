@@ -1,4 +1,4 @@
-"""The ledger: the durable truth of what was accepted, leased, diarized and told. SQL stays in here."""
+"""The ledger: the durable truth of what was accepted, leased, diarized and sent to the backend. SQL stays in here."""
 
 from vps_bridge.ledger.ledger import Ledger, LedgerBusy, LedgerMissing
 

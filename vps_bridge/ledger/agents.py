@@ -1,4 +1,4 @@
-"""Agents on the books: only an agent that a person allowed is ever given audio."""
+"""Agents: only one that a person allowed is ever given audio."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ALLOW = _AGENT.on_conflict_do_update(index_elements=[AgentRow.agent_id], set_={
 
 
 class AgentBook:
-    """The allow-list, and when each agent was last heard of."""
+    """The allow-list, and the latest heartbeat of each agent."""
 
     def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""
@@ -43,7 +43,7 @@ class AgentBook:
             connection.execute(_HEARD, {"agent_id": agent_id, "allowed": False, **seen})
 
     def set_allowed(self, agent_id: str, *, allowed: bool) -> None:
-        """Put an agent on the allow-list or take it off; it need not have been heard of yet."""
+        """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""
         with self._database.writing() as connection:
             connection.execute(_ALLOW, {"agent_id": agent_id, "allowed": allowed, "first_seen_at": time.time()})
 

@@ -1,4 +1,4 @@
-"""Accepted chunks: from the moment one has a row here, the bridge is answerable for it."""
+"""Accepted chunks: once a chunk has a row here, its diarization is promised."""
 
 from __future__ import annotations
 
@@ -66,11 +66,12 @@ class ChunkBook:
             return {name for name in connection.scalars(query) if name is not None}
 
     def expired(self, *, final_before: float, failed_before: float, accepted_before: float) -> list[ChunkRecord]:
-        """Return chunks whose audio is due to be unlinked: settled long enough, or too old come what may.
+        """Return chunks whose audio is due to be unlinked, at most `MAX_EXPIRED`: ask again once these are noted.
 
-        What a job failed over is kept until `failed_before`, so that it can be tried again.
-
-        At most `MAX_EXPIRED`: ask again once these are noted.
+        Args:
+            final_before: audio of conversations that were final before this Unix time, unless a job still needs it.
+            failed_before: audio of jobs that failed before this time; until then it is kept for a retry.
+            accepted_before: all audio that was accepted before this time.
         """
         needs_audio = [*UNFINISHED, JobState.TURNS_STORED]
         may_be_retried = (JobRow.state == JobState.FAILED) & (JobRow.ended_at > failed_before)
@@ -94,8 +95,8 @@ class ChunkBook:
         with self._database.reading() as connection:
             return [ChunkRecord(**row._asdict()) for row in connection.execute(query)]
 
-    def stamp_anew(self, now: float) -> None:
-        """Take what is stamped later than `now` as of now: the clock was set back, and keeps no audio longer."""
+    def clamp_future_times(self, now: float) -> None:
+        """Set times in the future to now: the clock was set back, and audio must not be kept longer for it."""
         with self._database.writing() as connection:
             finals = update(ConversationRow).where(ConversationRow.final_at > now)
             kept = update(ChunkRow).where(ChunkRow.spool_name.is_not(None), ChunkRow.accepted_at > now)

@@ -43,14 +43,14 @@ from vps_bridge.ledger.tables import (
     LeaseRow,
     TombstoneRow,
 )
-from vps_bridge.rules.completion import OpenEnd
+from vps_bridge.rules.completion import CompletionFacts
 
 
 @dataclass(frozen=True)
 class AssignedUpdate:
-    """An assignment about to be noted: the update to offer and the voices it stands on.
+    """What an assignment found, to be noted in one transaction: the update to offer, and the voices with their numbers.
 
-    `seen` is how dirty the conversation was when it was read: what changed since then asks for another assignment.
+    `seen` is the conversation's `dirty` count when the evidence was read: a change since then needs another assignment.
     """
 
     voices: Any
@@ -186,19 +186,19 @@ class ConversationBook:
                 connection.execute(_MARK_CLEAN, {**it, "seen": row.dirty})
         return bool(row.is_worth_it)
 
-    def open_ended(self) -> list[OpenEnd]:
+    def awaiting_final(self) -> list[CompletionFacts]:
         """Return the completed conversations that are not final, and whose chunks all are in jobs that have ended."""
         with self._database.reading() as connection:
-            return [OpenEnd(**row._asdict()) for row in connection.execute(_OPEN_ENDS)]
+            return [CompletionFacts(**row._asdict()) for row in connection.execute(_OPEN_ENDS)]
 
-    def open_end(self, conversation_id: str) -> OpenEnd | None:
-        """Return a conversation if it is one of `open_ended`."""
+    def find_completion(self, conversation_id: str) -> CompletionFacts | None:
+        """Return a conversation if it is one of `awaiting_final`."""
         with self._database.reading() as connection:
             row = connection.execute(_OPEN_END, {"of_conversation": conversation_id}).first()
-            return OpenEnd(**row._asdict()) if row else None
+            return CompletionFacts(**row._asdict()) if row else None
 
     def unapplied(self) -> list[tuple[str, int]]:
-        """Return (conversation, version) of each latest update that the backend has not confirmed."""
+        """Return (conversation, version) of each latest update that the backend has not confirmed with `applied`."""
         with self._database.reading() as connection:
             return [(name, version) for name, version in connection.execute(_UNAPPLIED)]
 
@@ -209,7 +209,7 @@ class ConversationBook:
             note_labelled(connection, done_jobs)
 
     def note_update(self, conversation_id: str, made: AssignedUpdate) -> None:
-        """Note an assignment with the update that tells of it; from here on the update is offered."""
+        """Note an assignment with its update; from here on the update is offered."""
         noted = {"new_voices": made.voices, "new_write_key": made.write_key, "payload": made.payload}
         settled = _settled(final=made.final, seen=made.seen)
         with self._database.writing() as connection:
@@ -227,14 +227,14 @@ class ConversationBook:
         with self._database.reading() as connection:
             return list(connection.scalars(query))
 
-    def open_throwaway(self, conversation_id: str) -> None:
-        """Begin a conversation that is deleted with the answer it was made for."""
+    def open_temporary(self, conversation_id: str) -> None:
+        """Make a temporary conversation: one that is deleted with the answer it was made for."""
         with self._database.writing() as connection:
             open_conversation(connection, conversation_id)
             connection.execute(THIS_CONVERSATION.values(throwaway=True), {"of_conversation": conversation_id})
 
-    def throwaways(self) -> list[str]:
-        """Return the conversations that are to be deleted with an answer."""
+    def temporary(self) -> list[str]:
+        """Return the temporary conversations."""
         with self._database.reading() as connection:
             return list(connection.scalars(select(ConversationRow.conversation_id).where(ConversationRow.throwaway)))
 
@@ -268,7 +268,7 @@ class ConversationBook:
 
 
 def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
-    """Let a conversation, a new one where need be, wait for what its new audio brings."""
+    """Let a conversation wait for the job of its new audio; one that was never heard of is made."""
     open_conversation(connection, conversation_id)
     state = _state(ConversationState.WAITING)
     given = {"completes": completed, "num": hints.num or None, "minimum": hints.minimum or None}

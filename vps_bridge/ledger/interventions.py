@@ -22,7 +22,7 @@ AUDIO_PURGED = "an operator purged the audio before it was diarized: publish it 
 
 
 class Intervention(StrEnum):
-    """What became of an operator's wish for one job."""
+    """The outcome of an operator's command for one job."""
 
     RETRIED = "retried"
     CANCELLED = "cancelled"
@@ -44,7 +44,7 @@ _GIVE_UP = move(JobEvent.GIVEN_UP).values(
 
 
 class Interventions:
-    """Changes that no message asks for."""
+    """What an operator's commands change."""
 
     def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""

@@ -1,4 +1,4 @@
-"""The states of a job and what changes them: one table, which every statement of the ledger asks.
+"""The states of a job and the events that change them: one table, from which the ledger makes its statements.
 
 docs/job-states.md draws it. `open` has no row in the ledger: chunks that no job covers yet.
 """

@@ -92,7 +92,7 @@ class LeaseBook:
         )
 
     def end(self, lease_id: str, why: LeaseEnd) -> JobRecord | None:
-        """End a current lease; its job waits again. One whose agent died of it has one more death."""
+        """End a current lease; its job waits again. Where the agent's process ended with it, `deaths` grows by one."""
         with self._database.writing() as connection:
             row = connection.execute(_JOB_OF_LEASE, {"lease_id": lease_id}).first()
             if row is None:

@@ -1,4 +1,4 @@
-"""What the ledger hands out: frozen records, so that nobody writes past it."""
+"""What the ledger returns: frozen records, since changes are made only by its own methods."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from vps_bridge.ledger.job_states import JobEvent, JobState
 from vps_bridge.rules.assemble import ChunkInfo
-from vps_bridge.rules.completion import OpenEnd
+from vps_bridge.rules.completion import CompletionFacts
 from vps_bridge.rules.lease import LeaseEnd
 
 
@@ -195,7 +195,7 @@ class Deleted:
 
 @dataclass(frozen=True)
 class AgentRecord:
-    """An agent on the books. `heartbeat` is the last one seen, as JSON."""
+    """An agent. `heartbeat` is its latest one, as JSON."""
 
     agent_id: str
     allowed: bool
@@ -216,10 +216,10 @@ class QueueCounts:
     oldest_at: float | None
 
 
-def describe_end(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]) -> OpenEnd:
+def describe_completion(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]) -> CompletionFacts:
     """Return what decides about a conversation's end."""
     ends_s = [chunk.captured_at_s + (chunk.duration_s or 0.0) for chunk in chunks if chunk.captured_at_s is not None]
-    return OpenEnd(
+    return CompletionFacts(
         conversation_id=conversation.conversation_id,
         chunks=len(chunks),
         completed_chunks=conversation.completed_chunks,

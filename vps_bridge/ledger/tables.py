@@ -46,7 +46,7 @@ class MetaRow(Base):
 
 
 class AgentRow(Base):
-    """An agent that was ever heard of, and whether audio may be given to it."""
+    """An agent, and whether audio may be given to it."""
 
     __tablename__ = "agents"
     agent_id: Mapped[str] = mapped_column(primary_key=True)
@@ -67,10 +67,10 @@ class TombstoneRow(Base):
 
 
 class ConversationRow(Base):
-    """A conversation: what the backend told, and how far its labels are."""
+    """A conversation: what the backend said of it, and how far its labels are."""
 
     __tablename__ = "conversations"
-    # What the bridge asks twice a second costs what there is to do, not what there ever was.
+    # The bridge asks twice a second for what is to be done: finished conversations must not cost it time.
     __table_args__ = (
         Index("conversations_dirty", "conversation_id", sqlite_where=text("dirty > 0")),
         Index("conversations_open_ended", "conversation_id", sqlite_where=text("completed = 1 AND final_at IS NULL")),

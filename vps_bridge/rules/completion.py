@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-MISSING_PATIENCE = 10  # times `quiet_s` that audio which was named and never came is waited for
+MISSING_QUIET_FACTOR = 10  # times `quiet_s`: how long to wait for audio that was named and does not come
 CLOCK_TOLERANCE_S = 0.5  # between the end of the last chunk and the `last_audio_at` of the `completed` event
 
 
 @dataclass(frozen=True)
-class OpenEnd:
-    """A completed conversation that has all its results: what decides whether it is final."""
+class CompletionFacts:
+    """What decides whether a completed conversation that has all its results is final."""
 
     conversation_id: str
     chunks: int
@@ -20,7 +20,7 @@ class OpenEnd:
     """Unix time up to which audio has come, where captured_at tells."""
 
 
-def is_all_here(end: OpenEnd) -> bool | None:
+def is_all_here(end: CompletionFacts) -> bool | None:
     """Whether everything a `completed` event named has come; None where it named nothing that can be checked."""
     checks = []
     if end.completed_chunks is not None:
@@ -30,17 +30,18 @@ def is_all_here(end: OpenEnd) -> bool | None:
     return all(checks) if checks else None
 
 
-def is_final(end: OpenEnd, *, idle_s: float, quiet_s: float) -> bool:
+def is_final(end: CompletionFacts, *, idle_s: float, quiet_s: float) -> bool:
     """Whether a completed conversation that has all its results waits for nothing more."""
-    return idle_s >= patience_s(end, quiet_s=quiet_s)
+    return idle_s >= required_quiet_s(end, quiet_s=quiet_s)
 
 
-def patience_s(end: OpenEnd, *, quiet_s: float) -> float:
-    """How long no audio must have come before such a conversation is final.
+def required_quiet_s(end: CompletionFacts, *, quiet_s: float) -> float:
+    """Return for how many seconds no audio must have come before such a conversation is final.
 
-    What was named is waited for, but not for ever; where nothing was named, `quiet_s` without audio have to do.
+    0 where all that its `completed` event named has come, ten times `quiet_s` where some of it is missing, and
+    `quiet_s` where the event named nothing.
     """
     all_here = is_all_here(end)
     if all_here is None:
         return quiet_s
-    return 0.0 if all_here else MISSING_PATIENCE * quiet_s
+    return 0.0 if all_here else MISSING_QUIET_FACTOR * quiet_s

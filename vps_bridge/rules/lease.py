@@ -19,16 +19,16 @@ class LeaseRules:
     max_deaths: int = 5
 
     def limit_s(self, expected_s: float) -> float:
-        """Return how long a lease may live at most, however well its agent beats."""
+        """Return how long a lease may last at most, also where its agent beats regularly."""
         return self.limit_factor * expected_s + self.limit_floor_s
 
 
 @dataclass(frozen=True)
 class AgentPresence:
-    """What the bridge knows of an agent, from its beats that proved life. Times are monotonic seconds.
+    """What the bridge knows of an agent, from heartbeats without the retain flag. Times are monotonic seconds.
 
-    `offline_s` is when its will arrived (None while connected); `stopped` says it left in person, `draining` that it
-    takes nothing new.
+    `offline_s` is when its will arrived (None while connected); `stopped`: it said that it stops; `draining`: it takes
+    no new jobs.
     """
 
     last_beat_s: float
@@ -169,7 +169,7 @@ def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, 
 
 
 AHEAD_JOBS = 2  # an agent works on one while it pulls the audio of the next
-AHEAD_S = 0.5  # and holds more only while all of them take less: longer ones would lie there while another agent idles
+AHEAD_S = 0.5  # and holds more only while all of them take less: longer ones are left for other agents
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
 
 
@@ -190,11 +190,11 @@ class AgentCapacity:
 
     @property
     def is_free(self) -> bool:
-        """Whether it is to get another job now; what it need not have yet is kept for agents that idle."""
+        """Whether it gets another job now. Jobs it would only hold are left for agents that have none."""
         return self.free > 0 and (self.held < AHEAD_JOBS or self.held_s < AHEAD_S)
 
     def take(self, audio_s: float) -> AgentCapacity:
-        """Return it with another job of so much audio."""
+        """Return the capacity that is left after one more job of so much audio."""
         held_s = self.held_s + expected_s(audio_s, self.speed_x_real_time)
         return replace(self, free=self.free - 1, held=self.held + 1, held_s=held_s)
 

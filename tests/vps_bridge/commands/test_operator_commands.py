@@ -263,5 +263,5 @@ def test_a_retried_job_is_as_good_as_new(tmp_path: Path) -> None:
     assert (job.state, job.attempts, job.deaths, job.failure_code) == ("ready", 0, 0, None)
     assert ledger.interventions.cancel(job_id) is Intervention.CANCELLED
     assert not ledger.jobs.give_up(job_id, "engine.crashed", "words"), "what an operator ended stays as it is"
-    assert [end.conversation_id for end in ledger.conversations.open_ended()] == ["c"], "nothing waits for it"
+    assert [end.conversation_id for end in ledger.conversations.awaiting_final()] == ["c"], "nothing waits for it"
     ledger.close()

@@ -1,4 +1,4 @@
-"""The conversation store: what a backend sent, what this pipeline wrote, and what a person took back."""
+"""The conversation store: what a backend sent, what this pipeline wrote, and what a person undid."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def store(tmp_path):
     store.close()
 
 
-def said(segment_id, start_s=0.0, end_s=1.0, **fields):
+def make_segment(segment_id, start_s=0.0, end_s=1.0, **fields):
     return TranscriptSegment(id=segment_id, start_s=start_s, end_s=end_s, **fields)
 
 
@@ -41,83 +41,85 @@ def test_file_and_directory_are_private(store, tmp_path):
 
 
 def test_segments_come_back_in_order_of_time_with_padded_label_and_number(store):
-    store.upsert_segments("c1", 1, [said("b", 5, 6, speaker="SPEAKER_3"), said("a", 1, 2, speaker="SPEAKER_12")])
+    store.upsert_segments(
+        "c1", 1, [make_segment("b", 5, 6, speaker="SPEAKER_3"), make_segment("a", 1, 2, speaker="SPEAKER_12")]
+    )
     first, second = store.read("c1").segments
     assert (first.id, first.speaker, first.speaker_id) == ("a", "SPEAKER_12", 12)
     assert (second.id, second.speaker, second.speaker_id) == ("b", "SPEAKER_03", 3)
 
 
 def test_a_label_is_applied_and_kept_when_the_backend_sends_the_segment_again(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00", text="one")])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00", text="one")])
     assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)]) == Applied(1)
-    store.upsert_segments("c1", 2, [said("a", speaker="SPEAKER_00", text="one two")])
+    store.upsert_segments("c1", 2, [make_segment("a", speaker="SPEAKER_00", text="one two")])
     (segment,) = store.read("c1").segments
     assert (segment.speaker, segment.speaker_id, segment.text) == ("SPEAKER_04", 4, "one two")
     assert segment.original_speaker == "SPEAKER_00"
 
 
 def test_a_human_label_from_the_backend_replaces_ours(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])
-    store.upsert_segments("c1", 2, [said("a", speaker="SPEAKER_01", person_id="p", label_source="manual")])
+    store.upsert_segments("c1", 2, [make_segment("a", speaker="SPEAKER_01", person_id="p", label_source="manual")])
     (segment,) = store.read("c1").segments
     assert segment.speaker == "SPEAKER_01"
     assert segment.is_human_labelled
 
 
 def test_a_lower_revision_never_overwrites_a_higher_one(store):
-    store.upsert_segments("c1", 5, [said("a", text="new")])
-    assert store.upsert_segments("c1", 3, [said("a", text="old"), said("b", text="late")])
+    store.upsert_segments("c1", 5, [make_segment("a", text="new")])
+    assert store.upsert_segments("c1", 3, [make_segment("a", text="old"), make_segment("b", text="late")])
     assert {segment.id: segment.text for segment in store.read("c1").segments} == {"a": "new", "b": "late"}
 
 
 def test_a_removed_segment_stays_removed_when_an_older_event_arrives_late(store):
-    store.upsert_segments("c1", 1, [said("a", text="secret"), said("b", 2, 3)])
+    store.upsert_segments("c1", 1, [make_segment("a", text="secret"), make_segment("b", 2, 3)])
     store.upsert_segments("c1", 3, [], removed=["a"])
-    assert not store.upsert_segments("c1", 2, [said("a", text="secret")])
+    assert not store.upsert_segments("c1", 2, [make_segment("a", text="secret")])
     assert [segment.id for segment in store.read("c1").segments] == ["b"]
 
 
 def test_the_same_event_twice_changes_nothing(store):
-    event = [said("a", text="x", speaker="SPEAKER_0", words=({"text": "x", "start_s": 0, "end_s": 1},))]
+    event = [make_segment("a", text="x", speaker="SPEAKER_0", words=({"text": "x", "start_s": 0, "end_s": 1},))]
     assert store.upsert_segments("c1", 1, event)
     revision = store.read("c1").revision
     assert not store.upsert_segments("c1", 1, event)
     assert store.read("c1").revision == revision
 
 
-def test_a_long_transcript_in_one_event_is_told_and_told_again(store):
-    def tell(revision, text, removed=()):
-        gone = set(removed)
-        told = [said(f"s{n}", float(n), n + 1.0, text=text) for n in range(1_500) if f"s{n}" not in gone]
-        store.upsert_segments("c1", revision, told, removed)
+def test_a_long_transcript_in_one_event_is_sent_and_sent_again(store):
+    def send(revision, text, removed=()):
+        removed_ids = set(removed)
+        sent = [make_segment(f"s{n}", float(n), n + 1.0, text=text) for n in range(1_500) if f"s{n}" not in removed_ids]
+        store.upsert_segments("c1", revision, sent, removed)
         return {item.id: item.text for item in store.read("c1").segments}
 
-    assert tell(1, "first") == {f"s{n}": "first" for n in range(1_500)}
-    assert tell(3, "third", ["s7"]) == {f"s{n}": "third" for n in range(1_500) if n != 7}
-    assert "s7" not in tell(2, "second"), "an older event changes nothing"
+    assert send(1, "first") == {f"s{n}": "first" for n in range(1_500)}
+    assert send(3, "third", ["s7"]) == {f"s{n}": "third" for n in range(1_500) if n != 7}
+    assert "s7" not in send(2, "second"), "an older event changes nothing"
 
 
 def test_a_segment_removed_and_sent_again_can_be_labelled_again_with_the_same_evidence(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])
     store.upsert_segments("c1", 2, [], removed=["a"])
-    store.upsert_segments("c1", 3, [said("a", speaker="SPEAKER_00")])
+    store.upsert_segments("c1", 3, [make_segment("a", speaker="SPEAKER_00")])
     assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)]) == Applied(2)
     assert speakers_of(store) == {"a": "SPEAKER_04"}
 
 
 def test_a_write_against_an_older_reading_conflicts_and_changes_nothing(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00")])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
     before = store.read("c1").revision
-    store.upsert_segments("c1", 2, [said("b", 2, 3)])
+    store.upsert_segments("c1", 2, [make_segment("b", 2, 3)])
     assert isinstance(store.apply("c1", before, "k1", [Label("a", 1)]), Conflict)
     assert speakers_of(store) == {"a": "SPEAKER_00", "b": None}
     assert store.history("c1") == ()
 
 
 def test_the_same_evidence_is_written_once(store):
-    store.upsert_segments("c1", 1, [said("a")])
+    store.upsert_segments("c1", 1, [make_segment("a")])
     revision = store.read("c1").revision
     assert store.apply("c1", revision, "k1", [Label("a", 1)]) == Applied(1)
     assert store.apply("c1", revision, "k1", [Label("a", 1)]) == AlreadyWritten(1)
@@ -128,28 +130,32 @@ def test_the_same_evidence_is_written_once(store):
     "label", [{"label_source": "manual"}, {"is_user": True}, {"person_id": "p"}], ids=["manual", "owner", "person"]
 )
 def test_a_human_label_is_refused_even_if_asked_for(store, label):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_07", **label)])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_07", **label)])
     assert isinstance(store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1)]), Conflict)
     assert speakers_of(store) == {"a": "SPEAKER_07"}
 
 
 def test_an_automatic_person_label_may_be_relabelled_where_the_backend_says_it_is_automatic(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_07", person_id="p", label_source="auto")])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_07", person_id="p", label_source="auto")])
     assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1)]) == Applied(1)
 
 
 def test_undo_brings_the_old_labels_back_and_protects_them(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00"), said("b", 2, 3, speaker="SPEAKER_00")])
+    store.upsert_segments(
+        "c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3, speaker="SPEAKER_00")]
+    )
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1), Label("b", None)])
     assert store.undo("c1", 1) == Applied(2)
     assert speakers_of(store) == {"a": "SPEAKER_00", "b": "SPEAKER_00"}
     assert all(segment.is_human_labelled for segment in store.read("c1").segments)
-    store.upsert_segments("c1", 2, [said("a", speaker="SPEAKER_00")])
+    store.upsert_segments("c1", 2, [make_segment("a", speaker="SPEAKER_00")])
     assert store.read("c1").segments[0].is_human_labelled
 
 
 def test_undo_leaves_what_a_later_write_changed(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00"), said("b", 2, 3, speaker="SPEAKER_00")])
+    store.upsert_segments(
+        "c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3, speaker="SPEAKER_00")]
+    )
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1), Label("b", 1)])
     store.apply("c1", store.read("c1").revision, "k2", [Label("b", 2)])
     store.undo("c1", 1)
@@ -158,21 +164,21 @@ def test_undo_leaves_what_a_later_write_changed(store):
 
 
 def test_every_change_can_be_seen(store):
-    store.upsert_segments("c1", 1, [said("a", speaker="SPEAKER_00"), said("b", 2, 3)])
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 0), Label("b", 1)])
     (write,) = store.history("c1")
     assert [(change.segment_id, change.before, change.after) for change in write.changes] == [("b", None, "SPEAKER_01")]
 
 
-def test_undoing_what_never_was_names_the_remedy(store):
-    store.upsert_segments("c1", 1, [said("a")])
+def test_undoing_a_write_that_does_not_exist_names_the_remedy(store):
+    store.upsert_segments("c1", 1, [make_segment("a")])
     with pytest.raises(WriteNotFound, match="omi-bridge history c1"):
         store.undo("c1", 9)
 
 
 def test_deletion_leaves_no_byte_behind_while_the_store_is_open(store, tmp_path):
-    store.upsert_segments("c1", 1, [said("a", text="a very secret sentence", speaker="SPEAKER_00")])
-    store.upsert_segments("c2", 1, [said("a", text="somebody else")])
+    store.upsert_segments("c1", 1, [make_segment("a", text="a very secret sentence", speaker="SPEAKER_00")])
+    store.upsert_segments("c2", 1, [make_segment("a", text="somebody else")])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 1)])
     store.delete("c1")
     assert store.read("c1") is None
@@ -184,7 +190,7 @@ def test_deletion_leaves_no_byte_behind_while_the_store_is_open(store, tmp_path)
 
 
 def test_of_two_writers_one_wins_and_one_conflicts(store):
-    store.upsert_segments("c1", 1, [said("a")])
+    store.upsert_segments("c1", 1, [make_segment("a")])
     revision = store.read("c1").revision
     outcomes = []
     writers = [
@@ -200,10 +206,10 @@ def test_of_two_writers_one_wins_and_one_conflicts(store):
 
 
 def test_the_store_reads_what_an_earlier_process_wrote(tmp_path):
-    for turn in range(2):
+    for process in range(2):
         store = SqliteConversations(tmp_path / "c.db")
-        if turn == 0:
-            store.upsert_segments("c1", 1, [said("a", text="kept")])
+        if process == 0:
+            store.upsert_segments("c1", 1, [make_segment("a", text="kept")])
         kept = store.read("c1")
         assert kept is not None
         assert [segment.text for segment in kept.segments] == ["kept"]

@@ -77,7 +77,7 @@ def test_stm_without_its_speakers_is_only_text_and_times(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "name", "said"),
+    ("content", "name", "message"),
     [
         ("{", "t.json", "not JSON"),
         ('{"words": []}', "t.json", "no list of segments"),
@@ -90,8 +90,8 @@ def test_stm_without_its_speakers_is_only_text_and_times(tmp_path):
         ("[" * 100_000, "t.json", "not JSON"),
     ],
 )
-def test_what_is_no_transcript_is_refused_with_its_place(tmp_path, content, name, said):
-    with pytest.raises(TranscriptError, match=said):
+def test_an_invalid_transcript_is_refused_and_the_error_names_the_place(tmp_path, content, name, message):
+    with pytest.raises(TranscriptError, match=message):
         read_transcript(write(tmp_path, content, name), "c1")
 
 
@@ -103,7 +103,7 @@ def test_a_missing_file_and_one_that_is_not_text_are_refused(tmp_path):
         read_transcript(tmp_path / "audio.json", "c1")
 
 
-def test_the_errors_never_repeat_what_was_said(tmp_path):
+def test_the_errors_never_repeat_the_text_of_the_transcript(tmp_path):
     with pytest.raises(TranscriptError) as error:
         read_transcript(write(tmp_path, [{"text": "my secret", "start": "my secret", "end": 1}]), "c1")
     assert "secret" not in str(error.value)

@@ -17,7 +17,7 @@ from vps_bridge.commands.status import describe_status
 from vps_bridge.dispatch.updates import smaller_forms
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord
-from vps_bridge.rules.completion import OpenEnd, is_all_here, is_final
+from vps_bridge.rules.completion import CompletionFacts, is_all_here, is_final
 
 
 def update_of(segments, turns=0):
@@ -83,13 +83,13 @@ def test_a_message_is_offered_after_growing_pauses_and_at_once_when_asked():
 @pytest.mark.parametrize(
     ("end", "here"),
     [
-        (OpenEnd("c", 3, None, None, 100.0), None),
-        (OpenEnd("c", 3, 4, None, None), False),
-        (OpenEnd("c", 4, 4, None, None), True),
-        (OpenEnd("c", 4, None, 100.0, 90.0), False),
-        (OpenEnd("c", 4, None, 100.0, 99.6), True),
-        (OpenEnd("c", 4, 4, 100.0, 90.0), False),
-        (OpenEnd("c", 4, None, 100.0, None), None),
+        (CompletionFacts("c", 3, None, None, 100.0), None),
+        (CompletionFacts("c", 3, 4, None, None), False),
+        (CompletionFacts("c", 4, 4, None, None), True),
+        (CompletionFacts("c", 4, None, 100.0, 90.0), False),
+        (CompletionFacts("c", 4, None, 100.0, 99.6), True),
+        (CompletionFacts("c", 4, 4, 100.0, 90.0), False),
+        (CompletionFacts("c", 4, None, 100.0, None), None),
     ],
 )
 def test_what_completed_named_is_waited_for(end, here):

@@ -50,7 +50,7 @@ class Door:
         """Audio on the bridge's disk, and temporary conversations of one-off requests."""
         root = self.bridge.data_dir / "bridge"
         ledger = Ledger(root, exclusive=False)
-        temporary = ledger.conversations.throwaways()
+        temporary = ledger.conversations.temporary()
         ledger.close()
         return temporary + [path.name for place in ("spool", "incoming") for path in (root / place).glob("*")]
 

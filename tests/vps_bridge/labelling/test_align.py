@@ -1,4 +1,4 @@
-"""The clock of the audio against the clock of the transcript."""
+"""Aligning: the offset of each stretch of audio, and whether speech and transcript confirm it."""
 
 from __future__ import annotations
 
@@ -61,25 +61,25 @@ def moved(offset_s):
     return [(start_s + offset_s, end_s + offset_s) for start_s, end_s in SPEECH]
 
 
-def test_an_offset_that_fits_the_speech_is_believed():
+def test_an_offset_that_fits_the_speech_is_used():
     assert verify_clock(STRETCH, SPEECH, moved(100.0), RULES).offset_s == 100.0
 
 
 @pytest.mark.parametrize("error_s", [-20.0, -5.0, 2.0, 10.0, 28.0])
-def test_an_offset_that_a_shift_fits_clearly_better_is_not_believed(error_s):
+def test_an_offset_that_a_shift_fits_clearly_better_is_not_used(error_s):
     clock = verify_clock(STRETCH, SPEECH, moved(100.0 + error_s), RULES)
     assert (clock.offset_s, clock.reason) == (None, "clock.unverified")
 
 
-def test_jitter_of_half_a_second_is_believed():
+def test_jitter_of_half_a_second_is_used():
     assert verify_clock(STRETCH, SPEECH, moved(100.5), RULES).offset_s == 100.0
 
 
-def test_speech_where_the_transcript_has_none_is_not_believed():
+def test_speech_where_the_transcript_has_none_is_not_used():
     assert verify_clock(STRETCH, SPEECH, [(161.0, 189.0)], RULES).reason == "clock.unverified"
 
 
-def test_time_stamps_that_stray_within_a_stretch_are_not_believed():
+def test_time_stamps_that_stray_within_a_stretch_are_not_used():
     assert verify_clock(Stretch(0, 60.0, 100.0, 2.5), SPEECH, moved(100.0), RULES).reason == "clock.unverified"
 
 
@@ -117,7 +117,7 @@ def words(name):
 
 
 def joined(spans, gap_s, longest_s):
-    """Words to segments: joined over pauses shorter than `gap_s`, up to `longest_s`."""
+    """Join words into segments of at most `longest_s`, over pauses shorter than `gap_s`."""
     listed = [list(spans[0])]
     for start_s, end_s in spans[1:]:
         if start_s - listed[-1][1] < gap_s and end_s - listed[-1][0] < longest_s:
@@ -130,12 +130,12 @@ def joined(spans, gap_s, longest_s):
 @pytest.mark.shared
 @pytest.mark.skipif(not EARNINGS.exists(), reason="the real transcripts (shared/transcripts) are not here")
 @pytest.mark.parametrize("name", ["4366522", "4330115"])
-def test_on_a_real_call_right_offsets_are_believed_and_wrong_ones_are_not(name):
+def test_on_a_real_call_right_offsets_are_used_and_wrong_ones_are_not(name):
     """Two-minute stretches of an earnings call, words joined to segments, edges off by up to 0.2 s."""
     jitter = random.Random(5)
     spoken = words(name)
     segments = joined(spoken, 0.6, 15.0)
-    believed: dict[float, list[bool]] = {}
+    used: dict[float, list[bool]] = {}
     for start_s in range(0, int(spoken[-1][1]) - 120, 60):
         speech = [
             (max(0.0, a - start_s) + jitter.uniform(-0.2, 0.2), min(120.0, b - start_s) + jitter.uniform(-0.2, 0.2))
@@ -144,7 +144,7 @@ def test_on_a_real_call_right_offsets_are_believed_and_wrong_ones_are_not(name):
         ]
         for error_s in (0.0, 2.0, -5.0, 20.0):
             clock = verify_clock(Stretch(0, 120.0, start_s + error_s, 0.0), speech, segments, RULES)
-            believed.setdefault(error_s, []).append(clock.reason is None)
-    share = {error_s: sum(listed) / len(listed) for error_s, listed in believed.items()}
+            used.setdefault(error_s, []).append(clock.reason is None)
+    share = {error_s: sum(listed) / len(listed) for error_s, listed in used.items()}
     assert share.pop(0.0) >= 0.95
     assert max(share.values()) <= 0.05

@@ -1,4 +1,4 @@
-"""One clock for all jobs, and one job for every second of it."""
+"""The audio clock: one clock for all jobs, and one job for every second of it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from schemas.turns import ChunkSpan, SpeakerTurn
 from vps_bridge.labelling.audio_clock import (
     JobWindow,
     clip_turns,
+    divide_between_jobs,
     job_windows,
-    own_seconds,
     place_turns,
     stretch_origins,
 )
@@ -25,19 +25,19 @@ def window(start_s, end_s, shift_s=0.0):
 
 
 def test_the_overlap_of_two_jobs_is_cut_in_its_middle():
-    owned = own_seconds({"j1": [window(0, 60)], "j2": [window(50, 110)]})
-    assert owned == {"j1": ((0, 55.0),), "j2": ((55.0, 110),)}
+    given = divide_between_jobs({"j1": [window(0, 60)], "j2": [window(50, 110)]})
+    assert given == {"j1": ((0, 55.0),), "j2": ((55.0, 110),)}
 
 
-def test_a_late_job_owns_the_middle_of_what_it_heard():
-    owned = own_seconds({"j1": [window(0, 60)], "j2": [window(70, 130)], "late": [window(40, 90)]})
-    assert owned == {"j1": ((0, 50.0),), "late": ((50.0, 80.0),), "j2": ((80.0, 130),)}
+def test_a_late_job_gets_the_middle_of_its_audio():
+    given = divide_between_jobs({"j1": [window(0, 60)], "j2": [window(70, 130)], "late": [window(40, 90)]})
+    assert given == {"j1": ((0, 50.0),), "late": ((50.0, 80.0),), "j2": ((80.0, 130),)}
 
 
-def test_a_job_with_context_from_across_a_gap_owns_its_own_audio():
-    owned = own_seconds({"j1": [window(0, 60)], "j2": [window(0, 50, 10), window(50, 55, 150)]})
-    assert owned["j2"][-1] == (200.0, 205.0)
-    assert sum(end_s - start_s for spans in owned.values() for start_s, end_s in spans) == pytest.approx(65.0)
+def test_a_job_with_context_from_across_a_gap_gets_its_own_audio():
+    given = divide_between_jobs({"j1": [window(0, 60)], "j2": [window(0, 50, 10), window(50, 55, 150)]})
+    assert given["j2"][-1] == (200.0, 205.0)
+    assert sum(end_s - start_s for spans in given.values() for start_s, end_s in spans) == pytest.approx(65.0)
 
 
 def test_the_audio_clock_keeps_pauses_that_captured_at_measures():
@@ -46,13 +46,13 @@ def test_the_audio_clock_keeps_pauses_that_captured_at_measures():
     assert stretch_origins(chunks, placed) == (0.0, 100.0, 105.0)
 
 
-def test_a_turn_over_a_seam_between_stretches_becomes_two():
+def test_a_turn_from_one_stretch_into_the_next_becomes_two():
     chunks = [ChunkInfo("a", 0, 0, 1000.0, 5.0), ChunkInfo("b", 1, 1, 1100.0, 5.0)]
     placed = place_chunks(chunks, AssemblyRules())
     spans = [
         ChunkSpan(chunk_id="a", start_s=0, duration_s=5),
         ChunkSpan(chunk_id="b", start_s=5, duration_s=5),
-        ChunkSpan(chunk_id="unheard-of", start_s=10, duration_s=5),
+        ChunkSpan(chunk_id="unknown", start_s=10, duration_s=5),
     ]
     windows = job_windows(spans, {place.chunk_id: place for place in placed}, stretch_origins(chunks, placed))
     turns = place_turns([SpeakerTurn(start_s=3, end_s=12, speaker="S")], windows)
@@ -69,17 +69,17 @@ def test_clipping_keeps_what_lies_inside():
 
 
 @given(st.lists(st.tuples(st.integers(0, 200), st.integers(1, 90)), min_size=1, max_size=8))
-def test_every_second_that_any_job_heard_is_owned_once_by_a_job_that_heard_it(drawn):
+def test_every_second_of_any_job_is_given_once_to_a_job_that_covers_it(drawn):
     windows = {f"j{n}": [window(start, start + length)] for n, (start, length) in enumerate(drawn)}
-    owned = own_seconds(windows)
-    spans = sorted(span for listed in owned.values() for span in listed)
+    given = divide_between_jobs(windows)
+    spans = sorted(span for listed in given.values() for span in listed)
     for (_, end_s), (start_s, _) in pairwise(spans):
         assert start_s >= end_s - 1e-9
-    for job, listed in owned.items():
+    for job, listed in given.items():
         for start_s, end_s in listed:
             assert windows[job][0].span[0] <= start_s
             assert end_s <= windows[job][0].span[1]
-    heard = set()
+    covered = set()
     for start, length in drawn:
-        heard |= set(range(start, start + length))
-    assert sum(end_s - start_s for start_s, end_s in spans) == pytest.approx(len(heard))
+        covered |= set(range(start, start + length))
+    assert sum(end_s - start_s for start_s, end_s in spans) == pytest.approx(len(covered))

@@ -1,4 +1,4 @@
-"""Linking local speakers into voices: by shared seconds, by real recorded embeddings, and by people."""
+"""Linking local speakers into voices: by shared seconds, by recorded embeddings, and by people's labels."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, LocalVoice, SpeakerLink, link_speakers, overlap_s
+from vps_bridge.labelling.link import (
+    LinkingRules,
+    LocalSpeaker,
+    LocalSpeakerEvidence,
+    SpeakerLink,
+    link_speakers,
+    overlap_s,
+)
 
 RULES = LinkingRules()
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden"
@@ -21,105 +28,105 @@ needs_golden = pytest.mark.skipif(
 PEOPLE = np.linalg.qr(np.random.default_rng(3).normal(size=(64, 6)))[0].T
 
 
-def voice(name, turns, person=None, *, clean_s=None, noise=0.0, seed=0, space="wespeaker@1"):
-    job_id, speaker = name.split("/")
+def speaker(name, turns, person=None, *, clean_s=None, noise=0.0, seed=0, space="wespeaker@1"):
+    job_id, label = name.split("/")
     embedding = None
     if person is not None:
         embedding = (PEOPLE[person] + noise * np.random.default_rng(seed).normal(size=64)).astype(np.float32)
     speech_s = sum(end_s - start_s for start_s, end_s in turns)
-    return LocalVoice(
-        LocalSpeaker(job_id, speaker), tuple(turns), speech_s if clean_s is None else clean_s, embedding, space
+    return LocalSpeakerEvidence(
+        LocalSpeaker(job_id, label), tuple(turns), speech_s if clean_s is None else clean_s, embedding, space
     )
 
 
-def linked(voices, **hints):
-    groups = link_speakers(voices, RULES, **hints)
+def linked(speakers, **hints):
+    groups = link_speakers(speakers, RULES, **hints)
     return sorted(sorted(f"{member.job_id}/{member.speaker}" for member in group) for group in groups)
 
 
-def test_alike_voices_of_two_jobs_are_one():
-    assert linked([voice("j1/A", [(0, 10)], 0), voice("j2/B", [(60, 70)], 0), voice("j2/A", [(70, 80)], 1)]) == [
+def test_similar_speakers_of_two_jobs_are_one_voice():
+    assert linked([speaker("j1/A", [(0, 10)], 0), speaker("j2/B", [(60, 70)], 0), speaker("j2/A", [(70, 80)], 1)]) == [
         ["j1/A", "j2/B"],
         ["j2/A"],
     ]
 
 
 def test_two_speakers_of_one_job_are_never_joined():
-    assert len(linked([voice("j1/A", [(0, 10)], 0), voice("j1/B", [(10, 20)], 0)])) == 2
+    assert len(linked([speaker("j1/A", [(0, 10)], 0), speaker("j1/B", [(10, 20)], 0)])) == 2
 
 
-def test_agreement_on_shared_seconds_joins_voices_that_sound_different():
-    assert linked([voice("j1/A", [(0, 10)], 0), voice("j2/A", [(5, 15)], 1)]) == [["j1/A", "j2/A"]]
+def test_agreement_on_shared_seconds_joins_speakers_that_sound_different():
+    assert linked([speaker("j1/A", [(0, 10)], 0), speaker("j2/A", [(5, 15)], 1)]) == [["j1/A", "j2/A"]]
 
 
-def test_disagreement_on_shared_seconds_keeps_alike_voices_apart():
-    voices = [
-        voice("j1/A", [(0, 53)], 0),
-        voice("j1/B", [(53, 60)], 1),
-        voice("j2/X", [(50, 53)], 2),
-        voice("j2/Y", [(53, 80)], 0),
+def test_disagreement_on_shared_seconds_keeps_similar_speakers_apart():
+    speakers = [
+        speaker("j1/A", [(0, 53)], 0),
+        speaker("j1/B", [(53, 60)], 1),
+        speaker("j2/X", [(50, 53)], 2),
+        speaker("j2/Y", [(53, 80)], 0),
     ]
-    assert linked(voices) == [["j1/A", "j2/X"], ["j1/B", "j2/Y"]]
+    assert linked(speakers) == [["j1/A", "j2/X"], ["j1/B", "j2/Y"]]
 
 
 def test_less_than_two_shared_seconds_say_nothing():
-    assert len(linked([voice("j1/A", [(0, 10)], 0), voice("j2/A", [(8.5, 18)], 1)])) == 2
+    assert len(linked([speaker("j1/A", [(0, 10)], 0), speaker("j2/A", [(8.5, 18)], 1)])) == 2
 
 
 def test_short_speech_never_makes_a_voice():
-    assert linked([voice("j1/A", [(0, 10)], 0), voice("j2/B", [(60, 62)], 1)]) == [["j1/A"]]
+    assert linked([speaker("j1/A", [(0, 10)], 0), speaker("j2/B", [(60, 62)], 1)]) == [["j1/A"]]
 
 
 def test_overlapped_speech_never_makes_a_voice():
-    assert linked([voice("j1/A", [(0, 30)], 0, clean_s=1.0)]) == []
+    assert linked([speaker("j1/A", [(0, 30)], 0, clean_s=1.0)]) == []
 
 
 def test_short_speech_joins_a_voice_by_shared_seconds():
-    assert linked([voice("j1/A", [(40, 60)], 0), voice("j2/B", [(57.5, 60)], 1)]) == [["j1/A", "j2/B"]]
+    assert linked([speaker("j1/A", [(40, 60)], 0), speaker("j2/B", [(57.5, 60)], 1)]) == [["j1/A", "j2/B"]]
 
 
-def test_short_speech_never_bends_a_voice():
-    firm = [voice("j1/A", [(0, 20)], 0), voice("j3/A", [(120, 140)], 0)]
-    short = voice("j2/B", [(17.5, 20)], 1)
-    other = voice("j4/B", [(180, 200)], 1)
-    assert linked([*firm, short, other]) == [["j1/A", "j2/B", "j3/A"], ["j4/B"]]
+def test_short_speech_never_changes_the_embedding_of_a_voice():
+    long = [speaker("j1/A", [(0, 20)], 0), speaker("j3/A", [(120, 140)], 0)]
+    short = speaker("j2/B", [(17.5, 20)], 1)
+    other = speaker("j4/B", [(180, 200)], 1)
+    assert linked([*long, short, other]) == [["j1/A", "j2/B", "j3/A"], ["j4/B"]]
 
 
 def test_embeddings_of_two_models_are_never_compared():
-    assert len(linked([voice("j1/A", [(0, 9)], 0), voice("j2/A", [(60, 69)], 0, space="wespeaker@2")])) == 2
+    assert len(linked([speaker("j1/A", [(0, 9)], 0), speaker("j2/A", [(60, 69)], 0, space="wespeaker@2")])) == 2
 
 
 def test_without_embeddings_only_a_single_job_has_voices():
-    assert linked([voice("j1/A", [(0, 9)]), voice("j1/B", [(9, 18)])]) == [["j1/A"], ["j1/B"]]
-    assert linked([voice("j1/A", [(0, 9)]), voice("j2/A", [(60, 69)])]) == []
+    assert linked([speaker("j1/A", [(0, 9)]), speaker("j1/B", [(9, 18)])]) == [["j1/A"], ["j1/B"]]
+    assert linked([speaker("j1/A", [(0, 9)]), speaker("j2/A", [(60, 69)])]) == []
 
 
-def test_a_person_joins_and_parts_against_all_measurement():
+def test_a_persons_links_override_all_measurement():
     a, b, c = (LocalSpeaker(job, "A") for job in ("j1", "j2", "j3"))
-    voices = [voice("j1/A", [(0, 9)], 0), voice("j2/A", [(60, 69)], 1), voice("j3/A", [(120, 129)], 0)]
+    speakers = [speaker("j1/A", [(0, 9)], 0), speaker("j2/A", [(60, 69)], 1), speaker("j3/A", [(120, 129)], 0)]
     links = [SpeakerLink("must", a, b), SpeakerLink("cannot", a, c)]
-    assert linked(voices, links=links) == [["j1/A", "j2/A"], ["j3/A"]]
-    same_job = [voice("j1/A", [(0, 9)], 0), voice("j1/B", [(9, 18)], 1)]
+    assert linked(speakers, links=links) == [["j1/A", "j2/A"], ["j3/A"]]
+    same_job = [speaker("j1/A", [(0, 9)], 0), speaker("j1/B", [(9, 18)], 1)]
     assert len(linked(same_job, links=[SpeakerLink("must", a, LocalSpeaker("j1", "B"))])) == 1
 
 
-def test_of_contradicting_people_the_one_who_parts_wins():
+def test_of_two_contradicting_links_cannot_wins():
     a, b = LocalSpeaker("j1", "A"), LocalSpeaker("j2", "A")
-    voices = [voice("j1/A", [(0, 9)], 0), voice("j2/A", [(60, 69)], 0)]
-    assert len(linked(voices, links=[SpeakerLink("must", a, b), SpeakerLink("cannot", b, a)])) == 2
+    speakers = [speaker("j1/A", [(0, 9)], 0), speaker("j2/A", [(60, 69)], 0)]
+    assert len(linked(speakers, links=[SpeakerLink("must", a, b), SpeakerLink("cannot", b, a)])) == 2
 
 
 def test_a_link_to_a_job_that_is_gone_is_ignored():
     gone = SpeakerLink("must", LocalSpeaker("old", "A"), LocalSpeaker("j1", "A"))
-    assert linked([voice("j1/A", [(0, 9)], 0)], links=[gone]) == [["j1/A"]]
+    assert linked([speaker("j1/A", [(0, 9)], 0)], links=[gone]) == [["j1/A"]]
 
 
 def test_hints_bound_the_number_of_voices():
-    voices = [voice(f"j{n}/A", [(60 * n, 60 * n + 9)], n % 3) for n in range(6)]
-    assert len(linked(voices)) == 3
-    assert len(linked(voices, max_speakers=2)) == 2
-    assert len(linked(voices, min_speakers=5)) == 5
-    one_job = [voice(f"j/{n}", [(10 * n, 10 * n + 9)], n) for n in range(3)]
+    speakers = [speaker(f"j{n}/A", [(60 * n, 60 * n + 9)], n % 3) for n in range(6)]
+    assert len(linked(speakers)) == 3
+    assert len(linked(speakers, max_speakers=2)) == 2
+    assert len(linked(speakers, min_speakers=5)) == 5
+    one_job = [speaker(f"j/{n}", [(10 * n, 10 * n + 9)], n) for n in range(3)]
     assert len(linked(one_job, max_speakers=1)) == 3
 
 
@@ -137,14 +144,14 @@ random_voices = st.lists(
 @settings(max_examples=150, deadline=None)
 @given(drawn=random_voices, seed=st.integers(0, 9))
 def test_the_partition_never_depends_on_the_order_of_arrival(drawn, seed):
-    voices = {}
-    for place, (job, person, length_s, noise, silent) in enumerate(drawn):
+    speakers = {}
+    for index, (job, person, length_s, noise, silent) in enumerate(drawn):
         start_s = job * 50.0 + person * 9.0
-        made = voice(
-            f"j{job}/{person}", [(start_s, start_s + length_s)], None if silent else person, noise=noise, seed=place
+        made = speaker(
+            f"j{job}/{person}", [(start_s, start_s + length_s)], None if silent else person, noise=noise, seed=index
         )
-        voices[made.id] = made
-    ordered = list(voices.values())
+        speakers[made.id] = made
+    ordered = list(speakers.values())
     groups = link_speakers(ordered, RULES)
     for group in groups:
         assert len({member.job_id for member in group}) == len(group)
@@ -154,7 +161,7 @@ def test_the_partition_never_depends_on_the_order_of_arrival(drawn, seed):
 
 
 def recorded_jobs(name, length_s, overlap_s):
-    """A real recording cut into jobs: pyannote's own answer as local labels, its raw embeddings averaged per job."""
+    """Cut a real recording into jobs, with pyannote's own result as labels and its embeddings averaged by job."""
     folder = GOLDEN / name
     embeddings = np.load(folder / "raw_embeddings.npz")["embeddings"]
     clusters = np.load(folder / "clustering.npz")["hard_clusters"]
@@ -166,7 +173,7 @@ def recorded_jobs(name, length_s, overlap_s):
         grid[int(row[7][-2:]), int(float(row[3]) * 100) : int((float(row[3]) + float(row[4])) * 100)] = True
     solo = grid & (grid.sum(axis=0) == 1)
     usable = np.mean(active & (active.sum(axis=2, keepdims=True) == 1), axis=1) >= 0.2
-    voices, truth = [], {}
+    speakers, truth = [], {}
     for job, start_s in enumerate(np.arange(0.0, end_s, length_s)):
         first_s, last_s = max(0.0, start_s - overlap_s), min(end_s, start_s + length_s)
         windows = slice(int(np.ceil(first_s)), max(int(np.ceil(first_s)), int(last_s - 9)))
@@ -178,8 +185,8 @@ def recorded_jobs(name, length_s, overlap_s):
             chosen = embeddings[windows][(clusters[windows] == cluster) & usable[windows]]
             local = LocalSpeaker(f"j{job:02d}", f"SPEAKER_{(cluster + job) % 3:02d}")
             truth[local] = cluster
-            voices.append(
-                LocalVoice(
+            speakers.append(
+                LocalSpeakerEvidence(
                     local,
                     tuple(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True)),
                     float(spoken.sum()) / 100,
@@ -187,7 +194,7 @@ def recorded_jobs(name, length_s, overlap_s):
                     "wespeaker@golden",
                 )
             )
-    return voices, truth
+    return speakers, truth
 
 
 @needs_golden
@@ -196,9 +203,9 @@ def recorded_jobs(name, length_s, overlap_s):
 @pytest.mark.parametrize("length_s", [60.0, 90.0, 120.0])
 @pytest.mark.parametrize("name", ["06_long_recording", "01_dialogue"])
 def test_a_recording_cut_into_jobs_is_linked_back_to_its_two_voices(name, length_s, overlap):
-    voices, truth = recorded_jobs(name, length_s, overlap)
-    groups = link_speakers(voices, RULES)
-    seconds = {voice.id: sum(end_s - start_s for start_s, end_s in voice.turns) for voice in voices}
+    speakers, truth = recorded_jobs(name, length_s, overlap)
+    groups = link_speakers(speakers, RULES)
+    seconds = {local.id: sum(end_s - start_s for start_s, end_s in local.turns) for local in speakers}
     assert [len({truth[member] for member in group}) for group in groups] == [1, 1]
     assert len({truth[group[0]] for group in groups}) == 2
     linked_s = sum(seconds[member] for group in groups for member in group)
@@ -207,10 +214,10 @@ def test_a_recording_cut_into_jobs_is_linked_back_to_its_two_voices(name, length
 
 @needs_golden
 @pytest.mark.shared
-def test_one_voice_that_comes_and_goes_between_jobs_of_its_own_is_still_one():
-    """Nothing but embeddings: every local speaker in a job of its own, so that no job parts them."""
-    voices, truth = recorded_jobs("06_long_recording", 90.0, 0.0)
-    alone = [replace(voice, id=LocalSpeaker(f"{voice.id.job_id}-{voice.id.speaker}", "A")) for voice in voices]
+def test_local_speakers_with_a_job_each_are_linked_back_to_their_voices():
+    """Every local speaker gets a job of its own, so that only embeddings can tell them apart."""
+    speakers, truth = recorded_jobs("06_long_recording", 90.0, 0.0)
+    alone = [replace(local, id=LocalSpeaker(f"{local.id.job_id}-{local.id.speaker}", "A")) for local in speakers]
     truth = {LocalSpeaker(f"{local.job_id}-{local.speaker}", "A"): cluster for local, cluster in truth.items()}
     groups = link_speakers(alone, RULES)
     assert [len({truth[member] for member in group}) for group in groups] == [1, 1]

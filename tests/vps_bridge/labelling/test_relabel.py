@@ -1,4 +1,4 @@
-"""Evidence of a whole conversation to labels: what a user sees in the conversation."""
+"""From the evidence of a whole conversation to its labels: what a user sees in the conversation."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def chunks_of(length_s, chunk_s=5.0, captured_at_s=T0):
     ]
 
 
-def diarize(chunks, plan, said, *, seed=0):
-    """What an agent would find: the people who speak in the job's audio, under labels of its own."""
+def diarize(chunks, plan, spoken, *, seed=0):
+    """Return what an agent would find: the people who speak in the job's audio, under the job's own labels."""
     rng = np.random.default_rng([seed, sum(map(ord, plan.chunks[0].chunk_id))])
     begin = {chunk.chunk_id: chunk.captured_at_s - T0 for chunk in chunks}
     length = {chunk.chunk_id: chunk.duration_s for chunk in chunks}
@@ -38,30 +38,31 @@ def diarize(chunks, plan, said, *, seed=0):
         at_s = at_s if planned.start_s is None else planned.start_s
         spans.append(ChunkSpan(chunk_id=planned.chunk_id, start_s=at_s, duration_s=length[planned.chunk_id]))
         first_s, last_s = begin[planned.chunk_id], begin[planned.chunk_id] + length[planned.chunk_id]
-        for name, start_s, end_s in said:
+        for name, start_s, end_s in spoken:
             if start_s < last_s and end_s > first_s:
                 turns.append((max(start_s, first_s) - first_s + at_s, min(end_s, last_s) - first_s + at_s, name))
         at_s += length[planned.chunk_id]
     names = sorted({name for *_, name in turns}, key=lambda name: rng.random())
-    label = {name: f"SPEAKER_{place:02d}" for place, name in enumerate(names)}
-    told = []
+    label = {name: f"SPEAKER_{index:02d}" for index, name in enumerate(names)}
+    speakers = []
     for name in names:
         voice = PEOPLE[name] + rng.normal(scale=0.04, size=32)
         speech_s = sum(end_s - start_s for start_s, end_s, who in turns if who == name)
-        told.append(SpeakerVoice(speaker=label[name], clean_speech_s=speech_s, embedding=voice.astype("<f4").tobytes()))
+        data = voice.astype("<f4").tobytes()
+        speakers.append(SpeakerVoice(speaker=label[name], clean_speech_s=speech_s, embedding=data))
     exclusive = tuple(SpeakerTurn(start_s=a, end_s=b, speaker=label[name]) for a, b, name in sorted(turns))
     job_id = "job-" + plan.fresh[0]
-    return JobEvidence(job_id, tuple(spans), exclusive, exclusive, tuple(told), "wespeaker", "1")
+    return JobEvidence(job_id, tuple(spans), exclusive, exclusive, tuple(speakers), "wespeaker", "1")
 
 
-def heard(said, length_s=320.0, **fields):
+def evidence_of(spoken, length_s=320.0, **fields):
     chunks = chunks_of(length_s)
     plans = plan_jobs(chunks, closing=True, idle_s=0.0, rules=AssemblyRules())
-    jobs = tuple(diarize(chunks, plan, said) for plan in plans)
+    jobs = tuple(diarize(chunks, plan, spoken) for plan in plans)
     return ConversationEvidence("c1", tuple(chunks), jobs, started_at_s=T0, **fields)
 
 
-def transcript(said, speaker="SPEAKER_00", **fields):
+def transcript(spoken, speaker="SPEAKER_00", **fields):
     return tuple(
         StoredSegment(
             f"s{n:03d}",
@@ -72,7 +73,7 @@ def transcript(said, speaker="SPEAKER_00", **fields):
             original_speaker=speaker,
             **fields,
         )
-        for n, (_, start_s, end_s) in enumerate(said)
+        for n, (_, start_s, end_s) in enumerate(spoken)
     )
 
 
@@ -91,12 +92,12 @@ def partition(result):
     return {frozenset(group) for group in groups.values()}
 
 
-def names_by_label(result, said):
-    return {segment.speaker: said[int(segment.id[1:])][0] for segment in result.segments}
+def names_by_label(result, spoken):
+    return {segment.speaker: spoken[int(segment.id[1:])][0] for segment in result.segments}
 
 
 def test_each_voice_has_one_label_through_all_jobs():
-    result = relabel(heard(DIALOGUE, segments=transcript(DIALOGUE)), POLICY)
+    result = relabel(evidence_of(DIALOGUE, segments=transcript(DIALOGUE)), POLICY)
     labels: dict = {}
     for segment, (name, *_) in zip(result.segments, DIALOGUE, strict=True):
         labels.setdefault(name, set()).add(segment.speaker)
@@ -107,7 +108,7 @@ def test_each_voice_has_one_label_through_all_jobs():
 
 
 def test_applying_and_relabelling_again_changes_nothing():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     first = relabel(evidence, POLICY)
     second = relabel(replace(evidence, segments=apply(evidence.segments, first), voices=first.voices), POLICY)
     assert second.changed == ()
@@ -117,7 +118,7 @@ def test_applying_and_relabelling_again_changes_nothing():
 
 
 def test_the_order_of_arrival_does_not_matter():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     expected = relabel(evidence, POLICY)
     for seed in range(5):
         shuffler = random.Random(seed)
@@ -130,7 +131,7 @@ def test_the_order_of_arrival_does_not_matter():
 
 
 def test_numbers_stay_while_jobs_come_in_one_by_one():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     book, segments = evidence.voices, evidence.segments
     seen: dict = {}
     for count in range(1, len(evidence.jobs) + 1):
@@ -145,7 +146,7 @@ def test_numbers_stay_while_jobs_come_in_one_by_one():
 
 
 def test_the_partition_is_the_same_whichever_job_finishes_first():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     whole = relabel(evidence, POLICY)
     backwards = relabel(replace(evidence, jobs=evidence.jobs[-1:]), POLICY)
     after = relabel(replace(evidence, voices=backwards.voices, segments=apply(evidence.segments, backwards)), POLICY)
@@ -153,11 +154,11 @@ def test_the_partition_is_the_same_whichever_job_finishes_first():
 
 
 def test_a_voice_found_later_in_earlier_audio_takes_the_next_number():
-    said = [("B", 1.0, 58.0), ("A", 65.0, 119.0)]
-    evidence = heard(said, 120.0, segments=transcript(said))
+    spoken = [("B", 1.0, 58.0), ("A", 65.0, 119.0)]
+    evidence = evidence_of(spoken, 120.0, segments=transcript(spoken))
     late = [chunk for chunk in evidence.chunks if chunk.captured_at_s >= T0 + 60]
     plans = plan_jobs(late, closing=True, idle_s=0.0, rules=AssemblyRules())
-    first = relabel(replace(evidence, jobs=tuple(diarize(late, plan, said) for plan in plans)), POLICY)
+    first = relabel(replace(evidence, jobs=tuple(diarize(late, plan, spoken) for plan in plans)), POLICY)
     assert [segment.speaker for segment in first.segments] == [None, "SPEAKER_00"]
     second = relabel(replace(evidence, voices=first.voices, segments=apply(evidence.segments, first)), POLICY)
     assert [segment.speaker for segment in second.segments] == ["SPEAKER_01", "SPEAKER_00"]
@@ -167,7 +168,7 @@ def test_a_voice_found_later_in_earlier_audio_takes_the_next_number():
 def test_a_human_label_is_never_touched_and_is_counted(label):
     segments = list(transcript(DIALOGUE))
     segments[4] = replace(segments[4], speaker="SPEAKER_07", speaker_id=7, **label)
-    result = relabel(heard(DIALOGUE, segments=tuple(segments)), POLICY)
+    result = relabel(evidence_of(DIALOGUE, segments=tuple(segments)), POLICY)
     assert result.segments[4].speaker == "SPEAKER_07"
     assert ("s004", "human") in result.left_alone
     assert "s004" not in {change.segment_id for change in result.changed}
@@ -176,57 +177,59 @@ def test_a_human_label_is_never_touched_and_is_counted(label):
 def test_the_number_on_a_human_segment_goes_to_its_voice_and_to_no_other():
     segments = list(transcript(DIALOGUE))
     segments[1] = replace(segments[1], speaker="SPEAKER_00", label_source="manual", person_id="bert")
-    result = relabel(heard(DIALOGUE, segments=tuple(segments)), POLICY)
+    result = relabel(evidence_of(DIALOGUE, segments=tuple(segments)), POLICY)
     assert names_by_label(result, DIALOGUE) == {"SPEAKER_00": "B", "SPEAKER_01": "A", "SPEAKER_02": "C"}
 
 
 def test_a_label_of_speech_to_text_on_a_two_speaker_segment_is_taken_by_no_other_voice():
     block = StoredSegment("block", 0.0, 15.0, speaker="SPEAKER_01", speaker_id=1, original_speaker="SPEAKER_01")
     segments = (block, *transcript(DIALOGUE[2:], "SPEAKER_00"))
-    result = relabel(heard(DIALOGUE, segments=segments), POLICY)
+    result = relabel(evidence_of(DIALOGUE, segments=segments), POLICY)
     assert result.segments[0].speaker == "SPEAKER_01"
     assert ("block", "two_speakers") in result.left_alone
-    bearers = {DIALOGUE[int(segment.id[1:]) + 2][0] for segment in result.segments[1:] if segment.speaker_id == 1}
-    assert bearers <= {"A"}  # A speaks most of the block
+    with_that_number = {
+        DIALOGUE[int(segment.id[1:]) + 2][0] for segment in result.segments[1:] if segment.speaker_id == 1
+    }
+    assert with_that_number <= {"A"}  # A speaks most of the block
 
 
 def test_a_segment_without_speech_keeps_its_label_where_speech_to_text_told_speakers_apart():
     silent = StoredSegment("silent", 319.2, 319.9, speaker="SPEAKER_05", speaker_id=5, original_speaker="SPEAKER_05")
-    result = relabel(heard(DIALOGUE, segments=(*transcript(DIALOGUE), silent)), POLICY)
+    result = relabel(evidence_of(DIALOGUE, segments=(*transcript(DIALOGUE), silent)), POLICY)
     assert result.segments[-1].speaker == "SPEAKER_05"
     assert ("silent", "low_coverage") in result.left_alone
 
 
 def test_a_segment_without_speech_reads_unknown_where_it_only_had_the_default():
     silent = StoredSegment("silent", 319.2, 319.9, speaker="SPEAKER_00", speaker_id=0, original_speaker="SPEAKER_00")
-    result = relabel(heard(DIALOGUE, segments=(*transcript(DIALOGUE), silent)), POLICY)
+    result = relabel(evidence_of(DIALOGUE, segments=(*transcript(DIALOGUE), silent)), POLICY)
     assert result.segments[-1].speaker is None
 
 
 def test_a_late_segment_of_speech_to_text_does_not_borrow_a_published_number():
     segments = transcript(DIALOGUE, "SPEAKER_00")
-    first = relabel(heard(DIALOGUE, segments=segments), POLICY)
+    first = relabel(evidence_of(DIALOGUE, segments=segments), POLICY)
     late = StoredSegment("late", 400.0, 405.0, speaker="SPEAKER_01", speaker_id=1, original_speaker="SPEAKER_01")
-    second = relabel(heard(DIALOGUE, segments=(*apply(segments, first), late), voices=first.voices), POLICY)
+    second = relabel(evidence_of(DIALOGUE, segments=(*apply(segments, first), late), voices=first.voices), POLICY)
     assert second.segments[-1].speaker is None
 
 
-def test_television_that_no_segment_has_gets_no_number():
-    said = [*DIALOGUE, ("D", 321.0, 359.0)]
-    result = relabel(heard(said, 360.0, segments=transcript(DIALOGUE)), POLICY)
+def test_a_television_that_no_segment_contains_gets_no_number():
+    spoken = [*DIALOGUE, ("D", 321.0, 359.0)]
+    result = relabel(evidence_of(spoken, 360.0, segments=transcript(DIALOGUE)), POLICY)
     assert result.speakers == 3
     assert {turn.speaker_id for turn in result.turns} == {0, 1, 2}
 
 
 def test_without_segments_every_voice_is_numbered_in_order_of_first_speech():
-    result = relabel(heard(DIALOGUE), POLICY)
+    result = relabel(evidence_of(DIALOGUE), POLICY)
     assert [turn.speaker_id for turn in result.turns][:4] == [0, 1, 0, 2]
     assert result.turns[0].start_s == pytest.approx(0.5)
     assert result.speakers == 3
 
 
-def test_every_second_is_told_by_one_job():
-    result = relabel(heard(DIALOGUE), POLICY)
+def test_every_second_comes_from_one_job():
+    result = relabel(evidence_of(DIALOGUE), POLICY)
     ordered = sorted((turn.start_s, turn.end_s) for turn in result.turns)
     assert all(later[0] >= earlier[1] - 0.002 for earlier, later in pairwise(ordered))
     assert sum(end_s - start_s for start_s, end_s in ordered) == pytest.approx(
@@ -236,17 +239,17 @@ def test_every_second_is_told_by_one_job():
 
 
 def test_audio_that_begins_after_the_transcript_is_moved_by_captured_at():
-    said = [(name, start_s + 45.0, end_s + 45.0) for name, start_s, end_s in DIALOGUE]
-    evidence = replace(heard(DIALOGUE), started_at_s=T0 - 45.0, segments=transcript(said))
+    spoken = [(name, start_s + 45.0, end_s + 45.0) for name, start_s, end_s in DIALOGUE]
+    evidence = replace(evidence_of(DIALOGUE), started_at_s=T0 - 45.0, segments=transcript(spoken))
     result = relabel(evidence, POLICY)
     assert len(names_by_label(result, DIALOGUE)) == 3
     assert result.offsets[0] == pytest.approx(45.0)
 
 
 def test_an_offset_that_the_speech_contradicts_leaves_the_stretch_alone():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     pauses = [(name, start_s, start_s + 2.0 + (n * 7 % 5) * 0.8) for n, (name, start_s, _) in enumerate(DIALOGUE)]
-    evidence = heard(pauses, segments=transcript(pauses))
+    evidence = evidence_of(pauses, segments=transcript(pauses))
     wrong = relabel(replace(evidence, started_at_s=T0 - 3.5), POLICY)
     assert wrong.changed == ()
     assert "clock.unverified" in wrong.warnings
@@ -254,7 +257,7 @@ def test_an_offset_that_the_speech_contradicts_leaves_the_stretch_alone():
 
 
 def test_audio_without_a_clock_leaves_the_segments_alone():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
     unknown = tuple(replace(chunk, captured_at_s=None, sequence=chunk.sequence + 5) for chunk in evidence.chunks)
     result = relabel(replace(evidence, chunks=unknown), POLICY)
     assert result.changed == ()
@@ -272,11 +275,11 @@ def test_a_single_upload_without_any_time_begins_with_the_transcript():
 
 
 @pytest.mark.parametrize("wrong", [range(64), range(30, 64)], ids=["all", "half"])
-def test_a_device_that_woke_up_in_1970_neither_breaks_nor_labels(wrong):
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
+def test_chunks_dated_1970_neither_break_the_relabelling_nor_get_labels(wrong):
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
     chunks = tuple(
-        replace(chunk, captured_at_s=chunk.captured_at_s - T0 + 100.0) if place in wrong else chunk
-        for place, chunk in enumerate(evidence.chunks)
+        replace(chunk, captured_at_s=chunk.captured_at_s - T0 + 100.0) if index in wrong else chunk
+        for index, chunk in enumerate(evidence.chunks)
     )
     result = relabel(replace(evidence, chunks=chunks), POLICY)
     assert "clock.unknown" in result.warnings
@@ -286,22 +289,22 @@ def test_a_device_that_woke_up_in_1970_neither_breaks_nor_labels(wrong):
 
 
 def test_wrong_sample_rates_are_flagged():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     stretched = tuple(replace(chunk, captured_at_s=T0 + n * 6.0) for n, chunk in enumerate(evidence.chunks))
     assert "audio.rate_suspect" in relabel(replace(evidence, chunks=stretched), POLICY).warnings
 
 
 def test_two_labels_of_one_person_join_what_the_voices_do_not():
-    said = [("A", 1.0, 58.0), ("B", 181.0, 238.0)]
-    evidence = heard(said, 240.0, segments=transcript(said))
+    spoken = [("A", 1.0, 58.0), ("B", 181.0, 238.0)]
+    evidence = evidence_of(spoken, 240.0, segments=transcript(spoken))
     assert relabel(evidence, POLICY).speakers == 2
     named = tuple(replace(segment, person_id="p", label_source="manual") for segment in evidence.segments)
     assert relabel(replace(evidence, segments=named), POLICY).speakers == 1
 
 
 def test_two_persons_are_never_one_voice():
-    said = [("A", 1.0, 58.0), ("A", 181.0, 238.0)]
-    evidence = heard(said, 240.0, segments=transcript(said))
+    spoken = [("A", 1.0, 58.0), ("A", 181.0, 238.0)]
+    evidence = evidence_of(spoken, 240.0, segments=transcript(spoken))
     assert relabel(evidence, POLICY).speakers == 1
     named = tuple(
         replace(segment, person_id=f"p{n}", label_source="manual") for n, segment in enumerate(evidence.segments)
@@ -309,9 +312,9 @@ def test_two_persons_are_never_one_voice():
     assert relabel(replace(evidence, segments=named), POLICY).speakers == 2
 
 
-def test_a_merge_retires_a_number_and_says_so():
-    said = [("A", 1.0, 58.0), ("B", 61.0, 90.0), ("A", 181.0, 238.0)]
-    evidence = heard(said, 240.0, segments=transcript(said))
+def test_a_merge_retires_a_number_and_reports_it():
+    spoken = [("A", 1.0, 58.0), ("B", 61.0, 90.0), ("A", 181.0, 238.0)]
+    evidence = evidence_of(spoken, 240.0, segments=transcript(spoken))
     split = tuple(
         replace(segment, person_id=f"p{n}", label_source="manual") for n, segment in enumerate(evidence.segments)
     )
@@ -329,23 +332,25 @@ def test_no_evidence_at_all_is_no_label():
     assert relabel(ConversationEvidence("c1", (), ()), POLICY).segments == ()
 
 
-def test_embeddings_that_are_no_numbers_are_flagged_not_fatal():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+def test_embeddings_that_are_no_numbers_are_reported_and_do_no_harm():
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     job = evidence.jobs[0]
     broken = [np.full(32, np.nan, "<f4").tobytes(), b"abc", bytes(128)]
-    told = tuple(told.model_copy(update={"embedding": data}) for told, data in zip(job.speakers, broken, strict=True))
-    result = relabel(replace(evidence, jobs=(replace(job, speakers=told), *evidence.jobs[1:])), POLICY)
+    speakers = tuple(
+        voice.model_copy(update={"embedding": data}) for voice, data in zip(job.speakers, broken, strict=True)
+    )
+    result = relabel(replace(evidence, jobs=(replace(job, speakers=speakers), *evidence.jobs[1:])), POLICY)
     assert "embedding.invalid" in result.warnings
 
 
 def test_embeddings_of_two_models_are_not_compared_and_are_flagged():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
-    other = tuple(replace(job, embedding_revision="2") if place % 2 else job for place, job in enumerate(evidence.jobs))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
+    other = tuple(replace(job, embedding_revision="2") if index % 2 else job for index, job in enumerate(evidence.jobs))
     assert "embedding.mixed_models" in relabel(replace(evidence, jobs=other), POLICY).warnings
 
 
 def test_the_write_key_changes_with_the_evidence_and_with_the_policy():
-    evidence = heard(DIALOGUE, segments=transcript(DIALOGUE))
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
     keys = {
         relabel(evidence, POLICY).write_key,
         relabel(replace(evidence, jobs=evidence.jobs[1:]), POLICY).write_key,
@@ -373,7 +378,7 @@ def test_any_segments_survive_and_stay_as_relabelled(times, speaker, manual):
         )
         for n, (a, b) in enumerate(times)
     )
-    evidence = heard(DIALOGUE[:12], 100.0, segments=segments)
+    evidence = evidence_of(DIALOGUE[:12], 100.0, segments=segments)
     first = relabel(evidence, POLICY)
     assert [segment.id for segment in first.segments] == [segment.id for segment in segments]
     assert 99 not in {voice.speaker_id for voice in first.voices.voices}

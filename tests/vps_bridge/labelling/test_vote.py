@@ -1,4 +1,4 @@
-"""Voting turns onto segments: who gets a label, and which segments are better left alone."""
+"""Voting: which voice a segment gets, and which segments are better left alone."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.conversations.transcripts import read_transcript
-from vps_bridge.labelling.vote import AssignmentRules, VoiceTurn, VoteOutcome, vote_segments
+from vps_bridge.labelling.vote import AssignmentRules, TranscriptTurn, VoteOutcome, vote_segments
 
 RULES = AssignmentRules()
 
 
 def vote(turns, start_s, end_s, audio=None, **fields):
     (result,) = vote_segments(
-        [VoiceTurn(*turn) for turn in turns], [StoredSegment("s", start_s, end_s, **fields)], RULES, audio=audio
+        [TranscriptTurn(*turn) for turn in turns], [StoredSegment("s", start_s, end_s, **fields)], RULES, audio=audio
     )
     return result
 
@@ -55,7 +55,7 @@ def test_a_second_speaker_below_a_fifth_does_not_count():
     assert vote([(0, 18, 0), (18, 20, 1)], 0, 20).outcome is VoteOutcome.CLEAR
 
 
-def test_speech_of_nobody_known_never_wins_but_counts_as_speech():
+def test_speech_of_a_speaker_in_no_voice_never_wins_but_counts_as_speech():
     assert vote([(0, 5, -1)], 0, 5).outcome is VoteOutcome.LOW_COVERAGE
     assert vote([(0, 0.9, 0), (0.9, 1.85, -1)], 0, 1.85).outcome is VoteOutcome.LOW_COVERAGE
 
@@ -65,7 +65,7 @@ def test_outside_the_audio_there_is_no_evidence():
     assert vote([(0, 5, 0)], 6, 9, audio=[(0.0, 10.0)]).outcome is VoteOutcome.LOW_COVERAGE
 
 
-def test_a_human_segment_is_human_whatever_is_heard():
+def test_a_segment_that_a_person_labelled_is_human_whoever_speaks():
     assert vote([(0, 5, 0)], 0, 5, label_source="manual").outcome is VoteOutcome.HUMAN
     assert vote([(0, 5, 0)], 0, 5, is_user=True).outcome is VoteOutcome.HUMAN
     assert vote([(0, 5, 0)], 0, 5, person_id="p", label_source="auto").outcome is VoteOutcome.CLEAR
@@ -76,7 +76,7 @@ spans = st.lists(st.tuples(st.floats(-20, 120), st.floats(0, 30), st.integers(-2
 
 @given(turns=spans, segments=spans)
 def test_any_turns_and_segments_survive_in_any_order(turns, segments):
-    listed = [VoiceTurn(start, start + length, voice) for start, length, voice in turns]
+    listed = [TranscriptTurn(start, start + length, voice) for start, length, voice in turns]
     rows = [
         StoredSegment(f"s{n}", start, start + length * (n % 3 - 1)) for n, (start, length, _) in enumerate(segments)
     ]
@@ -99,16 +99,16 @@ def sample(name):
 
 
 def exclusive(path):
-    """The reference with overlap given to whoever began first, as an engine's exclusive turns are."""
+    """Return the reference as exclusive turns: where two speak, the one who began first gets the time."""
     rows = sorted(
         (float(row[3]), float(row[3]) + float(row[4]), row[7]) for row in map(str.split, path.read_text().splitlines())
     )
     names = sorted({name for *_, name in rows})
-    turns, free_s = [], 0.0
+    turns, free_from_s = [], 0.0
     for start_s, end_s, name in rows:
-        if end_s > max(start_s, free_s):
-            turns.append(VoiceTurn(max(start_s, free_s), end_s, names.index(name)))
-            free_s = end_s
+        if end_s > max(start_s, free_from_s):
+            turns.append(TranscriptTurn(max(start_s, free_from_s), end_s, names.index(name)))
+            free_from_s = end_s
     return turns
 
 

@@ -114,7 +114,7 @@ def test_what_is_asked_twice_a_second_uses_an_index(ledger):
         event.listen(connection, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
     ledger.chunks.uncovered_conversations()
     ledger.conversations.dirty()
-    ledger.conversations.open_ended()
+    ledger.conversations.awaiting_final()
     ledger.conversations.unapplied()
     ledger.leases.current()
     asked = [(sql, values) for sql, values in statements if sql.startswith("SELECT")]
@@ -151,16 +151,16 @@ def test_a_change_during_an_assignment_asks_for_another(ledger):
 def test_a_conversation_ends_when_no_chunk_and_no_job_is_open(ledger):
     accept(ledger)
     tell(ledger, EventType.COMPLETED, chunks=2)
-    assert ledger.conversations.open_ended() == [], "a chunk is in no job yet"
+    assert ledger.conversations.awaiting_final() == [], "a chunk is in no job yet"
     job_id = add_job(ledger, "c2", captured_at_s=1000.0)
     tell(ledger, EventType.COMPLETED, "c2", chunks=4)
-    assert ledger.conversations.open_ended() == [], "its job waits"
+    assert ledger.conversations.awaiting_final() == [], "its job waits"
     lease = ledger.leases.grant(job_id, "a", "i", MODEL)
     ledger.jobs.store_result(lease, b"turns")
-    (end,) = ledger.conversations.open_ended()
+    (end,) = ledger.conversations.awaiting_final()
     assert (end.conversation_id, end.chunks, end.completed_chunks, end.audio_until_s) == ("c2", 1, 4, 1030.0)
     assigned(ledger, conversation_id="c2", final=True, done=(job_id,))
-    assert ledger.conversations.open_ended() == []
+    assert ledger.conversations.awaiting_final() == []
     assert ledger.jobs.get(job_id).state is JobState.DONE
 
 
@@ -269,7 +269,7 @@ def test_a_clock_set_back_keeps_no_audio_longer(ledger):
         }
 
     assert due(yesterday) == set()
-    ledger.chunks.stamp_anew(yesterday)
+    ledger.chunks.clamp_future_times(yesterday)
     assert due(yesterday - 1) == set()
     assert due(yesterday) == {"done", "failed"}
 

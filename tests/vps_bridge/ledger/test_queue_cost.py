@@ -56,7 +56,7 @@ def deliver_one(ledger: Ledger) -> None:
     assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id) == item.chunk
     assert ledger.jobs.store_result(lease, b"turns")
     assert ledger.conversations.is_to_assign(job.conversation_id)
-    ledger.conversations.open_end(job.conversation_id)
+    ledger.conversations.find_completion(job.conversation_id)
     assert job.conversation_id in ledger.conversations.dirty()
     ledger.conversations.note_nothing_new(job.conversation_id, final=True, done_jobs=(job.job_id,), seen=1)
 
