@@ -1,8 +1,8 @@
 """The design that this pipeline replaces: the backend posts a file to the Mac and waits for the answer.
 
-Nothing is kept: a restart, a broken connection or a sleeping Mac on the way loses the request. The server does what
-it must (a temporary file, the same decoder as ours, an engine that finds nothing out), and its client writes the labels
-to the same store of conversations as the bridge does. Written to be compared with, by `bench_delivery`.
+Nothing is kept: a restart, a broken connection or a Mac that sleeps loses the request. The server does only what is
+needed (a temporary file, the decoder that we use, the null engine), and its client writes the labels to the same store
+of conversations as the bridge does. `bench_delivery` compares our delivery with it.
 
     python -m benchmarks.http_baseline 8085
 """
@@ -25,8 +25,7 @@ from benchmarks.null_engine import InstantEngine
 from mac_agent.audio import decode
 from mac_agent.engines.engine import Hints
 from schemas.conversation import TranscriptSegment
-from vps_bridge.conversations.sqlite import SqliteConversations
-from vps_bridge.conversations.store import Label
+from vps_bridge.conversations.store import ConversationStore, Label
 
 MAX_AUDIO_S = 4 * 3600.0
 TIMEOUT_S = 60.0
@@ -60,9 +59,9 @@ def diarize(file: UploadFile, num_speakers: Annotated[int | None, Form()] = None
 
 
 class HttpBackend:
-    """The backend of that design: posts a file, votes the turns onto its segments, writes them."""
+    """The backend of that design: posts a file, assigns the speakers to its segments, stores the labels."""
 
-    def __init__(self, url: str, store: SqliteConversations) -> None:
+    def __init__(self, url: str, store: ConversationStore) -> None:
         self._client = httpx.Client(base_url=url, timeout=TIMEOUT_S)
         self._store = store
 
@@ -80,7 +79,7 @@ class HttpBackend:
                 return
 
     def begin(self, conversation_id: str, segments: tuple[TranscriptSegment, ...]) -> None:
-        """Store the transcript that the labels will go to."""
+        """Store the transcript that will be labelled."""
         self._store.upsert_segments(conversation_id, 0, segments, ())
 
     def deliver(self, conversation_id: str, audio: Path) -> float:

@@ -1,8 +1,8 @@
-"""The judge: what must be true when a run is over, whatever happened in it. Reads the disk; asks no program.
+"""Checks of what must be true after a chaos run, whatever happened in it. They read files and ask no program.
 
-Two things are compared: what the plan says must be there, and what a run of the same plan without faults left. The
-partition of the segments into voices, coverage and turns must be equal. The numbers of the voices must be equal
-where the voices were published in the same order: a voice keeps the first number it was published under.
+The result is compared with the plan, and with the result of a run of the same plan without faults: both must group the
+segments into the same speakers, with the same coverage and turns. The numbers of the speakers must be equal where the
+speakers were published in the same order, as a speaker keeps the number it was first published with.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from schemas.codec import decode
 from schemas.conversation import ConversationUpdated
 from schemas.turns import SpeakerTurns
 from tests.faults.backend import ChaosBackend, segment_id
-from tests.faults.injector import Injected
+from tests.faults.injector import InjectedFaults
 from tests.faults.plan import AGENTS, CHUNK_S, ConversationPlan, Plan
-from tests.faults.programs import BRIDGE, MAX_ATTEMPTS, Stage
+from tests.faults.programs import BRIDGE, MAX_ATTEMPTS, ChaosSystem
 from tests.faults.snapshot import Snapshot, files_in
-from tests.faults.tap import Beat
+from tests.faults.tap import LiveHeartbeat
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
-from vps_bridge.conversations.store import Write, speaker_name
+from vps_bridge.conversations.store import ConversationStore, Write, speaker_name
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import JobRecord
@@ -34,7 +34,7 @@ COVERAGE = 0.02
 
 @dataclass(frozen=True)
 class ConversationEnd:
-    """What a conversation is in the end."""
+    """The final state of a conversation."""
 
     labels: Mapping[str, str | None]
     """segment id -> speaker"""
@@ -42,16 +42,16 @@ class ConversationEnd:
     turns: tuple[tuple[float, float, int], ...]
     """(start_s, end_s, speaker number)"""
     published: tuple[frozenset[int], ...]
-    """Which voices (pitches) each write named for the first time, in order of the writes."""
+    """The speakers (by pitch) that each write to the store labelled for the first time, in the order of the writes."""
 
 
 Ends = Mapping[str, ConversationEnd]
 
 
-def read_ends(stage: Stage, plan: Plan) -> Ends:
-    """Return how every conversation ended; deleted ones are not there."""
-    ledger = Ledger(stage.bridge_root, exclusive=False)
-    store = SqliteConversations(stage.bridge_root / STORE_FILE)
+def read_ends(system: ChaosSystem, plan: Plan) -> Ends:
+    """Return the final state of every conversation that was not deleted."""
+    ledger = Ledger(system.bridge_root, exclusive=False)
+    store = SqliteConversations(system.bridge_root / STORE_FILE)
     ends: dict[str, ConversationEnd] = {}
     try:
         for conversation in plan.conversations:
@@ -85,25 +85,25 @@ def judge_against_calm(plan: Plan, calm: Ends, chaos: Ends) -> list[str]:
 
 def judge_run(
     plan: Plan,
-    stage: Stage,
+    system: ChaosSystem,
     *,
     backend: ChaosBackend,
-    beats: Mapping[str, Beat],
-    injected: Injected,
+    beats: Mapping[str, LiveHeartbeat],
+    injected: InjectedFaults,
     last: Snapshot | None,
     ends: Ends,
 ) -> list[str]:
-    """Return everything that is wrong with what a run left, the programs being stopped."""
-    found = [*backend.problems, *injected.problems, *stage.unwanted_ends()]
-    found += [f"still alive: {process}" for process in stage.leftovers()]
+    """Return everything that is wrong with the result of a run, after its programs have stopped."""
+    found = [*backend.problems, *injected.problems, *system.unwanted_ends()]
+    found += [f"still alive: {process}" for process in system.leftovers()]
     if last is None or not last.is_quiet:
         found.append(f"not everything came to its end: {last}")
-    found += _judge_files(stage, plan)
+    found += _judge_files(system, plan)
     found += _judge_beats(plan, beats)
-    ledger = Ledger(stage.bridge_root, exclusive=False)
-    store = SqliteConversations(stage.bridge_root / STORE_FILE)
+    ledger = Ledger(system.bridge_root, exclusive=False)
+    store = SqliteConversations(system.bridge_root / STORE_FILE)
     try:
-        found += _judge_attempts(plan, ledger.jobs.all(), stage, injected)
+        found += _judge_attempts(plan, ledger.jobs.all(), system, injected)
         for conversation in plan.conversations:
             name = conversation.conversation_id
             if conversation.delete_after is not None:
@@ -124,7 +124,7 @@ def judge_run(
 
 
 def _judge_ledger(conversation: ConversationPlan, ledger: Ledger, backend: ChaosBackend) -> list[str]:
-    """Every accepted payload is there once, in one job, which ended as it must; the backend knows the latest."""
+    """Check that each accepted payload is in one job with the right state, and that the backend has the last update."""
     name, found = conversation.conversation_id, []
     chunks = {chunk.chunk_id: chunk for chunk in ledger.chunks.of_conversation(name)}
     for planned in conversation.chunks:
@@ -148,12 +148,12 @@ def _judge_ledger(conversation: ConversationPlan, ledger: Ledger, backend: Chaos
         for c in conversation.chunks
         if fresh[c.chunk_id] != 1
     ]
-    told = Counter(
+    diarized = Counter(
         span.chunk_id for result in ledger.jobs.results(name) for span in decode(SpeakerTurns, result.payload).chunks
     )
     if not conversation.is_poison:
         found += [
-            f"no result heard chunk {chunk.chunk_id}" for chunk in conversation.chunks if not told[chunk.chunk_id]
+            f"no result has chunk {chunk.chunk_id}" for chunk in conversation.chunks if not diarized[chunk.chunk_id]
         ]
     record, update = ledger.conversations.get(name), backend.updates.get(name)
     if record is None or record.final_at is None:
@@ -169,7 +169,7 @@ def _judge_history(history: Iterable[Write]) -> list[str]:
 
 
 def _judge_end(conversation: ConversationPlan, end: ConversationEnd | None) -> list[str]:
-    """Each planned turn is in the final turns exactly once, under one number for each voice, as on its segment."""
+    """Check that each planned turn is in the final turns once, with its speaker's number, as its segment is."""
     if end is None:
         return ["it was never updated"]
     if conversation.is_poison:
@@ -198,7 +198,7 @@ def _judge_end(conversation: ConversationPlan, end: ConversationEnd | None) -> l
     return found
 
 
-def _judge_deleted(name: str, ledger: Ledger, store: SqliteConversations) -> list[str]:
+def _judge_deleted(name: str, ledger: Ledger, store: ConversationStore) -> list[str]:
     found = []
     if not ledger.conversations.is_deleted(name):
         found.append("it was deleted and has no tombstone")
@@ -226,7 +226,7 @@ def _differences(calm: ConversationEnd, chaos: ConversationEnd) -> Iterator[str]
 
 
 def _partition(labels: Mapping[str, str | None]) -> set[frozenset[str]]:
-    """Which segments are one voice, whatever it is called."""
+    """Return the segments grouped by speaker, without the names."""
     voices: dict[str | None, set[str]] = {}
     for segment, label in labels.items():
         voices.setdefault(label, set()).add(segment)
@@ -253,9 +253,9 @@ def _published(conversation: ConversationPlan, history: Iterable[Write]) -> tupl
 # ------------------------------------------------------------------------------------------- all together
 
 
-def _judge_attempts(plan: Plan, jobs: list[JobRecord], stage: Stage, injected: Injected) -> list[str]:
-    """No attempt is counted that was none: every one is a worker that died with a job, by poison or by our hand."""
-    lines = stage.run_log.read_text().splitlines() if stage.run_log.exists() else []
+def _judge_attempts(plan: Plan, jobs: list[JobRecord], system: ChaosSystem, injected: InjectedFaults) -> list[str]:
+    """Check that no more attempts are counted than workers died, of poisoned audio or killed by a fault."""
+    lines = system.run_log.read_text().splitlines() if system.run_log.exists() else []
     poisonings = sum(line.startswith("death") for line in lines)
     poisoned = {c.conversation_id for c in plan.conversations if c.is_poison}
     found = []
@@ -273,21 +273,21 @@ def _judge_attempts(plan: Plan, jobs: list[JobRecord], stage: Stage, injected: I
     return found
 
 
-def _judge_files(stage: Stage, plan: Plan) -> list[str]:
-    """No audio is left anywhere, but that of failed jobs, which an operator may want to try again."""
-    ledger = Ledger(stage.bridge_root, exclusive=False)
+def _judge_files(system: ChaosSystem, plan: Plan) -> list[str]:
+    """Check that no audio is left anywhere but that of failed jobs, which an operator may retry."""
+    ledger = Ledger(system.bridge_root, exclusive=False)
     failed = ledger.jobs.all(states=(JobState.FAILED,))
     kept = {item.chunk.spool_name for job in failed for item in ledger.jobs.chunks(job.job_id)}
     ledger.close()
-    found = [f"spool file {name} is left" for name in files_in(stage.bridge_root / "spool") if name not in kept]
-    found += [f"arriving file {name} is left" for name in files_in(stage.bridge_root / "incoming")]
+    found = [f"spool file {name} is left" for name in files_in(system.bridge_root / "spool") if name not in kept]
+    found += [f"arriving file {name} is left" for name in files_in(system.bridge_root / "incoming")]
     for agent_id in AGENTS:
-        found += [f"inbox file {name} of {agent_id} is left" for name in files_in(stage.agent_dir(agent_id) / "inbox")]
+        found += [f"inbox file {name} of {agent_id} is left" for name in files_in(system.agent_dir(agent_id) / "inbox")]
     return found
 
 
-def _judge_beats(plan: Plan, beats: Mapping[str, Beat]) -> list[str]:
-    """What every program says of itself agrees with what there is to do: nothing."""
+def _judge_beats(plan: Plan, beats: Mapping[str, LiveHeartbeat]) -> list[str]:
+    """Check that the last heartbeats report no work to do."""
     found = []
     bridge = beats.get(BRIDGE)
     if bridge is None or not isinstance(bridge.message, BridgeHeartbeat):

@@ -1,1 +1,1 @@
-"""Where conversations are kept: the protocol every store speaks, and the stores."""
+"""Where conversations are kept: the protocol of a store, and the stores that implement it."""

@@ -1,4 +1,4 @@
-"""Conversations in a SQLite file of their own: for backends that only speak MQTT, and for files on a laptop."""
+"""The conversation store in a SQLite file: for backends that only speak MQTT, and for files on a laptop."""
 
 from __future__ import annotations
 
@@ -32,18 +32,19 @@ if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
 
 STORE_FILE = "conversations.sqlite3"
-MANY_SEGMENTS = 1_000  # of so many all rows of a conversation are read: SQLite takes only so many names at once
+MANY_SEGMENTS = 1_000  # for more than this, all rows are read: SQLite limits how many values a statement may name
 
 _MIGRATIONS = Path(__file__).parent / "migrations"
 
-# Statements are made once: making one costs several times what running it does. In an UPDATE a name that is no
-# column's says which row it is about.
+# Statements are built once: building one takes several times as long as running it. SQLAlchemy reserves the columns'
+# names as parameters of an UPDATE, so the parameters that choose the row are called `of_...`.
 _ID, _SEGMENT_ID = bindparam("of_conversation", type_=Text), bindparam("of_segment", type_=Text)
 _GET = select(conversations).where(conversations.c.conversation_id == _ID)
 _NEW = insert(conversations).values(revision=0, version=0).on_conflict_do_nothing()
-_THIS = update(conversations).where(conversations.c.conversation_id == _ID)
-_ADVANCE = _THIS.values(revision=conversations.c.revision + 1)
-_ADVANCE_TO = _ADVANCE.values(version=bindparam("new_version"))
+_ADVANCE_REVISION = (
+    update(conversations).where(conversations.c.conversation_id == _ID).values(revision=conversations.c.revision + 1)
+)
+_ADVANCE_VERSION = _ADVANCE_REVISION.values(version=bindparam("new_version"))
 _SEGMENTS = (
     select(segments)
     .where(segments.c.conversation_id == _ID)
@@ -51,14 +52,18 @@ _SEGMENTS = (
 )
 _KNOWN = _SEGMENTS.where(segments.c.segment_id.in_(bindparam("segment_ids", expanding=True)))
 _NEW_SEGMENT = insert(segments)
-_THIS_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segments.c.segment_id == _SEGMENT_ID)
-_SET_LABEL = _THIS_SEGMENT.values(
+_CHANGE_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segments.c.segment_id == _SEGMENT_ID)
+_SET_LABEL = _CHANGE_SEGMENT.values(
     speaker=bindparam("new_speaker"), written_version=bindparam("new_version"), undone=bindparam("is_undone")
 )
-# All that an event may say of a segment; `undone` is for `undo` alone.
-_TOLD = tuple(column for column in segments.c if column.name not in ("conversation_id", "segment_id", "undone"))
-_TELL = _THIS_SEGMENT.values({column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _TOLD})
-_WRITTEN = select(func.max(writes.c.version)).where(
+# The columns that an event of the backend may set. Only `undo` sets `undone`.
+_EVENT_COLUMNS = tuple(
+    column for column in segments.c if column.name not in ("conversation_id", "segment_id", "undone")
+)
+_SET_EVENT_COLUMNS = _CHANGE_SEGMENT.values(
+    {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _EVENT_COLUMNS}
+)
+_VERSION_OF_KEY = select(func.max(writes.c.version)).where(
     writes.c.conversation_id == _ID, writes.c.write_key == bindparam("write_key")
 )
 _NEW_WRITE, _NEW_CHANGE = insert(writes), insert(changes)
@@ -67,14 +72,14 @@ _CHANGES = select(changes).where(changes.c.conversation_id == _ID).order_by(chan
 
 
 class SqliteConversations:
-    """A `ConversationStore` in one file. Every method is one transaction."""
+    """A `ConversationStore` in one file."""
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file at `path`. Raises `vps_bridge.database.DatabaseError`."""
+        """Open the file at `path`, or create it. Raises `vps_bridge.database.DatabaseError`."""
         self._database = open_database(path, _MIGRATIONS)
 
     def close(self) -> None:
-        """Let go of the file."""
+        """See `ConversationStore.close`."""
         self._database.close()
 
     def upsert_segments(
@@ -85,22 +90,22 @@ class SqliteConversations:
         removed: Sequence[str] = (),
     ) -> bool:
         """See `ConversationStore.upsert_segments`."""
-        wanted_ids = [*(segment.id for segment in segments), *removed]
+        sent_ids = [*(segment.id for segment in segments), *removed]
         with self._database.writing() as connection:
-            known = _known_segments(connection, conversation_id, wanted_ids)
-            wanted = {segment.id: _backend_fields(segment, known.get(segment.id)) for segment in segments}
-            wanted |= {segment_id: _tombstone(segment_id) for segment_id in removed}
-            told = {
-                segment_id: {**fields, "backend_revision": revision}
-                for segment_id, fields in wanted.items()
+            known = _known_segments(connection, conversation_id, sent_ids)
+            sent = {segment.id: _backend_fields(segment, known.get(segment.id)) for segment in segments}
+            sent |= {segment_id: _tombstone(segment_id) for segment_id in removed}
+            current = {
+                segment_id: fields
+                for segment_id, fields in sent.items()
                 if segment_id not in known or known[segment_id]["backend_revision"] <= revision
             }
             connection.execute(_NEW, {"conversation_id": conversation_id})
             changed = any(
-                segment_id not in known or any(known[segment_id][name] != fields[name] for name in wanted[segment_id])
-                for segment_id, fields in told.items()
+                segment_id not in known or any(known[segment_id][name] != value for name, value in fields.items())
+                for segment_id, fields in current.items()
             )
-            _put_segments(connection, conversation_id, known, told)
+            _put_segments(connection, conversation_id, revision, known, current)
             if changed:
                 _advance(connection, conversation_id)
             return changed
@@ -115,12 +120,12 @@ class SqliteConversations:
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
         with self._database.writing() as connection:
-            written = connection.scalar(_WRITTEN, {"of_conversation": conversation_id, "write_key": write_key})
+            written = connection.scalar(_VERSION_OF_KEY, {"of_conversation": conversation_id, "write_key": write_key})
             conversation = _read(connection, conversation_id)
             if conversation is None:
                 return Conflict(None)
             known = {segment.id: segment for segment in conversation.segments}
-            if written is not None and _all_stand(labels, known):
+            if written is not None and _have_labels(known, labels):
                 return AlreadyWritten(written)
             refused = any(
                 label.segment_id not in known or known[label.segment_id].is_human_labelled for label in labels
@@ -128,13 +133,13 @@ class SqliteConversations:
             if conversation.revision != expected_revision or refused:
                 return Conflict(conversation.revision)
             version = conversation.version + 1
-            made = [
+            changes_made = tuple(
                 Change(label.segment_id, known[label.segment_id].speaker, speaker_name(label.speaker_id))
                 for label in labels
                 if known[label.segment_id].speaker != speaker_name(label.speaker_id)
-            ]
-            _record(connection, conversation_id, Write(version, "apply", write_key, time.time(), tuple(made)))
-            _set_labels(connection, conversation_id, made, written_version=version)
+            )
+            _record(connection, conversation_id, Write(version, "apply", write_key, time.time(), changes_made))
+            _set_labels(connection, conversation_id, changes_made, written_version=version)
             _advance(connection, conversation_id, version)
             return Applied(version)
 
@@ -170,12 +175,12 @@ class SqliteConversations:
         self.forget_deleted_pages()
 
     def forget_deleted_pages(self) -> None:
-        """Truncate the write-ahead log, so that what was deleted or replaced is in no file any more."""
+        """See `ConversationStore.forget_deleted_pages`."""
         self._database.erase_deleted()
 
 
-def _all_stand(labels: Sequence[Label], known: Mapping[str, StoredSegment]) -> bool:
-    """Whether every label is there: a segment removed and sent again lost its own."""
+def _have_labels(known: Mapping[str, StoredSegment], labels: Sequence[Label]) -> bool:
+    """Whether every segment has its label; one that was removed and sent again has lost it."""
     return all(
         label.segment_id in known and known[label.segment_id].speaker == speaker_name(label.speaker_id)
         for label in labels
@@ -183,7 +188,10 @@ def _all_stand(labels: Sequence[Label], known: Mapping[str, StoredSegment]) -> b
 
 
 def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[str, Any]:
-    """What a segment of the backend sets; a label this pipeline wrote stays unless a person labelled it now."""
+    """Return the columns that a segment of the backend sets.
+
+    The label is not among them if this pipeline or an undo set it, unless a person has labelled the segment since.
+    """
     words = None if segment.words is None else [word.model_dump() for word in segment.words]
     fields: dict[str, Any] = {
         "segment_id": segment.id,
@@ -197,8 +205,8 @@ def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[
         "label_source": segment.label_source,
         "words": words,
     }
-    ours = row is not None and (row["written_version"] is not None or row["undone"])
-    if not ours or (segment.label_source == "manual" and segment.speaker is not None):
+    is_label_ours = row is not None and (row["written_version"] is not None or row["undone"])
+    if not is_label_ours or (segment.label_source == "manual" and segment.speaker is not None):
         number = speaker_number(segment.speaker)
         fields["speaker"] = segment.speaker if number is None else speaker_name(number)
         fields["written_version"] = None
@@ -206,7 +214,7 @@ def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[
 
 
 def _tombstone(segment_id: str) -> dict[str, Any]:
-    """A removed segment: its id stays, so that an older event cannot bring it back; its words do not."""
+    """Return the columns of a removed segment: nothing but its id, so that an older event cannot add it again."""
     return {
         "segment_id": segment_id,
         "removed": True,
@@ -235,24 +243,29 @@ def _known_segments(connection: Connection, conversation_id: str, segment_ids: l
 
 
 def _put_segments(
-    connection: Connection, conversation_id: str, known: Mapping[str, RowMapping], told: Mapping[str, dict[str, Any]]
+    connection: Connection,
+    conversation_id: str,
+    revision: int,
+    known: Mapping[str, RowMapping],
+    sent: Mapping[str, dict[str, Any]],
 ) -> None:
-    """Write what is told of segments; what is not told of a known one stays."""
+    """Write the columns that were sent, by segment id; a known segment keeps the others."""
     blank = {"conversation_id": conversation_id, "undone": False, "speaker": None, "written_version": None}
-    new = [{**blank, **fields} for segment_id, fields in told.items() if segment_id not in known]
-    changes = [
-        {
-            "of_conversation": conversation_id,
-            "of_segment": segment_id,
-            **{f"new_{column.name}": fields.get(column.name, known[segment_id][column.name]) for column in _TOLD},
-        }
-        for segment_id, fields in told.items()
-        if segment_id in known
-    ]
-    if new:
-        connection.execute(_NEW_SEGMENT, new)
-    if changes:
-        connection.execute(_TELL, changes)
+    added, changed = [], []
+    for segment_id, fields in sent.items():
+        columns = {**fields, "backend_revision": revision}
+        if segment_id in known:
+            columns = {
+                column.name: columns.get(column.name, known[segment_id][column.name]) for column in _EVENT_COLUMNS
+            }
+            key = {"of_conversation": conversation_id, "of_segment": segment_id}
+            changed.append(key | {f"new_{name}": value for name, value in columns.items()})
+        else:
+            added.append({**blank, **columns})
+    if added:
+        connection.execute(_NEW_SEGMENT, added)
+    if changed:
+        connection.execute(_SET_EVENT_COLUMNS, changed)
 
 
 def _set_labels(
@@ -263,29 +276,37 @@ def _set_labels(
     written_version: int | None = None,
     undone: bool = False,
 ) -> None:
-    facts = {"of_conversation": conversation_id, "new_version": written_version, "is_undone": undone}
+    """Set the label of each changed segment, and who set it: a write of this pipeline, or an undo."""
+    common = {"of_conversation": conversation_id, "new_version": written_version, "is_undone": undone}
     if made:
-        labels = [{**facts, "of_segment": change.segment_id, "new_speaker": change.after} for change in made]
+        labels = [{**common, "of_segment": change.segment_id, "new_speaker": change.after} for change in made]
         connection.execute(_SET_LABEL, labels)
 
 
 def _advance(connection: Connection, conversation_id: str, version: int | None = None) -> None:
-    it = {"of_conversation": conversation_id}
+    """Give the conversation its next revision and, for a write or an undo, its version."""
+    key = {"of_conversation": conversation_id}
     if version is None:
-        connection.execute(_ADVANCE, it)
+        connection.execute(_ADVANCE_REVISION, key)
     else:
-        connection.execute(_ADVANCE_TO, {**it, "new_version": version})
+        connection.execute(_ADVANCE_VERSION, {**key, "new_version": version})
 
 
 def _read(connection: Connection, conversation_id: str) -> StoredConversation | None:
     row = connection.execute(_GET, {"of_conversation": conversation_id}).mappings().first()
     if row is None:
         return None
-    kept = tuple(_stored(segment) for segment in _segment_rows(connection, conversation_id) if not segment["removed"])
-    return StoredConversation(conversation_id, str(row["revision"]), row["version"], kept)
+    return StoredConversation(
+        conversation_id=row["conversation_id"],
+        revision=str(row["revision"]),
+        version=row["version"],
+        segments=tuple(
+            _stored_segment(segment) for segment in _segment_rows(connection, conversation_id) if not segment["removed"]
+        ),
+    )
 
 
-def _stored(row: RowMapping) -> StoredSegment:
+def _stored_segment(row: RowMapping) -> StoredSegment:
     words = None if row["words"] is None else tuple(Word.model_validate(word) for word in row["words"])
     return StoredSegment(
         id=row["segment_id"],
@@ -303,11 +324,12 @@ def _stored(row: RowMapping) -> StoredSegment:
 
 
 def _record(connection: Connection, conversation_id: str, write: Write) -> None:
-    its = {"conversation_id": conversation_id, "version": write.version}
-    facts = {"kind": write.kind, "write_key": write.write_key, "written_at_s": write.written_at_s}
-    connection.execute(_NEW_WRITE, {**its, **facts})
+    """Add a write with its changes to the history."""
+    key = {"conversation_id": conversation_id, "version": write.version}
+    columns = {"kind": write.kind, "write_key": write.write_key, "written_at_s": write.written_at_s}
+    connection.execute(_NEW_WRITE, {**key, **columns})
     rows = [
-        {**its, "segment_id": change.segment_id, "before": change.before, "after": change.after}
+        {**key, "segment_id": change.segment_id, "before": change.before, "after": change.after}
         for change in write.changes
     ]
     if rows:
@@ -315,11 +337,18 @@ def _record(connection: Connection, conversation_id: str, write: Write) -> None:
 
 
 def _history(connection: Connection, conversation_id: str) -> tuple[Write, ...]:
-    made: dict[int, list[Change]] = {}
-    it = {"of_conversation": conversation_id}
-    for row in connection.execute(_CHANGES, it).mappings():
-        made.setdefault(row["version"], []).append(Change(row["segment_id"], row["before"], row["after"]))
+    changes_of: dict[int, list[Change]] = {}
+    key = {"of_conversation": conversation_id}
+    for row in connection.execute(_CHANGES, key).mappings():
+        change = Change(segment_id=row["segment_id"], before=row["before"], after=row["after"])
+        changes_of.setdefault(row["version"], []).append(change)
     return tuple(
-        Write(row["version"], row["kind"], row["write_key"], row["written_at_s"], tuple(made.get(row["version"], ())))
-        for row in connection.execute(_WRITES, it).mappings()
+        Write(
+            version=row["version"],
+            kind=row["kind"],
+            write_key=row["write_key"],
+            written_at_s=row["written_at_s"],
+            changes=tuple(changes_of.get(row["version"], ())),
+        )
+        for row in connection.execute(_WRITES, key).mappings()
     )

@@ -1,4 +1,4 @@
-"""What the bridge asks of a place that keeps conversations, and the records it exchanges with it."""
+"""The protocol of a store that keeps conversations, and the records that the bridge exchanges with it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ LabelSource = Literal["manual", "auto"]
 
 
 def speaker_name(speaker_id: int | None) -> str | None:
-    """`SPEAKER_00` for 0; None for nobody. The one place that pads, so label and number never disagree."""
+    """Return the label of a number: `SPEAKER_00` for 0, None for None. All labels are padded here and nowhere else."""
     return None if speaker_id is None else f"SPEAKER_{speaker_id:02d}"
 
 
 def speaker_number(speaker: str | None) -> int | None:
-    """0 for `SPEAKER_00` and for `SPEAKER_0`; None for anything that ends in no number."""
+    """Return the number of a label: 0 for `SPEAKER_00` and `SPEAKER_0`, None if it does not end in `_<number>`."""
     digits = (speaker or "").rpartition("_")[2]
     return int(digits) if digits.isascii() and digits.isdigit() and "_" in (speaker or "") else None
 
 
 @dataclass(frozen=True)
 class StoredSegment:
-    """A piece of transcript and its label. Times are seconds on the transcript's clock, as they were sent."""
+    """A piece of transcript and its label. Times are in seconds of the transcript, as the backend sent them."""
 
     id: str
     start_s: float
@@ -33,16 +33,16 @@ class StoredSegment:
     speaker: str | None = None
     speaker_id: int | None = None
     original_speaker: str | None = None
-    """The label the backend sent, whatever was written since: tells speech-to-text's default from a label."""
+    """The label that the backend sent last, even if this pipeline wrote another since."""
     is_user: bool = False
     person_id: str | None = None
     label_source: LabelSource | None = None
-    """`manual` also where a person undid what this pipeline wrote."""
+    """Who gave the label; None where the backend does not say. `manual` too where a person undid a write."""
     words: tuple[Word, ...] | None = None
 
     @property
     def is_human_labelled(self) -> bool:
-        """Whether a person labelled it; where the backend cannot say who did, every person label counts."""
+        """Whether a person labelled it. Where the source is unknown, a label for the owner or a person counts."""
         if self.label_source is None:
             return self.is_user or self.person_id is not None
         return self.label_source == "manual"
@@ -50,20 +50,20 @@ class StoredSegment:
 
 @dataclass(frozen=True)
 class StoredConversation:
-    """A conversation as it is kept now."""
+    """A conversation as it was when it was read."""
 
     conversation_id: str
     revision: str
-    """Opaque; changes with every change of the conversation. What `apply` compares."""
+    """Differs after every change of the conversation; `apply` compares it. The text itself means nothing."""
     version: int
-    """Number of the last write of this pipeline; 0 where there was none."""
+    """Number of the last write or undo; 0 where there was none."""
     segments: tuple[StoredSegment, ...]
-    """Sorted by (start_s, end_s, id)."""
+    """Without the removed ones, sorted by (start_s, end_s, id)."""
 
 
 @dataclass(frozen=True)
 class Label:
-    """The speaker a segment shall have; None reads unknown."""
+    """The speaker that a segment is to have; None: an unknown one."""
 
     segment_id: str
     speaker_id: int | None
@@ -71,24 +71,26 @@ class Label:
 
 @dataclass(frozen=True)
 class Applied:
-    """The labels are in the store."""
+    """The labels were written."""
 
     version: int
+    """Number of this write."""
 
 
 @dataclass(frozen=True)
 class AlreadyWritten:
-    """A write with this key is in the store already, and so are its labels."""
+    """A write with the same key was made before, and every segment still has the label that is to be written."""
 
     version: int
+    """Number of that write."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """The conversation is not what it was when it was read: read it and relabel again."""
+    """Nothing was written, because the conversation has changed since it was read: read it and relabel again."""
 
     revision: str | None
-    """What it is now; None where there is no such conversation."""
+    """Its revision now; None where there is no such conversation."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Write:
-    """One write of this pipeline (`apply`) or of a person taking it back (`undo`)."""
+    """One write of this pipeline (`apply`), or its undoing by a person (`undo`)."""
 
     version: int
     kind: Literal["apply", "undo"]
@@ -113,7 +115,7 @@ class Write:
 
 
 class StoreError(Exception):
-    """A request a conversation store cannot fulfil; the message names the remedy."""
+    """A request that a conversation store cannot fulfil; the message names the remedy."""
 
 
 class WriteNotFound(StoreError):
@@ -127,7 +129,12 @@ class WriteNotFound(StoreError):
 
 
 class ConversationStore(Protocol):
-    """A place that keeps conversations. Methods may be called from any thread."""
+    """A store that keeps conversations: the text and labels from the backend, and every write of this pipeline.
+
+    This is all that the bridge and its commands ask of a store; only opening one differs from store to store. Methods
+    may be called from any thread. What a method did is on disk when it returns, and is done as a whole or not at all.
+    Another process may have the same store open.
+    """
 
     def upsert_segments(
         self,
@@ -136,9 +143,17 @@ class ConversationStore(Protocol):
         segments: Sequence[TranscriptSegment],
         removed: Sequence[str] = (),
     ) -> bool:
-        """Take text, times and human labels from the backend; never replaces a machine label of this pipeline.
+        """Take text, times and labels from the backend. An unknown conversation or segment is added.
 
-        A segment that a higher `revision` wrote or removed is left as it is.
+        A label that this pipeline wrote, or that `undo` brought back, stays unless the event says that a person
+        labelled the segment. A segment that an event with a higher `revision` wrote or removed is left as it is.
+
+        Args:
+            conversation_id: the conversation.
+            revision: the number of the backend's event; a higher one is newer.
+            segments: the segments that are new or changed.
+            removed: ids of segments that are no longer part of the transcript.
+
         Returns whether anything changed.
         """
         ...
@@ -150,33 +165,46 @@ class ConversationStore(Protocol):
     def apply(
         self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
     ) -> Applied | Conflict | AlreadyWritten:
-        """Write labels, all or none, if the conversation still is at `expected_revision`.
+        """Write labels, all or none, if the conversation is still at `expected_revision`.
 
-        `AlreadyWritten` (this key, and its labels stand) wins over `Conflict`. A label for a human-labelled or a
-        missing segment is a `Conflict`.
+        The result is `AlreadyWritten`, at any revision, if there was a write with this key and every segment has its
+        label. Otherwise it is a `Conflict` if the revision differs, or if a label is for a segment that is missing or
+        labelled by a person.
+
+        Args:
+            conversation_id: the conversation.
+            expected_revision: `StoredConversation.revision` as it was read.
+            write_key: identifies the evidence for the labels, so that the same evidence is written once.
+            labels: the labels to write.
         """
         ...
 
     def undo(self, conversation_id: str, version: int) -> Applied:
-        """Take one write back where its labels still stand; those segments count as labelled by a person.
+        """Bring back the labels from before one write; return the undo as a write of its own.
+
+        Only segments that still have the label of that write get the old one back. They count as labelled by a person
+        from then on.
 
         Raises:
-            WriteNotFound: there is no such write.
+            WriteNotFound: there is no such write, or it is an undo itself.
         """
         ...
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
-        """Return every write, oldest first."""
+        """Return every write and undo, oldest first; none where there is no such conversation."""
         ...
 
     def delete(self, conversation_id: str) -> None:
-        """Leave nothing of the conversation behind; unknown ids are fine."""
+        """Delete the conversation with its history, and from the files too, as `forget_deleted_pages` does.
+
+        An unknown conversation is no error.
+        """
         ...
 
     def forget_deleted_pages(self) -> None:
-        """See that what was deleted or replaced is in no file any more."""
+        """Remove from the files, too, what was deleted or replaced, so that nobody can read it there."""
         ...
 
     def close(self) -> None:
-        """Close it; nothing can be read or written any more."""
+        """Close the store; nothing can be read or written any more."""
         ...

@@ -1,4 +1,4 @@
-"""The tables of the conversation store; `migrations/` makes them."""
+"""The tables of the SQLite store, which `migrations/` creates."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ segments = Table(
     Column("end_s", Float, nullable=False),
     Column("speaker", Text),
     Column("original_speaker", Text),
-    Column("written_version", Integer),  # the write whose label stands; NULL: the backend's own
-    Column("undone", Boolean, nullable=False),  # a person took a label back: nobody touches it again
+    Column("written_version", Integer),  # the write that gave `speaker`; NULL: the backend did
+    Column("undone", Boolean, nullable=False),  # a person took a label back: no write changes it again
     Column("is_user", Boolean, nullable=False),
     Column("person_id", Text),
     Column("label_source", Text),

@@ -1,4 +1,4 @@
-"""Transcript files for `omi-bridge import`: JSON segments as the OMI backend has them, or NIST STM."""
+"""Transcript files for `omi-bridge import`: JSON segments in the form of the OMI backend, or NIST STM."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ class TranscriptError(Exception):
 def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = True) -> tuple[TranscriptSegment, ...]:
     """Read the segments of a transcript file.
 
-    A name that ends in `.stm` is NIST STM (`file channel speaker start end [<label>] text`), whose speakers are
-    people's names given by people: each becomes a `person_id` that counts as a human's label. Everything else is
-    JSON: a list of segments, or an object that holds one under `segments` or `transcript_segments`; times are
-    `start` and `end`, or `start_s` and `end_s`, in seconds.
+    A file named `.stm` is NIST STM (`file channel speaker start end [<label>] text`). Its speakers are names that
+    people gave: each becomes a `person_id` and counts as a human's label. Every other file is JSON: a list of segments,
+    or an object with such a list under `segments` or `transcript_segments`. Times are in seconds, under `start` and
+    `end`, or `start_s` and `end_s`.
 
     Args:
         path: the file, UTF-8.
-        conversation_id: segments without an id are named after it and their place, the same at every import.
-        keep_speakers: False drops every speaker, owner and person: only text and times are taken.
+        conversation_id: a segment without an id gets one made of this and its index, the same at every import.
+        keep_speakers: False takes only text and times, and no speaker, owner or person.
 
     Raises:
-        TranscriptError: no such file, too large, not JSON or STM, or a segment that is none.
+        TranscriptError: the file is missing, too large, or neither JSON nor STM, or one of its segments is invalid.
     """
     text = _read_text(path)
     rows = list(_read_stm(path, text) if path.suffix.lower() == ".stm" else _read_json(path, text))
     if len(rows) > MAX_SEGMENTS:
         raise TranscriptError(f"{path}: {len(rows)} segments; at most {MAX_SEGMENTS} fit a conversation. Split it.")
-    segments = tuple(_segment(path, place, row, conversation_id, keep_speakers) for place, row in enumerate(rows))
+    segments = tuple(_read_segment(path, index, row, conversation_id, keep_speakers) for index, row in enumerate(rows))
     seen: set[str] = set()
     for segment in segments:
         if segment.id in seen:
@@ -100,11 +100,11 @@ def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _segment(path: Path, place: int, row: object, conversation_id: str, keep_speakers: bool) -> TranscriptSegment:  # noqa: FBT001
+def _read_segment(path: Path, index: int, row: object, conversation_id: str, keep_speakers: bool) -> TranscriptSegment:  # noqa: FBT001
     if not isinstance(row, dict):
-        raise TranscriptError(f"{path}, segment {place}: not an object. Expected {_SHAPE}.")
+        raise TranscriptError(f"{path}, segment {index}: not an object. Expected {_SHAPE}.")
     fields: dict[str, Any] = {
-        "id": str(row.get("id") or f"{conversation_id}-{place:05d}"),
+        "id": str(row.get("id") or f"{conversation_id}-{index:05d}"),
         "text": row.get("text") or "",
         "start_s": row.get("start_s", row.get("start")),
         "end_s": row.get("end_s", row.get("end")),
@@ -123,4 +123,4 @@ def _segment(path: Path, place: int, row: object, conversation_id: str, keep_spe
         return TranscriptSegment.model_validate(fields)
     except ValidationError as error:
         wrong = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_input=False)}))
-        raise TranscriptError(f"{path}, segment {place}: wrong or missing {wrong}. Expected {_SHAPE}.") from error
+        raise TranscriptError(f"{path}, segment {index}: wrong or missing {wrong}. Expected {_SHAPE}.") from error

@@ -1,1 +1,1 @@
-"""From speaker turns to labels on segments, without I/O."""
+"""Labelling: from the speaker turns of a conversation's jobs to the label of each transcript segment, without I/O."""

@@ -1,8 +1,8 @@
-"""Aligning: from seconds of audio to seconds of transcript, per stretch, believed only if the speech agrees.
+"""Aligning: finding, for each stretch of audio, what to add to seconds of audio to get seconds of the transcript.
 
-The two clocks have different zeros (the first chunk is captured 33 to 60 s after `started_at` on real devices,
-omi-facts.md section 2). captured_at tells the offset; where speech is in the audio and where the transcript has
-segments must not contradict it.
+The two clocks have different zeros: on real devices the first chunk is captured 33 to 60 s after `started_at`
+(shared/design/omi-facts.md, section 2). captured_at gives the offset. It is used only if the speech in the audio and
+the segments of the transcript then lie at the same moments.
 """
 
 from __future__ import annotations
@@ -17,51 +17,56 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.record import MAX_DURATION_S
+from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.rules.assemble import ChunkInfo, PlacedChunk
 
 STEP_S = 0.1  # of the activity signals that are compared
+MIN_RATE_STEPS = 3
+"""Fewer steps of captured_at say nothing about the sample rate: they may all be jitter."""
 ClockReason = Literal["clock.unknown", "clock.unverified"]
 RATE_SUSPECT = "audio.rate_suspect"
-Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class AlignmentRules:
-    """When the clock of the audio is believed.
+    """When a stretch's offset is used.
 
-    Agreement is the correlation (phi) of two on/off signals in steps of 0.1 s: someone speaks in the audio, a
-    segment covers the moment in the transcript. Unlike a share of overlap it does not reward dense speech. An offset
-    is refused where another within `max_shift_s` agrees better by `margin` and puts at least `margin_s` more seconds
-    right: with few pauses chance alone finds a better shift.
+    Agreement is the correlation (phi) of two on/off signals in steps of 0.1 s: someone speaks in the audio, and a
+    segment covers the moment in the transcript. Unlike a share of overlap, it does not grow merely because there is
+    much speech. An offset is refused if another one within `max_shift_s` agrees better by `margin` and makes the two
+    signals equal for at least `margin_s` more seconds: with few pauses, some shift is always better by chance.
     """
 
     max_shift_s: float = 30.0
     tolerance_s: float = 1.0
-    """Shifts this small are the jitter of time stamps."""
+    """Smaller shifts are the jitter of time stamps."""
     margin: float = 0.2
     margin_s: float = 3.0
     min_overlap: float = 0.3
     """Least share of the audio's speech, or of the transcript's if that is less, that must meet the other."""
     max_drift_s: float = 2.0
-    """Within a stretch the chunks' own time stamps may stray this far from where their samples lie."""
+    """Within a stretch, a chunk's captured_at may differ this much from where its samples lie."""
     rate_tolerance: float = 0.1
 
 
 @dataclass(frozen=True)
 class Stretch:
-    """A stretch of contiguous audio, as the chunks' times place it."""
+    """A stretch: audio of a conversation without a gap, of one or more chunks. Its seconds begin at its first sample.
+
+    `vps_bridge.rules.assemble.place_chunks` says where one stretch ends and the next begins.
+    """
 
     index: int
     length_s: float
     offset_s: float | None
-    """What is added to the stretch's seconds to get transcript seconds; None where nothing tells."""
+    """Added to the stretch's seconds to get transcript seconds; None where it cannot be derived."""
     drift_s: float
-    """How far captured_at of its chunks strays from where their samples lie."""
+    """The largest difference between a chunk's captured_at and where its samples lie."""
 
 
 @dataclass(frozen=True)
 class StretchClock:
-    """The offset that is believed, or why there is none."""
+    """The offset of a stretch that may be used, or the reason why there is none."""
 
     offset_s: float | None
     reason: ClockReason | None
@@ -70,10 +75,11 @@ class StretchClock:
 def find_stretches(
     chunks: Sequence[ChunkInfo], placed: Sequence[PlacedChunk], started_at_s: float | None
 ) -> tuple[Stretch, ...]:
-    """Derive each stretch's offset from captured_at.
+    """Return the stretches and the offset of each.
 
-    Without captured_at only the first stretch has one, 0, and only if it begins the conversation: its first chunk
-    has sequence 0 or 1, or the whole conversation is one chunk. An offset of more than a week is a wrong clock.
+    The offset comes from captured_at and `started_at_s`. Where one of them is missing, only a first stretch that
+    begins the conversation has an offset, 0: its first chunk has sequence 0 or 1, or the conversation is one chunk.
+    An offset of more than a week is the work of a wrong clock and is left out.
     """
     known = {chunk.chunk_id: chunk for chunk in chunks}
     stretches = []
@@ -96,7 +102,7 @@ def find_stretches(
                 offset_s = None
         length_s = max(place.start_s + place.duration_s for place in places)
         if offset_s is not None and abs(offset_s) + length_s > MAX_DURATION_S:
-            offset_s = None  # a device that woke up in 1970
+            offset_s = None  # e.g. a device without the time, which says 1970
         stretches.append(Stretch(index, length_s, offset_s, drift_s))
     return tuple(stretches)
 
@@ -104,7 +110,9 @@ def find_stretches(
 def verify_clock(
     stretch: Stretch, speech: Sequence[Span], transcript: Sequence[Span], rules: AlignmentRules
 ) -> StretchClock:
-    """Believe the stretch's offset or say why not.
+    """Check the stretch's offset: return it, or the reason why it must not be used.
+
+    Where the audio has no speech or the transcript no segment nearby, nothing contradicts the offset and it is used.
 
     Args:
         stretch: the stretch and its offset.
@@ -118,29 +126,29 @@ def verify_clock(
         return StretchClock(None, "clock.unverified")
     steps = max(1, round(stretch.length_s / STEP_S))
     margin_steps = round(rules.max_shift_s / STEP_S)
-    heard = _activity(speech, 0.0, steps)
+    spoken = _activity(speech, 0.0, steps)
     written = _activity(transcript, stretch.offset_s - margin_steps * STEP_S, steps + 2 * margin_steps)
-    if not heard.any() or not written.any():
+    if not spoken.any() or not written.any():
         return StretchClock(stretch.offset_s, None)
-    both, covered = _compare(heard, written)
-    zero = margin_steps
-    if both[zero] < rules.min_overlap * min(heard.sum(), covered[zero]) or covered[zero] == 0:
+    both, covered = _compare(spoken, written)
+    zero = margin_steps  # index of the shift by nothing
+    if both[zero] < rules.min_overlap * min(spoken.sum(), covered[zero]) or covered[zero] == 0:
         return StretchClock(None, "clock.unverified")
-    agreement = _phi(both, covered, float(heard.sum()), steps)
-    right = steps - heard.sum() - covered + 2 * both  # steps where both say speech or both say silence
+    agreement = _phi(both, covered, float(spoken.sum()), steps)
+    equal = steps - spoken.sum() - covered + 2 * both  # steps where both say speech or both say silence
     shifts = np.abs(np.arange(len(both)) - zero) * STEP_S
     better = (
         (shifts > rules.tolerance_s)
         & (agreement >= agreement[zero] + rules.margin)
-        & ((right - right[zero]) * STEP_S >= rules.margin_s)
+        & ((equal - equal[zero]) * STEP_S >= rules.margin_s)
     )
     return StretchClock(None, "clock.unverified") if better.any() else StretchClock(stretch.offset_s, None)
 
 
 def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
-    """Whether chunks last 10 % more or less than the steps of captured_at between them: a wrong sample rate.
+    """Whether the sample rate seems wrong: chunks last 10 % more or less than the steps of captured_at between them.
 
-    The median over all neighbouring chunks, so that real pauses and jitter do not count.
+    The median over all neighbouring chunks decides, so that real pauses and jitter do not count.
     """
     timed = sorted(
         (chunk.captured_at_s, chunk.duration_s, chunk.sequence)
@@ -148,10 +156,11 @@ def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
         if chunk.captured_at_s is not None and chunk.duration_s and chunk.sequence is not None
     )
     steps = [(later[0] - earlier[0]) / earlier[1] for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
-    return len(steps) >= 3 and abs(median(steps) - 1.0) > rules.rate_tolerance  # noqa: PLR2004 - fewer are jitter
+    return len(steps) >= MIN_RATE_STEPS and abs(median(steps) - 1.0) > rules.rate_tolerance
 
 
 def _activity(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.float64]:
+    """Return 1 for every step of 0.1 s from `origin_s` on that a span covers, else 0."""
     active = np.zeros(steps)
     for start_s, end_s in spans:
         first = round((start_s - origin_s) / STEP_S)
@@ -160,14 +169,14 @@ def _activity(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.
     return active
 
 
-def _compare(heard: NDArray[np.float64], written: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """For every shift of the audio along the transcript: steps active in both, and active in the transcript."""
-    both = np.round(np.correlate(written, heard, mode="valid"))
+def _compare(spoken: NDArray[np.float64], written: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
+    """Return two counts for every shift of the audio along the transcript: steps active in both, and in the latter."""
+    both = np.round(np.correlate(written, spoken, mode="valid"))
     sums = np.concatenate(([0.0], np.cumsum(written)))
-    return both, sums[len(heard) :] - sums[: -len(heard)]
+    return both, sums[len(spoken) :] - sums[: -len(spoken)]
 
 
-def _phi(both: NDArray[np.float64], covered: NDArray[np.float64], heard: float, steps: int) -> NDArray[np.float64]:
-    """Correlation of the two signals at every shift; 0 where one of them never changes."""
-    spread = np.sqrt(heard * (steps - heard) * covered * (steps - covered))
-    return np.divide(steps * both - heard * covered, spread, out=np.zeros_like(both), where=spread > 0)
+def _phi(both: NDArray[np.float64], covered: NDArray[np.float64], spoken: float, steps: int) -> NDArray[np.float64]:
+    """Return the correlation of the two signals at every shift; 0 where one of them never changes."""
+    spread = np.sqrt(spoken * (steps - spoken) * covered * (steps - covered))
+    return np.divide(steps * both - spoken * covered, spread, out=np.zeros_like(both), where=spread > 0)

@@ -1,4 +1,7 @@
-"""From each job's own seconds to one clock of the conversation's audio, where every second belongs to one job."""
+"""The audio clock: one clock for all audio of a conversation, onto which every job's own seconds are moved.
+
+Jobs overlap. On the audio clock each second is given to exactly one of the jobs that cover it.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +14,17 @@ from schemas.turns import ChunkSpan, SpeakerTurn
 from vps_bridge.rules.assemble import ChunkInfo, PlacedChunk
 
 Span = tuple[float, float]
-_TOUCHING_S = 1e-3  # chunks are placed to the sample; sums of floats are not
+"""(start_s, end_s)"""
+TOUCHING_S = 1e-3
+"""Spans this near to each other have no gap between them: chunks are placed to the sample, sums of floats are not."""
 
 
 @dataclass(frozen=True)
 class JobWindow:
-    """A span of one job and where it lies on the audio clock."""
+    """A window: a part of one job's audio without a gap, and where it lies on the audio clock.
+
+    A job has several windows where it took audio from before or behind a gap.
+    """
 
     job_start_s: float
     job_end_s: float
@@ -25,7 +33,7 @@ class JobWindow:
 
     @property
     def span(self) -> Span:
-        """On the audio clock."""
+        """The window on the audio clock."""
         return self.job_start_s + self.shift_s, self.job_end_s + self.shift_s
 
 
@@ -41,26 +49,27 @@ class LocalTurn:
 def stretch_origins(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) -> tuple[float, ...]:
     """Return where each stretch begins on the audio clock.
 
-    By captured_at where known, so that pauses are kept, else right after the stretch before; never before its end,
-    and never a week behind the beginning: that is a device whose clock was set in between.
+    Where captured_at is known it decides, so that pauses between stretches are kept; otherwise a stretch follows right
+    after the one before. Stretches never overlap, and none begins more than a week after the first: such a captured_at
+    comes from a device whose clock was set during the conversation.
     """
     captured = {chunk.chunk_id: chunk.captured_at_s for chunk in chunks}
-    first: dict[int, float] = {}  # captured_at of each stretch's zero
+    zero_captured: dict[int, float] = {}  # stretch -> captured_at of its second 0
     length: dict[int, float] = {}
     for place in placed:
         captured_at_s = captured.get(place.chunk_id)
         if captured_at_s is not None:
-            first.setdefault(place.stretch, captured_at_s - place.start_s)
+            zero_captured.setdefault(place.stretch, captured_at_s - place.start_s)
         length[place.stretch] = max(length.get(place.stretch, 0.0), place.start_s + place.duration_s)
     origins: list[float] = []
-    end_s, zero_s = 0.0, None
+    end_s, clock_zero_s = 0.0, None
     for stretch in sorted(length):
         origin_s = end_s
-        if stretch in first and zero_s is not None:
-            captured_s = first[stretch] - zero_s
+        if stretch in zero_captured and clock_zero_s is not None:
+            captured_s = zero_captured[stretch] - clock_zero_s
             origin_s = captured_s if end_s < captured_s < MAX_DURATION_S - length[stretch] else end_s
-        elif stretch in first:
-            zero_s = first[stretch] - origin_s
+        elif stretch in zero_captured:
+            clock_zero_s = zero_captured[stretch] - origin_s
         origins.append(origin_s)
         end_s = origin_s + length[stretch]
     return tuple(origins)
@@ -69,7 +78,7 @@ def stretch_origins(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) 
 def job_windows(
     spans: Iterable[ChunkSpan], placed: Mapping[str, PlacedChunk], origins: Sequence[float]
 ) -> tuple[JobWindow, ...]:
-    """Return where a job's audio lies on the audio clock; chunks that follow each other make one window."""
+    """Return the windows of a job; chunks that follow each other without a gap make one window."""
     windows: list[JobWindow] = []
     for span in sorted(spans, key=lambda span: span.start_s):
         place = placed.get(span.chunk_id)
@@ -78,11 +87,7 @@ def job_windows(
         shift_s = origins[place.stretch] + place.start_s - span.start_s
         end_s = span.start_s + span.duration_s
         last = windows[-1] if windows else None
-        if (
-            last is not None
-            and abs(last.shift_s - shift_s) < _TOUCHING_S
-            and span.start_s - last.job_end_s < _TOUCHING_S
-        ):
+        if last is not None and abs(last.shift_s - shift_s) < TOUCHING_S and span.start_s - last.job_end_s < TOUCHING_S:
             windows[-1] = JobWindow(last.job_start_s, end_s, last.shift_s)
         else:
             windows.append(JobWindow(span.start_s, end_s, shift_s))
@@ -90,7 +95,7 @@ def job_windows(
 
 
 def place_turns(turns: Iterable[SpeakerTurn], windows: Sequence[JobWindow]) -> tuple[LocalTurn, ...]:
-    """Move a job's turns to the audio clock, cut where its audio has a seam; sorted."""
+    """Move a job's turns to the audio clock, sorted; a turn that crosses from one window to the next is cut in two."""
     moved = [
         LocalTurn(start_s + window.shift_s, end_s + window.shift_s, turn.speaker)
         for turn in turns
@@ -100,33 +105,34 @@ def place_turns(turns: Iterable[SpeakerTurn], windows: Sequence[JobWindow]) -> t
     return tuple(sorted(moved, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker)))
 
 
-def own_seconds(windows: Mapping[str, Sequence[JobWindow]]) -> dict[str, tuple[Span, ...]]:
-    """Give every second of audio to one of the jobs that heard it: the one whose nearest edge is farthest.
+def divide_between_jobs(windows: Mapping[str, Sequence[JobWindow]]) -> dict[str, tuple[Span, ...]]:
+    """Give every second of audio to one of the jobs that cover it; return the spans that each job gets.
 
-    So the overlap of two successive jobs is cut in its middle: each is least sure where its audio ends.
+    A second goes to the job whose window extends farthest beyond it on both sides, so the overlap of two successive
+    jobs is cut in its middle: diarization is least reliable where a job's audio begins or ends.
     """
     spans = sorted((*window.span, job_id) for job_id, listed in windows.items() for window in listed)
-    owned: dict[str, list[Span]] = {job_id: [] for job_id in windows}
+    given: dict[str, list[Span]] = {job_id: [] for job_id in windows}
     cuts = sorted({edge for start_s, end_s, _ in spans for edge in (start_s, end_s)})
     active: list[tuple[float, float, str]] = []
-    waiting = iter(spans)
-    following = next(waiting, None)
+    remaining = iter(spans)
+    following = next(remaining, None)
     for begin_s, end_s in pairwise(cuts):
         active = [span for span in active if span[1] > begin_s]
         while following is not None and following[0] <= begin_s:
             active.append(following)
-            following = next(waiting, None)
+            following = next(remaining, None)
         middles = {(a[0] + b[1]) / 2 for a in active for b in active if a is not b}
         inner = [begin_s, *sorted(middle for middle in middles if begin_s < middle < end_s), end_s]
         for piece in pairwise(inner):
-            owner = _deepest(active, sum(piece) / 2)
-            if owner is not None:
-                _append(owned[owner], piece)
-    return {job_id: tuple(listed) for job_id, listed in owned.items()}
+            job_id = _most_central_job(active, sum(piece) / 2)
+            if job_id is not None:
+                _append(given[job_id], piece)
+    return {job_id: tuple(listed) for job_id, listed in given.items()}
 
 
 def clip_turns(turns: Iterable[LocalTurn], spans: Sequence[Span]) -> tuple[LocalTurn, ...]:
-    """Return what of the sorted turns lies in the sorted spans."""
+    """Return the parts of the sorted turns that lie within the sorted spans."""
     clipped: list[LocalTurn] = []
     first = 0
     for turn in turns:
@@ -139,10 +145,11 @@ def clip_turns(turns: Iterable[LocalTurn], spans: Sequence[Span]) -> tuple[Local
     return tuple(clipped)
 
 
-def _deepest(active: Iterable[tuple[float, float, str]], moment_s: float) -> str | None:
+def _most_central_job(spans: Iterable[tuple[float, float, str]], moment_s: float) -> str | None:
+    """Return the job of the span whose nearest edge is farthest from the moment; None where no span covers it."""
     ranked = (
         (-min(moment_s - start_s, end_s - moment_s), start_s - end_s, job_id)
-        for start_s, end_s, job_id in active
+        for start_s, end_s, job_id in spans
         if start_s < moment_s < end_s
     )
     best = min(ranked, default=None)
@@ -150,7 +157,8 @@ def _deepest(active: Iterable[tuple[float, float, str]], moment_s: float) -> str
 
 
 def _append(spans: list[Span], piece: Span) -> None:
-    if spans and piece[0] - spans[-1][1] < _TOUCHING_S:
+    """Add a span behind the others, as part of the last one where no gap is between them."""
+    if spans and piece[0] - spans[-1][1] < TOUCHING_S:
         spans[-1] = (spans[-1][0], piece[1])
     else:
         spans.append(piece)

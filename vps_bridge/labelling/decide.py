@@ -1,4 +1,8 @@
-"""From votes and names to the label each segment shall read: what is changed, kept, followed or taken away."""
+"""Deciding: from votes and numbers to the label of each segment.
+
+A clear vote decides a segment's label. Every other segment keeps the label it has, unless its voice got another number
+or the label is one of speech-to-text that would name the wrong speaker.
+"""
 
 from __future__ import annotations
 
@@ -8,12 +12,12 @@ from dataclasses import replace
 from schemas.conversation import SegmentLabel
 from vps_bridge.conversations.store import StoredSegment, speaker_name, speaker_number
 from vps_bridge.labelling.evidence import AudioTimeline
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.link import Partition
 from vps_bridge.labelling.number import FoundVoice, Naming, VoiceBook
 from vps_bridge.labelling.vote import Vote, VoteOutcome
 
-_MAX_NUMBER = 10_000  # what a message carries; a label with more digits is no number of ours
-_UNSURE = (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_AUDIO)
+_MAX_NUMBER = 10_000  # the highest that a message carries; a label with a higher one counts as a name
+_WITHOUT_EVIDENCE = (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_AUDIO)
 
 
 def _number(speaker: str | None) -> int | None:
@@ -21,163 +25,183 @@ def _number(speaker: str | None) -> int | None:
     return number if number is not None and number <= _MAX_NUMBER else None
 
 
-def left_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], ours: Mapping[str, int]) -> dict[str, int]:
-    """The numbers on segments that keep what they have: id -> number.
+def written_numbers(book: VoiceBook) -> dict[str, int]:
+    """Return the numbers that this pipeline wrote, by segment id."""
+    return {segment_id: voice.speaker_id for voice in book.voices for segment_id in voice.segments}
 
-    A segment without evidence keeps it unless it is speech-to-text's default: the label that every segment of the
-    conversation came with says nothing about who speaks.
+
+def untouched_numbers(
+    segments: Sequence[StoredSegment], votes: Sequence[Vote], written: Mapping[str, int]
+) -> dict[str, int]:
+    """Return the numbers on untouched segments, by segment id. No clear vote decides such a segment.
+
+    A segment without evidence is not among them if its number is only the default of speech-to-text. Where all
+    segments of the conversation came with the same label, that label says nothing about who speaks.
     """
     came_with = {
-        segment.id: segment.speaker
-        if segment.original_speaker is None and segment.id not in ours
-        else segment.original_speaker
+        segment.speaker if segment.original_speaker is None and segment.id not in written else segment.original_speaker
         for segment in segments
         if not segment.is_human_labelled
     }
-    only_default = len(set(came_with.values())) == 1
-    left: dict[str, int] = {}
+    has_only_default = len(came_with) == 1
+    untouched: dict[str, int] = {}
     for segment, vote in zip(segments, votes, strict=True):
         number = _number(segment.speaker)
         if number is None or vote.outcome is VoteOutcome.CLEAR:
             continue
-        if vote.outcome in _UNSURE and only_default and ours.get(segment.id) != number:
+        if vote.outcome in _WITHOUT_EVIDENCE and has_only_default and written.get(segment.id) != number:
             continue
-        left[segment.id] = number
-    return left
+        untouched[segment.id] = number
+    return untouched
 
 
-def found_voices(
+def collect_voices(
     segments: Sequence[StoredSegment],
-    heard: AudioTimeline,
+    timeline: AudioTimeline,
     measured: Sequence[Mapping[int, float]],
-    partition: Sequence[Sequence[LocalSpeaker]],
+    partition: Partition,
     votes: Sequence[Vote],
-    left: Mapping[str, int],
+    untouched: Mapping[str, int],
 ) -> list[FoundVoice]:
-    """Return what speaks for each voice's name: its seconds by member and by segment, and the numbers it dominates.
+    """Return every voice of the partition with the evidence that decides its number.
 
     Args:
         segments: the transcript; without one, every voice is matched and all its speech counts.
-        heard: the local speakers and their turns.
-        measured: per segment, seconds of each local speaker (its place in `heard.voices`).
+        timeline: the local speakers and their turns.
+        measured: by segment, how long each local speaker (its index in `timeline.speakers`) speaks in it.
         partition: the voices, in order of first speech.
-        votes: per segment.
-        left: numbers on segments that keep what they have.
+        votes: by segment.
+        untouched: the numbers on untouched segments.
     """
-    labelled_s = [0.0] * len(heard.voices)
-    if segments:
-        for seconds in measured:
-            for place, spoken_s in seconds.items():
-                labelled_s[place] += spoken_s
-    else:
-        for turn in heard.turns:
-            labelled_s[turn.voice] += turn.end_s - turn.start_s
-    place_of = {voice.id: place for place, voice in enumerate(heard.voices)}
-    matched = _matched_voices(votes)
-    standing = _dominating(votes, left)
-    voice_at = {place_of[member]: voice for voice, members in enumerate(partition) for member in members}
+    labelled_s = _labelled_seconds(segments, timeline, measured)
+    index_of = {speaker.id: index for index, speaker in enumerate(timeline.speakers)}
+    voice_at = {index_of[member]: voice for voice, members in enumerate(partition) for member in members}
     in_segment: list[dict[str, float]] = [{} for _ in partition]
     for segment, seconds in zip(segments, measured, strict=True):
-        for place, spoken_s in seconds.items():
-            if place in voice_at:
-                by_segment = in_segment[voice_at[place]]
+        for index, spoken_s in seconds.items():
+            if index in voice_at:
+                by_segment = in_segment[voice_at[index]]
                 by_segment[segment.id] = by_segment.get(segment.id, 0.0) + spoken_s
-    found = []
-    for voice, members in enumerate(partition):
-        found.append(
-            FoundVoice(
-                tuple(members),
-                {member: labelled_s[place_of[member]] for member in members},
-                in_segment[voice],
-                voice in matched or not segments,
-                standing.get(voice, {}),
-            )
+    matched = _matched_voices(votes)
+    untouched_seconds = _untouched_seconds(votes, untouched)
+    return [
+        FoundVoice(
+            members=members,
+            member_seconds={member: labelled_s[index_of[member]] for member in members},
+            segment_seconds=in_segment[voice],
+            is_matched=voice in matched or not segments,
+            untouched_seconds=untouched_seconds.get(voice, {}),
         )
-    return found
+        for voice, members in enumerate(partition)
+    ]
+
+
+def _labelled_seconds(
+    segments: Sequence[StoredSegment], timeline: AudioTimeline, measured: Sequence[Mapping[int, float]]
+) -> list[float]:
+    """Return how long each local speaker speaks inside segments; without a transcript, how long it speaks at all."""
+    labelled_s = [0.0] * len(timeline.speakers)
+    if segments:
+        for seconds in measured:
+            for index, spoken_s in seconds.items():
+                labelled_s[index] += spoken_s
+    else:
+        for turn in timeline.exclusive_turns:
+            labelled_s[turn.speaker_index] += turn.end_s - turn.start_s
+    return labelled_s
 
 
 def _matched_voices(votes: Sequence[Vote]) -> set[int | None]:
-    """Voices that are heard in the transcript; one that no segment has (television) gets no number."""
-    sure = (VoteOutcome.CLEAR, VoteOutcome.TWO_SPEAKERS, VoteOutcome.HUMAN)
-    matched = {vote.winner for vote in votes if vote.outcome in sure}
+    """Return the voices that speak in the transcript; a television that no segment contains is none of them."""
+    certain = (VoteOutcome.CLEAR, VoteOutcome.TWO_SPEAKERS, VoteOutcome.HUMAN)
+    matched = {vote.winner for vote in votes if vote.outcome in certain}
     return matched | {vote.runner_up for vote in votes if vote.outcome is VoteOutcome.TWO_SPEAKERS}
 
 
-def _dominating(votes: Sequence[Vote], left: Mapping[str, int]) -> dict[int, dict[int, float]]:
-    """Voice -> numbers on untouched segments that are mostly this voice's -> its seconds there."""
+def _untouched_seconds(votes: Sequence[Vote], untouched: Mapping[str, int]) -> dict[int, dict[int, float]]:
+    """Return by voice: the numbers on untouched segments in which it speaks most, and how long it speaks there."""
     by_number: dict[int, dict[int, float]] = {}
     for vote in votes:
-        if vote.segment_id in left and vote.winner is not None and vote.winner >= 0:
-            seconds = by_number.setdefault(left[vote.segment_id], {})
+        if vote.segment_id in untouched and vote.winner is not None and vote.winner >= 0:
+            seconds = by_number.setdefault(untouched[vote.segment_id], {})
             seconds[vote.winner] = seconds.get(vote.winner, 0.0) + vote.winner_s
-    standing: dict[int, dict[int, float]] = {}
+    by_voice: dict[int, dict[int, float]] = {}
     for number, seconds in by_number.items():
         voice = min(seconds, key=lambda voice: (-seconds[voice], voice))
-        standing.setdefault(voice, {})[number] = seconds[voice]
-    return standing
+        by_voice.setdefault(voice, {})[number] = seconds[voice]
+    return by_voice
 
 
-def decide_speaker(
-    segment: StoredSegment,
-    vote: Vote,
+def decide_speakers(
+    segments: Sequence[StoredSegment],
+    votes: Sequence[Vote],
     naming: Naming,
-    left: Mapping[str, int],
-    ours: Mapping[str, int],
-    merged: Mapping[int, int | None],
-) -> str | None:
-    """The label a segment shall have."""
-    if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
-        number = naming.numbers[vote.winner]
-        return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
-    if vote.outcome is VoteOutcome.HUMAN:
-        return segment.speaker
-    number = _number(segment.speaker)
-    if number is not None and ours.get(segment.id) == number:
-        return speaker_name(merged[number]) if number in merged else segment.speaker
-    if vote.outcome not in _UNSURE or number is None:
-        return segment.speaker
-    # A number from speech-to-text that a voice of ours bears as well would name the wrong person.
-    published = {voice.speaker_id for voice in naming.book.voices}
-    stands = segment.id in left and (number not in published or _is_own(vote, naming, number))
-    return segment.speaker if stands else None
+    untouched: Mapping[str, int],
+    written: Mapping[str, int],
+) -> tuple[str | None, ...]:
+    """Return the label of each segment, in the order given.
+
+    Args:
+        segments: the transcript.
+        votes: by segment.
+        naming: the number of each voice.
+        untouched: the numbers on untouched segments, by segment id.
+        written: the numbers that this pipeline wrote, by segment id.
+    """
+    merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
+
+    def decide(segment: StoredSegment, vote: Vote) -> str | None:
+        if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
+            number = naming.numbers[vote.winner]
+            return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
+        if vote.outcome is VoteOutcome.HUMAN:
+            return segment.speaker
+        number = _number(segment.speaker)
+        if number is not None and written.get(segment.id) == number:
+            return speaker_name(merged[number]) if number in merged else segment.speaker
+        if vote.outcome not in _WITHOUT_EVIDENCE or number is None:
+            return segment.speaker
+        keeps = segment.id in untouched and not _names_another_voice(number, vote, naming)
+        return segment.speaker if keeps else None
+
+    return tuple(decide(segment, vote) for segment, vote in zip(segments, votes, strict=True))
 
 
-def _is_own(vote: Vote, naming: Naming, number: int) -> bool:
-    return vote.winner is not None and vote.winner >= 0 and naming.numbers[vote.winner] == number
+def _names_another_voice(number: int, vote: Vote, naming: Naming) -> bool:
+    """Whether a number of speech-to-text is also the number of a voice that did not win the segment's vote."""
+    if number not in {voice.speaker_id for voice in naming.book.voices}:
+        return False
+    return vote.winner is None or vote.winner < 0 or naming.numbers[vote.winner] != number
 
 
-def segment_label(
+def describe_label(
     segment: StoredSegment, vote: Vote, speaker: str | None, numbers: Sequence[int | None]
 ) -> SegmentLabel:
-    """Return the label as it is told; coverage only where the vote decided it."""
-    clear = vote.outcome is VoteOutcome.CLEAR
+    """Return the label as an update reports it, with the coverage only if the vote decided it."""
+    is_clear = vote.outcome is VoteOutcome.CLEAR
     runner_up = vote.runner_up if vote.runner_up is not None and vote.runner_up >= 0 else None
     return SegmentLabel(
         id=segment.id,
         speaker=speaker,
         speaker_id=_number(speaker),
         person_id=segment.person_id,
-        coverage=vote.coverage if clear else None,
+        coverage=vote.coverage if is_clear else None,
         runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
     )
 
 
-def remember_segments(
+def note_segments(
     book: VoiceBook,
     segments: Sequence[StoredSegment],
     votes: Sequence[Vote],
     speakers: Sequence[str | None],
-    ours: Mapping[str, int],
+    written: Mapping[str, int],
 ) -> VoiceBook:
-    """Write into the book which segments bear each number because of this pipeline."""
-    bearing: dict[int, list[str]] = {}
+    """Note in the book which segments have each number because this pipeline wrote it."""
+    with_number: dict[int, list[str]] = {}
     for segment, vote, speaker in zip(segments, votes, speakers, strict=True):
         number = _number(speaker)
-        if number is not None and (vote.outcome is VoteOutcome.CLEAR or segment.id in ours):
-            bearing.setdefault(number, []).append(segment.id)
-    return replace(
-        book,
-        voices=tuple(
-            replace(voice, segments=tuple(sorted(bearing.get(voice.speaker_id, ())))) for voice in book.voices
-        ),
-    )
+        if number is not None and (vote.outcome is VoteOutcome.CLEAR or segment.id in written):
+            with_number.setdefault(number, []).append(segment.id)
+    voices = (replace(voice, segments=tuple(sorted(with_number.get(voice.speaker_id, ())))) for voice in book.voices)
+    return replace(book, voices=tuple(voices))

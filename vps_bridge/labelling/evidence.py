@@ -1,9 +1,9 @@
-"""All that is known of a conversation, and what its jobs heard, brought onto one clock."""
+"""The evidence of a conversation: all that is known of it, and what its jobs found, moved onto one clock."""
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -16,34 +16,36 @@ from vps_bridge.labelling.audio_clock import (
     LocalTurn,
     Span,
     clip_turns,
+    divide_between_jobs,
     job_windows,
-    own_seconds,
     place_turns,
     stretch_origins,
 )
-from vps_bridge.labelling.link import LocalSpeaker, LocalVoice, SpeakerLink
+from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
 
 
 @dataclass(frozen=True)
 class JobEvidence:
-    """What one finished job says, in the job's own seconds and labels."""
+    """What one finished job found, in the job's own seconds and under its own labels."""
 
     job_id: str
     chunks: tuple[ChunkSpan, ...]
-    """Where each chunk lay in the job, as decoded."""
+    """Where each chunk was in the job, measured after decoding."""
     turns: tuple[SpeakerTurn, ...]
+    """With overlap: two speakers at once are two turns."""
     exclusive_turns: tuple[SpeakerTurn, ...]
+    """The same speakers, one at a time."""
     speakers: tuple[SpeakerVoice, ...]
     embedding_model: str
     embedding_revision: str
     warnings: tuple[str, ...] = ()
-    """What its agent had to say about the audio, for a person who wonders why a result is poor."""
+    """What its agent reported about the audio, for a person who wonders why a result is poor."""
 
     @classmethod
     def from_result(cls, result: SpeakerTurns) -> JobEvidence:
-        """Take what counts from a result message."""
+        """Take from a result message what labelling needs."""
         return cls(
             job_id=result.job_id,
             chunks=result.chunks,
@@ -58,17 +60,17 @@ class JobEvidence:
 
 @dataclass(frozen=True)
 class ConversationEvidence:
-    """All that is known of a conversation."""
+    """All that is known of a conversation: the input of a relabelling."""
 
     conversation_id: str
     chunks: tuple[ChunkInfo, ...]
-    """Every chunk accepted so far; durations from the header are replaced by decoded ones here."""
+    """Every chunk accepted so far. A duration from the header is replaced where a job decoded the chunk."""
     jobs: tuple[JobEvidence, ...]
     segments: tuple[StoredSegment, ...] = ()
     started_at_s: float | None = None
-    """Unix time of the transcript's zero."""
+    """Unix time of the transcript's second 0."""
     voices: VoiceBook = field(default_factory=VoiceBook)
-    """What the last relabelling returned."""
+    """What the last relabelling returned as `voices`."""
     links: tuple[SpeakerLink, ...] = ()
     num_speakers: int | None = None
     min_speakers: int | None = None
@@ -77,121 +79,136 @@ class ConversationEvidence:
 
 @dataclass(frozen=True, order=True)
 class TimelineTurn:
-    """Speech in seconds of its stretch; each second of audio is told by one job only."""
+    """A turn in seconds of its stretch."""
 
     stretch: int
     start_s: float
     end_s: float
-    voice: int
-    """Place in `AudioTimeline.voices`."""
+    speaker_index: int
+    """Index of who speaks in `AudioTimeline.speakers`."""
 
 
 @dataclass(frozen=True)
 class AudioTimeline:
-    """What all jobs together heard."""
+    """What all jobs of a conversation found, on one clock; each second of audio comes from one job only."""
 
     chunks: tuple[ChunkInfo, ...]
     """With decoded durations where a job decoded them."""
     placed: tuple[PlacedChunk, ...]
     origins: tuple[float, ...]
     """Where each stretch begins on the audio clock."""
-    voices: tuple[LocalVoice, ...]
+    speakers: tuple[LocalSpeakerEvidence, ...]
     """Every local speaker of every job, sorted by id."""
     turns: tuple[TimelineTurn, ...]
-    """One speaker at a time: what labels segments."""
-    spoken: tuple[TimelineTurn, ...]
-    """With overlap: who spoke when."""
+    """With overlap: who speaks when, as it is reported."""
+    exclusive_turns: tuple[TimelineTurn, ...]
+    """One speaker at a time: these decide the labels of segments."""
     audio: Mapping[int, tuple[Span, ...]]
-    """Per stretch, the seconds that some job heard."""
+    """By stretch, the seconds that some job covers."""
     warnings: tuple[str, ...]
 
     @property
     def audio_s(self) -> float:
-        """Seconds of audio that some job heard."""
+        """Seconds of audio that some job covers."""
         return sum(end_s - start_s for spans in self.audio.values() for start_s, end_s in spans)
 
 
-def hear(evidence: ConversationEvidence, rules: AssemblyRules) -> AudioTimeline:
-    """Bring every job onto the conversation's audio clock and give each second to one of them."""
+def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -> AudioTimeline:
+    """Move every job's turns onto the conversation's audio clock and take each second from one of the jobs."""
     jobs = sorted(evidence.jobs, key=lambda job: job.job_id)
-    decoded = {span.chunk_id: span.duration_s for job in reversed(jobs) for span in job.chunks}
-    chunks = tuple(
-        replace(chunk, duration_s=decoded.get(chunk.chunk_id, chunk.duration_s)) for chunk in evidence.chunks
-    )
+    chunks = _with_decoded_durations(evidence.chunks, jobs)
     placed = place_chunks(chunks, rules)
     origins = stretch_origins(chunks, placed)
-    by_id = {place.chunk_id: place for place in placed}
-    windows = {job.job_id: job_windows(job.chunks, by_id, origins) for job in jobs}
-    owned = own_seconds(windows)
-    voices: list[LocalVoice] = []
+    place_of = {place.chunk_id: place for place in placed}
+    windows = {job.job_id: job_windows(job.chunks, place_of, origins) for job in jobs}
+    given = divide_between_jobs(windows)
+    speakers: list[LocalSpeakerEvidence] = []
     turns: list[TimelineTurn] = []
-    spoken: list[TimelineTurn] = []
-    warnings: set[str] = set()
+    exclusive_turns: list[TimelineTurn] = []
     for job in jobs:
-        warnings.update(job.warnings)
-        moved = place_turns(job.exclusive_turns, windows[job.job_id])
-        found = _local_voices(job, moved, warnings)
-        place_of = {voice.id.speaker: len(voices) + index for index, voice in enumerate(found)}
-        voices.extend(found)
-        spans = _split_by_stretch(owned[job.job_id], origins)
-        turns.extend(_heard_turns(clip_turns(moved, spans), place_of, origins))
-        overlapping = place_turns(job.turns, windows[job.job_id])
-        spoken.extend(_heard_turns(clip_turns(overlapping, spans), place_of, origins))
-    if len({voice.embedding_space for voice in voices if voice.embedding is not None}) > 1:
-        warnings.add("embedding.mixed_models")
+        moved = place_turns(job.turns, windows[job.job_id])
+        moved_exclusive = place_turns(job.exclusive_turns, windows[job.job_id])
+        found = _read_speakers(job, moved_exclusive)
+        index_of = {speaker.id.speaker: len(speakers) + index for index, speaker in enumerate(found)}
+        speakers.extend(found)
+        spans = _cut_by_stretch(given[job.job_id], origins)
+        turns.extend(_to_stretches(clip_turns(moved, spans), index_of, origins))
+        exclusive_turns.extend(_to_stretches(clip_turns(moved_exclusive, spans), index_of, origins))
     return AudioTimeline(
-        chunks,
-        placed,
-        origins,
-        tuple(voices),
-        tuple(sorted(turns)),
-        tuple(sorted(spoken)),
-        _audio_by_stretch(owned, origins),
-        tuple(sorted(warnings)),
+        chunks=chunks,
+        placed=placed,
+        origins=origins,
+        speakers=tuple(speakers),
+        turns=tuple(sorted(turns)),
+        exclusive_turns=tuple(sorted(exclusive_turns)),
+        audio=_audio_by_stretch(given, origins),
+        warnings=_collect_warnings(jobs, speakers),
     )
 
 
-def _heard_turns(
-    turns: Sequence[LocalTurn], place_of: Mapping[str, int], origins: Sequence[float]
+def _with_decoded_durations(chunks: Iterable[ChunkInfo], jobs: Sequence[JobEvidence]) -> tuple[ChunkInfo, ...]:
+    decoded = {span.chunk_id: span.duration_s for job in reversed(jobs) for span in job.chunks}
+    return tuple(replace(chunk, duration_s=decoded.get(chunk.chunk_id, chunk.duration_s)) for chunk in chunks)
+
+
+def _to_stretches(
+    turns: Iterable[LocalTurn], index_of: Mapping[str, int], origins: Sequence[float]
 ) -> Iterator[TimelineTurn]:
+    """Yield turns in seconds of their stretch. Each turn lies within one."""
     for turn in turns:
         stretch = _stretch_at((turn.start_s + turn.end_s) / 2, origins)
         origin_s = origins[stretch]
-        yield TimelineTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, place_of[turn.speaker])
+        yield TimelineTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, index_of[turn.speaker])
 
 
-def _local_voices(job: JobEvidence, turns: Sequence[LocalTurn], warnings: set[str]) -> list[LocalVoice]:
-    told = {speaker.speaker: speaker for speaker in job.speakers}
-    voices = []
-    for label in sorted({turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(told)):
-        embedding = _read_embedding(told[label].embedding) if label in told else None
-        if label in told and told[label].embedding is not None and embedding is None:
-            warnings.add("embedding.invalid")
-        voices.append(
-            LocalVoice(
-                LocalSpeaker(job.job_id, label),
-                tuple((turn.start_s, turn.end_s) for turn in turns if turn.speaker == label),
-                told[label].clean_speech_s if label in told else 0.0,
-                embedding,
-                f"{job.embedding_model}@{job.embedding_revision}",
-            )
+def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> list[LocalSpeakerEvidence]:
+    """Return a job's local speakers, sorted; also those that only its turns or only its list of speakers names."""
+    described = _voices_by_label(job)
+    labels = {turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(described)
+    return [
+        LocalSpeakerEvidence(
+            LocalSpeaker(job.job_id, label),
+            tuple((turn.start_s, turn.end_s) for turn in exclusive_turns if turn.speaker == label),
+            described[label].clean_speech_s if label in described else 0.0,
+            _read_embedding(described[label].embedding) if label in described else None,
+            f"{job.embedding_model}@{job.embedding_revision}",
         )
-    return voices
+        for label in sorted(labels)
+    ]
+
+
+def _voices_by_label(job: JobEvidence) -> dict[str, SpeakerVoice]:
+    return {voice.speaker: voice for voice in job.speakers}
 
 
 def _read_embedding(data: bytes | None) -> NDArray[np.float32] | None:
-    """Return the vector, or None where it is none: no bytes, half a number, NaN, infinity, all zeros."""
+    """Return the vector, or None where the bytes are none that can be compared.
+
+    That is: no bytes, part of a number, NaN, infinity, or all zeros.
+    """
     if not data or len(data) % 4:
         return None
     vector = np.frombuffer(data, dtype="<f4")
     return vector if np.isfinite(vector).all() and vector.any() else None
 
 
+def _collect_warnings(jobs: Sequence[JobEvidence], speakers: Sequence[LocalSpeakerEvidence]) -> tuple[str, ...]:
+    """Return what the agents reported, and whether embeddings are unusable or not all comparable; sorted."""
+    warnings = {warning for job in jobs for warning in job.warnings}
+    embeddings = [voice.embedding for job in jobs for voice in _voices_by_label(job).values()]
+    if any(data is not None and _read_embedding(data) is None for data in embeddings):
+        warnings.add("embedding.invalid")
+    if len({speaker.embedding_space for speaker in speakers if speaker.embedding is not None}) > 1:
+        warnings.add("embedding.mixed_models")
+    return tuple(sorted(warnings))
+
+
 def _stretch_at(moment_s: float, origins: Sequence[float]) -> int:
+    """Return the stretch that contains a moment of the audio clock."""
     return max(0, bisect_right(origins, moment_s) - 1)
 
 
-def _split_by_stretch(spans: Sequence[Span], origins: Sequence[float]) -> list[Span]:
+def _cut_by_stretch(spans: Sequence[Span], origins: Sequence[float]) -> list[Span]:
     """Cut spans of the audio clock where a stretch begins."""
     pieces: list[Span] = []
     for start_s, end_s in spans:
@@ -200,9 +217,10 @@ def _split_by_stretch(spans: Sequence[Span], origins: Sequence[float]) -> list[S
     return pieces
 
 
-def _audio_by_stretch(owned: Mapping[str, Sequence[Span]], origins: Sequence[float]) -> dict[int, tuple[Span, ...]]:
+def _audio_by_stretch(given: Mapping[str, Sequence[Span]], origins: Sequence[float]) -> dict[int, tuple[Span, ...]]:
+    """Return the spans that some job covers, by stretch and in its seconds."""
     audio: dict[int, list[Span]] = {}
-    for start_s, end_s in sorted(piece for spans in owned.values() for piece in _split_by_stretch(spans, origins)):
+    for start_s, end_s in sorted(piece for spans in given.values() for piece in _cut_by_stretch(spans, origins)):
         stretch = _stretch_at((start_s + end_s) / 2, origins)
         audio.setdefault(stretch, []).append((start_s - origins[stretch], end_s - origins[stretch]))
     return {stretch: tuple(spans) for stretch, spans in audio.items()}

@@ -1,8 +1,8 @@
-"""Linking: which local speakers of a conversation's jobs are one voice.
+"""Linking: finding which local speakers of a conversation's jobs are one voice.
 
-Every job names its speakers anew. Two kinds of evidence join them: the seconds that two jobs both heard, and
-the similarity of their embeddings. All jobs are looked at together each time: running centroids drift and make
-the partition depend on the order of arrival (BasedHardware/omi PR #12471).
+Every job gives its speakers labels of its own. Two kinds of evidence link them: what two jobs say about the seconds
+that both cover, and the similarity of their embeddings. All jobs are compared anew each time. Centroids that are
+updated job by job drift, and make the result depend on the order of arrival (BasedHardware/omi PR #12471).
 """
 
 from __future__ import annotations
@@ -14,21 +14,28 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Span = tuple[float, float]
-"""(start_s, end_s)"""
+from vps_bridge.labelling.audio_clock import Span
 
 
 @dataclass(frozen=True, order=True)
 class LocalSpeaker:
-    """A speaker as one job names it."""
+    """A local speaker: a speaker's label within one job. In another job the same person has another label."""
 
     job_id: str
     speaker: str
 
 
+Partition = tuple[tuple[LocalSpeaker, ...], ...]
+"""A partition: the local speakers of all jobs, grouped into voices, in order of first speech. One group is one voice,
+which later modules name by its index here. Local speakers that are in no voice are left out."""
+
+
 @dataclass(frozen=True)
 class SpeakerLink:
-    """A person's word on two local speakers; it wins over everything measured, `cannot` over `must`."""
+    """What a person's labels say about two local speakers: they must or cannot be one voice.
+
+    It overrides everything measured, and `cannot` overrides `must`.
+    """
 
     kind: Literal["must", "cannot"]
     a: LocalSpeaker
@@ -36,16 +43,16 @@ class SpeakerLink:
 
 
 @dataclass(frozen=True, eq=False)
-class LocalVoice:
-    """What one job knows of one of its speakers."""
+class LocalSpeakerEvidence:
+    """What one job found out about one of its speakers."""
 
     id: LocalSpeaker
     turns: tuple[Span, ...]
     """Exclusive turns on the conversation's audio clock, sorted."""
     clean_speech_s: float
-    """Speech by nobody else, which the embedding was made from."""
+    """Seconds in which nobody else speaks, from which the embedding was made."""
     embedding: NDArray[np.float32] | None
-    """Shape ``(dim,)``, finite, not zero; None where there is none to trust."""
+    """Shape ``(dim,)``, finite, not zero; None where the job gave no usable one."""
     embedding_space: str = ""
     """Model and revision: only embeddings of the same space are ever compared."""
 
@@ -58,8 +65,8 @@ class LinkingRules:
     embedding model. Measured on real recordings cut into jobs of 60 to 120 s, with at least 3 s of clean speech:
 
     WeSpeaker (community-1's), two conversations: parts of one voice 0.51 to 0.95, median 0.84; of two voices
-    median 0.36 to 0.45, higher only where a diarizer mixed them. One voice falls apart from 0.60, two fall
-    together below 0.46.
+    median 0.36 to 0.45, higher only where a diarizer mixed them. From 0.60 on, one voice is split in two; below 0.46,
+    two voices become one.
 
     GE2E (Resemblyzer 0.1.4): telephone call 0.87 to 0.98 against 0.58 to 0.78, meetings across a table 0.80 to
     0.94 against 0.72 to 0.84, read speech 0.77 to 0.99 against 0.38 to 0.80. With the embedded engine's own results
@@ -68,86 +75,90 @@ class LinkingRules:
     """
 
     min_clean_speech_s: float = 3.0
-    """Less clean speech never makes a voice and never changes one (diarization-facts: 3 to 5 s)."""
+    """A local speaker with less makes no voice of its own, and its embedding is not used. Embeddings need 3 to 5 s
+    (shared/design/diarization-facts.md)."""
     min_shared_s: float = 2.0
-    """Seconds that two jobs must both have heard before their agreement counts."""
+    """Two jobs must share this many seconds of a speaker's speech before what they say about them counts."""
     min_agreement: float = 0.6
-    """Share of the seconds both heard that make two local speakers one."""
+    """From this share of the shared seconds on, two local speakers are one voice."""
     max_agreement: float = 0.2
-    """Share below which they are kept apart."""
+    """Up to this share, they are kept apart."""
     thresholds: tuple[tuple[str, float], ...] = (("wespeaker", 0.52), ("resemblyzer", 0.78))
     default_threshold: float = 0.8
 
     def threshold(self, embedding_space: str) -> float:
-        """Return the least similarity for a model; models nobody measured get the cautious default."""
+        """Return the least similarity for an embedding model; one that was not measured gets the cautious default."""
         name = embedding_space.lower()
         return next((least for word, least in self.thresholds if word in name), self.default_threshold)
 
 
 def link_speakers(
-    voices: Iterable[LocalVoice],
+    speakers: Iterable[LocalSpeakerEvidence],
     rules: LinkingRules,
     *,
     links: Sequence[SpeakerLink] = (),
     min_speakers: int | None = None,
     max_speakers: int | None = None,
-) -> tuple[tuple[LocalSpeaker, ...], ...]:
-    """Partition local speakers into voices, in order of first speech.
+) -> Partition:
+    """Group local speakers into voices.
 
-    Strongest evidence first: a person's links, then agreement on shared seconds, then average linkage of the
-    embeddings. Two speakers of one job are never joined except by a person. Local speakers in no voice (too
-    little clean speech, and no shared seconds with a voice) are left out. The order of `voices` does not matter.
+    The strongest evidence comes first: people's links, then agreement on shared seconds, then average linkage of the
+    embeddings. Only a person's link ever joins two speakers of one job. A local speaker with too little clean speech
+    is in a voice only through a person's link or shared seconds. The order of `speakers` does not matter.
 
     Args:
-        voices: every local speaker of every job.
+        speakers: every local speaker of every job.
         rules: the thresholds.
-        links: what people said.
+        links: what people's labels say.
         min_speakers: average linkage stops at this number of voices.
         max_speakers: beyond this number the most similar voices are joined, where nothing forbids it.
     """
-    ordered = sorted(voices, key=lambda voice: (voice.turns[:1] or ((np.inf, np.inf),), voice.id))
+    ordered = sorted(speakers, key=lambda speaker: (speaker.turns[:1] or ((np.inf, np.inf),), speaker.id))
     groups = _Groups(ordered, links)
-    shared = _shared_seconds(ordered)
-    for a, b in _apart(shared, rules):
+    shared = _measure_shared_seconds(ordered)
+    for a, b in _disagreeing(shared, rules):
         groups.forbid(a, b)
     for a, b in _agreeing(shared, rules):
         groups.join(a, b)
-    only_one_job = len({voice.id.job_id for voice in ordered}) < 2  # noqa: PLR2004 - nothing to compare with
+    reliable = _reliable(ordered, rules)
+    _link_embeddings(groups, ordered, reliable=reliable, rules=rules, bounds=(min_speakers or 0, max_speakers))
+    voices = [group for group in groups.all() if any(reliable[index] for index in group)]
+    return tuple(tuple(ordered[index].id for index in group) for group in voices)
 
-    def is_firm(voice: LocalVoice) -> bool:
-        enough = voice.clean_speech_s >= rules.min_clean_speech_s
-        return enough and (voice.embedding is not None or only_one_job)
 
-    _link_embeddings(
-        groups,
-        ordered,
-        is_firm_by_place=[is_firm(voice) for voice in ordered],
-        rules=rules,
-        bounds=(min_speakers or 0, max_speakers),
-    )
-    firm = [group for group in groups.all() if any(is_firm(ordered[place]) for place in group)]
-    return tuple(tuple(ordered[place].id for place in group) for group in firm)
+def _reliable(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> list[bool]:
+    """Return which speakers can make a voice of their own: with clean speech enough and a usable embedding.
+
+    In a conversation of one job there is nothing to compare with, and no embedding is needed.
+    """
+    is_one_job = len({speaker.id.job_id for speaker in ordered}) <= 1
+    return [
+        speaker.clean_speech_s >= rules.min_clean_speech_s and (speaker.embedding is not None or is_one_job)
+        for speaker in ordered
+    ]
 
 
 class _Groups:
-    """Disjoint groups of places in the ordered list, and what may not be joined."""
+    """The groups of speakers joined so far, as indexes of the ordered list, and which may not be joined."""
 
-    def __init__(self, ordered: Sequence[LocalVoice], links: Sequence[SpeakerLink]) -> None:
-        place = {voice.id: index for index, voice in enumerate(ordered)}
-        self._group = {index: [index] for index in range(len(ordered))}  # shared list per group
-        self._jobs = [voice.id.job_id for voice in ordered]
+    def __init__(self, ordered: Sequence[LocalSpeakerEvidence], links: Sequence[SpeakerLink]) -> None:
+        index_of = {speaker.id: index for index, speaker in enumerate(ordered)}
+        self._group = {index: [index] for index in range(len(ordered))}  # all members of a group share one list
+        self._jobs = [speaker.id.job_id for speaker in ordered]
         self._forbidden: set[frozenset[int]] = set()
-        known = [link for link in links if link.a in place and link.b in place and link.a != link.b]
+        known = [link for link in links if link.a in index_of and link.b in index_of and link.a != link.b]
         for link in known:
             if link.kind == "cannot":
-                self.forbid(place[link.a], place[link.b])
+                self.forbid(index_of[link.a], index_of[link.b])
         for link in sorted((link for link in known if link.kind == "must"), key=lambda link: (link.a, link.b)):
-            self.join(place[link.a], place[link.b], by_person=True)
+            self.join(index_of[link.a], index_of[link.b], by_person=True)
 
     def forbid(self, a: int, b: int) -> None:
+        """Keep the groups of two speakers apart from now on."""
         self._forbidden.add(frozenset((a, b)))
 
     def may_join(self, a: int, b: int, *, by_person: bool = False) -> bool:
+        """Whether the groups of two speakers are two and may become one."""
         left, right = self._group[a], self._group[b]
         if left is right:
             return False
@@ -156,6 +167,7 @@ class _Groups:
         return not any(frozenset((i, j)) in self._forbidden for i in left for j in right)
 
     def join(self, a: int, b: int, *, by_person: bool = False) -> bool:
+        """Make the groups of two speakers one, if they may be; return whether they were joined."""
         if not self.may_join(a, b, by_person=by_person):
             return False
         merged = sorted(self._group[a] + self._group[b])
@@ -163,10 +175,10 @@ class _Groups:
             self._group[index] = merged
         return True
 
-    def blocked(self, places: Sequence[int]) -> NDArray[np.bool_]:
-        """Which pairs of the groups of `places` may not be joined; a group never with itself."""
-        blocked = np.eye(len(places), dtype=bool)
-        row_of = {member: row for row, place in enumerate(places) for member in self._group[place]}
+    def blocked(self, firsts: Sequence[int]) -> NDArray[np.bool_]:
+        """Return which pairs of the groups of these speakers may not be joined; a group is never joined to itself."""
+        blocked = np.eye(len(firsts), dtype=bool)
+        row_of = {member: row for row, first in enumerate(firsts) for member in self._group[first]}
         in_job: dict[str, set[int]] = {}
         for member, row in row_of.items():
             in_job.setdefault(self._jobs[member], set()).add(row)
@@ -179,24 +191,36 @@ class _Groups:
         return blocked
 
     def all(self) -> list[list[int]]:
+        """Return every group, ordered by its first speaker."""
         return [group for index, group in sorted(self._group.items()) if group[0] == index]
 
 
-_Shared = Mapping[tuple[int, int], tuple[float, float, float]]
-"""(place, place) -> seconds both speak, seconds of the first that the other's job heard, and the reverse."""
+@dataclass(frozen=True)
+class _SharedSeconds:
+    """What two jobs say about a pair of speakers, one of each, in the seconds where both jobs have speech."""
+
+    both_s: float
+    """Seconds in which both speak, each according to its own job."""
+    a_s: float
+    """Seconds of the first speaker's turns in which anyone speaks according to the second job."""
+    b_s: float
+    """Seconds of the second speaker's turns in which anyone speaks according to the first job."""
 
 
-def _shared_seconds(ordered: Sequence[LocalVoice]) -> _Shared:
-    """What each pair of jobs says about the seconds both heard speech in."""
+_SharedByPair = Mapping[tuple[int, int], _SharedSeconds]
+
+
+def _measure_shared_seconds(ordered: Sequence[LocalSpeakerEvidence]) -> _SharedByPair:
+    """Return the shared seconds of each pair of speakers whose jobs overlap."""
     by_job: dict[str, list[int]] = {}
-    for place, voice in enumerate(ordered):
-        if voice.turns:
-            by_job.setdefault(voice.id.job_id, []).append(place)
+    for index, speaker in enumerate(ordered):
+        if speaker.turns:
+            by_job.setdefault(speaker.id.job_id, []).append(index)
     extent = {
-        job: (min(ordered[p].turns[0][0] for p in places), max(ordered[p].turns[-1][1] for p in places))
-        for job, places in by_job.items()
+        job: (min(ordered[i].turns[0][0] for i in indexes), max(ordered[i].turns[-1][1] for i in indexes))
+        for job, indexes in by_job.items()
     }
-    shared: dict[tuple[int, int], tuple[float, float, float]] = {}
+    shared: dict[tuple[int, int], _SharedSeconds] = {}
     by_start = sorted(by_job, key=lambda job: (extent[job], job))
     for order, job in enumerate(by_start):
         for other in by_start[order + 1 :]:
@@ -205,50 +229,53 @@ def _shared_seconds(ordered: Sequence[LocalVoice]) -> _Shared:
             seconds = np.array(
                 [[overlap_s(ordered[a].turns, ordered[b].turns) for b in by_job[other]] for a in by_job[job]]
             )
-            heard_a, heard_b = seconds.sum(axis=1), seconds.sum(axis=0)
+            a_s, b_s = seconds.sum(axis=1), seconds.sum(axis=0)
             for i, a in enumerate(by_job[job]):
                 for j, b in enumerate(by_job[other]):
-                    shared[a, b] = (float(seconds[i, j]), float(heard_a[i]), float(heard_b[j]))
+                    shared[a, b] = _SharedSeconds(float(seconds[i, j]), float(a_s[i]), float(b_s[j]))
     return shared
 
 
-def _apart(shared: _Shared, rules: LinkingRules) -> list[tuple[int, int]]:
+def _disagreeing(shared: _SharedByPair, rules: LinkingRules) -> list[tuple[int, int]]:
+    """Return the pairs that two jobs say are different speakers."""
     return [
         pair
-        for pair, (both_s, a_s, b_s) in shared.items()
-        if min(a_s, b_s) >= rules.min_shared_s and both_s <= rules.max_agreement * min(a_s, b_s)
+        for pair, seconds in shared.items()
+        if (least_s := min(seconds.a_s, seconds.b_s)) >= rules.min_shared_s
+        and seconds.both_s <= rules.max_agreement * least_s
     ]
 
 
-def _agreeing(shared: _Shared, rules: LinkingRules) -> list[tuple[int, int]]:
-    """Pairs that two jobs agree on, those with most seconds first."""
+def _agreeing(shared: _SharedByPair, rules: LinkingRules) -> list[tuple[int, int]]:
+    """Return the pairs that two jobs say are one speaker, those with most seconds first."""
     pairs = [
-        (both_s, pair)
-        for pair, (both_s, a_s, b_s) in shared.items()
-        if both_s >= rules.min_shared_s and both_s >= rules.min_agreement * max(a_s, b_s)
+        (seconds.both_s, pair)
+        for pair, seconds in shared.items()
+        if seconds.both_s >= rules.min_shared_s
+        and seconds.both_s >= rules.min_agreement * max(seconds.a_s, seconds.b_s)
     ]
     return [pair for _, pair in sorted(pairs, key=lambda item: (-item[0], item[1]))]
 
 
 def _link_embeddings(
     groups: _Groups,
-    ordered: Sequence[LocalVoice],
+    ordered: Sequence[LocalSpeakerEvidence],
     *,
-    is_firm_by_place: Sequence[bool],
+    reliable: Sequence[bool],
     rules: LinkingRules,
     bounds: tuple[int, int | None],
 ) -> None:
-    """Average linkage, weighted by clean speech, of the groups that have firm embeddings, model by model."""
-    least, most = bounds
-    voices = sum(any(is_firm_by_place[place] for place in group) for group in groups.all())
-    firm = [place for place, voice in enumerate(ordered) if is_firm_by_place[place] and voice.embedding is not None]
-    for space in sorted({ordered[place].embedding_space for place in firm}):
-        comparable = {place for place in firm if ordered[place].embedding_space == space}
-        members = [(group[0], [p for p in group if p in comparable]) for group in groups.all()]
+    """Join groups by average linkage of their reliable embeddings, weighted by clean speech, model by model."""
+    min_voices, max_voices = bounds
+    voices = sum(any(reliable[index] for index in group) for group in groups.all())
+    usable = [index for index, speaker in enumerate(ordered) if reliable[index] and speaker.embedding is not None]
+    for space in sorted({ordered[index].embedding_space for index in usable}):
+        comparable = {index for index in usable if ordered[index].embedding_space == space}
+        members = [(group[0], [i for i in group if i in comparable]) for group in groups.all()]
         linkage = _Linkage(groups, ordered, [member for member in members if member[1]])
-        while voices > least:
+        while voices > min_voices:
             similarity, i, j = linkage.best()
-            too_many = most is not None and voices > most
+            too_many = max_voices is not None and voices > max_voices
             if similarity == -np.inf or (similarity < rules.threshold(space) and not too_many):
                 break
             linkage.merge(i, j)
@@ -256,34 +283,39 @@ def _link_embeddings(
 
 
 class _Linkage:
-    """Mean cosine similarity between groups, kept up to date while they merge.
+    """The mean cosine similarity between groups, kept up to date while they merge.
 
-    The mean over all pairs of two groups is the product of their weighted mean vectors: no pair is visited twice.
+    The mean over all pairs of members of two groups is the product of the groups' weighted mean vectors, so that no
+    pair of members is ever visited.
     """
 
     def __init__(
-        self, groups: _Groups, ordered: Sequence[LocalVoice], members: Sequence[tuple[int, Sequence[int]]]
+        self, groups: _Groups, ordered: Sequence[LocalSpeakerEvidence], members: Sequence[tuple[int, Sequence[int]]]
     ) -> None:
         self._groups = groups
-        self._places = [place for place, _ in members]
+        self._firsts = [first for first, _ in members]
         totals, weights = [], []
         for _, parts in members:
-            clean_s = np.array([ordered[place].clean_speech_s for place in parts])
-            totals.append(clean_s @ np.array([_unit(ordered[place].embedding) for place in parts]))
+            clean_s = np.array([ordered[index].clean_speech_s for index in parts])
+            totals.append(clean_s @ np.array([_unit(ordered[index].embedding) for index in parts]))
             weights.append(clean_s.sum())
         self._totals, self._weights = np.array(totals), np.array(weights)
         self._means = self._totals / self._weights[:, None]
-        self._blocked = groups.blocked(self._places)
-        # Rounded, so that two pairs that are equally alike stay a tie whatever the order of summing.
+        self._blocked = groups.blocked(self._firsts)
+        # Rounded, so that two equally similar pairs stay equal in whatever order their members were added up.
         self._similarity = np.where(self._blocked, -np.inf, np.round(self._means @ self._means.T, 9))
 
     def best(self) -> tuple[float, int, int]:
-        """The most similar pair that may merge, the earliest of equals; similarity -inf where there is none."""
-        i, j = divmod(int(self._similarity.argmax()), len(self._places))
+        """Return the similarity and the rows of the most similar pair that may merge; -inf where there is none.
+
+        Of several equally similar pairs it is the earliest.
+        """
+        i, j = divmod(int(self._similarity.argmax()), len(self._firsts))
         return float(self._similarity[i, j]), i, j
 
     def merge(self, i: int, j: int) -> None:
-        self._groups.join(self._places[i], self._places[j])
+        """Join the groups of two rows; row `i` is that of both from now on."""
+        self._groups.join(self._firsts[i], self._firsts[j])
         self._totals[i] += self._totals[j]
         self._weights[i] += self._weights[j]
         self._means[i] = self._totals[i] / self._weights[i]
@@ -296,12 +328,13 @@ class _Linkage:
 
 
 def _unit(embedding: NDArray[np.float32] | None) -> NDArray[np.float64]:
+    """Return the vector scaled to length 1."""
     vector = np.asarray(embedding, dtype=np.float64)
     return vector / np.linalg.norm(vector)
 
 
 def overlap_s(a: Sequence[Span], b: Sequence[Span]) -> float:
-    """Return the seconds that two sorted lists of spans, none overlapping another of its list, have in common."""
+    """Return the seconds that two sorted lists of spans have in common; within a list no two spans overlap."""
     total, i, j = 0.0, 0, 0
     while i < len(a) and j < len(b):
         total += max(0.0, min(a[i][1], b[j][1]) - max(a[i][0], b[j][0]))

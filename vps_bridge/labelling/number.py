@@ -1,4 +1,8 @@
-"""Naming: which number each voice of a new partition bears, given the numbers published before."""
+"""Numbering: which number each voice of a new partition gets, given the numbers published before.
+
+An untouched segment is one that no clear vote decides, so that it is expected to keep the number it has
+(`vps_bridge.labelling.decide.untouched_numbers`).
+"""
 
 from __future__ import annotations
 
@@ -10,26 +14,27 @@ from itertools import count
 from schemas.conversation import VoiceChange
 from vps_bridge.labelling.link import LocalSpeaker
 
-RESERVED_NUMBER = 99  # Omi's own speech (omi-facts.md, section 1)
+RESERVED_NUMBER = 99  # Omi reserves it for its own speech (shared/design/omi-facts.md, section 1)
 
 
 @dataclass(frozen=True)
 class Voice:
-    """A published number and the local speakers it stands for."""
+    """A voice: one speaker of a conversation across all of its jobs. This one has a published number."""
 
     speaker_id: int
     members: tuple[LocalSpeaker, ...]
+    """The local speakers that are this voice."""
     segments: tuple[str, ...] = ()
-    """Segments that bore it: how it is known again when every job was diarized anew."""
+    """Ids of segments that had its number: they identify it again after every job was diarized anew."""
 
 
 @dataclass(frozen=True)
 class VoiceBook:
-    """The numbers a conversation has published; `to_json` and `from_json` keep it anywhere."""
+    """The numbers that a conversation has published. `to_json` and `from_json` turn it into text and back."""
 
     voices: tuple[Voice, ...] = ()
     retired: tuple[int, ...] = ()
-    """Merged into another or gone: never given again."""
+    """Numbers of voices that were merged into another or have disappeared; they are never given again."""
 
     def to_json(self) -> str:
         """Return it as text."""
@@ -52,110 +57,138 @@ class VoiceBook:
 
 @dataclass(frozen=True)
 class FoundVoice:
-    """One voice of the new partition and what speaks for its name."""
+    """A voice of the new partition, without a number yet, and the evidence that decides its number."""
 
     members: tuple[LocalSpeaker, ...]
     member_seconds: Mapping[LocalSpeaker, float]
-    """Labelled seconds: speech of each member inside transcript segments."""
+    """Labelled seconds: how long each member speaks inside transcript segments."""
     segment_seconds: Mapping[str, float]
-    """The same seconds by segment."""
+    """The same seconds by segment id."""
     is_matched: bool
-    """Whether any segment is this voice's; without one (television) a voice gets no new number."""
-    standing: Mapping[int, float]
-    """Seconds of untouched segments bearing a number that this voice dominates."""
+    """Whether any segment is this voice's. One without a segment, such as a television, gets no new number."""
+    untouched_seconds: Mapping[int, float]
+    """By number on untouched segments in which this voice speaks more than any other: how long it speaks there."""
 
 
 @dataclass(frozen=True)
 class Naming:
-    """The number of each found voice (None: no number), what to keep, and what to tell."""
+    """The outcome of numbering."""
 
     numbers: tuple[int | None, ...]
+    """By index of the partition: the voice's number, or None where it gets none."""
     book: VoiceBook
+    """What is published now; the next numbering starts from it."""
     changes: tuple[VoiceChange, ...]
+    """What the backend is to know."""
 
 
-def name_voices(found: Sequence[FoundVoice], book: VoiceBook, standing: frozenset[int]) -> Naming:
+@dataclass(frozen=True)
+class _Match:
+    """How much of a published voice is in a voice of the new partition."""
+
+    labelled_s: float
+    members: int
+    """How many local speakers they have in common; decides between equally many seconds."""
+
+    @property
+    def rank(self) -> tuple[float, int]:
+        """What to compare two matches by."""
+        return self.labelled_s, self.members
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing of the published voice is in the new one."""
+        return self.rank <= (0.0, 0)
+
+
+_Matches = Sequence[Sequence[_Match]]
+"""For each published voice, its match with each voice of the new partition."""
+
+
+def name_voices(found: Sequence[FoundVoice], book: VoiceBook, untouched: frozenset[int]) -> Naming:
     """Give every voice its number.
 
-    A voice keeps its first published number. Merge: the number with more labelled seconds survives, the other
-    is retired and never given again. Split: the larger part keeps it. A new voice takes the number that stands on
-    untouched segments it dominates, else the smallest that is free: never published, not standing on an
-    untouched segment, not 99.
+    - A voice keeps the first number published for it.
+    - If two published voices are now one, the number with more labelled seconds stays and the other is retired.
+    - If a published voice is now two, the larger part keeps the number.
+    - A new voice takes the number that is on untouched segments in which it speaks most. If there is none, it takes
+      the smallest number that was never published, is on no untouched segment, and is not 99.
 
     Args:
-        found: the voices in order of first speech.
+        found: the voices, in order of first speech.
         book: what was published before.
-        standing: numbers on segments that will not be touched.
+        untouched: the numbers on untouched segments.
     """
-    seconds = [[_shared_seconds(old, new) for new in found] for old in book.voices]
-    kept = _match(seconds, book)
+    matches = [[_compare(old, new) for new in found] for old in book.voices]
+    new_of = _pair_voices(matches, book)
     numbers: list[int | None] = [None] * len(found)
-    for old_place, new_place in kept.items():
-        numbers[new_place] = book.voices[old_place].speaker_id
-    changes = _gone(book, seconds, kept, numbers)
-    published = {voice.speaker_id for voice in book.voices} | set(book.retired)
-    taken = published | {RESERVED_NUMBER}
-    for place, voice in enumerate(found):
-        if numbers[place] is not None or not voice.is_matched:
+    for old, new in new_of.items():
+        numbers[new] = book.voices[old].speaker_id
+    changes = _describe_gone(book, matches, new_of, numbers)
+    taken = {voice.speaker_id for voice in book.voices} | {*book.retired, RESERVED_NUMBER}
+    for index, voice in enumerate(found):
+        if numbers[index] is not None or not voice.is_matched:
             continue
-        number = _new_number(voice, taken, standing)
-        numbers[place] = number
+        number = numbers[index] = _choose_number(voice, taken, untouched)
         taken.add(number)
-        changes.append(_appeared(number, place, book, seconds, kept))
+        changes.append(_describe_new(number, index, book, matches, new_of))
+    return Naming(tuple(numbers), _write_book(book, found, numbers, changes), tuple(changes))
+
+
+def _write_book(
+    book: VoiceBook, found: Sequence[FoundVoice], numbers: Sequence[int | None], changes: Sequence[VoiceChange]
+) -> VoiceBook:
+    """Return the book after these changes."""
     gone = {change.speaker_id for change in changes if change.change in ("merged", "retired")}
-    voices = tuple(
+    voices = [
         Voice(number, tuple(sorted(voice.members)), tuple(sorted(voice.segment_seconds)))
         for number, voice in zip(numbers, found, strict=True)
         if number is not None
-    )
-    kept_book = VoiceBook(
-        tuple(sorted(voices, key=lambda voice: voice.speaker_id)), tuple(sorted({*book.retired, *gone}))
-    )
-    return Naming(tuple(numbers), kept_book, tuple(changes))
+    ]
+    return VoiceBook(tuple(sorted(voices, key=lambda voice: voice.speaker_id)), tuple(sorted({*book.retired, *gone})))
 
 
-def _shared_seconds(old: Voice, new: FoundVoice) -> tuple[float, float]:
-    """How much of the old voice the new one holds: (labelled seconds, a tie-breaking count of members).
+def _compare(old: Voice, new: FoundVoice) -> _Match:
+    """Compare a published voice with a new one.
 
-    By members; where a new diarization left none of them anywhere, by the segments that bore the number.
+    They are compared by their members. If they have none in common, as after every job was diarized anew, by the
+    segments that had the number.
     """
     members = [member for member in old.members if member in new.member_seconds]
-    labelled_s = sum(new.member_seconds[member] for member in members)
     if not members:
-        return sum(new.segment_seconds.get(segment, 0.0) for segment in old.segments), 0.0
-    return labelled_s, float(len(members))
+        return _Match(sum(new.segment_seconds.get(segment, 0.0) for segment in old.segments), 0)
+    return _Match(sum(new.member_seconds[member] for member in members), len(members))
 
 
-def _match(seconds: Sequence[Sequence[tuple[float, float]]], book: VoiceBook) -> dict[int, int]:
-    """Old place -> new place, one to one, most shared seconds first."""
-    with_members = [any(members for _, members in row) for row in seconds]
+def _pair_voices(matches: _Matches, book: VoiceBook) -> dict[int, int]:
+    """Return which new voice each published one is now, by index; one to one, those with most seconds first.
+
+    A published voice with members in the new partition is only ever paired with a voice that has some of them.
+    """
+    with_members = [any(match.members for match in row) for row in matches]
     pairs = sorted(
-        (
-            (-shared_s, -members, book.voices[old].speaker_id, new, old)
-            for old, row in enumerate(seconds)
-            for new, (shared_s, members) in enumerate(row)
-            if members or (shared_s > 0 and not with_members[old])
-        ),
+        (-match.labelled_s, -match.members, book.voices[old].speaker_id, new, old)
+        for old, row in enumerate(matches)
+        for new, match in enumerate(row)
+        if match.members or (match.labelled_s > 0 and not with_members[old])
     )
-    kept: dict[int, int] = {}
+    new_of: dict[int, int] = {}
     for *_, new, old in pairs:
-        if old not in kept and new not in kept.values():
-            kept[old] = new
-    return kept
+        if old not in new_of and new not in new_of.values():
+            new_of[old] = new
+    return new_of
 
 
-def _gone(
-    book: VoiceBook,
-    seconds: Sequence[Sequence[tuple[float, float]]],
-    kept: Mapping[int, int],
-    numbers: Sequence[int | None],
+def _describe_gone(
+    book: VoiceBook, matches: _Matches, new_of: Mapping[int, int], numbers: Sequence[int | None]
 ) -> list[VoiceChange]:
+    """Return what became of the published voices that are no new voice: merged into another, or retired."""
     changes = []
-    for place, voice in enumerate(book.voices):
-        if place in kept:
+    for old, voice in enumerate(book.voices):
+        if old in new_of:
             continue
-        best = max(range(len(numbers)), key=lambda new: seconds[place][new], default=None)
-        into = None if best is None or seconds[place][best] <= (0.0, 0.0) else numbers[best]
+        best = max(range(len(numbers)), key=lambda new: matches[old][new].rank, default=None)
+        into = None if best is None or matches[old][best].is_empty else numbers[best]
         if into is None:
             changes.append(VoiceChange(change="retired", speaker_id=voice.speaker_id))
         else:
@@ -163,21 +196,19 @@ def _gone(
     return changes
 
 
-def _appeared(
-    number: int,
-    place: int,
-    book: VoiceBook,
-    seconds: Sequence[Sequence[tuple[float, float]]],
-    kept: Mapping[int, int],
-) -> VoiceChange:
-    parents = [(seconds[old][place], book.voices[old].speaker_id) for old in kept if seconds[old][place] > (0.0, 0.0)]
-    if not parents:
+def _describe_new(number: int, new: int, book: VoiceBook, matches: _Matches, new_of: Mapping[int, int]) -> VoiceChange:
+    """Return where the voice with a new number comes from: split from a published voice, or new."""
+    origins = [
+        (matches[old][new].rank, book.voices[old].speaker_id) for old in new_of if not matches[old][new].is_empty
+    ]
+    if not origins:
         return VoiceChange(change="new", speaker_id=number)
-    return VoiceChange(change="split", speaker_id=max(parents)[1], into=number)
+    return VoiceChange(change="split", speaker_id=max(origins)[1], into=number)
 
 
-def _new_number(voice: FoundVoice, taken: set[int], standing: frozenset[int]) -> int:
-    own = [(-seconds, number) for number, seconds in voice.standing.items() if number not in taken]
+def _choose_number(voice: FoundVoice, taken: set[int], untouched: frozenset[int]) -> int:
+    """Return the number of a new voice."""
+    own = [(-seconds, number) for number, seconds in voice.untouched_seconds.items() if number not in taken]
     if own:
         return min(own)[1]
-    return next(number for number in count() if number not in taken and number not in standing)
+    return next(number for number in count() if number not in taken and number not in untouched)

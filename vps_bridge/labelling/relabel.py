@@ -1,10 +1,10 @@
-"""From all evidence of a conversation to its labels: one pure function that the service calls each time."""
+"""Relabelling: from all evidence of a conversation to its labels, as one pure function."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 
 from schemas.conversation import ConversationTurn, SegmentLabel, VoiceChange
@@ -17,11 +17,26 @@ from vps_bridge.labelling.align import (
     is_rate_suspect,
     verify_clock,
 )
-from vps_bridge.labelling.decide import decide_speaker, found_voices, left_numbers, remember_segments, segment_label
-from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, hear
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, SpeakerLink, link_speakers
+from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
+from vps_bridge.labelling.decide import (
+    collect_voices,
+    decide_speakers,
+    describe_label,
+    note_segments,
+    untouched_numbers,
+    written_numbers,
+)
+from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
+from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
-from vps_bridge.labelling.vote import AssignmentRules, VoiceTurn, Vote, VoteOutcome, measure_segments, vote_segments
+from vps_bridge.labelling.vote import (
+    AssignmentRules,
+    TranscriptTurn,
+    Vote,
+    VoteOutcome,
+    measure_segments,
+    vote_segments,
+)
 from vps_bridge.rules.assemble import AssemblyRules, order_chunks
 
 __all__ = [
@@ -32,12 +47,10 @@ __all__ = [
     "relabel",
 ]
 
-_TOUCHING_S = 1e-3
-
 
 @dataclass(frozen=True)
 class RelabelPolicy:
-    """Every threshold of a relabelling; part of the write key."""
+    """Every threshold of a relabelling. The write key contains the names and the values of all fields."""
 
     assembly: AssemblyRules = field(default_factory=AssemblyRules)
     alignment: AlignmentRules = field(default_factory=AlignmentRules)
@@ -47,189 +60,230 @@ class RelabelPolicy:
 
 @dataclass(frozen=True)
 class Relabelling:
-    """The labels of a conversation, and everything that is to be said about them."""
+    """The labels of a conversation, and everything that is reported about them."""
 
     segments: tuple[SegmentLabel, ...]
-    """Every segment's label as it shall read, left alone or not; in the order of the evidence."""
+    """The label that each segment is to have, changed or not; in the order of the evidence."""
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
     """(segment id, reason): human, two_speakers, low_coverage, no_audio, clock.unknown, clock.unverified."""
     voices: VoiceBook
-    """Keep it, and give it to the next relabelling."""
+    """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
     turns: tuple[ConversationTurn, ...]
-    """Turns of numbered voices, overlap kept, on the transcript's clock; without segments on the audio's clock."""
+    """Turns of numbered voices, overlap kept, in transcript seconds; without segments in seconds of the audio clock."""
     speakers: int
     """How many voices have a number and speak in the audio."""
     warnings: tuple[str, ...]
     audio_s: float
-    """Seconds of audio that some job covered."""
+    """Seconds of audio that some job covers."""
     write_key: str
-    """sha256 of the evidence (machine labels left out) and the policy."""
+    """sha256 of the evidence, without the labels this pipeline wrote, and of the policy."""
     offsets: Mapping[int, float | None] = field(default_factory=dict)
-    """Per stretch, what is added to audio seconds to get transcript seconds; None where it is not known."""
+    """By stretch, what is added to audio seconds to get transcript seconds; None where it is not known."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
-        """What `ConversationStore.apply` takes: the changed segments only."""
+        """The labels of the changed segments, for `ConversationStore.apply`."""
         wanted = {segment.id: segment.speaker_id for segment in self.segments}
         return tuple(Label(change.segment_id, wanted[change.segment_id]) for change in self.changed)
 
 
 def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabelling:
-    """Link, align, vote and name: the whole conversation again, each time.
+    """Work out the labels of the whole conversation.
 
-    The result depends on the evidence alone, not on the order in which chunks or jobs arrived; only the numbers
-    of voices remember what was published before. Applying it and relabelling again changes nothing.
+    Each call starts from the beginning: the jobs' turns are moved onto one clock, local speakers are linked into
+    voices, voices vote on segments and get numbers, and numbers become labels. The result depends on the evidence
+    alone, not on the order in which chunks or jobs arrived. Only the numbers also depend on those published before.
+    Applying the result and relabelling again changes nothing.
     """
-    heard = hear(evidence, policy.assembly)
-    clocks = _believe_clocks(evidence, heard, policy.alignment)
-    spoken = _on_transcript(heard, clocks)
-    measured = measure_segments(spoken, evidence.segments)
-    partition = link_speakers(
-        heard.voices,
-        policy.linking,
-        links=(*evidence.links, *_links_of_people(evidence.segments, measured, heard, policy.assignment)),
-        min_speakers=evidence.num_speakers or evidence.min_speakers,
-        max_speakers=evidence.num_speakers or evidence.max_speakers,
-    )
-    voice_of = {member: number for number, members in enumerate(partition) for member in members}
-    voice_at = [voice_of.get(voice.id, -1 - place) for place, voice in enumerate(heard.voices)]
-    votes = vote_segments(
-        [VoiceTurn(turn.start_s, turn.end_s, voice_at[turn.voice]) for turn in spoken],
-        evidence.segments,
-        policy.assignment,
-        audio=_audio_on_transcript(heard, clocks),
-    )
-    votes = tuple(_blame_clock(vote, clocks) for vote in votes)
-    ours = {segment_id: voice.speaker_id for voice in evidence.voices.voices for segment_id in voice.segments}
-    left = left_numbers(evidence.segments, votes, ours)
-    found = found_voices(evidence.segments, heard, measured, partition, votes, left)
-    naming = name_voices(found, evidence.voices, frozenset(left.values()))
-    merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
-    speakers = tuple(
-        decide_speaker(segment, vote, naming, left, ours, merged)
-        for segment, vote in zip(evidence.segments, votes, strict=True)
-    )
-    changed = tuple(
-        Change(segment.id, segment.speaker, speaker)
-        for segment, speaker in zip(evidence.segments, speakers, strict=True)
-        if segment.speaker != speaker
-    )
-    changed_ids = {change.segment_id for change in changed}
-    number_of = {
-        member: number for members, number in zip(partition, naming.numbers, strict=True) for member in members
-    }
+    segments = evidence.segments
+    timeline = build_audio_timeline(evidence, policy.assembly)
+    clocks = _verify_clocks(evidence, timeline, policy.alignment)
+    turns = _turns_on_transcript(timeline, clocks)
+    measured = measure_segments(turns, segments)
+    partition = _link(evidence, timeline, measured, policy)
+    votes = _vote(segments, timeline, clocks, turns, partition, policy.assignment)
+    written = written_numbers(evidence.voices)
+    untouched = untouched_numbers(segments, votes, written)
+    found = collect_voices(segments, timeline, measured, partition, votes, untouched)
+    naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
+    speakers = decide_speakers(segments, votes, naming, untouched, written)
+    changed = _list_changes(segments, speakers)
     return Relabelling(
         segments=tuple(
-            segment_label(segment, vote, speaker, naming.numbers)
-            for segment, vote, speaker in zip(evidence.segments, votes, speakers, strict=True)
+            describe_label(segment, vote, speaker, naming.numbers)
+            for segment, vote, speaker in zip(segments, votes, speakers, strict=True)
         ),
         changed=changed,
-        left_alone=tuple(
-            (vote.segment_id, vote.outcome.value)
-            for vote in votes
-            if vote.outcome is not VoteOutcome.CLEAR and vote.segment_id not in changed_ids
-        ),
-        voices=remember_segments(naming.book, evidence.segments, votes, speakers, ours),
+        left_alone=_list_left_alone(votes, changed),
+        voices=note_segments(naming.book, segments, votes, speakers, written),
         voice_changes=naming.changes,
-        turns=_numbered_turns(heard, clocks, number_of, on_transcript=bool(evidence.segments)),
+        turns=_number_turns(timeline, _turn_offsets(evidence, timeline, clocks), partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
-        warnings=_warnings(heard, clocks, policy.alignment),
-        audio_s=heard.audio_s,
-        write_key=_write_key(evidence, heard, policy),
+        warnings=_collect_warnings(timeline, clocks, policy.alignment),
+        audio_s=timeline.audio_s,
+        write_key=_write_key(evidence, timeline, policy),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
     )
 
 
-def _believe_clocks(
-    evidence: ConversationEvidence, heard: AudioTimeline, rules: AlignmentRules
+def _verify_clocks(
+    evidence: ConversationEvidence, timeline: AudioTimeline, rules: AlignmentRules
 ) -> tuple[StretchClock, ...]:
+    """Return the clock of each stretch."""
     transcript = [(segment.start_s, segment.end_s) for segment in evidence.segments]
     return tuple(
         verify_clock(
             stretch,
-            [(turn.start_s, turn.end_s) for turn in heard.turns if turn.stretch == stretch.index],
+            [(turn.start_s, turn.end_s) for turn in timeline.exclusive_turns if turn.stretch == stretch.index],
             transcript,
             rules,
         )
-        for stretch in find_stretches(heard.chunks, heard.placed, evidence.started_at_s)
+        for stretch in find_stretches(timeline.chunks, timeline.placed, evidence.started_at_s)
     )
 
 
-def _on_transcript(heard: AudioTimeline, clocks: Sequence[StretchClock]) -> list[VoiceTurn]:
-    """The turns on the transcript's clock, under places in `heard.voices`; those of unknown clocks left out."""
+def _turns_on_transcript(timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> list[TranscriptTurn]:
+    """Return the exclusive turns in transcript seconds, by local speaker; without those of stretches of no clock."""
     return [
-        VoiceTurn(turn.start_s + offset_s, turn.end_s + offset_s, turn.voice)
-        for turn in heard.turns
+        TranscriptTurn(turn.start_s + offset_s, turn.end_s + offset_s, turn.speaker_index)
+        for turn in timeline.exclusive_turns
         if (offset_s := clocks[turn.stretch].offset_s) is not None
     ]
 
 
-def _audio_on_transcript(heard: AudioTimeline, clocks: Sequence[StretchClock]) -> list[tuple[float, float]]:
+def _audio_on_transcript(timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> list[Span]:
+    """Return the spans that some job covers, in transcript seconds."""
     return [
         (start_s + offset_s, end_s + offset_s)
-        for stretch, spans in heard.audio.items()
+        for stretch, spans in timeline.audio.items()
         for start_s, end_s in spans
         if (offset_s := clocks[stretch].offset_s) is not None
     ]
 
 
-def _links_of_people(
+def _link(
+    evidence: ConversationEvidence,
+    timeline: AudioTimeline,
+    measured: Sequence[Mapping[int, float]],
+    policy: RelabelPolicy,
+) -> Partition:
+    """Link the local speakers, with people's labels and the conversation's hints about the number of speakers."""
+    return link_speakers(
+        timeline.speakers,
+        policy.linking,
+        links=(*evidence.links, *_links_by_people(evidence.segments, measured, timeline, policy.assignment)),
+        min_speakers=evidence.num_speakers or evidence.min_speakers,
+        max_speakers=evidence.num_speakers or evidence.max_speakers,
+    )
+
+
+def _links_by_people(
     segments: Sequence[StoredSegment],
     measured: Sequence[Mapping[int, float]],
-    heard: AudioTimeline,
+    timeline: AudioTimeline,
     rules: AssignmentRules,
 ) -> list[SpeakerLink]:
-    """What people's labels say about local speakers: one person is one voice, two persons are two.
+    """Return what people's labels say about local speakers: one person is one voice, two persons are two.
 
-    Only where the backend says that a person labelled it, and one local speaker has most of the segment's speech
-    and at least `runner_up_s` of it. A local speaker that two persons claim says nothing.
+    A label counts only where the backend says that a person gave it, and where one local speaker has most of the
+    segment's speech and at least `runner_up_s` of it. A local speaker to whom labels give two persons is left out.
     """
-    claims: dict[LocalSpeaker, set[str]] = {}
+    persons_of: dict[LocalSpeaker, set[str]] = {}
     for segment, seconds in zip(segments, measured, strict=True):
         person = "owner" if segment.is_user else segment.person_id and f"person {segment.person_id}"
         if segment.label_source != "manual" or not person or not seconds:
             continue
-        place = min(seconds, key=lambda place: (-seconds[place], place))
-        if seconds[place] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
-            claims.setdefault(heard.voices[place].id, set()).add(person)
-    clear = sorted((min(people), local) for local, people in claims.items() if len(people) == 1)
-    first = dict(reversed(clear))
-    links = [SpeakerLink("must", first[person], local) for person, local in clear if local != first[person]]
+        index = min(seconds, key=lambda index: (-seconds[index], index))
+        if seconds[index] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
+            persons_of.setdefault(timeline.speakers[index].id, set()).add(person)
+    clear = sorted((min(persons), local) for local, persons in persons_of.items() if len(persons) == 1)
+    first_of = dict(reversed(clear))
+    links = [SpeakerLink("must", first_of[person], local) for person, local in clear if local != first_of[person]]
     links.extend(
         SpeakerLink("cannot", local, other)
-        for place, (person, local) in enumerate(clear)
-        for other_person, other in clear[place + 1 :]
+        for index, (person, local) in enumerate(clear)
+        for other_person, other in clear[index + 1 :]
         if person != other_person
     )
     return links
 
 
-def _blame_clock(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
-    """Without audio because some stretch could not be aligned: that, not silence, is the reason."""
+def _vote(
+    segments: Sequence[StoredSegment],
+    timeline: AudioTimeline,
+    clocks: Sequence[StretchClock],
+    turns: Iterable[TranscriptTurn],
+    partition: Partition,
+    rules: AssignmentRules,
+) -> tuple[Vote, ...]:
+    """Let the voices vote on every segment; `turns` are by local speaker."""
+    voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
+    voice_at = [voice_of.get(speaker.id, -1 - index) for index, speaker in enumerate(timeline.speakers)]
+    votes = vote_segments(
+        [replace(turn, speaker_index=voice_at[turn.speaker_index]) for turn in turns],
+        segments,
+        rules,
+        audio=_audio_on_transcript(timeline, clocks),
+    )
+    return tuple(_with_clock_reason(vote, clocks) for vote in votes)
+
+
+def _with_clock_reason(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
+    """Report a stretch's missing clock instead of missing audio: the audio may be there, but nobody knows where."""
     reason = next((clock.reason for clock in clocks if clock.reason is not None), None)
     if vote.outcome is not VoteOutcome.NO_AUDIO or reason is None:
         return vote
     return replace(vote, outcome=VoteOutcome(reason))
 
 
-def _numbered_turns(
-    heard: AudioTimeline,
-    clocks: Sequence[StretchClock],
-    number_of: Mapping[LocalSpeaker, int | None],
-    *,
-    on_transcript: bool,
+def _list_changes(segments: Sequence[StoredSegment], speakers: Sequence[str | None]) -> tuple[Change, ...]:
+    """Return the segments that are to have another label than they have."""
+    return tuple(
+        Change(segment.id, segment.speaker, speaker)
+        for segment, speaker in zip(segments, speakers, strict=True)
+        if segment.speaker != speaker
+    )
+
+
+def _list_left_alone(votes: Sequence[Vote], changed: Sequence[Change]) -> tuple[tuple[str, str], ...]:
+    """Return the segments that keep their label because no clear vote decided it, each with the reason."""
+    changed_ids = {change.segment_id for change in changed}
+    return tuple(
+        (vote.segment_id, vote.outcome.value)
+        for vote in votes
+        if vote.outcome is not VoteOutcome.CLEAR and vote.segment_id not in changed_ids
+    )
+
+
+def _turn_offsets(
+    evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]
+) -> Sequence[float | None]:
+    """Return by stretch what is added to the seconds of a turn before it is reported.
+
+    It gives transcript seconds, or, without a transcript, seconds of the audio clock.
+    """
+    return [clock.offset_s for clock in clocks] if evidence.segments else timeline.origins
+
+
+def _number_turns(
+    timeline: AudioTimeline,
+    offsets: Sequence[float | None],
+    partition: Partition,
+    numbers: Sequence[int | None],
 ) -> tuple[ConversationTurn, ...]:
-    by_number: dict[int, list[tuple[float, float]]] = {}
-    for turn in heard.spoken:
-        number = number_of.get(heard.voices[turn.voice].id)
-        offset_s = clocks[turn.stretch].offset_s if on_transcript else heard.origins[turn.stretch]
+    """Return who speaks when, under the voices' numbers; turns of one number that touch or overlap become one."""
+    number_of = {member: number for members, number in zip(partition, numbers, strict=True) for member in members}
+    by_number: dict[int, list[Span]] = {}
+    for turn in timeline.turns:
+        number = number_of.get(timeline.speakers[turn.speaker_index].id)
+        offset_s = offsets[turn.stretch]
         if number is None or offset_s is None:
             continue
         start_s, end_s = turn.start_s + offset_s, turn.end_s + offset_s
         spans = by_number.setdefault(number, [])
-        if spans and start_s - spans[-1][1] < _TOUCHING_S:
+        if spans and start_s - spans[-1][1] < TOUCHING_S:
             spans[-1] = (spans[-1][0], max(spans[-1][1], end_s))
         else:
             spans.append((start_s, end_s))
@@ -239,23 +293,30 @@ def _numbered_turns(
     )
 
 
-def _warnings(heard: AudioTimeline, clocks: Sequence[StretchClock], rules: AlignmentRules) -> tuple[str, ...]:
-    warnings = {*heard.warnings, *(clock.reason for clock in clocks if clock.reason is not None)}
-    if is_rate_suspect(heard.chunks, rules):
+def _collect_warnings(
+    timeline: AudioTimeline, clocks: Sequence[StretchClock], rules: AlignmentRules
+) -> tuple[str, ...]:
+    """Return what the timeline, the clocks and the sample rate give reason to report; sorted."""
+    warnings = {*timeline.warnings, *(clock.reason for clock in clocks if clock.reason is not None)}
+    if is_rate_suspect(timeline.chunks, rules):
         warnings.add(RATE_SUSPECT)
     return tuple(sorted(warnings))
 
 
-def _write_key(evidence: ConversationEvidence, heard: AudioTimeline, policy: RelabelPolicy) -> str:
-    """sha256 over all that decides the labels; what this pipeline wrote itself is left out."""
-    told = {
+def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: RelabelPolicy) -> str:
+    """Return the sha256 of all that decides the labels, without the labels that this pipeline wrote itself.
+
+    Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
+    conversation would get another key, and be written and reported again.
+    """
+    key_facts = {
         "policy": asdict(policy),
         "conversation": [evidence.conversation_id, evidence.started_at_s],
         "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
         "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
-        "placed": [astuple(place) for place in heard.placed],
-        "captured": [chunk.captured_at_s for chunk in order_chunks(heard.chunks)],
-        "jobs": [_told_by(job) for job in sorted(evidence.jobs, key=lambda job: job.job_id)],
+        "placed": [astuple(place) for place in timeline.placed],
+        "captured": [chunk.captured_at_s for chunk in order_chunks(timeline.chunks)],
+        "jobs": [_job_facts(job) for job in sorted(evidence.jobs, key=lambda job: job.job_id)],
         "segments": sorted(
             [
                 segment.id,
@@ -269,11 +330,12 @@ def _write_key(evidence: ConversationEvidence, heard: AudioTimeline, policy: Rel
             for segment in evidence.segments
         ),
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(key_facts, sort_keys=True).encode()).hexdigest()
 
 
-def _told_by(job: JobEvidence) -> list[object]:
-    voices = [(told.speaker, told.clean_speech_s, (told.embedding or b"").hex()) for told in job.speakers]
+def _job_facts(job: JobEvidence) -> list[object]:
+    """Return what a job contributes to the write key."""
+    voices = [(voice.speaker, voice.clean_speech_s, (voice.embedding or b"").hex()) for voice in job.speakers]
     turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in (*job.exclusive_turns, *job.turns)]
     spans = [(span.chunk_id, span.start_s, span.duration_s) for span in job.chunks]
     return [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]

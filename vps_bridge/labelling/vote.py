@@ -1,4 +1,4 @@
-"""Voting: which voice speaks each transcript segment, and which segments are better left alone."""
+"""Voting: which voice speaks in each transcript segment, and which segments are better left alone."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.audio_clock import Span
 
 
 @dataclass(frozen=True)
 class AssignmentRules:
     """When a segment gets a label.
 
-    Coverage is the winner's share of the speech inside the segment, where at least half of the segment counts
-    as speech: segments hold pauses, so their whole duration is too strict; and a neighbour's last syllable in an
-    otherwise silent segment is no evidence, so their speech alone is too lax.
+    Coverage is the winner's share of the speech inside the segment, where at least half of the segment counts as
+    speech. A share of the whole segment would be too strict, since segments contain pauses. A share of the speech alone
+    would be too lax: another speaker's last syllable would then win an otherwise silent segment.
     """
 
     min_coverage: float = 0.5
     min_evidence_s: float = 0.25
-    """Least seconds of the winner: transcript times are off by as much."""
+    """The winner speaks at least this long: the times of a transcript are wrong by as much."""
     speech_share: float = 0.5
-    """Share of a segment that counts as speech at least."""
+    """At least this share of a segment counts as speech."""
     runner_up_share: float = 0.2
-    """A second voice with this share and `runner_up_s` makes a segment one of two speakers (TalkTrack #100)."""
+    """A segment has two speakers if a second voice has this share of its speech, and `runner_up_s` (TalkTrack #100)."""
     runner_up_s: float = 1.0
 
 
 @dataclass(frozen=True)
-class VoiceTurn:
-    """Exclusive speech on the transcript's clock; voices are numbered as the partition orders them."""
+class TranscriptTurn:
+    """A turn in seconds of the transcript; no two turns overlap."""
 
     start_s: float
     end_s: float
-    voice: int
-    """Negative: local speakers in no voice. They count as speech and never win."""
+    speaker_index: int
+    """Who speaks. `vote_segments`: the voice, as an index of the partition; negative for a local speaker in no voice,
+    which counts as speech but never wins. `measure_segments`: any index."""
 
 
 class VoteOutcome(StrEnum):
-    """What the vote says about a segment; all but `CLEAR` leave it alone, the value is the reason."""
+    """What the vote says about a segment. All but `CLEAR` leave it alone, and the value is the reason reported."""
 
     CLEAR = "clear"
     HUMAN = "human"
@@ -58,49 +60,52 @@ class Vote:
     segment_id: str
     outcome: VoteOutcome
     winner: int | None
-    """The voice with most speech; None where no voice speaks in it."""
+    """Index of who speaks most in it; negative for a local speaker in no voice, None where nobody speaks."""
     coverage: float
     winner_s: float
     runner_up: int | None
+    """Index of who speaks second most."""
     runner_up_s: float
 
 
 def vote_segments(
-    turns: Iterable[VoiceTurn],
+    turns: Iterable[TranscriptTurn],
     segments: Iterable[StoredSegment],
     rules: AssignmentRules,
     *,
-    audio: Sequence[tuple[float, float]] | None = None,
+    audio: Sequence[Span] | None = None,
 ) -> tuple[Vote, ...]:
     """Vote on every segment, in the order given.
 
-    Segments may be unsorted, overlap, be empty, negative or beyond the audio. A human-labelled segment is voted
-    on as well (its voice counts for naming) but its outcome is always `human`.
+    Segments may be unsorted, overlap, have no length or a negative one, or lie beyond the audio. There is a vote on a
+    human-labelled segment too, since its voice counts when numbers are given, but its outcome is always `human`.
 
     Args:
-        turns: exclusive turns; they may come in any order.
+        turns: exclusive turns, in any order.
         segments: the transcript.
         rules: the thresholds.
-        audio: spans of diarized audio on the transcript's clock; a segment outside is `no_audio`. None: all of it.
+        audio: spans of diarized audio in transcript seconds; a segment outside is `no_audio`. None: no segment is.
     """
     listed = tuple(segments)
     measured = measure_segments(turns, listed)
     return tuple(_vote(segment, seconds, rules, audio) for segment, seconds in zip(listed, measured, strict=True))
 
 
-def measure_segments(turns: Iterable[VoiceTurn], segments: Iterable[StoredSegment]) -> tuple[dict[int, float], ...]:
-    """Return for each segment, in the order given, how many seconds each voice speaks in it."""
-    timeline = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.voice))
-    longest_s = max((turn.end_s - turn.start_s for turn in timeline), default=0.0)
-    starts = [turn.start_s for turn in timeline]
+def measure_segments(
+    turns: Iterable[TranscriptTurn], segments: Iterable[StoredSegment]
+) -> tuple[dict[int, float], ...]:
+    """Return for each segment, in the order given, how many seconds each speaker speaks in it."""
+    ordered = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker_index))
+    longest_s = max((turn.end_s - turn.start_s for turn in ordered), default=0.0)
+    starts = [turn.start_s for turn in ordered]
     measured = []
     for segment in segments:
         seconds: dict[int, float] = {}
         first, last = bisect_left(starts, segment.start_s - longest_s), bisect_right(starts, segment.end_s)
-        for turn in timeline[first:last]:
+        for turn in ordered[first:last]:
             shared_s = min(segment.end_s, turn.end_s) - max(segment.start_s, turn.start_s)
             if shared_s > 0:
-                seconds[turn.voice] = seconds.get(turn.voice, 0.0) + shared_s
+                seconds[turn.speaker_index] = seconds.get(turn.speaker_index, 0.0) + shared_s
         measured.append(seconds)
     return tuple(measured)
 
@@ -109,11 +114,12 @@ def _vote(
     segment: StoredSegment,
     seconds: Mapping[int, float],
     rules: AssignmentRules,
-    audio: Sequence[tuple[float, float]] | None,
+    audio: Sequence[Span] | None,
 ) -> Vote:
-    ranked = sorted(seconds, key=lambda voice: (-seconds[voice], voice < 0, voice))
+    # Of two with equally much speech a voice comes before a local speaker in no voice.
+    ranked = sorted(seconds, key=lambda index: (-seconds[index], index < 0, index))
     winner, runner_up = [*ranked, None, None][:2]
-    winner_s, runner_up_s = ([seconds[voice] for voice in ranked] + [0.0, 0.0])[:2]
+    winner_s, runner_up_s = ([seconds[index] for index in ranked] + [0.0, 0.0])[:2]
     speech_s = max(sum(seconds.values()), rules.speech_share * (segment.end_s - segment.start_s))
     coverage = min(1.0, winner_s / speech_s) if speech_s > 0 else 0.0
     if segment.is_human_labelled:
