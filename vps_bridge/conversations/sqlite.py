@@ -56,10 +56,8 @@ _CHANGE_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segm
 _SET_LABEL = _CHANGE_SEGMENT.values(
     speaker=bindparam("new_speaker"), written_version=bindparam("new_version"), undone=bindparam("is_undone")
 )
-# The columns that an event of the backend may set. Only `undo` sets `undone`.
-_EVENT_COLUMNS = tuple(
-    column for column in segments.c if column.name not in ("conversation_id", "segment_id", "undone")
-)
+# The columns that an event of the backend may set. `undone` is set by `undo`; a removal takes it back.
+_EVENT_COLUMNS = tuple(column for column in segments.c if column.name not in ("conversation_id", "segment_id"))
 _SET_EVENT_COLUMNS = _CHANGE_SEGMENT.values(
     {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _EVENT_COLUMNS}
 )
@@ -224,6 +222,7 @@ def _tombstone(segment_id: str) -> dict[str, Any]:
         "speaker": None,
         "original_speaker": None,
         "written_version": None,
+        "undone": False,
         "is_user": False,
         "person_id": None,
         "label_source": None,

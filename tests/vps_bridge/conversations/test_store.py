@@ -152,6 +152,16 @@ def test_undo_brings_the_old_labels_back_and_protects_them(store):
     assert store.read("c1").segments[0].is_human_labelled
 
 
+def test_a_segment_that_was_undone_removed_and_sent_again_is_a_new_one(store):
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])
+    store.undo("c1", 1)
+    store.upsert_segments("c1", 2, [], removed=["a"])
+    store.upsert_segments("c1", 3, [make_segment("a", speaker="SPEAKER_02")])
+    (again,) = store.read("c1").segments
+    assert (again.speaker, again.is_human_labelled) == ("SPEAKER_02", False)
+
+
 def test_undo_leaves_what_a_later_write_changed(store):
     store.upsert_segments(
         "c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3, speaker="SPEAKER_00")]
