@@ -25,11 +25,11 @@ from scipy.optimize import linear_sum_assignment
 from benchmarks import recordings
 from benchmarks.recordings import AMI, Recording
 from mac_agent.engines.clustering import Policy
-from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, decide
+from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, to_diarization
 from mac_agent.engines.engine import Hints, Turn
 from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
+from mac_agent.engines.reconstruction import as_turns, count_speakers, speaking, windows_per_frame
 from mac_agent.engines.registry import load_engine
-from mac_agent.engines.timeline import as_turns, count_speakers, speaking, windows_per_frame
 from mac_agent.engines.tracks import ACTIVE
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class AccuracyRow:
     found_speakers: int
     speed: float
     speed_per_core: float
-    """Seconds of audio per second of processor time: what a busy machine does not change."""
+    """Seconds of audio per second of processor time, which does not depend on how busy the machine is."""
     oracle: Score | None
     one: Score
 
@@ -111,7 +111,7 @@ def select(group: str, seed: int, hours: float) -> Iterable[Recording]:
 
 
 def spoil(original: Recording) -> list[Recording]:
-    """Return copies of a recording as they come from worse places."""
+    """Return copies of a recording with narrower bandwidth, noise, reverberation or uneven levels."""
     return [
         recordings.at_8_khz(original),
         recordings.with_noise(original, 20.0),
@@ -146,11 +146,11 @@ def measure(
     kept: list[tuple[Recording, NetworkOutput]] = []
     for recording in selected:
         began, began_cpu = time.perf_counter(), time.process_time()
-        heard = engine.hear(recording.waveform, lambda _stage, _done: None, StageTimer())
-        turns = decide(heard, Hints(), Policy(), StageTimer()).turns if heard else ()
+        heard = engine.run_networks(recording.waveform, lambda _stage, _done: None, StageTimer())
+        turns = to_diarization(heard, Hints(), Policy(), StageTimer()).turns if heard else ()
         speed = recording.duration_s / (time.perf_counter() - began)
         speed_per_core = recording.duration_s / (time.process_time() - began_cpu)
-        single = decide(heard, Hints(num_speakers=1), Policy(), StageTimer()).turns if heard else ()
+        single = to_diarization(heard, Hints(num_speakers=1), Policy(), StageTimer()).turns if heard else ()
         row = AccuracyRow(
             name=recording.name,
             score=compare(recording, turns),
@@ -186,7 +186,7 @@ def move(kept: list[tuple[Recording, NetworkOutput]]) -> None:
     for name, policy in policies.items():
         cells, excerpts = [], []
         for recording, heard in kept:
-            turns = decide(heard, Hints(), policy, StageTimer()).turns
+            turns = to_diarization(heard, Hints(), policy, StageTimer()).turns
             score = compare(recording, turns)
             cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
             excerpts += [score] if recording.name in AMI else []

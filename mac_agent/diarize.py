@@ -1,4 +1,4 @@
-"""One file, no broker: the same worker, decoder and engine as a job of the agent."""
+"""Diarize files without a broker, with the worker process, decoder and engine that the agent uses for a job."""
 
 from __future__ import annotations
 
@@ -49,16 +49,16 @@ def diarize_file(
     """Diarize an audio file in a worker process.
 
     Args:
-        path: any file the agent would take as a chunk.
-        load: makes the engine in the worker.
-        hints: what is believed about the number of speakers.
-        limits: how long it may take, and how much memory.
-        max_audio_s: longest audio.
+        path: an audio file in any format that the agent accepts as a chunk.
+        load: loads the engine; called in the worker process.
+        hints: the expected number of speakers.
+        limits: time and memory limits of the worker.
+        max_audio_s: longer audio is refused.
         report: called with (stage, fraction 0..1).
 
     Raises:
         EngineError: the engine could not be loaded.
-        DiarizeFailed: the audio or the engine failed; `code` says which.
+        DiarizeFailed: the audio cannot be decoded, or the engine failed; `code` names the cause.
         OSError: the file cannot be read.
     """
     [result] = diarize_files([path], load, hints=hints, limits=limits, max_audio_s=max_audio_s, report=report)
@@ -74,9 +74,9 @@ def diarize_files(
     max_audio_s: float,
     report: Callable[[str, float], None],
 ) -> Iterator[JobResult]:
-    """Diarize files one after the other in one worker process; see `diarize_file`. Ends at the first that fails."""
+    """Diarize files one after the other in one worker process, up to the first that fails; see `diarize_file`."""
     for path in paths:
-        with path.open("rb"):  # the worker's own error would not say which file
+        with path.open("rb"):  # an unreadable file is reported here, because the worker's error does not name the file
             pass
     worker = Worker(load, limits)
     try:
@@ -91,8 +91,8 @@ def diarize_files(
 def _run(worker: Worker, job: WorkerJob, report: Callable[[str, float], None]) -> JobResult:
     submitted = False
     while True:
-        for word in worker.poll():
-            result = _take(word, report)
+        for worker_report in worker.poll():
+            result = _handle(worker_report, report)
             if result is not None:
                 return result
         if worker.is_idle and not submitted:
@@ -102,16 +102,17 @@ def _run(worker: Worker, job: WorkerJob, report: Callable[[str, float], None]) -
         time.sleep(POLL_S)
 
 
-def _take(word: WorkerReport, report: Callable[[str, float], None]) -> JobResult | None:
-    match word:
+def _handle(worker_report: WorkerReport, report: Callable[[str, float], None]) -> JobResult | None:
+    """Return the result if this report is one; raise its error if it is a failure; else show the progress."""
+    match worker_report:
         case JobResult():
-            return word
+            return worker_report
         case EngineNotLoaded():
-            raise EngineError(word.message)
+            raise EngineError(worker_report.message)
         case JobFailed():
-            raise DiarizeFailed(word.code, word.message)
+            raise DiarizeFailed(worker_report.code, worker_report.message)
         case JobDecoded():
-            report(f"diarize {word.duration_s:.0f} s", 0.0)
+            report(f"diarize {worker_report.duration_s:.0f} s", 0.0)
         case JobProgress():
-            report(word.stage, word.fraction)
+            report(worker_report.stage, worker_report.fraction)
     return None

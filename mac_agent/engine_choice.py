@@ -1,4 +1,4 @@
-"""Which engine runs, and whether its weights are on this machine and unchanged. No torch here: nothing is loaded."""
+"""Choose the engine that runs, and check that its weights are here and unchanged. Loads no engine and no torch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """Which engine runs, and why."""
+    """The engine that runs, and the reason for it."""
 
     engine: str
     reason: str
 
 
 def choose_engine(settings: AgentSettings) -> EngineChoice:
-    """Return the engine that is set; for `auto`, pyannote where a pipeline of it is here, else the embedded one.
+    """Return the configured engine; for `auto`, pyannote where one of its pipelines is here, else embedded.
 
-    A pipeline that is here and cannot be used (changed, untrusted) is chosen nevertheless, and refused by its own name
-    when it is loaded: another engine in its place would be worse, silently.
+    A pipeline that is here but cannot be used (changed, untrusted) is chosen all the same. Loading it then fails with
+    an error that names it; falling back to the embedded engine would lower the accuracy without anyone noticing.
     """
     if settings.engine != AUTO:
         return EngineChoice(settings.engine, "as set")
@@ -45,7 +45,7 @@ def choose_engine(settings: AgentSettings) -> EngineChoice:
 
 
 def describe_weights(settings: AgentSettings, engine: str) -> str:
-    """Check the sha256 of every file of an engine, and return what they are.
+    """Check the sha256 of every weights file of an engine, and return a line that describes the weights.
 
     Raises:
         EngineError: there is no such engine, or its weights are missing, changed or untrusted.

@@ -1,6 +1,6 @@
-"""Exact and stretch on this machine with the installed weights: how far they differ, and how long they take.
+"""Measure how far exact and stretch differ on this machine with the installed weights, and how long each takes.
 
-Each mode runs in a worker process of its own, loaded and decoding as for a job of the agent.
+Each mode runs in its own worker process, which loads the engine and decodes audio as for a job of the agent.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
     from mac_agent.weights.manifest import Manifest
     from mac_agent.weights.verdict import StretchVerdict
 
-# What the README promises for a warm engine, from decoding to turns: (seconds of audio, seconds it may take).
-PROMISES = ((30.0, 5.0), (60.0, 6.0), (300.0, 30.0))
-_LONGEST_SAMPLES = round(max(audio_s for audio_s, _ in PROMISES) * SAMPLE_RATE_HZ)
+# The latencies that the README promises for a warm engine, decoding included: (seconds of audio, limit in seconds).
+LATENCY_LIMITS = ((30.0, 5.0), (60.0, 6.0), (300.0, 30.0))
+_LONGEST_SAMPLES = round(max(audio_s for audio_s, _ in LATENCY_LIMITS) * SAMPLE_RATE_HZ)
 _INT16_PEAK = 32_767
 
 
@@ -46,7 +46,7 @@ class RecordingRefused(Exception):
 
 @dataclass(frozen=True)
 class Clip:
-    """Audio to run."""
+    """One audio file that both modes diarize."""
 
     name: str
     path: Path
@@ -55,7 +55,7 @@ class Clip:
 
 @dataclass(frozen=True)
 class Latency:
-    """How long a promised length took."""
+    """How long one mode took for audio of a length with a promised latency."""
 
     mode: str
     audio_s: float
@@ -64,20 +64,20 @@ class Latency:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the promise holds."""
+        """Whether it took less time than promised."""
         return self.took_s < self.limit_s
 
 
 @dataclass(frozen=True)
 class Qualification:
-    """What was found, and where the verdict is kept."""
+    """The verdict, the latencies, and where the verdict is stored."""
 
     verdict: StretchVerdict
     latencies: tuple[Latency, ...]
     promised_audio: tuple[str, ...]
-    """What the promised lengths were made of."""
+    """For each promised length, which recordings its audio was taken from."""
     load_per_core: float
-    """Programs that wanted a core as this began, for every core: above 1 the times say more about them."""
+    """Load average at the start, per core. Above 1, other programs made the measured times longer."""
     file: Path
 
 
@@ -88,28 +88,28 @@ def qualify(
     report: Callable[[str, float], None],
     with_latencies: bool = True,
 ) -> Qualification:
-    """Run both modes over pyannote's own sample and these files, judge, and keep the verdict.
+    """Run both modes over pyannote's sample and these files, compare them, and store the verdict.
 
     Args:
-        settings: weights, device and threads as the agent has them.
+        settings: those of the agent: weights, device, threads.
         files: further recordings.
-        report: called with (what is done, fraction 0..1 of all).
-        with_latencies: also run the promised lengths.
+        report: called with (current step, fraction 0..1 of the whole run).
+        with_latencies: also measure audio of each length in `LATENCY_LIMITS`.
 
     Raises:
         EngineError: the pipeline is missing, changed or cannot be loaded.
         RecordingRefused: a file cannot be decoded.
         DiarizeFailed: the engine failed.
-        OSError: a file cannot be read, or the verdict not be written.
+        OSError: a file cannot be read, or the verdict cannot be written.
     """
     manifest = find_pipeline(settings.weights, settings.pipeline_dir).manifest
     load_per_core = os.getloadavg()[0] / (os.cpu_count() or 1)
     with tempfile.TemporaryDirectory(prefix="omi-qualify-") as scratch:
         recordings, waveforms = read_recordings([find_clip(), *files], settings.max_audio_s, report)
-        promised, made_of = make_promised(waveforms, Path(scratch)) if with_latencies else ([], [])
-        clips = [*recordings, *promised]
+        latency_clips, made_of = make_latency_clips(waveforms, Path(scratch)) if with_latencies else ([], [])
+        clips = [*recordings, *latency_clips]
         exact, stretch = (_run_mode(settings, mode, clips, report) for mode in (EXACT, STRETCH))
-    verdict, latencies = _conclude(manifest, recordings, exact, stretch)
+    verdict, latencies = _evaluate(manifest, recordings, exact, stretch)
     file = write_verdict(settings.verdicts, verdict)
     return Qualification(verdict, tuple(latencies), tuple(made_of), load_per_core, file)
 
@@ -117,7 +117,11 @@ def qualify(
 def read_recordings(
     paths: Sequence[Path], max_audio_s: float, report: Callable[[str, float], None]
 ) -> tuple[list[Clip], dict[str, Waveform]]:
-    """Decode every file once: what cannot be used is said before minutes of work; returns also their beginnings."""
+    """Decode every file, so that one that cannot be decoded is refused before minutes of work.
+
+    Returns:
+        The files as clips, and by path the first samples of each, at most the longest promised length.
+    """
     clips, waveforms = [], {}
     for path in paths:
         report(f"decode {path.name}", 0.0)
@@ -131,10 +135,10 @@ def read_recordings(
     return clips, waveforms
 
 
-def make_promised(waveforms: dict[str, Waveform], directory: Path) -> tuple[list[Clip], list[str]]:
-    """Write a file of each promised length, and say what it is made of."""
+def make_latency_clips(waveforms: dict[str, Waveform], directory: Path) -> tuple[list[Clip], list[str]]:
+    """Write a file of each length in `LATENCY_LIMITS`, and describe where its audio was taken from."""
     clips, made_of = [], []
-    for audio_s, _ in PROMISES:
+    for audio_s, _ in LATENCY_LIMITS:
         waveform, source = cut_or_repeat(waveforms, audio_s)
         clip = Clip(f"{audio_s:.0f} s", directory / f"{audio_s:.0f}.wav", audio_s)
         write_wav(clip.path, waveform)
@@ -144,7 +148,11 @@ def make_promised(waveforms: dict[str, Waveform], directory: Path) -> tuple[list
 
 
 def cut_or_repeat(waveforms: dict[str, Waveform], audio_s: float) -> tuple[Waveform, str]:
-    """Return so many seconds of audio and where they are from: the first recording that has them, else all repeated."""
+    """Return audio of this length and a description of its source.
+
+    The source is the first recording that is long enough, else all recordings joined, and repeated where even they are
+    too short.
+    """
     samples = round(audio_s * SAMPLE_RATE_HZ)
     for path, waveform in waveforms.items():
         if waveform.size >= samples:
@@ -156,7 +164,7 @@ def cut_or_repeat(waveforms: dict[str, Waveform], audio_s: float) -> tuple[Wavef
 
 
 def write_wav(path: Path, waveform: Waveform) -> None:
-    """Write mono 16-bit samples at ``SAMPLE_RATE_HZ``."""
+    """Write a waveform as a mono 16-bit WAV at ``SAMPLE_RATE_HZ``."""
     with wave.open(str(path), "wb") as stream:
         stream.setnchannels(1)
         stream.setsampwidth(2)
@@ -181,7 +189,7 @@ def _run_mode(
 
     def show(stage: str, fraction: float) -> None:
         done_s = sum(clip.audio_s for clip in clips[: len(results)])
-        if len(results) < len(clips) and stage == "embedding":  # nearly all of the time
+        if len(results) < len(clips) and stage == "embedding":  # this stage takes nearly all of the time
             done_s += fraction * clips[len(results)].audio_s
         name = clips[len(results)].name if len(results) < len(clips) else ""
         report(f"{mode}: {name} {stage}", (done_s / total_s + (mode == STRETCH)) / 2)
@@ -190,11 +198,11 @@ def _run_mode(
     for result in diarize_files(
         paths, load, hints=Hints(), limits=read_limits(settings), max_audio_s=settings.max_audio_s, report=show
     ):
-        results.append(result)  # noqa: PERF402 - `show` looks at it meanwhile
+        results.append(result)  # noqa: PERF402 - `show` reads the list between two results
     return results
 
 
-def _conclude(
+def _evaluate(
     manifest: Manifest,
     recordings: Sequence[Clip],
     exact: Sequence[JobResult],
@@ -204,15 +212,15 @@ def _conclude(
 
     comparisons = [
         compare(
-            clip.name, ours.duration_s, ours.diarization, theirs.diarization,
-            exact_s=_took_s(ours), stretch_s=_took_s(theirs),
+            clip.name, in_exact.duration_s, in_exact.diarization, in_stretch.diarization,
+            exact_s=_took_s(in_exact), stretch_s=_took_s(in_stretch),
         )
-        for clip, ours, theirs in zip(recordings, exact, stretch, strict=False)
+        for clip, in_exact, in_stretch in zip(recordings, exact, stretch, strict=False)
     ]  # fmt: skip
     latencies = [
         Latency(mode, audio_s, _took_s(result), limit_s)
         for mode, results in ((EXACT, exact), (STRETCH, stretch))
-        for (audio_s, limit_s), result in zip(PROMISES, results[len(recordings) :], strict=False)
+        for (audio_s, limit_s), result in zip(LATENCY_LIMITS, results[len(recordings) :], strict=False)
     ]
     verdict = judge(
         comparisons,

@@ -1,6 +1,6 @@
-"""The agent as a service of macOS: its property list, and what `launchctl` is asked to do with it.
+"""The agent as a service of macOS: its property list, and the calls of `launchctl` that install, remove and query it.
 
-A LaunchAgent runs as its user, from login on, where the GPU is sure to be there. A LaunchDaemon runs from boot on.
+A LaunchAgent runs as its user from login on, where the GPU is always available. A LaunchDaemon runs from boot on.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ EXIT_TIMEOUT_S = 30  # between SIGTERM and SIGKILL
 PRIVATE_UMASK = 0o077
 LAUNCHCTL = "/bin/launchctl"
 LAUNCHCTL_TIMEOUT_S = 60.0
-BOOTOUT_WAIT_S = 35.0  # the agent's own graceful stop, and a little
+BOOTOUT_WAIT_S = 35.0  # launchd kills the agent after EXIT_TIMEOUT_S; and a margin
 NOT_LOADED = {3, 36, 113}  # launchctl: no such process; operation in progress; could not find service
 SECRET_WORD = re.compile(r"password|token|secret|credential|api_?key", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|\bhf_\w{8}")  # credentials in a URL; a token of the hub
 
 
 class ServiceError(Exception):
-    """The service cannot be installed, removed or asked; the message names the remedy."""
+    """The service cannot be installed, removed or queried; the message names the remedy."""
 
 
 @dataclass(frozen=True)
 class Service:
-    """Where everything about the service lies, and as whom it runs."""
+    """The program, files and user of the service."""
 
     program: tuple[str, ...]
     home: Path
@@ -50,7 +50,7 @@ class Service:
 
     @property
     def target(self) -> str:
-        """What `launchctl` calls this service."""
+        """The name of this service in calls of `launchctl`."""
         return f"{self.domain}/{LABEL}"
 
     @property
@@ -61,13 +61,13 @@ class Service:
 
     @property
     def log_file(self) -> Path:
-        """Where the agent logs; rotated by itself (`log_file.py`)."""
+        """Where the agent writes its log, which it rotates itself (`log_file.py`)."""
         return self.home / "Library" / "Logs" / "omi-agent.log"
 
 
 @dataclass(frozen=True)
 class ServiceState:
-    """What launchd says about the service."""
+    """The state of the service as launchd reports it."""
 
     is_loaded: bool
     state: str | None = None
@@ -77,11 +77,11 @@ class ServiceState:
 
 
 def describe_service(*, config_file: Path, is_daemon: bool) -> Service:
-    """Return the service of this user; of the user behind `sudo` where there is one."""
+    """Return the service of this user; under `sudo`, a LaunchDaemon of the user who called `sudo`."""
     name = os.environ.get("SUDO_USER") if is_daemon and os.geteuid() == 0 else None
     account = pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
-    beside = Path(sys.executable).parent / "omi-agent"
-    program = (str(beside),) if beside.exists() else (sys.executable, "-m", "mac_agent.commands.main")
+    command = Path(sys.executable).parent / "omi-agent"
+    program = (str(command),) if command.exists() else (sys.executable, "-m", "mac_agent.commands.main")
     return Service(
         program=program,
         home=Path(account.pw_dir),
@@ -93,7 +93,7 @@ def describe_service(*, config_file: Path, is_daemon: bool) -> Service:
 
 
 def render_plist(service: Service) -> bytes:
-    """Return the property list. It names the config file and holds no secret: launchd shows it to anyone who asks."""
+    """Return the property list. It names the config file and holds no secret, because every user may read it."""
     environment = {
         "OMI_CONFIG": str(service.config_file),
         "OMI_LOG_FILE": str(service.log_file),
@@ -112,7 +112,7 @@ def render_plist(service: Service) -> bytes:
         "ProcessType": "Interactive",  # Background would put inference on the efficiency cores
         "ExitTimeOut": EXIT_TIMEOUT_S,
         "Umask": PRIVATE_UMASK,
-        # What is written before the agent has opened its own log, such as a broken Python.
+        # For output before the agent has opened its own log, such as the error of a broken Python.
         "StandardOutPath": str(service.log_file),
         "StandardErrorPath": str(service.log_file),
     }
@@ -123,7 +123,13 @@ def render_plist(service: Service) -> bytes:
 
 
 def find_secrets(plist: bytes) -> list[str]:
-    """Return the keys of a property list, and values, that look like a secret. Raises ServiceError if it is none."""
+    """Return where something in a property list looks like a secret: names of variables, places of program arguments.
+
+    What is found is never repeated: it is printed and pasted into bug reports.
+
+    Raises:
+        ServiceError: the bytes are not a property list.
+    """
     try:
         document = plistlib.loads(plist)
     except (plistlib.InvalidFileException, ValueError, OSError) as error:
@@ -132,14 +138,17 @@ def find_secrets(plist: bytes) -> list[str]:
     found = [name for name in environment if SECRET_WORD.search(name)]
     found += [name for name, value in environment.items() if SECRET_VALUE.search(str(value))]
     arguments = document.get("ProgramArguments", []) if isinstance(document, dict) else []
-    return found + [word for word in map(str, arguments) if SECRET_WORD.search(word) or SECRET_VALUE.search(word)]
+    places = [
+        n for n, word in enumerate(map(str, arguments), 1) if SECRET_WORD.search(word) or SECRET_VALUE.search(word)
+    ]
+    return found + [f"program argument {place}" for place in places]
 
 
 def check_config(service: Service) -> None:
-    """Check that the file the service will read is there and nobody else's.
+    """Check that the config file of the service exists, and that no other user can read a secret in it.
 
     Raises:
-        ServiceError: says what to write, or which mode to set.
+        ServiceError: names what to write, or the mode to set.
     """
     path = service.config_file
     try:
@@ -157,10 +166,11 @@ def check_config(service: Service) -> None:
 
 
 def install(service: Service, *, launchctl: str = LAUNCHCTL) -> None:
-    """Write the property list and have launchd start the agent; one that runs already is replaced.
+    """Write the property list and make launchd start the agent; an agent that already runs is replaced.
 
     Raises:
-        ServiceError: the config is missing or open to others, the file cannot be written, or launchd refused.
+        ServiceError: the config file is missing, others can read a secret in it, the property list cannot be written,
+            or launchd refused.
     """
     check_config(service)
     if service.is_daemon and os.geteuid() != 0:
@@ -187,11 +197,14 @@ def install(service: Service, *, launchctl: str = LAUNCHCTL) -> None:
             if service.is_daemon
             else "A LaunchAgent needs a login on the screen (not only ssh): log in there, or install with --daemon."
         )
-        raise ServiceError(f"launchd did not take the service ({_said(started)}). {hint}")
+        raise ServiceError(f"launchd did not take the service ({_describe_failure(started)}). {hint}")
 
 
 def uninstall(service: Service, *, launchctl: str = LAUNCHCTL) -> bool:
-    """Stop the agent and remove its property list; weights, results and logs stay. False: it was not installed.
+    """Stop the agent and remove its property list; weights, results and logs stay.
+
+    Returns:
+        Whether it was installed.
 
     Raises:
         ServiceError: launchd or the file system refused.
@@ -209,7 +222,7 @@ def uninstall(service: Service, *, launchctl: str = LAUNCHCTL) -> bool:
 
 
 def query(service: Service, *, launchctl: str = LAUNCHCTL) -> ServiceState:
-    """Ask launchd what it knows about the service.
+    """Return the state of the service.
 
     Raises:
         ServiceError: `launchctl` cannot be run.
@@ -219,7 +232,7 @@ def query(service: Service, *, launchctl: str = LAUNCHCTL) -> ServiceState:
 
 
 def parse_state(printed: str) -> ServiceState:
-    """Read what `launchctl print` says of a service; its text is for people, so what is not found is None."""
+    """Parse the output of `launchctl print`. Its format is not documented, so a field that is not found is None."""
 
     def field(name: str) -> str | None:
         found = re.search(rf"^\t{name} = (.+)$", printed, re.MULTILINE)
@@ -236,11 +249,11 @@ def parse_state(printed: str) -> ServiceState:
 
 
 def _bootout(service: Service, launchctl: str) -> bool:
-    """Stop and unload the service, and wait until it is gone: a bootstrap before that fails. False: was not loaded."""
+    """Stop and unload the service, wait until it is gone (a bootstrap before that fails); return if it was loaded."""
     done = _call(launchctl, "bootout", service.target)
     if done.returncode not in {0, *NOT_LOADED}:
         sudo = " It is a LaunchDaemon: use sudo." if service.is_daemon else ""
-        raise ServiceError(f"launchd did not stop the service ({_said(done)}).{sudo}")
+        raise ServiceError(f"launchd did not stop the service ({_describe_failure(done)}).{sudo}")
     deadline_s = time.monotonic() + BOOTOUT_WAIT_S
     while query(service, launchctl=launchctl).is_loaded:
         if time.monotonic() > deadline_s:
@@ -263,6 +276,6 @@ def _call(launchctl: str, *arguments: str) -> subprocess.CompletedProcess[str]:
         raise ServiceError(f"{launchctl} could not be run ({error}). launchd is there on macOS only.") from error
 
 
-def _said(done: subprocess.CompletedProcess[str]) -> str:
+def _describe_failure(done: subprocess.CompletedProcess[str]) -> str:
     lines = (done.stderr or done.stdout).strip().splitlines()
     return f"exit code {done.returncode}: {lines[-1] if lines else 'no message'}"

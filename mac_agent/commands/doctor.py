@@ -1,4 +1,4 @@
-"""The command `omi-agent doctor`: what keeps this agent from working, and what to type."""
+"""The command `omi-agent doctor`: finds what keeps this agent from working, and names the remedy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from mac_agent.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from mac_agent.doctor import Check
+    from mac_agent.check import Check
     from mac_agent.settings import AgentSettings
 
 MARKS = {"ok": "[green]ok    [/green]", "note": "[yellow]note  [/yellow]", "failed": "[red]failed[/red]"}
@@ -55,7 +55,7 @@ def doctor(
     named = config or (Path(os.environ[CONFIG_ENV]).expanduser() if os.environ.get(CONFIG_ENV) else None)
     config_file = named or platformdirs.user_config_path("omi-diarization") / "config.toml"
     with err.status("looking …"):
-        checks = _examine(settings, config_file, wait_s=wait, deep=deep)
+        checks = _run_checks(settings, config_file, wait_s=wait, deep=deep)
     if as_json:
         out.out(json.dumps([asdict(check) for check in checks], indent=2))
     else:
@@ -67,34 +67,34 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _examine(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
-    from mac_agent import doctor as local
-    from mac_agent.doctor_visit import check_agent, check_bridge, check_broker, visit_broker
+def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
+    from mac_agent import machine_check as machine
+    from mac_agent.broker_check import check_agent, check_bridge, check_broker, probe_broker
     from mac_agent.service import describe_service
 
     _silence_logs()
     checks = [
-        local.check_python(),
-        local.check_packages(),
-        local.check_config_file(config_file),
-        local.check_data_dir(settings.data_dir),
-        local.check_disk(settings.inbox, settings.max_job_bytes),
-        *local.check_weights(settings),
-        local.check_device(settings.device),
+        machine.check_python(),
+        machine.check_packages(),
+        machine.check_config_file(config_file),
+        machine.check_data_dir(settings.data_dir),
+        machine.check_disk(settings.inbox, settings.max_job_bytes),
+        *machine.check_weights(settings),
+        machine.check_device(settings.device),
     ]
     if deep:
-        checks.append(local.check_engine(settings, engine_loader(settings)))
-    visit = visit_broker(settings, wait_s)
-    checks += [*check_broker(visit), *check_bridge(visit, settings.agent_id), *check_agent(visit)]
+        checks.append(machine.check_engine(settings, engine_loader(settings)))
+    probe = probe_broker(settings, wait_s)
+    checks += [*check_broker(probe), *check_bridge(probe, settings.agent_id), *check_agent(probe)]
     for is_daemon in (False, True):
         service = describe_service(config_file=config_file, is_daemon=is_daemon)
         if service.plist_file.exists() or (sys.platform == "darwin" and not is_daemon):
-            checks += local.check_service(service)
+            checks += machine.check_service(service)
     return checks
 
 
 def _silence_logs() -> None:
-    """What the session would log, the checks say in their own words."""
+    """Keep the log of the MQTT session off the terminal: the checks report the same problems."""
     import structlog
 
     structlog.configure(

@@ -1,4 +1,4 @@
-"""`omi-agent`: run the agent, diarize one file, show settings; the other commands are in `cli_*.py` beside this."""
+"""`omi-agent`: run the agent, diarize one file, show settings; the modules beside this one hold the other commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from rich.table import Table
 
 from broker.errors import BrokerError
 from mac_agent.commands.doctor import doctor
-from mac_agent.commands.models import engines, fetch_model, trust
 from mac_agent.commands.qualify import qualify
 from mac_agent.commands.service import install, logs, status, uninstall
 from mac_agent.commands.terminal import (
@@ -34,8 +33,10 @@ from mac_agent.commands.terminal import (
     out,
     progress,
 )
+from mac_agent.commands.weights import engines, fetch_model, trust
 
 if TYPE_CHECKING:
+    from mac_agent.engines.engine import Hints, Turn
     from mac_agent.inference import JobResult, LoadEngine
     from mac_agent.settings import AgentSettings
 
@@ -94,7 +95,7 @@ def run(
         data_dir=data_dir,
     ).settings
     configure_logs(as_json=settings.log_json)
-    choice = choose_engine(settings)  # once: an engine must not change under an agent that runs
+    choice = choose_engine(settings)  # once: the engine must stay the same while the agent runs
     settings = settings.model_copy(update={"engine": choice.engine})
     run_agent(settings, engine_loader(settings), choice.reason)
 
@@ -145,31 +146,10 @@ def diarize(
 
     Example: [bold]omi-agent diarize meeting.m4a --max-speakers 4 --rttm meeting.rttm[/bold]
     """
-    from mac_agent.diarize import DiarizeFailed, diarize_file
     from mac_agent.engines.engine import Hints
-    from mac_agent.errors import EngineError
-    from mac_agent.worker import read_limits
 
     settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
-    limits = read_limits(settings)
-    hints = Hints(num_speakers=num_speakers, max_speakers=max_speakers)
-    try:
-        with progress() as show:
-            result = diarize_file(
-                file,
-                engine_loader(settings),
-                hints=hints,
-                limits=limits,
-                max_audio_s=settings.max_audio_s,
-                report=show,
-            )
-    except OSError as error:
-        fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
-    except EngineError as error:
-        fail(str(error), EXIT_NO_ENGINE)
-    except DiarizeFailed as error:
-        is_audio = error.code.value.startswith("audio.")
-        fail(f"{file.name}: {error} ({error.code.value})", EXIT_AUDIO if is_audio else EXIT_FAILED)
+    result = _diarize(file, settings, Hints(num_speakers=num_speakers, max_speakers=max_speakers))
     _save(result, file, rttm, plot, reference)
     _show(result, as_json=as_json)
 
@@ -183,6 +163,31 @@ def show_config(data_dir: DataDir = None, config: ConfigFile = None, *, as_json:
     from broker.settings import print_settings
 
     print_settings(load(config, data_dir=data_dir), as_json=as_json)
+
+
+def _diarize(file: Path, settings: AgentSettings, hints: Hints) -> JobResult:
+    """Diarize a file behind a progress bar; an error ends the program with its exit code."""
+    from mac_agent.diarize import DiarizeFailed, diarize_file
+    from mac_agent.errors import EngineError
+    from mac_agent.worker import read_limits
+
+    try:
+        with progress() as show:
+            return diarize_file(
+                file,
+                engine_loader(settings),
+                hints=hints,
+                limits=read_limits(settings),
+                max_audio_s=settings.max_audio_s,
+                report=show,
+            )
+    except OSError as error:
+        fail(f"{file} cannot be read: {error.strerror}", EXIT_USAGE)
+    except EngineError as error:
+        fail(str(error), EXIT_NO_ENGINE)
+    except DiarizeFailed as error:
+        is_audio = error.code.value.startswith("audio.")
+        fail(f"{file.name}: {error} ({error.code.value})", EXIT_AUDIO if is_audio else EXIT_FAILED)
 
 
 def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, reference: Path | None) -> None:
@@ -238,7 +243,7 @@ def _show(result: JobResult, *, as_json: bool) -> None:
         err.print(f"[yellow]warning:[/yellow] {warning}")
 
 
-def _turn_row(turn: Any) -> dict[str, Any]:  # noqa: ANN401 - a Turn; the engine's records are imported late
+def _turn_row(turn: Turn) -> dict[str, Any]:
     return {"start_s": round(turn.start_s, 3), "end_s": round(turn.end_s, 3), "speaker": turn.speaker}
 
 

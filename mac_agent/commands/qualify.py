@@ -1,4 +1,4 @@
-"""The command `omi-agent qualify`: may *stretch* run on this machine, and does the engine keep what is promised."""
+"""The command `omi-agent qualify`: whether *stretch* may run on this machine, and whether the engine is fast enough."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from mac_agent.commands.terminal import (
 
 if TYPE_CHECKING:
     from mac_agent.qualify import Qualification
+    from mac_agent.settings import AgentSettings
     from mac_agent.weights.verdict import Comparison
 
 
@@ -66,17 +67,29 @@ def qualify(
     Example: [bold]omi-agent trust ~/models/mine && omi-agent qualify --pipeline ~/models/mine[/bold]
     """
     from mac_agent.agent import is_running
+
+    settings = load(config, pipeline_dir=pipeline, device=device, threads=threads, data_dir=data_dir).settings
+    if is_running(settings.data_dir):
+        err.print("[yellow]note:[/yellow] an agent works here too; its jobs make the times below longer")
+    found = _qualify(settings, files or [], with_latencies=latency)
+    if as_json:
+        out.out(_as_json(found))
+    else:
+        _show(found)
+    if not found.verdict.passed:
+        raise typer.Exit(EXIT_NOT_QUALIFIED)
+
+
+def _qualify(settings: AgentSettings, files: list[Path], *, with_latencies: bool) -> Qualification:
+    """Run the qualification behind a progress bar; an error ends the program with its exit code."""
     from mac_agent.diarize import DiarizeFailed
     from mac_agent.errors import EngineError
     from mac_agent.qualify import RecordingRefused
     from mac_agent.qualify import qualify as run
 
-    settings = load(config, pipeline_dir=pipeline, device=device, threads=threads, data_dir=data_dir).settings
-    if is_running(settings.data_dir):
-        err.print("[yellow]note:[/yellow] an agent works here too; its jobs make the times below longer")
     try:
         with progress() as show:
-            found = run(settings, files or [], report=show, with_latencies=latency)
+            return run(settings, files, report=show, with_latencies=with_latencies)
     except EngineError as error:
         fail(str(error), EXIT_NO_ENGINE)
     except RecordingRefused as error:
@@ -85,12 +98,6 @@ def qualify(
         fail(f"{error} ({error.code.value})", EXIT_FAILED)
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)
-    if as_json:
-        out.out(_as_json(found))
-    else:
-        _show(found)
-    if not found.verdict.passed:
-        raise typer.Exit(EXIT_NOT_QUALIFIED)
 
 
 def _as_json(found: Qualification) -> str:

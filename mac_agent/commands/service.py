@@ -132,7 +132,7 @@ def logs(
     tail = shutil.which("tail")
     if tail is None:
         fail(f"`tail` is not on PATH; the log is {path}", EXIT_FAILED)
-    # -F goes on when the file is replaced; and the file is cut in place, which tail notices.
+    # -F also follows a log file that is replaced. Our own rotation truncates it in place, which tail notices.
     os.execv(tail, [tail, "-n", str(lines), *(["-F"] if follow else []), str(path)])  # noqa: S606 - ends as tail does
 
 

@@ -1,4 +1,4 @@
-"""What the commands of `omi-agent` share: options, exit codes, and how they speak to a person."""
+"""Options, exit codes and terminal output that the commands of `omi-agent` share."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads (OMI
 
 @contextmanager
 def progress() -> Iterator[Callable[[str, float], None]]:
-    """Show a bar on stderr; what it gives is called with (stage, fraction)."""
+    """Show a progress bar on stderr; the function that is yielded updates it with (stage, fraction)."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
@@ -48,7 +48,7 @@ def progress() -> Iterator[Callable[[str, float], None]]:
 
 
 def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSettings]:
-    """Gather the settings; a wrong one ends the program with a line that names it."""
+    """Load the settings; an invalid one ends the program with a line that names it."""
     from broker.settings import load_settings
     from mac_agent.settings import AgentSettings
 
@@ -59,7 +59,7 @@ def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSetti
 
 
 def engine_loader(settings: AgentSettings) -> LoadEngine:
-    """Return what makes the chosen engine, in whichever process it is called."""
+    """Return a function that loads the chosen engine in the process that calls it."""
     from mac_agent.engine_choice import choose_engine
     from mac_agent.engines.registry import load_engine
 
@@ -75,7 +75,7 @@ def engine_loader(settings: AgentSettings) -> LoadEngine:
 
 
 def fail(message: str, code: int) -> NoReturn:
-    """Say on stderr what is wrong and end the program with an exit code."""
+    """Print the message on stderr and end the program with an exit code."""
     err.print("omi-agent:", style="red", end=" ")
     err.print(message, markup=False)
     raise typer.Exit(code)

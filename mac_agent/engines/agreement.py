@@ -1,4 +1,4 @@
-"""How far two diarizations of one recording agree, whatever they call the speakers. Pure functions."""
+"""How far two diarizations of one recording agree, independent of their speaker labels. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,22 +19,23 @@ STEP_S = 0.001
 
 
 def changed_s(turns: Sequence[Turn], others: Sequence[Turn], *, tolerance_s: float = 0.0) -> float:
-    """Return the speaker seconds in which two answers differ, after the best one-to-one naming of the speakers.
+    """Return the speaker seconds in which two diarizations differ, after the best one-to-one mapping of the speakers.
 
     Args:
-        turns: one answer.
-        others: the other.
-        tolerance_s: a boundary may have moved so far without counting.
+        turns: the turns of one diarization.
+        others: the turns of the other.
+        tolerance_s: boundaries that differ by at most this count as equal.
     """
     end_s = max((turn.end_s for turn in (*turns, *others)), default=0.0)
-    ours, theirs = _rasterise(turns, end_s), _rasterise(others, end_s)
-    speakers = max(len(ours), len(theirs))
-    ours, theirs = (np.pad(rows, ((0, speakers - len(rows)), (0, 0))) for rows in (ours, theirs))
+    first, second = _rasterise(turns, end_s), _rasterise(others, end_s)
+    speakers = max(len(first), len(second))
+    first, second = (np.pad(rows, ((0, speakers - len(rows)), (0, 0))) for rows in (first, second))
     if not speakers:
         return 0.0
-    common = ours.astype(np.float32) @ theirs.astype(np.float32).T
+    common = first.astype(np.float32) @ second.astype(np.float32).T
     _, order = linear_sum_assignment(common, maximize=True)
-    return float(_outside(ours, theirs[order], tolerance_s) + _outside(theirs[order], ours, tolerance_s)) * STEP_S
+    second = second[order]
+    return float(_outside(first, second, tolerance_s) + _outside(second, first, tolerance_s)) * STEP_S
 
 
 def _rasterise(turns: Sequence[Turn], end_s: float) -> NDArray[np.bool_]:

@@ -1,4 +1,4 @@
-"""Read tensors, and only tensors, out of a checkpoint whose sha256 was checked."""
+"""Read the tensors of a checkpoint whose sha256 was verified, and nothing else in it."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ if TYPE_CHECKING:
     from mac_agent.weights.models import WeightsFile
 
 
-class _Inert:
-    """Stands in for a class that a pickle names: it takes any state and does nothing with it."""
+class _Placeholder:
+    """Replaces a class that a pickle names: it accepts any arguments and state, and ignores them."""
 
     def __new__(cls, *_args: object) -> Self:
-        """Take whatever arguments the pickle was written with."""
+        """Accept the arguments that the pickle was written with."""
         return super().__new__(cls)
 
     def __init__(self, *_args: object) -> None:
-        """Ignore them."""
+        """Ignore the arguments."""
 
     def __setstate__(self, _state: object) -> None:
-        """Ignore the state as well."""
+        """Ignore the state."""
 
 
-# Lightning wrote its configuration beside the tensors. These are all the names it uses that torch does not allow by
-# itself; anything else in the file makes the load fail.
+# Lightning wrote its configuration into the checkpoint. These are all the names in it that torch does not allow by
+# default; any other name in the file makes loading fail.
 _LIGHTNING_GLOBALS = (
     "omegaconf.base.ContainerMetadata",
     "omegaconf.base.Metadata",
@@ -47,15 +47,15 @@ _PLAIN_CONTAINERS = ((list, "builtins.list"), (dict, "builtins.dict"), (int, "bu
 
 
 def read_tensors(data_dir: Path, weights: WeightsFile, key: str) -> dict[str, torch.Tensor]:
-    """Return the state dict stored under ``key``; nothing in the file is executed.
+    """Return the state dict stored under ``key``; no code in the file is executed.
 
     Raises:
         ModelMissing: the file was never fetched.
-        ModelChanged: the file is not the pinned one; it is not opened.
+        ModelChanged: the file differs from the pinned one; it is not opened.
     """
     path = verified_path(data_dir, weights)
-    stand_ins = [(type(name.rsplit(".", 1)[1], (_Inert,), {}), name) for name in _LIGHTNING_GLOBALS]
-    allowed: list[Any] = [*stand_ins, *_PLAIN_CONTAINERS, (defaultdict, "collections.defaultdict")]
+    placeholders = [(type(name.rsplit(".", 1)[1], (_Placeholder,), {}), name) for name in _LIGHTNING_GLOBALS]
+    allowed: list[Any] = [*placeholders, *_PLAIN_CONTAINERS, (defaultdict, "collections.defaultdict")]
     with torch.serialization.safe_globals(allowed):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     return {name: tensor for name, tensor in checkpoint[key].items() if isinstance(tensor, torch.Tensor)}

@@ -1,4 +1,4 @@
-"""The recording that every installation has: pyannote's own sample, 30 s of a telephone call of two people."""
+"""The recording that comes with every installation: pyannote's sample, 30 s of a telephone call of two people."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _SAMPLE_BYTES = 2
 
 
 def find_clip() -> Path:
-    """Return the file, found without importing pyannote.audio.
+    """Return the path of the recording, without importing pyannote.audio.
 
     Raises:
-        EngineError: the installed pyannote.audio is not complete.
+        EngineError: the installed pyannote.audio does not contain it.
     """
     spec = find_spec("pyannote")
     for folder in (spec.submodule_search_locations or []) if spec else []:
@@ -34,10 +34,10 @@ def find_clip() -> Path:
 
 
 def load_clip(seconds: float = CLIP_S) -> Waveform:
-    """Return the beginning of it.
+    """Return the first seconds of the recording.
 
     Raises:
-        EngineError: the installed pyannote.audio is not complete, or its sample is another.
+        EngineError: the installed pyannote.audio does not contain it, or its sample has another format.
     """
     path = find_clip()
     with wave.open(str(path)) as file:

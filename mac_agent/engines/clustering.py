@@ -1,17 +1,19 @@
-"""Decide which pieces are one voice. Pure functions on embeddings and on what the windows say.
+"""Cluster pieces into voices, from their embeddings and from the segmentation scores. Pure functions.
 
 Three steps, all on the same evidence:
 
-1. *Start*: average linkage of clean pieces, stopped early, so that there are rather too many voices.
-2. *Smooth*: every track is decoded (Viterbi) against the voices found; changing voice costs much within an
-   utterance and little after a pause, and two tracks of one window do not like to share a voice.
-3. *Join*: voices too small to be one are given up, the closest are joined; smooth again, until all are to stay.
+1. *Start*: average linkage of clean pieces, stopped early, so that it finds too many voices rather than too few.
+2. *Smooth*: every track is decoded (Viterbi) against the voices found. Changing voice costs much within an utterance
+   and little after a pause, and two tracks in one window pay a cost for having the same voice.
+3. *Join*: voices with too little speech are dissolved, and the closest voices are joined. Smooth again, and repeat
+   until no voice is taken away.
 
-How close two voices are is their *likeness*: the mean cosine between their pieces over the geometric mean of the mean
-cosines within each (Spearman's correction for attenuation). It is scaled by the recording itself: halves of one voice
-measure 0.95-1.02 whatever the channel, different voices up to 0.88, so one threshold serves all. What is cut off one
-voice unevenly is further away than half of it, and is allowed to be. Where the network told two voices apart in
-windows that hear both, they must be closer still to be one (docs/adr/0005-embedded-engine.md).
+How close two voices are is measured by their *likeness*: the mean cosine between their pieces, divided by the geometric
+mean of the mean cosines within each (Spearman's correction for attenuation). This makes it independent of the channel:
+halves of one voice have 0.95 to 1.02 and different voices at most 0.88, so one threshold fits all recordings. Unequal
+parts of one voice are further apart than halves of it, so the threshold depends on the proportion. Where the network
+separated two voices in windows that contain both, they must be closer still to be joined
+(docs/adr/0005-embedded-engine.md).
 """
 
 from __future__ import annotations
@@ -38,40 +40,40 @@ Labels = NDArray[np.intp]
 
 @dataclass(frozen=True)
 class Policy:
-    """The thresholds; one setting for all recordings; docs/adr/0005-embedded-engine.md says how they were chosen."""
+    """The thresholds, the same for all recordings. docs/adr/0005-embedded-engine.md describes how they were chosen."""
 
     join_distance: float = 0.099
-    """Two voices heard equally long are one where they are less than this apart (1 - likeness); see ``uneven_cut``."""
+    """Two voices with equally much speech are joined below this distance (1 - likeness); see ``uneven_cut``."""
     small_voice_distance: float = 0.06
-    """A voice of 1.6 s must be this much further away; the allowance falls as one over its seconds."""
+    """Added to that for a voice of 1.6 s; for a longer one, the addition falls as one over its seconds."""
     contact_distance: float = 0.1
-    """Added where the network always tells two voices apart in windows that hear both."""
+    """Added to the distance of two voices that the network always separates in windows that contain both."""
     start_distance: float = 0.12
     """Where the first average linkage stops, as 1 - cosine / ``typical_cosine``."""
     typical_cosine: float = 0.74
-    """Mean cosine between pieces of one voice, where the recording has not shown its own yet."""
+    """Mean cosine between pieces of one voice, until the recording has enough pairs of pieces to estimate its own."""
     sharpness: float = 40.0
-    """Log-likelihood per unit of cosine: how far one piece is trusted."""
+    """Log-likelihood per unit of cosine: the weight of the embedding of one piece."""
     change_in_utterance: float = 3.0
     """Cost, in nats, of changing voice without a pause."""
     change_after_pause: float = 2.0
     """Cost, in nats, of changing voice within a track after a pause."""
     apart_in_window: float = 4.0
-    """Cost, in nats, of one voice on two tracks that the network tells apart in the same window."""
+    """Cost, in nats, of the same voice on two tracks that the network separates in one window."""
     least_voice_s: float = 1.0
-    """A voice with less clean speech than this is not one."""
+    """A voice with less clean speech than this is dissolved."""
 
 
 @dataclass(frozen=True, eq=False)
 class PieceEvidence:
-    """All that is known about the pieces of a recording, in the order of ``pieces``."""
+    """The pieces of a recording with their embeddings; all arrays are in the order of ``pieces``."""
 
     pieces: Sequence[Piece]
     tracks: Sequence[Track]
     embeddings: NDArray[np.float32]
     """Shape ``(pieces, dim)``, L2-normalised."""
-    heard_s: NDArray[np.float64]
-    """Seconds of audio behind each embedding."""
+    audio_s: NDArray[np.float64]
+    """Seconds of audio from which each embedding was computed."""
     clean_s: NDArray[np.float64]
     """Seconds of each piece in which nobody else speaks."""
 
@@ -85,18 +87,18 @@ class VoiceCount:
 
 
 FULL_PIECE_S = 1.6
-_CLEAN_PIECE_S = 0.5
-_HEARD_PIECE_S = 1.0
-_LEAST_SHARE = 0.02  # beyond this cut a rare voice would have to be too unlike anybody to be found
-_SURELY_APART_WINDOWS = 3  # told apart in so many windows counts in full
+_GOOD_CLEAN_S = 0.5
+_GOOD_AUDIO_S = 1.0
+_LEAST_SHARE = 0.02  # with a smaller share, a rare voice would have to be too unlike all others to be found
+_SURELY_APART_WINDOWS = 3  # two pieces that are separated in this many windows count as rivals in full
 _BLOCK_PIECES = 1500  # 15-20 minutes of speech: average linkage is quadratic, so long recordings start in blocks
 _SMOOTHING_ROUNDS = 2
-_PRIOR_PAIRS = 3.0  # pairs of pieces that the recording's mean counts for in a voice's own mean cosine
-_PRIOR_PAIRS_TYPICAL = 30.0  # and that the typical cosine counts for in the recording's mean
+_PRIOR_PAIRS = 3.0  # weight, in pairs of pieces, of the recording's mean cosine in that of one voice
+_PRIOR_PAIRS_TYPICAL = 30.0  # weight, in pairs of pieces, of the typical cosine in the recording's mean
 
 
 def cluster(evidence: PieceEvidence, count: VoiceCount, policy: Policy) -> Labels:
-    """Label every piece with a voice, 0-based and without holes, shape ``(pieces,)``. Deterministic."""
+    """Label every piece with a voice, numbered from 0 without gaps, shape ``(pieces,)``. Deterministic."""
     if not evidence.pieces:
         return np.empty(0, dtype=np.intp)
     model = _Model(evidence, policy)
@@ -114,10 +116,10 @@ class _Model:
     def __init__(self, evidence: PieceEvidence, policy: Policy) -> None:
         self.policy = policy
         self.embeddings = evidence.embeddings.astype(np.float64)
-        heard = np.clip(evidence.heard_s / FULL_PIECE_S, 0.05, 1.0)
+        share = np.clip(evidence.audio_s / FULL_PIECE_S, 0.05, 1.0)
         self.clean_s = evidence.clean_s
-        self.weights = heard * np.clip(2 * evidence.clean_s / FULL_PIECE_S, 0.05, 1.0)
-        good = (evidence.heard_s >= _HEARD_PIECE_S) & (evidence.clean_s >= _CLEAN_PIECE_S)
+        self.weights = share * np.clip(2 * evidence.clean_s / FULL_PIECE_S, 0.05, 1.0)
+        good = (evidence.audio_s >= _GOOD_AUDIO_S) & (evidence.clean_s >= _GOOD_CLEAN_S)
         self.good = good if good.any() else np.ones(len(good), dtype=bool)
         self.utterance = np.array([piece.utterance for piece in evidence.pieces])
         self.first = np.array([piece.first for piece in evidence.pieces])
@@ -127,7 +129,7 @@ class _Model:
         self.rivals = find_rivals(evidence.pieces, evidence.tracks)
 
     def start(self) -> Labels:
-        """Average linkage of the good pieces, block by block in time; the others get -1."""
+        """Cluster the good pieces by average linkage, block by block in time; the other pieces get -1."""
         labels = np.full(len(self.embeddings), -1, dtype=np.intp)
         good = np.flatnonzero(self.good)
         good = good[np.argsort(self.first[good], kind="stable")]
@@ -138,7 +140,7 @@ class _Model:
         return labels
 
     def _link(self, chosen: Labels) -> Labels:
-        """Average linkage of a few pieces, stopped at ``start_distance``."""
+        """Cluster a few pieces by average linkage, stopped at ``start_distance``."""
         if len(chosen) == 1:
             return np.zeros(1, dtype=np.intp)
         distance = 1.0 - self.embeddings[chosen] @ self.embeddings[chosen].T / self.policy.typical_cosine
@@ -148,7 +150,7 @@ class _Model:
                 if rival in row:
                     distance[row[piece], row[rival]] += strength
         lowest = distance.min()
-        distance -= lowest  # linkage wants no negative distances
+        distance -= lowest  # linkage takes no negative distances
         np.fill_diagonal(distance, 0.0)
         tree = linkage(squareform(distance, checks=False), "average")
         flat: Labels = fcluster(tree, self.policy.start_distance - lowest, "distance").astype(np.intp) - 1
@@ -164,9 +166,13 @@ class _Model:
         return _compact(labels)
 
     def join(self, labels: Labels, count: VoiceCount) -> Labels | None:
-        """Take away voices: those too small, or of every two closest that are one, the second; None: all stay."""
+        """Dissolve the voices with too little speech; if there are none, join mutually nearest voices that are close.
+
+        Returns:
+            The new labels; None where nothing changes.
+        """
         n_voices = int(labels.max()) + 1
-        if n_voices < 2:  # noqa: PLR2004 - a single voice has nobody to join
+        if n_voices < 2:  # noqa: PLR2004 - a single voice has no other to be joined with
             return None
         seconds = self.seconds(labels)
         small = seconds < self.policy.least_voice_s
@@ -187,7 +193,7 @@ class _Model:
         return joined if (joined != labels).any() else None
 
     def margin(self, labels: Labels, seconds: Floats) -> Floats:
-        """Return how much further apart every two voices are than they must be to stay two."""
+        """Return by how much the distance of every two voices exceeds the one below which they are joined."""
         policy = self.policy
         least = np.minimum.outer(seconds, seconds)
         noise = policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
@@ -195,9 +201,9 @@ class _Model:
         return 1.0 - self.likeness(labels) + policy.contact_distance * self.contact(labels) - allowed
 
     def contact(self, labels: Labels) -> Floats:
-        """Return how much of a voice is seen, by the network, as another than the other voice in the same window.
+        """Return what share of two voices the network separated from the other voice in the same window.
 
-        Shape ``(voices, voices)``, 0..1: the larger share of the two voices.
+        Shape ``(voices, voices)``, 0..1: the larger of the shares of the two voices.
         """
         n_voices = int(labels.max()) + 1
         met = np.zeros((n_voices, n_voices))
@@ -205,7 +211,7 @@ class _Model:
         for piece in used.tolist():
             strongest: dict[int, float] = {}
             for rival, strength in self.rivals[piece]:
-                # What sounds at the same time may be one voice and its echo: only turns taken testify.
+                # Pieces that sound at the same time may be a voice and its echo, so only successive ones count.
                 if labels[rival] >= 0 and not self._together(piece, rival):
                     other = int(labels[rival])
                     strongest[other] = max(strength, strongest.get(other, 0.0))
@@ -220,12 +226,12 @@ class _Model:
         return bool(self.first[piece] < self.last[rival] and self.first[rival] < self.last[piece])
 
     def seconds(self, labels: Labels) -> Floats:
-        """Return how long each voice is heard clearly."""
+        """Return the seconds of clean speech of each voice."""
         used = self.good & (labels >= 0)
         return np.bincount(labels[used], self.clean_s[used], int(labels.max()) + 1).astype(np.float64)
 
     def likeness(self, labels: Labels) -> Floats:
-        """Return how alike every two voices are, 1 for halves of one voice."""
+        """Return the likeness of every two voices, about 1 for halves of one voice."""
         sums, weight = self._sums(labels)
         inside, pairs = self._between_utterances(labels, sums, weight)
         prior = self.policy.typical_cosine
@@ -247,7 +253,8 @@ class _Model:
     def _between_utterances(self, labels: Labels, sums: Floats, weight: Floats) -> tuple[Floats, Floats]:
         """Return each voice's summed cosine over pairs of pieces of different utterances, and the pairs' weight.
 
-        Pieces of one utterance share audio and a moment: they are more alike than the voice is.
+        Pairs within an utterance are left out: they share audio and conditions, so they are more alike than the voice
+        is as a whole.
         """
         inside, pairs = (sums**2).sum(axis=1), weight**2
         used = np.flatnonzero(self.good & (labels >= 0))
@@ -270,7 +277,7 @@ class _Model:
         return centroids
 
     def _decode(self, track: NDArray[np.intp], score: Floats, labels: Labels) -> Labels:
-        """Viterbi along one track, given the labels of the tracks beside it."""
+        """Label the pieces of one track by the Viterbi algorithm, given the labels of the other tracks."""
         policy = self.policy
         for row, piece in enumerate(track.tolist()):
             for rival, strength in self.rivals[piece]:
@@ -292,10 +299,11 @@ class _Model:
 
 
 def uneven_cut(seconds: Floats) -> Floats:
-    """Return how much further apart than its halves the two parts of one voice are, cut in these proportions.
+    """Return how many times further apart the two parts of one voice are, cut in these proportions, than its halves.
 
-    Cutting a normal distribution so that a share p lies beyond the cut leaves the means of the two parts
-    ``pdf(z) / (p (1 - p))`` standard deviations apart: 1.6 for halves, 2.7 for a hundredth. Distances are its squares.
+    If a normal distribution is cut so that a share p lies beyond the cut, the means of the two parts are
+    ``pdf(z) / (p (1 - p))`` standard deviations apart: 1.6 for halves, 2.7 for a hundredth. Distances grow as the
+    square of that.
     """
     total = np.maximum(np.add.outer(seconds, seconds), 1e-9)
     share = np.clip(np.minimum.outer(seconds, seconds) / total, _LEAST_SHARE, 0.5)
@@ -305,10 +313,10 @@ def uneven_cut(seconds: Floats) -> Floats:
 
 
 def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[tuple[int, float]]]:
-    """For every piece, the pieces that the network tells apart from it in windows that see both, and how often.
+    """Return, for every piece, the pieces that the network separates from it in windows that contain both.
 
     Returns:
-        Per piece, (index of the other piece, strength 0..1; 1 from three common windows on).
+        Per piece, (index of the other piece, strength 0..1), where the strength is 1 from three common windows on.
     """
     rivals: list[list[tuple[int, float]]] = [[] for _ in pieces]
     order = sorted(range(len(pieces)), key=lambda index: (pieces[index].first, index))
@@ -328,7 +336,7 @@ def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[t
 
 
 def _common_windows(one: Piece, other: Piece, tracks: Sequence[Track]) -> int:
-    """Return in how many windows both tracks exist and both pieces are seen whole."""
+    """Return the number of windows in which both tracks exist and that contain both pieces completely."""
     ends = max(one.last, other.last)
     earliest = max(
         tracks[one.track].first_window, tracks[other.track].first_window, -(-(ends - WINDOW_FRAMES) // HOP_FRAMES)
@@ -339,7 +347,7 @@ def _common_windows(one: Piece, other: Piece, tracks: Sequence[Track]) -> int:
 
 
 def _compact(labels: Labels) -> Labels:
-    """Renumber voices without holes; -1 stays."""
+    """Renumber voices without gaps; -1 stays."""
     used = np.unique(labels[labels >= 0])
     compacted: Labels = np.where(labels >= 0, np.searchsorted(used, labels), -1)
     return compacted

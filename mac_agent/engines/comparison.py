@@ -1,4 +1,4 @@
-"""Two answers to one recording, the first taken for the truth: what DER counts, what changed, how alike voices are."""
+"""Compare exact and stretch on one recording: diarization error, changed seconds and cosines of the embeddings."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 def compare(
     recording: str, audio_s: float, exact: Diarization, stretch: Diarization, *, exact_s: float, stretch_s: float
 ) -> Comparison:
-    """Return how stretch differs from exact.
+    """Return how stretch differs from exact, which is the reference.
 
     Args:
-        recording: its name.
-        audio_s: its length.
-        exact: the answer taken for the truth.
-        stretch: the other.
+        recording: name of the recording.
+        audio_s: its duration.
+        exact: its diarization in exact mode.
+        stretch: its diarization in stretch mode.
         exact_s: seconds that exact took.
         stretch_s: seconds that stretch took.
     """
     reference, hypothesis = _annotate(exact.turns), _annotate(stretch.turns)
     metric = DiarizationErrorRate(collar=0.0, skip_overlap=False)
     parts = metric(reference, hypothesis, uem=Segment(0.0, audio_s), detailed=True)
-    exact_names: dict[str, str] = metric.optimal_mapping(reference, hypothesis)  # by the name in stretch
-    ours, theirs = _embeddings(exact), _embeddings(stretch)
-    pairs = [(name, other) for other, name in exact_names.items()]
+    to_exact: dict[str, str] = metric.optimal_mapping(reference, hypothesis)  # the label in exact by that in stretch
+    in_exact, in_stretch = _embeddings(exact), _embeddings(stretch)
+    pairs = sorted((name, other) for other, name in to_exact.items())
     return Comparison(
         recording=recording,
         audio_s=audio_s,
@@ -45,17 +45,19 @@ def compare(
         error_s=parts["missed detection"] + parts["false alarm"] + parts["confusion"],
         changed_s=changed_s(exact.turns, stretch.turns),
         cosines=tuple(
-            float(ours[name] @ theirs[other]) for name, other in sorted(pairs) if name in ours and other in theirs
+            float(in_exact[name] @ in_stretch[other])
+            for name, other in pairs
+            if name in in_exact and other in in_stretch
         ),
-        lost_speakers=len(ours.keys() - exact_names.values()) + len(theirs.keys() - exact_names.keys()),
+        lost_speakers=len(in_exact.keys() - to_exact.values()) + len(in_stretch.keys() - to_exact.keys()),
         exact_s=exact_s,
         stretch_s=stretch_s,
     )
 
 
 def _embeddings(found: Diarization) -> dict[str, NDArray[np.float32]]:
-    """Return the speakers that have one, of unit length."""
-    return {voice.speaker: voice.embedding for voice in found.speakers if voice.embedding is not None}
+    """Return the embedding, of unit length, of each speaker that has one."""
+    return {each.speaker: each.embedding for each in found.speakers if each.embedding is not None}
 
 
 def _annotate(turns: Sequence[Turn]) -> Annotation:

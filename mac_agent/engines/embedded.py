@@ -1,4 +1,4 @@
-"""The embedded engine: works anywhere, asks nobody for weights. Segmentation, pieces, voices, turns."""
+"""The embedded engine, whose weights are public: segmentation, pieces, voices, turns."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from mac_agent.engines.engine import (
 )
 from mac_agent.engines.frames import FRAME_S, count_frames
 from mac_agent.engines.mel import FRAMES_PER_S, mel_spectrogram
+from mac_agent.engines.mel_cuts import cut_mels, subtract_noise
+from mac_agent.engines.reconstruction import activity, as_turns, count_speakers, first_frames, speaking, strongest
 from mac_agent.engines.segmentation import load_segmentation, segment
-from mac_agent.engines.timeline import activity, as_turns, count_speakers, first_frames, loudest, speaking
 from mac_agent.engines.tracks import cut_pieces, follow
-from mac_agent.engines.voices import cut_voices, subtract_noise
 from mac_agent.errors import DeviceUnavailable
 from mac_agent.weights.models import ENCODER, SEGMENTATION
 
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     from mac_agent.engines.encoder import Encoder
 
 DEFAULT_THREADS = 2
-LEAST_EMBEDDING_S = 1.0  # less clean speech than this makes no embedding a linker could trust
-SILENT_PEAK = 1e-4  # -80 dBFS: below the noise of any microphone, there is nothing to hear
+LEAST_EMBEDDING_S = 1.0  # an embedding of less clean speech is not reliable enough for linking
+SILENT_PEAK = 1e-4  # -80 dBFS, below the noise of any microphone
 MODE = "offline"
 
 
@@ -51,13 +51,13 @@ def load_embedded(data_dir: Path, *, device: str = "auto", threads: int | None =
     """Load the embedded engine.
 
     Args:
-        data_dir: holds ``models/embedded/``.
-        device: ``auto`` is the CPU, where this small network is at home; or a torch device name.
-        threads: CPU threads torch may use, 2 when None.
+        data_dir: contains ``models/embedded/``.
+        device: ``auto`` is the CPU, which is fast enough for these small networks; or a torch device name.
+        threads: CPU threads that torch may use, 2 when None.
 
     Raises:
         ModelMissing: the weights were never fetched.
-        ModelChanged: a weights file is not the pinned one.
+        ModelChanged: a weights file differs from the pinned one.
         DeviceUnavailable: the device cannot be used on this machine.
     """
     torch.set_num_threads(threads or DEFAULT_THREADS)
@@ -93,7 +93,7 @@ class EmbeddedEngine:
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is and which weights it holds."""
+        """Name, mode, device and weights of this engine."""
         return self._info
 
     def diarize(self, waveform: Waveform, hints: Hints, report: ReportProgress) -> Diarization:
@@ -104,16 +104,16 @@ class EmbeddedEngine:
         """
         check_waveform(waveform)
         clock = StageTimer()
-        heard = self.hear(waveform, report, clock)
-        if heard is None:
+        output = self.run_networks(waveform, report, clock)
+        if output is None:
             return Diarization((), (), (), 0.0, clock.timings_ms, ("no speech was heard",))
         report("clustering", 0.0)
-        found = decide(heard, hints, self._policy, clock)
+        found = to_diarization(output, hints, self._policy, clock)
         report("clustering", 1.0)
         return found
 
-    def hear(self, waveform: Waveform, report: ReportProgress, clock: StageTimer) -> NetworkOutput | None:
-        """Run both networks; None where nobody speaks. All that follows is arithmetic on the result."""
+    def run_networks(self, waveform: Waveform, report: ReportProgress, clock: StageTimer) -> NetworkOutput | None:
+        """Run both networks; None where nobody speaks. `to_diarization` computes the turns from the result."""
         if max(waveform.max(initial=0.0), -waveform.min(initial=0.0)) < SILENT_PEAK:
             return None
         with clock("segmentation"):
@@ -125,13 +125,13 @@ class EmbeddedEngine:
             return None
         with clock("embedding"):
             mels = subtract_noise(mel_spectrogram(waveform), scores)
-            cuts = cut_voices(waveform, len(mels), pieces)
-            found = embed(self._encoder, mels, cuts, lambda done: report("embedding", done))
+            cuts = cut_mels(waveform, len(mels), pieces)
+            embeddings = embed(self._encoder, mels, cuts, lambda done: report("embedding", done))
         evidence = PieceEvidence(
             pieces=pieces,
             tracks=tracks,
-            embeddings=found,
-            heard_s=np.array([len(cut.frames) / FRAMES_PER_S for cut in cuts]),
+            embeddings=embeddings,
+            audio_s=np.array([len(cut.frames) / FRAMES_PER_S for cut in cuts]),
             clean_s=np.array([cut.clean_s for cut in cuts]),
         )
         return NetworkOutput(scores, evidence, len(waveform))
@@ -139,7 +139,7 @@ class EmbeddedEngine:
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutput:
-    """What both networks found in a recording."""
+    """The output of both networks for a recording."""
 
     scores: NDArray[np.float16]
     """Segmentation, shape ``(windows, 293, 3)``."""
@@ -147,33 +147,33 @@ class NetworkOutput:
     n_samples: int
 
 
-def decide(heard: NetworkOutput, hints: Hints, policy: Policy, clock: StageTimer) -> Diarization:
-    """Decide who is who, and write it down as turns. Deterministic."""
-    evidence = heard.evidence
+def to_diarization(output: NetworkOutput, hints: Hints, policy: Policy, clock: StageTimer) -> Diarization:
+    """Cluster the pieces into speakers, and return their turns. Deterministic."""
+    evidence = output.evidence
     with clock("clustering"):
-        labels = cluster(evidence, _wanted(hints), policy)
+        labels = cluster(evidence, _read_hints(hints), policy)
     with clock("timeline"):
-        loud = activity(heard.scores, evidence.tracks, evidence.pieces, labels)
-        found = _assemble(loud, count_speakers(heard.scores), evidence, labels, heard.n_samples)
+        strength = activity(output.scores, evidence.tracks, evidence.pieces, labels)
+        found = _assemble(strength, count_speakers(output.scores), evidence, labels, output.n_samples)
     return replace(found, timings_ms=clock.timings_ms)
 
 
 class StageTimer:
-    """Milliseconds per stage."""
+    """Measures how long each stage takes, in milliseconds."""
 
     def __init__(self) -> None:
         self.timings_ms: dict[str, float] = {}
 
     @contextmanager
     def __call__(self, stage: str) -> Iterator[None]:
-        """Time what runs in the context under this name."""
+        """Measure the time spent in the context, and store it under the name of the stage."""
         began = time.perf_counter()
         yield
         self.timings_ms[stage] = 1000 * (time.perf_counter() - began)
 
 
-def _wanted(hints: Hints) -> VoiceCount:
-    """Read hints leniently: what contradicts itself or is not positive is ignored."""
+def _read_hints(hints: Hints) -> VoiceCount:
+    """Return the number of voices to find; hints that contradict each other or are not positive are ignored."""
     exact = hints.num_speakers if hints.num_speakers and hints.num_speakers > 0 else None
     most = exact or (hints.max_speakers if hints.max_speakers and hints.max_speakers > 0 else None)
     least = exact or hints.min_speakers or 1
@@ -181,22 +181,23 @@ def _wanted(hints: Hints) -> VoiceCount:
 
 
 def _assemble(
-    heard: NDArray[np.float32],
+    strength: NDArray[np.float32],
     count: NDArray[np.int8],
     evidence: PieceEvidence,
     labels: Labels,
     n_samples: int,
 ) -> Diarization:
     duration_s = n_samples / SAMPLE_RATE_HZ
-    chosen = speaking(heard, count)
+    chosen = speaking(strength, count)
     chosen[count_frames(n_samples) :] = False
-    seen = [speaker for speaker in np.argsort(first_frames(chosen), kind="stable").tolist() if chosen[:, speaker].any()]
-    names = [f"SPEAKER_{number:02d}" for number in range(len(seen))]
-    chosen, heard = chosen[:, seen], heard[:, seen]
+    order = np.argsort(first_frames(chosen), kind="stable").tolist()
+    speakers = [speaker for speaker in order if chosen[:, speaker].any()]
+    names = [f"SPEAKER_{number:02d}" for number in range(len(speakers))]
+    chosen, strength = chosen[:, speakers], strength[:, speakers]
     return Diarization(
         turns=as_turns(chosen, names, duration_s),
-        exclusive_turns=as_turns(loudest(chosen, heard), names, duration_s),
-        speakers=tuple(_evidence(evidence, labels == label, name) for label, name in zip(seen, names, strict=True)),
+        exclusive_turns=as_turns(strongest(chosen, strength), names, duration_s),
+        speakers=tuple(_evidence(evidence, labels == label, name) for label, name in zip(speakers, names, strict=True)),
         speech_s=float(np.count_nonzero(chosen.any(axis=1))) * FRAME_S,
         timings_ms={},
         warnings=(),
@@ -205,7 +206,7 @@ def _assemble(
 
 def _evidence(evidence: PieceEvidence, own: NDArray[np.bool_], name: str) -> SpeakerEvidence:
     clean_s = float(evidence.clean_s[own].sum())
-    weights = evidence.clean_s[own] * np.minimum(evidence.heard_s[own] / FULL_PIECE_S, 1.0)
+    weights = evidence.clean_s[own] * np.minimum(evidence.audio_s[own] / FULL_PIECE_S, 1.0)
     total = weights @ evidence.embeddings[own].astype(np.float64)
     norm = float(np.linalg.norm(total))
     if clean_s < LEAST_EMBEDDING_S or norm == 0.0:

@@ -1,4 +1,4 @@
-"""The GE2E speaker encoder of Resemblyzer: from mels of one voice to a point on the unit sphere."""
+"""The GE2E speaker encoder of Resemblyzer, which computes an embedding from the mels of one voice."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mac_agent.engines.voices import VoiceCut
+    from mac_agent.engines.mel_cuts import MelCut
 
 DIMENSION = 256
 _BATCH = 64
@@ -26,7 +26,7 @@ _SMALLEST_NORM = 1e-6
 
 
 class Encoder(nn.Module):
-    """Three LSTM layers, a projection, ReLU, L2 norm (Wan et al., 2018; weights by Resemblyzer)."""
+    """Three LSTM layers, a projection, ReLU and L2 norm (Wan et al., 2018; weights by Resemblyzer)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,10 +55,10 @@ def load_encoder(data_dir: Path, device: torch.device) -> Encoder:
 
     Raises:
         ModelMissing: the weights were never fetched.
-        ModelChanged: the file is not the pinned one.
+        ModelChanged: the file differs from the pinned one.
     """
     tensors = read_tensors(data_dir, ENCODER, "model_state")
-    # The two scalars of the training loss are stored beside the network.
+    # The checkpoint also contains the two scalars of the training loss, which the network does not use.
     network = {name: tensor for name, tensor in tensors.items() if not name.startswith("similarity_")}
     encoder = Encoder()
     encoder.load_state_dict(network, strict=True)
@@ -66,16 +66,16 @@ def load_encoder(data_dir: Path, device: torch.device) -> Encoder:
 
 
 def embed(
-    encoder: Encoder, mels: NDArray[np.float32], cuts: Sequence[VoiceCut], report: Callable[[float], None]
+    encoder: Encoder, mels: NDArray[np.float32], cuts: Sequence[MelCut], report: Callable[[float], None]
 ) -> NDArray[np.float32]:
     """Embed cuts of a recording whose mel spectrogram is ``mels``, shape ``(frames, 40)``.
 
     Returns:
-        Shape ``(cuts, 256)``, L2-normalised, in the order given.
+        Shape ``(cuts, 256)``, L2-normalised, in the order of ``cuts``.
     """
     embeddings = np.empty((len(cuts), DIMENSION), dtype=np.float32)
     device = next(encoder.parameters()).device
-    # Cuts of like length go together, so that little is computed on padding.
+    # Cuts of similar length share a batch, so that little padding is computed.
     order = sorted(range(len(cuts)), key=lambda index: len(cuts[index].frames))
     for first in range(0, len(order), _BATCH):
         batch = order[first : first + _BATCH]

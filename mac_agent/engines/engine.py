@@ -17,12 +17,12 @@ Waveform = NDArray[np.float32]
 """Mono samples at ``SAMPLE_RATE_HZ``, shape ``(samples,)``, nominally within [-1, 1]."""
 
 ReportProgress = Callable[[str, float], None]
-"""Called with (stage, fraction 0..1). An exception raised in it stops the run and propagates: that is how to cancel."""
+"""Called with (stage, fraction 0..1). To cancel a run, raise an exception in it: the run stops and propagates it."""
 
 
 @dataclass(frozen=True)
 class Turn:
-    """One speaker speaking without a break."""
+    """An interval in which one speaker speaks without a break."""
 
     start_s: float
     end_s: float
@@ -32,18 +32,18 @@ class Turn:
 
 @dataclass(frozen=True, eq=False)
 class SpeakerEvidence:
-    """What a later linker needs to recognise this speaker elsewhere."""
+    """What linking needs to recognise this speaker in other jobs."""
 
     speaker: str
     clean_speech_s: float
-    """Seconds in which this speaker alone was heard, the seconds behind ``embedding``."""
+    """Seconds in which only this speaker speaks; ``embedding`` is computed from them."""
     embedding: NDArray[np.float32] | None
-    """Shape ``(dim,)``, L2-normalised; None where there was too little clean speech to trust one."""
+    """Shape ``(dim,)``, L2-normalised; None where there was too little clean speech for a reliable one."""
 
 
 @dataclass(frozen=True)
 class Hints:
-    """What the caller believes about the number of speakers: respected where the audio allows, never an error."""
+    """The number of speakers that the caller expects. A hint that does not fit the audio is ignored, never an error."""
 
     num_speakers: int | None = None
     min_speakers: int | None = None
@@ -52,7 +52,7 @@ class Hints:
 
 @dataclass(frozen=True)
 class EngineInfo:
-    """What produced a result. Embeddings are comparable only where model and revision of the embedding are equal."""
+    """The engine that produced a result. Embeddings are comparable only if their model and revision are equal."""
 
     name: str
     model: str
@@ -62,21 +62,21 @@ class EngineInfo:
     embedding_model: str
     embedding_revision: str
     mode_reason: str = ""
-    """Why this mode, where there is a choice."""
+    """Why this mode was chosen, for an engine with several modes."""
 
 
 @dataclass(frozen=True, eq=False)
 class Diarization:
-    """Who spoke when in one recording. Silence is a valid answer: no turns, no speakers."""
+    """Who spoke when in one recording. For silence, there are no turns and no speakers."""
 
     turns: tuple[Turn, ...]
-    """Sorted by start; overlapping speech is overlapping turns."""
+    """Sorted by start; where several people speak at once, their turns overlap."""
     exclusive_turns: tuple[Turn, ...]
     """Sorted by start, never overlapping: the most likely single speaker at each moment."""
     speakers: tuple[SpeakerEvidence, ...]
     """One per speaker named in ``turns``, in the order of their labels."""
     speech_s: float
-    """Seconds in which anyone speaks (overlap counted once)."""
+    """Seconds in which at least one speaker speaks."""
     timings_ms: Mapping[str, float]
     warnings: tuple[str, ...]
 
@@ -86,7 +86,7 @@ class Engine(Protocol):
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is and which weights it holds."""
+        """Name, mode, device and weights of this engine."""
         ...
 
     def diarize(self, waveform: Waveform, hints: Hints, report: ReportProgress) -> Diarization:
@@ -94,8 +94,8 @@ class Engine(Protocol):
 
         Args:
             waveform: float32, shape ``(samples,)``, mono at ``SAMPLE_RATE_HZ``, finite.
-            hints: what is believed about the number of speakers.
-            report: called several times per run, so that a supervisor sees life.
+            hints: the expected number of speakers.
+            report: called several times per run, so that a supervisor can tell that the run is progressing.
 
         Raises:
             InvalidWaveform: wrong type, shape, or samples that are not finite.
@@ -104,7 +104,7 @@ class Engine(Protocol):
 
 
 def check_waveform(waveform: Waveform) -> None:
-    """Refuse what would be answered without an error and wrongly.
+    """Raise an error for samples that an engine would otherwise diarize wrongly without noticing.
 
     Raises:
         InvalidWaveform: wrong type, shape, or samples that are not finite.

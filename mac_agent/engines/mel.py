@@ -1,4 +1,4 @@
-"""The mel spectrogram the speaker encoder was trained on."""
+"""The mel spectrogram on which the speaker encoder was trained."""
 
 from __future__ import annotations
 

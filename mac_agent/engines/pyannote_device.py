@@ -1,4 +1,4 @@
-"""Which device runs the networks, and whether its arithmetic can be believed."""
+"""Choose the device that runs the networks, and test whether it computes what the CPU computes."""
 
 from __future__ import annotations
 
@@ -19,31 +19,31 @@ FRAME_S = 0.016875  # one frame of the segmentation network
 _log = structlog.get_logger("mac_agent.engines.device")
 
 
-def choose_device(asked: str) -> torch.device:
-    """Return the device: for `auto` the first of mps, cuda and cpu that is here, else the one asked for.
+def choose_device(requested: str) -> torch.device:
+    """Return the requested device; for `auto`, the first of mps, cuda and cpu that is available.
 
     Raises:
         DeviceUnavailable: torch cannot use it on this machine.
     """
-    if asked == "auto":
+    if requested == "auto":
         if torch.backends.mps.is_available():
             return torch.device("mps")
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(asked)
+        device = torch.device(requested)
         torch.zeros(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise DeviceUnavailable(
-            f"torch cannot use the device {asked!r} here ({error}). Choose device 'cpu' or 'auto'."
+            f"torch cannot use the device {requested!r} here ({error}). Choose device 'cpu' or 'auto'."
         ) from error
     return device
 
 
 def agrees_with_cpu(on_cpu: Engine, on_device: Engine, clip: Waveform) -> bool:
-    """Return whether a device gives the turns that the CPU gives, boundaries within one frame.
+    """Return whether the turns from a device equal those from the CPU, with boundaries within one frame.
 
-    A device that raises does not agree. What it answers on one real conversation is what it is judged by: wrong
-    timestamps, silence and zeros have all been seen from drivers that reported success.
+    A device that raises an error does not agree. The test diarizes a real conversation, because some drivers reported
+    success and returned wrong timestamps, silence or zeros.
     """
     expected = on_cpu.diarize(clip, Hints(), _ignore)
     try:
@@ -59,4 +59,4 @@ def agrees_with_cpu(on_cpu: Engine, on_device: Engine, clip: Waveform) -> bool:
 
 
 def _ignore(_stage: str, _done: float) -> None:
-    """Report to nobody."""
+    """Ignore the progress."""

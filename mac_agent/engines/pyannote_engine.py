@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 MODES: dict[str, type[ExactDiarization]] = {kind.mode: kind for kind in (ExactDiarization, StretchDiarization)}
 DEFAULT_THREADS = 2
-LEAST_EMBEDDING_S = 1.0  # less clean speech than this makes no embedding a linker could trust
+LEAST_EMBEDDING_S = 1.0  # an embedding of less clean speech is not reliable enough for linking
 WARM_UP_S = 10.0
-# Between embeddings of unit length. In four recordings through community-1 the voices it found are at least 0.98 apart,
-# and the nearest of more voices than there are, split by K-means, at most 0.63.
+# Euclidean, between embeddings of unit length. In four recordings, the voices that community-1 found are at least 0.98
+# apart. Where K-means split them into more voices than there are, the nearest two are at most 0.63 apart.
 DISTINCT_DISTANCE = 0.8
-# One window at a time: 32 need 740 ms of two cores for each, one needs 400, because 32 do not fit the caches.
+# One window per batch takes 400 ms on two cores; in batches of 32 each window takes 740 ms: 32 do not fit the caches.
 CPU_EMBEDDING_BATCH = 1
 _STAGES = {"segmentation": "segmentation", "embeddings": "embedding", "discrete_diarization": "clustering"}
 
@@ -61,14 +61,14 @@ def load_pyannote(
 ) -> PyannoteEngine:
     """Load a pipeline directory, choose the device, and warm up.
 
-    The checkpoints in the directory are pickles: give only a directory whose files were checked.
+    The checkpoints are pickles: loading one runs the code in it. Load only a directory whose files were verified.
 
     Args:
         directory: holds ``config.yaml``, ``segmentation/``, ``embedding/`` and ``plda/``.
         device: ``auto`` is mps, then cuda, then cpu; or a torch device name. A device whose turns differ from the
-            CPU's is refused, and the CPU taken.
-        threads: CPU threads torch may use, 2 when None.
-        mode: ``exact`` or ``stretch``; or what says which for the device that is taken in the end.
+            CPU's is refused, and the CPU is used.
+        threads: CPU threads that torch may use, 2 when None.
+        mode: ``exact`` or ``stretch``; or a function that returns the mode for the device that is used in the end.
 
     Raises:
         PipelineUnusable: the directory cannot be loaded.
@@ -91,13 +91,13 @@ def load_pyannote(
         _log.error("device refused, using the CPU", device=str(chosen))
     engine = load(cpu, choose(cpu))
     if chosen.type != "cpu":
-        engine.refuse(chosen)
+        engine.note_refused(chosen)
     engine.diarize(load_clip(WARM_UP_S), Hints(), lambda _stage, _done: None)
     return engine
 
 
 class PyannoteEngine:
-    """A pipeline on a device."""
+    """A pyannote pipeline on a device."""
 
     def __init__(
         self, pipeline: ExactDiarization, directory: Path, device: torch.device, mode_reason: str = ""
@@ -107,23 +107,24 @@ class PyannoteEngine:
         if device.type == "cpu":
             pipeline.embedding_batch_size = CPU_EMBEDDING_BATCH
         pipeline.to(device)
-        embedding: Any = pipeline.embedding  # as `read_config` put it
+        embedding: Any = pipeline.embedding  # in the form that `read_config` gave it
         files = list_files(directory)
         checkpoint = next(file for file in files if file.path == f"{embedding['subfolder']}/pytorch_model.bin")
+        is_wespeaker = pipeline.is_wespeaker
         self._info = EngineInfo(
             name="pyannote",
             model=directory.resolve().name,
             revision=content_revision(files)[:12],
             device=str(device),
-            mode=pipeline.mode if pipeline.is_shared else "stock",
+            mode=pipeline.mode if is_wespeaker else "stock",
             embedding_model=f"pyannote/{type(pipeline._embedding.model_).__name__}",  # noqa: SLF001 - it has no other name
             embedding_revision=checkpoint.sha256[:12],
-            mode_reason=mode_reason if pipeline.is_shared else "the speaker network is not of the WeSpeaker family",
+            mode_reason=mode_reason if is_wespeaker else "the speaker network is not of the WeSpeaker family",
         )
 
     @property
     def info(self) -> EngineInfo:
-        """What this engine is and which weights it holds."""
+        """Name, mode, device and weights of this engine."""
         return self._info
 
     def diarize(self, waveform: Waveform, hints: Hints, report: ReportProgress) -> Diarization:
@@ -136,49 +137,49 @@ class PyannoteEngine:
         if not waveform.size:
             return Diarization((), (), (), 0.0, {}, ("no speech was heard",))
         file = {"waveform": torch.from_numpy(waveform)[None], "sample_rate": SAMPLE_RATE_HZ, "uri": "recording"}
-        watch = _Watch(report)
+        hook = _ProgressHook(report)
         try:
-            output, notes = self._apply(file, hints, watch)
+            output, notes = self._apply(file, hints, hook)
         finally:
-            if self._device.type == "mps":  # its driver keeps what it once held, and no RSS shows it
+            if self._device.type == "mps":  # its driver does not free memory by itself, and RSS does not include it
                 torch.mps.empty_cache()
         found = to_diarization(output, len(waveform) / SAMPLE_RATE_HZ)
         notes += () if found.turns else ("no speech was heard",)
-        return replace(found, timings_ms=watch.timings_ms(), warnings=notes)
+        return replace(found, timings_ms=hook.timings_ms(), warnings=notes)
 
-    def refuse(self, device: torch.device) -> None:
-        """Say in ``info`` that another device was asked for and could not be believed."""
+    def note_refused(self, device: torch.device) -> None:
+        """State in ``info`` that another device was requested and failed the comparison with the CPU."""
         self._info = replace(self._info, device=f"{self._device} ({device.type} refused)")
 
-    def _apply(self, file: dict[str, Any], hints: Hints, watch: _Watch) -> tuple[Any, tuple[str, ...]]:
-        """Cluster with the hints; again without the lower bound where the audio does not bear it.
+    def _apply(self, file: dict[str, Any], hints: Hints, hook: _ProgressHook) -> tuple[Any, tuple[str, ...]]:
+        """Diarize with the hints, and again without the lower bound where the audio has fewer speakers.
 
-        Asked for more speakers than it hears, pyannote splits voices by K-means, or fails where it has fewer embeddings
-        than that. Two speakers nearer than ``DISTINCT_DISTANCE`` are one voice that was split.
+        If the lower bound is more than the speakers it finds, pyannote splits voices by K-means, or fails where there
+        are fewer embeddings than that. Two speakers nearer than ``DISTINCT_DISTANCE`` are one voice that was split.
         """
         least, most = read_hints(hints)
         if least is not None:
             try:
-                output = self._run(file, watch, min_speakers=least, max_speakers=most)
+                output = self._run(file, hook, min_speakers=least, max_speakers=most)
             except ValueError:
                 _log.info("speaker count does not fit the audio", asked=least)
             else:
                 if least_distance(output.speaker_embeddings) >= DISTINCT_DISTANCE:
                     return output, ()
-        output = self._run(file, watch, max_speakers=most)
+        output = self._run(file, hook, max_speakers=most)
         found = len(output.speaker_diarization.labels())
         if least is not None and found < least:
             return output, (f"{least} speakers were expected, {found} could be told apart",)
         return output, ()
 
-    def _run(self, file: dict[str, Any], watch: _Watch, **bounds: int | None) -> Any:  # noqa: ANN401 - pyannote's
+    def _run(self, file: dict[str, Any], hook: _ProgressHook, **bounds: int | None) -> Any:  # noqa: ANN401 - pyannote's
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-            warnings.simplefilter("ignore")  # on bounds that do not hold, and means of nothing: both are handled here
-            return self._pipeline.apply(file, hook=watch, **bounds)
+            warnings.simplefilter("ignore")  # of bounds that cannot be met, and of means of no values: both are handled
+            return self._pipeline.apply(file, hook=hook, **bounds)
 
 
-class _Watch:
-    """The hook pyannote calls: hands progress on, and notes when each stage ended."""
+class _ProgressHook:
+    """The hook that pyannote calls: passes progress on, and records when each stage ended."""
 
     def __init__(self, report: ReportProgress) -> None:
         self._report = report
@@ -188,7 +189,7 @@ class _Watch:
     def __call__(
         self, step: str, _artifact: object, *, total: int | None = None, completed: int | None = None, **_: object
     ) -> None:
-        """Take one call of pyannote's hook."""
+        """Handle one call of pyannote's hook."""
         stage = _STAGES.get(step)
         if stage is None:
             return
@@ -199,13 +200,13 @@ class _Watch:
             self._report(stage, 1.0)
 
     def timings_ms(self) -> dict[str, float]:
-        """Return the milliseconds of every stage that ended."""
+        """Return how long every finished stage took, in milliseconds."""
         marks = [self._began_s, *self._ended_s.values()]
         return {stage: 1000 * (end - start) for stage, start, end in zip(self._ended_s, marks, marks[1:], strict=False)}
 
 
 def read_hints(hints: Hints) -> tuple[int | None, int | None]:
-    """Return the least and the most speakers; what contradicts itself or is not positive is ignored."""
+    """Return the least and the most speakers; hints that contradict each other or are not positive are ignored."""
 
     def positive(count: int | None) -> int | None:
         return count if count is not None and count > 0 else None
@@ -219,7 +220,7 @@ def read_hints(hints: Hints) -> tuple[int | None, int | None]:
 
 
 def least_distance(embeddings: NDArray[np.float64] | None) -> float:
-    """Return how far apart the two nearest speakers are, of unit-length embeddings; infinity where there is one."""
+    """Return the Euclidean distance of the two nearest embeddings, at unit length; infinity for fewer than two."""
     if embeddings is None or len(embeddings) < 2:  # noqa: PLR2004 - two make a distance
         return np.inf
     lengths = np.linalg.norm(embeddings, axis=1, keepdims=True)
@@ -227,7 +228,7 @@ def least_distance(embeddings: NDArray[np.float64] | None) -> float:
 
 
 def to_diarization(output: Any, duration_s: float) -> Diarization:  # noqa: ANN401 - pyannote's
-    """Return pyannote's answer as ours: speakers in order of first speech, turns within the recording."""
+    """Convert pyannote's output: speakers are named in order of first speech, turns lie within the recording."""
     annotation: Annotation = output.speaker_diarization
     first_s = {label: annotation.label_timeline(label)[0].start for label in annotation.labels()}
     names = {label: f"SPEAKER_{n:02d}" for n, label in enumerate(sorted(first_s, key=lambda label: first_s[label]))}
@@ -248,7 +249,7 @@ def to_diarization(output: Any, duration_s: float) -> Diarization:  # noqa: ANN4
 
 
 def as_embedding(row: NDArray[np.float64], clean_s: float) -> NDArray[np.float32] | None:
-    """Return an embedding of unit length; None where pyannote had no clean speech to make one of."""
+    """Return an embedding of unit length; None where there is too little clean speech for one."""
     length = float(np.linalg.norm(row))
     if clean_s < LEAST_EMBEDDING_S or not np.isfinite(length) or length == 0.0:
         return None
@@ -256,18 +257,18 @@ def as_embedding(row: NDArray[np.float64], clean_s: float) -> NDArray[np.float32
 
 
 def clean_seconds(turns: Sequence[Turn]) -> tuple[defaultdict[str, float], float]:
-    """Return how long each speaker is heard alone, and how long anyone is heard."""
+    """Return how long each speaker speaks alone, and how long at least one speaker speaks."""
     starts, ends = ((t.start_s, 1, t.speaker) for t in turns), ((t.end_s, -1, t.speaker) for t in turns)
     edges = sorted((*starts, *ends))
     alone_s: defaultdict[str, float] = defaultdict(float)
-    heard: Counter[str] = Counter()
+    active: Counter[str] = Counter()
     speech_s = last_s = 0.0
     for at_s, change, speaker in edges:
-        speaking = [name for name, count in heard.items() if count]
+        speaking = [name for name, count in active.items() if count]
         speech_s += at_s - last_s if speaking else 0.0
         if len(speaking) == 1:
             alone_s[speaking[0]] += at_s - last_s
-        heard[speaker] += change
+        active[speaker] += change
         last_s = at_s
     return alone_s, speech_s
 

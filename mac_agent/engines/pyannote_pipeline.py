@@ -1,8 +1,8 @@
-"""pyannote.audio's own diarization pipeline, out of a local directory, with its speaker network run less often.
+"""Load pyannote.audio's diarization pipeline from a local directory, and run its speaker network less often.
 
-Stock pyannote runs the speaker network once for every window and speaker slot: thirty times over every second. What
-differs between the three slots of a window is only the mask at the last step, and what differs between overlapping
-windows is little more. `ExactDiarization` uses the first, `StretchDiarization` (in `pyannote_stretch`) also the second.
+Stock pyannote runs the speaker network once for every window and speaker slot: thirty times over every second. The
+three slots of a window differ only in the mask at the last step, and overlapping windows differ little more.
+`ExactDiarization` makes use of the first, `StretchDiarization` (in `pyannote_stretch`) also of the second.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ import yaml  # type: ignore[import-untyped] # one call of it
 from mac_agent.engines.speaker_network import finish_embedding, prepare_network
 from mac_agent.errors import EngineError
 
-# pyannote.audio reports every file to its makers unless this is set before it is imported, and the hub's client asks
-# for newer weights. The agent speaks to its broker and to nobody else.
+# Unless these are set before the import, pyannote.audio sends a record of every file to its makers, and the hub's
+# client looks for newer weights. The agent connects to its broker and to nothing else.
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 with warnings.catch_warnings():
-    # It warns about torchcodec, which only matters to those who let it open files.
+    # It warns about torchcodec, which it needs only to open files itself.
     warnings.simplefilter("ignore")
     from pyannote.audio.core.pipeline import expand_subfolders
     from pyannote.audio.models.embedding.wespeaker import BaseWeSpeakerResNet
@@ -46,8 +46,8 @@ _PIPELINE_NAMES = (
 )
 _NETWORKS = ("segmentation", "embedding", "plda")
 
-# What the networks said about a recording is kept beside it under these keys: clustering can then be asked again, and
-# recorded stages can be replayed.
+# The outputs of the networks are stored in pyannote's `file` under these keys, so that clustering can be repeated
+# without running them again, and recorded outputs can be replayed.
 SEGMENTATIONS = "omi/segmentations"
 EMBEDDINGS = "omi/embeddings"
 
@@ -60,10 +60,10 @@ class PipelineUnusable(EngineError):
 
 
 def read_config(directory: Path) -> dict[str, Any]:
-    """Return the configuration of a pipeline directory, its networks as pyannote's loaders take them.
+    """Return the configuration of a pipeline directory, with its networks in the form that pyannote's loaders take.
 
     Raises:
-        PipelineUnusable: no pipeline directory, another kind of pipeline, or one that would need the hub.
+        PipelineUnusable: the directory is no pipeline, another kind of pipeline, or one that would need the hub.
     """
     path = directory / CONFIG_NAME
     if not path.is_file():
@@ -82,7 +82,7 @@ def read_config(directory: Path) -> dict[str, Any]:
         raise PipelineUnusable(f"{path} holds no 'params' for clustering and segmentation. Copy it again.")
     params = pipeline.setdefault("params", {})
     if "plda" not in params and (directory / "plda").is_dir():
-        params["plda"] = "$model/plda"  # 3.1 does not name it and pyannote.audio 4 loads it all the same
+        params["plda"] = "$model/plda"  # the config of 3.1 does not name it, but pyannote.audio 4 loads it
     for name in _NETWORKS:
         _check_is_local(path, name, params.get(name))
     expand_subfolders(config, str(directory))
@@ -107,12 +107,12 @@ Kind = TypeVar("Kind", bound="SpeakerDiarization")
 
 
 def load_pipeline(directory: Path, kind: type[Kind]) -> Kind:
-    """Load a pipeline directory on the CPU, with no connection to anywhere.
+    """Load a pipeline directory on the CPU, without opening a connection.
 
-    The checkpoints are pickles: loading one runs what it says. Load only a directory whose files were checked.
+    The checkpoints are pickles: loading one runs the code in it. Load only a directory whose files were verified.
 
     Raises:
-        PipelineUnusable: the directory is not one, or a file in it cannot be loaded.
+        PipelineUnusable: the directory is no pipeline, or a file in it cannot be loaded.
     """
     config = read_config(directory)
     try:
@@ -129,16 +129,16 @@ def load_pipeline(directory: Path, kind: type[Kind]) -> Kind:
 
 
 class ExactDiarization(SpeakerDiarization):
-    """The answer of stock pyannote; the speaker network runs once per window, and not where nobody speaks."""
+    """The result of stock pyannote, with the speaker network run once per window and only where somebody speaks."""
 
     mode = "exact"
     _prepared: tuple[torch.device, Any] | None = None
 
     def get_segmentations(self, file: dict[str, Any], hook: Callable[..., None] | None = None) -> SlidingWindowFeature:
-        """Return who speaks in every window, shape ``(windows, frames, 3)``; computed once per recording."""
+        """Return which slots speak in every window, shape ``(windows, frames, 3)``; computed once per recording."""
         if SEGMENTATIONS not in file:
             n_samples, hop_samples = file["waveform"].shape[1], self._segmentation.step * file["sample_rate"]
-            with kept_together(self._segmentation, math.ceil(n_samples / hop_samples) + 1):
+            with preallocated_output(self._segmentation, math.ceil(n_samples / hop_samples) + 1):
                 file[SEGMENTATIONS] = super().get_segmentations(file, hook=hook)
         return file[SEGMENTATIONS]
 
@@ -159,18 +159,18 @@ class ExactDiarization(SpeakerDiarization):
         return found
 
     @property
-    def is_shared(self) -> bool:
-        """Whether the speaker network is one whose frames can be shared by several masks."""
+    def is_wespeaker(self) -> bool:
+        """Whether the speaker network is of the WeSpeaker family, whose frames several masks can share."""
         return isinstance(self._embedding.model_, BaseWeSpeakerResNet)
 
     def _embed(
         self,
         file: dict[str, Any],
         segmentations: SlidingWindowFeature,
-        exclude_overlap: bool,  # noqa: FBT001 - handed through
+        exclude_overlap: bool,  # noqa: FBT001 - passed on
         hook: Callable[..., None] | None,
     ) -> NDArray[np.float32]:
-        if not self.is_shared:
+        if not self.is_wespeaker:
             stock: NDArray[np.float32] = super().get_embeddings(file, segmentations, exclude_overlap, hook)
             return stock
         least_frames = -1
@@ -190,7 +190,7 @@ class ExactDiarization(SpeakerDiarization):
         return embeddings
 
     def _embed_nothing(self) -> NDArray[np.float32]:
-        """Return what the network answers where a mask is empty, shape ``(dim,)``: stock pyannote computes it anew."""
+        """Return the network's embedding for an empty mask, shape ``(dim,)``; it does not depend on the audio."""
         resnet = self._embedding.model_.resnet
         with torch.inference_mode():
             nothing = torch.zeros(1, resnet.pool_out_dim, device=self._embedding.device)
@@ -209,7 +209,7 @@ class ExactDiarization(SpeakerDiarization):
         self.embed_windows(file, segmentations, masks, np.flatnonzero(masks.any(axis=(1, 2))), embeddings, report)
 
     def prepare(self) -> Any:  # noqa: ANN401 - pyannote is not annotated
-        """Return the speaker network made ready for the device, once; see `prepare_network`."""
+        """Return the speaker network as `prepare_network` makes it for the device; made once per device."""
         device = self._embedding.device
         if self._prepared is None or self._prepared[0] != device:
             self._prepared = (device, prepare_network(self._embedding.model_.resnet, device))
@@ -224,14 +224,14 @@ class ExactDiarization(SpeakerDiarization):
         embeddings: NDArray[np.float32],
         report: ReportBatch,
     ) -> None:
-        """Run the network once on each of these windows, and pool it with the masks that are not empty."""
+        """Run the network once on each of these windows, and pool its frames with the masks that are not empty."""
         model, device, resnet = self._embedding.model_, self._embedding.device, self.prepare()
         size = self.embedding_batch_size
         report(0, len(windows))
         for first in range(0, len(windows), size):
             batch = windows[first : first + size]
             crops = [self._audio.crop(file, segmentations.sliding_window[int(w)], mode="pad")[0] for w in batch]
-            if device.type == "mps":  # a shape that was not seen before is compiled, and its program kept for good
+            if device.type == "mps":  # every new shape is compiled, and the compiled program is never freed
                 crops += [torch.zeros_like(crops[0])] * (size - len(batch))
             frames = resnet.forward_frames(model.compute_fbank(torch.stack(crops).to(device)))[: len(batch)]
             found = model.forward_embedding(frames, weights=torch.from_numpy(masks[batch]).to(device)).cpu().numpy()
@@ -241,27 +241,27 @@ class ExactDiarization(SpeakerDiarization):
 
 
 @contextmanager
-def kept_together(inference: Any, most_windows: int) -> Iterator[None]:  # noqa: ANN401 - pyannote is not annotated
-    """Let `Inference.slide` keep what the network says of all windows in one array, made before the first batch.
+def preallocated_output(inference: Any, most_windows: int) -> Iterator[None]:  # noqa: ANN401 - pyannote is not annotated
+    """Let `Inference.slide` collect the network's output for all windows in one array, allocated with the first batch.
 
-    Kept batch by batch, each small array lies where a tensor of several MB was freed, which the next batch's then does
-    not fit into any more: an hour of audio took 700 MB more at times (glibc).
+    Stored batch by batch, each small array takes the place of a freed tensor of several MB, so that the next batch's
+    tensor no longer fits there. With glibc, an hour of audio then took up to 700 MB more.
     """
     infer: Callable[[torch.Tensor], NDArray[np.float32]] = inference.infer
-    kept: NDArray[np.float32] | None = None
-    n_kept = 0
+    output: NDArray[np.float32] | None = None
+    n_stored = 0
 
-    def infer_and_keep(batch: torch.Tensor) -> NDArray[np.float32]:
-        nonlocal kept, n_kept
+    def infer_and_store(batch: torch.Tensor) -> NDArray[np.float32]:
+        nonlocal output, n_stored
         found = infer(batch)
-        if kept is None:
-            kept = np.empty((most_windows, *found.shape[1:]), dtype=found.dtype)
-        its = kept[n_kept : n_kept + len(found)]
-        its[:] = found
-        n_kept += len(found)
-        return its
+        if output is None:
+            output = np.empty((most_windows, *found.shape[1:]), dtype=found.dtype)
+        stored = output[n_stored : n_stored + len(found)]
+        stored[:] = found
+        n_stored += len(found)
+        return stored
 
-    inference.infer = infer_and_keep
+    inference.infer = infer_and_store
     try:
         yield
     finally:
@@ -269,12 +269,12 @@ def kept_together(inference: Any, most_windows: int) -> Iterator[None]:  # noqa:
 
 
 def choose_masks(segmentations: NDArray[np.float32], least_frames: int | None) -> NDArray[np.float32]:
-    """Return the frames from which each slot's voice is taken, shape ``(windows, slots, frames)``.
+    """Return the frames from which each slot is embedded, as 0 or 1, shape ``(windows, slots, frames)``.
 
     Args:
         segmentations: 0 or 1 (NaN is 0), shape ``(windows, frames, slots)``.
-        least_frames: only frames in which the slot speaks alone count, where there are more than this many of them;
-            None: all its frames count.
+        least_frames: where a slot speaks alone in more frames than this, only these frames are used, else all frames
+            in which it speaks; None: always all of them.
     """
     spoken = np.nan_to_num(segmentations, nan=0.0).astype(np.float32)
     if least_frames is None:

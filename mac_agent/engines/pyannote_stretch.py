@@ -1,8 +1,9 @@
-"""The speaker network once over every second of a recording, and every mask of every window pooled out of that.
+"""The stretch mode: the speaker network runs once over every second, and all windows pool their masks from that.
 
-Stock pyannote computes each second for ten windows, each with its own mean taken off the features and nothing known
-beyond its edges. Here a second is computed once, in a piece of some 15 s that hears two more seconds on either side,
-with the mean of the windows around it taken off. So the embeddings are close to stock's, not equal: `docs/adr/0003`.
+Stock pyannote computes each second once for each of ten windows. Each window subtracts its own mean from the features
+and contains nothing beyond its edges. Here each second is computed once, in a piece of about 15 s with two seconds of
+context on either side, and the mean of the windows around it is subtracted. So the embeddings are close to stock's but
+not equal: `docs/adr/0003`.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.pyannote_pipeline import ReportBatch
 
-STRIDE = 8  # features in a frame of the network: three of its four stages halve the time
-PIECE_FRAMES = 188  # 15 s: longer pieces fall out of the processor's caches
+STRIDE = 8  # features per frame of the network: three of its four stages halve the time resolution
+PIECE_FRAMES = 188  # 15 s: longer pieces do not fit into the processor's caches
 CONTEXT_FRAMES = 25  # 2 s
 _FEATURES_AT_ONCE = 6_000  # 60 s
-_FULL_SCALE = 1 << 15  # Kaldi's features are of 16-bit samples
+_FULL_SCALE = 1 << 15  # Kaldi's features are computed from 16-bit samples
 
 
 @dataclass(frozen=True)
 class Grid:
-    """How windows, features (10 ms), frames of the network (80 ms) and frames of the masks lie over each other."""
+    """How windows, features (10 ms), frames of the network (80 ms) and frames of the masks correspond in time."""
 
     n_windows: int
     """Windows that end within the recording."""
@@ -54,21 +55,21 @@ class Grid:
         return round(window * self.hop_features)
 
     def windows_before(self, last_frame: int) -> int:
-        """Return how many windows have all their frames before this one."""
+        """Return the number of windows whose frames all come before this one."""
         window = min(self.n_windows, max(0, int(STRIDE * last_frame // self.hop_features)))
         while window > 0 and self._end_frame(window - 1) > last_frame:
             window -= 1
         return window
 
     def windows_over(self, frames: range) -> range:
-        """Return the windows that may see any of these frames."""
+        """Return the windows that may contain any of these frames."""
         last = min(self.n_windows, int(STRIDE * frames.stop // self.hop_features) + 1)
         return range(min(last, self.windows_before(frames.start)), last)
 
     def spread(self, mask: NDArray[np.float32], window: int, frames: range) -> NDArray[np.float32]:
-        """Lay a window's masks, shape ``(slots, mask_frames)``, over frames of the recording: ``(slots, frames)``.
+        """Resample a window's masks, shape ``(slots, mask_frames)``, to frames of the recording: ``(slots, frames)``.
 
-        Within the window a frame takes the mask's frame that pyannote's own pooling gives it (nearest, by index).
+        Within the window, a frame takes the nearest frame of the mask, by index, as in pyannote's own pooling.
         """
         at = np.arange(frames.start, frames.stop) - self.window_start(window) / STRIDE
         inside = (at >= 0) & (at < self.window_frames)
@@ -81,7 +82,7 @@ class Grid:
 
 
 class StretchDiarization(ExactDiarization):
-    """Nearly the answer of stock pyannote, for about one run of the speaker network over the recording."""
+    """Nearly the result of stock pyannote, for about one run of the speaker network over the recording."""
 
     mode = "stretch"
 
@@ -96,7 +97,7 @@ class StretchDiarization(ExactDiarization):
         waveform: torch.Tensor = file["waveform"][0]
         grid = self._lay_grid(segmentations, len(waveform))
         spoken = np.flatnonzero(masks.any(axis=(1, 2)))
-        # To stock pyannote a window that runs past the end ends in silence, which moves its mean: run it as it is.
+        # Stock pyannote pads a window that runs past the end with silence, which changes its mean, so it is run alone.
         beyond = spoken[spoken >= grid.n_windows]
         self.embed_windows(file, segmentations, masks, beyond, embeddings, lambda _completed, _total: None)
         if (spoken < grid.n_windows).any():
@@ -127,7 +128,7 @@ class StretchDiarization(ExactDiarization):
         embeddings: NDArray[np.float32],
         report: ReportBatch,
     ) -> None:
-        """Run the network piece by piece; pool a window as soon as all its frames are there, and let them go."""
+        """Run the network piece by piece. Pool a window once all its frames are computed, then free the frames."""
         resnet = self._embedding.model_.resnet
         pieces = cut_pieces(grid.n_frames, is_balanced=self._embedding.device.type == "cpu")
         held, first, window = torch.empty(0, resnet.pool_out_dim // 2, device=self._embedding.device), 0, 0
@@ -150,7 +151,7 @@ class StretchDiarization(ExactDiarization):
     def _run_pieces(
         self, features: torch.Tensor, grid: Grid, masks: NDArray[np.float32], pieces: list[range]
     ) -> Iterator[tuple[range, torch.Tensor]]:
-        """Yield every piece with its frames, shape ``(frames, dim)``; zeros where no mask needs them."""
+        """Yield every piece with its frames, shape ``(frames, dim)``; zeros where no mask uses them."""
         device, resnet = self._embedding.device, self.prepare()
         at_once = 1 if device.type == "cpu" else self.embedding_batch_size
         dim = self._embedding.model_.resnet.pool_out_dim // 2
@@ -160,7 +161,7 @@ class StretchDiarization(ExactDiarization):
             frames = {}
             if needed:
                 cut = [cut_features(features, piece) for piece in needed]
-                if device.type == "mps":  # a new shape is compiled, and its program kept for good
+                if device.type == "mps":  # every new shape is compiled, and the compiled program is never freed
                     cut += [torch.zeros_like(cut[0])] * (at_once - len(cut))
                 found = resnet.forward_frames(torch.stack(cut).to(device))[: len(needed)]
                 found = found[..., CONTEXT_FRAMES : CONTEXT_FRAMES + len(needed[0])]
@@ -172,7 +173,12 @@ class StretchDiarization(ExactDiarization):
 
 
 def cut_pieces(n_frames: int, *, is_balanced: bool) -> list[range]:
-    """Cut frames into pieces of about ``PIECE_FRAMES``: balanced, or exactly so many each and the last past the end."""
+    """Cut frames into pieces of about ``PIECE_FRAMES``.
+
+    Args:
+        n_frames: how many frames there are.
+        is_balanced: pieces of nearly equal length; else all of exactly ``PIECE_FRAMES``, the last past the end.
+    """
     if not is_balanced:
         return [range(first, first + PIECE_FRAMES) for first in range(0, n_frames, PIECE_FRAMES)]
     edges = np.linspace(0, n_frames, max(1, round(n_frames / PIECE_FRAMES)) + 1).round().astype(int).tolist()
@@ -180,16 +186,16 @@ def cut_pieces(n_frames: int, *, is_balanced: bool) -> list[range]:
 
 
 def cut_features(features: torch.Tensor, piece: range) -> torch.Tensor:
-    """Return the features of a piece and its context, shape ``(features, bins)``; zeros beyond the recording."""
+    """Return the features of a piece and its context, shape ``(features, bins)``, with zeros beyond the recording."""
     first, last = STRIDE * (piece.start - CONTEXT_FRAMES), STRIDE * (piece.stop + CONTEXT_FRAMES)
     missing = (max(0, -first), max(0, last - len(features)))
     return nn.functional.pad(features[max(0, first) : last], (0, 0, *missing))
 
 
 def compute_features(model: Any, waveform: torch.Tensor) -> torch.Tensor:  # noqa: ANN401 - pyannote is not annotated
-    """Return Kaldi's features of a whole recording as the network was trained on them, not centred, on the CPU.
+    """Return Kaldi's features of a whole recording, without a mean subtracted, shape ``(features, bins)``, on the CPU.
 
-    Shape ``(features, bins)``: that of a window of stock pyannote, before its mean is taken off, is a slice of it.
+    The features of a window in stock pyannote, before their mean is subtracted, are a slice of these.
     """
     size = round(model.hparams.sample_rate * model.hparams.frame_length / 1000)
     hop = round(model.hparams.sample_rate * model.hparams.frame_shift / 1000)
@@ -198,12 +204,12 @@ def compute_features(model: Any, waveform: torch.Tensor) -> torch.Tensor:  # noq
     for first in range(0, n_features, _FEATURES_AT_ONCE):
         last = min(first + _FEATURES_AT_ONCE, n_features)
         part = waveform[first * hop : (last - 1) * hop + size]
-        found[first:last] = model._fbank(part[None] * _FULL_SCALE)  # noqa: SLF001 - compute_fbank takes a mean off
+        found[first:last] = model._fbank(part[None] * _FULL_SCALE)  # noqa: SLF001 - compute_fbank subtracts a mean
     return found
 
 
 def running_mean(features: torch.Tensor, grid: Grid) -> torch.Tensor:
-    """Return what to take off each feature: the mean over the windows that see it of what stock takes off in each."""
+    """Return the mean to subtract from each feature: the average of the means of all windows that contain it."""
     total, seen = torch.zeros_like(features), torch.zeros(len(features), 1)
     for window in range(grid.n_windows):
         start = grid.window_start(window)
@@ -216,7 +222,7 @@ def running_mean(features: torch.Tensor, grid: Grid) -> torch.Tensor:
 
 
 def pool(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Pool frames with many masks by two matrix products, as `pyannote.audio.models.blocks.pooling` does one by one.
+    """Pool frames with many masks in two matrix products; `pyannote.audio.models.blocks.pooling` takes one at a time.
 
     Args:
         frames: shape ``(frames, dim)``.
@@ -225,7 +231,7 @@ def pool(frames: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     Returns:
         Mean and unbiased standard deviation, shape ``(masks, 2 * dim)``; zeros for an empty mask.
     """
-    middle = frames.mean(dim=0)  # taken off, so that the difference of two large sums is not what is left
+    middle = frames.mean(dim=0)  # subtracted first, because the difference of two large sums would lose precision
     centred = frames - middle
     count = weights.sum(dim=1, keepdim=True)
     mean = weights @ centred / count.clamp(min=1)

@@ -1,4 +1,4 @@
-"""Load an engine by name. torch is imported only when an engine that needs it is loaded."""
+"""Load an engine by its name. Importing this module does not import torch; loading an engine does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 ENGINE_NAMES = ("embedded", "pyannote")
 AUTO = "auto"
-"""In settings: `mac_agent.engine_choice.choose_engine` says which of them that is."""
+"""A value of the setting for the engine: `mac_agent.engine_choice.choose_engine` then chooses one of the names."""
 
 
 def load_engine(
@@ -32,31 +32,32 @@ def load_engine(
 
     Args:
         name: one of ``ENGINE_NAMES``.
-        data_dir: where ``omi-agent fetch-model`` keeps weights, in ``data_dir/models/<name>/``.
+        data_dir: where ``omi-agent fetch-model`` stores weights, in ``data_dir/models/<name>/``.
         device: ``auto``, ``cpu``, or a torch device name.
-        threads: CPU threads torch may use; the engine's own default when None.
-        pipeline_dir: for ``pyannote``, a trusted directory of the user's own; the fetched pipeline when None.
-        verdicts_dir: for ``pyannote``, where ``omi-agent qualify`` keeps its verdicts: *stretch* runs with one that
-            passed for this pipeline on this device, and *exact* without; None: *exact*.
-        mode: for ``pyannote``, ``exact`` or ``stretch`` whatever the verdict; only to measure.
+        threads: CPU threads that torch may use; None: the engine's default.
+        pipeline_dir: for ``pyannote``, a trusted directory of the user's own; None: the fetched pipeline.
+        verdicts_dir: for ``pyannote``, where ``omi-agent qualify`` stores its verdicts. *Stretch* runs if one of them
+            passed for this pipeline on this device, else *exact*; None: *exact*.
+        mode: for ``pyannote``, ``exact`` or ``stretch`` regardless of the verdict; only for measurements.
 
     Raises:
         UnknownEngine: no engine has this name.
         ModelMissing: the weights were never fetched.
-        ModelChanged: a weights file is not the pinned one.
-        PipelineUntrusted, PipelineChanged: nobody vouched for the pipeline, or a file of it is another since.
+        ModelChanged: a weights file differs from the pinned one.
+        PipelineUntrusted: nobody ran ``omi-agent trust`` for the pipeline.
+        PipelineChanged: a file of the pipeline differs from the pinned one.
         PipelineUnusable: the pipeline cannot be loaded.
         DeviceUnavailable: the device cannot be used on this machine.
     """
-    # Threads that spin at every barrier starve each other as soon as another program wants a core: 30 s of audio
-    # took up to 58 s beside a busy core, 1.7 s with threads that sleep. Must stand before torch is imported.
+    # Threads that spin at every barrier delay each other as soon as another program uses a core: 30 s of audio then
+    # took up to 58 s, and 1.7 s with threads that sleep. Has to be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if name == "embedded":
         from mac_agent.engines.embedded import load_embedded  # noqa: PLC0415 - keeps torch out of every other process
 
         return load_embedded(data_dir, device=device, threads=threads)
     if name == "pyannote":
-        # Before the import: both are read only then. Weights come from the disk, and nothing is reported to anyone.
+        # Both are read only during the import: weights are loaded from disk, and no usage is sent to pyannote's makers.
         os.environ |= {"HF_HUB_OFFLINE": "1", "PYANNOTE_METRICS_ENABLED": "0"}
         from mac_agent.engines.pyannote_engine import load_pyannote  # noqa: PLC0415 - the same
 
@@ -70,7 +71,7 @@ def load_engine(
 
 
 def list_devices() -> tuple[str, ...]:
-    """Return the devices torch can use on this machine, fastest first. Imports torch."""
+    """Return the devices that torch can use on this machine, fastest first. Imports torch."""
     import torch  # noqa: PLC0415 - as in `load_engine`
 
     found = [("mps", torch.backends.mps.is_available()), ("cuda", torch.cuda.is_available()), ("cpu", True)]

@@ -1,4 +1,4 @@
-"""Who speaks when within five seconds: pyannote's segmentation network, slid over a recording."""
+"""Score who speaks in each window of five seconds, with pyannote's segmentation network slid over a recording."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from mac_agent.engines.frames import HOP_SAMPLES, LOCAL_SPEAKERS, WINDOW_FRAMES,
 from mac_agent.engines.sincnet import SharedSincNet
 from mac_agent.weights.models import SEGMENTATION
 
-# pyannote.audio reports every file to its makers unless this is set before it is imported.
+# Unless this is set before the import, pyannote.audio sends a record of every file to its makers.
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
 with warnings.catch_warnings():
-    # It warns about torchcodec, which only matters to those who let it open files.
+    # It warns about torchcodec, which it needs only to open files itself.
     warnings.simplefilter("ignore")
     from pyannote.audio.core.task import Problem, Resolution, Specifications
     from pyannote.audio.models.segmentation import PyanNet
@@ -35,11 +35,11 @@ _BATCH = 32
 
 
 def load_segmentation(data_dir: Path, device: torch.device) -> PyanNet:
-    """Build the network and load the pinned weights; it takes a stretch of audio (see ``sincnet``), not windows.
+    """Build the network and load the pinned weights. Its input is a piece of audio (see ``sincnet``), not windows.
 
     Raises:
         ModelMissing: the weights were never fetched.
-        ModelChanged: the file is not the pinned one.
+        ModelChanged: the file differs from the pinned one.
     """
     network = PyanNet(lstm={"num_layers": 4, "dropout": 0.5})
     network.specifications = Specifications(
@@ -60,15 +60,15 @@ def segment(network: PyanNet, waveform: Waveform, report: Callable[[float], None
 
     Returns:
         Probability that a local speaker speaks, shape ``(windows, 293, 3)``. Frame f of window w is frame
-        ``30 w + f`` of the recording. Local speakers of different windows are unrelated.
+        ``30 w + f`` of the recording. The order of the local speakers differs from window to window.
     """
     n_windows = count_windows(len(waveform))
     scores = np.empty((n_windows, WINDOW_FRAMES, LOCAL_SPEAKERS), dtype=np.float16)
     for first in range(0, n_windows, _BATCH):
         last = min(first + _BATCH, n_windows)
-        stretch = waveform[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
-        missing = (last - 1 - first) * HOP_SAMPLES + WINDOW_SAMPLES - len(stretch)
-        padded = torch.from_numpy(np.pad(stretch, (0, missing)))
+        samples = waveform[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
+        missing = (last - 1 - first) * HOP_SAMPLES + WINDOW_SAMPLES - len(samples)
+        padded = torch.from_numpy(np.pad(samples, (0, missing)))
         with torch.inference_mode():
             found = network(padded.to(network.device))
         scores[first:last] = found.cpu().numpy()

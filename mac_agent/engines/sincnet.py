@@ -1,8 +1,8 @@
 """The first layers of the segmentation network, computed once for all windows that share their input.
 
-Each second of audio is seen by ten windows. The band-pass filters, the dearest layer, are linear: what a window's own
-normalisation does before them can be done after them instead, exactly, and the maximum of an absolute value over three
-frames is that of its largest or its smallest.
+Each second of audio is in ten windows. The band-pass filters, the most expensive layer, are linear, so the
+normalisation of each window can be applied after them with exactly the same result. The next layer takes the largest
+absolute value of three frames, which is that of their largest or their smallest value.
 """
 
 from __future__ import annotations
@@ -25,32 +25,32 @@ _POOLED_HOP = HOP_FRAMES * FRAME_SAMPLES // (_FILTER_STRIDE * _POOL)  # 270 from
 
 
 class SharedSincNet(nn.Module):
-    """Does to a stretch of audio what ``SincNet`` does to each of its windows."""
+    """Computes for a longer piece of audio what ``SincNet`` computes for each of its windows."""
 
     def __init__(self, sincnet: SincNet) -> None:
         super().__init__()
         self.sincnet = sincnet
 
-    def forward(self, stretch: torch.Tensor) -> torch.Tensor:
+    def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Compute the features of every window.
 
         Args:
-            stretch: shape ``(samples,)``, the first window starts at sample 0, the last ends at its end.
+            samples: shape ``(samples,)``; the first window starts at the first sample, the last ends at the last.
 
         Returns:
             Shape ``(windows, 60, 293)``.
         """
         net = self.sincnet
-        windows = stretch.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
+        windows = samples.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
         norm = net.wav_norm1d
         variance, mean = torch.var_mean(windows, dim=1, correction=0)
         scale = norm.weight / torch.sqrt(variance + norm.eps)
         filters: Any = net.conv1d[0]
-        gain = filters.filterbank.filters().sum(dim=-1).view(1, -1)  # what a filter makes of a constant
+        gain = filters.filterbank.filters().sum(dim=-1).view(1, -1)  # the response of each filter to a constant
         shift = (norm.bias - scale * mean)[:, None] * gain
-        heard = filters(stretch[None, None])
-        highest = self._windows(nn.functional.max_pool1d(heard, _POOL))
-        lowest = self._windows(-nn.functional.max_pool1d(-heard, _POOL))
+        filtered = filters(samples[None, None])
+        highest = self._windows(nn.functional.max_pool1d(filtered, _POOL))
+        lowest = self._windows(-nn.functional.max_pool1d(-filtered, _POOL))
         scale, shift = scale[:, None, None], shift[:, :, None]
         features = torch.maximum((highest * scale + shift).abs(), (lowest * scale + shift).abs())
         features = nn.functional.leaky_relu(net.norm1d[0](features))
@@ -60,5 +60,5 @@ class SharedSincNet(nn.Module):
 
     @staticmethod
     def _windows(pooled: torch.Tensor) -> torch.Tensor:
-        """From ``(1, filters, frames)`` to ``(windows, filters, 2658)``."""
+        """Cut pooled frames, shape ``(1, filters, frames)``, into windows: ``(windows, filters, 2658)``."""
         return pooled[0].unfold(1, _POOLED, _POOLED_HOP).transpose(0, 1)

@@ -1,4 +1,4 @@
-"""pyannote's speaker network (a ResNet of the WeSpeaker family), rearranged to do the same in less time."""
+"""pyannote's speaker network, a ResNet of the WeSpeaker family, rearranged to compute the same in less time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def prepare_network(resnet: Any, device: torch.device) -> Any:  # noqa: ANN401 - pyannote is not annotated
-    """Return a copy of the network with its batch norms folded in; on the CPU channels last, its blocks fused.
+    """Return a copy of the network with its batch norms folded; on the CPU also channels last, with fused blocks.
 
-    The same function to within rounding (1e-5 of an embedding), for two thirds of the time:
+    It computes the same function to within rounding (1e-5 of an embedding) in two thirds of the time:
     docs/adr/0003-exact-and-stretch.md.
     """
     folded = fold_batch_norms(resnet)
@@ -28,7 +28,7 @@ def prepare_network(resnet: Any, device: torch.device) -> Any:  # noqa: ANN401 -
 
 
 def fold_batch_norms(resnet: Any) -> Any:  # noqa: ANN401 - pyannote is not annotated
-    """Return a copy of the network in which every convolution does what its batch norm did after it."""
+    """Return a copy of the network in which every batch norm is folded into the convolution before it."""
     folded = copy.deepcopy(resnet)
     module: Any
     for module in folded.modules():
@@ -45,20 +45,20 @@ def fold_batch_norms(resnet: Any) -> Any:  # noqa: ANN401 - pyannote is not anno
 def can_fuse() -> bool:
     """Return whether torch was built with oneDNN and its fused convolutions; torch for Apple silicon is not.
 
-    They are what torch.compile calls on a CPU, have no public name, and so are looked for.
+    torch.compile uses these convolutions on a CPU. They have no public name, so a version of torch may lack them.
     """
     has_onednn: bool = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call] # torch's, not annotated
     return has_onednn and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 
 def fuse_blocks(folded: Any) -> None:  # noqa: ANN401 - pyannote is not annotated
-    """Replace the blocks of a network whose batch norms were folded."""
+    """Replace the residual blocks of a network with folded batch norms by fused ones."""
     for name in _LAYERS:
         setattr(folded, name, nn.Sequential(*(FusedBlock(block) for block in getattr(folded, name))))
 
 
 class FusedBlock(nn.Module):
-    """A residual block whose ReLUs and sum are part of its convolutions: no pass over memory is made for them."""
+    """A residual block whose ReLUs and sum are part of its convolutions, which saves a pass over memory for each."""
 
     def __init__(self, block: Any) -> None:  # noqa: ANN401 - pyannote is not annotated
         super().__init__()
@@ -67,7 +67,7 @@ class FusedBlock(nn.Module):
         self.shortcut = block.shortcut
 
     def forward(self, block_input: torch.Tensor) -> torch.Tensor:
-        """Do what the block did; what is given is overwritten where it is its own shortcut."""
+        """Compute the output of the block. The input is overwritten where the shortcut is the identity."""
         hidden = block_input
         for conv in self.inner:
             hidden = torch.ops.mkldnn._convolution_pointwise(hidden, *_arguments(conv), "relu", [], "")  # noqa: SLF001

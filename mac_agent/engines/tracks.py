@@ -1,8 +1,8 @@
-"""Follow local speakers from window to window, and cut what is followed into pieces of one voice. Pure functions.
+"""Follow local speakers from window to window, and cut the tracks into pieces of one voice. Pure functions.
 
-A *track* is a local speaker followed through overlapping windows. Within a window the network tells voices apart well;
-over minutes tracks drift from one voice to another, mostly where there is a pause. So the unit of evidence is
-the *piece*: at most 1.6 s of one track, never across a pause.
+A *track* is a local speaker followed through overlapping windows. Within a window the network separates voices well;
+over minutes a track drifts from one voice to another, mostly at pauses. So clustering works on *pieces*: at most 0.8 s
+of one track, never across a pause.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from mac_agent.engines.frames import HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-ACTIVE = 0.5  # the network was trained with binary cross-entropy: above one half it says "speaks"
-SAME_TRACK = 0.5  # intersection over union on the shared 4.4 s; half is the point where "same" beats "other"
-LEAST_ACTIVE_FRAMES = 3  # 0.05 s; less than that in five seconds is a flicker
+ACTIVE = 0.5  # the network was trained with binary cross-entropy: a score above one half means that somebody speaks
+SAME_TRACK = 0.5  # intersection over union on the shared 4.4 s; above half, "same speaker" is likelier than "another"
+LEAST_ACTIVE_FRAMES = 3  # 0.05 s; less than that in a window of five seconds is noise
 BRIDGED_FRAMES = 6  # 0.1 s: a closure inside a word, not a pause between utterances
-LONGEST_PIECE_FRAMES = 48  # 0.8 s: half of what the encoder hears around it
+LONGEST_PIECE_FRAMES = 48  # 0.8 s: half of the audio from which the encoder embeds the piece
 _BLOCK_WINDOWS = 512
 
 _PERMUTATIONS = np.array(list(permutations(range(LOCAL_SPEAKERS))))
@@ -59,7 +59,7 @@ class Piece:
 
 
 def match_windows(scores: NDArray[np.float16]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Pair the local speakers of each window with those of the next on the 263 frames both windows see.
+    """Match the local speakers of each window with those of the next, on the 263 frames that both windows contain.
 
     Args:
         scores: shape ``(windows, 293, 3)``.
@@ -92,7 +92,7 @@ def match_windows(scores: NDArray[np.float16]) -> tuple[NDArray[np.intp], NDArra
 
 
 def follow(scores: NDArray[np.float16]) -> list[Track]:
-    """Follow every local speaker for as long as neighbouring windows agree about it."""
+    """Return the tracks: each local speaker, followed for as long as neighbouring windows agree about it."""
     partner, agreement = match_windows(scores)
     active = (scores > ACTIVE).sum(axis=1) >= LEAST_ACTIVE_FRAMES
     paths: list[tuple[int, list[int]]] = []
@@ -116,7 +116,7 @@ def follow(scores: NDArray[np.float16]) -> list[Track]:
 
 
 def cut_pieces(tracks: list[Track]) -> list[Piece]:
-    """Cut every track at its pauses, and each utterance into equal pieces of at most 1.6 s; sorted by track, time."""
+    """Cut every track at its pauses, and each utterance into equal pieces of at most 0.8 s; sorted by track, time."""
     pieces: list[Piece] = []
     utterance = 0
     for number, track in enumerate(tracks):

@@ -1,1 +1,1 @@
-"""Weights on this machine: fetched, pinned, trusted, qualified."""
+"""The weights of the engines: fetching, pinning and verifying them, and the verdict on the stretch mode."""

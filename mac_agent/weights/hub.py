@@ -1,7 +1,8 @@
-"""Fetch a pyannote pipeline from the hub, once; from then on it is loaded from disk, without a network.
+"""Fetch a pyannote pipeline from the hub once; later it is loaded from disk, without a network.
 
-The commit is pinned, each file is compared with the digest the hub lists for it, and a manifest is written. A config
-that takes its parts from other repositories (3.1 does) is completed and rewritten, so that one directory holds all.
+The commit is pinned, each file is compared with the digest that the hub lists for it, and a manifest is written. Where
+a config takes parts from other repositories, as that of 3.1 does, these are fetched too and the config is rewritten,
+so that one directory holds the whole pipeline.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from mac_agent.weights.pipeline_config import (
 )
 from mac_agent.weights.pipelines import ENGINE, PinnedPipeline, pin, pipelines_dir
 
-# Before huggingface_hub is imported, which reads them once: fetching is all it is asked to do.
+# Set before huggingface_hub is imported, because it reads them only then.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 
@@ -64,13 +65,13 @@ if TYPE_CHECKING:
 
 DEFAULT_PIPELINE = "pyannote/speaker-diarization-community-1"
 HUB_PAGE = "https://huggingface.co"
-# What loading reads, and the licence that goes with it. Nothing else of a repository is fetched.
+# The files that loading reads, and the licence. Nothing else of a repository is fetched.
 _KEPT_SUFFIXES = (".yaml", ".bin", ".npz", ".md", ".txt", "LICENSE")
 _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY, _SERVER_ERROR = 401, 403, 429, 500
 
 
 class HubError(EngineError):
-    """The pipeline could not be fetched; nothing was changed."""
+    """The pipeline could not be fetched; nothing on this machine was changed."""
 
 
 class TokenMissing(HubError):
@@ -85,7 +86,7 @@ class TokenMissing(HubError):
 
 
 class LicenceNotAccepted(HubError):
-    """The token is good, but its owner has not accepted the conditions of the pipeline."""
+    """The token is valid, but its owner has not accepted the conditions of the pipeline."""
 
     def __init__(self, repo_id: str, source: str) -> None:
         super().__init__(
@@ -97,7 +98,7 @@ class LicenceNotAccepted(HubError):
 
 
 class TokenRefused(HubError):
-    """The hub does not know the token, or it lacks a right."""
+    """The hub does not know the token, or the token lacks a right."""
 
     def __init__(self, source: str) -> None:
         super().__init__(
@@ -107,7 +108,7 @@ class TokenRefused(HubError):
 
 
 class HubUnreachable(HubError):
-    """There is no way to the hub, or it is down."""
+    """The hub cannot be reached, or is down."""
 
     def __init__(self, reason: str) -> None:
         super().__init__(
@@ -121,7 +122,7 @@ class NotOnHub(HubError):
 
 
 class WrongFile(HubError):
-    """What came is not what the hub lists."""
+    """A downloaded file does not have the digest that the hub lists for it."""
 
     def __init__(self, repo_id: str, name: str) -> None:
         super().__init__(
@@ -138,42 +139,42 @@ def fetch_pipeline(
     token: HubToken | None = None,
     report: Callable[[str, float], None],
 ) -> PinnedPipeline:
-    """Fetch a pipeline and pin it; where it already lies here unchanged, only make it the one that is loaded.
+    """Fetch a pipeline and pin it. One that is already here and unchanged only becomes the one that is loaded.
 
     Args:
-        weights_dir: where `models/` lies.
+        weights_dir: the directory that contains `models/`.
         repo_id: `owner/name` on the hub.
-        revision: branch, tag or commit; None takes the newest.
-        token: for gated pipelines.
+        revision: branch, tag or commit; None: the newest commit.
+        token: needed for gated pipelines.
         report: called with (stage, fraction 0..1).
 
     Raises:
-        HubError: one of the classes above; names the next step.
+        HubError: one of its subclasses above; the message names the next step.
         NotAPipeline: the repository holds something else.
         OSError: the disk is full, or the directory cannot be written.
     """
     with _explained(repo_id, token):
         commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
     target = pipelines_dir(weights_dir) / f"{repo_id.rpartition('/')[2]}@{commit[:REVISION_CHARS]}"
-    known = _whole_manifest(target)
+    known = _verified_manifest(target)
     if known is not None:
-        (target / MANIFEST_FILE).touch()  # the newest is the one that is loaded
+        (target / MANIFEST_FILE).touch()  # `find_pipeline` loads the pipeline with the newest manifest
         return PinnedPipeline(target, known)
     with _scratch(target.parent) as scratch:
         _download(repo_id, commit, _KEPT_SUFFIXES, scratch, token, report)
-        components = _complete(scratch, token, report)
-        return _keep(scratch, target, pin(scratch, source=repo_id, revision=commit, components=components))
+        components = _fetch_parts(scratch, token, report)
+        return _move_into_place(scratch, target, pin(scratch, source=repo_id, revision=commit, components=components))
 
 
 def copy_pipeline(weights_dir: Path, source: Path) -> PinnedPipeline:
-    """Take a pipeline from a directory, such as one copied from a machine that could reach the hub.
+    """Copy a pipeline from a directory, such as one that was fetched on a machine with access to the hub.
 
-    A `manifest.json` in it is checked and kept; without one the files are pinned as they are.
+    A `manifest.json` in it is verified and kept; without one the files are pinned as they are.
 
     Raises:
         NotAPipeline: it is no pipeline, or takes parts from elsewhere.
-        PipelineChanged: it has a manifest and does not match it.
-        OSError: it cannot be read, or the copy not written.
+        PipelineChanged: its files do not match its manifest.
+        OSError: it cannot be read, or the copy cannot be written.
     """
     known = read_manifest(source / MANIFEST_FILE)
     if known is not None:
@@ -188,21 +189,21 @@ def copy_pipeline(weights_dir: Path, source: Path) -> PinnedPipeline:
         )
         name = known.source.rpartition("/")[2] if known else source.resolve().name.partition("@")[0]
         target = pipelines_dir(weights_dir) / f"{name}@{manifest.revision[:REVISION_CHARS]}"
-        return _keep(scratch, target, manifest)
+        return _move_into_place(scratch, target, manifest)
 
 
 def check_access(repo_id: str, token: HubToken | None) -> None:
-    """Ask the hub whether this token may fetch that pipeline; nothing is fetched.
+    """Ask the hub whether this token gives access to this pipeline; nothing is fetched.
 
     Raises:
-        HubError: it may not, or the hub cannot be asked.
+        HubError: it gives no access, or the hub cannot be reached.
     """
     with _explained(repo_id, token):
         HfApi(token=_secret(token)).auth_check(repo_id)
 
 
 def explain(error: Exception, repo_id: str, token: HubToken | None) -> EngineError:
-    """Say what an error of huggingface_hub means for the person at the keyboard."""
+    """Return an error of ours that explains an error of huggingface_hub and names the next step."""
     if isinstance(error, GatedRepoError):
         return LicenceNotAccepted(repo_id, token.source) if token else TokenMissing(repo_id)
     if isinstance(error, OfflineModeIsEnabled):
@@ -247,7 +248,7 @@ def _reason(error: BaseException) -> str:
 
 
 def _secret(token: HubToken | None) -> str | bool:
-    return token.secret if token else False  # False: also not the one that `hf auth login` left behind
+    return token.secret if token else False  # False: do not use the token that `hf auth login` stored either
 
 
 @contextmanager
@@ -259,8 +260,8 @@ def _scratch(parent: Path) -> Iterator[Path]:
         yield directory
 
 
-def _whole_manifest(target: Path) -> Manifest | None:
-    """Return the manifest of a directory that holds just what it says; None where it must be fetched again."""
+def _verified_manifest(target: Path) -> Manifest | None:
+    """Return the manifest of a directory whose files match it; None where the pipeline must be fetched."""
     try:
         manifest = read_manifest(target / MANIFEST_FILE)
         if manifest is not None:
@@ -270,7 +271,7 @@ def _whole_manifest(target: Path) -> Manifest | None:
     return manifest
 
 
-def _keep(scratch: Path, target: Path, manifest: Manifest) -> PinnedPipeline:
+def _move_into_place(scratch: Path, target: Path, manifest: Manifest) -> PinnedPipeline:
     write_manifest(scratch / MANIFEST_FILE, manifest)
     if target.exists():
         shutil.rmtree(target)
@@ -286,7 +287,7 @@ def _download(
     token: HubToken | None,
     report: Callable[[str, float], None],
 ) -> None:
-    """Fetch the files of one commit whose names end so, and compare each with the digest the hub lists for it."""
+    """Fetch the files of one commit whose names have these suffixes; compare each with the digest the hub lists."""
     secret = _secret(token)
     with _explained(repo_id, token):
         tree = HfApi(token=secret).list_repo_tree(repo_id, recursive=True, revision=commit)
@@ -299,11 +300,11 @@ def _download(
             path = hf_hub_download(repo_id, file.path, revision=commit, local_dir=directory, token=secret)
         if not _is_listed_file(Path(path), file):
             raise WrongFile(repo_id, file.path)
-    shutil.rmtree(directory / ".cache", ignore_errors=True)  # huggingface_hub's notes on the download
+    shutil.rmtree(directory / ".cache", ignore_errors=True)  # written there by huggingface_hub
 
 
 def _fractions(sizes: Iterable[int]) -> list[float]:
-    """Return how much lies before each of several pieces, 0 to 1."""
+    """Return, for each of these files, the share of all bytes that comes before it, 0 to 1."""
     listed = list(sizes)
     total = max(sum(listed), 1)
     return [sum(listed[:index]) / total for index in range(len(listed))]
@@ -319,11 +320,11 @@ def _is_listed_file(path: Path, listed: RepoFile) -> bool:
     return blob.hexdigest() == listed.blob_id
 
 
-def _complete(directory: Path, token: HubToken | None, report: Callable[[str, float], None]) -> dict[str, str]:
-    """Fetch the parts a config takes from other repositories, and make it take them from its own directory.
+def _fetch_parts(directory: Path, token: HubToken | None, report: Callable[[str, float], None]) -> dict[str, str]:
+    """Fetch the parts that a config takes from other repositories, and rewrite it to take them from its own directory.
 
     Returns:
-        The commits of those repositories.
+        The commit of each of these repositories.
     """
     config = read_config(directory)
     document, components = config.document, {}
@@ -346,8 +347,8 @@ def _complete(directory: Path, token: HubToken | None, report: Callable[[str, fl
 
 
 def _part_source(name: str, value: Any) -> tuple[str | None, str, str | None]:  # noqa: ANN401 - whatever YAML held
-    """Return the repository, folder and revision a part comes from; no repository where it lies in the directory."""
-    if value is None:  # what pyannote.audio 4 takes by itself
+    """Return the repository, folder and revision of a part; no repository where the part is in the directory."""
+    if value is None:  # pyannote.audio 4 takes it from there by default
         return DEFAULT_PIPELINE, name, None
     if isinstance(value, str) and not value.startswith(INSIDE) and value.count("/") == 1:
         repo_id, _, revision = value.partition("@")

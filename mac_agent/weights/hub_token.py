@@ -1,4 +1,4 @@
-"""The access token for the hub: from the environment, a private file or the macOS keychain, never from a plist."""
+"""Find the access token for the hub: in the environment, a private file or the macOS keychain, never in a plist."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ if TYPE_CHECKING:
 
 VARIABLES = ("HF_TOKEN", "HUGGINGFACE_TOKEN")
 KEYCHAIN_SERVICE = "omi-diarization-hub"
-KEYCHAIN_TIMEOUT_S = 30.0  # the keychain may ask its owner on the screen
+KEYCHAIN_TIMEOUT_S = 30.0  # the keychain may show its owner a dialog
 SETTINGS_PAGE = "https://huggingface.co/settings/tokens"
 _TOKEN = re.compile(r"hf_[A-Za-z0-9]{8,}")
 
 
 class TokenUnusable(EngineError):
-    """A token was found and must not or cannot be used."""
+    """A token file cannot be read, can be read by others, or holds no token; or the keychain does not answer."""
 
 
 @dataclass(frozen=True)
 class HubToken:
-    """A token and where it was found; it stays out of `repr` and `str`."""
+    """A token and where it was found. `repr` and `str` do not show the token."""
 
     secret: str
     source: str
@@ -41,7 +41,7 @@ class HubToken:
 
 
 def default_token_file() -> Path:
-    """Where a token is looked for when no file is named."""
+    """Return the file that is read when the user names none."""
     return platformdirs.user_config_path("omi-diarization") / "hub-token"
 
 
@@ -51,15 +51,15 @@ def find_token(
     environment: Mapping[str, str] = os.environ,
     security: str | None = None,
 ) -> HubToken | None:
-    """Return the first token found: the file named, the environment, the default file, the macOS keychain.
+    """Return the first token found: in the named file, the environment, the default file, the macOS keychain.
 
     Args:
-        token_file: a file the user named; must exist then.
+        token_file: a file that the user named, which must exist; None where the user named none.
         environment: variables of this process.
-        security: path of the `security` program; None looks for it, and finds it on a Mac only.
+        security: path of the `security` program; None searches PATH, where only a Mac has it.
 
     Raises:
-        TokenUnusable: a token file is missing or others can read it, or what was found is no token of the hub.
+        TokenUnusable: a token file is missing or others can read it, or the text found is not a token of the hub.
     """
     if token_file is not None:
         return _checked(_read_private(token_file), f"the file {token_file}")
@@ -74,7 +74,7 @@ def find_token(
 
 
 def how_to_give_a_token() -> str:
-    """Return what to type to hand over a token."""
+    """Return instructions for creating a token and storing it where `find_token` looks."""
     return (
         f"Create a token with read access on {SETTINGS_PAGE} and keep it in the keychain "
         f'(security add-generic-password -U -a "$USER" -s {KEYCHAIN_SERVICE} -w), in {default_token_file()} '
@@ -112,7 +112,7 @@ def _read_keychain(security: str) -> str | None:
 def _checked(text: str, source: str) -> HubToken:
     secret = text.strip()
     if not _TOKEN.fullmatch(secret):
-        # pyannote drops what does not begin with hf_ without a word, and the download fails as if there were none.
+        # pyannote silently ignores a token that does not begin with hf_, and the download then fails as without one.
         raise TokenUnusable(
             f"what {source} holds is not an access token of the hub: those are one word that begins with hf_. "
             f"{how_to_give_a_token()}"

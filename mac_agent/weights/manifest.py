@@ -1,4 +1,4 @@
-"""What a directory of weights consists of: the sha256 of every file, pinned once and checked before every load."""
+"""The manifest of a pipeline directory: the sha256 of every file, pinned once and verified before every load."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mac_agent.errors import EngineError
 
 MANIFEST_FILE = "manifest.json"
-REVISION_CHARS = 12  # of a commit or digest, where a person reads it
-# Neither is loaded by anything: our own manifest, and what the Finder leaves in every directory it shows.
+REVISION_CHARS = 12  # how much of a commit or digest is shown to a person
+# Neither is ever loaded: our own manifest, and the file that the Finder writes into every directory it shows.
 IGNORED_NAMES = frozenset({MANIFEST_FILE, ".DS_Store"})
 
 
 class ManifestUnreadable(EngineError):
-    """A manifest is there, and is not one."""
+    """A manifest file exists and cannot be read as a manifest."""
 
 
 class PipelineChanged(EngineError):
-    """The files of a pipeline are not those that were pinned; none of them was opened."""
+    """The files of a pipeline differ from the pinned ones; none of them was loaded."""
 
     def __init__(self, path: Path, problem: str, remedy: str) -> None:
         super().__init__(f"{path} {problem}; nothing of this pipeline was loaded. {remedy}")
@@ -41,7 +41,7 @@ class PinnedFile(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What was pinned and where it came from: equal on every machine that holds the same files."""
+    """The pinned files and where they came from; equal on every machine that fetched the same pipeline."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -61,7 +61,7 @@ def list_files(directory: Path) -> tuple[PinnedFile, ...]:
     """Return every file below a directory with its sha256, sorted by path.
 
     Raises:
-        PipelineChanged: a directory in it is a link: what it points to could change unseen.
+        PipelineChanged: a directory in it is a symbolic link, whose target could change without being noticed.
         OSError: something in it cannot be read.
     """
     found = []
@@ -78,7 +78,7 @@ def list_files(directory: Path) -> tuple[PinnedFile, ...]:
 
 
 def content_revision(files: tuple[PinnedFile, ...]) -> str:
-    """Return a name for exactly these files: the sha256 over their paths and sha256."""
+    """Return an identifier of exactly these files: the sha256 of their paths and digests."""
     text = "".join(f"{file.sha256}  {file.path}\n" for file in files)
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -87,9 +87,9 @@ def verify_files(directory: Path, manifest: Manifest, *, remedy: str) -> None:
     """Check that a directory holds the pinned files, unchanged, and no others.
 
     Args:
-        directory: what is to be loaded.
-        manifest: what was pinned.
-        remedy: what to do, for the error's message.
+        directory: the directory that is about to be loaded.
+        manifest: the pinned files.
+        remedy: what a person should do about a difference, for the error's message.
 
     Raises:
         PipelineChanged: names the first file that is missing, new or different.
@@ -115,7 +115,7 @@ def read_manifest(path: Path) -> Manifest | None:
     """Return the manifest in a file, or None where there is no file.
 
     Raises:
-        ManifestUnreadable: the file is no manifest.
+        ManifestUnreadable: the file cannot be read, is not a manifest, or names a file outside the directory.
     """
     try:
         manifest = Manifest.model_validate_json(path.read_bytes())
@@ -132,7 +132,7 @@ def read_manifest(path: Path) -> Manifest | None:
 
 
 def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write a manifest, whole or not at all."""
+    """Write a manifest atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}")
     unfinished.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")

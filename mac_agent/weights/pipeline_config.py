@@ -1,6 +1,6 @@
-"""The `config.yaml` of a pyannote pipeline: which classes it runs, and from where it takes its parts.
+"""Read the `config.yaml` of a pyannote pipeline: which Python classes it names, and where its networks come from.
 
-It is read with YAML's safe loader and nothing in it is imported here.
+It is read with YAML's safe loader, and nothing that it names is imported here.
 """
 
 from __future__ import annotations
@@ -16,29 +16,29 @@ from mac_agent.errors import EngineError
 CONFIG_FILE = "config.yaml"
 INSIDE = "$model/"  # how a config names a part in its own directory (pyannote.audio core/pipeline.py)
 CHECKPOINT, PLDA_FILES = "pytorch_model.bin", ("plda.npz", "xvec_transform.npz")
-# What pyannote.audio 4 takes from the hub where the config does not say (pipelines/speaker_diarization.py).
+# What pyannote.audio 4 takes from the hub unless the config names it (pipelines/speaker_diarization.py).
 PARTS = ("segmentation", "embedding", "plda")
 
 
 class NotAPipeline(EngineError):
-    """A directory, or a repository, is not a pipeline that could be loaded from disk alone."""
+    """A directory or repository is not a pipeline that can be loaded from disk alone."""
 
 
 @dataclass(frozen=True)
 class PipelineConfig:
-    """What a `config.yaml` asks for."""
+    """The content of a `config.yaml`."""
 
     document: dict[str, Any]
     classes: tuple[str, ...]
     parts: dict[str, Any]
-    """`segmentation`, `embedding` and `plda` as the config has them; what it leaves to the default is not here."""
+    """The values of `segmentation`, `embedding` and `plda`; a part that the config does not name is missing here."""
 
 
 def read_config(directory: Path) -> PipelineConfig:
     """Read the config of a pipeline directory.
 
     Raises:
-        NotAPipeline: there is none, or it names no pipeline.
+        NotAPipeline: there is no config, or it names no pipeline.
     """
     path = directory / CONFIG_FILE
     try:
@@ -63,10 +63,10 @@ def read_config(directory: Path) -> PipelineConfig:
 
 
 def check_parts(directory: Path, config: PipelineConfig) -> None:
-    """Check that all weights lie in the directory, where a manifest guards them.
+    """Check that all parts are in the directory itself, so that its manifest covers them.
 
     Raises:
-        NotAPipeline: names the part that is missing or lies elsewhere, and what to write instead.
+        NotAPipeline: a part is missing or lies elsewhere; the message says what to write instead.
     """
     for name in PARTS:
         value = config.parts.get(name)

@@ -1,7 +1,7 @@
-"""Where pyannote pipelines lie on this machine, and which of them may be loaded.
+"""Find pyannote pipelines on this machine, and pin those that may be loaded.
 
 A checkpoint is a pickle and a config names Python classes: loading either runs code. So a pipeline is loaded only
-while its files are those that were pinned, when it was fetched or when somebody said `omi-agent trust DIR`.
+while its files equal those that were pinned when it was fetched, or when a person ran `omi-agent trust DIR`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ ENGINE = "pyannote"
 
 
 class PipelineUntrusted(EngineError):
-    """A pipeline directory that nobody vouched for; it was not opened."""
+    """A pipeline directory for which nobody ran `omi-agent trust`; nothing in it was loaded."""
 
     def __init__(self, directory: Path) -> None:
         super().__init__(
@@ -38,29 +38,29 @@ class PipelineUntrusted(EngineError):
 
 @dataclass(frozen=True)
 class PinnedPipeline:
-    """A pipeline directory whose files are those that were pinned."""
+    """A pipeline directory and its manifest, whose digests the files matched when this was returned."""
 
     directory: Path
     manifest: Manifest
 
 
 def pipelines_dir(weights_dir: Path) -> Path:
-    """Return the directory below which fetched pipelines live, each in `<name>@<revision>`."""
+    """Return the directory of the fetched pipelines, each in a folder `<name>@<revision>`."""
     return weights_dir / "models" / ENGINE
 
 
 def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> PinnedPipeline:
-    """Return the pipeline to load, after checking the sha256 of each of its files.
+    """Return the pipeline to load, after verifying the sha256 of each of its files.
 
     Args:
-        weights_dir: where `models/` lies.
-        own_dir: a directory of the user's own; None takes the pipeline fetched last.
+        weights_dir: the directory that contains `models/`.
+        own_dir: a pipeline directory of the user's own; None: the pipeline that was fetched last.
 
     Raises:
-        ModelMissing: none was fetched, or there is no such directory.
-        PipelineUntrusted: nobody trusted `own_dir`.
-        PipelineChanged: a file is not the pinned one; names it.
-        ManifestUnreadable: the manifest itself is damaged.
+        ModelMissing: no pipeline was fetched, or `own_dir` does not exist.
+        PipelineUntrusted: nobody ran `omi-agent trust` for `own_dir`.
+        PipelineChanged: a file differs from the pinned one; the message names it.
+        ManifestUnreadable: the manifest is damaged.
     """
     if own_dir is not None:
         return _find_own(weights_dir, own_dir)
@@ -78,7 +78,7 @@ def trust_directory(weights_dir: Path, directory: Path) -> PinnedPipeline:
 
     Raises:
         NotAPipeline: it is no pipeline, or takes parts from elsewhere.
-        PipelineChanged: it holds a link to a directory.
+        PipelineChanged: it contains a symbolic link to a directory.
         OSError: something in it cannot be read, or the manifest cannot be written.
     """
     directory = directory.resolve()
@@ -95,11 +95,11 @@ def pin(
     Args:
         directory: a complete pipeline.
         source: where it came from.
-        revision: commit on the hub; None takes `content_revision`.
+        revision: commit on the hub; None: its `content_revision`.
         components: further repositories and their commits.
 
     Raises:
-        NotAPipeline, PipelineChanged, OSError: as `trust_directory`.
+        NotAPipeline, PipelineChanged, OSError: as for `trust_directory`.
     """
     config = read_config(directory)
     check_parts(directory, config)

@@ -1,7 +1,8 @@
-"""Whether *stretch* may stand in for *exact*: what was measured, what is decided by it, and for how long that holds.
+"""The verdict on the *stretch* mode: what was measured, whether stretch may replace *exact*, and when that is valid.
 
 Stretch computes an embedding from other frames than stock pyannote does. How much that changes depends on the weights
-and on the machine, so `omi-agent qualify` measures it there, and what it found counts only for what it was found with.
+and on the machine. So `omi-agent qualify` measures it on the machine itself, and a verdict is valid only for the
+pipeline, device and versions that it was measured with.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ if TYPE_CHECKING:
     from mac_agent.weights.manifest import Manifest
 
 EXACT, STRETCH = "exact", "stretch"
-# Both limits, and what is measured: docs/adr/0003-exact-and-stretch.md.
+# docs/adr/0003-exact-and-stretch.md gives the reasons for both limits.
 MAX_DER = 0.005
 LEAST_COSINE = 0.98
-LEAST_SPEECH_S = 15.0  # pyannote's own sample, which always takes part, holds 24 s
-METHOD = 1  # raised when a verdict of an older qualify is to count no more
+LEAST_SPEECH_S = 15.0  # pyannote's sample, which is always measured, contains 24 s
+METHOD = 1  # raised when the measurement changes, so that older verdicts are no longer valid
 
 Seconds = Annotated[float, Field(ge=0)]
 
@@ -38,26 +39,26 @@ class _Record(BaseModel):
 
 
 class Comparison(_Record):
-    """Exact and stretch on one recording, exact taken for the truth."""
+    """Exact and stretch compared on one recording, with exact as the reference."""
 
     recording: str
     audio_s: Seconds
     speech_s: Seconds
-    """Speaker seconds that exact found: two who speak at once count twice."""
+    """Speaker seconds that exact found; a second in which two people speak counts twice."""
     error_s: Seconds
-    """Missed, false alarm and confused, without a collar: what DER counts."""
+    """Seconds of missed speech, false alarm and confusion, without a collar: the numerator of DER."""
     changed_s: Seconds
-    """Speaker seconds that only one of the two found; a confused second counts twice."""
+    """Speaker seconds that only one of the two modes found; a confused second counts twice."""
     cosines: tuple[float, ...]
-    """Between the embeddings of each speaker of exact and its match of stretch, where both have one."""
+    """The cosine of the embeddings of each speaker in exact and its match in stretch, where both have one."""
     lost_speakers: int = 0
-    """Speakers with an embedding in exact that match nobody in stretch, and the other way round."""
+    """How many speakers with an embedding in one mode have no match in the other."""
     exact_s: Seconds
     stretch_s: Seconds
 
     @property
     def der(self) -> float:
-        """Diarization error rate of stretch, 0 to 1 and more; infinite where exact heard nobody and stretch did."""
+        """Diarization error rate of stretch, 0 or more; infinite where stretch found speech and exact found none."""
         return self.error_s / self.speech_s if self.speech_s else (float("inf") if self.error_s else 0.0)
 
     @property
@@ -67,10 +68,10 @@ class Comparison(_Record):
 
 
 class Circumstances(_Record):
-    """What a verdict was found with, and counts for."""
+    """The pipeline, device and versions with which a verdict was measured, and for which alone it is valid."""
 
     revision: str
-    """`content_revision` of the pipeline: any other byte in it is another pipeline."""
+    """`content_revision` of the pipeline, which differs as soon as one byte of it differs."""
     device: str
     machine: str
     torch: str
@@ -80,14 +81,14 @@ class Circumstances(_Record):
 
 
 class StretchVerdict(_Record):
-    """What `omi-agent qualify` found, as it is kept."""
+    """The result of `omi-agent qualify`, as it is stored."""
 
     version: Literal[1] = 1
     passed: bool
     reasons: tuple[str, ...]
-    """Why not; empty where it passed."""
+    """Why stretch did not pass; empty where it passed."""
     der: float | None
-    """Over all recordings; None where there is no such number."""
+    """Over all recordings; None where exact found no speech."""
     least_cosine: float | None
     changed_s: Seconds
     speech_s: Seconds
@@ -102,14 +103,14 @@ class StretchVerdict(_Record):
 
 @dataclass(frozen=True)
 class ModeChoice:
-    """Which mode runs, and why."""
+    """The mode that runs, and the reason for it."""
 
     mode: str
     reason: str
 
 
 def pool(comparisons: Sequence[Comparison]) -> Comparison:
-    """Return the recordings as if they were one."""
+    """Return the sums over all recordings, as a comparison of one recording named `all`."""
     return Comparison(
         recording="all",
         audio_s=sum(each.audio_s for each in comparisons),
@@ -124,11 +125,11 @@ def pool(comparisons: Sequence[Comparison]) -> Comparison:
 
 
 def why_not(comparisons: Sequence[Comparison], *, ran: Sequence[tuple[str, str]]) -> tuple[str, ...]:
-    """Return every reason why stretch may not run; none means it passed.
+    """Return every reason why stretch may not run; empty where it passed.
 
     Args:
         comparisons: one per recording.
-        ran: (mode, device) that the two runs had in the end: what was asked for may not have been given.
+        ran: (mode, device) of the two runs, which may differ from the requested ones.
     """
     total = pool(comparisons)
     reasons = []
@@ -158,7 +159,7 @@ def judge(
     manifest: Manifest,
     measured_at: datetime,
 ) -> StretchVerdict:
-    """Return the verdict on what was measured; `why_not` says how."""
+    """Return the verdict on a measurement; the rules are in `why_not`."""
     total, reasons = pool(comparisons), why_not(comparisons, ran=ran)
     return StretchVerdict(
         passed=not reasons,
@@ -177,7 +178,7 @@ def judge(
 
 
 def choose_mode(verdict: StretchVerdict | None, now: Circumstances) -> ModeChoice:
-    """Return stretch where a verdict passed it under exactly these circumstances, else exact; and why."""
+    """Return stretch if the verdict passed under exactly these circumstances, else exact, with the reason."""
     again = "; to measure: omi-agent qualify"
     if verdict is None:
         return ModeChoice(EXACT, f"stretch was not qualified for this pipeline on {now.device}{again}")
@@ -198,11 +199,11 @@ def choose_mode(verdict: StretchVerdict | None, now: Circumstances) -> ModeChoic
 
 
 def describe_circumstances(manifest: Manifest, device: str) -> Circumstances:
-    """Return what a measurement made now is made with. Imports nothing heavy.
+    """Return the circumstances of a measurement made now. Does not import torch.
 
     Args:
-        manifest: of the pipeline.
-        device: as torch names it.
+        manifest: manifest of the pipeline.
+        device: name of the device in torch.
     """
     return Circumstances(
         revision=content_revision(manifest.files),
@@ -215,17 +216,17 @@ def describe_circumstances(manifest: Manifest, device: str) -> Circumstances:
 
 
 def device_kind(device: str) -> str:
-    """Return ``mps``, ``cuda`` or ``cpu`` of a device as `EngineInfo.device` names it."""
+    """Return ``mps``, ``cuda`` or ``cpu`` for a device as `EngineInfo.device` names it."""
     return device.split(" ", maxsplit=1)[0].split(":", maxsplit=1)[0]
 
 
 def verdict_file(directory: Path, revision: str, device: str) -> Path:
-    """Return where the verdict on a pipeline and a device is kept; the newest replaces the one before."""
+    """Return the file of the verdict on a pipeline and a device; a new verdict replaces the one before."""
     return directory / f"{revision[:REVISION_CHARS]}-{device_kind(device)}.json"
 
 
 def write_verdict(directory: Path, verdict: StretchVerdict) -> Path:
-    """Keep a verdict, whole or not at all, and return its file.
+    """Store a verdict atomically, and return its file.
 
     Raises:
         OSError: it cannot be written.
@@ -239,7 +240,10 @@ def write_verdict(directory: Path, verdict: StretchVerdict) -> Path:
 
 
 def find_mode(directory: Path, manifest: Manifest, device: str) -> ModeChoice:
-    """Return which mode runs for a pipeline on a device, by what is kept in a directory. Never raises for a file."""
+    """Return which mode runs for a pipeline on a device, according to the verdict stored in a directory.
+
+    Without a verdict, or with one that cannot be read, that is exact.
+    """
     now = describe_circumstances(manifest, device)
     path = verdict_file(directory, now.revision, device)
     try:

@@ -1,4 +1,4 @@
-"""Which engine runs where none is set, and that the commands say so and why."""
+"""Which engine runs where none is configured, and that the commands report it with the reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def own(tmp_path) -> Path:
-    """A directory with everything a pipeline has, but nothing that could be loaded."""
+    """A directory with every file of a pipeline, none of which can be loaded."""
     directory = tmp_path / "own"
     for name, content in PIPELINE_FILES.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -48,7 +48,7 @@ def test_a_pipeline_of_ones_own_makes_pyannote_the_engine_trusted_or_not(tmp_pat
     assert choose_engine(settings(tmp_path, pipeline_dir=own)).engine == "pyannote"
 
 
-def test_a_changed_pipeline_is_not_replaced_by_another_engine_in_silence(tmp_path, own):
+def test_a_changed_pipeline_is_not_silently_replaced_by_another_engine(tmp_path, own):
     pipeline = copy_pipeline(tmp_path / "data", own)
     (pipeline.directory / "plda" / "plda.npz").write_bytes(b"other")
     choice = choose_engine(settings(tmp_path))

@@ -1,4 +1,4 @@
-"""The service of macOS: what its property list says, and what launchd is asked. `launchctl` is a stand-in program."""
+"""The service of macOS: its property list, and the calls of `launchctl`, which is a shell script here."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 GOLDEN = ROOT / "launchd" / f"{LABEL}.plist"
 GOLDEN_DAEMON = ROOT / "launchd" / "daemon" / f"{LABEL}.plist"
 EXIT_USAGE = 2
-# As macOS 14 prints it, shortened; deeper levels repeat names of fields.
+# The output of macOS 14, shortened. Names of fields appear again at deeper levels.
 PRINTED = """\
 gui/501/ai.omi.diarization.agent = {
 \tactive count = 1
@@ -56,7 +56,7 @@ gui/501/ai.omi.diarization.agent = {
 
 @pytest.fixture
 def service(tmp_path):
-    """A LaunchAgent of a user whose home and config lie in a directory with a blank and an ampersand."""
+    """A LaunchAgent of a user whose home directory has a blank and an ampersand in its name."""
     home = tmp_path / "Ann & Bob"
     config = home / "config.toml"
     home.mkdir()
@@ -67,12 +67,12 @@ def service(tmp_path):
 
 @pytest.fixture
 def launchctl(tmp_path):
-    """A stand-in that remembers whether the service is loaded, and what it was asked."""
-    loaded, asked, printed = tmp_path / "loaded", tmp_path / "asked", tmp_path / "printed"
+    """A script in place of `launchctl` that remembers whether the service is loaded, and records its calls."""
+    loaded, called, printed = tmp_path / "loaded", tmp_path / "called", tmp_path / "printed"
     printed.write_text(PRINTED)
     program = tmp_path / "launchctl"
     program.write_text(f"""#!/bin/sh
-echo "$*" >> '{asked}'
+echo "$*" >> '{called}'
 case "$1" in
 print) [ -f '{loaded}' ] && exec cat '{printed}'; echo 'Could not find service' >&2; exit 113 ;;
 bootout) [ -f '{loaded}' ] || {{ echo 'Boot-out failed: 3: No such process' >&2; exit 3; }}; rm '{loaded}' ;;
@@ -83,8 +83,8 @@ esac
     return program
 
 
-def asked(launchctl: Path) -> list[str]:
-    file = launchctl.parent / "asked"
+def calls(launchctl: Path) -> list[str]:
+    file = launchctl.parent / "called"
     lines = file.read_text().splitlines() if file.exists() else []
     return [line for line in lines if not line.startswith("print ")]
 
@@ -102,12 +102,12 @@ def test_the_property_list_is_the_one_kept_in_the_repository(golden, is_daemon):
     assert render_plist(example).decode() == golden.read_text()
 
 
-def test_the_property_list_keeps_the_promises(service):
+def test_the_property_list_starts_the_agent_at_login_and_again_when_it_ends(service):
     plist = plistlib.loads(render_plist(service))
     assert plist["ProgramArguments"] == ["/opt/omi & co/bin/omi-agent", "run"]
     assert plist["RunAtLoad"] is True
     assert plist["KeepAlive"] is True
-    assert plist["ThrottleInterval"] >= 10  # below that launchd uses its own ten
+    assert plist["ThrottleInterval"] >= 10  # launchd raises a smaller value to ten
     assert plist["Umask"] == 0o077
     assert plist["EnvironmentVariables"]["OMI_CONFIG"] == str(service.config_file)
     assert plist["EnvironmentVariables"]["OMI_LOG_FILE"] == plist["StandardErrorPath"]
@@ -139,9 +139,10 @@ def test_no_property_list_of_ours_holds_a_secret(service):
         ({}, ["--broker-url", "mqtt://ann:hush@vps"]),
     ],
 )
-def test_a_secret_somebody_wrote_into_it_is_found(environment, arguments):
+def test_a_secret_that_a_person_wrote_into_it_is_found(environment, arguments):
     document = {"EnvironmentVariables": environment, "ProgramArguments": ["omi-agent", "run", *arguments]}
-    assert len(find_secrets(plistlib.dumps(document))) == 1
+    (found,) = find_secrets(plistlib.dumps(document))
+    assert "hush" not in found, "what is found is printed"
 
 
 def test_install_writes_the_file_and_starts_it_and_a_second_install_replaces_it(service, launchctl):
@@ -149,7 +150,7 @@ def test_install_writes_the_file_and_starts_it_and_a_second_install_replaces_it(
     assert service.plist_file == service.home / "Library" / "LaunchAgents" / f"{LABEL}.plist"
     assert service.plist_file.read_bytes() == render_plist(service)
     assert stat.S_IMODE(service.plist_file.stat().st_mode) == 0o644
-    assert asked(launchctl)[-1] == f"bootstrap gui/501 {service.plist_file}"
+    assert calls(launchctl)[-1] == f"bootstrap gui/501 {service.plist_file}"
     assert query(service, launchctl=str(launchctl)).pid == 4242
     changed = dataclasses.replace(service, program=("/elsewhere/omi-agent",))
     install(changed, launchctl=str(launchctl))
@@ -175,10 +176,10 @@ def test_a_config_that_is_missing_or_open_to_others_is_refused_before_anything_i
     with pytest.raises(ServiceError, match="broker_url"):
         install(service, launchctl=str(launchctl))
     assert not service.plist_file.exists()
-    assert asked(launchctl) == []
+    assert calls(launchctl) == []
 
 
-def test_launchd_saying_no_is_told_with_its_words_and_the_usual_cause(service, launchctl):
+def test_a_refusal_of_launchd_is_reported_with_its_message_and_the_usual_cause(service, launchctl):
     launchctl.write_text(
         "#!/bin/sh\n[ $1 = bootstrap ] && { echo 'Bootstrap failed: 125: Domain does not support' >&2; exit 125; }\n"
         "[ $1 = enable ] || exit 113\n"
@@ -187,17 +188,17 @@ def test_launchd_saying_no_is_told_with_its_words_and_the_usual_cause(service, l
         install(service, launchctl=str(launchctl))
 
 
-def test_without_launchd_that_is_what_is_said(service):
+def test_without_launchd_the_error_says_that_it_is_of_macos_only(service):
     with pytest.raises(ServiceError, match="macOS only"):
         install(service, launchctl="/nowhere/launchctl")
 
 
-def test_nobody_runs_the_agent_as_root(service, launchctl):
+def test_the_agent_is_never_installed_for_root(service, launchctl):
     with pytest.raises(ServiceError, match="root"):
         install(dataclasses.replace(service, uid=0), launchctl=str(launchctl))
 
 
-def test_what_launchd_prints_is_read_at_its_own_level():
+def test_only_fields_of_the_top_level_are_read_from_the_output_of_launchctl():
     state = parse_state(PRINTED)
     assert (state.state, state.pid, state.starts, state.last_exit) == ("running", 4242, 3, "1")
     waiting = parse_state("gui/501/x = {\n\tstate = spawn scheduled\n\tendpoints = {\n\t\tpid = 7\n\t}\n}\n")
@@ -226,7 +227,7 @@ def test_a_dry_run_shows_the_file_anywhere_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_daemon_is_told_of_filevault_and_the_keychain(tmp_path):
+def test_installing_a_daemon_explains_filevault_and_the_keychain(tmp_path):
     shown = omi_agent("install", "--dry-run", "--daemon", home=tmp_path)
     assert "FileVault" in shown.stderr
     assert "keychain" in shown.stderr
@@ -235,7 +236,7 @@ def test_a_daemon_is_told_of_filevault_and_the_keychain(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="says what to do elsewhere than on a Mac")
 @pytest.mark.parametrize("command", ["install", "uninstall", "status"])
-def test_elsewhere_than_on_a_mac_systemd_is_named(command, tmp_path):
+def test_on_another_system_than_macos_systemd_is_named(command, tmp_path):
     refused = omi_agent(command, home=tmp_path)
     assert refused.returncode == EXIT_USAGE
     assert "systemd/" in refused.stderr

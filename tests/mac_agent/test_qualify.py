@@ -1,4 +1,4 @@
-"""`omi-agent qualify` as a person types it, and what the agent makes of the verdict."""
+"""`omi-agent qualify` as a person types it, and how the agent uses the verdict."""
 
 from __future__ import annotations
 
@@ -16,10 +16,11 @@ from typer.testing import CliRunner
 
 from mac_agent.agent import is_running
 from mac_agent.audio import decode
+from mac_agent.check import CheckState
 from mac_agent.commands.main import app
-from mac_agent.doctor import CheckState, check_mode
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
-from mac_agent.qualify import PROMISES, cut_or_repeat, make_promised
+from mac_agent.machine_check import check_mode
+from mac_agent.qualify import LATENCY_LIMITS, cut_or_repeat, make_latency_clips
 from mac_agent.settings import AgentSettings
 from mac_agent.weights.hub import copy_pipeline
 from mac_agent.weights.pipelines import trust_directory
@@ -44,7 +45,7 @@ omi_agent = partial(run_agent, timeout_s=600)
 
 @pytest.fixture
 def hollow(tmp_path) -> Path:
-    """A directory with every file of a pipeline and no weights in them."""
+    """A directory with every file of a pipeline, none of which holds weights."""
     directory = tmp_path / "hollow"
     for name, content in PIPELINE_FILES.items():
         (directory / name).parent.mkdir(parents=True, exist_ok=True)
@@ -128,8 +129,8 @@ def test_a_promised_length_is_cut_from_a_recording_that_has_it_else_all_are_repe
 
 
 def test_promised_lengths_are_written_as_they_will_be_decoded(tmp_path):
-    clips, made_of = make_promised({"/x/loud.wav": 3 * tone(300, 31)}, tmp_path)
-    assert [clip.audio_s for clip in clips] == [audio_s for audio_s, _ in PROMISES] == [30.0, 60.0, 300.0]
+    clips, made_of = make_latency_clips({"/x/loud.wav": 3 * tone(300, 31)}, tmp_path)
+    assert [clip.audio_s for clip in clips] == [audio_s for audio_s, _ in LATENCY_LIMITS] == [30.0, 60.0, 300.0]
     assert made_of[0] == "30 s: the beginning of loud.wav"
     for clip in clips:
         with clip.path.open("rb") as stream:
@@ -138,7 +139,7 @@ def test_promised_lengths_are_written_as_they_will_be_decoded(tmp_path):
         assert np.abs(decoded.waveform).max() == pytest.approx(1.0, abs=1e-3)
 
 
-# --------------------------------------------------------------------------------- what follows from it
+# -------------------------------------------------------------------------- how the verdict is then used
 
 
 def test_doctor_says_which_mode_runs_and_why(tmp_path, hollow):
@@ -166,7 +167,7 @@ def seeded(tmp_path_factory, shared_dir) -> Path:
 @pytest.mark.slow
 @pytest.mark.shared
 def test_seeded_weights_do_not_pass_and_the_agent_goes_on_with_exact(tmp_path, seeded, monkeypatch):
-    monkeypatch.setattr("mac_agent.qualify.PROMISES", ((3.0, 1e6), (6.0, 1e-6), (50.0, 1e6)))
+    monkeypatch.setattr("mac_agent.qualify.LATENCY_LIMITS", ((3.0, 1e6), (6.0, 1e-6), (50.0, 1e6)))
     monkeypatch.setenv("OMI_PIPELINE_DIR", str(seeded))
     monkeypatch.setenv("OMI_DEVICE", "cpu")
     monkeypatch.setenv("OMI_DATA_DIR", str(tmp_path))
@@ -180,7 +181,7 @@ def test_seeded_weights_do_not_pass_and_the_agent_goes_on_with_exact(tmp_path, s
     assert [each["recording"] for each in verdict["comparisons"]] == ["sample.wav", "beep.wav"]
     assert 20 < verdict["comparisons"][0]["speech_s"] < 30
     assert not verdict["passed"]
-    assert any("cosine" in reason for reason in verdict["reasons"])  # weights nobody trained: docs/adr/0003
+    assert any("cosine" in reason for reason in verdict["reasons"])  # of an untrained network: docs/adr/0003
     assert 0 < verdict["least_cosine"] < 0.98
     assert verdict["der"] < 0.05
     assert [(each["mode"], each["audio_s"], each["is_kept"]) for each in found["latencies"]] == [

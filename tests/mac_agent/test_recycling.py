@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 
-from mac_agent.engines.memory import device_bytes
+from mac_agent.engines.device_memory import device_bytes
 from mac_agent.inference import JobFailed
 from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
 from mac_agent.worker import Worker

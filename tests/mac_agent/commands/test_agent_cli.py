@@ -1,3 +1,5 @@
+"""The commands of `omi-agent`, run as a user types them."""
+
 from __future__ import annotations
 
 import contextlib
@@ -43,7 +45,7 @@ def weights_dir() -> Path:
 
 @pytest.fixture
 def recording() -> Path:
-    """Half a minute of a telephone call that pyannote.audio brings along."""
+    """Half a minute of a telephone call, which comes with pyannote.audio."""
     spec = find_spec("pyannote.audio.sample")
     assert spec is not None
     assert spec.origin is not None
@@ -179,7 +181,7 @@ def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         start_new_session=True,
-        # A shell starts what it runs with `&` deaf to Ctrl-C, and its children inherit that.
+        # A shell makes a program that it starts with `&` ignore Ctrl-C, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
     )
     time.sleep(6)

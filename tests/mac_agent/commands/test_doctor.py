@@ -1,4 +1,4 @@
-"""`omi-agent doctor` finds what was broken on purpose, says how to mend it, and is content when nothing is."""
+"""`omi-agent doctor` finds what a test broke, names the remedy, and finds nothing where nothing is broken."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from mac_agent.doctor import (
-    CheckState,
+from mac_agent.broker_check import BrokerProbe, ReceivedHeartbeat, check_agent, check_bridge, check_broker
+from mac_agent.check import CheckState
+from mac_agent.machine_check import (
     check_config_file,
     check_data_dir,
     check_device,
@@ -24,7 +25,6 @@ from mac_agent.doctor import (
     check_python,
     check_service,
 )
-from mac_agent.doctor_visit import BridgeBeat, Visit, check_agent, check_bridge, check_broker
 from mac_agent.service import Service, render_plist
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.bridge import BridgeHeartbeat, BridgeState
@@ -67,10 +67,10 @@ def doctor(environment: dict[str, str], home: Path, *arguments: str) -> tuple[in
     return done.returncode, {check["name"]: check for check in checks}
 
 
-# ------------------------------------------------------------------------ the broker and the bridge, for real
+# -------------------------------------------------------------------- against a real broker and a real bridge
 
 
-def test_a_waiting_agent_is_found_allowed_and_then_all_is_well(broker, tmp_path):
+def test_an_agent_that_waits_to_be_allowed_is_found_and_passes_once_it_is_allowed(broker, tmp_path):
     (tmp_path / "behaviour").write_text("")
     bridge_environment = broker.environment("bridge") | {
         "OMI_DATA_DIR": str(tmp_path / "bridge"),
@@ -109,14 +109,14 @@ def test_a_waiting_agent_is_found_allowed_and_then_all_is_well(broker, tmp_path)
     assert alone["agent"]["verdict"] == "note"
 
 
-def test_a_wrong_password_is_not_taken_for_an_absent_broker(broker, tmp_path):
+def test_a_wrong_password_is_not_reported_as_an_unreachable_broker(broker, tmp_path):
     code, checks = doctor(broker.environment("agent") | {"OMI_BROKER_PASSWORD": "wrong"}, tmp_path)
     assert code == 1
     assert "refused the connection" in checks["broker"]["found"]
     assert "OMI_BROKER_PASSWORD" in checks["broker"]["found"]
 
 
-def test_another_agents_user_is_found_by_what_it_may_not_say(broker, tmp_path):
+def test_the_user_of_another_agent_is_found_by_the_topics_it_may_not_use(broker, tmp_path):
     code, checks = doctor(broker.environment("agent") | {"OMI_AGENT_ID": "somebody-else"}, tmp_path)
     assert code == 1
     assert checks["topics"]["verdict"] == "failed"
@@ -124,7 +124,7 @@ def test_another_agents_user_is_found_by_what_it_may_not_say(broker, tmp_path):
     assert checks["bridge"]["verdict"] == "failed"
 
 
-def test_no_broker_is_said_with_its_address(tmp_path):
+def test_an_unreachable_broker_is_reported_with_its_address(tmp_path):
     url = f"mqtt://127.0.0.1:{free_port()}"
     code, checks = doctor({**os.environ, "OMI_BROKER_URL": url}, tmp_path)
     assert code == 1
@@ -189,11 +189,11 @@ def test_a_pipeline_of_ones_own_is_untrusted_then_unchanged_then_tampered_with(p
     assert "hub" not in checks
 
 
-# ------------------------------------------------------------------------------------------- judgements
+# ------------------------------------------------------------------- what is concluded from a broker probe
 
 
-def visit(*, sent_at: datetime = NOW, is_retained: bool = False, **fields) -> Visit:
-    beat = BridgeHeartbeat(
+def probe(*, sent_at: datetime = NOW, is_retained: bool = False, **fields) -> BrokerProbe:
+    heartbeat = BridgeHeartbeat(
         bridge_id="vps",
         instance_id="b-1",
         ledger_id="l-1",
@@ -204,11 +204,11 @@ def visit(*, sent_at: datetime = NOW, is_retained: bool = False, **fields) -> Vi
     agent = AgentHeartbeat(
         agent_id=AGENT_ID, instance_id="i-1", state=AgentState.ONLINE, sent_at=NOW, started_at=NOW, last_error=None
     )
-    return Visit(
+    return BrokerProbe(
         "mqtt://x:1883",
         protocol="5",
         max_packet_bytes=2_000_000,
-        bridge=BridgeBeat(beat, NOW, is_retained),
+        bridge=ReceivedHeartbeat(heartbeat, NOW, is_retained),
         agent=agent,
     )
 
@@ -219,29 +219,29 @@ def verdicts(checks) -> dict[str, CheckState]:
 
 @pytest.mark.parametrize("skew_s", [-40, 40])
 def test_a_clock_far_from_the_bridges_is_found_whichever_is_ahead(skew_s):
-    checks = check_bridge(visit(sent_at=NOW - timedelta(seconds=skew_s)), AGENT_ID)
+    checks = check_bridge(probe(sent_at=NOW - timedelta(seconds=skew_s)), AGENT_ID)
     [clock] = [check for check in checks if check.name == "clock"]
     assert clock.verdict is CheckState.FAILED
     assert f"{skew_s:+.1f} s" in clock.found
 
 
 def test_an_old_retained_heartbeat_is_a_dead_bridge_and_not_a_wrong_clock():
-    checks = check_bridge(visit(sent_at=NOW - timedelta(hours=2), is_retained=True), AGENT_ID)
+    checks = check_bridge(probe(sent_at=NOW - timedelta(hours=2), is_retained=True), AGENT_ID)
     assert verdicts(checks) == {"bridge": CheckState.FAILED}
 
 
 def test_an_agent_that_does_not_run_is_not_called_allowed():
-    seen = replace(visit(), agent=None)
-    assert verdicts(check_bridge(seen, AGENT_ID))["allowed"] is CheckState.NOTE
-    assert verdicts(check_agent(seen)) == {"agent": CheckState.NOTE}
+    without_agent = replace(probe(), agent=None)
+    assert verdicts(check_bridge(without_agent, AGENT_ID))["allowed"] is CheckState.NOTE
+    assert verdicts(check_agent(without_agent)) == {"agent": CheckState.NOTE}
 
 
-def test_a_broker_that_takes_no_part_of_audio_is_found():
-    assert verdicts(check_broker(replace(visit(), max_packet_bytes=100_000)))["broker"] is CheckState.FAILED
+def test_a_broker_whose_packets_are_too_small_for_a_part_is_found():
+    assert verdicts(check_broker(replace(probe(), max_packet_bytes=100_000)))["broker"] is CheckState.FAILED
 
 
 def test_a_bridge_that_does_not_answer_points_to_the_rights():
-    checks = verdicts(check_broker(visit()))
+    checks = verdicts(check_broker(probe()))
     assert checks == {"broker": CheckState.OK, "topics": CheckState.FAILED}
 
 

@@ -1,4 +1,4 @@
-"""The embedded engine for tests, loaded once; skipped by name where its weights were not fetched."""
+"""Engines for tests, each loaded once; a test is skipped, and says why, where the weights are not on this machine."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from mac_agent.engines.engine import Engine
+    from mac_agent.engines.pyannote_engine import PyannoteEngine
 
 ENGINES = ("embedded", "pyannote")
 
@@ -44,10 +45,36 @@ def embedded(data_dir: Path) -> Engine:
 
 
 @pytest.fixture(scope="session")
-def start_engine(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], EngineWorker]]:
-    """Start an engine in a worker process of its own, the first time it is asked for; pyannote exact, seeded weights.
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a pipeline directory whose speaker network has seeded weights."""
+    pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: install the agent extra")
+    if not (SHARED_AUDIO.parent / "models").is_dir():
+        pytest.skip("shared/models is not beside the repository: no weights to run")
+    import torch
 
-    One thread each: two that wait for each other at every layer are slower by far where other programs want the cores.
+    from benchmarks.local_pipeline import build_pipeline_directory
+
+    torch.set_num_threads(2)
+    return build_pipeline_directory(tmp_path_factory.mktemp("pipelines") / "seeded")
+
+
+@pytest.fixture(scope="session")
+def exact(directory: Path) -> PyannoteEngine:
+    """Return the pyannote engine in exact mode on the CPU, in this process."""
+    import torch
+
+    from mac_agent.engines.pyannote_engine import PyannoteEngine
+    from mac_agent.engines.pyannote_pipeline import ExactDiarization, load_pipeline
+
+    return PyannoteEngine(load_pipeline(directory, ExactDiarization), directory, torch.device("cpu"))
+
+
+@pytest.fixture(scope="session")
+def start_engine(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], EngineWorker]]:
+    """Start an engine in a worker process of its own at its first use; pyannote in exact mode with seeded weights.
+
+    One thread each: two threads wait for each other at every layer, which is far slower where other programs use the
+    cores.
     """
     pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: install the agent extra")
     with ExitStack() as running:
@@ -65,7 +92,7 @@ def start_engine(data_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> It
 
 
 def choose_load(name: str, data_dir: Path, scratch: Path) -> Callable[[], Engine]:
-    """Return what loads this engine, or skip by name where it has no weights."""
+    """Return a function that loads this engine, or skip the test where its weights are not here."""
     if name == "embedded":
         if not (data_dir / "models" / "embedded").is_dir():
             pytest.skip("the weights of the embedded engine are not here: run `omi-agent fetch-model embedded`")
@@ -81,5 +108,5 @@ def choose_load(name: str, data_dir: Path, scratch: Path) -> Callable[[], Engine
 
 @pytest.fixture(scope="session", params=ENGINES)
 def engine_worker(request: pytest.FixtureRequest, start_engine: Callable[[str], EngineWorker]) -> EngineWorker:
-    """Return each engine in its worker."""
+    """Return each engine in its worker process."""
     return start_engine(request.param)

@@ -1,4 +1,4 @@
-"""A real engine in a real worker process: bytes in, result or failure out, as an agent has it done."""
+"""A real engine in a real worker process, as in an agent: it reads the bytes of a chunk and reports the result."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAX_AUDIO_S = 600.0
 
 @dataclass
 class EngineWorker:
-    """A worker that is ready, and a directory for its files."""
+    """A worker with a loaded engine, and a directory for its files."""
 
     name: str
     worker: Worker
@@ -34,13 +34,13 @@ class EngineWorker:
 
     def start(self) -> None:
         self.worker.start()
-        report = self.hear(EngineLoaded, EngineNotLoaded)
+        report = self.wait_for(EngineLoaded, EngineNotLoaded)
         assert isinstance(report, EngineLoaded), report
 
     def submit(
         self, data: bytes, *, hints: Hints | None = None, max_audio_s: float = MAX_AUDIO_S, **source: Any
     ) -> int:
-        """Give it the bytes of one chunk; `source` is what they are said to be."""
+        """Submit a job of one chunk with these bytes; `source` is the declared encoding of the chunk."""
         path = self.directory / f"{self._token + 1}.audio"
         path.write_bytes(data)
         return self.submit_file(path, hints=hints, max_audio_s=max_audio_s, **source)
@@ -56,14 +56,14 @@ class EngineWorker:
         return self.wait(self.submit(data, **options))
 
     def wait(self, token: int) -> JobResult | JobFailed:
-        """The result of a job, or why there is none."""
-        report = self.hear(JobResult, JobFailed)
+        """The result or the failure of a job."""
+        report = self.wait_for(JobResult, JobFailed)
         assert isinstance(report, JobResult | JobFailed)
         assert report.token == token
         return report
 
-    def hear(self, *kinds: type) -> object:
-        """The next report of one of the kinds."""
+    def wait_for(self, *kinds: type) -> object:
+        """The next report of one of these types."""
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
             for report in self.worker.poll():
@@ -74,7 +74,7 @@ class EngineWorker:
 
 
 def as_message(result: JobResult) -> SpeakerTurns:
-    """The result as the bridge reads it, out of its bytes: nothing that is not a number may be in there."""
+    """The result as the bridge decodes it from the message. Encoding fails for numbers that are not finite."""
     offer = AgentControl(
         type=ControlType.OFFER,
         ledger_id="ledger-1",

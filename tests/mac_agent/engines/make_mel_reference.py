@@ -1,6 +1,6 @@
-"""Write data/mel_reference.npz: what librosa, as Resemblyzer calls it, makes of two seconds of speech.
+"""Write data/mel_reference.npz: the mel spectrogram of two seconds of speech, computed by librosa as in Resemblyzer.
 
-librosa is no dependency of ours. To make the file again, in an environment of its own:
+librosa is not a dependency of this project. To write the file again, in a separate environment:
 
     pip install librosa soundfile
     python tests/mac_agent/engines/make_mel_reference.py path/to/pyannote/audio/sample/sample.wav

@@ -1,8 +1,8 @@
-"""What each bad input gets, from its bytes to the result or the failure, through both engines in real workers.
+"""The result or failure of each kind of bad input, with both engines in real worker processes.
 
-Inputs that only a caller inside the process can make (a time-major array, float64, NaN handed to `diarize`) are in
-`test_embedded_engine` and `test_pyannote_engine`; workers that crash or hang in `tests/mac_agent/test_worker_*`. No
-engine is ever given a path or a file object.
+Inputs that only a caller inside the process can make (a time-major array, float64 or NaN passed to `diarize`) are in
+`test_embedded_engine` and `test_pyannote_engine`; workers that crash or hang are in `tests/mac_agent/test_worker_*`. An
+engine never receives a path or a file object.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ EDGE_S = 0.1
 
 @pytest.fixture(scope="module")
 def speech() -> np.ndarray:
-    """Two people on the telephone, in one window of either engine."""
+    """A telephone call of two people, short enough for one window of either engine."""
     return load_sample().waveform[8 * RATE_HZ : round((8 + CLIP_S) * RATE_HZ)]
 
 
 @pytest.fixture(scope="module")
 def found(engine_worker: EngineWorker, speech: np.ndarray) -> JobResult:
-    """What the engine says of the clip when nothing is wrong with it."""
+    """The result for the undamaged clip."""
     result = diarized(engine_worker, as_wav(speech))
     assert result.diarization.turns
     assert result.warnings == ()
@@ -43,7 +43,7 @@ def found(engine_worker: EngineWorker, speech: np.ndarray) -> JobResult:
 
 
 def diarized(engine_worker: EngineWorker, data: bytes, **options: Any) -> JobResult:
-    """The result, which a message can hold and which lies within the audio."""
+    """The result, after checking that it can be encoded as a message and that its turns lie within the audio."""
     result = engine_worker.run(data, **options)
     assert isinstance(result, JobResult), result
     message = as_message(result)
@@ -55,9 +55,9 @@ def diarized(engine_worker: EngineWorker, data: bytes, **options: Any) -> JobRes
     return result
 
 
-def are_alike(ours: JobResult, theirs: JobResult) -> bool:
-    """Whether nobody's turn differs by more than a tenth of a second at its edges."""
-    return changed_s(ours.diarization.turns, theirs.diarization.turns, tolerance_s=EDGE_S) == 0.0
+def are_alike(one: JobResult, other: JobResult) -> bool:
+    """Whether the turns of both results are the same, with boundaries within a tenth of a second."""
+    return changed_s(one.diarization.turns, other.diarization.turns, tolerance_s=EDGE_S) == 0.0
 
 
 def most_at_once(turns: tuple[Turn, ...]) -> int:
@@ -95,7 +95,7 @@ REFUSED: dict[str, tuple[Callable[[], bytes], dict[str, Any], FailureCode]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_used_is_a_failure_with_its_code_and_the_worker_lives(
+def test_audio_that_cannot_be_used_is_a_failure_with_its_code_and_the_worker_lives(
     engine_worker: EngineWorker, name: str
 ) -> None:
     make, options, code = REFUSED[name]
@@ -107,7 +107,7 @@ def test_what_cannot_be_used_is_a_failure_with_its_code_and_the_worker_lives(
     assert engine_worker.pid == pid
 
 
-def test_audio_that_is_gone_from_the_disk_is_the_roads_fault_and_the_worker_lives(
+def test_audio_that_is_gone_from_the_disk_is_an_incomplete_payload_and_the_worker_lives(
     engine_worker: EngineWorker, speech: np.ndarray
 ) -> None:
     pid = engine_worker.pid
@@ -128,7 +128,7 @@ def test_a_file_cut_off_gives_the_turns_of_what_is_there(
     result = diarized(engine_worker, whole[: len(whole) * 2 // 3])
     assert result.diarization.turns
     assert 0.4 * CLIP_S < result.duration_s < 0.85 * CLIP_S
-    if container != "ogg":  # whose pages promise nothing
+    if container != "ogg":  # the pages of Ogg do not state the length of the file
         assert {"audio.truncated", "audio.damaged"} & set(result.warnings)
 
 
@@ -150,12 +150,12 @@ def test_silence_is_an_answer_without_turns(engine_worker: EngineWorker, seconds
     assert "no speech was heard" in result.warnings
 
 
-def test_samples_that_are_no_numbers_are_silenced_and_reported(
+def test_samples_that_are_not_finite_are_silenced_and_reported(
     engine_worker: EngineWorker, speech: np.ndarray, found: JobResult
 ) -> None:
-    hurt = speech.copy()
-    hurt[50_000:50_080], hurt[90_000] = np.nan, np.inf
-    result = diarized(engine_worker, as_float_wav(hurt))
+    damaged = speech.copy()
+    damaged[50_000:50_080], damaged[90_000] = np.nan, np.inf
+    result = diarized(engine_worker, as_float_wav(damaged))
     assert result.warnings == ("audio.not_finite",)
     assert result.diarization.speech_s == pytest.approx(found.diarization.speech_s, abs=0.5)
     nothing = diarized(engine_worker, as_float_wav(np.full_like(speech, np.nan)))
@@ -163,7 +163,7 @@ def test_samples_that_are_no_numbers_are_silenced_and_reported(
     assert "audio.not_finite" in nothing.warnings
 
 
-def test_clipped_quiet_and_offset_audio_is_answered_and_its_quality_told(
+def test_clipped_quiet_and_offset_audio_is_diarized_and_its_quality_reported(
     engine_worker: EngineWorker, speech: np.ndarray, found: JobResult
 ) -> None:
     loudest = float(np.abs(speech).max())
@@ -172,7 +172,7 @@ def test_clipped_quiet_and_offset_audio_is_answered_and_its_quality_told(
     quiet = diarized(engine_worker, as_float_wav(speech * np.float32(10 ** (-40 / 20))))
     assert quiet.quality.rms_dbfs == pytest.approx(found.quality.rms_dbfs - 40, abs=0.2)
     offset = diarized(engine_worker, as_float_wav(speech / np.float32(2 * loudest) + np.float32(0.4)))
-    assert offset.quality.rms_dbfs > -9  # of a constant of 0.4, whatever is said over it
+    assert offset.quality.rms_dbfs > -9  # the constant of 0.4 alone has -8 dBFS
     for result in (clipped, quiet, offset):
         assert result.diarization.speech_s == pytest.approx(found.diarization.speech_s, abs=1.5)
         assert as_message(result).quality is not None
@@ -219,19 +219,19 @@ def test_audio_shorter_than_a_window_has_turns_within_it_and_no_weak_embedding(
     ],
     ids=["too many", "more than windows hold", "contradictory", "negative", "a maximum beyond reason"],
 )
-def test_hints_that_do_not_hold_invent_nobody_and_fail_nothing(engine_worker: EngineWorker, hints: Hints) -> None:
+def test_hints_that_do_not_fit_add_no_speaker_and_are_no_failure(engine_worker: EngineWorker, hints: Hints) -> None:
     result = diarized(engine_worker, as_wav(utterances("1688")[6]), hints=hints)
     assert len(result.diarization.speakers) == 1
 
 
-def test_more_voices_at_once_than_a_model_knows_are_survived(engine_worker: EngineWorker) -> None:
+def test_more_voices_at_once_than_a_model_knows_are_no_failure(engine_worker: EngineWorker) -> None:
     whole = load_sample().waveform
     voices = [whole[start * RATE_HZ : (start + 9) * RATE_HZ] for start in (0, 7, 14, 20)]
     result = diarized(engine_worker, as_wav(np.sum(voices, axis=0) / 2))
     assert result.diarization.turns
     assert most_at_once(result.diarization.exclusive_turns) == 1
     if engine_worker.name == "pyannote":
-        assert most_at_once(result.diarization.turns) <= 2  # its powerset knows no three
+        assert most_at_once(result.diarization.turns) <= 2  # its powerset classes hold at most two speakers
 
 
 def test_a_job_cancelled_in_the_engine_leaves_it_usable(
@@ -239,9 +239,9 @@ def test_a_job_cancelled_in_the_engine_leaves_it_usable(
 ) -> None:
     pid = engine_worker.pid
     token = engine_worker.submit(as_wav(np.tile(load_sample().waveform, 10)))
-    engine_worker.hear(JobProgress)
+    engine_worker.wait_for(JobProgress)
     engine_worker.worker.cancel(token)
-    failure = engine_worker.hear(JobResult, JobFailed)
+    failure = engine_worker.wait_for(JobResult, JobFailed)
     assert isinstance(failure, JobFailed)
     assert failure.is_cancelled
     again = diarized(engine_worker, as_wav(speech))

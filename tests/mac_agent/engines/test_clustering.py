@@ -1,4 +1,4 @@
-"""Who is who, decided from embeddings and from what windows say. Made-up evidence, no weights needed."""
+"""Pieces are clustered into voices from embeddings and segmentation. The evidence is synthetic; needs no weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def track(first_window: int, last_window: int) -> Track:
 
 
 def talk(voices: list[int], *, seed: int = 0, cosine: float = 0.74, tracks: list[int] | None = None) -> PieceEvidence:
-    """One utterance of four pieces per entry, one second apart; pieces of a voice have the mean cosine given.
+    """Return evidence with one utterance of four pieces per entry; `cosine` is the mean cosine within a voice.
 
     The directions of voices are random, so cosines between voices are near 0 before a shared part is added.
     """
     random = np.random.default_rng(seed)
     centres = random.standard_normal((max(voices, default=0) + 1, 256)) / 16
-    centres = centres + random.standard_normal(256) / 16  # voices share half of what they are
+    centres = centres + random.standard_normal(256) / 16  # half of each centre is shared by all voices
     pieces, embeddings = [], []
     numbers = tracks or list(range(len(voices)))
     for utterance, voice in enumerate(voices):
@@ -44,14 +44,14 @@ def talk(voices: list[int], *, seed: int = 0, cosine: float = 0.74, tracks: list
 
 
 def agree(labels: np.ndarray, voices: list[int]) -> bool:
-    """Whether labels are the voices, up to their names."""
+    """Whether the labels are the voices, up to their numbering."""
     truth = np.repeat(voices, 4)
     return len(set(zip(labels.tolist(), truth.tolist(), strict=True))) == len(set(truth)) == len(set(labels.tolist()))
 
 
 @pytest.mark.parametrize("cosine", [0.65, 0.74, 0.85])
 @pytest.mark.parametrize("seed", range(5))
-def test_voices_are_found_and_counted_whatever_the_channel(seed: int, cosine: float) -> None:
+def test_voices_are_found_and_counted_on_every_channel(seed: int, cosine: float) -> None:
     voices = np.random.default_rng(seed).integers(0, 4, 24).tolist()
     assert agree(cluster(talk(voices, seed=seed, cosine=cosine), ANY, Policy()), voices)
 
@@ -60,7 +60,7 @@ def test_one_voice_is_one() -> None:
     assert set(cluster(talk([0] * 30), ANY, Policy()).tolist()) == {0}
 
 
-def test_nothing_is_nobody() -> None:
+def test_no_pieces_have_no_labels() -> None:
     empty = PieceEvidence([], [], np.empty((0, 256), np.float32), np.empty(0), np.empty(0))
     assert len(cluster(empty, ANY, Policy())) == 0
 
@@ -71,15 +71,15 @@ def test_a_single_piece_is_one_voice() -> None:
     assert cluster(single, ANY, Policy()).tolist() == [0]
 
 
-def test_a_cough_is_nobody_new() -> None:
+def test_a_cough_is_not_a_new_voice() -> None:
     evidence = talk([0, 1, 0, 1, 0, 1, 2])
     clean_s = evidence.clean_s.copy()
     clean_s[-4:] = 0.1
-    faint = PieceEvidence(evidence.pieces, evidence.tracks, evidence.embeddings, evidence.heard_s, clean_s)
+    faint = PieceEvidence(evidence.pieces, evidence.tracks, evidence.embeddings, evidence.audio_s, clean_s)
     assert set(cluster(faint, ANY, Policy()).tolist()) == {0, 1}
 
 
-def test_a_maximum_joins_the_closest_and_a_minimum_invents_nobody() -> None:
+def test_a_maximum_joins_the_closest_and_a_minimum_adds_no_voice() -> None:
     voices = [0, 1, 2] * 6
     assert len(set(cluster(talk(voices), VoiceCount(most=2), Policy()).tolist())) == 2
     assert len(set(cluster(talk(voices), VoiceCount(least=8), Policy()).tolist())) == 3
@@ -92,8 +92,8 @@ def test_a_long_recording_started_in_blocks_keeps_its_voices(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("share", [0.5, 0.25, 0.1])
-def test_what_is_cut_off_one_voice_is_as_far_away_as_the_cut_allows(share: float) -> None:
-    """A normal distribution really cut: squared distance of the parts' means, over that of its halves."""
+def test_the_parts_of_an_unevenly_cut_normal_distribution_are_as_far_apart_as_computed(share: float) -> None:
+    """The squared distance of the means of two parts of a sample, relative to that of its halves."""
     drawn = np.sort(np.random.default_rng(5).standard_normal(200_000))
     edge = int(share * len(drawn))
     halves = (drawn[100_000:].mean() - drawn[:100_000].mean()) ** 2
@@ -101,7 +101,7 @@ def test_what_is_cut_off_one_voice_is_as_far_away_as_the_cut_allows(share: float
     assert uneven_cut(np.array([share, 1 - share]))[0, 1] == pytest.approx(apart / halves, rel=0.02)
 
 
-def test_pieces_are_rivals_only_where_windows_see_both() -> None:
+def test_pieces_are_rivals_only_where_windows_contain_both() -> None:
     pieces = [Piece(0, 0, 100, 148), Piece(1, 1, 160, 208), Piece(1, 2, 900, 948)]
     rivals = find_rivals(pieces, [track(0, 3), track(0, 30)])
     assert rivals[0] == [(1, 1.0)]
@@ -109,8 +109,8 @@ def test_pieces_are_rivals_only_where_windows_see_both() -> None:
     assert rivals[2] == []
 
 
-def test_two_voices_the_windows_tell_apart_stay_two_where_embeddings_alone_would_join_them() -> None:
-    """Two alike voices take turns; with contact they are two, without it the same embeddings may be one."""
+def test_two_voices_that_windows_separate_stay_two_where_embeddings_alone_would_join_them() -> None:
+    """Two similar voices speak alternately: with contact they stay two, without it they are joined."""
     random = np.random.default_rng(3)
     base, lean = (vector / np.linalg.norm(vector) for vector in random.standard_normal((2, 256)))
     centres = [base, 0.9 * base + np.sqrt(1 - 0.81) * (lean - (lean @ base) * base)]

@@ -1,4 +1,4 @@
-"""How two answers to one recording are compared: seconds of error, seconds changed, and voices."""
+"""Exact and stretch are compared on one recording: error seconds, changed seconds and embeddings."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def compared(exact: Diarization, stretch: Diarization) -> Comparison:
     return compare("a", 20.0, exact, stretch, exact_s=6.0, stretch_s=2.0)
 
 
-def test_the_same_answer_under_other_names_has_no_error():
+def test_the_same_turns_under_other_labels_have_no_error():
     exact = answer((0, 4, "a"), (3, 8, "b"), a=[1, 0], b=[0, 1])
     found = compared(exact, answer((0, 4, "x"), (3, 8, "y"), x=[1, 0], y=[0.6, 0.8]))
     assert (found.speech_s, found.error_s, found.changed_s, found.lost_speakers) == (9.0, 0.0, 0.0, 0)
@@ -40,14 +40,14 @@ def test_missed_false_and_confused_seconds_each_count_once_in_the_error():
     assert found.der == pytest.approx(3.5 / 16)
 
 
-def test_a_voice_that_one_mode_alone_found_is_lost_and_one_without_evidence_is_not():
+def test_a_speaker_that_only_one_mode_found_is_lost_and_one_without_embedding_is_not():
     exact = answer((0, 10, "a"), (10, 16, "b"), a=[1, 0], b=[0, 1])
     merged = answer((0, 16, "x"), x=[1, 0])
     assert compared(exact, merged).lost_speakers == compared(merged, exact).lost_speakers == 1
     assert compared(answer((0, 10, "a"), (10, 16, "b"), a=[1, 0], b=None), merged).lost_speakers == 0
 
 
-def test_silence_is_the_same_as_silence_and_speech_from_nothing_is_all_error():
+def test_silence_equals_silence_and_speech_where_exact_found_none_is_an_infinite_error():
     silent = answer()
     assert (compared(silent, silent).der, compared(silent, silent).cosines) == (0.0, ())
     assert compared(silent, answer((0, 3, "a"))).der == float("inf")

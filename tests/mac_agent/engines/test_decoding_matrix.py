@@ -1,7 +1,7 @@
 """One utterance in every format, at every rate, mono and stereo: the turns are those of the original.
 
-Silence is put before and after it, so that its edges are edges: where a recording only fades into noise, a voice cut at
-4 kHz (an 8 kHz file of any format) begins and ends elsewhere to a network, and no decoder can help that.
+Silence is added before and after it, so that its edges are clear. Where a recording fades into noise, a network finds
+other edges in a voice that is limited to 4 kHz (an 8 kHz file of any format), whatever the decoder.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.shared
 
 RATE_HZ = 16_000
 EDGE_S = 0.1
-VOICE, LONGEST_S = "367", 6.0  # another one whose pauses are on the brink is no test of a decoder
+VOICE, LONGEST_S = "367", 6.0  # an utterance without a pause that a small change of the samples would add or remove
 OPUS_RATES_HZ = (8_000, 12_000, 16_000, 24_000, 48_000)
 FORMATS = {
     "wav 8 bit": ("wav", "pcm_u8"),
@@ -42,8 +42,8 @@ FORMATS = {
     "webm opus": ("webm", "libopus"),
 }
 RATES_HZ = (8_000, 16_000, 22_050, 44_100, 48_000)
-# What runs in every test run, the rest in `make acceptance`: these through pyannote; each format at each rate through
-# the embedded engine, mono and stereo in turn.
+# Every test run covers these cases with pyannote, and each format at each rate with the embedded engine, alternating
+# between mono and stereo. The other cases run in `make acceptance`.
 QUICK = {
     ("wav A-law", 8_000, 1),
     ("wav 24 bit", 48_000, 2),
@@ -78,7 +78,7 @@ def utterance() -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def original(start_engine: Callable[[str], EngineWorker], utterance: np.ndarray) -> Callable[[str], JobResult]:
-    """What each engine says of the utterance itself."""
+    """The result of each engine for the unencoded utterance."""
 
     @cache
     def diarize(engine: str) -> JobResult:
@@ -92,11 +92,11 @@ def original(start_engine: Callable[[str], EngineWorker], utterance: np.ndarray)
 
 
 def encoded(samples: np.ndarray, name: str, rate_hz: int, channels: int) -> bytes:
-    """The utterance as a file; stereo holds it louder on the left."""
+    """The utterance as a file; in stereo the left channel is louder."""
     resampled = resample_poly(samples, rate_hz, RATE_HZ)
     planes = np.stack([resampled, resampled * np.float32(0.6)][:channels])
     container, codec = FORMATS[name]
-    if codec == "vorbis":  # FFmpeg's own encoder is an experiment, and PyAV brings no other
+    if codec == "vorbis":  # PyAV contains only FFmpeg's own encoder, which is experimental
         file = io.BytesIO()
         soundfile.write(file, planes.T, rate_hz, format="OGG", subtype="VORBIS")
         return file.getvalue()

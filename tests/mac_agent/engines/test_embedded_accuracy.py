@@ -1,6 +1,6 @@
-"""The accuracy that was promised, on real recordings and on conversations of real voices; one setting for all.
+"""The accuracy that the README states, on real recordings and on conversations of real voices, with one setting.
 
-DER without collar, overlap scored, over the whole recording. benchmarks/bench_embedded.py prints the same in full.
+DER without collar, overlap scored, over the whole recording. benchmarks/bench_embedded.py prints every number.
 """
 
 from __future__ import annotations
@@ -14,82 +14,86 @@ pytest.importorskip("pyannote.metrics", reason="could not import pyannote.metric
 from benchmarks.bench_embedded import MOVED, Score, compare, moved, oracle, pool, spoil
 from benchmarks.recordings import AMI, Recording, load_real, make_conversation, make_solo, voices
 from mac_agent.engines.clustering import Policy
-from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, decide
+from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, to_diarization
 from mac_agent.engines.engine import Hints
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Engine
 
-    Listened = dict[str, tuple[Recording, NetworkOutput]]
+    Outputs = dict[str, tuple[Recording, NetworkOutput]]
 
-# The first test of a fixture listens to all of its recordings: minutes of work, more on a busy machine.
+# The first test that uses a fixture runs the networks on all of its recordings, which takes minutes.
 pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.timeout(3600)]
 
 MOVES = [pytest.param(1.0, id="as set"), pytest.param(0.9, id="10 % down"), pytest.param(1.1, id="10 % up")]
 
 
-def listen(engine: Engine, recordings: list[Recording]) -> Listened:
+def run_networks(engine: Engine, recordings: list[Recording]) -> Outputs:
     assert isinstance(engine, EmbeddedEngine)
-    heard = {one.name: (one, engine.hear(one.waveform, lambda _stage, _done: None, StageTimer())) for one in recordings}
-    return {name: (one, found) for name, (one, found) in heard.items() if found is not None}
+    outputs = {}
+    for recording in recordings:
+        output = engine.run_networks(recording.waveform, lambda _stage, _done: None, StageTimer())
+        if output is not None:
+            outputs[recording.name] = (recording, output)
+    return outputs
 
 
 @pytest.fixture(scope="module")
-def real(embedded: Engine) -> Listened:
-    return listen(embedded, load_real())
+def real(embedded: Engine) -> Outputs:
+    return run_networks(embedded, load_real())
 
 
 @pytest.fixture(scope="module")
-def talks(embedded: Engine) -> Listened:
-    return listen(embedded, [make_conversation(voices, seed=1) for voices in (3, 5, 10)])
+def talks(embedded: Engine) -> Outputs:
+    return run_networks(embedded, [make_conversation(voices, seed=1) for voices in (3, 5, 10)])
 
 
 @pytest.fixture(scope="module")
-def alone(embedded: Engine) -> Listened:
-    """Ten voices, each alone for a minute, and copies of every second one as a wearable hears them."""
+def alone(embedded: Engine) -> Outputs:
+    """Ten voices, each alone for a minute, and copies of every second one as a wearable records them."""
     solos = [make_solo(voice) for voice in voices()]
-    return listen(embedded, solos + [copy for solo in solos[::2] for copy in spoil(solo)])
+    return run_networks(embedded, solos + [copy for solo in solos[::2] for copy in spoil(solo)])
 
 
-def judge(recording: Recording, heard: NetworkOutput, policy: Policy) -> tuple[Score, int]:
-    turns = decide(heard, Hints(), policy, StageTimer()).turns
+def evaluate(recording: Recording, output: NetworkOutput, policy: Policy) -> tuple[Score, int]:
+    turns = to_diarization(output, Hints(), policy, StageTimer()).turns
     return compare(recording, turns), len({turn.speaker for turn in turns})
 
 
 @pytest.mark.parametrize("factor", MOVES)
 @pytest.mark.parametrize(("name", "limit"), [("sample", 0.10), ("repair_call_40", 0.10), ("diarizationExample", 0.08)])
-def test_dialogue_and_broadcast(real: Listened, name: str, limit: float, factor: float) -> None:
-    score, speakers = judge(*real[name], moved(MOVED, factor))
+def test_dialogue_and_broadcast(real: Outputs, name: str, limit: float, factor: float) -> None:
+    score, speakers = evaluate(*real[name], moved(MOVED, factor))
     assert score.der <= limit
     assert speakers == real[name][0].speakers
 
 
 @pytest.mark.parametrize("factor", MOVES)
-def test_meetings(real: Listened, factor: float) -> None:
-    judged = {name: judge(*real[name], moved(MOVED, factor)) for name in AMI}
-    assert pool(score for score, _ in judged.values()).der <= 0.27
-    right = [name for name in ("dev00", "dev01", "trn00", "trn04") if judged[name][1] == real[name][0].speakers]
-    assert len(right) >= 2, judged
+def test_meetings(real: Outputs, factor: float) -> None:
+    results = {name: evaluate(*real[name], moved(MOVED, factor)) for name in AMI}
+    assert pool(score for score, _ in results.values()).der <= 0.27
+    right = [name for name in ("dev00", "dev01", "trn00", "trn04") if results[name][1] == real[name][0].speakers]
+    assert len(right) >= 2, results
 
 
 @pytest.mark.parametrize("factor", MOVES)
-def test_clustering_is_within_five_points_of_perfect(real: Listened, talks: Listened, factor: float) -> None:
+def test_clustering_is_within_five_points_of_perfect(real: Outputs, talks: Outputs, factor: float) -> None:
     mixtures = {name: pair for name, pair in real.items() if name.startswith("gradientsj")}
     assert len(mixtures | talks) == 6
-    for name, (recording, heard) in (mixtures | talks).items():
-        score, _ = judge(recording, heard, moved(MOVED, factor))
-        best = compare(recording, oracle(recording, heard.scores))
+    for name, (recording, output) in (mixtures | talks).items():
+        score, _ = evaluate(recording, output, moved(MOVED, factor))
+        best = compare(recording, oracle(recording, output.scores))
         assert score.der <= best.der + 0.05, (name, score, best)
 
 
 @pytest.mark.parametrize("factor", MOVES)
-def test_a_voice_alone_is_one_speaker(alone: Listened, factor: float) -> None:
+def test_a_voice_alone_is_one_speaker(alone: Outputs, factor: float) -> None:
     plain = [name for name in alone if " " not in name]
     assert len(plain) == 10
-    assert {name: judge(*alone[name], moved(MOVED, factor))[1] for name in plain} == dict.fromkeys(plain, 1)
+    assert {name: evaluate(*alone[name], moved(MOVED, factor))[1] for name in plain} == dict.fromkeys(plain, 1)
 
 
-def test_no_copy_of_a_voice_alone_becomes_two(alone: Listened) -> None:
+def test_no_copy_of_a_voice_alone_becomes_two(alone: Outputs) -> None:
     copies = [name for name in alone if " " in name]
     assert len(copies) == 25
-    assert {name: judge(*alone[name], Policy())[1] for name in copies} == dict.fromkeys(copies, 1)
+    assert {name: evaluate(*alone[name], Policy())[1] for name in copies} == dict.fromkeys(copies, 1)

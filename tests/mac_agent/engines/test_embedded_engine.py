@@ -58,11 +58,11 @@ def transcript() -> list[Line]:
 
 
 def vote(line: Line, turns: tuple[Turn, ...]) -> str | None:
-    heard: defaultdict[str, float] = defaultdict(float)
+    seconds: defaultdict[str, float] = defaultdict(float)
     for turn in turns:
-        heard[turn.speaker] += max(0.0, min(turn.end_s, line.end_s) - max(turn.start_s, line.start_s))
-    best = max(heard, key=lambda speaker: heard[speaker], default=None)
-    return best if best is not None and heard[best] > 0 else None
+        seconds[turn.speaker] += max(0.0, min(turn.end_s, line.end_s) - max(turn.start_s, line.start_s))
+    best = max(seconds, key=lambda speaker: seconds[speaker], default=None)
+    return best if best is not None and seconds[best] > 0 else None
 
 
 def test_error_rate_on_a_real_call_is_at_most_a_tenth(sample: Recording, found: Diarization) -> None:
@@ -73,7 +73,7 @@ def test_error_rate_on_a_real_call_is_at_most_a_tenth(sample: Recording, found: 
 def test_transcript_lines_go_to_the_person_who_said_them(found: Diarization) -> None:
     lines = transcript()
     votes = [vote(line, found.exclusive_turns) for line in lines]
-    # The reference knows two people; the better of the two ways of naming our two speakers counts.
+    # Two people speak in the reference; the better of the two mappings of our two speakers to them counts.
     names = sorted({turn.speaker for turn in found.turns})
     ways = [dict(zip(names, order, strict=False)) for order in (("Diane", "Sheila"), ("Sheila", "Diane"))]
     wrong = min(
@@ -129,7 +129,7 @@ def test_turns_of_short_audio_lie_within_it(embedded: Engine, sample: Recording,
     assert all(0.0 <= turn.start_s < turn.end_s <= len(short) / 16_000 for turn in turns)
 
 
-def test_a_maximum_is_kept_and_a_minimum_invents_nobody(embedded: Engine, sample: Recording) -> None:
+def test_a_maximum_is_kept_and_a_minimum_adds_no_speaker(embedded: Engine, sample: Recording) -> None:
     assert len(embedded.diarize(sample.waveform, Hints(max_speakers=1), ignore).speakers) == 1
     assert len(embedded.diarize(sample.waveform, Hints(num_speakers=1), ignore).speakers) == 1
     assert len(embedded.diarize(sample.waveform, Hints(max_speakers=9), ignore).speakers) == 2
@@ -144,13 +144,13 @@ def test_progress_is_reported_and_an_exception_in_it_stops_the_run(embedded: Eng
     assert {"segmentation", "embedding", "clustering"} <= {stage for stage, _ in stages}
     assert all(0.0 <= done <= 1.0 for _, done in stages)
 
-    class StopListening(Exception):
+    class Cancelled(Exception):
         pass
 
     def cancel(_stage: str, _done: float) -> None:
-        raise StopListening
+        raise Cancelled
 
-    with pytest.raises(StopListening):
+    with pytest.raises(Cancelled):
         embedded.diarize(sample.waveform, Hints(), cancel)
 
 
@@ -158,7 +158,7 @@ def test_audio_that_is_not_mono_float32_is_refused_with_the_remedy(embedded: Eng
     with pytest.raises(InvalidWaveform, match="mono float32"):
         embedded.diarize(np.zeros((2, 100), dtype=np.float32), Hints(), ignore)
     with pytest.raises(InvalidWaveform, match="mono float32"):
-        embedded.diarize(np.zeros(100), Hints(), ignore)  # type: ignore[arg-type] # the point of the test
+        embedded.diarize(np.zeros(100), Hints(), ignore)  # type: ignore[arg-type] # float64 is what the test passes
     with pytest.raises(InvalidWaveform, match="NaN"):
         embedded.diarize(np.full(100, np.nan, dtype=np.float32), Hints(), ignore)
 

@@ -1,4 +1,4 @@
-"""What clustering and reconstruction make of recorded stages of the real community-1 pipeline."""
+"""Clustering of recorded network outputs of the real community-1 pipeline gives the recorded turns."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from mac_agent.engines.pyannote_pipeline import EMBEDDINGS, SEGMENTATIONS, Exact
 
 GOLDEN = SHARED_MODELS.parent / "golden"
 RECORDINGS = ("01_dialogue", "02_pyannote_sample", "03_dual_speaker", "06_long_recording")
-WRITTEN_TO_S = 0.001  # the recorded answer is an RTTM of three decimals
+RTTM_STEP_S = 0.001  # the recorded turns are an RTTM of three decimals
 pytestmark = pytest.mark.shared
 
 
 class Replay:
-    """The engine, its networks' answers taken from a recording."""
+    """The engine with the outputs of its networks replaced by recorded ones."""
 
     def __init__(self, engine: PyannoteEngine, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         from pyannote.core import SlidingWindow, SlidingWindowFeature
@@ -63,14 +63,14 @@ def recorded_turns(name: str) -> tuple[Turn, ...]:
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_recorded_stages_give_the_recorded_answer(
+def test_recorded_network_outputs_give_the_recorded_turns(
     engine: PyannoteEngine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay = Replay(engine, name, monkeypatch)
     found, expected = replay(), recorded_turns(name)
     assert len(found.turns) == len(expected) >= 13
     assert len(found.speakers) == len({turn.speaker for turn in expected})
-    assert changed_s(to_diarization(replay.outputs[-1], 1e9).turns, expected, tolerance_s=WRITTEN_TO_S) == 0.0
+    assert changed_s(to_diarization(replay.outputs[-1], 1e9).turns, expected, tolerance_s=RTTM_STEP_S) == 0.0
     centroids = np.load(GOLDEN / name / "clustering.npz")["centroids"]
     rows = replay.outputs[-1].speaker_embeddings
     nearest = np.abs(centroids[:, None] - rows[None]).max(axis=2).min(axis=1)
@@ -78,18 +78,18 @@ def test_recorded_stages_give_the_recorded_answer(
 
 
 @pytest.mark.parametrize("name", RECORDINGS)
-def test_more_speakers_asked_for_than_are_there_are_not_invented(
+def test_a_hint_of_more_speakers_than_there_are_adds_none(
     engine: PyannoteEngine, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay = Replay(engine, name, monkeypatch)
-    there = len(replay().speakers)
-    for asked in (there + 1, there + 3, 40):
-        found = replay(Hints(num_speakers=asked))
-        assert len(found.speakers) == there
-        assert found.warnings == (f"{asked} speakers were expected, {there} could be told apart",)
+    actual = len(replay().speakers)
+    for hint in (actual + 1, actual + 3, 40):
+        found = replay(Hints(num_speakers=hint))
+        assert len(found.speakers) == actual
+        assert found.warnings == (f"{hint} speakers were expected, {actual} could be told apart",)
 
 
-def test_the_number_of_speakers_that_are_there_changes_nothing(
+def test_a_hint_of_the_actual_number_of_speakers_changes_nothing(
     engine: PyannoteEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     replay = Replay(engine, "06_long_recording", monkeypatch)
@@ -98,7 +98,7 @@ def test_the_number_of_speakers_that_are_there_changes_nothing(
     assert found.warnings == ()
 
 
-def test_fewer_speakers_asked_for_are_fewer(engine: PyannoteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hint_of_fewer_speakers_gives_fewer(engine: PyannoteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     replay = Replay(engine, "06_long_recording", monkeypatch)
     assert len(replay(Hints(max_speakers=2)).speakers) == 2
     assert len(replay(Hints(num_speakers=1)).speakers) == 1

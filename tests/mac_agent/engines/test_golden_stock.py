@@ -1,4 +1,4 @@
-"""*Exact* beside recorded answers of stock pyannote (`python -m benchmarks.record_stock`)."""
+"""*Exact* compared with recorded results of stock pyannote (`python -m benchmarks.record_stock`)."""
 
 from __future__ import annotations
 

@@ -1,10 +1,9 @@
-"""The pyannote engine beside stock pyannote.audio, on one local pipeline directory and real audio."""
+"""What the pyannote engine answers, compared with stock pyannote.audio on one local pipeline and real audio."""
 
 from __future__ import annotations
 
 import shutil
 import socket
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +14,10 @@ pytest.importorskip("pyannote.audio", reason="could not import pyannote.audio: i
 
 import torch
 
-from benchmarks.local_pipeline import SHARED_MODELS, build_pipeline_directory
 from benchmarks.recordings import load_sample
 from mac_agent.engines.agreement import changed_s
-from mac_agent.engines.clip import load_clip
 from mac_agent.engines.engine import Diarization, Hints, Turn
-from mac_agent.engines.pyannote_device import FRAME_S, agrees_with_cpu, choose_device
+from mac_agent.engines.pyannote_device import FRAME_S
 from mac_agent.engines.pyannote_engine import (
     PyannoteEngine,
     as_embedding,
@@ -33,15 +30,11 @@ from mac_agent.engines.pyannote_pipeline import (
     EMBEDDINGS,
     SEGMENTATIONS,
     ExactDiarization,
-    PipelineUnusable,
     choose_masks,
     load_pipeline,
 )
 from mac_agent.engines.pyannote_stretch import Grid, StretchDiarization, cut_pieces, pool
-from mac_agent.engines.registry import load_engine
-from mac_agent.errors import DeviceUnavailable, InvalidWaveform
-from mac_agent.weights.pipelines import trust_directory
-from mac_agent.weights.verdict import ModeChoice
+from mac_agent.errors import InvalidWaveform
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform
@@ -55,26 +48,13 @@ def ignore(_stage: str, _done: float) -> None:
 
 
 @pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    if not SHARED_MODELS.is_dir():
-        pytest.skip("shared/models is not beside the repository: no weights to run")
-    torch.set_num_threads(2)
-    return build_pipeline_directory(tmp_path_factory.mktemp("pipelines") / "seeded")
-
-
-@pytest.fixture(scope="module")
-def exact(directory: Path) -> PyannoteEngine:
-    return PyannoteEngine(load_pipeline(directory, ExactDiarization), directory, CPU)
-
-
-@pytest.fixture(scope="module")
 def sample() -> Waveform:
     return load_sample().waveform
 
 
 @pytest.fixture(scope="module")
 def stages() -> dict[str, Any]:
-    """What the networks said about the sample, once `found` is there."""
+    """The outputs of the networks for the sample; filled by `found`."""
     return {}
 
 
@@ -258,100 +238,13 @@ def test_it_opens_no_connection(directory: Path, sample: Waveform, monkeypatch: 
     load_pyannote(directory, device="cpu").diarize(sample[: 10 * 16_000], Hints(), ignore)
 
 
-# -------------------------------------------------------------------------------------- directories
-
-
-def test_the_registry_loads_a_trusted_directory(directory: Path, tmp_path: Path) -> None:
-    trust_directory(tmp_path, directory)
-    assert load_engine("pyannote", data_dir=tmp_path, device="cpu", pipeline_dir=directory).info.model == "seeded"
-
-
-def test_an_empty_directory_says_how_to_get_a_pipeline(tmp_path: Path) -> None:
-    with pytest.raises(PipelineUnusable, match="omi-agent fetch-model pyannote"):
-        load_pyannote(tmp_path, device="cpu")
-
-
-@pytest.mark.parametrize(
-    ("change", "says"),
-    [
-        (("embedding: $model/embedding", "embedding: pyannote/embedding"), "outside its directory"),
-        (("plda: $model/plda", "plda: $model/elsewhere"), "elsewhere is missing"),
-        (("SpeakerDiarization", "VoiceActivityDetection"), "no other pipeline"),
-        (("dependencies:", "dependencies: [}"), "cannot be read as YAML"),
-    ],
-)
-def test_a_config_that_cannot_be_used_is_named_with_the_remedy(
-    directory: Path, tmp_path: Path, change: tuple[str, str], says: str
-) -> None:
-    copied = tmp_path / "copied"
-    shutil.copytree(directory, copied)
-    config = (copied / "config.yaml").read_text()
-    assert change[0] in config
-    (copied / "config.yaml").write_text(config.replace(*change))
-    with pytest.raises(PipelineUnusable, match=says):
-        load_pyannote(copied, device="cpu")
-
-
-def test_a_truncated_checkpoint_is_an_error_that_names_the_directory(directory: Path, tmp_path: Path) -> None:
-    copied = tmp_path / "copied"
-    shutil.copytree(directory, copied)
-    checkpoint = copied / "embedding/pytorch_model.bin"
-    checkpoint.write_bytes(checkpoint.read_bytes()[:1_000_000])
-    with pytest.raises(PipelineUnusable, match="copied cannot be loaded"):
-        load_pyannote(copied, device="cpu")
-
-
-# ------------------------------------------------------------------------------------------- device
-
-
-def test_a_device_that_is_not_here_is_refused_by_name() -> None:
-    with pytest.raises(DeviceUnavailable, match="Choose device 'cpu' or 'auto'"):
-        choose_device("nonsense")
-
-
-class Moved:
-    """An engine on a device whose answers are late, or missing, or which raises."""
-
-    def __init__(self, engine: PyannoteEngine, *, late_s: float = 0.0, error: Exception | None = None) -> None:
-        self._engine, self._late_s, self._error = engine, late_s, error
-        self.info = replace(engine.info, device="broken")
-
-    def diarize(self, waveform: Waveform, hints: Hints, report: Any) -> Diarization:
-        if self._error:
-            raise self._error
-        found = self._engine.diarize(waveform, hints, report)
-        late = [replace(t, start_s=t.start_s + self._late_s, end_s=t.end_s + self._late_s) for t in found.turns]
-        return replace(found, turns=tuple(late))
-
-
-def test_the_self_test_accepts_a_frame_and_refuses_more(exact: PyannoteEngine) -> None:
-    clip = load_clip(12.0)
-    assert len(clip) == 12 * 16_000
-    assert agrees_with_cpu(exact, exact, clip)
-    assert agrees_with_cpu(exact, Moved(exact, late_s=FRAME_S), clip)
-    assert not agrees_with_cpu(exact, Moved(exact, late_s=0.05), clip)
-    assert not agrees_with_cpu(exact, Moved(exact, error=RuntimeError("no kernel")), clip)
-
-
-@pytest.mark.slow
-def test_a_refused_device_costs_the_device_and_its_verdict_and_says_so(directory: Path) -> None:
-    # torch's `meta` device computes shapes and no values: it loads the networks, and cannot answer.
-    def choose(device: str) -> ModeChoice:
-        return ModeChoice("stretch", "qualified") if device == "meta" else ModeChoice("exact", f"not on {device}")
-
-    engine = load_pyannote(directory, device="meta", mode=choose)
-    assert engine.info.device == "cpu (meta refused)"
-    assert (engine.info.mode, engine.info.mode_reason) == ("exact", "not on cpu")
-    assert engine.diarize(load_clip(10.0), Hints(), ignore).turns
-
-
-# ------------------------------------------------------------------------------------ stretch, parts
+# ------------------------------------------------------------------------------- the parts of stretch
 
 
 def test_stretch_without_neighbours_is_exact(
     directory: Path, sample: Waveform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One window, nothing beyond its edges: sharing has nothing to be wrong about."""
+    """A single window has no context beyond its edges, so both modes compute the same."""
     monkeypatch.setattr("mac_agent.engines.pyannote_stretch.CONTEXT_FRAMES", 0)
     window = torch.from_numpy(sample[10 * 16_000 : 20 * 16_000])[None]
     embeddings = []
@@ -364,7 +257,7 @@ def test_stretch_without_neighbours_is_exact(
     assert len(embeddings[0]) >= 1
     cosines = [a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in zip(*embeddings, strict=True)]
     assert max(cosines) > 0.99999
-    assert min(cosines) > 0.98  # a voice that speaks to the very edge, where a piece ends two features later
+    assert min(cosines) > 0.98  # of a voice that speaks up to the edge, where a piece ends two features later
 
 
 def test_stretch_hears_the_same_speech_for_a_fraction_of_the_work(
@@ -383,7 +276,7 @@ def test_stretch_hears_the_same_speech_for_a_fraction_of_the_work(
     monkeypatch.setattr(network, "forward_frames", count)
     stretch = engine.diarize(sample, Hints(), ignore)
     assert engine.info.mode == "stretch"
-    # Who speaks is the clustering's affair and these weights mean little to it; when anyone speaks is not.
+    # The seeded embeddings say little about who speaks, so only when anyone speaks is compared.
     assert stretch.speech_s == pytest.approx(found.speech_s, abs=FRAME_S)
     assert 0 < features <= 1.5 * 30 * 100
 
@@ -435,7 +328,7 @@ def test_overlap_is_left_out_of_a_mask_unless_too_little_remains() -> None:
     assert choose_masks(segmentation, None)[0, 0].tolist() == [1] * 8 + [0] * 2
 
 
-# ----------------------------------------------------------------------------------- small decisions
+# ---------------------------------------------------------------------------------- helper functions
 
 
 def test_clean_seconds_leave_overlap_out() -> None:

@@ -1,4 +1,4 @@
-"""The network that shares its first layers between windows is the network pyannote published."""
+"""The segmentation network with shared first layers computes what pyannote's published network computes."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def network(data_dir: Path) -> PyanNet:
 
 
 @pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.001, 0.0), (1.0, 0.3)])
-def test_sharing_layers_does_not_change_what_is_heard(network: PyanNet, gain: float, offset: float) -> None:
-    """Quiet speech and a constant offset are what each window's own normalisation is there for.
+def test_sharing_layers_does_not_change_the_scores(network: PyanNet, gain: float, offset: float) -> None:
+    """Each window's own normalisation removes a gain and an offset, so both are tested.
 
-    In double precision: in single precision the published order of operations is itself 0.006 off on quiet speech.
+    In double precision, because in single precision the published network is itself 0.006 off for quiet speech.
     """
     speech = torch.from_numpy(load_sample().waveform[: WINDOW_SAMPLES + 6 * HOP_SAMPLES]).double() * gain + offset
     exact = copy.deepcopy(network).double()
@@ -49,7 +49,7 @@ def test_sharing_layers_does_not_change_what_is_heard(network: PyanNet, gain: fl
 
 
 @pytest.mark.parametrize("samples", [1, 16_000, WINDOW_SAMPLES, WINDOW_SAMPLES + 1, WINDOW_SAMPLES + 40 * HOP_SAMPLES])
-def test_every_sample_is_seen_by_a_window(network: PyanNet, samples: int) -> None:
+def test_every_sample_is_in_a_window(network: PyanNet, samples: int) -> None:
     from mac_agent.engines.segmentation import segment
 
     scores = segment(network, np.zeros(samples, dtype=np.float32), lambda _done: None)

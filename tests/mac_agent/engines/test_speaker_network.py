@@ -1,4 +1,4 @@
-"""The rearranged speaker network against pyannote's own, on networks of both kinds of block."""
+"""The rearranged speaker network computes what pyannote's computes, for both kinds of block."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(params=[BasicBlock, Bottleneck])
 def resnet(request: pytest.FixtureRequest) -> ResNet:
-    """A small network, its batch norms as training would have left them."""
+    """A small network whose batch norms have values like those of a trained network."""
     torch.manual_seed(5)
     network = ResNet(request.param, [2, 1, 2, 1], m_channels=16, feat_dim=80, embed_dim=32).eval()
     for module in network.modules():
@@ -42,7 +42,7 @@ def test_prepared_network_is_the_same_function(
         prepared = prepare_network(resnet, CPU)
         found = prepared.forward_frames(features)
         again = prepared.forward_frames(features)
-        assert torch.equal(resnet.forward_frames(features), expected), "the network that was given is untouched"
+        assert torch.equal(resnet.forward_frames(features), expected), "the network that was passed in is unchanged"
     assert isinstance(prepared.layer1[0], FusedBlock) == is_fused
     assert found.shape == expected.shape
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))

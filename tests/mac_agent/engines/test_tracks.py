@@ -1,4 +1,4 @@
-"""Local speakers are followed through windows, and cut at pauses. No weights needed."""
+"""Local speakers are followed through windows, and tracks are cut at pauses. Needs no weights."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def watch(activity: np.ndarray, orders: Sequence[tuple[int, ...]]) -> np.ndarray:
-    """Look at (frames, 3) activity through one window per order, each with its own order of local speakers."""
+def score_windows(activity: np.ndarray, orders: Sequence[tuple[int, ...]]) -> np.ndarray:
+    """Return the scores of one window per order, from activity of shape (frames, 3); an order permutes the speakers."""
     windows = [activity[HOP_FRAMES * w : HOP_FRAMES * w + WINDOW_FRAMES, list(order)] for w, order in enumerate(orders)]
     return np.stack(windows).astype(np.float16)
 
@@ -32,7 +32,7 @@ ORDERS = [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1), (0, 
 
 def test_a_voice_is_followed_whatever_number_each_window_gives_it() -> None:
     activity = speech(8, (0, 10, 200), (1, 210, 330), (0, 340, 480))
-    tracks = follow(watch(activity, ORDERS))
+    tracks = follow(score_windows(activity, ORDERS))
     assert len(tracks) == 2
     spoken = [np.flatnonzero(track.total / np.maximum(track.windows, 1) > 0.5) + track.first_frame for track in tracks]
     assert {(int(frames[0]), int(frames[-1]) + 1) for frames in spoken} == {(10, 480), (210, 330)}
@@ -40,20 +40,20 @@ def test_a_voice_is_followed_whatever_number_each_window_gives_it() -> None:
 
 def test_matching_finds_the_order_of_the_next_window() -> None:
     activity = speech(2, (0, 40, 120), (1, 130, 200), (2, 210, 280))
-    partner, agreement = match_windows(watch(activity, [(0, 1, 2), (2, 0, 1)]))
+    partner, agreement = match_windows(score_windows(activity, [(0, 1, 2), (2, 0, 1)]))
     np.testing.assert_array_equal(partner, [[1, 2, 0]])
     np.testing.assert_allclose(agreement, 1.0, atol=1e-6)
 
 
 def test_a_track_ends_where_neighbouring_windows_disagree() -> None:
-    scores = watch(speech(2, (0, 0, 300)), [(0, 1, 2), (0, 1, 2)])
+    scores = score_windows(speech(2, (0, 0, 300)), [(0, 1, 2), (0, 1, 2)])
     scores[1, :, 0] = 0.02
-    scores[1, 200:230, 1] = 0.95  # the second window hears somebody for a short while only
+    scores[1, 200:230, 1] = 0.95  # in the second window somebody speaks for a short time only
     assert len(follow(scores)) == 2
 
 
 def test_silence_has_no_tracks() -> None:
-    assert follow(watch(speech(4), ORDERS[:4])) == []
+    assert follow(score_windows(speech(4), ORDERS[:4])) == []
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, 100])
@@ -67,7 +67,7 @@ def test_blocks_do_not_change_the_matching(monkeypatch: pytest.MonkeyPatch, bloc
 
 def test_pieces_end_at_pauses_and_are_short() -> None:
     activity = speech(8, (0, 20, 150), (0, 154, 180), (0, 220, 230))
-    pieces = cut_pieces(follow(watch(activity, ORDERS)))
+    pieces = cut_pieces(follow(score_windows(activity, ORDERS)))
     assert (pieces[0].first, pieces[0].last) == (20, 60)
     assert all(0 < piece.last - piece.first <= LONGEST_PIECE_FRAMES for piece in pieces)
     # Four frames are no pause, forty are.

@@ -1,4 +1,4 @@
-"""Fetching a gated pipeline, and what each thing that can go wrong says. The hub is a small one on loopback."""
+"""Fetching a gated pipeline, and the message of each error. The hub is a small HTTP server on loopback."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ pipeline:
 
 
 def fetch(home: Path, *arguments: str | Path, url: str, token: str = "") -> subprocess.CompletedProcess[str]:
-    """`omi-agent fetch-model pyannote` as a user types it, in a home of its own."""
+    """Run `omi-agent fetch-model pyannote` as a user types it, in a separate home directory."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE"))}
     return subprocess.run(
         [sys.executable, "-m", "mac_agent.commands.main", "fetch-model", "pyannote", *arguments],
@@ -60,7 +60,7 @@ def hub():
 
 
 def fetched(home: Path) -> list[Path]:
-    """Everything below the pipelines' directory, scratch included."""
+    """Everything in the directory of the pipelines, temporary directories included."""
     return sorted(pipelines_dir(home / "data").iterdir()) if pipelines_dir(home / "data").exists() else []
 
 
@@ -115,14 +115,14 @@ def test_conditions_not_accepted_name_their_page_and_not_the_token(hub, tmp_path
     assert GOOD_TOKEN not in refused.stderr
 
 
-def test_a_revoked_token_is_told_from_conditions_not_accepted(hub, tmp_path):
+def test_a_revoked_token_has_another_message_than_conditions_not_accepted(hub, tmp_path):
     refused = fetch(tmp_path, url=hub.url, token="hf_" + "x" * 34)
     assert refused.returncode == EXIT_FAILED
     assert "refused the token from the variable HF_TOKEN" in refused.stderr
     assert "xxxx" not in refused.stderr
 
 
-def test_an_unreachable_hub_is_said_with_the_way_around_it(tmp_path):
+def test_an_unreachable_hub_is_reported_with_the_way_around_it(tmp_path):
     refused = fetch(tmp_path, url=f"http://127.0.0.1:{free_port()}", token=GOOD_TOKEN)
     assert refused.returncode == EXIT_FAILED
     assert "cannot be reached" in refused.stderr
@@ -141,7 +141,7 @@ def test_a_file_changed_on_its_way_is_not_kept(hub, tmp_path):
     ("arguments", "said"),
     [(("nobody/nothing",), "no nobody/nothing on the hub"), (("--revision", "v9"), "no such revision")],
 )
-def test_what_the_hub_does_not_have_is_said(hub, tmp_path, arguments, said):
+def test_a_repository_or_revision_that_the_hub_does_not_have_is_named(hub, tmp_path, arguments, said):
     refused = fetch(tmp_path, *arguments, url=hub.url, token=GOOD_TOKEN)
     assert refused.returncode == EXIT_FAILED
     assert said in refused.stderr
@@ -156,7 +156,7 @@ def test_a_repository_that_is_no_pipeline_is_refused(hub, tmp_path):
 
 
 def test_parts_of_other_repositories_end_up_in_one_directory(hub, tmp_path):
-    """3.1 names its networks, and pyannote.audio 4 takes the PLDA of community-1 without being told."""
+    """The config of 3.1 names its networks, and pyannote.audio 4 takes the PLDA of community-1 by default."""
     hub.repositories[VERSION_3_1] = {"config.yaml": CONFIG_3_1}
     hub.repositories["pyannote/segmentation-3.0"] = {"pytorch_model.bin": b"s3", "config.yaml": b"no: pipeline"}
     hub.repositories["pyannote/wespeaker-voxceleb-resnet34-LM"] = {"pytorch_model.bin": b"e3"}

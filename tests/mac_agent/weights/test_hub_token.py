@@ -1,4 +1,4 @@
-"""Where an access token may come from, and what keeps it from being seen."""
+"""Where an access token may come from, and that it is never shown."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def private(path: Path, text: str, mode: int = 0o600) -> Path:
 
 
 def security(tmp_path: Path, script: str) -> str:
-    """A stand-in for macOS's `security`, a program of its own."""
+    """A shell script in place of macOS's `security` program."""
     program = private(tmp_path / "security", f"#!/bin/sh\n{script}\n")
     program.chmod(program.stat().st_mode | stat.S_IXUSR)
     return str(program)
 
 
-def test_nothing_anywhere_is_no_token(tmp_path):
+def test_without_any_source_there_is_no_token(tmp_path):
     assert find_token(environment={}, security=security(tmp_path, "exit 44")) is None
 
 
@@ -59,13 +59,13 @@ def test_a_file_others_can_read_is_not_used(tmp_path, mode):
         find_token(file, environment={})
 
 
-def test_a_file_that_is_not_there_is_said(tmp_path):
+def test_a_missing_file_is_an_error(tmp_path):
     with pytest.raises(TokenUnusable, match="No such file"):
         find_token(tmp_path / "t", environment={})
 
 
 @pytest.mark.parametrize("text", ["", "sk-1234567890", "hf_123", f"{GOOD} {GOOD}", "open sesame", "hf_é" * 9])
-def test_what_is_no_token_is_refused_and_not_repeated(tmp_path, text):
+def test_text_that_is_not_a_token_is_refused_and_not_repeated(tmp_path, text):
     with pytest.raises(TokenUnusable) as refused:
         find_token(private(tmp_path / "t", text), environment={})
     assert not text or text not in str(refused.value)
@@ -88,7 +88,7 @@ def test_the_keychain_is_asked_for_our_item_of_this_user(tmp_path):
     assert f"find-generic-password -s {KEYCHAIN_SERVICE} -a " in asked.read_text()
 
 
-def test_a_locked_keychain_does_not_hold_us_up_for_ever(tmp_path, monkeypatch):
+def test_a_locked_keychain_is_an_error_after_a_timeout(tmp_path, monkeypatch):
     monkeypatch.setattr("mac_agent.weights.hub_token.KEYCHAIN_TIMEOUT_S", 0.2)
     with pytest.raises(TokenUnusable, match="unlock-keychain"):
         find_token(environment={}, security=security(tmp_path, "exec sleep 5"))

@@ -1,4 +1,4 @@
-"""A pipeline directory of one's own: trusted once, checked before every load, refused by name when it changed."""
+"""A pipeline directory of the user's own: trusted once, verified before every load, refused by name after a change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stretch runs only where a verdict that passed says so, and only under exactly what it was found with."""
+"""Stretch runs only with a verdict that passed, on the pipeline, device and versions with which it was measured."""
 
 from __future__ import annotations
 
@@ -34,9 +34,9 @@ def manifest(sha256: str = "0" * 64) -> Manifest:
 
 
 def comparison(**fields) -> Comparison:
-    like = {"recording": "a", "audio_s": 120.0, "speech_s": 100.0, "error_s": 0.0, "changed_s": 0.0}
-    like |= {"cosines": (0.999, 0.995), "exact_s": 10.0, "stretch_s": 2.0}
-    return Comparison.model_validate(like | fields)
+    passing = {"recording": "a", "audio_s": 120.0, "speech_s": 100.0, "error_s": 0.0, "changed_s": 0.0}
+    passing |= {"cosines": (0.999, 0.995), "exact_s": 10.0, "stretch_s": 2.0}
+    return Comparison.model_validate(passing | fields)
 
 
 def verdict(*comparisons: Comparison, ran=RAN, device: str = "mps", pinned: Manifest | None = None) -> StretchVerdict:
@@ -54,8 +54,8 @@ def verdict(*comparisons: Comparison, ran=RAN, device: str = "mps", pinned: Mani
 
 
 def test_the_limits_themselves_pass_and_anything_beyond_does_not():
-    at = comparison(error_s=100 * MAX_DER, cosines=(1.0, LEAST_COSINE))
-    assert why_not([at], ran=RAN) == ()
+    at_the_limits = comparison(error_s=100 * MAX_DER, cosines=(1.0, LEAST_COSINE))
+    assert why_not([at_the_limits], ran=RAN) == ()
     [der] = why_not([comparison(error_s=100 * MAX_DER + 0.05)], ran=RAN)
     assert der == "DER 0.55 points, at most 0.5 pass"
     [cosine] = why_not([comparison(cosines=(1.0, LEAST_COSINE - 0.001))], ran=RAN)
@@ -63,7 +63,7 @@ def test_the_limits_themselves_pass_and_anything_beyond_does_not():
 
 
 def test_der_is_over_all_recordings_and_one_bad_voice_is_enough():
-    short = comparison(speech_s=10.0, error_s=0.4)  # 4 points of its own
+    short = comparison(speech_s=10.0, error_s=0.4)  # a DER of 4 points in this recording alone
     assert why_not([short, comparison(speech_s=990.0)], ran=RAN) == ()
     assert len(why_not([short, comparison(speech_s=20.0)], ran=RAN)) == 1
     assert len(why_not([comparison(), comparison(cosines=(0.5,))], ran=RAN)) == 1
@@ -78,7 +78,7 @@ def test_der_is_over_all_recordings_and_one_bad_voice_is_enough():
         ({"lost_speakers": 1}, "1 speakers were found by one mode only"),
     ],
 )
-def test_what_proves_nothing_or_too_little_does_not_pass(fields, says):
+def test_a_measurement_with_too_little_speech_or_no_pair_of_embeddings_does_not_pass(fields, says):
     assert any(says in reason for reason in why_not([comparison(**fields)], ran=RAN))
 
 
@@ -98,7 +98,7 @@ def test_two_runs_that_were_not_the_two_modes_on_one_device_do_not_pass(ran):
     assert len(why_not([comparison()], ran=ran)) == 1
 
 
-def test_a_verdict_sums_up_what_it_rests_on():
+def test_a_verdict_sums_up_its_comparisons():
     found = verdict(comparison(error_s=0.1, changed_s=0.2), comparison(speech_s=300.0, exact_s=30.0, cosines=(0.99,)))
     assert found.passed
     assert found.der == pytest.approx(0.1 / 400)
@@ -106,7 +106,7 @@ def test_a_verdict_sums_up_what_it_rests_on():
     assert found.files == manifest().files
 
 
-def test_a_verdict_without_speech_has_no_der_and_can_be_kept(tmp_path):
+def test_a_verdict_without_speech_has_no_der_and_can_be_stored(tmp_path):
     silent = verdict(comparison(speech_s=0.0, error_s=2.0, cosines=()))
     assert (silent.der, silent.least_cosine, silent.passed) == (None, None, False)
     assert StretchVerdict.model_validate_json(write_verdict(tmp_path, silent).read_bytes()) == silent
@@ -140,7 +140,7 @@ def test_a_failing_verdict_says_why_exact_runs(tmp_path):
 @pytest.mark.parametrize(
     "name", ["machine", "torch", "pyannote_audio", "omi_diarization", "method", "device", "revision"]
 )
-def test_a_verdict_found_with_anything_else_is_stale_and_says_what_changed(name):
+def test_a_verdict_measured_under_other_circumstances_is_stale_and_says_what_changed(name):
     now = describe_circumstances(manifest(), "mps")
     other = 0 if name == "method" else "other"
     old = verdict().model_copy(update={"circumstances": now.model_copy(update={name: other})})
@@ -151,7 +151,7 @@ def test_a_verdict_found_with_anything_else_is_stale_and_says_what_changed(name)
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"version": 2}', b"\xff"])
-def test_a_damaged_verdict_is_none_and_is_said(tmp_path, content):
+def test_a_damaged_verdict_counts_as_none_and_is_named(tmp_path, content):
     file = verdict_file(tmp_path, describe_circumstances(manifest(), "mps").revision, "mps")
     file.write_bytes(content)
     choice = find_mode(tmp_path, manifest(), "mps")

@@ -1,4 +1,4 @@
-"""Which mels stand for the voice of each piece: clean ones around it, without noise, at one level. Pure functions."""
+"""Choose the mel frames from which each piece is embedded: clean, without noise, at one level. Pure functions."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform
     from mac_agent.engines.tracks import Piece
 
-CONTEXT_MELS = 160  # 1.6 s, what the encoder was trained on
-LEVEL_DBFS = -30.0  # Resemblyzer raises quieter speech to this level and leaves louder speech alone
-_MAYBE_SPEECH = 0.3  # well below the 0.5 of speech: breath is no noise
-_LEAST_SILENT_MELS = 50  # half a second of silence: less says little about the noise
-_KEPT = 0.1
-_LEAST_CLEAN_S = 0.2  # less clean speech than this in an utterance: all of it is used, overlap or not
+CONTEXT_MELS = 160  # 1.6 s, on which the encoder was trained
+LEVEL_DBFS = -30.0  # Resemblyzer raises quieter speech to this level and does not change louder speech
+_MAYBE_SPEECH = 0.3  # well below the 0.5 of speech, so that breathing does not count as noise
+_LEAST_SILENT_MELS = 50  # half a second; less silence is not enough to estimate the noise
+_KEPT_SHARE = 0.1
+_LEAST_CLEAN_S = 0.2  # in an utterance with less clean speech, all of it is used, overlap included
 
 
 @dataclass(frozen=True, eq=False)
-class VoiceCut:
-    """The mels that stand for one piece."""
+class MelCut:
+    """The mel frames from which one piece is embedded."""
 
     frames: NDArray[np.int32]
-    """Which mel frames, at most 1.6 s of them, around the piece and from its own utterance."""
+    """Indices of the mel frames, at most 1.6 s of them, around the piece and from its own utterance."""
     gain: float
-    """What brings their power to one level."""
+    """Factor on their power that raises quiet speech to the level of the encoder."""
     clean_s: float
     """Seconds of the piece itself in which nobody else speaks."""
 
 
-def cut_voices(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list[VoiceCut]:
-    """Cut the mels of every piece; short pieces borrow context from their own utterance, never from overlap."""
+def cut_mels(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list[MelCut]:
+    """Choose the mel frames of every piece, with context from its own utterance but not from overlapping speech."""
     power = mel_frame_power(waveform, n_mels)
     talkers = np.zeros(max((piece.last for piece in pieces), default=0), dtype=np.int16)
     for piece in pieces:
         talkers[piece.first : piece.last] += 1
-    cuts: list[VoiceCut] = []
+    cuts: list[MelCut] = []
     for _, group in groupby(pieces, key=lambda piece: piece.utterance):
         utterance = list(group)
         alone = _clean_mels(utterance[0].first, utterance[-1].last, talkers, n_mels)
@@ -53,15 +53,15 @@ def cut_voices(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list
             chosen = _around(alone, (piece.first + piece.last) / 2)
             gain = level_gain(float(power[chosen].mean()))
             clean_s = float(np.count_nonzero(talkers[piece.first : piece.last] == 1)) * FRAME_S
-            cuts.append(VoiceCut(chosen.astype(np.int32), gain**2, clean_s))
+            cuts.append(MelCut(chosen.astype(np.int32), gain**2, clean_s))
     return cuts
 
 
 def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16]) -> NDArray[np.float32]:
-    """Take the recording's steady noise out of its mels, in place.
+    """Subtract the recording's steady noise from its mels, in place.
 
-    The encoder hears power, not its logarithm, so steady noise adds the same to every frame: the median of the
-    frames in which no window hears speech. A tenth of each mel is always kept.
+    The mels are power, not its logarithm, so steady noise adds the same amount to every frame. It is estimated as the
+    median of the frames in which no window finds speech. A tenth of each mel is always kept.
 
     Args:
         mels: shape ``(frames, 40)``.
@@ -74,7 +74,7 @@ def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16]) -> ND
     silent = ~spoken[np.clip(frame, 0, len(spoken) - 1)]
     if np.count_nonzero(silent) >= _LEAST_SILENT_MELS:
         noise = np.median(mels[silent], axis=0)
-        np.maximum(mels - noise, _KEPT * mels, out=mels)
+        np.maximum(mels - noise, _KEPT_SHARE * mels, out=mels)
     return mels
 
 
@@ -87,7 +87,7 @@ def level_gain(power: float) -> float:
 def mel_frame_power(waveform: Waveform, n_mels: int) -> NDArray[np.float64]:
     """Return the mean square of the 10 ms around each mel frame, shape ``(n_mels,)``."""
     total = np.zeros(n_mels)
-    # Half a frame of samples at a time: frame i is the second half of hop i - 1 and the first half of hop i.
+    # In half hops: frame i is centred on sample i * HOP_SAMPLES, so it spans two halves of neighbouring hops.
     half = HOP_SAMPLES // 2
     halves = waveform[: len(waveform) // half * half].reshape(-1, half)
     energy = np.einsum("ij,ij->i", halves, halves)
@@ -98,7 +98,7 @@ def mel_frame_power(waveform: Waveform, n_mels: int) -> NDArray[np.float64]:
 
 
 def _clean_mels(first: int, last: int, talkers: NDArray[np.int16], n_mels: int) -> NDArray[np.intp]:
-    """Return the mel frames of an utterance in which one voice is alone, at least one."""
+    """Return the mel frames of an utterance in which only one voice speaks, at least one frame."""
     start_s, end_s = (FIRST_FRAME_START_S + frame * FRAME_S for frame in (first, last))
     spoken = np.arange(int(np.ceil(start_s * FRAMES_PER_S)), int(end_s * FRAMES_PER_S))
     spoken = spoken[spoken < n_mels]

@@ -1,4 +1,4 @@
-"""From labelled pieces back to time: who speaks at each frame, as turns. Pure functions."""
+"""Reconstruct who speaks at each frame from labelled pieces, and convert it to turns. Pure functions."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.tracks import Piece, Track
 
-FAINT = 0.05  # a speaker that fewer than one window in twenty hears at a frame is not speaking there
+FAINT = 0.05  # a speaker whose strength at a frame is below one window in twenty is not speaking there
 
 
 def count_speakers(scores: NDArray[np.float16]) -> NDArray[np.int8]:
-    """Return how many speak at each frame: the rounded mean over the windows that see it, shape ``(frames,)``."""
+    """Return how many speak at each frame: the rounded mean over the windows that contain it, shape ``(frames,)``."""
     n_frames = HOP_FRAMES * (len(scores) - 1) + WINDOW_FRAMES
     total = np.zeros(n_frames, dtype=np.float32)
     for window, score in enumerate(scores):
@@ -32,38 +32,38 @@ def count_speakers(scores: NDArray[np.float16]) -> NDArray[np.int8]:
 
 
 def windows_per_frame(n_windows: int) -> NDArray[np.float32]:
-    """Return how many windows see each frame, shape ``(frames,)``."""
-    seen = np.zeros(HOP_FRAMES * (n_windows - 1) + WINDOW_FRAMES, dtype=np.float32)
+    """Return how many windows contain each frame, shape ``(frames,)``."""
+    windows = np.zeros(HOP_FRAMES * (n_windows - 1) + WINDOW_FRAMES, dtype=np.float32)
     for window in range(n_windows):
-        seen[HOP_FRAMES * window : HOP_FRAMES * window + WINDOW_FRAMES] += 1
-    return seen
+        windows[HOP_FRAMES * window : HOP_FRAMES * window + WINDOW_FRAMES] += 1
+    return windows
 
 
 def activity(
     scores: NDArray[np.float16], tracks: Sequence[Track], pieces: Sequence[Piece], labels: NDArray[np.intp]
 ) -> NDArray[np.float32]:
-    """Return how strongly each speaker is heard at each frame, shape ``(frames, speakers)``."""
-    seen = windows_per_frame(len(scores))
-    heard = np.zeros((len(seen), int(labels.max(initial=-1)) + 1), dtype=np.float32)
+    """Return the strength of each speaker at each frame: the mean score over the windows, ``(frames, speakers)``."""
+    windows = windows_per_frame(len(scores))
+    strength = np.zeros((len(windows), int(labels.max(initial=-1)) + 1), dtype=np.float32)
     for piece, label in zip(pieces, labels.tolist(), strict=True):
         track = tracks[piece.track]
         span = track.total[piece.first - track.first_frame : piece.last - track.first_frame]
-        heard[piece.first : piece.last, label] += span
-    return heard / seen[:, None]
+        strength[piece.first : piece.last, label] += span
+    return strength / windows[:, None]
 
 
-def speaking(heard: NDArray[np.float32], count: NDArray[np.int8]) -> NDArray[np.bool_]:
-    """Choose at each frame the ``count`` speakers that are heard most, shape ``(frames, speakers)``."""
-    chosen = np.zeros(heard.shape, dtype=bool)
-    order = np.argsort(-heard, axis=1, kind="stable")
-    for rank in range(min(int(count.max(initial=0)), heard.shape[1])):
+def speaking(strength: NDArray[np.float32], count: NDArray[np.int8]) -> NDArray[np.bool_]:
+    """Choose at each frame the ``count`` speakers of the greatest strength, shape ``(frames, speakers)``."""
+    chosen = np.zeros(strength.shape, dtype=bool)
+    order = np.argsort(-strength, axis=1, kind="stable")
+    for rank in range(min(int(count.max(initial=0)), strength.shape[1])):
         frames = np.flatnonzero(count > rank)
         chosen[frames, order[frames, rank]] = True
-    return chosen & (heard > FAINT)
+    return chosen & (strength > FAINT)
 
 
 def as_turns(chosen: NDArray[np.bool_], names: Sequence[str], duration_s: float) -> tuple[Turn, ...]:
-    """Turn each speaker's runs of frames into turns, sorted by start."""
+    """Convert each speaker's runs of frames to turns, sorted by start."""
     turns = [
         Turn(frame_time_s(first, duration_s), frame_time_s(last, duration_s), names[speaker])
         for speaker in range(chosen.shape[1])
@@ -73,15 +73,15 @@ def as_turns(chosen: NDArray[np.bool_], names: Sequence[str], duration_s: float)
     return tuple(sorted(kept, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker)))
 
 
-def loudest(chosen: NDArray[np.bool_], heard: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Keep, where several speak, only the one heard most."""
+def strongest(chosen: NDArray[np.bool_], strength: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Keep, where several speak at once, only the speaker of the greatest strength."""
     alone = np.zeros_like(chosen)
     if chosen.shape[1]:
         frames = np.flatnonzero(chosen.any(axis=1))
-        alone[frames, np.where(chosen[frames], heard[frames], -1.0).argmax(axis=1)] = True
+        alone[frames, np.where(chosen[frames], strength[frames], -1.0).argmax(axis=1)] = True
     return alone
 
 
 def first_frames(chosen: NDArray[np.bool_]) -> NDArray[np.intp]:
-    """Return the frame at which each speaker is first heard; the number of frames for one never heard."""
+    """Return the frame at which each speaker first speaks; the number of frames for one that never speaks."""
     return np.where(chosen.any(axis=0), chosen.argmax(axis=0), len(chosen))

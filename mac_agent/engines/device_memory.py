@@ -1,17 +1,17 @@
-"""What the driver of a device holds for this process. Imports torch only where a device needs it."""
+"""How much memory of a GPU this process uses. Imports torch only for a GPU."""
 
 from __future__ import annotations
 
 
 def device_bytes(device: str) -> int:
-    """Return the bytes held on a device, what is cached for reuse included; 0 on the CPU: that is resident memory.
+    """Return the bytes that this process holds on a device, its cache included; 0 for the CPU, whose memory is RSS.
 
     Args:
         device: as `EngineInfo.device` names it: ``cpu``, ``mps``, ``cuda:0``, ``cpu (mps refused)``.
     """
     name = device.split(maxsplit=1)[0] if device else "cpu"
     if name == "mps":
-        import torch  # noqa: PLC0415 - an engine on a device has it loaded; one on the CPU may do without
+        import torch  # noqa: PLC0415 - the engine on this device has imported it already
 
         return int(torch.mps.driver_allocated_memory())
     if name.startswith("cuda"):

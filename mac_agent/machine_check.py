@@ -1,4 +1,4 @@
-"""What keeps an agent from working, looked for on this machine: one check, one line, with the remedy."""
+"""Check this machine for whatever keeps an agent from working: packages, directories, weights, device, service."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ import subprocess
 import sys
 import tempfile
 import wave
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mac_agent.check import Check, failed, note, ok
 from mac_agent.engine_choice import choose_engine, describe_weights
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.errors import EngineError, ModelMissing
@@ -33,46 +32,13 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "pyannote.audio", "av", "paho-mqtt", "omi-diarization")
 PROBE_TIMEOUT_S = 180.0  # the first import of torch after an installation compiles for minutes on a slow disk
-ROOM_BYTES = 2**30  # beside the largest job: the outbox, the log, the system
+SPARE_BYTES = 2**30  # in addition to the largest job: the outbox, the log, the system
 DEEP_CLIP_S = 12.0
 _OTHERS_MAY_WRITE, _OTHERS_MAY_READ = 0o022, 0o077
 
 
-class CheckState(StrEnum):
-    """`note`: works, or cannot be told from here."""
-
-    OK = "ok"
-    NOTE = "note"
-    FAILED = "failed"
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at."""
-
-    name: str
-    verdict: CheckState
-    found: str
-    remedy: str | None = None
-
-
-def ok(name: str, found: str) -> Check:
-    """Return a check that found nothing wrong."""
-    return Check(name, CheckState.OK, found)
-
-
-def note(name: str, found: str, remedy: str | None = None) -> Check:
-    """Return a check that a person should read."""
-    return Check(name, CheckState.NOTE, found, remedy)
-
-
-def failed(name: str, found: str, remedy: str | None = None) -> Check:
-    """Return a check that found why the agent cannot work; an error's own text names its remedy already."""
-    return Check(name, CheckState.FAILED, found, remedy)
-
-
 def check_python(*, system: str = sys.platform, machine: str = platform.machine()) -> Check:
-    """Say which Python this is; on a Mac one made for Intel never sees the GPU."""
+    """Report which Python this is. On a Mac, a Python built for Intel cannot use the GPU."""
     found = f"{platform.python_version()} for {machine} on {platform.platform(terse=True)}"
     if system == "darwin" and machine != "arm64":
         return note(
@@ -82,7 +48,7 @@ def check_python(*, system: str = sys.platform, machine: str = platform.machine(
 
 
 def check_packages(packages: Sequence[str] = PACKAGES) -> Check:
-    """Say which versions are installed."""
+    """Report the installed versions of the packages, and which packages are missing."""
     found, missing = [], []
     for package in packages:
         try:
@@ -95,7 +61,7 @@ def check_packages(packages: Sequence[str] = PACKAGES) -> Check:
 
 
 def check_data_dir(directory: Path) -> Check:
-    """Check that results can be kept there and that nobody else can change the weights below it."""
+    """Check that results can be written there, and that no other user can change the weights in it."""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         with tempfile.TemporaryFile(dir=directory):
@@ -123,18 +89,18 @@ def check_config_file(path: Path) -> Check:
 
 
 def check_disk(directory: Path, max_job_bytes: int) -> Check:
-    """Check that the largest job fits."""
+    """Check that the free disk space is enough for the largest job."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     free_bytes = shutil.disk_usage(existing).free
     found = f"{free_bytes / 1e9:.1f} GB free at {existing}"
-    if free_bytes < max_job_bytes + ROOM_BYTES:
-        needed = f"{(max_job_bytes + ROOM_BYTES) / 1e9:.1f} GB"
+    if free_bytes < max_job_bytes + SPARE_BYTES:
+        needed = f"{(max_job_bytes + SPARE_BYTES) / 1e9:.1f} GB"
         return failed("disk", found, f"Make room: the largest job (OMI_MAX_JOB_BYTES) and the log need {needed}.")
     return ok("disk", found)
 
 
 def check_weights(settings: AgentSettings) -> list[Check]:
-    """Check the weights of the chosen engine; where they are to be fetched from the hub, also whether they can be."""
+    """Check the weights of the chosen engine; where pyannote's are missing, also whether they can be fetched."""
     choice = choose_engine(settings)
     try:
         weights = describe_weights(settings, choice.engine)
@@ -150,7 +116,7 @@ def check_weights(settings: AgentSettings) -> list[Check]:
 
 
 def check_hub() -> Check:
-    """Check whether the default pipeline could be fetched: a token, the conditions, the network."""
+    """Check whether the default pipeline could be fetched: token, accepted conditions, network."""
     from mac_agent.weights.hub import DEFAULT_PIPELINE, check_access  # noqa: PLC0415 - the hub's client takes half a second
     from mac_agent.weights.hub_token import find_token  # noqa: PLC0415 - only where weights are missing
 
@@ -164,7 +130,7 @@ def check_hub() -> Check:
 
 
 def check_mode(settings: AgentSettings) -> Check:
-    """Say whether pyannote runs exact or stretch on this machine, and why."""
+    """Report whether pyannote runs in exact or stretch mode on this machine, and why."""
     devices = probe_devices()
     if isinstance(devices, Check):
         return note("mode", "exact or stretch? The device is not known.")
@@ -175,10 +141,10 @@ def check_mode(settings: AgentSettings) -> Check:
 
 @cache
 def probe_devices() -> tuple[str, ...] | Check:
-    """Return the devices that torch sees here, fastest first, or why it sees none. Asked once: it takes seconds."""
+    """Return the devices that torch can use here, fastest first, or a failed check. Cached: it takes seconds."""
     script = "from mac_agent.engines.registry import list_devices; print(' '.join(list_devices()))"
     try:
-        done = subprocess.run(  # noqa: S603 - fixed arguments; a process of its own, because torch stays where it is
+        done = subprocess.run(  # noqa: S603 - fixed arguments; a separate process, because torch cannot be unloaded
             [sys.executable, "-c", script], capture_output=True, text=True, timeout=PROBE_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
@@ -190,7 +156,7 @@ def probe_devices() -> tuple[str, ...] | Check:
 
 
 def check_device(wanted: str) -> Check:
-    """Say which devices torch sees here, and whether the one that is set is among them."""
+    """Report which devices torch can use here, and whether the configured device is among them."""
     devices = probe_devices()
     if isinstance(devices, Check):
         return devices
@@ -200,8 +166,8 @@ def check_device(wanted: str) -> Check:
 
 
 def check_engine(settings: AgentSettings, load: LoadEngine) -> Check:
-    """Load the engine in a worker and let it diarize some seconds of noise: all that a job needs but the broker."""
-    from mac_agent.diarize import DiarizeFailed, diarize_file  # noqa: PLC0415 - only where asked for
+    """Load the engine in a worker process and diarize a few seconds of noise: all a job needs except the broker."""
+    from mac_agent.diarize import DiarizeFailed, diarize_file  # noqa: PLC0415 - needed only for `--deep`
     from mac_agent.worker import read_limits  # noqa: PLC0415 - the same
 
     limits = read_limits(settings)
@@ -227,12 +193,12 @@ def write_noise(path: Path, duration_s: float) -> None:
         stream.setsampwidth(2)
         stream.setframerate(SAMPLE_RATE_HZ)
         samples = bytearray(os.urandom(int(2 * duration_s * SAMPLE_RATE_HZ)))
-        samples[1::2] = bytes(len(samples) // 2)  # the high bytes: noise of 8 of 16 bits
+        samples[1::2] = bytes(len(samples) // 2)  # the high bytes are zero, so only the low 8 of 16 bits are noise
         stream.writeframes(samples)
 
 
 def check_service(service: Service) -> list[Check]:
-    """Check what launchd was given: that it is there, holds no secret, starts what exists, and runs."""
+    """Check the property list of the service: that it exists and holds no secret; on macOS also that the agent runs."""
     try:
         plist = service.plist_file.read_bytes()
     except FileNotFoundError:
