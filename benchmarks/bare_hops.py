@@ -1,7 +1,7 @@
 """Bare paho: the same bytes in the same parts through the same broker, over as many hops, and nothing else.
 
-No disk, no hash, no ledger, no receipt: what the road costs that all delivery over MQTT has to take. One process per
-hop; the last one says `done` for each payload. One of them is
+No disk, no hash, no ledger, no receipt: the least that delivery over MQTT can cost. One process for each hop; the last
+one reports each whole payload as done. One of them is started with
 
     python -m benchmarks.bare_hops HOST PORT USER FROM TO middle|last
 
@@ -23,7 +23,7 @@ HEAD_BYTES = 16  # payload number and its length, 8 bytes each
 
 
 def connect(address: tuple[str, int], user: str, password: str) -> Client:
-    """A client as a newcomer would write it: paho's own thread, paho's defaults, MQTT 5."""
+    """Connect a client with paho's own thread and defaults, and MQTT 5."""
     client = Client(CallbackAPIVersion.VERSION2, protocol=MQTTProtocolVersion.MQTTv5)
     client.username_pw_set(user, password)
     client.connect(*address)
@@ -32,7 +32,7 @@ def connect(address: tuple[str, int], user: str, password: str) -> Client:
 
 
 def relay(address: tuple[str, int], user: str, source: str, target: str, *, is_last: bool) -> None:
-    """Pass on what comes; the last of the relays counts bytes and tells of whole payloads instead."""
+    """Forward every message; the last relay counts the bytes instead, and reports each whole payload."""
     client = connect(address, user, sys.stdin.readline().strip())
     received: dict[bytes, int] = defaultdict(int)
     arrived: queue.SimpleQueue[bytes] = queue.SimpleQueue()
@@ -55,7 +55,7 @@ def relay(address: tuple[str, int], user: str, source: str, target: str, *, is_l
 
 
 class Sender:
-    """The first hop, and who hears that a payload has come to the end."""
+    """Sends payloads to the first hop, and receives the reports of the last one."""
 
     def __init__(self, client: Client, first: str, listener: Client, done: str, part_bytes: int) -> None:
         self._client, self._first, self._part_bytes = client, first, part_bytes
@@ -70,13 +70,13 @@ class Sender:
             self._changed.notify_all()
 
     def send(self, number: int, audio: bytes) -> None:
-        """Hand a payload to paho in parts."""
+        """Publish a payload in parts."""
         head = number.to_bytes(8) + len(audio).to_bytes(8)
         for start in range(0, len(audio), self._part_bytes):
             self._client.publish(self._first, head + audio[start : start + self._part_bytes], qos=1)
 
     def wait(self, number: int, timeout_s: float = 60.0) -> float:
-        """When the payload had come to the end, on the monotonic clock."""
+        """Wait until a payload has passed the last hop; return when that was, in monotonic seconds."""
         with self._changed:
             assert self._changed.wait_for(lambda: number in self._done_s, timeout_s), "the bytes did not arrive"
             return self._done_s[number]

@@ -87,9 +87,9 @@ def main() -> None:
     engine = load_engine("embedded", data_dir=Path(data_dir), threads=options.threads)
     assert isinstance(engine, EmbeddedEngine)
     for group in options.groups:
-        heard = measure(engine, group, select(group, options.first_seed, options.hours), keep=options.moved)
+        outputs = measure(engine, group, select(group, options.first_seed, options.hours), keep=options.moved)
         if options.moved:
-            move(heard)
+            move(outputs)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     print(f"\npeak memory {peak / (1024**2 if sys.platform == 'darwin' else 1):.0f} MiB, {options.threads} threads")
 
@@ -146,11 +146,11 @@ def measure(
     kept: list[tuple[Recording, NetworkOutput]] = []
     for recording in selected:
         began, began_cpu = time.perf_counter(), time.process_time()
-        heard = engine.run_networks(recording.waveform, lambda _stage, _done: None, StageTimer())
-        turns = to_diarization(heard, Hints(), Policy(), StageTimer()).turns if heard else ()
+        output = engine.run_networks(recording.waveform, lambda _stage, _done: None, StageTimer())
+        turns = to_diarization(output, Hints(), Policy(), StageTimer()).turns if output else ()
         speed = recording.duration_s / (time.perf_counter() - began)
         speed_per_core = recording.duration_s / (time.process_time() - began_cpu)
-        single = to_diarization(heard, Hints(num_speakers=1), Policy(), StageTimer()).turns if heard else ()
+        single = to_diarization(output, Hints(num_speakers=1), Policy(), StageTimer()).turns if output else ()
         row = AccuracyRow(
             name=recording.name,
             score=compare(recording, turns),
@@ -158,13 +158,13 @@ def measure(
             found_speakers=len({turn.speaker for turn in turns}),
             speed=speed,
             speed_per_core=speed_per_core,
-            oracle=compare(recording, oracle(recording, heard.scores)) if heard else None,
+            oracle=compare(recording, oracle(recording, output.scores)) if output else None,
             one=compare(recording, single),
         )
         rows.append(row)
         show(row)
-        if keep and heard:
-            kept.append((recording, heard))
+        if keep and output:
+            kept.append((recording, output))
     excerpts = [row for row in rows if row.name in AMI]
     if excerpts:
         print(
@@ -185,8 +185,8 @@ def move(kept: list[tuple[Recording, NetworkOutput]]) -> None:
     print("|---" * (len(kept) + 2) + "|")
     for name, policy in policies.items():
         cells, excerpts = [], []
-        for recording, heard in kept:
-            turns = to_diarization(heard, Hints(), policy, StageTimer()).turns
+        for recording, output in kept:
+            turns = to_diarization(output, Hints(), policy, StageTimer()).turns
             score = compare(recording, turns)
             cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
             excerpts += [score] if recording.name in AMI else []
@@ -245,7 +245,7 @@ def oracle(recording: Recording, scores: NDArray[np.float16]) -> tuple[Turn, ...
     for start_s, end_s, speaker in recording.reference:
         first, last = (max(0, round((at_s - FIRST_FRAME_START_S) / FRAME_S)) for at_s in (start_s, end_s))
         truth[first:last, names.index(speaker)] = 1.0
-    heard = np.zeros((n_frames, len(names)), dtype=np.float32)
+    activity = np.zeros((n_frames, len(names)), dtype=np.float32)
     for window, score in enumerate(scores.astype(np.float32)):
         span = slice(HOP_FRAMES * window, HOP_FRAMES * window + WINDOW_FRAMES)
         shared = (score > ACTIVE).astype(np.float32).T @ truth[span]
@@ -253,9 +253,9 @@ def oracle(recording: Recording, scores: NDArray[np.float16]) -> tuple[Turn, ...
         for local in range(LOCAL_SPEAKERS):
             speaker = given[local] if local in given and shared[local, given[local]] > 0 else shared[local].argmax()
             if shared[local, speaker] > 0:
-                heard[span, speaker] += score[:, local]
-    heard /= windows_per_frame(len(scores))[:, None]
-    return as_turns(speaking(heard, count_speakers(scores)), names, recording.duration_s)
+                activity[span, speaker] += score[:, local]
+    activity /= windows_per_frame(len(scores))[:, None]
+    return as_turns(speaking(activity, count_speakers(scores)), names, recording.duration_s)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stock pyannote beside ours on the same audio, weights and threads: `python -m benchmarks.bench_engine --help`.
 
-Every run is a process of its own, warmed up by 10 s of other audio, so that its peak memory is its own. The machine may
+Every run has its own process, warmed up by 10 s of other audio, so that its peak memory is its own. The machine may
 be busy with other things: compare rows of one table, by the processor seconds they used rather than by the clock.
 The speaker network's weights are seeded, not trained (`benchmarks.local_pipeline`), unless --pipeline gives real ones:
 what *stretch* changes is then the worst case, not what to expect.
@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def compare(seconds: float, options: argparse.Namespace) -> None:
-    """EngineRun every engine on one recording and print the table."""
+    """Run every engine on one recording and print the table."""
     load = f", load average before {os.getloadavg()[0]:.1f}"
     print(f"\n## {seconds:g} s of conversation{load}\n", flush=True)
     print("| engine | wall s | processor s | x real time | vs stock as shipped | vs stock batch 1 | peak MiB | turns |")
@@ -122,8 +122,8 @@ def faster(base: EngineRun | None, run: EngineRun) -> str:
 
 
 def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
-    """EngineRun one engine in this process."""
-    import torch  # noqa: PLC0415 - the parent does without
+    """Run one engine in this process."""
+    import torch  # noqa: PLC0415 - the parent process does not need it
 
     torch.set_num_threads(options.threads)
     kind, batch, _ = KINDS[name]
@@ -142,15 +142,15 @@ def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def load(kind: str, batch: int, options: argparse.Namespace) -> Callable[[Waveform], tuple[Turn, ...]]:
     """Return a function from audio to turns."""
-    import torch  # noqa: PLC0415 - the parent does without
+    import torch  # noqa: PLC0415 - the parent process does not need it
 
     from mac_agent.engines.pyannote_engine import MODES, PyannoteEngine, to_diarization  # noqa: PLC0415 - it imports torch
-    from mac_agent.engines.pyannote_pipeline import load_pipeline  # noqa: PLC0415 - the same
-    from mac_agent.engines.registry import load_engine  # noqa: PLC0415 - the same
+    from mac_agent.engines.pyannote_pipeline import load_pipeline  # noqa: PLC0415 - it imports torch
+    from mac_agent.engines.registry import load_engine  # noqa: PLC0415 - it imports torch
 
     device = torch.device(options.device)
     if kind == "stock":
-        from pyannote.audio import Pipeline  # noqa: PLC0415 - the same
+        from pyannote.audio import Pipeline  # noqa: PLC0415 - it imports torch
 
         stock: Any = Pipeline.from_pretrained(options.pipeline)
         stock.embedding_batch_size = batch

@@ -1,12 +1,12 @@
-"""Ten thousand queued payloads: what bridge and agent hold in memory, and what a job costs at each length of the queue.
+"""Ten thousand queued payloads: the memory of bridge and agent, and what a job costs at each length of the queue.
 
     python -m benchmarks.bench_queue                       10,000 conversations of one small chunk
     python -m benchmarks.bench_queue --jobs 1000 --json
     python -m benchmarks.bench_queue --conversations 20    few conversations with many chunks
 
-The payloads are queued while no agent is there; then one agent with an engine that answers at once drains them. Bridge,
+The payloads are queued while no agent runs; then one agent with an engine that answers at once does all jobs. Bridge,
 agent and Mosquitto are real processes with the defaults a user has. The resident memory and the processor time of
-bridge and agent are read as jobs are done, and `omi-bridge jobs` is asked while the queue is full.
+bridge and agent are read as jobs are done, and `omi-bridge jobs` is timed while the queue is full.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ SAMPLES = 10
 
 @dataclass(frozen=True)
 class Mark:
-    """What was seen when so many jobs were done. CPU and wall are per job since the mark before."""
+    """Measurements when `done` jobs were done; processor and wall time are per job since the mark before."""
 
     done: int
     wall_ms: float
@@ -59,11 +59,11 @@ class QueueMeasurement:
     conversations: int
     queued_per_second: float
     bridge_mib_queued: tuple[float, float]
-    """When the first hundred were queued, and all."""
+    """Resident memory of the bridge with the first hundred queued, and with all."""
     listing_s: float
-    """`omi-bridge jobs` as a whole process, the queue full."""
+    """Of the whole process `omi-bridge jobs`, with the queue full."""
     help_s: float
-    """The same process that only prints its help: what Python takes to start."""
+    """Of the same process when it only prints its help, which is the time that Python takes to start."""
     marks: tuple[Mark, ...]
 
 
@@ -93,8 +93,8 @@ def main() -> None:
 
 
 def run(pipeline: RunningPipeline, jobs: int, conversations: int, progress: Progress) -> QueueMeasurement:
-    """Queue everything, look, drain everything."""
-    # A job for every chunk: neither the length of jobs nor a pause is what is measured here.
+    """Queue all payloads, measure, let the agent do all jobs."""
+    # One job for each chunk, as neither the length of jobs nor pauses are measured here.
     bridge = pipeline.start_bridge(OMI_MIN_JOB_S="0.2", OMI_MAX_JOB_S="0.4", OMI_OVERLAP_S="0", OMI_PAUSE_S="1")
     pipeline.allow_agent()
     task = progress.add_task("queueing", total=jobs)
@@ -125,7 +125,7 @@ def wait_chunk(pipeline: RunningPipeline, place: int) -> None:
 
 
 def drain(pipeline: RunningPipeline, pids: dict[str, int], jobs: int, progress: Progress) -> list[Mark]:
-    """Watch the jobs end, by the agent's own count, and note what was used in between."""
+    """Wait for the jobs to end, by the agent's own count, and measure what was used in between."""
     wanted = [FIRST_MARK, *(round(jobs * part / SAMPLES) for part in range(1, SAMPLES + 1))]
     task = progress.add_task("draining", total=jobs)
     marks: list[Mark] = []
@@ -150,20 +150,20 @@ def drain(pipeline: RunningPipeline, pids: dict[str, int], jobs: int, progress: 
     return marks
 
 
-def wait_done(pipeline: RunningPipeline, count: int, tell: Callable[[int], None]) -> int:
-    """Wait until the agent says that it has done so many jobs; a job an hour apart would be a failure."""
+def wait_done(pipeline: RunningPipeline, count: int, report: Callable[[int], None]) -> int:
+    """Wait until the agent reports `count` jobs done; fails where none is done for two minutes."""
     last_s, last = time.monotonic(), 0
     while (done := pipeline.backend.jobs_done) < count:
         if done != last:
             last_s, last = time.monotonic(), done
         assert time.monotonic() - last_s < 120, f"no job was done for two minutes: {done} of {count}"
-        tell(done)
+        report(done)
         time.sleep(0.05)
     return done
 
 
 def time_command(pipeline: RunningPipeline, *arguments: str) -> float:
-    """Seconds that `omi-bridge …` takes."""
+    """Return the seconds that `omi-bridge …` takes."""
     environment = pipeline.environment("bridge")
     began_s = time.monotonic()
     subprocess.run(

@@ -1,8 +1,8 @@
-"""A thousand jobs through one agent, and what its memory does: `python -m benchmarks.bench_thousand_jobs --help`.
+"""The memory of an agent over a thousand jobs: `python -m benchmarks.bench_thousand_jobs --help`.
 
-A real Mosquitto, a real `omi-agent run`, and the bridge's side of the contract (`tests.mac_agent.small_bridge`) feed
-pieces of LibriSpeech, 2 to 6 s long and no two of one length, in five file formats. The worker is never recycled: a
-leak has nowhere to hide. After every job the resident memory of the agent and of its worker is read.
+A real Mosquitto and a real `omi-agent run`; the bridge's side of the contract (`tests.mac_agent.small_bridge`) offers
+pieces of LibriSpeech, 2 to 6 s long and no two of one length, in five file formats. The worker is never recycled, so
+that a leak shows. After every job the resident memory of the agent and of its worker is read.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SETTLED_AFTER = 50  # jobs in which memory may still grow: caches fill
 FLAT_RATIO = 1.10
 SHORTEST_S, LONGEST_S = 2.0, 6.0
-AT_ONCE = 2  # one runs while the next one's audio comes
+AT_ONCE = 2  # one runs while the audio of the next one arrives
 WAIT_S = 600.0
 MIB = 1024**2
 FORMATS = (("ogg", "libopus", 48_000), ("mp3", "libmp3lame", 44_100), ("mp4", "aac", 44_100), ("flac", "flac", 16_000))
@@ -151,13 +151,13 @@ def make_clips() -> Iterator[bytes]:
 
 
 def report(samples: list[Sample], seen: list[SpeakerTurns], took_s: float) -> None:
-    """Print what memory did, as Markdown."""
+    """Print the memory over the jobs, as Markdown."""
     engine = seen[-1].engine
     audio_s = sum(turns.duration_s for turns in seen)
-    heard = sum(bool(turns.turns) for turns in seen)
+    with_turns = sum(bool(turns.turns) for turns in seen)
     ran = f"engine {engine.name} ({engine.mode}, {engine.device})"
     print(f"{platform.platform(terse=True)}, {os.cpu_count()} cores, {ran}")
-    print(f"{len(samples)} jobs, {heard} of them with turns, {audio_s:.0f} s of audio in {took_s:.0f} s\n")
+    print(f"{len(samples)} jobs, {with_turns} of them with turns, {audio_s:.0f} s of audio in {took_s:.0f} s\n")
     marks = [mark for mark in (1, 10, SETTLED_AFTER, 100, 200, 500, 1000) if mark <= len(samples)]
     done = " | ".join(str(mark) for mark in marks)
     print(f"| resident MiB after job | {done} | most after {SETTLED_AFTER} | over job {SETTLED_AFTER} |")

@@ -1,4 +1,4 @@
-"""Our delivery as a benchmark drives it: real broker, bridge and agent processes, and a backend that keeps the time."""
+"""The pipeline for a benchmark: real broker, bridge and agent processes, and a backend that measures times."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ from vps_bridge.ledger import Ledger
 
 TOPICS = Topics()
 RATE_HZ = 16_000
-WHOLE_BYTES = 1_000_000  # as `vps_bridge.client.client` does: beyond this a chunk travels in parts
+WHOLE_BYTES = 1_000_000  # a larger chunk is sent in parts, as `vps_bridge.client.client` does
 PART_BYTES = 262_144
 WAIT_S = 120.0
 SEGMENTS = 6
-# What the two processes log for each job, in the order of the road.
+# What bridge and agent log for each job, in the order of its steps.
 SPANS = (
     ("bridge", "chunk_accepted", "accepted"),
     ("bridge", "job_ready", "a job"),
@@ -58,7 +58,7 @@ SPANS = (
 
 
 def make_wav(seconds: float, seed: int = 0) -> bytes:
-    """Noise, s16 mono at 16 kHz: nothing on the way may guess it."""
+    """Return noise, s16 mono at 16 kHz, which nothing can compress."""
     samples = np.random.default_rng(seed).integers(-3000, 3000, int(seconds * RATE_HZ), dtype=np.int16)
     buffer = io.BytesIO()
     with wave.open(buffer, "wb") as file:
@@ -70,7 +70,7 @@ def make_wav(seconds: float, seed: int = 0) -> bytes:
 
 
 def make_segments(conversation_id: str, seconds: float) -> tuple[TranscriptSegment, ...]:
-    """A transcript that every design has to label."""
+    """Return the transcript that every design has to label."""
     step_s = seconds / SEGMENTS
     return tuple(
         TranscriptSegment(
@@ -91,17 +91,17 @@ class Times:
 
 @dataclass
 class TimingBackend:
-    """A backend over MQTT; the network thread notes when what arrived."""
+    """A backend that notes when each message arrives."""
 
     broker: RunningBroker
     times: dict[str, Times] = field(default_factory=dict)
     refused: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.door_port, token = free_port(), secrets.token_hex(16)
-        self.door_environment = {"OMI_HTTP_PORT": str(self.door_port), "OMI_HTTP_TOKEN": token}
-        self.door = httpx.Client(
-            base_url=f"http://127.0.0.1:{self.door_port}", headers={"authorization": f"Bearer {token}"}, timeout=60.0
+        port, token = free_port(), secrets.token_hex(16)
+        self.http_environment = {"OMI_HTTP_PORT": str(port), "OMI_HTTP_TOKEN": token}
+        self._http = httpx.Client(
+            base_url=f"http://127.0.0.1:{port}", headers={"authorization": f"Bearer {token}"}, timeout=60.0
         )
         self._changed = threading.Condition()
         self._answered: set[str] = set()
@@ -161,7 +161,7 @@ class TimingBackend:
             assert self._changed.wait_for(condition, timeout_s), f"{what} did not happen: refused {self.refused[:3]}"
 
     def wait_up(self, program: DemoProgram, kind: str, began: datetime) -> None:
-        """Wait for the first live word of a bridge or an agent that began just now."""
+        """Wait for the first heartbeat of a bridge or an agent that was started after `began`."""
         deadline_s = time.monotonic() + WAIT_S
         while time.monotonic() < deadline_s:
             program.check()
@@ -178,7 +178,7 @@ class TimingBackend:
         return event.event_id
 
     def begin(self, conversation_id: str, seconds: float) -> None:
-        """Tell of a conversation that will have one chunk, with its transcript; wait until the bridge has it."""
+        """Send the events of a conversation with one chunk and its transcript; wait for their receipts."""
         ids = {
             self.event(conversation_id, EventType.STARTED, started_at=datetime.now(UTC)),
             self.event(conversation_id, EventType.SEGMENTS, segments=make_segments(conversation_id, seconds)),
@@ -204,10 +204,10 @@ class TimingBackend:
             )
 
     def post(self, conversation_id: str, audio: bytes, **facts: Any) -> None:  # noqa: ANN401 - fields of AudioQuery
-        """Hand a payload in at the HTTP door; what follows is told over MQTT."""
+        """Send a payload over HTTP; the update is received over MQTT."""
         times = self.times[conversation_id] = Times(sent_s=time.monotonic())
         facts.setdefault("chunk_id", f"c-{uuid.uuid4().hex}")
-        answer = self.door.post(
+        answer = self._http.post(
             f"/v1/conversations/{conversation_id}/audio",
             content=audio,
             params=facts,
@@ -250,9 +250,9 @@ class RunningPipeline:
         return self._start("agent", [sys.executable, "-m", "benchmarks.null_engine"], environment)
 
     def environment(self, role: str) -> dict[str, str]:
-        """What a program of ours needs to know."""
+        """Return the settings of one of our programs."""
         own = {"OMI_DATA_DIR": str(self.directory), "OMI_AGENT_ID": AGENT_ID, "OMI_LOG_JSON": "true"}
-        return {**self.broker.environment(role), **self.backend.door_environment, **own}
+        return {**self.broker.environment(role), **self.backend.http_environment, **own}
 
     def _start(self, role: str, command: list[str], environment: Mapping[str, str]) -> DemoProgram:
         began = datetime.now(UTC)
@@ -267,7 +267,7 @@ class RunningPipeline:
         ledger.close()
 
     def spans_ms(self, conversation_ids: set[str]) -> dict[str, float]:
-        """Median milliseconds between the steps that bridge and agent logged, for these conversations."""
+        """Return the median milliseconds between the steps that bridge and agent logged, for these conversations."""
         moments: dict[str, dict[str, float]] = {name: {} for name in conversation_ids}
         for role in ("bridge", "agent"):
             wanted = {event: label for who, event, label in SPANS if who == role}
@@ -285,13 +285,13 @@ class RunningPipeline:
 
 
 def find_mosquitto() -> str | None:
-    """The installed Mosquitto, if any; Debian keeps it where only root looks."""
+    """Return the path of the installed Mosquitto, if any; Debian installs it where only root has it on the PATH."""
     return shutil.which("mosquitto", path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
 
 
 @contextmanager
 def run_pipeline(broker: RunningBroker, directory: Path) -> Iterator[RunningPipeline]:
-    """Nothing is started yet; everything is stopped at the end."""
+    """Yield a pipeline with nothing started yet; everything is stopped at the end."""
     backend = TimingBackend(broker)
     with Programs(directory / "logs") as programs:
         try:
@@ -301,7 +301,7 @@ def run_pipeline(broker: RunningBroker, directory: Path) -> Iterator[RunningPipe
 
 
 def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
-    """Processor seconds used so far, by name; an agent's worker processes are told apart from itself."""
+    """Return the processor seconds used so far, by name; an agent's worker processes are counted separately."""
     used: dict[str, float] = {}
     for name, pid in pids.items():
         process = psutil.Process(pid)
@@ -313,11 +313,11 @@ def cpu_seconds(pids: Mapping[str, int]) -> dict[str, float]:
 
 
 def rss_mib(pid: int) -> float:
-    """Resident memory."""
+    """Return the resident memory of a process."""
     return float(psutil.Process(pid).memory_info().rss) / 2**20
 
 
 def percentiles_ms(seconds: list[float]) -> tuple[float, float, float]:
-    """p50, p95, p99 in milliseconds."""
+    """Return p50, p95 and p99 in milliseconds."""
     p50, p95, p99 = np.percentile(np.array(seconds) * 1000, [50, 95, 99])
     return float(p50), float(p95), float(p99)

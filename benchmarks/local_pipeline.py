@@ -1,8 +1,8 @@
 """A pipeline directory for a machine without the gated weights: `python -m benchmarks.local_pipeline DIR`.
 
-Segmentation and PLDA are real, out of `../shared/models`. The speaker network has the architecture and the cost of
-community-1's, but its weights are drawn from a fixed seed: what it says about voices means little, so no accuracy is
-measured with it, only whether two ways of running the same pipeline agree, and how long they take.
+Segmentation and PLDA are real, from `../shared/models`. The speaker network has the architecture and the cost of
+community-1's, but its weights are drawn from a fixed seed: its embeddings mean little, so no accuracy is measured with
+it, only whether two ways of running the same pipeline agree, and how long they take.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ params:
 
 
 def build_pipeline_directory(target: Path, models: Path = SHARED_MODELS) -> Path:
-    """Write a pipeline directory that pyannote.audio loads; the same bytes of weights every time.
+    """Write a pipeline directory that pyannote.audio can load, with the same weights every time.
 
     Raises:
         FileNotFoundError: `models` does not hold `segmentation-3.0/` and `plda/`.
@@ -73,9 +73,8 @@ def build_pipeline_directory(target: Path, models: Path = SHARED_MODELS) -> Path
 def make_speaker_checkpoint(plda_mean: torch.Tensor) -> dict[str, object]:
     """Return a checkpoint of `WeSpeakerResNet34` with weights from `SEED`.
 
-    Its batch norms and its last layer are set on pyannote's own sample, so that a network nobody trained still answers
-    within a range, and differently to different sounds: one that says the same of every voice would make any two
-    clusterings agree.
+    Its batch norms and its last layer are fitted to pyannote's own sample, so that this untrained network returns
+    embeddings of realistic size that differ between sounds: with equal embeddings any two clusterings would agree.
     """
     torch.manual_seed(SEED)
     network = WeSpeakerResNet34()
@@ -86,7 +85,7 @@ def make_speaker_checkpoint(plda_mean: torch.Tensor) -> dict[str, object]:
     pieces = waveform.unfold(0, 3 * 16_000, 16_000)[:, None]
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
-            module.momentum = None  # the plain mean over all that it sees
+            module.momentum = None  # the mean over everything
     with torch.inference_mode():
         fbank = network.compute_fbank(pieces)
         network.resnet.train()

@@ -1,4 +1,4 @@
-"""An engine that finds nothing out: one voice from end to end. What is left is what delivery costs."""
+"""An engine that computes nothing: its answer is one turn over the whole job. What remains is the cost of delivery."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ SLEEP_ENV = "OMI_BENCH_SLEEP_S"
 
 
 class InstantEngine:
-    """Answers at once, or after the sleep it was told."""
+    """Answers at once, or after `sleep_s` seconds."""
 
     def __init__(self, sleep_s: float) -> None:
         self._sleep_s = sleep_s
 
     @property
     def info(self) -> EngineInfo:
-        """What goes into every result."""
+        """The description of the engine in every result."""
         return INFO
 
     def diarize(self, waveform: Waveform, hints: Hints, report: ReportProgress) -> Diarization:  # noqa: ARG002 - the protocol of engines
-        """One turn of one voice."""
+        """Return one turn of one speaker."""
         report("nothing", 0.5)
         time.sleep(self._sleep_s)
         length_s = waveform.size / SAMPLE_RATE_HZ
@@ -56,12 +56,12 @@ class InstantEngine:
 
 
 def load_null_engine() -> InstantEngine:
-    """What the worker process loads."""
+    """Return the engine; called in the worker process."""
     return InstantEngine(float(os.environ.get(SLEEP_ENV, "0")))
 
 
 def run() -> None:
-    """`omi-agent run` with this engine; settings from the environment."""
+    """Run `omi-agent run` with this engine and settings from the environment."""
     settings = load_settings(AgentSettings, flags={}).settings
     configure_logs(as_json=True)
     run_agent(settings, load_null_engine)

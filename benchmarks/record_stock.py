@@ -1,7 +1,7 @@
-"""Record what stock pyannote says about real recordings: `python -m benchmarks.record_stock dev00 trn01`.
+"""Record the results of stock pyannote on real recordings: `python -m benchmarks.record_stock dev00 trn01`.
 
-Writes one file per recording into `tests/mac_agent/engines/golden/`, where `test_golden_stock.py` holds *exact* to it.
-Run on the seeded pipeline directory of `benchmarks.local_pipeline`; takes minutes for a minute of audio on two cores.
+Writes one file per recording into `tests/mac_agent/engines/golden/`; `test_golden_stock.py` compares *exact* with them.
+Uses the seeded pipeline directory of `benchmarks.local_pipeline`; takes minutes for a minute of audio on two cores.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
 
 def load_stock(directory: Path) -> Any:  # noqa: ANN401 - pyannote's
     """Load a pipeline directory as pyannote.audio does, its speaker network at the batch that suits a CPU best."""
-    from pyannote.audio import Pipeline  # noqa: PLC0415 - its environment was set by then
+    from pyannote.audio import Pipeline  # noqa: PLC0415 - `local_pipeline` must set its environment first
 
     pipeline: Any = Pipeline.from_pretrained(directory)
     pipeline.embedding_batch_size = 1
@@ -64,7 +64,7 @@ def read_waveform(path: Path) -> Waveform:
 
 
 def run_stock(pipeline: Any, waveform: Waveform) -> Diarization:  # noqa: ANN401 - pyannote's
-    """Return stock pyannote's answer, named and clipped as the engine's own."""
+    """Return stock pyannote's result, with labels and ends of turns as in the results of our engine."""
     file = {"waveform": torch.from_numpy(waveform)[None], "sample_rate": 16_000, "uri": "recording"}
     return to_diarization(pipeline.apply(file), len(waveform) / 16_000)
 

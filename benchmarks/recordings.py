@@ -1,7 +1,7 @@
 """Recordings with references, for benchmarks and tests: real ones, and conversations made of LibriSpeech voices.
 
-Real recordings live in a `shared/audio` folder beside the repository, which users do not have. Conversations are
-made of whole utterances of that folder: every sample is real speech; only the order of the voices is made up.
+Real recordings are in a `shared/audio` folder beside the repository, which users do not have. Conversations are
+made of whole utterances from that folder: every sample is real speech; only the order of the voices is made up.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ SAMPLE_RATE_HZ = 16_000
 SHARED_AUDIO = Path(__file__).resolve().parents[2] / "shared" / "audio"
 AMI = ("dev00", "dev01", "trn00", "trn03", "trn04", "trn05")
 _FRAME = 160  # 10 ms
-_SPEECH_FLOOR_DB = -35.0  # below the loudest 10 ms of the utterance: its silent edges
+_SPEECH_FLOOR_DB = -35.0  # relative to the loudest 10 ms of the utterance; quieter edges are cut off
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,7 +38,7 @@ class Recording:
 
     @property
     def speakers(self) -> int:
-        """How many voices the reference names."""
+        """How many speakers the reference has."""
         return len({speaker for _, _, speaker in self.reference})
 
     @property

@@ -1,4 +1,4 @@
-"""Who may publish and receive what: the topic table as explicit rules for each user, for every broker we set up."""
+"""Who may publish and receive what: the access rules of each user, on every broker that we set up."""
 
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ class Access:
     publish: tuple[str, ...]
     receive: tuple[str, ...]
     subscribe: tuple[str, ...]
-    """What may be asked for. Wider than `receive` only where a person wants "all I may see" in one filter."""
+    """Filters it may subscribe to. Wider than `receive` only so that one filter can ask for all that it may receive."""
 
 
 def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
@@ -31,7 +31,7 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
     match role:
         case "bridge":
             publish = _filters(topics, "ACCEPTED PARTS FAILURE UPDATED CONTROL BRIDGE_HEARTBEAT")
-            # All of it: the bridge holds all audio anyway, and `omi-bridge watch` shows an operator everything.
+            # Everything: the bridge has all audio anyway, and `omi-bridge watch` shows an operator every message.
             receive = (f"{topics.root}/#",)
             return Access(publish, receive, subscribe=(*_filters(topics, " ".join(TopicKind.__members__)), *receive))
         case "agent":
@@ -41,7 +41,7 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
             publish = _filters(topics, "EVENTS AUDIO")
             receive = (*_filters(topics, "ACCEPTED UPDATED"), *heartbeats)
         case "watch":
-            # A person who looks on: states and failures, never audio, transcript text or voice embeddings.
+            # For a person who watches: states and failures, never audio, transcript text or voice embeddings.
             publish = ()
             receive = (*_filters(topics, "ACCEPTED UPDATED FAILURE WANT CONTROL"), *heartbeats)
             return Access(publish, receive, subscribe=(f"{topics.root}/#", *receive))

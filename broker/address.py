@@ -1,4 +1,4 @@
-"""Where a broker is: parsed from a URL such as `mqtts://vps.tailnet.example:8883`."""
+"""The address of a broker, parsed from a URL such as `mqtts://vps.tailnet.example:8883`."""
 
 import ipaddress
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
 
 @dataclass(frozen=True)
 class BrokerAddress:
-    """Host, port and whether TLS is spoken there."""
+    """Host, port and whether the connection uses TLS."""
 
     host: str
     port: int
@@ -23,7 +23,7 @@ class BrokerAddress:
 
     @property
     def is_loopback(self) -> bool:
-        """Whether this is surely this very machine."""
+        """Whether the host is this machine, by its name or address alone (nothing is looked up)."""
         if self.host == "localhost":
             return True
         try:
@@ -34,7 +34,7 @@ class BrokerAddress:
 
 @dataclass(frozen=True)
 class ParsedUrl:
-    """An address and the credentials that stood in its URL."""
+    """An address and the credentials that were in its URL."""
 
     address: BrokerAddress
     username: str | None

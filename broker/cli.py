@@ -15,6 +15,7 @@ from broker.errors import BrokerError
 
 if TYPE_CHECKING:
     from broker.address import BrokerAddress
+    from broker.mosquitto import ProvisionedMosquitto
     from broker.settings import BrokerSettings
 
 app = typer.Typer(
@@ -166,24 +167,7 @@ def mosquitto(
         )
     except BrokerError as error:
         _fail(str(error))
-    if as_json:
-        out.out(
-            json.dumps(
-                {
-                    "config": str(provisioned.files.config),
-                    "passwords": str(provisioned.files.passwords),
-                    "acl": str(provisioned.files.acl),
-                    "users_file": str(provisioned.users_file),
-                    "users": list(provisioned.users),
-                },
-                indent=2,
-            )
-        )
-        return
-    out.print(f"start it with: mosquitto -c {provisioned.files.config}")
-    out.print(f"passwords to hand to the programs, readable by you only: {provisioned.users_file}")
-    out.print(f"users: {', '.join(provisioned.users)}")
-    out.print("If Mosquitto runs as a user of its own, give it the files `passwords` and `acl`: chown mosquitto.")
+    _print_provisioned(provisioned, as_json=as_json)
 
 
 @app.command("config")
@@ -206,6 +190,20 @@ def show_config(
     except BrokerError as error:
         _fail(str(error))
     print_settings(loaded, as_json=as_json)
+
+
+def _print_provisioned(provisioned: ProvisionedMosquitto, *, as_json: bool) -> None:
+    files = provisioned.files
+    if as_json:
+        written = {"config": files.config, "passwords": files.passwords, "acl": files.acl}
+        written["users_file"] = provisioned.users_file
+        paths = {name: str(path) for name, path in written.items()}
+        out.out(json.dumps({**paths, "users": list(provisioned.users)}, indent=2))
+        return
+    out.print(f"start it with: mosquitto -c {files.config}")
+    out.print(f"passwords to hand to the programs, readable by you only: {provisioned.users_file}")
+    out.print(f"users: {', '.join(provisioned.users)}")
+    out.print("If Mosquitto runs as a user of its own, give it the files `passwords` and `acl`: chown mosquitto.")
 
 
 def _settings(config_file: Path | None, **flags: object) -> BrokerSettings:

@@ -1,8 +1,8 @@
-"""The embedded broker: amqtt on loopback, for a laptop, a first look and tests.
+"""The embedded broker: amqtt on loopback, for a laptop, a first try and tests.
 
-It speaks MQTT 3.1.1 only, keeps nothing over a restart, drops a QoS 1 message that is not acknowledged
-within 5 s and never notices a dead link. The rules of delivery do not rely on any of that, so it works;
-it is slower to notice what a Mosquitto notices. For a real VPS use `omi-broker mosquitto`.
+It supports MQTT 3.1.1 only, keeps nothing over a restart, drops a QoS 1 message that is not acknowledged
+within 5 s and never notices that a client is gone without closing its connection. Our delivery works without
+all of these, only slower than with Mosquitto. On a VPS use `omi-broker mosquitto`.
 """
 
 import asyncio
@@ -31,9 +31,9 @@ SHUTDOWN_TIMEOUT_S = 5.0
 
 
 class RoleAccessPlugin(TopicAccessControlListPlugin):  # type: ignore[misc] # amqtt is not typed
-    """amqtt's access control list with all three lists; its own `Config` has no room for two of them.
+    """amqtt's access control with all three of its lists; the `Config` of its own plugin takes only one of them.
 
-    Without the receive list a wildcard subscription sees more than it may: to amqtt `a/+` permits `a/#`.
+    Without the receive list a wildcard subscription receives too much: amqtt permits `a/#` to a user that has `a/+`.
     """
 
     @dataclass
@@ -51,9 +51,9 @@ async def serve(
     """Run the broker until SIGTERM or SIGINT.
 
     Args:
-        host: address to listen on; loopback unless you know why not (the traffic is not encrypted).
+        host: address to listen on; anything but loopback sends passwords and audio unencrypted.
         port: TCP port; 0 takes a free one.
-        data_dir: the generated users live below it.
+        data_dir: the generated users are kept below it.
         topic_root: first levels of the topics the users may use.
         on_ready: called once, when clients can connect.
 
@@ -73,12 +73,12 @@ async def serve(
     on_ready(address)
     await stop.wait()
     _log.info("stopping", broker=address.url)
-    with contextlib.suppress(TimeoutError):  # a client that does not let go must not keep us
+    with contextlib.suppress(TimeoutError):  # a client that keeps its connection open must not delay our exit
         await asyncio.wait_for(broker.shutdown(), SHUTDOWN_TIMEOUT_S)
 
 
 def _log_client_error(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
-    """Log in one line what amqtt lets escape when a client goes while it is being greeted."""
+    """Log in one line the exception that amqtt does not catch when a client disconnects during its CONNECT."""
     error = context.get("exception")
     _log.warning("a client's connection failed", error=type(error).__name__, reason=context.get("message"))
 
@@ -107,7 +107,7 @@ def _write_password_file(data_dir: Path, users: Mapping[str, Credentials]) -> Pa
 
 
 def _free_port(host: str, port: int) -> int:
-    """Return the port to listen on, having seen that it is free."""
+    """Return the port to listen on, after a check that it is free."""
     try:
         family, *_, socket_address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         with socket.socket(family) as probe:

@@ -1,4 +1,4 @@
-"""What can go wrong between a program and its broker. Every message ends with the remedy."""
+"""The errors between a program and its broker. Every message ends with the remedy."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ class BrokerUnreachable(BrokerError):
     """No connection to the broker could be made in time."""
 
     def __init__(self, url: str, reason: str) -> None:
-        """Name the broker (`url`, without credentials) and what the last attempt said."""
+        """Name the broker (`url`, without credentials) and why the last attempt failed."""
         self.url = url
         self.reason = reason
         super().__init__(
@@ -21,7 +21,7 @@ class BrokerUnreachable(BrokerError):
 
 
 class BrokerRefused(BrokerError):
-    """The broker answered and said no (user, password, client id, access)."""
+    """The broker refused the connection (user, password, client id, access)."""
 
     def __init__(self, url: str, reason: str) -> None:
         """Name the broker (`url`, without credentials) and the reason it gave."""
@@ -48,7 +48,7 @@ class NotConnected(BrokerError):
 
 
 class PayloadTooLarge(BrokerError):
-    """A message is larger than the broker takes; it was not given to the network."""
+    """A message is larger than the broker takes; nothing of it was sent."""
 
     def __init__(self, *, limit_bytes: int, size_bytes: int) -> None:
         """Give the largest payload this topic may carry and the size of the one refused."""
@@ -83,7 +83,7 @@ class UnsafeFile(BrokerError):
 
 
 class SettingsError(BrokerError):
-    """A setting has a wrong value, or a name nobody knows."""
+    """A setting has a wrong value or an unknown name."""
 
     def __init__(self, name: str, source: str, allowed: str) -> None:
         """Name the setting, where its value came from and what is allowed there."""

@@ -9,7 +9,7 @@ import structlog
 
 
 class _Stderr:
-    """Stderr that never stops the program: a log on a full disk loses lines, and nothing else."""
+    """Stderr whose errors are ignored: on a full disk the log loses lines, and the program goes on."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -25,7 +25,7 @@ class _Stderr:
 
 
 def configure_logs(*, as_json: bool) -> None:
-    """Send logs to stderr: JSON lines for machines, coloured lines for people (colour only on a terminal)."""
+    """Send logs to stderr, as JSON lines for programs or as text for people (coloured on a terminal)."""
     renderer: structlog.types.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
@@ -48,7 +48,7 @@ def configure_logs(*, as_json: bool) -> None:
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr(sys.stderr))),
         cache_logger_on_first_use=True,
     )
-    # Libraries log through the standard library; only what is wrong there is worth a line here.
+    # Libraries log through the standard library; only their warnings and errors are shown.
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(name)s: %(message)s"
     )

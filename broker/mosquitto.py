@@ -14,7 +14,7 @@ from schemas.record import is_id
 from schemas.topics import Topics
 
 # Format 7 of mosquitto's password file: PBKDF2 with HMAC-SHA512, 12 bytes of salt, 64 of hash
-# (mosquitto:src/password_mosq.h). 1,000 rounds: the passwords are random, so no dictionary helps.
+# (mosquitto:src/password_mosq.h). 1,000 rounds are enough: the passwords are random and cannot be guessed.
 PBKDF2_ROUNDS = 1_000
 SALT_BYTES = 12
 AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
@@ -30,7 +30,7 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class BrokerUser:
-    """One user of the broker: credentials and what it may do."""
+    """One user of the broker: its credentials and its rights."""
 
     credentials: Credentials
     access: Access
@@ -38,7 +38,7 @@ class BrokerUser:
 
 @dataclass(frozen=True)
 class MosquittoFiles:
-    """What was written for the broker."""
+    """The files that Mosquitto reads."""
 
     config: Path
     passwords: Path
@@ -47,7 +47,7 @@ class MosquittoFiles:
 
 @dataclass(frozen=True)
 class ProvisionedMosquitto:
-    """What was written, and the users by role (`bridge`, `backend`, `watch`, `agent:<id>`)."""
+    """The files that were written, and the users by role (`bridge`, `backend`, `watch`, `agent:<id>`)."""
 
     files: MosquittoFiles
     users_file: Path
@@ -64,13 +64,13 @@ def provision_mosquitto(
     tls: TlsFiles | None = None,
     persistence: bool = False,
 ) -> ProvisionedMosquitto:
-    """Write a complete configuration with generated users; users already there stay, with their passwords.
+    """Write a complete configuration with generated users; existing users keep their passwords.
 
-    `users.json` beside it holds the passwords in the clear, for its owner only, to hand to the programs.
+    `users.json` beside it holds the passwords in plain text for the programs, readable by its owner only.
 
     Raises:
-        BrokerError: an agent id does not fit into a topic.
-        UnsafeFile: `users.json` is there and not ours.
+        BrokerError: an agent id cannot be part of a topic.
+        UnsafeFile: `users.json` exists and is not such a file, or others can read it.
     """
     users_file = directory.absolute() / "users.json"
     known = read_users(users_file)
@@ -80,7 +80,7 @@ def provision_mosquitto(
     for role in ("bridge", "backend", "watch"):
         users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access_of(role, topics))
     for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
-        if not is_id(agent_id):  # `+` would be the right to speak for every agent
+        if not is_id(agent_id):  # the id `+` would permit this user to publish for every agent
             raise BrokerError(f"agent id {agent_id!r} may not stand in a topic: use 1 to 128 of A-Z a-z 0-9 _ -")
         name = f"{AGENT_PREFIX}{agent_id}"
         credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
@@ -103,12 +103,12 @@ def write_mosquitto_config(
     """Write `mosquitto.conf`, the hashed password file and the access list into `directory`.
 
     Args:
-        directory: is created; the paths in the configuration are absolute and point here.
+        directory: is created; the paths in the configuration are absolute and point into it.
         port: TCP port of the only listener.
-        users: by a name that is shown in comments.
+        users: by role; the role is written as a comment.
         host: address of the listener.
-        tls: speak TLS with these files.
-        persistence: keep retained messages over a restart. Not needed: our programs publish theirs anew.
+        tls: use TLS with these files.
+        persistence: keep retained messages over a restart. Not needed: our programs publish theirs again.
     """
     directory = directory.absolute()
     directory.mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
 
 
 def _acl_text(users: Mapping[str, BrokerUser]) -> str:
-    # No `pattern` lines: they apply to every user, so that any of them could pose as an agent.
+    # No `pattern` lines: they apply to every user, so with them any user could pose as an agent.
     blocks = ["# One block per user. Written by `omi-broker mosquitto`; run it again rather than editing this.\n"]
     for name, user in users.items():
         blocks.append(f"\n# {name}\nuser {user.credentials.username}\n")
@@ -150,7 +150,7 @@ allow_anonymous false
 password_file {files.passwords}
 acl_file {files.acl}
 
-# What is queued for a subscriber that is slow for a moment. Ours are resent anyway; this saves time.
+# What is queued for a subscriber that is slow for a moment. Our programs send again what is lost; this saves time.
 max_queued_messages 10000
 max_queued_bytes 268435456
 max_inflight_messages 20
@@ -161,7 +161,7 @@ set_tcp_nodelay true
 # pipeline sends is in parts of 256 KiB. To publish larger bare audio files, uncomment and raise:
 #max_packet_size 2000000
 
-# Nothing needs to survive here: the durable truth is the bridge's ledger.
+# Nothing needs to survive a restart of the broker: the bridge's ledger keeps what must not get lost.
 persistence {"true" if persistence else "false"}
 {f"persistence_location {files.config.parent}/" if persistence else ""}
 """

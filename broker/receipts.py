@@ -1,18 +1,18 @@
-"""What became of a published message, as far as the broker can know."""
+"""The broker's answer to a published message."""
 
 import threading
 from enum import StrEnum
 
 
 class PublishOutcome(StrEnum):
-    """The end of a publish. None of them says that a subscriber processed the message."""
+    """How a publish ended. None of these means that a subscriber processed the message."""
 
     ACKNOWLEDGED = "acknowledged"
-    """The broker took it (QoS 0: it was written to the socket)."""
+    """The broker accepted it (QoS 0: it was written to the socket)."""
     NO_SUBSCRIBERS = "no_subscribers"
-    """The broker took it and had nobody to give it to. Only MQTT 5 says so."""
+    """The broker accepted it, and no client subscribes to its topic. Reported by MQTT 5 only."""
     REFUSED = "refused"
-    """The broker would not have it, for example by ACL. Only MQTT 5 says so."""
+    """The broker refused it, for example by its ACL. Reported by MQTT 5 only."""
     LOST = "lost"
     """The connection ended before the broker's answer: it may or may not have arrived."""
     TIMEOUT = "timeout"
@@ -23,7 +23,7 @@ class Receipt:
     """The broker's answer to one publish, now or later. Safe to share between threads."""
 
     def __init__(self, topic: str, network_thread_id: int | None = None) -> None:
-        """Start without an answer. `network_thread_id` is the thread that must never wait."""
+        """Start without an answer. `network_thread_id` is the thread that must never call `wait`."""
         self.topic = topic
         self._network_thread_id = network_thread_id
         self._settled = threading.Event()
@@ -37,7 +37,7 @@ class Receipt:
 
     @property
     def reason(self) -> str:
-        """The broker's words, or why there were none."""
+        """The broker's reason, or why there was no answer."""
         return self._reason
 
     def wait(self, timeout_s: float) -> PublishOutcome:
@@ -53,7 +53,7 @@ class Receipt:
         return self._outcome or PublishOutcome.TIMEOUT
 
     def settle(self, outcome: PublishOutcome, reason: str) -> None:
-        """Record the answer; the first one stays. For the session only."""
+        """Record the answer; only the first one counts. Called by the session."""
         if self._outcome is None:
             self._reason = reason
             self._outcome = outcome

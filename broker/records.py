@@ -1,4 +1,4 @@
-"""What a session receives, leaves behind and counts."""
+"""The records of a session: messages it receives, its will and farewell, and what it counts."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 @dataclass(frozen=True)
 class Incoming:
-    """A message that arrived on one of our filters."""
+    """A message that arrived on a topic we subscribed to."""
 
     topic: str
     payload: bytes
@@ -17,7 +17,7 @@ class Incoming:
 
 @dataclass(frozen=True)
 class Will:
-    """What the broker publishes for us when we vanish."""
+    """What the broker publishes for us when our connection breaks."""
 
     topic: str
     payload: bytes
@@ -26,7 +26,7 @@ class Will:
 
 
 class Farewell(NamedTuple):
-    """What we publish ourselves before we leave."""
+    """What we publish ourselves before we disconnect."""
 
     topic: str
     payload: bytes
@@ -35,13 +35,13 @@ class Farewell(NamedTuple):
 
 @dataclass
 class SessionCounters:
-    """What happened since the session was made."""
+    """Counts of events since the session was made."""
 
     handler_errors: int = 0
     """Callbacks of the user that raised."""
     unsubscribed_topic_drops: int = 0
-    """Messages on topics we never asked for (amqtt leaks retained ones)."""
+    """Messages on topics we did not subscribe to (amqtt sends us retained ones by mistake)."""
     reconnects: int = 0
     """Connections after the first."""
     takeovers: int = 0
-    """Times another client with our client id pushed us out (MQTT 5 only says so)."""
+    """Times the broker disconnected us because another client used our client id (reported by MQTT 5 only)."""

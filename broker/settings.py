@@ -1,7 +1,7 @@
-"""Settings of the three programs: flag over environment over TOML file over default.
+"""Settings of the three programs. A flag wins over the environment, that over the TOML file, that over the default.
 
-One TOML file may serve all three. Its top level holds what they share (the fields of
-`BrokerSettings`), the tables `[broker]`, `[agent]` and `[bridge]` what belongs to one of them.
+One TOML file may serve all three. Its top level holds the settings they share (the fields of
+`BrokerSettings`), the tables `[broker]`, `[agent]` and `[bridge]` those of one program.
 """
 
 import json
@@ -86,7 +86,7 @@ class BrokerSettings(BaseSettings):
         try:
             parsed = parse_broker_url(values["broker_url"])
         except ValueError:
-            return values  # the field's own check words the refusal
+            return values  # the validator of the field reports what is wrong
         if values.get("broker_username") or values.get("broker_password"):
             msg = "broker_url has credentials and broker_username or broker_password is set too: give them once"
             raise ValueError(msg)
@@ -179,7 +179,7 @@ def load_settings(
 
 
 def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
-    """List every setting with value, source and meaning, secrets masked."""
+    """List every setting with its value, source and meaning; secrets are masked."""
     return [
         SettingRow(name, _shown(getattr(loaded.settings, name)), loaded.sources[name], field.description or "")
         for name, field in type(loaded.settings).model_fields.items()
@@ -188,14 +188,14 @@ def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
 
 def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
     """Write the settings to stdout, as a table or as a JSON object by name."""
-    # Imported here: only `config` needs it, and every command pays for what the module imports.
+    # Imported here: only `config` needs it, and imports of the module slow down every command.
     import rich.console  # noqa: PLC0415
     import rich.table  # noqa: PLC0415
 
     rows = describe_settings(loaded)
     console = rich.console.Console()
     if as_json:
-        plain = loaded.settings.model_dump(mode="json")  # numbers and lists stay what they are
+        plain = loaded.settings.model_dump(mode="json")  # numbers and lists stay numbers and lists
         shown = {
             row.name: {
                 "value": row.value if row.value == MASK else plain[row.name],
@@ -208,7 +208,7 @@ def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
         return
     table = rich.table.Table(rich.table.Column("setting", no_wrap=True), "value", "from", "meaning")
     for column in table.columns:
-        column.overflow = "fold"  # a path cut short with an ellipsis helps nobody
+        column.overflow = "fold"  # a path that ends in an ellipsis is of no use
     for row in rows:
         table.add_row(row.name, "-" if row.value is None else row.value, row.source, row.description)
     console.print(table)
@@ -282,7 +282,7 @@ def _with_generated_credentials(settings: S, sources: dict[str, str], role: str)
     sources["broker_username"] = sources["broker_password"] = source
     update = {"broker_username": credentials.username, "broker_password": SecretStr(credentials.password)}
     if settings.mqtt_version == "auto":
-        # Only the embedded broker generates them, and it would answer MQTT 5 with silence.
+        # Only the embedded broker generates credentials, and it does not answer a client that uses MQTT 5.
         update["mqtt_version"] = "3.1.1"
         sources["mqtt_version"] = source
     return settings.model_copy(update=update)

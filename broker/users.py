@@ -1,4 +1,4 @@
-"""The users of our brokers: generated once, kept where only their owner can read them."""
+"""The users of our brokers: generated once, in a file that only its owner can read."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from broker.errors import UnsafeFile
 
 ROLES = ("bridge", "agent", "backend", "watch")
-PASSWORD_BYTES = 24  # 192 random bits: no dictionary helps, so a fast hash is as good as a slow one
+PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Credentials:
 
 
 def users_file(data_dir: Path) -> Path:
-    """Where the generated users of the embedded broker are kept."""
+    """Return the file of the embedded broker's generated users."""
     return data_dir / "broker" / "users.json"
 
 
@@ -52,7 +52,7 @@ def generate_password() -> str:
 
 
 def read_credentials(data_dir: Path, role: str) -> Credentials | None:
-    """Return the generated credentials of one role, or None where none were generated (or readable by us)."""
+    """Return the generated credentials of one role, or None if there are none that we can read."""
     try:
         return read_users(users_file(data_dir)).get(role)
     except PermissionError:
@@ -60,10 +60,10 @@ def read_credentials(data_dir: Path, role: str) -> Credentials | None:
 
 
 def read_users(path: Path) -> dict[str, Credentials]:
-    """Read a users file; none gives an empty mapping.
+    """Read a users file by role; empty if there is no such file.
 
     Raises:
-        UnsafeFile: the file is not a users file, or not for its owner only.
+        UnsafeFile: the file is not a users file, or others than its owner can read it.
     """
     try:
         if path.stat().st_mode & 0o077:

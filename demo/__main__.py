@@ -24,8 +24,8 @@ from rich.table import Table
 from broker.errors import BrokerError
 from broker.settings import load_settings
 from demo.call import Call, LineScore, find_call, merge_blocks, score_lines
+from demo.message_recorder import MessageRecorder
 from demo.programs import ProgramFailed, Programs
-from demo.wire import Wire
 from mac_agent.engines.engine import Turn
 from mac_agent.rttm import read_rttm, write_rttm
 from mac_agent.settings import AgentSettings
@@ -45,7 +45,7 @@ console = Console(width=110 if not sys.stdout.isatty() else None)
 
 
 class DemoFailed(Exception):
-    """The demo did not show what it promises."""
+    """The demo did not give the expected result."""
 
 
 def main() -> int:
@@ -72,7 +72,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 def run(out: Path) -> None:
-    """Start the programs, send the call twice (by line, by block), and hold the answer against the reference."""
+    """Start the programs, send the call twice (in lines, in blocks), and compare the labels with the reference."""
     started_s = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="omi-demo-") as scratch:
@@ -83,40 +83,40 @@ def run(out: Path) -> None:
             status.update("starting the broker")
             url = programs.start_broker(data_dir)
             _share_environment(url, data_dir)
-            with Wire(load_settings(BridgeSettings, flags={}, role="bridge").settings) as wire:
-                _start(programs, wire, url, status)
-                lines = _converse(wire, data_dir, "call", find_call("call"), lambda call: call.segments, status)
+            with MessageRecorder(load_settings(BridgeSettings, flags={}, role="bridge").settings) as recorder:
+                _start(programs, recorder, url, status)
+                lines = _converse(recorder, data_dir, "call", find_call("call"), lambda call: call.segments, status)
                 blocks = _converse(
-                    wire, data_dir, "blocks", find_call("blocks"), lambda call: merge_blocks(call.segments), status
+                    recorder, data_dir, "blocks", find_call("blocks"), lambda call: merge_blocks(call.segments), status
                 )
                 status.update("scoring")
-                _report(out, find_call("call"), lines, blocks, wire)
+                _report(out, find_call("call"), lines, blocks, recorder)
     console.print(f"\n[bold green]OK[/] in {time.monotonic() - started_s:.1f} s; everything started here is stopped.")
 
 
 def _share_environment(url: str, data_dir: Path) -> None:
-    """Tell every program started from here, and this one, where things are."""
+    """Set the addresses and directories for every program that is started from here, and for this one."""
     weights = load_settings(AgentSettings, flags={}).settings.weights
     os.environ |= {
         "OMI_BROKER_URL": url,
         "OMI_DATA_DIR": str(data_dir),
         "OMI_WEIGHTS_DIR": str(weights),
         "OMI_AGENT_ID": AGENT_ID,
-        "OMI_HTTP_PORT": "0",  # a bridge of yours may be at its door
+        "OMI_HTTP_PORT": "0",  # another bridge on this machine may use the default port
     }
 
 
-def _start(programs: Programs, wire: Wire, url: str, status: Status) -> None:
-    """Start bridge and agent as processes of their own, allow the agent, wait until both are up."""
+def _start(programs: Programs, recorder: MessageRecorder, url: str, status: Status) -> None:
+    """Start bridge and agent as processes, allow the agent, wait until both are online."""
     status.update("starting the bridge and the agent (its worker loads torch)")
     programs.start("omi-bridge", "run")
     programs.start("omi-agent", "run", "--engine", "embedded")
-    _wait(programs, wire.bridge_online, "the bridge's heartbeat")
+    _wait(programs, recorder.bridge_online, "the bridge's heartbeat")
     ledger = Ledger(load_settings(BridgeSettings, flags={}).settings.root, exclusive=False)
     ledger.agents.set_allowed(AGENT_ID, allowed=True)
     ledger.close()
-    _wait(programs, lambda: wire.agent_online() is not None, "the agent's heartbeat")
-    beat = wire.agent_online()
+    _wait(programs, lambda: recorder.agent_online() is not None, "the agent's heartbeat")
+    beat = recorder.agent_online()
     engine = beat.engine if beat else None
     console.print(f"broker, bridge and agent are up at {url}; engine {engine.name if engine else '?'} on "
                   f"{engine.device if engine else '?'}")  # fmt: skip
@@ -134,14 +134,18 @@ def _wait(programs: Programs, ready: Callable[[], bool], what: str) -> None:
 
 
 def _converse(
-    wire: Wire,
+    recorder: MessageRecorder,
     data_dir: Path,
     conversation_id: str,
     call: Call,
     cut: Callable[[Call], tuple[TranscriptSegment, ...]],
     status: Status,
 ) -> tuple[tuple[TranscriptSegment, ...], ConversationUpdated, float]:
-    """Play the backend: transcript, audio, `completed`; return segments sent, the final update, when audio went."""
+    """Send transcript, audio and `completed` as a backend does.
+
+    Returns:
+        The segments that were sent, the final update, and when the audio was sent (monotonic seconds).
+    """
     settings = load_settings(BridgeSettings, flags={"data_dir": data_dir}, role="backend").settings
     segments = cut(call)
     with BridgeClient(settings, conversation_id) as client:
@@ -154,13 +158,13 @@ def _converse(
         client.complete(chunks=1)
 
         def report(_beat: object) -> None:
-            beat = wire.agent_online()
+            beat = recorder.agent_online()
             if beat is not None and beat.jobs:
                 job = beat.jobs[0]
                 status.update(f"{conversation_id}: {job.state} on {beat.agent_id}, {job.progress:.0%}")
 
         update = client.wait_updated(final=True, timeout_s=UPDATE_TIMEOUT_S, report=report)
-    failures = [seen.message for seen in wire.of(TopicKind.FAILURE)]
+    failures = [recorded.message for recorded in recorder.of(TopicKind.FAILURE)]
     if failures:
         first = failures[0]
         msg = f"a job failed: {first.message if isinstance(first, JobFailure) else first}"
@@ -168,7 +172,7 @@ def _converse(
     return segments, update, published_s
 
 
-def _report(out: Path, call: Call, lines: Any, blocks: Any, wire: Wire) -> None:  # noqa: ANN401 - what _converse returned
+def _report(out: Path, call: Call, lines: Any, blocks: Any, recorder: MessageRecorder) -> None:  # noqa: ANN401 - what _converse returned
     segments, update, published_s = lines
     labels = {label.id: label.speaker for label in update.segments}
     score = score_lines(call, labels)
@@ -177,7 +181,7 @@ def _report(out: Path, call: Call, lines: Any, blocks: Any, wire: Wire) -> None:
     der, parts = _diarization_error(reference, turns, call.duration_s)
     _print_conversation(call, segments, labels, score)
     _print_blocks(*blocks[:2])
-    _print_stages(wire, published_s)
+    _print_stages(recorder, published_s)
     _write(out, call, segments, update, turns, reference)
     console.print(
         f"\n{score.right} of {score.lines} lines right, {score.unlabelled} unlabelled, "
@@ -186,10 +190,10 @@ def _report(out: Path, call: Call, lines: Any, blocks: Any, wire: Wire) -> None:
     )
     for name in ("conversation.json", "turns.rttm", "timeline.png"):
         console.print(f"  {out / name}", highlight=False)
-    _judge(score, der, blocks[1])
+    _check_labels(score, der, blocks[1])
 
 
-def _judge(score: LineScore, der: float, blocks: ConversationUpdated) -> None:
+def _check_labels(score: LineScore, der: float, blocks: ConversationUpdated) -> None:
     complaints = []
     if score.right < MIN_RIGHT or score.wrong_long:
         complaints.append(f"{score.right} of {score.lines} lines right, {score.wrong_long} long lines wrong")
@@ -204,8 +208,8 @@ def _judge(score: LineScore, der: float, blocks: ConversationUpdated) -> None:
 
 
 def _diarization_error(reference: list[Turn], turns: list[Turn], duration_s: float) -> tuple[float, str]:
-    """Return DER and its parts in words: no collar, overlap scored."""
-    from pyannote.core import Annotation, Segment, Timeline  # noqa: PLC0415 - a second to import, and only the end needs it
+    """Return the DER, and its parts as text; no collar, overlap scored."""
+    from pyannote.core import Annotation, Segment, Timeline  # noqa: PLC0415 - takes a second, and is needed only at the end
     from pyannote.metrics.diarization import DiarizationErrorRate  # noqa: PLC0415
 
     def annotate(found: list[Turn]) -> Annotation:
@@ -246,11 +250,11 @@ def _print_blocks(segments: tuple[TranscriptSegment, ...], update: ConversationU
     )
 
 
-def _print_stages(wire: Wire, published_s: float) -> None:
+def _print_stages(recorder: MessageRecorder, published_s: float) -> None:
     table = Table("stage", "seconds", title="Where the time went")
-    for name, seconds in wire.stages("call", published_s).items():
+    for name, seconds in recorder.stages("call", published_s).items():
         table.add_row(name, f"{seconds:.2f}")
-    turns = [seen.message for seen in wire.of(TopicKind.TURNS)]
+    turns = [recorded.message for recorded in recorder.of(TopicKind.TURNS)]
     for name, milliseconds in getattr(turns[0], "timings_ms", {}).items() if turns else ():
         table.add_row(f"[dim]  in the worker: {name}[/]", f"[dim]{milliseconds / 1000:.2f}[/]")
     console.print(table)

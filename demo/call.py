@@ -1,4 +1,4 @@
-"""The call: thirty seconds of telephone speech with reference and transcript, inside the installed pyannote.audio."""
+"""The call of the demo: 30 s of telephone speech with reference and transcript, which come with pyannote.audio."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.conversation import TranscriptSegment
 from vps_bridge.conversations.transcripts import read_transcript
 
 BLOCK_S = 40.0
-MIN_JUDGED_S = 0.8  # below this a line holds too little evidence to be judged
+MIN_JUDGED_S = 0.8  # a shorter line has too little speech to be sure of its speaker
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Call:
 
 @dataclass(frozen=True)
 class LineScore:
-    """How many lines carry the right speaker under the best one-to-one naming."""
+    """How many lines have the right speaker, with each label standing for one true speaker."""
 
     lines: int
     right: int
@@ -43,15 +43,15 @@ def find_call(conversation_id: str) -> Call:
         msg = "pyannote.audio is not installed: run `make demo`, which installs it"
         raise FileNotFoundError(msg)
     folder = Path(spec.origin).parent / "sample"
-    spoken = read_transcript(folder / "sample.stm", conversation_id, keep_speakers=True)
-    heard = read_transcript(folder / "sample.stm", conversation_id, keep_speakers=False)
-    blank = tuple(segment.model_copy(update={"speaker": "SPEAKER_00"}) for segment in heard)
-    truth = {segment.id: segment.speaker or "" for segment in spoken}
+    labelled = read_transcript(folder / "sample.stm", conversation_id, keep_speakers=True)
+    unlabelled_lines = read_transcript(folder / "sample.stm", conversation_id, keep_speakers=False)
+    blank = tuple(segment.model_copy(update={"speaker": "SPEAKER_00"}) for segment in unlabelled_lines)
+    truth = {segment.id: segment.speaker or "" for segment in labelled}
     return Call(folder / "sample.wav", folder / "sample.rttm", blank, truth, duration_s=30.0)
 
 
 def merge_blocks(segments: tuple[TranscriptSegment, ...]) -> tuple[TranscriptSegment, ...]:
-    """Merge lines into blocks of up to 40 s, as backends do whose speech-to-text knows one speaker only."""
+    """Merge lines into blocks of up to 40 s, as backends do whose speech-to-text does not tell speakers apart."""
     blocks: list[TranscriptSegment] = []
     for segment in segments:
         last = blocks[-1] if blocks else None
@@ -64,7 +64,7 @@ def merge_blocks(segments: tuple[TranscriptSegment, ...]) -> tuple[TranscriptSeg
 
 
 def score_lines(call: Call, labels: dict[str, str | None]) -> LineScore:
-    """Compare the labels of the lines with the truth, each label standing for the speaker it meets most."""
+    """Compare the labels of the lines with the true speakers; a label stands for the speaker of most of its seconds."""
     seconds: defaultdict[tuple[str, str], float] = defaultdict(float)
     for segment in call.segments:
         label = labels.get(segment.id)

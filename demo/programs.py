@@ -1,4 +1,4 @@
-"""The programs of the pipeline as processes of their own, each with its own log, all stopped at the end."""
+"""The programs of the pipeline as processes, each with its own log, all stopped at the end."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MODULES = {"omi-broker": "broker.cli", "omi-agent": "mac_agent.commands.main", "
 
 
 class ProgramFailed(Exception):
-    """A program ended before its time; the message holds the end of its log."""
+    """A program ended or did not start; the message has the end of its log, or where it is."""
 
 
 @dataclass
@@ -81,14 +81,14 @@ class Programs:
             program.stop()
 
     def start(self, command: str, *arguments: str, environment: Mapping[str, str] | None = None) -> DemoProgram:
-        """Start one of our commands by the interpreter that runs this."""
+        """Start one of our commands with the interpreter that runs this program."""
         ours = [sys.executable, "-c", f"from {MODULES[command]} import main; main()", *arguments]
         return self.start_command(command, ours, environment=environment)
 
     def start_command(
         self, name: str, command: Sequence[str], *, environment: Mapping[str, str] | None = None
     ) -> DemoProgram:
-        """Start any program; `name` is what its log is called."""
+        """Start any program; its log is `name`.log."""
         log_file = self.directory / f"{name}.log"
         with log_file.open("ab") as log:
             process = subprocess.Popen(
@@ -97,7 +97,7 @@ class Programs:
                 stdout=log,
                 stderr=log,
                 env={**os.environ, **self.environment, **(environment or {})},
-                start_new_session=True,  # Ctrl-C reaches whoever started it, which then stops it in good order
+                start_new_session=True,  # Ctrl-C ends only this program, which then stops the others in order
             )
         program = DemoProgram(name, process, log_file)
         self.running.append(program)
@@ -118,7 +118,7 @@ class Programs:
 
 
 def free_port() -> int:
-    """Return a port of the loopback interface that nobody listens on now."""
+    """Return a free port of the loopback interface."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

@@ -1,1 +1,1 @@
-"""The contract: messages, topics, and the bounded codec. Imports nothing else of ours."""
+"""The contract between all programs: messages, topics, and a codec with limits. Imports nothing else of ours."""

@@ -1,4 +1,4 @@
-"""An agent and the bridge: offers, wants, settlements, and the heartbeat that reconciles them."""
+"""Messages between an agent and the bridge: offers, requests for audio, settlements, and the agent's heartbeat."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class ByteRange(Record):
 
 
 class AgentWant(Message):
-    """The audio an agent still misses of a leased job: it pulls, so nothing floods it (agent -> bridge)."""
+    """Asks for the audio of a leased job that an agent does not have yet (agent -> bridge)."""
 
     SCHEMA: ClassVar[str] = "agent-want"
 
@@ -55,7 +55,7 @@ class AgentWant(Message):
 
 
 class ControlType(StrEnum):
-    """What the bridge asks of an agent."""
+    """What a message from the bridge to an agent asks for or reports."""
 
     OFFER = "offer"
     SETTLED = "settled"
@@ -65,7 +65,7 @@ class ControlType(StrEnum):
 
 
 class OfferedChunk(Record):
-    """A chunk of an offered job, and where it lies in the job."""
+    """A chunk of an offered job, and its place in the job."""
 
     chunk_id: Id
     bytes: ByteCount
@@ -78,7 +78,7 @@ class OfferedChunk(Record):
 
 
 class AgentControl(Message):
-    """A word from the bridge to one agent."""
+    """A message from the bridge to one agent: an offer, a settlement, a cancellation, a request to drain, or a ping."""
 
     SCHEMA: ClassVar[str] = "agent-control"
 
@@ -109,7 +109,7 @@ class AgentControl(Message):
 
 
 class AgentState(StrEnum):
-    """`offline` is the will: a connection that broke; `stopped` was said in person."""
+    """The state of an agent: `offline` is what the will says of a broken connection, `stopped` the agent itself."""
 
     STARTING = "starting"
     ONLINE = "online"
@@ -119,7 +119,7 @@ class AgentState(StrEnum):
 
 
 class HeldJobState(StrEnum):
-    """Where a job is on the agent."""
+    """How far a job is on the agent."""
 
     RECEIVING = "receiving"
     QUEUED = "queued"
@@ -137,7 +137,7 @@ class HeldJob(Record):
 
 
 class MemoryUse(Record):
-    """Bytes in use: resident memory of agent and worker, and what the device's driver holds."""
+    """Bytes in use: resident memory of agent and worker, and memory of the device."""
 
     agent_rss_bytes: ByteCount = 0
     worker_rss_bytes: ByteCount = 0
@@ -145,7 +145,7 @@ class MemoryUse(Record):
 
 
 class AgentHeartbeat(Message):
-    """What an agent is and holds; retained, and the will (agent -> everyone)."""
+    """The state of an agent and the jobs it holds; retained, and used as its will (agent -> everyone)."""
 
     SCHEMA: ClassVar[str] = "agent-heartbeat"
 

@@ -1,4 +1,4 @@
-"""Audio on its way: from the backend to the bridge, and in parts from the bridge to one agent."""
+"""Messages that carry audio: from the backend to the bridge, and in parts from the bridge to one agent."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pydantic import Field, StringConstraints, model_validator
 
 from schemas.record import ByteCount, Count, Id, Message, Record, Seconds, Sha256, SpeakerCount, Timestamp
 
-MAX_PART_BYTES = 1_500_000  # the largest part that still passes Mosquitto 2.1's default of 2,000,000 bytes
+MAX_PART_BYTES = 1_500_000  # so that its message stays below the 2,000,000 bytes that Mosquitto 2.1 takes by default
 Encoding = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
 # Headerless samples, little endian, interleaved; every other encoding is a file with a header of its own.
 RAW_ENCODINGS = ("pcm_s16le", "pcm_u8", "pcm_mulaw", "pcm_alaw", "pcm_f32le")
@@ -17,7 +17,7 @@ Channels = Annotated[int, Field(ge=1, le=16)]
 
 
 class ChunkDescription(Record):
-    """What a publisher says of a chunk, whichever door it takes."""
+    """The description of a chunk by its publisher, the same over MQTT and HTTP."""
 
     chunk_id: Id | None = Field(default=None, description="Default: from sequence, else captured_at and sha256.")
     sequence: Count | None = Field(default=None, description="n-th chunk of the conversation.")
@@ -42,7 +42,7 @@ class ChunkDescription(Record):
 class AudioPayload(ChunkDescription, Message):
     """A chunk of a conversation's audio, whole or one part of it (backend -> bridge).
 
-    A part is told by `byte_offset` and `total_bytes`; parts of one chunk repeat all other fields.
+    A part has `byte_offset` and `total_bytes`; parts of one chunk repeat all other fields.
     """
 
     SCHEMA: ClassVar[str] = "audio-payload"

@@ -1,4 +1,4 @@
-"""The bridge's heartbeat: whether it takes audio, what waits, and why."""
+"""The bridge's heartbeat: whether it accepts audio, and how much work waits."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from schemas.record import ByName, ByteCount, Count, Id, Message, Name, Record, 
 
 
 class BridgeState(StrEnum):
-    """`offline` is the will; `stopped` was said in person."""
+    """The state of the bridge: `offline` is what its will says, `stopped` what it says itself."""
 
     ONLINE = "online"
     STOPPED = "stopped"
@@ -19,7 +19,7 @@ class BridgeState(StrEnum):
 
 
 class QueueState(Record):
-    """How much work there is, and how old the oldest of it is."""
+    """How much work there is, and the age of the oldest."""
 
     chunks_waiting: Count = 0
     jobs_ready: Count = 0
@@ -30,7 +30,7 @@ class QueueState(Record):
 
 
 class BridgeHeartbeat(Message):
-    """What the bridge is and has to do; retained, and the will (bridge -> everyone)."""
+    """The state of the bridge and its queue; retained, and used as its will (bridge -> everyone)."""
 
     SCHEMA: ClassVar[str] = "bridge-heartbeat"
 

@@ -1,7 +1,7 @@
-"""Messages to bytes and back. Whatever the bytes, the decoder raises its own errors and stays small.
+"""Encode and decode messages. On any bytes the decoder raises only its own errors and uses limited memory.
 
-Decoding can cost far more memory than the bytes suggest: 20 MB of empty maps become 1.4 GB of Python
-dictionaries. So the number of objects, their nesting and their sizes are counted on the raw bytes first.
+Decoded messages can take far more memory than their bytes: 20 MB of empty maps become 1.4 GB of Python
+dictionaries. So the number of objects, their nesting and their sizes are first counted in the raw bytes.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from pydantic_core import from_json
 from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, SchemaUnsupported
 from schemas.record import Id, Message, Record, is_id
 
-MAX_OBJECTS = 350_000  # 20,000 turns twice over; at ~100 bytes each below 64 MiB in memory
-MAX_MAPS = 60_000  # a map costs ten times a number
+MAX_OBJECTS = 350_000  # two lists of 20,000 turns fit; at ~100 bytes each, below 64 MiB of memory
+MAX_MAPS = 60_000  # a map takes ten times the memory of a number
 MAX_DEPTH = 12
 MAX_STRING_BYTES = 100_000
 
@@ -27,22 +27,22 @@ M = TypeVar("M", bound=Message)
 _SCHEMA_NAME = re.compile(r"[a-z][a-z-]{0,39}")
 _NOT_FINITE = "NaN and infinity are not numbers here"
 
-# What the first byte of a msgpack object says (see the specification of msgpack). Objects of a fixed size: bytes
-# in all, head included; 0 where it takes a closer look.
+# What the first byte of a msgpack object means (see the specification of msgpack): the size of the whole object in
+# bytes, or 0 where the first byte alone does not give it.
 _FIXED_SIZES = dict.fromkeys([*range(0x80), *range(0xE0, 0x100), 0xC0, 0xC2, 0xC3], 1)  # small ints, nil, booleans
 _FIXED_SIZES |= {first + n: 1 + 2**n for first in (0xCC, 0xD0) for n in range(4)}  # ints of 1, 2, 4, 8 bytes
 _FIXED_SIZES |= {head: 1 + (head & 0x1F) for head in range(0xA0, 0xC0)}
 _FIXED = bytes(_FIXED_SIZES.get(head, 0) for head in range(0x100))
-# Bytes of the length field that follows.
-_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bin, str: so many bytes
-_COUNT_BYTES = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # array, map: so many objects or pairs
+# Width in bytes of the length field after the first byte.
+_LENGTH_BYTES = {0xC4: 1, 0xC5: 2, 0xC6: 4, 0xD9: 1, 0xDA: 2, 0xDB: 4}  # bin, str: the length in bytes
+_COUNT_BYTES = {0xDC: 2, 0xDD: 4, 0xDE: 2, 0xDF: 4}  # array, map: the number of objects or pairs
 _FLOAT32, _FLOAT64 = 0xCA, 0xCB
 
 
 def encode(message: Message) -> bytes:
     """Return the bytes of a message: msgpack or JSON, as its class says.
 
-    Raises `MessageTooLarge` where a broker or the reader would refuse it: better here than over there.
+    Raises `MessageTooLarge` where a broker or the receiver would refuse it.
     """
     if message.ENCODING == "msgpack":
         data = bytes(msgpack.packb(message.model_dump(by_alias=True, exclude_none=True)))
@@ -74,7 +74,7 @@ def _parse(kind: type[Message], data: bytes) -> Any:  # noqa: ANN401 - any shape
 
 
 def _measure(kind: type[Message], data: bytes) -> None:
-    """Raise where raw bytes pass a limit of `kind`; nothing is built of them."""
+    """Raise where raw bytes are above a limit of `kind`, without decoding them."""
     if len(data) > kind.MAX_ENCODED_BYTES:
         msg = f"{kind.SCHEMA} of {len(data)} bytes passes its limit of {kind.MAX_ENCODED_BYTES}: split it"
         raise MessageTooLarge(msg)
@@ -85,7 +85,7 @@ def _measure(kind: type[Message], data: bytes) -> None:
 
 
 class Envelope(Record):
-    """What a refused message can still be called by, so that its sender learns which one it was."""
+    """The ids in a refused message, by which its sender learns which message it was."""
 
     job_id: Id | None = None
     lease_id: Id | None = None
@@ -94,7 +94,7 @@ class Envelope(Record):
 
 
 def read_envelope(kind: type[Message], data: bytes) -> Envelope:
-    """Return the ids of a message that `decode` refused; empty where not even those can be read."""
+    """Return the ids of a message that `decode` refused; none where they cannot be read either."""
     try:
         fields = _parse(kind, data)
     except SchemaError:
@@ -104,7 +104,7 @@ def read_envelope(kind: type[Message], data: bytes) -> Envelope:
 
 
 def _explain(kind: type[Message], error: ValidationError) -> str:
-    """Name the wrong fields but never their values: they may be audio, text or names."""
+    """Name the wrong fields but never their values, which may be audio, text or names."""
     details = error.errors(include_url=False, include_context=False, include_input=False)
     known = _field_names(Record)
     places = [
@@ -116,7 +116,7 @@ def _explain(kind: type[Message], error: ValidationError) -> str:
 
 
 def _field_names(record: type[Record]) -> set[str]:
-    """Every field's name below a record: any other name in an error is a key that the sender chose."""
+    """Return the field names of all records; any other name in an error is a key that the sender chose."""
     names = {field.alias or name for name, field in record.model_fields.items()}
     return names.union(*(_field_names(child) for child in record.__subclasses__()))
 
@@ -137,7 +137,7 @@ def _check_schema(kind: type[Message], fields: dict[Any, Any]) -> None:
 
 
 def _measure_json(data: bytes) -> None:
-    # Marks inside strings count as well: too strict by a little, and never too lax.
+    # Brackets and commas inside strings are counted too: the limit is at most stricter than stated.
     containers = data.count(b"{") + data.count(b"[")
     if containers + data.count(b",") > MAX_OBJECTS or containers > MAX_MAPS:
         msg = f"JSON passes the limits: {MAX_OBJECTS} elements, {MAX_MAPS} objects and arrays"
@@ -150,7 +150,7 @@ def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until v
     except ValueError as error:
         msg = f"not JSON: {str(error)[:200]}"
         raise MessageMalformed(msg) from None
-    # The parser refuses the words NaN and Infinity but turns 1e999 into infinity.
+    # The parser refuses `NaN` and `Infinity` but reads 1e999 as infinity.
     pending = [parsed]
     while pending:
         item = pending.pop()
@@ -172,9 +172,9 @@ def _unpack(data: bytes) -> Any:  # noqa: ANN401 - msgpack is any shape until va
 
 
 def _measure_msgpack(data: bytes) -> None:
-    """Walk over the raw msgpack and raise where objects, maps or nesting pass a limit; nothing is built."""
+    """Walk over the raw msgpack and raise where objects, maps or nesting are above a limit, without decoding."""
     position, objects, maps = 0, 1, 0
-    open_children = [1]  # per level: how many objects are still to come
+    open_children = [1]  # for each level, how many objects are not read yet
     try:
         while open_children:
             if open_children[-1] == 0:
@@ -187,7 +187,7 @@ def _measure_msgpack(data: bytes) -> None:
                 continue
             position, children, is_map = _pass_over(data, position)
             maps += is_map
-            objects += children  # counted when announced: a huge count is refused at its head
+            objects += children  # counted by the announced number, so that a huge one is refused at once
             open_children.append(children)
             if objects > MAX_OBJECTS or maps > MAX_MAPS or len(open_children) > MAX_DEPTH:
                 msg = f"msgpack passes the limits: {MAX_OBJECTS} objects, {MAX_MAPS} maps, {MAX_DEPTH} levels"
@@ -203,7 +203,7 @@ def _measure_msgpack(data: bytes) -> None:
 
 
 def _pass_over(data: bytes, position: int) -> tuple[int, int, bool]:
-    """Pass over one head and what follows it; return (next position, children, whether it is a map)."""
+    """Skip one object, or the head of an array or map; return (next position, children, whether it is a map)."""
     head = data[position]
     position += 1
     if head in _LENGTH_BYTES:

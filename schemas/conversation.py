@@ -1,4 +1,4 @@
-"""A conversation between backend and bridge: events, receipts, and what changed."""
+"""Messages about a conversation between backend and bridge: events, receipts, and updates of its labels."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Word(Record):
 
 
 class TranscriptSegment(Record):
-    """A piece of transcript as the backend knows it. Times are seconds on the transcript's clock."""
+    """A piece of the backend's transcript, in seconds on the transcript's clock."""
 
     id: SegmentId
     text: Text = ""
@@ -53,7 +53,7 @@ class TranscriptSegment(Record):
 
 
 class EventType(StrEnum):
-    """What the backend tells."""
+    """What a backend's event reports."""
 
     STARTED = "started"
     SEGMENTS = "segments"
@@ -92,7 +92,7 @@ class ConversationEvent(Message):
 
 
 class Verdict(StrEnum):
-    """What became of audio, an event, a result or a failure that was offered."""
+    """The bridge's answer to audio, an event, a result or a failure that was offered."""
 
     ACCEPTED = "accepted"
     STORED = "stored"
@@ -102,7 +102,7 @@ class Verdict(StrEnum):
 
 
 class Accepted(Message):
-    """The bridge's receipt for a chunk or an event: from `accepted` on the bridge is answerable for it."""
+    """The bridge's receipt for a chunk or an event; once it is `accepted`, the sender need not keep it."""
 
     SCHEMA: ClassVar[str] = "accepted"
 
@@ -117,7 +117,7 @@ class Accepted(Message):
 
 
 class SegmentLabel(Record):
-    """The label one segment has now."""
+    """The current label of one segment."""
 
     id: SegmentId
     speaker: Name | None = Field(default=None, description="SPEAKER_<nn>; absent: nobody can be named.")
@@ -136,14 +136,14 @@ class LabelChange(Record):
 
 
 class LeftAlone(Record):
-    """A segment this update did not touch, and why."""
+    """A segment whose label this update did not change, and why."""
 
     id: SegmentId
     reason: Name
 
 
 class VoiceChange(Record):
-    """A number that appeared, was merged into another, or was retired."""
+    """A speaker number that is new, was merged into another, was split, or is no longer used."""
 
     change: Literal["new", "merged", "split", "retired"]
     speaker_id: Count
@@ -151,7 +151,7 @@ class VoiceChange(Record):
 
 
 class ConversationTurn(Record):
-    """Who spoke when under the conversation's own numbers, in seconds on the transcript's clock."""
+    """One turn under the conversation's speaker numbers, in seconds on the transcript's clock."""
 
     start_s: SignedSeconds
     end_s: SignedSeconds

@@ -1,6 +1,6 @@
-"""Write the contract down for other languages: a JSON Schema per message, and AsyncAPI for the topics.
+"""Describe the contract for other languages: a JSON Schema for each message, and AsyncAPI for the topics.
 
-Run `python -m schemas.document` after a change of a message or a topic; a test holds the files equal to the code.
+Run `python -m schemas.document` after a change of a message or a topic; a test compares the files with the code.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from schemas.topics import DEFAULT_ROOT, TopicKind, Topics
 
 FOLDER = Path(__file__).parent
 BACKEND, BRIDGE, AGENT, EVERYONE = "backend", "bridge", "agent", "everyone"
-# Who sends to whom. The bridge publishes failures too, under its own id.
+# Sender and receiver. The bridge publishes failures too, under its own id.
 _ROUTES = {
     TopicKind.EVENTS: (BACKEND, BRIDGE),
     TopicKind.AUDIO: (BACKEND, BRIDGE),
@@ -38,7 +38,7 @@ _CONTENT_TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
 
 
 class _MessageSchema(GenerateJsonSchema):
-    """JSON Schema has no bytes: say that they are msgpack's bin, not base64 in a string."""
+    """JSON Schema has no type for bytes: describe them as msgpack's bin, and not as base64 in a string."""
 
     def bytes_schema(self, schema: core_schema.BytesSchema) -> JsonSchemaValue:
         described: JsonSchemaValue = {
@@ -54,7 +54,7 @@ class _MessageSchema(GenerateJsonSchema):
 def message_schema(message: type[Message], *, reference: str = DEFAULT_REF_TEMPLATE) -> dict[str, Any]:
     """Return the JSON Schema (2020-12) of a message; lengths of bytes fields are in bytes.
 
-    `reference` is how its definitions are referred to, `{model}` being the name of one.
+    `reference` is the template of the references to its definitions, with `{model}` for the name of one.
     """
     schema = message.model_json_schema(by_alias=True, ref_template=reference, schema_generator=_MessageSchema)
     fields = schema["properties"]
@@ -75,7 +75,7 @@ def message_schema(message: type[Message], *, reference: str = DEFAULT_REF_TEMPL
 
 
 def asyncapi() -> dict[str, Any]:
-    """Return the AsyncAPI 3.0 document of all topics, as the bridge sees them: it sits between all others."""
+    """Return the AsyncAPI 3.0 document of all topics, seen from the bridge, which talks to all others."""
     return {
         "asyncapi": "3.0.0",
         "info": {

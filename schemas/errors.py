@@ -1,8 +1,8 @@
-"""Errors a message or a topic can raise; each carries the failure code of the design."""
+"""The errors of messages and topics, each with its failure code."""
 
 
 class SchemaError(Exception):
-    """Base of every error of this package; nothing else leaves the decoder.
+    """Base of every error of this package; the decoder raises no others.
 
     Attributes:
         code: The `FailureCode` value that a `JobFailure` about this message carries.
@@ -16,16 +16,16 @@ class MessageMalformed(SchemaError):
 
 
 class MessageTooLarge(SchemaError):
-    """The bytes pass a limit on size, count or nesting."""
+    """The bytes are above a limit on size, count or nesting."""
 
     code = "ingest.too_large"
 
 
 class SchemaUnsupported(SchemaError):
-    """The message names another schema, or a major version this program does not speak."""
+    """The message names another schema, or a major version that this program does not support."""
 
     code = "schema.unsupported"
 
 
 class TopicMalformed(SchemaError):
-    """An id that may not stand in a topic, or a topic that is none of ours."""
+    """An id that may not be part of a topic, or a topic that is not one of ours."""

@@ -1,4 +1,4 @@
-"""All messages by schema name, and which topic carries which."""
+"""All messages by schema name, and the message that each topic carries."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every message shares: ids, hashes, times, and the schema and version it carries."""
+"""What all messages have in common: ids, hashes, times, schema and version."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from pydantic import (
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 MAX_TEXT_CHARS = 20_000
-MAX_DURATION_S = 7 * 24 * 3600.0  # no clock in a message runs longer than a week
+MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
 MAX_ENTRIES = 100
 
@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def _to_utc(moment: datetime) -> datetime:
-    # An offset may fail to parse (seconds in it) or to convert (near the years 1 and 9999): UTC does neither.
+    # A time with another offset may not parse again (seconds in the offset) or not convert (near the years 1 and 9999).
     try:
         return moment.astimezone(UTC)
     except OverflowError:
@@ -37,7 +37,7 @@ def _to_utc(moment: datetime) -> datetime:
 
 
 def _refuse_many(entries: Any) -> Any:  # noqa: ANN401 - anything, before validation
-    # pydantic collects an error of 1 KB for every wrong entry before it counts the entries.
+    # pydantic would collect an error of 1 KB for every wrong entry before it counts the entries.
     if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
         msg = f"more than {MAX_ENTRIES} entries"
         raise ValueError(msg)
@@ -63,7 +63,7 @@ ByName = Annotated[dict[Name, T], Field(max_length=MAX_ENTRIES), BeforeValidator
 
 
 def is_id(text: str) -> bool:
-    """Whether `text` may stand in a topic and name a thing of ours (a dot would break NATS)."""
+    """Whether `text` is a valid id, which may be a level of a topic (NATS forbids dots there)."""
     return _ID.fullmatch(text) is not None
 
 
@@ -74,7 +74,7 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """A whole payload: names its schema and version, so that a reader can refuse what it cannot read."""
+    """A whole payload, with its schema and version, so that a reader can refuse what it cannot read."""
 
     SCHEMA: ClassVar[str]
     MAJOR: ClassVar[int] = 1
@@ -85,7 +85,7 @@ class Message(Record):
     version: str = Field(default="1.0", pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$", description="major.minor of the schema.")
 
     def model_post_init(self, _context: Any) -> None:  # noqa: ANN401 - pydantic's own signature
-        """Fill in the schema's name, which the sender never has to spell; refuse another's."""
+        """Fill in the schema's name where the sender gave none; refuse that of another schema."""
         if not self.schema_name:
             object.__setattr__(self, "schema_name", self.SCHEMA)
         if self.schema_name != self.SCHEMA or not self.version.startswith(f"{self.MAJOR}."):

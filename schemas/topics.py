@@ -1,4 +1,4 @@
-"""Where each message goes: topics are built and parsed here and nowhere else."""
+"""The topics of all messages; topics are built and parsed here and nowhere else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEFAULT_ROOT = "omi/v1"
 
 
 class TopicKind(StrEnum):
-    """Which message a topic carries."""
+    """The kinds of topics, one for each message."""
 
     EVENTS = "events"
     AUDIO = "audio"
@@ -64,7 +64,7 @@ class Topics:
     root: str = DEFAULT_ROOT
 
     def __post_init__(self) -> None:
-        """Refuse a root that no broker could route."""
+        """Refuse a root that is not made of valid levels."""
         if not self.root or any(not is_id(level) for level in self.root.split("/")):
             msg = f"topic root {self.root[:80]!r}: use levels of A-Z a-z 0-9 _ - parted by single slashes"
             raise TopicMalformed(msg)
@@ -94,7 +94,7 @@ class Topics:
         return self._conversation(conversation_id, "audio", agent_id)
 
     def turns(self, conversation_id: str, agent_id: str) -> str:
-        """The results topic of one agent."""
+        """Topic of one agent's results."""
         return self._conversation(conversation_id, "turns", agent_id)
 
     def failure(self, conversation_id: str, sender_id: str) -> str:
@@ -106,7 +106,7 @@ class Topics:
         return f"{self.root}/agents/{_checked('agent_id', agent_id)}/want"
 
     def control(self, agent_id: str) -> str:
-        """Topic where the bridge speaks to an agent."""
+        """Topic of the bridge's messages to one agent."""
         return f"{self.root}/agents/{_checked('agent_id', agent_id)}/control"
 
     def agent_heartbeat(self, agent_id: str) -> str:
@@ -133,7 +133,7 @@ class Topics:
         return f"{self.root}/conversations/{_checked('conversation_id', conversation_id)}/#"
 
     def parse(self, topic: str) -> TopicAddress:
-        """Say what a topic carries and whose it is. Raises `TopicMalformed` where it is none of ours."""
+        """Return the kind and the ids of a topic. Raises `TopicMalformed` where it is not one of ours."""
         prefix = self.root + "/"
         levels = topic[len(prefix) :].split("/") if topic.startswith(prefix) else []
         address = _parse_levels(levels)

@@ -1,4 +1,4 @@
-"""Real brokers in processes of their own, for any test that needs one.
+"""Real brokers, each in its own process, for any test that needs one.
 
     with run_mosquitto(tmp_path) as broker:
         settings = broker.settings("bridge", BridgeSettings, data_dir=tmp_path / "bridge")
@@ -106,7 +106,7 @@ class RunningBroker:
             "OMI_BROKER_USERNAME": user.username,
             "OMI_BROKER_PASSWORD": user.password,
             "OMI_MQTT_VERSION": self.mqtt_version,
-            "OMI_HTTP_PORT": "0",  # many bridges at once on one machine: a test that wants the door names a port
+            "OMI_HTTP_PORT": "0",  # many bridges run on one machine: a test that uses the HTTP door sets a port
         }
         return environment | ({"OMI_BROKER_CA_FILE": str(self._ca_file)} if self._ca_file else {})
 
@@ -128,8 +128,8 @@ class RunningBroker:
 
 
 def require_program(name: str, package: str) -> str:
-    """The path of an installed program; the test that needs it is skipped, by name, where there is none."""
-    # Debian keeps brokers where only root looks.
+    """The path of an installed program; without it, the test that needs it is skipped with its name."""
+    # Debian installs brokers in directories that are only on the PATH of root.
     program = shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin")))
     if program is None:
         pytest.skip(f"no {name} is installed here (apt install {package}, brew install {package})")
@@ -213,25 +213,7 @@ def run_nats(
     access = {role: access_of(role, topics) for role in ("bridge", "backend", "watch")}
     access |= {f"agent:{name}": access_of("agent", topics, sender_id=name) for name in agent_ids}
     users = {role: Credentials(role.replace(":", "-"), generate_password()) for role in access}
-    config = {
-        "server_name": "omi",
-        "host": "127.0.0.1",
-        "port": free_port(),
-        "jetstream": {"store_dir": str(home / "jetstream")},
-        "max_payload": 2 * 2**20,  # as much as a packet of ours may have
-        "mqtt": {"host": "127.0.0.1", "port": port},
-        "authorization": {
-            "users": [
-                {
-                    "user": users[role].username,
-                    "password": users[role].password,
-                    "permissions": nats_permissions(access[role]),
-                }
-                for role in access
-            ]
-        },
-    }
-    (home / "nats.conf").write_text(json.dumps(config))
+    (home / "nats.conf").write_text(json.dumps(nats_config(home, port, users, access)))
     broker = RunningBroker(
         url=f"mqtt://127.0.0.1:{port}",
         users={**users, "agent": users[f"agent:{agent_ids[0]}"]},
@@ -247,8 +229,32 @@ def run_nats(
         broker.kill()
 
 
+def nats_config(
+    home: Path, mqtt_port: int, users: Mapping[str, Credentials], access: Mapping[str, Access]
+) -> dict[str, object]:
+    """The configuration of a NATS server; `users` and `access` are by role."""
+    return {
+        "server_name": "omi",
+        "host": "127.0.0.1",
+        "port": free_port(),
+        "jetstream": {"store_dir": str(home / "jetstream")},
+        "max_payload": 2 * 2**20,  # the largest packet that we send
+        "mqtt": {"host": "127.0.0.1", "port": mqtt_port},
+        "authorization": {
+            "users": [
+                {
+                    "user": users[role].username,
+                    "password": users[role].password,
+                    "permissions": nats_permissions(access[role]),
+                }
+                for role in access
+            ]
+        },
+    }
+
+
 def nats_permissions(access: Access) -> dict[str, object]:
-    """The rights of a user as NATS writes them. There is no right to receive less than one subscribes to."""
+    """The rights of a user in the form of NATS, which has no right to receive less than one subscribes to."""
     receive = [subject for topic_filter in access.receive for subject in nats_subjects(topic_filter)]
     return {
         "publish": [subject for topic_filter in access.publish for subject in nats_subjects(topic_filter)],

@@ -57,7 +57,7 @@ class Retention:
         self._ledger.forget_deleted_pages()
         self._store.forget_deleted_pages()
         now = time.time()
-        self._ledger.chunks.stamp_anew(now)
+        self._ledger.chunks.clamp_future_times(now)
         due = self._ledger.chunks.expired(
             final_before=now - (self._settings.keep_audio_s if self._disk_reserve.is_held else 0.0),
             failed_before=now - self._settings.keep_failed_audio_s,

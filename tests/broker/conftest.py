@@ -15,12 +15,12 @@ CONNECT_TIMEOUT_S = 20.0
 
 
 def ignore(_: Incoming) -> None:
-    """For a session that listens to nothing."""
+    """For a session that subscribes to nothing."""
 
 
 @pytest.fixture
 def connect() -> Iterator[Callable[..., MqttSession]]:
-    """Connect to a broker as a role; `filters` are subscribed before."""
+    """Connect to a broker as a role, with the subscriptions `filters`."""
     sessions: list[MqttSession] = []
 
     def connect_as(
@@ -55,7 +55,7 @@ class OwnCa:
 
 @pytest.fixture
 def own_ca(tmp_path: Path) -> OwnCa:
-    """A CA made on the spot and a certificate for 127.0.0.1 that it signed."""
+    """A new CA and a certificate for 127.0.0.1 that it has signed."""
     if shutil.which("openssl") is None:
         pytest.skip("no openssl is installed here")
     directory = tmp_path / "tls"

@@ -1,4 +1,4 @@
-"""What a process pays for the memory of message after message."""
+"""The page faults of a process that handles message after message."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from broker import allocator
 
-# Each message is copied a few times on its way, as paho and msgpack do, and all of it is freed before the next comes.
+# Each message is copied a few times, as paho and msgpack do, and all copies are freed before the next message.
 MESSAGE_AFTER_MESSAGE = """
 import resource
 from broker.allocator import MESSAGES_BYTES, keep_freed_memory

@@ -14,7 +14,7 @@ def _need_weights() -> None:
 
 @pytest.fixture
 def any_system(any_broker: RunningBroker, tmp_path: Path) -> Iterator[System]:
-    """A system on each broker in turn; nothing is started but the broker."""
+    """A system on each broker; only the broker is started."""
     _need_weights()
     with run_system(any_broker, tmp_path) as system:
         yield system
@@ -22,7 +22,7 @@ def any_system(any_broker: RunningBroker, tmp_path: Path) -> Iterator[System]:
 
 @pytest.fixture
 def system(mosquitto: RunningBroker, tmp_path: Path) -> Iterator[System]:
-    """A system on Mosquitto; nothing is started but the broker."""
+    """A system on Mosquitto; only the broker is started."""
     _need_weights()
     with run_system(mosquitto, tmp_path) as system:
         yield system

@@ -1,5 +1,6 @@
-"""The pipeline as a test drives it: real broker, real bridge and agent processes, and a backend that knows only
-the schemas. Nothing here reaches into a process; what a test learns, it learns from the wire, the disk or a command.
+"""The pipeline for a test: real broker, bridge and agent processes, and a backend that uses only the schemas.
+
+A test observes messages, files and the output of commands, and never the inside of a process.
 """
 
 import contextlib
@@ -39,7 +40,7 @@ from tests.brokers import AGENT_ID, RunningBroker
 embedded_in_acceptance = pytest.mark.parametrize(
     "any_broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
 )
-"""Leaves the run on the embedded broker to `make acceptance`; the whole path and the demo run on it every time."""
+"""Runs a test on the embedded broker only in `make acceptance`; the whole path and the demo run there every time."""
 
 M = TypeVar("M", bound=Message)
 TOPICS = Topics()
@@ -58,18 +59,18 @@ FAST = {
 
 
 def models_dir() -> Path:
-    """Where `omi-agent fetch-model embedded` put the weights."""
+    """Return the directory where `omi-agent fetch-model embedded` has put the weights."""
     return weights_dir() / "models"
 
 
 def weights_dir() -> Path:
-    """What this environment's agents take for `OMI_WEIGHTS_DIR`."""
+    """Return the `OMI_WEIGHTS_DIR` of the agents in this environment."""
     named = os.environ.get("OMI_WEIGHTS_DIR") or os.environ.get("OMI_DATA_DIR")
     return Path(named) if named else platformdirs.user_data_path("omi-diarization")
 
 
 def sample_folder() -> Path:
-    """The sample call inside the installed pyannote.audio."""
+    """Return the folder of the sample call inside the installed pyannote.audio."""
     spec = find_spec("pyannote.audio")
     assert spec is not None
     assert spec.origin is not None
@@ -88,7 +89,7 @@ def wait_until(condition: Callable[[], Any], what: str, timeout_s: float = WAIT_
 
 @dataclass
 class Peer:
-    """A client that knows the schemas and nothing else; keeps every message on its filters, in order."""
+    """A client that uses only the schemas; keeps every message on its filters, in order."""
 
     broker: RunningBroker
     role: str
@@ -163,7 +164,7 @@ class MqttBackend(Peer):
 
 @dataclass
 class System:
-    """Broker, bridge and agent, each a process; the agent and the bridge keep what they know in `data_dir`."""
+    """Broker, bridge and agent, each a process; the files of agent and bridge are in `data_dir`."""
 
     broker: RunningBroker
     data_dir: Path
@@ -229,7 +230,7 @@ class System:
 
 @contextlib.contextmanager
 def run_system(broker: RunningBroker, directory: Path) -> Iterator[System]:
-    """A system whose bridge and agent are not started yet; everything is ended when the test is."""
+    """Yield a system whose bridge and agent are not started yet; everything is ended with the test."""
     kinds = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT, TopicKind.FAILURE, TopicKind.TURNS)
     filters = tuple(TOPICS.filter(kind) for kind in (*kinds, TopicKind.UPDATED, TopicKind.ACCEPTED, TopicKind.CONTROL))
     watcher = Peer(broker, "bridge", filters)
@@ -241,7 +242,7 @@ def run_system(broker: RunningBroker, directory: Path) -> Iterator[System]:
 
 
 def worker_pids(agent_pid: int) -> list[int]:
-    """The agent's child processes that hold the engine (multiprocessing's resource tracker is none)."""
+    """Return the agent's child processes that have an engine (multiprocessing's resource tracker has none)."""
     with contextlib.suppress(psutil.NoSuchProcess):
         return [
             child.pid
@@ -252,7 +253,7 @@ def worker_pids(agent_pid: int) -> list[int]:
 
 
 def read_wav(path: Path) -> tuple[bytes, int]:
-    """Samples (s16le mono) and sample rate of a WAV file."""
+    """Return the samples (s16le mono) and the sample rate of a WAV file."""
     with wave.open(str(path)) as file:
         assert (file.getnchannels(), file.getsampwidth()) == (1, 2)
         return file.readframes(file.getnframes()), file.getframerate()
@@ -269,7 +270,7 @@ def make_wav(samples: bytes, rate: int) -> bytes:
 
 
 def sample_segments(conversation_id: str) -> tuple[tuple[TranscriptSegment, ...], dict[str, str]]:
-    """The 13 lines of the sample call, all labelled SPEAKER_00, and who really speaks each."""
+    """Return the 13 lines of the sample call, all labelled SPEAKER_00, and the true speaker of each."""
     from demo.call import find_call
 
     call = find_call(conversation_id)
@@ -277,7 +278,7 @@ def sample_segments(conversation_id: str) -> tuple[tuple[TranscriptSegment, ...]
 
 
 def count_right(labels: dict[str, str | None], conversation_id: str) -> tuple[int, int]:
-    """(lines with the right speaker, wrong lines of 0.8 s or longer) of the sample call."""
+    """Return (lines with the right speaker, wrong lines of 0.8 s or longer) of the sample call."""
     from demo.call import find_call, score_lines
 
     score = score_lines(find_call(conversation_id), labels)

@@ -1,4 +1,4 @@
-"""What is not audio ends as a failure that says so, at once, and the next job runs."""
+"""Bytes that are not audio end as a failure with a clear message, at once, and the next job runs."""
 
 import hashlib
 import time
@@ -71,7 +71,7 @@ def test_what_is_no_audio_payload_is_refused_by_the_bridge(
         failures: list[JobFailure] = wait_until(partial(system.failures, name), f"the failure of {name}", 20)
         slowest_s = max(slowest_s, time.monotonic() - began_s)
         assert [failure.code for failure in failures] == [code], name
-        assert len(failures[0].message) > 20, "a failure says what to do"
+        assert len(failures[0].message) > 20, "a failure must say what to do"
         receipts = wait_until(partial(backend.seen, Accepted, name), f"the receipt of {name}", 20)
         assert receipts[-1].verdict is Verdict.REFUSED
     record_property("slowest_refusal_s", round(slowest_s, 3))
@@ -94,7 +94,7 @@ def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: Syst
     for name, (make, code) in BROKEN_FILES.items():
         receipt = backend.audio(name, make(), encoding="auto")
         assert receipt is not None
-        assert receipt.verdict is Verdict.ACCEPTED, "header and size look right: the bridge never decodes"
+        assert receipt.verdict is Verdict.ACCEPTED, "header and size look right, and the bridge does not decode"
         backend.event(name, EventType.COMPLETED, chunks=1)
         by_agent = wait_until(partial(_failures_of_agents, system, name), f"the failure of {name}", 30)
         assert {failure.code for failure in by_agent} == {code}
@@ -106,7 +106,7 @@ def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: Syst
 
 
 def test_a_file_cut_short_gives_what_is_there(system: System, backend: MqttBackend) -> None:
-    """A WAV whose header promises 30 s and which holds 20: the turns of 20 s, and a warning that says so."""
+    """A WAV with 30 s in its header and 20 s of samples: the result has the turns of 20 s and a warning."""
     system.start_bridge()
     system.start_agent()
     system.allow_agent()

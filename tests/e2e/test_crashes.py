@@ -1,4 +1,4 @@
-"""A program is killed at the worst moment; the conversation ends up as if nothing had happened."""
+"""A program is killed at the worst moment; the conversation ends as it does without the kill."""
 
 import hashlib
 import json
@@ -24,7 +24,7 @@ from tests.e2e.system import (
 )
 
 PART_BYTES = 1_000_000
-REPEATS = 8  # four minutes: long enough to be killed in the middle of
+REPEATS = 8  # four minutes: long enough to kill the agent in the middle
 
 
 def _send_long_call(backend: MqttBackend, conversation_id: str) -> None:
@@ -51,13 +51,13 @@ def _send_long_call(backend: MqttBackend, conversation_id: str) -> None:
 
 
 def _outcome(update: ConversationUpdated) -> tuple[object, ...]:
-    """What a fault must not change: every label, every turn, and what was said about them."""
+    """Return what a fault must not change: every label, every turn, and the warnings about them."""
     labels = [(label.id.rpartition("-")[2], label.speaker, label.coverage) for label in update.segments]
     return labels, update.turns, update.speakers, update.warnings, update.failed_jobs, update.audio_s
 
 
 def _undisturbed(backend: MqttBackend) -> tuple[object, ...]:
-    """The outcome of the same call when nothing goes wrong."""
+    """Return the outcome of the same call without a fault."""
     _send_long_call(backend, "calm")
     calm = backend.updated("calm")
     assert calm.speakers >= 2
@@ -66,7 +66,7 @@ def _undisturbed(backend: MqttBackend) -> tuple[object, ...]:
 
 
 def _updated_once(system: System, conversation_id: str) -> None:
-    """One write in the history, and no update beyond the first version (offered as often as it takes)."""
+    """Check for one write in the history, and no update beyond the first version (which may be sent several times)."""
     history = json.loads(system.command("omi-bridge", "history", conversation_id, "--json"))
     assert [write["version"] for write in history] == [1]
     versions = {update.updated_version for update in system.watcher.seen(ConversationUpdated, conversation_id)}
@@ -91,7 +91,7 @@ def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: 
     assert workers
     agent.kill()
     wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers), "the worker to follow its agent", 10)
-    assert not system.watcher.seen(SpeakerTurns, "killed"), "the kill came too late to prove anything"
+    assert not system.watcher.seen(SpeakerTurns, "killed"), "the kill came too late for this test"
 
     system.start_agent()
     assert _outcome(backend.updated("killed")) == expected
@@ -115,7 +115,7 @@ def test_kill_of_the_bridge_between_published_and_stored_loses_nothing(
         "inference",
     )
 
-    os.kill(bridge.pid, signal.SIGSTOP)  # it hears nothing from here on
+    os.kill(bridge.pid, signal.SIGSTOP)  # it receives nothing from here on
     wait_until(lambda: system.watcher.seen(SpeakerTurns, "stopped"), "the turns on the wire")
     bridge.kill()
     assert not system.watcher.seen(ConversationUpdated, "stopped")

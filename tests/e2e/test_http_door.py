@@ -1,4 +1,4 @@
-"""A backend that only speaks HTTP: the earlier client, and every curl of the README, against the whole pipeline."""
+"""A backend that uses only HTTP: the earlier client, and every curl of the README, against the whole pipeline."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ CURLS = re.findall(r"^curl .*$", (REPOSITORY / "README.md").read_text("utf-8"), 
 
 @pytest.fixture
 def url(system: System) -> str:
-    """A bridge with its door and an agent that may work."""
+    """The URL of a running bridge that has an allowed agent."""
     port = str(free_port())
     system.start_bridge(OMI_HTTP_PORT=port, OMI_HTTP_TOKEN=TOKEN)
     system.start_agent()
@@ -33,7 +33,7 @@ def url(system: System) -> str:
 
 
 async def _run_diarization(url: str, path: Path, num_speakers: int | None = None) -> dict[str, Any]:
-    """The call as the earlier backend makes it."""
+    """Post the file as the earlier backend does."""
     async with httpx.AsyncClient(timeout=60.0) as client:
         with path.open("rb") as file:
             data = {} if num_speakers is None else {"num_speakers": num_speakers}

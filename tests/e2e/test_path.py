@@ -1,4 +1,4 @@
-"""The whole path through real processes: audio in, labels out, on both brokers."""
+"""The whole path through real processes, from audio to labels, on both brokers."""
 
 import json
 import subprocess
@@ -79,7 +79,7 @@ def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Mqtt
 
 
 def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend: MqttBackend) -> None:
-    """Three minutes in 30 s chunks become several jobs; both people keep their number through all of them."""
+    """Three minutes in 30 s chunks become several jobs; both people keep their speaker numbers in all of them."""
     system.start_bridge()
     system.start_agent()
     system.allow_agent()
@@ -127,7 +127,7 @@ def test_a_bare_wav_file_works_as_audio(system: System, backend: MqttBackend) ->
 
 
 def test_a_file_larger_than_a_message_travels_in_parts(system: System, tmp_path: Path) -> None:
-    """Two and a half minutes of WAV (4.8 MB), more than any one message holds: parts in, parts out."""
+    """Two and a half minutes of WAV (4.8 MB) do not fit into one message: they are sent in parts on both hops."""
     system.start_bridge()
     system.start_agent()
     system.allow_agent()
@@ -145,7 +145,7 @@ def test_a_file_larger_than_a_message_travels_in_parts(system: System, tmp_path:
 
 
 def test_deleted_leaves_no_row_and_no_file(system: System, backend: MqttBackend) -> None:
-    """Looked at: every table of ledger and store, the bytes of both databases and their logs, the bridge's spool and
+    """Searched are every table of ledger and store, the bytes of both databases and their logs, the bridge's spool and
     half-received chunks, the agent's inbox and outbox, and the broker's own files."""
     system.start_bridge()
     system.start_agent()
@@ -204,7 +204,7 @@ def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(
     topics = ("omi/v1/+/+/heartbeat", "omi/v1/conversations/+/updated", "omi/v1/conversations/+/failure/#")
 
     def listen(seconds: int) -> list[str]:
-        """What the command of the README prints within some seconds."""
+        """Return what the command of the README prints within some seconds."""
         done = subprocess.run(
             [*login, "-v", "-W", str(seconds), *(word for topic in topics for word in ("-t", topic))],
             check=False,

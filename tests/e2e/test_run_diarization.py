@@ -1,4 +1,4 @@
-"""The one call a backend makes today: a list of turns, or an empty one with a log line that says why."""
+"""The one call that a backend makes today: it returns turns, or an empty list and logs the reason."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -63,7 +63,7 @@ def test_a_file_that_is_no_audio_gives_no_turns(as_backend: System, tmp_path: Pa
 
 
 def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The agent is allowed only in name: it is live, takes the job, and is stopped before it can answer."""
+    """The agent is live and allowed, but suspended before it can do the job."""
     import os
     import signal
 

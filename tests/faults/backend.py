@@ -1,4 +1,4 @@
-"""The backend of a chaos run: the product's own client, which keeps audio until it is accepted and offers it again."""
+"""The backend of a chaos run: the product's own client, which keeps audio until it is accepted and sends it again."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ TOPICS = Topics()
 SENDERS = 8
 TRY_S = 20.0
 DOOR_PAUSE_S = 0.5
-AGAIN = (429, 502, 503, 504, 507)  # what a backend tries again
+AGAIN = (429, 502, 503, 504, 507)  # HTTP statuses after which a backend tries again
 GATE_STEP_S = 0.05
-STT_LABEL = "SPEAKER_00"  # what speech-to-text calls everybody
+STT_LABEL = "SPEAKER_00"  # the label of every segment from speech-to-text
 
 
 def segment_id(chunk: ChunkPlan, place: int) -> str:
@@ -59,11 +59,11 @@ class ChaosBackend:
     """Sends all conversations of a plan, several at a time, and confirms every update.
 
     Args:
-        settings: how to reach the broker, through the backend's link.
-        door: reaches the bridge's HTTP door, by which some of the payloads go.
+        settings: of the broker, through the backend's link.
+        door: client of the bridge's HTTP server, for the payloads that are sent over HTTP.
         plan: what to send.
         directory: where audio is kept until it is accepted.
-        may_send: whether the n-th payload may go yet, so that work is left for later faults.
+        may_send: whether the n-th payload may be sent yet, so that work is left for later faults.
     """
 
     def __init__(
@@ -85,9 +85,9 @@ class ChaosBackend:
         self.accepted: dict[str, str] = {}
         """chunk id -> sha256"""
         self.deleted: dict[str, int] = {}
-        """conversation -> how many of its payloads are done with"""
+        """conversation -> how many payloads it had"""
         self.updates: dict[str, ConversationUpdated] = {}
-        """conversation -> the latest by version"""
+        """conversation -> its latest update"""
         self.tries = 0
         self.problems: list[str] = []
         self._arrived: queue.SimpleQueue[Incoming | None] = queue.SimpleQueue()
@@ -114,7 +114,7 @@ class ChaosBackend:
 
     @property
     def is_done(self) -> bool:
-        """Whether everything was accepted, or deleted."""
+        """Whether everything was accepted or deleted."""
         return self._left == 0
 
     # ---------------------------------------------------------------------------------------- sending
@@ -127,7 +127,7 @@ class ChaosBackend:
                 return
             try:
                 self._send(conversation)
-            except Exception as error:  # noqa: BLE001 - a thread's end would go unseen: the judge must hear of it
+            except Exception as error:  # noqa: BLE001 - nobody would notice that the thread ended: the error is reported
                 self.problems.append(f"{conversation.conversation_id}: sending ended with {error!r}")
             with self._lock:
                 self._left -= 1
@@ -181,7 +181,7 @@ class ChaosBackend:
             self.accepted[chunk.chunk_id] = hashlib.sha256(audio).hexdigest()
 
     def _post(self, conversation_id: str, audio: bytes, facts: dict[str, Any]) -> None:
-        """Send a payload through the HTTP door. Raises as the MQTT client does."""
+        """Send a payload over HTTP; raises the errors of the MQTT client."""
         query = facts | {"captured_at": facts["captured_at"].isoformat()}
         try:
             answer = self._door.post(
@@ -200,7 +200,7 @@ class ChaosBackend:
             raise BridgeRefused(answer.json()["code"], answer.text)
 
     def _insist(self, work: Callable[[], object]) -> None:
-        """Do it until it is answered, as a backend does that may not lose anything."""
+        """Repeat `work` until it is answered, as a backend does that must not lose anything."""
         while not self._stopping.is_set():
             self.tries += 1
             try:

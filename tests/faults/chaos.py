@@ -1,4 +1,4 @@
-"""One run: the stage, the backend, the faults and the judge. Done twice, calm and with faults, it is the proof."""
+"""One chaos run: the programs, a backend, faults and checks. It is run with and without faults to compare both."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ import httpx
 
 from broker.settings import BrokerSettings
 from tests.faults.backend import TRY_S, ChaosBackend
-from tests.faults.injector import Injected, Injector
+from tests.faults.injector import InjectedFaults, Injector
 from tests.faults.oracle import Ends, judge_against_calm, judge_run, read_ends
 from tests.faults.plan import AGENTS, Plan
-from tests.faults.programs import BACKEND, BRIDGE, DOOR_TOKEN, SETTINGS, TAP_USER, Stage, set_stage
+from tests.faults.programs import BACKEND, BRIDGE, DOOR_TOKEN, SETTINGS, TAP_USER, ChaosSystem, run_chaos_system
 from tests.faults.snapshot import Snapshot, take_snapshot
 from tests.faults.tap import Tap
 from vps_bridge.ledger import Ledger
 
 LOOK_S = 0.3
-SLACK = 0.06  # of the payloads: how far sending may run ahead of the faults
+SLACK = 0.06  # share of the payloads by which sending may be ahead of the faults
 BEAT_S = float(SETTINGS["OMI_HEARTBEAT_S"])
 
 
 @dataclass(frozen=True)
 class ChaosOutcome:
-    """What a run came to."""
+    """The outcome of a run."""
 
     ends: Ends
     wrong: tuple[str, ...]
-    injected: Injected
+    injected: InjectedFaults
     took_s: float
     tries: int
     cpu_s: Mapping[str, float]
-    """What each program has used since its last start, its workers included, in seconds of a core."""
+    """Processor seconds of each program since its last start, its workers included."""
 
 
 @dataclass(frozen=True)
-class Sight:
+class RunProgress:
     """How far a run is, for a progress bar."""
 
     accepted: int
@@ -51,14 +51,14 @@ class Sight:
     of_faults: int
 
 
-Report = Callable[[str, Sight], None]
+Report = Callable[[str, RunProgress], None]
 """Called with the name of the run, `calm` or `chaos`, and how far it is."""
 
 
 def run_both(
     plan: Plan, directory: Path, *, max_nap_s: float, stall_s: float, plant: str | None = None, report: Report
 ) -> tuple[ChaosOutcome, ChaosOutcome]:
-    """Run a plan without its faults and, beside it, with them; the second outcome holds the differences too."""
+    """Run a plan without its faults and, at the same time, with them; the second outcome has the differences too."""
     given_up = threading.Event()
 
     def run(plan: Plan, name: str, plant: str | None) -> ChaosOutcome:
@@ -67,7 +67,7 @@ def run_both(
             directory / name,
             max_nap_s=max_nap_s,
             stall_s=stall_s,
-            report=lambda sight: report(name, sight),
+            report=lambda progress: report(name, progress),
             given_up=given_up,
             plant=plant,
         )
@@ -88,82 +88,87 @@ def run_once(
     *,
     max_nap_s: float,
     stall_s: float,
-    report: Callable[[Sight], None],
+    report: Callable[[RunProgress], None],
     given_up: threading.Event,
     plant: str | None = None,
 ) -> ChaosOutcome:
-    """Run a plan from an empty directory until nothing is left to do, nothing moves for `stall_s`, or given up."""
+    """Run a plan in an empty directory until nothing is left to do, nothing changes for `stall_s`, or `given_up`."""
     began_s = time.monotonic()
     with (
-        set_stage(directory, max_nap_s=max_nap_s, plant=plant) as stage,
-        Tap(stage.broker.running, TAP_USER, plan.seed) as tap,
+        run_chaos_system(directory, max_nap_s=max_nap_s, plant=plant) as system,
+        Tap(system.broker.running, TAP_USER, plan.seed) as tap,
     ):
-        _raise_curtain(stage, tap)
-        performance = _Performance(stage, tap, plan, report, given_up)
+        _start_programs(system, tap)
+        chaos_run = _ChaosRun(system, tap, plan, report, given_up)
         try:
-            last = performance.play(stall_s)
+            last = chaos_run.wait_over(stall_s)
         finally:
-            performance.end()
+            chaos_run.end()
         time.sleep(3 * BEAT_S)
         beats = {name: beat for name in (*AGENTS, BRIDGE) if (beat := tap.beat_of(name)) is not None}
-        cpu_s = stage.cpu_s()
-        backend, injected = performance.backend, performance.injector.injected
-        injected.problems.extend(performance.injector.overdue())
+        cpu_s = system.cpu_s()
+        backend, injected = chaos_run.backend, chaos_run.injector.injected
+        injected.problems.extend(chaos_run.injector.overdue())
         for name in (*AGENTS, BRIDGE):
-            if stage.programs[name].is_alive:
-                stage.programs[name].stop()
-        ends = read_ends(stage, plan)
-        wrong = judge_run(plan, stage, backend=backend, beats=beats, injected=injected, last=last, ends=ends)
+            if system.programs[name].is_alive:
+                system.programs[name].stop()
+        ends = read_ends(system, plan)
+        wrong = judge_run(plan, system, backend=backend, beats=beats, injected=injected, last=last, ends=ends)
     return ChaosOutcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries, cpu_s)
 
 
-def _raise_curtain(stage: Stage, tap: Tap) -> None:
-    """Start the bridge, allow the agents, start two of them, and wait until all are heard."""
+def _start_programs(system: ChaosSystem, tap: Tap) -> None:
+    """Start the bridge, allow the agents, start two of them, and wait until all are online."""
     began_s = time.monotonic()
-    stage.bridge.start()
+    system.bridge.start()
     tap.wait_online(BRIDGE, began_s)
-    ledger = Ledger(stage.bridge_root, exclusive=False)
+    ledger = Ledger(system.bridge_root, exclusive=False)
     for agent_id in AGENTS:
         ledger.agents.set_allowed(agent_id, allowed=True)
     ledger.close()
     for agent_id in AGENTS[:2]:
-        stage.programs[agent_id].start()
+        system.programs[agent_id].start()
     for agent_id in AGENTS[:2]:
         tap.wait_online(agent_id, began_s)
 
 
-class _Performance:
-    """A run while it goes on: sending and faults keep step with each other."""
+class _ChaosRun:
+    """A run in progress. Sending waits for the faults, so that the last faults still find work."""
 
     def __init__(
-        self, stage: Stage, tap: Tap, plan: Plan, report: Callable[[Sight], None], given_up: threading.Event
+        self,
+        system: ChaosSystem,
+        tap: Tap,
+        plan: Plan,
+        report: Callable[[RunProgress], None],
+        given_up: threading.Event,
     ) -> None:
-        self._stage, self._plan, self._report, self._given_up = stage, plan, report, given_up
+        self._system, self._plan, self._report, self._given_up = system, plan, report, given_up
         self._last: Snapshot | None = None
-        link = stage.links[BACKEND]
-        settings: BrokerSettings = stage.broker.running.settings(
+        link = system.links[BACKEND]
+        settings: BrokerSettings = system.broker.running.settings(
             BACKEND, broker_url=f"mqtt://127.0.0.1:{link.port}", keepalive_s=int(SETTINGS["OMI_KEEPALIVE_S"])
         )
         headers = {"Authorization": f"Bearer {DOOR_TOKEN}"}
-        self._door = httpx.Client(base_url=stage.door_url, headers=headers, timeout=TRY_S, trust_env=False)
-        self.backend = ChaosBackend(settings, self._door, plan, stage.directory / "backend", self._may_send)
-        self.injector = Injector(stage, tap, plan, self._progress)
+        self._door = httpx.Client(base_url=system.door_url, headers=headers, timeout=TRY_S, trust_env=False)
+        self.backend = ChaosBackend(settings, self._door, plan, system.directory / "backend", self._may_send)
+        self.injector = Injector(system, tap, plan, self._progress)
 
-    def play(self, stall_s: float) -> Snapshot | None:
-        """Return the last snapshot once all is over, or once nothing has moved for `stall_s`."""
+    def wait_over(self, stall_s: float) -> Snapshot | None:
+        """Send and inject faults; return the last snapshot once all is done or nothing has changed for `stall_s`."""
         self.backend.start()
         self.injector.start()
-        moved_s, before = time.monotonic(), None
-        while time.monotonic() - moved_s < stall_s and not self._given_up.is_set():
+        changed_s, before = time.monotonic(), None
+        while time.monotonic() - changed_s < stall_s and not self._given_up.is_set():
             time.sleep(LOOK_S)
-            self._stage.revive()
+            self._system.revive()
             self.injector.note_recoveries()
-            snapshot = take_snapshot(self._stage)
+            snapshot = take_snapshot(self._system)
             self._last = snapshot or self._last
             now = (snapshot, self.injector.fired, len(self.backend.accepted), self.injector.is_done)
             if now != before:
-                moved_s, before = time.monotonic(), now
-            self._report(self._sight())
+                changed_s, before = time.monotonic(), now
+            self._report(self._run_progress())
             if self.injector.is_done:
                 self._bring_back_visitor()
             if self.backend.is_done and self.injector.is_done and self._is_over(snapshot):
@@ -176,8 +181,8 @@ class _Performance:
         self._door.close()
 
     def _bring_back_visitor(self) -> None:
-        """Start the third agent where it was killed: an inbox is wiped by the next start."""
-        visitor = self._stage.programs[AGENTS[2]]
+        """Start the third agent again if it was killed: only its next start empties its inbox."""
+        visitor = self._system.programs[AGENTS[2]]
         if visitor.started_s and not visitor.is_alive:
             visitor.start()
             self.injector.wait_begun(visitor)
@@ -187,10 +192,10 @@ class _Performance:
             return False
         return snapshot.spool_files + snapshot.arriving_files <= self._plan.poisoned
 
-    def _sight(self) -> Sight:
+    def _run_progress(self) -> RunProgress:
         gone = sum(self.backend.deleted.values())
         accepted = len(self.backend.accepted) + gone
-        return Sight(accepted, self._ended(), self._plan.jobs, self.injector.fired, len(self._plan.faults))
+        return RunProgress(accepted, self._ended(), self._plan.jobs, self.injector.fired, len(self._plan.faults))
 
     def _ended(self) -> int:
         return (self._last.done + self._last.failed if self._last else 0) + sum(self.backend.deleted.values())
@@ -208,5 +213,5 @@ class _Performance:
 
 
 def new_seed() -> int:
-    """A seed for a run that names none."""
+    """The seed of a run that was given none."""
     return int(datetime.now(UTC).timestamp())

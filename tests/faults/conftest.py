@@ -1,4 +1,4 @@
-"""Real processes on a real Mosquitto: one broker, backend and bridge for a file's tests, agents for each of them."""
+"""Real processes on a real Mosquitto: broker, backend and bridge for the tests of a file, agents for each test."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def bridge(broker: RunningBroker, backend: Backend, tmp_path_factory: pytest.Tem
 
 @pytest.fixture
 def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
-    """Start an agent (`first`, if not told otherwise) with the tone engine on a broker; ended after the test."""
+    """Start an agent (`first` by default) with the tone engine on a broker; ended after the test."""
     agents: list[AgentProcess] = []
 
     def start(broker: RunningBroker, agent_id: str = "first", **settings: object) -> AgentProcess:
@@ -48,4 +48,4 @@ def start_agent(tmp_path: Path) -> Iterator[StartAgent]:
     yield start
     for agent in agents:
         agent.end()
-        sys.stdout.write(agent.log()[-6000:])  # pytest shows it where the test failed
+        sys.stdout.write(agent.log()[-6000:])  # pytest shows it if the test failed

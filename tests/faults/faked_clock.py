@@ -1,7 +1,7 @@
 """Start a module's `main` under libfaketime: `python -m tests.faults.faked_clock vps_bridge.commands.main run`.
 
-libfaketime 0.9.10 with a monotonic clock left alone answers `clock_nanosleep` to a moment, which is how Python 3.11
-sleeps, with EINVAL. Every other wait is right, so sleeping is done by another.
+libfaketime 0.9.10 that leaves the monotonic clock alone answers `clock_nanosleep` with an absolute time, which Python
+3.11 uses to sleep, with EINVAL. Its other waits work, so `time.sleep` is replaced by one of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Does to a running stage what the plan says, and measures how soon life is seen again."""
+"""Injects the faults of a plan into a running system, and measures how soon its programs are online again."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.faults.plan import AGENTS, Fault, FaultKind, Plan
-from tests.faults.programs import BRIDGE, Program, Stage, worker_pids
+from tests.faults.programs import BRIDGE, ChaosSystem, Program, worker_pids
 from tests.faults.tap import Tap
 
-STALL_S = 12.0  # without progress the next fault comes anyway: it may be what the last one left behind
+STALL_S = 12.0  # after this long without progress the next fault comes anyway: the last one may be what blocks the run
 STEP_S = 0.05
 WORKER_WAIT_S = 10.0
 START_WAIT_S = 30.0
@@ -24,21 +24,21 @@ VISITOR = AGENTS[2]
 
 @dataclass(frozen=True)
 class Recovery:
-    """A fault after which life was seen again, this many seconds after its cause was gone."""
+    """A fault, and how long after its end all programs it concerned had sent a heartbeat again."""
 
     fault: Fault
     took_s: float
 
 
 @dataclass
-class Injected:
-    """What was done so far."""
+class InjectedFaults:
+    """What was injected so far."""
 
     by_kind: Counter[FaultKind] = field(default_factory=Counter)
     skipped: Counter[str] = field(default_factory=Counter)
     recoveries: list[Recovery] = field(default_factory=list)
     killed_workers: int = 0
-    said_again: int = 0
+    repeated: int = 0
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -47,17 +47,17 @@ class Injected:
 
 
 class Injector:
-    """Runs in a thread of its own from `start` until the plan is done.
+    """Injects faults in its own thread, from `start` until the plan is done.
 
     Args:
-        stage: what it happens to.
-        tap: through which messages are repeated, and life is seen.
-        plan: what happens, and when.
-        progress: how far the run is, 0 to 1.
+        system: the system that gets the faults.
+        tap: repeats messages and receives heartbeats.
+        plan: the faults and when they happen.
+        progress: returns how far the run is, 0 to 1.
     """
 
-    def __init__(self, stage: Stage, tap: Tap, plan: Plan, progress: Callable[[], float]) -> None:
-        self._stage, self._tap, self._plan, self._progress = stage, tap, plan, progress
+    def __init__(self, system: ChaosSystem, tap: Tap, plan: Plan, progress: Callable[[], float]) -> None:
+        self._system, self._tap, self._plan, self._progress = system, tap, plan, progress
         self._stopping = threading.Event()
         self._pending: list[tuple[Fault, float, tuple[str, ...]]] = []
         self._hung: list[int] = []
@@ -81,9 +81,9 @@ class Injector:
             FaultKind.CLOCK_JUMP: self._set_clock,
             FaultKind.VISITOR: self._visit,
         }
-        self.injected = Injected()
+        self.injected = InjectedFaults()
         self.fired = 0
-        """How many faults of the plan are done, or were skipped."""
+        """How many faults of the plan were injected or skipped."""
 
     def start(self) -> None:
         self._thread.start()
@@ -91,22 +91,22 @@ class Injector:
     def stop(self) -> None:
         self._stopping.set()
         self._thread.join()
-        for pid in self._hung:  # one that was stopped before it could tie itself to its parent outlives it
+        for pid in self._hung:  # a worker suspended before it began to watch its parent would outlive the agent
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGCONT)
 
     @property
     def is_done(self) -> bool:
-        """Whether every fault has been, and life was seen after each."""
+        """Whether every fault was injected, and every program was online again after it."""
         return not self._thread.is_alive() and not self._pending
 
     def wait_begun(self, program: Program) -> None:
-        """Wait until a program is heard: while it is still being loaded, SIGTERM just ends it."""
+        """Wait until a program is online: while Python still loads it, SIGTERM ends it at once."""
         with contextlib.suppress(AssertionError):
             self._tap.wait_online(program.name, program.started_s, START_WAIT_S)
 
     def note_recoveries(self) -> None:
-        """Look which faults are over: every program they touched has said that it is alive since."""
+        """Note the faults that are over: every program they concerned has been online since."""
         for waiting in list(self._pending):
             fault, healed_s, names = waiting
             beats = [self._tap.beat_of(name) for name in names]
@@ -116,7 +116,7 @@ class Injector:
                 self.injected.recoveries.append(Recovery(fault, max(heard_s, default=healed_s) - healed_s))
 
     def overdue(self) -> list[str]:
-        """What has not come back."""
+        """Return a line for each fault after which some program was not online again."""
         return [f"{fault.kind} {fault.target}: {', '.join(names)} not heard since" for fault, _, names in self._pending]
 
     def _run(self) -> None:
@@ -124,12 +124,12 @@ class Injector:
             self._wait_for(fault)
             if self._stopping.is_set():
                 return
-            if fault.kind is FaultKind.CLOCK_JUMP and not self._stage.has_clocks:
+            if fault.kind is FaultKind.CLOCK_JUMP and not self._system.has_clocks:
                 self.injected.skipped["clock jump: libfaketime is not installed (apt install faketime)"] += 1
             else:
                 try:
                     self._do.get(fault.kind, self._spoil_link)(fault)
-                except Exception as error:  # noqa: BLE001 - the judge must hear of a harness that fails
+                except Exception as error:  # noqa: BLE001 - an error of the test itself is reported like a wrong result
                     self.injected.problems.append(f"fault {fault.number} ({fault.kind} {fault.target}): {error!r}")
                 self.injected.by_kind[fault.kind] += 1
             self.fired += 1
@@ -147,7 +147,7 @@ class Injector:
         self._pending.append((fault, time.monotonic(), names))
 
     def _program(self, fault: Fault) -> Program:
-        return self._stage.programs[fault.target or BRIDGE]
+        return self._system.programs[fault.target or BRIDGE]
 
     # --------------------------------------------------------------------------------------- programs
 
@@ -174,7 +174,7 @@ class Injector:
         program.signal(signal.SIGCONT)
 
     def _replace_broker(self, fault: Fault) -> None:
-        broker = self._stage.broker
+        broker = self._system.broker
         if fault.kind is FaultKind.KILL_BROKER:
             broker.running.kill()
         else:
@@ -203,7 +203,7 @@ class Injector:
         self._heals(fault, fault.target)
 
     def _workers(self, fault: Fault) -> list[int]:
-        """The agent's worker, waited for where it is just being started."""
+        """Return the agent's worker, after waiting for it if it is just being started."""
         deadline_s = time.monotonic() + WORKER_WAIT_S
         while time.monotonic() < deadline_s:
             pids = worker_pids(self._program(fault).pid)
@@ -213,13 +213,13 @@ class Injector:
         return []
 
     def _visit(self, fault: Fault) -> None:
-        """The third agent comes where it is away; where it is there, it goes, in good order or not."""
-        visitor = self._stage.programs[VISITOR]
+        """Start the third agent if it does not run; else end it, by SIGTERM or SIGKILL."""
+        visitor = self._system.programs[VISITOR]
         if not visitor.is_alive:
             self._heals(fault, VISITOR)
             visitor.start()
             return
-        self.wait_begun(visitor)  # its coming must have been heard before it goes
+        self.wait_begun(visitor)  # so that its start has been seen before it ends
         if fault.number % 2:
             visitor.kill()
         else:
@@ -228,7 +228,7 @@ class Injector:
     # ------------------------------------------------------------------------------ links, messages, clocks
 
     def _spoil_link(self, fault: Fault) -> None:
-        link = self._stage.links[fault.target]
+        link = self._system.links[fault.target]
         match fault.kind:
             case FaultKind.CUT:
                 link.cut()
@@ -251,17 +251,17 @@ class Injector:
                 link.delay(fault.amount)
                 time.sleep(fault.hold_s)
                 link.delay(0.0)
-        self._heals(fault, *((fault.target,) if fault.target in self._stage.programs else ()))
+        self._heals(fault, *((fault.target,) if fault.target in self._system.programs else ()))
 
     def _repeat(self, fault: Fault) -> None:
         count = round(fault.amount)
-        say = {
-            FaultKind.DUPLICATES: self._tap.say_duplicates,
-            FaultKind.OLD_MESSAGES: self._tap.say_old,
-            FaultKind.REORDERED: self._tap.say_reordered,
-            FaultKind.BAD_PARTS: self._tap.say_damaged,
+        send = {
+            FaultKind.DUPLICATES: self._tap.send_duplicates,
+            FaultKind.OLD_MESSAGES: self._tap.send_old,
+            FaultKind.REORDERED: self._tap.send_reordered,
+            FaultKind.BAD_PARTS: self._tap.send_damaged,
         }[fault.kind]
-        self.injected.said_again += say(count)
+        self.injected.repeated += send(count)
         self._heals(fault, BRIDGE)
 
     def _set_clock(self, fault: Fault) -> None:

@@ -1,7 +1,7 @@
-"""An engine without a model: each pitch is a voice, and what it answers is a pure function of the samples.
+"""An engine without a model: each pitch is a voice, and its answer is a pure function of the samples.
 
-It naps for a time that the samples decide, kills its process on a poisoned chunk, and writes down every run and every
-such death in a file, from which the judge knows how many attempts there really were.
+It sleeps for a time that depends on the samples, and kills its process on a poisoned chunk. It logs every run and every
+such death in a file, which the checks of the run compare with the counted attempts.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAP_STEP_S = 0.02
 
 @dataclass(frozen=True)
 class NullEngine:
-    """Hears tones. `run_log` gets a line for each run and each death; `max_nap_s` is the longest nap."""
+    """Diarizes tones. `run_log` gets a line for each run and each death; `max_nap_s` is the longest sleep."""
 
     run_log: Path
     max_nap_s: float
@@ -75,7 +75,7 @@ class NullEngine:
 
 
 def load_null_engine(run_log: Path, max_nap_s: float) -> NullEngine:
-    """What the worker loads."""
+    """Return the engine; called in the worker."""
     return NullEngine(run_log, max_nap_s)
 
 
@@ -84,13 +84,13 @@ def pitch_of(label: str) -> int:
 
 
 def voice_of(pitch_hz: int) -> np.ndarray:
-    """A unit vector of its own for each pitch."""
+    """Return a unit vector, another for each pitch."""
     vector = np.random.default_rng(pitch_hz).standard_normal(DIMENSIONS)
     return np.asarray(vector / np.linalg.norm(vector), dtype=np.float32)
 
 
 def hear_pitches(waveform: Waveform) -> tuple[Turn, ...]:
-    """One turn per stretch of one pitch, on a grid of `STEP_S`; silence between."""
+    """Return one turn for each stretch of one pitch, on a grid of `STEP_S`."""
     step = round(STEP_S * SAMPLE_RATE_HZ)
     frames = waveform[: waveform.size // step * step].reshape(-1, step)
     loud = np.sqrt(np.mean(np.square(frames), axis=1)) >= LEAST_RMS

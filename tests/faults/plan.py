@@ -1,7 +1,7 @@
-"""What a chaos run does, as a pure function of its seed: the conversations that are sent, and the faults.
+"""The plan of a chaos run, as a pure function of its seed: the conversations that are sent, and the faults.
 
-Each conversation is a few voices (pitches) that take turns; each chunk of it is 8 s with a pattern of turns of its
-own, so that the final state shows which chunks are in it. With `SETTINGS` of `programs.py` a chunk is one job, with
+Each conversation has a few voices (pitches) that speak alternately; each of its chunks is 8 s with its own pattern of
+turns, so that the final state shows which chunks are in it. With `SETTINGS` of `programs.py` a chunk is one job, with
 the chunk before it as context.
 """
 
@@ -17,9 +17,9 @@ CHUNK_S = 8.0
 STEP_S = 0.1  # turns begin and end on this grid
 STARTED_AT = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 PITCHES_HZ = tuple(range(300, 1500, 100))
-POISON_HZ = 1700  # and above: the engine dies of it; each poisoned chunk has a pitch of its own
+POISON_HZ = 1700  # and above: these pitches kill the engine's process; each poisoned chunk has its own
 POISON_STEP_HZ = 20
-VOICE_STEPS = 32  # 3.2 s of each voice in each chunk: below 3 s a voice does not count
+VOICE_STEPS = 32  # 3.2 s of each voice in each chunk: with less than 3 s it would not become a speaker
 GAP_STEPS = 2
 CHUNKS_PER_CONVERSATION = 20
 HTTP_SHARE = 0.2
@@ -27,7 +27,7 @@ AGENTS = ("studio-a", "studio-b", "visitor")
 
 
 class FaultKind(StrEnum):
-    """What can go wrong; the values are what the report prints."""
+    """The kinds of faults; the values are shown in the report."""
 
     KILL_AGENT = "kill -9 agent"
     KILL_BRIDGE = "kill -9 bridge"
@@ -58,7 +58,7 @@ class FaultKind(StrEnum):
 
 @dataclass(frozen=True)
 class PlannedTurn:
-    """One voice speaking, in seconds of its chunk."""
+    """One turn, in seconds from the start of its chunk."""
 
     start_s: float
     end_s: float
@@ -77,13 +77,13 @@ class ChunkPlan:
 
     @property
     def is_for_door(self) -> bool:
-        """Whether it is sent through the HTTP door: one in five."""
+        """Whether it is sent over HTTP, as one in five is."""
         return random.Random(f"door {self.chunk_id}").random() < HTTP_SHARE
 
 
 @dataclass(frozen=True)
 class ConversationPlan:
-    """One conversation. `delete_after`: so many of its chunks are accepted, then it is deleted, then one more comes."""
+    """One conversation. After `delete_after` accepted chunks it is deleted, and then one more chunk is sent."""
 
     conversation_id: str
     chunks: tuple[ChunkPlan, ...]
@@ -93,10 +93,10 @@ class ConversationPlan:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong.
+    """One fault.
 
-    `at` is a share of the run's progress (payloads accepted and jobs ended); `target` a program or a link;
-    `hold_s` how long it lasts, or how long what was killed stays away; `amount` the kind's own number.
+    It happens at `at`, a share of the run's progress (payloads accepted and jobs ended), to `target`, a program or a
+    link. `hold_s` is how long it lasts, or how long a killed program stays down; `amount` depends on the kind.
     """
 
     number: int
@@ -109,7 +109,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of a run."""
+    """All that a run sends, and its faults."""
 
     seed: int
     conversations: tuple[ConversationPlan, ...]
@@ -117,20 +117,20 @@ class Plan:
 
     @property
     def jobs(self) -> int:
-        """How many payloads there are; each becomes one job."""
+        """The number of payloads; each becomes one job."""
         return sum(len(conversation.chunks) for conversation in self.conversations)
 
     @property
     def poisoned(self) -> int:
-        """How many jobs must fail."""
+        """The number of jobs that must fail."""
         return sum(len(conversation.chunks) for conversation in self.conversations if conversation.is_poison)
 
     def without_faults(self) -> Plan:
-        """The same conversations, sent through a system that nothing happens to."""
+        """Return the plan with the same conversations and no faults."""
         return replace(self, faults=())
 
 
-# How often each kind comes, against the others. What takes long comes seldom.
+# How often each kind is drawn, relative to the others; those that take long are rare.
 _WEIGHTS: dict[FaultKind, int] = {
     FaultKind.KILL_AGENT: 12,
     FaultKind.KILL_BRIDGE: 12,
@@ -176,8 +176,8 @@ _AGENT_KINDS = (
     FaultKind.HANG_WORKER,
 )
 _MESSAGE_KINDS = (FaultKind.DUPLICATES, FaultKind.OLD_MESSAGES, FaultKind.REORDERED, FaultKind.BAD_PARTS)
-_FIRST, _LAST = 0.02, 0.93  # of the progress: the last faults still meet work
-_LONG_STOP_S, _SHORT_STOP_S = 10.0, 1.5  # beyond and below the time after which an agent is stale
+_FIRST, _LAST = 0.02, 0.93  # shares of the progress: work is left after the last fault
+_LONG_STOP_S, _SHORT_STOP_S = 10.0, 1.5  # above and below the time after which an agent is stale
 _CLOCK_JUMPS_S = (-172_800.0, -3_600.0, -90.0, 90.0, 3_600.0, 172_800.0)
 
 
@@ -189,8 +189,8 @@ def make_plan(
     Args:
         seed: the same seed and sizes give the same plan.
         jobs: payloads.
-        faults: how many, deletions not counted.
-        conversations: among how many the payloads are shared; None: one for every `CHUNKS_PER_CONVERSATION`.
+        faults: their number, without deletions.
+        conversations: their number; None: one for every `CHUNKS_PER_CONVERSATION` payloads.
         kinds: faults of these kinds only.
     """
     rng = random.Random(f"{seed} {jobs} {faults}")
@@ -241,7 +241,7 @@ def _plan_chunk(rng: random.Random, name: str, sequence: int, voices: Sequence[i
 
 
 def _draw_kinds(rng: random.Random, count: int, kinds: Sequence[FaultKind]) -> list[FaultKind]:
-    """Every kind once before any comes twice, as far as the count goes; then by weight."""
+    """Draw every kind once, as far as `count` allows, and then by weight."""
     once = list(kinds)
     rng.shuffle(once)
     drawn = once[:count]
@@ -266,7 +266,7 @@ def _detail(rng: random.Random, number: int, at: float, kind: FaultKind) -> Faul
     else:
         hold_s = rng.uniform(0.0, 1.0)
     if kind in (FaultKind.KILL_BROKER, FaultKind.TERM_BROKER):
-        amount = rng.randint(0, 1)  # whether the broker comes back with what it had kept
+        amount = rng.randint(0, 1)  # whether the broker keeps its messages over the restart
     elif kind in (FaultKind.STOP_AGENT, FaultKind.STOP_WORKER):
         hold_s = rng.choice((_SHORT_STOP_S, _SHORT_STOP_S, _LONG_STOP_S))
     elif kind is FaultKind.STOP_BRIDGE:

@@ -1,6 +1,6 @@
-"""Bugs that a chaos run must find, planted into the bridge's process as it starts; the product knows nothing of them.
+"""Bugs that a chaos run must find. They are put into the process of the bridge as it starts, not into the product.
 
-`python -m tests.faults --plant settled` runs a plan that gives the bug its chance. The judge is the one of every run.
+`python -m tests.faults --plant settled` runs a plan whose faults make the bug matter, with the checks of every run.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from tests.faults.programs import BRIDGE, PLANT_ENV, ROLE_ENV
 mend_sleep()  # here, and not in `main`: the worker process imports this module too
 
 
-class Plant(StrEnum):
-    """The bugs there are."""
+class PlantedBug(StrEnum):
+    """The bugs that can be planted."""
 
     SETTLED = "settled"
-    """What became of a result is told once; where that was lost, the agent asks for ever."""
+    """`settled` is sent once for each lease; where that message is lost, the agent offers its result for ever."""
     ATTEMPT = "attempt"
     """An attempt is counted twice."""
     LIMIT = "limit"
-    """A lease survives its absolute limit for as long as its agent beats."""
+    """A lease has no absolute limit while its agent sends heartbeats."""
 
 
 def plant_settled() -> None:
     from vps_bridge.dispatch.dispatcher import Dispatcher
 
-    told: set[str] = set()
+    settled: set[str] = set()
     settle = Dispatcher.settle
 
     def settle_once(self: Dispatcher, agent_id: str, job_id: str, lease_id: str, *rest: Any, **more: Any) -> None:
-        if lease_id not in told:
-            told.add(lease_id)
+        if lease_id not in settled:
+            settled.add(lease_id)
             settle(self, agent_id, job_id, lease_id, *rest, **more)
 
     Dispatcher.settle = settle_once  # type: ignore[method-assign] # the bug
@@ -74,35 +74,37 @@ def plant_limit() -> None:
 
 
 @dataclass(frozen=True)
-class _Garden:
+class _BugPlan:
+    """How to plant one bug, and the size and faults of the plan that finds it."""
+
     plant: Callable[[], None]
     jobs: int
     faults: int
     kinds: tuple[FaultKind, ...]
 
 
-_GARDENS = {
-    Plant.SETTLED: _Garden(plant_settled, 24, 10, (FaultKind.DEAF,)),
-    Plant.ATTEMPT: _Garden(plant_attempt, 12, 2, (FaultKind.KILL_WORKER,)),
-    Plant.LIMIT: _Garden(plant_limit, 24, 3, (FaultKind.HANG_WORKER,)),
+_BUG_PLANS = {
+    PlantedBug.SETTLED: _BugPlan(plant_settled, 24, 10, (FaultKind.DEAF,)),
+    PlantedBug.ATTEMPT: _BugPlan(plant_attempt, 12, 2, (FaultKind.KILL_WORKER,)),
+    PlantedBug.LIMIT: _BugPlan(plant_limit, 24, 3, (FaultKind.HANG_WORKER,)),
 }
 
 
-def plan_for(plant: Plant, seed: int) -> Plan:
-    """A small plan in which the bug shows: what it needs happens to both agents in turn."""
-    garden = _GARDENS[plant]
-    plan = make_plan(seed, jobs=garden.jobs, faults=garden.faults, conversations=3, kinds=garden.kinds)
+def plan_for(plant: PlantedBug, seed: int) -> Plan:
+    """A small plan that finds the bug: its faults happen to both agents alternately."""
+    bug = _BUG_PLANS[plant]
+    plan = make_plan(seed, jobs=bug.jobs, faults=bug.faults, conversations=3, kinds=bug.kinds)
     agents = ("studio-a", "studio-b")
-    turned = tuple(replace(fault, target=agents[fault.number % 2]) for fault in plan.faults)
-    return replace(plan, faults=turned)
+    alternating = tuple(replace(fault, target=agents[fault.number % 2]) for fault in plan.faults)
+    return replace(plan, faults=alternating)
 
 
 def main() -> None:
-    """Run the bridge with the bug, or an agent as it is."""
+    """Run the bridge with the bug, or an agent without it."""
     if os.environ[ROLE_ENV] == BRIDGE:
         from vps_bridge.commands.main import main as run_bridge
 
-        _GARDENS[Plant(os.environ[PLANT_ENV])].plant()
+        _BUG_PLANS[PlantedBug(os.environ[PLANT_ENV])].plant()
         sys.argv[1:] = ["run"]
         run_bridge()
     else:

@@ -1,4 +1,4 @@
-"""The programs of a chaos run as real processes: a broker that keeps or forgets, a bridge, agents, and their links."""
+"""The real processes of a chaos run: a broker with or without persistence, a bridge, agents, and their links."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program
 from tests.faults.plan import AGENTS
 from tests.faults.proxy import TcpProxy
 
-TAP_USER = "tap"  # a user that hears and says everything: the harness's own
+TAP_USER = "tap"  # the user of the test itself, which may receive and publish everything
 BACKEND = "backend"
 BRIDGE = "bridge"
 STOP_TIMEOUT_S = 30.0
 DOOR_TOKEN = generate_password()
-# A tenth of the product's timers, so that minutes hold hundreds of faults. One chunk of 8 s is one job, with the one
-# before as context.
+# About a tenth of the product's timers, so that hundreds of faults take minutes. One chunk of 8 s is one job, with the
+# chunk before it as context.
 SETTINGS = {
     "OMI_HEARTBEAT_S": "1",
     "OMI_STALE_S": "8",
@@ -48,7 +48,7 @@ SETTINGS = {
     "OMI_KEEP_AUDIO_S": "0",
     "OMI_PART_BYTES": "16384",
     "OMI_LEASE_LIMIT_FLOOR_S": "20",
-    "OMI_LEASE_LIMIT_FACTOR": "1",  # of an agent that has not measured itself yet, which is after every start
+    "OMI_LEASE_LIMIT_FACTOR": "1",  # for an agent without a measured speed, as after every start
     "OMI_JOB_TIMEOUT_FLOOR_S": "600",
     "OMI_LOAD_TIMEOUT_S": "30",
     "OMI_LOG_JSON": "true",
@@ -56,19 +56,19 @@ SETTINGS = {
 _BRIDGE = (sys.executable, "-m", "tests.faults.faked_clock", "vps_bridge.commands.main", "run")
 _AGENT = (sys.executable, "-m", "tests.faults.null_agent")
 _PLANTED = (sys.executable, "-m", "tests.faults.planted")
-PLANT_ENV, ROLE_ENV = "OMI_CHAOS_PLANT", "OMI_CHAOS_ROLE"  # what `planted.py` reads
+PLANT_ENV, ROLE_ENV = "OMI_CHAOS_PLANT", "OMI_CHAOS_ROLE"  # read by `planted.py`
 MAX_ATTEMPTS = 3  # the product's default
 CLOCK_ZERO = "+0"
 
 
 def faketime_library() -> Path | None:
-    """libfaketime, by which one process's wall clock can be set and no other clock."""
+    """Return the path of libfaketime, which changes the wall clock of one process and no other clock."""
     found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
     return found[0] if found else None
 
 
 def worker_pids(agent_pid: int) -> list[int]:
-    """An agent's child processes that hold an engine."""
+    """Return an agent's child processes that have an engine."""
     with contextlib.suppress(psutil.Error):
         return [
             child.pid
@@ -80,7 +80,7 @@ def worker_pids(agent_pid: int) -> list[int]:
 
 @dataclass
 class Program:
-    """One of our programs. `wanted` says whether it is meant to run; an end nobody wanted is counted."""
+    """One of our programs. `wanted` means that it should be running; each unexpected end is noted."""
 
     name: str
     command: tuple[str, ...]
@@ -90,7 +90,7 @@ class Program:
     process: subprocess.Popen[bytes] | None = None
     wanted: bool = False
     started_s: float = 0.0
-    """When it was started last (monotonic seconds); 0: never."""
+    """Its last start (monotonic seconds); 0: never."""
     unwanted_ends: list[str] = field(default_factory=list)
 
     @property
@@ -117,7 +117,7 @@ class Program:
         self.process.wait()
 
     def stop(self) -> int:
-        """SIGTERM, wait, and return the exit code; one that does not obey is killed and counted."""
+        """SIGTERM, wait, and return the exit code; if it does not end, it is killed, which is noted."""
         self.wanted = False
         assert self.process is not None
         self.process.terminate()
@@ -132,7 +132,7 @@ class Program:
         return code
 
     def revive(self) -> None:
-        """Start it again where it ended by itself, as launchd and systemd do; that it had to be is kept."""
+        """Start it again if it ended by itself, as launchd and systemd do, and note that."""
         if self.wanted and not self.is_alive:
             assert self.process is not None
             self.unwanted_ends.append(f"{self.name} ended by itself with exit code {self.process.returncode}")
@@ -143,14 +143,14 @@ class Program:
         self.process.send_signal(number)
 
     def set_clock(self, offset_s: float) -> None:
-        """Put its wall clock this far off; monotonic time goes on as it was."""
+        """Shift its wall clock by `offset_s`; its monotonic clock is not affected."""
         new = self.clock_file.with_suffix(".new")
         new.write_text(f"{offset_s:+.0f}\n")
         new.replace(self.clock_file)
 
 
 class ChaosBroker:
-    """A Mosquitto that comes back with or without what it had kept, and knows the `tap` user."""
+    """A Mosquitto that can restart with or without its retained and queued messages, and has the `tap` user."""
 
     def __init__(self, directory: Path) -> None:
         program = require_program("mosquitto", "mosquitto")
@@ -171,7 +171,7 @@ class ChaosBroker:
         return self._port
 
     def come_back(self, *, persistent: bool) -> None:
-        """Start, with what was kept or with nothing."""
+        """Start again, with the messages it had saved or without any."""
         if not persistent:
             (self._home / "mosquitto.db").unlink(missing_ok=True)
         self._configure(persistent=persistent)
@@ -193,8 +193,8 @@ class ChaosBroker:
 
 
 @dataclass
-class Stage:
-    """Everything that runs, by name: broker, links (`bridge`, `backend`, each agent), programs (bridge, agents)."""
+class ChaosSystem:
+    """Everything that runs: the broker, links (of `bridge`, `backend`, each agent), programs (bridge, agents)."""
 
     directory: Path
     broker: ChaosBroker
@@ -220,12 +220,12 @@ class Stage:
         return self.directory / "runs.log"
 
     def revive(self) -> None:
-        """Start what ended by itself."""
+        """Start the programs that ended by themselves."""
         for program in self.programs.values():
             program.revive()
 
     def cpu_s(self) -> dict[str, float]:
-        """What each living program and its children have used, in seconds of a core."""
+        """Return the processor seconds of each running program and its children."""
         used = {}
         for name, pid in [
             *((name, p.pid) for name, p in self.programs.items() if p.is_alive),
@@ -240,7 +240,7 @@ class Stage:
         return [end for program in self.programs.values() for end in program.unwanted_ends]
 
     def leftovers(self) -> list[str]:
-        """Processes that still live although the programs have ended: workers without a parent, say."""
+        """Return processes that still run although the programs have ended, such as workers without a parent."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
@@ -250,11 +250,11 @@ class Stage:
 
 
 @contextlib.contextmanager
-def set_stage(directory: Path, *, max_nap_s: float, plant: str | None = None) -> Iterator[Stage]:
-    """A broker that runs, links to it, and programs that do not run yet; all ended at the end.
+def run_chaos_system(directory: Path, *, max_nap_s: float, plant: str | None = None) -> Iterator[ChaosSystem]:
+    """Run a broker and links to it; the programs are not started yet. Everything is ended at the end.
 
     Args:
-        directory: takes everything they keep, and their logs.
+        directory: for all their files and logs.
         max_nap_s: the longest time a job takes.
         plant: the bug that the bridge and the agents are started with (see `planted.py`).
     """
@@ -289,11 +289,11 @@ def set_stage(directory: Path, *, max_nap_s: float, plant: str | None = None) ->
                 environment |= _faketime(library, clock_file)
             command = _PLANTED if plant else _BRIDGE if name == BRIDGE else _AGENT
             programs[name] = Program(name, command, environment, logs / f"{name}.log", clock_file)
-        stage = Stage(
+        system = ChaosSystem(
             directory, broker, links, programs, has_clocks=library is not None, door_url=f"http://127.0.0.1:{door_port}"
         )
-        stack.callback(_end, stage)
-        yield stage
+        stack.callback(_end, system)
+        yield system
 
 
 def _faketime(library: Path, clock_file: Path) -> dict[str, str]:
@@ -302,18 +302,18 @@ def _faketime(library: Path, clock_file: Path) -> dict[str, str]:
         "FAKETIME_TIMESTAMP_FILE": str(clock_file),
         "FAKETIME_CACHE_DURATION": "1",
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else timed waits on glibc 2.36 last seconds, Python's lock among them
+        "FAKETIME_FORCE_MONOTONIC_FIX": "0",  # else timed waits on glibc 2.36, on Python's locks too, last seconds
     }
 
 
-def _end(stage: Stage) -> None:
-    """End whatever still runs, stopped processes too."""
-    for program in stage.programs.values():
+def _end(system: ChaosSystem) -> None:
+    """Kill everything that still runs, suspended processes too."""
+    for program in system.programs.values():
         if program.is_alive:
             for pid in worker_pids(program.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             program.kill()
     deadline_s = time.monotonic() + STOP_TIMEOUT_S
-    while stage.leftovers() and time.monotonic() < deadline_s:
+    while system.leftovers() and time.monotonic() < deadline_s:
         time.sleep(0.05)

@@ -1,10 +1,10 @@
-"""A TCP proxy whose links can be made bad: cut, frozen half-open, held, deaf or mute, slow, refused.
+"""A TCP proxy that disturbs its connections: cut, frozen half-open, held, losing one direction, slow, refused.
 
     with TcpProxy(broker_port) as link:
         client.connect("127.0.0.1", link.port)
         link.freeze()
 
-The proxy runs in a thread of its own; every method may be called from any thread and returns once it is in force.
+The proxy runs in its own thread; every method may be called from any thread and returns once it has taken effect.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ START_TIMEOUT_S = 10.0
 
 @dataclass(eq=False)
 class _Connection:
-    """A client and the target, and what does not pass between them."""
+    """A connection of a client and its connection to the target, with what the proxy does to them."""
 
     client: asyncio.StreamWriter
     target: asyncio.StreamWriter | None = None
@@ -32,14 +32,14 @@ class _Connection:
     swallows: set[str] = field(default_factory=set)
 
     def abort(self) -> None:
-        """Reset both sides: each sees its peer gone at once."""
+        """Reset both sides, so that each notices at once."""
         for writer in (self.client, self.target):
             if writer is not None:
                 writer.transport.abort()
 
 
 class TcpProxy:
-    """Listens on a free port of loopback and passes every connection on to `target_port`."""
+    """Listens on a free port of loopback and forwards every connection to `target_port`."""
 
     def __init__(self, target_port: int) -> None:
         self._target_port = target_port
@@ -63,16 +63,16 @@ class TcpProxy:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(START_TIMEOUT_S)
 
-    # ------------------------------------------------------------------------------------ making it bad
+    # ------------------------------------------------------------------------------------ disturbances
 
     def cut(self) -> None:
-        """Reset every connection; new ones pass."""
+        """Reset every connection; new ones work."""
         self._call(self._cut_all)
 
     def freeze(self) -> None:
-        """Make every connection half-open: nothing passes any more, not even its end; new ones pass.
+        """Make every connection half-open: nothing is forwarded any more, not even its end; new ones work.
 
-        As when a router forgets a connection. It stays so until one side gives up, or `cut`.
+        This is what happens when a router forgets a connection. It lasts until one side gives up, or `cut`.
         """
 
         def freeze() -> None:
@@ -82,7 +82,7 @@ class TcpProxy:
         self._call(freeze)
 
     def hold(self) -> None:
-        """Let nothing pass, new connections included, until `release`; then everything arrives, late."""
+        """Keep all bytes, of new connections too, until `release`; then everything arrives, late."""
         self._call(self._flows.clear)
 
     def release(self) -> None:
@@ -90,15 +90,15 @@ class TcpProxy:
         self._call(self._flows.set)
 
     def deafen(self) -> None:
-        """Lose what the target says on the connections there are. Cut them afterwards: their streams have a hole."""
+        """Drop what the target sends on the present connections. Cut them afterwards, as bytes are missing."""
         self._swallow("down")
 
     def mute(self) -> None:
-        """Lose what the client says on the connections there are. Cut them afterwards: their streams have a hole."""
+        """Drop what the client sends on the present connections. Cut them afterwards, as bytes are missing."""
         self._swallow("up")
 
     def damage(self, reads: int) -> None:
-        """Flip a bit in each of the next large reads (16 KiB or more) from the target: audio, for an agent."""
+        """Flip a bit in each of the next large reads (16 KiB or more) from the target, such as audio for an agent."""
 
         def damage() -> None:
             for connection in self._connections:
@@ -108,7 +108,7 @@ class TcpProxy:
 
     @property
     def damages_left(self) -> int:
-        """How many large reads are still to be damaged."""
+        """The number of large reads that will still be damaged."""
         return sum(connection.damages for connection in self._connections)
 
     def refuse(self, *, on: bool = True) -> None:
@@ -120,7 +120,7 @@ class TcpProxy:
         self._call(refuse)
 
     def delay(self, seconds: float) -> None:
-        """Pass everything on this much later, each way; 0 ends it."""
+        """Forward everything this much later, in both directions; 0 ends it."""
 
         def delay() -> None:
             self._delay_s = seconds
@@ -129,10 +129,10 @@ class TcpProxy:
 
     @property
     def connections(self) -> int:
-        """How many connections there are, frozen ones included."""
+        """The number of connections, frozen ones included."""
         return len(self._connections)
 
-    # ------------------------------------------------------------------------------------ its own thread
+    # ------------------------------------------------------------------------------------ the proxy's thread
 
     def _swallow(self, direction: str) -> None:
         def swallow() -> None:
@@ -146,7 +146,7 @@ class TcpProxy:
             connection.abort()
 
     def _call(self, work: Callable[[], None]) -> None:
-        """Do this on the proxy's thread and wait for it."""
+        """Run `work` on the proxy's thread and wait for it."""
         done = threading.Event()
 
         def run() -> None:
@@ -187,7 +187,7 @@ class TcpProxy:
                 self._pump(connection, target_reader, writer, "down"),
             )
         except (OSError, asyncio.CancelledError):
-            pass  # the target is not there, or the proxy ends: the client sees its connection close
+            pass  # no target, or the proxy ends: the connection of the client is closed
         finally:
             connection.abort()
             self._connections.discard(connection)
@@ -195,7 +195,7 @@ class TcpProxy:
     async def _pump(
         self, connection: _Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, direction: str
     ) -> None:
-        """Pass bytes on in one direction until a side ends."""
+        """Forward bytes in one direction until one side ends."""
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(READ_BYTES):
                 if self._delay_s:
@@ -213,10 +213,10 @@ class TcpProxy:
         if connection.is_frozen and not reader.at_eof():
             await self._wait_end(reader)
         if not connection.is_frozen:
-            writer.close()  # else the other side is not to hear of it
+            writer.close()  # of a frozen connection the other side must not see the end
 
     async def _wait_end(self, reader: asyncio.StreamReader) -> None:
-        """Swallow what a frozen connection still says, until its side gives up."""
+        """Drop what still arrives on a frozen connection, until its side gives up."""
         with contextlib.suppress(ConnectionError):
             while await reader.read(READ_BYTES):
                 pass

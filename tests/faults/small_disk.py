@@ -1,4 +1,4 @@
-"""A disk of a few megabytes that a test can fill: a tmpfs of its own."""
+"""A disk of a few megabytes, a tmpfs, that a test can fill."""
 
 import contextlib
 import os
@@ -16,7 +16,7 @@ BLOCK_BYTES = 65_536
 
 @dataclass
 class SmallDisk:
-    """A mounted file system. `fill` leaves not a byte, as somebody else's runaway log would."""
+    """A mounted file system. `fill` leaves no byte free."""
 
     path: Path
 
@@ -39,7 +39,7 @@ class SmallDisk:
 
 @contextlib.contextmanager
 def mount_small_disk(path: Path, size_bytes: int) -> Iterator[SmallDisk]:
-    """Mount it, or skip the test and say why it cannot be."""
+    """Mount a small disk; skip the test, with the reason, where that is impossible."""
     if sys.platform != "linux" or os.geteuid() != 0:
         pytest.skip("a small disk to fill cannot be mounted: it takes Linux and root")
     path.mkdir()

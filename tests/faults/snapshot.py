@@ -1,4 +1,4 @@
-"""How far a run is, read from the disk while everything runs: nothing is asked of the programs."""
+"""How far a run is, read from the files of the running programs."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 
 from mac_agent.inbox import MARKER
 from tests.faults.plan import AGENTS
-from tests.faults.programs import Stage
+from tests.faults.programs import ChaosSystem
 
 BUSY_S = 5.0
-NO_AUDIO = (MARKER, "CACHEDIR.TAG")  # what an inbox holds besides
+NO_AUDIO = (MARKER, "CACHEDIR.TAG")  # files of an inbox that are not audio
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """Counts at one moment; two that are equal mean that nothing moved."""
+    """Counts at one moment; two equal snapshots mean that nothing has changed."""
 
     chunks: int
     uncovered: int
     waiting: int
-    """Jobs that no agent has answered yet."""
+    """Jobs without a result."""
     stored: int
-    """Jobs answered, and not yet in their conversation's labels."""
+    """Jobs with a result that is not in the labels of their conversation yet."""
     done: int
     failed: int
     unfinal: int
@@ -42,17 +42,17 @@ class Snapshot:
         return not any(left) and self.inbox_files == 0
 
 
-def take_snapshot(stage: Stage) -> Snapshot | None:
-    """Return how far things are; None while a database cannot be read."""
+def take_snapshot(system: ChaosSystem) -> Snapshot | None:
+    """Return the counts, or None while a database cannot be read."""
     try:
-        with _reading(stage.bridge_root / "ledger.sqlite3") as ledger:
+        with _reading(system.bridge_root / "ledger.sqlite3") as ledger:
             states = dict(ledger.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall())
             chunks, uncovered = ledger.execute("SELECT count(*), coalesce(sum(NOT covered), 0) FROM chunks").fetchone()
             unfinal, unconfirmed = ledger.execute(
                 "SELECT coalesce(sum(final_at IS NULL OR dirty > 0), 0),"
                 " coalesce(sum(applied_version < updated_version), 0) FROM conversations"
             ).fetchone()
-        outbox = sum(_count_outbox(stage.agent_dir(agent_id) / "outbox.sqlite") for agent_id in AGENTS)
+        outbox = sum(_count_outbox(system.agent_dir(agent_id) / "outbox.sqlite") for agent_id in AGENTS)
     except sqlite3.Error:
         return None
     return Snapshot(
@@ -64,15 +64,15 @@ def take_snapshot(stage: Stage) -> Snapshot | None:
         failed=states.get("failed", 0),
         unfinal=unfinal,
         unconfirmed=unconfirmed,
-        spool_files=len(files_in(stage.bridge_root / "spool")),
-        arriving_files=len(files_in(stage.bridge_root / "incoming")),
+        spool_files=len(files_in(system.bridge_root / "spool")),
+        arriving_files=len(files_in(system.bridge_root / "incoming")),
         outbox=outbox,
-        inbox_files=sum(len(files_in(stage.agent_dir(agent_id) / "inbox")) for agent_id in AGENTS),
+        inbox_files=sum(len(files_in(system.agent_dir(agent_id) / "inbox")) for agent_id in AGENTS),
     )
 
 
 def files_in(directory: Path) -> list[str]:
-    """The names of the files of a directory that hold audio."""
+    """Return the names of a directory's audio files."""
     with contextlib.suppress(FileNotFoundError):
         return sorted(path.name for path in directory.iterdir() if path.name not in NO_AUDIO)
     return []
@@ -88,7 +88,7 @@ def _count_outbox(path: Path) -> int:
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[sqlite3.Connection]:
-    """A connection for one look: an open one would hold up the truncation of the log."""
+    """A connection for one read: a lasting one would keep SQLite from truncating its write-ahead log."""
     connection = sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=BUSY_S)
     try:
         yield connection

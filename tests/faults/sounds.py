@@ -1,4 +1,4 @@
-"""The audio of a planned chunk: tones and silence in a WAV file, small enough to send a thousand of."""
+"""The audio of a planned chunk: tones and silence in a WAV file, small enough to send a thousand of them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LOUDNESS = 0.6
 
 
 def make_audio(chunk: ChunkPlan) -> bytes:
-    """A WAV file of `CHUNK_S` seconds, 4 kHz mono: 32 kB with 8 bits a sample, twice that where it is wide."""
+    """Return a WAV file of `CHUNK_S` seconds, 4 kHz mono: 32 kB with 8 bits a sample, 64 kB with 16."""
     samples = np.zeros(round(CHUNK_S * RATE_HZ))
     for turn in chunk.turns:
         first, last = round(turn.start_s * RATE_HZ), round(turn.end_s * RATE_HZ)

@@ -1,6 +1,6 @@
-"""A client that hears everything on the broker, and says some of it again: duplicates, old ones, reordered, damaged.
+"""A client that receives everything on the broker and sends some of it again: duplicates, old, reordered, damaged.
 
-Heartbeats are not said again: one that is heard live proves life, so no copy of an ended program's may exist.
+Heartbeats are not sent again: a live one means that its program runs, and a copy would say so of one that has ended.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ WAIT_S = 60.0
 
 
 @dataclass(frozen=True)
-class Beat:
-    """A heartbeat that proved life, and when it was heard (monotonic seconds)."""
+class LiveHeartbeat:
+    """A heartbeat without the retain flag, and when it arrived (monotonic seconds)."""
 
     heard_s: float
     message: AgentHeartbeat | BridgeHeartbeat
@@ -46,18 +46,20 @@ class Beat:
 
 
 class Tap:
-    """Hears from the start; as a context manager it ends with it. `say_…` return how many messages they sent."""
+    """Receives from its start on; a context manager. The methods `send_…` return how many messages they sent."""
 
     def __init__(self, broker: RunningBroker, user: str, seed: int) -> None:
         self._rng = random.Random(f"tap {seed}")
         self._lock = threading.Lock()
         self._recent: deque[Incoming] = deque(maxlen=RECENT)
         self._old: list[Incoming] = []
-        self._heard = 0
+        self._received = 0
         self._own: set[bytes] = set()
-        self._beats: dict[str, Beat] = {}
+        self._beats: dict[str, LiveHeartbeat] = {}
         self._session = MqttSession(
-            broker.settings(user, reconnect_max_s=0.2), client_id=f"tap-{uuid.uuid4().hex[:8]}", on_message=self._hear
+            broker.settings(user, reconnect_max_s=0.2),
+            client_id=f"tap-{uuid.uuid4().hex[:8]}",
+            on_message=self._receive,
         )
         self._session.subscribe(f"{TOPICS.root}/#", qos=0)
 
@@ -69,13 +71,13 @@ class Tap:
     def __exit__(self, *_: object) -> None:
         self._session.stop()
 
-    def beat_of(self, name: str) -> Beat | None:
+    def beat_of(self, name: str) -> LiveHeartbeat | None:
         """The latest live heartbeat of an agent or the bridge, by its id."""
         with self._lock:
             return self._beats.get(name)
 
     def wait_online(self, name: str, after_s: float, timeout_s: float = WAIT_S) -> None:
-        """Wait for a live `online` that was heard after a moment."""
+        """Wait for a live `online` that arrived after `after_s`."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             beat = self.beat_of(name)
@@ -84,22 +86,22 @@ class Tap:
             time.sleep(0.02)
         raise AssertionError(f"{name} did not say `online` within {timeout_s:.0f} s")
 
-    # ------------------------------------------------------------------------------------- saying it again
+    # ------------------------------------------------------------------------------------- sending again
 
-    def say_duplicates(self, count: int) -> int:
-        """The latest messages once more, in order."""
+    def send_duplicates(self, count: int) -> int:
+        """Send the latest messages again, in order."""
         with self._lock:
             chosen = list(self._recent)[-count:]
-        return self._say(chosen)
+        return self._send(chosen)
 
-    def say_old(self, count: int) -> int:
-        """Messages of the whole past, in any order."""
+    def send_old(self, count: int) -> int:
+        """Send messages from the whole run again, in any order."""
         with self._lock:
             chosen = self._rng.sample(self._old, min(count, len(self._old)))
-        return self._say(chosen)
+        return self._send(chosen)
 
-    def say_reordered(self, count: int) -> int:
-        """The latest messages of one conversation, or of one agent, shuffled."""
+    def send_reordered(self, count: int) -> int:
+        """Send the latest messages of one conversation, or of one agent, again in another order."""
         with self._lock:
             recent = list(self._recent)
         if not recent:
@@ -107,20 +109,20 @@ class Tap:
         about = recent[-1].topic.split("/")[3]
         chosen = [message for message in recent if message.topic.split("/")[3] == about][-count:]
         self._rng.shuffle(chosen)
-        return self._say(chosen)
+        return self._send(chosen)
 
-    def say_damaged(self, count: int) -> int:
-        """Audio and parts of the latest past, each with something wrong in it."""
+    def send_damaged(self, count: int) -> int:
+        """Send damaged copies of the latest audio and parts."""
         with self._lock:
             bulk = [message for message in self._recent if TOPICS.parse(message.topic).kind in BULK]
             chosen = self._rng.sample(bulk, min(count, len(bulk)))
         damaged = [replace(message, payload=self._damage(message.payload)) for message in chosen]
         with self._lock:
             self._own.update(hashlib.sha256(message.payload).digest() for message in damaged)
-        return self._say(damaged)
+        return self._send(damaged)
 
     def _damage(self, payload: bytes) -> bytes:
-        """Flip a byte, cut the end off, or send what is no message; with or without a hash that fits the damage."""
+        """Flip a byte (with or without a hash to match), cut off the end, or return random bytes."""
         fields: dict[str, Any] = msgpack.unpackb(payload)
         audio = bytearray(fields["audio"])
         match self._rng.choice(("flip", "flip and hash", "cut", "noise")):
@@ -136,15 +138,15 @@ class Tap:
         damaged: bytes = msgpack.packb(fields)
         return damaged
 
-    def _say(self, messages: list[Incoming]) -> int:
-        said = 0
-        with contextlib.suppress(BrokerError):  # the broker may be away just now: then there is nothing to repeat
+    def _send(self, messages: list[Incoming]) -> int:
+        sent = 0
+        with contextlib.suppress(BrokerError):  # while the broker is down nothing is repeated
             for message in messages:
                 self._session.publish(message.topic, message.payload)
-                said += 1
-        return said
+                sent += 1
+        return sent
 
-    def _hear(self, message: Incoming) -> None:
+    def _receive(self, message: Incoming) -> None:
         with contextlib.suppress(SchemaError):
             address = TOPICS.parse(message.topic)
             if address.kind in BEATS:
@@ -161,7 +163,7 @@ class Tap:
         else:
             beat = decode(BridgeHeartbeat, message.payload)
         with self._lock:
-            self._beats[name] = Beat(time.monotonic(), beat)
+            self._beats[name] = LiveHeartbeat(time.monotonic(), beat)
 
     def _keep(self, message: Incoming) -> None:
         with self._lock:
@@ -169,8 +171,8 @@ class Tap:
             if digest in self._own:
                 return
             self._recent.append(message)
-            self._heard += 1
+            self._received += 1
             if len(self._old) < OLD:
                 self._old.append(message)
-            elif self._rng.random() < OLD / self._heard:
+            elif self._rng.random() < OLD / self._received:
                 self._old[self._rng.randrange(OLD)] = message

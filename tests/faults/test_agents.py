@@ -1,5 +1,5 @@
-"""Agents that crash on a job, share a name, may not speak, sleep, or hang on a dead link: no work is lost, none judged
-wrongly."""
+"""Agents that crash on a job, share an id, may not publish, sleep, or have a half-open link: no work is lost, and only
+faults of audio or engine count as attempts."""
 
 from __future__ import annotations
 
@@ -51,14 +51,14 @@ def test_audio_that_kills_the_worker_three_times_ends_its_job_and_no_other(
     assert by_bridge.code == FailureCode.ENGINE_CRASHED
     (job,) = bridge.jobs("poison")
     assert (job["state"], job["attempts"], job["deaths"]) == ("failed", 3, 0)
-    assert agent.process.poll() is None, "the worker died, its agent did not"
+    assert agent.process.poll() is None, "only the worker may die, not its agent"
     assert agent.inbox_files() == []
 
 
 def test_a_second_agent_of_one_id_stops_and_costs_the_first_nothing(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
 ) -> None:
-    """Started again and again, as a service manager does with a program that ends."""
+    """The second agent is started again and again, as a service manager does."""
     first = start_agent(broker, behaviour="hold")
     send_call(backend, "shared-name")
     wait_running(first)
@@ -69,7 +69,7 @@ def test_a_second_agent_of_one_id_stops_and_costs_the_first_nothing(
     first.behaviour.write_text("")
     assert_labelled(backend.wait_updated("shared-name"))
     (job,) = bridge.jobs("shared-name")
-    assert (job["state"], job["attempts"], job["deaths"]) == ("done", 0, 0), "nobody died with it"
+    assert (job["state"], job["attempts"], job["deaths"]) == ("done", 0, 0), "no attempt and no death may count"
     assert first.log().count('"job runs"') == 1
     assert first.process.poll() is None
 
@@ -77,7 +77,7 @@ def test_a_second_agent_of_one_id_stops_and_costs_the_first_nothing(
 def test_an_agent_that_may_not_publish_results_says_so_and_delivers_once_it_may(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
-    """A wrong line in the broker's ACL: an operator reads it in the heartbeat, and no work is lost by it."""
+    """With a wrong line in the broker's ACL: the heartbeat reports it, and no work is lost."""
     with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker:
         (acl_file,) = tmp_path.glob("mosquitto-*/acl")
         right = acl_file.read_text()
@@ -91,13 +91,13 @@ def test_an_agent_that_may_not_publish_results_says_so_and_delivers_once_it_may(
             start_agent(broker)
             send_call(backend, "muzzled")
 
-            def told() -> str | None:
+            def reported() -> str | None:
                 beats = backend.beats_of("first")
                 return beats[-1].last_error if beats else None
 
-            wait_until(lambda: "the broker refused" in (told() or ""), "the refusal in the heartbeat")
-            assert TOPICS.turns("muzzled", "first") in (told() or "")
-            assert bridge.jobs("muzzled")[0]["state"] == "leased", "its holder still has it"
+            wait_until(lambda: "the broker refused" in (reported() or ""), "the refusal in the heartbeat")
+            assert TOPICS.turns("muzzled", "first") in (reported() or "")
+            assert bridge.jobs("muzzled")[0]["state"] == "leased", "the agent must keep its lease"
             acl_file.write_text(right)
             os.kill(broker.pid, signal.SIGHUP)
             assert_labelled(backend.wait_updated("muzzled"))
@@ -130,14 +130,14 @@ def test_a_mac_that_sleeps_six_times_during_one_job_finishes_it_and_no_attempt_i
     assert_labelled(backend.wait_updated("sleepy"))
     (job,) = bridge.jobs("sleepy")
     assert (job["state"], job["attempts"], job["deaths"]) == ("done", 0, 0)
-    assert agent.log().count('"job runs"') == 1, "the same run, six times interrupted"
+    assert agent.log().count('"job runs"') == 1, "it must be one run, interrupted six times"
     assert len(bridge.logged("lease_granted", conversation="sleepy")) == 1
 
 
 def test_the_job_of_an_agent_on_a_half_open_link_is_finished_by_the_other_within_stale_and_two_beats(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
 ) -> None:
-    """By the bridge's own clock: its heartbeats between the last of the lost agent's and the grant to the other."""
+    """Measured by the bridge's own heartbeats, between the lost agent's last heartbeat and the grant to the other."""
     heartbeat_s, stale_s = (float(bridge.environment()[f"OMI_{name}_S"]) for name in ("HEARTBEAT", "STALE"))
     with TcpProxy(broker.port) as link:
         lost = start_agent(broker.reached_at(link.port), behaviour="hold", heartbeat_s=heartbeat_s, keepalive_s=600)
@@ -152,7 +152,7 @@ def test_the_job_of_an_agent_on_a_half_open_link_is_finished_by_the_other_within
             other.settled.wait_for(lambda word: word.verdict is Verdict.STORED)
             other.beat(AgentState.STOPPED)
         assert_labelled(backend.wait_updated("half-open"))
-    assert bridge.revocations("half-open") == ["agent is stale"], "no will: the broker saw nothing"
+    assert bridge.revocations("half-open") == ["agent is stale"], "the broker noticed nothing, so it published no will"
     _, granted = bridge.logged("lease_granted", conversation="half-open")
     assert granted["agent"] == "second"
     last_beat_at = max(beat.sent_at for beat in backend.beats_of("first") if beat.state is AgentState.ONLINE)
@@ -164,7 +164,7 @@ def test_the_job_of_an_agent_on_a_half_open_link_is_finished_by_the_other_within
 def test_a_result_that_waited_on_a_dead_link_is_settled_when_it_is_back(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
 ) -> None:
-    """The broker goes on taking what is published into the void; only `settled` empties the outbox."""
+    """The broker acknowledges results that reach nobody; only `settled` removes them from the outbox."""
     with TcpProxy(broker.port) as link:
         agent = start_agent(broker.reached_at(link.port), behaviour="hold", keepalive_s=5)
         send_call(backend, "mute")

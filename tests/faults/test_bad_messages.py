@@ -1,4 +1,4 @@
-"""A message that is too large, damaged, wrong or of tomorrow ends with words, and the next job runs."""
+"""A message that is too large, damaged, wrong or of a newer version ends with a clear error, and the next job runs."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from tests.vps_bridge.live_bridge import (
 )
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 
-PACKET_BYTES = 2_000_000  # what Mosquitto 2.1 takes
+PACKET_BYTES = 2_000_000  # the limit of Mosquitto 2.1
 LONG_CALL = (300, 700) * 10
 
 
 def ignore(_: Incoming) -> None:
-    """For a session that listens to nothing."""
+    """For a session that subscribes to nothing."""
 
 
 def test_an_oversized_message_costs_its_publisher_one_connection_and_nobody_anything_else(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
-    """MQTT 3.1.1 announces no limit, so a publisher finds out by being cut off. Its audio then goes in parts."""
+    """MQTT 3.1.1 announces no limit, so the publisher is disconnected. Its audio is then sent in parts."""
     audio = call_audio(LONG_CALL)
     assert len(audio) > PACKET_BYTES
     with run_mosquitto(tmp_path, agent_ids=AGENTS, max_packet_bytes=PACKET_BYTES) as broker:
@@ -74,7 +74,7 @@ def test_an_oversized_message_costs_its_publisher_one_connection_and_nobody_anyt
 def test_a_corrupt_part_is_asked_for_again(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
 ) -> None:
-    """Bits flip between broker and agent: no byte of it gets into the job, and no attempt is counted."""
+    """Bits flip between broker and agent: no damaged part gets into the job, and no attempt is counted."""
     with TcpProxy(broker.port) as link:
         agent = start_agent(broker.reached_at(link.port))
         wait_until(lambda: "engine loaded" in agent.log(), "the engine")
@@ -91,30 +91,32 @@ def test_audio_whose_sha256_is_wrong_is_refused_at_the_door(backend: Backend, br
     audio = call_audio()
     receipt = backend.audio("liar", audio, chunk_id="c1", sha256=hashlib.sha256(b"other").hexdigest())
     assert (receipt.verdict, receipt.reason) == (Verdict.REFUSED, FailureCode.PAYLOAD_SHA256_MISMATCH)
-    assert backend.audio("liar", audio, chunk_id="c1").verdict is Verdict.ACCEPTED, "the same id, told right"
+    assert backend.audio("liar", audio, chunk_id="c1").verdict is Verdict.ACCEPTED, (
+        "the same id with the right sha256 must be accepted"
+    )
     backend.event("liar", EventType.DELETED)
 
 
 def test_audio_that_changed_on_the_disk_of_the_bridge_ends_its_job_with_words(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
 ) -> None:
-    """Asking again would bring the same bytes for ever."""
+    """The agent must not ask for the same wrong bytes for ever."""
     send_call(backend, "rotten")
     rotten = max(bridge.spool.iterdir(), key=lambda path: path.stat().st_mtime)
     data = bytearray(rotten.read_bytes())
     data[len(data) // 2] ^= 1
     rotten.write_bytes(data)
     start_agent(broker)
-    told = wait_until(lambda: [f for f in backend.failures("rotten") if f.lease_id is None], "the bridge's failure")[0]
-    assert told.code == FailureCode.PAYLOAD_SHA256_MISMATCH
-    assert "publish it again" in told.message
+    failures = wait_until(lambda: [f for f in backend.failures("rotten") if f.lease_id is None], "the bridge's failure")
+    assert failures[0].code == FailureCode.PAYLOAD_SHA256_MISMATCH
+    assert "publish it again" in failures[0].message
     assert backend.wait_updated("rotten").failed_jobs == 1
     send_call(backend, "sound")
     assert_labelled(backend.wait_updated("sound"))
 
 
 def _of_version(payload: bytes, version: bytes) -> bytes:
-    """The same message, said to be of another version of its schema."""
+    """Return the message with another version of its schema."""
     for written in (b"\xa31.0", b'"version":"1.0"'):
         if payload.count(written) == 1:
             return payload.replace(written, written.replace(b"1.0", version))
@@ -132,7 +134,7 @@ def test_a_schema_version_of_tomorrow_is_refused_to_its_publisher(
     backend.publish(topic, _of_version(payload, b"2.0"))
     (receipt,) = wait_until(partial(backend.seen, Accepted, name), "the receipt")
     assert (receipt.verdict, receipt.reason) == (Verdict.REFUSED, FailureCode.SCHEMA_UNSUPPORTED)
-    assert (receipt.chunk_id or receipt.event_id) in ("c1", "e1"), "it says of which message"
+    assert (receipt.chunk_id or receipt.event_id) in ("c1", "e1"), "the receipt must name its message"
     assert "1" in (receipt.message or "")
     backend.publish(topic, _of_version(payload, b"1.9"))
     wait_until(lambda: backend.receipts(name)[1:], "the receipt of a later minor version")

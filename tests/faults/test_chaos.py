@@ -8,23 +8,23 @@ import pytest
 
 from tests.faults.chaos import ChaosOutcome, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
-from tests.faults.planted import Plant, plan_for
+from tests.faults.planted import PlantedBug, plan_for
 
 NAP_S = 0.05  # the longest time a job takes
-LONG_NAP_S = 0.4  # both agents are at work whenever a fault comes: what it needs to hit is there
-STALL_S = 90.0  # longer than anything that heals by itself: a lease's limit, and loading an engine after it
+LONG_NAP_S = 0.4  # long enough that both agents have a job whenever a fault happens
+STALL_S = 90.0  # longer than the slowest recovery: the limit of a lease, and then loading an engine
 CAUGHT_BY = {
-    Plant.SETTLED: "not everything came to its end",
-    Plant.ATTEMPT: "attempts",
-    Plant.LIMIT: "not everything came to its end",
+    PlantedBug.SETTLED: "not everything came to its end",
+    PlantedBug.ATTEMPT: "attempts",
+    PlantedBug.LIMIT: "not everything came to its end",
 }
 
 
 def run(
-    plan: Plan, directory: Path, plant: Plant | None = None, *, max_nap_s: float = NAP_S
+    plan: Plan, directory: Path, plant: PlantedBug | None = None, *, max_nap_s: float = NAP_S
 ) -> tuple[ChaosOutcome, ChaosOutcome]:
     return run_both(
-        plan, directory, max_nap_s=max_nap_s, stall_s=STALL_S, plant=plant, report=lambda _name, _sight: None
+        plan, directory, max_nap_s=max_nap_s, stall_s=STALL_S, plant=plant, report=lambda _name, _progress: None
     )
 
 
@@ -53,7 +53,7 @@ def test_conversations_end_the_same_under_a_dozen_faults(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("plant", Plant)
+@pytest.mark.parametrize("plant", PlantedBug)
 def test_a_planted_bug_is_caught_and_its_plan_passes_without_it(tmp_path, plant):
     plan = plan_for(plant, seed=1)
     calm, sound = run(plan, tmp_path / "sound", max_nap_s=LONG_NAP_S)

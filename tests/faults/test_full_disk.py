@@ -1,4 +1,4 @@
-"""The disk is full, on either side: what is new is refused, what was accepted is kept, and room again is enough."""
+"""With a full disk on the VPS new audio is refused, accepted audio is kept, and all goes on once there is room."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,7 +31,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[RunningBroker]:
-    """Its own files are on another disk."""
+    """A broker whose files are on another disk."""
     with run_mosquitto(tmp_path, agent_ids=("first",)) as running:
         yield running
 
@@ -45,7 +45,7 @@ def backend(broker: RunningBroker) -> Iterator[Backend]:
 
 @pytest.fixture
 def bridge(broker: RunningBroker, backend: Backend, disk: SmallDisk) -> Iterator[LiveBridge]:
-    """Ledger, spool, store and log of the bridge lie on the small disk."""
+    """A bridge with its ledger, spool, store and log on the small disk."""
     with run_bridge(broker, disk.path / "data", backend, OMI_BALLAST_BYTES=str(BALLAST_BYTES)) as running:
         running.allow("first")
         yield running
@@ -60,7 +60,7 @@ def is_alive(bridge: LiveBridge) -> bool:
 
 
 def wait_accepted(backend: Backend, conversation_id: str, audio: bytes) -> None:
-    """Offer the same chunk again, as a publisher does, until it is accepted."""
+    """Send the same chunk again, as a publisher does, until it is accepted."""
 
     def is_accepted() -> bool:
         return backend.audio(conversation_id, audio, chunk_id="c1").verdict is Verdict.ACCEPTED
@@ -85,7 +85,7 @@ def test_on_a_full_vps_audio_is_refused_while_results_and_deletions_go_on(
 
     with ScriptedAgent(broker, "first") as agent:
         offer = agent.wait_offer("kept")
-        assert len(agent.pull(offer)) == 1, "what was accepted is kept"
+        assert len(agent.pull(offer)) == 1, "accepted audio must be kept"
         agent.answer(offer, CALL_TURNS)
         assert backend.wait_updated("kept").speakers == 2
         deleted = backend.event("unwanted", EventType.DELETED)
@@ -117,7 +117,7 @@ def test_where_not_even_the_ballast_is_left_nothing_is_receipted_and_room_heals_
         event = ConversationEvent(event_id="e-1", type=EventType.SEGMENTS, revision=1, segments=segments)
         backend.publish(TOPICS.events("wordy"), event)
         agent.answer(offer, CALL_TURNS)
-        backend.audio("refused", make_wav(1.0))  # answered, so what was sent before it has been looked at
+        backend.audio("refused", make_wav(1.0))  # once it is answered, all that was sent before has been handled
         assert backend.receipts("wordy", event_id="e-1") == []
         assert is_alive(bridge)
 
@@ -146,7 +146,7 @@ def test_a_bridge_that_starts_on_a_full_disk_serves_what_it_has(
         assert backend.wait_updated("kept").speakers == 2
     assert backend.audio("late", make_wav(5.0)).reason == FailureCode.DISK_FULL
     purged = bridge.json("purge", "kept", "--yes")
-    assert purged["finished"], "an operator can make room on a full disk"
+    assert purged["finished"], "an operator must be able to make room on a full disk"
 
 
 def test_without_any_room_a_command_says_that_the_disk_is_full_and_not_that_the_ledger_is_broken(

@@ -1,4 +1,4 @@
-"""The disk fills up while audio comes through the HTTP door: refused, nothing kept of it, taken once there is room."""
+"""The disk fills up while audio is uploaded over HTTP: it is refused, nothing of it is kept, and later it is taken."""
 
 from collections.abc import Iterator
 from pathlib import Path

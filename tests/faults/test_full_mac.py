@@ -1,4 +1,4 @@
-"""The Mac's disk is full: its jobs cost no attempt, its results are not lost, and room again is enough."""
+"""The Mac's disk is full: no attempt is counted, no result is lost, and all goes on once there is room."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,12 +65,12 @@ def notes(backend: Backend) -> dict[str, str]:
     return dict(beat.notes) if beat else {}
 
 
-def wait_beat(backend: Backend, told: str, **fields: object) -> None:
-    def is_told() -> bool:
+def wait_beat(backend: Backend, what: str, **fields: object) -> None:
+    def is_reported() -> bool:
         beat = last_beat(backend)
         return beat is not None and all(getattr(beat, name) == value for name, value in fields.items())
 
-    wait_until(is_told, told, 60.0)
+    wait_until(is_reported, what, 60.0)
 
 
 def test_audio_that_finds_no_room_is_handed_back_without_an_attempt_until_there_is(
@@ -103,7 +103,7 @@ def test_a_result_that_finds_no_room_reaches_the_bridge_from_memory(
     wait_until(lambda: b"job runs" in agent.log_file.read_bytes(), "the job to run")
     wait_until(lambda: not list((agent.data_dir / "inbox").glob("*.audio")), "the audio to be decoded")
     disk.fill()
-    bridge.stop()  # nobody is there to settle it
+    bridge.stop()  # so that the result is not settled
     agent.behaviour.write_text("")
     wait_until(lambda: b"results are kept in memory" in agent.log_file.read_bytes(), "the result in memory", 60.0)
     bridge.start(backend)

@@ -1,5 +1,5 @@
-"""The broker forgets, the bridge is away or hangs, a deletion overtakes a result: what was accepted is not lost, and
-what was deleted does not come back."""
+"""The broker loses its messages, the bridge is down or hangs, a deletion overtakes a result: accepted audio is not
+lost, and deleted conversations do not come back."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ TURNS = [(TURN_S * turn, TURN_S * turn + 3.9, "ab"[turn % 2]) for turn in range(
 
 
 def ignore(_: Incoming) -> None:
-    """For a session that listens to nothing."""
+    """For a session that subscribes to nothing."""
 
 
 def beat_for_an_hour(broker: RunningBroker, agent_id: str) -> AgentHeartbeat:
-    """All heartbeats of an hour, QoS 1 and retained, as fast as the broker takes them; returns the last."""
+    """Publish the heartbeats of an hour, QoS 1 and retained, as fast as the broker takes them; return the last."""
     engine = EngineDescription(name="tone", embedding_model="pitch", embedding_revision="1")
     session = MqttSession(broker.settings(f"agent:{agent_id}"), client_id=f"{agent_id}-i1", on_message=ignore)
     session.start()
@@ -64,7 +64,7 @@ def beat_for_an_hour(broker: RunningBroker, agent_id: str) -> AgentHeartbeat:
 def test_a_broker_that_restarts_without_a_memory_and_meets_the_agent_first_loses_no_result(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
-    """The agent offers its result while nobody listens: the broker acknowledges it and has nobody to give it to."""
+    """The agent publishes its result while nobody subscribes: the broker acknowledges it and drops it."""
     with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker, TcpProxy(broker.port) as link:
         backend = Backend(broker)
         with run_bridge(broker.reached_at(link.port), tmp_path / "bridge", backend) as bridge:
@@ -77,10 +77,10 @@ def test_a_broker_that_restarts_without_a_memory_and_meets_the_agent_first_loses
             broker.kill()
             broker.start()
             wait_until(lambda: agent.log().count('"event": "connected"') > connects, "the agent's return")
-            assert link.connections == 0, "the bridge is not back"
+            assert link.connections == 0, "the bridge must still be away"
             agent.behaviour.write_text("")
             wait_until(lambda: '"job done"' in agent.log(), "the result")
-            time.sleep(1.5)  # longer than the agent's pause: it was offered to nobody
+            time.sleep(1.5)  # longer than the agent's pause, so that its offer of the result reached nobody
             assert backend.seen(ConversationUpdated, "forgotten") == []
             link.refuse(on=False)
             assert_labelled(backend.wait_updated("forgotten"))
@@ -94,14 +94,15 @@ def test_a_broker_that_restarts_without_a_memory_and_meets_the_agent_first_loses
 def test_audio_asked_for_while_the_bridge_was_away_is_asked_for_again_when_it_is_back(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
-    """A broker without a memory restarts; the agent is back first, and asks nobody. No timer may be what helps."""
+    """A broker without persistence restarts; the agent reconnects first, and its request reaches nobody. Its timer for
+    asking again is too long to help."""
     with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker, TcpProxy(broker.port) as link:
         backend = Backend(broker)
         with run_bridge(broker.reached_at(link.port), tmp_path / "bridge", backend) as bridge:
             bridge.allow("first")
             agent = start_agent(broker, want_timeout_s=900, retry_max_s=900)
             wait_until(lambda: any(beat.free_capacity for beat in backend.beats_of("first")), "an agent to grant to")
-            os.kill(agent.pid, signal.SIGSTOP)  # so that it asks only when the bridge hears nothing
+            os.kill(agent.pid, signal.SIGSTOP)  # so that it asks only while the bridge is disconnected
             try:
                 send_call(backend, "away")
                 wait_until(lambda: [job["state"] for job in bridge.jobs("away")] == ["leased"], "the lease")
@@ -114,9 +115,9 @@ def test_audio_asked_for_while_the_bridge_was_away_is_asked_for_again_when_it_is
             broker.kill()
             broker.start()
             wait_until(lambda: agent.log().count('"event": "connected"') > connects, "the agent's return")
-            time.sleep(1.0)  # it has asked
-            assert link.connections == 0, "the bridge is not back"
-            assert '"job runs"' not in agent.log(), "the audio did not come"
+            time.sleep(1.0)  # until it has asked
+            assert link.connections == 0, "the bridge must still be away"
+            assert '"job runs"' not in agent.log(), "the audio must not have arrived"
             link.refuse(on=False)
             assert_labelled(backend.wait_updated("away"))
             assert agent.log().count('"job runs"') == 1
@@ -126,7 +127,7 @@ def test_audio_asked_for_while_the_bridge_was_away_is_asked_for_again_when_it_is
 def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
-    """What was accepted waits on its disk; what was not, with the publisher, who sees that nobody lives."""
+    """Accepted audio waits on the bridge's disk; other audio stays with its publisher, as no bridge is online."""
     path = tmp_path / "call.wav"
     path.write_bytes(call_audio())
     with run_mosquitto(tmp_path, agent_ids=AGENTS) as broker:
@@ -150,11 +151,13 @@ def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
             for _ in range(5):
                 backend.publish(TOPICS.audio("void"), audio_payload("void", call_audio((300,)), chunk_id="c1"))
             beat_for_an_hour(broker, "first")
-            assert sent == [], "the client keeps what nobody would take"
+            assert sent == [], "the client must keep its audio while no bridge is live"
             assert backend.seen(Accepted, "during") == []
             bridge.start(backend)
             wait_until(lambda: sent, "the receipt of what was kept")
-            assert backend.seen(BridgeHeartbeat)[-1].agents_live == 0, "a retained beat proves no life"
+            assert backend.seen(BridgeHeartbeat)[-1].agents_live == 0, (
+                "a retained heartbeat does not show that its agent lives"
+            )
             begin_call(backend, "during")
             start_agent(broker)
             for name in ("before", "during"):
@@ -167,7 +170,7 @@ def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
 def test_audio_queued_in_the_broker_behind_an_hour_of_heartbeats_reaches_a_bridge_that_hung(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
-    """Heartbeats are heard at QoS 0, so they take no place in the broker's queue from the audio."""
+    """The bridge subscribes to heartbeats with QoS 0, so that they do not fill the broker's queue."""
     with run_mosquitto(tmp_path, agent_ids=AGENTS, extra_lines="max_queued_messages 100") as broker:
         backend = Backend(broker)
         patient = {"OMI_KEEPALIVE_S": "600"}
@@ -178,7 +181,7 @@ def test_audio_queued_in_the_broker_behind_an_hour_of_heartbeats_reaches_a_bridg
                 for number in range(40):
                     payload = audio_payload("queued", call_audio((300,)), chunk_id=f"c{number}", sequence=number)
                     backend.publish(TOPICS.audio("queued"), payload)
-                    if number == 20:  # more beats than the queue has places
+                    if number == 20:  # more heartbeats than the queue has places
                         beat_for_an_hour(broker, "first")
             finally:
                 os.kill(bridge.process.pid, signal.SIGCONT)
@@ -188,7 +191,7 @@ def test_audio_queued_in_the_broker_behind_an_hour_of_heartbeats_reaches_a_bridg
 
 
 def is_gone(bridge: LiveBridge, conversation_id: str) -> bool:
-    """Whether the ledger knows nothing of a conversation but that it was deleted."""
+    """Whether the ledger has nothing of a conversation but its tombstone."""
     ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
     try:
         left = ledger.jobs.all(conversation_id=conversation_id), ledger.chunks.of_conversation(conversation_id)
@@ -201,7 +204,7 @@ def is_gone(bridge: LiveBridge, conversation_id: str) -> bool:
 def test_a_deletion_that_races_with_a_result_wins(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, seed: int
 ) -> None:
-    """Both are on their way at once, in whatever order: nothing is left, and nothing is told after the receipt."""
+    """Both are sent at once, in either order: nothing is left, and nothing is published after the receipt."""
     order = random.Random(seed)
     before = set(bridge.spool.iterdir())
     verdicts = []
@@ -222,11 +225,11 @@ def test_a_deletion_that_races_with_a_result_wins(
             agent.answer(offer, TURNS)
             racer.join()
             assert backend.wait_receipt(name, event_id=deleted.event_id).verdict is Verdict.ACCEPTED
-            word = agent.settled.wait_for(lambda word, offer=offer: word.lease_id == offer.lease_id)  # type: ignore[misc]
-            verdicts.append(word.verdict)
-            told = len(agent.settled.items)
-            agent.answer(offer, TURNS)  # and late
-            assert agent.settled.wait_count(told + 1)[-1].verdict is Verdict.DISCARDED
+            settled = agent.settled.wait_for(lambda seen, offer=offer: seen.lease_id == offer.lease_id)  # type: ignore[misc]
+            verdicts.append(settled.verdict)
+            count = len(agent.settled.items)
+            agent.answer(offer, TURNS)  # a late result
+            assert agent.settled.wait_count(count + 1)[-1].verdict is Verdict.DISCARDED
             assert is_gone(bridge, name)
         agent.beat(AgentState.STOPPED)
     assert bridge.command("show", f"race-{seed}-0", check=False).returncode == 1

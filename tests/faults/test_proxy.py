@@ -1,4 +1,4 @@
-"""The proxy does to a link what its methods say, or every fault test that uses it says nothing."""
+"""The proxy does to a link what its methods say; all fault tests rely on it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def connect(link: TcpProxy) -> socket.socket:
 
 
 def says(peer: socket.socket, word: bytes, *, within_s: float = 10.0) -> bool:
-    """Whether the echo of a word comes back."""
+    """Whether the echo of a few bytes comes back."""
     peer.settimeout(within_s)
     with contextlib.suppress(TimeoutError, ConnectionError):
         peer.sendall(word)
@@ -85,7 +85,7 @@ def test_a_frozen_connection_is_silent_but_open_on_both_sides(link, echo):
         with connect(link) as other:
             assert says(other, b"c")
     time.sleep(0.3)
-    assert echo.ended <= 1, "the server must not hear that the frozen client has gone"
+    assert echo.ended <= 1, "the server must not notice that the frozen client has gone"
     link.cut()
 
 

@@ -1,4 +1,4 @@
-"""What is kept where, and for how long: every place is searched for the bytes of the audio and for every word.
+"""Where audio and text are kept, and for how long: all files are searched for bytes of the audio and for the text.
 
 Bridge, agent and a Mosquitto that persists are real processes; each has a directory and a log, and all are searched.
 """
@@ -23,7 +23,7 @@ KEPT_S = "86400"
 
 
 def noisy_call() -> tuple[bytes, list[bytes]]:
-    """A call that no other bytes resemble, and markers out of it: 24 bytes from every second."""
+    """Return a call of noise, and markers from it: 24 bytes of every second."""
     rng = np.random.default_rng(5)
     audio = as_wav(tone(300, 8) + rng.uniform(-0.001, 0.001, tone(300, 8).size).astype(np.float32))
     step = len(audio) // 8
@@ -36,7 +36,7 @@ WORD_MARKERS = [word.encode() for word in (TEXT, PERSON, OWNER)]
 
 @pytest.fixture
 def broker(tmp_path: Path) -> Iterator[RunningBroker]:
-    """A Mosquitto that writes what it holds to its disk every second."""
+    """A Mosquitto that writes its messages to disk every second."""
     home = tmp_path / "broker"
     home.mkdir()
     lines = f"persistence true\npersistence_location {home}/\nautosave_interval 1\n"
@@ -66,7 +66,7 @@ def mac(broker: RunningBroker, tmp_path: Path) -> Iterator[ToneAgent]:
 
 
 def places(tmp_path: Path, markers: list[bytes]) -> set[str]:
-    """The files that hold any of the markers, by what they are named below the test's directory."""
+    """Return the files that have any of the markers, by their names below the test's directory."""
     found = set()
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -99,7 +99,7 @@ def test_audio_and_words_are_where_they_are_needed_and_nowhere_else_until_they_a
     wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
     save_broker(broker, tmp_path)
     in_work = places(tmp_path, AUDIO_MARKERS)
-    assert any(name.startswith("vps/bridge/spool/") for name in in_work), "the search finds what is there"
+    assert any(name.startswith("vps/bridge/spool/") for name in in_work), "the search must find what is there"
     assert all(name.startswith(("vps/bridge/spool/", "mac/inbox/")) for name in in_work), in_work
 
     mac.behaviour.write_text("")
@@ -107,11 +107,13 @@ def test_audio_and_words_are_where_they_are_needed_and_nowhere_else_until_they_a
     wait_until(lambda: b"settled" in mac.log_file.read_bytes(), "the settlement")
     save_broker(broker, tmp_path)
     settled = places(tmp_path, AUDIO_MARKERS)
-    assert all(name.startswith("vps/bridge/spool/") for name in settled), "on the Mac it is gone when it is settled"
+    assert all(name.startswith("vps/bridge/spool/") for name in settled), (
+        "on the Mac it must be gone when it is settled"
+    )
     words = places(tmp_path, [TEXT.encode(), OWNER.encode()])
-    assert words, "the search finds what is there"
+    assert words, "the search must find what is there"
     assert all(name.startswith("vps/bridge/conversations.sqlite3") for name in words), words
-    people = places(tmp_path, [PERSON.encode()])  # the update that is offered until it is applied names them, too
+    people = places(tmp_path, [PERSON.encode()])  # the update, which is kept until it is applied, names them too
     kept = ("vps/bridge/conversations.sqlite3", "vps/bridge/ledger.sqlite3")
     assert all(name.startswith(kept) for name in people), people
 
@@ -130,7 +132,7 @@ def test_a_conversation_deleted_while_its_job_runs_is_gone_everywhere(
     send_call(backend, "call")
     wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
     backend.event("call", EventType.DELETED)
-    wait_until(lambda: b"cancel" in mac.log_file.read_bytes(), "the agent to be told")
+    wait_until(lambda: b"cancel" in mac.log_file.read_bytes(), "the cancellation at the agent")
     save_broker(broker, tmp_path)
     wait_until(lambda: places(tmp_path, WORD_MARKERS + AUDIO_MARKERS) == set(), "all of it to be gone")
     late = backend.audio("call", CALL)
@@ -161,7 +163,7 @@ def test_what_an_agent_and_a_bridge_hold_is_private_and_in_no_core_dump(
     assert (inbox / "CACHEDIR.TAG").read_bytes().startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
     assert bridge.process is not None
     family = [psutil.Process(bridge.process.pid), psutil.Process(mac.pid), *psutil.Process(mac.pid).children()]
-    assert len(family) >= 3, "the worker is one of them"
+    assert len(family) >= 3, "the worker must be one of them"
     if not Path("/proc/self/limits").exists():
         pytest.skip("no /proc here tells the limits of a process")
     for process in family:

@@ -1,4 +1,4 @@
-"""Several agents share the work with nothing but another `omi-agent run`."""
+"""Several agents share the work; another one needs nothing but `omi-agent run`."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ PITCHES = (300, 700)
 def test_two_agents_share_a_backlog(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
 ) -> None:
-    """The work waits on the VPS while no agent lives. Then each of two has a fair part of it, and the first result
-    of one does not wait for the other."""
+    """The jobs wait on the VPS while no agent is live. Then each of two agents does a fair part of them, and the first
+    result of one does not wait for the other."""
     audio = call_audio(PITCHES)
     names = [f"backlog-{number}" for number in range(CALLS)]
     for name in names:
@@ -27,7 +27,7 @@ def test_two_agents_share_a_backlog(
         backend.event(name, EventType.COMPLETED, chunks=1)
     wait_until(lambda: len(bridge.logged("job_ready")) >= CALLS, "the jobs")
     agents = [start_agent(broker, agent_id, behaviour="hold") for agent_id in ("first", "second")]
-    for agent in agents:  # both are at work before either goes on, however fast each of them came up
+    for agent in agents:  # both have a job before either continues, however fast each of them started
         wait_until(lambda agent=agent: '"job runs"' in agent.log(), "its first job")  # type: ignore[misc]
     for agent in agents:
         agent.behaviour.write_text("wait 0.5")

@@ -12,7 +12,7 @@ from tests.mac_agent.sounds import as_wav, tone
 from tests.vps_bridge.live_bridge import STARTED_AT, Backend, LiveBridge, run_bridge, wait_until
 
 CALL = as_wav(tone(300, 8))
-LONG_S = "600"  # stale and grace: what happens sooner is not their doing
+LONG_S = "600"  # for stale and grace: what happens sooner has another cause
 
 
 @pytest.fixture

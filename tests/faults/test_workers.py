@@ -1,4 +1,4 @@
-"""A worker that dies or hangs costs one attempt: the bridge has the job done again, and never thinks the agent gone."""
+"""A worker that dies or hangs costs one attempt: its job is done again, and its agent is never taken for gone."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_a_job_whose_worker_dies_once_is_tried_again_and_done_by_the_same_agent(
     agent = start_agent(
         broker,
         behaviour=f"once {fault}",
-        job_timeout_floor_s=8,  # longer than the bridge lets an agent be silent
+        job_timeout_floor_s=8,  # longer than the time after which a silent agent is stale
         job_timeout_factor=0,
         max_worker_gb=0.5,
     )

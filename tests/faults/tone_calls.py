@@ -1,4 +1,4 @@
-"""Calls made of tones, whose outcome is known beforehand: each pitch is a voice of the tone engine."""
+"""Calls made of tones, whose labels are known in advance: the tone engine takes each pitch for a voice."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TWO_VOICES = (300, 700) * 3
 
 
 def call_audio(pitches: Sequence[int] = TWO_VOICES) -> bytes:
-    """A WAV in which each pitch speaks for four seconds."""
+    """Return a WAV with four seconds of each pitch."""
     return as_wav(np.concatenate([tone(pitch, TURN_S) for pitch in pitches]))
 
 
 def begin_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> None:
-    """Say that a call started, with a transcript that has one wrong speaker for everybody."""
+    """Send the start of a call, and a transcript with the same wrong speaker in every segment."""
     segments = tuple(
         TranscriptSegment(
             id=f"{conversation_id}-{turn}", start_s=TURN_S * turn, end_s=TURN_S * (turn + 1), text="word", speaker="X"
@@ -36,7 +36,7 @@ def begin_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = 
 
 
 def send_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> Accepted:
-    """A whole call: started, segments, one chunk (in parts), completed."""
+    """Send a whole call: started, segments, one chunk (in parts), completed."""
     begin_call(backend, conversation_id, pitches)
     audio, chunk_id = call_audio(pitches), f"c-{uuid.uuid4().hex}"
     for start in range(0, len(audio), PART_BYTES):
@@ -48,7 +48,7 @@ def send_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = T
 
 
 def assert_labelled(update: ConversationUpdated, pitches: Sequence[int] = TWO_VOICES) -> None:
-    """Each pitch has a label of its own and every line has its pitch's."""
+    """Check that each pitch has its own label, and every segment the label of its pitch."""
     assert update.failed_jobs == 0
     labels = [label.speaker for label in update.segments]
     assert len(labels) == len(pitches)

@@ -1,4 +1,4 @@
-"""An agent with the tone engine, as a process of its own beside a real bridge."""
+"""An agent with the tone engine, as a process beside a real bridge."""
 
 import contextlib
 import os
@@ -22,13 +22,13 @@ SHORT = {
 
 @dataclass
 class ToneAgent:
-    """After `stop` or `kill`, `start` brings it back as a new process on the same directory."""
+    """An agent process. After `stop` or `kill`, `start` starts a new process with the same directories."""
 
     broker: RunningBroker
     agent_id: str
     data_dir: Path
     directory: Path
-    """Of its log and of the file that tells its engine how to behave; not on the disk a test fills."""
+    """For its log and the file with the behaviour of its engine; not on the disk that a test fills."""
     process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -79,11 +79,11 @@ class ToneAgent:
 
 @contextlib.contextmanager
 def tone_agent(broker: RunningBroker, agent_id: str, data_dir: Path, directory: Path) -> Iterator[ToneAgent]:
-    """An agent that is not started yet; killed when the test is over."""
+    """Yield an agent that is not started yet; killed when the test is over."""
     agent = ToneAgent(broker, agent_id, data_dir, directory)
     try:
         yield agent
     finally:
         agent.kill()
         if agent.log_file.exists():
-            sys.stdout.write(agent.log_file.read_text()[-6_000:])  # pytest shows it where the test failed
+            sys.stdout.write(agent.log_file.read_text()[-6_000:])  # pytest shows it if the test failed

@@ -1,4 +1,4 @@
-"""Payloads of every message, drawn from the published JSON Schemas: whatever those allow is tried."""
+"""Payloads of every message, generated from the published JSON Schemas."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ MAX_ITEMS = 4
 
 
 def raw(kind: type[Message], payload: dict[str, Any]) -> bytes:
-    """The bytes another program would send."""
+    """Return the bytes that another program would send."""
     return msgpack.packb(payload) if kind.ENCODING == "msgpack" else json.dumps(payload).encode()
 
 
 def payloads(kind: type[Message]) -> st.SearchStrategy[dict[str, Any]]:
-    """Payloads of a kind that its schema and the rules between its fields allow."""
+    """Generate payloads of a kind that its schema and the rules between its fields allow."""
     schema = message_schema(kind)
     return _strategy(schema, schema.get("$defs", {}), kind)
 

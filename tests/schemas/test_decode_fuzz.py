@@ -1,4 +1,4 @@
-"""No bytes make the decoder raise anything but its own errors."""
+"""On any bytes the decoder raises nothing but its own errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ JSON_VALUES: st.SearchStrategy[Any] = st.recursive(
 
 
 def survives(kind: type[Message], data: bytes) -> None:
-    """Decode; a message that comes out can be sent on, anything else must be our own error."""
+    """Decode: either a message that can be encoded again, or one of our own errors."""
     read_envelope(kind, data)
     try:
         message = decode(kind, data)
@@ -121,7 +121,7 @@ def test_any_json(kind: type[Message], value: Any) -> None:
 
 
 def replaced(data: st.DataObject, payload: Any, values: st.SearchStrategy[Any]) -> Any:
-    """The payload with one value somewhere in it replaced by any other."""
+    """Return the payload with one value somewhere in it replaced by another."""
     keys = (
         list(payload) if isinstance(payload, dict) else list(range(len(payload))) if isinstance(payload, list) else []
     )

@@ -18,7 +18,7 @@ REPOSITORY = Path(__file__).parents[2]
 INPUT_BYTES = 2_000_000
 MAX_GROWTH_MIB = 64
 
-# Linux's ru_maxrss is inherited from the parent through exec, so a big pytest would hide everything: VmHWM is not.
+# VmHWM, as Linux passes ru_maxrss of the parent on through exec, so that a big pytest would hide everything.
 MEASURE = """
 import resource, sys
 from pathlib import Path
@@ -67,7 +67,7 @@ UPDATE: dict[str, object] = {
 
 
 def packed(field: str, body: bytes, message: dict[str, object]) -> bytes:
-    """The msgpack of `message` with one more field whose bytes are given."""
+    """Return the msgpack of `message` with one more field whose bytes are given."""
     fields = {name: value for name, value in message.items() if name != field}
     pairs = b"".join(msgpack.packb(name) + msgpack.packb(value) for name, value in fields.items())
     return b"\xde" + struct.pack(">H", len(fields) + 1) + pairs + msgpack.packb(field) + body
@@ -113,7 +113,7 @@ def wrong_turn() -> bytes:
 
 
 OBJECTS, MAPS = 349_900, 59_990  # just below the decoder's own limits
-SHORT = msgpack.packb("éé")  # a string of its own for every occurrence: the most memory per byte
+SHORT = msgpack.packb("éé")  # becomes a new string at each occurrence: the most memory per byte
 WIDE = msgpack.packb("a" * 90_000 + "\U0001f600")  # one wide character makes four bytes of each
 CASES: dict[str, tuple[str, bytes]] = {
     "turns of a long conversation": (
@@ -240,7 +240,7 @@ CASES: dict[str, tuple[str, bytes]] = {
 
 
 def growth(kind: str, data: bytes, folder: Path) -> tuple[float, str]:
-    """Return (MiB that decoding added to a fresh process, what came of it)."""
+    """Return (MiB that decoding added to a fresh process, the outcome)."""
     file = folder / "payload"
     file.write_bytes(data)
     process = subprocess.run(

@@ -1,4 +1,4 @@
-"""What the decoder refuses, what it lets pass, and what it never says."""
+"""What the decoder refuses, what it accepts, and what its errors never contain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What one side encodes the other decodes to the same, and the published schemas tell the truth about both."""
+"""Decoding returns what was encoded, and the published schemas describe both correctly."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Topics are built and parsed in one place, and no id can climb out of its level."""
+"""Topics are built and parsed in one place, and no id can contain a level separator or a wildcard."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ BAD_IDS = {
 
 
 def matches(topic_filter: str, topic: str) -> bool:
-    """MQTT 3.1.1, 4.7: + is one level, # all that follow."""
+    """Match a filter as in MQTT 3.1.1, 4.7: + is one level, # is all that follow."""
     wanted, levels = topic_filter.split("/"), topic.split("/")
     if wanted[-1] == "#":
         wanted = wanted[:-1]

@@ -10,6 +10,7 @@ import pytest
 
 from mac_agent.engines.registry import load_engine
 from mac_agent.errors import ModelChanged, ModelMissing, UnknownEngine
+from mac_agent.weights import models
 from mac_agent.weights.models import EMBEDDED_FILES, ENCODER, SEGMENTATION, FetchFailed, fetch_embedded
 
 

@@ -1,4 +1,4 @@
-"""What passed over the broker during the demo, with the time it passed: where the seconds went."""
+"""Recording the messages of the demo with their times, to show how long each stage took."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ KINDS: dict[TopicKind, type[Message]] = {
 
 
 @dataclass(frozen=True)
-class Seen:
-    """A message and when it passed (monotonic seconds)."""
+class RecordedMessage:
+    """A message and when it arrived (monotonic seconds)."""
 
     at_s: float
     kind: TopicKind
@@ -40,16 +40,16 @@ class Seen:
 
 
 @dataclass
-class Wire:
-    """A subscriber that keeps every message it understands, oldest first."""
+class MessageRecorder:
+    """A subscriber that keeps the messages of all `KINDS`, oldest first."""
 
     settings: BrokerSettings
-    seen: list[Seen] = field(default_factory=list)
+    messages: list[RecordedMessage] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        """Connect; the user must see everything."""
+        """Connect; the user of `settings` must be allowed to receive everything."""
         self._topics = Topics(self.settings.topic_root)
-        self._session = MqttSession(self.settings, client_id=f"wire-{time.monotonic_ns()}", on_message=self._keep)
+        self._session = MqttSession(self.settings, client_id=f"recorder-{time.monotonic_ns()}", on_message=self._keep)
         for kind in KINDS:
             self._session.subscribe(self._topics.filter(kind), qos=1)
         self._session.start()
@@ -58,10 +58,10 @@ class Wire:
     def _keep(self, message: Incoming) -> None:
         kind = self._topics.parse(message.topic).kind
         decoded = decode(KINDS[kind], message.payload)
-        self.seen.append(Seen(time.monotonic(), kind, decoded, message.retain))
+        self.messages.append(RecordedMessage(time.monotonic(), kind, decoded, message.retain))
 
     def __enter__(self) -> Self:
-        """Listen already."""
+        """Return itself: it is already connected."""
         return self
 
     def __exit__(
@@ -70,19 +70,19 @@ class Wire:
         """Disconnect."""
         self._session.stop()
 
-    def of(self, kind: TopicKind) -> list[Seen]:
-        """Return what was seen of one kind, oldest first."""
-        return [seen for seen in list(self.seen) if seen.kind is kind]
+    def of(self, kind: TopicKind) -> list[RecordedMessage]:
+        """Return the messages of one kind, oldest first."""
+        return [recorded for recorded in list(self.messages) if recorded.kind is kind]
 
     def agent_online(self) -> AgentHeartbeat | None:
         """Return the last heartbeat of an agent if it says `online`."""
-        beats = [seen.message for seen in self.of(TopicKind.AGENT_HEARTBEAT)]
+        beats = [recorded.message for recorded in self.of(TopicKind.AGENT_HEARTBEAT)]
         last = beats[-1] if beats else None
         return last if isinstance(last, AgentHeartbeat) and last.state is AgentState.ONLINE else None
 
     def bridge_online(self) -> bool:
         """Whether the bridge's last heartbeat says `online`."""
-        beats = [seen.message for seen in self.of(TopicKind.BRIDGE_HEARTBEAT)]
+        beats = [recorded.message for recorded in self.of(TopicKind.BRIDGE_HEARTBEAT)]
         return bool(beats) and isinstance(beats[-1], BridgeHeartbeat) and beats[-1].state is BridgeState.ONLINE
 
     def stages(self, conversation_id: str, published_s: float) -> dict[str, float]:
@@ -102,12 +102,12 @@ class Wire:
         return spent
 
     def _first(self, kind: TopicKind, conversation_id: str) -> float | None:
-        for seen in self.of(kind):
-            message = seen.message
+        for recorded in self.of(kind):
+            message = recorded.message
             if isinstance(message, AgentControl) and message.type is not ControlType.OFFER:
                 continue
             if isinstance(message, Accepted) and message.chunk_id is None:
                 continue
             if getattr(message, "conversation_id", None) == conversation_id:
-                return seen.at_s
+                return recorded.at_s
         return None

@@ -1,0 +1,83 @@
+"""One connection to the broker: a paho client that no later connection uses again."""
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from threading import Event
+from time import monotonic
+from typing import Any
+
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+
+from broker.client import send_at_once
+from broker.settings import BrokerSettings
+
+LOOP_TIMEOUT_S = 1.0  # longest the network thread sleeps before it looks at the keepalive and at the request to stop
+HANDSHAKE_TIMEOUT_S = 3.0  # between our CONNECT and the broker's answer
+
+
+@dataclass(frozen=True)
+class ConnectionHandlers:
+    """What the session does with each packet; all are called by the thread that runs `Connection.serve`."""
+
+    on_connack: Callable[[Client, ReasonCode, Properties | None], None]
+    on_suback: Callable[[int, list[ReasonCode]], None]
+    on_puback: Callable[[int, ReasonCode], None]
+    on_message: Callable[[MQTTMessage], None]
+    on_end: Callable[[ReasonCode], None]
+
+
+class Connection:
+    """A paho client from its CONNECT to its end, driven by the thread that calls `serve`.
+
+    paho calls back while it holds locks of its own. Its callbacks only append to a queue here; the handlers are called
+    after paho has returned.
+    """
+
+    def __init__(self, client: Client, handlers: ConnectionHandlers) -> None:
+        self._client = client
+        self._is_answered = False  # the broker has answered our CONNECT
+        self._events: deque[Callable[[], None]] = deque()
+        later = self._events.append
+        client.on_connect = lambda _c, _u, _flags, reason, properties: later(
+            partial(self._note_answer, handlers, reason, properties)
+        )
+        client.on_disconnect = lambda _c, _u, _flags, reason, _p: later(partial(handlers.on_end, reason))
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: later(partial(handlers.on_suback, mid, reasons))
+        client.on_publish = lambda _c, _u, mid, reason, _p: later(partial(handlers.on_puback, mid, reason))
+        client.on_message = lambda _c, _u, message: later(partial(handlers.on_message, message))
+
+    def open(self, settings: BrokerSettings) -> None:
+        """Connect the socket and send our CONNECT, with a clean session.
+
+        Raises:
+            OSError: the broker cannot be reached.
+        """
+        # Clean start without an expiry interval: on MQTT 5 the session ends with the connection.
+        is_mqtt_5 = self._client.protocol is MQTTProtocolVersion.MQTTv5
+        options: dict[str, Any] = {"clean_start": True} if is_mqtt_5 else {}
+        self._client.connect(settings.address.host, settings.address.port, settings.keepalive_s, **options)
+        send_at_once(self._client)
+
+    def serve(self, abort: Event) -> None:
+        """Run the network loop and the handlers until the connection ends or `abort` is set.
+
+        Raises:
+            TimeoutError: the broker did not answer our CONNECT.
+        """
+        answer_by_s = monotonic() + HANDSHAKE_TIMEOUT_S
+        alive = True
+        while alive and not abort.is_set():
+            alive = self._client.loop(LOOP_TIMEOUT_S) == MQTTErrorCode.MQTT_ERR_SUCCESS
+            while self._events:
+                self._events.popleft()()
+            if not self._is_answered and monotonic() > answer_by_s:
+                raise TimeoutError(f"no answer to our CONNECT within {HANDSHAKE_TIMEOUT_S:g} s")
+
+    def _note_answer(self, handlers: ConnectionHandlers, reason: ReasonCode, properties: Properties | None) -> None:
+        self._is_answered = True
+        handlers.on_connack(self._client, reason, properties)
