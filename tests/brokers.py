@@ -28,6 +28,7 @@ from broker.mosquitto import TlsFiles, provision_mosquitto
 from broker.settings import BrokerSettings
 from broker.users import Credentials, generate_password, generate_users
 from schemas.topics import DEFAULT_ROOT, Topics
+from tests.inbox import WAIT_S
 
 REPOSITORY = Path(__file__).parents[1]
 AGENT_ID = "studio"
@@ -72,7 +73,7 @@ class RunningBroker:
         if self._process is not None:
             self._process.terminate()
             try:
-                self._process.wait(10)
+                self._process.wait(WAIT_S)
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()

@@ -12,7 +12,7 @@ from broker.mosquitto import hash_password, provision_mosquitto
 from broker.session import Incoming
 from schemas.topics import Topics
 from tests.brokers import REPOSITORY, free_port
-from tests.inbox import MessageLog
+from tests.inbox import WAIT_S, MessageLog
 
 
 def omi_broker(*arguments: str | Path, cwd: Path = REPOSITORY) -> "subprocess.CompletedProcess[str]":
@@ -22,7 +22,7 @@ def omi_broker(*arguments: str | Path, cwd: Path = REPOSITORY) -> "subprocess.Co
         capture_output=True,
         text=True,
         cwd=cwd,
-        timeout=60,
+        timeout=WAIT_S,
         env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMI_CONFIG": "", "COLUMNS": "200"},
     )
 
@@ -57,7 +57,7 @@ def test_run_says_when_it_is_ready_and_stops_on_a_signal(tmp_path, signal_number
         assert str(tmp_path / "broker" / "users.json") in process.stdout.readline()
         assert process.stdout.readline().startswith("omi-broker ready mqtt://127.0.0.1:")
         process.send_signal(signal_number)
-        assert process.wait(20) == 0
+        assert process.wait(WAIT_S) == 0
         assert "Traceback" not in process.stderr.read()
 
 
@@ -65,7 +65,7 @@ def test_stops_with_clients_connected(embedded, connect):
     connect(embedded, "bridge", "omi/v1/conversations/+/audio")
     process = embedded._process
     process.terminate()
-    assert process.wait(20) == 0
+    assert process.wait(WAIT_S) == 0
 
 
 def test_users_shows_passwords_only_when_asked(tmp_path, embedded):
@@ -143,8 +143,8 @@ def test_watch_sees_states_and_never_audio(mosquitto, connect):
     topics = Topics()
     inbox: MessageLog[Incoming] = MessageLog()
     connect(mosquitto, "watch", "omi/v1/#", on_message=inbox.put)
-    connect(mosquitto, "backend").publish(topics.audio("c1"), b"private").wait(20)
-    connect(mosquitto, "bridge").publish(topics.accepted("c1"), b"{}").wait(20)
+    connect(mosquitto, "backend").publish(topics.audio("c1"), b"private").wait(WAIT_S)
+    connect(mosquitto, "bridge").publish(topics.accepted("c1"), b"{}").wait(WAIT_S)
     inbox.wait_for(lambda message: message.topic == topics.accepted("c1"))
     assert [message.topic for message in inbox.items] == [topics.accepted("c1")]
 

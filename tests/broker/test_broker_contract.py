@@ -167,7 +167,7 @@ def test_a_link_that_silently_died_is_noticed_by_keepalive(name: str, broker: Ru
         link.freeze()
         link.refuse()
         inbox.wait_for(lambda message: (message.payload, message.retain) == (b"silent", False), 60.0)
-        eventually(lambda: not agent.connected, 60.0)
+        eventually(lambda: not agent.connected)
 
 
 def test_what_a_user_has_no_right_to_say_or_hear_goes_nowhere(broker: RunningBroker, connect: Connect) -> None:

@@ -16,7 +16,7 @@ from broker.session import Farewell, Incoming, MqttSession, Will
 from broker.settings import BrokerSettings
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, REPOSITORY, free_port, run_embedded, run_mosquitto
-from tests.inbox import MessageLog, eventually
+from tests.inbox import WAIT_S, MessageLog, eventually
 
 TOPICS = Topics()
 AUDIO = TOPICS.audio("c1")
@@ -107,7 +107,7 @@ def test_offline_publish_is_refused_and_never_sent_later(mosquitto, connect):
 def test_broker_that_falls_silent_is_noticed_by_keepalive(mosquitto, connect):
     backend = connect(mosquitto, "backend", settings={"keepalive_s": 5})
     os.kill(mosquitto.pid, signal.SIGSTOP)
-    eventually(lambda: not backend.connected, timeout_s=30)
+    eventually(lambda: not backend.connected, timeout_s=WAIT_S)
 
 
 CLIENT_WITH_WILL = """
@@ -119,8 +119,8 @@ topic = sys.argv[1]
 configure_logs(as_json=True)
 session = MqttSession(BrokerSettings(), client_id="doomed", on_message=lambda _: None, will=Will(topic, b"offline"))
 session.start()
-session.wait_connected(20)
-session.publish(topic, b"online", retain=True).wait(20)
+session.wait_connected(WAIT_S)
+session.publish(topic, b"online", retain=True).wait(WAIT_S)
 print("ready", flush=True)
 sys.stdin.read()
 """

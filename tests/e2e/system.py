@@ -36,6 +36,7 @@ from schemas.messages import MESSAGE_BY_TOPIC
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, RunningBroker
+from tests.inbox import WAIT_S
 
 embedded_in_acceptance = pytest.mark.parametrize(
     "any_broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
@@ -44,7 +45,6 @@ embedded_in_acceptance = pytest.mark.parametrize(
 
 M = TypeVar("M", bound=Message)
 TOPICS = Topics()
-WAIT_S = 120.0
 FAST = {
     "OMI_HEARTBEAT_S": "1",
     "OMI_STALE_S": "6",
@@ -105,7 +105,7 @@ class Peer:
         for topic_filter in self.filters:
             self.session.subscribe(topic_filter)
         self.session.start()
-        self.session.wait_connected(20.0)
+        self.session.wait_connected(WAIT_S)
 
     def seen(self, kind: type[M], conversation_id: str | None = None, *, live: bool = False) -> list[M]:
         found = []
@@ -119,7 +119,7 @@ class Peer:
 
     def publish(self, topic: str, payload: bytes | Message) -> None:
         data = encode(payload) if isinstance(payload, Message) else payload
-        self.session.publish(topic, data).wait(10.0)
+        self.session.publish(topic, data).wait(WAIT_S)
 
 
 class MqttBackend(Peer):
@@ -212,7 +212,7 @@ class System:
             capture_output=True,
             check=False,
             text=True,
-            timeout=180,
+            timeout=WAIT_S,
         )
         assert not check or done.returncode == 0, f"{command} {arguments}: {done.stdout}\n{done.stderr}"
         return done.stdout if check else done.stdout + done.stderr

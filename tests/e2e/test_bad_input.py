@@ -68,11 +68,11 @@ def test_what_is_no_audio_payload_is_refused_by_the_bridge(
     for name, (make, code) in REFUSED_AT_THE_DOOR.items():
         began_s = time.monotonic()
         backend.publish(TOPICS.audio(name), make(name))
-        failures: list[JobFailure] = wait_until(partial(system.failures, name), f"the failure of {name}", 20)
+        failures: list[JobFailure] = wait_until(partial(system.failures, name), f"the failure of {name}")
         slowest_s = max(slowest_s, time.monotonic() - began_s)
         assert [failure.code for failure in failures] == [code], name
         assert len(failures[0].message) > 20, "a failure must say what to do"
-        receipts = wait_until(partial(backend.seen, Accepted, name), f"the receipt of {name}", 20)
+        receipts = wait_until(partial(backend.seen, Accepted, name), f"the receipt of {name}")
         assert receipts[-1].verdict is Verdict.REFUSED
     record_property("slowest_refusal_s", round(slowest_s, 3))
     _next_job_runs(backend)
@@ -96,7 +96,7 @@ def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: Syst
         assert receipt is not None
         assert receipt.verdict is Verdict.ACCEPTED, "header and size look right, and the bridge does not decode"
         backend.event(name, EventType.COMPLETED, chunks=1)
-        by_agent = wait_until(partial(_failures_of_agents, system, name), f"the failure of {name}", 30)
+        by_agent = wait_until(partial(_failures_of_agents, system, name), f"the failure of {name}")
         assert {failure.code for failure in by_agent} == {code}
         update = backend.updated(name)
         assert update.failed_jobs == 1

@@ -90,7 +90,7 @@ def test_kill_of_the_agent_in_the_middle_of_inference_loses_nothing(any_system: 
     workers = worker_pids(agent.pid)
     assert workers
     agent.kill()
-    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers), "the worker to follow its agent", 10)
+    wait_until(lambda: not any(psutil.pid_exists(pid) for pid in workers), "the worker to follow its agent")
     assert not system.watcher.seen(SpeakerTurns, "killed"), "the kill came too late for this test"
 
     system.start_agent()

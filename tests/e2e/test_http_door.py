@@ -14,6 +14,7 @@ import pytest
 from schemas.conversation import ConversationUpdated
 from tests.brokers import REPOSITORY, free_port
 from tests.e2e.system import System, read_wav, sample_folder, wait_until
+from tests.inbox import WAIT_S
 
 TOKEN = "a-token-of-this-test-alone"
 README_URL = "http://127.0.0.1:8765"
@@ -34,7 +35,7 @@ def url(system: System) -> str:
 
 async def _run_diarization(url: str, path: Path, num_speakers: int | None = None) -> dict[str, Any]:
     """Post the file as the earlier backend does."""
-    async with httpx.AsyncClient(timeout=60.0) as client:
+    async with httpx.AsyncClient(timeout=WAIT_S) as client:
         with path.open("rb") as file:
             data = {} if num_speakers is None else {"num_speakers": num_speakers}
             response = await client.post(
@@ -83,7 +84,7 @@ def test_every_curl_of_the_readme_does_what_it_says(system: System, url: str, tm
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=WAIT_S,
             check=False,
         )
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"

@@ -18,6 +18,7 @@ from tests.e2e.system import (
     sample_segments,
     wait_until,
 )
+from tests.inbox import WAIT_S
 
 CHUNK_S = 5
 
@@ -210,7 +211,7 @@ def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(
             check=False,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WAIT_S,
         )
         return done.stdout.splitlines()
 

@@ -19,6 +19,7 @@ from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.conftest import AGENTS, StartAgent
 from tests.faults.proxy import TcpProxy
 from tests.faults.tone_calls import assert_labelled, send_call
+from tests.inbox import WAIT_S
 from tests.mac_agent.agent_process import AgentProcess
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
@@ -64,7 +65,7 @@ def test_a_second_agent_of_one_id_stops_and_costs_the_first_nothing(
     wait_running(first)
     for _ in range(6):
         second = start_agent(broker)
-        assert second.process.wait(60) == EXIT_SECOND_INSTANCE
+        assert second.process.wait(WAIT_S) == EXIT_SECOND_INSTANCE
         assert "Another agent named first" in second.log()
     first.behaviour.write_text("")
     assert_labelled(backend.wait_updated("shared-name"))

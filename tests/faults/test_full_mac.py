@@ -70,7 +70,7 @@ def wait_beat(backend: Backend, what: str, **fields: object) -> None:
         beat = last_beat(backend)
         return beat is not None and all(getattr(beat, name) == value for name, value in fields.items())
 
-    wait_until(is_reported, what, 60.0)
+    wait_until(is_reported, what)
 
 
 def test_audio_that_finds_no_room_is_handed_back_without_an_attempt_until_there_is(
@@ -105,7 +105,7 @@ def test_a_result_that_finds_no_room_reaches_the_bridge_from_memory(
     disk.fill()
     bridge.stop()  # so that the result is not settled
     agent.behaviour.write_text("")
-    wait_until(lambda: b"results are kept in memory" in agent.log_file.read_bytes(), "the result in memory", 60.0)
+    wait_until(lambda: b"results are kept in memory" in agent.log_file.read_bytes(), "the result in memory")
     bridge.start(backend)
     assert backend.wait_updated("call").speakers == 1
     assert agent.is_alive

@@ -96,7 +96,7 @@ def test_audio_and_words_are_where_they_are_needed_and_nowhere_else_until_they_a
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, mac: ToneAgent, tmp_path: Path
 ) -> None:
     send_call(backend, "call")
-    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run")
     save_broker(broker, tmp_path)
     in_work = places(tmp_path, AUDIO_MARKERS)
     assert any(name.startswith("vps/bridge/spool/") for name in in_work), "the search must find what is there"
@@ -130,7 +130,7 @@ def test_a_conversation_deleted_while_its_job_runs_is_gone_everywhere(
     broker: RunningBroker, backend: Backend, bridge: LiveBridge, mac: ToneAgent, tmp_path: Path
 ) -> None:
     send_call(backend, "call")
-    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run")
     backend.event("call", EventType.DELETED)
     wait_until(lambda: b"cancel" in mac.log_file.read_bytes(), "the cancellation at the agent")
     save_broker(broker, tmp_path)
@@ -156,7 +156,7 @@ def test_what_an_agent_and_a_bridge_hold_is_private_and_in_no_core_dump(
     backend: Backend, bridge: LiveBridge, mac: ToneAgent
 ) -> None:
     send_call(backend, "call")
-    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run")
     inbox = mac.data_dir / "inbox"
     private = [inbox, bridge.spool, bridge.data_dir / "bridge", *bridge.spool.iterdir()]
     assert not [path for path in private if stat.S_IMODE(path.stat().st_mode) & 0o077]

@@ -59,7 +59,7 @@ def test_a_stopped_agent_hands_its_job_back_and_another_finishes_it_at_once(
 ) -> None:
     mac.start(behaviour="hold")
     send(backend, "call")
-    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run")
     assert mac.stop() == 0
     assert list((mac.data_dir / "inbox").glob("*.audio")) == []
     other.start()
@@ -73,7 +73,7 @@ def test_a_bridge_stopped_with_work_in_flight_goes_on_where_it_was(
 ) -> None:
     mac.start(behaviour="hold")
     send(backend, "running")
-    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run", 60.0)
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run")
     send(backend, "waiting")
     assert bridge.stop() == 0
     mac.behaviour.write_text("")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.brokers import REPOSITORY, RunningBroker
+from tests.inbox import WAIT_S
 
 SHORT = {
     "OMI_HEARTBEAT_S": "0.5",
@@ -69,7 +70,7 @@ class ToneAgent:
         """SIGTERM; returns the exit code."""
         assert self.process is not None
         self.process.terminate()
-        return self.process.wait(30)
+        return self.process.wait(WAIT_S)
 
     def kill(self) -> None:
         if self.process is not None and self.process.poll() is None:

@@ -14,6 +14,8 @@ from pathlib import Path
 import msgpack
 import pytest
 
+from tests.inbox import WAIT_S
+
 REPOSITORY = Path(__file__).parents[2]
 INPUT_BYTES = 2_000_000
 MAX_GROWTH_MIB = 64
@@ -249,7 +251,7 @@ def growth(kind: str, data: bytes, folder: Path) -> tuple[float, str]:
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=WAIT_S,
     )
     grown, outcome = process.stdout.split()
     return float(grown), outcome

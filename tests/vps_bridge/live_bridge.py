@@ -31,12 +31,12 @@ from schemas.messages import MESSAGE_BY_TOPIC
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.scripted_agent import make_wav
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
 TOPICS = Topics()
-WAIT_S = 60.0  # a limit for a crowded machine, not a measure
 FAST = {
     "OMI_HEARTBEAT_S": "0.5",
     "OMI_STALE_S": "6",
@@ -97,7 +97,7 @@ class Backend:
         return found
 
     def publish(self, topic: str, payload: bytes | Message) -> None:
-        self.session.publish(topic, encode(payload) if isinstance(payload, Message) else payload).wait(10.0)
+        self.session.publish(topic, encode(payload) if isinstance(payload, Message) else payload).wait(WAIT_S)
 
     def receipts(self, conversation_id: str, **ids: str) -> list[Accepted]:
         return [
@@ -222,7 +222,7 @@ class LiveBridge:
             beats = backend.seen(BridgeHeartbeat)
             return any(beat.state is BridgeState.ONLINE and beat.started_at >= began for beat in beats)
 
-        wait_until(is_up, "the bridge's first heartbeat", 60.0)
+        wait_until(is_up, "the bridge's first heartbeat")
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -235,7 +235,7 @@ class LiveBridge:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20.0)
+            self.process.wait(WAIT_S)
         return self.process.returncode
 
     def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -245,7 +245,7 @@ class LiveBridge:
             env=self.environment(),
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=WAIT_S,
             check=False,
         )
         assert not check or done.returncode == 0, f"{arguments}: {done.stdout}\n{done.stderr}"

@@ -75,7 +75,7 @@ class ScriptedAgent:
 
     def __enter__(self) -> Self:
         self._session.start()
-        self._session.wait_connected(20.0)
+        self._session.wait_connected(WAIT_S)
         self._thread.start()
         return self
 
@@ -97,7 +97,7 @@ class ScriptedAgent:
     def _end(self, farewell: Farewell | None) -> None:
         if not self._ended.is_set():
             self._ended.set()
-            self._thread.join(5.0)
+            self._thread.join(WAIT_S)
             self._session.stop(farewell)
 
     def fall_silent(self) -> None:
@@ -218,7 +218,7 @@ class ScriptedAgent:
 
     def send_raw(self, conversation_id: str, payload: bytes) -> None:
         """Publish any bytes on the results topic."""
-        self._session.publish(TOPICS.turns(conversation_id, self.agent_id), payload).wait(10.0)
+        self._session.publish(TOPICS.turns(conversation_id, self.agent_id), payload).wait(WAIT_S)
 
     def fail(
         self, offer: AgentControl, code: FailureCode = FailureCode.ENGINE_CRASHED, *, retryable: bool = True

@@ -13,6 +13,7 @@ from schemas.codec import decode, encode
 from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.topics import TopicKind
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import (
     CALL_TURNS,
     TOPICS,
@@ -22,28 +23,29 @@ from tests.vps_bridge.live_bridge import (
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.retention import SWEEP_S
 
 
 def test_an_agent_that_appears_is_in_a_heartbeat_at_once(
     own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    slow = {"OMI_HEARTBEAT_S": "30", "OMI_STALE_S": "90"}
+    slow = {"OMI_HEARTBEAT_S": "600", "OMI_STALE_S": "1800"}  # longer than any limit here
     with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **slow) as bridge:
 
         def last() -> BridgeHeartbeat:
             return own_backend.seen(BridgeHeartbeat)[-1]
 
         with ScriptedAgent(own_broker, "first"):
-            wait_until(lambda: last().agents_waiting == ("first",), "the agent that nobody allowed", 5.0)
+            wait_until(lambda: last().agents_waiting == ("first",), "the agent that nobody allowed")
             bridge.allow("first")
-            wait_until(lambda: last().agents_live == 1, "the agent that is allowed", 5.0)
+            wait_until(lambda: last().agents_live == 1, "the agent that is allowed")
             assert last().agents_waiting == ()
 
 
 def test_a_retained_bare_file_counts_once_however_often_the_bridge_starts(
     own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
 ) -> None:
-    own_backend.session.publish(TOPICS.audio("kept"), make_wav(1.0), retain=True).wait(10.0)
+    own_backend.session.publish(TOPICS.audio("kept"), make_wav(1.0), retain=True).wait(WAIT_S)
     wait_until(lambda: len(own_backend.receipts("kept")) == 1, "the receipt of what came live")
     for _ in range(2):
         own_bridge.stop()
@@ -61,7 +63,7 @@ def test_no_client_id_can_be_worked_out_from_a_heartbeat(
     known = f"{beat.bridge_id}-{beat.instance_id}"
     thief = MqttSession(own_broker.settings("backend"), client_id=known, on_message=lambda _message: None)
     thief.start()
-    thief.wait_connected(20.0)
+    thief.wait_connected(WAIT_S)
     assert own_backend.audio("after", make_wav(1.0)).verdict is Verdict.ACCEPTED
     thief.stop()
     assert b"another client" not in own_bridge.log_file.read_bytes()
@@ -74,9 +76,9 @@ def test_a_message_nobody_can_read_is_survived_counted_and_told(
     received: list[Incoming] = []
     agent = MqttSession(mosquitto.settings("agent:first"), client_id="rude", on_message=received.append)
     agent.start()
-    agent.wait_connected(20.0)
+    agent.wait_connected(WAIT_S)
     for topic in (TOPICS.want("first"), TOPICS.agent_heartbeat("first"), TOPICS.failure("c1", "first")):
-        agent.publish(topic, b"\x00 nothing of ours").wait(10.0)
+        agent.publish(topic, b"\x00 nothing of ours").wait(WAIT_S)
     agent.stop()
 
     def told() -> str | None:
@@ -122,7 +124,7 @@ def test_audio_is_unlinked_once_it_is_final_where_none_is_to_be_kept(
             assert len(list(bridge.spool.iterdir())) == 1
             agent.answer(offer, CALL_TURNS)
             own_backend.wait_updated("short-lived")
-            wait_until(lambda: not list(bridge.spool.iterdir()), "the unlinking", 5.0)
+            wait_until(lambda: not list(bridge.spool.iterdir()), "the unlinking", 0.8 * SWEEP_S)
         again = own_backend.audio("short-lived", make_wav(30.0), chunk_id=offer.chunks[0].chunk_id)
         assert again.verdict is Verdict.ACCEPTED, "its id stays as a tombstone"
         assert list(bridge.spool.iterdir()) == []
@@ -177,7 +179,7 @@ def test_of_two_bridges_on_one_root_the_younger_stops(
             env=other.environment(),
             capture_output=True,
             text=True,
-            timeout=30,
+            timeout=WAIT_S,
             check=False,
         )
         assert done.returncode == 3, done.stderr
@@ -190,7 +192,7 @@ def test_of_two_bridges_on_one_root_the_younger_stops(
             beats = [beat for beat in own_backend.seen(BridgeHeartbeat) if beat.bridge_id == "bridge"]
             return beats[-1].state is BridgeState.ONLINE
 
-        wait_until(retained, "the older one's beat over the younger one's farewell", 5.0)
+        wait_until(retained, "the older one's beat over the younger one's farewell")
 
 
 def test_a_bridge_on_a_ledger_in_use_refuses_to_start(bridge: LiveBridge) -> None:
@@ -202,15 +204,15 @@ def test_a_bridge_on_a_ledger_in_use_refuses_to_start(bridge: LiveBridge) -> Non
 def test_a_will_that_comes_late_is_corrected_at_once(
     own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_HEARTBEAT_S="30"):
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_HEARTBEAT_S="600"):
         beat = own_backend.seen(BridgeHeartbeat)[-1]
         will = beat.model_copy(
             update={"state": BridgeState.OFFLINE, "sent_at": datetime.now(UTC) - timedelta(seconds=5)}
         )
         liar = MqttSession(own_broker.settings("bridge"), client_id="liar", on_message=lambda _message: None)
         liar.start()
-        liar.wait_connected(20.0)
-        liar.publish(TOPICS.bridge_heartbeat("bridge"), encode(will), retain=True).wait(10.0)
+        liar.wait_connected(WAIT_S)
+        liar.publish(TOPICS.bridge_heartbeat("bridge"), encode(will), retain=True).wait(WAIT_S)
         liar.stop()
 
         def corrected() -> bool:
@@ -218,4 +220,4 @@ def test_a_will_that_comes_late_is_corrected_at_once(
             states = [decode(BridgeHeartbeat, message.payload).state for message in seen]
             return BridgeState.OFFLINE in states and states[-1] is BridgeState.ONLINE
 
-        wait_until(corrected, "`online` over the old will", 5.0)
+        wait_until(corrected, "`online` over the old will")

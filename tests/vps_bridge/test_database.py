@@ -13,6 +13,7 @@ import pytest
 from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
+from tests.inbox import WAIT_S
 from vps_bridge.database import Database, open_database
 from vps_bridge.ledger.ledger import MIGRATIONS
 from vps_bridge.ledger.tables import MetaRow
@@ -58,7 +59,7 @@ def test_what_another_process_wrote_is_read_and_what_it_holds_is_waited_for(data
             connection.execute(insert(MetaRow), {"key": "also theirs", "value": "words"})
             assert keys(database) == ["theirs"], "what is not committed is not seen"
             waiting = pool.submit(put, database, "ours")
-        waiting.result(10)
+        waiting.result(WAIT_S)
     assert keys(other) == ["also theirs", "ours", "theirs"]
     other.close()
 

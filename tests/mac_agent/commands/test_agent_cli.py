@@ -22,7 +22,7 @@ from mac_agent.settings import AgentSettings, default_agent_id
 from mac_agent.weights.models import EMBEDDED_FILES, verified_path
 from schemas.record import is_id
 from tests.brokers import AGENT_ID, run_mosquitto
-from tests.inbox import eventually
+from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.agent_command import omi_agent
 from tests.mac_agent.small_bridge import SmallBridge
 from tests.mac_agent.sounds import as_wav, tone
@@ -154,19 +154,19 @@ def test_run_works_on_a_recording_for_a_bridge_and_stops_on_sigterm(tmp_path, we
         agent = subprocess.Popen([sys.executable, "-m", "mac_agent.commands.main", "run"], env=environment, cwd=ROOT)
         stack.callback(agent.wait)
         stack.callback(agent.kill)
-        online = bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=120).message
+        online = bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=WAIT_S).message
         assert online.engine is not None
         assert online.engine.name == "embedded"
         audio = recording.read_bytes()
         bridge.offer("job-1", audio, audio, max_speakers=2)
-        turns = bridge.turns.wait_for(lambda turns: turns.job_id == "job-1", timeout_s=120)
+        turns = bridge.turns.wait_for(lambda turns: turns.job_id == "job-1", timeout_s=WAIT_S)
         assert turns.duration_s == pytest.approx(60.0, abs=0.1)
         assert len(turns.speakers) == 2
         assert all(voice.embedding for voice in turns.speakers)
         assert turns.engine.embedding_model == online.engine.embedding_model
         children = psutil.Process(agent.pid).children(recursive=True)
         agent.send_signal(signal.SIGTERM)
-        assert agent.wait(30) == 0
+        assert agent.wait(WAIT_S) == 0
         eventually(lambda: not any(child.is_running() for child in children))
         bridge.wait_beat(lambda beat: beat.message.state.value == "stopped")
 
@@ -188,5 +188,5 @@ def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
     children = psutil.Process(process.pid).children(recursive=True)
     assert children
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(30) != 0
+    assert process.wait(WAIT_S) != 0
     eventually(lambda: not any(child.is_running() for child in children))

@@ -29,7 +29,7 @@ from mac_agent.service import Service, render_plist
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from tests.brokers import AGENT_ID, free_port, run_embedded
-from tests.inbox import eventually
+from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_hub import GOOD_TOKEN, PIPELINE_FILES, SmallHub
 
 ROOT = Path(__file__).parents[3]
@@ -59,7 +59,7 @@ def doctor(environment: dict[str, str], home: Path, *arguments: str) -> tuple[in
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=WAIT_S,
     )
     assert done.returncode in {0, 1}, done.stderr
     checks = json.loads(done.stdout)
@@ -86,7 +86,7 @@ def test_an_agent_that_waits_to_be_allowed_is_found_and_passes_once_it_is_allowe
     bridge = subprocess.Popen([*OMI_BRIDGE, "run"], env=bridge_environment, cwd=ROOT)
     agent = subprocess.Popen([sys.executable, "-m", "tests.mac_agent.tone_agent"], env=agent_environment, cwd=ROOT)
     try:
-        eventually(lambda: doctor(agent_environment, tmp_path)[1].get("agent", {}).get("verdict") == "ok", 60)
+        eventually(lambda: doctor(agent_environment, tmp_path)[1].get("agent", {}).get("verdict") == "ok")
         code, waiting = doctor(agent_environment, tmp_path)
         assert code == 1
         assert waiting["allowed"]["verdict"] == "failed"
@@ -102,7 +102,7 @@ def test_an_agent_that_waits_to_be_allowed_is_found_and_passes_once_it_is_allowe
     finally:
         for process in (agent, bridge):
             process.terminate()
-            process.wait(20)
+            process.wait(WAIT_S)
     _, alone = doctor(agent_environment, tmp_path)
     assert alone["bridge"]["verdict"] == "failed"
     assert "stopped" in alone["bridge"]["found"]

@@ -13,6 +13,7 @@ import pytest
 from mac_agent.weights.manifest import PipelineChanged
 from mac_agent.weights.pipelines import find_pipeline, pipelines_dir
 from tests.brokers import free_port
+from tests.inbox import WAIT_S
 from tests.mac_agent.small_hub import COMMUNITY, GOOD_TOKEN, PIPELINE_FILES, SmallHub
 
 ROOT = Path(__file__).parents[3]
@@ -49,7 +50,7 @@ def fetch(home: Path, *arguments: str | Path, url: str, token: str = "") -> subp
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=WAIT_S,
     )
 
 

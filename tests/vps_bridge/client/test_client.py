@@ -12,6 +12,7 @@ from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Word
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.client.client import (
@@ -53,7 +54,7 @@ def test_a_large_file_goes_in_parts_and_comes_out_labelled(
         offer = agent.wait_offer("large")
         assert agent.pull(offer) == {sent.chunk_id: path.read_bytes()}
         agent.answer(offer, CALL_TURNS)
-        update = client.wait_updated(final=True, timeout_s=20.0)
+        update = client.wait_updated(final=True, timeout_s=WAIT_S)
     assert reports[-1] == (sent.bytes, sent.bytes)
     assert len(reports) > 3
     assert update.speakers == 2
@@ -97,7 +98,7 @@ def test_a_broker_that_restarts_in_the_middle_costs_time_and_nothing_else(
         begun = threading.Event()
 
         def bounce() -> None:
-            begun.wait(20.0)
+            begun.wait(WAIT_S)
             own_broker.kill()
             own_broker.start()
 
@@ -110,8 +111,8 @@ def test_a_broker_that_restarts_in_the_middle_costs_time_and_nothing_else(
                     begun.set()
                     time.sleep(0.5)
 
-            sent = client.send_file(path, timeout_s=60.0, report=report)
-        restart.join(20.0)
+            sent = client.send_file(path, timeout_s=WAIT_S, report=report)
+        restart.join(WAIT_S)
         assert sent.bytes == path.stat().st_size
         assert [file.read_bytes() for file in bridge.spool.iterdir()] == [path.read_bytes()]
 
@@ -125,10 +126,10 @@ def test_a_bridge_that_comes_up_late_still_gets_the_audio(
 
     def send() -> None:
         with BridgeClient(own_broker.settings("backend"), "early") as client:
-            accepted.append(client.send_file(path, timeout_s=60.0).chunk_id)
+            accepted.append(client.send_file(path, timeout_s=WAIT_S).chunk_id)
 
     sending = threading.Thread(target=send)
     sending.start()
     with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend):
-        sending.join(60.0)
+        sending.join(WAIT_S)
         assert len(accepted) == 1

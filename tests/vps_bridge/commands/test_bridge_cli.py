@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.commands.main import app
@@ -43,7 +44,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
         env={**os.environ, **environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=WAIT_S,
         check=False,
     )
 
@@ -150,7 +151,7 @@ def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: 
             text=True,
         )
         agent.answer(agent.wait_offer("person"), CALL_TURNS)
-        out, _ = program.communicate(timeout=30)
+        out, _ = program.communicate(timeout=WAIT_S)
     assert program.returncode == 0
     answer = json.loads(out)
     assert answer["updated"]["state"] == "final"

@@ -9,6 +9,7 @@ import pytest
 from schemas.conversation import EventType, Verdict
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.ledger import Ledger
@@ -199,7 +200,7 @@ def test_purge_by_age_takes_only_what_is_quiet_and_audio_alone_keeps_the_labels(
         agent.answer(agent.wait_offer("old"), CALL_TURNS)
         own_backend.wait_updated("old")
     own_backend.audio("new", make_wav(5.0))
-    with sqlite3.connect(own_bridge.data_dir / "bridge" / "ledger.sqlite3", timeout=20) as ledger:
+    with sqlite3.connect(own_bridge.data_dir / "bridge" / "ledger.sqlite3", timeout=WAIT_S) as ledger:
         ledger.execute("UPDATE conversations SET since_at = since_at - 86400 WHERE conversation_id = 'old'")
         ledger.execute("UPDATE chunks SET accepted_at = accepted_at - 86400 WHERE conversation_id = 'old'")
     done = own_bridge.json("purge", "--older-than", "12h", "--audio", "--yes")

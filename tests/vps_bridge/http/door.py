@@ -11,6 +11,7 @@ import httpx
 from schemas.agent import AgentControl
 from schemas.conversation import EventType
 from tests.brokers import RunningBroker, free_port
+from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.ledger import Ledger
@@ -90,7 +91,7 @@ def answering(
             yield agent
         finally:
             ended.set()
-            thread.join(30.0)
+            thread.join(WAIT_S)
 
 
 def live(door: Door) -> bool:

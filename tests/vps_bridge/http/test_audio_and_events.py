@@ -11,6 +11,7 @@ import pytest
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Accepted, EventType, Verdict
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN, WAV, Door, answering, open_door
 from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, Backend, call_segments, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
@@ -73,17 +74,17 @@ def test_a_slow_caller_stalls_neither_heartbeat_nor_others(door: Door) -> None:
     def slowly() -> Iterator[bytes]:
         yield audio[:500_000]
         reached.set()
-        assert ended.wait(60.0)
+        assert ended.wait(WAIT_S)
         yield audio[500_000:]
 
     slow = threading.Thread(target=lambda: answers.append(door.audio("slow", slowly()).status_code), daemon=True)
     slow.start()
-    assert reached.wait(20.0)
+    assert reached.wait(WAIT_S)
     before = len(door.backend.seen(BridgeHeartbeat))
     assert door.audio("quick", make_wav(1.0, tone=12)).status_code == 202
     wait_until(lambda: len(door.backend.seen(BridgeHeartbeat)) >= before + 3, "three more beats")
     ended.set()
-    slow.join(30.0)
+    slow.join(WAIT_S)
     assert answers == [202]
 
 

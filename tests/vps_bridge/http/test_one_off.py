@@ -11,6 +11,7 @@ import pytest
 from schemas.agent import AgentControl
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import WAV, Door, answering, live, open_door
 from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
@@ -47,7 +48,7 @@ def test_curl_gets_what_it_got_before(mosquitto: RunningBroker, door: Door, tmp_
         wait_until(lambda: live(door), "the agent")
         form = ["-F", f"file=@{file}", "-F", "num_speakers=2"]
         done = subprocess.run(
-            [curl, "-sS", *form, f"{door.url}/api/diarize"], capture_output=True, timeout=60, check=True
+            [curl, "-sS", *form, f"{door.url}/api/diarize"], capture_output=True, timeout=WAIT_S, check=True
         )
     answer = json.loads(done.stdout)
     assert answer["num_speakers"] == 2

@@ -12,6 +12,7 @@ import pytest
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import EventType, Verdict
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import Door, answering, live, open_door
 from tests.vps_bridge.live_bridge import CALL_S, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
@@ -60,7 +61,7 @@ def test_a_question_that_died_with_the_bridge_is_deleted_by_the_next_one(
         agent.offers.wait_count(1)
         assert len(own_door.leftovers) == 2
         own_door.bridge.kill()
-        asking.join(30.0)
+        asking.join(WAIT_S)
         own_door.bridge.start(own_door.backend)
         wait_until(lambda: own_door.leftovers == [], "the deletion")
 
@@ -79,7 +80,7 @@ def test_a_bridge_that_is_stopped_answers_everybody_and_loses_nothing(
     def slowly() -> Iterator[bytes]:
         yield make_wav(60.0)[:-1]
         reached.set()
-        assert ended.wait(60.0)
+        assert ended.wait(WAIT_S)
         yield b"0"
 
     def ask() -> None:
@@ -94,13 +95,13 @@ def test_a_bridge_that_is_stopped_answers_everybody_and_loses_nothing(
         for thread in threads:
             thread.start()
         agent.offers.wait_count(1)
-        assert reached.wait(20.0)
+        assert reached.wait(WAIT_S)
         accepted = own_door.audio("kept", make_wav(5.0), chunk_id="one")
         assert accepted.status_code == 202
         assert own_door.bridge.stop() == 0
         ended.set()
         for thread in threads:
-            thread.join(40.0)
+            thread.join(WAIT_S)
     assert answers == {"diarize": 503, "upload": 503}
     own_door.bridge.start(own_door.backend)
     assert len(own_door.leftovers) == 1, "the chunk that was accepted"
@@ -124,5 +125,5 @@ def test_a_port_that_is_taken_is_told_and_had_once_it_is_free(
             return door.open.get("/health").status_code == 200
         return False
 
-    wait_until(is_open, "the door", 60.0)
+    wait_until(is_open, "the door")
     assert bridge.stop() == 0
