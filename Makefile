@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue
+.PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue
 .PHONY: acceptance chaos pins clean
 
 help: ## print this list
@@ -37,8 +37,11 @@ demo: models ## the whole pipeline on this machine, on real speech
 WORKERS ?= 3
 
 # Drawn examples are the same every time here (a commit passes or it does not); `make acceptance` draws new ones.
-test: models ## every test but the slow proofs; what cannot run here is skipped by name
-	$(BIN)/python -m pytest -m "not slow" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)
+test: models ## the tests of every change, some minutes; what cannot run here is skipped by name
+	$(BIN)/python -m pytest -m "not slow and not long" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)
+
+test-long: models ## the longer half, which must never break either: both engines, crashes, fuzzing
+	$(BIN)/python -m pytest -m "long and not slow" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)
 
 lint: $(STAMP) ## ruff, ruff format, mypy --strict
 	$(BIN)/ruff check .

@@ -12,6 +12,13 @@ def _need_weights() -> None:
         pytest.skip("the weights of the embedded engine are not here: run `omi-agent fetch-model embedded`")
 
 
+@pytest.fixture(params=["mosquitto", pytest.param("embedded", marks=pytest.mark.long)])
+def any_broker(request: pytest.FixtureRequest) -> RunningBroker:
+    """Each of the two brokers we set up, in turn."""
+    broker: RunningBroker = request.getfixturevalue(request.param)
+    return broker
+
+
 @pytest.fixture
 def any_system(any_broker: RunningBroker, tmp_path: Path) -> Iterator[System]:
     """A system on each broker; only the broker is started."""

@@ -6,6 +6,7 @@ import os
 import signal
 
 import psutil
+import pytest
 
 from schemas.agent import AgentHeartbeat, HeldJobState
 from schemas.conversation import ConversationUpdated, EventType
@@ -22,6 +23,8 @@ from tests.e2e.system import (
     wait_until,
     worker_pids,
 )
+
+pytestmark = pytest.mark.long
 
 PART_BYTES = 1_000_000
 REPEATS = 8  # four minutes: long enough to kill the agent in the middle

@@ -10,6 +10,8 @@ from tests.faults.chaos import ChaosOutcome, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
 from tests.faults.planted import PlantedBug, plan_for
 
+pytestmark = pytest.mark.long
+
 NAP_S = 0.05  # the longest time a job takes
 LONG_NAP_S = 0.4  # long enough that both agents have a job whenever a fault happens
 STALL_S = 90.0  # longer than the slowest recovery: the limit of a lease, and then loading an engine

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil
 
 from tests.brokers import AGENT_ID, REPOSITORY, RunningBroker
+from tests.inbox import WAIT_S
 
 
 @dataclass
@@ -42,7 +43,7 @@ class AgentProcess:
     def stop(self) -> int:
         """SIGTERM; returns the exit code."""
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(WAIT_S)
 
     def sleep(self) -> None:
         """Stop agent and worker, as a sleeping machine stops both."""

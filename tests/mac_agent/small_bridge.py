@@ -66,7 +66,7 @@ class SmallBridge:
             self.session.subscribe(TOPICS.filter(kind))
         self.session.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT), qos=0)
         self.session.start()
-        self.session.wait_connected(20)
+        self.session.wait_connected(WAIT_S)
         self.beat()
         return self
 

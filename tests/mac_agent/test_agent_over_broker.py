@@ -13,7 +13,7 @@ import pytest
 from schemas.agent import AgentControl, AgentState, ControlType
 from schemas.bridge import BridgeState
 from tests.brokers import AGENT_ID, RunningBroker
-from tests.inbox import eventually
+from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_bridge import TOPICS
 from tests.mac_agent.sounds import as_wav, tone
 
@@ -332,7 +332,7 @@ def test_a_second_agent_of_the_same_name_stops_and_says_why(mosquitto, start_age
     start_agent(mosquitto)
     first = bridge.wait_online()
     second = start_agent(mosquitto, data_dir=tmp_path / "other")
-    assert second.process.wait(30) == EXIT_SECOND_INSTANCE
+    assert second.process.wait(WAIT_S) == EXIT_SECOND_INSTANCE
     assert "Another agent named" in second.log()
     seen = len(bridge.beats.items)
     assert bridge.wait_online(after=seen).instance_id == first.instance_id
@@ -347,7 +347,7 @@ def test_two_agents_in_one_data_directory_are_refused(mosquitto, start_agent, sm
     start_agent(mosquitto)
     bridge.wait_online()
     second = start_agent(mosquitto)
-    assert second.process.wait(30) == EXIT_SECOND_INSTANCE
+    assert second.process.wait(WAIT_S) == EXIT_SECOND_INSTANCE
     assert "OMI_DATA_DIR" in second.log()
 
 
@@ -415,7 +415,7 @@ def test_ping_is_answered_with_a_heartbeat(mosquitto, start_agent, small_bridge)
 def test_an_agent_without_an_engine_stops_and_says_what_to_do(mosquitto, start_agent, small_bridge):
     bridge = small_bridge(mosquitto)
     agent = start_agent(mosquitto, behaviour="cannot-load")
-    assert agent.process.wait(30) == EXIT_NO_ENGINE
+    assert agent.process.wait(WAIT_S) == EXIT_NO_ENGINE
     assert "OMI_DEVICE" in agent.log()
     with contextlib.suppress(AssertionError):  # it may end before it was ever connected
         last = bridge.wait_beat(lambda beat: beat.message.state is AgentState.STOPPED)

@@ -13,6 +13,7 @@ import pytest
 from mac_agent.engine_choice import choose_engine
 from mac_agent.settings import AgentSettings
 from mac_agent.weights.hub import copy_pipeline
+from tests.inbox import WAIT_S
 from tests.mac_agent.small_hub import PIPELINE_FILES
 
 ROOT = Path(__file__).parents[2]
@@ -63,7 +64,7 @@ def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
         return subprocess.run(
             [sys.executable, "-m", "mac_agent.commands.main", "engines", *(["--json"] if "json" in more else [])],
             cwd=ROOT, env=environment | {name: value for name, value in more.items() if name != "json"},
-            capture_output=True, text=True, check=False, timeout=120,
+            capture_output=True, text=True, check=False, timeout=WAIT_S,
         )  # fmt: skip
 
     assert "embedded runs (auto: no pipeline of pyannote is here" in engines().stdout

@@ -20,7 +20,7 @@ from broker.settings import BrokerSettings
 from mac_agent.errors import EngineError
 from mac_agent.weights.models import EMBEDDED_FILES, verified_path
 from tests.brokers import AGENT_ID, run_mosquitto
-from tests.inbox import eventually
+from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_bridge import SmallBridge
 
 ROOT = Path(__file__).parents[2]
@@ -51,7 +51,7 @@ def recording() -> Path:
 def own(tmp_path, shared_dir):
     """A pipeline directory of real size: real segmentation and PLDA, a speaker network under a fixed seed."""
     directory = tmp_path / "own"
-    subprocess.run([sys.executable, "-m", "benchmarks.local_pipeline", directory], cwd=ROOT, check=True, timeout=240)
+    subprocess.run([sys.executable, "-m", "benchmarks.local_pipeline", directory], cwd=ROOT, check=True, timeout=WAIT_S)
     return directory
 
 
@@ -63,7 +63,7 @@ def omi_agent(*arguments: str | Path, **environment: str) -> subprocess.Complete
         capture_output=True,
         text=True,
         check=False,
-        timeout=240,
+        timeout=WAIT_S,
     )
 
 
@@ -129,7 +129,7 @@ def test_a_running_agent_connects_to_its_broker_and_to_nobody_else(engine_settin
             environment.pop(name, None)
         agent = subprocess.Popen([sys.executable, "-m", "mac_agent.commands.main", "run"], env=environment, cwd=ROOT)
         try:
-            bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=120)
+            bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=WAIT_S)
             bridge.offer("job-1", recording().read_bytes(), max_speakers=2)
             ours = psutil.Process(agent.pid)
             seen: set[tuple[object, ...]] = set()
@@ -138,10 +138,10 @@ def test_a_running_agent_connects_to_its_broker_and_to_nobody_else(engine_settin
                 seen.update(remote_addresses([ours, *ours.children(recursive=True)]))
                 return any(turns.job_id == "job-1" for turns in bridge.turns.items)
 
-            eventually(is_done, 120)
+            eventually(is_done)
         finally:
             agent.terminate()
-            agent.wait(30)
+            agent.wait(WAIT_S)
     port = int(broker.url.rpartition(":")[2])
     assert seen == {("127.0.0.1", port)}
     lines = {line for file in notes.iterdir() for line in file.read_text().splitlines()}

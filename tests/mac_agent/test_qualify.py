@@ -34,13 +34,16 @@ from mac_agent.weights.verdict import (
     write_verdict,
 )
 from tests.brokers import AGENT_ID
+from tests.inbox import WAIT_S
 from tests.mac_agent.agent_command import omi_agent as run_agent
 from tests.mac_agent.small_hub import PIPELINE_FILES
 from tests.mac_agent.sounds import as_wav, tone
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[2]
 EXIT_NO_ENGINE, EXIT_AUDIO, EXIT_NOT_QUALIFIED = 4, 5, 6
-omi_agent = partial(run_agent, timeout_s=600)
+omi_agent = partial(run_agent, timeout_s=WAIT_S)
 
 
 @pytest.fixture
@@ -210,14 +213,14 @@ def test_an_agent_with_a_passing_verdict_runs_stretch_and_says_so(tmp_path, seed
     }
     agent = subprocess.Popen([sys.executable, "-m", "mac_agent.commands.main", "run"], env=environment, cwd=ROOT)
     try:
-        online = bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=240).message
+        online = bridge.beats.wait_for(lambda beat: beat.message.free_capacity > 0, timeout_s=WAIT_S).message
         assert (online.engine.name, online.engine.mode) == ("pyannote", "stretch")
         assert online.notes["engine"] == "auto: its pipeline is set"
         assert "stretch passed on 2026-11-22" in online.notes["mode"]
         assert online.memory.worker_rss_bytes > online.memory.device_bytes == 0
         bridge.offer("job-1", as_wav(tone(300, 12)))
-        turns = bridge.turns.wait_for(lambda turns: turns.job_id == "job-1", timeout_s=240)
+        turns = bridge.turns.wait_for(lambda turns: turns.job_id == "job-1", timeout_s=WAIT_S)
         assert turns.engine.mode == "stretch"
     finally:
         agent.terminate()
-        agent.wait(30)
+        agent.wait(WAIT_S)

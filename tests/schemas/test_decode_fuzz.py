@@ -15,6 +15,8 @@ from schemas.errors import SchemaError
 from schemas.record import Message
 from tests.schemas.payload_strategies import JSON_KINDS, KINDS, MSGPACK_KINDS, payloads, raw
 
+pytestmark = pytest.mark.long
+
 DRAWS = settings(
     max_examples=150,
     deadline=None,

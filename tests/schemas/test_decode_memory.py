@@ -16,6 +16,8 @@ import pytest
 
 from tests.inbox import WAIT_S
 
+pytestmark = pytest.mark.long
+
 REPOSITORY = Path(__file__).parents[2]
 INPUT_BYTES = 2_000_000
 MAX_GROWTH_MIB = 64

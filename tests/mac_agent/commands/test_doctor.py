@@ -32,6 +32,8 @@ from tests.brokers import AGENT_ID, free_port, run_embedded
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_hub import GOOD_TOKEN, PIPELINE_FILES, SmallHub
 
+pytestmark = pytest.mark.long
+
 ROOT = Path(__file__).parents[3]
 OMI_BRIDGE = [sys.executable, "-c", "from vps_bridge.commands.main import main; main()"]
 NOW = datetime(2026, 5, 1, tzinfo=UTC)

@@ -22,6 +22,8 @@ from schemas.failure import FailureCode
 from tests.mac_agent.engines.engine_worker import EngineWorker, as_message
 from tests.mac_agent.sounds import as_float_wav, as_wav, encode_file, tone
 
+pytestmark = pytest.mark.long
+
 RATE_HZ = 16_000
 CLIP_S = 9.0
 EDGE_S = 0.1

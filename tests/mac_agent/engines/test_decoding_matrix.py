@@ -21,7 +21,7 @@ from mac_agent.inference import JobResult
 from tests.mac_agent.engines.engine_worker import EngineWorker
 from tests.mac_agent.sounds import as_wav, encode_file
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.long]
 
 RATE_HZ = 16_000
 EDGE_S = 0.1

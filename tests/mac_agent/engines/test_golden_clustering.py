@@ -18,7 +18,7 @@ from mac_agent.engines.pyannote_pipeline import EMBEDDINGS, SEGMENTATIONS, Exact
 GOLDEN = SHARED_MODELS.parent / "golden"
 RECORDINGS = ("01_dialogue", "02_pyannote_sample", "03_dual_speaker", "06_long_recording")
 RTTM_STEP_S = 0.001  # the recorded turns are an RTTM of three decimals
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.long]
 
 
 class Replay:

@@ -39,7 +39,7 @@ from mac_agent.errors import InvalidWaveform
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.long]
 CPU = torch.device("cpu")
 
 

@@ -24,7 +24,7 @@ from mac_agent.weights.verdict import ModeChoice
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Waveform
 
-pytestmark = pytest.mark.shared
+pytestmark = [pytest.mark.shared, pytest.mark.long]
 
 
 def ignore(_stage: str, _done: float) -> None:

@@ -30,6 +30,7 @@ def network(data_dir: Path) -> PyanNet:
         pytest.skip(f"the weights of the embedded engine are not here: {error}")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.001, 0.0), (1.0, 0.3)])
 def test_sharing_layers_does_not_change_the_scores(network: PyanNet, gain: float, offset: float) -> None:
     """Each window's own normalisation removes a gain and an offset, so both are tested.
