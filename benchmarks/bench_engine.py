@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import platformdirs
 
 from benchmarks import recordings
-from broker.allocator import keep_freed_memory
+from broker.freed_memory import keep_freed_memory
 from mac_agent.engines.agreement import changed_s
 from mac_agent.engines.engine import Hints, Turn
 from mac_agent.inference import SAMPLES_BYTES

@@ -10,7 +10,6 @@ import contextlib
 import queue
 import secrets
 import threading
-import time
 from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -25,20 +24,16 @@ from broker.session import Farewell, Incoming, MqttSession, Will
 from mac_agent.heartbeat import (
     AgentCounters,
     AgentIdentity,
-    BeatContent,
-    list_versions,
-    make_heartbeat,
     make_will,
-    measure_memory,
 )
 from mac_agent.held_jobs import HeldJobs
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
-from mac_agent.lease import must_yield
 from mac_agent.log_file import LogFile
+from mac_agent.offers import must_yield
 from mac_agent.outbox import EntryKind, Outbox
+from mac_agent.own_heartbeat import OwnHeartbeat
 from mac_agent.recycling import GB, RecycleLimits
-from mac_agent.result import describe_engine
 from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import Worker, read_limits
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
@@ -54,11 +49,9 @@ if TYPE_CHECKING:
     from mac_agent.inference import LoadEngine
     from mac_agent.settings import AgentSettings
     from schemas.record import Message
-    from schemas.turns import EngineDescription
 
 QUEUE_MESSAGES = 256  # beyond this something floods us; what is dropped is asked for, or offered, again
 TICK_S = 0.25
-DETAIL_PAUSE_S = 0.25  # how far a held job has come is told no more often; what the bridge acts on is told at once
 FAREWELL_TIMEOUT_S = 5.0
 LOCK_NAME = "agent.lock"
 _ALIVE = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
@@ -104,19 +97,12 @@ class Agent:
         self._topics = Topics(settings.topic_root)
         self._identity = AgentIdentity(settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC))
         self._counters = AgentCounters()
-        self._versions = list_versions()
         self._arrived: queue.Queue[Incoming | None] = queue.Queue(QUEUE_MESSAGES)
         self._dropped = 0
-        self._dropped_told = 0
+        self._dropped_logged = 0
         self._receipts: deque[Receipt] = deque(maxlen=QUEUE_MESSAGES)
         self._connected = threading.Event()
         self._stop = threading.Event()
-        self._state = AgentState.STARTING
-        self._engine: EngineDescription | None = None
-        self._mode_reason = ""
-        self._beat_due_s = 0.0
-        self._told: BeatContent | None = None
-        self._told_s = 0.0
         self._bridges: dict[str, str] = {}
 
     def request_stop(self) -> None:
@@ -137,7 +123,7 @@ class Agent:
             yields = False
             try:
                 while not self._stop.is_set():
-                    self._turn()
+                    self._run_once()
             except SecondInstance:
                 yields = True  # the other one's state stands; ours must not cover it
                 raise
@@ -145,10 +131,10 @@ class Agent:
                 self._counters.last_error = str(error)
                 raise
             finally:
-                self._state = AgentState.STOPPED
+                self._heartbeat.state = AgentState.STOPPED
                 self._worker.stop()
-                self._bench.hand_back()
-                beat = None if yields else Farewell(self._beat_topic, encode(self._make_beat()))
+                self._held_jobs.hand_back()
+                beat = None if yields else Farewell(self._beat_topic, encode(self._heartbeat.make()))
                 self._session.stop(beat, FAREWELL_TIMEOUT_S)
                 _log.info("stopped", waiting_results=len(self._outbox.entries()))
 
@@ -177,12 +163,17 @@ class Agent:
         stack.callback(self._outbox.close)
         recycle = RecycleLimits(settings.recycle_jobs, round(settings.recycle_gb * GB))
         self._worker = Worker(self._load, read_limits(settings), recycle=recycle, wake=self._wake)
-        self._bench = HeldJobs(settings, self._inbox, self._outbox, self._worker, self._counters)
+        self._held_jobs = HeldJobs(settings, self._inbox, self._outbox, self._worker, self._counters)
+        self._heartbeat = OwnHeartbeat(
+            self._identity, self._counters, self._held_jobs, self._worker,
+            engine_reason=self._engine_reason, heartbeat_s=settings.heartbeat_s,
+        )  # fmt: skip
         self._beat_topic = self._topics.agent_heartbeat(settings.agent_id)
         self._session = MqttSession(
             settings,
-            client_id=f"{settings.agent_id}-{self._identity.instance_id}",
-            on_message=self._store,
+            # In no message: a connection can be taken over by whoever knows its client id.
+            client_id=f"{settings.agent_id}-{secrets.token_hex(8)}",
+            on_message=self._keep_message,
             will=Will(self._beat_topic, encode(make_will(self._identity))),
             on_connect=self._note_connect,
         )
@@ -201,7 +192,7 @@ class Agent:
         self._connected.set()
         self._wake()
 
-    def _store(self, incoming: Incoming) -> None:
+    def _keep_message(self, incoming: Incoming) -> None:
         """Keep what arrived; the callback of the network thread does nothing else."""
         try:
             self._arrived.put_nowait(incoming)
@@ -215,67 +206,67 @@ class Agent:
 
     # ------------------------------------------------------------------------------------------ the loop
 
-    def _turn(self) -> None:
+    def _run_once(self) -> None:
         """Do everything there is to do, and wait a little where there is nothing."""
         self._take_messages()
         if self._connected.is_set():
             self._connected.clear()
             self._bridges.clear()  # whether they have found the way to this broker too, their next live beat tells
-            self._start_over("connected")
+            self._offer_everything("connected")
         self._take_reports()
-        self._bench.start_next()
-        self._bench.drop_stale()
+        self._held_jobs.start_next()
+        self._held_jobs.drop_stale()
         self._outbox.tidy()
         self._send_wants()
         self._offer_results()
-        self._beat_if_due()
-        self._tell_losses()
-        self._wakefulness.update(is_busy=self._bench.is_busy)
+        self._heartbeat.send_if_due(self._send_heartbeat, is_connected=self._session.connected)
+        self._log_losses()
+        self._wakefulness.update(is_busy=self._held_jobs.is_busy)
         if self._log_file is not None:
             self._log_file.rotate_if_due()
 
     def _take_messages(self) -> None:
         try:
-            self._handle(self._arrived.get(timeout=TICK_S))
+            self._take_message(self._arrived.get(timeout=TICK_S))
             for _ in range(QUEUE_MESSAGES):
-                self._handle(self._arrived.get_nowait())
+                self._take_message(self._arrived.get_nowait())
         except queue.Empty:
             return
 
-    def _handle(self, incoming: Incoming | None) -> None:
+    def _take_message(self, incoming: Incoming | None) -> None:
         if incoming is None:
             return
         try:
             kind = self._topics.parse(incoming.topic).kind
             if kind is TopicKind.PARTS:
-                self._bench.take_part(decode(AudioPart, incoming.payload))
+                self._held_jobs.take_part(decode(AudioPart, incoming.payload))
             elif kind is TopicKind.CONTROL:
-                self._obey(decode(AgentControl, incoming.payload))
+                self._take_control(decode(AgentControl, incoming.payload))
             elif kind is TopicKind.BRIDGE_HEARTBEAT:
-                self._note_bridge(decode(BridgeHeartbeat, incoming.payload), retained=incoming.retain)
+                self._take_bridge_heartbeat(decode(BridgeHeartbeat, incoming.payload), retained=incoming.retain)
             elif kind is TopicKind.AGENT_HEARTBEAT:
-                self._note_own_beat(decode(AgentHeartbeat, incoming.payload), retained=incoming.retain)
+                self._take_own_heartbeat(decode(AgentHeartbeat, incoming.payload), retained=incoming.retain)
         except SchemaError as error:
             self._counters.last_error = f"a message on {incoming.topic} was refused: {error}"
             _log.warning("message refused", topic=incoming.topic, code=error.code, reason=str(error))
 
-    def _obey(self, control: AgentControl) -> None:
+    def _take_control(self, control: AgentControl) -> None:
         match control.type:
             case ControlType.OFFER:
-                action = self._bench.take_offer(control, ready=self._state is AgentState.ONLINE)
+                action = self._held_jobs.take_offer(control, ready=self._heartbeat.state is AgentState.ONLINE)
                 _log.info("offer", job=control.job_id, conversation=control.conversation_id, action=action.name.lower())
             case ControlType.SETTLED | ControlType.CANCEL:
-                ended = self._bench.end_job(control)
+                ended = self._held_jobs.end_job(control)
                 _log.info(
                     str(control.type), job=control.job_id, verdict=control.verdict, reason=control.reason, ended=ended
                 )
             case ControlType.DRAIN:
-                self._state = AgentState.DRAINING
+                self._heartbeat.state = AgentState.DRAINING
                 _log.info("draining: no new jobs until the next start")
             case ControlType.PING:
-                self._beat_due_s = 0.0
+                self._heartbeat.send_soon()
 
-    def _note_bridge(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
+    def _take_bridge_heartbeat(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
         """Offer and ask for everything again where a bridge is new, or back: what it was told meanwhile is lost."""
         if retained:
             return
@@ -285,13 +276,13 @@ class Agent:
                 del self._bridges[beat.bridge_id]
         elif not is_known:
             self._bridges[beat.bridge_id] = beat.instance_id
-            self._start_over("bridge is there")
+            self._offer_everything("bridge is there")
 
-    def _note_own_beat(self, beat: AgentHeartbeat, *, retained: bool) -> None:
+    def _take_own_heartbeat(self, beat: AgentHeartbeat, *, retained: bool) -> None:
         """Correct what is said about us, and find out whether somebody else is us."""
         if beat.instance_id == self._identity.instance_id:
             if beat.state is AgentState.OFFLINE:  # the will of a connection that is no more
-                self._beat_due_s = 0.0
+                self._heartbeat.send_soon()
             return
         if not retained and beat.state in _ALIVE and must_yield(
             own_started_at=self._identity.started_at,
@@ -303,14 +294,14 @@ class Agent:
                 f"Another agent named {self._settings.agent_id} has been running since {beat.started_at:%F %T} UTC. "
                 "Stop one of the two, or give this one another OMI_AGENT_ID."
             )
-        self._beat_due_s = 0.0
+        self._heartbeat.send_soon()
 
-    def _start_over(self, reason: str) -> None:
+    def _offer_everything(self, reason: str) -> None:
         """Somebody new may be listening: say who we are, offer and ask for everything again."""
         _log.info(reason, waiting_results=len(self._outbox.entries()))
-        self._beat_due_s = 0.0
+        self._heartbeat.send_soon()
         self._outbox.make_due()
-        self._bench.forget_asked()
+        self._held_jobs.forget_asked()
 
     def _take_reports(self) -> None:
         for report in self._worker.poll():
@@ -319,15 +310,12 @@ class Agent:
                 _log.error("engine not loaded", reason=report.message, permanent=report.permanent)
                 if report.permanent:
                     raise EngineUnavailable(report.message)
-            self._bench.take_report(report)
+            self._held_jobs.take_report(report)
             if isinstance(report, EngineLoaded):
-                self._engine = describe_engine(report.info)
-                if self._state is AgentState.STARTING:
-                    self._state = AgentState.ONLINE
-                self._mode_reason = report.info.mode_reason
+                engine = self._heartbeat.note_engine(report.info)
                 _log.info(
-                    "engine loaded", engine=self._engine.name, device=self._engine.device, mode=self._engine.mode,
-                    why=self._mode_reason,
+                    "engine loaded", engine=engine.name, device=engine.device, mode=engine.mode,
+                    why=report.info.mode_reason,
                 )  # fmt: skip
 
     # ------------------------------------------------------------------------------------- what is sent
@@ -335,7 +323,7 @@ class Agent:
     def _send_wants(self) -> None:
         if not self._session.connected:
             return
-        for want in self._bench.next_wants():
+        for want in self._held_jobs.next_wants():
             self._publish(self._topics.want(self._settings.agent_id), want, job_id=want.job_id)
 
     def _offer_results(self) -> None:
@@ -353,65 +341,24 @@ class Agent:
             except NotConnected:
                 return
             except PayloadTooLarge as error:
-                self._bench.replace_too_large(entry, str(error))
+                self._held_jobs.replace_too_large(entry, str(error))
                 continue
             self._receipts.append(receipt)
             self._outbox.note_offered(entry.job_id)
 
-    def _beat_if_due(self) -> None:
-        now_s = time.monotonic()
-        news = self._make_news()
-        can_wait = not news.is_urgent(self._told) and now_s < self._told_s + DETAIL_PAUSE_S
-        if now_s < self._beat_due_s and (can_wait or news == self._told):
-            return
-        if not self._session.connected:
-            return  # said on connect
-        self._beat_due_s = now_s + self._settings.heartbeat_s
-        if self._publish(self._beat_topic, self._make_beat(), retain=True):
-            self._told, self._told_s = news, now_s
-
-    def _make_news(self) -> BeatContent:
-        jobs = tuple((job.lease_id, job.state) for job in self._bench.held_jobs())
-        return BeatContent(self._state, self._bench.free_places, jobs, self._notes())
-
-    def _tell_losses(self) -> None:
+    def _log_losses(self) -> None:
         """Log what an operator must put right: an ACL in our way, or a flood."""
         while self._receipts and self._receipts[0].outcome is not None:
             receipt = self._receipts.popleft()
             if receipt.outcome is PublishOutcome.REFUSED:
                 self._counters.last_error = f"the broker refused {receipt.topic}: {receipt.reason}"
                 _log.error("publish refused: check our user's ACL", topic=receipt.topic, reason=receipt.reason)
-        if self._dropped != self._dropped_told:
-            _log.warning("messages dropped: they came too fast", count=self._dropped - self._dropped_told)
-            self._dropped_told = self._dropped
+        if self._dropped != self._dropped_logged:
+            _log.warning("messages dropped: they came too fast", count=self._dropped - self._dropped_logged)
+            self._dropped_logged = self._dropped
 
-    def _make_beat(self) -> AgentHeartbeat:
-        worker = self._worker
-        online = self._state is AgentState.ONLINE and (worker.info is not None or worker.is_recycling)
-        return make_heartbeat(
-            self._identity,
-            self._state,
-            datetime.now(UTC),
-            jobs=self._bench.held_jobs(),
-            free_capacity=self._bench.free_places if online else 0,
-            engine=self._engine,
-            counters=self._counters,
-            memory=measure_memory(worker.pid, worker.memory.device_bytes if worker.memory else 0),
-            versions=self._versions,
-            notes=self._notes(),
-        )
-
-    def _notes(self) -> dict[str, str]:
-        worker = self._worker
-        again = "is being" if worker.is_recycling else "was"
-        told = f"{again} started again between jobs, {worker.recycles} times so far: {worker.recycled_for}"
-        disk = "full: takes no job until there is room for the last one" if self._bench.is_disk_full else ""
-        return {
-            "engine": self._engine_reason,
-            "mode": self._mode_reason,
-            "worker": told if worker.recycles else "",
-            "disk": disk,
-        }
+    def _send_heartbeat(self, heartbeat: AgentHeartbeat) -> bool:
+        return self._publish(self._beat_topic, heartbeat, retain=True)
 
     def _publish(self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None) -> bool:
         properties = {"schema": message.SCHEMA} | ({"job_id": job_id} if job_id else {})

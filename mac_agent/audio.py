@@ -1,4 +1,4 @@
-"""Bytes of a chunk to 16 kHz mono samples, with nothing believed that a header says.
+"""Bytes of a chunk to 16 kHz mono samples. What a header says is checked against what is decoded.
 
 Decoding runs in the worker process: a decoder that a crafted file crashes costs one attempt at one job.
 FFmpeg (inside PyAV) sees a file object only, with the container chosen here from the first bytes, so that
@@ -8,7 +8,6 @@ no playlist or reference format can make it open another file or an address.
 from __future__ import annotations
 
 import contextlib
-import io
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,15 @@ import numpy as np
 from av.audio.frame import AudioFrame
 from av.audio.resampler import AudioResampler
 
+from mac_agent.audio_container import choose_container, missing_wav_ratio
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Waveform
-from schemas.audio import RAW_ENCODINGS
+from mac_agent.errors import AudioError
 from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
     from av.container import InputContainer
     from numpy.typing import NDArray
 
-HEAD_BYTES = 16
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 768_000  # as in the contract; a 1 Hz header would be a bomb
 MAX_CHANNELS = 16
 MAX_PLANES = 8  # FFmpeg's AV_NUM_DATA_POINTERS
@@ -40,28 +39,9 @@ CANCELLED_RATIO = 0.2
 CLIPPED_LEVEL = 0.99  # of full scale; resampling moves a flat top a little
 UNSCALED_PEAK = 4.0  # a float file that reaches this was never scaled to [-1, 1]
 BLOCK_SAMPLES = 1 << 20
-MAX_WAV_CHUNKS = 100
-UNKNOWN_WAV_BYTES = 0x7FFFF000  # a program that writes to a pipe puts the largest number it knows here
 
-_RAW_FORMATS = {
-    "pcm_s16le": "s16le",
-    "pcm_u8": "u8",
-    "pcm_mulaw": "mulaw",
-    "pcm_alaw": "alaw",
-    "pcm_f32le": "f32le",
-}
-# Packets of 32 KiB, not of 1,024 samples: 5 min in 40 ms instead of 200. FFmpeg would look into 150 of them at start.
-_WAV_OPTIONS = {"max_size": "32768", "probesize": "32768"}
 # Without an index these estimate their length from the bit rate: no promise to hold them to.
 _GUESSED_DURATION = {"mp3", "aac"}
-
-
-class AudioError(Exception):
-    """A chunk that cannot be diarized. `code` is what the failure carries; the message names the remedy."""
-
-    def __init__(self, code: FailureCode, message: str) -> None:
-        super().__init__(message)
-        self.code = code
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,7 +97,7 @@ def decode(
     Raises:
         AudioError: `audio.empty`, `audio.undecodable` or `audio.too_long`.
     """
-    container, options = _container_of(stream, encoding, sample_rate, channels)
+    container, options = choose_container(stream, encoding, sample_rate, channels)
     mixed = _Decoding(stream, container, options, max_s)
     samples = mixed.run(channel=None)
     if mixed.is_cancelled:
@@ -184,69 +164,6 @@ def measure_quality(waveform: Waveform) -> Quality:
     return Quality(peak, clipped / waveform.size, 10 * math.log10(power) if power > 1e-40 else -400.0)  # noqa: PLR2004
 
 
-def _container_of(
-    stream: BinaryIO, encoding: str, sample_rate: int | None, channels: int | None
-) -> tuple[str, dict[str, str]]:
-    """Return FFmpeg's name of the container, and the options that opening it takes."""
-    stream.seek(0)
-    head = stream.read(HEAD_BYTES)
-    if not head:
-        raise AudioError(FailureCode.AUDIO_EMPTY, "The chunk has no bytes. Publish audio, or nothing.")
-    if encoding in RAW_ENCODINGS:
-        if sample_rate is None or channels is None:
-            raise AudioError(
-                FailureCode.AUDIO_UNDECODABLE,
-                f"The raw encoding {encoding} has no header: publish it with sample_rate and channels.",
-            )
-        return _RAW_FORMATS[encoding], {"sample_rate": str(sample_rate), "ch_layout": f"{channels}c"}
-    container = _sniff(head)
-    if container is None:
-        raise AudioError(
-            FailureCode.AUDIO_UNDECODABLE,
-            "The first bytes are not those of WAV, FLAC, Ogg, MP3, M4A, AAC, WebM, AIFF or CAF. Publish one of these, "
-            f"or name a raw encoding: {', '.join(RAW_ENCODINGS)}.",
-        )
-    return container, _WAV_OPTIONS if container == "wav" else {}
-
-
-def _sniff(head: bytes) -> str | None:
-    """Name the container by its magic bytes."""
-    if head[:4] in (b"RIFF", b"RF64", b"RIFX", b"BW64") and head[8:12] == b"WAVE":
-        return "wav"
-    if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-        return "aiff"
-    if head[4:8] in (b"ftyp", b"moov", b"moof", b"styp", b"wide", b"mdat"):
-        return "mov"
-    for magic, container in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"\x1aE\xdf\xa3", "matroska"), (b"caff", "caf")):
-        if head.startswith(magic):
-            return container
-    # An MPEG sync word is eleven set bits; layer 00 is AAC's ADTS (ISO 13818-7), anything else MP1-MP3.
-    if head[:3] == b"ID3" or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):  # noqa: PLR2004
-        return "aac" if head[0] == 0xFF and head[1] & 0x06 == 0 else "mp3"  # noqa: PLR2004
-    return None
-
-
-def _missing_wav_ratio(stream: BinaryIO) -> float:
-    """Return bytes of samples promised over bytes there; 0 where the header never learnt its length."""
-    back = stream.tell()
-    size = stream.seek(0, io.SEEK_END)
-    try:
-        position = 12
-        for _ in range(MAX_WAV_CHUNKS):
-            stream.seek(position)
-            head = stream.read(8)
-            if len(head) < 8:  # noqa: PLR2004 - a chunk's name and length
-                return 0.0
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                there = size - position - 8
-                return length / there if there > 0 and length < UNKNOWN_WAV_BYTES else 0.0
-            position += 8 + length + length % 2
-        return 0.0
-    finally:
-        stream.seek(back)
-
-
 class _Decoding:
     """One pass over one file. Not reused."""
 
@@ -302,7 +219,7 @@ class _Decoding:
         if self._container in _GUESSED_DURATION:
             return 0.0
         if self._container == "wav":  # FFmpeg corrects the header's length by the size of the file
-            missing_ratio = _missing_wav_ratio(self._stream)
+            missing_ratio = missing_wav_ratio(self._stream)
             self.warnings += ["audio.truncated"] if missing_ratio > PROMISE_FACTOR else []
             return 0.0
         if stream.duration is not None and stream.time_base is not None:

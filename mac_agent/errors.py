@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from schemas.failure import FailureCode
+
 
 class EngineError(Exception):
     """An engine cannot be loaded or cannot run, and a person can put that right; the message names the remedy."""
@@ -40,3 +42,11 @@ class DeviceUnavailable(EngineError):
 
 class InvalidWaveform(EngineError):
     """The samples do not have the type, shape or values that ``Engine.diarize`` takes."""
+
+
+class AudioError(Exception):
+    """A chunk that cannot be diarized. `code` is what the failure carries; the message names the remedy."""
+
+    def __init__(self, code: FailureCode, message: str) -> None:
+        super().__init__(message)
+        self.code = code

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from broker.backoff import Backoff
 from mac_agent.engines.engine import Hints
 from mac_agent.inbox import PartRefused
+from mac_agent.incoming_audio import ActiveJob, WantPolicy
 from mac_agent.inference import JobDecoded, JobFailed, JobResult, WorkerJob
-from mac_agent.lease import Held, OfferAction, decide_offer, ends_job
+from mac_agent.offers import Held, OfferAction, decide_offer, ends_job
 from mac_agent.outbox import EntryKind, OutboxEntry
-from mac_agent.receiving import ActiveJob, WantPatience
 from mac_agent.result import to_job_failure, to_speaker_turns
 from schemas.agent import HeldJob, HeldJobState
 from schemas.codec import encode
@@ -52,11 +53,10 @@ class HeldJobs:
     ) -> None:
         self._settings, self._inbox, self._outbox, self._worker = settings, inbox, outbox, worker
         self._counters, self._clock = counters, clock
-        self._patience = WantPatience(
+        self._want_policy = WantPolicy(
             window=settings.part_window,
             part_bytes=settings.part_bytes,
-            timeout_s=settings.want_timeout_s,
-            timeout_max_s=settings.retry_max_s,
+            pause=Backoff.start(settings.want_timeout_s, settings.retry_max_s),
         )
         self._jobs: dict[str, ActiveJob] = {}
         self._lacking_bytes = 0
@@ -127,7 +127,7 @@ class HeldJobs:
         if job is None or job.state is not HeldJobState.RECEIVING:
             return
         try:
-            job.take_part(self._inbox, part, self._clock(), self._patience)
+            job.take_part(self._inbox, part, self._clock(), self._want_policy)
             wrong = job.verify_complete(self._inbox)
         except PartRefused as error:
             job.refused_parts += 1
@@ -152,9 +152,9 @@ class HeldJobs:
         receiving = [job for job in self._jobs.values() if job.state is HeldJobState.RECEIVING]
         wants: list[AgentWant] = []
         for job in receiving:
-            room = self._patience.window - sum(each.outstanding() for each in receiving)
-            room = room if 2 * room >= self._patience.window else 0
-            wants += job.next_wants(self._inbox, room, now_s, self._patience)
+            room = self._want_policy.window - sum(each.outstanding() for each in receiving)
+            room = room if 2 * room >= self._want_policy.window else 0
+            wants += job.next_wants(self._inbox, room, now_s, self._want_policy)
         return wants
 
     def forget_asked(self) -> None:
@@ -242,7 +242,7 @@ class HeldJobs:
             self._fail_for_disk(job, f"it takes {job.total_bytes} bytes")
             return
         try:
-            job.open_files(self._inbox, self._clock(), self._patience)
+            job.open_files(self._inbox, self._clock(), self._want_policy)
         except OSError as error:
             self._fail_for_disk(job, error.strerror)
             return

@@ -21,11 +21,11 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
-from broker.allocator import keep_freed_memory
-from mac_agent.audio import AudioError, DecodedChunk, JoinedChunk, Quality, decode, join_chunks, measure_quality
+from broker.freed_memory import keep_freed_memory
+from mac_agent.audio import DecodedChunk, JoinedChunk, Quality, decode, join_chunks, measure_quality
 from mac_agent.engines.device_memory import device_bytes
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineInfo, Hints
-from mac_agent.errors import EngineError
+from mac_agent.errors import AudioError, EngineError
 from mac_agent.recycling import WorkerMemory
 from schemas.failure import FailureCode
 

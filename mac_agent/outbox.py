@@ -32,6 +32,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
+from broker.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -99,7 +101,7 @@ class _Schedule:
     """When to offer an entry next. In memory: a new process offers everything at once."""
 
     due_s: float
-    pause_s: float
+    backoff: Backoff
 
 
 class Outbox:
@@ -120,7 +122,7 @@ class Outbox:
         Raises:
             OutboxError: the file can neither be used nor replaced.
         """
-        self._retry_s, self._retry_max_s, self._clock = retry_s, retry_max_s, clock
+        self._first_pause, self._clock = Backoff.start(retry_s, retry_max_s), clock
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._engine = _open(path)
@@ -133,7 +135,7 @@ class Outbox:
         self._save_due_s = 0.0
         self._log_dirty_s: float | None = None
         self._index = {entry.job_id: entry for entry in self._read()}
-        self._schedules = {job_id: _Schedule(0.0, retry_s) for job_id in self._index}
+        self._schedules = {job_id: _Schedule(0.0, self._first_pause) for job_id in self._index}
 
     def put(self, entry: OutboxEntry) -> None:
         """Store an entry durably, in place of an earlier one of the same job. It is due at once.
@@ -144,7 +146,7 @@ class Outbox:
             OutboxError: the file cannot be written, for another reason.
         """
         self._index[entry.job_id] = entry
-        self._schedules[entry.job_id] = _Schedule(0.0, self._retry_s)
+        self._schedules[entry.job_id] = _Schedule(0.0, self._first_pause)
         self._save(entry.job_id)
 
     def settle(self, job_id: str) -> None:
@@ -182,14 +184,14 @@ class Outbox:
         """Wait longer before this entry is due again."""
         schedule = self._schedules.get(job_id)
         if schedule is not None:
-            schedule.due_s = self._clock() + schedule.pause_s
-            schedule.pause_s = min(2 * schedule.pause_s, self._retry_max_s)
+            schedule.due_s = self._clock() + schedule.backoff.pause_s
+            schedule.backoff = schedule.backoff.longer()
 
     def make_due(self, job_id: str | None = None) -> None:
-        """Offer one entry, or all of them, at once: there is somebody new to hear it."""
+        """Offer one entry, or all of them, at once: the bridge or the connection is a new one."""
         for each in [job_id] if job_id is not None else list(self._schedules):
             if each in self._schedules:
-                self._schedules[each] = _Schedule(0.0, self._retry_s)
+                self._schedules[each] = _Schedule(0.0, self._first_pause)
 
     def close(self) -> None:
         """Release the file."""

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mac_agent.audio import AudioError, decode
+from mac_agent.audio import decode
 from mac_agent.diarize import diarize_files
 from mac_agent.engines.clip import find_clip
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.engines.registry import load_engine
+from mac_agent.errors import AudioError
 from mac_agent.weights.pipelines import find_pipeline
 from mac_agent.weights.verdict import EXACT, STRETCH, describe_circumstances, judge, write_verdict
 from mac_agent.worker import read_limits

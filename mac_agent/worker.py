@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import psutil
 import structlog
 
+from broker.backoff import Backoff
 from mac_agent.heartbeat import resident_bytes
 from mac_agent.inference import (
     EngineLoaded,
@@ -115,7 +116,7 @@ class Worker:
         self._max_bytes = limits.max_bytes or int(MEMORY_SHARE * psutil.virtual_memory().total)
         self._load_deadline_s = 0.0
         self._restart_s: float | None = None
-        self._pause_s = RESTART_PAUSE_S
+        self._restart_pause = Backoff.start(RESTART_PAUSE_S, RESTART_PAUSE_MAX_S)
         self.info: EngineInfo | None = None
         """What is loaded; None while nothing is."""
         self.memory: WorkerMemory | None = None
@@ -207,7 +208,7 @@ class Worker:
                 return self._handle_death()
             case EngineLoaded():
                 self.info = report.info
-                self._pause_s = RESTART_PAUSE_S
+                self._restart_pause = self._restart_pause.restarted()
                 self.is_recycling = False
             case WorkerMemory():
                 self.memory = report
@@ -306,8 +307,8 @@ class Worker:
         self._end_process()
         self.info = None
         self._run = None
-        self._restart_s = self._clock() + self._pause_s
-        self._pause_s = min(2 * self._pause_s, RESTART_PAUSE_MAX_S)
+        self._restart_s = self._clock() + self._restart_pause.pause_s
+        self._restart_pause = self._restart_pause.longer()
 
     def _end_process(self) -> None:
         process = self._process

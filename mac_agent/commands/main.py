@@ -104,7 +104,7 @@ def run_agent(settings: AgentSettings, load_engine: LoadEngine, engine_reason: s
     """Run an agent in this process until SIGTERM or SIGINT; ends the program with its exit code."""
     import resource
 
-    from broker.allocator import MESSAGES_BYTES, keep_freed_memory
+    from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
     from mac_agent.agent import Agent, AgentError, EngineUnavailable, SecondInstance
     from mac_agent.inbox import InboxError
     from mac_agent.outbox import OutboxError

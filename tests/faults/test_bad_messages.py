@@ -18,10 +18,9 @@ from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.conftest import AGENTS, StartAgent
 from tests.faults.proxy import TcpProxy
 from tests.faults.tone_calls import assert_labelled, begin_call, call_audio, send_call
-from tests.inbox import eventually
+from tests.inbox import WAIT_S, eventually
 from tests.vps_bridge.live_bridge import (
     TOPICS,
-    WAIT_S,
     Backend,
     LiveBridge,
     audio_payload,

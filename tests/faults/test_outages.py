@@ -24,7 +24,8 @@ from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.conftest import AGENTS, StartAgent
 from tests.faults.proxy import TcpProxy
 from tests.faults.tone_calls import TURN_S, assert_labelled, begin_call, call_audio, send_call
-from tests.vps_bridge.live_bridge import TOPICS, WAIT_S, Backend, LiveBridge, audio_payload, run_bridge, wait_until
+from tests.inbox import WAIT_S
+from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, audio_payload, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.ledger import Ledger

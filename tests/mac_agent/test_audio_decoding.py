@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from scipy.signal import correlate, resample_poly
 
-from mac_agent.audio import AudioError, decode, join_chunks, measure_quality
+from mac_agent.audio import decode, join_chunks, measure_quality
+from mac_agent.errors import AudioError
 from schemas.failure import FailureCode
 from tests.mac_agent.sounds import as_float_wav, as_pcm16, as_wav, encode_file, tone
 

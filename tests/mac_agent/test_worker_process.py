@@ -156,11 +156,8 @@ def test_stop_leaves_no_process(start_worker, behaviour, speech):
     assert not psutil.pid_exists(pid)
 
 
-@pytest.mark.parametrize("kernel_helps", [True, False], ids=["as on Linux", "as on a Mac"])
-@pytest.mark.parametrize("at_work", ["", "wait 600", "spin 600"])
-def test_the_worker_ends_when_its_parent_is_killed(tmp_path, behaviour, speech, at_work, kernel_helps):
-    behaviour.write_text(at_work)
-    script = f"""
+# A program that starts a worker, gives it a job or none, prints its pid, and waits to be killed.
+PARENT = """
 import sys, time
 from functools import partial
 from pathlib import Path
@@ -170,19 +167,25 @@ from mac_agent.worker import WorkerLimits, Worker
 from tests.mac_agent.tone_engine import load_tone_engine
 
 if __name__ == "__main__":
-    worker = Worker(partial(load_tone_engine, Path({str(behaviour)!r})), WorkerLimits(60, 600, 1))
+    worker = Worker(partial(load_tone_engine, Path({behaviour!r})), WorkerLimits(60, 600, 1))
     worker.start()
     while not worker.is_idle:
         worker.poll()
         time.sleep(0.01)
     if {at_work!r}:
-        worker.submit(WorkerJob(1, (ChunkSource(Path({str(speech)!r})),), Hints(), 600))
+        worker.submit(WorkerJob(1, (ChunkSource(Path({speech!r})),), Hints(), 600))
         time.sleep(1)
     print(worker.pid, flush=True)
     time.sleep(600)
 """
+
+
+@pytest.mark.parametrize("kernel_helps", [True, False], ids=["as on Linux", "as on a Mac"])
+@pytest.mark.parametrize("at_work", ["", "wait 600", "spin 600"])
+def test_the_worker_ends_when_its_parent_is_killed(tmp_path, behaviour, speech, at_work, kernel_helps):
+    behaviour.write_text(at_work)
     parent_script = tmp_path / "parent.py"
-    parent_script.write_text(script)
+    parent_script.write_text(PARENT.format(behaviour=str(behaviour), speech=str(speech), at_work=at_work))
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     if not kernel_helps and sys.platform == "linux":
         environment["OMI_TEST_NO_PDEATHSIG"] = "1"

@@ -25,8 +25,8 @@ from vps_bridge.commands.terminal import (
     out,
     print_json,
 )
-from vps_bridge.ledger.interventions import Intervention
 from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
 
 SHOWN_JOBS = 50
@@ -39,16 +39,16 @@ Limit = Annotated[
 Job = Annotated[str, typer.Argument(help="The job's id; see `omi-bridge failed` and `omi-bridge jobs`.")]
 
 _SAID = {
-    Intervention.RETRIED: "waits for an agent again",
-    Intervention.CANCELLED: "is cancelled; an agent that works on it is told at its next heartbeat",
-    Intervention.ALREADY_WAITING: "waits for an agent already",
-    Intervention.ALREADY_CANCELLED: "is cancelled already",
-    Intervention.ALREADY_DIARIZED: "is diarized already",
-    Intervention.AUDIO_GONE: "cannot be tried again, its audio is gone: publish it again under a new chunk_id",
-    Intervention.UNKNOWN: "is unknown: `omi-bridge jobs --limit 0` lists them all",
+    ActionResult.RETRIED: "waits for an agent again",
+    ActionResult.CANCELLED: "is cancelled; an agent that works on it is told at its next heartbeat",
+    ActionResult.ALREADY_WAITING: "waits for an agent already",
+    ActionResult.ALREADY_CANCELLED: "is cancelled already",
+    ActionResult.ALREADY_DIARIZED: "is diarized already",
+    ActionResult.AUDIO_GONE: "cannot be tried again, its audio is gone: publish it again under a new chunk_id",
+    ActionResult.UNKNOWN: "is unknown: `omi-bridge jobs --limit 0` lists them all",
 }
-_RETRY_REFUSED = (Intervention.ALREADY_CANCELLED, Intervention.AUDIO_GONE, Intervention.UNKNOWN)
-_CANCEL_REFUSED = (Intervention.ALREADY_DIARIZED, Intervention.UNKNOWN)
+_RETRY_REFUSED = (ActionResult.ALREADY_CANCELLED, ActionResult.AUDIO_GONE, ActionResult.UNKNOWN)
+_CANCEL_REFUSED = (ActionResult.ALREADY_DIARIZED, ActionResult.UNKNOWN)
 
 
 def jobs(
@@ -127,7 +127,7 @@ def retry(
         fail("name one job, or say --all: `omi-bridge failed` lists those that failed", EXIT_USAGE)
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         names = [job] if job else [item.job.job_id for item in ledger.jobs.failed()]
-        done = {name: ledger.interventions.retry(name) for name in names}
+        done = {name: ledger.operator_actions.retry(name) for name in names}
     _print_outcomes(done, _RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
 
 
@@ -141,7 +141,7 @@ def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_jso
     Exit codes: 0 it is cancelled (or was); 1 it is unknown or diarized already.
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
-        done = {job: ledger.interventions.cancel(job)}
+        done = {job: ledger.operator_actions.cancel(job)}
     _print_outcomes(done, _CANCEL_REFUSED, as_json=as_json, nothing="")
 
 
@@ -175,7 +175,7 @@ def _describe_failed(item: FailedJob) -> dict[str, Any]:
 
 
 def _print_outcomes(
-    done: Mapping[str, Intervention], refused: Iterable[Intervention], *, as_json: bool, nothing: str
+    done: Mapping[str, ActionResult], refused: Iterable[ActionResult], *, as_json: bool, nothing: str
 ) -> None:
     """Say what became of each job; exit code 1 where one could not be helped."""
     bad = tuple(refused)

@@ -57,7 +57,7 @@ def run(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
-        from broker.allocator import MESSAGES_BYTES, keep_freed_memory
+        from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
         from vps_bridge.bridge import Bridge
 
         keep_freed_memory(MESSAGES_BYTES)

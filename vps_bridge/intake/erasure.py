@@ -26,7 +26,7 @@ def erase_conversation(conversation_id: str, ledger: Ledger, spool: Spool, store
 
 def erase_audio(conversation_id: str, ledger: Ledger, spool: Spool) -> int:
     """Delete a conversation's audio files and keep its labels; return how many chunks. Safe beside a running bridge."""
-    names = ledger.interventions.give_up_audio(conversation_id)
+    names = ledger.operator_actions.give_up_audio(conversation_id)
     for name in names:
         spool.remove(name)
     return len(names)

@@ -13,11 +13,11 @@ from sqlalchemy.dialects.sqlite import insert
 from vps_bridge.database import open_database
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
+from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
-from vps_bridge.ledger.events import EventBook
-from vps_bridge.ledger.interventions import Interventions
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
+from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.tables import MetaRow
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -62,7 +62,7 @@ class Ledger:
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
         self.agents = AgentBook(database)
-        self.interventions = Interventions(database)
+        self.operator_actions = OperatorActions(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
         with database.writing() as connection:
             connection.execute(new)

@@ -13,7 +13,7 @@ from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.interventions import Intervention
+from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
@@ -258,11 +258,11 @@ def test_a_retried_job_is_as_good_as_new(tmp_path: Path) -> None:
         assert lease is not None
         ledger.jobs.note_failure(job_id, "engine.crashed", "words", counted=True)
     assert ledger.jobs.give_up(job_id, "engine.crashed", "words")
-    assert ledger.interventions.retry(job_id) is Intervention.RETRIED
+    assert ledger.operator_actions.retry(job_id) is ActionResult.RETRIED
     job = ledger.jobs.get(job_id)
     assert job is not None
     assert (job.state, job.attempts, job.deaths, job.failure_code) == ("ready", 0, 0, None)
-    assert ledger.interventions.cancel(job_id) is Intervention.CANCELLED
+    assert ledger.operator_actions.cancel(job_id) is ActionResult.CANCELLED
     assert not ledger.jobs.give_up(job_id, "engine.crashed", "words"), "what an operator ended stays as it is"
     assert [end.conversation_id for end in ledger.conversations.awaiting_final()] == ["c"], "nothing waits for it"
     ledger.close()

@@ -8,7 +8,6 @@ import pytest
 from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
-from vps_bridge.ledger.interventions import Intervention
 from vps_bridge.ledger.job_states import (
     TRANSITIONS,
     JobEvent,
@@ -16,6 +15,7 @@ from vps_bridge.ledger.job_states import (
     state_after,
     states_before,
 )
+from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.rules.lease import LeaseEnd
 
 MODEL = ("model", "1")
@@ -61,7 +61,7 @@ def reach(ledger, state):
     elif state is JobState.FAILED:
         ledger.jobs.give_up(job.job_id, "engine.crashed", "words")
     elif state is JobState.CANCELLED:
-        ledger.interventions.cancel(job.job_id)
+        ledger.operator_actions.cancel(job.job_id)
     assert ledger.jobs.get(job.job_id).state is state
     return job.job_id, lost
 
@@ -86,9 +86,9 @@ def happen(ledger, event, job_id, lost):
         case JobEvent.GIVEN_UP:
             return ledger.jobs.give_up(job_id, "engine.crashed", "words")
         case JobEvent.RETRIED:
-            return ledger.interventions.retry(job_id) is Intervention.RETRIED
+            return ledger.operator_actions.retry(job_id) is ActionResult.RETRIED
         case JobEvent.CANCELLED:
-            return ledger.interventions.cancel(job_id) is Intervention.CANCELLED
+            return ledger.operator_actions.cancel(job_id) is ActionResult.CANCELLED
 
 
 @pytest.mark.parametrize(("state", "event"), CELLS, ids=str)
@@ -120,7 +120,7 @@ def test_no_event_leads_out_of_done_and_cancelled():
 def test_purged_audio_gives_up_what_waits_and_nothing_else(ledger):
     job_id, _ = reach(ledger, JobState.LEASED)
     lease_id = ledger.jobs.get(job_id).lease_id
-    ledger.interventions.give_up_audio("c")
+    ledger.operator_actions.give_up_audio("c")
     assert ledger.jobs.get(job_id).state is JobState.FAILED
     assert ledger.leases.find(lease_id).lease_end is LeaseEnd.AUDIO_PURGED
     last = ledger.jobs.events(job_id)[-1]
@@ -130,7 +130,7 @@ def test_purged_audio_gives_up_what_waits_and_nothing_else(ledger):
         lease_id,
         "payload.incomplete",
     )
-    assert ledger.interventions.retry(job_id) is Intervention.AUDIO_GONE
+    assert ledger.operator_actions.retry(job_id) is ActionResult.AUDIO_GONE
 
 
 def test_events_say_who_did_what_in_order(ledger):
@@ -138,7 +138,7 @@ def test_events_say_who_did_what_in_order(ledger):
     ledger.leases.give_back(lost, "i1")
     ledger.jobs.note_failure(job_id, "engine.crashed", "It crashed.", counted=True)
     ledger.jobs.give_up(job_id, "engine.crashed", "It crashed.")
-    ledger.interventions.retry(job_id)
+    ledger.operator_actions.retry(job_id)
     second = ledger.leases.grant(job_id, "studio", "i9", MODEL)
     ledger.jobs.store_result(second, b"turns")
     assign(ledger, job_id)

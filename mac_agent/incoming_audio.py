@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from broker.backoff import Backoff
 from mac_agent.byte_ranges import Range, split_ranges
 from mac_agent.inference import ChunkSource
 from schemas.agent import AgentWant, ByteRange, HeldJobState
@@ -19,14 +20,14 @@ MAX_CORRUPT_CHUNKS = 2  # complete chunks with a wrong sha256: after that the so
 
 
 @dataclass(frozen=True)
-class WantPatience:
+class WantPolicy:
     """How much to ask for at once, and when to ask again."""
 
     window: int
     """Parts asked for and not yet here, of all jobs together."""
     part_bytes: int
-    timeout_s: float
-    timeout_max_s: float
+    pause: Backoff
+    """How long to wait for parts that were asked for; doubles while none comes."""
 
 
 @dataclass
@@ -52,7 +53,7 @@ class ActiveJob:
     """The worker's name for the run of this job."""
     heard_s: float = 0.0
     """When the last new bytes came."""
-    pause_s: float = 0.0
+    pause: Backoff | None = None
     refused_parts: int = 0
     chunks: list[_IncomingChunk] = field(default_factory=list)
 
@@ -61,9 +62,9 @@ class ActiveJob:
         """How much audio the job is."""
         return sum(chunk.bytes for chunk in self.offer.chunks)
 
-    def open_files(self, inbox: Inbox, now_s: float, patience: WantPatience) -> None:
+    def open_files(self, inbox: Inbox, now_s: float, policy: WantPolicy) -> None:
         """Make room for every chunk. Raises OSError where the disk is full; what was made is then dropped."""
-        self.heard_s, self.pause_s = now_s, patience.timeout_s
+        self.heard_s, self.pause = now_s, policy.pause
         try:
             for offered in self.offer.chunks:
                 self.chunks.append(_IncomingChunk(offered, inbox.open_file(offered.bytes, offered.sha256)))
@@ -86,29 +87,30 @@ class ActiveJob:
         for chunk in self.chunks:
             chunk.asked.clear()
 
-    def next_wants(self, inbox: Inbox, room: int, now_s: float, patience: WantPatience) -> list[AgentWant]:
+    def next_wants(self, inbox: Inbox, room: int, now_s: float, policy: WantPolicy) -> list[AgentWant]:
         """Return what to ask for now, of at most `room` parts, and take it as asked.
 
         What did not come within the pause is asked for again, each time after twice the pause.
         """
         asked_s = [moment for chunk in self.chunks for moment in chunk.asked.values()]
-        if asked_s and now_s - max(min(asked_s), self.heard_s) > self.pause_s:
+        pause = self.pause or policy.pause
+        if asked_s and now_s - max(min(asked_s), self.heard_s) > pause.pause_s:
             room += len(asked_s)
             self.forget_asked()
-            self.pause_s = min(2 * self.pause_s, patience.timeout_max_s)
+            self.pause = pause.longer()
         wants = []
         for chunk in self.chunks:
             if room <= 0:
                 break
             missing = _without(inbox.file(chunk.handle).missing, chunk.asked)
-            parts = split_ranges(missing, patience.part_bytes, min(room, MAX_RANGES))
+            parts = split_ranges(missing, policy.part_bytes, min(room, MAX_RANGES))
             if parts:
                 room -= len(parts)
                 chunk.asked |= dict.fromkeys(parts, now_s)
                 wants.append(self._want(chunk.offered.chunk_id, parts))
         return wants
 
-    def take_part(self, inbox: Inbox, part: AudioPart, now_s: float, patience: WantPatience) -> None:
+    def take_part(self, inbox: Inbox, part: AudioPart, now_s: float, policy: WantPolicy) -> None:
         """Write a part of this job's audio.
 
         Raises:
@@ -122,7 +124,7 @@ class ActiveJob:
             end = part.byte_offset + len(part.audio)
             chunk.asked = {asked: at for asked, at in chunk.asked.items() if not _touches(asked, part.byte_offset, end)}
             if inbox.write_part(chunk.handle, part.byte_offset, part.audio, part.part_sha256):
-                self.heard_s, self.pause_s = now_s, patience.timeout_s
+                self.heard_s, self.pause = now_s, policy.pause
             return
 
     def verify_complete(self, inbox: Inbox) -> OfferedChunk | None:

@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from broker import allocator
+from broker import freed_memory
 
 # Each message is copied a few times, as paho and msgpack do, and all copies are freed before the next message.
 MESSAGE_AFTER_MESSAGE = """
 import resource
-from broker.allocator import MESSAGES_BYTES, keep_freed_memory
+from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
 assert {keep} is False or keep_freed_memory(MESSAGES_BYTES)
 def pass_on():
     copies = [bytearray(960_000) for _ in range(4)]
@@ -41,5 +41,5 @@ def test_memory_of_a_message_serves_the_next_one() -> None:
 
 
 def test_a_c_library_without_the_switch_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.allocator.ctypes.CDLL", lambda _name: object())
-    assert not allocator.keep_freed_memory(allocator.MESSAGES_BYTES)
+    monkeypatch.setattr("broker.freed_memory.ctypes.CDLL", lambda _name: object())
+    assert not freed_memory.keep_freed_memory(freed_memory.MESSAGES_BYTES)

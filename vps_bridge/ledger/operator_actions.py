@@ -21,7 +21,7 @@ from vps_bridge.rules.lease import LeaseEnd
 AUDIO_PURGED = "an operator purged the audio before it was diarized: publish it again under a new chunk_id"
 
 
-class Intervention(StrEnum):
+class ActionResult(StrEnum):
     """The outcome of an operator's command for one job."""
 
     RETRIED = "retried"
@@ -43,14 +43,14 @@ _GIVE_UP = move(JobEvent.GIVEN_UP).values(
 )
 
 
-class Interventions:
+class OperatorActions:
     """What an operator's commands change."""
 
     def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""
         self._database = database
 
-    def retry(self, job_id: str) -> Intervention:
+    def retry(self, job_id: str) -> ActionResult:
         """Let a failed job wait for an agent again, with all its attempts; its conversation waits for it again."""
         lost = (
             select(ChunkRow.arrival)
@@ -60,29 +60,29 @@ class Interventions:
         with self._database.writing() as connection:
             job = connection.execute(_THE_JOB, {"of_job": job_id}).first()
             if job is None:
-                return Intervention.UNKNOWN
+                return ActionResult.UNKNOWN
             if job.state not in states_before(JobEvent.RETRIED):
                 return _already(job.state)
             if connection.execute(lost).first() is not None:
-                return Intervention.AUDIO_GONE
+                return ActionResult.AUDIO_GONE
             connection.execute(_RETRY, {"of_job": job_id})
             note_event(connection, JobEvent.RETRIED, job_id, by=OPERATOR)
             reopen(connection, job.conversation_id)
-            return Intervention.RETRIED
+            return ActionResult.RETRIED
 
-    def cancel(self, job_id: str) -> Intervention:
+    def cancel(self, job_id: str) -> ActionResult:
         """Give a job up for good: its agent has to stop, a late result is discarded, nothing waits for it."""
         with self._database.writing() as connection:
             job = connection.execute(_THE_JOB, {"of_job": job_id}).first()
             if job is None:
-                return Intervention.UNKNOWN
+                return ActionResult.UNKNOWN
             if job.state not in states_before(JobEvent.CANCELLED):
                 return _already(job.state)
             connection.execute(_CANCEL, {"of_job": job_id, "now": time.time()})
             note_event(connection, JobEvent.CANCELLED, job_id, by=OPERATOR, lease_id=job.lease_id)
             _end_lease(connection, job.lease_id, LeaseEnd.JOB_CANCELLED)
             mark_dirty(connection, job.conversation_id)  # labels are worked out without it
-            return Intervention.CANCELLED
+            return ActionResult.CANCELLED
 
     def give_up_audio(self, conversation_id: str) -> tuple[str, ...]:
         """Note that a conversation's audio is gone, and return the names of the files to unlink.
@@ -108,7 +108,7 @@ def _end_lease(connection: Connection, lease_id: str | None, why: LeaseEnd) -> N
         connection.execute(update(LeaseRow).where(LeaseRow.lease_id == lease_id).values(lease_end=why))
 
 
-def _already(state: JobState) -> Intervention:
+def _already(state: JobState) -> ActionResult:
     if state in UNFINISHED:
-        return Intervention.ALREADY_WAITING
-    return Intervention.ALREADY_CANCELLED if state is JobState.CANCELLED else Intervention.ALREADY_DIARIZED
+        return ActionResult.ALREADY_WAITING
+    return ActionResult.ALREADY_CANCELLED if state is JobState.CANCELLED else ActionResult.ALREADY_DIARIZED

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mac_agent.byte_ranges import add_range, missing_ranges, split_ranges
-from mac_agent.lease import Held, OfferAction, decide_offer, ends_job, must_yield
+from mac_agent.offers import Held, OfferAction, decide_offer, ends_job, must_yield
 from schemas.agent import AgentControl, ControlType, HeldJobState, OfferedChunk
 from schemas.conversation import Verdict
 
