@@ -11,6 +11,7 @@ import numpy as np
 import psutil
 import pytest
 
+from broker.session import MqttSession
 from schemas.agent import AgentControl, AgentState, ControlType
 from schemas.bridge import BridgeState
 from tests.brokers import AGENT_ID, RunningBroker
@@ -262,3 +263,19 @@ def test_no_id_of_a_message_reaches_the_disk_or_audio_the_log(mosquitto, start_a
     assert not any("telling" in name for name in names)
     assert (agent.data_dir / "inbox").stat().st_mode & 0o777 == 0o700
     assert (agent.data_dir / "outbox.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_no_client_id_can_be_worked_out_from_a_heartbeat(mosquitto, start_agent, small_bridge):
+    """A second connection under a known client id takes the first one over."""
+    bridge = small_bridge(mosquitto)
+    start_agent(mosquitto)
+    born = bridge.wait_online()
+    thief = MqttSession(
+        mosquitto.settings("backend"), client_id=f"{AGENT_ID}-{born.instance_id}", on_message=lambda _message: None
+    )
+    thief.start()
+    thief.wait_connected(WAIT_S)
+    bridge.offer("job-1", *TWO_VOICES)
+    bridge.wait_turns("job-1")
+    thief.stop()
+    assert not [beat for beat in bridge.beats.items if beat.message.state is AgentState.OFFLINE]

@@ -40,7 +40,7 @@ class WorkerFault:
 
 FAULTS = {
     "kill -9": WorkerFault("wait 600", "engine.crashed", "signal 9", signal.SIGKILL),
-    "SIGSTOP": WorkerFault("wait 600", "engine.timeout", "did not finish within 10 s", signal.SIGSTOP),
+    "SIGSTOP": WorkerFault("wait 600", "engine.timeout", "did not finish within 20 s", signal.SIGSTOP),
     "segfault": WorkerFault("segfault", "engine.crashed", "signal 11"),
     "allocation bomb": WorkerFault("bomb", "engine.crashed", "OMI_MAX_WORKER_GB"),
     "allocation bomb the system refuses": WorkerFault("bomb refused", "engine.failed", "out of memory"),
