@@ -1,7 +1,7 @@
 """The agent: takes leases, pulls audio, lets the worker diarize, and offers results until they are settled.
 
-One thread does all of it. MQTT callbacks only put what arrived into a bounded queue; the worker speaks through
-its own. So a heartbeat means that this loop turns, and nothing else needs a lock.
+One thread does all of it. MQTT callbacks only put what arrived into a bounded queue, and the worker reports through
+its own. So a heartbeat proves that this loop runs, and nothing else needs a lock.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Agent:
     Args:
         settings: all of them.
         load: makes the engine in the worker.
-        engine_reason: why that engine; told in the log and in heartbeats.
+        engine_reason: why that engine; part of the log and of heartbeats.
     """
 
     def __init__(self, settings: AgentSettings, load: LoadEngine, engine_reason: str = "") -> None:
@@ -113,7 +113,7 @@ class Agent:
         """Work until asked to stop.
 
         Raises:
-            SecondInstance: somebody else is this agent.
+            SecondInstance: another process already runs under this agent id.
             EngineUnavailable: there is nothing to work with.
             InboxError, OutboxError: a directory or file cannot be used.
         """
@@ -197,10 +197,10 @@ class Agent:
         try:
             self._arrived.put_nowait(incoming)
         except queue.Full:
-            self._dropped += 1  # parts are asked for again, words of the bridge are said again
+            self._dropped += 1  # parts are asked for again, and the bridge repeats its messages
 
     def _wake(self) -> None:
-        """Let the loop look at once at what is no message."""
+        """Let the loop run at once: there is something to do that is no message."""
         with contextlib.suppress(queue.Full):  # then it is awake
             self._arrived.put_nowait(None)
 
@@ -211,7 +211,7 @@ class Agent:
         self._take_messages()
         if self._connected.is_set():
             self._connected.clear()
-            self._bridges.clear()  # whether they have found the way to this broker too, their next live beat tells
+            self._bridges.clear()  # which of them are on this broker, their next live heartbeats show
             self._offer_everything("connected")
         self._take_reports()
         self._held_jobs.start_next()
@@ -267,7 +267,7 @@ class Agent:
                 self._heartbeat.send_soon()
 
     def _take_bridge_heartbeat(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
-        """Offer and ask for everything again where a bridge is new, or back: what it was told meanwhile is lost."""
+        """Offer and ask for everything again where a bridge is new or back: what was sent to it meanwhile is lost."""
         if retained:
             return
         is_known = self._bridges.get(beat.bridge_id) == beat.instance_id
@@ -279,7 +279,7 @@ class Agent:
             self._offer_everything("bridge is there")
 
     def _take_own_heartbeat(self, beat: AgentHeartbeat, *, retained: bool) -> None:
-        """Correct what is said about us, and find out whether somebody else is us."""
+        """Correct a heartbeat that says we are offline, and stop where another process runs under our agent id."""
         if beat.instance_id == self._identity.instance_id:
             if beat.state is AgentState.OFFLINE:  # the will of a connection that is no more
                 self._heartbeat.send_soon()
@@ -297,7 +297,7 @@ class Agent:
         self._heartbeat.send_soon()
 
     def _offer_everything(self, reason: str) -> None:
-        """Somebody new may be listening: say who we are, offer and ask for everything again."""
+        """Send a heartbeat, offer every result and ask for all missing audio again: the other side may be new."""
         _log.info(reason, waiting_results=len(self._outbox.entries()))
         self._heartbeat.send_soon()
         self._outbox.make_due()

@@ -1,4 +1,4 @@
-"""What an agent tells about itself: the beat, and the will that speaks for it when it cannot."""
+"""The heartbeat of an agent, and its will: what the broker sends when the agent's connection breaks."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class AgentCounters:
 
 @dataclass(frozen=True)
 class BeatContent:
-    """What a beat tells that may change between two beats; of each job held its lease and its state."""
+    """What may change between two heartbeats; of each job held its lease and its state."""
 
     state: AgentState
     free_places: int
@@ -63,18 +63,18 @@ class BeatContent:
         """The leases of jobs without a result."""
         return frozenset(lease_id for lease_id, state in self.jobs if state is not HeldJobState.OUTBOX)
 
-    def is_urgent(self, told: BeatContent | None) -> bool:
-        """Whether the bridge acts on what is new since the beat that told `told`: say it at once.
+    def is_urgent(self, sent: BeatContent | None) -> bool:
+        """Whether the bridge acts on what is new since the heartbeat that sent `sent`: it must not wait.
 
-        That a job came beside others can wait: the bridge counts what it offered. The first is told at once, because
-        who dies of a job is blamed for it only if a beat has named it.
+        One more job beside others can wait: the bridge counts what it offered. The first job cannot: the death of
+        this process counts against a job only if a heartbeat has listed the job.
         """
         return (
-            told is None
-            or (self.state, self.notes) != (told.state, told.notes)
-            or self.free_places > told.free_places
-            or not self.working >= told.working
-            or bool(self.working and not told.working)
+            sent is None
+            or (self.state, self.notes) != (sent.state, sent.notes)
+            or self.free_places > sent.free_places
+            or not self.working >= sent.working
+            or bool(self.working and not sent.working)
         )
 
 
@@ -113,7 +113,7 @@ def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is name
 
 
 def make_will(identity: AgentIdentity) -> AgentHeartbeat:
-    """Return what the broker says for us when our connection breaks: `offline`, under the same instance id."""
+    """Return the will: `offline`, under the same instance id."""
     return AgentHeartbeat(
         agent_id=identity.agent_id,
         instance_id=identity.instance_id,

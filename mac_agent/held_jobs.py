@@ -97,7 +97,7 @@ class HeldJobs:
         ]
         return active + waiting
 
-    # ----------------------------------------------------------------------------- words of the bridge
+    # ------------------------------------------------------------------------- messages of the bridge
 
     def take_offer(self, offer: AgentControl, *, ready: bool) -> OfferAction:
         """Do what an offer asks for, where it can be done; the bridge repeats what is ignored."""
@@ -122,7 +122,7 @@ class HeldJobs:
         return True
 
     def take_part(self, part: AudioPart) -> None:
-        """Write a part of audio where it belongs; a part of no job of ours is nobody's."""
+        """Write a part of audio where it belongs; a part of a job that is not held is dropped."""
         job = self._jobs.get(part.job_id)
         if job is None or job.state is not HeldJobState.RECEIVING:
             return
@@ -184,7 +184,7 @@ class HeldJobs:
         _log.info("job runs", job=job.job_id, conversation=job.conversation_id, chunks=len(job.chunks))
 
     def take_report(self, report: WorkerReport) -> None:
-        """Do what the worker's word asks for; what it says of a forgotten job is dropped."""
+        """Do what a report of the worker asks for; a report on a forgotten job is dropped."""
         token = getattr(report, "token", None)
         job = next((job for job in self._jobs.values() if token is not None and job.token == token), None)
         if job is None:

@@ -1,4 +1,4 @@
-"""Audio on its way into the worker: a private directory that forgets.
+"""Audio on its way into the worker: a private directory, empty at every start.
 
 Wiped at start (a crash of the agent costs work, never audio: the bridge still has it), and every file is
 unlinked as soon as its job is over. Names are counters of our own: no id from outside touches the disk.
@@ -152,7 +152,7 @@ class Inbox:
 
 
 def _wipe(directory: Path) -> None:
-    """Empty the directory, unless it may be somebody else's: a wrong setting must not delete a home."""
+    """Empty the directory, unless it may hold other files: a wrong setting must not delete a home directory."""
     directory.mkdir(parents=True, exist_ok=True, mode=PRIVATE_DIRECTORY)
     marker = directory / MARKER
     entries = list(directory.iterdir())

@@ -1,6 +1,6 @@
 """The worker process from the inside: load the engine, then one job after another.
 
-It owns torch and the device. It tells its parent everything through one pipe, and it ends when its parent does.
+It owns torch and the device. It reports to its parent through one pipe, and it ends when its parent does.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def serve(pipe: Connection, load: LoadEngine) -> None:
     except EngineError as error:
         pipe.send(EngineNotLoaded(str(error), permanent=True))
         return
-    except Exception as error:  # noqa: BLE001 - whatever an engine raises, the parent must hear of it
+    except Exception as error:  # noqa: BLE001 - whatever an engine raises is reported to the parent
         pipe.send(EngineNotLoaded(f"{type(error).__name__}: {error}"[:500], permanent=False))
         return
     pipe.send(EngineLoaded(engine.info))

@@ -1,4 +1,4 @@
-"""What an agent does with a word from the bridge, given what it holds. Pure functions."""
+"""What an agent does with an offer, a settlement or a cancellation, given what it holds. Pure functions."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def decide_offer(
         held: this agent's own entry for the offered job, if any.
         active_jobs: jobs received, queued or running here.
         max_jobs: how many of these may be.
-        ready: whether the engine is loaded and nobody asked the agent to drain.
+        ready: whether the engine is loaded and the agent is not draining.
     """
     if held is not None and offer.ledger_id != held.ledger_id:
         return OfferAction.IGNORE_FOREIGN

@@ -1,4 +1,4 @@
-"""What the worker found, as the messages the bridge reads. Pure; NaN, infinity and excess end here."""
+"""What the worker found, as the messages that the bridge reads. Pure: NaN, infinity and excess are taken out here."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from mac_agent.engines.engine import Turn
 if TYPE_CHECKING:
     from pathlib import Path
 
-# Okabe and Ito (2008): told apart with every common colour vision; the eighth, black, is for text.
+# Okabe and Ito (2008): distinct with every common colour vision; the eighth, black, is for text.
 SPEAKER_COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442")
 INK, PALE = "#22272e", "#eef1f4"
 ROW_HEIGHT_IN, MARGIN_IN, WIDTH_IN = 0.34, 1.35, 12.0
@@ -64,7 +64,7 @@ def _arrange(lanes: Mapping[str, Sequence[Turn]]) -> dict[str, dict[str, str]]:
 def _match(
     speakers: Sequence[str], turns: Sequence[Turn], first: Sequence[str], first_turns: Sequence[Turn]
 ) -> dict[int, str]:
-    """Return speakers by the place of who they are in the first lane; those who are nobody there come after."""
+    """Return speakers in the order of the first lane; those who are not in it come after."""
     shared: dict[tuple[str, str], float] = {}
     for turn in turns:
         for known in first_turns:

@@ -1,4 +1,4 @@
-"""The worker process from the outside: start it, give it a job, hear of it, and start it again when it dies.
+"""The worker process from the outside: start it, give it a job, take its reports, and start it again when it dies.
 
 A crash, a hang or a full memory costs one attempt at one job. A thread per process reads its pipe, so that a
 worker stopped in the middle of a word cannot stop the loop that sends the heartbeats.
@@ -111,7 +111,7 @@ class Worker:
         self._jobs = 0
         self._process: SpawnProcess | None = None
         self._pipe: Connection | None = None
-        self._heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
+        self._reports: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
         self._run: _Run | None = None
         self._max_bytes = limits.max_bytes or int(MEMORY_SHARE * psutil.virtual_memory().total)
         self._load_deadline_s = 0.0
@@ -148,12 +148,12 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, self._load), name="omi-agent worker", daemon=True)
-        self._process = process  # before it starts: whoever is interrupted from here on can still end it
+        self._process = process  # before it starts: an interrupt from here on can still end it
         process.start()
         theirs.close()
-        heard: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
-        threading.Thread(target=_listen, args=(ours, heard, self._wake), name="worker reports", daemon=True).start()
-        self._pipe, self._heard = ours, heard
+        arriving: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
+        threading.Thread(target=_listen, args=(ours, arriving, self._wake), name="worker reports", daemon=True).start()
+        self._pipe, self._reports = ours, arriving
         self._load_deadline_s = self._clock() + self._limits.load_s
         self._restart_s = None
         self._jobs, self.memory = 0, None
@@ -185,7 +185,7 @@ class Worker:
         reports: list[WorkerReport] = []
         while True:
             try:
-                report = self._heard.get_nowait()
+                report = self._reports.get_nowait()
             except queue.Empty:
                 break
             reports += self._handle(report)
@@ -227,7 +227,7 @@ class Worker:
                     and report.code is FailureCode.ENGINE_FAILED
                     and not report.is_cancelled
                 ):
-                    self._replace()  # what an exception left behind on the device, nobody knows
+                    self._replace()  # an exception may have left the device in any state
                 else:
                     self._recycle_if_due()
             case _:
@@ -290,7 +290,7 @@ class Worker:
         return [JobFailed(run.token, code, message, is_cancelled=run.cancelled_s is not None)]
 
     def _recycle_if_due(self) -> None:
-        """Start the idle process again where it has done or holds enough. Its last job has been heard of already."""
+        """Start the idle process again where it has done or holds enough. Its last job was reported already."""
         reason = why_recycle(self._jobs, self.memory, self._recycle)
         if reason is None:
             return
@@ -313,19 +313,19 @@ class Worker:
     def _end_process(self) -> None:
         process = self._process
         self._process = self._pipe = None
-        self._heard = queue.SimpleQueue()
+        self._reports = queue.SimpleQueue()
         if process is not None and process.pid is not None:
             process.kill()  # also where it is stopped (SIGSTOP); its listener ends with the pipe
             process.join(JOIN_S)
 
 
-def _listen(pipe: Connection, heard: queue.SimpleQueue[WorkerReport | _Gone], wake: Callable[[], None]) -> None:
+def _listen(pipe: Connection, arriving: queue.SimpleQueue[WorkerReport | _Gone], wake: Callable[[], None]) -> None:
     try:
         while True:
-            heard.put(pipe.recv())
+            arriving.put(pipe.recv())
             wake()
     except (EOFError, OSError):
-        heard.put(_Gone())
+        arriving.put(_Gone())
         wake()
     finally:
         pipe.close()  # here and nowhere else: a number closed under a reader may be another file by then

@@ -119,8 +119,8 @@ topic = sys.argv[1]
 configure_logs(as_json=True)
 session = MqttSession(BrokerSettings(), client_id="doomed", on_message=lambda _: None, will=Will(topic, b"offline"))
 session.start()
-session.wait_connected(WAIT_S)
-session.publish(topic, b"online", retain=True).wait(WAIT_S)
+session.wait_connected(300)
+session.publish(topic, b"online", retain=True).wait(300)
 print("ready", flush=True)
 sys.stdin.read()
 """
