@@ -129,6 +129,7 @@ def test_turns_of_short_audio_lie_within_it(embedded: Engine, sample: Recording,
     assert all(0.0 <= turn.start_s < turn.end_s <= len(short) / 16_000 for turn in turns)
 
 
+@pytest.mark.long
 def test_a_maximum_is_kept_and_a_minimum_adds_no_speaker(embedded: Engine, sample: Recording) -> None:
     assert len(embedded.diarize(sample.waveform, Hints(max_speakers=1), ignore).speakers) == 1
     assert len(embedded.diarize(sample.waveform, Hints(num_speakers=1), ignore).speakers) == 1
