@@ -227,7 +227,7 @@ def _default_config_file() -> Path:
 
 def _read_config_file(cls: type[S], path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with a byte-order mark or without
     except FileNotFoundError as error:
         if must_exist:
             raise SettingsError(str(path), "the config file", "the file does not exist") from error

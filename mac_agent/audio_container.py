@@ -12,6 +12,7 @@ from schemas.failure import FailureCode
 HEAD_BYTES = 16
 MAX_WAV_CHUNKS = 100
 UNKNOWN_WAV_BYTES = 0x7FFFF000  # a program that writes to a pipe puts the largest number it knows here
+PLACEHOLDER_BYTES = 1_000_000_000  # or another large one: nine tenths of a gigabyte are not what was cut off
 
 _RAW_FORMATS = {
     "pcm_s16le": "s16le",
@@ -80,7 +81,8 @@ def missing_wav_ratio(stream: BinaryIO) -> float:
             length = int.from_bytes(head[4:], "little")
             if head[:4] == b"data":
                 there = size - position - 8
-                return length / there if there > 0 and length < UNKNOWN_WAV_BYTES else 0.0
+                is_placeholder = length >= UNKNOWN_WAV_BYTES or (length >= PLACEHOLDER_BYTES and 10 * there < length)
+                return 0.0 if is_placeholder or there <= 0 else length / there
             position += 8 + length + length % 2
         return 0.0
     finally:

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING
 from broker.backoff import Backoff
 from mac_agent.byte_ranges import Range, split_ranges
 from mac_agent.inference import ChunkSource
-from schemas.agent import AgentWant, ByteRange, HeldJobState
+from schemas.agent import MAX_WANT_PARTS, AgentWant, ByteRange, HeldJobState
 
 if TYPE_CHECKING:
     from mac_agent.inbox import Inbox, InboxFile
     from schemas.agent import AgentControl, OfferedChunk
     from schemas.audio import AudioPart
 
-MAX_RANGES = 64  # of one `AgentWant`
 MAX_CORRUPT_CHUNKS = 2  # complete chunks with a wrong sha256: after that the source is wrong, not the way
 
 
@@ -103,7 +102,7 @@ class ActiveJob:
             if room <= 0:
                 break
             missing = _without(inbox.file(chunk.handle).missing, chunk.asked)
-            parts = split_ranges(missing, policy.part_bytes, min(room, MAX_RANGES))
+            parts = split_ranges(missing, policy.part_bytes, min(room, MAX_WANT_PARTS))
             if parts:
                 room -= len(parts)
                 chunk.asked |= dict.fromkeys(parts, now_s)

@@ -11,6 +11,7 @@ import platformdirs
 from pydantic import Field, field_validator, model_validator
 
 from broker.settings import BrokerSettings, UserPath
+from schemas.agent import MAX_WANT_PARTS
 from schemas.audio import MAX_PART_BYTES
 from schemas.record import is_id
 
@@ -49,7 +50,9 @@ class AgentSettings(BrokerSettings):
         le=MAX_HELD_JOBS,
         description="Most jobs held at once, the running one included; more than two come only where they are short.",
     )
-    part_window: int = Field(default=8, ge=1, le=64, description="Parts of audio asked for and not yet here.")
+    part_window: int = Field(
+        default=8, ge=1, le=MAX_WANT_PARTS, description="Parts of audio asked for and not yet here."
+    )
     part_bytes: int = Field(default=262_144, ge=1_024, le=MAX_PART_BYTES, description="Bytes asked for as one part.")
     want_timeout_s: PositiveSeconds = Field(
         default=15.0, description="Audio that has not come by then is asked for again; doubles up to retry_max_s."

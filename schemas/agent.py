@@ -43,6 +43,10 @@ class ByteRange(Record):
         return self
 
 
+MAX_WANT_PARTS = 64
+"""Parts asked for in one message, and sent in answer to it."""
+
+
 class AgentWant(Message):
     """Asks for the audio of a leased job that an agent does not have yet (agent -> bridge)."""
 
@@ -51,7 +55,7 @@ class AgentWant(Message):
     job_id: Id
     lease_id: Id
     chunk_id: Id
-    ranges: Annotated[tuple[ByteRange, ...], Field(min_length=1, max_length=64, fail_fast=True)]
+    ranges: Annotated[tuple[ByteRange, ...], Field(min_length=1, max_length=MAX_WANT_PARTS, fail_fast=True)]
 
 
 class ControlType(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from enum import StrEnum
 from typing import Annotated, ClassVar, Literal, Self
 
@@ -87,6 +88,11 @@ class ConversationEvent(Message):
     def _check(self) -> Self:
         if self.type is EventType.APPLIED and self.updated_version is None:
             msg = "an `applied` event needs updated_version"
+            raise ValueError(msg)
+        ids = Counter(segment.id for segment in self.segments)
+        repeated = sum(count > 1 for count in ids.values())
+        if repeated:
+            msg = f"{repeated} of {len(ids)} segment ids are there more than once: each segment needs an id of its own"
             raise ValueError(msg)
         return self
 

@@ -243,3 +243,11 @@ class TestJoining:
         with pytest.raises(AudioError) as caught:
             join_chunks([(self.seconds(1), 0.0), (self.seconds(1), 1e6)], max_s=3600)
         assert caught.value.code is FailureCode.AUDIO_TOO_LONG
+
+
+@pytest.mark.shared
+def test_a_placeholder_for_an_unknown_length_is_no_truncated_file(shared_dir):
+    data = (shared_dir / "cases" / "wav_data_size_2e9" / "a.wav").read_bytes()
+    decoded = decode(io.BytesIO(data), max_s=600.0)
+    assert decoded.duration_s > 1.0
+    assert "audio.truncated" not in decoded.warnings

@@ -7,6 +7,7 @@ import json
 import math
 import struct
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgpack
@@ -253,6 +254,17 @@ def test_distinct_speakers_are_limited_in_the_turns_too(field: str) -> None:
     assert len(getattr(decode(SpeakerTurns, msgpack.packb(RESULT | {field: turns[:-1]})), field)) == MAX_SPEAKERS
     with pytest.raises(MessageMalformed, match="101 different speakers"):
         decode(SpeakerTurns, msgpack.packb(RESULT | {field: turns}))
+
+
+@pytest.mark.shared
+def test_an_id_twice_in_one_event_is_refused(shared_dir: Path) -> None:
+    """Of two segments under one id only one would be kept: a line of the transcript would be lost."""
+    segments = json.loads((shared_dir / "cases" / "duplicate_ids_in_event" / "segs.json").read_text())
+    event = EVENT | {"type": "segments", "segments": segments}
+    with pytest.raises(MessageMalformed, match="6 of 7 segment ids are there more than once"):
+        decode(ConversationEvent, raw(ConversationEvent, event))
+    unique = [segment | {"id": f"s{number}"} for number, segment in enumerate(segments)]
+    assert len(decode(ConversationEvent, raw(ConversationEvent, event | {"segments": unique})).segments) == 13
 
 
 def part(audio: Any) -> dict[str, Any]:

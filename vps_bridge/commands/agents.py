@@ -9,6 +9,7 @@ from rich.table import Table
 
 from schemas.record import is_id
 from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
     EXIT_USAGE,
     AsJson,
     ConfigFile,
@@ -29,7 +30,7 @@ agents_app = typer.Typer(invoke_without_command=True)
 def agents(
     context: typer.Context, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
-    """List the agents; `agents allow ID` lets one have audio, `agents deny ID` takes that back.
+    """List the agents. `agents allow ID` lets one have audio, `agents deny ID` takes that back, `agents forget ID` too.
 
     Example: omi-bridge agents, or omi-bridge agents allow my-mac
     """
@@ -73,6 +74,22 @@ def deny(context: typer.Context, agent_id: str) -> None:
     Example: omi-bridge agents deny my-mac
     """
     _set_allowed(context, agent_id, allowed=False)
+
+
+@agents_app.command()
+def forget(context: typer.Context, agent_id: str) -> None:
+    """Take an agent off the list; it is denied too. One that still beats is listed again, as not allowed.
+
+    Example: omi-bridge agents forget old-mac
+    """
+    config, data_dir, as_json = context.obj
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        if not ledger.agents.forget(agent_id):
+            fail(f"agent {agent_id} is unknown: `omi-bridge agents` lists those there are", EXIT_FAILED)
+        if as_json:
+            print_json({"agent_id": agent_id, "forgotten": True})
+        else:
+            out.print(f"{agent_id} is forgotten")
 
 
 def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> None:

@@ -14,6 +14,7 @@ from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated
 from vps_bridge.client.client import BridgeClient
 from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
     AsJson,
     BrokerUrl,
     ConfigFile,
@@ -21,6 +22,7 @@ from vps_bridge.commands.terminal import (
     DataDir,
     err,
     explained,
+    fail,
     load,
     out,
     print_json,
@@ -46,6 +48,8 @@ def publish(
     Returns when the bridge has accepted the audio (from then on it is safe), with --wait when labels are final.
 
     Example: omi-bridge publish call.wav --conversation call-1 --wait
+
+    Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
     with explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
@@ -68,6 +72,8 @@ def publish(
             out.print(f"accepted {chunk.bytes} bytes as chunk {chunk.chunk_id} of {conversation}")
             if update:
                 _print_update(update)
+        if update and update.failed_jobs:
+            fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
 
 
 def _progress() -> Progress:

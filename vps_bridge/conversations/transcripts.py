@@ -100,11 +100,21 @@ def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def _read_speaker(speaker: object, speaker_id: object) -> str | None:
+    """Return a segment's speaker; a number, also one written as text, is that number's name."""
+    for value in (speaker, speaker_id):
+        if isinstance(value, int) and not isinstance(value, bool):
+            return speaker_name(value)
+        if isinstance(value, str) and value.strip():
+            return speaker_name(int(value)) if value.isascii() and value.isdigit() else value
+    return None
+
+
 def _read_segment(path: Path, index: int, row: object, conversation_id: str, keep_speakers: bool) -> TranscriptSegment:  # noqa: FBT001
     if not isinstance(row, dict):
         raise TranscriptError(f"{path}, segment {index}: not an object. Expected {_SHAPE}.")
     fields: dict[str, Any] = {
-        "id": str(row.get("id") or f"{conversation_id}-{index:05d}"),
+        "id": f"{conversation_id}-{index:05d}" if row.get("id") in (None, "") else str(row["id"]),
         "text": row.get("text") or "",
         "start_s": row.get("start_s", row.get("start")),
         "end_s": row.get("end_s", row.get("end")),
@@ -114,7 +124,7 @@ def _read_segment(path: Path, index: int, row: object, conversation_id: str, kee
         source = row.get("label_source", row.get("speaker_label_source"))
         number = row.get("speaker_id")
         fields |= {
-            "speaker": row.get("speaker") or speaker_name(number if isinstance(number, int) else None),
+            "speaker": _read_speaker(row.get("speaker"), number),
             "is_user": row.get("is_user") or False,
             "person_id": row.get("person_id"),
             "label_source": source if source in ("manual", "auto") else None,

@@ -11,6 +11,7 @@ import structlog
 
 from schemas.agent import (
     MAX_JOB_CHUNKS,
+    MAX_WANT_PARTS,
     AgentControl,
     AgentHeartbeat,
     AgentState,
@@ -48,7 +49,6 @@ from vps_bridge.rules.lease import (
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
-MAX_PARTS_PER_WANT = 8
 MAX_REASON_CHARS = 200
 ON_ITS_WAY_S = 1.0  # how long a `settled` may be on its way to an agent before it is sent again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
@@ -220,7 +220,7 @@ class Dispatcher:
         if chunk is None or chunk.spool_name is None:
             _LOG.warning("want_unknown_chunk", job=want.job_id, agent=agent_id, chunk=want.chunk_id)
             return
-        for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_PARTS_PER_WANT]:
+        for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_WANT_PARTS]:
             try:
                 audio = self._spool.read(chunk.spool_name, span.start, span.end)
             except FileNotFoundError:
@@ -340,5 +340,5 @@ def _cut(ranges: tuple[ByteRange, ...], part_bytes: int, total_bytes: int) -> li
     for span in ranges:
         end = min(span.end, total_bytes)
         starts = range(span.start, end, part_bytes)
-        parts += [ByteRange(start=start, end=min(start + part_bytes, end)) for start in starts[:MAX_PARTS_PER_WANT]]
+        parts += [ByteRange(start=start, end=min(start + part_bytes, end)) for start in starts[:MAX_WANT_PARTS]]
     return parts

@@ -139,7 +139,7 @@ def decide_speakers(
     untouched: Mapping[str, int],
     written: Mapping[str, int],
 ) -> tuple[str | None, ...]:
-    """Return the label of each segment, in the order given.
+    """Return the label of each segment, in the order given. Where no voice has a number, no label is taken away.
 
     Args:
         segments: the transcript.
@@ -149,6 +149,7 @@ def decide_speakers(
         written: the numbers that this pipeline wrote, by segment id.
     """
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
+    is_anyone_numbered = any(number is not None for number in naming.numbers)
 
     def decide(segment: StoredSegment, vote: Vote) -> str | None:
         if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
@@ -159,7 +160,7 @@ def decide_speakers(
         number = _number(segment.speaker)
         if number is not None and written.get(segment.id) == number:
             return speaker_name(merged[number]) if number in merged else segment.speaker
-        if vote.outcome not in _WITHOUT_EVIDENCE or number is None:
+        if vote.outcome not in _WITHOUT_EVIDENCE or number is None or not is_anyone_numbered:
             return segment.speaker
         keeps = segment.id in untouched and not _names_another_voice(number, vote, naming)
         return segment.speaker if keeps else None

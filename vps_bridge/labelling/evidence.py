@@ -165,16 +165,20 @@ def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> li
     """Return a job's local speakers, sorted; also those that only its turns or only its list of speakers names."""
     described = _voices_by_label(job)
     labels = {turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(described)
-    return [
-        LocalSpeakerEvidence(
+    found = []
+    for label in sorted(labels):
+        embedding = _read_embedding(described[label].embedding) if label in described else None
+        # Vectors of another length under one name are of another model: they are never compared.
+        length = "" if embedding is None else f"/{embedding.size}"
+        evidence = LocalSpeakerEvidence(
             LocalSpeaker(job.job_id, label),
             tuple((turn.start_s, turn.end_s) for turn in exclusive_turns if turn.speaker == label),
             described[label].clean_speech_s if label in described else 0.0,
-            _read_embedding(described[label].embedding) if label in described else None,
-            f"{job.embedding_model}@{job.embedding_revision}",
+            embedding,
+            f"{job.embedding_model}@{job.embedding_revision}{length}",
         )
-        for label in sorted(labels)
-    ]
+        found.append(evidence)
+    return found
 
 
 def _voices_by_label(job: JobEvidence) -> dict[str, SpeakerVoice]:

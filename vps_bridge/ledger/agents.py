@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import delete, select
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
@@ -46,6 +46,11 @@ class AgentBook:
         """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""
         with self._database.writing() as connection:
             connection.execute(_ALLOW, {"agent_id": agent_id, "allowed": allowed, "first_seen_at": time.time()})
+
+    def forget(self, agent_id: str) -> bool:
+        """Delete what is known of an agent, and that it is allowed; False where it is unknown."""
+        with self._database.writing() as connection:
+            return bool(connection.execute(delete(AgentRow).where(AgentRow.agent_id == agent_id)).rowcount)
 
     def allowed(self) -> frozenset[str]:
         """Return the ids on the allow-list."""

@@ -222,6 +222,16 @@ def test_a_job_whose_audio_is_purged_fails_and_says_so(
     own_backend.event("waiting", EventType.COMPLETED, chunks=1)
 
 
+def test_a_forgotten_agent_is_off_the_list_and_gets_nothing(
+    own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
+) -> None:
+    assert own_bridge.command("agents", "forget", "second").stdout == "second is forgotten\n"
+    assert [agent["agent_id"] for agent in own_bridge.json("agents") if agent["allowed"]] == ["first"]
+    again = own_bridge.command("agents", "forget", "second", check=False)
+    assert again.returncode == 1
+    assert "is unknown" in again.stderr
+
+
 # ------------------------------------------------------------------------------------------------------ a long queue
 
 

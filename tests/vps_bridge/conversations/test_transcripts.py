@@ -107,3 +107,13 @@ def test_the_errors_never_repeat_the_text_of_the_transcript(tmp_path):
     with pytest.raises(TranscriptError) as error:
         read_transcript(write(tmp_path, [{"text": "my secret", "start": "my secret", "end": 1}]), "c1")
     assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("written", [0, "0"])
+def test_id_zero_and_speaker_zero_are_kept_as_a_number_and_as_text(tmp_path, written):
+    file = tmp_path / "t.json"
+    row = {"id": written, "start": 0.0, "end": 1.0, "text": "yes", "speaker": written}
+    file.write_text(json.dumps([row, {"start": 1.0, "end": 2.0, "speaker_id": written}]))
+    first, second = read_transcript(file, "call")
+    assert (first.id, first.speaker) == ("0", "SPEAKER_00")
+    assert (second.id, second.speaker) == ("call-00001", "SPEAKER_00")
