@@ -32,7 +32,6 @@ from tests.inbox import WAIT_S
 
 REPOSITORY = Path(__file__).parents[1]
 AGENT_ID = "studio"
-START_TIMEOUT_S = 30.0
 
 S = TypeVar("S", bound=BrokerSettings)
 
@@ -58,7 +57,7 @@ class RunningBroker:
     def start(self) -> None:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdout=log, stderr=log, cwd=REPOSITORY)
-        deadline = time.monotonic() + START_TIMEOUT_S
+        deadline = time.monotonic() + WAIT_S
         while time.monotonic() < deadline:
             if self._process.poll() is not None:
                 break

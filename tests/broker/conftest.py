@@ -10,8 +10,7 @@ import pytest
 from broker.mosquitto import TlsFiles
 from broker.session import Incoming, MqttSession
 from tests.brokers import RunningBroker
-
-CONNECT_TIMEOUT_S = 20.0
+from tests.inbox import WAIT_S
 
 
 def ignore(_: Incoming) -> None:
@@ -39,7 +38,7 @@ def connect() -> Iterator[Callable[..., MqttSession]]:
             session.subscribe(topic_filter)
         session.start()
         if wait:
-            session.wait_connected(CONNECT_TIMEOUT_S)
+            session.wait_connected(WAIT_S)
         return session
 
     yield connect_as

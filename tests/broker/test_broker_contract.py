@@ -19,7 +19,7 @@ from tests.inbox import MessageLog, eventually
 
 TOPICS = Topics()
 HEARTBEATS = TOPICS.filter(TopicKind.AGENT_HEARTBEAT)
-ACK_S = 30.0
+ACK_S = 120.0
 PART_BYTES = 262_144
 LONGEST_ID = "A-z_0-9" + "x" * 121
 

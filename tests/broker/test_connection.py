@@ -21,7 +21,7 @@ from tests.inbox import WAIT_S, MessageLog, eventually
 TOPICS = Topics()
 AUDIO = TOPICS.audio("c1")
 AUDIO_FILTER = TOPICS.filter(TopicKind.AUDIO)
-ACK_S = 20.0
+ACK_S = 120.0
 
 
 def ignore(_: Incoming) -> None:

@@ -17,7 +17,7 @@ from tests.inbox import MessageLog, eventually
 TOPICS = Topics()
 AUDIO = TOPICS.audio("c1")
 AUDIO_FILTER = TOPICS.filter(TopicKind.AUDIO)
-ACK_S = 20.0
+ACK_S = 120.0
 
 
 def test_message_reaches_subscriber_unchanged(any_broker, connect):

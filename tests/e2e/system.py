@@ -37,6 +37,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import WAIT_S
+from tests.pace import paced_settings
 
 embedded_in_acceptance = pytest.mark.parametrize(
     "any_broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
@@ -47,8 +48,6 @@ M = TypeVar("M", bound=Message)
 TOPICS = Topics()
 FAST = {
     "OMI_HEARTBEAT_S": "1",
-    "OMI_STALE_S": "6",
-    "OMI_GRACE_S": "2",
     "OMI_RETRY_MIN_S": "1",
     "OMI_OFFER_RETRY_S": "1",
     "OMI_WANT_TIMEOUT_S": "2",
@@ -56,6 +55,7 @@ FAST = {
     "OMI_RECONNECT_MAX_S": "1",
     "OMI_THREADS": "2",
 }
+PATIENCE = {"OMI_STALE_S": 6.0, "OMI_GRACE_S": 2.0}
 
 
 def models_dir() -> Path:
@@ -144,7 +144,7 @@ class MqttBackend(Peer):
         )
         return self.receipt(conversation_id, chunk_id=fields["chunk_id"]) if wait else None
 
-    def receipt(self, conversation_id: str, *, timeout_s: float = 20.0, **ids: str) -> Accepted:
+    def receipt(self, conversation_id: str, *, timeout_s: float = WAIT_S, **ids: str) -> Accepted:
         def find() -> Accepted | None:
             receipts = self.seen(Accepted, conversation_id)
             return next((r for r in receipts if all(getattr(r, name) == value for name, value in ids.items())), None)
@@ -170,6 +170,7 @@ class System:
     data_dir: Path
     programs: Programs
     watcher: Peer
+    patience: dict[str, str] = field(default_factory=lambda: paced_settings(PATIENCE))
 
     @property
     def spool(self) -> Path:
@@ -178,7 +179,7 @@ class System:
     def environment(self, role: str) -> dict[str, str]:
         own = {"OMI_DATA_DIR": str(self.data_dir), "OMI_AGENT_ID": AGENT_ID, "OMI_WEIGHTS_DIR": str(weights_dir())}
         own["OMI_ENGINE"] = "embedded"  # also where a pipeline of pyannote was fetched
-        return self.broker.environment(role) | FAST | own
+        return self.broker.environment(role) | FAST | self.patience | own
 
     def start_bridge(self, **environment: str) -> DemoProgram:
         began = datetime.now(UTC)

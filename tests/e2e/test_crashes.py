@@ -138,9 +138,13 @@ def test_sigterm_stops_everything_in_good_order(system: System, backend: MqttBac
     assert agent.stop() == 0
     assert bridge.stop() == 0
     assert not any(psutil.pid_exists(pid) for pid in workers)
-    retained = [m for m in system.watcher.messages if m.topic.endswith("/heartbeat")]
-    last = {message.topic: json.loads(message.payload)["state"] for message in retained}
-    assert last == {TOPICS.agent_heartbeat("studio"): "stopped", TOPICS.bridge_heartbeat("bridge"): "stopped"}
+    stopped = {TOPICS.agent_heartbeat("studio"): "stopped", TOPICS.bridge_heartbeat("bridge"): "stopped"}
+
+    def states() -> dict[str, str]:
+        beats = [message for message in list(system.watcher.messages) if message.topic.endswith("/heartbeat")]
+        return {beat.topic: json.loads(beat.payload)["state"] for beat in beats}
+
+    wait_until(lambda: states() == stopped, "`stopped` of both")
 
     system.start_bridge()
     system.start_agent()

@@ -1,7 +1,10 @@
 """The whole path through real processes, from audio to labels, on both brokers."""
 
+import contextlib
 import json
 import subprocess
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -215,22 +218,26 @@ def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(
         )
         return done.stdout.splitlines()
 
-    beats = {line.split(" ", 1)[0]: json.loads(line.split(" ", 1)[1]) for line in listen(1)}
-    assert beats["omi/v1/agents/studio/heartbeat"]["state"] == "online"
-    assert beats["omi/v1/bridge/bridge/heartbeat"]["state"] == "online"
+    def states() -> dict[str, str]:
+        return {line.split(" ", 1)[0]: json.loads(line.split(" ", 1)[1])["state"] for line in listen(1)}
+
+    both_online = {"omi/v1/agents/studio/heartbeat": "online", "omi/v1/bridge/bridge/heartbeat": "online"}
+    wait_until(lambda: states() == both_online, "the heartbeats")
 
     agent.kill()
     wait_until(
         lambda: any('"state":"offline"' in line and "agents/studio" in line for line in listen(1)),
         "the agent's retained `offline`",
     )
-    backend.publish("omi/v1/conversations/odd/audio", b"this is not audio")
-    assert any("failure/bridge" in line and "audio.undecodable" in line for line in _while_publishing(backend, listen))
+    with _publishing(backend):
+        wait_until(
+            lambda: any("failure/bridge" in line and "audio.undecodable" in line for line in listen(1)), "the failure"
+        )
 
 
-def _while_publishing(backend: MqttBackend, listen: object) -> list[str]:
-    import threading
-
+@contextlib.contextmanager
+def _publishing(backend: MqttBackend) -> Iterator[None]:
+    """Publish a payload that is no audio, again and again."""
     stop = threading.Event()
 
     def publish() -> None:
@@ -240,7 +247,7 @@ def _while_publishing(backend: MqttBackend, listen: object) -> list[str]:
     thread = threading.Thread(target=publish)
     thread.start()
     try:
-        return listen(2)  # type: ignore[operator]
+        yield
     finally:
         stop.set()
         thread.join()

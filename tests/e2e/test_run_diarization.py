@@ -1,6 +1,8 @@
 """The one call that a backend makes today: it returns turns, or an empty list and logs the reason."""
 
 import asyncio
+import os
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from tests.e2e.system import System, sample_folder
+from tests.inbox import WAIT_S
+from tests.pace import paced
 from vps_bridge import run_diarization
 
 
@@ -18,6 +22,8 @@ def as_backend(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
         if name.startswith("OMI_"):
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("ENABLE_SPEAKER_DIARIZATION", "true")
+    for name in ("TIMEOUT_S", "AGENT_TIMEOUT_S", "DELETE_TIMEOUT_S"):
+        monkeypatch.setattr(f"vps_bridge.client.run_diarization.{name}", WAIT_S)
     return system
 
 
@@ -44,7 +50,8 @@ def test_it_is_off_unless_it_is_switched_on(as_backend: System, monkeypatch: pyt
     assert "ENABLE_SPEAKER_DIARIZATION is not true" in _reasons(logs)
 
 
-def test_without_an_agent_it_says_so(as_backend: System) -> None:
+def test_without_an_agent_it_says_so(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vps_bridge.client.run_diarization.AGENT_TIMEOUT_S", paced(3.0))
     as_backend.start_bridge()
     with capture_logs() as logs:
         assert asyncio.run(run_diarization(sample_folder() / "sample.wav")) == []
@@ -64,11 +71,8 @@ def test_a_file_that_is_no_audio_gives_no_turns(as_backend: System, tmp_path: Pa
 
 def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent is live and allowed, but suspended before it can do the job."""
-    import os
-    import signal
-
-    monkeypatch.setattr("vps_bridge.client.run_diarization.TIMEOUT_S", 4.0)
-    as_backend.start_bridge(OMI_STALE_S="60", OMI_GRACE_S="60")
+    monkeypatch.setattr("vps_bridge.client.run_diarization.TIMEOUT_S", paced(4.0))
+    as_backend.start_bridge(OMI_STALE_S="600", OMI_GRACE_S="600")
     agent = as_backend.start_agent()
     as_backend.allow_agent()
     os.kill(agent.pid, signal.SIGSTOP)

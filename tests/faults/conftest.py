@@ -10,6 +10,7 @@ import pytest
 
 from tests.brokers import RunningBroker, run_mosquitto
 from tests.mac_agent.agent_process import AgentProcess, start_tone_agent
+from tests.pace import paced_settings
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
 
 AGENTS = ("first", "second")
@@ -31,7 +32,8 @@ def backend(broker: RunningBroker) -> Iterator[Backend]:
 
 @pytest.fixture(scope="module")
 def bridge(broker: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveBridge]:
-    with run_bridge(broker, tmp_path_factory.mktemp("data"), backend, OMI_STALE_S="4") as running:
+    stale = paced_settings({"OMI_STALE_S": 4.0})
+    with run_bridge(broker, tmp_path_factory.mktemp("data"), backend, **stale) as running:
         running.allow(*AGENTS)
         yield running
 

@@ -14,10 +14,11 @@ from dataclasses import dataclass, field
 from tests.faults.plan import AGENTS, Fault, FaultKind, Plan
 from tests.faults.programs import BRIDGE, ChaosSystem, Program, worker_pids
 from tests.faults.tap import Tap
+from tests.pace import paced
 
 STALL_S = 12.0  # after this long without progress the next fault comes anyway: the last one may be what blocks the run
 STEP_S = 0.05
-WORKER_WAIT_S = 10.0
+WORKER_WAIT_S = 30.0
 START_WAIT_S = 30.0
 VISITOR = AGENTS[2]
 
@@ -103,7 +104,7 @@ class Injector:
     def wait_begun(self, program: Program) -> None:
         """Wait until a program is online: while Python still loads it, SIGTERM ends it at once."""
         with contextlib.suppress(AssertionError):
-            self._tap.wait_online(program.name, program.started_s, START_WAIT_S)
+            self._tap.wait_online(program.name, program.started_s, paced(START_WAIT_S))
 
     def note_recoveries(self) -> None:
         """Note the faults that are over: every program they concerned has been online since."""

@@ -20,11 +20,11 @@ from schemas.topics import DEFAULT_ROOT
 from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program
 from tests.faults.plan import AGENTS
 from tests.faults.proxy import TcpProxy
+from tests.inbox import WAIT_S
 
 TAP_USER = "tap"  # the user of the test itself, which may receive and publish everything
 BACKEND = "backend"
 BRIDGE = "bridge"
-STOP_TIMEOUT_S = 30.0
 DOOR_TOKEN = generate_password()
 # About a tenth of the product's timers, so that hundreds of faults take minutes. One chunk of 8 s is one job, with the
 # chunk before it as context.
@@ -122,10 +122,10 @@ class Program:
         assert self.process is not None
         self.process.terminate()
         try:
-            code = self.process.wait(STOP_TIMEOUT_S)
+            code = self.process.wait(WAIT_S)
         except subprocess.TimeoutExpired:
             self.kill()
-            self.unwanted_ends.append(f"{self.name} did not obey SIGTERM within {STOP_TIMEOUT_S:.0f} s")
+            self.unwanted_ends.append(f"{self.name} did not obey SIGTERM within {WAIT_S:.0f} s")
             return -signal.SIGKILL
         if code != 0:
             self.unwanted_ends.append(f"{self.name} answered SIGTERM with exit code {code}")
@@ -314,6 +314,6 @@ def _end(system: ChaosSystem) -> None:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             program.kill()
-    deadline_s = time.monotonic() + STOP_TIMEOUT_S
+    deadline_s = time.monotonic() + WAIT_S
     while system.leftovers() and time.monotonic() < deadline_s:
         time.sleep(0.05)

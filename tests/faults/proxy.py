@@ -16,9 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.inbox import WAIT_S
+
 READ_BYTES = 65_536
 LARGE_READ_BYTES = 16_384
-START_TIMEOUT_S = 10.0
 
 
 @dataclass(eq=False)
@@ -54,14 +55,14 @@ class TcpProxy:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        if not self._ready.wait(START_TIMEOUT_S):
+        if not self._ready.wait(WAIT_S):
             raise RuntimeError("the proxy did not start")
         return self
 
     def __exit__(self, *_: object) -> None:
         self._call(self._cut_all)
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(START_TIMEOUT_S)
+        self._thread.join(WAIT_S)
 
     # ------------------------------------------------------------------------------------ disturbances
 
@@ -154,7 +155,7 @@ class TcpProxy:
             done.set()
 
         self._loop.call_soon_threadsafe(run)
-        if not done.wait(START_TIMEOUT_S):
+        if not done.wait(WAIT_S):
             raise RuntimeError("the proxy's thread hangs")
 
     def _serve(self) -> None:

@@ -25,12 +25,12 @@ from schemas.codec import decode
 from schemas.errors import SchemaError
 from schemas.topics import TopicKind, Topics
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 
 TOPICS = Topics()
 RECENT, OLD = 300, 200
 BEATS = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT)
 BULK = (TopicKind.AUDIO, TopicKind.PARTS)
-WAIT_S = 60.0
 
 
 @dataclass(frozen=True)

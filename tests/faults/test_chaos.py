@@ -9,6 +9,7 @@ import pytest
 from tests.faults.chaos import ChaosOutcome, run_both
 from tests.faults.plan import FaultKind, Plan, make_plan
 from tests.faults.planted import PlantedBug, plan_for
+from tests.pace import paced
 
 pytestmark = pytest.mark.long
 
@@ -26,7 +27,7 @@ def run(
     plan: Plan, directory: Path, plant: PlantedBug | None = None, *, max_nap_s: float = NAP_S
 ) -> tuple[ChaosOutcome, ChaosOutcome]:
     return run_both(
-        plan, directory, max_nap_s=max_nap_s, stall_s=STALL_S, plant=plant, report=lambda _name, _progress: None
+        plan, directory, max_nap_s=max_nap_s, stall_s=paced(STALL_S), plant=plant, report=lambda _name, _progress: None
     )
 
 

@@ -25,7 +25,7 @@ def test_a_job_whose_worker_dies_once_is_tried_again_and_done_by_the_same_agent(
     agent = start_agent(
         broker,
         behaviour=f"once {fault}",
-        job_timeout_floor_s=8,  # longer than the time after which a silent agent is stale
+        job_timeout_floor_s=2 * float(bridge.environment()["OMI_STALE_S"]),  # its agent must not become stale meanwhile
         job_timeout_factor=0,
         max_worker_gb=0.5,
     )

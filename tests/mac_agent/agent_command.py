@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.inbox import WAIT_S
+
 ROOT = Path(__file__).parents[2]
 
 
 def omi_agent(
-    *arguments: str | Path, data_dir: Path, timeout_s: float = 240, **environment: str
+    *arguments: str | Path, data_dir: Path, timeout_s: float = WAIT_S, **environment: str
 ) -> subprocess.CompletedProcess[str]:
     """Run one command to its end and return what it printed and its exit code."""
     return subprocess.run(

@@ -9,8 +9,7 @@ from pathlib import Path
 from mac_agent.engines.engine import Hints
 from mac_agent.inference import ChunkSource, EngineLoaded, JobFailed, JobResult, WorkerJob
 from mac_agent.worker import Worker
-
-WAIT_S = 60.0
+from tests.inbox import WAIT_S
 
 
 def do_nothing() -> None:

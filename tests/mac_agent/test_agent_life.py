@@ -18,6 +18,7 @@ from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_bridge import TOPICS
 from tests.mac_agent.sounds import as_wav, tone
+from tests.pace import paced
 
 TWO_VOICES = (as_wav(tone(300, 2)), as_wav(tone(700, 3)))
 EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE = 3, 4
@@ -197,7 +198,7 @@ def test_drain_finishes_what_is_held_and_takes_nothing_new(mosquitto, start_agen
 @pytest.mark.parametrize("patience", ["give_up_s", "audio_max_age_s"])
 def test_a_job_whose_audio_stops_coming_is_let_go(mosquitto, start_agent, small_bridge, patience):
     bridge = small_bridge(mosquitto, tamper=lambda part: [part] if part.byte_offset == 0 else [])
-    agent = start_agent(mosquitto, max_jobs=2, part_bytes=8_192, **{patience: 2})
+    agent = start_agent(mosquitto, max_jobs=2, part_bytes=8_192, **{patience: paced(2.0)})
     bridge.wait_online()
     bridge.offer("job-1", TWO_VOICES[0])
     bridge.wait_beat(lambda beat: beat.state_of("job-1") == "receiving")
@@ -255,7 +256,7 @@ def test_no_id_of_a_message_reaches_the_disk_or_audio_the_log(mosquitto, start_a
     bridge.wait_online()
     bridge.offer("job-with-a-telling-name", TWO_VOICES[0])
     names: set[str] = set()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + WAIT_S
     while not bridge.turns.items and time.monotonic() < deadline:
         names |= {path.name for path in agent.data_dir.rglob("*")}
         time.sleep(0.01)

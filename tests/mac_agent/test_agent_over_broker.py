@@ -12,6 +12,7 @@ from tests.mac_agent.sounds import as_wav, tone
 
 TWO_VOICES = (as_wav(tone(300, 2)), as_wav(tone(700, 3)))
 EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE = 3, 4
+PATIENT = {"want_timeout_s": 300, "retry_max_s": 300}  # nothing is lost, so nothing is asked for twice
 
 
 @pytest.fixture
@@ -66,7 +67,7 @@ def test_no_more_parts_are_on_their_way_than_the_window_allows_and_half_of_it_is
         return [part]
 
     bridge.tamper = count
-    start_agent(mosquitto, part_bytes=8_192, part_window=4)
+    start_agent(mosquitto, part_bytes=8_192, part_window=4, **PATIENT)
     bridge.wait_online()
     bridge.offer("job-1", as_wav(tone(300, 20)), as_wav(tone(300, 20)))
     bridge.wait_turns("job-1")
@@ -145,7 +146,7 @@ def test_a_job_that_crashes_the_worker_fails_and_the_next_one_runs(mosquitto, st
 
 def test_the_same_offer_again_changes_nothing(mosquitto, start_agent, small_bridge):
     bridge = small_bridge(mosquitto)
-    agent = start_agent(mosquitto, behaviour="wait 2")
+    agent = start_agent(mosquitto, behaviour="wait 2", **PATIENT)
     bridge.wait_online()
     for _ in range(5):
         bridge.offer("job-1", *TWO_VOICES)
@@ -157,11 +158,13 @@ def test_the_same_offer_again_changes_nothing(mosquitto, start_agent, small_brid
 
 def test_a_new_lease_for_held_work_keeps_the_work_and_names_the_new_lease(mosquitto, start_agent, small_bridge):
     bridge = small_bridge(mosquitto)
-    agent = start_agent(mosquitto, behaviour="wait 3")
+    agent = start_agent(mosquitto, behaviour="hold")
     bridge.wait_online()
     bridge.offer("job-1", *TWO_VOICES)
     bridge.wait_beat(lambda beat: beat.state_of("job-1") == "running")
     bridge.offer("job-1", *TWO_VOICES, lease_id="lease-2")
+    bridge.wait_beat(lambda beat: [job.lease_id for job in beat.message.jobs] == ["lease-2"])
+    agent.behaviour.write_text("")
     assert bridge.wait_turns("job-1").lease_id == "lease-2"
     assert agent.log().count('"job runs"') == 1
 

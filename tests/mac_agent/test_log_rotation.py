@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.inbox import WAIT_S
+
 ROOT = Path(__file__).parents[2]
 # Writes numbered lines to stderr from this process and from a child that inherited it, rotating as the agent does.
 CHATTY = """
@@ -33,7 +35,7 @@ print("last words")
 def test_a_log_is_rotated_in_place_for_every_process_that_writes_it(tmp_path):
     log = tmp_path / "logs" / "agent.log"
     done = subprocess.run(
-        [sys.executable, "-c", CHATTY, log], cwd=ROOT, capture_output=True, text=True, check=False, timeout=120
+        [sys.executable, "-c", CHATTY, log], cwd=ROOT, capture_output=True, text=True, check=False, timeout=WAIT_S
     )
     assert done.returncode == 0, log.read_text()[-2000:]
     files = sorted(log.parent.iterdir())

@@ -114,7 +114,7 @@ def test_the_agent_is_awake_during_a_job_and_its_caffeinate_dies_with_it(tmp_pat
             assert calls(caffeinate) == []
             bridge.offer("job-1", as_wav(tone(300, 3)))
             bridge.wait_turns("job-1")
-            assert calls(caffeinate) == [f"-i -w {agent.pid}"]
+            eventually(lambda: calls(caffeinate) == [f"-i -w {agent.pid}"])
             holders = [
                 child for child in psutil.Process(agent.pid).children() if "caffeinate" in " ".join(child.cmdline())
             ]

@@ -22,6 +22,7 @@ from tests.inbox import eventually
 from tests.mac_agent.live_worker import heard, is_done_well, job, ready
 from tests.mac_agent.sounds import as_wav, tone
 from tests.mac_agent.tone_engine import load_tone_engine
+from tests.pace import paced
 
 ROOT = Path(__file__).parents[2]
 
@@ -66,7 +67,7 @@ def test_an_idle_worker_that_is_killed_comes_back(start_worker, speech):
 @pytest.mark.parametrize("hang", ["stop", "spin 600"])
 def test_a_worker_that_hangs_is_ended_at_its_time_limit(start_worker, behaviour, speech, hang):
     behaviour.write_text(f"once {hang}")
-    worker = start_worker(floor_s=1.0, factor=0.1)
+    worker = start_worker(floor_s=paced(1.5), factor=0.1)
     ready(worker)
     pid = worker.pid
     worker.submit(job(1, speech))

@@ -32,6 +32,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
+from tests.pace import paced_settings
 from tests.vps_bridge.scripted_agent import make_wav
 
 M = TypeVar("M", bound=Message)
@@ -39,16 +40,13 @@ T = TypeVar("T")
 TOPICS = Topics()
 FAST = {
     "OMI_HEARTBEAT_S": "0.5",
-    "OMI_STALE_S": "6",
-    "OMI_GRACE_S": "1",
     "OMI_RETRY_MIN_S": "0.5",
     "OMI_RETRY_MAX_S": "2",
-    "OMI_PAUSE_S": "0.3",
-    "OMI_QUIET_S": "3",
     "OMI_RECONNECT_MIN_S": "0.05",
     "OMI_RECONNECT_MAX_S": "0.5",
     "OMI_LOG_JSON": "true",
 }
+PATIENCE = {"OMI_STALE_S": 6.0, "OMI_GRACE_S": 1.0, "OMI_PAUSE_S": 0.3, "OMI_QUIET_S": 3.0}
 STARTED_AT = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 CALL_S = 30.0
 # Two people take turns of 4 s; speech-to-text gave both its default label.
@@ -191,6 +189,7 @@ class LiveBridge:
     data_dir: Path
     options: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
+    patience: dict[str, str] = field(default_factory=lambda: paced_settings(PATIENCE))
 
     @property
     def spool(self) -> Path:
@@ -201,7 +200,8 @@ class LiveBridge:
         return self.data_dir / "bridge.out"
 
     def environment(self) -> dict[str, str]:
-        return self.broker.environment("bridge") | FAST | {"OMI_DATA_DIR": str(self.data_dir)} | self.options
+        own = {"OMI_DATA_DIR": str(self.data_dir)}
+        return self.broker.environment("bridge") | FAST | self.patience | own | self.options
 
     def start(self, backend: Backend, **options: str) -> None:
         """Start it and wait for its first heartbeat."""

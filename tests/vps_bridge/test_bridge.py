@@ -158,7 +158,7 @@ def test_final_waits_for_the_chunks_that_were_named(
         agent.answer(agent.wait_offer("named"), CALL_TURNS)
         assert backend.wait_updated("named", final=False).state == "live"
         wait_until(lambda: "1 of 2 chunks to come" in (bridge.json("show", "named")["reason"] or ""), "the reason")
-        time.sleep(3.5)  # longer than the quiet that ends a conversation without names
+        time.sleep(1.2 * float(bridge.environment()["OMI_QUIET_S"]))  # which ends a conversation without names
         assert "1 of 2 chunks to come" in bridge.json("show", "named")["reason"]
         backend.audio("named", make_wav(30.0, tone=2), sequence=1)
         agent.answer(agent.wait_offer("named", after=1), CALL_TURNS)

@@ -8,7 +8,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -171,6 +170,13 @@ def test_run_works_on_a_recording_for_a_bridge_and_stops_on_sigterm(tmp_path, we
         bridge.wait_beat(lambda beat: beat.message.state.value == "stopped")
 
 
+def spent_s(process: psutil.Process) -> float:
+    """Processor time of a process so far: after a few seconds a worker has loaded its engine and is at work."""
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.cpu_times().user
+    return 0.0
+
+
 def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
     file = tmp_path / "long.wav"
     file.write_bytes(as_wav(tone(300, 1200)))
@@ -184,9 +190,8 @@ def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
         # A shell makes a program that it starts with `&` ignore Ctrl-C, and its children inherit that.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509 - it takes no lock
     )
-    time.sleep(6)
+    eventually(lambda: any(spent_s(child) > 4 for child in psutil.Process(process.pid).children(recursive=True)))
     children = psutil.Process(process.pid).children(recursive=True)
-    assert children
     os.killpg(process.pid, signal.SIGINT)
     assert process.wait(WAIT_S) != 0
     eventually(lambda: not any(child.is_running() for child in children))

@@ -7,7 +7,6 @@ import os
 import plistlib
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -31,6 +30,7 @@ from schemas.bridge import BridgeHeartbeat, BridgeState
 from tests.brokers import AGENT_ID, free_port, run_embedded
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_hub import GOOD_TOKEN, PIPELINE_FILES, SmallHub
+from tests.pace import paced
 
 pytestmark = pytest.mark.long
 
@@ -47,8 +47,9 @@ def broker(mosquitto):
 def doctor(environment: dict[str, str], home: Path, *arguments: str) -> tuple[int, dict[str, dict[str, str]]]:
     """Exit code, and the checks by name."""
     ours = {name: value for name, value in environment.items() if not name.startswith(("HF_", "HUGGINGFACE"))}
+    how_long = arguments or ("--wait", f"{paced(3.0):.1f}")
     done = subprocess.run(
-        [sys.executable, "-m", "mac_agent.commands.main", "doctor", "--json", *(arguments or ("--wait", "3"))],
+        [sys.executable, "-m", "mac_agent.commands.main", "doctor", "--json", *how_long],
         cwd=ROOT,
         env={
             "OMI_AGENT_ID": AGENT_ID,
@@ -95,7 +96,7 @@ def test_an_agent_that_waits_to_be_allowed_is_found_and_passes_once_it_is_allowe
         assert waiting["allowed"]["remedy"] == f"On the VPS: omi-bridge agents allow {AGENT_ID}"
         allow = [*OMI_BRIDGE, "agents", "allow", AGENT_ID]
         subprocess.run(allow, env=bridge_environment, cwd=ROOT, check=True, capture_output=True)
-        time.sleep(1)
+        eventually(lambda: doctor(agent_environment, tmp_path)[1]["allowed"]["verdict"] == "ok")
         _, well = doctor(agent_environment, tmp_path)
         for name in ("broker", "topics", "bridge", "allowed", "clock", "agent"):
             assert well[name]["verdict"] == "ok", well[name]

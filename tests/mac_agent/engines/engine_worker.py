@@ -14,8 +14,8 @@ from mac_agent.worker import Worker
 from schemas.agent import AgentControl, ControlType, OfferedChunk
 from schemas.codec import decode, encode
 from schemas.turns import SpeakerTurns
+from tests.inbox import WAIT_S
 
-WAIT_S = 240.0
 MAX_AUDIO_S = 600.0
 
 

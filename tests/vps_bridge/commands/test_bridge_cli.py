@@ -144,7 +144,7 @@ def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: 
         program = subprocess.Popen(
             [
                 *(sys.executable, "-c", "from vps_bridge.commands.main import main; main()"),
-                *("publish", str(audio), "-c", "person", "--wait", "--json", "--timeout-s", "30"),
+                *("publish", str(audio), "-c", "person", "--wait", "--json", "--timeout-s", str(WAIT_S)),
             ],
             env=environment,
             stdout=subprocess.PIPE,

@@ -18,7 +18,6 @@ from vps_bridge.ledger import Ledger
 
 TOKEN = "a-token-of-this-test-alone"
 WAV = {"Content-Type": "audio/wav"}
-CLIENT_TIMEOUT_S = 60.0  # the earlier backend's timeout for a call
 
 
 class Door:
@@ -26,10 +25,11 @@ class Door:
 
     def __init__(self, bridge: LiveBridge, backend: Backend, token: str | None = TOKEN) -> None:
         self.bridge, self.backend = bridge, backend
-        self.url = f"http://127.0.0.1:{bridge.options['OMI_HTTP_PORT']}"
+        self.port = int(bridge.options["OMI_HTTP_PORT"])
+        self.url = f"http://127.0.0.1:{self.port}"
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=CLIENT_TIMEOUT_S)
-        self.open = httpx.Client(base_url=self.url, timeout=CLIENT_TIMEOUT_S)
+        self.client = httpx.Client(base_url=self.url, headers=headers, timeout=WAIT_S)
+        self.open = httpx.Client(base_url=self.url, timeout=WAIT_S)
 
     def audio(
         self, conversation_id: str, body: Any, headers: dict[str, str] | None = None, **query: Any

@@ -89,7 +89,7 @@ def test_a_slow_caller_stalls_neither_heartbeat_nor_others(door: Door) -> None:
 
 
 def test_what_is_declared_too_large_is_refused_before_it_is_read(door: Door) -> None:
-    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20.0) as raw:
+    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), WAIT_S) as raw:
         lines = (
             "POST /v1/conversations/huge/audio HTTP/1.1",
             "Host: 127.0.0.1",
@@ -98,14 +98,14 @@ def test_what_is_declared_too_large_is_refused_before_it_is_read(door: Door) -> 
             f"Content-Length: {5 * 10**9}",
         )
         raw.sendall("\r\n".join([*lines, "", ""]).encode())
-        raw.settimeout(20.0)
+        raw.settimeout(WAIT_S)
         assert raw.recv(4_096).startswith(b"HTTP/1.1 413 ")
     form = door.open.build_request("POST", "/api/diarize", files={"file": b"x"})
     form.headers["Content-Length"] = str(5 * 10**9)
-    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), 20.0) as raw:
+    with socket.create_connection(("127.0.0.1", int(door.url.rpartition(":")[2])), WAIT_S) as raw:
         head = "".join(f"{name}: {value}\r\n" for name, value in form.headers.items())
         raw.sendall(f"POST /api/diarize HTTP/1.1\r\n{head}\r\n".encode())
-        raw.settimeout(20.0)
+        raw.settimeout(WAIT_S)
         assert raw.recv(4_096).startswith(b"HTTP/1.1 413 ")
 
 

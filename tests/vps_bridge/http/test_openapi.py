@@ -10,6 +10,7 @@ import pytest
 
 from schemas.bridge import BridgeHeartbeat
 from tests.brokers import REPOSITORY, RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN, Door, answering, live
 from tests.vps_bridge.live_bridge import wait_until
 
@@ -41,7 +42,7 @@ def _ask_whatever_the_document_allows(mosquitto: RunningBroker, door: Door, exam
                 *("--header", f"Authorization: Bearer {TOKEN}"),
                 *("--checks", "all", "--exclude-checks", unchecked),
                 *("--max-examples", str(examples), "--seed", "7", "--generation-database", "none", "--no-shrink"),
-                *("--suppress-health-check", "all", "--request-timeout", "60"),
+                *("--suppress-health-check", "all", "--request-timeout", f"{WAIT_S:.0f}"),
             ],
             env=os.environ | {"SCHEMATHESIS_HOOKS": "tests.vps_bridge.door_bodies", "PYTHONPATH": str(REPOSITORY)},
             cwd=door.bridge.data_dir,
