@@ -34,7 +34,7 @@ demo: models ## the whole pipeline on this machine, on real speech
 	$(BIN)/python -m demo
 
 # Most tests wait for real processes, not for a processor: more of them at once than there are cores.
-WORKERS ?= 3
+WORKERS ?= 4
 
 # Drawn examples are the same every time here (a commit passes or it does not); `make acceptance` draws new ones.
 test: models ## the tests of every change, some minutes; what cannot run here is skipped by name

@@ -68,7 +68,7 @@ def _sniff(head: bytes) -> str | None:
 
 
 def missing_wav_ratio(stream: BinaryIO) -> float:
-    """Return bytes of samples promised over bytes there; 0 where the header never learnt its length."""
+    """Return bytes of samples promised over bytes there; 0 where the header does not state the length."""
     back = stream.tell()
     size = stream.seek(0, io.SEEK_END)
     try:

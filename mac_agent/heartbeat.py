@@ -26,7 +26,7 @@ _PACKAGES = ("omi-diarization", "torch", "pyannote.audio")
 
 @dataclass(frozen=True)
 class AgentIdentity:
-    """Which process speaks."""
+    """Which process a heartbeat comes from."""
 
     agent_id: str
     instance_id: str

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from schemas.audio import AudioPart
     from schemas.record import Message
 
-MAX_REFUSED_PARTS = 50  # of one job: past this the way or the source damages everything
+MAX_REFUSED_PARTS = 50  # of one job: past this the connection or the source damages every part
 
 _log = structlog.get_logger("mac_agent.held_jobs")
 
@@ -207,7 +207,7 @@ class HeldJobs:
         now_s = self._clock()
         old = set(self._inbox.expired(self._settings.audio_max_age_s))
         for job in list(self._jobs.values()):
-            silent = job.state is HeldJobState.RECEIVING and now_s - job.heard_s > self._settings.give_up_s
+            silent = job.state is HeldJobState.RECEIVING and now_s - job.last_bytes_s > self._settings.give_up_s
             if silent or any(chunk.handle in old for chunk in job.chunks):
                 _log.warning("job dropped", job=job.job_id, reason="no audio came" if silent else "audio too old")
                 self._forget(job.job_id)

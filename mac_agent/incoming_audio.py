@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from schemas.agent import AgentControl, OfferedChunk
     from schemas.audio import AudioPart
 
-MAX_CORRUPT_CHUNKS = 2  # complete chunks with a wrong sha256: after that the source is wrong, not the way
+MAX_CORRUPT_CHUNKS = 2  # complete chunks with a wrong sha256: after that the source is wrong, not the transfer
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class ActiveJob:
     state: HeldJobState = HeldJobState.RECEIVING
     token: int | None = None
     """The worker's name for the run of this job."""
-    heard_s: float = 0.0
+    last_bytes_s: float = 0.0
     """When the last new bytes came."""
     pause: Backoff | None = None
     refused_parts: int = 0
@@ -63,7 +63,7 @@ class ActiveJob:
 
     def open_files(self, inbox: Inbox, now_s: float, policy: WantPolicy) -> None:
         """Make room for every chunk. Raises OSError where the disk is full; what was made is then dropped."""
-        self.heard_s, self.pause = now_s, policy.pause
+        self.last_bytes_s, self.pause = now_s, policy.pause
         try:
             for offered in self.offer.chunks:
                 self.chunks.append(_IncomingChunk(offered, inbox.open_file(offered.bytes, offered.sha256)))
@@ -93,7 +93,7 @@ class ActiveJob:
         """
         asked_s = [moment for chunk in self.chunks for moment in chunk.asked.values()]
         pause = self.pause or policy.pause
-        if asked_s and now_s - max(min(asked_s), self.heard_s) > pause.pause_s:
+        if asked_s and now_s - max(min(asked_s), self.last_bytes_s) > pause.pause_s:
             room += len(asked_s)
             self.forget_asked()
             self.pause = pause.longer()
@@ -123,7 +123,7 @@ class ActiveJob:
             end = part.byte_offset + len(part.audio)
             chunk.asked = {asked: at for asked, at in chunk.asked.items() if not _touches(asked, part.byte_offset, end)}
             if inbox.write_part(chunk.handle, part.byte_offset, part.audio, part.part_sha256):
-                self.heard_s, self.pause = now_s, policy.pause
+                self.last_bytes_s, self.pause = now_s, policy.pause
             return
 
     def verify_complete(self, inbox: Inbox) -> OfferedChunk | None:

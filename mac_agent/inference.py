@@ -138,7 +138,7 @@ class _ChunkError(Exception):
 
 def serve(pipe: Connection, load: LoadEngine) -> None:
     """Be the worker process: load, then work until the parent closes the pipe or dies."""
-    live_and_die_with_parent()
+    prepare_process()
     keep_freed_memory(SAMPLES_BYTES)
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))  # stdout may be a command's answer
     try:
@@ -165,8 +165,8 @@ def measure_memory(engine: Engine) -> WorkerMemory:
     return WorkerMemory(int(psutil.Process().memory_info().rss), device_bytes(engine.info.device))
 
 
-def live_and_die_with_parent() -> None:
-    """Set this process up so that it leaves neither itself nor audio behind."""
+def prepare_process() -> None:
+    """Set this process up to end with its parent, to ignore SIGINT and SIGTERM, and to write no core dump."""
     # A core dump would hold audio. SIGINT and SIGTERM reach whole process groups: the parent decides when we end.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -101,5 +101,5 @@ def ends_job(control: AgentControl, held: Held | None) -> bool:
 def must_yield(
     *, own_started_at: datetime, own_instance_id: str, other_started_at: datetime, other_instance_id: str
 ) -> bool:
-    """Say which of two living processes with one agent id stops: the newer; of equals, the greater instance id."""
+    """Say which of two running processes with one agent id stops: the newer; of equals, the greater instance id."""
     return (own_started_at, own_instance_id) > (other_started_at, other_instance_id)

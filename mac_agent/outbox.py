@@ -208,7 +208,7 @@ class Outbox:
             self._log_dirty_s = self._clock()  # again, once there may be room
 
     def _save(self, job_id: str) -> None:
-        """Make the file say of a job what memory says."""
+        """Bring what the file holds of a job in line with what memory holds."""
         try:
             with self._engine.begin() as connection:
                 _write(connection, job_id, self._index.get(job_id))

@@ -55,7 +55,7 @@ class OwnHeartbeat:
         """What the agent says it is."""
 
     def note_engine(self, info: EngineInfo) -> EngineDescription:
-        """Note that the worker has loaded its engine: who was starting is online. Returns the engine as reported."""
+        """Note that the engine is loaded, go from starting to online, and return the engine as messages describe it."""
         self._engine, self._mode_reason = describe_engine(info), info.mode_reason
         if self.state is AgentState.STARTING:
             self.state = AgentState.ONLINE

@@ -31,8 +31,6 @@ MAX_WARNINGS, MAX_TIMINGS, MAX_NAME_CHARS = 50, 50, 200
 MAX_TIMING_MS = 1e9
 MAX_PEAK = 1e6
 
-# What another attempt may cure. The others are the audio's own.
-
 
 def describe_engine(info: EngineInfo) -> EngineDescription:
     """Return the engine as messages name it."""

@@ -1,7 +1,7 @@
 """The worker process from the outside: start it, give it a job, take its reports, and start it again when it dies.
 
 A crash, a hang or a full memory costs one attempt at one job. A thread per process reads its pipe, so that a
-worker stopped in the middle of a word cannot stop the loop that sends the heartbeats.
+worker stopped in the middle of a report cannot stop the loop that sends the heartbeats.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 JOIN_S = 5.0
 CANCEL_GRACE_S = 10.0  # a cancelled job that does not look up by then is ended with its process
-# Past this a machine swaps instead of working, and the system ends whom it likes: macOS refuses no allocation.
+# Past this a machine swaps instead of working, and the system may end any process: macOS refuses no allocation.
 MEMORY_SHARE = 0.75
 RESTART_PAUSE_S, RESTART_PAUSE_MAX_S = 1.0, 60.0
 
@@ -77,7 +77,7 @@ class _Gone:
 
 @dataclass
 class _Run:
-    """The job the worker is at."""
+    """The job that the worker is running."""
 
     token: int
     deadline_s: float
@@ -168,7 +168,7 @@ class Worker:
         try:
             self._pipe.send(job)
         except OSError:
-            _log.warning("worker died before it got its job")  # `poll` hears of it and fails the job
+            _log.warning("worker died before it got its job")  # `poll` finds its pipe closed and fails the job
 
     def cancel(self, token: int) -> None:
         """End the job soon, if it is this one. A `JobFailed` with `is_cancelled` follows, unless it just ended."""

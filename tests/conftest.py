@@ -12,11 +12,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.brokers import RunningBroker, run_embedded, run_mosquitto, run_nats
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
+
+# How long drawing an example takes is no property of the code; hypothesis' own profile `ci` has the same two settings.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # Rooms that must pass with only the `bridge` extra installed.
 BRIDGE_ROOMS = ("schemas", "vps_bridge")

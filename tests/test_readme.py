@@ -2,11 +2,12 @@
 
 import re
 import shlex
-import subprocess
-import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from typer import Typer
+from typer.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -16,16 +17,11 @@ COMMANDS = sorted({line for block in BLOCKS for line in block.splitlines() if li
 
 
 def _help(program: str, *words: str) -> str:
-    code = f"from {MODULES[program]} import main; main()"
-    done = subprocess.run(
-        [sys.executable, "-c", code, *words, "--help"],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb", "HOME": str(ROOT), "PATH": ""},
-    )
-    assert done.returncode == 0, f"{program} {words}: {done.stderr}"
-    return done.stdout
+    app: Typer = import_module(MODULES[program]).app
+    environment = {"COLUMNS": "400", "NO_COLOR": "1", "TERM": "dumb"}
+    done = CliRunner().invoke(app, [*words, "--help"], env=environment)
+    assert done.exit_code == 0, f"{program} {words}: {done.output}"
+    return done.output
 
 
 @pytest.mark.parametrize("line", COMMANDS)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.brokers import RunningBroker
+from tests.brokers import RunningBroker, run_embedded, run_mosquitto
 from tests.e2e.system import MqttBackend, System, models_dir, run_system
 
 
@@ -35,10 +35,26 @@ def system(mosquitto: RunningBroker, tmp_path: Path) -> Iterator[System]:
         yield system
 
 
+@pytest.fixture(scope="module")
+def working_system(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[System]:
+    """A system for the tests of a file, each in conversations of its own: the bridge and an allowed agent run.
+
+    The broker is Mosquitto, or the embedded one where a test is parametrized with `embedded`.
+    """
+    _need_weights()
+    directory = tmp_path_factory.mktemp("system")
+    run_broker = run_embedded if getattr(request, "param", "mosquitto") == "embedded" else run_mosquitto
+    with run_broker(directory) as broker, run_system(broker, directory) as system:
+        system.start_bridge()
+        system.start_agent()
+        system.allow_agent()
+        yield system
+
+
 @pytest.fixture
 def backend(request: pytest.FixtureRequest) -> Iterator[MqttBackend]:
     """A backend on the broker of this test's system."""
-    name = "any_system" if "any_system" in request.fixturenames else "system"
+    (name,) = {"any_system", "system", "working_system"}.intersection(request.fixturenames)
     running: System = request.getfixturevalue(name)
     peer = MqttBackend(running.broker)
     yield peer

@@ -38,6 +38,7 @@ from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import WAIT_S
 from tests.pace import paced_settings
+from vps_bridge.ledger import Ledger
 
 embedded_in_acceptance = pytest.mark.parametrize(
     "any_broker", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
@@ -223,7 +224,10 @@ class System:
         return shown
 
     def allow_agent(self, agent_id: str = AGENT_ID) -> None:
-        self.command("omi-bridge", "agents", "allow", agent_id)
+        """What `omi-bridge agents allow` does, without its second of start-up."""
+        ledger = Ledger(self.data_dir / "bridge", exclusive=False)
+        ledger.agents.set_allowed(agent_id, allowed=True)
+        ledger.close()
 
     def failures(self, conversation_id: str) -> list[JobFailure]:
         return self.watcher.seen(JobFailure, conversation_id)

@@ -17,12 +17,16 @@ from tests.e2e.system import (
     MqttBackend,
     System,
     count_right,
-    embedded_in_acceptance,
     make_wav,
     read_wav,
     sample_folder,
     sample_segments,
     wait_until,
+)
+
+on_mosquitto = pytest.mark.parametrize("working_system", ["mosquitto"], indirect=True)
+on_both = pytest.mark.parametrize(
+    "working_system", ["mosquitto", pytest.param("embedded", marks=pytest.mark.slow)], indirect=True
 )
 
 
@@ -56,26 +60,22 @@ REFUSED_AT_THE_DOOR = {
 }
 
 
-@embedded_in_acceptance
+@on_both
 def test_what_is_no_audio_payload_is_refused_by_the_bridge(
-    any_system: System, backend: MqttBackend, record_property: Callable[[str, object], None]
+    working_system: System, backend: MqttBackend, record_property: Callable[[str, object], None]
 ) -> None:
-    system = any_system
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
     slowest_s = 0.0
     for name, (make, code) in REFUSED_AT_THE_DOOR.items():
         began_s = time.monotonic()
         backend.publish(TOPICS.audio(name), make(name))
-        failures: list[JobFailure] = wait_until(partial(system.failures, name), f"the failure of {name}")
+        failures: list[JobFailure] = wait_until(partial(working_system.failures, name), f"the failure of {name}")
         slowest_s = max(slowest_s, time.monotonic() - began_s)
         assert [failure.code for failure in failures] == [code], name
         assert len(failures[0].message) > 20, "a failure must say what to do"
         receipts = wait_until(partial(backend.seen, Accepted, name), f"the receipt of {name}")
         assert receipts[-1].verdict is Verdict.REFUSED
     record_property("slowest_refusal_s", round(slowest_s, 3))
-    _next_job_runs(backend)
+    _next_job_runs(backend, "after-refusals")
 
 
 BROKEN_FILES = {
@@ -85,31 +85,25 @@ BROKEN_FILES = {
 }
 
 
-@embedded_in_acceptance
-def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(any_system: System, backend: MqttBackend) -> None:
-    system = any_system
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
+@on_both
+def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(working_system: System, backend: MqttBackend) -> None:
     for name, (make, code) in BROKEN_FILES.items():
         receipt = backend.audio(name, make(), encoding="auto")
         assert receipt is not None
         assert receipt.verdict is Verdict.ACCEPTED, "header and size look right, and the bridge does not decode"
         backend.event(name, EventType.COMPLETED, chunks=1)
-        by_agent = wait_until(partial(_failures_of_agents, system, name), f"the failure of {name}")
+        by_agent = wait_until(partial(_failures_of_agents, working_system, name), f"the failure of {name}")
         assert {failure.code for failure in by_agent} == {code}
         update = backend.updated(name)
         assert update.failed_jobs == 1
         assert update.speakers == 0
-    _next_job_runs(backend)
-    assert system.watcher.seen(AgentHeartbeat)[-1].state == "online"
+    _next_job_runs(backend, "after-broken-files")
+    assert working_system.watcher.seen(AgentHeartbeat)[-1].state == "online"
 
 
-def test_a_file_cut_short_gives_what_is_there(system: System, backend: MqttBackend) -> None:
+@on_mosquitto
+def test_a_file_cut_short_gives_what_is_there(working_system: System, backend: MqttBackend) -> None:
     """A WAV with 30 s in its header and 20 s of samples: the result has the turns of 20 s and a warning."""
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
     audio = _whole_call()
     backend.audio("short", audio[: len(audio) * 2 // 3], encoding="wav")
     backend.event("short", EventType.COMPLETED, chunks=1)
@@ -122,11 +116,11 @@ def _failures_of_agents(system: System, name: str) -> list[JobFailure]:
     return [failure for failure in system.failures(name) if failure.lease_id is not None]
 
 
-def _next_job_runs(backend: MqttBackend) -> None:
-    segments, _ = sample_segments("good")
-    backend.event("good", EventType.STARTED)
-    backend.event("good", EventType.SEGMENTS, revision=1, segments=segments)
-    backend.audio("good", _whole_call(), encoding="wav")
-    backend.event("good", EventType.COMPLETED, chunks=1)
-    right, _ = count_right({label.id: label.speaker for label in backend.updated("good").segments}, "good")
+def _next_job_runs(backend: MqttBackend, name: str) -> None:
+    segments, _ = sample_segments(name)
+    backend.event(name, EventType.STARTED)
+    backend.event(name, EventType.SEGMENTS, revision=1, segments=segments)
+    backend.audio(name, _whole_call(), encoding="wav")
+    backend.event(name, EventType.COMPLETED, chunks=1)
+    right, _ = count_right({label.id: label.speaker for label in backend.updated(name).segments}, name)
     assert right >= 12

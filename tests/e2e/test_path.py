@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.conversation import Accepted, EventType, Verdict
+from tests.brokers import AGENT_ID
 from tests.e2e.system import (
     MqttBackend,
     System,
@@ -30,7 +31,7 @@ def test_a_published_file_labels_an_imported_transcript(any_system: System, tmp_
     system = any_system
     system.start_bridge()
     system.start_agent()
-    system.allow_agent()
+    system.command("omi-bridge", "agents", "allow", AGENT_ID)
     segments, _ = sample_segments("call")
     transcript = tmp_path / "transcript.json"
     transcript.write_text(json.dumps([segment.model_dump(mode="json") for segment in segments]))
@@ -82,11 +83,8 @@ def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Mqtt
     assert update.audio_s == pytest.approx(30.0, abs=0.5)
 
 
-def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend: MqttBackend) -> None:
+def test_chunks_of_a_long_call_keep_one_voice_one_label(working_system: System, backend: MqttBackend) -> None:
     """Three minutes in 30 s chunks become several jobs; both people keep their speaker numbers in all of them."""
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
     samples, rate = read_wav(sample_folder() / "sample.wav")
     lines, truth = sample_segments("long")
     repeats = 6
@@ -104,7 +102,8 @@ def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend:
     backend.event("long", EventType.COMPLETED, chunks=repeats)
     update = backend.updated("long")
 
-    assert len(json.loads(system.command("omi-bridge", "jobs", "--json"))) >= 2
+    jobs = json.loads(working_system.command("omi-bridge", "jobs", "--json"))
+    assert len([job for job in jobs if job["conversation_id"] == "long"]) >= 2
     by_truth: dict[str, set[str]] = {}
     for label in update.segments:
         line = next(line for line in lines if label.id.startswith(f"{line.id}-"))
@@ -114,10 +113,7 @@ def test_chunks_of_a_long_call_keep_one_voice_one_label(system: System, backend:
     assert len(set.union(*by_truth.values())) == 2
 
 
-def test_a_bare_wav_file_works_as_audio(system: System, backend: MqttBackend) -> None:
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
+def test_a_bare_wav_file_works_as_audio(working_system: System, backend: MqttBackend) -> None:
     segments, _ = sample_segments("bare")
     backend.event("bare", EventType.STARTED)
     backend.event("bare", EventType.SEGMENTS, revision=1, segments=segments)
@@ -130,17 +126,14 @@ def test_a_bare_wav_file_works_as_audio(system: System, backend: MqttBackend) ->
     assert right >= 12
 
 
-def test_a_file_larger_than_a_message_travels_in_parts(system: System, tmp_path: Path) -> None:
+def test_a_file_larger_than_a_message_travels_in_parts(working_system: System, tmp_path: Path) -> None:
     """Two and a half minutes of WAV (4.8 MB) do not fit into one message: they are sent in parts on both hops."""
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
     samples, rate = read_wav(sample_folder() / "sample.wav")
     long_call = tmp_path / "long.wav"
     long_call.write_bytes(make_wav(samples * 5, rate))
 
     answer = json.loads(
-        system.command("omi-bridge", "publish", str(long_call), "--conversation", "parts", "--wait", "--json")
+        working_system.command("omi-bridge", "publish", str(long_call), "--conversation", "parts", "--wait", "--json")
     )
 
     assert answer["updated"]["audio_s"] == pytest.approx(150.0, abs=0.5)
@@ -253,10 +246,8 @@ def _publishing(backend: MqttBackend) -> Iterator[None]:
         thread.join()
 
 
-def test_watch_decodes_what_mosquitto_sub_cannot_show(system: System, backend: MqttBackend, tmp_path: Path) -> None:
-    system.start_bridge()
-    system.start_agent()
-    system.allow_agent()
+def test_watch_decodes_what_mosquitto_sub_cannot_show(working_system: System, backend: MqttBackend) -> None:
+    system = working_system
     watching = system.programs.start("omi-bridge", "watch", "--json", environment=system.environment("bridge"))
     wait_until(lambda: "heartbeat" in watching.log_file.read_text(), "the first line of watch")
     samples, rate = read_wav(sample_folder() / "sample.wav")

@@ -18,29 +18,38 @@ from vps_bridge import run_diarization
 
 @pytest.fixture
 def as_backend(system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+    """The environment of a backend of a system of this test alone, of which only the broker runs."""
+    _become_backend(system, monkeypatch)
+    return system
+
+
+@pytest.fixture
+def served_backend(working_system: System, monkeypatch: pytest.MonkeyPatch) -> System:
+    """The environment of a backend of a system whose bridge and agent run."""
+    _become_backend(working_system, monkeypatch)
+    return working_system
+
+
+def _become_backend(system: System, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in system.environment("backend").items():
         if name.startswith("OMI_"):
             monkeypatch.setenv(name, value)
     monkeypatch.setenv("ENABLE_SPEAKER_DIARIZATION", "true")
     for name in ("TIMEOUT_S", "AGENT_TIMEOUT_S", "DELETE_TIMEOUT_S"):
         monkeypatch.setattr(f"vps_bridge.client.run_diarization.{name}", WAIT_S)
-    return system
 
 
 def _reasons(logs: Sequence[Mapping[str, Any]]) -> str:
     return " ".join(str(line.get("reason")) for line in logs)
 
 
-def test_it_returns_who_spoke_when_and_leaves_nothing_behind(as_backend: System) -> None:
-    as_backend.start_bridge()
-    as_backend.start_agent()
-    as_backend.allow_agent()
+def test_it_returns_who_spoke_when_and_leaves_nothing_behind(served_backend: System) -> None:
     turns = asyncio.run(run_diarization(sample_folder() / "sample.wav", num_speakers=2))
     assert {turn["speaker_id"] for turn in turns} == {"SPEAKER_00", "SPEAKER_01"}
     assert all(0 <= turn["start"] < turn["end"] <= 30.1 for turn in turns)
     assert sum(turn["end"] - turn["start"] for turn in turns) > 15
-    assert as_backend.command("omi-bridge", "conversations", "--json").strip() == "[]"
-    assert not any(as_backend.spool.iterdir())
+    assert served_backend.command("omi-bridge", "conversations", "--json").strip() == "[]"
+    assert not any(served_backend.spool.iterdir())
 
 
 def test_it_is_off_unless_it_is_switched_on(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -58,10 +67,7 @@ def test_without_an_agent_it_says_so(as_backend: System, monkeypatch: pytest.Mon
     assert "no agent is live and allowed" in _reasons(logs)
 
 
-def test_a_file_that_is_no_audio_gives_no_turns(as_backend: System, tmp_path: Path) -> None:
-    as_backend.start_bridge()
-    as_backend.start_agent()
-    as_backend.allow_agent()
+def test_a_file_that_is_no_audio_gives_no_turns(served_backend: System, tmp_path: Path) -> None:
     text = tmp_path / "notes.wav"
     text.write_text("these are notes")
     with capture_logs() as logs:

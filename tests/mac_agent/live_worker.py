@@ -1,4 +1,4 @@
-"""A real worker process with the tone engine, and how to hear of it."""
+"""A real worker process with the tone engine, and how to wait for its reports."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from tests.inbox import WAIT_S
 
 
 def do_nothing() -> None:
-    """For who only waits."""
+    """What is done between two polls by default."""
 
 
-def heard(worker: Worker, *kinds: type, while_waiting: Callable[[], None] = do_nothing):
+def next_report(worker: Worker, *kinds: type, while_waiting: Callable[[], None] = do_nothing):
     """The next report of one of the kinds."""
     deadline = time.monotonic() + WAIT_S
     while time.monotonic() < deadline:
@@ -30,7 +30,7 @@ def heard(worker: Worker, *kinds: type, while_waiting: Callable[[], None] = do_n
 
 def ready(worker: Worker) -> None:
     while not worker.is_idle:
-        heard(worker, EngineLoaded)
+        next_report(worker, EngineLoaded)
 
 
 def job(token: int, *paths: Path, max_audio_s: float = 600.0, starts=None) -> WorkerJob:
@@ -42,5 +42,5 @@ def job(token: int, *paths: Path, max_audio_s: float = 600.0, starts=None) -> Wo
 def is_done_well(worker: Worker, token: int, path: Path) -> bool:
     ready(worker)
     worker.submit(job(token, path))
-    report = heard(worker, JobResult, JobFailed)
+    report = next_report(worker, JobResult, JobFailed)
     return isinstance(report, JobResult) and report.token == token and bool(report.diarization.turns)

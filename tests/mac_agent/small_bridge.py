@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -35,8 +34,6 @@ class HeardBeat:
 
     message: AgentHeartbeat
     retained: bool
-    at_s: float
-    """When it came, monotonic."""
 
     def state_of(self, job_id: str) -> str | None:
         return next((job.state.value for job in self.message.jobs if job.job_id == job_id), None)
@@ -55,7 +52,6 @@ class SmallBridge:
     turns: MessageLog[SpeakerTurns] = field(default_factory=MessageLog)
     failures: MessageLog[JobFailure] = field(default_factory=MessageLog)
     beats: MessageLog[HeardBeat] = field(default_factory=MessageLog)
-    parts_sent: list[tuple[float, str, int, int]] = field(default_factory=list)
     audio: dict[str, bytes] = field(default_factory=dict)
     conversations: dict[str, str] = field(default_factory=dict)
 
@@ -154,7 +150,7 @@ class SmallBridge:
         elif kind is TopicKind.FAILURE:
             self.failures.put(decode(JobFailure, incoming.payload))
         else:
-            self.beats.put(HeardBeat(decode(AgentHeartbeat, incoming.payload), incoming.retain, time.monotonic()))
+            self.beats.put(HeardBeat(decode(AgentHeartbeat, incoming.payload), incoming.retain))
 
     def _send_parts(self, want: AgentWant) -> None:
         data = self.audio[want.chunk_id]
@@ -169,7 +165,6 @@ class SmallBridge:
                 part_sha256=hashlib.sha256(piece).hexdigest(),
                 audio=piece,
             )
-            self.parts_sent.append((time.monotonic(), want.chunk_id, wanted.start, wanted.end))
             for each in self.tamper(part):
                 self._send(TOPICS.parts(self.conversations[want.job_id], AGENT_ID), each)
 

@@ -109,7 +109,7 @@ def test_results_are_offered_to_a_bridge_that_begins_and_wants_repeated(mosquitt
 
 
 def test_results_are_offered_to_a_bridge_that_was_away_and_wants_repeated(mosquitto, start_agent, small_bridge):
-    """The broker says that it is gone; what the agent said since then, nobody has heard."""
+    """The broker reports the bridge offline: what the agent sent since then did not arrive."""
     bridge = small_bridge(mosquitto, tamper=lambda part: [])
     start_agent(mosquitto, offer_retry_s=300, want_timeout_s=300, retry_max_s=300)
     bridge.wait_online()

@@ -1,4 +1,4 @@
-"""What a heartbeat tells at once and what can wait a moment: pure."""
+"""Which changes are sent in a heartbeat at once, and which can wait a moment: pure."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ DONE = replace(TWO, free_places=7, jobs=(("l2", HeldJobState.RUNNING), ("l1", He
     ],
     ids=["the first", "its state", "its first job", "no room", "a result", "a job ended", "one ended as another came"],
 )
-def test_what_the_bridge_acts_on_is_told_at_once(before: BeatContent | None, after: BeatContent) -> None:
+def test_what_the_bridge_acts_on_is_sent_at_once(before: BeatContent | None, after: BeatContent) -> None:
     assert after.is_urgent(before)
 
 

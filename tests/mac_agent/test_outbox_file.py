@@ -70,11 +70,11 @@ for number in range(100_000):
         if int(line) >= 30:
             child.kill()
             break
-    told = [int(line), *(int(rest) for rest in child.stdout.read().split())]
+    reported = [int(line), *(int(rest) for rest in child.stdout.read().split())]
     child.wait()
     child.stdout.close()
     kept = {each.job_id for each in open_outbox().entries()}
-    assert kept >= {f"job-{number}" for number in range(max(told) + 1)}
+    assert kept >= {f"job-{number}" for number in range(max(reported) + 1)}
 
 
 def test_pauses_double_up_to_the_longest_and_start_again_for_a_new_listener(open_outbox, clock):

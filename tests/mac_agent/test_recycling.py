@@ -14,7 +14,7 @@ from mac_agent.inference import JobFailed
 from mac_agent.recycling import GB, RecycleLimits, WorkerMemory, why_recycle
 from mac_agent.worker import Worker
 from tests.inbox import eventually
-from tests.mac_agent.live_worker import heard, is_done_well, job, ready
+from tests.mac_agent.live_worker import is_done_well, job, next_report, ready
 from tests.mac_agent.sounds import as_wav, tone
 
 
@@ -92,7 +92,7 @@ def test_audio_that_cannot_be_decoded_counts_as_a_job(start_worker, speech, tmp_
     worker = start_worker(recycle=RecycleLimits(jobs=1))
     ready(worker)
     worker.submit(job(1, bad))
-    heard(worker, JobFailed)
+    next_report(worker, JobFailed)
     assert worker.recycles == 1
     process_that_does(worker, 2, speech)
 

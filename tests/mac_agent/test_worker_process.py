@@ -19,7 +19,7 @@ from mac_agent.inference import (
 from mac_agent.worker import Worker, WorkerLimits
 from schemas.failure import FailureCode
 from tests.inbox import eventually
-from tests.mac_agent.live_worker import heard, is_done_well, job, ready
+from tests.mac_agent.live_worker import is_done_well, job, next_report, ready
 from tests.mac_agent.sounds import as_wav, tone
 from tests.mac_agent.tone_engine import load_tone_engine
 from tests.pace import paced
@@ -34,7 +34,7 @@ def test_chunks_are_diarized_on_one_timeline(start_worker, tmp_path):
     worker = start_worker()
     ready(worker)
     worker.submit(job(7, first, second, starts=[0.0, 5.0]))
-    result = heard(worker, JobResult)
+    result = next_report(worker, JobResult)
     assert result.token == 7
     assert result.duration_s == pytest.approx(7.0, abs=0.01)
     assert [(span.start_s, round(span.duration_s, 2)) for span in result.placed] == [(0.0, 2.0), (5.0, 2.0)]
@@ -50,7 +50,7 @@ def test_a_killed_worker_costs_one_attempt_and_the_next_job_runs(start_worker, b
     worker.submit(job(1, speech))
     eventually(lambda: behaviour.read_text() == "")
     os.kill(worker.pid, kill)
-    failure = heard(worker, JobFailed)
+    failure = next_report(worker, JobFailed)
     assert (failure.token, failure.code, failure.is_cancelled) == (1, FailureCode.ENGINE_CRASHED, False)
     assert f"signal {kill.value}" in failure.message
     assert is_done_well(worker, 2, speech)
@@ -60,7 +60,7 @@ def test_an_idle_worker_that_is_killed_comes_back(start_worker, speech):
     worker = start_worker()
     ready(worker)
     os.kill(worker.pid, signal.SIGKILL)
-    heard(worker, EngineLoaded)
+    next_report(worker, EngineLoaded)
     assert is_done_well(worker, 1, speech)
 
 
@@ -71,7 +71,7 @@ def test_a_worker_that_hangs_is_ended_at_its_time_limit(start_worker, behaviour,
     ready(worker)
     pid = worker.pid
     worker.submit(job(1, speech))
-    failure = heard(worker, JobFailed)
+    failure = next_report(worker, JobFailed)
     assert failure.code is FailureCode.ENGINE_TIMEOUT
     assert not psutil.pid_exists(pid)
     assert is_done_well(worker, 2, speech)
@@ -93,7 +93,7 @@ def test_an_exception_is_a_failure_without_the_words_of_the_exception(
     worker = start_worker()
     ready(worker)
     worker.submit(job(1, speech))
-    failure = heard(worker, JobFailed)
+    failure = next_report(worker, JobFailed)
     assert failure.code is FailureCode.ENGINE_FAILED
     assert words in failure.message
     assert "conversation" not in failure.message
@@ -107,7 +107,7 @@ def test_audio_that_cannot_be_decoded_names_its_chunk_and_keeps_the_worker(start
     ready(worker)
     pid = worker.pid
     worker.submit(job(1, speech, bad))
-    failure = heard(worker, JobFailed)
+    failure = next_report(worker, JobFailed)
     assert (failure.code, failure.chunk_index) == (FailureCode.AUDIO_UNDECODABLE, 1)
     assert is_done_well(worker, 2, speech)
     assert worker.pid == pid
@@ -117,7 +117,7 @@ def test_a_job_longer_than_allowed_is_refused_over_all_its_chunks(start_worker, 
     worker = start_worker()
     ready(worker)
     worker.submit(job(1, speech, speech, max_audio_s=3.0))
-    assert heard(worker, JobFailed).code is FailureCode.AUDIO_TOO_LONG
+    assert next_report(worker, JobFailed).code is FailureCode.AUDIO_TOO_LONG
 
 
 def test_a_cancelled_job_ends_soon_and_the_worker_stays(start_worker, behaviour, speech):
@@ -128,7 +128,7 @@ def test_a_cancelled_job_ends_soon_and_the_worker_stays(start_worker, behaviour,
     worker.submit(job(1, speech))
     eventually(lambda: behaviour.read_text() == "")
     worker.cancel(1)
-    assert heard(worker, JobFailed).is_cancelled
+    assert next_report(worker, JobFailed).is_cancelled
     assert is_done_well(worker, 2, speech)
     assert worker.pid == pid
 
@@ -142,7 +142,7 @@ def test_a_cancellation_that_comes_too_late_does_not_hit_the_next_job(start_work
 
 def test_an_engine_that_cannot_be_loaded_says_what_to_do(start_worker, behaviour):
     behaviour.write_text("cannot-load")
-    report = heard(start_worker(), EngineNotLoaded)
+    report = next_report(start_worker(), EngineNotLoaded)
     assert report.permanent
     assert "OMI_DEVICE" in report.message
 

@@ -37,7 +37,7 @@ INFO = EngineInfo("tone", "pitch", "1", "cpu", "test", "pitch", "1")
 
 
 class ToneEngine:
-    """Finds tones, and misbehaves as it is told."""
+    """Finds tones, and misbehaves as its behaviour file says."""
 
     def __init__(self, behaviour_file: Path) -> None:
         self._behaviour_file = behaviour_file
@@ -80,9 +80,9 @@ def read_behaviour(path: Path) -> str:
     return path.read_text().strip() if path.exists() else ""
 
 
-def suffer(path: Path, report: ReportProgress, heard: set[str]) -> None:
-    """`poison TONE_900`: crash where that tone is heard. `hold`: wait until the file says something else."""
-    if read_behaviour(path).removeprefix("poison ") in heard:
+def suffer(path: Path, report: ReportProgress, tones: set[str]) -> None:
+    """`poison TONE_900`: crash where that tone is found. `hold`: wait until the file says something else."""
+    if read_behaviour(path).removeprefix("poison ") in tones:
         os.kill(os.getpid(), signal.SIGSEGV)
     while read_behaviour(path) == "hold":
         report("hold", 0.5)

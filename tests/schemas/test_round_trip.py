@@ -28,7 +28,7 @@ by_kind = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.SCHEMA)
 
 
 @by_kind
-@settings(max_examples=60, deadline=None, suppress_health_check=SLOW_DRAWS)
+@settings(max_examples=25, deadline=None, suppress_health_check=SLOW_DRAWS)
 @given(data=st.data())
 def test_every_message_survives_the_way(kind: type[Message], data: st.DataObject) -> None:
     message = data.draw(messages(kind))
@@ -36,7 +36,7 @@ def test_every_message_survives_the_way(kind: type[Message], data: st.DataObject
 
 
 @by_kind
-@settings(max_examples=40, deadline=None, suppress_health_check=SLOW_DRAWS)
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW_DRAWS)
 @given(data=st.data())
 def test_what_the_published_schema_allows_is_decoded(kind: type[Message], data: st.DataObject) -> None:
     payload = data.draw(payloads(kind))
@@ -44,7 +44,7 @@ def test_what_the_published_schema_allows_is_decoded(kind: type[Message], data: 
 
 
 @by_kind
-@settings(max_examples=40, deadline=None, suppress_health_check=SLOW_DRAWS)
+@settings(max_examples=15, deadline=None, suppress_health_check=SLOW_DRAWS)
 @given(data=st.data())
 def test_what_is_encoded_fits_the_published_schema(kind: type[Message], data: st.DataObject) -> None:
     encoded = encode(data.draw(messages(kind)))

@@ -9,7 +9,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
@@ -34,6 +34,7 @@ from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.pace import paced_settings
 from tests.vps_bridge.scripted_agent import make_wav
+from vps_bridge.ledger import Ledger
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -255,7 +256,9 @@ class LiveBridge:
         return json.loads(self.command(*arguments, "--json").stdout)
 
     def jobs(self, conversation_id: str) -> list[dict[str, Any]]:
-        return [job for job in self.json("jobs") if job["conversation_id"] == conversation_id]
+        """A conversation's jobs as `omi-bridge jobs --json` shows them, without its second of start-up."""
+        with self._ledger() as ledger:
+            return [asdict(job) for job in ledger.jobs.all(conversation_id=conversation_id)]
 
     def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """Lines of its log, in order."""
@@ -269,12 +272,17 @@ class LiveBridge:
 
     def allow(self, *agent_ids: str, allowed: bool = True) -> None:
         """What `omi-bridge agents allow` does, without its second of start-up."""
-        from vps_bridge.ledger import Ledger
+        with self._ledger() as ledger:
+            for agent_id in agent_ids:
+                ledger.agents.set_allowed(agent_id, allowed=allowed)
 
+    @contextlib.contextmanager
+    def _ledger(self) -> Iterator[Ledger]:
         ledger = Ledger(self.data_dir / "bridge", exclusive=False)
-        for agent_id in agent_ids:
-            ledger.agents.set_allowed(agent_id, allowed=allowed)
-        ledger.close()
+        try:
+            yield ledger
+        finally:
+            ledger.close()
 
 
 @contextlib.contextmanager

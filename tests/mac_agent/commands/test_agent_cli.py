@@ -140,6 +140,7 @@ def test_a_recording_is_diarized_written_and_drawn(tmp_path, weights_dir, record
     assert plot.stat().st_size > 10_000
 
 
+@pytest.mark.long
 def test_run_works_on_a_recording_for_a_bridge_and_stops_on_sigterm(tmp_path, weights_dir, recording):
     (tmp_path / "agent" / "models").mkdir(parents=True)
     (tmp_path / "agent" / "models" / "embedded").symlink_to(weights_dir / "models" / "embedded")
@@ -177,6 +178,7 @@ def spent_s(process: psutil.Process) -> float:
     return 0.0
 
 
+@pytest.mark.long
 def test_ctrl_c_during_diarize_leaves_no_worker(tmp_path, weights_dir):
     file = tmp_path / "long.wav"
     file.write_bytes(as_wav(tone(300, 1200)))

@@ -102,6 +102,7 @@ def test_every_speaker_has_evidence_in_order_of_first_speech(found: Diarization)
         assert np.linalg.norm(speaker.embedding) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.long
 def test_the_same_file_gives_the_same_answer_whatever_ran_before(
     embedded: Engine, sample: Recording, found: Diarization
 ) -> None:
@@ -139,6 +140,7 @@ def test_a_maximum_is_kept_and_a_minimum_adds_no_speaker(embedded: Engine, sampl
         assert embedded.diarize(sample.waveform, absurd, ignore).turns
 
 
+@pytest.mark.long
 def test_progress_is_reported_and_an_exception_in_it_stops_the_run(embedded: Engine, sample: Recording) -> None:
     stages: list[tuple[str, float]] = []
     embedded.diarize(sample.waveform, Hints(), lambda stage, done: stages.append((stage, done)))

@@ -29,7 +29,7 @@ def resnet(request: pytest.FixtureRequest) -> ResNet:
 
 
 @pytest.mark.parametrize("is_fused", [True, False])
-@pytest.mark.parametrize("shape", [(1, 998, 80), (3, 61, 80)])
+@pytest.mark.parametrize("shape", [(1, 298, 80), (3, 61, 80)])
 def test_prepared_network_is_the_same_function(
     resnet: ResNet, shape: tuple[int, ...], is_fused: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -81,6 +81,7 @@ def test_a_failed_job_is_explained_and_a_retry_finishes_its_conversation(
         assert "audio.undecodable" in shown
 
 
+@pytest.mark.long
 def test_retry_all_with_the_bridge_stopped_is_done_when_it_starts(
     own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
 ) -> None:
@@ -167,6 +168,7 @@ def test_purge_beside_a_running_bridge_leaves_a_tombstone_and_nothing_else(
     assert own_bridge.json("purge", "secret-call", "--yes")["conversations"] == [], "done already"
 
 
+@pytest.mark.long
 def test_purge_with_the_bridge_stopped_erases_at_once(own_backend: Backend, own_bridge: LiveBridge) -> None:
     own_backend.send_call("secret-call")
     own_backend.audio("other-call", make_wav(5.0))
@@ -179,6 +181,7 @@ def test_purge_with_the_bridge_stopped_erases_at_once(own_backend: Backend, own_
     assert own_backend.audio("secret-call", make_wav(5.0)).verdict is Verdict.DISCARDED
 
 
+@pytest.mark.long
 def test_a_deletion_cut_short_is_finished_by_the_next_bridge(own_backend: Backend, own_bridge: LiveBridge) -> None:
     own_backend.send_call("half-gone")
     own_bridge.kill()
@@ -192,6 +195,7 @@ def test_a_deletion_cut_short_is_finished_by_the_next_bridge(own_backend: Backen
     assert list(own_bridge.spool.iterdir()) == []
 
 
+@pytest.mark.long
 def test_purge_by_age_takes_only_what_is_quiet_and_audio_alone_keeps_the_labels(
     own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
 ) -> None:
@@ -209,6 +213,7 @@ def test_purge_by_age_takes_only_what_is_quiet_and_audio_alone_keeps_the_labels(
     assert {row["speaker"] for row in own_bridge.json("show", "old")["segments"]} == {"SPEAKER_00", "SPEAKER_01"}
 
 
+@pytest.mark.long
 def test_a_job_whose_audio_is_purged_fails_and_says_so(
     own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
 ) -> None:
@@ -235,6 +240,7 @@ def test_a_forgotten_agent_is_off_the_list_and_gets_nothing(
 # ------------------------------------------------------------------------------------------------------ a long queue
 
 
+@pytest.mark.long
 def test_jobs_shows_the_latest_of_ten_thousand_and_counts_the_rest(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "bridge", exclusive=True)
     chunk = NewChunk("c", "k", "0" * 64, 1_000, "s", "wav", duration_s=60.0)
