@@ -26,6 +26,8 @@ from schemas.record import (
 )
 
 MAX_SEGMENTS = 20_000
+MAX_WORDS, MAX_PIECES = 5_000, 500  # of a segment
+WordIndex = Annotated[int, Field(ge=0, le=MAX_WORDS - 1)]
 SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -50,7 +52,7 @@ class TranscriptSegment(Record):
     label_source: Literal["manual", "auto"] | None = Field(
         default=None, description="Who labelled it. Absent: a person or owner label counts as a human's."
     )
-    words: Annotated[tuple[Word, ...], Field(max_length=5_000, fail_fast=True)] | None = None
+    words: Annotated[tuple[Word, ...], Field(max_length=MAX_WORDS, fail_fast=True)] | None = None
 
 
 class EventType(StrEnum):
@@ -122,6 +124,17 @@ class Accepted(Message):
     message: Text | None = None
 
 
+class SegmentPiece(Record):
+    """Neighbouring words of a segment that one speaker said; times are in seconds on the transcript's clock."""
+
+    start_s: SignedSeconds
+    end_s: SignedSeconds
+    first_word: WordIndex = Field(description="Index into the segment's words, as is last_word, which belongs to it.")
+    last_word: WordIndex
+    speaker: Name | None = Field(default=None, description="SPEAKER_<nn>; absent: nobody can be named.")
+    speaker_id: Annotated[int, Field(ge=0, le=10_000)] | None = None
+
+
 class SegmentLabel(Record):
     """The current label of one segment."""
 
@@ -131,6 +144,11 @@ class SegmentLabel(Record):
     person_id: Name | None = None
     coverage: Ratio | None = Field(default=None, description="Share of the segment the speaker covers.")
     runner_up: Name | None = None
+    pieces: Annotated[tuple[SegmentPiece, ...], Field(max_length=MAX_PIECES, fail_fast=True)] = Field(
+        default=(),
+        description="Who said which words, where the speaker changes within the segment and its words have times. "
+        "The label above is that of the whole segment, for who cannot split it.",
+    )
 
 
 class LabelChange(Record):

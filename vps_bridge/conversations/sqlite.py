@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, func, select, update
+from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Word
@@ -23,7 +23,8 @@ from vps_bridge.conversations.store import (
     speaker_name,
     speaker_number,
 )
-from vps_bridge.conversations.tables import changes, conversations, segments, writes
+from vps_bridge.conversations.tables import conversations, segments
+from vps_bridge.conversations.writes import find_version, pieces_from_json, pieces_to_json, read_history, record_write
 from vps_bridge.database import open_database
 
 if TYPE_CHECKING:
@@ -54,19 +55,18 @@ _KNOWN = _SEGMENTS.where(segments.c.segment_id.in_(bindparam("segment_ids", expa
 _NEW_SEGMENT = insert(segments)
 _CHANGE_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segments.c.segment_id == _SEGMENT_ID)
 _SET_LABEL = _CHANGE_SEGMENT.values(
-    speaker=bindparam("new_speaker"), written_version=bindparam("new_version"), undone=bindparam("is_undone")
+    speaker=bindparam("new_speaker"),
+    written_version=bindparam("new_version"),
+    undone=bindparam("is_undone"),
+    pieces=bindparam("new_pieces", type_=segments.c.pieces.type),
 )
+_SET_PIECES = _CHANGE_SEGMENT.values(pieces=bindparam("new_pieces", type_=segments.c.pieces.type))
 # The columns that an event of the backend may set. `undone` is set by `undo`; a removal takes it back.
 _EVENT_COLUMNS = tuple(column for column in segments.c if column.name not in ("conversation_id", "segment_id"))
 _SET_EVENT_COLUMNS = _CHANGE_SEGMENT.values(
     {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _EVENT_COLUMNS}
 )
-_VERSION_OF_KEY = select(func.max(writes.c.version)).where(
-    writes.c.conversation_id == _ID, writes.c.write_key == bindparam("write_key")
-)
-_NEW_WRITE, _NEW_CHANGE = insert(writes), insert(changes)
-_WRITES = select(writes).where(writes.c.conversation_id == _ID).order_by(writes.c.version)
-_CHANGES = select(changes).where(changes.c.conversation_id == _ID).order_by(changes.c.segment_id)
+_SPOKEN = ("text", "start_s", "end_s", "words")  # where one of these changes, pieces mean nothing any more
 
 
 class SqliteConversations:
@@ -118,7 +118,7 @@ class SqliteConversations:
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
         with self._database.writing() as connection:
-            written = connection.scalar(_VERSION_OF_KEY, {"of_conversation": conversation_id, "write_key": write_key})
+            written = find_version(connection, conversation_id, write_key)
             conversation = _read(connection, conversation_id)
             if conversation is None:
                 return Conflict(None)
@@ -131,12 +131,9 @@ class SqliteConversations:
             if conversation.revision != expected_revision or refused:
                 return Conflict(conversation.revision)
             version = conversation.version + 1
-            changes_made = tuple(
-                Change(label.segment_id, known[label.segment_id].speaker, speaker_name(label.speaker_id))
-                for label in labels
-                if known[label.segment_id].speaker != speaker_name(label.speaker_id)
-            )
-            _record(connection, conversation_id, Write(version, "apply", write_key, time.time(), changes_made))
+            wanted = [_change(known[label.segment_id], label) for label in labels]
+            changes_made = tuple(change for change in wanted if change.is_change)
+            record_write(connection, conversation_id, Write(version, "apply", write_key, time.time(), changes_made))
             _set_labels(connection, conversation_id, changes_made, written_version=version)
             _advance(connection, conversation_id, version)
             return Applied(version)
@@ -144,19 +141,19 @@ class SqliteConversations:
     def undo(self, conversation_id: str, version: int) -> Applied:
         """See `ConversationStore.undo`."""
         with self._database.writing() as connection:
-            history = {write.version: write for write in _history(connection, conversation_id)}
+            history = {write.version: write for write in read_history(connection, conversation_id)}
             conversation = _read(connection, conversation_id)
             if conversation is None or version not in history or history[version].kind != "apply":
                 raise WriteNotFound(conversation_id, version)
             known = {segment.id: segment for segment in conversation.segments}
             taken_back = tuple(
-                Change(change.segment_id, change.after, change.before)
+                change.reversed
                 for change in history[version].changes
-                if change.segment_id in known and known[change.segment_id].speaker == change.after
+                if change.segment_id in known and _has_result(known[change.segment_id], change)
             )
             new = conversation.version + 1
             write = Write(new, "undo", f"undo-{version}-{new}", time.time(), taken_back)
-            _record(connection, conversation_id, write)
+            record_write(connection, conversation_id, write)
             _set_labels(connection, conversation_id, taken_back, undone=True)
             _advance(connection, conversation_id, new)
             return Applied(new)
@@ -164,7 +161,7 @@ class SqliteConversations:
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
         with self._database.reading() as connection:
-            return _history(connection, conversation_id)
+            return read_history(connection, conversation_id)
 
     def delete(self, conversation_id: str) -> None:
         """See `ConversationStore.delete`."""
@@ -179,10 +176,7 @@ class SqliteConversations:
 
 def _have_labels(known: Mapping[str, StoredSegment], labels: Sequence[Label]) -> bool:
     """Whether every segment has its label; one that was removed and sent again has lost it."""
-    return all(
-        label.segment_id in known and known[label.segment_id].speaker == speaker_name(label.speaker_id)
-        for label in labels
-    )
+    return all(label.segment_id in known and not _change(known[label.segment_id], label).is_change for label in labels)
 
 
 def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[str, Any]:
@@ -204,6 +198,10 @@ def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[
         "words": words,
     }
     is_label_ours = row is not None and (row["written_version"] is not None or row["undone"])
+    is_spoken_anew = row is not None and any(row[name] != fields[name] for name in _SPOKEN)
+    is_labelled = segment.label_source is None and (segment.is_user or segment.person_id is not None)
+    if is_spoken_anew or is_labelled or segment.label_source == "manual":
+        fields["pieces"] = None
     if not is_label_ours or (segment.label_source == "manual" and segment.speaker is not None):
         number = speaker_number(segment.speaker)
         fields["speaker"] = segment.speaker if number is None else speaker_name(number)
@@ -227,6 +225,7 @@ def _tombstone(segment_id: str) -> dict[str, Any]:
         "person_id": None,
         "label_source": None,
         "words": None,
+        "pieces": None,
     }
 
 
@@ -249,7 +248,8 @@ def _put_segments(
     sent: Mapping[str, dict[str, Any]],
 ) -> None:
     """Write the columns that were sent, by segment id; a known segment keeps the others."""
-    blank = {"conversation_id": conversation_id, "undone": False, "speaker": None, "written_version": None}
+    unset = dict.fromkeys(("speaker", "written_version", "pieces"))
+    blank = {"conversation_id": conversation_id, "undone": False, **unset}
     added, changed = [], []
     for segment_id, fields in sent.items():
         columns = {**fields, "backend_revision": revision}
@@ -275,11 +275,23 @@ def _set_labels(
     written_version: int | None = None,
     undone: bool = False,
 ) -> None:
-    """Set the label of each changed segment, and who set it: a write of this pipeline, or an undo."""
-    common = {"of_conversation": conversation_id, "new_version": written_version, "is_undone": undone}
-    if made:
-        labels = [{**common, "of_segment": change.segment_id, "new_speaker": change.after} for change in made]
+    """Set the label of each changed segment, and who set it: a write of this pipeline, or an undo.
+
+    A write that only cuts a segment leaves the label the backend's own.
+    """
+    labels: list[dict[str, Any]] = []
+    cuts: list[dict[str, Any]] = []
+    for change in made:
+        key = {"of_conversation": conversation_id, "of_segment": change.segment_id}
+        columns = {**key, "new_pieces": pieces_to_json(change.pieces_after)}
+        if undone or change.before != change.after:
+            labels.append({**columns, "new_speaker": change.after, "new_version": written_version, "is_undone": undone})
+        else:
+            cuts.append(columns)
+    if labels:
         connection.execute(_SET_LABEL, labels)
+    if cuts:
+        connection.execute(_SET_PIECES, cuts)
 
 
 def _advance(connection: Connection, conversation_id: str, version: int | None = None) -> None:
@@ -319,35 +331,14 @@ def _stored_segment(row: RowMapping) -> StoredSegment:
         person_id=row["person_id"],
         label_source="manual" if row["undone"] else row["label_source"],
         words=words,
+        pieces=pieces_from_json(row["pieces"]),
     )
 
 
-def _record(connection: Connection, conversation_id: str, write: Write) -> None:
-    """Add a write with its changes to the history."""
-    key = {"conversation_id": conversation_id, "version": write.version}
-    columns = {"kind": write.kind, "write_key": write.write_key, "written_at_s": write.written_at_s}
-    connection.execute(_NEW_WRITE, {**key, **columns})
-    rows = [
-        {**key, "segment_id": change.segment_id, "before": change.before, "after": change.after}
-        for change in write.changes
-    ]
-    if rows:
-        connection.execute(_NEW_CHANGE, rows)
+def _change(segment: StoredSegment, label: Label) -> Change:
+    return Change(segment.id, segment.speaker, speaker_name(label.speaker_id), segment.pieces, label.pieces)
 
 
-def _history(connection: Connection, conversation_id: str) -> tuple[Write, ...]:
-    changes_of: dict[int, list[Change]] = {}
-    key = {"of_conversation": conversation_id}
-    for row in connection.execute(_CHANGES, key).mappings():
-        change = Change(segment_id=row["segment_id"], before=row["before"], after=row["after"])
-        changes_of.setdefault(row["version"], []).append(change)
-    return tuple(
-        Write(
-            version=row["version"],
-            kind=row["kind"],
-            write_key=row["write_key"],
-            written_at_s=row["written_at_s"],
-            changes=tuple(changes_of.get(row["version"], ())),
-        )
-        for row in connection.execute(_WRITES, key).mappings()
-    )
+def _has_result(segment: StoredSegment, change: Change) -> bool:
+    """Whether a segment still has the label and the pieces that a write gave it."""
+    return (segment.speaker, segment.pieces) == (change.after, change.pieces_after)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from schemas.conversation import TranscriptSegment, Word
+from schemas.conversation import SegmentPiece, TranscriptSegment, Word
 
 LabelSource = Literal["manual", "auto"]
 
@@ -39,6 +39,8 @@ class StoredSegment:
     label_source: LabelSource | None = None
     """Who gave the label; None where the backend does not say. `manual` too where a person undid a write."""
     words: tuple[Word, ...] | None = None
+    pieces: tuple[SegmentPiece, ...] = ()
+    """Who said which of its words, as this pipeline wrote it; none where the segment is not cut."""
 
     @property
     def is_human_labelled(self) -> bool:
@@ -63,10 +65,11 @@ class StoredConversation:
 
 @dataclass(frozen=True)
 class Label:
-    """The speaker that a segment is to have; None: an unknown one."""
+    """The speaker that a segment is to have (None: an unknown one), and the pieces that it is to be cut into."""
 
     segment_id: str
     speaker_id: int | None
+    pieces: tuple[SegmentPiece, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,23 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Change:
-    """One segment's label before and after one write."""
+    """One segment's label and pieces before and after one write."""
 
     segment_id: str
     before: str | None
     after: str | None
+    pieces_before: tuple[SegmentPiece, ...] = ()
+    pieces_after: tuple[SegmentPiece, ...] = ()
+
+    @property
+    def is_change(self) -> bool:
+        """Whether anything differs."""
+        return (self.before, self.pieces_before) != (self.after, self.pieces_after)
+
+    @property
+    def reversed(self) -> Change:
+        """The change that takes this one back."""
+        return Change(self.segment_id, self.after, self.before, self.pieces_after, self.pieces_before)
 
 
 @dataclass(frozen=True)
@@ -146,7 +161,8 @@ class ConversationStore(Protocol):
         """Take text, times and labels from the backend. An unknown conversation or segment is added.
 
         A label that this pipeline wrote, or that `undo` brought back, stays unless the event says that a person
-        labelled the segment. A segment that an event with a higher `revision` wrote or removed is left as it is.
+        labelled the segment. Pieces go when its text, times or words change, or a person labels it. A segment that an
+        event with a higher `revision` wrote or removed is left as it is.
 
         Args:
             conversation_id: the conversation.
@@ -182,8 +198,8 @@ class ConversationStore(Protocol):
     def undo(self, conversation_id: str, version: int) -> Applied:
         """Bring back the labels from before one write; return the undo as a write of its own.
 
-        Only segments that still have the label of that write get the old one back. They count as labelled by a person
-        from then on.
+        Only segments that still have the label and the pieces of that write get the old ones back. They count as
+        labelled by a person from then on.
 
         Raises:
             WriteNotFound: there is no such write, or it is an undo itself.

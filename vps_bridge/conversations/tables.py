@@ -32,6 +32,7 @@ segments = Table(
     Column("person_id", Text),
     Column("label_source", Text),
     Column("words", JSON(none_as_null=True)),
+    Column("pieces", JSON(none_as_null=True)),  # as this pipeline wrote them last; NULL: the segment is not cut
 )
 
 writes = Table(
@@ -52,4 +53,6 @@ changes = Table(
     Column("segment_id", Text, primary_key=True),
     Column("before", Text),
     Column("after", Text),
+    Column("pieces_before", JSON(none_as_null=True)),
+    Column("pieces_after", JSON(none_as_null=True)),
 )

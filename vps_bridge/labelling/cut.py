@@ -1,0 +1,119 @@
+"""Cutting: which words of a segment each voice said, where the backend sent the times of its words.
+
+A segment in which the speaker changes is cut between words into pieces. Never within a word, and never a segment that
+a person labelled.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from schemas.conversation import Word
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.vote import TranscriptTurn
+
+
+@dataclass(frozen=True)
+class CuttingRules:
+    """When a run of words is a piece of its own. A shorter run joins the piece beside it."""
+
+    min_words: int = 2
+    min_piece_s: float = 0.6
+    """A single word that lasts as long is a piece too."""
+    max_distance_s: float = 0.5
+    """A word that no turn covers belongs to the nearest turn within this: the times of words are wrong by as much."""
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Neighbouring words of one segment that one voice said."""
+
+    start_s: float
+    end_s: float
+    first_word: int
+    last_word: int
+    """Both are indices into the segment's words; the last one is part of the piece."""
+    voice: int | None
+    """Index of the partition; None where nobody speaks nearby, or only a local speaker that is in no voice."""
+
+
+def cut_segments(
+    turns: Iterable[TranscriptTurn], segments: Iterable[StoredSegment], rules: CuttingRules
+) -> dict[str, tuple[Piece, ...]]:
+    """Return the pieces of each segment whose words two or more voices said, by segment id.
+
+    Args:
+        turns: exclusive turns of voices, in any order.
+        segments: the transcript; those without word times and those that a person labelled are not cut.
+        rules: the thresholds.
+    """
+    ordered = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker_index))
+    cut = {}
+    for segment in segments:
+        if segment.words and not segment.is_human_labelled:
+            pieces = cut_words(ordered, segment.words, rules)
+            if len(pieces) > 1:
+                cut[segment.id] = pieces
+    return cut
+
+
+def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: CuttingRules) -> tuple[Piece, ...]:
+    """Cut words into pieces of one voice each; `turns` are sorted and do not overlap."""
+    starts, ends = [turn.start_s for turn in turns], [turn.end_s for turn in turns]
+    voices = []
+    for word in words:
+        first = max(0, bisect_right(ends, word.start_s - rules.max_distance_s))
+        last = bisect_left(starts, word.end_s + rules.max_distance_s)
+        voices.append(_voice_of_word(word, turns[first:last]))
+    runs = [[place for place, _ in group] for _, group in groupby(enumerate(voices), key=lambda item: item[1])]
+    return _join_short([_piece(words, run[0], run[-1], voices[run[0]]) for run in runs], words, rules)
+
+
+def _voice_of_word(word: Word, near: Sequence[TranscriptTurn]) -> int | None:
+    """Return who speaks longest within a word, else whose turn is nearest; None where none is near."""
+    seconds: dict[int, float] = {}
+    for turn in near:
+        shared_s = min(word.end_s, turn.end_s) - max(word.start_s, turn.start_s)  # negative: this far away
+        seconds[turn.speaker_index] = max(seconds.get(turn.speaker_index, shared_s), shared_s)
+    voice = min(seconds, key=lambda voice: (-seconds[voice], voice < 0, voice), default=None)
+    return None if voice is None or voice < 0 else voice
+
+
+def _join_short(runs: Sequence[Piece], words: Sequence[Word], rules: CuttingRules) -> tuple[Piece, ...]:
+    """Join each run that is too short to be a piece with its neighbour beyond the shorter gap, from left to right."""
+    pieces: list[Piece] = []
+    for place, run in enumerate(runs):
+        pieces.append(run)
+        _join_last(pieces, words)
+        if not _is_short(pieces[-1], rules):
+            continue
+        before, after = pieces[-2] if len(pieces) > 1 else None, runs[place + 1] if place + 1 < len(runs) else None
+        if before and (after is None or _gap_s(before, pieces[-1]) <= _gap_s(pieces[-1], after)):
+            pieces[-1] = replace(pieces[-1], voice=before.voice)
+        elif after:
+            pieces[-1] = replace(pieces[-1], voice=after.voice)
+        _join_last(pieces, words)
+    return tuple(pieces)
+
+
+def _join_last(pieces: list[Piece], words: Sequence[Word]) -> None:
+    """Make one piece of the last two where they are of one voice."""
+    if len(pieces) > 1 and pieces[-1].voice == pieces[-2].voice:
+        last, before = pieces.pop(), pieces.pop()
+        pieces.append(_piece(words, before.first_word, last.last_word, last.voice))
+
+
+def _is_short(piece: Piece, rules: CuttingRules) -> bool:
+    words = piece.last_word - piece.first_word + 1
+    return words < rules.min_words and piece.end_s - piece.start_s < rules.min_piece_s
+
+
+def _gap_s(before: Piece, after: Piece) -> float:
+    return after.start_s - before.end_s
+
+
+def _piece(words: Sequence[Word], first: int, last: int, voice: int | None) -> Piece:
+    return Piece(words[first].start_s, words[last].end_s, first, last, voice)
