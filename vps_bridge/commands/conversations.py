@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from schemas.conversation import SegmentPiece
 from vps_bridge.commands.jobs import show_job
 from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
@@ -24,6 +26,7 @@ from vps_bridge.commands.terminal import (
     out,
     print_json,
 )
+from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
 
@@ -54,10 +57,26 @@ def show(
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         table = Table("start", "end", "speaker", "text")
-        for item in segments:
-            speaker = "you" if item["is_user"] else item["person_id"] or item["speaker"] or "unknown"
-            table.add_row(f"{item['start_s']:.2f}", f"{item['end_s']:.2f}", speaker, item["text"])
+        for segment in stored.segments if stored else ():
+            for start_s, end_s, speaker, text in _spoken_lines(segment):
+                table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, text)
         out.print(table)
+
+
+def _spoken_lines(segment: StoredSegment) -> list[tuple[float, float, str, str]]:
+    """Return start, end, speaker and text of a segment, or of each of its pieces."""
+    if not segment.pieces or not segment.words:
+        speaker = "you" if segment.is_user else segment.person_id or segment.speaker or "unknown"
+        return [(segment.start_s, segment.end_s, speaker, segment.text)]
+    return [
+        (
+            piece.start_s,
+            piece.end_s,
+            piece.speaker or "unknown",
+            " ".join(word.text for word in segment.words[piece.first_word : piece.last_word + 1]),
+        )
+        for piece in segment.pieces
+    ]
 
 
 def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:
@@ -111,7 +130,15 @@ def history(
         for write in writes:
             out.print(f"version {write.version} ({write.kind}, {age(write.written_at_s)} ago)")
             for change in write.changes:
-                out.print(f"  {change.segment_id}: {change.before or 'unknown'} -> {change.after or 'unknown'}")
+                before = _described(change.before, change.pieces_before)
+                after = _described(change.after, change.pieces_after)
+                out.print(f"  {change.segment_id}: {before} -> {after}")
+
+
+def _described(speaker: str | None, pieces: Sequence[SegmentPiece]) -> str:
+    """Describe a label, and who said the pieces of its segment."""
+    said = ", ".join(piece.speaker or "unknown" for piece in pieces)
+    return (speaker or "unknown") + (f" (cut: {said})" if said else "")
 
 
 def undo(

@@ -184,14 +184,16 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     """Yield an update whole, then smaller forms of it: one of them is within every broker's limit.
 
     Left out first are the turns, then what changed and what was left alone (the counts stay), then of each label all
-    but the speaker. The last form has no segments and says so in `reason`.
+    but the speaker, its pieces too. The last form has no segments and says so in `reason`.
     """
     yield update
     update = update.model_copy(update={"turns": None})
     yield update
     update = update.model_copy(update={"changed": (), "left_alone": ()})
     yield update
-    bare = tuple(label.model_copy(update={"coverage": None, "runner_up": None}) for label in update.segments)
+    bare = tuple(
+        label.model_copy(update={"coverage": None, "runner_up": None, "pieces": ()}) for label in update.segments
+    )
     update = update.model_copy(update={"segments": bare})
     yield update
     yield update.model_copy(update={"segments": (), "voices": (), "reason": TOO_LARGE})

@@ -7,13 +7,16 @@ a person labelled.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 
-from schemas.conversation import Word
-from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.vote import TranscriptTurn
+from schemas.conversation import MAX_PIECES, SegmentPiece, Word
+from vps_bridge.conversations.store import StoredSegment, speaker_name
+from vps_bridge.labelling.number import Naming
+from vps_bridge.labelling.vote import TranscriptTurn, Vote, VoteOutcome
+
+_NOTHING_KNOWN = (VoteOutcome.NO_AUDIO, VoteOutcome.CLOCK_UNKNOWN, VoteOutcome.CLOCK_UNVERIFIED)
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class CuttingRules:
 
 
 @dataclass(frozen=True)
-class Piece:
+class VoicePiece:
     """Neighbouring words of one segment that one voice said."""
 
     start_s: float
@@ -42,7 +45,7 @@ class Piece:
 
 def cut_segments(
     turns: Iterable[TranscriptTurn], segments: Iterable[StoredSegment], rules: CuttingRules
-) -> dict[str, tuple[Piece, ...]]:
+) -> dict[str, tuple[VoicePiece, ...]]:
     """Return the pieces of each segment whose words two or more voices said, by segment id.
 
     Args:
@@ -60,7 +63,68 @@ def cut_segments(
     return cut
 
 
-def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: CuttingRules) -> tuple[Piece, ...]:
+def voices_of_pieces(cut: Mapping[str, Sequence[VoicePiece]]) -> frozenset[int]:
+    """Return the voices that said the words of some piece."""
+    return frozenset(piece.voice for pieces in cut.values() for piece in pieces if piece.voice is not None)
+
+
+def decide_pieces(
+    segments: Sequence[StoredSegment], votes: Sequence[Vote], cut: Mapping[str, Sequence[VoicePiece]], naming: Naming
+) -> tuple[tuple[SegmentPiece, ...], ...]:
+    """Return the pieces of each segment, in the order given; none where all of its words read the same number.
+
+    A segment of which nothing is known now, because its audio or its clock is missing, keeps the pieces it has.
+
+    Args:
+        segments: the transcript.
+        votes: by segment.
+        cut: what `cut_segments` returned.
+        naming: the number of each voice.
+    """
+    into: dict[int | None, int | None] = {
+        change.speaker_id: change.into for change in naming.changes if change.change == "merged"
+    }
+
+    def decide(segment: StoredSegment, vote: Vote) -> tuple[SegmentPiece, ...]:
+        if vote.outcome is VoteOutcome.HUMAN:
+            return segment.pieces
+        words = segment.words or ()
+        if vote.outcome in _NOTHING_KNOWN:
+            return _join_numbers(
+                words, [(piece, into.get(piece.speaker_id, piece.speaker_id)) for piece in segment.pieces]
+            )
+        found = cut.get(segment.id, ())
+        return _join_numbers(words, [(piece, _number(piece, naming.numbers)) for piece in found])
+
+    return tuple(decide(segment, vote) for segment, vote in zip(segments, votes, strict=True))
+
+
+def _number(piece: VoicePiece, numbers: Sequence[int | None]) -> int | None:
+    return None if piece.voice is None else numbers[piece.voice]
+
+
+def _join_numbers(
+    words: Sequence[Word], pieces: Sequence[tuple[VoicePiece | SegmentPiece, int | None]]
+) -> tuple[SegmentPiece, ...]:
+    """Return the pieces under their numbers, neighbours of one number as one; none where only one is left."""
+    joined = []
+    for number, group in groupby(pieces, key=lambda item: item[1]):
+        run = [piece for piece, _ in group]
+        first, last = run[0].first_word, run[-1].last_word
+        joined.append(
+            SegmentPiece(
+                start_s=words[first].start_s,
+                end_s=words[last].end_s,
+                first_word=first,
+                last_word=last,
+                speaker=speaker_name(number),
+                speaker_id=number,
+            )
+        )
+    return tuple(joined) if 1 < len(joined) <= MAX_PIECES else ()
+
+
+def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: CuttingRules) -> tuple[VoicePiece, ...]:
     """Cut words into pieces of one voice each; `turns` are sorted and do not overlap."""
     starts, ends = [turn.start_s for turn in turns], [turn.end_s for turn in turns]
     voices = []
@@ -82,9 +146,9 @@ def _voice_of_word(word: Word, near: Sequence[TranscriptTurn]) -> int | None:
     return None if voice is None or voice < 0 else voice
 
 
-def _join_short(runs: Sequence[Piece], words: Sequence[Word], rules: CuttingRules) -> tuple[Piece, ...]:
+def _join_short(runs: Sequence[VoicePiece], words: Sequence[Word], rules: CuttingRules) -> tuple[VoicePiece, ...]:
     """Join each run that is too short to be a piece with its neighbour beyond the shorter gap, from left to right."""
-    pieces: list[Piece] = []
+    pieces: list[VoicePiece] = []
     for place, run in enumerate(runs):
         pieces.append(run)
         _join_last(pieces, words)
@@ -99,21 +163,21 @@ def _join_short(runs: Sequence[Piece], words: Sequence[Word], rules: CuttingRule
     return tuple(pieces)
 
 
-def _join_last(pieces: list[Piece], words: Sequence[Word]) -> None:
+def _join_last(pieces: list[VoicePiece], words: Sequence[Word]) -> None:
     """Make one piece of the last two where they are of one voice."""
     if len(pieces) > 1 and pieces[-1].voice == pieces[-2].voice:
         last, before = pieces.pop(), pieces.pop()
         pieces.append(_piece(words, before.first_word, last.last_word, last.voice))
 
 
-def _is_short(piece: Piece, rules: CuttingRules) -> bool:
+def _is_short(piece: VoicePiece, rules: CuttingRules) -> bool:
     words = piece.last_word - piece.first_word + 1
     return words < rules.min_words and piece.end_s - piece.start_s < rules.min_piece_s
 
 
-def _gap_s(before: Piece, after: Piece) -> float:
+def _gap_s(before: VoicePiece, after: VoicePiece) -> float:
     return after.start_s - before.end_s
 
 
-def _piece(words: Sequence[Word], first: int, last: int, voice: int | None) -> Piece:
-    return Piece(words[first].start_s, words[last].end_s, first, last, voice)
+def _piece(words: Sequence[Word], first: int, last: int, voice: int | None) -> VoicePiece:
+    return VoicePiece(words[first].start_s, words[last].end_s, first, last, voice)

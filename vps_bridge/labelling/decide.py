@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from schemas.conversation import SegmentLabel
+from schemas.conversation import SegmentLabel, SegmentPiece
 from vps_bridge.conversations.store import StoredSegment, speaker_name, speaker_number
 from vps_bridge.labelling.evidence import AudioTimeline
 from vps_bridge.labelling.link import Partition
@@ -62,6 +62,8 @@ def collect_voices(
     partition: Partition,
     votes: Sequence[Vote],
     untouched: Mapping[str, int],
+    *,
+    in_pieces: frozenset[int] = frozenset(),
 ) -> list[FoundVoice]:
     """Return every voice of the partition with the evidence that decides its number.
 
@@ -72,6 +74,7 @@ def collect_voices(
         partition: the voices, in order of first speech.
         votes: by segment.
         untouched: the numbers on untouched segments.
+        in_pieces: the voices that said words of a segment that is cut.
     """
     labelled_s = _labelled_seconds(segments, timeline, measured)
     index_of = {speaker.id: index for index, speaker in enumerate(timeline.speakers)}
@@ -82,7 +85,7 @@ def collect_voices(
             if index in voice_at:
                 by_segment = in_segment[voice_at[index]]
                 by_segment[segment.id] = by_segment.get(segment.id, 0.0) + spoken_s
-    matched = _matched_voices(votes)
+    matched = _matched_voices(votes) | in_pieces
     untouched_seconds = _untouched_seconds(votes, untouched)
     return [
         FoundVoice(
@@ -176,7 +179,11 @@ def _names_another_voice(number: int, vote: Vote, naming: Naming) -> bool:
 
 
 def describe_label(
-    segment: StoredSegment, vote: Vote, speaker: str | None, numbers: Sequence[int | None]
+    segment: StoredSegment,
+    vote: Vote,
+    speaker: str | None,
+    numbers: Sequence[int | None],
+    pieces: tuple[SegmentPiece, ...],
 ) -> SegmentLabel:
     """Return the label as an update reports it, with the coverage only if the vote decided it."""
     is_clear = vote.outcome is VoteOutcome.CLEAR
@@ -188,6 +195,7 @@ def describe_label(
         person_id=segment.person_id,
         coverage=vote.coverage if is_clear else None,
         runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
+        pieces=pieces,
     )
 
 

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 
-from schemas.conversation import ConversationTurn, SegmentLabel, VoiceChange
+from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
 from vps_bridge.conversations.store import Change, Label, StoredSegment
 from vps_bridge.labelling.align import (
     RATE_SUSPECT,
@@ -18,6 +18,7 @@ from vps_bridge.labelling.align import (
     verify_clock,
 )
 from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
+from vps_bridge.labelling.cut import CuttingRules, cut_segments, decide_pieces, voices_of_pieces
 from vps_bridge.labelling.decide import (
     collect_voices,
     decide_speakers,
@@ -50,12 +51,16 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RelabelPolicy:
-    """Every threshold of a relabelling. The write key contains the names and the values of all fields."""
+    """Every threshold of a relabelling. The write key contains the names and the values of all fields.
+
+    It contains those of cutting only where there are words to cut.
+    """
 
     assembly: AssemblyRules = field(default_factory=AssemblyRules)
     alignment: AlignmentRules = field(default_factory=AlignmentRules)
     linking: LinkingRules = field(default_factory=LinkingRules)
     assignment: AssignmentRules = field(default_factory=AssignmentRules)
+    cutting: CuttingRules = field(default_factory=CuttingRules)
 
 
 @dataclass(frozen=True)
@@ -86,7 +91,9 @@ class Relabelling:
     def labels(self) -> tuple[Label, ...]:
         """The labels of the changed segments, for `ConversationStore.apply`."""
         wanted = {segment.id: segment.speaker_id for segment in self.segments}
-        return tuple(Label(change.segment_id, wanted[change.segment_id]) for change in self.changed)
+        return tuple(
+            Label(change.segment_id, wanted[change.segment_id], change.pieces_after) for change in self.changed
+        )
 
 
 def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabelling:
@@ -103,17 +110,20 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
     partition = _link(evidence, timeline, measured, policy)
-    votes = _vote(segments, timeline, clocks, turns, partition, policy.assignment)
+    voice_turns = _turns_by_voice(turns, timeline, partition)
+    votes = _vote(segments, timeline, clocks, voice_turns, policy.assignment)
+    cut = cut_segments(voice_turns, segments, policy.cutting)
     written = written_numbers(evidence.voices)
     untouched = untouched_numbers(segments, votes, written)
-    found = collect_voices(segments, timeline, measured, partition, votes, untouched)
+    found = collect_voices(segments, timeline, measured, partition, votes, untouched, in_pieces=voices_of_pieces(cut))
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
     speakers = decide_speakers(segments, votes, naming, untouched, written)
-    changed = _list_changes(segments, speakers)
+    pieces = decide_pieces(segments, votes, cut, naming)
+    changed = _list_changes(segments, speakers, pieces)
     return Relabelling(
         segments=tuple(
-            describe_label(segment, vote, speaker, naming.numbers)
-            for segment, vote, speaker in zip(segments, votes, speakers, strict=True)
+            describe_label(segment, vote, speaker, naming.numbers, pieces_of)
+            for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
         ),
         changed=changed,
         left_alone=_list_left_alone(votes, changed),
@@ -210,23 +220,24 @@ def _links_by_people(
     return links
 
 
+def _turns_by_voice(
+    turns: Iterable[TranscriptTurn], timeline: AudioTimeline, partition: Partition
+) -> list[TranscriptTurn]:
+    """Return turns of local speakers as turns of voices; one of no voice gets a negative index of its own."""
+    voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
+    voice_at = [voice_of.get(speaker.id, -1 - index) for index, speaker in enumerate(timeline.speakers)]
+    return [replace(turn, speaker_index=voice_at[turn.speaker_index]) for turn in turns]
+
+
 def _vote(
     segments: Sequence[StoredSegment],
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
     turns: Iterable[TranscriptTurn],
-    partition: Partition,
     rules: AssignmentRules,
 ) -> tuple[Vote, ...]:
-    """Let the voices vote on every segment; `turns` are by local speaker."""
-    voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
-    voice_at = [voice_of.get(speaker.id, -1 - index) for index, speaker in enumerate(timeline.speakers)]
-    votes = vote_segments(
-        [replace(turn, speaker_index=voice_at[turn.speaker_index]) for turn in turns],
-        segments,
-        rules,
-        audio=_audio_on_transcript(timeline, clocks),
-    )
+    """Let the voices vote on every segment."""
+    votes = vote_segments(turns, segments, rules, audio=_audio_on_transcript(timeline, clocks))
     return tuple(_with_clock_reason(vote, clocks) for vote in votes)
 
 
@@ -238,13 +249,17 @@ def _with_clock_reason(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
     return replace(vote, outcome=VoteOutcome(reason))
 
 
-def _list_changes(segments: Sequence[StoredSegment], speakers: Sequence[str | None]) -> tuple[Change, ...]:
-    """Return the segments that are to have another label than they have."""
-    return tuple(
-        Change(segment.id, segment.speaker, speaker)
-        for segment, speaker in zip(segments, speakers, strict=True)
-        if segment.speaker != speaker
+def _list_changes(
+    segments: Sequence[StoredSegment],
+    speakers: Sequence[str | None],
+    pieces: Sequence[tuple[SegmentPiece, ...]],
+) -> tuple[Change, ...]:
+    """Return the segments that are to have another label or other pieces than they have."""
+    compared = (
+        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted)
+        for segment, speaker, wanted in zip(segments, speakers, pieces, strict=True)
     )
+    return tuple(change for change in compared if change.is_change)
 
 
 def _list_left_alone(votes: Sequence[Vote], changed: Sequence[Change]) -> tuple[tuple[str, str], ...]:
@@ -309,8 +324,8 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
     Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
     conversation would get another key, and be written and reported again.
     """
-    key_facts = {
-        "policy": asdict(policy),
+    key_facts: dict[str, object] = {
+        "policy": {name: value for name, value in asdict(policy).items() if name != "cutting"},
         "conversation": [evidence.conversation_id, evidence.started_at_s],
         "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
         "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
@@ -330,6 +345,11 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
             for segment in evidence.segments
         ),
     }
+    if any(segment.words for segment in evidence.segments):
+        key_facts["cutting"] = asdict(policy.cutting)
+        key_facts["words"] = sorted(
+            [segment.id, [(word.start_s, word.end_s) for word in segment.words or ()]] for segment in evidence.segments
+        )
     return hashlib.sha256(json.dumps(key_facts, sort_keys=True).encode()).hexdigest()
 
 

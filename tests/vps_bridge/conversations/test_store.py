@@ -8,9 +8,9 @@ import threading
 
 import pytest
 
-from schemas.conversation import TranscriptSegment
+from schemas.conversation import SegmentPiece, TranscriptSegment
 from vps_bridge.conversations.sqlite import SqliteConversations
-from vps_bridge.conversations.store import AlreadyWritten, Applied, Conflict, Label, WriteNotFound
+from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, Conflict, Label, WriteNotFound
 from vps_bridge.database import DatabaseNewer, DatabaseUnreadable
 
 
@@ -243,3 +243,46 @@ def test_a_file_that_is_no_database_is_refused_and_left_as_it_is(tmp_path):
     with pytest.raises(DatabaseUnreadable, match="restore a backup"):
         SqliteConversations(path)
     assert path.read_bytes().startswith(b"these are notes")
+
+
+PIECES = (
+    SegmentPiece(start_s=0.0, end_s=0.4, first_word=0, last_word=1, speaker="SPEAKER_00", speaker_id=0),
+    SegmentPiece(start_s=0.4, end_s=1.0, first_word=2, last_word=3, speaker="SPEAKER_01", speaker_id=1),
+)
+
+
+def cut_segment(store, **fields):
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00", text="one two", **fields)])
+    assert store.apply("c1", store.read("c1").revision, "k1", [Label("a", 0, PIECES)]) == Applied(1)
+
+
+def pieces_of(store):
+    return store.read("c1").segments[0].pieces
+
+
+def test_pieces_are_kept_in_history_and_taken_back_by_an_undo(store):
+    cut_segment(store)
+    assert pieces_of(store) == PIECES
+    assert store.apply("c1", "0", "k1", [Label("a", 0, PIECES)]) == AlreadyWritten(1)
+    assert store.history("c1")[0].changes == (Change("a", "SPEAKER_00", "SPEAKER_00", (), PIECES),)
+    store.undo("c1", 1)
+    assert pieces_of(store) == ()
+    assert isinstance(store.apply("c1", store.read("c1").revision, "k2", [Label("a", 0, PIECES)]), Conflict)
+
+
+def test_a_segment_that_was_only_cut_keeps_taking_the_backends_label(store):
+    cut_segment(store)
+    store.upsert_segments("c1", 2, [make_segment("a", speaker="SPEAKER_05", text="one two")])
+    assert speakers_of(store) == {"a": "SPEAKER_05"}
+    assert pieces_of(store) == PIECES
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [{"text": "one"}, {"text": "one two", "end_s": 2.0}, {"text": "one two", "person_id": "anna"}],
+    ids=["another text", "other times", "a person's label"],
+)
+def test_pieces_go_with_the_words_they_were_cut_from(store, fields):
+    cut_segment(store)
+    store.upsert_segments("c1", 2, [make_segment("a", speaker="SPEAKER_00", **fields)])
+    assert pieces_of(store) == ()
