@@ -133,6 +133,11 @@ class SegmentPiece(Record):
     last_word: WordIndex
     speaker: Name | None = Field(default=None, description="SPEAKER_<nn>; absent: nobody can be named.")
     speaker_id: Annotated[int, Field(ge=0, le=10_000)] | None = None
+    estimated: bool = Field(
+        default=False,
+        description="Its words have no times: they are counted in the segment's text split at white space, and the cut "
+        "is where a sentence ends near a change of speaker.",
+    )
 
 
 class SegmentLabel(Record):
@@ -146,7 +151,7 @@ class SegmentLabel(Record):
     runner_up: Name | None = None
     pieces: Annotated[tuple[SegmentPiece, ...], Field(max_length=MAX_PIECES, fail_fast=True)] = Field(
         default=(),
-        description="Who said which words, where the speaker changes within the segment and its words have times. "
+        description="Who said which words, where the speaker changes within the segment. "
         "The label above is that of the whole segment, for who cannot split it.",
     )
 

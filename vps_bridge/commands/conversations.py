@@ -65,15 +65,16 @@ def show(
 
 def _spoken_lines(segment: StoredSegment) -> list[tuple[float, float, str, str]]:
     """Return start, end, speaker and text of a segment, or of each of its pieces."""
-    if not segment.pieces or not segment.words:
+    if not segment.pieces:
         speaker = "you" if segment.is_user else segment.person_id or segment.speaker or "unknown"
         return [(segment.start_s, segment.end_s, speaker, segment.text)]
+    words = [word.text for word in segment.words] if segment.words else segment.text.split()
     return [
         (
             piece.start_s,
             piece.end_s,
             piece.speaker or "unknown",
-            " ".join(word.text for word in segment.words[piece.first_word : piece.last_word + 1]),
+            " ".join(words[piece.first_word : piece.last_word + 1]),
         )
         for piece in segment.pieces
     ]

@@ -1,22 +1,20 @@
-"""Cutting: which words of a segment each voice said, where the backend sent the times of its words.
+"""Cutting: a segment in which the speaker changes is cut between its words into pieces of one voice each.
 
-A segment in which the speaker changes is cut between words into pieces. Never within a word, and never a segment that
-a person labelled.
+Never within a word, and never a segment that a person labelled.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 
-from schemas.conversation import MAX_PIECES, SegmentPiece, Word
-from vps_bridge.conversations.store import StoredSegment, speaker_name
-from vps_bridge.labelling.number import Naming
-from vps_bridge.labelling.vote import TranscriptTurn, Vote, VoteOutcome
-
-_NOTHING_KNOWN = (VoteOutcome.NO_AUDIO, VoteOutcome.CLOCK_UNKNOWN, VoteOutcome.CLOCK_UNVERIFIED)
+from schemas.conversation import MAX_WORDS, Word
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.estimate import EstimateRules, cut_at_sentences
+from vps_bridge.labelling.pieces import VoicePiece
+from vps_bridge.labelling.vote import TranscriptTurn
 
 
 @dataclass(frozen=True)
@@ -28,19 +26,8 @@ class CuttingRules:
     """A single word that lasts as long is a piece too."""
     max_distance_s: float = 0.5
     """A word that no turn covers belongs to the nearest turn within this: the times of words are wrong by as much."""
-
-
-@dataclass(frozen=True)
-class VoicePiece:
-    """Neighbouring words of one segment that one voice said."""
-
-    start_s: float
-    end_s: float
-    first_word: int
-    last_word: int
-    """Both are indices into the segment's words; the last one is part of the piece."""
-    voice: int | None
-    """Index of the partition; None where nobody speaks nearby, or only a local speaker that is in no voice."""
+    estimate: EstimateRules = field(default_factory=EstimateRules)
+    """For segments whose words have no times."""
 
 
 def cut_segments(
@@ -50,78 +37,29 @@ def cut_segments(
 
     Args:
         turns: exclusive turns of voices, in any order.
-        segments: the transcript; those without word times and those that a person labelled are not cut.
+        segments: the transcript; a person's are not cut. Without times of words the pieces are estimates.
         rules: the thresholds.
     """
     ordered = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker_index))
+    starts, ends = [turn.start_s for turn in ordered], [turn.end_s for turn in ordered]
     cut = {}
     for segment in segments:
-        if segment.words and not segment.is_human_labelled:
-            pieces = cut_words(ordered, segment.words, rules)
+        first = bisect_right(ends, segment.start_s - rules.max_distance_s)
+        last = bisect_left(starts, segment.end_s + rules.max_distance_s)
+        if not segment.is_human_labelled and last > first:
+            pieces = _cut_segment(ordered[first:last], segment, rules)
             if len(pieces) > 1:
                 cut[segment.id] = pieces
     return cut
 
 
-def voices_of_pieces(cut: Mapping[str, Sequence[VoicePiece]]) -> frozenset[int]:
-    """Return the voices that said the words of some piece."""
-    return frozenset(piece.voice for pieces in cut.values() for piece in pieces if piece.voice is not None)
-
-
-def decide_pieces(
-    segments: Sequence[StoredSegment], votes: Sequence[Vote], cut: Mapping[str, Sequence[VoicePiece]], naming: Naming
-) -> tuple[tuple[SegmentPiece, ...], ...]:
-    """Return the pieces of each segment, in the order given; none where all of its words read the same number.
-
-    A segment of which nothing is known now, because its audio or its clock is missing, keeps the pieces it has.
-
-    Args:
-        segments: the transcript.
-        votes: by segment.
-        cut: what `cut_segments` returned.
-        naming: the number of each voice.
-    """
-    into: dict[int | None, int | None] = {
-        change.speaker_id: change.into for change in naming.changes if change.change == "merged"
-    }
-
-    def decide(segment: StoredSegment, vote: Vote) -> tuple[SegmentPiece, ...]:
-        if vote.outcome is VoteOutcome.HUMAN:
-            return segment.pieces
-        words = segment.words or ()
-        if vote.outcome in _NOTHING_KNOWN:
-            return _join_numbers(
-                words, [(piece, into.get(piece.speaker_id, piece.speaker_id)) for piece in segment.pieces]
-            )
-        found = cut.get(segment.id, ())
-        return _join_numbers(words, [(piece, _number(piece, naming.numbers)) for piece in found])
-
-    return tuple(decide(segment, vote) for segment, vote in zip(segments, votes, strict=True))
-
-
-def _number(piece: VoicePiece, numbers: Sequence[int | None]) -> int | None:
-    return None if piece.voice is None else numbers[piece.voice]
-
-
-def _join_numbers(
-    words: Sequence[Word], pieces: Sequence[tuple[VoicePiece | SegmentPiece, int | None]]
-) -> tuple[SegmentPiece, ...]:
-    """Return the pieces under their numbers, neighbours of one number as one; none where only one is left."""
-    joined = []
-    for number, group in groupby(pieces, key=lambda item: item[1]):
-        run = [piece for piece, _ in group]
-        first, last = run[0].first_word, run[-1].last_word
-        joined.append(
-            SegmentPiece(
-                start_s=words[first].start_s,
-                end_s=words[last].end_s,
-                first_word=first,
-                last_word=last,
-                speaker=speaker_name(number),
-                speaker_id=number,
-            )
-        )
-    return tuple(joined) if 1 < len(joined) <= MAX_PIECES else ()
+def _cut_segment(
+    turns: Sequence[TranscriptTurn], segment: StoredSegment, rules: CuttingRules
+) -> tuple[VoicePiece, ...]:
+    if segment.words:
+        return cut_words(turns, segment.words, rules)
+    pieces = cut_at_sentences(turns, segment, rules.estimate)
+    return pieces if not pieces or pieces[-1].last_word < MAX_WORDS else ()
 
 
 def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: CuttingRules) -> tuple[VoicePiece, ...]:

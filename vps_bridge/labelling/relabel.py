@@ -18,7 +18,7 @@ from vps_bridge.labelling.align import (
     verify_clock,
 )
 from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
-from vps_bridge.labelling.cut import CuttingRules, cut_segments, decide_pieces, voices_of_pieces
+from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
     decide_speakers,
@@ -30,6 +30,7 @@ from vps_bridge.labelling.decide import (
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
 from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
+from vps_bridge.labelling.pieces import decide_pieces, voices_of_pieces
 from vps_bridge.labelling.vote import (
     AssignmentRules,
     TranscriptTurn,
@@ -51,10 +52,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class RelabelPolicy:
-    """Every threshold of a relabelling. The write key contains the names and the values of all fields.
-
-    It contains those of cutting only where there are words to cut.
-    """
+    """Every threshold of a relabelling. The write key contains the names and the values of all fields."""
 
     assembly: AssemblyRules = field(default_factory=AssemblyRules)
     alignment: AlignmentRules = field(default_factory=AlignmentRules)
@@ -325,7 +323,7 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
     conversation would get another key, and be written and reported again.
     """
     key_facts: dict[str, object] = {
-        "policy": {name: value for name, value in asdict(policy).items() if name != "cutting"},
+        "policy": asdict(policy),
         "conversation": [evidence.conversation_id, evidence.started_at_s],
         "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
         "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
@@ -345,11 +343,9 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
             for segment in evidence.segments
         ),
     }
-    if any(segment.words for segment in evidence.segments):
-        key_facts["cutting"] = asdict(policy.cutting)
-        key_facts["words"] = sorted(
-            [segment.id, [(word.start_s, word.end_s) for word in segment.words or ()]] for segment in evidence.segments
-        )
+    words = {segment.id: [(word.start_s, word.end_s) for word in segment.words or ()] for segment in evidence.segments}
+    if any(words.values()):
+        key_facts["words"] = words
     return hashlib.sha256(json.dumps(key_facts, sort_keys=True).encode()).hexdigest()
 
 

