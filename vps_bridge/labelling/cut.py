@@ -26,6 +26,10 @@ class CuttingRules:
     """A single word that lasts as long is a piece too."""
     max_distance_s: float = 0.5
     """A word that no turn covers belongs to the nearest turn within this: the times of words are wrong by as much."""
+    max_interjection_s: float = 3.0
+    min_pause_s: float = 0.1
+    """A shorter piece between two of one other voice is believed only with such a pause before and after it: errors of
+    a diarizer lie anywhere, people begin to speak after a pause (`benchmarks/bench_words.py`)."""
     estimate: EstimateRules = field(default_factory=EstimateRules)
     """For segments whose words have no times."""
 
@@ -71,7 +75,8 @@ def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: Cut
         last = bisect_left(starts, word.end_s + rules.max_distance_s)
         voices.append(_voice_of_word(word, turns[first:last]))
     runs = [[place for place, _ in group] for _, group in groupby(enumerate(voices), key=lambda item: item[1])]
-    return _join_short([_piece(words, run[0], run[-1], voices[run[0]]) for run in runs], words, rules)
+    pieces = _join_short([_piece(words, run[0], run[-1], voices[run[0]]) for run in runs], words, rules)
+    return _join_doubtful(pieces, words, rules)
 
 
 def _voice_of_word(word: Word, near: Sequence[TranscriptTurn]) -> int | None:
@@ -99,6 +104,20 @@ def _join_short(runs: Sequence[VoicePiece], words: Sequence[Word], rules: Cuttin
             pieces[-1] = replace(pieces[-1], voice=after.voice)
         _join_last(pieces, words)
     return tuple(pieces)
+
+
+def _join_doubtful(pieces: Sequence[VoicePiece], words: Sequence[Word], rules: CuttingRules) -> tuple[VoicePiece, ...]:
+    """Join each short piece between two of one other voice with them, where no pause is before it or none after it."""
+    kept: list[VoicePiece] = []
+    for piece in pieces:
+        kept.append(piece)
+        _join_last(kept, words)
+        if len(kept) > 2 and kept[-3].voice == kept[-1].voice:  # noqa: PLR2004 - one before, one after
+            before, between, after = kept[-3:]
+            pause_s = min(_gap_s(before, between), _gap_s(between, after))
+            if between.end_s - between.start_s < rules.max_interjection_s and pause_s < rules.min_pause_s:
+                kept[-3:] = [_piece(words, before.first_word, after.last_word, after.voice)]
+    return tuple(kept)
 
 
 def _join_last(pieces: list[VoicePiece], words: Sequence[Word]) -> None:

@@ -47,9 +47,17 @@ def test_one_short_word_is_no_piece_and_joins_its_neighbour_beyond_the_shorter_g
 
 @pytest.mark.parametrize(("word_s", "pieces"), [(0.5, 1), (0.7, 3)])
 def test_a_single_word_is_a_piece_where_it_lasts(word_s, pieces):
-    end_s = 1.0 + word_s
-    turns = [TranscriptTurn(0.0, 1.0, 0), TranscriptTurn(1.0, end_s, 1), TranscriptTurn(end_s, 3.0, 0)]
-    words = words_at((0.0, 0.5), (0.5, 1.0), (1.0, end_s), (end_s, 2.3), (2.3, 2.9))
+    end_s = 1.2 + word_s
+    turns = [TranscriptTurn(0.0, 1.0, 0), TranscriptTurn(1.2, end_s, 1), TranscriptTurn(end_s + 0.2, 3.2, 0)]
+    words = words_at((0.0, 0.5), (0.5, 1.0), (1.2, end_s), (end_s + 0.2, 2.6), (2.6, 3.2))
+    assert len(cut_words(turns, words, RULES)) == pieces
+
+
+@pytest.mark.parametrize(("pause_s", "pieces"), [(0.0, 1), (0.2, 3)])
+def test_a_short_interjection_is_believed_between_pauses_and_is_an_error_of_the_diarizer_without(pause_s, pieces):
+    turns = [TranscriptTurn(0.0, 4.0, 0), TranscriptTurn(4.0, 6.0 + pause_s, 1), TranscriptTurn(6.0 + pause_s, 12.0, 0)]
+    spoken = [(0.0, 4.0), (4.0 + pause_s, 6.0 + pause_s), (6.0 + 2 * pause_s, 10.0)]
+    words = words_at(*((word.start_s, word.end_s) for span in spoken for word in even_words(*span)))
     assert len(cut_words(turns, words, RULES)) == pieces
 
 

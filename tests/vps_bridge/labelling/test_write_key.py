@@ -37,7 +37,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "fb8cbebae90235104fd0c259b6c694ff45f682878bfcbabcf6ee5f1b37869e9f"
+KEY = "5e685e5cfa604e782015c64b17f73807959bdfc23b7a9d441acd9551b787a8b4"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
