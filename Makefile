@@ -23,8 +23,8 @@ env: $(STAMP) ## make .venv from the pins in requirements/
 $(STAMP): $(PINS) pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or say make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check $(PINS:%=-r %)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes $(PINS:%=-r %)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 models: $(STAMP) ## fetch the weights of the embedded engine (checked against pinned sha256)
@@ -72,7 +72,7 @@ acceptance: models ## every test, the slow proofs too, nothing skipped
 chaos: $(STAMP) ## kill everything, again and again, and judge what is left (JOBS=1000 SEED=7 ARGS="--plant settled")
 	$(BIN)/python -m tests.faults --jobs $(or $(JOBS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
-pins: $(STAMP) ## write requirements/*.txt from what is installed
+pins: $(STAMP) ## write requirements/*.txt from what is installed, with the digests the package index lists
 	$(BIN)/python requirements/pin.py
 
 clean: ## remove what was built here; weights and .venv stay

@@ -111,14 +111,21 @@ class TimingBackend:
         self._session = MqttSession(
             self.broker.settings("backend"), client_id=f"bench-{uuid.uuid4().hex[:12]}", on_message=self._note
         )
-        for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.BRIDGE_HEARTBEAT, TopicKind.AGENT_HEARTBEAT):
+        # What a backend may not read: how many jobs the agent has done.
+        self._watch = MqttSession(
+            self.broker.settings("watch"), client_id=f"watch-{uuid.uuid4().hex[:12]}", on_message=self._note
+        )
+        for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.BRIDGE_HEARTBEAT):
             self._session.subscribe(TOPICS.filter(kind))
-        self._session.start()
-        self._session.wait_connected(20.0)
+        self._watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT))
+        for session in (self._session, self._watch):
+            session.start()
+            session.wait_connected(20.0)
 
     def stop(self) -> None:
         """Disconnect."""
         self._session.stop()
+        self._watch.stop()
 
     def _note(self, message: Incoming) -> None:
         now_s = time.monotonic()

@@ -21,29 +21,31 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
     Args:
         role: `bridge`, `agent`, `backend` or `watch`.
         topics: the topics of one root.
-        sender_id: of an agent, its id; `+` lets one user speak for every agent (embedded broker only).
+        sender_id: of a bridge or an agent, its id; `+` lets one user speak for every one (embedded broker only).
 
     Raises:
         ValueError: there is no such role.
     """
-    heartbeats = (topics.filter(TopicKind.AGENT_HEARTBEAT), topics.filter(TopicKind.BRIDGE_HEARTBEAT))
+    bridge_beats = topics.filter(TopicKind.BRIDGE_HEARTBEAT)
     receive: tuple[str, ...]
     match role:
         case "bridge":
-            publish = _filters(topics, "ACCEPTED PARTS FAILURE UPDATED CONTROL BRIDGE_HEARTBEAT")
+            publish = _filters(topics, "ACCEPTED PARTS UPDATED CONTROL")
+            publish += _filters(topics, "FAILURE BRIDGE_HEARTBEAT", sender_id=sender_id)
             # Everything: the bridge has all audio anyway, and `omi-bridge watch` shows an operator every message.
             receive = (f"{topics.root}/#",)
             return Access(publish, receive, subscribe=(*_filters(topics, " ".join(TopicKind.__members__)), *receive))
         case "agent":
             publish = _filters(topics, "TURNS FAILURE WANT AGENT_HEARTBEAT", sender_id=sender_id)
-            receive = (*_filters(topics, "PARTS CONTROL", sender_id=sender_id), *heartbeats)
+            # Its own beat: it sees there a second process under its id, and a will that came too late.
+            receive = (*_filters(topics, "PARTS CONTROL AGENT_HEARTBEAT", sender_id=sender_id), bridge_beats)
         case "backend":
             publish = _filters(topics, "EVENTS AUDIO")
-            receive = (*_filters(topics, "ACCEPTED UPDATED"), *heartbeats)
+            receive = (*_filters(topics, "ACCEPTED UPDATED"), bridge_beats)  # the bridge's beat names the live agents
         case "watch":
             # For a person who watches: states and failures, never audio, transcript text or voice embeddings.
             publish = ()
-            receive = (*_filters(topics, "ACCEPTED UPDATED FAILURE WANT CONTROL"), *heartbeats)
+            receive = (*_filters(topics, "ACCEPTED UPDATED FAILURE WANT CONTROL AGENT_HEARTBEAT"), bridge_beats)
             return Access(publish, receive, subscribe=(f"{topics.root}/#", *receive))
         case _:
             raise ValueError(f"no role {role!r}: use bridge, agent, backend or watch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -50,6 +51,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")
 def run(
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(help="TCP port; 0 takes a free one.", min=0, max=65535)] = 1883,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen on any network, without TLS.")] = False,
     data_dir: DataDir = None,
     config: ConfigFile = None,
     topic_root: Annotated[str | None, typer.Option(help="First levels of every topic.")] = None,
@@ -61,37 +63,39 @@ def run(
 
     Example: [bold]omi-broker run --port 1884[/bold]
     """
+    from broker.listener import Listener, check_listener
     from broker.logs import configure_logs
-    from broker.users import users_file
 
     settings = _settings(config, data_dir=data_dir, topic_root=topic_root)
     configure_logs(as_json=settings.log_json)
-
-    def announce(address: BrokerAddress) -> None:
-        if not address.is_loopback:
-            err.print(f"{host} is not loopback: passwords and audio cross that network unencrypted.", style="yellow")
-        out.print(f"users and passwords: {users_file(settings.data_dir)}")
-        out.print(f"omi-broker ready {address.url}")
-        out.file.flush()
-
     try:
         from broker.embedded import serve
     except ImportError as error:
-        _fail(
-            f"the embedded broker is not installed ({error.name} is missing): pip install 'omi-diarization\\[broker]'"
-        )
+        _fail(f"the embedded broker is not installed ({error.name} is missing): pip install 'omi-diarization[broker]'")
     try:
-        asyncio.run(
-            serve(
-                host=host,
-                port=port,
-                data_dir=settings.data_dir,
-                topic_root=settings.topic_root,
-                on_ready=announce,
-            )
+        check_listener(Listener(host), insecure=insecure)
+        serving = serve(
+            host=host,
+            port=port,
+            data_dir=settings.data_dir,
+            topic_root=settings.topic_root,
+            on_ready=partial(_announce, settings.data_dir),
         )
+        asyncio.run(serving)
     except BrokerError as error:
         _fail(str(error))
+
+
+def _announce(data_dir: Path, address: BrokerAddress) -> None:
+    from broker.listener import is_private
+    from broker.users import users_file
+
+    if not is_private(address.host):
+        words = "is neither loopback nor on a tailnet: passwords and audio cross that network unencrypted."
+        err.print(f"{address.host} {words}", style="yellow", markup=False)
+    out.print(f"users and passwords: {users_file(data_dir)}")
+    out.print(f"omi-broker ready {address.url}")
+    out.file.flush()
 
 
 @app.command()
@@ -133,41 +137,49 @@ def mosquitto(
     directory: Annotated[Path, typer.Argument(help="Where to write the files.", file_okay=False)],
     *,
     agent: Annotated[list[str] | None, typer.Option(help="Id of an agent; repeat for more.")] = None,
-    host: Annotated[str, typer.Option(help="Address to listen on, such as the one on your tailnet.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port.", min=1, max=65535)] = 1883,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, such as the one on your tailnet. Default: 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="TCP port. Default: 1883.", min=1, max=65535)] = None,
     certificate: Annotated[Path | None, typer.Option(help="PEM certificate: speak TLS.", exists=True)] = None,
     key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.", exists=True)] = None,
-    persistence: Annotated[bool, typer.Option(help="Keep retained messages over a restart.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Listen without TLS on any network.")] = False,
+    persistence: Annotated[bool | None, typer.Option(help="Keep retained messages over a restart.")] = None,
+    bridge_id: Annotated[str | None, typer.Option(help="Name of the bridge (OMI_BRIDGE_ID). Default: bridge.")] = None,
     config: ConfigFile = None,
     topic_root: Annotated[str | None, typer.Option(help="First levels of every topic.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the configuration of a Mosquitto: users, hashed passwords, one access block per user.
 
-    Run it again to add an agent: known users and their passwords stay. To remove an agent, delete its
-    entry from users.json and run it again.
+    Run it again to add an agent: known users and their passwords, the address and all else that you do not name stay as
+    they are, and so do owner and mode of the files. To remove an agent, delete its entry from users.json and run it
+    again; to begin anew, delete mosquitto.conf.
 
     Example: [bold]omi-broker mosquitto /etc/mosquitto/omi --agent studio --agent laptop --host 100.64.0.1[/bold]
     """
-    from broker.mosquitto import TlsFiles, provision_mosquitto
+    from broker.listener import Listener, TlsFiles
+    from broker.mosquitto import known_listener, provision_mosquitto
 
     if (certificate is None) != (key is None):
         _fail("give --certificate and --key together.")
-    tls = TlsFiles(certificate, key) if certificate is not None and key is not None else None
-    settings = _settings(config, topic_root=topic_root)
+    root = _settings(config, topic_root=topic_root).topic_root
     try:
+        known = known_listener(directory, root)
+        before = known or Listener()
+        listener = Listener(
+            host=before.host if host is None else host,
+            port=port or before.port,
+            tls=TlsFiles(certificate, key) if certificate and key else before.tls,
+            persistence=before.persistence if persistence is None else persistence,
+            bridge_id=before.bridge_id if bridge_id is None else bridge_id,
+        )
         provisioned = provision_mosquitto(
-            directory,
-            host=host,
-            port=port,
-            agent_ids=tuple(agent or ()),
-            topic_root=settings.topic_root,
-            tls=tls,
-            persistence=persistence,
+            directory, listener, agent_ids=tuple(agent or ()), topic_root=root, insecure=insecure
         )
     except BrokerError as error:
         _fail(str(error))
-    _print_provisioned(provisioned, as_json=as_json)
+    _print_provisioned(provisioned, is_new=known is None, as_json=as_json)
 
 
 @app.command("config")
@@ -192,18 +204,31 @@ def show_config(
     print_settings(loaded, as_json=as_json)
 
 
-def _print_provisioned(provisioned: ProvisionedMosquitto, *, as_json: bool) -> None:
-    files = provisioned.files
+def _print_provisioned(provisioned: ProvisionedMosquitto, *, is_new: bool, as_json: bool) -> None:
+    from broker.private_files import is_roots_alone
+
+    files, listener = provisioned.files, provisioned.listener
+    reload = "systemctl reload mosquitto (or: kill -HUP $(pidof mosquitto))"
     if as_json:
         written = {"config": files.config, "passwords": files.passwords, "acl": files.acl}
         written["users_file"] = provisioned.users_file
         paths = {name: str(path) for name, path in written.items()}
-        out.out(json.dumps({**paths, "users": list(provisioned.users)}, indent=2))
+        out.out(json.dumps({**paths, "users": list(provisioned.users), "reload": reload}, indent=2))
         return
-    out.print(f"start it with: mosquitto -c {files.config}")
-    out.print(f"passwords to hand to the programs, readable by you only: {provisioned.users_file}")
-    out.print(f"users: {', '.join(provisioned.users)}")
-    out.print("If Mosquitto runs as a user of its own, give it the files `passwords` and `acl`: chown mosquitto.")
+    out.print(f"listens on {listener.host} port {listener.port}{', TLS' if listener.tls else ''}", markup=False)
+    out.print(f"start it with: mosquitto -c {files.config}", markup=False)
+    if not is_new:
+        out.print(f"a Mosquitto that runs takes the users after: {reload}", markup=False)
+        out.print("another address, port or certificate it takes only after a restart: systemctl restart mosquitto")
+    out.print(f"passwords to hand to the programs, readable by you only: {provisioned.users_file}", markup=False)
+    out.print(f"users: {', '.join(provisioned.users)}; the bridge's id (OMI_BRIDGE_ID): {listener.bridge_id}")
+    if any(is_roots_alone(path) for path in (files.passwords, files.acl)):
+        out.print(
+            f"Only root can read these two. If Mosquitto runs as a user of its own: chown mosquitto: {files.passwords} "
+            f"{files.acl}",
+            style="yellow",
+            markup=False,
+        )
 
 
 def _settings(config_file: Path | None, **flags: object) -> BrokerSettings:
@@ -216,7 +241,8 @@ def _settings(config_file: Path | None, **flags: object) -> BrokerSettings:
 
 
 def _fail(message: str) -> NoReturn:
-    err.print(f"[red]omi-broker:[/red] {message}")
+    err.print("[red]omi-broker:[/red]", end=" ")
+    err.print(message, markup=False)
     raise typer.Exit(1)
 
 

@@ -22,7 +22,8 @@ from pwdlib.hashers.argon2 import Argon2Hasher
 from broker.access import access_of
 from broker.address import BrokerAddress
 from broker.errors import BrokerError, PortInUse
-from broker.users import ROLES, Credentials, generate_users, users_file, write_private
+from broker.private_files import replace_file
+from broker.users import ROLES, Credentials, generate_users, users_file
 from schemas.topics import Topics
 
 _log = structlog.get_logger("broker.embedded")
@@ -84,7 +85,7 @@ def _log_client_error(_loop: asyncio.AbstractEventLoop, context: dict[str, objec
 
 
 def _config(address: BrokerAddress, password_file: Path, topics: Topics) -> dict[str, object]:
-    access = {role: access_of(role, topics) for role in ROLES}
+    access = {role: access_of(role, topics) for role in ROLES}  # one user speaks for every agent, and every bridge
     return {
         "listeners": {"default": {"type": "tcp", "bind": address.url.partition("//")[2]}},
         "plugins": {
@@ -102,7 +103,7 @@ def _write_password_file(data_dir: Path, users: Mapping[str, Credentials]) -> Pa
     # The passwords are 192 random bits: a costly hash would protect nothing and hold up every connect.
     hasher = Argon2Hasher(time_cost=1, memory_cost=1024, parallelism=1)
     path = users_file(data_dir).with_name("passwords")
-    write_private(path, "".join(f"{user.username}:{hasher.hash(user.password)}\n" for user in users.values()))
+    replace_file(path, "".join(f"{user.username}:{hasher.hash(user.password)}\n" for user in users.values()))
     return path
 
 

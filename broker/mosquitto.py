@@ -1,15 +1,21 @@
 """Writing the configuration of a Mosquitto: users, passwords, access, limits."""
 
 import base64
+import contextlib
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.access import Access, access_of
 from broker.errors import BrokerError
-from broker.users import Credentials, generate_password, read_users, write_private, write_users
+from broker.listener import Listener, check_listener, check_path, read_listener
+from broker.private_files import replace_file, rewrite_file
+from broker.users import Credentials, generate_password, read_users, write_users
 from schemas.record import is_id
 from schemas.topics import Topics
 
@@ -20,12 +26,13 @@ SALT_BYTES = 12
 AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
 
 
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files of a TLS listener; absolute paths that the broker's user can read."""
-
-    certificate: Path
-    key: Path
+# The largest packet. Ours are smaller: audio goes in parts of 256 KiB, and sessions send nothing larger than
+# `assumed_max_packet_bytes`. Mosquitto 2.1 has the same limit by default (mosquitto:ChangeLog.txt); 2.0 has none, and
+# there a message of 250 MiB goes to everybody who may read its topic.
+MAX_PACKET_BYTES = 2_000_000
+MOSQUITTO_USER = "mosquitto"  # which a Mosquitto that is started by root becomes, unless its configuration says another
+_USERNAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.@-]*")
+CONFIG_MODE, DIRECTORY_MODE = 0o644, 0o755
 
 
 @dataclass(frozen=True)
@@ -44,6 +51,12 @@ class MosquittoFiles:
     passwords: Path
     acl: Path
 
+    @classmethod
+    def below(cls, directory: Path) -> "MosquittoFiles":
+        """Return the files of a directory; the configuration names them with absolute paths."""
+        directory = directory.absolute()
+        return cls(directory / "mosquitto.conf", directory / "passwords", directory / "acl")
+
 
 @dataclass(frozen=True)
 class ProvisionedMosquitto:
@@ -51,75 +64,125 @@ class ProvisionedMosquitto:
 
     files: MosquittoFiles
     users_file: Path
+    listener: Listener
     users: Mapping[str, Credentials]
 
 
+def known_listener(directory: Path, topic_root: str) -> Listener | None:
+    """Return how a directory was set up before, so that it can stay so; None where it was not.
+
+    Raises:
+        BrokerError: its files cannot be read.
+    """
+    files = MosquittoFiles.below(directory)
+    return read_listener(files.config, files.acl, Topics(topic_root))
+
+
 def provision_mosquitto(
-    directory: Path,
-    *,
-    port: int,
-    agent_ids: Sequence[str],
-    topic_root: str,
-    host: str = "127.0.0.1",
-    tls: TlsFiles | None = None,
-    persistence: bool = False,
+    directory: Path, listener: Listener, *, agent_ids: Sequence[str], topic_root: str, insecure: bool = False
 ) -> ProvisionedMosquitto:
     """Write a complete configuration with generated users; existing users keep their passwords.
 
-    `users.json` beside it holds the passwords in plain text for the programs, readable by its owner only.
+    `users.json` beside it holds the passwords in plain text for the programs, readable by its owner only. Files that
+    are there already keep owner, group and mode: a Mosquitto that runs must be able to read them again.
 
     Raises:
-        BrokerError: an agent id cannot be part of a topic.
+        UnencryptedListener: others could listen in, and `insecure` was not given.
+        BrokerError: an id, a host, a name or a path that would change the meaning of the configuration, or a file that
+            cannot be written.
         UnsafeFile: `users.json` exists and is not such a file, or others can read it.
     """
+    check_path(directory.absolute())
+    check_listener(listener, insecure=insecure)
     users_file = directory.absolute() / "users.json"
-    known = read_users(users_file)
+    users = _make_users(read_users(users_file), agent_ids, Topics(topic_root), listener.bridge_id)
+    credentials = {name: user.credentials for name, user in users.items()}
+    try:
+        _make_directory(directory)
+        write_users(users_file, credentials)  # first: what a crash leaves can be completed by running it again
+        files = write_mosquitto_config(directory, listener, users)
+    except OSError as error:
+        raise BrokerError(
+            f"{error.filename or directory} cannot be written ({error.strerror}). Run this as root, or as the user the "
+            "files belong to."
+        ) from error
+    return ProvisionedMosquitto(files, users_file, listener, credentials)
+
+
+def _make_users(
+    known: Mapping[str, Credentials], agent_ids: Iterable[str], topics: Topics, bridge_id: str
+) -> dict[str, BrokerUser]:
     known_ids = (name.removeprefix(AGENT_PREFIX) for name in known if name.startswith(AGENT_PREFIX))
-    topics = Topics(topic_root)
     users: dict[str, BrokerUser] = {}
     for role in ("bridge", "backend", "watch"):
-        users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access_of(role, topics))
+        access = access_of(role, topics, sender_id=_checked_id("bridge", bridge_id))
+        users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access)
     for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
-        if not is_id(agent_id):  # the id `+` would permit this user to publish for every agent
-            raise BrokerError(f"agent id {agent_id!r} may not stand in a topic: use 1 to 128 of A-Z a-z 0-9 _ -")
+        if _checked_id("agent", agent_id) == bridge_id:
+            raise BrokerError(
+                f"agent id {agent_id!r} is the bridge's: their failures would be one topic. Name another."
+            )
         name = f"{AGENT_PREFIX}{agent_id}"
         credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
         users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
-    files = write_mosquitto_config(directory, port=port, users=users, host=host, tls=tls, persistence=persistence)
-    credentials_by_name = {name: user.credentials for name, user in users.items()}
-    write_users(users_file, credentials_by_name)
-    return ProvisionedMosquitto(files, users_file, credentials_by_name)
+    _check_usernames(user.credentials.username for user in users.values())
+    return users
 
 
-def write_mosquitto_config(
-    directory: Path,
-    *,
-    port: int,
-    users: Mapping[str, BrokerUser],
-    host: str = "127.0.0.1",
-    tls: TlsFiles | None = None,
-    persistence: bool = False,
-) -> MosquittoFiles:
-    """Write `mosquitto.conf`, the hashed password file and the access list into `directory`.
+def _checked_id(kind: str, text: str) -> str:
+    if not is_id(text):  # the id `+` would permit this user to publish for every agent
+        raise BrokerError(f"{kind} id {text!r} may not stand in a topic: use 1 to 128 of A-Z a-z 0-9 _ -")
+    return text
+
+
+def _check_usernames(usernames: Iterable[str]) -> None:
+    """Check the names in `users.json`, which people edit: a line break or a colon there would make another user."""
+    for username, count in Counter(usernames).items():
+        if not _USERNAME.fullmatch(username):
+            raise BrokerError(
+                f"username {username!r} in users.json: use A-Z a-z 0-9 _ . @ - and begin with none of these"
+            )
+        if count > 1:
+            raise BrokerError(f"username {username!r} stands twice in users.json: give each role a user of its own")
+
+
+def write_mosquitto_config(directory: Path, listener: Listener, users: Mapping[str, BrokerUser]) -> MosquittoFiles:
+    """Write `mosquitto.conf`, the hashed password file and the access list into `directory`, which must exist.
 
     Args:
-        directory: is created; the paths in the configuration are absolute and point into it.
-        port: TCP port of the only listener.
+        directory: the paths in the configuration are absolute and point into it.
+        listener: the only one; `check_listener` has passed it.
         users: by role; the role is written as a comment.
-        host: address of the listener.
-        tls: use TLS with these files.
-        persistence: keep retained messages over a restart. Not needed: our programs publish theirs again.
     """
-    directory = directory.absolute()
-    directory.mkdir(parents=True, exist_ok=True)
-    files = MosquittoFiles(directory / "mosquitto.conf", directory / "passwords", directory / "acl")
-    write_private(
-        files.passwords,
-        "".join(f"{user.credentials.username}:{hash_password(user.credentials.password)}\n" for user in users.values()),
-    )
-    write_private(files.acl, _acl_text(users))
-    files.config.write_text(_config_text(files, host, port, tls, persistence=persistence), encoding="utf-8")
+    files = MosquittoFiles.below(directory)
+    hashed = ((user.credentials.username, hash_password(user.credentials.password)) for user in users.values())
+    _write_secret(files.passwords, "".join(f"{username}:{digest}\n" for username, digest in hashed))
+    _write_secret(files.acl, _acl_text(users))
+    text = _config_text(files, listener)
+    try:
+        rewrite_file(files.config, text)
+    except FileNotFoundError:
+        replace_file(files.config, text, mode=CONFIG_MODE)
     return files
+
+
+def _make_directory(directory: Path) -> None:
+    """Make the directory, so that Mosquitto's own user can enter it, and nobody else write, whatever the umask is."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for path in missing:
+        path.chmod(DIRECTORY_MODE)
+
+
+def _write_secret(path: Path, text: str) -> None:
+    """Write a file that only Mosquitto may read; a new one written by root is made that of Mosquitto's own user."""
+    try:
+        rewrite_file(path, text)
+    except FileNotFoundError:
+        replace_file(path, text)
+        if os.geteuid() == 0:
+            with contextlib.suppress(LookupError):  # no such user here: Mosquitto is not installed, or runs as another
+                shutil.chown(path, MOSQUITTO_USER, MOSQUITTO_USER)
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
@@ -139,11 +202,12 @@ def _acl_text(users: Mapping[str, BrokerUser]) -> str:
     return "".join(blocks)
 
 
-def _config_text(files: MosquittoFiles, host: str, port: int, tls: TlsFiles | None, *, persistence: bool) -> str:
+def _config_text(files: MosquittoFiles, listener: Listener) -> str:
+    tls = listener.tls
     tls_lines = f"certfile {tls.certificate.absolute()}\nkeyfile {tls.key.absolute()}\n" if tls else ""
     return f"""\
 # Written by `omi-broker mosquitto`; run it again rather than editing this.
-listener {port} {host}
+listener {listener.port} {listener.host}
 {tls_lines}\
 allow_anonymous false
 # Mosquitto 2.1 deprecates these two for plugins that read the same files; both still work there.
@@ -157,11 +221,11 @@ max_inflight_messages 20
 # A small message does not wait for the acknowledgement of the one before.
 set_tcp_nodelay true
 
-# Mosquitto 2.1 and later refuse packets over 2,000,000 bytes; before that there is no limit. All this
-# pipeline sends is in parts of 256 KiB. To publish larger bare audio files, uncomment and raise:
-#max_packet_size 2000000
+# The largest packet; all this pipeline sends is in parts of 256 KiB. Mosquitto 2.1 has the same limit unless it is told
+# another, 2.0 has none. To publish larger bare audio files, send them with `omi-bridge publish`.
+max_packet_size {MAX_PACKET_BYTES}
 
 # Nothing needs to survive a restart of the broker: the bridge's ledger keeps what must not get lost.
-persistence {"true" if persistence else "false"}
-{f"persistence_location {files.config.parent}/" if persistence else ""}
+persistence {"true" if listener.persistence else "false"}
+{f"persistence_location {files.config.parent}/" if listener.persistence else ""}
 """

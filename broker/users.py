@@ -1,13 +1,13 @@
 """The users of our brokers: generated once, in a file that only its owner can read."""
 
 import json
-import os
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import UnsafeFile
+from broker.private_files import replace_file, rewrite_file
 
 ROLES = ("bridge", "agent", "backend", "watch")
 PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
@@ -40,7 +40,7 @@ def generate_users(data_dir: Path) -> dict[str, Credentials]:
     missing = [role for role in ROLES if role not in users]
     if missing:
         users |= {role: Credentials(role, generate_password()) for role in missing}
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         path.parent.chmod(0o700)
         write_users(path, users)
     return users
@@ -83,15 +83,8 @@ def read_users(path: Path) -> dict[str, Credentials]:
 def write_users(path: Path, users: Mapping[str, Credentials]) -> None:
     """Write a users file, readable by its owner only."""
     document = {role: {"username": user.username, "password": user.password} for role, user in users.items()}
-    write_private(path, json.dumps(document, indent=2) + "\n")
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read (0600), whole or not at all."""
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(descriptor)
-    unfinished.replace(path)
+    text = json.dumps(document, indent=2) + "\n"
+    try:
+        rewrite_file(path, text)
+    except FileNotFoundError:
+        replace_file(path, text)

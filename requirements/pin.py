@@ -1,15 +1,18 @@
-"""Write requirements/*.txt: the exact versions installed here, for each extra of pyproject.toml.
+"""Write requirements/*.txt: the exact versions installed here, with the sha256 of every file of each release.
 
 Run it with the Python of an environment in which `make test` passes:
 
     .venv/bin/python requirements/pin.py
 
-It reads what is installed and asks no index, so no host ends up in a pin. What only Linux needs (the CUDA
-libraries that torch brings) is marked so, and a Mac installs from the same files.
+The versions are those that are installed. The digests, of the files for every platform and Python, are what the
+package index lists (uv asks it: UV_INDEX_URL where it is not the public one), and no host ends up in a pin. What only
+Linux needs (the CUDA libraries that torch brings) is marked so, and a Mac installs from the same files. `build.txt` is
+what building this package takes.
 """
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import PackageNotFoundError, distribution
@@ -17,6 +20,7 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from uv import find_uv_bin
 
 ROOT = Path(__file__).resolve().parents[1]
 EXTRAS = ("broker", "bridge", "agent", "dev")
@@ -73,17 +77,35 @@ def pins(wanted: list[Requirement]) -> list[str]:
     return lines
 
 
+def with_hashes(lines: list[str]) -> str:
+    """Return the pins with the digests of all files of each release, in the form that pip checks.
+
+    Raises:
+        SystemExit: the index cannot be asked, or does not have a release.
+    """
+    command = [find_uv_bin(), "pip", "compile", "-", "--quiet", "--no-deps", "--universal", "--python-version", "3.11"]
+    command += ["--generate-hashes", "--no-header", "--no-annotate"]
+    done = subprocess.run(command, input="\n".join(lines), capture_output=True, text=True, check=False)  # noqa: S603 - fixed arguments, no shell
+    if done.returncode != 0:
+        sys.exit(f"no digests from the package index: {done.stderr.strip()}")
+    return done.stdout
+
+
 def main() -> None:
     """Write one file per extra, each complete: the base dependencies and the extra, with all they need."""
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    for extra in EXTRAS:
-        wanted = [Requirement(line) for line in project["dependencies"] + project["optional-dependencies"][extra]]
+    document = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    project = document["project"]
+    wanted = {extra: project["dependencies"] + project["optional-dependencies"][extra] for extra in EXTRAS}
+    wanted["build"] = document["build-system"]["requires"]
+    for name, lines in wanted.items():
+        what = "building omi-diarization" if name == "build" else f"omi-diarization[{name}]"
         header = (
-            f"# omi-diarization[{extra}]: exact versions of everything it needs, so that every machine runs what the\n"
-            "# tests ran. Why pins, and why this torch: docs/adr/0001-torch-pins.md\n"
+            f"# {what}: exact versions of everything it needs, so that every machine runs what the tests ran,\n"
+            "# and the sha256 of their files, so that nothing else is installed. Why: docs/adr/0001-torch-pins.md\n"
             "# Written by: .venv/bin/python requirements/pin.py\n"
         )
-        (ROOT / "requirements" / f"{extra}.txt").write_text(header + "\n".join(pins(wanted)) + "\n")
+        pinned = with_hashes(pins([Requirement(line) for line in lines]))
+        (ROOT / "requirements" / f"{name}.txt").write_text(header + pinned)
 
 
 if __name__ == "__main__":

@@ -149,7 +149,7 @@ class MemoryUse(Record):
 
 
 class AgentHeartbeat(Message):
-    """The state of an agent and the jobs it holds; retained, and used as its will (agent -> everyone)."""
+    """The state of an agent and the jobs it holds; retained, and used as its will (agent -> bridge, `watch`)."""
 
     SCHEMA: ClassVar[str] = "agent-heartbeat"
 

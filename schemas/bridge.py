@@ -7,7 +7,21 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from schemas.record import ByName, ByteCount, Count, Id, Message, Name, Record, Seconds, Text, Timestamp
+from schemas.record import (
+    VERSION_PATTERN,
+    ByName,
+    ByteCount,
+    Count,
+    Id,
+    Message,
+    Name,
+    Record,
+    Seconds,
+    Text,
+    Timestamp,
+)
+
+Agents = Annotated[tuple[Id, ...], Field(max_length=100, fail_fast=True)]
 
 
 class BridgeState(StrEnum):
@@ -34,6 +48,8 @@ class BridgeHeartbeat(Message):
 
     SCHEMA: ClassVar[str] = "bridge-heartbeat"
 
+    # 1.1: `agents_live_ids`, for backends, which may not read the agents' own heartbeats.
+    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     bridge_id: Id
     instance_id: Id
     ledger_id: Id
@@ -42,7 +58,8 @@ class BridgeHeartbeat(Message):
     started_at: Timestamp
     accepting: bool = Field(default=True, description="False: the queue is full, keep your audio.")
     agents_live: Count = Field(default=0, description="Live and on the allow-list.")
-    agents_waiting: Annotated[tuple[Id, ...], Field(max_length=100, fail_fast=True)] = Field(
+    agents_live_ids: Agents = Field(default=(), description="Their ids, the first hundred. Since 1.1.")
+    agents_waiting: Agents = Field(
         default=(), description="Live, but nobody has allowed them yet: `omi-bridge agents allow ID`."
     )
     queue: QueueState = QueueState()

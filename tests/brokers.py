@@ -24,7 +24,8 @@ from typing import Any, TypeVar
 import pytest
 
 from broker.access import Access, access_of
-from broker.mosquitto import TlsFiles, provision_mosquitto
+from broker.listener import Listener, TlsFiles
+from broker.mosquitto import provision_mosquitto
 from broker.settings import BrokerSettings
 from broker.users import Credentials, generate_password, generate_users
 from schemas.topics import DEFAULT_ROOT, Topics
@@ -152,7 +153,8 @@ def run_mosquitto(
     program = require_program("mosquitto", "mosquitto")
     port = free_port()
     home = directory / f"mosquitto-{port}"
-    provisioned = provision_mosquitto(home, port=port, agent_ids=agent_ids, topic_root=topic_root, tls=tls)
+    listener = Listener(port=port, tls=tls)
+    provisioned = provision_mosquitto(home, listener, agent_ids=agent_ids, topic_root=topic_root)
     with provisioned.files.config.open("a") as config:
         config.write(f"log_type all\nuser {getpass.getuser()}\n{extra_lines}\n")
         if max_packet_bytes is not None:
@@ -210,7 +212,8 @@ def run_nats(
     port, topics = free_port(), Topics(topic_root)
     home = directory / f"nats-{port}"
     home.mkdir(parents=True)
-    access = {role: access_of(role, topics) for role in ("bridge", "backend", "watch")}
+    access = {role: access_of(role, topics) for role in ("backend", "watch")}
+    access["bridge"] = access_of("bridge", topics, sender_id=Listener.bridge_id)
     access |= {f"agent:{name}": access_of("agent", topics, sender_id=name) for name in agent_ids}
     users = {role: Credentials(role.replace(":", "-"), generate_password()) for role in access}
     (home / "nats.conf").write_text(json.dumps(nats_config(home, port, users, access)))

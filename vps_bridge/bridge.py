@@ -344,7 +344,7 @@ class Bridge:
         self._reported_agents = live, waiting = self._live_agents()
         has_disk_room = self._disk_reserve.is_held
         beat = self._presence.make_online_beat(
-            live=len(live),
+            live=live,
             waiting=waiting,
             counts=self._ledger.jobs.counts(),
             has_disk_room=has_disk_room,

@@ -53,12 +53,12 @@ class Presence:
         )
 
     def make_online_beat(
-        self, *, live: int, waiting: list[str], counts: QueueCounts, has_disk_room: bool, last_error: str | None
+        self, *, live: list[str], waiting: list[str], counts: QueueCounts, has_disk_room: bool, last_error: str | None
     ) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that serves.
 
         Args:
-            live: how many allowed agents are live.
+            live: allowed agents that are live.
             waiting: live agents that nobody has allowed yet.
             counts: what waits.
             has_disk_room: whether the disk has room for audio.
@@ -68,7 +68,8 @@ class Presence:
         return self.make_beat(BridgeState.ONLINE).model_copy(
             update={
                 "accepting": has_disk_room and has_room(queue, self._settings),
-                "agents_live": live,
+                "agents_live": len(live),
+                "agents_live_ids": tuple(live[:MAX_LISTED_AGENTS]),
                 "agents_waiting": tuple(waiting[:MAX_LISTED_AGENTS]),
                 "queue": queue,
                 "last_error": last_error,

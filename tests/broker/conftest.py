@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from broker.mosquitto import TlsFiles
+from broker.listener import TlsFiles
 from broker.session import Incoming, MqttSession
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S

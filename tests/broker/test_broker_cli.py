@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.listener import Listener
 from broker.mosquitto import hash_password, provision_mosquitto
 from broker.session import Incoming
 from schemas.topics import Topics
-from tests.brokers import REPOSITORY, free_port
+from tests.brokers import REPOSITORY
 from tests.inbox import WAIT_S, MessageLog
 
 
@@ -37,7 +38,7 @@ def test_port_in_use_is_a_clear_error(embedded, tmp_path):
 
 
 def test_address_of_another_machine_is_a_clear_error(tmp_path):
-    result = omi_broker("run", "--host", "203.0.113.1", "--port", "0", "--data-dir", tmp_path)
+    result = omi_broker("run", "--host", "203.0.113.1", "--insecure", "--port", "0", "--data-dir", tmp_path)
     assert result.returncode == 1
     assert "cannot listen on 203.0.113.1" in result.stderr
     assert "Traceback" not in result.stderr
@@ -150,7 +151,7 @@ def test_watch_sees_states_and_never_audio(mosquitto, connect):
 
 
 def test_default_listener_is_loopback(tmp_path):
-    provisioned = provision_mosquitto(tmp_path, port=free_port(), agent_ids=(), topic_root="omi/v1")
+    provisioned = provision_mosquitto(tmp_path, Listener(), agent_ids=(), topic_root="omi/v1")
     lines = provisioned.files.config.read_text().splitlines()
     assert [line.split()[2] for line in lines if line.startswith("listener")] == ["127.0.0.1"]
     assert "allow_anonymous false" in lines

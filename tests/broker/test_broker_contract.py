@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from broker.listener import Listener
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession, Will
 from schemas.conversation import EventType, Verdict
@@ -21,6 +22,7 @@ TOPICS = Topics()
 HEARTBEATS = TOPICS.filter(TopicKind.AGENT_HEARTBEAT)
 ACK_S = 120.0
 PART_BYTES = 262_144
+BRIDGE_ID = Listener.bridge_id
 LONGEST_ID = "A-z_0-9" + "x" * 121
 
 Connect = Callable[..., MqttSession]
@@ -85,9 +87,9 @@ def test_every_message_reaches_the_filter_of_its_kind_and_no_other(broker: Runni
         TOPICS.accepted(conversation_id): "bridge",
         TOPICS.updated(conversation_id): "bridge",
         TOPICS.parts(conversation_id, AGENT_ID): "bridge",
-        TOPICS.failure(conversation_id, LONGEST_ID): "bridge",
+        TOPICS.failure(conversation_id, BRIDGE_ID): "bridge",
         TOPICS.control(AGENT_ID): "bridge",
-        TOPICS.bridge_heartbeat(LONGEST_ID): "bridge",
+        TOPICS.bridge_heartbeat(BRIDGE_ID): "bridge",
         TOPICS.turns(conversation_id, AGENT_ID): "agent",
         TOPICS.failure(conversation_id, AGENT_ID): "agent",
         TOPICS.want(AGENT_ID): "agent",
@@ -122,7 +124,7 @@ def test_the_last_heartbeat_is_retained_and_only_a_live_one_looks_live(broker: R
     live: MessageLog[Incoming] = MessageLog()
     bridge = connect(broker, "bridge")
     bridge.subscribe(TOPICS.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
-    mine = TOPICS.bridge_heartbeat(new_id())
+    mine = TOPICS.bridge_heartbeat(BRIDGE_ID)
     listener = connect(broker, "bridge", on_message=live.put, client_id="listener")
     listener.subscribe(TOPICS.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
     listener.wait_connected(ACK_S)
@@ -149,7 +151,7 @@ def test_a_broken_link_publishes_the_will_and_retains_it(broker: RunningBroker, 
         link.cut()
         inbox.wait_for(lambda message: (message.payload, message.retain) == (b"offline", False), ACK_S)
         late: MessageLog[Incoming] = MessageLog()
-        connect(broker, "backend", HEARTBEATS, on_message=late.put, client_id="late")
+        connect(broker, "watch", HEARTBEATS, on_message=late.put, client_id="late")
         late.wait_for(lambda message: (message.payload, message.retain) == (b"offline", True), ACK_S)
 
 

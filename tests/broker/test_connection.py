@@ -146,7 +146,7 @@ def test_will_is_published_and_retained_when_a_client_is_killed(any_broker, conn
         client.wait()
         assert live.wait_count(2)[1].payload == b"offline"
         late: MessageLog[Incoming] = MessageLog()
-        connect(broker, "backend", TOPICS.filter(TopicKind.AGENT_HEARTBEAT), on_message=late.put)
+        connect(broker, "watch", TOPICS.filter(TopicKind.AGENT_HEARTBEAT), on_message=late.put)
         # A set: amqtt sends a retained message once for every client's subscription that matches.
         assert {(message.payload, message.retain) for message in late.wait_count(1)} == {(b"offline", True)}
 

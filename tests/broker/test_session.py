@@ -93,11 +93,13 @@ def test_publish_says_when_nobody_listens(mosquitto, connect):
 
 @pytest.mark.parametrize("announced", [None, 100_000])
 def test_oversized_message_is_refused_before_it_is_sent_and_blocks_nothing(tmp_path, mosquitto, connect, announced):
+    """On MQTT 3.1.1 no broker announces a limit, and ours has one all the same."""
     limit = announced or 50_000
+    version = "auto" if announced else "3.1.1"
     with run_mosquitto(tmp_path, max_packet_bytes=announced) as broker:
         inbox: MessageLog[Incoming] = MessageLog()
         connect(broker, "bridge", AUDIO_FILTER, on_message=inbox.put)
-        backend = connect(broker, "backend", settings={"assumed_max_packet_bytes": 50_000})
+        backend = connect(broker, "backend", settings={"assumed_max_packet_bytes": 50_000, "mqtt_version": version})
         assert backend.max_packet_bytes == limit
         with pytest.raises(PayloadTooLarge, match="in parts") as raised:
             backend.publish(AUDIO, bytes(limit), content_type="audio/wav")

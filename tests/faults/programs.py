@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 
+from broker.listener import Listener
 from broker.mosquitto import hash_password, provision_mosquitto
 from broker.users import Credentials, generate_password
 from schemas.topics import DEFAULT_ROOT
@@ -179,7 +180,10 @@ class ChaosBroker:
 
     def _configure(self, *, persistent: bool) -> Mapping[str, Credentials]:
         provisioned = provision_mosquitto(
-            self._home, port=self._port, agent_ids=AGENTS, topic_root=DEFAULT_ROOT, persistence=persistent
+            self._home,
+            Listener(port=self._port, persistence=persistent),
+            agent_ids=AGENTS,
+            topic_root=DEFAULT_ROOT,
         )
         files = provisioned.files
         with files.passwords.open("a") as passwords:

@@ -72,14 +72,14 @@ class SmallBridge:
     def beat(self, *, instance_id: str | None = None, state: BridgeState = BridgeState.ONLINE) -> None:
         now = datetime.now(UTC)
         beat = BridgeHeartbeat(
-            bridge_id="vps",
+            bridge_id="bridge",
             instance_id=instance_id or self.instance_id,
             ledger_id=self.ledger_id,
             state=state,
             sent_at=now,
             started_at=now,
         )
-        self.session.publish(TOPICS.bridge_heartbeat("vps"), encode(beat), retain=True)
+        self.session.publish(TOPICS.bridge_heartbeat("bridge"), encode(beat), retain=True)
 
     def offer(
         self, job_id: str, *chunks: bytes, lease_id: str = "lease-1", sha256: str | None = None, **fields

@@ -210,7 +210,7 @@ def test_a_job_whose_audio_stops_coming_is_let_go(mosquitto, start_agent, small_
 
 def test_a_result_no_broker_carries_becomes_a_failure_that_says_so(mosquitto, start_agent, small_bridge):
     bridge = small_bridge(mosquitto)
-    start_agent(mosquitto, assumed_max_packet_bytes=6_000)
+    start_agent(mosquitto, assumed_max_packet_bytes=6_000, mqtt_version="3.1.1")  # which announces no limit
     bridge.wait_online()
     bridge.offer("job-1", as_wav(np.concatenate([tone(300 + 400 * (n % 2), 0.2) for n in range(300)])))
     failure = bridge.wait_failure("job-1")

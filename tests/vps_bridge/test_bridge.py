@@ -40,6 +40,7 @@ def test_an_agent_that_appears_is_in_a_heartbeat_at_once(
             bridge.allow("first")
             wait_until(lambda: last().agents_live == 1, "the agent that is allowed")
             assert last().agents_waiting == ()
+            assert last().agents_live_ids == ("first",)
 
 
 def test_a_retained_bare_file_counts_once_however_often_the_bridge_starts(

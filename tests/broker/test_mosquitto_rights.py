@@ -1,0 +1,124 @@
+"""Who may say and hear what: every user on every topic of a Mosquitto that we set up, both ways."""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import pytest
+
+from broker.receipts import PublishOutcome
+from broker.session import Incoming, MqttSession
+from schemas.topics import TopicKind, Topics
+from tests.brokers import RunningBroker, run_mosquitto
+from tests.inbox import MessageLog
+
+TOPICS = Topics()
+ACK_S = 120.0
+USERS = ("bridge", "backend", "watch", "agent:first", "agent:second")
+TARGETS = {
+    "events": TOPICS.events("c1"),
+    "audio": TOPICS.audio("c1"),
+    "accepted": TOPICS.accepted("c1"),
+    "updated": TOPICS.updated("c1"),
+    **{
+        f"{name} {sender}": topic
+        for sender in ("first", "second")
+        for name, topic in {
+            "parts": TOPICS.parts("c1", sender),
+            "turns": TOPICS.turns("c1", sender),
+            "failure": TOPICS.failure("c1", sender),
+            "want": TOPICS.want(sender),
+            "control": TOPICS.control(sender),
+            "agent beat": TOPICS.agent_heartbeat(sender),
+        }.items()
+    },
+    "failure bridge": TOPICS.failure("c1", "bridge"),
+    "bridge beat bridge": TOPICS.bridge_heartbeat("bridge"),
+    "bridge beat other": TOPICS.bridge_heartbeat("other"),
+    "another root": "other/v1/conversations/c1/audio",
+    "below the root": f"{TOPICS.root}/anything",
+}
+BOTH_PARTS = {"parts first", "parts second", "control first", "control second"}
+WRITES = {
+    "bridge": {"accepted", "updated", *BOTH_PARTS, "failure bridge", "bridge beat bridge"},
+    "backend": {"events", "audio"},
+    "watch": set(),
+    "agent:first": {"turns first", "failure first", "want first", "agent beat first"},
+    "agent:second": {"turns second", "failure second", "want second", "agent beat second"},
+}
+BRIDGE_BEATS = {"bridge beat bridge", "bridge beat other"}
+READS = {
+    "bridge": set(TARGETS) - {"another root"},
+    "backend": {"accepted", "updated", *BRIDGE_BEATS},
+    "watch": {
+        "accepted",
+        "updated",
+        "failure bridge",
+        *BRIDGE_BEATS,
+        *(
+            f"{name} {sender}"
+            for name in ("failure", "want", "control", "agent beat")
+            for sender in ("first", "second")
+        ),
+    },
+    "agent:first": {"parts first", "control first", "agent beat first", *BRIDGE_BEATS},
+    "agent:second": {"parts second", "control second", "agent beat second", *BRIDGE_BEATS},
+}
+
+Connect = Callable[..., MqttSession]
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    with run_mosquitto(tmp_path_factory.mktemp("rights"), agent_ids=("first", "second")) as running:
+        yield running
+
+
+@pytest.mark.parametrize("user", USERS)
+def test_a_user_may_publish_what_it_needs_and_nothing_else(user: str, broker: RunningBroker, connect: Connect) -> None:
+    session = connect(broker, user)
+    receipts = {name: session.publish(topic, b"x") for name, topic in TARGETS.items()}
+    outcomes = {name: receipt.wait(ACK_S) for name, receipt in receipts.items()}
+    assert {name for name, outcome in outcomes.items() if outcome is not PublishOutcome.REFUSED} == WRITES[user]
+
+
+@pytest.mark.parametrize("retain", [False, True], ids=["live", "retained"])
+@pytest.mark.parametrize("user", USERS)
+def test_a_user_hears_what_it_needs_and_nothing_else(
+    user: str, retain: bool, broker: RunningBroker, connect: Connect
+) -> None:
+    """Whatever it subscribes to: everything, one kind, or one topic."""
+    heard: MessageLog[Incoming] = MessageLog()
+    mark = f"{user} {retain}".encode()
+    listening = ["#", f"{TOPICS.root}/#", "+/v1/+/+/+", *TARGETS.values(), *(TOPICS.filter(kind) for kind in TopicKind)]
+    speakers = {name: connect(broker, name) for name in USERS}
+    if retain:
+        say_everything(speakers, mark, retain=True)
+    connect(broker, user, *listening, on_message=heard.put)
+    if not retain:
+        say_everything(speakers, mark, retain=False)
+    expected = {TARGETS[name] for name in READS[user] & set().union(*WRITES.values())}
+    for topic in expected:
+        heard.wait_for(partial(is_message, topic, mark), ACK_S)
+    time.sleep(0.3)  # what must not come had as long to come as what did
+    assert {message.topic for message in heard.items if message.payload == mark} == expected
+
+
+def is_message(topic: str, payload: bytes, message: Incoming) -> bool:
+    return (message.topic, message.payload) == (topic, payload)
+
+
+def say_everything(speakers: dict[str, MqttSession], mark: bytes, **options: Any) -> None:
+    for user, session in speakers.items():
+        receipts = [session.publish(TARGETS[name], mark, **options) for name in WRITES[user]]
+        assert PublishOutcome.REFUSED not in {receipt.wait(ACK_S) for receipt in receipts}
+
+
+def test_only_bridge_onlooker_and_the_agent_itself_hear_an_agents_beat() -> None:
+    """The matrix above says so of `first`; this keeps it from being edited away."""
+    hears = {user for user in USERS if "agent beat first" in READS[user]}
+    assert hears == {"bridge", "watch", "agent:first"}
+    for user, other in itertools.permutations(USERS, 2):
+        assert not WRITES[user] & WRITES[other], f"{user} and {other} may say the same"
