@@ -1,7 +1,7 @@
 """Linking: finding which local speakers of a conversation's jobs are one voice.
 
-Every job gives its speakers labels of its own. Two kinds of evidence link them: what two jobs say about the seconds
-that both cover, and the similarity of their embeddings. All jobs are compared anew each time. Centroids that are
+Every job gives its speakers labels of its own. Two kinds of evidence link them: the similarity of their embeddings, and
+beside it, never over it, what two jobs say about the seconds that both cover. All jobs are compared anew each time. Centroids that are
 updated job by job drift, and make the result depend on the order of arrival (BasedHardware/omi PR #12471).
 """
 
@@ -80,7 +80,7 @@ class LinkingRules:
     min_shared_s: float = 2.0
     """Two jobs must share this many seconds of a speaker's speech before what they say about them counts."""
     min_agreement: float = 0.6
-    """From this share of the shared seconds on, two local speakers are one voice."""
+    """From this share of the shared seconds on, two jobs say that two local speakers are one voice."""
     max_agreement: float = 0.2
     """Up to this share, they are kept apart."""
     thresholds: tuple[tuple[str, float], ...] = (("wespeaker", 0.52), ("resemblyzer", 0.78))
@@ -102,9 +102,10 @@ def link_speakers(
 ) -> Partition:
     """Group local speakers into voices.
 
-    The strongest evidence comes first: people's links, then agreement on shared seconds, then average linkage of the
-    embeddings. Only a person's link ever joins two speakers of one job. A local speaker with too little clean speech
-    is in a voice only through a person's link or shared seconds. The order of `speakers` does not matter.
+    The strongest evidence comes first: people's links, then average linkage of the embeddings, then agreement on
+    shared seconds, which joins only what the embeddings allow or say nothing about. Only a person's link ever joins two
+    speakers of one job. A local speaker with too little clean speech is in a voice only through a person's link or
+    shared seconds. The order of `speakers` does not matter.
 
     Args:
         speakers: every local speaker of every job.
@@ -118,10 +119,9 @@ def link_speakers(
     shared = _measure_shared_seconds(ordered)
     for a, b in _disagreeing(shared, rules):
         groups.forbid(a, b)
-    for a, b in _agreeing(shared, rules):
-        groups.join(a, b)
     reliable = _reliable(ordered, rules)
     _link_embeddings(groups, ordered, reliable=reliable, rules=rules, bounds=(min_speakers or 0, max_speakers))
+    _link_shared_seconds(groups, ordered, _agreeing(shared, rules), reliable)
     voices = [group for group in groups.all() if any(reliable[index] for index in group)]
     return tuple(tuple(ordered[index].id for index in group) for group in voices)
 
@@ -174,6 +174,10 @@ class _Groups:
         for index in merged:
             self._group[index] = merged
         return True
+
+    def of(self, index: int) -> list[int]:
+        """Return the group of a speaker."""
+        return self._group[index]
 
     def blocked(self, firsts: Sequence[int]) -> NDArray[np.bool_]:
         """Return which pairs of the groups of these speakers may not be joined; a group is never joined to itself."""
@@ -280,6 +284,27 @@ def _link_embeddings(
                 break
             linkage.merge(i, j)
             voices -= 1
+
+
+def _link_shared_seconds(
+    groups: _Groups,
+    ordered: Sequence[LocalSpeakerEvidence],
+    agreeing: Iterable[tuple[int, int]],
+    reliable: Sequence[bool],
+) -> None:
+    """Join the groups of speakers on whose shared seconds two jobs agree, where no embeddings can be compared.
+
+    Where they can be, average linkage has decided. Joined here as well, a speaker that mixes two people, and so agrees
+    with both, would make them one voice: confusion 18 % instead of 5 % (docs/adr/0012-linking.md).
+    """
+
+    def spaces(index: int) -> set[str]:
+        used = [ordered[i] for i in groups.of(index) if reliable[i]]
+        return {speaker.embedding_space for speaker in used if speaker.embedding is not None}
+
+    for a, b in agreeing:
+        if not spaces(a) & spaces(b):
+            groups.join(a, b)
 
 
 class _Linkage:

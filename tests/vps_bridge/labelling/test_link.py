@@ -55,8 +55,18 @@ def test_two_speakers_of_one_job_are_never_joined():
     assert len(linked([speaker("j1/A", [(0, 10)], 0), speaker("j1/B", [(10, 20)], 0)])) == 2
 
 
-def test_agreement_on_shared_seconds_joins_speakers_that_sound_different():
-    assert linked([speaker("j1/A", [(0, 10)], 0), speaker("j2/A", [(5, 15)], 1)]) == [["j1/A", "j2/A"]]
+def test_agreement_on_shared_seconds_never_joins_speakers_that_sound_different():
+    assert linked([speaker("j1/A", [(0, 10)], 0), speaker("j2/A", [(5, 15)], 1)]) == [["j1/A"], ["j2/A"]]
+
+
+def test_agreement_on_shared_seconds_joins_speakers_whose_embeddings_cannot_be_compared():
+    speakers = [speaker("j1/A", [(0, 10)], 0), speaker("j2/A", [(5, 15)], 1, space="wespeaker@2")]
+    assert linked(speakers) == [["j1/A", "j2/A"]]
+
+
+def test_a_short_speaker_that_two_voices_agree_with_does_not_make_them_one():
+    long = [speaker("j1/A", [(0, 60)], 0), speaker("j3/A", [(57.5, 110)], 1)]
+    assert linked([*long, speaker("j2/B", [(57, 60)], 2, clean_s=2.9)]) == [["j1/A", "j2/B"], ["j3/A"]]
 
 
 def test_disagreement_on_shared_seconds_keeps_similar_speakers_apart():
@@ -66,7 +76,7 @@ def test_disagreement_on_shared_seconds_keeps_similar_speakers_apart():
         speaker("j2/X", [(50, 53)], 2),
         speaker("j2/Y", [(53, 80)], 0),
     ]
-    assert linked(speakers) == [["j1/A", "j2/X"], ["j1/B", "j2/Y"]]
+    assert linked(speakers) == [["j1/A"], ["j1/B"], ["j2/X"], ["j2/Y"]]
 
 
 def test_less_than_two_shared_seconds_say_nothing():
@@ -206,10 +216,29 @@ def test_a_recording_cut_into_jobs_is_linked_back_to_its_two_voices(name, length
     speakers, truth = recorded_jobs(name, length_s, overlap)
     groups = link_speakers(speakers, RULES)
     seconds = {local.id: sum(end_s - start_s for start_s, end_s in local.turns) for local in speakers}
-    assert [len({truth[member] for member in group}) for group in groups] == [1, 1]
-    assert len({truth[group[0]] for group in groups}) == 2
-    linked_s = sum(seconds[member] for group in groups for member in group)
-    assert linked_s >= 0.975 * sum(seconds.values())
+    largest = sorted(groups, key=lambda group: -sum(seconds[member] for member in group))[:2]
+    assert [len({truth[member] for member in group}) for group in largest] == [1, 1]
+    assert len({truth[group[0]] for group in largest}) == 2
+    linked_s = sum(seconds[member] for group in largest for member in group)
+    assert linked_s >= 0.96 * sum(seconds.values())
+
+
+@needs_golden
+@pytest.mark.shared
+@pytest.mark.parametrize("mixed_job", [f"j{number:02d}" for number in range(1, 11)])
+def test_a_local_speaker_that_mixes_two_people_does_not_make_them_one_voice(mixed_job):
+    """Of one job both voices come under one label, as engines do; it agrees with either on the shared seconds."""
+    speakers, truth = recorded_jobs("06_long_recording", 90.0, 10.0)
+    two = [local for local in speakers if local.id.job_id == mixed_job and local.embedding is not None]
+    clean_s = [local.clean_speech_s for local in two]
+    mixed = replace(
+        two[0],
+        turns=tuple(sorted(turn for local in two for turn in local.turns)),
+        clean_speech_s=sum(clean_s),
+        embedding=np.average([local.embedding for local in two], axis=0, weights=clean_s).astype(np.float32),
+    )
+    groups = link_speakers([*(local for local in speakers if local.id.job_id != mixed_job), mixed], RULES)
+    assert [len({truth[member] for member in group if member != mixed.id}) for group in groups] == [1, 1]
 
 
 @needs_golden
