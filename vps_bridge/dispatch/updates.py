@@ -79,7 +79,7 @@ class Updater:
         name = conversation.conversation_id
         jobs = self._ledger.jobs.of_conversation(name)
         stored = self._store.read(name)
-        evidence = self._gather(conversation, stored)
+        evidence = self._gather(conversation, stored, final=final)
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         labelling = relabel(evidence, self._policy)
         is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
@@ -106,7 +106,9 @@ class Updater:
         )
         return True
 
-    def _gather(self, conversation: ConversationRecord, stored: StoredConversation | None) -> ConversationEvidence:
+    def _gather(
+        self, conversation: ConversationRecord, stored: StoredConversation | None, *, final: bool
+    ) -> ConversationEvidence:
         name = conversation.conversation_id
         results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
         chunks = tuple(chunk.info for chunk in self._ledger.chunks.of_conversation(name))
@@ -120,6 +122,7 @@ class Updater:
             num_speakers=conversation.num_speakers,
             min_speakers=conversation.min_speakers,
             max_speakers=conversation.max_speakers,
+            is_final=final,
         )
 
     def _write(self, name: str, stored: StoredConversation | None, labelling: Relabelling) -> tuple[Change, ...] | None:

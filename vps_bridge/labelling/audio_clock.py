@@ -5,6 +5,7 @@ Jobs overlap. On the audio clock each second is given to exactly one of the jobs
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -17,6 +18,27 @@ Span = tuple[float, float]
 """(start_s, end_s)"""
 TOUCHING_S = 1e-3
 """Spans this near to each other have no gap between them: chunks are placed to the sample, sums of floats are not."""
+
+
+class SpanUnion:
+    """The seconds that any of some spans covers, for many questions about them."""
+
+    def __init__(self, spans: Iterable[Span]) -> None:
+        """Join the spans that touch or overlap."""
+        self._starts: list[float] = []
+        self._ends: list[float] = []
+        for start_s, end_s in sorted(spans):
+            if self._ends and start_s <= self._ends[-1]:
+                self._ends[-1] = max(self._ends[-1], end_s)
+            else:
+                self._starts.append(start_s)
+                self._ends.append(end_s)
+
+    def meets(self, span: Span) -> bool:
+        """Whether some of the seconds lie within a span; for one without length: whether it lies within them."""
+        start_s, end_s = span
+        begun = bisect_right(self._starts, start_s) if start_s == end_s else bisect_left(self._starts, end_s)
+        return bisect_right(self._ends, start_s) < begun
 
 
 @dataclass(frozen=True)

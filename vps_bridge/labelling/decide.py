@@ -30,20 +30,26 @@ def written_numbers(book: VoiceBook) -> dict[str, int]:
     return {segment_id: voice.speaker_id for voice in book.voices for segment_id in voice.segments}
 
 
+def is_anyone_found(votes: Sequence[Vote]) -> bool:
+    """Whether any voice was clearly found in the transcript. Where none was, no label is taken away."""
+    return any(vote.outcome is VoteOutcome.CLEAR for vote in votes)
+
+
 def untouched_numbers(
     segments: Sequence[StoredSegment], votes: Sequence[Vote], written: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the numbers on untouched segments, by segment id. No clear vote decides such a segment.
 
     A segment without evidence is not among them if its number is only the default of speech-to-text. Where all
-    segments of the conversation came with the same label, that label says nothing about who speaks.
+    segments of the conversation came with the same label, that label says nothing about who speaks. Where no vote is
+    clear, nobody was found in the transcript and every number stays.
     """
     came_with = {
         segment.speaker if segment.original_speaker is None and segment.id not in written else segment.original_speaker
         for segment in segments
         if not segment.is_human_labelled
     }
-    has_only_default = len(came_with) == 1
+    has_only_default = len(came_with) == 1 and is_anyone_found(votes)
     untouched: dict[str, int] = {}
     for segment, vote in zip(segments, votes, strict=True):
         number = _number(segment.speaker)
@@ -142,7 +148,7 @@ def decide_speakers(
     untouched: Mapping[str, int],
     written: Mapping[str, int],
 ) -> tuple[str | None, ...]:
-    """Return the label of each segment, in the order given. Where no voice has a number, no label is taken away.
+    """Return the label of each segment, in the order given. Where nobody was found, no label is taken away.
 
     Args:
         segments: the transcript.
@@ -152,7 +158,7 @@ def decide_speakers(
         written: the numbers that this pipeline wrote, by segment id.
     """
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
-    is_anyone_numbered = any(number is not None for number in naming.numbers)
+    found_anyone = is_anyone_found(votes)
 
     def decide(segment: StoredSegment, vote: Vote) -> str | None:
         if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
@@ -163,7 +169,7 @@ def decide_speakers(
         number = _number(segment.speaker)
         if number is not None and written.get(segment.id) == number:
             return speaker_name(merged[number]) if number in merged else segment.speaker
-        if vote.outcome not in _WITHOUT_EVIDENCE or number is None or not is_anyone_numbered:
+        if vote.outcome not in _WITHOUT_EVIDENCE or number is None or not found_anyone:
             return segment.speaker
         keeps = segment.id in untouched and not _names_another_voice(number, vote, naming)
         return segment.speaker if keeps else None

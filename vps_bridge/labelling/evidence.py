@@ -75,6 +75,8 @@ class ConversationEvidence:
     num_speakers: int | None = None
     min_speakers: int | None = None
     max_speakers: int | None = None
+    is_final: bool = False
+    """Nothing more is expected: it is completed, and every job has ended."""
 
 
 @dataclass(frozen=True, order=True)

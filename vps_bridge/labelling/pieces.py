@@ -11,7 +11,7 @@ from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.number import Naming
 from vps_bridge.labelling.vote import Vote, VoteOutcome
 
-_NOTHING_KNOWN = (VoteOutcome.NO_AUDIO, VoteOutcome.CLOCK_UNKNOWN, VoteOutcome.CLOCK_UNVERIFIED)
+_WITH_VOICES = (VoteOutcome.CLEAR, VoteOutcome.TWO_SPEAKERS, VoteOutcome.LOW_COVERAGE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,8 @@ def decide_pieces(
 ) -> tuple[tuple[SegmentPiece, ...], ...]:
     """Return the pieces of each segment, in the order given; none where all of its words read the same number.
 
-    A segment of which nothing is known now, because its audio or its clock is missing, keeps the pieces it has.
+    A segment of which nothing is known now keeps the pieces it has: its audio or clock is missing, or its times cannot
+    be.
 
     Args:
         segments: the transcript.
@@ -52,7 +53,7 @@ def decide_pieces(
     def decide(segment: StoredSegment, vote: Vote) -> tuple[SegmentPiece, ...]:
         if vote.outcome is VoteOutcome.HUMAN:
             return segment.pieces
-        if vote.outcome in _NOTHING_KNOWN:
+        if vote.outcome not in _WITH_VOICES:
             kept = segment.pieces
             return _join_numbers(segment, kept, [into.get(piece.speaker_id, piece.speaker_id) for piece in kept])
         found = cut.get(segment.id, ())

@@ -31,6 +31,7 @@ from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, J
 from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.pieces import decide_pieces, voices_of_pieces
+from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
 from vps_bridge.labelling.vote import (
     AssignmentRules,
     TranscriptTurn,
@@ -69,7 +70,8 @@ class Relabelling:
     """The label that each segment is to have, changed or not; in the order of the evidence."""
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
-    """(segment id, reason): human, two_speakers, low_coverage, no_audio, clock.unknown, clock.unverified."""
+    """(segment id, reason): human, two_speakers, low_coverage, no_audio, clock.unknown, clock.unverified,
+    times.impossible."""
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
@@ -109,7 +111,8 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     measured = measure_segments(turns, segments)
     partition = _link(evidence, timeline, measured, policy)
     voice_turns = _turns_by_voice(turns, timeline, partition)
-    votes = _vote(segments, timeline, clocks, voice_turns, policy.assignment)
+    faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
+    votes = leave_alone(_vote(segments, timeline, clocks, voice_turns, policy.assignment), faults)
     cut = cut_segments(voice_turns, segments, policy.cutting)
     written = written_numbers(evidence.voices)
     untouched = untouched_numbers(segments, votes, written)
@@ -129,7 +132,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         voice_changes=naming.changes,
         turns=_number_turns(timeline, _turn_offsets(evidence, timeline, clocks), partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
-        warnings=_collect_warnings(timeline, clocks, policy.alignment),
+        warnings=_collect_warnings(timeline, clocks, faults, policy.alignment),
         audio_s=timeline.audio_s,
         write_key=_write_key(evidence, timeline, policy),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
@@ -307,10 +310,11 @@ def _number_turns(
 
 
 def _collect_warnings(
-    timeline: AudioTimeline, clocks: Sequence[StretchClock], rules: AlignmentRules
+    timeline: AudioTimeline, clocks: Sequence[StretchClock], faults: TimeFaults, rules: AlignmentRules
 ) -> tuple[str, ...]:
-    """Return what the timeline, the clocks and the sample rate give reason to report; sorted."""
-    warnings = {*timeline.warnings, *(clock.reason for clock in clocks if clock.reason is not None)}
+    """Return what the timeline, the clocks, times that cannot be and the sample rate give reason to report; sorted."""
+    reasons = {clock.reason for clock in clocks if clock.reason is not None}
+    warnings = {*timeline.warnings, *reasons, *faults.warnings}
     if is_rate_suspect(timeline.chunks, rules):
         warnings.add(RATE_SUSPECT)
     return tuple(sorted(warnings))

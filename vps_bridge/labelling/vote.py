@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from itertools import accumulate
 
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.labelling.audio_clock import Span, SpanUnion
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,8 @@ class AssignmentRules:
 
     min_coverage: float = 0.5
     min_evidence_s: float = 0.25
-    """The winner speaks at least this long: the times of a transcript are wrong by as much."""
+    """The winner speaks at least this long: the times of a transcript are wrong by as much. A segment shorter than
+    this, of no length even, stands for the turn at its middle, up to twice as far on either side."""
     speech_share: float = 0.5
     """At least this share of a segment counts as speech."""
     runner_up_share: float = 0.2
@@ -51,6 +53,7 @@ class VoteOutcome(StrEnum):
     NO_AUDIO = "no_audio"
     CLOCK_UNKNOWN = "clock.unknown"
     CLOCK_UNVERIFIED = "clock.unverified"
+    TIMES_IMPOSSIBLE = "times.impossible"
 
 
 @dataclass(frozen=True)
@@ -86,35 +89,57 @@ def vote_segments(
         rules: the thresholds.
         audio: spans of diarized audio in transcript seconds; a segment outside is `no_audio`. None: no segment is.
     """
-    listed = tuple(segments)
-    measured = measure_segments(turns, listed)
-    return tuple(_vote(segment, seconds, rules, audio) for segment, seconds in zip(listed, measured, strict=True))
+    ordered = _OrderedTurns(turns)
+    listed = tuple(ordered.widen(segment, rules.min_evidence_s) for segment in segments)
+    covered = None if audio is None else SpanUnion(audio)
+    return tuple(_vote(segment, ordered.measure(segment), rules, covered) for segment in listed)
 
 
 def measure_segments(
     turns: Iterable[TranscriptTurn], segments: Iterable[StoredSegment]
 ) -> tuple[dict[int, float], ...]:
     """Return for each segment, in the order given, how many seconds each speaker speaks in it."""
-    ordered = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker_index))
-    longest_s = max((turn.end_s - turn.start_s for turn in ordered), default=0.0)
-    starts = [turn.start_s for turn in ordered]
-    measured = []
-    for segment in segments:
+    ordered = _OrderedTurns(turns)
+    return tuple(ordered.measure(segment) for segment in segments)
+
+
+class _OrderedTurns:
+    """Turns in order of time; of many, only those near a segment are looked at."""
+
+    def __init__(self, turns: Iterable[TranscriptTurn]) -> None:
+        self._turns = sorted(turns, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker_index))
+        self._starts = [turn.start_s for turn in self._turns]
+        self._ends = list(accumulate((turn.end_s for turn in self._turns), max))  # the latest end so far
+
+    def _near(self, start_s: float, end_s: float) -> list[TranscriptTurn]:
+        return self._turns[bisect_right(self._ends, start_s) : bisect_right(self._starts, end_s)]
+
+    def measure(self, segment: StoredSegment) -> dict[int, float]:
+        """Return how many seconds each speaker speaks in a segment."""
         seconds: dict[int, float] = {}
-        first, last = bisect_left(starts, segment.start_s - longest_s), bisect_right(starts, segment.end_s)
-        for turn in ordered[first:last]:
+        for turn in self._near(segment.start_s, segment.end_s):
             shared_s = min(segment.end_s, turn.end_s) - max(segment.start_s, turn.start_s)
             if shared_s > 0:
                 seconds[turn.speaker_index] = seconds.get(turn.speaker_index, 0.0) + shared_s
-        measured.append(seconds)
-    return tuple(measured)
+        return seconds
+
+    def widen(self, segment: StoredSegment, least_s: float) -> StoredSegment:
+        """Return a segment shorter than `least_s` as the part of the turn at its middle, if there is one."""
+        if not 0.0 <= segment.end_s - segment.start_s < least_s:
+            return segment
+        middle_s = (segment.start_s + segment.end_s) / 2
+        turn = next((turn for turn in self._near(middle_s, middle_s) if middle_s < turn.end_s), None)
+        if turn is None:
+            return segment
+        start_s, end_s = max(turn.start_s, middle_s - 2 * least_s), min(turn.end_s, middle_s + 2 * least_s)
+        return replace(segment, start_s=start_s, end_s=end_s)
 
 
 def _vote(
     segment: StoredSegment,
     seconds: Mapping[int, float],
     rules: AssignmentRules,
-    audio: Sequence[Span] | None,
+    audio: SpanUnion | None,
 ) -> Vote:
     # Of two with equally much speech a voice comes before a local speaker in no voice.
     ranked = sorted(seconds, key=lambda index: (-seconds[index], index < 0, index))
@@ -124,7 +149,7 @@ def _vote(
     coverage = min(1.0, winner_s / speech_s) if speech_s > 0 else 0.0
     if segment.is_human_labelled:
         outcome = VoteOutcome.HUMAN
-    elif audio is not None and not any(start < segment.end_s and segment.start_s < end for start, end in audio):
+    elif audio is not None and not audio.meets((segment.start_s, segment.end_s)):
         outcome = VoteOutcome.NO_AUDIO
     elif runner_up_s >= rules.runner_up_s and runner_up_s >= rules.runner_up_share * speech_s:
         outcome = VoteOutcome.TWO_SPEAKERS

@@ -31,6 +31,18 @@ def test_where_no_voice_is_found_every_label_stays(speaker):
     assert {label.speaker for label in result.segments} == {speaker}
 
 
+@pytest.mark.parametrize("speaker", ["SPEAKER_00", "SPEAKER_07"])
+def test_where_voices_speak_only_in_segments_of_people_every_other_label_stays(speaker):
+    """The first minutes are diarized, and people labelled them; all other segments are of what no job has done yet."""
+    evidence = evidence_of(DIALOGUE)
+    by_people = transcript(DIALOGUE, None, person_id="p", label_source="manual")[:12]
+    later = transcript(DIALOGUE, speaker)[30:]
+    result = relabel(replace(evidence, jobs=evidence.jobs[:1], segments=by_people + later), POLICY)
+    assert result.speakers > 0
+    assert result.changed == ()
+    assert {reason for _, reason in result.left_alone} == {"human", "no_audio"}
+
+
 def test_embeddings_of_another_length_under_one_name_are_another_model():
     evidence = evidence_of(DIALOGUE)
     first, *rest = evidence.jobs

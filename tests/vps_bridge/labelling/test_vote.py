@@ -42,6 +42,24 @@ def test_a_quarter_of_a_second_is_the_least_evidence():
     assert vote([(0, 0.3, 0)], 0, 0.3).outcome is VoteOutcome.CLEAR
 
 
+@pytest.mark.parametrize("moment_s", [0.0, 0.01, 2.0, 3.99, 4.0, 5.0, 8.99])
+def test_a_segment_without_length_inside_a_turn_has_its_speaker(moment_s):
+    turns, audio = [(0, 4, 0), (4, 9, 1)], [(0.0, 9.0)]
+    result = vote(turns, moment_s, moment_s, audio=audio)
+    assert (result.outcome, result.winner) == (VoteOutcome.CLEAR, int(moment_s >= 4))
+    assert result.coverage == 1.0
+
+
+def test_a_segment_shorter_than_a_word_has_the_speaker_of_the_turn_around_it():
+    assert vote([(0, 4, 0)], 2.0, 2.1, audio=[(0.0, 9.0)]).outcome is VoteOutcome.CLEAR
+
+
+@pytest.mark.parametrize("moment_s", [4.0, 4.5, 9.1, -1.0])
+def test_a_segment_without_length_outside_every_turn_has_no_speaker(moment_s):
+    outcome = vote([(0, 4, 0), (5, 9, 1)], moment_s, moment_s, audio=[(0.0, 9.0)]).outcome
+    assert outcome in (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_AUDIO)
+
+
 def test_two_speakers_are_left_alone():
     assert vote([(0, 6, 0), (6, 10, 1)], 0, 10).outcome is VoteOutcome.TWO_SPEAKERS
 
