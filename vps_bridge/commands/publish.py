@@ -31,7 +31,9 @@ from vps_bridge.conversations.transcripts import read_transcript
 
 
 def publish(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="WAV, FLAC, Ogg, MP3, M4A or WebM.")],
+    file: Annotated[
+        Path, typer.Argument(exists=True, dir_okay=False, help="WAV, FLAC, Ogg, MP3, M4A, AAC, WebM, AIFF or CAF.")
+    ],
     conversation: Conversation,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the conversation's final labels.")] = False,
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,

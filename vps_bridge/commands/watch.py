@@ -11,11 +11,11 @@ from typing import Any
 
 from broker.session import Incoming, MqttSession
 from broker.settings import BrokerSettings
+from schemas.audio_container import find_container
 from schemas.codec import decode
 from schemas.errors import SchemaError, TopicMalformed
 from schemas.messages import MESSAGE_BY_TOPIC
 from schemas.topics import TopicKind, Topics
-from vps_bridge.intake.audio_header import HEAD_BYTES, recognise
 
 HIDDEN_FIELDS = ("audio", "embedding", "text", "owner", "words")
 MAX_LIST = 6
@@ -55,9 +55,9 @@ def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
     try:
         address = topics.parse(message.topic)
         kind = MESSAGE_BY_TOPIC[address.kind]
-        bare = recognise(message.payload[:HEAD_BYTES]) if address.kind is TopicKind.AUDIO else None
+        bare = find_container(message.payload) if address.kind is TopicKind.AUDIO else None
         if bare is not None:
-            return shown | {"kind": address.kind, "message": {"bare_file": bare}}
+            return shown | {"kind": address.kind, "message": {"bare_file": bare.name}}
         decoded = decode(kind, message.payload)
         return shown | {"kind": address.kind, "message": _hide(decoded.model_dump(by_alias=True, exclude_none=True))}
     except (SchemaError, TopicMalformed) as error:

@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.failure import policy_of
@@ -55,7 +56,7 @@ _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _AUDIO_BODY = {
     "requestBody": {
         "required": True,
-        "description": "The audio itself: a WAV, FLAC, Ogg, MP3, MP4 or WebM file, or the samples `encoding` names.",
+        "description": f"The audio itself: a file that holds {CONTAINER_NAMES}, or the samples `encoding` names.",
         "content": {"audio/*": _BINARY, "application/octet-stream": _BINARY},
     }
 }

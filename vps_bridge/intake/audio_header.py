@@ -11,28 +11,20 @@ import structlog
 from tinytag import TinyTag
 
 from schemas.audio import RAW_ENCODINGS
+from schemas.audio_container import AudioContainer, find_container
 
 _LOG = structlog.get_logger(__name__)
 BYTES_PER_SAMPLE = {"pcm_s16le": 2, "pcm_u8": 1, "pcm_mulaw": 1, "pcm_alaw": 1, "pcm_f32le": 4}
-HEAD_BYTES = 64
-_MP3_SYNC = 0xE0
 MAX_WAV_CHUNKS = 100
 MIN_SAMPLE_RATE_HZ = 1_000  # as in the contract
 _PLAIN_FORMATS = (1, 3, 0xFFFE)  # PCM, IEEE float, and either of them with an extension
 
 
-def recognise(head: bytes) -> str | None:
-    """Return the container's name by its magic bytes, or None where it is none of those below."""
-    if head[:4] in (b"RIFF", b"RF64") and head[8:12] == b"WAVE":
-        return "wav"
-    for magic, name in ((b"fLaC", "flac"), (b"OggS", "ogg"), (b"ID3", "mp3"), (b"\x1aE\xdf\xa3", "webm")):
-        if head.startswith(magic):
-            return name
-    if head[4:8] == b"ftyp":
-        return "mp4"
-    if len(head) > 1 and head[0] == 0xFF and head[1] & _MP3_SYNC == _MP3_SYNC:
-        return "mp3"
-    return None
+def recognise(path: Path) -> AudioContainer | None:
+    """Return which container a file is, by its bytes; None where it is none that an agent decodes."""
+    with path.open("rb") as file:
+        found = find_container(file)
+    return None if found is None else found.name
 
 
 def raw_duration_s(encoding: str, size_bytes: int, sample_rate: int, channels: int) -> float:

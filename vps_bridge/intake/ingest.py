@@ -12,6 +12,7 @@ from typing import TypeVar
 import structlog
 
 from schemas.audio import AudioPayload, ChunkDescription
+from schemas.audio_container import CONTAINER_NAMES, find_container
 from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
@@ -19,7 +20,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import Refusal
-from vps_bridge.intake.audio_header import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
+from vps_bridge.intake.audio_header import claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
@@ -164,8 +165,8 @@ class Ingest:
         if not data:
             raise Refusal(FailureCode.AUDIO_EMPTY, "the payload is empty: publish at least one sample")
         if data[0] not in _MSGPACK_MAPS:
-            if recognise(data[:HEAD_BYTES]) is None:
-                msg = "neither an audio-payload nor a WAV, FLAC, Ogg, MP3, MP4 or WebM file"
+            if find_container(data) is None:
+                msg = f"neither an audio-payload nor a file that holds {CONTAINER_NAMES}: publish one of these"
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
             sha256 = hashlib.sha256(data).hexdigest()
             return AudioPayload(conversation_id=conversation_id, chunk_id=_new_chunk_id(), sha256=sha256, audio=data)
@@ -242,9 +243,11 @@ class Ingest:
         if is_raw(encoding):
             duration_s = raw_duration_s(encoding, chunk.bytes, description.sample_rate or 1, description.channels or 1)
         else:
-            container = self._on_disk(lambda: recognise(self._spool.read(name, 0, HEAD_BYTES)))
+            container = self._on_disk(lambda: recognise(path))
             if container is None:
-                msg = "not a WAV, FLAC, Ogg, MP3, MP4 or WebM file, and no raw encoding is named"
+                msg = (
+                    f"the bytes are not those of {CONTAINER_NAMES}, and no raw encoding is named: publish one of these"
+                )
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
             encoding, duration_s = container, self._on_disk(lambda: claimed_duration_s(path)) or duration_s
         return NewChunk(

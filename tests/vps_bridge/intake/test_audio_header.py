@@ -7,30 +7,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.vps_bridge.scripted_agent import make_wav
-from vps_bridge.intake.audio_header import claimed_duration_s, is_raw, raw_duration_s, recognise
+from vps_bridge.intake.audio_header import claimed_duration_s, is_raw, raw_duration_s
 
-MAGICS = {
-    b"RIFF\x24\x00\x00\x00WAVEfmt ": "wav",
-    b"RF64\xff\xff\xff\xffWAVEds64": "wav",
-    b"fLaC\x00\x00\x00\x22": "flac",
-    b"OggS\x00\x02": "ogg",
-    b"ID3\x04\x00\x00": "mp3",
-    b"\xff\xfb\x90\x44": "mp3",
-    b"\x00\x00\x00\x20ftypM4A ": "mp4",
-    b"\x1aE\xdf\xa3\x9f": "webm",
-}
-
-
-@pytest.mark.parametrize("head", MAGICS)
-def test_a_container_is_known_by_its_first_bytes(head):
-    assert recognise(head) == MAGICS[head]
-
-
-@pytest.mark.parametrize(
-    "head", [b"", b"\xff", b"RIFF", b"RIFF\x00\x00\x00\x00AVI ", b"\x81\xa6schema", b"{}", b"\x00" * 64]
+HEADS = (
+    b"RIFF\x24\x00\x00\x00WAVEfmt ",
+    b"fLaC\x00\x00\x00\x22",
+    b"OggS\x00\x02",
+    b"ID3\x04\x00\x00",
+    b"\x1aE\xdf\xa3\x9f",
 )
-def test_anything_else_is_none(head):
-    assert recognise(head) is None
 
 
 def test_a_wav_header_tells_its_length(tmp_path):
@@ -67,7 +52,7 @@ def test_a_length_that_the_size_makes_impossible_is_not_believed(tmp_path):
 
 
 @settings(max_examples=300, deadline=None)
-@given(head=st.sampled_from(sorted(MAGICS)), rest=st.binary(max_size=400))
+@given(head=st.sampled_from(HEADS), rest=st.binary(max_size=400))
 def test_no_bytes_break_the_header_reader(tmp_path_factory, head, rest):
     path = tmp_path_factory.getbasetemp() / "fuzzed"
     path.write_bytes(head + rest)
