@@ -165,12 +165,13 @@ def test_an_update_that_names_only_the_speaker_keeps_text_and_times_through_eith
 @pytest.mark.parametrize("name", ["sequence", "sample_rate", "channels", "duration_s", "num_speakers", "max_speakers"])
 def test_a_number_that_is_none_is_refused_by_its_name(door: Door, name: str) -> None:
     for bad in ("NaN", "inf", "1e400", "١٢", "", "1_0", " 5", "true", "9" * 400, "-1", "000000999999999"):
-        sent = door.audio("odd", make_wav(1.0), **{name: bad})
+        query: dict[str, Any] = {name: bad}
+        sent = door.audio("odd", make_wav(1.0), **query)
         assert (sent.status_code, name in sent.json()["message"]) == (422, True), bad
 
 
 def test_no_speakers_are_no_hint_and_leading_zeros_do_not_matter(door: Door) -> None:
-    hints = {"num_speakers": "0", "min_speakers": 0, "max_speakers": "0002"}
+    hints: dict[str, Any] = {"num_speakers": "0", "min_speakers": 0, "max_speakers": "0002"}
     assert door.audio("hints", make_wav(1.0), **hints).status_code == 202
     shown = door.bridge.json("show", "hints")
     assert (shown["num_speakers"], shown["min_speakers"], shown["max_speakers"]) == (None, None, 2)

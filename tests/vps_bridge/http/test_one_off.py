@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_a_file_that_cannot_be_diarized_is_refused_with_the_reason(mosquitto: Ru
             form = {"num_speakers": none}
             taken = door.open.post("/api/diarize", files={"file": make_wav(1.0)}, data=form)
             assert taken.json() == {"detail": "as the test told it"}, "it came to the agent"
-        both = [("num_speakers", (None, "2")), ("num_speakers", (None, "3")), ("file", make_wav(1.0))]
+        both: list[Any] = [("num_speakers", (None, "2")), ("num_speakers", (None, "3")), ("file", make_wav(1.0))]
         assert door.open.post("/api/diarize", files=both).status_code == 422
         assert door.open.post("/api/diarize", files={"audio": make_wav(1.0)}).status_code == 422
         twice = [("file", make_wav(1.0)), ("file", make_wav(1.0))]
