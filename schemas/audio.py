@@ -6,14 +6,14 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.record import ByteCount, Count, Id, Message, Record, Seconds, Sha256, SpeakerCount, Timestamp
+from schemas.record import ByteCount, Count, Id, Message, PlainNumber, Record, Seconds, Sha256, SpeakerHint, Timestamp
 
 MAX_PART_BYTES = 1_500_000  # so that its message stays below the 2,000,000 bytes that Mosquitto 2.1 takes by default
 Encoding = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
 # Headerless samples, little endian, interleaved; every other encoding is a file with a header of its own.
 RAW_ENCODINGS = ("pcm_s16le", "pcm_u8", "pcm_mulaw", "pcm_alaw", "pcm_f32le")
-SampleRate = Annotated[int, Field(ge=1_000, le=768_000, description="Hz")]
-Channels = Annotated[int, Field(ge=1, le=16)]
+SampleRate = Annotated[int, Field(ge=1_000, le=768_000, description="Hz"), PlainNumber]
+Channels = Annotated[int, Field(ge=1, le=16), PlainNumber]
 
 
 class ChunkDescription(Record):
@@ -25,10 +25,10 @@ class ChunkDescription(Record):
     encoding: Encoding = Field(default="auto", description="A container name, `auto`, or a raw encoding.")
     sample_rate: SampleRate | None = Field(default=None, description="Needed for raw encodings. Hz.")
     channels: Channels | None = Field(default=None, description="Needed for raw encodings.")
-    duration_s: Seconds | None = None
-    num_speakers: SpeakerCount | None = None
-    min_speakers: SpeakerCount | None = None
-    max_speakers: SpeakerCount | None = None
+    duration_s: Annotated[Seconds | None, PlainNumber] = None
+    num_speakers: SpeakerHint = None
+    min_speakers: SpeakerHint = None
+    max_speakers: SpeakerHint = None
     final: bool = Field(default=False, description="No more audio follows in this conversation.")
 
     @model_validator(mode="after")

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from enum import StrEnum
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.record import (
     ByName,
@@ -20,15 +26,17 @@ from schemas.record import (
     Seconds,
     Sha256,
     SignedSeconds,
-    SpeakerCount,
+    SpeakerHint,
     Text,
     Timestamp,
+    is_id,
 )
 
 MAX_SEGMENTS = 20_000
 MAX_WORDS, MAX_PIECES = 5_000, 500  # of a segment
 WordIndex = Annotated[int, Field(ge=0, le=MAX_WORDS - 1)]
 SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
+_NEEDED_WHEN_NEW = "Needed where the segment is new (or was removed before)."
 
 
 class Word(Record):
@@ -40,19 +48,39 @@ class Word(Record):
 
 
 class TranscriptSegment(Record):
-    """A piece of the backend's transcript, in seconds on the transcript's clock."""
+    """A piece of the backend's transcript, in seconds on the transcript's clock, or an update of one.
+
+    In an update a field that is missing is no change, and null takes away what was there. What an event of a higher
+    revision said of a field stays. A segment that is new needs `start_s` and `end_s`.
+    """
 
     id: SegmentId
-    text: Text = ""
-    start_s: SignedSeconds
-    end_s: SignedSeconds
+    text: Annotated[
+        Text, BeforeValidator(lambda text: "" if text is None else text, json_schema_input_type=Text | None)
+    ] = ""
+    start_s: SignedSeconds = Field(default=0.0, description=_NEEDED_WHEN_NEW)
+    end_s: SignedSeconds = Field(default=0.0, description=_NEEDED_WHEN_NEW)
     speaker: Name | None = Field(default=None, description="The label speech-to-text gave, e.g. SPEAKER_00.")
-    is_user: bool = False
+    is_user: Annotated[
+        bool, BeforeValidator(lambda flag: False if flag is None else flag, json_schema_input_type=bool | None)
+    ] = False
     person_id: Name | None = None
     label_source: Literal["manual", "auto"] | None = Field(
-        default=None, description="Who labelled it. Absent: a person or owner label counts as a human's."
+        default=None, description="Who labelled it. Null: a person or owner label counts as a human's."
     )
     words: Annotated[tuple[Word, ...], Field(max_length=MAX_WORDS, fail_fast=True)] | None = None
+
+    @property
+    def has_times(self) -> bool:
+        """Whether its sender said where it begins and ends."""
+        return {"start_s", "end_s"} <= self.model_fields_set
+
+    @model_serializer(mode="wrap")
+    def _keep_what_was_said(self, write: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Leave out what its sender did not name, and keep the nulls that it did."""
+        written = {name: value for name, value in write(self).items() if name in self.model_fields_set}
+        nulls = [name for name in self.model_fields_set if info.exclude_none and getattr(self, name) is None]
+        return written | dict.fromkeys(nulls)
 
 
 class EventType(StrEnum):
@@ -77,9 +105,9 @@ class ConversationEvent(Message):
     started_at: Timestamp | None = Field(default=None, description="Zero of the transcript's clock.")
     owner: Name | None = None
     language: Annotated[str, Field(max_length=35)] | None = None
-    num_speakers: SpeakerCount | None = Field(default=None, description="A hint, as the other two.")
-    min_speakers: SpeakerCount | None = None
-    max_speakers: SpeakerCount | None = None
+    num_speakers: SpeakerHint = Field(default=None, description="A hint, as the other two.")
+    min_speakers: SpeakerHint = None
+    max_speakers: SpeakerHint = None
     segments: Annotated[tuple[TranscriptSegment, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
     removed: Annotated[tuple[SegmentId, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
     chunks: Count | None = Field(default=None, description="completed: how many chunks there were.")
@@ -91,12 +119,27 @@ class ConversationEvent(Message):
         if self.type is EventType.APPLIED and self.updated_version is None:
             msg = "an `applied` event needs updated_version"
             raise ValueError(msg)
-        ids = Counter(segment.id for segment in self.segments)
-        repeated = sum(count > 1 for count in ids.values())
+        places: dict[str, list[int]] = {}
+        for place, segment in enumerate(self.segments):
+            places.setdefault(segment.id, []).append(place)
+        repeated = [name for name, found in places.items() if len(found) > 1]
         if repeated:
-            msg = f"{repeated} of {len(ids)} segment ids are there more than once: each segment needs an id of its own"
+            first, second, *_ = places[repeated[0]]
+            msg = (
+                f"{len(repeated)} of {len(places)} segment ids are there more than once: segments {first} and {second} "
+                f"have the same id{_shown(repeated[0])}. Each segment needs an id of its own"
+            )
+            raise ValueError(msg)
+        both = next((name for name in self.removed if name in places), None)
+        if both is not None:
+            msg = f"segment {places[both][0]}{_shown(both)} is both sent and removed: send it or remove it"
             raise ValueError(msg)
         return self
+
+
+def _shown(segment_id: str) -> str:
+    """Name an id in an error; not one that may be a piece of text."""
+    return f" {segment_id!r}" if is_id(segment_id) else ""
 
 
 class Verdict(StrEnum):

@@ -20,6 +20,8 @@ from pydantic import (
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}$"
+_LOST_PLUS = re.compile(r".*[0-9]:[0-9]{2}(:[0-9.]+)? [0-9]{2}:?([0-9]{2})?")
+_NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 MAX_TEXT_CHARS = 20_000
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
@@ -37,6 +39,24 @@ def _to_utc(moment: datetime) -> datetime:
         raise ValueError(msg) from None
 
 
+def _name_lost_plus(moment: Any) -> Any:  # noqa: ANN401 - anything, before validation
+    # In a query `+` is a space: 10:00:00+02:00 arrives as 10:00:00 02:00, and that it was a plus is a guess.
+    if isinstance(moment, str) and _LOST_PLUS.fullmatch(moment.strip()):
+        msg = (
+            "the plus sign of the time zone was lost on the way: in a query write it as %2B, or give UTC and end with Z"
+        )
+        raise ValueError(msg)
+    return moment
+
+
+def _refuse_odd_number(number: Any) -> Any:  # noqa: ANN401 - anything, before validation
+    # pydantic would take "1_0" for 10, True for 1 and " 5 " (in a query: +5) for 5.
+    if isinstance(number, bool) or (isinstance(number, str) and not _NUMBER.fullmatch(number)):
+        msg = "write the number in plain decimal digits"
+        raise ValueError(msg)
+    return number
+
+
 def _refuse_many(entries: Any) -> Any:  # noqa: ANN401 - anything, before validation
     # pydantic would collect an error of 1 KB for every wrong entry before it counts the entries.
     if isinstance(entries, dict) and len(entries) > MAX_ENTRIES:
@@ -51,14 +71,20 @@ Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Timestamp = Annotated[
     AwareDatetime,
+    BeforeValidator(_name_lost_plus),
     AfterValidator(_to_utc),
     PlainSerializer(lambda moment: moment.isoformat(), return_type=str, when_used="always"),
 ]
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S)]
 SignedSeconds = Annotated[float, Field(ge=-MAX_DURATION_S, le=MAX_DURATION_S)]
 ByteCount = Annotated[int, Field(ge=0, le=MAX_BYTES)]
-Count = Annotated[int, Field(ge=0, le=10_000_000)]
+PlainNumber = BeforeValidator(_refuse_odd_number)
+Count = Annotated[int, Field(ge=0, le=10_000_000), PlainNumber]
 SpeakerCount = Annotated[int, Field(ge=1, le=100)]
+SpeakerHint = Annotated[
+    Annotated[int, Field(ge=0, le=100)] | None, PlainNumber, AfterValidator(lambda count: count or None)
+]
+"""A number of speakers that a caller expects; 0 says nothing, as None does."""
 Ratio = Annotated[float, Field(ge=0, le=1)]
 ByName = Annotated[dict[Name, T], Field(max_length=MAX_ENTRIES), BeforeValidator(_refuse_many)]
 

@@ -261,10 +261,13 @@ def test_an_id_twice_in_one_event_is_refused(shared_dir: Path) -> None:
     """Of two segments under one id only one would be kept: a line of the transcript would be lost."""
     segments = json.loads((shared_dir / "cases" / "duplicate_ids_in_event" / "segs.json").read_text())
     event = EVENT | {"type": "segments", "segments": segments}
-    with pytest.raises(MessageMalformed, match="6 of 7 segment ids are there more than once"):
+    with pytest.raises(MessageMalformed, match=r"6 of 7 segment ids .* segments 0 and 1 have the same id 'd0'"):
         decode(ConversationEvent, raw(ConversationEvent, event))
     unique = [segment | {"id": f"s{number}"} for number, segment in enumerate(segments)]
     assert len(decode(ConversationEvent, raw(ConversationEvent, event | {"segments": unique})).segments) == 13
+    both = event | {"segments": unique, "removed": ["s3"]}
+    with pytest.raises(MessageMalformed, match="segment 3 's3' is both sent and removed"):
+        decode(ConversationEvent, raw(ConversationEvent, both))
 
 
 def part(audio: Any) -> dict[str, Any]:
@@ -319,7 +322,9 @@ HEARTBEAT = {
         (ConversationEvent, EVENT | {"revision": SECRET}),
         (ConversationEvent, EVENT | {"segments": SECRET}),
         (ConversationEvent, EVENT | {"segments": [SECRET]}),
-        (ConversationEvent, EVENT | {"segments": [{"id": "s", "text": SECRET}]}),
+        (ConversationEvent, EVENT | {"segments": [{"id": "s", "text": SECRET, "start_s": None}]}),
+        (ConversationEvent, EVENT | {"segments": [{"id": SECRET}, {"id": SECRET}]}),
+        (ConversationEvent, EVENT | {"segments": [{"id": SECRET}], "removed": [SECRET]}),
         (ConversationEvent, EVENT | {"segments": [{"id": "s", "start_s": SECRET, "end_s": 0, SECRET: SECRET}]}),
         (ConversationEvent, EVENT | {"segments": [{"id": "s", "start_s": 0, "end_s": 0, "label_source": SECRET}]}),
         (AgentHeartbeat, HEARTBEAT | {"versions": {SECRET: 1.5}}),

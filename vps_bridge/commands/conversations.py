@@ -105,11 +105,11 @@ def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: 
         if as_json:
             print_json(listed)
             return
-        table = Table("conversation", "state", "why", "since", "update", "applied")
+        table = Table("conversation", "state", "why", "last activity", "update", "applied")
         for facts in listed:
             versions = (str(facts["updated_version"]), str(facts["applied_version"]))
-            since = f"{age(facts['since_at'])} ago"
-            table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", since, *versions)
+            active = f"{age(facts['last_activity_at'])} ago"
+            table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", active, *versions)
         out.print(table)
 
 
@@ -155,7 +155,7 @@ def undo(
     """
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         undone = store.undo(known(ledger, conversation).conversation_id, version)
-        ledger.conversations.mark_dirty(conversation)
+        ledger.conversations.note_undo(conversation)
         if as_json:
             print_json({"conversation_id": conversation, "undone": version, "version": undone.version})
         else:

@@ -16,6 +16,7 @@ from vps_bridge.conversations.store import (
     Change,
     Conflict,
     Label,
+    SegmentIncomplete,
     StoredConversation,
     StoredSegment,
     Write,
@@ -67,6 +68,23 @@ _SET_EVENT_COLUMNS = _CHANGE_SEGMENT.values(
     {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _EVENT_COLUMNS}
 )
 _SPOKEN = ("text", "start_s", "end_s", "words")  # where one of these changes, pieces mean nothing any more
+# What a segment has that no event has named yet, and one that was removed.
+_BLANK: dict[str, Any] = {
+    "field_revisions": None,
+    "text": "",
+    "start_s": 0.0,
+    "end_s": 0.0,
+    "speaker": None,
+    "original_speaker": None,
+    "written_version": None,
+    "undone": False,
+    "is_user": False,
+    "person_id": None,
+    "label_source": None,
+    "words": None,
+    "pieces": None,
+}
+_REVISIONS = ("backend_revision", "field_revisions")
 
 
 class SqliteConversations:
@@ -91,19 +109,20 @@ class SqliteConversations:
         sent_ids = [*(segment.id for segment in segments), *removed]
         with self._database.writing() as connection:
             known = _known_segments(connection, conversation_id, sent_ids)
-            sent = {segment.id: _backend_fields(segment, known.get(segment.id)) for segment in segments}
-            sent |= {segment_id: _tombstone(segment_id) for segment_id in removed}
-            current = {
-                segment_id: fields
-                for segment_id, fields in sent.items()
-                if segment_id not in known or known[segment_id]["backend_revision"] <= revision
+            sent = {segment.id: _backend_fields(segment, known.get(segment.id), revision) for segment in segments}
+            sent |= {
+                segment_id: _tombstone(segment_id, revision)
+                for segment_id in removed
+                if segment_id not in known or _newest_revision(known[segment_id]) <= revision
             }
+            current = {segment_id: fields for segment_id, fields in sent.items() if fields}
             connection.execute(_NEW, {"conversation_id": conversation_id})
             changed = any(
-                segment_id not in known or any(known[segment_id][name] != value for name, value in fields.items())
+                segment_id not in known
+                or any(known[segment_id][name] != value for name, value in fields.items() if name not in _REVISIONS)
                 for segment_id, fields in current.items()
             )
-            _put_segments(connection, conversation_id, revision, known, current)
+            _put_segments(connection, conversation_id, known, current)
             if changed:
                 _advance(connection, conversation_id)
             return changed
@@ -179,54 +198,56 @@ def _have_labels(known: Mapping[str, StoredSegment], labels: Sequence[Label]) ->
     return all(label.segment_id in known and not _change(known[label.segment_id], label).is_change for label in labels)
 
 
-def _backend_fields(segment: TranscriptSegment, row: RowMapping | None) -> dict[str, Any]:
-    """Return the columns that a segment of the backend sets.
+def _backend_fields(segment: TranscriptSegment, row: RowMapping | None, revision: int) -> dict[str, Any]:
+    """Return the columns that a segment of the backend sets: those it names and no higher revision has set.
 
     The label is not among them if this pipeline or an undo set it, unless a person has labelled the segment since.
     """
-    words = None if segment.words is None else [word.model_dump() for word in segment.words]
-    fields: dict[str, Any] = {
-        "segment_id": segment.id,
-        "removed": False,
-        "text": segment.text,
-        "start_s": segment.start_s,
-        "end_s": segment.end_s,
-        "original_speaker": segment.speaker,
-        "is_user": segment.is_user,
-        "person_id": segment.person_id,
-        "label_source": segment.label_source,
-        "words": words,
-    }
-    is_label_ours = row is not None and (row["written_version"] is not None or row["undone"])
-    is_spoken_anew = row is not None and any(row[name] != fields[name] for name in _SPOKEN)
-    is_labelled = segment.label_source is None and (segment.is_user or segment.person_id is not None)
-    if is_spoken_anew or is_labelled or segment.label_source == "manual":
-        fields["pieces"] = None
-    if not is_label_ours or (segment.label_source == "manual" and segment.speaker is not None):
-        number = speaker_number(segment.speaker)
-        fields["speaker"] = segment.speaker if number is None else speaker_name(number)
-        fields["written_version"] = None
-    return fields
+    is_new = row is None or row["removed"]
+    floor = 0 if row is None else row["backend_revision"]
+    set_at: dict[str, int] = {} if row is None else row["field_revisions"] or {}
+    named = segment.model_fields_set - {"id"}
+    sent = segment.model_dump(mode="json", include=named).items()
+    fields = {name: value for name, value in sent if max(floor, set_at.get(name, 0)) <= revision}
+    if revision < floor or not (fields or is_new):
+        return {}
+    if is_new and not segment.has_times:
+        raise SegmentIncomplete(segment.id)
+    later = {name: at for name, at in (set_at | dict.fromkeys(fields, revision)).items() if at > floor}
+    columns = {"segment_id": segment.id, "removed": False, **fields}
+    columns |= {"backend_revision": floor, "field_revisions": later or None}
+    if "speaker" in fields:
+        columns["original_speaker"] = columns.pop("speaker")
+        source = fields.get("label_source", None if row is None else row["label_source"])
+        is_label_ours = row is not None and (row["written_version"] is not None or row["undone"])
+        if not is_label_ours or (source == "manual" and segment.speaker is not None):
+            number = speaker_number(segment.speaker)
+            columns["speaker"] = segment.speaker if number is None else speaker_name(number)
+            columns["written_version"] = None
+    if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
+        columns["pieces"] = None
+    return columns
 
 
-def _tombstone(segment_id: str) -> dict[str, Any]:
+def _is_spoken_anew(columns: Mapping[str, Any], row: RowMapping) -> bool:
+    """Whether text, times or words change: the pieces that were cut from them mean nothing any more."""
+    return any(name in columns and columns[name] != row[name] for name in _SPOKEN)
+
+
+def _is_human_labelled(columns: Mapping[str, Any], row: RowMapping) -> bool:
+    source, is_user, person_id = (columns.get(name, row[name]) for name in ("label_source", "is_user", "person_id"))
+    return source == "manual" or (source is None and (is_user or person_id is not None))
+
+
+def _newest_revision(row: RowMapping) -> int:
+    """Return the highest revision of those that set or removed a segment."""
+    revisions: dict[str, int] = row["field_revisions"] or {}
+    return max([int(row["backend_revision"]), *revisions.values()])
+
+
+def _tombstone(segment_id: str, revision: int) -> dict[str, Any]:
     """Return the columns of a removed segment: nothing but its id, so that an older event cannot add it again."""
-    return {
-        "segment_id": segment_id,
-        "removed": True,
-        "text": "",
-        "start_s": 0.0,
-        "end_s": 0.0,
-        "speaker": None,
-        "original_speaker": None,
-        "written_version": None,
-        "undone": False,
-        "is_user": False,
-        "person_id": None,
-        "label_source": None,
-        "words": None,
-        "pieces": None,
-    }
+    return {"segment_id": segment_id, "removed": True, "backend_revision": revision, **_BLANK}
 
 
 def _segment_rows(connection: Connection, conversation_id: str) -> Iterable[RowMapping]:
@@ -243,24 +264,18 @@ def _known_segments(connection: Connection, conversation_id: str, segment_ids: l
 def _put_segments(
     connection: Connection,
     conversation_id: str,
-    revision: int,
     known: Mapping[str, RowMapping],
     sent: Mapping[str, dict[str, Any]],
 ) -> None:
     """Write the columns that were sent, by segment id; a known segment keeps the others."""
-    unset = dict.fromkeys(("speaker", "written_version", "pieces"))
-    blank = {"conversation_id": conversation_id, "undone": False, **unset}
     added, changed = [], []
-    for segment_id, fields in sent.items():
-        columns = {**fields, "backend_revision": revision}
+    for segment_id, columns in sent.items():
         if segment_id in known:
-            columns = {
-                column.name: columns.get(column.name, known[segment_id][column.name]) for column in _EVENT_COLUMNS
-            }
+            row, names = known[segment_id], [column.name for column in _EVENT_COLUMNS]
             key = {"of_conversation": conversation_id, "of_segment": segment_id}
-            changed.append(key | {f"new_{name}": value for name, value in columns.items()})
+            changed.append(key | {f"new_{name}": columns.get(name, row[name]) for name in names})
         else:
-            added.append({**blank, **columns})
+            added.append({"conversation_id": conversation_id, **_BLANK, **columns})
     if added:
         connection.execute(_NEW_SEGMENT, added)
     if changed:

@@ -133,6 +133,16 @@ class StoreError(Exception):
     """A request that a conversation store cannot fulfil; the message names the remedy."""
 
 
+class SegmentIncomplete(StoreError):
+    """A new segment without its times."""
+
+    def __init__(self, segment_id: str) -> None:
+        super().__init__(
+            f"segment {segment_id!r} is not in the transcript yet (or was removed): send its start_s and end_s too. "
+            "Nothing of this event was taken."
+        )
+
+
 class WriteNotFound(StoreError):
     """There is no such write to undo."""
 
@@ -160,9 +170,10 @@ class ConversationStore(Protocol):
     ) -> bool:
         """Take text, times and labels from the backend. An unknown conversation or segment is added.
 
-        A label that this pipeline wrote, or that `undo` brought back, stays unless the event says that a person
-        labelled the segment. Pieces go when its text, times or words change, or a person labels it. A segment that an
-        event with a higher `revision` wrote or removed is left as it is.
+        A field that a segment does not name (`model_fields_set`) stays as it is; None takes it away. A label that this
+        pipeline wrote, or that `undo` brought back, stays unless the event says that a person labelled the segment.
+        Its pieces go when its text, times or words change, or a person labels it. What an event with a higher
+        `revision` set, field by field, or removed is left as it is.
 
         Args:
             conversation_id: the conversation.
@@ -171,6 +182,9 @@ class ConversationStore(Protocol):
             removed: ids of segments that are no longer part of the transcript.
 
         Returns whether anything changed.
+
+        Raises:
+            SegmentIncomplete: a segment is new and has no times; nothing was changed.
         """
         ...
 

@@ -19,7 +19,8 @@ segments = Table(
     metadata,
     Column("conversation_id", Text, primary_key=True),
     Column("segment_id", Text, primary_key=True),
-    Column("backend_revision", Integer, nullable=False),
+    Column("backend_revision", Integer, nullable=False),  # of the removal, else the least that may set a field
+    Column("field_revisions", JSON(none_as_null=True)),  # field -> revision of the event that set it, where higher
     Column("removed", Boolean, nullable=False),
     Column("text", Text, nullable=False),
     Column("start_s", Float, nullable=False),

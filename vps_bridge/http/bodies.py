@@ -16,6 +16,7 @@ BLOCK_BYTES = 2**20
 IDLE_S = 30.0  # a client that sends nothing for this long is taken for gone or stuck
 FORM_ALLOWANCE_BYTES = 65_536  # for a form's boundaries and headers, beside its file
 MAX_FIELD_BYTES = 1_024
+MAX_LENGTH_DIGITS = 20
 _FILE_FIELD, _COUNT_FIELD = "file", "num_speakers"
 
 
@@ -59,8 +60,8 @@ async def save_form(request: Request, upload: Upload) -> str | None:
         form.parser.finalize()
     except FormParserError as error:
         raise HttpProblem(400, "payload.malformed", "the form does not parse: send it again as multipart") from error
-    if form.files != 1 or not form.is_complete:
-        msg = f"the form has {form.files} parts named `file`: send one, whole"
+    if form.files != 1 or form.counts > 1 or not form.is_complete:
+        msg = f"the form has {form.files} parts named `file` and {form.counts} named `num_speakers`: send one, whole"
         raise HttpProblem(422, "payload.malformed", msg)
     await _write(upload, form.block)
     await asyncio.to_thread(upload.finish)
@@ -72,7 +73,7 @@ class _Form:
 
     def __init__(self, boundary: bytes) -> None:
         self.block, self.count = bytearray(), bytearray()
-        self.files, self.is_complete = 0, False
+        self.files, self.counts, self.is_complete = 0, 0, False
         self._name = ""
         self._header, self._value = bytearray(), bytearray()
         self.parser = MultipartParser(
@@ -100,6 +101,7 @@ class _Form:
 
     def _end_headers(self) -> None:
         self.files += self._name == _FILE_FIELD
+        self.counts += self._name == _COUNT_FIELD
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == _FILE_FIELD and self.files == 1:
@@ -119,6 +121,7 @@ def check_declared(request: Request, max_bytes: int) -> int | None:
     declared = request.headers.get("content-length", "")
     if not (declared.isascii() and declared.isdigit()):
         return None
+    declared = declared[:MAX_LENGTH_DIGITS]  # Python refuses to read numbers of thousands of digits
     check_size(int(declared), max_bytes)
     return int(declared)
 

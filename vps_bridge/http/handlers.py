@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from fastapi import Request, Response
+from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from schemas.audio import ChunkDescription
@@ -187,11 +188,11 @@ def _to_response(receipt: Accepted, status: int) -> Response:
 
 def _describe_file(field: str | None, query: int | None) -> ChunkDescription:
     """Return the description of a form's file; the field takes precedence over the query."""
-    if field is None:
-        return ChunkDescription(num_speakers=query)
-    if not (field.isascii() and field.isdigit() and 1 <= int(field[:9]) <= MAX_SPEAKERS):
-        raise HttpProblem(422, "payload.malformed", f"num_speakers is a number from 1 to {MAX_SPEAKERS}")
-    return ChunkDescription(num_speakers=int(field))
+    try:
+        return ChunkDescription.model_validate({"num_speakers": query if field is None else field})
+    except ValidationError as error:
+        msg = f"num_speakers is a number from 1 to {MAX_SPEAKERS}, or 0 for no hint"
+        raise HttpProblem(422, "payload.malformed", msg) from error
 
 
 def _to_answer(turns: Turns, took_s: float) -> Diarized:

@@ -16,7 +16,7 @@ from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.failure import policy_of
-from schemas.record import ID_PATTERN
+from schemas.record import ID_PATTERN, SpeakerHint
 from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.handlers import HttpHandlers
@@ -76,7 +76,7 @@ _FORM_BODY = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "num_speakers": {"type": "integer", "minimum": 1, "maximum": MAX_SPEAKERS},
+                        "num_speakers": {"type": "integer", "minimum": 0, "maximum": MAX_SPEAKERS},
                     },
                 }
             }
@@ -84,7 +84,7 @@ _FORM_BODY = {
     }
 }
 ConversationId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
-SpeakerHint = Annotated[int | None, Query(ge=1, le=MAX_SPEAKERS, description="As the form's field, which wins.")]
+SpeakerQuery = Annotated[SpeakerHint, Query(description="As the form's field, which wins; 0: no hint.")]
 
 
 def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
@@ -140,7 +140,7 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
         return await handlers.health()
 
     @app.post("/api/diarize", responses=_answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
-    async def diarize(request: Request, num_speakers: SpeakerHint = None) -> Diarized:
+    async def diarize(request: Request, num_speakers: SpeakerQuery = None) -> Diarized:
         """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
         return await handlers.diarize(request, num_speakers)
 

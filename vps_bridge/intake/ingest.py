@@ -18,7 +18,7 @@ from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
-from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.audio_header import claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
@@ -138,7 +138,12 @@ class Ingest:
                 events.note(event, conversation_id, *answer)
             return TakenEvent(self._send_event_receipt(event, conversation_id, *answer))
         if event.type is EventType.SEGMENTS:
-            self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)
+            try:
+                self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)
+            except SegmentIncomplete as error:
+                refusal = Refusal(FailureCode.PAYLOAD_MALFORMED, str(error))
+                sha256 = hashlib.sha256(data).hexdigest()
+                return TakenEvent(self._send_refusal(conversation_id, refusal, event_id=event.event_id, sha256=sha256))
         events.note(event, conversation_id, Verdict.ACCEPTED)
         return TakenEvent(self._send_event_receipt(event, conversation_id, Verdict.ACCEPTED), event)
 

@@ -101,7 +101,9 @@ class ChunkBook:
             finals = update(ConversationRow).where(ConversationRow.final_at > now)
             kept = update(ChunkRow).where(ChunkRow.spool_name.is_not(None), ChunkRow.accepted_at > now)
             failed = update(JobRow).where(JobRow.state == JobState.FAILED, JobRow.ended_at > now)
+            active = update(ConversationRow).where(ConversationRow.last_activity_at > now)
             connection.execute(finals.values(final_at=now))
+            connection.execute(active.values(last_activity_at=now))
             connection.execute(kept.values(accepted_at=now))
             connection.execute(failed.values(ended_at=now))
 

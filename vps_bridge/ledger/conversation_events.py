@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from sqlalchemy import bindparam, func, select
@@ -31,6 +32,7 @@ _NOTE_EVENT = _EVENT.on_conflict_do_update(
 _REVISIONS = select(ConversationRow.started_revision, ConversationRow.completed_revision).where(
     ConversationRow.conversation_id == OF_CONVERSATION
 )
+_NOTE_ACTIVITY = THIS_CONVERSATION.values(last_activity_at=bindparam("now"))
 _APPLY = {
     EventType.STARTED: THIS_CONVERSATION.values(
         started_revision=bindparam("revision"),
@@ -91,11 +93,13 @@ class EventBook:
     def note(self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None) -> None:
         """Apply an event and keep its answer; for any event but `deleted`. Segments are in the store already.
 
-        An event that is not accepted changes nothing. What a final conversation's labels stand on opens it again.
+        An event that is not accepted changes nothing but the time of the last activity. What a final conversation's
+        labels stand on opens it again.
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason}
         with self._database.writing() as connection:
             open_conversation(connection, conversation_id)
+            connection.execute(_NOTE_ACTIVITY, {"of_conversation": conversation_id, "now": time.time()})
             if verdict is Verdict.ACCEPTED:
                 connection.execute(_APPLY[event.type], {"of_conversation": conversation_id, **_read_event(event)})
             connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})

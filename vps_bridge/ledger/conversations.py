@@ -27,7 +27,6 @@ from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.records import (
     ConversationRecord,
-    ConversationState,
     Deleted,
     LeaseRecord,
     SpeakerHints,
@@ -68,6 +67,7 @@ _GET = select(*CONVERSATION_COLUMNS).where(ConversationRow.conversation_id == OF
 _NEW = insert(ConversationRow).on_conflict_do_nothing()
 THIS_CONVERSATION = update(ConversationRow).where(ConversationRow.conversation_id == OF_CONVERSATION)
 _MARK_DIRTY = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1)
+_MARK_CHANGED = _MARK_DIRTY.values(last_activity_at=bindparam("now"))
 _MARK_CLEAN = THIS_CONVERSATION.where(ConversationRow.dirty == bindparam("seen")).values(dirty=0)
 TOMBSTONE = select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == OF_CONVERSATION)
 _NEW_TOMBSTONE = insert(TombstoneRow)
@@ -110,21 +110,14 @@ HINTS: dict[str, Any] = {
     "min_speakers": func.coalesce(bindparam("minimum"), ConversationRow.min_speakers),
     "max_speakers": func.coalesce(bindparam("maximum"), ConversationRow.max_speakers),
 }
-# The time is kept while the state stays the same. In an UPDATE every column on the right is what it was before.
-_STATE = {
-    "state": bindparam("new_state"),
-    "since_at": case(
-        (ConversationRow.state == bindparam("new_state"), ConversationRow.since_at), else_=bindparam("now")
-    ),
-}
+_ACTIVE_NOW: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _OPEN_FOR_AUDIO = THIS_CONVERSATION.values(
-    final_at=None, completed=ConversationRow.completed | bindparam("completes"), **HINTS, **_STATE
+    final_at=None, completed=ConversationRow.completed | bindparam("completes"), **HINTS, **_ACTIVE_NOW
 )
-_REOPEN = THIS_CONVERSATION.values(final_at=None, **_STATE)
+_REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 _SETTLED = {
     "dirty": case((ConversationRow.dirty == bindparam("seen"), 0), else_=ConversationRow.dirty),
     "final_at": func.coalesce(ConversationRow.final_at, bindparam("final_since")),
-    **_STATE,
 }
 _SETTLE = THIS_CONVERSATION.values(**_SETTLED)
 _NOTE_UPDATE = THIS_CONVERSATION.values(
@@ -150,9 +143,9 @@ class ConversationBook:
             return _to_record(row) if row else None
 
     def all(self) -> list[ConversationRecord]:
-        """Return every conversation, the one that changed last first."""
+        """Return every conversation, the one that something happened to last first."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(*CONVERSATION_COLUMNS).order_by(ConversationRow.since_at.desc()))
+            rows = connection.execute(select(*CONVERSATION_COLUMNS).order_by(ConversationRow.last_activity_at.desc()))
             return [_to_record(row) for row in rows]
 
     def is_deleted(self, conversation_id: str) -> bool:
@@ -160,10 +153,10 @@ class ConversationBook:
         with self._database.reading() as connection:
             return connection.execute(TOMBSTONE, {"of_conversation": conversation_id}).first() is not None
 
-    def mark_dirty(self, conversation_id: str) -> None:
-        """Ask for a new assignment."""
+    def note_undo(self, conversation_id: str) -> None:
+        """Note that a person took labels back: the others are worked out anew."""
         with self._database.writing() as connection:
-            mark_dirty(connection, conversation_id)
+            mark_changed(connection, conversation_id)
 
     def dirty(self) -> list[str]:
         """Return the conversations whose labels may be out of date."""
@@ -217,12 +210,14 @@ class ConversationBook:
             note_labelled(connection, made.done_jobs)
 
     def quiet_since(self, moment: float) -> list[str]:
-        """Return the conversations that nothing has happened to since a Unix time, the quietest first."""
-        recent = ChunkRow.conversation_id == ConversationRow.conversation_id, ChunkRow.accepted_at > moment
+        """Return the conversations that nothing has happened to since a Unix time, the quietest first.
+
+        What happens to one is an event, audio, a result, a retry or an undo.
+        """
         query = (
             select(ConversationRow.conversation_id)
-            .where(ConversationRow.since_at <= moment, ~select(ChunkRow.arrival).where(*recent).exists())
-            .order_by(ConversationRow.since_at)
+            .where(ConversationRow.last_activity_at <= moment)
+            .order_by(ConversationRow.last_activity_at)
         )
         with self._database.reading() as connection:
             return list(connection.scalars(query))
@@ -270,15 +265,14 @@ class ConversationBook:
 def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
     """Let a conversation wait for the job of its new audio; one that was never heard of is made."""
     open_conversation(connection, conversation_id)
-    state = _state(ConversationState.WAITING)
     given = {"completes": completed, "num": hints.num or None, "minimum": hints.minimum or None}
     about = {"of_conversation": conversation_id, "maximum": hints.maximum or None}
-    connection.execute(_OPEN_FOR_AUDIO, {**about, **given, **state})
+    connection.execute(_OPEN_FOR_AUDIO, {**about, **given, "now": time.time()})
 
 
 def reopen(connection: Connection, conversation_id: str) -> None:
     """Let a conversation wait for a job that is tried again."""
-    connection.execute(_REOPEN, {"of_conversation": conversation_id, **_state(ConversationState.WAITING)})
+    connection.execute(_REOPEN, {"of_conversation": conversation_id, "now": time.time()})
 
 
 def mark_dirty(connection: Connection, conversation_id: str) -> None:
@@ -286,10 +280,14 @@ def mark_dirty(connection: Connection, conversation_id: str) -> None:
     connection.execute(_MARK_DIRTY, {"of_conversation": conversation_id})
 
 
+def mark_changed(connection: Connection, conversation_id: str) -> None:
+    """Ask for a new assignment, and note that something happened to the conversation now."""
+    connection.execute(_MARK_CHANGED, {"of_conversation": conversation_id, "now": time.time()})
+
+
 def open_conversation(connection: Connection, conversation_id: str) -> None:
     """Make the row of a conversation that was never heard of; a known one is left as it is."""
-    new = {"conversation_id": conversation_id, "state": ConversationState.WAITING, "since_at": time.time()}
-    connection.execute(_NEW, new)
+    connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
 
 
 def _put_tombstone(connection: Connection, conversation_id: str) -> None:
@@ -298,13 +296,8 @@ def _put_tombstone(connection: Connection, conversation_id: str) -> None:
     )
 
 
-def _state(state: ConversationState) -> dict[str, Any]:
-    return {"new_state": state, "now": time.time()}
-
-
 def _settled(*, final: bool, seen: int) -> dict[str, Any]:
-    state = _state(ConversationState.FINAL if final else ConversationState.ASSIGNED)
-    return {"seen": seen, "final_since": state["now"] if final else None, **state}
+    return {"seen": seen, "final_since": time.time() if final else None}
 
 
 def _to_record(row: Row[Any]) -> ConversationRecord:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, tuple_, update
 
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import mark_dirty
+from vps_bridge.ledger.conversations import mark_changed, mark_dirty
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, is_in, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import (
@@ -237,7 +237,7 @@ class JobBook:
             connection.execute(_NEW_RESULT, {**its, "payload": payload, "stored_at": time.time()})
             connection.execute(_STORE, {"of_job": lease.job_id})
             note_event(connection, JobEvent.STORED, lease.job_id, by=lease.agent_id, lease_id=lease.lease_id)
-            mark_dirty(connection, conversation_id)
+            mark_changed(connection, conversation_id)
             return True
 
     def note_failure(self, job_id: str, code: str, message: str, *, counted: bool) -> JobRecord | None:

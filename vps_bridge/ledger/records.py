@@ -14,7 +14,7 @@ from vps_bridge.rules.lease import LeaseEnd
 
 
 class ConversationState(StrEnum):
-    """States of a conversation; `deleted` is a tombstone instead of a row."""
+    """States of a conversation, worked out when they are shown; `deleted` is a tombstone instead of a row."""
 
     WAITING = "waiting"
     DIRTY = "dirty"
@@ -86,8 +86,8 @@ class ConversationRecord:
     """A conversation as the ledger knows it."""
 
     conversation_id: str
-    state: ConversationState
-    since_at: float
+    last_activity_at: float
+    """When an event, audio, a result, a retry or an undo came last."""
     started_at_s: float | None
     min_speakers: int | None
     max_speakers: int | None

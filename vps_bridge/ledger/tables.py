@@ -10,7 +10,7 @@ from sqlalchemy import JSON, Dialect, ForeignKeyConstraint, Index, String, TypeD
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState
-from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, ConversationState, JobRecord
+from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, JobRecord
 from vps_bridge.rules.lease import LeaseEnd
 
 E = TypeVar("E", bound=StrEnum)
@@ -82,8 +82,7 @@ class ConversationRow(Base):
         ),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
-    state: Mapped[ConversationState] = mapped_column(EnumText(ConversationState))
-    since_at: Mapped[float]
+    last_activity_at: Mapped[float]
     started_at_s: Mapped[float | None]
     language: Mapped[str | None]
     started_revision: Mapped[int] = mapped_column(default=-1)

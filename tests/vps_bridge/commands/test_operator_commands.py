@@ -205,8 +205,8 @@ def test_purge_by_age_takes_only_what_is_quiet_and_audio_alone_keeps_the_labels(
         own_backend.wait_updated("old")
     own_backend.audio("new", make_wav(5.0))
     with sqlite3.connect(own_bridge.data_dir / "bridge" / "ledger.sqlite3", timeout=WAIT_S) as ledger:
-        ledger.execute("UPDATE conversations SET since_at = since_at - 86400 WHERE conversation_id = 'old'")
-        ledger.execute("UPDATE chunks SET accepted_at = accepted_at - 86400 WHERE conversation_id = 'old'")
+        older = "UPDATE conversations SET last_activity_at = last_activity_at - 86400"
+        ledger.execute(f"{older} WHERE conversation_id = 'old'")
     done = own_bridge.json("purge", "--older-than", "12h", "--audio", "--yes")
     assert (done["conversations"], done["chunks"]) == (["old"], 1)
     assert len(list(own_bridge.spool.iterdir())) == 1, "that of the new one"

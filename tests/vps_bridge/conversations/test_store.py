@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import stat
 import threading
@@ -9,9 +10,17 @@ import threading
 import pytest
 
 from schemas.conversation import SegmentPiece, TranscriptSegment
-from vps_bridge.conversations.sqlite import SqliteConversations
-from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, Conflict, Label, WriteNotFound
-from vps_bridge.database import DatabaseNewer, DatabaseUnreadable
+from vps_bridge.conversations.sqlite import _MIGRATIONS, SqliteConversations
+from vps_bridge.conversations.store import (
+    AlreadyWritten,
+    Applied,
+    Change,
+    Conflict,
+    Label,
+    SegmentIncomplete,
+    WriteNotFound,
+)
+from vps_bridge.database import DatabaseNewer, DatabaseUnreadable, open_database
 
 
 @pytest.fixture
@@ -78,6 +87,60 @@ def test_a_removed_segment_stays_removed_when_an_older_event_arrives_late(store)
     store.upsert_segments("c1", 3, [], removed=["a"])
     assert not store.upsert_segments("c1", 2, [make_segment("a", text="secret")])
     assert [segment.id for segment in store.read("c1").segments] == ["b"]
+
+
+def test_a_field_that_an_update_does_not_name_stays(store):
+    words = ({"text": "Hello", "start_s": 1, "end_s": 2},)
+    store.upsert_segments("c1", 1, [make_segment("a", 1, 2, text="Hello", person_id="p", is_user=True, words=words)])
+    assert store.upsert_segments("c1", 1, [TranscriptSegment(id="a", speaker="SPEAKER_1")])
+    (segment,) = store.read("c1").segments
+    assert (segment.speaker, segment.text, segment.start_s, segment.end_s) == ("SPEAKER_01", "Hello", 1, 2)
+    assert (segment.person_id, segment.is_user, segment.words[0].text) == ("p", True, "Hello")
+
+
+def test_null_takes_away_what_was_there(store):
+    given = {"text": "x", "speaker": "SPEAKER_1", "person_id": "p", "is_user": True, "label_source": "manual"}
+    words = [{"text": "x", "start_s": 0, "end_s": 1}]
+    store.upsert_segments("c1", 1, [make_segment("a", 1, 2, words=words, **given)])
+    taken = TranscriptSegment.model_validate({"id": "a", "words": None, **dict.fromkeys(given)})
+    store.upsert_segments("c1", 2, [taken])
+    (segment,) = store.read("c1").segments
+    assert (segment.text, segment.is_user, segment.words) == ("", False, None)
+    assert (segment.speaker, segment.person_id, segment.label_source) == (None, None, None)
+    assert (segment.start_s, segment.end_s) == (1, 2)
+    assert not segment.is_human_labelled
+
+
+def test_each_field_is_that_of_the_highest_revision_that_named_it(store):
+    store.upsert_segments("c1", 1, [make_segment("a", text="one", speaker="SPEAKER_00")])
+    store.upsert_segments("c1", 3, [TranscriptSegment(id="a", speaker="SPEAKER_03")])
+    store.upsert_segments("c1", 2, [make_segment("a", text="two", speaker="SPEAKER_02")])
+    (segment,) = store.read("c1").segments
+    assert (segment.text, segment.speaker) == ("two", "SPEAKER_03"), "an event that came late has the newest text"
+    assert not store.upsert_segments("c1", 2, [], removed=["a"]), "a later event has said who speaks"
+    assert store.upsert_segments("c1", 3, [], removed=["a"])
+
+
+def test_a_new_segment_without_times_is_refused_and_nothing_of_its_event_is_taken(store):
+    store.upsert_segments("c1", 1, [make_segment("a"), make_segment("b")])
+    store.upsert_segments("c1", 2, [], removed=["b"])
+    for name in ("b", "new"):
+        sent = [make_segment("c"), TranscriptSegment(id=name, start_s=1, speaker="SPEAKER_00")]
+        with pytest.raises(SegmentIncomplete, match=rf"'{name}'.*start_s and end_s"):
+            store.upsert_segments("c1", 3, sent)
+    assert [segment.id for segment in store.read("c1").segments] == ["a"]
+    assert not store.upsert_segments("c1", 1, [TranscriptSegment(id="b", speaker="SPEAKER_00")]), "it is older"
+
+
+def test_who_speaks_is_a_person_s_word_also_where_it_comes_in_two_events(store):
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
+    store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4)])
+    store.upsert_segments("c1", 2, [TranscriptSegment(id="a", speaker="SPEAKER_00")])
+    assert speakers_of(store) == {"a": "SPEAKER_04"}, "speech-to-text's label changes nothing"
+    store.upsert_segments("c1", 3, [TranscriptSegment(id="a", label_source="manual")])
+    assert store.read("c1").segments[0].is_human_labelled
+    store.upsert_segments("c1", 4, [TranscriptSegment(id="a", speaker="SPEAKER_02")])
+    assert speakers_of(store) == {"a": "SPEAKER_02"}
 
 
 def test_the_same_event_twice_changes_nothing(store):
@@ -224,6 +287,25 @@ def test_the_store_reads_what_an_earlier_process_wrote(tmp_path):
         assert kept is not None
         assert [segment.text for segment in kept.segments] == ["kept"]
         store.close()
+
+
+def test_segments_of_an_earlier_version_keep_their_revision(tmp_path):
+    older = tmp_path / "migrations"
+    shutil.copytree(_MIGRATIONS, older, ignore=shutil.ignore_patterns("000[2-9]*", "__pycache__"))
+    open_database(tmp_path / "c.db", older).close()
+    with sqlite3.connect(tmp_path / "c.db") as connection:
+        connection.execute("INSERT INTO conversations VALUES ('c1', 1, 0)")
+        connection.execute(
+            "INSERT INTO segments (conversation_id, segment_id, backend_revision, removed, text, start_s, end_s, "
+            "undone, is_user) VALUES ('c1', 'a', 5, 0, 'kept', 1, 2, 0, 0)"
+        )
+    store = SqliteConversations(tmp_path / "c.db")
+    assert not store.upsert_segments("c1", 4, [make_segment("a", text="older")])
+    store.upsert_segments("c1", 5, [TranscriptSegment(id="a", speaker="SPEAKER_01")])
+    kept = store.read("c1")
+    assert kept is not None
+    assert [(segment.text, segment.speaker) for segment in kept.segments] == [("kept", "SPEAKER_01")]
+    store.close()
 
 
 def test_a_file_of_a_newer_version_is_refused_and_left_as_it_is(tmp_path):

@@ -101,7 +101,7 @@ def test_what_completed_named_is_waited_for(end, here):
 
 def conversation(**fields):
     blank = dict.fromkeys(ConversationRecord.__dataclass_fields__)
-    known = {"conversation_id": "c1", "state": ConversationState.WAITING, "since_at": 0.0, "dirty": 0}
+    known = {"conversation_id": "c1", "last_activity_at": 0.0, "dirty": 0}
     return ConversationRecord(**{**blank, **known, **fields})
 
 

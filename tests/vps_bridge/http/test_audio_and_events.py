@@ -5,11 +5,12 @@ import socket
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import Accepted, EventType, Verdict
+from schemas.conversation import Accepted, EventType, TranscriptSegment, Verdict
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN, WAV, Door, answering, open_door
@@ -137,6 +138,56 @@ def test_nothing_is_taken_for_a_conversation_that_is_deleted(door: Door) -> None
         assert (answer.status_code, answer.json()["code"]) == (410, "conversation.deleted")
     stale = [door.event("revised", EventType.STARTED, revision=number) for number in (5, 4)]
     assert [answer.status_code for answer in stale] == [200, 409]
+
+
+def test_an_update_that_names_only_the_speaker_keeps_text_and_times_through_either_door(door: Door) -> None:
+    words = [{"text": "Hello", "start_s": 1.0, "end_s": 1.5}]
+    whole = {"id": "a", "text": "Hello", "start_s": 1.0, "end_s": 2.0, "person_id": "p", "words": words}
+    assert door.event("partly", EventType.SEGMENTS, segments=[whole], revision=1).status_code == 200
+
+    def shown() -> dict[str, Any]:
+        (segment,) = door.bridge.json("show", "partly")["segments"]
+        return {name: segment[name] for name in ("text", "start_s", "end_s", "speaker", "person_id")}
+
+    by_http = [{"id": "a", "speaker": "SPEAKER_01"}]
+    assert door.event("partly", EventType.SEGMENTS, segments=by_http, revision=2).status_code == 200
+    times = {"start_s": 1.0, "end_s": 2.0}
+    assert shown() == {"text": "Hello", "speaker": "SPEAKER_01", "person_id": "p", **times}
+    by_mqtt = (TranscriptSegment(id="a", speaker="SPEAKER_02", person_id=None),)
+    door.backend.event("partly", EventType.SEGMENTS, segments=by_mqtt, revision=3)
+    assert shown() == {"text": "Hello", "speaker": "SPEAKER_02", "person_id": None, **times}
+    new = door.event("partly", EventType.SEGMENTS, segments=[{"id": "b", "speaker": "SPEAKER_01"}], revision=4)
+    assert (new.status_code, new.json()["code"]) == (422, "payload.malformed")
+    assert "'b'" in new.json()["message"]
+    assert "start_s" in new.json()["message"]
+
+
+@pytest.mark.parametrize("name", ["sequence", "sample_rate", "channels", "duration_s", "num_speakers", "max_speakers"])
+def test_a_number_that_is_none_is_refused_by_its_name(door: Door, name: str) -> None:
+    for bad in ("NaN", "inf", "1e400", "١٢", "", "1_0", " 5", "true", "9" * 400, "-1", "000000999999999"):
+        query: dict[str, Any] = {name: bad}
+        sent = door.audio("odd", make_wav(1.0), **query)
+        assert (sent.status_code, name in sent.json()["message"]) == (422, True), bad
+
+
+def test_no_speakers_are_no_hint_and_leading_zeros_do_not_matter(door: Door) -> None:
+    hints: dict[str, Any] = {"num_speakers": "0", "min_speakers": 0, "max_speakers": "0002"}
+    assert door.audio("hints", make_wav(1.0), **hints).status_code == 202
+    shown = door.bridge.json("show", "hints")
+    assert (shown["num_speakers"], shown["min_speakers"], shown["max_speakers"]) == (None, None, 2)
+    door.backend.audio("hints", make_wav(2.0), num_speakers=0)
+    assert door.event("hints", EventType.STARTED, num_speakers=0).status_code == 200
+
+
+@pytest.mark.parametrize("moment", ["2026-01-01T00:00:00 02:00", "2026-01-01 00:00:00.5 0200", "2026-01-01T00:00 02"])
+def test_a_plus_sign_that_a_query_lost_is_named(door: Door, moment: str) -> None:
+    sent = door.audio("plus", make_wav(1.0), captured_at=moment)
+    assert sent.status_code == 422
+    assert "captured_at: " in sent.json()["message"]
+    assert "%2B" in sent.json()["message"]
+    assert "end with Z" in sent.json()["message"]
+    right = moment[: moment.rindex(" ")] + "+02:00"
+    assert door.audio("plus", make_wav(1.0), captured_at=right).status_code in (200, 202)
 
 
 def test_what_is_no_event_or_no_audio_is_refused_with_the_field_and_never_its_value(door: Door) -> None:

@@ -5,6 +5,7 @@ import shutil
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -67,9 +68,18 @@ def test_a_file_that_cannot_be_diarized_is_refused_with_the_reason(mosquitto: Ru
         assert door.diarize(b"this is no audio at all").status_code == 422
         undecodable = door.diarize(make_wav(CALL_S, tone=3))
         assert (undecodable.status_code, undecodable.json()) == (422, {"detail": "as the test told it"})
-        for bad in ("0", "101", "two", "-1", "1.5", "²"):
+        for bad in ("101", "two", "-1", "1.5", "²", "١٢", "1_0", "1e400", "NaN", "000000001999999", "9" * 5_000):
             form = {"num_speakers": bad}
-            assert door.open.post("/api/diarize", files={"file": make_wav(1.0)}, data=form).status_code == 422, bad
+            refused = door.open.post("/api/diarize", files={"file": make_wav(1.0)}, data=form)
+            assert (refused.status_code, "from 1 to 100" in refused.text) == (422, True), bad
+            asked = door.open.post("/api/diarize", files={"file": make_wav(1.0)}, params=form)
+            assert (asked.status_code, "num_speakers" in asked.text) == (422, True), bad
+        for none in ("0", ""):
+            form = {"num_speakers": none}
+            taken = door.open.post("/api/diarize", files={"file": make_wav(1.0)}, data=form)
+            assert taken.json() == {"detail": "as the test told it"}, "it came to the agent"
+        both: list[Any] = [("num_speakers", (None, "2")), ("num_speakers", (None, "3")), ("file", make_wav(1.0))]
+        assert door.open.post("/api/diarize", files=both).status_code == 422
         assert door.open.post("/api/diarize", files={"audio": make_wav(1.0)}).status_code == 422
         twice = [("file", make_wav(1.0)), ("file", make_wav(1.0))]
         assert door.open.post("/api/diarize", files=twice).status_code == 422

@@ -2,6 +2,7 @@
 
 import itertools
 import stat
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from schemas.conversation import ConversationEvent, EventType, Verdict
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import ConversationState, NewChunk, SpeakerHints
+from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import Base
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 from vps_bridge.rules.lease import LeaseEnd
@@ -130,18 +131,50 @@ def test_accepting_a_chunk_takes_a_final_conversation_back_up(ledger):
     assert ledger.conversations.get("c1").completed
     assert ledger.conversations.get("c1").num_speakers == 3
     assigned(ledger, final=True)
-    assert ledger.conversations.get("c1").state is ConversationState.FINAL
+    assert ledger.conversations.get("c1").final_at is not None
     accept(ledger, hints=SpeakerHints(maximum=5))
     record = ledger.conversations.get("c1")
-    assert (record.final_at, record.state, record.num_speakers, record.max_speakers) == (None, "waiting", 3, 5)
+    assert (record.final_at, record.num_speakers, record.max_speakers) == (None, 3, 5)
     assert ledger.jobs.get(job_id).state is JobState.READY
+
+
+def store_result(ledger):
+    (job,) = ledger.jobs.all(conversation_id="c1")
+    ledger.jobs.store_result(ledger.leases.grant(job.job_id, "mac", "i", MODEL), b"turns")
+
+
+@pytest.mark.parametrize(
+    "happens",
+    [
+        lambda ledger: tell(ledger, EventType.STARTED),
+        lambda ledger: tell(ledger, EventType.SEGMENTS),
+        lambda ledger: tell(ledger, EventType.COMPLETED),
+        lambda ledger: tell(ledger, EventType.APPLIED, updated_version=1),
+        lambda ledger: tell(ledger, EventType.RESYNC),
+        accept,
+        store_result,
+        lambda ledger: ledger.conversations.note_undo("c1"),
+    ],
+    ids=["started", "segments", "completed", "applied", "resync", "chunk", "result", "undo"],
+)
+def test_a_conversation_is_quiet_only_since_what_happened_last(ledger, happens):
+    add_job(ledger)
+    a_month_ago = time.time() - 30 * 86_400
+    with ledger._database.writing() as connection:
+        connection.execute(text(f"UPDATE conversations SET last_activity_at = {a_month_ago}"))
+        connection.execute(text(f"UPDATE chunks SET accepted_at = {a_month_ago}"))
+    assert ledger.conversations.quiet_since(time.time() - 86_400) == ["c1"]
+    assigned(ledger, final=True)
+    assert ledger.conversations.quiet_since(time.time() - 86_400) == ["c1"], "the bridge's own work is no activity"
+    happens(ledger)
+    assert ledger.conversations.quiet_since(time.time() - 86_400) == []
 
 
 def test_a_change_during_an_assignment_asks_for_another(ledger):
     add_job(ledger)
     tell(ledger, EventType.STARTED, started_at=datetime.now(UTC))
     seen = ledger.conversations.get("c1").dirty
-    ledger.conversations.mark_dirty("c1")  # another process: `omi-bridge undo`
+    ledger.conversations.note_undo("c1")  # another process: `omi-bridge undo`
     assigned(ledger, seen=seen)
     assert ledger.conversations.dirty() == ["c1"]
     assigned(ledger)

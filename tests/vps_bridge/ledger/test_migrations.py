@@ -1,8 +1,10 @@
 """A ledger that an earlier version wrote is taken over as it is."""
 
 import shutil
+import time
 from typing import Any
 
+import pytest
 from sqlalchemy import text
 
 from vps_bridge.database import open_database
@@ -21,11 +23,19 @@ OLD_ENDS = {
 }
 
 
-def write_version_3(root, tmp_path):
-    """Write a ledger with the migrations of then: a job and its leases, each ended for another reason."""
+def open_version(version, root, tmp_path):
+    """Open a ledger as it was made by the migrations up to one of them."""
     older = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("0004*", "__pycache__"))
-    database = open_database(root / FILE_NAME, older)
+    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("__pycache__"))
+    for path in (older / "versions").iterdir():
+        if path.name[:4] > version:
+            path.unlink()
+    return open_database(root / FILE_NAME, older)
+
+
+def write_version_3(root, tmp_path):
+    """Write a ledger of then: a job and its leases, each ended for another reason."""
+    database = open_version("0003", root, tmp_path)
     with database.writing() as connection:
         connection.execute(
             text(
@@ -61,4 +71,48 @@ def test_leases_of_an_earlier_version_keep_why_they_ended_and_whether_they_may_r
     assert ledger.jobs.events("j") == []
     assert ledger.jobs.note_failure("j", "engine.crashed", "words", counted=True).state is JobState.READY
     assert ledger.leases.give_back(ledger.leases.find("l-stale"), "i1")
+    ledger.close()
+
+
+DAY_S = 86_400
+OLD_CONVERSATION = text(
+    "INSERT INTO conversations (conversation_id, state, since_at, started_revision, completed, completed_revision, "
+    "voices, dirty, updated_version, applied_version, final_at) "
+    "VALUES (:name, 'assigned', :since, -1, 1, -1, '[]', 0, 1, 0, :final)"
+)
+OLD_CHUNK = text(
+    "INSERT INTO chunks (conversation_id, chunk_id, encoding, sha256, bytes, accepted_at, covered) "
+    "VALUES (:name, 'k', 'wav', '', 1, :at, 1)"
+)
+OLD_JOB = text(
+    "INSERT INTO jobs (job_id, conversation_id, state, audio_s, attempts, deaths, created_at, ended_at) "
+    "VALUES (:name, :name, 'done', 30, 1, 0, :at, :at)"
+)
+OLD_RESULT = text(
+    "INSERT INTO results (job_id, lease_id, agent_id, payload, stored_at) VALUES (:name, '', '', '', :at)"
+)
+OLD_EVENT = text("INSERT INTO events (conversation_id, event_id, verdict) VALUES (:name, 'e', 'accepted')")
+
+
+def test_a_ledger_of_an_earlier_version_knows_which_conversations_are_alive(tmp_path):
+    root, now = tmp_path / "bridge", time.time()
+    month_ago, hour_ago = now - 30 * DAY_S, now - 3_600
+    database = open_version("0004", root, tmp_path)
+    with database.writing() as connection:
+        for name, final in (("quiet", month_ago), ("silent", None), ("chunk", None), ("result", None), ("told", None)):
+            connection.execute(OLD_CONVERSATION, {"name": name, "since": month_ago, "final": final})
+        connection.execute(OLD_CONVERSATION, {"name": "final", "since": month_ago, "final": hour_ago})
+        for name, at in (("quiet", month_ago), ("chunk", hour_ago), ("result", month_ago)):
+            connection.execute(OLD_CHUNK, {"name": name, "at": at})
+        for name, at in (("quiet", month_ago), ("result", hour_ago)):
+            connection.execute(OLD_JOB, {"name": name, "at": month_ago})
+            connection.execute(OLD_RESULT, {"name": name, "at": at})
+        for name in ("quiet", "told"):
+            connection.execute(OLD_EVENT, {"name": name})
+    database.close()
+    ledger: Any = Ledger(root, exclusive=True)
+    assert set(ledger.conversations.quiet_since(now - DAY_S)) == {"quiet", "silent"}, "only these may be erased"
+    assert ledger.conversations.get("result").last_activity_at == pytest.approx(hour_ago)
+    assert ledger.conversations.get("told").last_activity_at >= now, "nobody knows when its event came"
+    assert len(ledger.conversations.all()) == 6
     ledger.close()
