@@ -20,7 +20,7 @@ from benchmarks.real_transcripts import CUTS, RealTranscript, SpokenWord, read_t
 from schemas.conversation import Word
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
-from vps_bridge.labelling.pieces import VoicePiece
+from vps_bridge.labelling.pieces import VoicePiece, settle_votes
 from vps_bridge.labelling.vote import AssignmentRules, TranscriptTurn, Vote, VoteOutcome, vote_segments
 
 CONFUSED = (0.0, 0.05)
@@ -69,17 +69,30 @@ def count_words(transcript: RealTranscript, cut: str, confused: float, has_times
     segments = [_segment(name, block, has_times=has_times) for name, block in blocks.items()]
     pieces = cut_segments(turns, segments, CuttingRules())
     votes = vote_segments(turns, segments, AssignmentRules())
-    return sum((_count(vote, blocks[vote.segment_id], pieces, names) for vote in votes), WordCount())
+    settled = settle_votes(votes, pieces)
+    labels = (
+        (vote, _said_by(vote), _voices(after, blocks, pieces)) for vote, after in zip(votes, settled, strict=True)
+    )
+    return sum((_count(blocks[vote.segment_id], whole, voices, names) for vote, whole, voices in labels), WordCount())
+
+
+def _said_by(vote: Vote) -> int | None:
+    return vote.winner if vote.outcome is VoteOutcome.CLEAR else None
+
+
+def _voices(
+    vote: Vote, blocks: Mapping[str, Sequence[SpokenWord]], pieces: Mapping[str, Sequence[VoicePiece]]
+) -> list[int | None]:
+    """Return who said each word of a segment: by its pieces, where it has some, else by its label."""
+    cut = pieces.get(vote.segment_id, ())
+    if len(cut) < 2:
+        return [_said_by(vote)] * len(blocks[vote.segment_id])
+    return [piece.voice for piece in cut for _ in range(piece.first_word, piece.last_word + 1)]
 
 
 def _count(
-    vote: Vote, block: Sequence[SpokenWord], pieces: Mapping[str, Sequence[VoicePiece]], names: Sequence[str]
+    block: Sequence[SpokenWord], whole: int | None, voices: Sequence[int | None], names: Sequence[str]
 ) -> WordCount:
-    whole = vote.winner if vote.outcome is VoteOutcome.CLEAR else None
-    voices = [whole] * len(block)
-    for piece in pieces.get(vote.segment_id, ()):
-        for place in range(piece.first_word, piece.last_word + 1):
-            voices[place] = piece.voice
     count = WordCount()
     for word, voice in zip(block, voices, strict=True):
         if word.speaker is not None:

@@ -26,10 +26,13 @@ class CuttingRules:
     """A single word that lasts as long is a piece too."""
     max_distance_s: float = 0.5
     """A word that no turn covers belongs to the nearest turn within this: the times of words are wrong by as much."""
-    max_interjection_s: float = 3.0
+    max_doubtful_s: float = 3.0
     min_pause_s: float = 0.1
-    """A shorter piece between two of one other voice is believed only with such a pause before and after it: errors of
-    a diarizer lie anywhere, people begin to speak after a pause (`benchmarks/bench_words.py`)."""
+    """A shorter piece between two of one other voice is believed only with such a pause before and after it, one at the
+    edge of a segment only with a pause between it and the rest: errors of a diarizer lie anywhere, people begin to
+    speak after a pause (`benchmarks/bench_words.py`)."""
+    rest_ratio: float = 2.0
+    """How many times as long as such an edge the piece beside it must be; else neither of them is doubted."""
     estimate: EstimateRules = field(default_factory=EstimateRules)
     """For segments whose words have no times."""
 
@@ -37,7 +40,9 @@ class CuttingRules:
 def cut_segments(
     turns: Iterable[TranscriptTurn], segments: Iterable[StoredSegment], rules: CuttingRules
 ) -> dict[str, tuple[VoicePiece, ...]]:
-    """Return the pieces of each segment whose words two or more voices said, by segment id.
+    """Return who said which words of each segment, by segment id: pieces, or one piece where one voice said them all.
+
+    Segments are left out of which nothing is known, and those without word times that stay whole.
 
     Args:
         turns: exclusive turns of voices, in any order.
@@ -51,10 +56,8 @@ def cut_segments(
         first = bisect_right(ends, segment.start_s - rules.max_distance_s)
         last = bisect_left(starts, segment.end_s + rules.max_distance_s)
         if not segment.is_human_labelled and last > first:
-            pieces = _cut_segment(ordered[first:last], segment, rules)
-            if len(pieces) > 1:
-                cut[segment.id] = pieces
-    return cut
+            cut[segment.id] = _cut_segment(ordered[first:last], segment, rules)
+    return {segment_id: pieces for segment_id, pieces in cut.items() if pieces}
 
 
 def _cut_segment(
@@ -107,7 +110,7 @@ def _join_short(runs: Sequence[VoicePiece], words: Sequence[Word], rules: Cuttin
 
 
 def _join_doubtful(pieces: Sequence[VoicePiece], words: Sequence[Word], rules: CuttingRules) -> tuple[VoicePiece, ...]:
-    """Join each short piece between two of one other voice with them, where no pause is before it or none after it."""
+    """Join short pieces that no pause sets apart with what is around them."""
     kept: list[VoicePiece] = []
     for piece in pieces:
         kept.append(piece)
@@ -115,9 +118,23 @@ def _join_doubtful(pieces: Sequence[VoicePiece], words: Sequence[Word], rules: C
         if len(kept) > 2 and kept[-3].voice == kept[-1].voice:  # noqa: PLR2004 - one before, one after
             before, between, after = kept[-3:]
             pause_s = min(_gap_s(before, between), _gap_s(between, after))
-            if between.end_s - between.start_s < rules.max_interjection_s and pause_s < rules.min_pause_s:
+            if _length_s(between) < rules.max_doubtful_s and pause_s < rules.min_pause_s:
                 kept[-3:] = [_piece(words, before.first_word, after.last_word, after.voice)]
+    if len(kept) > 1 and _is_doubtful_edge(kept[0], kept[1], _gap_s(kept[0], kept[1]), rules):
+        kept[:2] = [_piece(words, kept[0].first_word, kept[1].last_word, kept[1].voice)]
+    if len(kept) > 1 and _is_doubtful_edge(kept[-1], kept[-2], _gap_s(kept[-2], kept[-1]), rules):
+        kept[-2:] = [_piece(words, kept[-2].first_word, kept[-1].last_word, kept[-2].voice)]
     return tuple(kept)
+
+
+def _is_doubtful_edge(edge: VoicePiece, beside: VoicePiece, pause_s: float, rules: CuttingRules) -> bool:
+    """Whether the first or last piece of a segment is more likely an error of the diarizer than somebody else."""
+    is_short = _length_s(edge) < min(rules.max_doubtful_s, _length_s(beside) / rules.rest_ratio)
+    return is_short and pause_s < rules.min_pause_s
+
+
+def _length_s(piece: VoicePiece) -> float:
+    return piece.end_s - piece.start_s
 
 
 def _join_last(pieces: list[VoicePiece], words: Sequence[Word]) -> None:
@@ -129,7 +146,7 @@ def _join_last(pieces: list[VoicePiece], words: Sequence[Word]) -> None:
 
 def _is_short(piece: VoicePiece, rules: CuttingRules) -> bool:
     words = piece.last_word - piece.first_word + 1
-    return words < rules.min_words and piece.end_s - piece.start_s < rules.min_piece_s
+    return words < rules.min_words and _length_s(piece) < rules.min_piece_s
 
 
 def _gap_s(before: VoicePiece, after: VoicePiece) -> float:

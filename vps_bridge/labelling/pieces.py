@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from schemas.conversation import MAX_PIECES, SegmentPiece
@@ -25,6 +25,22 @@ class VoicePiece:
     """Both are indices into the segment's words, or into its text split at white space; the last one belongs to it."""
     voice: int | None
     """Index of the partition; None where nobody speaks nearby, or only a local speaker that is in no voice."""
+
+
+def settle_votes(votes: Sequence[Vote], cut: Mapping[str, Sequence[VoicePiece]]) -> tuple[Vote, ...]:
+    """Return the votes; a segment of two speakers is clear after all where one of them said all of its words.
+
+    The other one's turns are then in its pauses, or errors of the diarizer.
+    """
+
+    def settle(vote: Vote) -> Vote:
+        pieces = cut.get(vote.segment_id, ())
+        is_settled = len(pieces) == 1 and pieces[0].voice is not None and pieces[0].voice == vote.winner
+        if vote.outcome is not VoteOutcome.TWO_SPEAKERS or not is_settled:
+            return vote
+        return replace(vote, outcome=VoteOutcome.CLEAR)
+
+    return tuple(settle(vote) for vote in votes)
 
 
 def voices_of_pieces(cut: Mapping[str, Sequence[VoicePiece]]) -> frozenset[int]:

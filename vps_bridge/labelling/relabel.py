@@ -30,7 +30,7 @@ from vps_bridge.labelling.decide import (
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
 from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
-from vps_bridge.labelling.pieces import decide_pieces, voices_of_pieces
+from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
 from vps_bridge.labelling.vote import (
     AssignmentRules,
@@ -112,8 +112,9 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     partition = _link(evidence, timeline, measured, policy)
     voice_turns = _turns_by_voice(turns, timeline, partition)
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
-    votes = leave_alone(_vote(segments, timeline, clocks, voice_turns, policy.assignment), faults)
     cut = cut_segments(voice_turns, segments, policy.cutting)
+    votes = settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut)
+    votes = leave_alone(votes, faults)
     written = written_numbers(evidence.voices)
     untouched = untouched_numbers(segments, votes, written)
     found = collect_voices(segments, timeline, measured, partition, votes, untouched, in_pieces=voices_of_pieces(cut))

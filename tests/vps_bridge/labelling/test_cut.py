@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.bench_words import WordCount, count_words
 from benchmarks.real_transcripts import CUTS, read_transcripts
 from schemas.conversation import Word
 from tests.vps_bridge.labelling.test_relabel import DIALOGUE, POLICY, evidence_of
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.cut import CuttingRules, cut_segments, cut_words
+from vps_bridge.labelling.pieces import settle_votes
 from vps_bridge.labelling.relabel import relabel
 from vps_bridge.labelling.vote import AssignmentRules, TranscriptTurn, VoteOutcome, vote_segments
 
@@ -67,6 +69,31 @@ def test_words_that_no_turn_is_near_are_nobodys():
     assert [piece.voice for piece in pieces] == [0, None]
 
 
+@pytest.mark.parametrize(("pause_s", "pieces"), [(0.0, 1), (0.2, 2)])
+def test_a_short_edge_is_believed_behind_a_pause(pause_s, pieces):
+    turns = [TranscriptTurn(0.0, 2.0, 1), TranscriptTurn(2.0 + pause_s, 12.0, 0)]
+    words = words_at(
+        *((word.start_s, word.end_s) for word in (*even_words(0.0, 2.0), *even_words(2.0 + pause_s, 10.0)))
+    )
+    assert len(cut_words(turns, words, RULES)) == pieces
+
+
+def test_of_two_equally_long_halves_neither_is_doubted():
+    turns = [TranscriptTurn(0.0, 2.0, 0), TranscriptTurn(2.0, 4.0, 1)]
+    assert len(cut_words(turns, even_words(0.0, 4.0), RULES)) == 2
+
+
+def test_a_segment_of_two_speakers_is_clear_where_one_of_them_said_all_of_its_words():
+    turns = [TranscriptTurn(0.0, 4.0, 0), TranscriptTurn(4.0, 5.5, 1), TranscriptTurn(5.5, 8.0, 0)]
+    words = words_at(*((word.start_s, word.end_s) for word in (*even_words(0.0, 4.0), *even_words(5.5, 8.0))))
+    segment = StoredSegment("s", 0.0, 8.0, words=words)
+    rules = AssignmentRules(runner_up_share=0.15)
+    votes = vote_segments(turns, [segment], rules)
+    assert [vote.outcome for vote in votes] == [VoteOutcome.TWO_SPEAKERS]
+    (settled,) = settle_votes(votes, cut_segments(turns, [segment], RULES))
+    assert (settled.outcome, settled.winner) == (VoteOutcome.CLEAR, 0)
+
+
 def test_segments_without_word_times_of_one_voice_or_labelled_by_a_person_stay_whole():
     turns = [TranscriptTurn(0.0, 2.0, 0), TranscriptTurn(2.0, 4.0, 1)]
     words = even_words(0.0, 4.0)
@@ -76,7 +103,8 @@ def test_segments_without_word_times_of_one_voice_or_labelled_by_a_person_stay_w
         StoredSegment("one voice", 0.0, 1.6, words=even_words(0.0, 1.6)),
         StoredSegment("a person's", 0.0, 4.0, words=words, label_source="manual"),
     ]
-    assert set(cut_segments(turns, segments, RULES)) == {"cut"}
+    found = cut_segments(turns, segments, RULES)
+    assert {name: len(pieces) for name, pieces in found.items()} == {"cut": 2, "one voice": 1}
 
 
 @given(st.data())
@@ -195,48 +223,14 @@ def test_estimated_pieces_are_all_the_words_in_order(data):
         assert all(a.voice != b.voice for a, b in itertools.pairwise(pieces))
 
 
-def exclusive_turns(transcript):
-    """The true turns, without overlap; the index is that of the sorted names."""
-    names = sorted({speaker for *_, speaker in transcript.turns})
-    turns, until_s = [], 0.0
-    for start_s, end_s, speaker in transcript.turns:
-        if end_s > max(start_s, until_s):
-            turns.append(TranscriptTurn(max(start_s, until_s), end_s, names.index(speaker)))
-            until_s = end_s
-    return turns, names
-
-
-def as_segment(name, block, *, has_times):
-    """A segment as a backend sends it: with the times of its words, or with text alone."""
-    words = tuple(Word(text=word.text, start_s=word.start_s, end_s=word.end_s) for word in block)
-    text = " ".join(word.text + "." * word.ends_sentence for word in block)
-    return StoredSegment(name, block[0].start_s, block[-1].end_s, text=text, words=words if has_times else None)
-
-
 @pytest.mark.shared
+@pytest.mark.parametrize("confused", [0.0, 0.05], ids=["true turns", "5 % of the speech confused"])
 @pytest.mark.parametrize("has_times", [True, False], ids=["word times", "estimated"])
 @pytest.mark.parametrize("cut", CUTS)
-def test_words_of_real_calls_have_the_right_speaker(shared_dir, cut, has_times):
-    """Earnings calls as three services heard them, with the true turns, however the transcript is cut."""
-    right = words = harmed = 0
-    for transcript in read_transcripts(shared_dir):
-        turns, names = exclusive_turns(transcript)
-        blocks = {str(place): block for place, block in enumerate(CUTS[cut](transcript.words))}
-        segments = [as_segment(name, block, has_times=has_times) for name, block in blocks.items()]
-        pieces = cut_segments(turns, segments, RULES)
-        for vote in vote_segments(turns, segments, AssignmentRules()):
-            block = blocks[vote.segment_id]
-            whole = vote.winner if vote.outcome is VoteOutcome.CLEAR else None
-            voices = [whole] * len(block)
-            for piece in pieces.get(vote.segment_id, ()):
-                voices[piece.first_word : piece.last_word + 1] = [piece.voice] * (
-                    piece.last_word + 1 - piece.first_word
-                )
-            for word, voice in zip(block, voices, strict=True):
-                if word.speaker is not None:
-                    words += 1
-                    right += voice == names.index(word.speaker)
-                    harmed += whole == names.index(word.speaker) != voice
-    assert words > 25_000
-    assert right / words >= (0.98 if has_times else 0.94)
-    assert harmed / words <= (0.005 if has_times else 0.01)
+def test_words_of_real_calls_have_the_right_speaker(shared_dir, cut, has_times, confused):
+    """Earnings calls as three services heard them, however the transcript is cut."""
+    transcripts = read_transcripts(shared_dir)
+    count = sum((count_words(each, cut, confused, has_times) for each in transcripts), WordCount())
+    assert count.words > 25_000
+    assert count.cut / count.words >= (0.98 if has_times else 0.97 if not confused else 0.94)
+    assert count.harmed / count.words <= (0.005 if not confused else 0.012)

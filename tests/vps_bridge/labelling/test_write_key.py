@@ -37,7 +37,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "5e685e5cfa604e782015c64b17f73807959bdfc23b7a9d441acd9551b787a8b4"
+KEY = "d9c416150c9202ca104d5ec46126be17c1a3a56b4524e1341b1037611f8e1cd1"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
