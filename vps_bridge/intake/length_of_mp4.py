@@ -18,7 +18,7 @@ _MAX_TABLE_BYTES = 160_000  # 20,000 entries; all samples of a recording mostly 
 
 
 @dataclass
-class _Track:
+class _Mp4Track:
     number: int = 0
     is_audio: bool = False
     units_per_s: int = 0
@@ -27,10 +27,10 @@ class _Track:
 
 
 @dataclass
-class _Reading:
+class _Mp4Reading:
     ended_s: float = 0.0
-    tracks: list[_Track] = field(default_factory=list)
-    fragment: _Track | None = None
+    tracks: list[_Mp4Track] = field(default_factory=list)
+    fragment: _Mp4Track | None = None
     fragment_units: int = 0
 
     def end_file(self) -> None:
@@ -45,7 +45,7 @@ class _Reading:
 
     def read(self, name: bytes, content: bytes) -> None:
         """Take note of a box that holds no others; a damaged one raises `struct.error` or `IndexError`."""
-        track = self.tracks[-1] if self.tracks else _Track()
+        track = self.tracks[-1] if self.tracks else _Mp4Track()
         if name == b"tkhd":
             track.number = _unsigned(content, 20 if content[0] else 12)
         elif name == b"mdhd":
@@ -63,13 +63,13 @@ class _Reading:
         elif name == b"trun" and self.fragment is not None:
             self.fragment.units += _run_units(content, self.fragment_units)
 
-    def _find(self, number: int) -> _Track:
-        return next((track for track in self.tracks if track.number == number), _Track())
+    def _find(self, number: int) -> _Mp4Track:
+        return next((track for track in self.tracks if track.number == number), _Mp4Track())
 
 
 def measure_mp4(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of the longest audio track; of several files in one body the sum. None where none is known."""
-    reading = _Reading()
+    reading = _Mp4Reading()
     has_movie = False
     try:
         for name, content in _boxes(file, start, size):
@@ -77,7 +77,7 @@ def measure_mp4(file: BinaryIO, start: int, size: int) -> AudioLength | None:
                 reading.end_file()
             has_movie = has_movie or name == b"moov"
             if name == b"trak":
-                reading.tracks.append(_Track())
+                reading.tracks.append(_Mp4Track())
             reading.read(name, content)
     except (struct.error, IndexError):
         return AudioLength(reading.seconds, is_estimated=True) if reading.seconds else None

@@ -18,7 +18,7 @@ MAX_FIRST_PAGE_S = 20.0  # 255 packets of 60 ms end on a page; a first position 
 
 
 @dataclass
-class _LogicalStream:
+class _OggStream:
     rate_hz: int
     first: int | None = None
     last: int = 0
@@ -32,7 +32,7 @@ class _LogicalStream:
 
 def measure_ogg(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of all audio streams of an Ogg file, one after another; None where none is known."""
-    streams: dict[bytes, _LogicalStream] = {}
+    streams: dict[bytes, _OggStream] = {}
     ended_s, position = 0.0, start
     for _ in range(MAX_STEPS):
         file.seek(position)
@@ -46,7 +46,7 @@ def measure_ogg(file: BinaryIO, start: int, size: int) -> AudioLength | None:
                 ended_s += streams.pop(serial).seconds
             rate_hz = _sample_rate(file.read(64))
             if rate_hz:
-                streams[serial] = _LogicalStream(rate_hz)
+                streams[serial] = _OggStream(rate_hz)
         elif serial in streams and 0 < granule < _NO_POSITION:
             stream = streams[serial]
             stream.first = granule if stream.first is None else stream.first

@@ -18,7 +18,7 @@ DEFAULT_SCALE_NS = 1_000_000
 
 
 @dataclass
-class _Track:
+class _WebmTrack:
     number: int = 0
     blocks: int = 0
     first: int = 0
@@ -35,11 +35,11 @@ class _Track:
 
 
 @dataclass
-class _Reading:
+class _WebmReading:
     scale_ns: int = DEFAULT_SCALE_NS
     cluster_time: int = 0
-    described: _Track = field(default_factory=_Track)
-    tracks: dict[int, _Track] = field(default_factory=dict)
+    described: _WebmTrack = field(default_factory=_WebmTrack)
+    tracks: dict[int, _WebmTrack] = field(default_factory=dict)
 
     def read(self, name: int, content: bytes) -> None:
         """Take note of an element that holds no others."""
@@ -60,7 +60,7 @@ class _Reading:
 
 def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of the first audio track that has blocks; None where none has."""
-    reading, position = _Reading(), start
+    reading, position = _WebmReading(), start
     for _ in range(MAX_STEPS):
         file.seek(position)
         head = file.read(12)
@@ -70,7 +70,7 @@ def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
             break
         position += name_width + width
         if name in _PARENTS:  # its content is read next, so an unknown length does not matter
-            reading.described = _Track() if name == _TRACK else reading.described
+            reading.described = _WebmTrack() if name == _TRACK else reading.described
             continue
         if length == (1 << 7 * width) - 1:
             break

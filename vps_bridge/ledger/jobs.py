@@ -341,6 +341,8 @@ def _to_ready(row: Row[*tuple[Any, ...]]) -> _Ready:
 
 
 def _note_lengths(connection: Connection, job_id: str, decoded_s: Mapping[str, float]) -> None:
+    if not decoded_s:
+        return
     rows = [row for row in connection.execute(_LENGTHS, {"of_job": job_id}) if decoded_s.get(row.chunk_id)]
     changed = [
         {"of_arrival": row.arrival, "decoded_s": decoded_s[row.chunk_id]}
@@ -349,7 +351,9 @@ def _note_lengths(connection: Connection, job_id: str, decoded_s: Mapping[str, f
     ]
     if changed:
         connection.execute(_NOTE_LENGTH, changed)
-        connection.execute(_NOTE_JOB_LENGTH, {"of_job": job_id, "decoded_s": sum(decoded_s.values())})
+        connection.execute(
+            _NOTE_JOB_LENGTH, {"of_job": job_id, "decoded_s": sum(decoded_s[row.chunk_id] for row in rows)}
+        )
 
 
 def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str:

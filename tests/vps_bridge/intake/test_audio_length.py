@@ -1,15 +1,14 @@
 """How long a chunk is, by its bytes: whatever its header claims; and no bytes break the reader."""
 
-import io
 import struct
+from typing import Any
 
-import av
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.audio_container import find_container
+from tests.encoded_audio import encoded
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.intake.audio_length import is_raw, measure_length, raw_duration_s, recognise
 
@@ -27,36 +26,6 @@ HEADS = (
 )
 
 
-class Pipe(io.RawIOBase):
-    """A file that cannot be sought in: what is written to it never learns its own length."""
-
-    def __init__(self) -> None:
-        self.written = bytearray()
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, data) -> int:
-        self.written += bytes(data)
-        return len(data)
-
-
-def encoded(container, codec, seconds=5.0, *, piped=True, rate=48_000, **options):
-    """Noise as a file, written as into a pipe unless `piped` says otherwise."""
-    target = Pipe() if piped else io.BytesIO()
-    with av.open(target, "w", format=container, options=options) as output:
-        stream = output.add_stream(codec, rate=rate)
-        stream.layout = "mono"
-        noise = (np.random.default_rng(1).normal(size=round(rate * seconds)) * 3_000).astype(np.int16)
-        frame = av.AudioFrame.from_ndarray(noise[None], format="s16", layout="mono")
-        frame.sample_rate = rate
-        context = stream.codec_context
-        resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 0)
-        for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
-            output.mux(stream.encode(piece))
-    return bytes(target.written) if isinstance(target, Pipe) else target.getvalue()
-
-
 def length_of(tmp_path, audio, stated_s=None):
     path = tmp_path / "audio"
     path.write_bytes(audio)
@@ -65,7 +34,7 @@ def length_of(tmp_path, audio, stated_s=None):
     return measure_length(path, found, stated_s)
 
 
-STREAMED = {
+STREAMED: dict[str, tuple[str, str, dict[str, Any]]] = {
     "wav": ("wav", "pcm_s16le", {}),
     "mu-law wav": ("wav", "pcm_mulaw", {}),
     "aiff": ("aiff", "pcm_s16be", {}),
@@ -167,13 +136,12 @@ def test_a_stated_length_that_the_bytes_cannot_hold_is_ignored(tmp_path, stated_
     assert length.duration_s == pytest.approx(7.5, rel=0.01)
 
 
-def test_a_jump_in_a_small_file_is_no_hour_of_audio(tmp_path):
+def test_a_jump_in_a_small_file_is_no_hours_of_audio(tmp_path):
     audio = bytearray(encoded("ogg", "libopus", 1.0))
-    last = audio.rindex(b"OggS")
-    struct.pack_into("<Q", audio, last + 6, 14_003 * 48_000)
-    length = length_of(tmp_path, bytes(audio[-200:]) if audio[-200:].startswith(b"OggS") else bytes(audio[:841]))
-    assert length.duration_s < 110.0
-    assert length_of(tmp_path, bytes(audio)).duration_s < 1_800.0
+    struct.pack_into("<Q", audio, audio.rindex(b"OggS") + 6, 14_003 * 48_000)
+    length = length_of(tmp_path, bytes(audio))
+    assert length.is_estimated
+    assert length.duration_s < 5.0
 
 
 def test_a_header_that_contradicts_itself_is_no_length(tmp_path):
