@@ -61,7 +61,7 @@ def find_container(audio: bytes | BinaryIO) -> FoundContainer | None:
         audio: all bytes, or a file that can be sought in; it is left anywhere. Reads a few kilobytes at most.
     """
     file = io.BytesIO(audio) if isinstance(audio, bytes) else audio
-    start_byte = _skip_tags(file, 0)
+    start_byte = skip_tags(file, 0)
     if start_byte == 0:
         head = _read(file, 0, MAX_FRAME_BYTES + FRAME_HEAD_BYTES)
         name = _name_by_magic(head) or _name_by_frames(head, 0, file)
@@ -109,8 +109,8 @@ def _name_of_frames(frame: FrameHeader) -> AudioContainer:
     return AudioContainer.AAC if frame.is_adts else AudioContainer.MP3
 
 
-def _skip_tags(file: BinaryIO, position: int) -> int:
-    """Return where the last of the ID3 tags ends that begin at `position`."""
+def skip_tags(file: BinaryIO, position: int) -> int:
+    """Return where the last of the ID3 tags ends that begin at `position`; `position` itself where none does."""
     for _ in range(MAX_TAGS):
         head = _read(file, position, _ID3_HEAD_BYTES)
         sizes = head[6:]

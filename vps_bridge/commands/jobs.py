@@ -152,7 +152,7 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
         return
     failure = f" ({job.failure_code}: {job.failure_message})" if job.failure_code else ""
     out.print(f"{job.job_id} of {job.conversation_id}: {job.state}{failure}", markup=False, soft_wrap=True)
-    audio = f"{job.audio_s:.0f} s of audio, " if job.audio_s else ""
+    audio = f"{_audio(job)} of audio, " if job.audio_s else ""
     out.print(f"  {audio}{job.attempts} attempts, made {age(job.created_at)} ago", highlight=False)
     for item in events:
         when = datetime.fromtimestamp(item.at).astimezone().isoformat(" ", "seconds")
@@ -210,6 +210,12 @@ def _print_rest(shown: int, total: int) -> None:
 
 def _job_row(job: JobRecord) -> tuple[str, ...]:
     failure = f"{job.failure_code}: {job.failure_message}" if job.failure_code else ""
-    audio = f"{job.audio_s:.0f} s" if job.audio_s else "?"
-    head = (job.job_id, job.conversation_id, job.state, audio, str(job.attempts))
+    head = (job.job_id, job.conversation_id, job.state, _audio(job), str(job.attempts))
     return (*head, job.agent_id or "", age(job.created_at), failure)
+
+
+def _audio(job: JobRecord) -> str:
+    """Say how much audio a job has; where its bytes do not tell, that it is estimated until an agent decodes it."""
+    if not job.audio_s:
+        return "?"
+    return f"about {job.audio_s:.0f} s (estimated)" if job.audio_estimated else f"{job.audio_s:.0f} s"

@@ -39,7 +39,7 @@ class Results:
             _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
             self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
             return False
-        stored = self._ledger.jobs.store_result(lease, data)
+        stored = self._ledger.jobs.store_result(lease, data, {span.chunk_id: span.duration_s for span in turns.chunks})
         verdict = Verdict.STORED
         if not stored:
             job = self._ledger.jobs.get(turns.job_id)

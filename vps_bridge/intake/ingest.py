@@ -20,9 +20,10 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal
-from vps_bridge.intake.audio_header import claimed_duration_s, is_raw, raw_duration_s, recognise
+from vps_bridge.intake.audio_length import is_raw, measure_length, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
+from vps_bridge.intake.measured_length import AudioLength
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
 from vps_bridge.intake.spool import Spool
 from vps_bridge.intake.upload import Upload, check_size
@@ -240,21 +241,24 @@ class Ingest:
             chunk=new.chunk_id,
             bytes=new.bytes,
             seconds=new.duration_s,
+            estimated=new.duration_estimated,
         )
 
     def _describe_chunk(self, chunk: _UnacceptedChunk, name: str) -> NewChunk:
         description, path = chunk.description, self._spool.path(name)
-        encoding, duration_s = description.encoding, description.duration_s or None
+        encoding = description.encoding
         if is_raw(encoding):
-            duration_s = raw_duration_s(encoding, chunk.bytes, description.sample_rate or 1, description.channels or 1)
+            rate, channels = description.sample_rate or 1, description.channels or 1
+            length = AudioLength(raw_duration_s(encoding, chunk.bytes, rate, channels))
         else:
-            container = self._on_disk(lambda: recognise(path))
-            if container is None:
+            found = self._on_disk(lambda: recognise(path))
+            if found is None:
                 msg = (
                     f"the bytes are not those of {CONTAINER_NAMES}, and no raw encoding is named: publish one of these"
                 )
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
-            encoding, duration_s = container, self._on_disk(lambda: claimed_duration_s(path)) or duration_s
+            encoding = found.name
+            length = self._on_disk(lambda: measure_length(path, found, description.duration_s))
         return NewChunk(
             conversation_id=chunk.conversation_id,
             chunk_id=chunk.chunk_id,
@@ -266,7 +270,8 @@ class Ingest:
             captured_at_s=description.captured_at.timestamp() if description.captured_at else None,
             sample_rate=description.sample_rate,
             channels=description.channels,
-            duration_s=duration_s,
+            duration_s=length.duration_s,
+            duration_estimated=length.is_estimated,
         )
 
     def check_room(self, size: int, *, written_bytes: int = 0) -> None:

@@ -153,7 +153,10 @@ def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
     timed = sorted(
         (chunk.captured_at_s, chunk.duration_s, chunk.sequence)
         for chunk in chunks
-        if chunk.captured_at_s is not None and chunk.duration_s and chunk.sequence is not None
+        if chunk.captured_at_s is not None
+        and chunk.duration_s
+        and not chunk.is_estimated
+        and chunk.sequence is not None
     )
     steps = [(later[0] - earlier[0]) / earlier[1] for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
     return len(steps) >= MIN_RATE_STEPS and abs(median(steps) - 1.0) > rules.rate_tolerance

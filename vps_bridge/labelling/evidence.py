@@ -64,7 +64,7 @@ class ConversationEvidence:
 
     conversation_id: str
     chunks: tuple[ChunkInfo, ...]
-    """Every chunk accepted so far. A duration from the header is replaced where a job decoded the chunk."""
+    """Every chunk accepted so far, with its length as measured or estimated."""
     jobs: tuple[JobEvidence, ...]
     segments: tuple[StoredSegment, ...] = ()
     started_at_s: float | None = None
@@ -150,7 +150,10 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
 
 def _with_decoded_durations(chunks: Iterable[ChunkInfo], jobs: Sequence[JobEvidence]) -> tuple[ChunkInfo, ...]:
     decoded = {span.chunk_id: span.duration_s for job in reversed(jobs) for span in job.chunks}
-    return tuple(replace(chunk, duration_s=decoded.get(chunk.chunk_id, chunk.duration_s)) for chunk in chunks)
+    return tuple(
+        replace(chunk, duration_s=decoded[chunk.chunk_id], is_estimated=False) if chunk.chunk_id in decoded else chunk
+        for chunk in chunks
+    )
 
 
 def _to_stretches(

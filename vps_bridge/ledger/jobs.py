@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, tuple_, update
@@ -38,7 +40,8 @@ from vps_bridge.rules.assemble import JobPlan
 from vps_bridge.rules.lease import LeaseEnd
 
 READY_AT_ONCE = 50
-ASSUMED_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about this long
+THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: a job of unknown length gets a lease for so much audio
+REPLACED_S = 0.1  # what is measured differs less from what is decoded: padding at the end of a file
 
 # Statements are made once: making one costs several times what running it does.
 _JOB_AND_AGENT = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, LeaseRow.lease_id == JobRow.lease_id)
@@ -108,12 +111,27 @@ _RESULTS = (
     .where(JobRow.conversation_id == bindparam("conversation_id"))
     .order_by(JobRow.number)
 )
-_TO_COVER = select(ChunkRow.chunk_id, ChunkRow.arrival, ChunkRow.duration_s, ChunkRow.bytes).where(
+_TO_COVER = select(
+    ChunkRow.chunk_id, ChunkRow.arrival, ChunkRow.duration_s, ChunkRow.duration_estimated, ChunkRow.bytes
+).where(
     ChunkRow.conversation_id == bindparam("conversation_id"),
     ChunkRow.chunk_id.in_(bindparam("chunk_ids", expanding=True)),
 )
 _COVER = update(ChunkRow).where(ChunkRow.arrival.in_(bindparam("arrivals", expanding=True))).values(covered=True)
 _NEW_JOB, _NEW_JOB_CHUNK = insert(JobRow), insert(JobChunkRow)
+_LENGTHS = (
+    select(ChunkRow.arrival, ChunkRow.chunk_id, ChunkRow.duration_s, ChunkRow.duration_estimated)
+    .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
+    .where(JobChunkRow.job_id == OF_JOB)
+)
+_NOTE_LENGTH = (
+    update(ChunkRow)
+    .where(ChunkRow.arrival == bindparam("of_arrival"))
+    .values(duration_s=bindparam("decoded_s"), duration_estimated=False)
+)
+_NOTE_JOB_LENGTH = (
+    update(JobRow).where(JobRow.job_id == OF_JOB).values(audio_s=bindparam("decoded_s"), audio_estimated=False)
+)
 
 
 class JobBook:
@@ -227,8 +245,13 @@ class JobBook:
         with self._database.reading() as connection:
             return events_of(connection, job_id)
 
-    def store_result(self, lease: LeaseRecord, payload: bytes) -> bool:
-        """Keep a result and mark its conversation, in one transaction; False where one is kept already."""
+    def store_result(
+        self, lease: LeaseRecord, payload: bytes, decoded_s: Mapping[str, float] = MappingProxyType({})
+    ) -> bool:
+        """Keep a result and mark its conversation, in one transaction; False where one is kept already.
+
+        `decoded_s`: the length of each chunk, by its id, as the agent decoded it. It replaces what was thought before.
+        """
         its = {"job_id": lease.job_id, "lease_id": lease.lease_id, "agent_id": lease.agent_id}
         with self._database.writing() as connection:
             conversation_id = connection.scalar(_TO_STORE, {"of_job": lease.job_id})
@@ -236,6 +259,7 @@ class JobBook:
                 return False
             connection.execute(_NEW_RESULT, {**its, "payload": payload, "stored_at": time.time()})
             connection.execute(_STORE, {"of_job": lease.job_id})
+            _note_lengths(connection, lease.job_id, decoded_s)
             note_event(connection, JobEvent.STORED, lease.job_id, by=lease.agent_id, lease_id=lease.lease_id)
             mark_changed(connection, conversation_id)
             return True
@@ -316,13 +340,33 @@ def _to_ready(row: Row[*tuple[Any, ...]]) -> _Ready:
     return JobRecord(**facts), None if model is None or revision is None else (model, revision)
 
 
+def _note_lengths(connection: Connection, job_id: str, decoded_s: Mapping[str, float]) -> None:
+    if not decoded_s:
+        return
+    rows = [row for row in connection.execute(_LENGTHS, {"of_job": job_id}) if decoded_s.get(row.chunk_id)]
+    changed = [
+        {"of_arrival": row.arrival, "decoded_s": decoded_s[row.chunk_id]}
+        for row in rows
+        if row.duration_estimated or abs((row.duration_s or 0.0) - decoded_s[row.chunk_id]) > REPLACED_S
+    ]
+    if changed:
+        connection.execute(_NOTE_LENGTH, changed)
+        connection.execute(
+            _NOTE_JOB_LENGTH, {"of_job": job_id, "decoded_s": sum(decoded_s[row.chunk_id] for row in rows)}
+        )
+
+
 def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str:
     job_id = "j-" + secrets.token_hex(12)
     wanted = {"conversation_id": conversation_id, "chunk_ids": [item.chunk_id for item in plan.chunks]}
     chunks = {row.chunk_id: row for row in connection.execute(_TO_COVER, wanted)}
-    audio_s = sum(row.duration_s or row.bytes / ASSUMED_BYTES_PER_S for row in chunks.values())
-    new = {"job_id": job_id, "conversation_id": conversation_id, "state": JobState.READY}
-    connection.execute(_NEW_JOB, {**new, "audio_s": audio_s, "created_at": time.time()})
+    unsure = {row.arrival for row in chunks.values() if row.duration_estimated or row.duration_s is None}
+    audio_s = sum(
+        max(row.duration_s or 0.0, row.bytes / THIN_BYTES_PER_S if row.arrival in unsure else 0.0)
+        for row in chunks.values()
+    )
+    new = {"job_id": job_id, "conversation_id": conversation_id, "state": JobState.READY, "created_at": time.time()}
+    connection.execute(_NEW_JOB, {**new, "audio_s": audio_s, "audio_estimated": bool(unsure)})
     fresh = set(plan.fresh)
     places = [
         {

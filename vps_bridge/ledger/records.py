@@ -12,6 +12,9 @@ from vps_bridge.rules.assemble import ChunkInfo
 from vps_bridge.rules.completion import CompletionFacts
 from vps_bridge.rules.lease import LeaseEnd
 
+TYPICAL_BYTES_PER_S = 8_000.0
+"""64 kbit/s: for audio whose length nothing tells."""
+
 
 class ConversationState(StrEnum):
     """States of a conversation, worked out when they are shown; `deleted` is a tombstone instead of a row."""
@@ -35,6 +38,8 @@ class ChunkRecord:
     sample_rate: int | None
     channels: int | None
     duration_s: float | None
+    """None only of chunks that an earlier version accepted."""
+    duration_estimated: bool
     sha256: str
     bytes: int
     spool_name: str | None
@@ -43,13 +48,15 @@ class ChunkRecord:
 
     @property
     def info(self) -> ChunkInfo:
-        """What assembling and relabelling need of it; its length as the header claims it."""
+        """What assembling and relabelling need of it; its length as decoded, else as measured or estimated."""
+        unknown_s = self.bytes / TYPICAL_BYTES_PER_S
         return ChunkInfo(
             chunk_id=self.chunk_id,
             arrival=self.arrival,
             sequence=self.sequence,
             captured_at_s=self.captured_at_s,
-            duration_s=self.duration_s,
+            duration_s=unknown_s if self.duration_s is None else self.duration_s,
+            is_estimated=self.duration_estimated or self.duration_s is None,
             covered=self.covered,
             available=self.spool_name is not None,
         )
@@ -70,6 +77,7 @@ class NewChunk:
     sample_rate: int | None = None
     channels: int | None = None
     duration_s: float | None = None
+    duration_estimated: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +139,7 @@ class JobRecord:
     conversation_id: str
     state: JobState
     audio_s: float
+    audio_estimated: bool
     attempts: int
     deaths: int
     lease_id: str | None

@@ -133,6 +133,7 @@ class ChunkRow(Base):
     sample_rate: Mapped[int | None]
     channels: Mapped[int | None]
     duration_s: Mapped[float | None]
+    duration_estimated: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
     sha256: Mapped[str]
     bytes: Mapped[int]
     spool_name: Mapped[str | None]
@@ -155,6 +156,7 @@ class JobRow(Base):
     conversation_id: Mapped[str]
     state: Mapped[JobState] = mapped_column(EnumText(JobState))
     audio_s: Mapped[float]
+    audio_estimated: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
     attempts: Mapped[int] = mapped_column(default=0)
     deaths: Mapped[int] = mapped_column(default=0)
     lease_id: Mapped[str | None]

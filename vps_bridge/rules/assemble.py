@@ -6,8 +6,11 @@ Pure: the same chunks give the same jobs, in whatever order they arrived in the 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
+from itertools import groupby, pairwise
+
+ESTIMATE_FACTOR = 4.0
+"""An estimated length may be too short by this: it takes 64 kbit/s for granted, and 16 is what speech needs."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +43,9 @@ class ChunkInfo:
     sequence: int | None = None
     captured_at_s: float | None = None
     """Unix time of the first sample."""
-    duration_s: float | None = None
-    """None where the header does not say and nothing decoded it yet."""
+    duration_s: float = 0.0
+    is_estimated: bool = False
+    """Nobody counted or decoded it: `duration_s` may be several times too long or too short."""
     covered: bool = False
     """Already fresh in a job."""
     available: bool = True
@@ -56,7 +60,7 @@ class PlacedChunk:
     stretch: int
     start_s: float
     duration_s: float
-    """0 where it is unknown; such a chunk is a stretch of its own."""
+    """An estimate is bounded by when the next chunk was captured."""
 
 
 @dataclass(frozen=True)
@@ -81,19 +85,23 @@ def place_chunks(chunks: Iterable[ChunkInfo], rules: AssemblyRules) -> tuple[Pla
     """Order the chunks in time and part them into stretches.
 
     Order: captured_at where known, else sequence, else arrival. A new stretch begins after a hole of more than
-    `gap_s`, after missing sequence numbers where captured_at does not measure the hole, before a chunk most of
-    which was recorded already (a second recording of the same time), and around a chunk of unknown length.
+    `gap_s`, after missing sequence numbers where captured_at does not measure the hole, and before a chunk most of
+    which was recorded already (a second recording of the same time).
     """
+    return _place(_bound_estimates(order_chunks(chunks), rules), rules)
+
+
+def _place(ordered: Iterable[ChunkInfo], rules: AssemblyRules) -> tuple[PlacedChunk, ...]:
     placed: list[PlacedChunk] = []
     stretch, before = -1, None
     origin_s: float | None = None  # captured_at of the stretch's first sample
-    for chunk in order_chunks(chunks):
+    for chunk in ordered:
         start_s = None if before is None else _follow(before, placed[-1], chunk, origin_s, rules)
         if start_s is None:
             stretch, start_s, origin_s = stretch + 1, 0.0, None
         if origin_s is None and chunk.captured_at_s is not None:
             origin_s = chunk.captured_at_s - start_s
-        placed.append(PlacedChunk(chunk.chunk_id, stretch, start_s, chunk.duration_s or 0.0))
+        placed.append(PlacedChunk(chunk.chunk_id, stretch, start_s, chunk.duration_s))
         before = chunk
     return tuple(placed)
 
@@ -119,8 +127,8 @@ def plan_jobs(
 
     A job has 60 to 120 s of fresh audio where there is as much, plus whole chunks of context: those that cover
     the `overlap_s` before it, and for a late chunk those behind it. Less than `min_tail_s` of fresh audio takes
-    context, across holes if need be, up to `min_job_s`. A chunk longer than `max_job_s` or of unknown length is
-    a job of its own. No job is longer than twice `max_job_s` plus `overlap_s`, except that one.
+    context, across holes if need be, up to `min_job_s`. A chunk longer than `max_job_s` is a job of its own. No job
+    is longer than twice `max_job_s` plus `overlap_s`, except that one; where lengths are estimated, by the estimate.
 
     Args:
         chunks: every chunk of the conversation, covered or not.
@@ -128,8 +136,8 @@ def plan_jobs(
         idle_s: seconds since the last chunk arrived.
         rules: the limits.
     """
-    known = {chunk.chunk_id: chunk for chunk in chunks}
-    timeline = [_Piece(known[place.chunk_id], place) for place in place_chunks(known.values(), rules)]
+    ordered = _bound_estimates(order_chunks(chunks), rules)
+    timeline = [_Piece(*both) for both in zip(ordered, _place(ordered, rules), strict=True)]
     settled = closing or idle_s >= rules.pause_s
     plans: list[JobPlan] = []
     for first, last in _fresh_runs(timeline, rules):
@@ -152,6 +160,20 @@ class _Piece:
         return self.place.start_s + self.place.duration_s
 
 
+def _bound_estimates(ordered: Sequence[ChunkInfo], rules: AssemblyRules) -> list[ChunkInfo]:
+    """Replace each estimate by the time to the next chunk's capture, unless more has passed than it can be wrong by.
+
+    So no hole is assumed where the estimate may be too short: decoding shows whether there is one.
+    """
+    bounded = list(ordered)
+    for place, (chunk, following) in enumerate(pairwise(ordered)):
+        if chunk.is_estimated and chunk.captured_at_s is not None and following.captured_at_s is not None:
+            step_s = following.captured_at_s - chunk.captured_at_s
+            if rules.contiguous_s < step_s <= ESTIMATE_FACTOR * chunk.duration_s:
+                bounded[place] = replace(chunk, duration_s=step_s)
+    return bounded
+
+
 def _precedes(earlier: ChunkInfo, later: ChunkInfo) -> bool:
     if earlier.sequence is not None and later.sequence is not None:
         return earlier.sequence < later.sequence
@@ -162,8 +184,6 @@ def _follow(
     before: ChunkInfo, placed: PlacedChunk, chunk: ChunkInfo, origin_s: float | None, rules: AssemblyRules
 ) -> float | None:
     """Where `chunk` starts on the stretch of `before`; None where a new stretch begins."""
-    if before.duration_s is None or chunk.duration_s is None:
-        return None
     end_s = placed.start_s + placed.duration_s
     if chunk.captured_at_s is None or origin_s is None:
         hole = before.sequence is not None and chunk.sequence is not None and chunk.sequence != before.sequence + 1
@@ -179,7 +199,7 @@ def _follow(
 
 
 def _is_long(piece: _Piece, rules: AssemblyRules) -> bool:
-    return piece.chunk.duration_s is None or piece.chunk.duration_s > rules.max_job_s
+    return piece.chunk.duration_s > rules.max_job_s
 
 
 def _fresh_runs(timeline: Sequence[_Piece], rules: AssemblyRules) -> list[tuple[int, int]]:
@@ -277,15 +297,17 @@ def _with_context(timeline: Sequence[_Piece], begin: int, end: int, rules: Assem
 
 
 def _plan(timeline: Sequence[_Piece], places: Sequence[int], fresh: Iterable[int]) -> JobPlan:
+    """A chunk behind one of estimated length follows right after it: where it starts is known once that is decoded."""
     chunks: list[PlannedChunk] = []
-    job_end_s = 0.0
+    job_end_s, is_estimated = 0.0, False
     for order, place in enumerate(places):
         piece, before = timeline[place], timeline[places[order - 1]]
         hole_s = 0.0
         if order and piece.place.stretch == before.place.stretch:
             hole_s = max(0.0, piece.place.start_s - before.end_s)
-        follows = order > 0 and hole_s == 0.0
+        follows = order > 0 and (hole_s == 0.0 or is_estimated)
         job_end_s += hole_s
+        is_estimated = is_estimated or piece.chunk.is_estimated
         chunks.append(PlannedChunk(piece.chunk.chunk_id, None if follows else job_end_s))
         job_end_s += piece.place.duration_s
     return JobPlan(tuple(chunks), tuple(timeline[place].chunk.chunk_id for place in fresh))

@@ -258,6 +258,17 @@ def test_jobs_shows_the_latest_of_ten_thousand_and_counts_the_rest(tmp_path: Pat
     assert len(bridge.json("jobs")) == 10_000
 
 
+def test_an_estimated_length_is_shown_as_one(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "bridge", exclusive=True)
+    chunk = NewChunk("c", "k", "0" * 64, 90_000, "s", "caf", duration_s=5.0, duration_estimated=True)
+    ledger.chunks.accept(chunk, SpeakerHints(), final=False)
+    (job_id,) = ledger.jobs.add("c", (JobPlan((PlannedChunk("k", None),), ("k",)),))
+    ledger.close()
+    bridge = LiveBridge(NoBroker(), tmp_path)  # type: ignore[arg-type] # the command needs none
+    assert "about 45 s (estimated) of audio" in bridge.command("show", job_id).stdout
+    assert bridge.json("jobs")[0]["audio_estimated"] is True
+
+
 class NoBroker:
     """A broker that a command of the ledger never asks for."""
 

@@ -269,7 +269,10 @@ def test_a_single_upload_without_any_time_begins_with_the_transcript():
     whole = replace(chunk, captured_at_s=T0)
     (plan,) = plan_jobs([whole], closing=True, idle_s=0.0, rules=AssemblyRules())
     evidence = ConversationEvidence(
-        "c1", (replace(chunk, duration_s=None),), (diarize([whole], plan, DIALOGUE),), transcript(DIALOGUE)
+        "c1",
+        (replace(chunk, duration_s=2.0, is_estimated=True),),
+        (diarize([whole], plan, DIALOGUE),),
+        transcript(DIALOGUE),
     )
     assert len(names_by_label(relabel(evidence, POLICY), DIALOGUE)) == 3
 

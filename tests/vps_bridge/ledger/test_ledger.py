@@ -207,6 +207,26 @@ def test_a_result_counts_once_and_from_any_lease(ledger):
     assert [result.payload for result in ledger.jobs.results("c1")] == [b"first"]
 
 
+def test_the_decoded_length_replaces_an_estimate(ledger):
+    job_id = add_job(ledger, duration_s=5.0, duration_estimated=True, bytes=90_000)
+    before = ledger.jobs.get(job_id)
+    assert (before.audio_s, before.audio_estimated) == (45.0, True), "a lease for as much as the bytes may hold"
+    (chunk,) = ledger.chunks.of_conversation("c1")
+    assert (chunk.info.duration_s, chunk.info.is_estimated) == (5.0, True)
+    lease = ledger.leases.grant(job_id, "a", "i", MODEL)
+    assert ledger.jobs.store_result(lease, b"turns", {chunk.chunk_id: 10_800.0, "of-another-job": 7.0})
+    (chunk,) = ledger.chunks.of_conversation("c1")
+    assert (chunk.info.duration_s, chunk.info.is_estimated) == (10_800.0, False)
+    after = ledger.jobs.get(job_id)
+    assert (after.audio_s, after.audio_estimated) == (10_800.0, False)
+
+
+def test_a_chunk_of_an_earlier_version_without_a_length_is_estimated_by_its_bytes(ledger):
+    accept(ledger, duration_s=None, bytes=40_000)
+    (chunk,) = ledger.chunks.of_conversation("c1")
+    assert (chunk.info.duration_s, chunk.info.is_estimated) == (5.0, True)
+
+
 def test_a_lost_lease_returns_and_an_ended_one_does_not(ledger):
     job_id = add_job(ledger)
     for end in LeaseEnd:

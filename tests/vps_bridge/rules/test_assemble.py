@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -151,10 +153,43 @@ def test_a_long_upload_is_a_job_of_its_own():
     assert all("long" not in ids(job) for job in jobs if "long" not in job.fresh)
 
 
-def test_an_upload_of_unknown_length_is_a_job_of_its_own_at_once():
-    chunks = [*stream(3), ChunkInfo("unknown", 3, 3, T0 + 15)]
-    jobs = plan(chunks)
-    assert ["unknown"] in [ids(job) for job in jobs]
+@pytest.mark.parametrize("estimate_s", [1.3, 3.0, 5.0, 20.0, 110.0])
+@pytest.mark.parametrize("sequenced", [True, False])
+def test_chunks_of_estimated_length_give_the_jobs_of_measured_ones(estimate_s, sequenced):
+    measured = [replace(chunk, sequence=chunk.sequence if sequenced else None) for chunk in stream(60)]
+    last = 59  # nothing bounds the last one
+    estimated = [
+        replace(chunk, duration_s=5.0 if n == last else estimate_s, is_estimated=True)
+        for n, chunk in enumerate(measured)
+    ]
+    assert plan(estimated, closing=True) == plan(measured, closing=True)
+
+
+def test_chunks_of_estimated_length_without_times_follow_each_other():
+    chunks = [replace(chunk, duration_s=7.0, is_estimated=True) for chunk in stream(30, captured=False)]
+    jobs = plan(chunks, closing=True)
+    assert [chunk_id for job in jobs for chunk_id in job.fresh] == [chunk.chunk_id for chunk in chunks]
+    assert all(chunk.start_s is None for job in jobs for chunk in job.chunks[1:])
+    assert min(len(job.fresh) for job in jobs) >= 8
+
+
+def test_much_more_time_than_an_estimate_can_be_wrong_by_is_a_gap():
+    chunks = [
+        replace(chunk, duration_s=5.0, is_estimated=True) for chunk in stream(6) + stream(6, first=6, start_s=T0 + 60)
+    ]
+    assert [place.stretch for place in place_chunks(chunks, RULES)] == [0] * 6 + [1] * 6
+
+
+def test_behind_an_estimated_length_no_start_is_named():
+    chunks = stream(6) + stream(6, first=6, start_s=T0 + 31.5)
+    chunks[2] = replace(chunks[2], duration_s=4.0, is_estimated=True)
+    (job,) = plan(chunks, closing=True)
+    assert [chunk.start_s for chunk in job.chunks] == [0.0, *[None] * 11]
+
+
+def test_a_long_upload_of_estimated_length_is_a_job_of_its_own_at_once():
+    chunks = [*stream(3), ChunkInfo("long", 3, 3, T0 + 15, 1800.0, is_estimated=True)]
+    assert ["long"] in [ids(job) for job in plan(chunks)]
 
 
 def test_a_single_short_recording_is_a_job_once_closed():
@@ -207,7 +242,8 @@ def test_the_same_time_recorded_twice_is_another_stretch():
 
 chunk_lists = st.lists(
     st.tuples(
-        st.sampled_from([2.0, 5.0, 15.0, 60.0, 119.0, 121.0, 900.0, None]),
+        st.sampled_from([0.0, 2.0, 5.0, 15.0, 60.0, 119.0, 121.0, 900.0]),
+        st.sampled_from([None, None, 0.0, 0.3, 1.0, 3.0, 50.0]),  # an estimate, over the true length
         st.sampled_from([0.0, 0.3, 1.5, 5.0, 100.0]),
         st.booleans(),
         st.booleans(),
@@ -220,15 +256,21 @@ chunk_lists = st.lists(
 
 def build(drawn):
     chunks, at_s, sequence = [], T0, 0
-    for arrival, (duration_s, gap_s, captured, covered, skipped) in enumerate(drawn):
+    for arrival, (duration_s, wrong_by, gap_s, captured, covered, skipped) in enumerate(drawn):
         sequence += 1 + (skipped == 3)
         at_s += gap_s
         chunks.append(
             ChunkInfo(
-                f"c{arrival}", arrival, sequence if skipped else None, at_s if captured else None, duration_s, covered
+                f"c{arrival}",
+                arrival,
+                sequence if skipped else None,
+                at_s if captured else None,
+                duration_s if wrong_by is None else duration_s * wrong_by,
+                is_estimated=wrong_by is not None,
+                covered=covered,
             )
         )
-        at_s += duration_s or 30.0
+        at_s += duration_s
     return chunks
 
 
@@ -248,18 +290,18 @@ def test_any_chunks_are_each_fresh_in_one_job_once_closing(drawn, seed):
 @given(drawn=chunk_lists, closing=st.booleans(), idle_s=st.sampled_from([0.0, 30.0]))
 def test_any_job_is_bounded_and_never_a_short_chunk_alone_beside_neighbours(drawn, closing, idle_s):
     chunks = build(drawn)
-    known = {chunk.chunk_id: chunk for chunk in chunks}
-    order = [place.chunk_id for place in place_chunks(chunks, RULES)]
+    placed = place_chunks(chunks, RULES)
+    order, length_s = [place.chunk_id for place in placed], {place.chunk_id: place.duration_s for place in placed}
     for job in plan(chunks, closing=closing, idle_s=idle_s):
         listed = ids(job)
         assert listed == [chunk_id for chunk_id in order if chunk_id in listed]
         assert set(job.fresh) <= set(listed)
         if len(listed) > 1:
-            assert seconds(chunks, listed) <= 2 * RULES.max_job_s + RULES.overlap_s
-        if seconds(chunks, listed) < RULES.min_tail_s and known[listed[0]].duration_s is not None:
+            assert sum(map(length_s.__getitem__, listed)) <= 2 * RULES.max_job_s + RULES.overlap_s
+        if sum(map(length_s.__getitem__, listed)) < RULES.min_tail_s:
             around = [order.index(listed[0]) - 1, order.index(listed[-1]) + 1]
-            neighbours = [known[order[place]].duration_s for place in around if 0 <= place < len(order)]
-            assert all(duration_s is None or duration_s > RULES.max_job_s for duration_s in neighbours)
+            neighbours = [length_s[order[place]] for place in around if 0 <= place < len(order)]
+            assert all(duration_s > RULES.max_job_s for duration_s in neighbours)
 
 
 @settings(max_examples=100, deadline=None)

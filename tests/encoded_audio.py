@@ -1,0 +1,47 @@
+"""Audio files of every container, written as programs do that stream them and as those that do not."""
+
+import io
+from typing import Any
+
+import av
+import numpy as np
+
+
+class Pipe(io.RawIOBase):
+    """A file that cannot be sought in: what is written to it never learns its own length."""
+
+    def __init__(self) -> None:
+        self.written = bytearray()
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.written += bytes(data)
+        return len(data)
+
+
+def encoded(
+    container: str,
+    codec: str,
+    seconds: float = 5.0,
+    *,
+    piped: bool = True,
+    rate: int = 48_000,
+    samples: Any = None,
+    **options: str,
+) -> bytes:
+    """Noise, or the int16 samples given, as a file; written as into a pipe unless `piped` says otherwise."""
+    target = Pipe() if piped else io.BytesIO()
+    with av.open(target, "w", format=container, options=options) as output:
+        stream: Any = output.add_stream(codec, rate=rate)
+        stream.layout = "mono"
+        if samples is None:
+            samples = (np.random.default_rng(1).normal(size=round(rate * seconds)) * 3_000).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
+        frame.sample_rate = rate
+        context = stream.codec_context
+        resampler = av.AudioResampler(context.format, "mono", rate, frame_size=context.frame_size or 0)
+        for piece in [*resampler.resample(frame), *resampler.resample(None), None]:
+            output.mux(stream.encode(piece))
+    return bytes(target.written) if isinstance(target, Pipe) else target.getvalue()
