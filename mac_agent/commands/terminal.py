@@ -53,9 +53,12 @@ def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSetti
     from mac_agent.settings import AgentSettings
 
     try:
-        return load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
+        loaded = load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
     except BrokerError as error:
         fail(str(error), EXIT_USAGE)
+    for warning in loaded.warnings:
+        err.print(f"omi-agent: {warning}", style="yellow", markup=False)
+    return loaded
 
 
 def engine_loader(settings: AgentSettings) -> LoadEngine:

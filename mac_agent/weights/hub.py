@@ -177,10 +177,13 @@ def copy_pipeline(weights_dir: Path, source: Path) -> PinnedPipeline:
         OSError: it cannot be read, or the copy cannot be written.
     """
     known = read_manifest(source / MANIFEST_FILE)
+    remedy = "Copy it again from where it was fetched."
     if known is not None:
-        verify_files(source, known, remedy="Copy it again from where it was fetched.")
+        verify_files(source, known, remedy=remedy)
     with _scratch(pipelines_dir(weights_dir)) as scratch:
         shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", MANIFEST_FILE))
+        if known is not None:
+            verify_files(scratch, known, remedy=remedy)  # again: it may have changed while it was copied
         manifest = pin(
             scratch,
             source=known.source if known else str(source.resolve()),
