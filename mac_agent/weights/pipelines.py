@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +17,7 @@ from mac_agent.errors import EngineError, ModelMissing
 from mac_agent.weights.manifest import (
     MANIFEST_FILE,
     Manifest,
+    ManifestUnreadable,
     content_revision,
     list_files,
     read_manifest,
@@ -78,6 +79,17 @@ def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> PinnedPipel
         raise ModelMissing(ENGINE, str(pipelines_dir(weights_dir)))
     verify_files(path.parent, manifest, remedy=f"Delete {path.parent} and run: omi-agent fetch-model {ENGINE}")
     return PinnedPipeline(path.parent, manifest)
+
+
+def find_pinned(weights_dir: Path, repo_id: str) -> Manifest | None:
+    """Return the manifest with which a pipeline of the hub was pinned when it was last fetched, or None."""
+    paths = pipelines_dir(weights_dir).glob(f"*@*/{MANIFEST_FILE}")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(ManifestUnreadable):
+            manifest = read_manifest(path)
+            if manifest is not None and manifest.source == repo_id:
+                return manifest
+    return None
 
 
 def trust_directory(weights_dir: Path, directory: Path) -> PinnedPipeline:
