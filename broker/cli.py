@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -235,9 +236,12 @@ def _settings(config_file: Path | None, **flags: object) -> BrokerSettings:
     from broker.settings import BrokerSettings, load_settings
 
     try:
-        return load_settings(BrokerSettings, flags=flags, config_file=config_file).settings
+        loaded = load_settings(BrokerSettings, flags=flags, config_file=config_file)
     except BrokerError as error:
         _fail(str(error))
+    for warning in loaded.warnings:
+        err.print(f"omi-broker: {warning}", style="yellow", markup=False)
+    return loaded.settings
 
 
 def _fail(message: str) -> NoReturn:
@@ -248,6 +252,7 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Entry point of the console command."""
+    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
     app()
 
 

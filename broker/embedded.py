@@ -8,6 +8,7 @@ all of these, only slower than with Mosquitto. On a VPS use `omi-broker mosquitt
 import asyncio
 import contextlib
 import errno
+import resource
 import signal
 import socket
 from collections.abc import Callable, Mapping
@@ -62,6 +63,7 @@ async def serve(
         PortInUse: another program listens there.
         BrokerError: the address is not ours, or amqtt could not start.
     """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_client_error)

@@ -5,11 +5,12 @@ import os
 import secrets
 import shutil
 from pathlib import Path
+from typing import BinaryIO
 
 PRIVATE = 0o600
 
 
-def replace_file(path: Path, content: bytes | str, *, mode: int = PRIVATE) -> None:
+def replace_file(path: Path, content: bytes | str | BinaryIO, *, mode: int = PRIVATE) -> None:
     """Write a file, whole or not at all; afterwards it is on the disk.
 
     It is written beside its place under a random name that must not exist yet, so that whoever can write into the
@@ -17,7 +18,7 @@ def replace_file(path: Path, content: bytes | str, *, mode: int = PRIVATE) -> No
 
     Args:
         path: its directory must exist.
-        content: text is written as UTF-8.
+        content: text is written as UTF-8; a stream is copied from where it stands.
         mode: of the file, whatever the umask is.
 
     Raises:
@@ -56,12 +57,15 @@ def is_roots_alone(path: Path) -> bool:
     return known.st_uid == 0 and not known.st_mode & 0o044
 
 
-def _write_beside(path: Path, content: bytes | str, undo: contextlib.ExitStack) -> Path:
+def _write_beside(path: Path, content: bytes | str | BinaryIO, undo: contextlib.ExitStack) -> Path:
     unfinished = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, PRIVATE)
     undo.callback(unfinished.unlink, missing_ok=True)
     with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
+        if isinstance(content, bytes | str):
+            file.write(content.encode() if isinstance(content, str) else content)
+        else:
+            shutil.copyfileobj(content, file)
         file.flush()
         os.fsync(descriptor)
     return unfinished

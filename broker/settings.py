@@ -7,7 +7,7 @@ One TOML file may serve all three. Its top level holds the settings they share (
 import json
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -132,6 +132,8 @@ class LoadedSettings(Generic[S]):
 
     settings: S
     sources: Mapping[str, str]
+    warnings: tuple[str, ...] = ()
+    """What a person should be told of the places that secrets came from."""
 
 
 @dataclass(frozen=True)
@@ -175,7 +177,7 @@ def load_settings(
         sources["broker_username"] = sources["broker_password"] = sources["broker_url"]
     if role is not None and settings.broker_username is None and settings.address.is_loopback:
         settings = _with_generated_credentials(settings, sources, role)
-    return LoadedSettings(settings, sources)
+    return LoadedSettings(settings, sources, tuple(_exposed_secrets(settings, given_flags, file_values, path)))
 
 
 def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
@@ -272,6 +274,27 @@ def _validated(cls: type[S], values: dict[str, Any], sources: Mapping[str, str])
         if name in cls.model_fields:
             allowed = f"{allowed}. {cls.model_fields[name].description or ''}".strip()
         raise SettingsError(name, sources.get(name, "several sources"), allowed) from None
+
+
+def _exposed_secrets(
+    settings: BrokerSettings, flags: Mapping[str, Any], file_values: Mapping[str, Any], path: Path
+) -> Iterator[str]:
+    """Yield a warning for each place where others than its owner can read a secret of these settings."""
+    if _has_password(str(flags.get("broker_url", ""))):
+        yield (
+            "the password in --broker-url can be read by every user of this machine (ps): set OMI_BROKER_USERNAME and "
+            f"OMI_BROKER_PASSWORD instead, or broker_username and broker_password in {path} (mode 600)"
+        )
+    secrets = [name for name in file_values if isinstance(getattr(settings, name), SecretStr)]
+    if (secrets or _has_password(str(file_values.get("broker_url", "")))) and path.stat().st_mode & 0o077:
+        yield f"other users of this machine can read the secrets in {path}: chmod 600 '{path}'"
+
+
+def _has_password(url: str) -> bool:
+    try:
+        return parse_broker_url(url).password is not None
+    except ValueError:
+        return False
 
 
 def _with_generated_credentials(settings: S, sources: dict[str, str], role: str) -> S:

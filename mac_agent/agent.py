@@ -140,7 +140,7 @@ class Agent:
 
     def _lock_data_dir(self) -> FileLock:
         """Take the lock of the data directory: two agents would wipe each other's inbox."""
-        self._settings.data_dir.mkdir(parents=True, exist_ok=True)
+        self._settings.data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = FileLock(self._settings.data_dir / LOCK_NAME)
         try:
             lock.acquire(timeout=0)

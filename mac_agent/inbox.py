@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from broker.private_files import replace_file
 from mac_agent.byte_ranges import Range, add_range, missing_ranges
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ def _wipe(directory: Path) -> None:
             shutil.rmtree(entry)
         else:
             entry.unlink()
-    marker.touch(PRIVATE_FILE)
+    if not marker.is_file():
+        replace_file(marker, b"")
     tag = directory / CACHE_TAG
     if not tag.is_file():
-        tag.write_text(CACHE_SIGNATURE, encoding="ascii")
+        replace_file(tag, CACHE_SIGNATURE)

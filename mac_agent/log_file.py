@@ -7,12 +7,14 @@ cut is lost.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
-import shutil
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from broker.private_files import replace_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -63,13 +65,9 @@ class LogFile:
             older = self._numbered(number)
             if older.exists():
                 older.replace(self._numbered(number + 1))
-        unfinished = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-        try:
-            shutil.copyfile(self._path, unfinished)
-            unfinished.chmod(0o600)
-            unfinished.replace(self._numbered(1))
-        except OSError:
-            unfinished.unlink(missing_ok=True)  # a full disk: cutting the file is what helps
+        # A full disk: cutting the file is what helps.
+        with contextlib.suppress(OSError), self._path.open("rb") as lines:
+            replace_file(self._numbered(1), lines)
         # Appending is what makes cutting safe: without it, the next line would leave a hole before itself.
         fcntl.fcntl(STDERR, fcntl.F_SETFL, fcntl.fcntl(STDERR, fcntl.F_GETFL) | os.O_APPEND)
         os.ftruncate(STDERR, 0)

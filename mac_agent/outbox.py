@@ -124,7 +124,7 @@ class Outbox:
         """
         self._first_pause, self._clock = Backoff.start(retry_s, retry_max_s), clock
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._engine = _open(path)
         except (OSError, DatabaseError) as error:
             raise OutboxError(

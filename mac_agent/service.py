@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.private_files import replace_file
+
 LABEL = "ai.omi.diarization.agent"
 THROTTLE_S = 30  # between two starts, so that a wrong setting does not become a crash loop
 EXIT_TIMEOUT_S = 30  # between SIGTERM and SIGKILL
@@ -112,6 +114,7 @@ def render_plist(service: Service) -> bytes:
         "ProcessType": "Interactive",  # Background would put inference on the efficiency cores
         "ExitTimeOut": EXIT_TIMEOUT_S,
         "Umask": PRIVATE_UMASK,
+        "HardResourceLimits": {"Core": 0},  # a core dump would hold audio
         # For output before the agent has opened its own log, such as the error of a broken Python.
         "StandardOutPath": str(service.log_file),
         "StandardErrorPath": str(service.log_file),
@@ -182,10 +185,8 @@ def install(service: Service, *, launchctl: str = LAUNCHCTL) -> None:
     try:
         service.plist_file.parent.mkdir(parents=True, exist_ok=True)
         service.log_file.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = service.plist_file.with_name(f".{service.plist_file.name}.{os.getpid()}")
-        unfinished.write_bytes(render_plist(service))
-        unfinished.chmod(0o644)  # launchd refuses a property list that others can write
-        unfinished.replace(service.plist_file)
+        # launchd refuses a property list that others can write.
+        replace_file(service.plist_file, render_plist(service), mode=0o644)
     except OSError as error:
         raise ServiceError(f"{service.plist_file} cannot be written: {error.strerror}. Check its directory.") from error
     _bootout(service, launchctl)

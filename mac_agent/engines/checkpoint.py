@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from mac_agent.weights.models import verified_path
+from mac_agent.weights.models import verified_content
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,9 +54,9 @@ def read_tensors(data_dir: Path, weights: WeightsFile, key: str) -> dict[str, to
         ModelMissing: the file was never fetched.
         ModelChanged: the file differs from the pinned one; it is not opened.
     """
-    path = verified_path(data_dir, weights)
+    content = io.BytesIO(verified_content(data_dir, weights))
     placeholders = [(type(name.rsplit(".", 1)[1], (_Placeholder,), {}), name) for name in _LIGHTNING_GLOBALS]
     allowed: list[Any] = [*placeholders, *_PLAIN_CONTAINERS, (defaultdict, "collections.defaultdict")]
     with torch.serialization.safe_globals(allowed):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(content, map_location="cpu", weights_only=True)
     return {name: tensor for name, tensor in checkpoint[key].items() if isinstance(tensor, torch.Tensor)}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import Engine
 from mac_agent.errors import UnknownEngine
-from mac_agent.weights.pipelines import find_pipeline
+from mac_agent.weights.pipelines import find_pipeline, private_copy
 from mac_agent.weights.verdict import EXACT, ModeChoice, find_mode
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def load_engine(
         def choose(on_device: str) -> ModeChoice:
             return find_mode(verdicts_dir, pipeline.manifest, on_device) if verdicts_dir else ModeChoice(EXACT, "")
 
-        return load_pyannote(pipeline.directory, device=device, threads=threads, mode=mode or choose)
+        with private_copy(pipeline) as copy:
+            return load_pyannote(copy, device=device, threads=threads, mode=mode or choose)
     raise UnknownEngine(name, ENGINE_NAMES)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from contextlib import contextmanager
@@ -17,8 +18,16 @@ from typing import TYPE_CHECKING, Any
 
 import yaml  # type: ignore[import-untyped] # two calls of it
 
-from mac_agent.errors import EngineError
-from mac_agent.weights.hub_token import SETTINGS_PAGE, how_to_give_a_token
+from mac_agent.weights.hub_errors import (
+    HUB_PAGE,
+    HubUnreachable,
+    LicenceNotAccepted,
+    NotConfirmed,
+    NotOnHub,
+    TokenMissing,
+    TokenRefused,
+    WrongFile,
+)
 from mac_agent.weights.manifest import (
     MANIFEST_FILE,
     REVISION_CHARS,
@@ -38,7 +47,7 @@ from mac_agent.weights.pipeline_config import (
     NotAPipeline,
     read_config,
 )
-from mac_agent.weights.pipelines import ENGINE, PinnedPipeline, pin, pipelines_dir
+from mac_agent.weights.pipelines import PinnedPipeline, find_pinned, pin, pipelines_dir
 
 # Set before huggingface_hub is imported, because it reads them only then.
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
@@ -61,74 +70,14 @@ from huggingface_hub.errors import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from mac_agent.errors import EngineError
     from mac_agent.weights.hub_token import HubToken
 
 DEFAULT_PIPELINE = "pyannote/speaker-diarization-community-1"
-HUB_PAGE = "https://huggingface.co"
 # The files that loading reads, and the licence. Nothing else of a repository is fetched.
 _KEPT_SUFFIXES = (".yaml", ".bin", ".npz", ".md", ".txt", "LICENSE")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 _UNAUTHORIZED, _FORBIDDEN, _TOO_MANY, _SERVER_ERROR = 401, 403, 429, 500
-
-
-class HubError(EngineError):
-    """The pipeline could not be fetched; nothing on this machine was changed."""
-
-
-class TokenMissing(HubError):
-    """The pipeline is gated and no token was found."""
-
-    def __init__(self, repo_id: str) -> None:
-        super().__init__(
-            f"{repo_id} is given only to those who accepted its conditions, and no access token was found. First log "
-            f"in and accept them on {HUB_PAGE}/{repo_id}. {how_to_give_a_token()} Then: omi-agent fetch-model {ENGINE}"
-        )
-        self.repo_id = repo_id
-
-
-class LicenceNotAccepted(HubError):
-    """The token is valid, but its owner has not accepted the conditions of the pipeline."""
-
-    def __init__(self, repo_id: str, source: str) -> None:
-        super().__init__(
-            f"the owner of the token from {source} has not accepted the conditions of {repo_id}. Log in, accept them "
-            f"on {HUB_PAGE}/{repo_id}, and run this again. A fine-grained token also needs the right to read public "
-            f"gated repositories: {SETTINGS_PAGE}"
-        )
-        self.repo_id = repo_id
-
-
-class TokenRefused(HubError):
-    """The hub does not know the token, or the token lacks a right."""
-
-    def __init__(self, source: str) -> None:
-        super().__init__(
-            f"the hub refused the token from {source}: it was revoked, mistyped, or has no read access. "
-            f"{how_to_give_a_token()}"
-        )
-
-
-class HubUnreachable(HubError):
-    """The hub cannot be reached, or is down."""
-
-    def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"the hub cannot be reached: {reason}. Check the network (and HTTPS_PROXY, HF_ENDPOINT), or fetch on "
-            f"another machine, copy the directory here and run: omi-agent fetch-model {ENGINE} --from DIR"
-        )
-
-
-class NotOnHub(HubError):
-    """There is no such repository, revision or file."""
-
-
-class WrongFile(HubError):
-    """A downloaded file does not have the digest that the hub lists for it."""
-
-    def __init__(self, repo_id: str, name: str) -> None:
-        super().__init__(
-            f"{name} of {repo_id} is not the file the hub lists (its digest differs); nothing was kept. Something "
-            "between here and the hub changed or cut it: look at the proxy, then fetch again."
-        )
 
 
 def fetch_pipeline(
@@ -138,23 +87,30 @@ def fetch_pipeline(
     revision: str | None = None,
     token: HubToken | None = None,
     report: Callable[[str, float], None],
+    confirm: Callable[[str, str], bool],
 ) -> PinnedPipeline:
     """Fetch a pipeline and pin it. One that is already here and unchanged only becomes the one that is loaded.
 
     Args:
         weights_dir: the directory that contains `models/`.
         repo_id: `owner/name` on the hub.
-        revision: branch, tag or commit; None: the newest commit.
+        revision: branch, tag or commit; None: the commit that was pinned when it was last fetched, else the newest.
         token: needed for gated pipelines.
         report: called with (stage, fraction 0..1).
+        confirm: asked with (repository, commit) about each commit that was neither named in full nor pinned before.
 
     Raises:
         HubError: one of its subclasses above; the message names the next step.
         NotAPipeline: the repository holds something else.
         OSError: the disk is full, or the directory cannot be written.
     """
-    with _explained(repo_id, token):
-        commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
+    pinned = find_pinned(weights_dir, repo_id)
+    commit = _choose_commit(repo_id, revision, pinned.revision if pinned else None, token, confirm)
+    components = pinned.components if pinned and pinned.revision == commit else {}
+
+    def choose(part_id: str, part_revision: str | None) -> str:
+        return _choose_commit(part_id, part_revision, components.get(part_id), token, confirm)
+
     target = pipelines_dir(weights_dir) / f"{repo_id.rpartition('/')[2]}@{commit[:REVISION_CHARS]}"
     known = _verified_manifest(target)
     if known is not None:
@@ -162,7 +118,7 @@ def fetch_pipeline(
         return PinnedPipeline(target, known)
     with _scratch(target.parent) as scratch:
         _download(repo_id, commit, _KEPT_SUFFIXES, scratch, token, report)
-        components = _fetch_parts(scratch, token, report)
+        components = _fetch_parts(scratch, token, report, choose)
         return _move_into_place(scratch, target, pin(scratch, source=repo_id, revision=commit, components=components))
 
 
@@ -177,10 +133,13 @@ def copy_pipeline(weights_dir: Path, source: Path) -> PinnedPipeline:
         OSError: it cannot be read, or the copy cannot be written.
     """
     known = read_manifest(source / MANIFEST_FILE)
+    remedy = "Copy it again from where it was fetched."
     if known is not None:
-        verify_files(source, known, remedy="Copy it again from where it was fetched.")
+        verify_files(source, known, remedy=remedy)
     with _scratch(pipelines_dir(weights_dir)) as scratch:
         shutil.copytree(source, scratch, dirs_exist_ok=True, ignore=shutil.ignore_patterns(".*", MANIFEST_FILE))
+        if known is not None:
+            verify_files(scratch, known, remedy=remedy)  # again: it may have changed while it was copied
         manifest = pin(
             scratch,
             source=known.source if known else str(source.resolve()),
@@ -320,21 +279,44 @@ def _is_listed_file(path: Path, listed: RepoFile) -> bool:
     return blob.hexdigest() == listed.blob_id
 
 
-def _fetch_parts(directory: Path, token: HubToken | None, report: Callable[[str, float], None]) -> dict[str, str]:
+def _choose_commit(
+    repo_id: str,
+    revision: str | None,
+    pinned: str | None,
+    token: HubToken | None,
+    confirm: Callable[[str, str], bool],
+) -> str:
+    if revision is None and pinned is not None:
+        return pinned
+    with _explained(repo_id, token):
+        commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
+    if not _COMMIT.fullmatch(commit):  # it becomes part of a path
+        raise NotOnHub(f"{repo_id}: the hub names {commit[:40]!r}, which is no commit. Look at HF_ENDPOINT.")
+    if commit not in (revision, pinned) and not confirm(repo_id, commit):
+        raise NotConfirmed(repo_id, commit)
+    return commit
+
+
+def _fetch_parts(
+    directory: Path,
+    token: HubToken | None,
+    report: Callable[[str, float], None],
+    choose: Callable[[str, str | None], str],
+) -> dict[str, str]:
     """Fetch the parts that a config takes from other repositories, and rewrite it to take them from its own directory.
 
     Returns:
         The commit of each of these repositories.
     """
     config = read_config(directory)
-    document, components = config.document, {}
+    document = config.document
+    components: dict[str, str] = {}
     for name in PARTS:
         repo_id, subfolder, revision = _part_source(name, config.parts.get(name))
         if repo_id is None:
             continue
         suffixes = PLDA_FILES if name == "plda" else (f"{subfolder}/{CHECKPOINT}" if subfolder else CHECKPOINT,)
-        with _explained(repo_id, token):
-            commit = str(HfApi(token=_secret(token)).model_info(repo_id, revision=revision).sha)
+        commit = components.get(repo_id) or choose(repo_id, revision)
         elsewhere = directory / f".{name}"
         _download(repo_id, commit, tuple(suffixes), elsewhere, token, report)
         shutil.move(elsewhere / subfolder, directory / name)

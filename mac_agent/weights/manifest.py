@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from broker.private_files import replace_file
 from mac_agent.errors import EngineError
 
 MANIFEST_FILE = "manifest.json"
@@ -134,9 +135,7 @@ def read_manifest(path: Path) -> Manifest | None:
 def write_manifest(path: Path, manifest: Manifest) -> None:
     """Write a manifest atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(manifest.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    replace_file(path, manifest.model_dump_json(indent=2) + "\n")
 
 
 def sha256_of(path: Path) -> str:

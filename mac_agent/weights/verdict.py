@@ -7,7 +7,6 @@ pipeline, device and versions that it was measured with.
 
 from __future__ import annotations
 
-import os
 import platform
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from broker.private_files import replace_file
 from mac_agent.weights.manifest import REVISION_CHARS, PinnedFile, content_revision
 
 if TYPE_CHECKING:
@@ -233,9 +233,7 @@ def write_verdict(directory: Path, verdict: StretchVerdict) -> Path:
     """
     path = verdict_file(directory, verdict.circumstances.revision, verdict.circumstances.device)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
-    unfinished.write_text(verdict.model_dump_json(indent=2) + "\n", encoding="utf-8")
-    unfinished.replace(path)
+    replace_file(path, verdict.model_dump_json(indent=2) + "\n")
     return path
 
 

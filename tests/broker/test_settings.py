@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import ClassVar
 
@@ -8,6 +11,7 @@ from pydantic import Field
 from broker.errors import SettingsError, UnsafeFile
 from broker.settings import BrokerSettings, describe_settings, load_settings, print_settings
 from broker.users import generate_users, users_file
+from tests.brokers import REPOSITORY, free_port
 
 SECRET = "correct-horse-battery"
 
@@ -19,8 +23,6 @@ class AgentLikeSettings(BrokerSettings):
 
 @pytest.fixture(autouse=True)
 def own_environment(monkeypatch, tmp_path):
-    import os
-
     for name in list(os.environ):
         if name.startswith("OMI_"):
             monkeypatch.delenv(name)
@@ -165,3 +167,62 @@ def test_generated_users_stay_and_are_readable_by_their_owner_only(tmp_path):
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert len({user.password for user in first.values()}) == 4
     assert first["agent"].password not in repr(first)
+
+
+def test_a_password_on_the_command_line_is_warned_about_without_repeating_it():
+    loaded = load_settings(BrokerSettings, flags={"broker_url": f"mqtts://necklace:{SECRET}@broker.example"})
+    [warning] = loaded.warnings
+    assert "ps" in warning
+    assert "OMI_BROKER_PASSWORD" in warning
+    assert "mode 600" in warning
+    assert SECRET not in warning
+
+
+@pytest.mark.parametrize("url", ["mqtts://broker.example", "mqtts://necklace@broker.example"])
+def test_a_url_without_a_password_is_no_reason_to_warn(url):
+    assert load_settings(BrokerSettings, flags={"broker_url": url}).warnings == ()
+
+
+def test_a_password_from_the_environment_is_where_it_should_be(monkeypatch):
+    monkeypatch.setenv("OMI_BROKER_URL", f"mqtts://necklace:{SECRET}@broker.example")
+    assert load_settings(BrokerSettings, flags={}).warnings == ()
+
+
+@pytest.mark.parametrize(
+    "line", [f'broker_password = "{SECRET}"\nbroker_username = "u"', f'broker_url = "mqtt://u:{SECRET}@h"']
+)
+def test_a_config_file_with_a_secret_that_others_can_read_is_warned_about(config_file, line):
+    config_file.write_text(line)
+    config_file.chmod(0o644)
+    [warning] = load_settings(BrokerSettings, flags={}, config_file=config_file).warnings
+    assert f"chmod 600 '{config_file}'" in warning
+    assert SECRET not in warning
+    config_file.chmod(0o600)
+    assert load_settings(BrokerSettings, flags={}, config_file=config_file).warnings == ()
+
+
+def test_a_config_file_without_secrets_may_be_read_by_all(config_file):
+    config_file.write_text('broker_url = "mqtt://h"\n')
+    config_file.chmod(0o644)
+    assert load_settings(BrokerSettings, flags={}, config_file=config_file).warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments"), [("vps_bridge.commands.main", ["watch"]), ("mac_agent.commands.main", ["run"])]
+)
+def test_programs_print_the_warning_where_no_machine_reads(module, arguments, tmp_path):
+    url = f"mqtt://necklace:{SECRET}@127.0.0.1:{free_port()}"
+    process = subprocess.Popen(
+        [sys.executable, "-c", f"from {module} import main; main()", *arguments, "--broker-url", url],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "OMI_DATA_DIR": str(tmp_path), "OMI_HTTP_PORT": "0"},
+    )
+    assert process.stderr is not None
+    with process:
+        line = process.stderr.readline()
+        process.kill()
+    assert "--broker-url can be read by every user" in line
+    assert SECRET not in line

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import sys
 from typing import Annotated, Any
@@ -123,4 +124,5 @@ def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: As
 
 def main() -> None:
     """Entry point of `omi-bridge`."""
+    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
     app()

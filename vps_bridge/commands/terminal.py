@@ -64,6 +64,8 @@ def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noq
     """Load the settings, and set up logging by them."""
     loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role=role)
     configure_logs(as_json=loaded.settings.log_json)
+    for warning in loaded.warnings:
+        err.print(f"omi-bridge: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     return loaded.settings
 
 

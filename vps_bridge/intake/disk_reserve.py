@@ -68,9 +68,12 @@ class DiskReserve:
 
     def _write(self) -> bool:
         """Write the whole file or nothing: random bytes, because a file system may compress anything else."""
+        # A fixed name: what a crash left is deleted, and a link that somebody put there is never followed.
         unfinished = self._path.with_name(f".{self._path.name}")
         try:
-            with os.fdopen(os.open(unfinished, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600), "wb") as file:
+            unfinished.unlink(missing_ok=True)
+            flags = os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_WRONLY
+            with os.fdopen(os.open(unfinished, flags, 0o600), "wb") as file:
                 for start in range(0, self._size_bytes, BLOCK_BYTES):
                     file.write(os.urandom(min(BLOCK_BYTES, self._size_bytes - start)))
                 file.flush()

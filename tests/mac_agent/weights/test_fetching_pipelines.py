@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import subprocess
 import sys
@@ -30,8 +31,11 @@ pipeline:
 """
 
 
-def fetch(home: Path, *arguments: str | Path, url: str, token: str = "") -> subprocess.CompletedProcess[str]:
+def fetch(
+    home: Path, *arguments: str | Path, url: str, token: str = "", yes: bool = True
+) -> subprocess.CompletedProcess[str]:
     """Run `omi-agent fetch-model pyannote` as a user types it, in a separate home directory."""
+    arguments = (*arguments, "--yes") if yes and "--from" not in arguments else arguments
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("HF_", "HUGGINGFACE"))}
     return subprocess.run(
         [sys.executable, "-m", "mac_agent.commands.main", "fetch-model", "pyannote", *arguments],
@@ -47,6 +51,7 @@ def fetch(home: Path, *arguments: str | Path, url: str, token: str = "") -> subp
             "HF_HUB_DISABLE_XET": "1",
             "NO_COLOR": "1",
         },
+        stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         check=False,
@@ -196,3 +201,77 @@ def test_a_plain_directory_is_taken_and_pinned_as_it_is(tmp_path):
     found = find_pipeline(tmp_path / "data")
     assert found.directory.name.startswith("mine@")
     assert found.manifest.classes == ("pyannote.audio.pipelines.SpeakerDiarization",)
+
+
+def test_a_new_commit_is_shown_and_taken_only_when_somebody_says_so(hub, tmp_path):
+    commit = hub.commit(COMMUNITY)
+    refused = fetch(tmp_path, url=hub.url, token=GOOD_TOKEN, yes=False)
+    assert refused.returncode == EXIT_FAILED
+    assert f"--revision {commit}" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert not [request for request in hub.requests if "/resolve/" in request], "something was fetched"
+    assert fetched(tmp_path) == []
+    named = fetch(tmp_path, "--revision", commit, url=hub.url, token=GOOD_TOKEN, yes=False)
+    assert named.returncode == 0, named.stderr
+    assert find_pipeline(tmp_path / "data").manifest.revision == commit
+
+
+def test_the_pinned_commit_is_used_again_until_another_is_confirmed(hub, tmp_path):
+    assert fetch(tmp_path, url=hub.url, token=GOOD_TOKEN).returncode == 0
+    first = hub.commit(COMMUNITY)
+    hub.repositories[COMMUNITY]["embedding/pytorch_model.bin"] = b"somebody pushed this to main"
+    again = fetch(tmp_path, url=hub.url, token=GOOD_TOKEN, yes=False)
+    assert again.returncode == 0, again.stderr
+    assert find_pipeline(tmp_path / "data").manifest.revision == first
+    unasked = fetch(tmp_path, "--revision", "main", url=hub.url, token=GOOD_TOKEN, yes=False)
+    assert unasked.returncode == EXIT_FAILED
+    assert hub.commit(COMMUNITY) in unasked.stderr
+    assert find_pipeline(tmp_path / "data").manifest.revision == first
+    assert fetch(tmp_path, "--revision", "main", url=hub.url, token=GOOD_TOKEN).returncode == 0
+    assert find_pipeline(tmp_path / "data").manifest.revision == hub.commit(COMMUNITY)
+
+
+def test_the_question_is_asked_at_a_terminal_and_no_is_no(hub, tmp_path):
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "OMI_DATA_DIR": str(tmp_path / "data"), "HF_HOME": str(tmp_path / "hf")}
+    environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": GOOD_TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    for answer, code in (("n\n", EXIT_FAILED), ("y\n", 0)):
+        os.write(ours, answer.encode())
+        done = subprocess.run(
+            [sys.executable, "-m", "mac_agent.commands.main", "fetch-model", "pyannote"],
+            cwd=ROOT,
+            env=environment,
+            stdin=theirs,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=WAIT_S,
+        )
+        assert done.returncode == code, done.stderr
+        assert hub.commit(COMMUNITY) in done.stderr
+        assert "Fetch this commit" in done.stderr
+        assert bool(fetched(tmp_path)) is (code == 0)
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_commits_of_the_parts_are_asked_about_too_and_kept(hub, tmp_path):
+    hub.repositories[VERSION_3_1] = {"config.yaml": CONFIG_3_1}
+    hub.repositories["pyannote/segmentation-3.0"] = {"pytorch_model.bin": b"s3"}
+    hub.repositories["pyannote/wespeaker-voxceleb-resnet34-LM"] = {"pytorch_model.bin": b"e3"}
+    refused = fetch(
+        tmp_path, VERSION_3_1, "--revision", hub.commit(VERSION_3_1), url=hub.url, token=GOOD_TOKEN, yes=False
+    )
+    assert refused.returncode == EXIT_FAILED
+    assert hub.commit("pyannote/segmentation-3.0") in refused.stderr
+    assert fetched(tmp_path) == []
+    assert fetch(tmp_path, VERSION_3_1, url=hub.url, token=GOOD_TOKEN).returncode == 0
+    assert fetch(tmp_path, VERSION_3_1, url=hub.url, token=GOOD_TOKEN, yes=False).returncode == 0
+
+
+def test_a_hub_whose_commit_is_a_path_is_refused(hub, tmp_path, monkeypatch):
+    monkeypatch.setattr(SmallHub, "commit", lambda *_: "../../../../elsewhere")
+    refused = fetch(tmp_path, url=hub.url, token=GOOD_TOKEN)
+    assert refused.returncode == EXIT_FAILED
+    assert "no commit" in refused.stderr
+    assert fetched(tmp_path) == []
