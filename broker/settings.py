@@ -19,6 +19,7 @@ from pydantic_settings import SettingsError as UnreadableEnvironment
 
 from broker.address import BrokerAddress, parse_broker_url
 from broker.errors import SettingsError
+from broker.text_files import read_text
 from broker.users import read_credentials, users_file
 from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics
@@ -229,7 +230,7 @@ def _default_config_file() -> Path:
 
 def _read_config_file(cls: type[S], path: Path, *, must_exist: bool) -> dict[str, Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # with a byte-order mark or without
+        document = tomllib.loads(read_text(path))
     except FileNotFoundError as error:
         if must_exist:
             raise SettingsError(str(path), "the config file", "the file does not exist") from error

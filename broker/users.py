@@ -8,6 +8,7 @@ from pathlib import Path
 
 from broker.errors import UnsafeFile
 from broker.private_files import replace_file, rewrite_file
+from broker.text_files import read_text
 
 ROLES = ("bridge", "agent", "backend", "watch")
 PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
@@ -72,7 +73,7 @@ def read_users(path: Path) -> dict[str, Credentials]:
                 "other users of this machine can read these passwords",
                 "Delete it to have new ones generated, or `chmod 600` it if nobody else was here.",
             )
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(read_text(path))
         return {role: Credentials(entry["username"], entry["password"]) for role, entry in document.items()}
     except FileNotFoundError:
         return {}

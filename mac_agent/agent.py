@@ -10,6 +10,7 @@ import contextlib
 import queue
 import secrets
 import threading
+import time
 from collections import deque
 from contextlib import ExitStack
 from datetime import UTC, datetime
@@ -30,7 +31,6 @@ from mac_agent.held_jobs import HeldJobs
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
 from mac_agent.log_file import LogFile
-from mac_agent.offers import must_yield
 from mac_agent.outbox import EntryKind, Outbox
 from mac_agent.own_heartbeat import OwnHeartbeat
 from mac_agent.recycling import GB, RecycleLimits
@@ -41,6 +41,7 @@ from schemas.audio import AudioPart
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
+from schemas.heartbeat import must_yield
 from schemas.topics import TopicKind, Topics
 
 if TYPE_CHECKING:
@@ -95,7 +96,9 @@ class Agent:
     def __init__(self, settings: AgentSettings, load: LoadEngine, engine_reason: str = "") -> None:
         self._settings, self._load, self._engine_reason = settings, load, engine_reason
         self._topics = Topics(settings.topic_root)
-        self._identity = AgentIdentity(settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC))
+        self._identity = AgentIdentity(
+            settings.agent_id, f"i-{secrets.token_hex(6)}", datetime.now(UTC), time.monotonic()
+        )
         self._counters = AgentCounters()
         self._arrived: queue.Queue[Incoming | None] = queue.Queue(QUEUE_MESSAGES)
         self._dropped = 0
@@ -284,12 +287,8 @@ class Agent:
             if beat.state is AgentState.OFFLINE:  # the will of a connection that is no more
                 self._heartbeat.send_soon()
             return
-        if not retained and beat.state in _ALIVE and must_yield(
-            own_started_at=self._identity.started_at,
-            own_instance_id=self._identity.instance_id,
-            other_started_at=beat.started_at,
-            other_instance_id=beat.instance_id,
-        ):  # fmt: skip
+        own = self._identity
+        if not retained and beat.state in _ALIVE and must_yield(own.uptime_s(), own.instance_id, beat):
             raise SecondInstance(
                 f"Another agent named {self._settings.agent_id} has been running since {beat.started_at:%F %T} UTC. "
                 "Stop one of the two, or give this one another OMI_AGENT_ID."

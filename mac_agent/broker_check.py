@@ -137,9 +137,10 @@ def check_bridge(probe: BrokerProbe, agent_id: str) -> list[Check]:
     name, heartbeat = f"{received.heartbeat.bridge_id}", received.heartbeat
     if heartbeat.state is not BridgeState.ONLINE:
         return [failed("bridge", f"{name} is {heartbeat.state.value}", "Start it on the VPS: omi-bridge run")]
-    if received.is_retained and received.age_s > STALE_S:
-        remedy = "Look at the bridge on the VPS: journalctl -u omi-bridge"
-        return [failed("bridge", f"{name} was last heard {received.age_s:.0f} s ago", remedy)]
+    if received.is_retained and abs(received.age_s) > STALE_S:
+        remedy = "Look at the bridge on the VPS (journalctl -u omi-bridge), and at both clocks."
+        when = "ago" if received.age_s > 0 else "ahead of our clock"
+        return [failed("bridge", f"{name} was last heard {abs(received.age_s):.0f} s {when}", remedy)]
     busy = "" if heartbeat.accepting else "; its queue is full, it takes no audio"
     checks = [ok("bridge", f"{name} is online, {heartbeat.agents_live} agents live{busy}")]
     return [*checks, _check_allowed(probe, heartbeat, agent_id), _check_clock(received)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +32,12 @@ class AgentIdentity:
     agent_id: str
     instance_id: str
     started_at: datetime
+    started_s: float
+    """Monotonic."""
+
+    def uptime_s(self) -> float:
+        """How long it runs."""
+        return time.monotonic() - self.started_s
 
 
 @dataclass
@@ -99,6 +106,7 @@ def make_heartbeat(  # noqa: PLR0913 - a beat says all of this, and each is name
         state=state,
         sent_at=sent_at,
         started_at=identity.started_at,
+        uptime_s=identity.uptime_s(),
         engine=engine,
         jobs=tuple(listed),
         free_capacity=free_capacity,

@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING
 from schemas.agent import HeldJobState
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from schemas.agent import AgentControl, OfferedChunk
 
 
@@ -96,10 +94,3 @@ def ends_job(control: AgentControl, held: Held | None) -> bool:
     if control.lease_id is None or control.lease_id == held.lease_id:
         return True
     return held.state is HeldJobState.OUTBOX and not held.is_failure
-
-
-def must_yield(
-    *, own_started_at: datetime, own_instance_id: str, other_started_at: datetime, other_instance_id: str
-) -> bool:
-    """Say which of two running processes with one agent id stops: the newer; of equals, the greater instance id."""
-    return (own_started_at, own_instance_id) > (other_started_at, other_instance_id)

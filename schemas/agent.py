@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from schemas.audio import Channels, Encoding, SampleRate
 from schemas.conversation import Verdict
+from schemas.heartbeat import Heartbeat
 from schemas.record import (
     ByName,
     ByteCount,
@@ -148,16 +149,13 @@ class MemoryUse(Record):
     device_bytes: ByteCount = 0
 
 
-class AgentHeartbeat(Message):
+class AgentHeartbeat(Heartbeat):
     """The state of an agent and the jobs it holds; retained, and used as its will (agent -> bridge, `watch`)."""
 
     SCHEMA: ClassVar[str] = "agent-heartbeat"
 
     agent_id: Id
-    instance_id: Id
     state: AgentState
-    sent_at: Timestamp
-    started_at: Timestamp
     engine: EngineDescription | None = None
     jobs: Annotated[tuple[HeldJob, ...], Field(max_length=100, fail_fast=True)] = ()
     free_capacity: Count = 0

@@ -7,19 +7,8 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from schemas.record import (
-    VERSION_PATTERN,
-    ByName,
-    ByteCount,
-    Count,
-    Id,
-    Message,
-    Name,
-    Record,
-    Seconds,
-    Text,
-    Timestamp,
-)
+from schemas.heartbeat import Heartbeat
+from schemas.record import VERSION_PATTERN, ByName, ByteCount, Count, Id, Name, Record, Seconds, Text
 
 Agents = Annotated[tuple[Id, ...], Field(max_length=100, fail_fast=True)]
 
@@ -41,9 +30,12 @@ class QueueState(Record):
     jobs_failed: Count = 0
     bytes: ByteCount = 0
     oldest_s: Seconds = 0.0
+    chunks_refused: Count = Field(
+        default=0, description="In the last 7 days, of the latest 1,000: `omi-bridge failed`."
+    )
 
 
-class BridgeHeartbeat(Message):
+class BridgeHeartbeat(Heartbeat):
     """The state of the bridge and its queue; retained, and used as its will (bridge -> everyone)."""
 
     SCHEMA: ClassVar[str] = "bridge-heartbeat"
@@ -51,11 +43,8 @@ class BridgeHeartbeat(Message):
     # 1.1: `agents_live_ids`, for backends, which may not read the agents' own heartbeats.
     version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     bridge_id: Id
-    instance_id: Id
     ledger_id: Id
     state: BridgeState
-    sent_at: Timestamp
-    started_at: Timestamp
     accepting: bool = Field(default=True, description="False: the queue is full, keep your audio.")
     agents_live: Count = Field(default=0, description="Live and on the allow-list.")
     agents_live_ids: Agents = Field(default=(), description="Their ids, the first hundred. Since 1.1.")

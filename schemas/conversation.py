@@ -21,6 +21,7 @@ from schemas.record import (
     Id,
     Message,
     Name,
+    PlainNumber,
     Ratio,
     Record,
     Seconds,
@@ -58,8 +59,8 @@ class TranscriptSegment(Record):
     text: Annotated[
         Text, BeforeValidator(lambda text: "" if text is None else text, json_schema_input_type=Text | None)
     ] = ""
-    start_s: SignedSeconds = Field(default=0.0, description=_NEEDED_WHEN_NEW)
-    end_s: SignedSeconds = Field(default=0.0, description=_NEEDED_WHEN_NEW)
+    start_s: Annotated[SignedSeconds, PlainNumber] = Field(default=0.0, description=_NEEDED_WHEN_NEW)
+    end_s: Annotated[SignedSeconds, PlainNumber] = Field(default=0.0, description=_NEEDED_WHEN_NEW)
     speaker: Name | None = Field(default=None, description="The label speech-to-text gave, e.g. SPEAKER_00.")
     is_user: Annotated[
         bool, BeforeValidator(lambda flag: False if flag is None else flag, json_schema_input_type=bool | None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import secrets
 import signal
 import threading
@@ -25,6 +26,7 @@ from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.roster import AgentView
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
+from vps_bridge.errors import Refusal
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.ingest import Ingest, Taken
@@ -135,6 +137,7 @@ class Bridge:
                 self._run_once()
         finally:
             self._close_http_server()
+            self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
             farewell = self._presence.make_beat(BridgeState.STOPPED)
             self._session.stop(Farewell(self._beat_topic, encode(farewell), retain=True))
@@ -201,6 +204,7 @@ class Bridge:
         if self._presence.is_due(now_s) and self._session.connected:
             self._presence.note_beat(now_s)
             self._guard.run("heartbeat", self._publish_beat)
+        self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
 
     def _take_batch(self) -> None:
@@ -290,6 +294,10 @@ class Bridge:
         if taken.is_new:
             self._schedule.note_audio(conversation_id)
         return taken
+
+    def note_refused(self, conversation_id: str, chunk_id: str | None, refusal: Refusal, size_bytes: int) -> None:
+        """Note audio that was refused before it was read."""
+        self._ingest.note_refused(conversation_id, chunk_id, refusal, sha256="", size_bytes=size_bytes)
 
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
         """Take an event with all that follows from it, and return its receipt."""

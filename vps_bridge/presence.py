@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 
 from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
+from schemas.heartbeat import must_yield
 from schemas.record import MAX_DURATION_S
 from vps_bridge.errors import AnotherBridge
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
 
-SAME_AGE_S = 2.0  # two bridges that began within this long: the instance ids decide which of them stops
 MAX_LISTED_AGENTS = 100  # what a heartbeat holds
 
 
@@ -48,6 +48,7 @@ class Presence:
             state=state,
             sent_at=datetime.now(UTC),
             started_at=self._started_at,
+            uptime_s=time.monotonic() - self.started_s if state is BridgeState.ONLINE else None,
             versions={"omi-diarization": package_version("omi-diarization")},
             accepting=False,
         )
@@ -79,19 +80,15 @@ class Presence:
     def meet(self, beat: BridgeHeartbeat) -> None:
         """Take in a live heartbeat of a bridge. Of two live bridges the younger stops: raises `AnotherBridge`.
 
-        Ages are compared, not times: two machines' clocks differ.
+        See `must_yield` for which of them is older.
         """
         if beat.instance_id == self.instance_id:
             if beat.state is not BridgeState.ONLINE:
                 self.beat_soon()  # the will of a connection of ours that is no more
             return
         self.beat_soon()  # the other one must hear of us, and may have covered our retained beat
-        own_age_s = time.monotonic() - self.started_s
-        age_s = (beat.sent_at - beat.started_at).total_seconds()
-        is_older = age_s > own_age_s
-        if abs(age_s - own_age_s) < SAME_AGE_S:
-            is_older = beat.instance_id > self.instance_id
-        if beat.state is BridgeState.ONLINE and is_older:
+        uptime_s = time.monotonic() - self.started_s
+        if beat.state is BridgeState.ONLINE and must_yield(uptime_s, self.instance_id, beat):
             msg = (
                 f"bridge {beat.bridge_id} (ledger {beat.ledger_id}) already serves {self._settings.topic_root} on this "
                 "broker: stop it, or give this one another --topic-root"
@@ -109,6 +106,7 @@ def describe_queue(counts: QueueCounts, now: float) -> QueueState:
         jobs_failed=counts.jobs_failed,
         bytes=counts.bytes,
         oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
+        chunks_refused=counts.chunks_refused,
     )
 
 

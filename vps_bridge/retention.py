@@ -58,6 +58,7 @@ class Retention:
         self._store.forget_deleted_pages()
         now = time.time()
         self._ledger.chunks.clamp_future_times(now)
+        self._ledger.refusals.drop_old(now)
         due = self._ledger.chunks.expired(
             final_before=now - (self._settings.keep_audio_s if self._disk_reserve.is_held else 0.0),
             failed_before=now - self._settings.keep_failed_audio_s,

@@ -192,6 +192,7 @@ def _diarize(file: Path, settings: AgentSettings, hints: Hints) -> JobResult:
 
 
 def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, reference: Path | None) -> None:
+    from broker.text_files import read_text
     from mac_agent.rttm import RttmMalformed, read_rttm, write_rttm
     from mac_agent.timeline import draw_timeline
 
@@ -203,7 +204,7 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
         if plot is not None:
             lanes = {"result": turns}
             if reference is not None:
-                lanes = {"reference": tuple(read_rttm(reference.read_text("utf-8").splitlines())), **lanes}
+                lanes = {"reference": tuple(read_rttm(read_text(reference).splitlines())), **lanes}
             draw_timeline(plot, lanes, result.duration_s, file.name)
     except (OSError, RttmMalformed, ValueError) as error:
         fail(f"the result could not be written: {error}", EXIT_FAILED)

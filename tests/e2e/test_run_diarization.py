@@ -14,6 +14,7 @@ from tests.e2e.system import System, sample_folder
 from tests.inbox import WAIT_S
 from tests.pace import paced
 from vps_bridge import run_diarization
+from vps_bridge.durations import seconds
 
 
 @pytest.fixture
@@ -85,7 +86,7 @@ def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPat
     try:
         with capture_logs() as logs:
             assert asyncio.run(run_diarization(sample_folder() / "sample.wav")) == []
-        assert "not updated within" in _reasons(logs)
+        assert f"no labels within {seconds(paced(4.0))}: look at" in _reasons(logs)
         assert as_backend.command("omi-bridge", "conversations", "--json").strip() == "[]"
     finally:
         os.kill(agent.pid, signal.SIGCONT)

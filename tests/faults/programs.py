@@ -290,7 +290,7 @@ def run_chaos_system(directory: Path, *, max_nap_s: float, plant: str | None = N
             if name == BRIDGE:
                 environment |= {"OMI_HTTP_PORT": str(door_port), "OMI_HTTP_TOKEN": DOOR_TOKEN}
             if library is not None:
-                environment |= _faketime(library, clock_file)
+                environment |= faketime_settings(library, clock_file)
             command = _PLANTED if plant else _BRIDGE if name == BRIDGE else _AGENT
             programs[name] = Program(name, command, environment, logs / f"{name}.log", clock_file)
         system = ChaosSystem(
@@ -300,7 +300,8 @@ def run_chaos_system(directory: Path, *, max_nap_s: float, plant: str | None = N
         yield system
 
 
-def _faketime(library: Path, clock_file: Path) -> dict[str, str]:
+def faketime_settings(library: Path, clock_file: Path) -> dict[str, str]:
+    """Return the environment of a process whose wall clock is off by what the file says, such as `-3600`."""
     return {
         "LD_PRELOAD": str(library),
         "FAKETIME_TIMESTAMP_FILE": str(clock_file),

@@ -1,14 +1,13 @@
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from itertools import pairwise, permutations
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mac_agent.byte_ranges import add_range, missing_ranges, split_ranges
-from mac_agent.offers import Held, OfferAction, decide_offer, ends_job, must_yield
+from mac_agent.offers import Held, OfferAction, decide_offer, ends_job
 from schemas.agent import AgentControl, ControlType, HeldJobState, OfferedChunk
 from schemas.conversation import Verdict
 
@@ -101,19 +100,6 @@ class TestEnd:
     def test_a_result_is_settled_under_any_lease_but_a_failure_under_its_own(self, kind):
         assert ends_job(word(kind, lease_id="lease-0"), held(HeldJobState.OUTBOX))
         assert not ends_job(word(kind, lease_id="lease-0"), held(HeldJobState.OUTBOX, is_failure=True))
-
-
-def test_of_living_processes_with_one_name_exactly_the_oldest_stays():
-    now = datetime.now(UTC)
-    processes = [(now, "i-b"), (now, "i-a"), (now + timedelta(seconds=1), "i-0")]
-    yielding = {
-        mine
-        for mine, other in permutations(processes, 2)
-        if must_yield(
-            own_started_at=mine[0], own_instance_id=mine[1], other_started_at=other[0], other_instance_id=other[1]
-        )
-    }
-    assert set(processes) - yielding == {(now, "i-a")}
 
 
 TOTAL = 200

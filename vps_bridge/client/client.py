@@ -38,6 +38,7 @@ from schemas.errors import SchemaError
 from schemas.failure import policy_of
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
+from vps_bridge.durations import seconds
 from vps_bridge.publisher import Publisher
 
 _LOG = structlog.get_logger(__name__)
@@ -212,7 +213,7 @@ class BridgeClient:
             if self._beat is not None:
                 report(self._beat)
         msg = (
-            f"conversation {self.conversation_id} was not updated within {timeout_s:.0f} s: "
+            f"conversation {self.conversation_id} was not updated within {seconds(timeout_s)}: "
             "look at `omi-bridge jobs` and `omi-bridge agents`"
         )
         raise BridgeSilent(msg)
@@ -267,7 +268,7 @@ class BridgeClient:
             if not policy_of(code).is_retryable:
                 raise BridgeRefused(code, receipt.message or "see `omi-bridge watch`")
             self._wait_receipt(lambda _receipt: False, min(deadline_s, time.monotonic() + RETRY_S))  # only to wait
-        msg = f"no receipt within {timeout_s:.0f} s: is `omi-bridge run` alive, and may this user publish?"
+        msg = f"no receipt within {seconds(timeout_s)}: is `omi-bridge run` alive, and may this user publish?"
         raise BridgeSilent(msg)
 
     def _send_all(self, messages: Iterator[tuple[str, Message]]) -> None:
@@ -307,7 +308,8 @@ class BridgeClient:
         return None
 
     def _note_beat(self, beat: BridgeHeartbeat, heard_s: float, *, retained: bool) -> None:
-        if not retained or (datetime.now(UTC) - beat.sent_at).total_seconds() <= FRESH_BEAT_S:
+        # Of a bridge whose clock is far from ours, before or behind, only a live beat counts.
+        if not retained or abs((datetime.now(UTC) - beat.sent_at).total_seconds()) <= FRESH_BEAT_S:
             self._beat, self._beat_s = beat, heard_s
 
     def _event(self, kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - fields of ConversationEvent

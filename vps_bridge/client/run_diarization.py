@@ -16,8 +16,9 @@ from broker.errors import BrokerError
 from broker.settings import load_settings
 from schemas.conversation import ConversationUpdated
 from schemas.errors import SchemaError
-from vps_bridge.client.client import BridgeClient, ClientError
+from vps_bridge.client.client import BridgeClient, BridgeSilent, ClientError
 from vps_bridge.conversations.store import speaker_name
+from vps_bridge.durations import seconds
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -105,12 +106,13 @@ def _delete(client: BridgeClient, log: structlog.typing.FilteringBoundLogger) ->
 
 def _wait(client: BridgeClient, deadline_s: float, cancelled: threading.Event) -> ConversationUpdated | None:
     while not cancelled.is_set():
-        step_s = min(1.0, deadline_s - time.monotonic())
+        step_s = max(0.0, min(1.0, deadline_s - time.monotonic()))
         try:
             return client.wait_updated(final=True, timeout_s=step_s)
-        except ClientError:
+        except BridgeSilent as error:  # of this step
             if time.monotonic() >= deadline_s:
-                raise
+                msg = f"no labels within {seconds(TIMEOUT_S)}: look at `omi-bridge jobs` and `omi-bridge agents`"
+                raise BridgeSilent(msg) from error
     return None
 
 

@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 
 from schemas.conversation import SegmentPiece
-from vps_bridge.commands.jobs import show_job
+from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
 from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
     AsJson,
@@ -29,6 +29,7 @@ from vps_bridge.commands.terminal import (
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.ledger.refusals import RefusedChunk
 
 
 def show(
@@ -47,13 +48,18 @@ def show(
             show_job(job, ledger.jobs.events(job.job_id), as_json=as_json)
             return
         conversation = name
+        refused = ledger.refusals.of_conversation(conversation)
+        if refused and ledger.conversations.get(conversation) is None:
+            _show_refused_only(conversation, refused, as_json=as_json)
+            return
         record = known(ledger, conversation)
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = [asdict(segment) for segment in stored.segments] if stored else []
         facts = _conversation_facts(record, ledger, stale_s)
         if as_json:
-            print_json(facts | {"segments": segments, "jobs": [asdict(job) for job in jobs]})
+            lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]}
+            print_json(facts | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         table = Table("start", "end", "speaker", "text")
@@ -61,6 +67,17 @@ def show(
             for start_s, end_s, speaker, text in _spoken_lines(segment):
                 table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, text)
         out.print(table)
+        print_refused(refused)
+
+
+def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_json: bool) -> None:
+    reason = "everything that was sent for it was refused"
+    if as_json:
+        chunks = [describe_refused(item) for item in refused]
+        print_json({"conversation_id": conversation, "state": None, "reason": reason, "refused_chunks": chunks})
+        return
+    out.print(f"{conversation}: {reason}", highlight=False)
+    print_refused(refused)
 
 
 def _spoken_lines(segment: StoredSegment) -> list[tuple[float, float, str, str]]:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column, Table
 
+from schemas.conversation import Verdict
 from schemas.failure import FailureCode, policy_of
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -25,11 +26,14 @@ from vps_bridge.commands.terminal import (
     out,
     print_json,
 )
+from vps_bridge.durations import seconds
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
+from vps_bridge.ledger.refusals import RefusedChunk
 
 SHOWN_JOBS = 50
+SHA256_SHOWN_CHARS = 16
 LEASE_ID_SHOWN_CHARS = 8  # enough to tell the leases of one job apart
 JOB_ID_CHARS = 26  # to be copied, so never cut
 Limit = Annotated[
@@ -82,23 +86,23 @@ def jobs(
         for job in found:
             table.add_row(*_job_row(job))
         out.print(table)
-        out.print(_sum_up(counts), highlight=False)
+        out.print(_sum_up(counts, ledger.refusals.count()), highlight=False)
         _print_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
 
 
 def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the failed jobs: why each failed, how often it was tried, by whom, and what to do now.
+    """List the failed jobs and the audio that was refused: why, how often, by whom, and what to do now.
 
     Example: omi-bridge failed --json | jq -r '.[] | select(.has_audio) | .job_id'
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = ledger.jobs.failed(limit=_limit(limit, as_json=as_json))
+        refused = ledger.refusals.latest(_limit(limit, as_json=as_json))
         if as_json:
-            print_json([_describe_failed(item) for item in found])
+            print_json([*map(_describe_failed, found), *map(describe_refused, refused)])
             return
         if not found:
             out.print("no job has failed")
-            return
         for item in found:
             job = item.job
             by = f" by {item.last_agent_id}" if item.last_agent_id else ""
@@ -108,6 +112,8 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
             out.print(why, markup=False, highlight=False, soft_wrap=True)
             out.print(f"  then: {advise(item)}", markup=False, highlight=False, soft_wrap=True)
         _print_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
+        print_refused(refused)
+        _print_rest(len(refused), ledger.refusals.count())
 
 
 def retry(
@@ -174,6 +180,30 @@ def _describe_failed(item: FailedJob) -> dict[str, Any]:
     return asdict(item.job) | own
 
 
+def describe_refused(item: RefusedChunk) -> dict[str, Any]:
+    """Return a refused chunk in the form of a failed job: without a job, and without audio to try again."""
+    failure = {"failure_code": item.reason, "failure_message": item.message, "advice": _advise_refused(item)}
+    return {"job_id": None, "state": Verdict.REFUSED, "has_audio": False, **asdict(item), **failure}
+
+
+def print_refused(refused: Sequence[RefusedChunk]) -> None:
+    """Print chunks that were refused: how often and when, why, and what to do."""
+    for item in refused:
+        name = (
+            f"chunk {item.chunk_id}" if item.chunk_id else f"audio of sha256 {item.sha256[:SHA256_SHOWN_CHARS] or '?'}"
+        )
+        times = f"refused {item.times} times, the last" if item.times > 1 else "refused"
+        head = f"{name} of {item.conversation_id}: {item.bytes:,} bytes, {times} {age(item.last_at)} ago"
+        for line in (head, f"  why:  {item.reason}: {item.message}", f"  then: {_advise_refused(item)}"):
+            out.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def _advise_refused(item: RefusedChunk) -> str:
+    if policy_of(item.reason).is_retryable:
+        return "its publisher may send it again as it is; once it is accepted this entry goes"
+    return "the bridge has no audio of it: mend what is wrong and publish it again"
+
+
 def _print_outcomes(
     done: Mapping[str, ActionResult], refused: Iterable[ActionResult], *, as_json: bool, nothing: str
 ) -> None:
@@ -198,9 +228,10 @@ def _limit(limit: int | None, *, as_json: bool) -> int | None:
     return limit or None
 
 
-def _sum_up(counts: Mapping[JobState, int]) -> str:
+def _sum_up(counts: Mapping[JobState, int], refused: int) -> str:
     listed = ", ".join(f"{counts[state]:,} {state}" for state in JobState if state in counts)
-    return f"{sum(counts.values()):,} jobs: {listed}" if listed else "no jobs"
+    jobs = f"{sum(counts.values()):,} jobs: {listed}" if listed else "no jobs"
+    return f"{jobs}; {refused:,} chunks refused: omi-bridge failed" if refused else jobs
 
 
 def _print_rest(shown: int, total: int) -> None:
@@ -218,4 +249,4 @@ def _audio(job: JobRecord) -> str:
     """Say how much audio a job has; where its bytes do not tell, that it is estimated until an agent decodes it."""
     if not job.audio_s:
         return "?"
-    return f"about {job.audio_s:.0f} s (estimated)" if job.audio_estimated else f"{job.audio_s:.0f} s"
+    return f"about {seconds(job.audio_s)} (estimated)" if job.audio_estimated else seconds(job.audio_s)

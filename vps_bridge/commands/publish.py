@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated
-from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.client import BridgeClient, BridgeRefused
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -28,6 +30,9 @@ from vps_bridge.commands.terminal import (
     print_json,
 )
 from vps_bridge.conversations.transcripts import read_transcript
+from vps_bridge.durations import seconds
+
+TRANSCRIPT_HELP = "JSON of the OMI backend, whisper, whisperX, OpenAI, Deepgram or AssemblyAI; or STM."
 
 
 def publish(
@@ -53,7 +58,7 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
-    with explained():
+    with explained(), _refusal_explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
@@ -78,6 +83,14 @@ def publish(
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
 
 
+@contextmanager
+def _refusal_explained() -> Iterator[None]:
+    try:
+        yield
+    except BridgeRefused as error:
+        fail(f"{error}. On the VPS `omi-bridge failed` lists what was refused", EXIT_FAILED)
+
+
 def _progress() -> Progress:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True)
@@ -96,13 +109,20 @@ def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> Convers
 
 def _print_update(update: ConversationUpdated) -> None:
     out.print(
-        f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {update.audio_s:.0f} s of "
+        f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {seconds(update.audio_s)} of "
         f"audio, {len(update.changed)} segments changed, {len(update.left_alone)} left alone"
     )
 
 
 def import_transcript(
-    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="JSON segments, or STM.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            exists=True,
+            dir_okay=False,
+            help=TRANSCRIPT_HELP,
+        ),
+    ],
     conversation: Conversation,
     started_at: Annotated[datetime | None, typer.Option(help="Absolute time of the transcript's zero.")] = None,
     keep_speakers: Annotated[bool, typer.Option(help="Keep the speakers the file names.")] = True,

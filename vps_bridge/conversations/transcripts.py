@@ -1,4 +1,4 @@
-"""Transcript files for `omi-bridge import`: JSON segments in the form of the OMI backend, or NIST STM."""
+"""Transcript files for `omi-bridge import`: JSON of several speech-to-text programs, or NIST STM."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from broker.text_files import read_text
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from vps_bridge.conversations.store import speaker_name
+from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 2**20
-_LISTS = ("segments", "transcript_segments")
 _SHAPE = '[{"id", "text", "start", "end", "speaker", "is_user", "person_id"}, …] or {"segments": […]}'
 
 
@@ -27,12 +28,11 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
     """Read the segments of a transcript file.
 
     A file named `.stm` is NIST STM (`file channel speaker start end [<label>] text`). Its speakers are names that
-    people gave: each becomes a `person_id` and counts as a human's label. Every other file is JSON: a list of segments,
-    or an object with such a list under `segments` or `transcript_segments`. Times are in seconds, under `start` and
-    `end`, or `start_s` and `end_s`.
+    people gave: each becomes a `person_id` and counts as a human's label. Every other file is JSON in one of the
+    layouts of `transcript_layouts`. Times are in seconds, under `start` and `end`, or `start_s` and `end_s`.
 
     Args:
-        path: the file, UTF-8.
+        path: the file, UTF-8 or what its byte-order mark says.
         conversation_id: a segment without an id gets one made of this and its index, the same at every import.
         keep_speakers: False takes only text and times, and no speaker, owner or person.
 
@@ -56,7 +56,7 @@ def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > MAX_FILE_BYTES:
             raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript.")
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path)
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
@@ -68,11 +68,10 @@ def _read_json(path: Path, text: str) -> Iterable[Any]:
         content = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or a file named .stm.") from error
-    if isinstance(content, dict):
-        content = next((content[name] for name in _LISTS if name in content), None)
-    if not isinstance(content, list):
-        raise TranscriptError(f"{path} holds no list of segments. Expected {_SHAPE}.")
-    return content
+    rows = find_rows(content)
+    if rows is None:
+        raise TranscriptError(f"{path} holds no list of segments in a layout known here. Known are {KNOWN_LAYOUTS}.")
+    return rows
 
 
 def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
@@ -100,13 +99,16 @@ def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
         }
 
 
-def _read_speaker(speaker: object, speaker_id: object) -> str | None:
-    """Return a segment's speaker; a number, also one written as text, is that number's name."""
+def _read_speaker(speaker: object, speaker_id: object) -> object:
+    """Return a segment's speaker; a number, also one written as text, is that number's name, and below 0 nobody."""
     for value in (speaker, speaker_id):
-        if isinstance(value, int) and not isinstance(value, bool):
-            return speaker_name(value)
-        if isinstance(value, str) and value.strip():
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if value == int(value):
+                return speaker_name(int(value)) if value >= 0 else None
+        elif isinstance(value, str) and value.strip():
             return speaker_name(int(value)) if value.isascii() and value.isdigit() else value
+        elif value is not None and value != "":
+            return value  # no speaker: the segment is refused
     return None
 
 
@@ -115,20 +117,17 @@ def _read_segment(path: Path, index: int, row: object, conversation_id: str, kee
         raise TranscriptError(f"{path}, segment {index}: not an object. Expected {_SHAPE}.")
     fields: dict[str, Any] = {
         "id": f"{conversation_id}-{index:05d}" if row.get("id") in (None, "") else str(row["id"]),
-        "text": row.get("text") or "",
         "start_s": row.get("start_s", row.get("start")),
         "end_s": row.get("end_s", row.get("end")),
-        "words": row.get("words"),
     }
+    fields |= {name: row[name] for name in ("text", "words") if name in row}
     if keep_speakers:
+        fields |= {name: row[name] for name in ("is_user", "person_id") if name in row}
+        if {"speaker", "speaker_id"} & row.keys():
+            fields["speaker"] = _read_speaker(row.get("speaker"), row.get("speaker_id"))
         source = row.get("label_source", row.get("speaker_label_source"))
-        number = row.get("speaker_id")
-        fields |= {
-            "speaker": _read_speaker(row.get("speaker"), number),
-            "is_user": row.get("is_user") or False,
-            "person_id": row.get("person_id"),
-            "label_source": source if source in ("manual", "auto") else None,
-        }
+        if source in ("manual", "auto"):
+            fields["label_source"] = source
     try:
         return TranscriptSegment.model_validate(fields)
     except ValidationError as error:

@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import SettingsError
+from broker.text_files import read_text
 from vps_bridge.http.messages import HttpProblem, problem_response
 from vps_bridge.settings import BridgeSettings
 
@@ -87,7 +88,7 @@ def _read_private(path: Path) -> str:
     try:
         if stat.S_IMODE(path.stat().st_mode) & 0o077:
             raise SettingsError("http_token_file", str(path), f"others may read it: chmod 600 {path}")
-        return path.read_text("utf-8").strip()
+        return read_text(path).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError("http_token_file", str(path), f"not readable: {error}") from error
 

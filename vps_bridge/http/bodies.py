@@ -113,17 +113,22 @@ class _Form:
         self.is_complete = True
 
 
+def declared_bytes(request: Request) -> int | None:
+    """Return the length a request declares, if it does."""
+    declared = request.headers.get("content-length", "")
+    # Python refuses to read numbers of thousands of digits.
+    return int(declared[:MAX_LENGTH_DIGITS]) if declared.isascii() and declared.isdigit() else None
+
+
 def check_declared(request: Request, max_bytes: int) -> int | None:
     """Return the length a request declares, if it does. Raises `Refusal` where that is more than `max_bytes`.
 
     So a body that is too large is refused before any of it is read.
     """
-    declared = request.headers.get("content-length", "")
-    if not (declared.isascii() and declared.isdigit()):
-        return None
-    declared = declared[:MAX_LENGTH_DIGITS]  # Python refuses to read numbers of thousands of digits
-    check_size(int(declared), max_bytes)
-    return int(declared)
+    declared = declared_bytes(request)
+    if declared is not None:
+        check_size(declared, max_bytes)
+    return declared
 
 
 async def _write(upload: Upload, block: bytearray) -> bytearray:

@@ -22,10 +22,13 @@ from schemas.codec import encode
 from schemas.conversation import Accepted, ConversationEvent, Verdict
 from schemas.failure import FailureCode, policy_of
 from vps_bridge.conversations.store import speaker_name
+from vps_bridge.durations import seconds
+from vps_bridge.errors import Refusal
 from vps_bridge.http.bodies import (
     BLOCK_BYTES,
     FORM_ALLOWANCE_BYTES,
     check_declared,
+    declared_bytes,
     read_small,
     save_body,
     save_form,
@@ -39,6 +42,7 @@ from vps_bridge.http.messages import (
     SpokenTurn,
 )
 from vps_bridge.http.one_off import OneOffRequests, Turns
+from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.intake import Intake
 from vps_bridge.intake.partial_chunks import INCOMING
 from vps_bridge.intake.upload import Upload
@@ -67,18 +71,34 @@ class HttpHandlers:
 
     async def take_audio(self, request: Request, conversation_id: str, description: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
-        kind = request.headers.get("content-type", "application/octet-stream").lower()
-        if not kind.startswith(_AUDIO_TYPES):
-            msg = "send the audio itself as the body, with `Content-Type: audio/wav` or another audio type"
-            raise HttpProblem(415, "audio.undecodable", msg)
-        declared_bytes = check_declared(request, self._settings.max_chunk_bytes)
-        async with self._upload(declared_bytes) as upload:
-            await save_body(request, upload)
-            take = partial(self._intake.take_upload, conversation_id, description, upload, description.sha256)
-            taken = await self._ask(take)
+        try:
+            taken = await self._take_body(request, conversation_id, description)
+        except (Refusal, HttpProblem) as error:
+            if error.code in set(FailureCode):
+                refusal = Refusal(FailureCode(error.code), error.message)
+                await self.note_refused(request, conversation_id, refusal, description.chunk_id)
+            raise
         if taken.receipt is None:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
         return _to_response(taken.receipt, 202 if taken.is_new else 200)
+
+    async def _take_body(self, request: Request, conversation_id: str, description: AudioQuery) -> Taken:
+        kind = request.headers.get("content-type", "application/octet-stream").lower()
+        if not kind.startswith(_AUDIO_TYPES):
+            msg = "send the audio itself as the body, with `Content-Type: audio/wav` or another audio type"
+            raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)
+        expected_bytes = check_declared(request, self._settings.max_chunk_bytes)
+        async with self._upload(expected_bytes) as upload:
+            await save_body(request, upload)
+            take = partial(self._intake.take_upload, conversation_id, description, upload, description.sha256)
+            return await self._ask(take)
+
+    async def note_refused(
+        self, request: Request, conversation_id: str, refusal: Refusal, chunk_id: str | None = None
+    ) -> None:
+        """Note audio that was refused before it came to the bridge's own thread."""
+        size_bytes = declared_bytes(request) or 0
+        await self._ask(partial(self._intake.note_refused, conversation_id, chunk_id, refusal, size_bytes))
 
     async def take_event(self, request: Request, conversation_id: str) -> Response:
         """Take an event of a conversation."""
@@ -95,11 +115,11 @@ class HttpHandlers:
     async def diarize(self, request: Request, num_speakers: int | None) -> Diarized:
         """Say who speaks when in a file."""
         began_s = time.monotonic()
-        declared_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
+        expected_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
         await self._ask(self._one_offs.check_agent)
         conversation_id = f"once-{secrets.token_hex(16)}"
         try:
-            async with self._upload(declared_bytes) as upload:
+            async with self._upload(expected_bytes) as upload:
                 description = _describe_file(await save_form(request, upload), num_speakers)
                 answer = await self._ask(partial(self._one_offs.start, conversation_id, description, upload))
             turns = await self._wait(request, asyncio.wrap_future(answer))
@@ -169,7 +189,7 @@ class HttpHandlers:
         answer.cancel()
         if gone.done():
             raise ClientDisconnect
-        msg = f"no answer within {timeout_s:.0f} s: see `omi-bridge agents`, or raise OMI_HTTP_ANSWER_TIMEOUT_S"
+        msg = f"no answer within {seconds(timeout_s)}: see `omi-bridge agents`, or raise OMI_HTTP_ANSWER_TIMEOUT_S"
         raise HttpProblem(504, "engine.timeout", msg)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
@@ -15,8 +16,8 @@ from starlette.exceptions import HTTPException
 from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
-from schemas.failure import policy_of
-from schemas.record import ID_PATTERN, SpeakerHint
+from schemas.failure import FailureCode, policy_of
+from schemas.record import ID_PATTERN, SpeakerHint, is_id
 from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.handlers import HttpHandlers
@@ -102,7 +103,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
     )
     app.add_middleware(AccessCheck, rule=rule)
     _add_paths(app, handlers)
-    _add_errors(app)
+    _add_errors(app, handlers)
     _add_document(app, OPEN_PATHS if rule.is_loopback else ())
     return app
 
@@ -145,7 +146,7 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
         return await handlers.diarize(request, num_speakers)
 
 
-def _add_errors(app: FastAPI) -> None:
+def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:
     def answer(translate: Callable[[Any], HttpProblem]) -> Callable[[Request, Exception], Awaitable[Response]]:
         async def respond(request: Request, error: Exception) -> Response:
             return problem_response(request.url.path, translate(error))
@@ -160,7 +161,17 @@ def _add_errors(app: FastAPI) -> None:
     app.add_exception_handler(
         BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again"))
     )
-    app.add_exception_handler(RequestValidationError, answer(_explain))
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        conversation_id = request.path_params.get("conversation_id", "")
+        problem = _explain(error)
+        if request.url.path == f"/v1/conversations/{conversation_id}/audio" and is_id(conversation_id):
+            refusal = Refusal(FailureCode.PAYLOAD_MALFORMED, problem.message)
+            with suppress(HttpProblem, BridgeBusy):
+                await handlers.note_refused(request, conversation_id, refusal)
+        return problem_response(request.url.path, problem)
+
+    app.add_exception_handler(RequestValidationError, refuse)
     app.add_exception_handler(HTTPException, answer(_repeat))
 
 
@@ -169,9 +180,10 @@ def _repeat(error: HTTPException) -> HttpProblem:
     return HttpProblem(error.status_code, "http.error", _REASONS.get(error.status_code, error.detail), error.headers)
 
 
-def _explain(error: RequestValidationError) -> HttpProblem:
+def _explain(error: Exception) -> HttpProblem:
     """Name the wrong fields, never their values."""
-    wrong = [f"{'.'.join(str(part) for part in item['loc'][1:]) or 'query'}: {item['msg']}" for item in error.errors()]
+    items = error.errors() if isinstance(error, RequestValidationError) else ()
+    wrong = [f"{'.'.join(str(part) for part in item['loc'][1:]) or 'query'}: {item['msg']}" for item in items]
     return HttpProblem(422, "payload.malformed", "; ".join(wrong[:5]))
 
 

@@ -29,6 +29,7 @@ from vps_bridge.intake.spool import Spool
 from vps_bridge.intake.upload import Upload, check_size
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
+from vps_bridge.ledger.refusals import RefusedChunk
 from vps_bridge.publisher import Publisher
 from vps_bridge.settings import BridgeSettings
 
@@ -92,6 +93,7 @@ class Ingest:
             refusal = error if isinstance(error, Refusal) else Refusal(FailureCode(error.code), str(error))
             chunk_id = read_envelope(AudioPayload, data).chunk_id
             sha256 = hashlib.sha256(data).hexdigest()
+            self.note_refused(conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=len(data))
             return Taken(self._send_refusal(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
         chunk = _UnacceptedChunk(conversation_id, payload.sha256, _total_bytes(payload), payload)
         return self._take_or_refuse(chunk, lambda: self._store_payload(chunk, payload))
@@ -115,6 +117,7 @@ class Ingest:
             is_new = not is_known and self._store_and_accept(chunk, store)
         except Refusal as refusal:
             sha256, chunk_id = chunk.sha256, chunk.chunk_id
+            self.note_refused(chunk.conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=chunk.bytes)
             return Taken(self._send_refusal(chunk.conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
         return Taken(self._send_receipt(chunk, Verdict.ACCEPTED) if is_known or is_new else None, is_new=is_new)
 
@@ -148,6 +151,13 @@ class Ingest:
         events.note(event, conversation_id, Verdict.ACCEPTED)
         return TakenEvent(self._send_event_receipt(event, conversation_id, Verdict.ACCEPTED), event)
 
+    def note_refused(
+        self, conversation_id: str, chunk_id: str | None, refusal: Refusal, *, sha256: str, size_bytes: int
+    ) -> None:
+        """Note that audio was refused, for whoever looks for it later."""
+        code, words = refusal.code, refusal.message
+        self._ledger.refusals.note(RefusedChunk(conversation_id, chunk_id or "", sha256, size_bytes, code, words))
+
     def delete(self, event: ConversationEvent, conversation_id: str) -> tuple[Accepted, Deleted]:
         """Delete a conversation: write its tombstone, erase everything, then send the receipt."""
         deleted = self.erase(conversation_id)
@@ -156,6 +166,7 @@ class Ingest:
     def erase(self, conversation_id: str) -> Deleted:
         """Delete a conversation, as its backend or an operator asked, now or before this bridge was started."""
         self._partial_chunks.discard(conversation_id)
+        self._ledger.refusals.forget(conversation_id)
         deleted = erase_conversation(conversation_id, self._ledger, self._spool, self._store)
         _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
         return deleted
@@ -235,6 +246,7 @@ class Ingest:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
         self._accepted_bytes += new.bytes
+        self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
         _LOG.info(
             "chunk_accepted",
             conversation=new.conversation_id,

@@ -7,6 +7,7 @@ from typing import Protocol
 from schemas.agent import AgentHeartbeat
 from schemas.audio import ChunkDescription
 from schemas.conversation import Accepted
+from vps_bridge.errors import Refusal
 from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.upload import Upload
 
@@ -22,6 +23,10 @@ class Intake(Protocol):
         self, conversation_id: str, description: ChunkDescription, upload: Upload, sha256: str | None = None
     ) -> Taken:
         """Take an uploaded chunk; `sha256` is the hash its publisher states, if it states one."""
+        ...
+
+    def note_refused(self, conversation_id: str, chunk_id: str | None, refusal: Refusal, size_bytes: int) -> None:
+        """Note audio that was refused before it was read: an operator shall find it."""
         ...
 
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:

@@ -40,6 +40,7 @@ from vps_bridge.ledger.tables import (
     EventRow,
     JobRow,
     LeaseRow,
+    RefusedChunkRow,
     TombstoneRow,
 )
 from vps_bridge.rules.completion import CompletionFacts
@@ -257,7 +258,7 @@ class ConversationBook:
             leases = tuple(LeaseRecord(**row._asdict()) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
-            for table in (ChunkRow, JobRow, EventRow, ConversationRow):
+            for table in (ChunkRow, JobRow, EventRow, RefusedChunkRow, ConversationRow):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
 

@@ -34,6 +34,7 @@ from vps_bridge.ledger.tables import (
     JobChunkRow,
     JobRow,
     LeaseRow,
+    RefusedChunkRow,
     ResultRow,
 )
 from vps_bridge.rules.assemble import JobPlan
@@ -320,6 +321,7 @@ class JobBook:
             ).one()
             size = connection.scalar(select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None)))
             first_job_at = connection.scalar(select(func.min(JobRow.created_at)).where(IS_UNFINISHED))
+            refused = connection.scalar(select(func.count()).select_from(RefusedChunkRow))
             oldest = [moment for moment in (first_chunk_at, first_job_at) if moment is not None]
         return QueueCounts(
             chunks_waiting=uncovered,
@@ -328,6 +330,7 @@ class JobBook:
             jobs_failed=states.get(JobState.FAILED, 0),
             bytes=size or 0,
             oldest_at=min(oldest, default=None),
+            chunks_refused=refused or 0,
         )
 
 

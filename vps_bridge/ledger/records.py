@@ -223,6 +223,8 @@ class QueueCounts:
     jobs_failed: int
     bytes: int
     oldest_at: float | None
+    chunks_refused: int = 0
+    """Of those that are remembered."""
 
 
 def describe_completion(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]) -> CompletionFacts:

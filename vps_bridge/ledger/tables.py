@@ -141,6 +141,23 @@ class ChunkRow(Base):
     covered: Mapped[bool] = mapped_column(default=False)
 
 
+class RefusedChunkRow(Base):
+    """A chunk that was refused, and why; never its audio. `chunk_id` and `sha256` are empty where nobody knows them."""
+
+    __tablename__ = "refused_chunks"
+    __table_args__ = (UniqueConstraint("conversation_id", "chunk_id", "sha256", "reason"),)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    conversation_id: Mapped[str]
+    chunk_id: Mapped[str]
+    sha256: Mapped[str]
+    bytes: Mapped[int]
+    reason: Mapped[str]
+    message: Mapped[str]
+    times: Mapped[int]
+    first_at: Mapped[float]
+    last_at: Mapped[float]
+
+
 class JobRow(Base):
     """A job: whole chunks of one conversation, diarized together."""
 

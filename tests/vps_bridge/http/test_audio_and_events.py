@@ -179,6 +179,18 @@ def test_no_speakers_are_no_hint_and_leading_zeros_do_not_matter(door: Door) -> 
     assert door.event("hints", EventType.STARTED, num_speakers=0).status_code == 200
 
 
+def test_what_the_door_refuses_leaves_a_trace_too(door: Door) -> None:
+    door.audio("traced", make_wav(1.0), sequence="one")
+    door.audio("traced", make_wav(1.0), {"Content-Type": "text/plain"}, chunk_id="c1")
+    door.audio("traced", b"no audio", chunk_id="c2")
+    listed = [item for item in door.bridge.json("failed") if item["conversation_id"] == "traced"]
+    assert [(item["chunk_id"], item["failure_code"]) for item in reversed(listed)] == [
+        ("", "payload.malformed"),
+        ("c1", "audio.undecodable"),
+        ("c2", "audio.undecodable"),
+    ]
+
+
 @pytest.mark.parametrize("moment", ["2026-01-01T00:00:00 02:00", "2026-01-01 00:00:00.5 0200", "2026-01-01T00:00 02"])
 def test_a_plus_sign_that_a_query_lost_is_named(door: Door, moment: str) -> None:
     sent = door.audio("plus", make_wav(1.0), captured_at=moment)

@@ -1,0 +1,190 @@
+"""Layouts of transcripts that speech-to-text programs write, read as rows of segments.
+
+A row has `id`, `text`, `start`, `end`, `speaker` and `words` as far as the file says them; times are seconds.
+
+- whisper, whisperX, OpenAI: `segments`, with `words` in each or, as OpenAI has them, beside `segments`. WhisperX gives
+  no times to words it cannot align, such as numerals.
+- Deepgram: `results.utterances`, else the paragraphs or the words of the best alternative of each channel.
+- AssemblyAI: `utterances`, else `words`; times are whole milliseconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from statistics import median
+from typing import Any
+
+KNOWN_LAYOUTS = (
+    "the OMI backend's list of segments (also under `segments` or `transcript_segments`), whisper and whisperX "
+    "(`segments`), OpenAI verbose_json (`segments`, `words`), Deepgram (`results.channels`, `results.utterances`), "
+    "AssemblyAI (`utterances`, `words`)"
+)
+MAX_PAUSE_S = 1.0  # a longer one ends a segment, where a layout has only words
+MOST_SECONDS = 60  # words or utterances of whole numbers that last longer than this are in milliseconds
+_LISTS = ("segments", "transcript_segments")
+_WORD_TEXTS = ("text", "punctuated_word", "word")
+
+Row = dict[str, Any]
+
+
+def find_rows(content: object) -> list[Any] | None:
+    """Return the segments of a transcript as rows, in the order of the file; None where its layout is unknown."""
+    if isinstance(content, list):
+        return [_with_plain_words(row) for row in content]
+    if not isinstance(content, dict):
+        return None
+    results = content.get("results")
+    if isinstance(results, dict) and isinstance(results.get("channels", results.get("utterances")), list):
+        return _read_deepgram(results)
+    found = next((content[name] for name in _LISTS if isinstance(content.get(name), list)), None)
+    words = _list_of(content, "words")
+    if found is not None and (found or not words):
+        return _with_words_beside([_with_plain_words(row) for row in found], words)
+    if words or _list_of(content, "utterances"):
+        return _read_utterances(content, words)
+    return None
+
+
+def _read_utterances(content: Row, words: list[Row]) -> list[Any]:
+    """Read AssemblyAI's layout, or words alone as OpenAI gives them."""
+    utterances = _list_of(content, "utterances")
+    all_words = words or [word for item in utterances for word in _list_of(item, "words")]
+    unit_s = 0.001 if _are_milliseconds(all_words or utterances) else 1.0
+    if utterances:
+        return [_with_plain_words(_without_nobody(_scaled(item, unit_s))) for item in utterances]
+    return [_with_plain_words(row) for row in _group(_plain_words([_scaled(word, unit_s) for word in words]))]
+
+
+def _are_milliseconds(timed: Sequence[Row]) -> bool:
+    times = [(item.get("start"), item.get("end")) for item in timed]
+    whole = [(start, end) for start, end in times if isinstance(start, int) and isinstance(end, int)]
+    return bool(whole) and len(whole) == len(times) and median(end - start for start, end in whole) > MOST_SECONDS
+
+
+def _scaled(item: Row, unit_s: float) -> Row:
+    timed = [name for name in ("start", "end") if isinstance(item.get(name), int | float)]
+    words = {"words": [_scaled(word, unit_s) for word in _list_of(item, "words")]} if item.get("words") else {}
+    return {**item, **{name: round(item[name] * unit_s, 6) for name in timed}, **words}
+
+
+def _read_deepgram(results: Row) -> list[Row]:
+    channels = _list_of(results, "channels")
+    speakers: dict[tuple[object, object], int] = {}
+    has_channels = len(channels) > 1 or any(item.get("channel") for item in _list_of(results, "utterances"))
+
+    def number(channel: object, speaker: object) -> object:
+        """Tell the speakers of several channels apart: each channel counts from 0."""
+        return speakers.setdefault((channel, speaker), len(speakers)) if has_channels else speaker
+
+    rows = [
+        {**item, "text": item.get("transcript"), "speaker": number(item.get("channel"), item.get("speaker"))}
+        for item in _list_of(results, "utterances")
+    ]
+    if not rows:
+        for index, channel in enumerate(channels):
+            best = next(iter(_list_of(channel, "alternatives")), {})
+            rows += [{**row, "speaker": number(index, row.get("speaker"))} for row in _read_alternative(best)]
+        rows.sort(key=lambda row: row["start"] if isinstance(row.get("start"), int | float) else 0.0)
+    return [_with_plain_words(_without_nobody(row)) for row in rows]
+
+
+def _without_nobody(row: Row) -> Row:
+    """Leave a speaker out who is not named: a transcript without speakers takes nobody's label away."""
+    return {name: value for name, value in row.items() if name != "speaker" or value is not None}
+
+
+def _read_alternative(best: Row) -> list[Row]:
+    words = _plain_words(_list_of(best, "words"))
+    paragraphs = best.get("paragraphs")
+    rows = []
+    for item in _list_of(paragraphs, "paragraphs") if isinstance(paragraphs, dict) else ():
+        text = " ".join(str(sentence.get("text") or "") for sentence in _list_of(item, "sentences"))
+        rows.append({"text": text, **{name: item.get(name) for name in ("start", "end", "speaker")}})
+    return _with_words_beside(rows, words) if rows else _group(words)
+
+
+def _with_plain_words(row: object) -> Any:  # noqa: ANN401 - what is no object is refused by the reader of rows
+    """Bring the words of a row into our form; a row without words is left as it is."""
+    if not isinstance(row, dict) or not isinstance(row.get("words"), list):
+        return row
+    start, end = _time(row, "start"), _time(row, "end")
+    plain = _plain_words(row["words"], start, end)
+    return {**row, "words": [{name: word[name] for name in ("text", "start_s", "end_s")} for word in plain]}
+
+
+def _plain_words(words: Iterable[object], start_s: float | None = None, end_s: float | None = None) -> list[Row]:
+    """Return words as {text, start_s, end_s, speaker}.
+
+    Words without times share the time between their neighbours evenly; before the first and after the last word with
+    times, and where none has any, that up to the segment's start or end. Words without text are left out.
+    """
+    found = [plain for word in words if (plain := _plain_word(word)) is not None]
+    known = [index for index, word in enumerate(found) if word["start_s"] is not None and word["end_s"] is not None]
+    for before, after in pairwise([-1, *known, len(found)]):
+        untimed = found[before + 1 : after]
+        left_s = found[before]["end_s"] if before >= 0 else start_s
+        right_s = found[after]["start_s"] if after < len(found) else end_s
+        left_s = (right_s or 0.0) if left_s is None else left_s
+        step_s = max(0.0, (left_s if right_s is None else right_s) - left_s) / max(1, len(untimed))
+        for place, word in enumerate(untimed):
+            word["start_s"], word["end_s"] = left_s + place * step_s, left_s + (place + 1) * step_s
+    return found
+
+
+def _plain_word(word: object) -> Row | None:
+    if not isinstance(word, dict):
+        word = {"text": word}
+    text = next((word[name] for name in _WORD_TEXTS if word.get(name) not in (None, "")), "")
+    times = {"start_s": _time(word, "start"), "end_s": _time(word, "end")}
+    return {"text": str(text).strip(), **times, "speaker": word.get("speaker")} if str(text).strip() else None
+
+
+def _with_words_beside(rows: list[Any], words: list[Row]) -> list[Any]:
+    """Give words that stand beside the segments to that in which their middle is, if none has words of its own."""
+    if not words or any(not isinstance(row, dict) or row.get("words") for row in rows):
+        return rows
+    plain = [{name: word[name] for name in ("text", "start_s", "end_s")} for word in _plain_words(words)]
+    spans = [(_time(row, "start"), _time(row, "end")) for row in rows]
+    given: list[list[Row]] = [[] for _ in rows]
+    place = 0
+    for word in plain:
+        middle_s = (word["start_s"] + word["end_s"]) / 2
+        while place + 1 < len(rows) and (spans[place][1] or 0.0) <= middle_s:
+            place += 1
+        given[place].append(word)
+    return [{**row, "words": its} for row, its in zip(rows, given, strict=True)]
+
+
+def _group(words: list[Row]) -> list[Row]:
+    """Make segments of words: one ends where the speaker changes, a sentence ends, or a pause follows."""
+    rows: list[Row] = []
+    for word in words:
+        last = rows[-1]["words"][-1] if rows else None
+        if (
+            last is None
+            or last["speaker"] != word["speaker"]
+            or last["text"].endswith((".", "?", "!"))
+            or word["start_s"] - last["end_s"] > MAX_PAUSE_S
+        ):
+            rows.append({"start": word["start_s"], "speaker": word["speaker"], "words": []})
+        rows[-1]["words"].append(word)
+        rows[-1]["end"] = word["end_s"]
+    return [{**_without_nobody(row), "text": " ".join(word["text"] for word in row["words"])} for row in rows]
+
+
+def _time(item: Row, name: str) -> float | None:
+    """Return a time under our name or theirs; None where it is missing or none."""
+    value = item.get(f"{name}_s", item.get(name))
+    try:
+        time_s = math.nan if value is None or isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return time_s if math.isfinite(time_s) else None
+
+
+def _list_of(item: object, name: str) -> list[Row]:
+    """Return the objects of a list; none where there is no list."""
+    found = item.get(name) if isinstance(item, dict) else None
+    return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
