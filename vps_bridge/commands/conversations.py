@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
+from schemas.codec import decode
+from schemas.conversation import ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import show_job
 from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
@@ -24,6 +27,7 @@ from vps_bridge.commands.terminal import (
     out,
     print_json,
 )
+from vps_bridge.dispatch.updates import describe_failures
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
 
@@ -49,15 +53,28 @@ def show(
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = [asdict(segment) for segment in stored.segments] if stored else []
         facts = _conversation_facts(record, ledger, stale_s)
+        warnings = decode(ConversationUpdated, record.updated_payload).warnings if record.updated_payload else ()
+        failures = describe_failures(jobs)
         if as_json:
-            print_json(facts | {"segments": segments, "jobs": [asdict(job) for job in jobs]})
+            found = {"warnings": list(warnings), "failures": [failure.model_dump() for failure in failures]}
+            print_json(facts | found | {"segments": segments, "jobs": [asdict(job) for job in jobs]})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
+        _print_faults(warnings, failures)
         table = Table("start", "end", "speaker", "text")
         for item in segments:
             speaker = "you" if item["is_user"] else item["person_id"] or item["speaker"] or "unknown"
             table.add_row(f"{item['start_s']:.2f}", f"{item['end_s']:.2f}", speaker, item["text"])
         out.print(table)
+
+
+def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> None:
+    for warning in warnings:
+        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    for failure in failures:
+        lost = f"no labels from {failure.audio_s:.0f} s of audio: {failure.job_id} failed"
+        words = f"{lost}, {failure.code}: {failure.message}\n  then: {failure.remedy}"
+        out.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from vps_bridge.labelling.decide import (
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
 from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
+from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
 from vps_bridge.labelling.vote import (
     AssignmentRules,
@@ -99,6 +100,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     alone, not on the order in which chunks or jobs arrived. Only the numbers also depend on those published before.
     Applying the result and relabelling again changes nothing.
     """
+    policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
     segments = evidence.segments
     timeline = build_audio_timeline(evidence, policy.assembly)
     clocks = _verify_clocks(evidence, timeline, policy.alignment)
