@@ -145,7 +145,7 @@ def without_overlap(turns: Iterable[LocalTurn]) -> tuple[LocalTurn, ...]:
     end_s = -math.inf
     for turn in turns:
         if turn.end_s > end_s:
-            kept.append(replace(turn, start_s=max(turn.start_s, end_s)))
+            kept.append(LocalTurn(max(turn.start_s, end_s), turn.end_s, turn.speaker))
             end_s = turn.end_s
     return tuple(kept)
 

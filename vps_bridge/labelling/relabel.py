@@ -237,7 +237,7 @@ def _vote(
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
     voice_at = [voice_of.get(speaker.id, -1 - index) for index, speaker in enumerate(timeline.speakers)]
     votes = vote_segments(
-        [replace(turn, speaker_index=voice_at[turn.speaker_index]) for turn in turns],
+        [TranscriptTurn(turn.start_s, turn.end_s, voice_at[turn.speaker_index]) for turn in turns],
         segments,
         rules,
         audio=_audio_on_transcript(timeline, clocks),

@@ -124,7 +124,7 @@ def conversation(**fields):
 def job(state, agent_id=None):
     blank = dict.fromkeys(JobRecord.__dataclass_fields__)
     return JobRecord(
-        **blank | {"job_id": "j", "conversation_id": "c1", "state": state, "agent_id": agent_id, "audio_s": 9.0}
+        **{**blank, "job_id": "j", "conversation_id": "c1", "state": state, "agent_id": agent_id, "audio_s": 9.0}
     )
 
 
