@@ -49,16 +49,15 @@ def link_many_speakers(
         if not rest or (voices and most is not None and most <= 0):
             break
         chosen = rest if len(rest) <= max_linked else _choose(rest, max_linked, links)
-        voices += link_speakers(
+        new = link_speakers(
             chosen, rules, links=links, min_speakers=None if voices else min_speakers, max_speakers=most
         )
-        if len(chosen) == len(rest):
-            break
         tried = {speaker.id for speaker in chosen}
         others = [speaker for speaker in rest if speaker.id not in tried and _is_reliable(speaker, rules)]
-        voices = _attach(voices, known, others, rules)
-        attached = {member for voice in voices for member in voice}
+        new = _attach(new, known, others, rules)  # to the voices of earlier rounds they are not similar
+        attached = {member for voice in new for member in voice}
         rest = [speaker for speaker in others if speaker.id not in attached]
+        voices += new
     return _in_order(voices, known)
 
 
