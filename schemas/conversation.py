@@ -15,6 +15,7 @@ from pydantic import (
 )
 
 from schemas.record import (
+    VERSION_PATTERN,
     ByName,
     ByteCount,
     Count,
@@ -36,6 +37,7 @@ from schemas.record import (
 MAX_SEGMENTS = 20_000
 MAX_WORDS, MAX_PIECES = 5_000, 500  # of a segment
 WordIndex = Annotated[int, Field(ge=0, le=MAX_WORDS - 1)]
+MAX_FAILURES, MAX_FAILURE_CHARS = 50, 500
 SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
 _NEEDED_WHEN_NEW = "Needed where the segment is new (or was removed before)."
 
@@ -231,11 +233,22 @@ class ConversationTurn(Record):
     speaker_id: Count
 
 
+class FailedAudio(Record):
+    """A job that failed: no label comes from its audio until somebody does what the remedy says."""
+
+    job_id: Id
+    code: Name = Field(description="A FailureCode; a reader must survive codes it does not know.")
+    message: Annotated[str, Field(max_length=MAX_FAILURE_CHARS)] = Field(description="What happened.")
+    remedy: Name = Field(description="What an operator does about it.")
+    audio_s: Seconds = Field(description="About how much audio it is.")
+
+
 class ConversationUpdated(Message):
     """The conversation's labels after an assignment (bridge -> backend); answered by `applied`."""
 
     SCHEMA: ClassVar[str] = "conversation-updated"
 
+    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     conversation_id: Id
     updated_version: Count
     state: Literal["live", "final"]
@@ -249,6 +262,11 @@ class ConversationUpdated(Message):
     turns: Annotated[tuple[ConversationTurn, ...], Field(max_length=20_000, fail_fast=True)] | None = Field(
         default=None, description="Left out where it would not fit a broker's default limit."
     )
-    warnings: Annotated[tuple[Name, ...], Field(max_length=50, fail_fast=True)] = ()
-    failed_jobs: Count = 0
+    warnings: Annotated[tuple[Name, ...], Field(max_length=50, fail_fast=True)] = Field(
+        default=(), description="What is odd about the audio or the times, with numbers and what to do where known."
+    )
+    failed_jobs: Count = Field(default=0, description="Jobs that failed, so that some audio gave no label.")
+    failures: Annotated[tuple[FailedAudio, ...], Field(max_length=MAX_FAILURES, fail_fast=True)] = Field(
+        default=(), description="The first of them, with reasons. Since 1.1."
+    )
     audio_s: Seconds = 0.0

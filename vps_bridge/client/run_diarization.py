@@ -90,7 +90,8 @@ def _diarize_with(
             log.warning("diarization_cancelled")
             return []
         if update.failed_jobs:
-            log.warning("diarization_failed", reason="the job failed: see `omi-bridge jobs` and the agent's log")
+            reasons = [f"{failure.code}: {failure.message}" for failure in update.failures]
+            log.warning("diarization_failed", reason=reasons or "the job failed: see the agent's log")
         return _to_turns(update)
     finally:
         _delete(client, log)

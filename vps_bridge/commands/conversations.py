@@ -10,7 +10,8 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from schemas.conversation import SegmentPiece
+from schemas.codec import decode
+from schemas.conversation import ConversationUpdated, FailedAudio, SegmentPiece
 from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
 from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
@@ -27,6 +28,7 @@ from vps_bridge.commands.terminal import (
     print_json,
 )
 from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.dispatch.updates import describe_failures
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.refusals import RefusedChunk
@@ -57,11 +59,15 @@ def show(
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = [asdict(segment) for segment in stored.segments] if stored else []
         facts = _conversation_facts(record, ledger, stale_s)
+        warnings = decode(ConversationUpdated, record.updated_payload).warnings if record.updated_payload else ()
+        failures = describe_failures(jobs)
         if as_json:
+            found = {"warnings": list(warnings), "failures": [failure.model_dump() for failure in failures]}
             lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]}
-            print_json(facts | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
+            print_json(facts | found | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
+        _print_faults(warnings, failures)
         table = Table("start", "end", "speaker", "text")
         for segment in stored.segments if stored else ():
             for start_s, end_s, speaker, text in _spoken_lines(segment):
@@ -95,6 +101,15 @@ def _spoken_lines(segment: StoredSegment) -> list[tuple[float, float, str, str]]
         )
         for piece in segment.pieces
     ]
+
+
+def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> None:
+    for warning in warnings:
+        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    for failure in failures:
+        lost = f"no labels from {failure.audio_s:.0f} s of audio: {failure.job_id} failed"
+        words = f"{lost}, {failure.code}: {failure.message}\n  then: {failure.remedy}"
+        out.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:

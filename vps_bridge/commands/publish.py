@@ -112,6 +112,11 @@ def _print_update(update: ConversationUpdated) -> None:
         f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {seconds(update.audio_s)} of "
         f"audio, {len(update.changed)} segments changed, {len(update.left_alone)} left alone"
     )
+    for warning in update.warnings:
+        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+    for failure in update.failures:
+        words = f"{failure.job_id} failed, {failure.code}: {failure.message}\n  then: {failure.remedy}"
+        out.print(words, markup=False, highlight=False, soft_wrap=True)
 
 
 def import_transcript(

@@ -10,6 +10,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
 from vps_bridge.dispatch.dispatcher import Dispatcher
+from vps_bridge.dispatch.result_bounds import find_excess
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import LeaseRecord
@@ -38,6 +39,10 @@ class Results:
             reason = FailureCode.CONVERSATION_DELETED if gone else FailureCode.LEASE_LOST
             _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
             self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
+            return False
+        excess = find_excess(turns, self._ledger.jobs.chunks(turns.job_id))
+        if excess is not None:
+            self._refuse_unreadable(conversation_id, agent_id, read_envelope(SpeakerTurns, data), excess)
             return False
         stored = self._ledger.jobs.store_result(lease, data, {span.chunk_id: span.duration_s for span in turns.chunks})
         verdict = Verdict.STORED
@@ -96,7 +101,7 @@ class Results:
         return lease if fits else None
 
     def _refuse_unreadable(self, conversation_id: str, agent_id: str, envelope: Envelope, error: str) -> None:
-        """Settle a message that cannot be read, so that its agent stops offering it; it counts as an attempt.
+        """Settle a message that cannot be read or used, so that its agent stops offering it; it counts as an attempt.
 
         Where its ids cannot be read either, it is about the one lease that the agent has in this conversation.
         """
@@ -106,7 +111,7 @@ class Results:
             suspects = [lease for lease in mine if lease.conversation_id == conversation_id]
         else:
             suspects = [lease for lease in mine if lease.lease_id == envelope.lease_id]
-        code, words = FailureCode.SCHEMA_UNSUPPORTED, f"the agent's message could not be read: {error}"
+        code, words = FailureCode.SCHEMA_UNSUPPORTED, f"the agent's message cannot be used: {error}"
         if len(suspects) != 1:
             if envelope.job_id and envelope.lease_id:
                 self._dispatcher.settle(agent_id, envelope.job_id, envelope.lease_id, Verdict.REFUSED, code)

@@ -5,15 +5,24 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 import structlog
 
 from broker.backoff import Backoff
 from schemas.codec import decode, encode
-from schemas.conversation import MAX_SEGMENTS, ConversationUpdated, LabelChange, LeftAlone
+from schemas.conversation import (
+    MAX_FAILURE_CHARS,
+    MAX_FAILURES,
+    MAX_SEGMENTS,
+    ConversationUpdated,
+    FailedAudio,
+    LabelChange,
+    LeftAlone,
+)
 from schemas.errors import MessageTooLarge
+from schemas.failure import policy_of
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from schemas.turns import MAX_TURNS, SpeakerTurns
@@ -83,6 +92,7 @@ class Updater:
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         labelling = relabel(evidence, self._policy)
         is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
+        is_new = is_new or not _tells_failures(conversation.updated_payload, jobs)
         changed = self._write(name, stored, labelling)
         if changed is None:
             return False
@@ -177,6 +187,27 @@ class Updater:
         heapq.heappush(self._offers, _UpdateOffer(0.0, number, name, self._first_pause))
 
 
+def describe_failures(jobs: Iterable[JobRecord]) -> tuple[FailedAudio, ...]:
+    """Return why jobs failed, in their order; nothing of the others."""
+    return tuple(
+        FailedAudio(
+            job_id=job.job_id,
+            code=job.failure_code or "",
+            message=(job.failure_message or "")[:MAX_FAILURE_CHARS],
+            remedy=policy_of(job.failure_code or "").remedy.format(job=job.job_id),
+            audio_s=min(job.audio_s, MAX_DURATION_S),
+        )
+        for job in jobs
+        if job.state is JobState.FAILED
+    )
+
+
+def _tells_failures(payload: bytes | None, jobs: Iterable[JobRecord]) -> bool:
+    """Whether the last update told of as many failed jobs as there are now. No update tells of none."""
+    told = 0 if payload is None else decode(ConversationUpdated, payload).failed_jobs
+    return told == sum(job.state is JobState.FAILED for job in jobs)
+
+
 def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:
     """Yield an update as it is kept in the ledger, then smaller forms of it for brokers that refuse that."""
     yield Encoded(ConversationUpdated, payload)
@@ -187,7 +218,7 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     """Yield an update whole, then smaller forms of it: one of them is within every broker's limit.
 
     Left out first are the turns, then what changed and what was left alone (the counts stay), then of each label all
-    but the speaker, its pieces too. The last form has no segments and says so in `reason`.
+    but the speaker, its pieces too. The last form has no segments and no reasons of failures, and says so in `reason`.
     """
     yield update
     update = update.model_copy(update={"turns": None})
@@ -199,7 +230,7 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     )
     update = update.model_copy(update={"segments": bare})
     yield update
-    yield update.model_copy(update={"segments": (), "voices": (), "reason": TOO_LARGE})
+    yield update.model_copy(update={"segments": (), "voices": (), "failures": (), "reason": TOO_LARGE})
 
 
 def _describe(
@@ -232,6 +263,7 @@ def _describe(
         turns=turns,
         warnings=labelling.warnings[:MAX_WARNINGS],
         failed_jobs=sum(job.state is JobState.FAILED for job in jobs),
+        failures=describe_failures(jobs)[:MAX_FAILURES],
         audio_s=min(labelling.audio_s, MAX_DURATION_S),
     )
     for form in smaller_forms(update):

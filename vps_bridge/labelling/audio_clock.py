@@ -5,10 +5,11 @@ Jobs overlap. On the audio clock each second is given to exactly one of the jobs
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import pairwise
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 
 from schemas.record import MAX_DURATION_S
 from schemas.turns import ChunkSpan, SpeakerTurn
@@ -100,14 +101,19 @@ def stretch_origins(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) 
 def job_windows(
     spans: Iterable[ChunkSpan], placed: Mapping[str, PlacedChunk], origins: Sequence[float]
 ) -> tuple[JobWindow, ...]:
-    """Return the windows of a job; chunks that follow each other without a gap make one window."""
+    """Return the windows of a job, which never overlap; chunks that follow each other without a gap make one window.
+
+    A chunk counts once, and is as long as it was placed: jobs that claim other lengths gain no seconds of other chunks.
+    """
     windows: list[JobWindow] = []
+    seen: set[str] = set()
     for span in sorted(spans, key=lambda span: span.start_s):
         place = placed.get(span.chunk_id)
-        if place is None or span.duration_s <= 0:
+        if place is None or span.duration_s <= 0 or span.chunk_id in seen:
             continue
+        seen.add(span.chunk_id)
         shift_s = origins[place.stretch] + place.start_s - span.start_s
-        end_s = span.start_s + span.duration_s
+        end_s = span.start_s + min(span.duration_s, place.duration_s)
         last = windows[-1] if windows else None
         if last is not None and abs(last.shift_s - shift_s) < TOUCHING_S and span.start_s - last.job_end_s < TOUCHING_S:
             windows[-1] = JobWindow(last.job_start_s, end_s, last.shift_s)
@@ -117,14 +123,47 @@ def job_windows(
 
 
 def place_turns(turns: Iterable[SpeakerTurn], windows: Sequence[JobWindow]) -> tuple[LocalTurn, ...]:
-    """Move a job's turns to the audio clock, sorted; a turn that crosses from one window to the next is cut in two."""
+    """Move a job's turns to the audio clock, sorted; a turn that crosses from one window to the next is cut in two.
+
+    Turns of one speaker that overlap are one turn.
+    """
+    ordered = sorted(windows, key=lambda window: window.job_start_s)
+    ends_s = list(accumulate((window.job_end_s for window in ordered), max))
+    starts_s = [window.job_start_s for window in ordered]
     moved = [
         LocalTurn(start_s + window.shift_s, end_s + window.shift_s, turn.speaker)
-        for turn in turns
-        for window in windows
+        for turn in _join_overlapping(turns)
+        for window in ordered[bisect_right(ends_s, turn.start_s) : bisect_left(starts_s, turn.end_s)]
         if (end_s := min(turn.end_s, window.job_end_s)) > (start_s := max(turn.start_s, window.job_start_s))
     ]
-    return tuple(sorted(moved, key=lambda turn: (turn.start_s, turn.end_s, turn.speaker)))
+    return tuple(sorted(moved, key=_order))
+
+
+def without_overlap(turns: Iterable[LocalTurn]) -> tuple[LocalTurn, ...]:
+    """Return sorted turns of which never two overlap: each begins where those before it have ended."""
+    kept: list[LocalTurn] = []
+    end_s = -math.inf
+    for turn in turns:
+        if turn.end_s > end_s:
+            kept.append(LocalTurn(max(turn.start_s, end_s), turn.end_s, turn.speaker))
+            end_s = turn.end_s
+    return tuple(kept)
+
+
+def _order(turn: LocalTurn) -> tuple[float, float, str]:
+    return turn.start_s, turn.end_s, turn.speaker
+
+
+def _join_overlapping(turns: Iterable[SpeakerTurn]) -> list[LocalTurn]:
+    """Return the turns with those of one speaker joined where they overlap; touching ones stay two."""
+    by_speaker: dict[str, list[LocalTurn]] = {}
+    for turn in sorted((LocalTurn(turn.start_s, turn.end_s, turn.speaker) for turn in turns), key=_order):
+        joined = by_speaker.setdefault(turn.speaker, [])
+        if joined and turn.start_s < joined[-1].end_s:
+            joined[-1] = replace(joined[-1], end_s=max(joined[-1].end_s, turn.end_s))
+        else:
+            joined.append(turn)
+    return [turn for joined in by_speaker.values() for turn in joined]
 
 
 def divide_between_jobs(windows: Mapping[str, Sequence[JobWindow]]) -> dict[str, tuple[Span, ...]]:
@@ -155,16 +194,12 @@ def divide_between_jobs(windows: Mapping[str, Sequence[JobWindow]]) -> dict[str,
 
 def clip_turns(turns: Iterable[LocalTurn], spans: Sequence[Span]) -> tuple[LocalTurn, ...]:
     """Return the parts of the sorted turns that lie within the sorted spans."""
-    clipped: list[LocalTurn] = []
-    first = 0
-    for turn in turns:
-        while first < len(spans) and spans[first][1] <= turn.start_s:
-            first += 1
-        for start_s, end_s in spans[first:]:
-            if start_s >= turn.end_s:
-                break
-            clipped.append(LocalTurn(max(start_s, turn.start_s), min(end_s, turn.end_s), turn.speaker))
-    return tuple(clipped)
+    starts_s, ends_s = [start_s for start_s, _ in spans], [end_s for _, end_s in spans]
+    return tuple(
+        LocalTurn(max(start_s, turn.start_s), min(end_s, turn.end_s), turn.speaker)
+        for turn in turns
+        for start_s, end_s in spans[bisect_right(ends_s, turn.start_s) : bisect_left(starts_s, turn.end_s)]
+    )
 
 
 def _most_central_job(spans: Iterable[tuple[float, float, str]], moment_s: float) -> str | None:

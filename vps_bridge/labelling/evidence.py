@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,6 +20,7 @@ from vps_bridge.labelling.audio_clock import (
     job_windows,
     place_turns,
     stretch_origins,
+    without_overlap,
 )
 from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.number import VoiceBook
@@ -129,7 +130,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     exclusive_turns: list[TimelineTurn] = []
     for job in jobs:
         moved = place_turns(job.turns, windows[job.job_id])
-        moved_exclusive = place_turns(job.exclusive_turns, windows[job.job_id])
+        moved_exclusive = without_overlap(place_turns(job.exclusive_turns, windows[job.job_id]))
         found = _read_speakers(job, moved_exclusive)
         index_of = {speaker.id.speaker: len(speakers) + index for index, speaker in enumerate(found)}
         speakers.extend(found)
@@ -170,6 +171,9 @@ def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> li
     """Return a job's local speakers, sorted; also those that only its turns or only its list of speakers names."""
     described = _voices_by_label(job)
     labels = {turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(described)
+    turns_of: dict[str, list[Span]] = {label: [] for label in labels}
+    for turn in exclusive_turns:
+        turns_of[turn.speaker].append((turn.start_s, turn.end_s))
     found = []
     for label in sorted(labels):
         embedding = _read_embedding(described[label].embedding) if label in described else None
@@ -177,7 +181,7 @@ def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> li
         length = "" if embedding is None else f"/{embedding.size}"
         evidence = LocalSpeakerEvidence(
             LocalSpeaker(job.job_id, label),
-            tuple((turn.start_s, turn.end_s) for turn in exclusive_turns if turn.speaker == label),
+            tuple(turns_of[label]),
             described[label].clean_speech_s if label in described else 0.0,
             embedding,
             f"{job.embedding_model}@{job.embedding_revision}{length}",
@@ -221,7 +225,7 @@ def _cut_by_stretch(spans: Sequence[Span], origins: Sequence[float]) -> list[Spa
     """Cut spans of the audio clock where a stretch begins."""
     pieces: list[Span] = []
     for start_s, end_s in spans:
-        cuts = [start_s, *(origin_s for origin_s in origins if start_s < origin_s < end_s), end_s]
+        cuts = [start_s, *origins[bisect_right(origins, start_s) : bisect_left(origins, end_s)], end_s]
         pieces.extend(pairwise(cuts))
     return pieces
 

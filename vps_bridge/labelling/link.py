@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.labelling.shared_seconds import shared_seconds
 
 
 @dataclass(frozen=True, order=True)
@@ -230,9 +231,7 @@ def _measure_shared_seconds(ordered: Sequence[LocalSpeakerEvidence]) -> _SharedB
         for other in by_start[order + 1 :]:
             if extent[other][0] >= extent[job][1]:
                 break
-            seconds = np.array(
-                [[overlap_s(ordered[a].turns, ordered[b].turns) for b in by_job[other]] for a in by_job[job]]
-            )
+            seconds = shared_seconds([ordered[a].turns for a in by_job[job]], [ordered[b].turns for b in by_job[other]])
             a_s, b_s = seconds.sum(axis=1), seconds.sum(axis=0)
             for i, a in enumerate(by_job[job]):
                 for j, b in enumerate(by_job[other]):
@@ -356,15 +355,3 @@ def _unit(embedding: NDArray[np.float32] | None) -> NDArray[np.float64]:
     """Return the vector scaled to length 1."""
     vector = np.asarray(embedding, dtype=np.float64)
     return vector / np.linalg.norm(vector)
-
-
-def overlap_s(a: Sequence[Span], b: Sequence[Span]) -> float:
-    """Return the seconds that two sorted lists of spans have in common; within a list no two spans overlap."""
-    total, i, j = 0.0, 0, 0
-    while i < len(a) and j < len(b):
-        total += max(0.0, min(a[i][1], b[j][1]) - max(a[i][0], b[j][0]))
-        if a[i][1] <= b[j][1]:
-            i += 1
-        else:
-            j += 1
-    return total

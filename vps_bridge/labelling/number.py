@@ -101,8 +101,8 @@ class _Match:
         return self.rank <= (0.0, 0)
 
 
-_Matches = Sequence[Sequence[_Match]]
-"""For each published voice, its match with each voice of the new partition."""
+_Matches = Sequence[Mapping[int, _Match]]
+"""For each published voice, its match with each voice of the new partition that has something of it, by index."""
 
 
 def name_voices(found: Sequence[FoundVoice], book: VoiceBook, untouched: frozenset[int]) -> Naming:
@@ -119,7 +119,7 @@ def name_voices(found: Sequence[FoundVoice], book: VoiceBook, untouched: frozens
         book: what was published before.
         untouched: the numbers on untouched segments.
     """
-    matches = [[_compare(old, new) for new in found] for old in book.voices]
+    matches = _find_matches(book, found)
     new_of = _pair_voices(matches, book)
     numbers: list[int | None] = [None] * len(found)
     for old, new in new_of.items():
@@ -148,16 +148,31 @@ def _write_book(
     return VoiceBook(tuple(sorted(voices, key=lambda voice: voice.speaker_id)), tuple(sorted({*book.retired, *gone})))
 
 
-def _compare(old: Voice, new: FoundVoice) -> _Match:
-    """Compare a published voice with a new one.
+def _find_matches(book: VoiceBook, found: Sequence[FoundVoice]) -> _Matches:
+    """Compare the published voices with the new ones; the time does not grow with the product of their numbers.
 
     They are compared by their members. If they have none in common, as after every job was diarized anew, by the
     segments that had the number.
     """
-    members = [member for member in old.members if member in new.member_seconds]
-    if not members:
-        return _Match(sum(new.segment_seconds.get(segment, 0.0) for segment in old.segments), 0)
-    return _Match(sum(new.member_seconds[member] for member in members), len(members))
+    voice_of = {member: new for new, voice in enumerate(found) for member in voice.member_seconds}
+    speaking_in: dict[str, list[tuple[int, float]]] = {}
+    for new, voice in enumerate(found):
+        for segment, spoken_s in voice.segment_seconds.items():
+            speaking_in.setdefault(segment, []).append((new, spoken_s))
+    matches = []
+    for old in book.voices:
+        pairs = [
+            (voice_of[member], found[voice_of[member]].member_seconds[member], 1)
+            for member in old.members
+            if member in voice_of
+        ]
+        by_segment = ((new, spoken_s, 0) for segment in old.segments for new, spoken_s in speaking_in.get(segment, ()))
+        row: dict[int, _Match] = {}
+        for new, spoken_s, members in pairs or by_segment:
+            before = row.get(new, _Match(0.0, 0))
+            row[new] = _Match(before.labelled_s + spoken_s, before.members + members)
+        matches.append({new: match for new, match in row.items() if not match.is_empty})
+    return matches
 
 
 def _pair_voices(matches: _Matches, book: VoiceBook) -> dict[int, int]:
@@ -165,17 +180,17 @@ def _pair_voices(matches: _Matches, book: VoiceBook) -> dict[int, int]:
 
     A published voice with members in the new partition is only ever paired with a voice that has some of them.
     """
-    with_members = [any(match.members for match in row) for row in matches]
     pairs = sorted(
         (-match.labelled_s, -match.members, book.voices[old].speaker_id, new, old)
         for old, row in enumerate(matches)
-        for new, match in enumerate(row)
-        if match.members or (match.labelled_s > 0 and not with_members[old])
+        for new, match in row.items()
     )
     new_of: dict[int, int] = {}
+    taken: set[int] = set()
     for *_, new, old in pairs:
-        if old not in new_of and new not in new_of.values():
+        if old not in new_of and new not in taken:
             new_of[old] = new
+            taken.add(new)
     return new_of
 
 
@@ -187,8 +202,8 @@ def _describe_gone(
     for old, voice in enumerate(book.voices):
         if old in new_of:
             continue
-        best = max(range(len(numbers)), key=lambda new: matches[old][new].rank, default=None)
-        into = None if best is None or matches[old][best].is_empty else numbers[best]
+        best = max(sorted(matches[old]), key=lambda new: matches[old][new].rank, default=None)
+        into = None if best is None else numbers[best]
         if into is None:
             changes.append(VoiceChange(change="retired", speaker_id=voice.speaker_id))
         else:
@@ -198,9 +213,7 @@ def _describe_gone(
 
 def _describe_new(number: int, new: int, book: VoiceBook, matches: _Matches, new_of: Mapping[int, int]) -> VoiceChange:
     """Return where the voice with a new number comes from: split from a published voice, or new."""
-    origins = [
-        (matches[old][new].rank, book.voices[old].speaker_id) for old in new_of if not matches[old][new].is_empty
-    ]
+    origins = [(matches[old][new].rank, book.voices[old].speaker_id) for old in new_of if new in matches[old]]
     if not origins:
         return VoiceChange(change="new", speaker_id=number)
     return VoiceChange(change="split", speaker_id=max(origins)[1], into=number)

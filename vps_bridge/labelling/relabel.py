@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
+from itertools import combinations
 
 from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
 from vps_bridge.conversations.store import Change, Label, StoredSegment
@@ -28,8 +29,10 @@ from vps_bridge.labelling.decide import (
     written_numbers,
 )
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
+from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink
+from vps_bridge.labelling.link_many import link_many_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
+from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
 from vps_bridge.labelling.vote import (
@@ -49,6 +52,10 @@ __all__ = [
     "Relabelling",
     "relabel",
 ]
+
+
+MAX_PERSONS = 200
+"""Of one conversation, who are kept apart by their labels: each is compared with each."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     alone, not on the order in which chunks or jobs arrived. Only the numbers also depend on those published before.
     Applying the result and relabelling again changes nothing.
     """
+    policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
     segments = evidence.segments
     timeline = build_audio_timeline(evidence, policy.assembly)
     clocks = _verify_clocks(evidence, timeline, policy.alignment)
@@ -145,10 +153,13 @@ def _verify_clocks(
 ) -> tuple[StretchClock, ...]:
     """Return the clock of each stretch."""
     transcript = [(segment.start_s, segment.end_s) for segment in evidence.segments]
+    speech: dict[int, list[Span]] = {}
+    for turn in timeline.exclusive_turns:
+        speech.setdefault(turn.stretch, []).append((turn.start_s, turn.end_s))
     return tuple(
         verify_clock(
             stretch,
-            [(turn.start_s, turn.end_s) for turn in timeline.exclusive_turns if turn.stretch == stretch.index],
+            speech.get(stretch.index, ()),
             transcript,
             rules,
         )
@@ -182,7 +193,7 @@ def _link(
     policy: RelabelPolicy,
 ) -> Partition:
     """Link the local speakers, with people's labels and the conversation's hints about the number of speakers."""
-    return link_speakers(
+    return link_many_speakers(
         timeline.speakers,
         policy.linking,
         links=(*evidence.links, *_links_by_people(evidence.segments, measured, timeline, policy.assignment)),
@@ -201,6 +212,7 @@ def _links_by_people(
 
     A label counts only where the backend says that a person gave it, and where one local speaker has most of the
     segment's speech and at least `runner_up_s` of it. A local speaker to whom labels give two persons is left out.
+    More than `MAX_PERSONS` persons are not kept apart by their labels.
     """
     persons_of: dict[LocalSpeaker, set[str]] = {}
     for segment, seconds in zip(segments, measured, strict=True):
@@ -210,16 +222,16 @@ def _links_by_people(
         index = min(seconds, key=lambda index: (-seconds[index], index))
         if seconds[index] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
             persons_of.setdefault(timeline.speakers[index].id, set()).add(person)
-    clear = sorted((min(persons), local) for local, persons in persons_of.items() if len(persons) == 1)
-    first_of = dict(reversed(clear))
-    links = [SpeakerLink("must", first_of[person], local) for person, local in clear if local != first_of[person]]
-    links.extend(
-        SpeakerLink("cannot", local, other)
-        for index, (person, local) in enumerate(clear)
-        for other_person, other in clear[index + 1 :]
-        if person != other_person
-    )
-    return links
+    members_of: dict[str, list[LocalSpeaker]] = {}
+    for local, persons in sorted(persons_of.items()):
+        if len(persons) == 1:
+            members_of.setdefault(min(persons), []).append(local)
+    # Everybody's speakers are one voice, so it is enough to keep the first of each person apart.
+    first_of = [members[0] for _, members in sorted(members_of.items())[:MAX_PERSONS]]
+    links = [
+        SpeakerLink("must", members[0], other) for _, members in sorted(members_of.items()) for other in members[1:]
+    ]
+    return [*links, *(SpeakerLink("cannot", one, other) for one, other in combinations(first_of, 2))]
 
 
 def _turns_by_voice(
@@ -228,7 +240,7 @@ def _turns_by_voice(
     """Return turns of local speakers as turns of voices; one of no voice gets a negative index of its own."""
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
     voice_at = [voice_of.get(speaker.id, -1 - index) for index, speaker in enumerate(timeline.speakers)]
-    return [replace(turn, speaker_index=voice_at[turn.speaker_index]) for turn in turns]
+    return [TranscriptTurn(turn.start_s, turn.end_s, voice_at[turn.speaker_index]) for turn in turns]
 
 
 def _vote(

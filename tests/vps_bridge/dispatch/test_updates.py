@@ -1,5 +1,7 @@
 """What is told to the backend fits every broker, and what a conversation waits for is said in words."""
 
+from dataclasses import replace
+
 import pytest
 
 from schemas.codec import encode
@@ -14,7 +16,7 @@ from schemas.conversation import (
 from schemas.errors import MessageTooLarge
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.commands.status import describe_status
-from vps_bridge.dispatch.updates import smaller_forms
+from vps_bridge.dispatch.updates import describe_failures, smaller_forms
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord
 from vps_bridge.rules.completion import CompletionFacts, is_all_here, is_final
@@ -67,6 +69,20 @@ def test_the_last_form_is_small_whatever_the_conversation_and_says_what_to_do():
     assert "resync" in (last.reason or "")
 
 
+def test_why_jobs_failed_is_told_with_what_to_do_however_long_the_words_and_many_the_jobs():
+    failed = replace(job(JobState.FAILED), failure_code="audio.undecodable", failure_message="x" * 20_000)
+    told = describe_failures([job(JobState.DONE), *[failed] * 60])
+    assert len(told) == 60
+    assert (told[0].code, len(told[0].message)) == ("audio.undecodable", 500)
+    assert "omi-bridge cancel j" in told[0].remedy
+    whole = update_of(20_000, 20_000).model_copy(update={"failures": told[:50], "failed_jobs": 60})
+    form, _ = fitting(whole)
+    assert len(form.failures) == 50
+    *_, last = smaller_forms(whole)
+    assert len(encode(last)) < 1_000
+    assert last.failed_jobs == 60
+
+
 def test_a_message_is_offered_after_growing_pauses_and_at_once_when_asked():
     timer = RetryTimer(1.0, 5.0)
     taken = [tenth / 10 for tenth in range(200) if timer.take("a", tenth / 10)]
@@ -107,7 +123,9 @@ def conversation(**fields):
 
 def job(state, agent_id=None):
     blank = dict.fromkeys(JobRecord.__dataclass_fields__)
-    return JobRecord(**{**blank, "job_id": "j", "conversation_id": "c1", "state": state, "agent_id": agent_id})
+    return JobRecord(
+        **{**blank, "job_id": "j", "conversation_id": "c1", "state": state, "agent_id": agent_id, "audio_s": 9.0}
+    )
 
 
 def agent(name="mac", *, allowed=True, heard_at=100.0, state="online", model=("m", "1")):

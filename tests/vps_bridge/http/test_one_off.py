@@ -40,6 +40,16 @@ def test_the_earlier_client_gets_what_it_got_before(mosquitto: RunningBroker, do
         assert health["model"] == "scripted"
 
 
+def test_a_clip_of_two_seconds_with_one_voice_has_a_speaker(mosquitto: RunningBroker, door: Door) -> None:
+    """Too little speech to know a voice again; of one file nothing has to be known again."""
+    with answering(mosquitto, lambda agent, offer: agent.answer(offer, [(0.2, 1.8, "a")])):
+        wait_until(lambda: live(door), "the agent")
+        body = door.diarize(make_wav(2.0, tone=11)).json()
+    assert body["num_speakers"] == 1
+    spoken = [(turn["start"], turn["end"], turn["speaker_id"]) for turn in body["speakers"]]
+    assert spoken == [(0.2, 1.8, "SPEAKER_00")]
+
+
 def test_curl_gets_what_it_got_before(mosquitto: RunningBroker, door: Door, tmp_path: Path) -> None:
     curl = shutil.which("curl")
     if curl is None:

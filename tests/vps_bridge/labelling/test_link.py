@@ -17,8 +17,8 @@ from vps_bridge.labelling.link import (
     LocalSpeakerEvidence,
     SpeakerLink,
     link_speakers,
-    overlap_s,
 )
+from vps_bridge.labelling.shared_seconds import shared_seconds
 
 RULES = LinkingRules()
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden"
@@ -140,9 +140,11 @@ def test_hints_bound_the_number_of_voices():
     assert len(linked(one_job, max_speakers=1)) == 3
 
 
-def test_overlap_of_spans():
-    assert overlap_s([(0, 5), (6, 8)], [(4, 7)]) == 2.0
-    assert overlap_s([], [(0, 1)]) == 0.0
+def test_seconds_that_the_speakers_of_two_jobs_share():
+    ours = [[(0.0, 5.0), (6.0, 8.0)], [(5.0, 6.0), (9.0, 20.0)], []]
+    theirs = [[(4.0, 7.0)], [(0.0, 1.0), (7.0, 7.5), (10.0, 30.0)]]
+    assert shared_seconds(ours, theirs).tolist() == [[2.0, 1.5], [1.0, 10.0], [0.0, 0.0]]
+    assert shared_seconds([], theirs).shape == (0, 2)
 
 
 random_voices = st.lists(

@@ -1,0 +1,101 @@
+"""What a backend and an operator see of conversations whose times are wrong, whose audio is short, or failed."""
+
+from datetime import timedelta
+from typing import Any
+
+from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment
+from schemas.failure import FailureCode
+from tests.brokers import RunningBroker
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, STARTED_AT, Backend, LiveBridge, call_segments, wait_until
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+
+
+def labels_in(shown: dict[str, Any]) -> set[str | None]:
+    return {segment["speaker"] for segment in shown["segments"]}
+
+
+def test_a_time_zone_mistake_takes_no_label_and_is_named(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.event("zone", EventType.STARTED, started_at=STARTED_AT)
+        backend.audio("zone", make_wav(CALL_S, tone=1), captured_at=STARTED_AT + timedelta(hours=1))
+        backend.event("zone", EventType.COMPLETED, chunks=1)
+        agent.answer(agent.wait_offer("zone"), CALL_TURNS)
+        assert backend.wait_updated("zone").speakers == 2, "and they have numbers before the transcript comes"
+        backend.event("zone", EventType.SEGMENTS, segments=call_segments("zone"))
+
+        def with_segments() -> ConversationUpdated | None:
+            return next((update for update in backend.seen(ConversationUpdated, "zone") if update.segments), None)
+
+        update = wait_until(with_segments, "the update with segments")
+    assert update.changed == ()
+    assert {label.speaker for label in update.segments} == {"SPEAKER_00"}
+    assert len(update.left_alone) == len(CALL_TURNS)
+    (warning,) = update.warnings
+    assert "audio and transcript do not overlap by 3,600 s" in warning
+    assert "time zone" in warning
+    shown = bridge.json("show", "zone")
+    assert shown["warnings"] == [warning]
+    assert labels_in(shown) == {"SPEAKER_00"}
+    assert warning in bridge.command("show", "zone").stdout
+
+
+def test_milliseconds_are_named_and_take_no_label(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.event("millis", EventType.STARTED, started_at=STARTED_AT)
+        rows = [
+            row.model_copy(update={"start_s": row.start_s * 1000, "end_s": row.end_s * 1000})
+            for row in call_segments("millis")
+        ]
+        backend.event("millis", EventType.SEGMENTS, segments=tuple(rows))
+        backend.audio("millis", make_wav(CALL_S, tone=2), captured_at=STARTED_AT)
+        backend.event("millis", EventType.COMPLETED, chunks=1)
+        agent.answer(agent.wait_offer("millis"), CALL_TURNS)
+        update = backend.wait_updated("millis")
+    assert [warning for warning in update.warnings if "29,500 s" in warning and "send seconds" in warning]
+    assert labels_in(bridge.json("show", "millis")) == {"SPEAKER_00"}
+
+
+def test_a_clip_of_two_seconds_has_its_speaker_once_it_is_completed(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    moments = ((0.1, 1.0), (1.5, 1.5))
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.event("clip", EventType.STARTED, started_at=STARTED_AT)
+        rows = [TranscriptSegment(id=f"clip-{n}", start_s=a, end_s=b, text="x") for n, (a, b) in enumerate(moments)]
+        backend.event("clip", EventType.SEGMENTS, segments=tuple(rows))
+        backend.audio("clip", make_wav(2.0, tone=3), captured_at=STARTED_AT)
+        backend.event("clip", EventType.COMPLETED, chunks=1)
+        agent.answer(agent.wait_offer("clip"), [(0.0, 2.0, "only")])
+        update = backend.wait_updated("clip")
+    assert update.speakers == 1
+    assert labels_in(bridge.json("show", "clip")) == {"SPEAKER_00"}
+
+
+def test_failed_audio_is_told_with_its_reason_to_the_backend_and_to_who_looks(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.send_call("lost", tone=4)
+        offer = agent.wait_offer("lost")
+        agent.fail(offer, FailureCode.AUDIO_UNDECODABLE, retryable=False)
+        update = backend.wait_updated("lost")
+    assert (update.version, update.failed_jobs, update.changed) == ("1.1", 1, ())
+    (failure,) = update.failures
+    assert (failure.job_id, failure.code, failure.message) == (offer.job_id, "audio.undecodable", "as the test told it")
+    assert f"omi-bridge cancel {offer.job_id}" in failure.remedy
+    shown = bridge.json("show", "lost")
+    assert (shown["state"], shown["failures"]) == ("final", [failure.model_dump()])
+    text = bridge.command("show", "lost").stdout
+    assert "no labels from 30 s of audio" in text
+    assert "audio.undecodable: as the test told it" in text
+    assert failure.remedy in text
+    bridge.command("cancel", offer.job_id or "")
+    told = wait_until(
+        lambda: [item for item in backend.seen(ConversationUpdated, "lost") if item.failed_jobs == 0],
+        "the update that nothing is failed any more",
+    )
+    assert told[0].failures == ()
