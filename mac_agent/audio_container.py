@@ -1,8 +1,7 @@
-"""Which container the bytes of a chunk are, by their first bytes, and what a WAV header promises."""
+"""Which container the bytes of a chunk are, by their first bytes."""
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO
 
 from mac_agent.errors import AudioError
@@ -10,9 +9,6 @@ from schemas.audio import RAW_ENCODINGS
 from schemas.failure import FailureCode
 
 HEAD_BYTES = 16
-MAX_WAV_CHUNKS = 100
-UNKNOWN_WAV_BYTES = 0x7FFFF000  # a program that writes to a pipe puts the largest number it knows here
-PLACEHOLDER_BYTES = 1_000_000_000  # or another large one: nine tenths of a gigabyte are not what was cut off
 
 _RAW_FORMATS = {
     "pcm_s16le": "s16le",
@@ -65,25 +61,3 @@ def _sniff(head: bytes) -> str | None:
     if head[:3] == b"ID3" or (head[0] == 0xFF and len(head) > 1 and head[1] & 0xE0 == 0xE0):  # noqa: PLR2004
         return "aac" if head[0] == 0xFF and head[1] & 0x06 == 0 else "mp3"  # noqa: PLR2004
     return None
-
-
-def missing_wav_ratio(stream: BinaryIO) -> float:
-    """Return bytes of samples promised over bytes there; 0 where the header does not state the length."""
-    back = stream.tell()
-    size = stream.seek(0, io.SEEK_END)
-    try:
-        position = 12
-        for _ in range(MAX_WAV_CHUNKS):
-            stream.seek(position)
-            head = stream.read(8)
-            if len(head) < 8:  # noqa: PLR2004 - a chunk's name and length
-                return 0.0
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                there = size - position - 8
-                is_placeholder = length >= UNKNOWN_WAV_BYTES or (length >= PLACEHOLDER_BYTES and 10 * there < length)
-                return 0.0 if is_placeholder or there <= 0 else length / there
-            position += 8 + length + length % 2
-        return 0.0
-    finally:
-        stream.seek(back)
