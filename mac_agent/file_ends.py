@@ -54,6 +54,8 @@ class ChunkFile:
     order: ByteOrder
     data_name: bytes
     format_name: bytes
+    lead_bytes: int = 0
+    """In the chunk of the samples, before them."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +73,8 @@ def chunk_file(container: str, head: bytes) -> ChunkFile:
     if container == "wav":
         return ChunkFile(12, 4, "big" if head[:4] == b"RIFX" else "little", b"data", b"fmt ")
     if container == "aiff":
-        return ChunkFile(12, 4, "big", b"SSND", b"COMM")
-    return ChunkFile(8, 8, "big", b"data", b"desc")
+        return ChunkFile(12, 4, "big", b"SSND", b"COMM", 8)
+    return ChunkFile(8, 8, "big", b"data", b"desc", 4)
 
 
 def find_chunk_ends(stream: BinaryIO, start: int, limit: int, built: ChunkFile) -> ChunkEnds | None:
@@ -101,7 +103,10 @@ def _data_ends(
 ) -> ChunkEnds:
     there = limit - body
     is_placeholder = claimed >= UNKNOWN_BYTES or (claimed >= PLACEHOLDER_BYTES and 10 * there < claimed)
-    data_start = body + 4 if built.length_bytes == 8 else body  # CAF counts its edits first
+    data_start = body + built.lead_bytes
+    if built.data_name == b"SSND":
+        stream.seek(body)
+        data_start += int.from_bytes(stream.read(4), "big")  # where the first sample is aligned to blocks
     if is_placeholder or claimed == 0 or claimed > there:
         missing = 0 if is_placeholder or claimed == 0 else claimed - there
         ends = FileEnd(limit, missing if missing > MAX_HEADER_BYTES else 0)

@@ -11,19 +11,27 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+ByteOrder = Literal["little", "big"]
+Coding = Literal["s", "f", "alaw", "mulaw"]
+"""Integers, floating point, and the two of telephones."""
+
 BLOCK_BYTES = 3 << 20  # whole words of 1, 2, 3 and 4 bytes
-WAVE_PCM, WAVE_FLOAT, WAVE_EXTENSIBLE = 1, 3, 0xFFFE
+WAVE_EXTENSIBLE = 0xFFFE
 # Behind the first byte, its tag, the GUID of every format that has one (KSDATAFORMAT_SUBTYPE_WAVEFORMATEX).
 _GUID_TAIL = bytes.fromhex("00000000001000800000aa00389b71")
+_WAVE_CODINGS: dict[int, Coding] = {1: "s", 3: "f", 6: "alaw", 7: "mulaw"}
+_AIFC_CODINGS: dict[bytes, tuple[Coding, ByteOrder]] = {
+    **dict.fromkeys((b"NONE", b"twos", b"in16", b"in24", b"in32"), ("s", "big")),
+    **dict.fromkeys((b"sowt", b"42n1", b"42ni", b"23ni"), ("s", "little")),
+    **dict.fromkeys((b"fl32", b"FL32", b"fl64", b"FL64"), ("f", "big")),
+}
 _CAF_FLOAT, _CAF_LITTLE_ENDIAN = 1, 2
-_INTEGER_BITS, _FLOAT_BITS = (16, 24, 32), (32, 64)
-
-ByteOrder = Literal["little", "big"]
+_WORD_BITS = {"s": (16, 24, 32), "f": (32, 64), "alaw": (8,), "mulaw": (8,)}
 
 
 @dataclass(frozen=True)
 class PcmLayout:
-    """Plain samples: integers or floating point, each in a word of whole bytes."""
+    """Plain samples, each in a word of whole bytes."""
 
     rate_hz: int
     channels: int
@@ -31,19 +39,18 @@ class PcmLayout:
     """Of the room a sample takes."""
     valid_bits: int
     """Of these, how many the header says are used."""
-    is_float: bool
+    coding: Coding
     order: ByteOrder
-    is_extensible: bool = False
 
     @property
     def is_usual(self) -> bool:
-        """Whether FFmpeg reads such a header as it is meant. Of 24 bits in 32 it makes a floating point number."""
+        """Whether FFmpeg reads such a WAV as it is meant. Of 24 bits in 32 it makes a floating point number."""
         return self.valid_bits == self.word_bits and self.order == "little"
 
     @property
     def raw_format(self) -> str:
         """FFmpeg's name of a file of such samples without a header."""
-        return f"{'f' if self.is_float else 's'}{self.word_bits}{self.order[0]}e"
+        return f"{self.coding}{self.word_bits}{self.order[0]}e" if self.coding in ("s", "f") else self.coding
 
 
 def read_wave_format(chunk: bytes, order: ByteOrder) -> PcmLayout | None:
@@ -51,16 +58,12 @@ def read_wave_format(chunk: bytes, order: ByteOrder) -> PcmLayout | None:
     if len(chunk) < 16:
         return None
     sign = "<" if order == "little" else ">"
-    tag, channels, rate_hz, _, block_bytes, said_bits = struct.unpack(sign + "HHIIHH", chunk[:16])
-    valid_bits = said_bits
-    is_extensible = tag == WAVE_EXTENSIBLE
-    if is_extensible:
-        if len(chunk) < 40 or chunk[25:40] != _GUID_TAIL:
-            return None
-        valid_bits, tag = struct.unpack(sign + "H", chunk[18:20])[0] or said_bits, chunk[24]
-    if tag not in (WAVE_PCM, WAVE_FLOAT):
+    tag, channels, rate_hz, _, block_bytes, valid_bits = struct.unpack(sign + "HHIIHH", chunk[:16])
+    if tag == WAVE_EXTENSIBLE and len(chunk) >= 40 and chunk[25:40] == _GUID_TAIL:
+        valid_bits, tag = struct.unpack(sign + "H", chunk[18:20])[0] or valid_bits, chunk[24]
+    if tag not in _WAVE_CODINGS or not channels or block_bytes % channels:
         return None
-    return _layout(rate_hz, channels, block_bytes, valid_bits, tag == WAVE_FLOAT, order, is_extensible=is_extensible)
+    return _checked(PcmLayout(rate_hz, channels, 8 * block_bytes // channels, valid_bits, _WAVE_CODINGS[tag], order))
 
 
 def read_caf_format(chunk: bytes) -> PcmLayout | None:
@@ -68,28 +71,32 @@ def read_caf_format(chunk: bytes) -> PcmLayout | None:
     if len(chunk) < 32 or chunk[8:12] != b"lpcm":
         return None
     rate_hz, _, flags, packet_bytes, frames, channels, bits = struct.unpack(">d4sIIIII", chunk[:32])
-    if frames != 1 or not 1 <= rate_hz < 2**31:
+    if frames != 1 or not 1 <= rate_hz < 2**31 or not channels or packet_bytes % channels:
         return None
     order: ByteOrder = "little" if flags & _CAF_LITTLE_ENDIAN else "big"
-    return _layout(round(rate_hz), channels, packet_bytes, bits, bool(flags & _CAF_FLOAT), order)
+    coding: Coding = "f" if flags & _CAF_FLOAT else "s"
+    return _checked(PcmLayout(round(rate_hz), channels, 8 * packet_bytes // channels, bits, coding, order))
 
 
-def _layout(
-    rate_hz: int,
-    channels: int,
-    block_bytes: int,
-    valid_bits: int,
-    is_float: bool,  # noqa: FBT001
-    order: ByteOrder,
-    *,
-    is_extensible: bool = False,
-) -> PcmLayout | None:
-    if not channels or block_bytes % channels:
+def read_aiff_format(chunk: bytes) -> PcmLayout | None:
+    """Read a `COMM` chunk of AIFF or AIFF-C; None where it is of no plain samples."""
+    if len(chunk) < 18:
         return None
-    word_bits = 8 * block_bytes // channels
-    if word_bits not in (_FLOAT_BITS if is_float else _INTEGER_BITS) or not 0 < valid_bits <= word_bits:
+    channels, _, bits, exponent, mantissa = struct.unpack(">HIHHQ", chunk[:18])
+    found = _AIFC_CODINGS.get(chunk[18:22] or b"NONE")
+    if found is None or not channels or not 16383 <= exponent < 16383 + 31:
         return None
-    return PcmLayout(rate_hz, channels, word_bits, valid_bits, is_float, order, is_extensible)
+    coding, order = found
+    rate_hz = mantissa >> (63 - (exponent - 16383))  # a floating point number of 80 bits
+    if coding == "f":
+        bits = int(chunk[20:22])
+    return _checked(PcmLayout(rate_hz, channels, (bits + 7) // 8 * 8, bits, coding, order))
+
+
+def _checked(layout: PcmLayout) -> PcmLayout | None:
+    """Return the layout where its words can be read: anything else is left to FFmpeg."""
+    is_known = layout.word_bits in _WORD_BITS[layout.coding]
+    return layout if is_known and 0 < layout.valid_bits <= layout.word_bits else None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from mac_agent.file_ends import (
     find_pages_end,
     has_frame_count,
 )
-from mac_agent.pcm_layout import PcmLayout, measure_words, read_caf_format, read_wave_format
+from mac_agent.pcm_layout import PcmLayout, measure_words, read_aiff_format, read_caf_format, read_wave_format
 from schemas.audio import RAW_ENCODINGS
 
 MAX_RECORDINGS = 10_000  # two seconds each for more than four hours; opening a file takes a millisecond
@@ -146,11 +146,10 @@ class _Search:
         if ends is None:
             end = FileEnd(limit)
             return self._recording(container, options, start, end), end
-        layout = None
         if container == "wav":
             layout = read_wave_format(ends.format_chunk, built.order)
-        elif container == "caf":
-            layout = read_caf_format(ends.format_chunk)
+        else:
+            layout = read_caf_format(ends.format_chunk) if container == "caf" else read_aiff_format(ends.format_chunk)
         if layout is None:
             return self._recording(container, options, start, ends.file), ends.file
         return self._take_samples(container, options, start, ends, layout), ends.file
@@ -159,21 +158,18 @@ class _Search:
         self, container: str, options: dict[str, str], start: int, ends: ChunkEnds, layout: PcmLayout
     ) -> Recording:
         """Return plain samples, read as their header means them where FFmpeg would read them in another way."""
-        shift_bits, is_said, is_integer = 0, True, not layout.is_float
+        shift_bits, is_said, is_integer = 0, True, layout.coding == "s"
         if is_integer and layout.valid_bits < layout.word_bits:
             words = measure_words(self.stream, ends.data_start, ends.data_end, layout, layout.valid_bits)
-            if words.is_left_justified(layout.valid_bits, layout.word_bits):
-                pass
-            elif words.is_right_justified(layout.valid_bits):
+            is_left = words.is_left_justified(layout.valid_bits, layout.word_bits)
+            if not is_left and words.is_right_justified(layout.valid_bits):
                 shift_bits = layout.word_bits - layout.valid_bits
-            elif not layout.is_extensible:  # 24.0 floating point, which FFmpeg knows and nobody else writes
-                return self._recording(container, options, start, ends.file)
         elif is_integer and layout.word_bits == WIDE_BITS:
             words = measure_words(self.stream, ends.data_start, ends.data_end, layout, max(RIGHT_JUSTIFIED_BITS))
             fits = [bits for bits in RIGHT_JUSTIFIED_BITS if words.is_right_justified(bits)]
             if fits and not words.is_left_justified(fits[0], WIDE_BITS):
                 shift_bits, is_said = WIDE_BITS - fits[0], False
-        if layout.is_usual and not shift_bits:
+        if container == "wav" and layout.is_usual and not shift_bits:
             return self._recording(container, options, start, ends.file)
         return Recording(
             stream=open_window(self.stream, ends.data_start, ends.data_end),
