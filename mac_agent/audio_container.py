@@ -1,18 +1,13 @@
-"""Which container the bytes of a chunk are, and what a WAV header promises."""
+"""Which container the bytes of a chunk are, and how FFmpeg is to open it."""
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO
 
 from mac_agent.errors import AudioError
 from schemas.audio import RAW_ENCODINGS
 from schemas.audio_container import CONTAINER_NAMES, AudioContainer, find_container
 from schemas.failure import FailureCode
-
-MAX_WAV_CHUNKS = 100
-UNKNOWN_WAV_BYTES = 0x7FFFF000  # a program that writes to a pipe puts the largest number it knows here
-PLACEHOLDER_BYTES = 1_000_000_000  # or another large one: nine tenths of a gigabyte are not what was cut off
 
 _RAW_FORMATS = {
     "pcm_s16le": "s16le",
@@ -51,25 +46,3 @@ def choose_container(
     if found.start_byte:  # FFmpeg skips an ID3 tag before MP3, AAC and FLAC, but not before other formats
         options["skip_initial_bytes"] = str(found.start_byte)
     return _FFMPEG_NAMES.get(found.name, found.name.value), options
-
-
-def missing_wav_ratio(stream: BinaryIO) -> float:
-    """Return bytes of samples promised over bytes there; 0 where the header does not state the length."""
-    back = stream.tell()
-    size = stream.seek(0, io.SEEK_END)
-    try:
-        position = 12
-        for _ in range(MAX_WAV_CHUNKS):
-            stream.seek(position)
-            head = stream.read(8)
-            if len(head) < 8:  # noqa: PLR2004 - a chunk's name and length
-                return 0.0
-            length = int.from_bytes(head[4:], "little")
-            if head[:4] == b"data":
-                there = size - position - 8
-                is_placeholder = length >= UNKNOWN_WAV_BYTES or (length >= PLACEHOLDER_BYTES and 10 * there < length)
-                return 0.0 if is_placeholder or there <= 0 else length / there
-            position += 8 + length + length % 2
-        return 0.0
-    finally:
-        stream.seek(back)

@@ -254,12 +254,10 @@ def run_job(
     """
     began_s = time.perf_counter()
     decoded = _decode_all(job, report)
-    waveform, placed, warnings = join_chunks(
-        [(chunk.waveform, source.start_s) for chunk, source in zip(decoded, job.chunks, strict=True)],
-        max_s=job.max_audio_s,
-    )
-    all_warnings = [*(warning for chunk in decoded for warning in chunk.warnings), *warnings]
-    decoded.clear()
+    all_warnings = [warning for chunk in decoded for warning in chunk.warnings]
+    # Held here alone, so that `join_chunks` can let go of each.
+    chunks = [(decoded.pop(0).waveform, source.start_s) for source in job.chunks]
+    waveform, placed, warnings = join_chunks(chunks, max_s=job.max_audio_s)
     quality = measure_quality(waveform)
     decode_ms = 1000 * (time.perf_counter() - began_s)
     duration_s = waveform.size / SAMPLE_RATE_HZ
@@ -273,7 +271,7 @@ def run_job(
         diarization=diarization,
         quality=quality,
         timings_ms={"decode": decode_ms, **diarization.timings_ms, "total": 1000 * (time.perf_counter() - began_s)},
-        warnings=tuple(dict.fromkeys([*all_warnings, *diarization.warnings])),
+        warnings=tuple(dict.fromkeys([*all_warnings, *warnings, *diarization.warnings])),
     )
 
 
@@ -290,6 +288,7 @@ def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[De
                     sample_rate=source.sample_rate,
                     channels=source.channels,
                     max_s=left_s,
+                    limit_s=job.max_audio_s,
                 )
         except AudioError as error:
             raise _ChunkError(index, error) from error

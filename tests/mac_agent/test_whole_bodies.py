@@ -1,0 +1,224 @@
+"""Nothing of a body is left out without a word: files one after another, bytes left over, bytes missing, tracks."""
+
+from __future__ import annotations
+
+import io
+import struct
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from mac_agent.audio import decode
+from mac_agent.errors import AudioError
+from schemas.failure import FailureCode
+from tests.mac_agent.sounds import as_pcm16, as_wav, encode_file, tone
+
+KINDS = {
+    "wav": ("wav", "pcm_s16le", 16_000),
+    "wav adpcm": ("wav", "adpcm_ima_wav", 16_000),
+    "aiff": ("aiff", "pcm_s16be", 22_050),
+    "caf": ("caf", "pcm_s16le", 16_000),
+    "flac": ("flac", "flac", 44_100),
+    "m4a": ("ipod", "aac", 44_100),
+    "mov pcm": ("mov", "pcm_s16le", 16_000),
+    "opus": ("ogg", "libopus", 48_000),
+    "ogg flac": ("ogg", "flac", 48_000),
+    "webm": ("webm", "libopus", 48_000),
+    "adts": ("adts", "aac", 16_000),
+    "mp3": ("mp3", "libmp3lame", 44_100),
+}
+
+
+def file_of(kind: str, pitch_hz: float, seconds: float) -> bytes:
+    container, codec, rate_hz = KINDS[kind]
+    return encode_file(tone(pitch_hz, seconds, rate_hz=rate_hz), container, codec, rate_hz=rate_hz)
+
+
+def decoded(body: bytes, **options):
+    return decode(io.BytesIO(body), max_s=600.0, **options)
+
+
+def pitches_hz(waveform: np.ndarray, *ranges_s: tuple[float, float]) -> list[int]:
+    """The strongest frequency of each range, to the nearest 20 Hz."""
+    found = []
+    for start_s, end_s in ranges_s:
+        piece = waveform[round(start_s * 16_000) : round(end_s * 16_000)]
+        found.append(20 * round(float(np.argmax(np.abs(np.fft.rfft(piece))) * 16_000 / piece.size) / 20))
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_one_after_another_are_all_decoded_in_order(kind):
+    chunk = decoded(file_of(kind, 440, 2) + file_of(kind, 880, 3) + file_of(kind, 660, 2))
+    slack_s = {"adts": 0.4, "mp3": 0.2, "wav adpcm": 0.3}.get(kind, 0.01)
+    assert chunk.duration_s == pytest.approx(7.0, abs=slack_s)
+    assert pitches_hz(chunk.waveform, (0.4, 1.6), (2.8, 4.4), (5.8, 6.6)) == [440, 880, 660]
+    if kind != "mp3":  # LAME's frames lean on those before them, which are another file's here
+        assert chunk.warnings == ()
+
+
+@pytest.mark.parametrize(("first", "second"), [("wav", "flac"), ("aiff", "wav"), ("m4a", "opus"), ("caf", "webm")])
+def test_files_of_different_kinds_are_all_decoded(first, second):
+    chunk = decoded(file_of(first, 440, 2) + file_of(second, 880, 2))
+    assert chunk.duration_s == pytest.approx(4.0, abs=0.01)
+    assert pitches_hz(chunk.waveform, (0.4, 1.6), (2.4, 3.6)) == [440, 880]
+    assert chunk.warnings == ()
+
+
+@pytest.mark.parametrize("claimed", [0, 0x7FFFFFFF, 2_000_000_000, 0xFFFFFFFF])
+def test_streamed_wavs_without_a_length_are_told_apart(claimed):
+    body = b"".join(as_wav(tone(pitch, 2), data_bytes=claimed) for pitch in (440, 880))
+    chunk = decoded(body)
+    assert chunk.waveform.size == 4 * 16_000
+    assert pitches_hz(chunk.waveform, (0.4, 1.6), (2.4, 3.6)) == [440, 880]
+    assert chunk.warnings == ()
+
+
+def test_files_of_different_rates_keep_their_pace():
+    chunk = decoded(as_wav(tone(440, 2)) + as_wav(tone(440, 2, rate_hz=48_000), rate_hz=48_000))
+    assert chunk.duration_s == pytest.approx(4.0, abs=0.01)
+    assert pitches_hz(chunk.waveform, (0.4, 1.6), (2.4, 3.6)) == [440, 440]
+
+
+def test_six_thousand_small_files_are_one_recording():
+    chunk = decoded(as_wav(tone(500, 0.05)) * 6_000)
+    assert chunk.duration_s == pytest.approx(300.0, abs=0.01)
+
+
+def test_chunks_behind_the_samples_are_no_audio_and_no_loss():
+    listed = b"LIST" + struct.pack("<I", 5) + b"INFO!\0"
+    chunk = decoded(as_wav(tone(440, 2)) + listed + as_wav(tone(880, 2)) + listed)
+    assert chunk.waveform.size == 4 * 16_000
+    assert chunk.warnings == ()
+
+
+def test_samples_behind_a_header_that_tells_of_the_first_blob_only_are_counted():
+    chunk = decoded(as_wav(tone(440, 2)) + as_pcm16(tone(880, 3)))
+    assert chunk.waveform.size == 2 * 16_000
+    assert chunk.warnings == ("audio.bytes_ignored: 96000 bytes",)
+
+
+@pytest.mark.parametrize("kind", ["wav", "aiff", "caf", "m4a", "mov pcm", "opus", "ogg flac", "adts", "webm"])
+def test_bytes_that_belong_to_nothing_are_counted(kind):
+    chunk = decoded(file_of(kind, 440, 2) + b"\x13junk" * 5_000)
+    assert pitches_hz(chunk.waveform, (0.4, 1.6)) == [440]
+    assert chunk.warnings == ("audio.bytes_ignored: 25000 bytes",)
+
+
+@pytest.mark.parametrize("kind", ["flac", "mp3"])
+def test_bytes_that_a_parser_swallows_are_noticed(kind):
+    chunk = decoded(file_of(kind, 440, 2) + b"\x13junk" * 5_000)
+    assert any(warning.startswith(("audio.bytes_ignored", "audio.damaged")) for warning in chunk.warnings)
+
+
+def test_bytes_between_two_files_are_counted_and_both_decoded():
+    chunk = decoded(as_wav(tone(440, 2)) + b"\x13junk" * 200 + as_wav(tone(880, 2)))
+    assert chunk.waveform.size == 4 * 16_000
+    assert chunk.warnings == ("audio.bytes_ignored: 1000 bytes",)
+
+
+def test_a_file_that_cannot_be_decoded_behind_one_that_can_is_counted():
+    broken = b"fLaC\x00\x00\x00\x22" + bytes(1_000)
+    chunk = decoded(as_wav(tone(440, 2)) + broken)
+    assert chunk.warnings == (f"audio.bytes_ignored: {len(broken)} bytes",)
+
+
+@pytest.mark.parametrize("magic", [b"RIFF", b"RIFX", b"RF64"])
+@pytest.mark.parametrize("missing", [1_000, 48_000])
+def test_a_wav_cut_off_says_how_many_bytes_are_missing(magic, missing):
+    order = ">" if magic == b"RIFX" else "<"
+    samples = as_pcm16(tone(440, 3))
+    head = struct.pack(order + "4sI4s", magic, 36 + len(samples), b"WAVE")
+    if magic == b"RF64":
+        head += struct.pack("<4sIQQQI", b"ds64", 28, 0, len(samples), 0, 0)
+    head += struct.pack(order + "4sIHHIIHH", b"fmt ", 16, 1, 1, 16_000, 32_000, 2, 16)
+    head += struct.pack(order + "4sI", b"data", 2**32 - 1 if magic == b"RF64" else len(samples))
+    body = head + (np.frombuffer(samples, "<i2").astype(">i2").tobytes() if order == ">" else samples)
+    whole = decoded(body)
+    assert (whole.waveform.size, whole.warnings) == (48_000, ())
+    assert pitches_hz(whole.waveform, (0.4, 2.6)) == [440]
+    cut = decoded(body[:-missing])
+    assert cut.waveform.size == 48_000 - missing // 2
+    assert cut.warnings == (f"audio.truncated: {missing} bytes are missing",)
+
+
+@pytest.mark.parametrize("kind", ["wav adpcm", "aiff", "caf", "opus", "ogg flac", "flac", "mp3", "webm"])
+def test_every_file_cut_off_says_how_much_is_missing(kind):
+    body = file_of(kind, 440, 10)
+    cut = decoded(body[: len(body) * 9 // 10])
+    assert 8.0 < cut.duration_s < 9.8
+    assert any(warning.startswith("audio.truncated: ") for warning in cut.warnings), cut.warnings
+
+
+def test_an_m4a_with_its_index_in_front_cut_off_says_how_many_bytes_are_missing(tmp_path):
+    with av.open(tmp_path / "a.m4a", "w", format="mp4", options={"movflags": "faststart"}) as out:
+        _add_tracks(out, [tone(440, 6)])
+    body = (tmp_path / "a.m4a").read_bytes()
+    cut = decoded(body[:-10_000])
+    assert 2.0 < cut.duration_s < 5.9
+    assert "audio.truncated: 10000 bytes are missing" in cut.warnings
+
+
+@pytest.mark.parametrize("container", ["mp4", "matroska"])
+def test_a_second_track_is_reported(container):
+    file = io.BytesIO()
+    with av.open(file, "w", format=container) as out:
+        _add_tracks(out, [tone(440, 3), tone(880, 3)])
+    chunk = decoded(file.getvalue())
+    assert pitches_hz(chunk.waveform, (0.4, 2.6)) == [440]
+    assert chunk.warnings == ("audio.tracks_ignored: 1",)
+
+
+def _add_tracks(out: av.container.OutputContainer, sounds: list[np.ndarray]) -> None:
+    streams = [out.add_stream("aac", rate=16_000, layout="mono") for _ in sounds]
+    for stream, samples in zip(streams, sounds, strict=True):
+        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 16_000, 0, Fraction(1, 16_000)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+
+
+def test_a_pause_within_a_webm_is_silence_and_its_length_is_said():
+    chunk = decoded(_webm_with_a_pause(pause_s=12.0, seconds=4.0))
+    assert chunk.duration_s == pytest.approx(16.0, abs=0.1)
+    assert not chunk.waveform[round(2.5 * 16_000) : round(13.5 * 16_000)].any()
+    assert pitches_hz(chunk.waveform, (0.4, 1.6), (14.4, 15.6)) == [440, 440]
+    assert chunk.warnings == ("audio.holes_filled: 12.0 s",)
+
+
+def test_a_pause_of_hours_in_a_second_of_sound_is_a_damaged_clock():
+    body = _webm_with_a_pause(pause_s=14_000.0, seconds=1.0)
+    chunk = decode(io.BytesIO(body), max_s=4 * 3600.0)
+    assert chunk.duration_s == pytest.approx(1.0, abs=0.1)
+    assert chunk.warnings == ("audio.holes_left_out: 14000.0 s",)
+
+
+def test_many_recordings_share_what_may_be_filled():
+    body = _webm_with_a_pause(pause_s=59.0, seconds=0.1) * 100
+    chunk = decode(io.BytesIO(body), max_s=4 * 3600.0)
+    assert chunk.duration_s < 60 + 101 * 11
+    assert any(warning.startswith("audio.holes_left_out: ") for warning in chunk.warnings)
+
+
+def test_a_pause_that_makes_the_audio_too_long_is_refused():
+    with pytest.raises(AudioError) as caught:
+        decoded(_webm_with_a_pause(pause_s=700.0, seconds=8.0))
+    assert caught.value.code is FailureCode.AUDIO_TOO_LONG
+
+
+def _webm_with_a_pause(*, pause_s: float, seconds: float) -> bytes:
+    """Opus whose time stamps jump in the middle, as when nothing is sent while a track is muted."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="webm") as out:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(440, seconds, rate_hz=48_000)[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 0, Fraction(1, 48_000)
+        middle_s = seconds / 2
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            if packet.pts is not None and packet.pts * packet.time_base >= middle_s:
+                jump = round(pause_s / packet.time_base)
+                packet.pts, packet.dts = packet.pts + jump, packet.pts + jump
+            out.mux(packet)
+    return file.getvalue()
