@@ -46,5 +46,8 @@ class BridgeHeartbeat(Message):
         default=(), description="Live, but nobody has allowed them yet: `omi-bridge agents allow ID`."
     )
     queue: QueueState = QueueState()
+    messages_dropped: Count = Field(
+        default=0, description="Since the start: too many of one sender, or of agents that are not allowed."
+    )
     last_error: Text | None = None
     versions: ByName[Name] = {}

@@ -22,6 +22,7 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 MAX_TEXT_CHARS = 20_000
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
+MAX_COUNT = 10_000_000
 MAX_ENTRIES = 100
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ Timestamp = Annotated[
 Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S)]
 SignedSeconds = Annotated[float, Field(ge=-MAX_DURATION_S, le=MAX_DURATION_S)]
 ByteCount = Annotated[int, Field(ge=0, le=MAX_BYTES)]
-Count = Annotated[int, Field(ge=0, le=10_000_000)]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT)]
 SpeakerCount = Annotated[int, Field(ge=1, le=100)]
 Ratio = Annotated[float, Field(ge=0, le=1)]
 ByName = Annotated[dict[Name, T], Field(max_length=MAX_ENTRIES), BeforeValidator(_refuse_many)]

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 
 from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
-from schemas.record import MAX_DURATION_S
+from schemas.record import MAX_COUNT, MAX_DURATION_S
 from vps_bridge.errors import AnotherBridge
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
@@ -53,7 +53,14 @@ class Presence:
         )
 
     def make_online_beat(
-        self, *, live: int, waiting: list[str], counts: QueueCounts, has_disk_room: bool, last_error: str | None
+        self,
+        *,
+        live: int,
+        waiting: list[str],
+        counts: QueueCounts,
+        dropped: int,
+        has_disk_room: bool,
+        last_error: str | None,
     ) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that serves.
 
@@ -61,6 +68,7 @@ class Presence:
             live: how many allowed agents are live.
             waiting: live agents that nobody has allowed yet.
             counts: what waits.
+            dropped: messages since the start that were not let in.
             has_disk_room: whether the disk has room for audio.
             last_error: what an operator should know.
         """
@@ -71,6 +79,7 @@ class Presence:
                 "agents_live": live,
                 "agents_waiting": tuple(waiting[:MAX_LISTED_AGENTS]),
                 "queue": queue,
+                "messages_dropped": min(dropped, MAX_COUNT),
                 "last_error": last_error,
             }
         )

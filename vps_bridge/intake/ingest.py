@@ -18,7 +18,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import Refusal, refusal_of
 from vps_bridge.intake.audio_header import HEAD_BYTES, claimed_duration_s, is_raw, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
@@ -279,8 +279,7 @@ class Ingest:
         try:
             return use()
         except OSError as error:
-            msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
-            raise Refusal(FailureCode.DISK_FULL, msg) from error
+            raise refusal_of(error) from error
 
     def _send_receipt(self, chunk: _UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
         receipt = Accepted(

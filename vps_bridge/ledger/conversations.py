@@ -197,6 +197,13 @@ class ConversationBook:
             row = connection.execute(_OPEN_END, {"of_conversation": conversation_id}).first()
             return CompletionFacts(**row._asdict()) if row else None
 
+    def latest_open(self, limit: int) -> list[str]:
+        """Return the conversations that are not final, the one that changed last as the last."""
+        is_open = select(ConversationRow.conversation_id).where(ConversationRow.final_at.is_(None))
+        with self._database.reading() as connection:
+            latest = connection.scalars(is_open.order_by(ConversationRow.since_at.desc()).limit(limit))
+            return list(latest)[::-1]
+
     def unapplied(self) -> list[tuple[str, int]]:
         """Return (conversation, version) of each latest update that the backend has not confirmed with `applied`."""
         with self._database.reading() as connection:
