@@ -25,6 +25,7 @@ class QueueState(Record):
     jobs_ready: Count = 0
     jobs_leased: Count = 0
     jobs_failed: Count = 0
+    conversations_failed: Count = Field(default=0, description="Their labels could not be worked out.")
     bytes: ByteCount = 0
     oldest_s: Seconds = 0.0
 

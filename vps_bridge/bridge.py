@@ -20,6 +20,7 @@ from schemas.audio import ChunkDescription
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.conversation import Accepted, ConversationEvent, EventType
+from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
@@ -112,6 +113,8 @@ class Bridge:
             self._guard,
             before_long_work=self._publisher.flush,
             on_final=self._note_final,
+            on_failed=self._note_failed,
+            wake=self._mailbox.wake,
         )
         self._retention = Retention(
             settings,
@@ -145,6 +148,7 @@ class Bridge:
             self._close_http_server()
             self._guard.run("sending", self._publisher.flush)
             farewell = self._presence.make_beat(BridgeState.STOPPED)
+            self._schedule.close()
             self._session.stop(Farewell(self._beat_topic, encode(farewell), retain=True))
             self._ledger.close()
             self._store.close()
@@ -343,6 +347,12 @@ class Bridge:
     def _note_final(self, conversation_id: str, now_s: float) -> None:
         self._retention.note_final(now_s)
         self._one_offs.answer_if_final(conversation_id)
+
+    def _note_failed(self, conversation_id: str, reason: str) -> None:
+        self._one_offs.fail(conversation_id, reason)
+        failure = JobFailure(conversation_id=conversation_id, code=FailureCode.LABELS_FAILED, message=reason)
+        self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
+        self._presence.beat_soon()
 
     # ------------------------------------------------------------------------------------------- heartbeats
 

@@ -11,6 +11,10 @@ class AnotherBridge(Exception):
     """A second live bridge serves the same broker and root."""
 
 
+class LabellingFailed(Exception):
+    """A conversation's labels could not be worked out: an error, a process that died, or too much time."""
+
+
 class Refusal(Exception):
     """Audio or an event that is not accepted; carries the code and words that say what to do."""
 

@@ -115,6 +115,7 @@ def describe_queue(counts: QueueCounts, now: float) -> QueueState:
         jobs_ready=counts.jobs_ready,
         jobs_leased=counts.jobs_leased,
         jobs_failed=counts.jobs_failed,
+        conversations_failed=counts.conversations_failed,
         bytes=counts.bytes,
         oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
     )
