@@ -48,7 +48,7 @@ class SenderLimit:
         self, _logger: structlog.types.WrappedLogger, level: str, line: structlog.types.EventDict
     ) -> structlog.types.EventDict:
         """Return the line, or raise `DropEvent` where it is one too many."""
-        sender = line.get(MESSAGE_FROM)
+        sender = line.pop(MESSAGE_FROM, None)
         if sender is None or level not in ("warning", "error"):
             return line
         key = str(sender), str(line.get("event"))
