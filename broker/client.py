@@ -42,6 +42,13 @@ def make_client(settings: BrokerSettings, client_id: str, protocol: MQTTProtocol
     return client
 
 
+def connect_properties(max_packet_bytes: int) -> Properties:
+    """Build the properties of a CONNECT (MQTT 5 only): a larger packet the broker drops instead of sending it to us."""
+    properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call] # paho leaves it so
+    properties.MaximumPacketSize = max_packet_bytes
+    return properties
+
+
 def send_at_once(client: Client) -> None:
     """Turn off Nagle's algorithm: with it a small message waits for the last one's acknowledgement, 40 ms on Linux."""
     connection = client.socket()

@@ -13,7 +13,7 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.client import send_at_once
+from broker.client import connect_properties, send_at_once
 from broker.settings import BrokerSettings
 
 LOOP_TIMEOUT_S = 1.0  # longest the network thread sleeps before it looks at the keepalive and at the request to stop
@@ -51,15 +51,17 @@ class Connection:
         client.on_publish = lambda _c, _u, mid, reason, _p: later(partial(handlers.on_puback, mid, reason))
         client.on_message = lambda _c, _u, message: later(partial(handlers.on_message, message))
 
-    def open(self, settings: BrokerSettings) -> None:
-        """Connect the socket and send our CONNECT, with a clean session.
+    def open(self, settings: BrokerSettings, max_packet_bytes: int) -> None:
+        """Connect the socket and send our CONNECT, with a clean session and the largest packet that we take.
 
         Raises:
             OSError: the broker cannot be reached.
         """
         # Clean start without an expiry interval: on MQTT 5 the session ends with the connection.
         is_mqtt_5 = self._client.protocol is MQTTProtocolVersion.MQTTv5
-        options: dict[str, Any] = {"clean_start": True} if is_mqtt_5 else {}
+        options: dict[str, Any] = (
+            {"clean_start": True, "properties": connect_properties(max_packet_bytes)} if is_mqtt_5 else {}
+        )
         self._client.connect(settings.address.host, settings.address.port, settings.keepalive_s, **options)
         send_at_once(self._client)
 

@@ -3,6 +3,9 @@
 import contextlib
 import logging
 import sys
+import time
+from collections import Counter
+from collections.abc import Callable
 from typing import TextIO, cast
 
 import structlog
@@ -24,6 +27,53 @@ class _Stderr:
             self._stream.flush()
 
 
+MESSAGE_FROM = "message_from"
+"""Name of the context variable (`structlog.contextvars`) that holds whose message is being worked on."""
+LINES_PER_MINUTE = 20  # warnings and errors of one kind about messages of one sender
+MAX_SENDERS = 1_000
+MINUTE_S = 60.0
+
+
+class SenderLimit:
+    """A processor that leaves out lines about messages of a sender who causes many: nobody may fill the disk with them.
+
+    Only warnings and errors that are logged while `MESSAGE_FROM` is bound count.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock, self._began_s = clock, clock()
+        self._lines: Counter[tuple[str, str]] = Counter()  # in this minute, by sender and event
+
+    def __call__(
+        self, _logger: structlog.types.WrappedLogger, level: str, line: structlog.types.EventDict
+    ) -> structlog.types.EventDict:
+        """Return the line, or raise `DropEvent` where it is one too many."""
+        sender = line.pop(MESSAGE_FROM, None)
+        if sender is None or level not in ("warning", "error"):
+            return line
+        key = str(sender), str(line.get("event"))
+        if key not in self._lines and len(self._lines) >= MAX_SENDERS:
+            key = "others", key[1]
+        self._lines[key] += 1
+        if self._lines[key] > LINES_PER_MINUTE:
+            raise structlog.DropEvent
+        return line
+
+    def report(self) -> None:
+        """Once a minute has passed, log how many lines of each sender were left out in it, and begin another."""
+        if self._clock() - self._began_s < MINUTE_S:
+            return
+        self._began_s, lines, self._lines = self._clock(), self._lines, Counter()
+        for (sender, event), count in lines.items():
+            if count > LINES_PER_MINUTE:
+                log = structlog.get_logger(__name__)
+                log.warning("lines_left_out", sender=sender, about=event, count=count - LINES_PER_MINUTE)
+
+
+sender_limit = SenderLimit()
+"""The one that `configure_logs` uses. A program that binds `MESSAGE_FROM` calls its `report` now and then."""
+
+
 def configure_logs(*, as_json: bool) -> None:
     """Send logs to stderr, as JSON lines for programs or as text for people (coloured on a terminal)."""
     renderer: structlog.types.Processor = (
@@ -37,6 +87,7 @@ def configure_logs(*, as_json: bool) -> None:
     )
     processors: list[structlog.types.Processor] = [
         structlog.contextvars.merge_contextvars,
+        sender_limit,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]

@@ -41,6 +41,8 @@ class SessionCounters:
     """Callbacks of the user that raised."""
     unsubscribed_topic_drops: int = 0
     """Messages on topics we did not subscribe to (amqtt sends us retained ones by mistake)."""
+    oversized_drops: int = 0
+    """Messages above our largest size, dropped at once (a broker of MQTT 5 does not send them)."""
     reconnects: int = 0
     """Connections after the first."""
     takeovers: int = 0

@@ -30,6 +30,7 @@ __all__ = ["Farewell", "Incoming", "MqttSession", "PublishOutcome", "Receipt", "
 _log = structlog.get_logger("broker.session")
 
 STABLE_AFTER_S = 10.0  # a connection that lived this long starts the next backoff from the shortest pause
+MAX_RECEIVED_BYTES = 4 * 2**20  # none of our messages is larger, but audio on its way to the bridge
 
 # Reason codes of MQTT 5.0, section 2.4.
 NO_MATCHING_SUBSCRIBERS = 0x10
@@ -52,6 +53,7 @@ class MqttSession:
         on_message: called for each message on a subscribed filter.
         will: published by the broker when this process dies or its network connection breaks.
         on_connect: called after each connect, once the broker has answered all subscriptions.
+        max_packet_bytes: the broker is told (on MQTT 5) to send us nothing larger; what is larger and comes is dropped.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class MqttSession:
         on_message: Callable[[Incoming], None],
         will: Will | None = None,
         on_connect: Callable[[], None] | None = None,
+        max_packet_bytes: int = MAX_RECEIVED_BYTES,
     ) -> None:
         self.client_id = client_id
         self.counters = SessionCounters()
@@ -71,6 +74,7 @@ class MqttSession:
         self._on_message = on_message
         self._will = will
         self._on_connect = on_connect
+        self._max_received_bytes = max_packet_bytes
 
         # The lock guards the attributes below, and is never held while a callback of the user runs.
         self._changed = threading.Condition()
@@ -250,7 +254,7 @@ class MqttSession:
             on_end=self._note_end,
         )
         connection = Connection(client, handlers)
-        connection.open(self._settings)
+        connection.open(self._settings, self._max_received_bytes)
         try:
             connection.serve(self._abort)
         except TimeoutError:
@@ -319,6 +323,10 @@ class MqttSession:
             self._guard("on_connect", self._on_connect)
 
     def _deliver(self, message: MQTTMessage) -> None:
+        if len(message.payload) > self._max_received_bytes:  # only where the broker knows no MQTT 5
+            self.counters.oversized_drops += 1
+            _log.warning("oversized message dropped", client_id=self.client_id, size_bytes=len(message.payload))
+            return
         with self._changed:
             is_wanted = self._subscriptions.match(message.topic)
         if not is_wanted:

@@ -28,6 +28,7 @@ class QueueState(Record):
     jobs_ready: Count = 0
     jobs_leased: Count = 0
     jobs_failed: Count = 0
+    conversations_failed: Count = Field(default=0, description="Their labels could not be worked out.")
     bytes: ByteCount = 0
     oldest_s: Seconds = 0.0
     chunks_refused: Count = Field(
@@ -52,5 +53,8 @@ class BridgeHeartbeat(Heartbeat):
         default=(), description="Live, but nobody has allowed them yet: `omi-bridge agents allow ID`."
     )
     queue: QueueState = QueueState()
+    messages_dropped: Count = Field(
+        default=0, description="Since the start: too many of one sender, or of agents that are not allowed."
+    )
     last_error: Text | None = None
     versions: ByName[Name] = {}

@@ -25,6 +25,7 @@ class FailureCode(StrEnum):
     ENGINE_FAILED = "engine.failed"
     ENGINE_TIMEOUT = "engine.timeout"
     LEASE_LOST = "lease.lost"
+    LABELS_FAILED = "labels.failed"
     INGEST_FULL = "ingest.full"
     INGEST_TOO_LARGE = "ingest.too_large"
     CONVERSATION_DELETED = "conversation.deleted"
@@ -70,6 +71,7 @@ FAILURE_POLICIES = {
         counts_as_attempt=True,
         is_retryable=True,
     ),
+    FailureCode.LABELS_FAILED: FailurePolicy(500, "see the bridge's log, then: omi-bridge retry CONVERSATION"),
     FailureCode.LEASE_LOST: FailurePolicy(500, _LOOK_AND_RETRY),
     FailureCode.INGEST_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
     FailureCode.INGEST_TOO_LARGE: FailurePolicy(

@@ -26,6 +26,7 @@ _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 MAX_TEXT_CHARS = 20_000
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
+MAX_COUNT = 10_000_000
 MAX_ENTRIES = 100
 
 T = TypeVar("T")
@@ -80,7 +81,7 @@ Seconds = Annotated[float, Field(ge=0, le=MAX_DURATION_S)]
 SignedSeconds = Annotated[float, Field(ge=-MAX_DURATION_S, le=MAX_DURATION_S)]
 ByteCount = Annotated[int, Field(ge=0, le=MAX_BYTES)]
 PlainNumber = BeforeValidator(_refuse_odd_number)
-Count = Annotated[int, Field(ge=0, le=10_000_000), PlainNumber]
+Count = Annotated[int, Field(ge=0, le=MAX_COUNT), PlainNumber]
 SpeakerCount = Annotated[int, Field(ge=1, le=100)]
 SpeakerHint = Annotated[
     Annotated[int, Field(ge=0, le=100)] | None, PlainNumber, AfterValidator(lambda count: count or None)

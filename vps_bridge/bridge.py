@@ -12,14 +12,18 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
+from structlog.contextvars import bound_contextvars
 
+from broker.logs import MESSAGE_FROM, sender_limit
 from broker.session import Farewell, Incoming, MqttSession, Will
 from schemas.agent import AgentHeartbeat, AgentState, AgentWant
 from schemas.audio import ChunkDescription
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.conversation import Accepted, ConversationEvent, EventType
-from schemas.topics import TopicKind, Topics
+from schemas.failure import FailureCode, JobFailure
+from schemas.topics import TopicAddress, TopicKind, Topics
+from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
@@ -51,6 +55,7 @@ MAX_HELD = 64  # messages that wait to be sent end a batch too
 HTTP_DOOR = "http door"
 HTTP_RETRY_S = 5.0  # a port that is taken may be given back
 CLOSE_POLL_S = 0.1
+MAX_PACKET_BYTES = 65 * 2**20  # an `AudioPayload` of the largest size, or a bare file as large
 # The broker sends a retained message again with every start of the bridge: here that is no new input.
 INPUT_KINDS = (TopicKind.AUDIO, TopicKind.EVENTS)
 HTTP_CLOSE_S = 8.0  # longer than the server gives requests that are under way
@@ -63,6 +68,7 @@ class Bridge:
         """Open ledger, spool and store. Raises `LedgerBusy` where another bridge has them."""
         self._settings, self._topics = settings, Topics(settings.topic_root)
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
+        self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id)
         self._stopping, self._connected = threading.Event(), threading.Event()
         self._open_files(settings)
         self._presence = Presence(settings, self._ledger.ledger_id)
@@ -71,7 +77,8 @@ class Bridge:
             settings,
             # In no message: a connection can be taken over by whoever knows its client id.
             client_id=f"{settings.bridge_id}-{secrets.token_hex(8)}",
-            on_message=self._mailbox.put,
+            on_message=self._admission.take,
+            max_packet_bytes=MAX_PACKET_BYTES,
             will=Will(self._beat_topic, encode(self._presence.make_beat(BridgeState.OFFLINE))),
             on_connect=self._note_connect,
         )
@@ -87,6 +94,8 @@ class Bridge:
         self._disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
         self._disk_reserve.release_if_full()  # even opening a database takes some room
         self._ledger = Ledger(settings.root, exclusive=True)
+        self._admission.set_allowed(self._ledger.agents.allowed())
+        self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN))
         self._disk_reserve.update()
         self._spool = Spool(settings.root / SPOOL)
         self._store = SqliteConversations(settings.root / STORE_FILE)
@@ -106,6 +115,8 @@ class Bridge:
             self._guard,
             before_long_work=self._publisher.flush,
             on_final=self._note_final,
+            on_failed=self._note_failed,
+            wake=self._mailbox.wake,
         )
         self._retention = Retention(
             settings,
@@ -140,6 +151,7 @@ class Bridge:
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
             farewell = self._presence.make_beat(BridgeState.STOPPED)
+            self._schedule.close()
             self._session.stop(Farewell(self._beat_topic, encode(farewell), retain=True))
             self._ledger.close()
             self._store.close()
@@ -221,20 +233,24 @@ class Bridge:
             self._is_to_dispatch = True
             self._guard.run(HTTP_DOOR, partial(item.run, self._publisher.hold))
         else:
-            self._guard.run(item.topic, partial(self._route, item))
+            address = self._topics.parse(item.topic)
+            with bound_contextvars(**{MESSAGE_FROM: sender_of(address)}):
+                self._guard.run(item.topic, partial(self._route, item, address))
 
-    def _route(self, message: Incoming) -> None:
-        address = self._topics.parse(message.topic)
+    def _route(self, message: Incoming, address: TopicAddress) -> None:
         conversation_id, sender_id = address.conversation_id or "", address.sender_id or ""
         if message.retain and address.kind in INPUT_KINDS:
             _LOG.warning("retained_input_ignored", topic=message.topic, remedy="publish it without the retain flag")
             return
         match address.kind:
             case TopicKind.AUDIO:
-                if self._ingest.take_audio(conversation_id, message.payload).is_new:
+                taken = self._ingest.take_audio(conversation_id, message.payload)
+                self._admission.note_known([conversation_id])
+                if taken.is_new:
                     self._schedule.note_audio(conversation_id)
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
+                self._admission.note_known([conversation_id])
             case TopicKind.TURNS:
                 # Whether its sender is free for another job, its next beat tells.
                 if self._results.take_turns(conversation_id, sender_id, message.payload):
@@ -271,6 +287,9 @@ class Bridge:
             self._guard.run(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
         self._is_to_dispatch |= self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
+        self._admission.set_allowed(self._ledger.agents.allowed())
+        self._admission.log_dropped(now_s)
+        sender_limit.report()
         self._dispatcher.note_heartbeats()
         self._dispatcher.tick(self._mailbox.read_until_s())
         if self._live_agents() != self._reported_agents:
@@ -337,6 +356,12 @@ class Bridge:
         self._retention.note_final(now_s)
         self._one_offs.answer_if_final(conversation_id)
 
+    def _note_failed(self, conversation_id: str, reason: str) -> None:
+        self._one_offs.fail(conversation_id, reason)
+        failure = JobFailure(conversation_id=conversation_id, code=FailureCode.LABELS_FAILED, message=reason)
+        self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
+        self._presence.beat_soon()
+
     # ------------------------------------------------------------------------------------------- heartbeats
 
     def _live_views(self) -> list[AgentView]:
@@ -355,6 +380,7 @@ class Bridge:
             live=live,
             waiting=waiting,
             counts=self._ledger.jobs.counts(),
+            dropped=self._admission.dropped,
             has_disk_room=has_disk_room,
             last_error=self._guard.summary() if has_disk_room else REMEDY,
         )

@@ -8,7 +8,7 @@ from types import TracebackType
 import structlog
 
 from schemas.errors import SchemaError
-from vps_bridge.errors import AnotherBridge
+from vps_bridge.errors import AnotherBridge, LabellingFailed
 
 _LOG = structlog.get_logger(__name__)
 
@@ -30,11 +30,8 @@ class ErrorGuard:
             work()
         except AnotherBridge:
             raise
-        except SchemaError as error:
-            self.note(where, str(error))
         except Exception as error:  # noqa: BLE001 - one bad message, file or conversation must not stop the others
-            cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
-            self.note(where, f"{cause} at {_origin(error.__traceback__)}")  # its text may quote a transcript
+            self.note(where, describe_error(error))
 
     def note(self, where: str, error: str) -> None:
         """Count an error and remember its words."""
@@ -45,6 +42,14 @@ class ErrorGuard:
     def summary(self) -> str | None:
         """Return the last error and how many there were, or None."""
         return f"{self._last_error} (error {self._errors} since the start)" if self._errors else None
+
+
+def describe_error(error: Exception) -> str:
+    """Return an error's words where they are ours, else its kind and place: its text may quote a transcript."""
+    if isinstance(error, (SchemaError, LabellingFailed)):
+        return str(error)
+    cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
+    return f"{cause} at {_origin(error.__traceback__)}"
 
 
 def _origin(trace: TracebackType | None) -> str:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import errno
+
 from schemas.failure import FailureCode, policy_of
 
 
 class AnotherBridge(Exception):
     """A second live bridge serves the same broker and root."""
+
+
+class LabellingFailed(Exception):
+    """A conversation's labels could not be worked out: an error, a process that died, or too much time."""
 
 
 class Refusal(Exception):
@@ -21,3 +27,12 @@ class Refusal(Exception):
     def is_retryable(self) -> bool:
         """Whether the same, sent again later, may be accepted."""
         return policy_of(self.code).is_retryable
+
+
+def refusal_of(error: OSError) -> Refusal:
+    """Return what to tell the publisher of audio that could not be written."""
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        msg = f"the bridge has too many files open ({error.strerror}): keep the audio, raise LimitNOFILE of its service"
+        return Refusal(FailureCode.INGEST_FULL, msg)
+    msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
+    return Refusal(FailureCode.DISK_FULL, msg)

@@ -1,4 +1,4 @@
-"""The queue between the threads that receive (network, HTTP) and the bridge's own thread, which does the work."""
+"""The queues between the threads that receive (network, HTTP) and the bridge's own thread, which does the work."""
 
 from __future__ import annotations
 
@@ -7,16 +7,15 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from broker.session import Incoming
 from vps_bridge.errors import Refusal
 
 T = TypeVar("T")
-MAX_MESSAGES = 2_000
-MAX_BYTES = 64 * 2**20
-SMALL_BYTES = 65_536  # messages up to this size (all but audio) are taken even where the bytes are used up
+MAX_REQUESTS = 2_000
+SMALL_BYTES = 65_536  # messages up to this size (all but audio) may fill a group's bytes a second time
 
 
 class BridgeBusy(Exception):
@@ -50,24 +49,79 @@ class WorkRequest(Generic[T]):
             hold(lambda: self.result.set_result(value), self.result.set_exception)
 
 
-class Mailbox:
-    """A queue bounded by messages and by bytes. A message that does not fit is dropped: its sender sends it again."""
+@dataclass(frozen=True)
+class Quota:
+    """What may wait of a group of senders, and of each of them. A message of any size finds an empty queue."""
 
-    def __init__(
-        self,
-        max_messages: int = MAX_MESSAGES,
-        max_bytes: int = MAX_BYTES,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    group: str
+    sender_messages: int
+    sender_bytes: int
+    group_messages: int
+    group_bytes: int
+
+
+_HTTP_QUOTA = Quota("http", MAX_REQUESTS, 0, MAX_REQUESTS, 0)
+
+
+@dataclass
+class _Queue:
+    """What waits, each item with the time when it arrived (monotonic seconds)."""
+
+    items: deque[tuple[float, Incoming | WorkRequest[object]]] = field(default_factory=deque)
+    bytes: int = 0
+
+
+@dataclass
+class _Group:
+    """The queues of a group's senders in which something waits; the first one's turn is next."""
+
+    queues: dict[str, _Queue] = field(default_factory=dict)
+    messages: int = 0
+    bytes: int = 0
+
+    def has_room(self, sender: str, size_bytes: int, quota: Quota) -> bool:
+        limit_bytes = quota.group_bytes * (2 if size_bytes <= SMALL_BYTES else 1)
+        if self.messages >= quota.group_messages or (self.bytes and self.bytes + size_bytes > limit_bytes):
+            return False
+        queue = self.queues.get(sender)
+        return queue is None or (
+            len(queue.items) < quota.sender_messages and queue.bytes + size_bytes <= quota.sender_bytes
+        )
+
+    def add(self, sender: str, arrived_s: float, item: Incoming | WorkRequest[object], size_bytes: int) -> None:
+        queue = self.queues.setdefault(sender, _Queue())
+        queue.items.append((arrived_s, item))
+        queue.bytes += size_bytes
+        self.messages += 1
+        self.bytes += size_bytes
+
+    def take(self) -> tuple[float, Incoming | WorkRequest[object]]:
+        sender = next(iter(self.queues))
+        queue = self.queues.pop(sender)
+        arrived_s, item = queue.items.popleft()
+        size_bytes = len(item.payload) if isinstance(item, Incoming) else 0
+        queue.bytes -= size_bytes
+        self.messages -= 1
+        self.bytes -= size_bytes
+        if queue.items:
+            self.queues[sender] = queue  # behind all others that wait
+        return arrived_s, item
+
+
+class Mailbox:
+    """A queue for each sender; groups of senders are read in turn, and in a group its senders.
+
+    So who sends much waits for himself, and others wait for at most one message of his. All queues are bounded: a
+    message that does not fit is refused, and its owner offers it again.
+    """
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Start empty."""
-        self._max_messages, self._max_bytes, self._clock = max_messages, max_bytes, clock
-        self._items: deque[tuple[float, Incoming | WorkRequest[object]]] = deque()
-        self._bytes = 0
+        self._clock = clock
+        self._groups: dict[str, _Group] = {}  # those in which something waits; the first one's turn is next
         self._is_closed = False
         self._changed = threading.Condition()
         self._woken = False
-        self.dropped = 0
         self.taken_s = clock()
         """When the item that was taken last had arrived (monotonic seconds)."""
 
@@ -78,22 +132,26 @@ class Mailbox:
         read its mailbox would revoke leases of agents whose heartbeats and results wait in it unread.
         """
         with self._changed:
-            return self._items[0][0] if self._items else self._clock()
+            waiting = [queue for group in self._groups.values() for queue in group.queues.values()]
+            return min((queue.items[0][0] for queue in waiting), default=self._clock())
 
-    def put(self, message: Incoming) -> None:
-        """Store a message, or count it as dropped; never waits."""
-        size = len(message.payload)
+    def put(self, message: Incoming, sender: str, quota: Quota) -> bool:
+        """Store a message behind those of its sender, and return whether there was room; never waits."""
+        size_bytes = len(message.payload)
         with self._changed:
-            has_room = size <= SMALL_BYTES or not self._bytes or self._bytes + size <= self._max_bytes
-            if len(self._items) >= self._max_messages or not has_room:
-                self.dropped += 1
-                return
-            self._items.append((self._clock(), message))
-            self._bytes += size
-            self._changed.notify()
+            group = self._groups.get(quota.group) or _Group()
+            if not group.has_room(sender, size_bytes, quota):
+                return False
+            self._add(quota.group, group, sender, message, size_bytes)
+        return True
+
+    def holds(self, group: str, sender: str) -> bool:
+        """Whether something of a sender waits in this group."""
+        with self._changed:
+            return group in self._groups and sender in self._groups[group].queues
 
     def ask(self, work: Callable[[], T]) -> Future[T]:
-        """Have `work` done by the bridge's own thread, after what waits already.
+        """Have `work` done by the bridge's own thread, after what other threads asked before.
 
         Raises `BridgeBusy` where it takes no more.
         """
@@ -102,12 +160,20 @@ class Mailbox:
             if self._is_closed:
                 msg = "the bridge is stopping"
                 raise BridgeBusy(msg)
-            if len(self._items) >= self._max_messages:
-                msg = f"{self._max_messages} messages wait for the bridge"
+            name = _HTTP_QUOTA.group
+            group = self._groups.get(name) or _Group()
+            if not group.has_room(name, 0, _HTTP_QUOTA):
+                msg = f"{MAX_REQUESTS} requests wait for the bridge"
                 raise BridgeBusy(msg)
-            self._items.append((self._clock(), request))  # type: ignore[arg-type] # only `run` and `close` set its result
-            self._changed.notify()
+            self._add(name, group, name, request, 0)  # type: ignore[arg-type] # only `run` and `close` set its result
         return request.result
+
+    def _add(
+        self, name: str, group: _Group, sender: str, item: Incoming | WorkRequest[object], size_bytes: int
+    ) -> None:
+        group.add(sender, self._clock(), item, size_bytes)
+        self._groups[name] = group
+        self._changed.notify()
 
     def wake(self) -> None:
         """Let a `take` that waits return at once: there is something to do other than a message."""
@@ -116,22 +182,26 @@ class Mailbox:
             self._changed.notify()
 
     def take(self, timeout_s: float) -> Incoming | WorkRequest[object] | None:
-        """Return the oldest message or work request, or None where none comes in time."""
+        """Return the oldest item of the sender whose turn it is, or None where none comes in time."""
         with self._changed:
-            self._changed.wait_for(lambda: bool(self._items) or self._woken, timeout_s)
+            self._changed.wait_for(lambda: bool(self._groups) or self._woken, timeout_s)
             self._woken = False
-            if not self._items:
+            if not self._groups:
                 return None
-            self.taken_s, item = self._items.popleft()
-            if isinstance(item, Incoming):
-                self._bytes -= len(item.payload)
+            name = next(iter(self._groups))
+            group = self._groups.pop(name)
+            self.taken_s, item = group.take()
+            if group.messages:
+                self._groups[name] = group  # behind all others
             return item
 
     def close(self) -> None:
         """Take no more work requests, and answer those that wait with `BridgeBusy`."""
         with self._changed:
             self._is_closed = True
-            requests = [item for _, item in self._items if isinstance(item, WorkRequest)]
+            group = self._groups.get(_HTTP_QUOTA.group) or _Group()
+            waiting = [item for queue in group.queues.values() for _, item in queue.items]
+            requests = [item for item in waiting if isinstance(item, WorkRequest)]
         for request in requests:
             if request.result.set_running_or_notify_cancel():
                 request.result.set_exception(BridgeBusy("the bridge is stopping"))

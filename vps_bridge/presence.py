@@ -9,7 +9,7 @@ from importlib.metadata import version as package_version
 
 from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
 from schemas.heartbeat import must_yield
-from schemas.record import MAX_DURATION_S
+from schemas.record import MAX_COUNT, MAX_DURATION_S
 from vps_bridge.errors import AnotherBridge
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
@@ -54,7 +54,14 @@ class Presence:
         )
 
     def make_online_beat(
-        self, *, live: list[str], waiting: list[str], counts: QueueCounts, has_disk_room: bool, last_error: str | None
+        self,
+        *,
+        live: list[str],
+        waiting: list[str],
+        counts: QueueCounts,
+        dropped: int,
+        has_disk_room: bool,
+        last_error: str | None,
     ) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that serves.
 
@@ -62,6 +69,7 @@ class Presence:
             live: allowed agents that are live.
             waiting: live agents that nobody has allowed yet.
             counts: what waits.
+            dropped: messages since the start that were not let in.
             has_disk_room: whether the disk has room for audio.
             last_error: what an operator should know.
         """
@@ -73,6 +81,7 @@ class Presence:
                 "agents_live_ids": tuple(live[:MAX_LISTED_AGENTS]),
                 "agents_waiting": tuple(waiting[:MAX_LISTED_AGENTS]),
                 "queue": queue,
+                "messages_dropped": min(dropped, MAX_COUNT),
                 "last_error": last_error,
             }
         )
@@ -104,6 +113,7 @@ def describe_queue(counts: QueueCounts, now: float) -> QueueState:
         jobs_ready=counts.jobs_ready,
         jobs_leased=counts.jobs_leased,
         jobs_failed=counts.jobs_failed,
+        conversations_failed=counts.conversations_failed,
         bytes=counts.bytes,
         oldest_s=min(MAX_DURATION_S, max(0.0, oldest_s)),
         chunks_refused=counts.chunks_refused,

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sqlite3
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import structlog
+from sqlalchemy.exc import DBAPIError
 
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.conversations.store import StoreError
+from vps_bridge.dispatch.labelling_process import LabellingProcess, LargeLabelling
+from vps_bridge.dispatch.labelling_work import LabellingWork
 from vps_bridge.dispatch.updates import Updater
-from vps_bridge.error_guard import ErrorGuard
+from vps_bridge.error_guard import ErrorGuard, describe_error
+from vps_bridge.errors import LabellingFailed
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import describe_completion
 from vps_bridge.rules.assemble import plan_jobs
@@ -22,6 +29,9 @@ END_CHECK_MIN_S = 0.5  # a conversation's end is not looked at more often
 LONG_ASSIGNMENT_S = 0.05  # what waits to be sent does not wait for an assignment that took longer the last time
 ASSIGN_REST = 4.0  # an assignment that took t is not repeated before 4 t have passed: never most of the bridge's time
 ASSIGN_BUDGET_S = 2.0
+BUSY_REST_S = 1.0  # how long a large conversation waits before it asks again for the one process that does those
+MAX_TRIES = 3  # attempts at a conversation's labels that come to nothing, in a row
+RETRY = "omi-bridge retry CONVERSATION"
 
 
 class ConversationSchedule:
@@ -39,6 +49,8 @@ class ConversationSchedule:
         *,
         before_long_work: Callable[[], None],
         on_final: Callable[[str, float], None],
+        on_failed: Callable[[str, str], None],
+        wake: Callable[[], None],
     ) -> None:
         """Take up what an earlier run left.
 
@@ -49,9 +61,12 @@ class ConversationSchedule:
             guard: keeps an error in one conversation from the others.
             before_long_work: called before an assignment that will take long, so that what waits is sent first.
             on_final: called with a conversation that has become final, and the time.
+            on_failed: called with a conversation that is set aside, and why.
+            wake: called from another thread when the labels of a large conversation are there.
         """
         self._settings, self._ledger, self._updater, self._guard = settings, ledger, updater, guard
-        self._before_long_work, self._on_final = before_long_work, on_final
+        self._before_long_work, self._on_final, self._on_failed = before_long_work, on_final, on_failed
+        self._beside = LabellingProcess(updater.policy, limit_s=settings.labels_limit_s, on_answer=wake)
         self._started_s = time.monotonic()
         self._last_audio_s: dict[str, float] = {}
         # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
@@ -92,8 +107,17 @@ class ConversationSchedule:
         """Make jobs of chunks that waited long enough for more; return whether there are new jobs."""
         return self._assemble_all([name for name, due_s in self._assemble_due_s.items() if due_s <= now_s], now_s)
 
+    def close(self) -> None:
+        """End what works beside the bridge; that is no fault of the conversation it worked on."""
+        name = self._beside.close()
+        if name is not None:
+            self._ledger.conversations.take_try_back(name)
+
     def assign_new(self, now_s: float) -> None:
-        """Work out the labels of the conversations that messages just changed."""
+        """Work out the labels of the conversations that messages just changed, and note those that were large."""
+        ended = self._beside.take()
+        if ended is not None:
+            self._guard.run(f"assigning {ended.work.name}", partial(self._note_large, ended, now_s))
         conversation_ids, self._to_assign = self._to_assign, set()
         self._assign_all(conversation_ids, now_s)
 
@@ -142,20 +166,86 @@ class ConversationSchedule:
         final = self._is_final(conversation_id, now_s)
         if not final and not self._ledger.conversations.is_to_assign(conversation_id):
             return
-        if not self._assign_tries.take(conversation_id, now_s):
+        if self._beside.works_on(conversation_id) or not self._assign_tries.take(conversation_id, now_s):
             return
+        # Counted before it is made: an attempt that takes the whole bridge with it counts too.
+        if self._ledger.conversations.count_try(conversation_id) > MAX_TRIES:
+            self._set_aside(conversation_id, f"the bridge ended {MAX_TRIES} times while it worked out its labels")
+            return
+        with self._contained(conversation_id):
+            self._try(conversation_id, now_s, took_s, final=final)
+
+    def _try(self, conversation_id: str, now_s: float, took_s: float, *, final: bool) -> None:
         if took_s > LONG_ASSIGNMENT_S:
             self._before_long_work()
         began_s = time.monotonic()
-        if self._updater.assign(conversation_id, final=final):
-            self._assign_tries.reset(conversation_id)
-        took_s = time.monotonic() - began_s
-        if took_s > LONG_ASSIGNMENT_S:
-            self._assign_rests[conversation_id] = took_s, began_s + took_s * (1 + ASSIGN_REST)
+        work = self._updater.read(conversation_id, final=final)
+        if work is None:
+            return
+        if not work.is_small:
+            self._start_beside(work, final=final)
+            return
+        if self._updater.assign(work, final=final):
+            self._note_assigned(conversation_id, now_s, final=final)
+        else:
+            self._ledger.conversations.take_try_back(conversation_id)
+        self._let_rest(conversation_id, began_s)
+
+    def _start_beside(self, work: LabellingWork, *, final: bool) -> None:
+        """Have a large conversation's labels worked out beside the bridge, or later where that is busy."""
+        if self._beside.is_busy:
+            self._ledger.conversations.take_try_back(work.name)
+            self._assign_tries.reset(work.name)
+            self._assign_rests[work.name] = 0.0, time.monotonic() + BUSY_REST_S
+            return
+        self._beside.start(work, final=final)
+
+    def _note_large(self, ended: LargeLabelling, now_s: float) -> None:
+        name = ended.work.name
+        self._let_rest(name, ended.began_s)
+        with self._contained(name):
+            if isinstance(ended.labelling, LabellingFailed):
+                raise ended.labelling
+            final = ended.final and self._is_final(name, now_s)  # more may have come meanwhile
+            if self._updater.note(ended.work, ended.labelling, final=final):
+                self._note_assigned(name, now_s, final=final)
+            else:
+                self._ledger.conversations.take_try_back(name)
+
+    def _note_assigned(self, conversation_id: str, now_s: float, *, final: bool) -> None:
+        self._assign_tries.reset(conversation_id)
         if final:
             self._end_due_s.pop(conversation_id, None)
             self._last_audio_s.pop(conversation_id, None)
             self._on_final(conversation_id, now_s)
+
+    def _let_rest(self, conversation_id: str, began_s: float) -> None:
+        took_s = time.monotonic() - began_s
+        if took_s > LONG_ASSIGNMENT_S:
+            self._assign_rests[conversation_id] = took_s, began_s + took_s * (1 + ASSIGN_REST)
+
+    @contextmanager
+    def _contained(self, conversation_id: str) -> Iterator[None]:
+        """Set a conversation aside whose labels failed too often. What the disk does is not its fault."""
+        conversations = self._ledger.conversations
+        try:
+            yield
+        except (OSError, DBAPIError, sqlite3.Error, StoreError):
+            conversations.take_try_back(conversation_id)
+            raise
+        except Exception as error:
+            conversation = conversations.get(conversation_id)
+            if conversation is not None and conversation.label_tries >= MAX_TRIES:
+                self._set_aside(conversation_id, describe_error(error))
+            raise
+
+    def _set_aside(self, conversation_id: str, reason: str) -> None:
+        """Have a conversation fail: its labels stay as they are until an operator brings it back."""
+        self._ledger.conversations.put_aside(conversation_id, reason)
+        self._end_due_s.pop(conversation_id, None)
+        self._assign_tries.reset(conversation_id)
+        _LOG.error("conversation_set_aside", conversation=conversation_id, reason=reason, remedy=RETRY)
+        self._on_failed(conversation_id, reason)
 
     def _is_final(self, conversation_id: str, now_s: float) -> bool:
         """Whether a conversation waits for nothing more; where time alone will tell, look again then."""

@@ -58,6 +58,11 @@ class BridgeSettings(BrokerSettings):
         ge=2**16,
         description="Disk space reserved for results and deletions; while it is used up, no audio is accepted.",
     )
+    labels_limit_s: float = Field(
+        default=60.0,
+        gt=0,
+        description="Working out a large conversation's labels may take so long; too often longer, and it has failed.",
+    )
     min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered into jobs of at least this length.")
     max_job_s: float = Field(default=120.0, gt=0, description="And into jobs of at most this length.")
     overlap_s: float = Field(default=10.0, ge=0, description="Seconds of the previous job's audio that a job repeats.")

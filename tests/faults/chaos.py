@@ -16,7 +16,7 @@ from broker.settings import BrokerSettings
 from tests.faults.backend import TRY_S, ChaosBackend
 from tests.faults.injector import InjectedFaults, Injector
 from tests.faults.oracle import Ends, judge_against_calm, judge_run, read_ends
-from tests.faults.plan import AGENTS, Plan
+from tests.faults.plan import AGENTS, LIAR, Plan
 from tests.faults.programs import BACKEND, BRIDGE, DOOR_TOKEN, SETTINGS, TAP_USER, ChaosSystem, run_chaos_system
 from tests.faults.snapshot import Snapshot, take_snapshot
 from tests.faults.tap import Tap
@@ -123,7 +123,7 @@ def _start_programs(system: ChaosSystem, tap: Tap) -> None:
     system.bridge.start()
     tap.wait_online(BRIDGE, began_s)
     ledger = Ledger(system.bridge_root, exclusive=False)
-    for agent_id in AGENTS:
+    for agent_id in (*AGENTS, LIAR):
         ledger.agents.set_allowed(agent_id, allowed=True)
     ledger.close()
     for agent_id in AGENTS[:2]:

@@ -10,8 +10,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
-from tests.faults.plan import AGENTS, Fault, FaultKind, Plan
+from tests.faults.plan import AGENTS, LIAR, STRANGER, Fault, FaultKind, Plan
 from tests.faults.programs import BRIDGE, ChaosSystem, Program, worker_pids
 from tests.faults.tap import Tap
 from tests.pace import paced
@@ -21,6 +22,7 @@ STEP_S = 0.05
 WORKER_WAIT_S = 30.0
 START_WAIT_S = 30.0
 VISITOR = AGENTS[2]
+STRANGER_COPIES = 100  # of each message it forges
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,8 @@ class Injector:
             FaultKind.OLD_MESSAGES: self._repeat,
             FaultKind.REORDERED: self._repeat,
             FaultKind.BAD_PARTS: self._repeat,
+            FaultKind.STRANGER: self._repeat,
+            FaultKind.LIAR: self._repeat,
             FaultKind.CLOCK_JUMP: self._set_clock,
             FaultKind.VISITOR: self._visit,
         }
@@ -256,12 +260,15 @@ class Injector:
 
     def _repeat(self, fault: Fault) -> None:
         count = round(fault.amount)
-        send = {
+        senders: dict[FaultKind, Callable[[int], int]] = {
             FaultKind.DUPLICATES: self._tap.send_duplicates,
             FaultKind.OLD_MESSAGES: self._tap.send_old,
             FaultKind.REORDERED: self._tap.send_reordered,
             FaultKind.BAD_PARTS: self._tap.send_damaged,
-        }[fault.kind]
+            FaultKind.STRANGER: partial(self._tap.send_forged, STRANGER, copies=STRANGER_COPIES),
+            FaultKind.LIAR: partial(self._tap.send_forged, LIAR),
+        }
+        send = senders[fault.kind]
         self.injected.repeated += send(count)
         self._heals(fault, BRIDGE)
 

@@ -24,6 +24,7 @@ GAP_STEPS = 2
 CHUNKS_PER_CONVERSATION = 20
 HTTP_SHARE = 0.2
 AGENTS = ("studio-a", "studio-b", "visitor")
+LIAR, STRANGER = "liar", "stranger"  # no program: the test publishes in their name; the first one is allowed
 
 
 class FaultKind(StrEnum):
@@ -51,6 +52,8 @@ class FaultKind(StrEnum):
     OLD_MESSAGES = "old messages"
     REORDERED = "reordered messages"
     BAD_PARTS = "corrupt parts"
+    STRANGER = "an agent that is not allowed floods"
+    LIAR = "an allowed agent lies"
     CLOCK_JUMP = "clock jump"
     VISITOR = "an agent comes or goes"
     DELETION = "deletion in the middle"
@@ -154,6 +157,8 @@ _WEIGHTS: dict[FaultKind, int] = {
     FaultKind.OLD_MESSAGES: 10,
     FaultKind.REORDERED: 10,
     FaultKind.BAD_PARTS: 10,
+    FaultKind.STRANGER: 6,
+    FaultKind.LIAR: 8,
     FaultKind.CLOCK_JUMP: 8,
     FaultKind.VISITOR: 5,
 }
@@ -175,7 +180,14 @@ _AGENT_KINDS = (
     FaultKind.STOP_WORKER,
     FaultKind.HANG_WORKER,
 )
-_MESSAGE_KINDS = (FaultKind.DUPLICATES, FaultKind.OLD_MESSAGES, FaultKind.REORDERED, FaultKind.BAD_PARTS)
+_MESSAGE_KINDS = (
+    FaultKind.DUPLICATES,
+    FaultKind.OLD_MESSAGES,
+    FaultKind.REORDERED,
+    FaultKind.BAD_PARTS,
+    FaultKind.STRANGER,
+    FaultKind.LIAR,
+)
 _FIRST, _LAST = 0.02, 0.93  # shares of the progress: work is left after the last fault
 _LONG_STOP_S, _SHORT_STOP_S = 10.0, 1.5  # above and below the time after which an agent is stale
 _CLOCK_JUMPS_S = (-172_800.0, -3_600.0, -90.0, 90.0, 3_600.0, 172_800.0)

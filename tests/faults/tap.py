@@ -30,6 +30,7 @@ from tests.inbox import WAIT_S
 TOPICS = Topics()
 RECENT, OLD = 300, 200
 BEATS = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT)
+FROM_AGENTS = (TopicKind.TURNS, TopicKind.FAILURE, TopicKind.WANT)
 BULK = (TopicKind.AUDIO, TopicKind.PARTS)
 
 
@@ -120,6 +121,32 @@ class Tap:
         with self._lock:
             self._own.update(hashlib.sha256(message.payload).digest() for message in damaged)
         return self._send(damaged)
+
+    def send_forged(self, agent_id: str, count: int, *, copies: int = 1) -> int:
+        """Send what agents sent as if another agent had: as it was, in its own name, damaged, or noise."""
+        with self._lock:
+            said = [message for message in self._recent if TOPICS.parse(message.topic).kind in FROM_AGENTS]
+            chosen = self._rng.sample(said, min(count, len(said)))
+            forged = [self._forge(message, agent_id) for message in chosen for _ in range(copies)]
+            self._own.update(hashlib.sha256(message.payload).digest() for message in forged)
+        return self._send(forged)
+
+    def _forge(self, message: Incoming, agent_id: str) -> Incoming:
+        address = TOPICS.parse(message.topic)
+        parent, _, _ = message.topic.rpartition("/")
+        topic = TOPICS.want(agent_id) if address.kind is TopicKind.WANT else f"{parent}/{agent_id}"
+        payload = message.payload
+        match self._rng.choice(("copied", "in its own name", "cut", "noise", "a heartbeat")):
+            case "in its own name":
+                mine = (address.sender_id or "").encode()
+                payload = payload.replace(mine, agent_id.encode().ljust(len(mine), b"-")[: len(mine)])
+            case "cut":
+                payload = payload[: self._rng.randrange(len(payload))]
+            case "noise":
+                payload = self._rng.randbytes(200)
+            case "a heartbeat":
+                topic = TOPICS.agent_heartbeat(agent_id)
+        return replace(message, topic=topic, payload=payload)
 
     def _damage(self, payload: bytes) -> bytes:
         """Flip a byte (with or without a hash to match), cut off the end, or return random bytes."""

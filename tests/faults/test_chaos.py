@@ -32,7 +32,7 @@ def run(
 
 
 @pytest.mark.timeout(900)
-def test_conversations_end_the_same_under_a_dozen_faults(tmp_path):
+def test_conversations_end_the_same_under_faults_of_many_kinds(tmp_path):
     kinds = [
         FaultKind.KILL_AGENT,
         FaultKind.KILL_BRIDGE,
@@ -46,6 +46,8 @@ def test_conversations_end_the_same_under_a_dozen_faults(tmp_path):
         FaultKind.OLD_MESSAGES,
         FaultKind.BAD_PARTS,
         FaultKind.CLOCK_JUMP,
+        FaultKind.STRANGER,
+        FaultKind.LIAR,
     ]
     plan = make_plan(1, jobs=40, faults=len(kinds), conversations=5, kinds=kinds)
     calm, chaos = run(plan, tmp_path)

@@ -208,14 +208,7 @@ class LiveBridge:
         """Start it and wait for its first heartbeat."""
         self.options |= options
         began = datetime.now(UTC)
-        self.data_dir.mkdir(parents=True, exist_ok=True)
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"],
-                env=self.environment(),
-                stdout=log,
-                stderr=log,
-            )
+        self.spawn()
 
         def is_up() -> bool:
             assert self.process is not None
@@ -224,6 +217,17 @@ class LiveBridge:
             return any(beat.state is BridgeState.ONLINE and beat.started_at >= began for beat in beats)
 
         wait_until(is_up, "the bridge's first heartbeat")
+
+    def spawn(self) -> None:
+        """Start it, and wait for nothing."""
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"],
+                env=self.environment(),
+                stdout=log,
+                stderr=log,
+            )
 
     def kill(self) -> None:
         """SIGKILL."""

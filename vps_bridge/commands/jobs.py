@@ -27,6 +27,7 @@ from vps_bridge.commands.terminal import (
     print_json,
 )
 from vps_bridge.durations import seconds
+from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
@@ -49,6 +50,8 @@ _SAID = {
     ActionResult.ALREADY_CANCELLED: "is cancelled already",
     ActionResult.ALREADY_DIARIZED: "is diarized already",
     ActionResult.AUDIO_GONE: "cannot be tried again, its audio is gone: publish it again under a new chunk_id",
+    ActionResult.BROUGHT_BACK: "has its labels worked out again",
+    ActionResult.NOT_SET_ASIDE: "is not among those that failed: nothing to do",
     ActionResult.UNKNOWN: "is unknown: `omi-bridge jobs --limit 0` lists them all",
 }
 _RETRY_REFUSED = (ActionResult.ALREADY_CANCELLED, ActionResult.AUDIO_GONE, ActionResult.UNKNOWN)
@@ -91,18 +94,24 @@ def jobs(
 
 
 def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the failed jobs and the audio that was refused: why, how often, by whom, and what to do now.
+    """List failed jobs, refused audio and failed conversations: why, how often, by whom, and what to do now.
+
+    A conversation fails where its labels could not be worked out several times; all others go on.
 
     Example: omi-bridge failed --json | jq -r '.[] | select(.has_audio) | .job_id'
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
-        found = ledger.jobs.failed(limit=_limit(limit, as_json=as_json))
+        found, set_aside = ledger.jobs.failed(limit=_limit(limit, as_json=as_json)), ledger.conversations.set_aside()
         refused = ledger.refusals.latest(_limit(limit, as_json=as_json))
         if as_json:
-            print_json([*map(_describe_failed, found), *map(describe_refused, refused)])
+            aside = [_describe_set_aside(*item) for item in set_aside]
+            print_json([*map(_describe_failed, found), *map(describe_refused, refused), *aside])
             return
-        if not found:
+        if not found and not set_aside:
             out.print("no job has failed")
+        for name, why in set_aside:
+            words = f"conversation {name}\n  why:  {why}\n  then: omi-bridge retry {name}"
+            out.print(words, markup=False, highlight=False, soft_wrap=True)
         for item in found:
             job = item.job
             by = f" by {item.last_agent_id}" if item.last_agent_id else ""
@@ -117,13 +126,15 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
 
 
 def retry(
-    job: Annotated[str | None, typer.Argument(help="The job's id; see `omi-bridge failed`.")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Every failed job whose audio is still here.")] = False,
+    job: Annotated[str | None, typer.Argument(help="The job's or conversation's id; see `omi-bridge failed`.")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All that failed and whose audio is still here.")] = False,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """Let a failed job wait for an agent again, with all its attempts. Works with the bridge running or stopped.
+    """Let a failed job wait for an agent again, with all its attempts, or have a failed conversation labelled again.
+
+    Works with the bridge running or stopped.
 
     Examples: omi-bridge retry j-0123456789abcdef01234567, or omi-bridge retry --all
 
@@ -133,7 +144,8 @@ def retry(
         fail("name one job, or say --all: `omi-bridge failed` lists those that failed", EXIT_USAGE)
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         names = [job] if job else [item.job.job_id for item in ledger.jobs.failed()]
-        done = {name: ledger.operator_actions.retry(name) for name in names}
+        names += [] if job else [name for name, _ in ledger.conversations.set_aside()]
+        done = {name: _retry(ledger, name) for name in names}
     _print_outcomes(done, _RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
 
 
@@ -173,6 +185,17 @@ def advise(failed_job: FailedJob) -> str:
     job = failed_job.job
     code = job.failure_code or "" if failed_job.has_audio else FailureCode.PAYLOAD_INCOMPLETE
     return policy_of(code).remedy.format(job=job.job_id)
+
+
+def _retry(ledger: Ledger, name: str) -> ActionResult:
+    if ledger.conversations.get(name) is None:
+        return ledger.operator_actions.retry(name)
+    return ActionResult.BROUGHT_BACK if ledger.conversations.bring_back(name) else ActionResult.NOT_SET_ASIDE
+
+
+def _describe_set_aside(name: str, reason: str) -> dict[str, Any]:
+    advice = f"omi-bridge retry {name}"
+    return {"job_id": None, "conversation_id": name, "failure_message": reason, "has_audio": False, "advice": advice}
 
 
 def _describe_failed(item: FailedJob) -> dict[str, Any]:

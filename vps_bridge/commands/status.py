@@ -29,6 +29,8 @@ def describe_status(
     stale_s: float,
 ) -> tuple[ConversationState, str | None]:
     """Return a conversation's state and, where it waits, for what. `now` is Unix time: for people only."""
+    if conversation.set_aside is not None:
+        return ConversationState.FAILED, f"{conversation.set_aside}: omi-bridge retry {conversation.conversation_id}"
     if conversation.final_at is not None:
         return ConversationState.FINAL, None
     if any(job.state in UNFINISHED for job in jobs):

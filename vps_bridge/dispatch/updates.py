@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import itertools
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import structlog
@@ -25,14 +25,14 @@ from schemas.errors import MessageTooLarge
 from schemas.failure import policy_of
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
-from schemas.turns import MAX_TURNS, SpeakerTurns
+from schemas.turns import MAX_TURNS
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
-from vps_bridge.labelling.number import VoiceBook
-from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
+from vps_bridge.dispatch.labelling_work import LabellingWork, work_out
+from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import ConversationRecord, JobRecord
+from vps_bridge.ledger.records import JobRecord
 from vps_bridge.publisher import Encoded, Publisher
 from vps_bridge.settings import BridgeSettings
 
@@ -68,42 +68,62 @@ class Updater:
         self._numbers = itertools.count()
         self._offers: list[_UpdateOffer] = []  # a heap: only those that are due cost time
 
-    def assign(self, conversation_id: str, *, final: bool) -> bool:
+    @property
+    def policy(self) -> RelabelPolicy:
+        """Every threshold of labelling."""
+        return self._policy
+
+    def read(self, conversation_id: str, *, final: bool) -> LabellingWork | None:
+        """Return what a conversation's labels are worked out of, or None where it is deleted."""
+        conversation = self._ledger.conversations.get(conversation_id)
+        if conversation is None:
+            return None
+        return LabellingWork(
+            conversation,
+            self._store.read(conversation_id),
+            tuple(self._ledger.jobs.of_conversation(conversation_id)),
+            tuple(self._ledger.chunks.of_conversation(conversation_id)),
+            tuple(found.payload for found in self._ledger.jobs.results(conversation_id)),
+            # A late result of a job that was given up changes a conversation that is final already: it stays final.
+            is_final=final or conversation.final_at is not None,
+        )
+
+    def assign(self, work: LabellingWork, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
 
         A write that meets a conversation somebody changed meanwhile is worked out again from what is there now.
         Returns whether that came to an end; if not, ask again a little later.
         """
+        latest: LabellingWork | None = work
         for _ in range(WRITE_TRIES):
-            conversation = self._ledger.conversations.get(conversation_id)
-            if conversation is None:
+            if latest is None or self.note(latest, work_out(latest, self._policy), final=final):
                 return True
-            # A late result of a job that was given up changes a conversation that is final already: it stays final.
-            if self._assign_once(conversation, final=final or conversation.final_at is not None):
-                return True
-        _LOG.warning("assignment_postponed", conversation=conversation_id, reason="changed while it was worked out")
+            latest = self.read(work.name, final=final)
+        _LOG.warning("assignment_postponed", conversation=work.name, reason="changed while it was worked out")
         return False
 
-    def _assign_once(self, conversation: ConversationRecord, *, final: bool) -> bool:
-        name = conversation.conversation_id
-        jobs = self._ledger.jobs.of_conversation(name)
-        stored = self._store.read(name)
-        evidence = self._gather(conversation, stored, final=final)
+    def note(self, work: LabellingWork, labelling: Relabelling, *, final: bool) -> bool:
+        """Write labels that were worked out and offer an update; False where the conversation changed meanwhile."""
+        name, jobs = work.name, work.jobs
+        conversation = self._ledger.conversations.get(name)
+        if conversation is None:
+            return True
+        # A late result of a job that was given up changes a conversation that is final already: it stays final.
+        final = final or conversation.final_at is not None
+        seen = work.conversation.dirty
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
-        labelling = relabel(evidence, self._policy)
         is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
         is_new = is_new or not _tells_failures(conversation.updated_payload, jobs)
-        changed = self._write(name, stored, labelling)
+        changed = self._write(name, work.stored, labelling)
         if changed is None:
             return False
         if not is_new and not changed:
-            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=conversation.dirty)
+            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=seen)
             return True
         version = conversation.updated_version + 1
         payload = _describe(name, version, labelling, changed, jobs, final=final)
         voices, write_key = labelling.voices.to_json(), labelling.write_key
-        update = AssignedUpdate(voices, write_key, payload, final, done, seen=conversation.dirty)
-        self._ledger.conversations.note_update(name, update)
+        self._ledger.conversations.note_update(name, AssignedUpdate(voices, write_key, payload, final, done, seen))
         self._offer_now(name)
         _LOG.info(
             "conversation_updated",
@@ -115,25 +135,6 @@ class Updater:
             speakers=labelling.speakers,
         )
         return True
-
-    def _gather(
-        self, conversation: ConversationRecord, stored: StoredConversation | None, *, final: bool
-    ) -> ConversationEvidence:
-        name = conversation.conversation_id
-        results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
-        chunks = tuple(chunk.info for chunk in self._ledger.chunks.of_conversation(name))
-        return ConversationEvidence(
-            conversation_id=name,
-            chunks=chunks,
-            jobs=tuple(JobEvidence.from_result(turns) for turns in results),
-            segments=stored.segments if stored else (),
-            started_at_s=conversation.started_at_s,
-            voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
-            num_speakers=conversation.num_speakers,
-            min_speakers=conversation.min_speakers,
-            max_speakers=conversation.max_speakers,
-            is_final=final,
-        )
 
     def _write(self, name: str, stored: StoredConversation | None, labelling: Relabelling) -> tuple[Change, ...] | None:
         """Write the labels; return what changed, or None where somebody changed the conversation meanwhile."""
@@ -238,7 +239,7 @@ def _describe(
     version: int,
     labelling: Relabelling,
     changed: tuple[Change, ...],
-    jobs: list[JobRecord],
+    jobs: Sequence[JobRecord],
     *,
     final: bool,
 ) -> bytes:

@@ -24,6 +24,8 @@ _LOG = structlog.get_logger(__name__)
 OPEN_PATHS = ("/health", "/api/diarize")
 MIN_TOKEN_CHARS = 16
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
+_PROXY_HEADERS = ("forwarded", "via", "x-real-ip")
+_PROXY_PREFIX = "x-forwarded"
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,9 @@ class AccessRule:
         if _host_name(headers.get("host", "")) not in (*_LOOPBACK_NAMES, self.host) or "origin" in headers:
             msg = "only programs on this machine come in without a token: call it 127.0.0.1, and not from a browser"
             return HttpProblem(403, "http.forbidden", msg)
+        if any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX) for name in headers):
+            msg = "this came through a proxy, so it may come from anybody: send `Authorization: Bearer TOKEN`"
+            return HttpProblem(401, "http.unauthorized", msg)
         return None
 
     def _has_token(self, authorization: str) -> bool:

@@ -1,9 +1,10 @@
-"""Reading request bodies: large ones block by block into a file, all with a limit on size and on silence."""
+"""Reading request bodies: large ones block by block into a file, all with a limit on size and a least speed."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -13,7 +14,9 @@ from vps_bridge.http.messages import HttpProblem
 from vps_bridge.intake.upload import Upload, check_size
 
 BLOCK_BYTES = 2**20
-IDLE_S = 30.0  # a client that sends nothing for this long is taken for gone or stuck
+RATE_WINDOW_S = 10.0  # a body that brings less than its least speed allows within this long is ended
+LEAST_BYTES_PER_S = 1_000
+BUSY_BYTES_PER_S = 16_000  # the least speed while others wait for their turn
 FORM_ALLOWANCE_BYTES = 65_536  # for a form's boundaries and headers, beside its file
 MAX_FIELD_BYTES = 1_024
 MAX_LENGTH_DIGITS = 20
@@ -24,16 +27,19 @@ async def read_small(request: Request, max_bytes: int) -> bytes:
     """Return a body of at most `max_bytes`. Raises `Refusal` where it is larger."""
     check_declared(request, max_bytes)
     body = bytearray()
-    async for data in _read_with_timeout(request.stream()):
+    async for data in _read_in_time(request.stream(), lambda: LEAST_BYTES_PER_S):
         body += data
         check_size(len(body), max_bytes)
     return bytes(body)
 
 
-async def save_body(request: Request, upload: Upload) -> None:
-    """Write a raw body into a file. Raises `Refusal` where it grows too large, `OSError` where the disk refuses."""
+async def save_body(request: Request, upload: Upload, least_bytes_per_s: Callable[[], int]) -> None:
+    """Write a raw body into a file. Raises `Refusal` where it grows too large, `OSError` where the disk refuses.
+
+    `least_bytes_per_s` returns how fast it has to come at this moment.
+    """
     block = bytearray()
-    async for data in _read_with_timeout(request.stream()):
+    async for data in _read_in_time(request.stream(), least_bytes_per_s):
         block += data
         if len(block) >= BLOCK_BYTES:
             block = await _write(upload, block)
@@ -41,20 +47,23 @@ async def save_body(request: Request, upload: Upload) -> None:
     await asyncio.to_thread(upload.finish)
 
 
-async def save_form(request: Request, upload: Upload) -> str | None:
+async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callable[[], int]) -> str | None:
     """Write the part `file` of a form into a file and return the field `num_speakers` as it was sent.
 
-    Raises `HttpProblem` where it is no such form, `Refusal` and `OSError` as `save_body` does.
+    Raises `HttpProblem` where it is no such form, `Refusal` and `OSError` as `save_body` does. Whatever is not of that
+    file, parts that nobody asked for included, may be `FORM_ALLOWANCE_BYTES` long.
     """
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         msg = "send multipart/form-data with the audio as `file`: curl -F file=@call.wav"
         raise HttpProblem(422, "payload.malformed", msg)
-    form = _Form(boundary)
+    form, total_bytes = _Form(boundary), 0
     try:
-        async for data in _read_with_timeout(request.stream()):
+        async for data in _read_in_time(request.stream(), least_bytes_per_s):
             form.parser.write(data)
+            total_bytes += len(data)
+            check_size(total_bytes - form.file_bytes, FORM_ALLOWANCE_BYTES)
             if len(form.block) >= BLOCK_BYTES:
                 form.block = await _write(upload, form.block)
         form.parser.finalize()
@@ -73,7 +82,7 @@ class _Form:
 
     def __init__(self, boundary: bytes) -> None:
         self.block, self.count = bytearray(), bytearray()
-        self.files, self.counts, self.is_complete = 0, 0, False
+        self.files, self.file_bytes, self.counts, self.is_complete = 0, 0, 0, False
         self._name = ""
         self._header, self._value = bytearray(), bytearray()
         self.parser = MultipartParser(
@@ -106,6 +115,7 @@ class _Form:
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == _FILE_FIELD and self.files == 1:
             self.block += data[start:end]
+            self.file_bytes += end - start
         elif self._name == _COUNT_FIELD and len(self.count) <= MAX_FIELD_BYTES:
             self.count += data[start:end]
 
@@ -138,15 +148,29 @@ async def _write(upload: Upload, block: bytearray) -> bytearray:
     return bytearray()
 
 
-async def _read_with_timeout(stream: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """Yield a body as it arrives. Raises `HttpProblem` where nothing comes for `IDLE_S`."""
-    while True:
-        try:
-            async with asyncio.timeout(IDLE_S):
-                data = await anext(stream)
-        except StopAsyncIteration:
-            return
-        except TimeoutError:
-            msg = f"nothing came for {IDLE_S:.0f} s: send it again"
-            raise HttpProblem(408, "payload.incomplete", msg) from None
-        yield data
+async def _read_in_time(
+    stream: AsyncIterator[bytes], least_bytes_per_s: Callable[[], int], window_s: float = RATE_WINDOW_S
+) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives. Raises `HttpProblem` where too little of it came within `window_s`."""
+    window_ends_s, came_bytes = time.monotonic() + window_s, 0
+    reading = asyncio.ensure_future(anext(stream, None))
+    try:
+        while True:
+            # Not `asyncio.timeout`: it would cancel the stream, which then looks as if the body had ended.
+            await asyncio.wait({reading}, timeout=window_ends_s - time.monotonic())
+            data = reading.result() if reading.done() else b""
+            if data is None:
+                return
+            came_bytes += len(data)
+            now_s = time.monotonic()
+            if now_s >= window_ends_s:
+                if came_bytes < least_bytes_per_s() * window_s:
+                    msg = f"only {came_bytes} bytes came within {window_s:.0f} s: send it again, and faster"
+                    raise HttpProblem(408, "payload.incomplete", msg)
+                window_ends_s, came_bytes = now_s + window_s, 0
+            if reading.done():
+                yield data
+                window_ends_s += time.monotonic() - now_s  # a slow disk is no fault of the client
+                reading = asyncio.ensure_future(anext(stream, None))
+    finally:
+        reading.cancel()

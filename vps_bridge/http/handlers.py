@@ -23,10 +23,12 @@ from schemas.conversation import Accepted, ConversationEvent, Verdict
 from schemas.failure import FailureCode, policy_of
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.durations import seconds
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import Refusal, refusal_of
 from vps_bridge.http.bodies import (
     BLOCK_BYTES,
+    BUSY_BYTES_PER_S,
     FORM_ALLOWANCE_BYTES,
+    LEAST_BYTES_PER_S,
     check_declared,
     declared_bytes,
     read_small,
@@ -68,6 +70,7 @@ class HttpHandlers:
         """Call `intake` and `one_offs` on the bridge's own thread, through `mailbox`."""
         self._settings, self._mailbox, self._intake, self._one_offs = settings, mailbox, intake, one_offs
         self._uploads, self._expected_bytes = asyncio.Semaphore(MAX_UPLOADS), 0
+        self._waiting = 0  # uploads whose turn has not come
 
     async def take_audio(self, request: Request, conversation_id: str, description: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
@@ -89,7 +92,7 @@ class HttpHandlers:
             raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)
         expected_bytes = check_declared(request, self._settings.max_chunk_bytes)
         async with self._upload(expected_bytes) as upload:
-            await save_body(request, upload)
+            await save_body(request, upload, self._least_bytes_per_s)
             take = partial(self._intake.take_upload, conversation_id, description, upload, description.sha256)
             return await self._ask(take)
 
@@ -120,13 +123,17 @@ class HttpHandlers:
         conversation_id = f"once-{secrets.token_hex(16)}"
         try:
             async with self._upload(expected_bytes) as upload:
-                description = _describe_file(await save_form(request, upload), num_speakers)
+                description = _describe_file(await save_form(request, upload, self._least_bytes_per_s), num_speakers)
                 answer = await self._ask(partial(self._one_offs.start, conversation_id, description, upload))
             turns = await self._wait(request, asyncio.wrap_future(answer))
         finally:
             with suppress(BridgeBusy):  # a bridge that stops ends all one-off requests itself
                 self._mailbox.ask(partial(self._one_offs.abandon, conversation_id))
         return _to_answer(turns, time.monotonic() - began_s)
+
+    def _least_bytes_per_s(self) -> int:
+        """How fast a body has to come: where others wait for their turn, it may not take its time."""
+        return BUSY_BYTES_PER_S if self._waiting else LEAST_BYTES_PER_S
 
     async def health(self) -> Health:
         """Say whether an agent is there to diarize, with which model and device."""
@@ -152,12 +159,15 @@ class HttpHandlers:
 
         Until then nothing of the body is read: it waits in the client's connection.
         """
+        self._waiting += 1
         try:
             async with asyncio.timeout(QUEUE_TIMEOUT_S):
                 await self._uploads.acquire()
         except TimeoutError:
             msg = f"{MAX_UPLOADS} uploads are under way: send it again in a moment"
             raise HttpProblem(503, FailureCode.INGEST_FULL, msg) from None
+        finally:
+            self._waiting -= 1
         expected_bytes = self._settings.max_chunk_bytes if declared_bytes is None else declared_bytes
         self._expected_bytes += expected_bytes
         try:
@@ -169,8 +179,8 @@ class HttpHandlers:
             finally:
                 upload.discard()
         except OSError as error:
-            msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
-            raise HttpProblem(503, FailureCode.DISK_FULL, msg) from error
+            refusal = refusal_of(error)
+            raise HttpProblem(503, refusal.code, refusal.message) from error
         finally:
             self._expected_bytes -= expected_bytes
             self._uploads.release()

@@ -83,6 +83,13 @@ class OneOffRequests:
             msg = "the conversation of this request was deleted before it was answered: ask again"
             answer.set_exception(Refusal(FailureCode.CONVERSATION_DELETED, msg))
 
+    def fail(self, conversation_id: str, reason: str) -> None:
+        """Refuse the request whose conversation has failed, if it waits."""
+        answer = self._waiting.pop(conversation_id, None)
+        if answer is not None:
+            answer.set_exception(Refusal(FailureCode.LABELS_FAILED, f"no labels could be worked out: {reason}"))
+            self._delete(conversation_id)
+
     def abandon(self, conversation_id: str) -> None:
         """Delete a request's conversation unanswered; one that is answered or unknown is no error."""
         if self._waiting.pop(conversation_id, None) is not None:

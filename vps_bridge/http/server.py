@@ -9,6 +9,7 @@ import structlog
 import uvicorn
 
 from vps_bridge.http.access import read_access_rule
+from vps_bridge.http.connections import CappedProtocol
 from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.http.routes import make_app
@@ -18,7 +19,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 STOP_GRACE_S = 3  # how long requests in progress have once the bridge stops; those not answered by then get a 503
-MAX_CONNECTIONS = 256
+BACKLOG = 128  # connections that are taken at once; each is a file of the process
 
 
 class HttpServer:
@@ -30,7 +31,8 @@ class HttpServer:
         app = make_app(HttpHandlers(settings, mailbox, intake, one_offs), read_access_rule(settings))
         self._config = uvicorn.Config(
             app,
-            http="h11",
+            http=CappedProtocol,
+            backlog=BACKLOG,
             ws="none",
             loop="asyncio",
             lifespan="off",
@@ -38,7 +40,6 @@ class HttpServer:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=MAX_CONNECTIONS,
             timeout_graceful_shutdown=STOP_GRACE_S,
         )
         self._server: uvicorn.Server | None = None
@@ -70,7 +71,7 @@ def _listen(host: str, port: int) -> socket.socket:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(128)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

@@ -19,7 +19,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import Refusal, refusal_of
 from vps_bridge.intake.audio_length import is_raw, measure_length, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
@@ -304,8 +304,7 @@ class Ingest:
         try:
             return use()
         except OSError as error:
-            msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
-            raise Refusal(FailureCode.DISK_FULL, msg) from error
+            raise refusal_of(error) from error
 
     def _send_receipt(self, chunk: _UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
         receipt = Accepted(

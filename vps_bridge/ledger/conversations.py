@@ -77,11 +77,22 @@ _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     set_={"deleted_at": _NEW_TOMBSTONE.excluded.deleted_at, "finished": _NEW_TOMBSTONE.excluded.finished},
 )
 _UNFINISHED = select(TombstoneRow.conversation_id).where(TombstoneRow.finished == literal_column("0"))
-_DIRTY = select(ConversationRow.conversation_id).where(ConversationRow.dirty > literal_column("0"))
+_IS_TRIED = ConversationRow.set_aside.is_(None)
+_DIRTY = select(ConversationRow.conversation_id).where(ConversationRow.dirty > literal_column("0"), _IS_TRIED)
+_SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).where(
+    ConversationRow.set_aside.is_not(None)
+)
+_TRIES = ConversationRow.label_tries
+_COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(_TRIES)
+_TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=func.max(0, _TRIES - 1))
+_PUT_ASIDE = THIS_CONVERSATION.values(set_aside=bindparam("reason"))
+_BRING_BACK = THIS_CONVERSATION.where(ConversationRow.set_aside.is_not(None)).values(
+    set_aside=None, label_tries=0, dirty=ConversationRow.dirty + 1
+)
 _HAS_RESULT = exists().where(JobRow.conversation_id == ConversationRow.conversation_id, is_in(*WITH_RESULT))
 _TO_ASSIGN = select(
     ConversationRow.dirty, (ConversationRow.final_at.is_not(None) | _HAS_RESULT).label("is_worth_it")
-).where(ConversationRow.conversation_id == OF_CONVERSATION, ConversationRow.dirty > 0)
+).where(ConversationRow.conversation_id == OF_CONVERSATION, ConversationRow.dirty > 0, _IS_TRIED)
 _AUDIO_UNTIL_S = func.max(ChunkRow.captured_at_s + func.coalesce(ChunkRow.duration_s, literal_column("0")))
 _OPEN_ENDS = select(
     ConversationRow.conversation_id,
@@ -92,6 +103,7 @@ _OPEN_ENDS = select(
 ).where(
     ConversationRow.completed,
     ConversationRow.final_at.is_(None),
+    _IS_TRIED,
     ~select(ChunkRow.arrival).where(_OF_IT, ~ChunkRow.covered).exists(),
     ~select(JobRow.number).where(JobRow.conversation_id == ConversationRow.conversation_id, IS_UNFINISHED).exists(),
 )
@@ -118,6 +130,7 @@ _OPEN_FOR_AUDIO = THIS_CONVERSATION.values(
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 _SETTLED = {
     "dirty": case((ConversationRow.dirty == bindparam("seen"), 0), else_=ConversationRow.dirty),
+    "label_tries": 0,
     "final_at": func.coalesce(ConversationRow.final_at, bindparam("final_since")),
 }
 _SETTLE = THIS_CONVERSATION.values(**_SETTLED)
@@ -191,6 +204,13 @@ class ConversationBook:
             row = connection.execute(_OPEN_END, {"of_conversation": conversation_id}).first()
             return CompletionFacts(**row._asdict()) if row else None
 
+    def latest_open(self, limit: int) -> list[str]:
+        """Return the conversations that are not final, the one that changed last as the last."""
+        is_open = select(ConversationRow.conversation_id).where(ConversationRow.final_at.is_(None))
+        with self._database.reading() as connection:
+            latest = connection.scalars(is_open.order_by(ConversationRow.last_activity_at.desc()).limit(limit))
+            return list(latest)[::-1]
+
     def unapplied(self) -> list[tuple[str, int]]:
         """Return (conversation, version) of each latest update that the backend has not confirmed with `applied`."""
         with self._database.reading() as connection:
@@ -209,6 +229,34 @@ class ConversationBook:
         with self._database.writing() as connection:
             connection.execute(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled})
             note_labelled(connection, made.done_jobs)
+
+    def count_try(self, conversation_id: str) -> int:
+        """Count an attempt at a conversation's labels before it is made, and return how many there were in a row.
+
+        One that comes to its end begins the count anew.
+        """
+        with self._database.writing() as connection:
+            return connection.execute(_COUNT_TRY, {"of_conversation": conversation_id}).scalar() or 0
+
+    def take_try_back(self, conversation_id: str) -> None:
+        """Do not count the last attempt: that it came to nothing was not the conversation's fault."""
+        with self._database.writing() as connection:
+            connection.execute(_TAKE_TRY_BACK, {"of_conversation": conversation_id})
+
+    def put_aside(self, conversation_id: str, reason: str) -> None:
+        """Let nothing work out this conversation's labels until `bring_back`."""
+        with self._database.writing() as connection:
+            connection.execute(_PUT_ASIDE, {"of_conversation": conversation_id, "reason": reason})
+
+    def bring_back(self, conversation_id: str) -> bool:
+        """Let labels be worked out again; False where the conversation was not set aside."""
+        with self._database.writing() as connection:
+            return bool(connection.execute(_BRING_BACK, {"of_conversation": conversation_id}).rowcount)
+
+    def set_aside(self) -> list[tuple[str, str]]:
+        """Return (conversation, reason) of those that were set aside."""
+        with self._database.reading() as connection:
+            return [(name, reason or "") for name, reason in connection.execute(_SET_ASIDE)]
 
     def quiet_since(self, moment: float) -> list[str]:
         """Return the conversations that nothing has happened to since a Unix time, the quietest first.

@@ -319,6 +319,7 @@ class JobBook:
             uncovered, first_chunk_at = connection.execute(
                 select(func.count(), func.min(ChunkRow.accepted_at)).where(~ChunkRow.covered)
             ).one()
+            failed = connection.scalar(select(func.count()).where(ConversationRow.set_aside.is_not(None)))
             size = connection.scalar(select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None)))
             first_job_at = connection.scalar(select(func.min(JobRow.created_at)).where(IS_UNFINISHED))
             refused = connection.scalar(select(func.count()).select_from(RefusedChunkRow))
@@ -328,6 +329,7 @@ class JobBook:
             jobs_ready=states.get(JobState.READY, 0),
             jobs_leased=states.get(JobState.LEASED, 0),
             jobs_failed=states.get(JobState.FAILED, 0),
+            conversations_failed=failed or 0,
             bytes=size or 0,
             oldest_at=min(oldest, default=None),
             chunks_refused=refused or 0,

@@ -30,6 +30,8 @@ class ActionResult(StrEnum):
     ALREADY_CANCELLED = "already_cancelled"
     ALREADY_DIARIZED = "already_diarized"
     AUDIO_GONE = "audio_gone"
+    BROUGHT_BACK = "brought_back"
+    NOT_SET_ASIDE = "not_set_aside"
     UNKNOWN = "unknown"
 
 

@@ -23,6 +23,7 @@ class ConversationState(StrEnum):
     DIRTY = "dirty"
     ASSIGNED = "assigned"
     FINAL = "final"
+    FAILED = "failed"
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,10 @@ class ConversationRecord:
     applied_version: int
     updated_payload: bytes | None
     final_at: float | None
+    label_tries: int = 0
+    """Attempts at its labels that came to nothing, in a row, with the one under way."""
+    set_aside: str | None = None
+    """Why nothing works out its labels any more: they could not be, several times."""
     embedding: tuple[str, str] | None = field(kw_only=True)
 
 
@@ -221,6 +226,7 @@ class QueueCounts:
     jobs_ready: int
     jobs_leased: int
     jobs_failed: int
+    conversations_failed: int
     bytes: int
     oldest_at: float | None
     chunks_refused: int = 0

@@ -74,6 +74,7 @@ class ConversationRow(Base):
     __table_args__ = (
         Index("conversations_dirty", "conversation_id", sqlite_where=text("dirty > 0")),
         Index("conversations_open_ended", "conversation_id", sqlite_where=text("completed = 1 AND final_at IS NULL")),
+        Index("conversations_set_aside", "conversation_id", sqlite_where=text("set_aside IS NOT NULL")),
         Index(
             "conversations_unapplied",
             "conversation_id",
@@ -103,6 +104,8 @@ class ConversationRow(Base):
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
     throwaway: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    label_tries: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    set_aside: Mapped[str | None]
 
 
 class EventRow(Base):

@@ -1,0 +1,141 @@
+"""A conversation whose labels cannot be worked out fails alone, is shown, stays so, and comes back when told to."""
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import update
+
+from schemas.bridge import BridgeHeartbeat
+from schemas.codec import encode
+from schemas.conversation import ConversationUpdated
+from tests.brokers import RunningBroker, run_mosquitto
+from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
+from tests.vps_bridge.scripted_agent import ScriptedAgent
+from vps_bridge.dispatch.labelling_work import SMALL_RESULT_BYTES
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.tables import ResultRow
+
+MANY_TURNS = 12_000
+FAST_TRIES = {"OMI_RETRY_MIN_S": "0.2", "OMI_RETRY_MAX_S": "0.4"}
+
+
+@pytest.fixture(scope="module")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+    with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=("first",)) as running:
+        yield running
+
+
+@pytest.fixture
+def backend(broker: RunningBroker) -> Iterator[Backend]:
+    peer = Backend(broker)
+    yield peer
+    peer.stop()
+
+
+@pytest.fixture
+def bridge(broker: RunningBroker, backend: Backend, tmp_path: Path) -> Iterator[LiveBridge]:
+    with run_bridge(broker, tmp_path, backend, **FAST_TRIES) as running:
+        running.allow("first")
+        yield running
+
+
+def many_turns() -> list[tuple[float, float, str]]:
+    """Two people who take turns so often that the result is a large one."""
+    length_s = 30.0 / MANY_TURNS
+    return [
+        (number * length_s, (number + 1) * length_s, "ab"[number * 2 // MANY_TURNS]) for number in range(MANY_TURNS)
+    ]
+
+
+def store_result(bridge: LiveBridge, job_id: str, payload: bytes) -> None:
+    """Write what is stored of a job's result, as a fault of a disk or of another version would."""
+    with (
+        closing(Ledger(bridge.data_dir / "bridge", exclusive=False)) as ledger,
+        ledger.jobs._database.writing() as rows,
+    ):
+        assert rows.execute(update(ResultRow).where(ResultRow.job_id == job_id).values(payload=payload)).rowcount
+
+
+def label_tries(bridge: LiveBridge, conversation_id: str) -> int:
+    with closing(Ledger(bridge.data_dir / "bridge", exclusive=False)) as ledger:
+        conversation = ledger.conversations.get(conversation_id)
+        return conversation.label_tries if conversation else 0
+
+
+def wait_failed(bridge: LiveBridge, backend: Backend, conversation_id: str) -> str:
+    """Wait until a heartbeat counts it, and return the reason that `omi-bridge failed` gives."""
+    wait_until(lambda: backend.seen(BridgeHeartbeat)[-1].queue.conversations_failed, "the failed conversation")
+    (shown,) = [item for item in bridge.json("failed") if item["conversation_id"] == conversation_id]
+    assert f"omi-bridge retry {conversation_id}" in shown["advice"]
+    return str(shown["failure_message"])
+
+
+def label(agent: ScriptedAgent, backend: Backend, conversation_id: str, *, tone: int) -> None:
+    backend.send_call(conversation_id, tone=tone)
+    agent.answer(agent.wait_offer(conversation_id), CALL_TURNS)
+    assert backend.wait_updated(conversation_id).speakers == 2
+
+
+def test_a_stored_result_that_cannot_be_read_fails_its_conversation_alone(
+    broker: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(broker, "first") as agent:
+        backend.send_call("broken", tone=1)
+        offer = agent.wait_offer("broken")
+        good = encode(agent.result(offer, CALL_TURNS))
+        with closing(Ledger(bridge.data_dir / "bridge", exclusive=False)) as ledger:
+            lease = ledger.leases.find(offer.lease_id or "")
+            assert lease is not None
+            assert ledger.jobs.store_result(lease, b"written by a version that is gone")
+        agent.held.clear()
+        label(agent, backend, "sound", tone=2)
+        assert "bytes after the end" in wait_failed(bridge, backend, "broken")
+        assert [failure.code for failure in backend.failures("broken")] == ["labels.failed"]
+        assert "omi-bridge retry broken" in bridge.json("show", "broken")["reason"]
+        assert backend.seen(ConversationUpdated, "broken") == []
+
+        assert bridge.stop() == 0
+        bridge.start(backend)
+        label(agent, backend, "after", tone=3)
+        assert wait_failed(bridge, backend, "broken"), "a restart must not try it again"
+        assert len(bridge.logged("conversation_set_aside")) == 1
+
+        store_result(bridge, offer.job_id or "", good)
+        assert "worked out again" in bridge.command("retry", "broken").stdout
+        assert backend.wait_updated("broken").speakers == 2
+    assert bridge.json("failed") == []
+
+
+def test_a_large_conversation_is_labelled_beside_the_bridge_and_fails_where_it_takes_too_long(
+    broker: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(broker, "first") as agent:
+        backend.send_call("large", tone=4)
+        offer = agent.wait_offer("large")
+        assert len(encode(agent.result(offer, many_turns()))) > SMALL_RESULT_BYTES
+        agent.answer(offer, many_turns())
+        assert backend.wait_updated("large").speakers == 2
+
+        assert bridge.stop() == 0
+        bridge.start(backend, OMI_LABELS_LIMIT_S="0.001")
+        backend.send_call("endless", tone=5)
+        agent.answer(agent.wait_offer("endless"), many_turns())
+        label(agent, backend, "beside", tone=6)
+        assert "longer than 0.001 s" in wait_failed(bridge, backend, "endless")
+        assert backend.seen(ConversationUpdated, "endless") == []
+
+
+def test_a_conversation_with_which_the_bridge_dies_is_not_tried_for_ever(
+    broker: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(broker, "first") as agent:
+        backend.send_call("deadly", tone=7)
+        agent.answer(agent.wait_offer("deadly"), many_turns())
+        for deaths in (1, 2, 3):
+            wait_until(lambda deaths=deaths: label_tries(bridge, "deadly") >= deaths, "the attempt")  # type: ignore[misc]
+            bridge.kill()
+            bridge.start(backend) if deaths == 3 else bridge.spawn()
+        assert "the bridge ended 3 times" in wait_failed(bridge, backend, "deadly")
+        label(agent, backend, "alive", tone=8)

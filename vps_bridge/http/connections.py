@@ -1,0 +1,74 @@
+"""Connections of the HTTP server: how many there may be, and how long one may take to ask for something."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS = 256  # each costs a file of the process, which audio and ledger need too
+REQUEST_S = 10.0  # from its first moment, or from its last answer, to the end of a request's headers
+
+
+class CappedProtocol(H11Protocol):
+    """uvicorn's own protocol with two limits that it has no setting for.
+
+    Its `limit_concurrency` answers requests with 503 and lets connections in that ask for nothing; its keep-alive time
+    ends with the first byte of a request. One connection too many ends the one that has asked for nothing for longest.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as uvicorn calls it
+        """Wait for the first request."""
+        super().__init__(*arguments, **options)
+        self.waiting_since_s = time.monotonic()
+        self._deadline: asyncio.TimerHandle | None = None
+
+    @property
+    def is_asking(self) -> bool:
+        """Whether a request has come whose answer has not ended."""
+        return not getattr(self.cycle, "response_complete", True)  # uvicorn has none before the first request
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
+        """Take the connection, or end it at once where all others are asking for something."""
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            idle = [one for one in self.connections if isinstance(one, CappedProtocol) and not one.is_asking]
+            min(idle, key=lambda one: one.waiting_since_s).end()
+        self._expect_request()
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes; those of a request whose headers have not ended give it no more time."""
+        super().data_received(data)
+        if self.is_asking:
+            self._stop_clock()
+        elif self._deadline is None:
+            self._expect_request()
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request."""
+        super().on_response_complete()
+        if not self.is_asking and not self.transport.is_closing():
+            self._expect_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of the timer."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def end(self) -> None:
+        """End the connection without a word, and count it no more."""
+        self._stop_clock()
+        self.connections.discard(self)
+        self.transport.abort()
+
+    def _expect_request(self) -> None:
+        self._stop_clock()
+        self.waiting_since_s = time.monotonic()
+        self._deadline = self.loop.call_later(REQUEST_S, self.end)
+
+    def _stop_clock(self) -> None:
+        if self._deadline is not None:
+            self._deadline.cancel()
+            self._deadline = None
