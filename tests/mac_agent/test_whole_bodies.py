@@ -74,7 +74,7 @@ def test_files_one_after_another_are_all_decoded_in_order(kind):
         ("caf", "opus"),
         ("m4a", "opus"),
         ("m4a", "wav"),
-    ],  # fmt: skip
+    ],
 )
 def test_files_of_different_kinds_are_all_decoded(first, second):
     chunk = decoded(file_of(first, 440, 2) + file_of(second, 880, 2))
