@@ -20,6 +20,8 @@ PLACEHOLDER_BYTES = 1_000_000_000  # or another large one: nine tenths of a giga
 # Some headers state the length of the whole file where that of the samples belongs.
 MAX_HEADER_BYTES = 64
 FORMAT_BYTES = 64
+# First bytes of files that would pass for the names of chunks.
+_FILE_NAMES = {b"RIFF", b"RIFX", b"RF64", b"BW64", b"FORM", b"caff", b"fLaC", b"OggS"}
 _MOVIE_BOXES = (b"moov", b"mdat", b"wide")
 # Of Matroska (RFC 9559): the header, what a segment and a cluster consist of, and the two that are entered.
 _SEGMENT, _CLUSTER = bytes.fromhex("18538067"), bytes.fromhex("1f43b675")
@@ -122,7 +124,9 @@ def _skip_chunks(stream: BinaryIO, position: int, limit: int, built: ChunkFile) 
         padded = position % 2 if built.length_bytes == 4 else 0
         for begin in dict.fromkeys((position + padded, position)):  # not every program pads
             head = _chunk_head(stream, begin, limit, built)
-            if head is not None and begin + 4 + built.length_bytes + head[1] <= limit:
+            if head is None or head[0] in _FILE_NAMES:
+                continue
+            if begin + 4 + built.length_bytes + head[1] <= limit:
                 position = begin + 4 + built.length_bytes + head[1]
                 more += head[1] if head[0] == built.data_name else 0
                 break

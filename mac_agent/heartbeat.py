@@ -14,7 +14,7 @@ import psutil
 from schemas.agent import AgentHeartbeat, AgentState, HeldJob, HeldJobState, MemoryUse
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from schemas.turns import EngineDescription
@@ -61,7 +61,7 @@ class BeatContent:
     """What may change between two heartbeats; of each job held its lease and its state."""
 
     state: AgentState
-    free_places: int
+    free_capacity: int
     jobs: tuple[tuple[str, HeldJobState], ...]
     notes: Mapping[str, str]
 
@@ -79,7 +79,7 @@ class BeatContent:
         return (
             sent is None
             or (self.state, self.notes) != (sent.state, sent.notes)
-            or self.free_places > sent.free_places
+            or self.free_capacity > sent.free_capacity
             or not self.working >= sent.working
             or bool(self.working and not sent.working)
         )
@@ -140,10 +140,10 @@ def measure_memory(worker_pid: int | None, device_bytes: int) -> MemoryUse:
     )
 
 
-def list_versions(packages: Iterable[str] = _PACKAGES) -> dict[str, str]:
+def list_versions() -> dict[str, str]:
     """Return the versions an operator asks for first, without importing anything heavy."""
     versions = {"python": platform.python_version(), "platform": platform.platform(terse=True)[:100]}
-    for package in packages:
+    for package in _PACKAGES:
         try:
             versions[package] = version(package)
         except PackageNotFoundError:

@@ -21,8 +21,6 @@ from schemas.errors import MessageTooLarge
 from schemas.failure import FailureCode, JobFailure, policy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from mac_agent.heartbeat import AgentCounters
     from mac_agent.inbox import Inbox
     from mac_agent.inference import WorkerReport
@@ -48,11 +46,9 @@ class HeldJobs:
         outbox: Outbox,
         worker: Worker,
         counters: AgentCounters,
-        *,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings, self._inbox, self._outbox, self._worker = settings, inbox, outbox, worker
-        self._counters, self._clock = counters, clock
+        self._counters = counters
         self._want_policy = WantPolicy(
             window=settings.part_window,
             part_bytes=settings.part_bytes,
@@ -111,6 +107,7 @@ class HeldJobs:
         elif action in (OfferAction.KEEP, OfferAction.RELEASE):
             job = self._jobs[offer.job_id or ""]
             job.offer, job.lease_id = offer, offer.lease_id or job.lease_id
+            job.forget_asked()  # the bridge repeats itself because it heard nothing of this job, or under another lease
         return action
 
     def end_job(self, control: AgentControl) -> bool:
@@ -127,7 +124,7 @@ class HeldJobs:
         if job is None or job.state is not HeldJobState.RECEIVING:
             return
         try:
-            job.take_part(self._inbox, part, self._clock(), self._want_policy)
+            job.take_part(self._inbox, part, time.monotonic(), self._want_policy)
             wrong = job.verify_complete(self._inbox)
         except PartRefused as error:
             job.refused_parts += 1
@@ -148,7 +145,7 @@ class HeldJobs:
 
     def next_wants(self) -> list[AgentWant]:
         """Return what to ask the bridge for now: nothing for each part that comes, half a window at once."""
-        now_s = self._clock()
+        now_s = time.monotonic()
         receiving = [job for job in self._jobs.values() if job.state is HeldJobState.RECEIVING]
         wants: list[AgentWant] = []
         for job in receiving:
@@ -204,7 +201,7 @@ class HeldJobs:
 
     def drop_stale(self) -> None:
         """Let go of audio that is too old, and of jobs whose audio stopped coming: the bridge grants them anew."""
-        now_s = self._clock()
+        now_s = time.monotonic()
         old = set(self._inbox.expired(self._settings.audio_max_age_s))
         for job in list(self._jobs.values()):
             silent = job.state is HeldJobState.RECEIVING and now_s - job.last_bytes_s > self._settings.give_up_s
@@ -242,7 +239,7 @@ class HeldJobs:
             self._fail_for_disk(job, f"it takes {job.total_bytes} bytes")
             return
         try:
-            job.open_files(self._inbox, self._clock(), self._want_policy)
+            job.open_files(self._inbox, time.monotonic(), self._want_policy)
         except OSError as error:
             self._fail_for_disk(job, error.strerror)
             return
@@ -302,12 +299,12 @@ class HeldJobs:
     def _held(self, job_id: str) -> Held | None:
         job = self._jobs.get(job_id)
         if job is not None:
-            return Held(job_id, job.lease_id, job.offer.ledger_id, job.state, job.offer.chunks)
+            return Held(job.lease_id, job.offer.ledger_id, job.state, job.offer.chunks)
         entry = self._outbox.get(job_id)
         if entry is None:
             return None
         is_failure = entry.kind is EntryKind.FAILURE
-        return Held(job_id, entry.lease_id, entry.ledger_id, HeldJobState.OUTBOX, is_failure=is_failure)
+        return Held(entry.lease_id, entry.ledger_id, HeldJobState.OUTBOX, is_failure=is_failure)
 
     def _progress(self, job: ActiveJob) -> float:
         if job.state is HeldJobState.RUNNING:

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 class Held:
     """A job this agent holds, in whatever state."""
 
-    job_id: str
     lease_id: str
     ledger_id: str
     state: HeldJobState
@@ -34,7 +33,7 @@ class OfferAction(Enum):
     KEEP = auto()
     """The same offer again: go on; if audio is missing, ask at once."""
     RELEASE = auto()
-    """The same job and audio under a new lease: take the lease, keep the work."""
+    """The same job and audio under a new lease: take the lease, keep the work; if audio is missing, ask at once."""
     RESTART = auto()
     """The same job with other chunks: forget what there is and begin anew."""
     RESEND = auto()

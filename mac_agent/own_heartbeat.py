@@ -50,6 +50,7 @@ class OwnHeartbeat:
         self._due_s = 0.0
         self._sent: BeatContent | None = None
         self._sent_s = 0.0
+        self._not_before_s = 0.0
         self._engine: EngineDescription | None = None
         self.state = AgentState.STARTING
         """What the agent says it is."""
@@ -63,14 +64,17 @@ class OwnHeartbeat:
 
     def send_soon(self) -> None:
         """Let the next heartbeat be due at once."""
-        self._due_s = 0.0
+        self._due_s = self._not_before_s = 0.0
 
     def send_if_due(self, send: Callable[[AgentHeartbeat], bool], *, is_connected: bool) -> None:
         """Send a heartbeat where it is due by the clock, or because what it reports has changed.
 
-        Without a connection nothing is sent: a new connection makes it due.
+        Without a connection nothing is sent: a new connection makes it due. One that could not be sent is tried again
+        after the longest pause, whatever changes meanwhile.
         """
         now_s = time.monotonic()
+        if now_s < self._not_before_s:
+            return
         content = self._content()
         can_wait = not content.is_urgent(self._sent) and now_s < self._sent_s + DETAIL_PAUSE_S
         if now_s < self._due_s and (can_wait or content == self._sent):
@@ -80,17 +84,18 @@ class OwnHeartbeat:
         self._due_s = now_s + self._heartbeat_s
         if send(self.make()):
             self._sent, self._sent_s = content, now_s
+        else:
+            self._not_before_s = self._due_s
 
     def make(self) -> AgentHeartbeat:
         """Return the heartbeat as it would be sent now."""
         worker = self._worker
-        takes_jobs = self.state is AgentState.ONLINE and (worker.info is not None or worker.is_recycling)
         return make_heartbeat(
             self._identity,
             self.state,
             datetime.now(UTC),
             jobs=self._held_jobs.held_jobs(),
-            free_capacity=self._held_jobs.free_places if takes_jobs else 0,
+            free_capacity=self._free_capacity(),
             engine=self._engine,
             counters=self._counters,
             memory=measure_memory(worker.pid, worker.memory.device_bytes if worker.memory else 0),
@@ -100,7 +105,12 @@ class OwnHeartbeat:
 
     def _content(self) -> BeatContent:
         jobs = tuple((job.lease_id, job.state) for job in self._held_jobs.held_jobs())
-        return BeatContent(self.state, self._held_jobs.free_places, jobs, self._notes())
+        return BeatContent(self.state, self._free_capacity(), jobs, self._notes())
+
+    def _free_capacity(self) -> int:
+        """Return how many jobs the bridge may offer: none while no engine is loaded, unless one is back in seconds."""
+        takes_jobs = self.state is AgentState.ONLINE and (self._worker.info is not None or self._worker.is_recycling)
+        return self._held_jobs.free_places if takes_jobs else 0
 
     def _notes(self) -> dict[str, str]:
         worker = self._worker

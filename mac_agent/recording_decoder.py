@@ -161,7 +161,7 @@ class RecordingDecoder:
 
     def _resample_all(self, container: InputContainer, stream: AudioStream) -> None:
         """Decode, mix and resample; note the holes between timestamps."""
-        rate, changes, in_samples, base = 0, -1, 0, 0
+        rate, changes, in_samples, base, tick_s = 0, -1, 0, 0, 0.0
         origin_s: float | None = None
         for frame, count in self._frames(container, stream):
             if rate != frame.sample_rate:
@@ -171,11 +171,12 @@ class RecordingDecoder:
                     raise undecodable("its sample rate changes throughout")
                 rate, origin_s, in_samples, base = frame.sample_rate, None, 0, len(self._samples)
                 self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+                tick_s = float(frame.time_base or 0)  # once: a fraction takes longer than its frame
             if self._batch.key != _key(frame) or self._batch.samples >= BATCH_SAMPLES:
                 self._flush()
                 self._batch = _Batch(_key(frame))
-            if frame.pts is not None and frame.time_base is not None:
-                time_s = frame.pts * frame.time_base.numerator / frame.time_base.denominator
+            if frame.pts is not None and tick_s:
+                time_s = frame.pts * tick_s
                 origin_s = time_s - self._clock_s if origin_s is None else origin_s
                 hole_s = time_s - origin_s - self._clock_s
                 if hole_s > HOLE_S:

@@ -94,7 +94,6 @@ class Worker:
         limits: how long loading and a job may take, and how much memory.
         recycle: after how much the process is started again between two jobs; None: never.
         wake: called from a thread of its own when there is something to `poll`.
-        clock: monotonic seconds.
     """
 
     def __init__(
@@ -104,9 +103,8 @@ class Worker:
         *,
         recycle: RecycleLimits | None = None,
         wake: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._load, self._limits, self._wake, self._clock = load, limits, wake, clock
+        self._load, self._limits, self._wake = load, limits, wake
         self._recycle = recycle or RecycleLimits()
         self._jobs = 0
         self._process: SpawnProcess | None = None
@@ -154,7 +152,7 @@ class Worker:
         arriving: queue.SimpleQueue[WorkerReport | _Gone] = queue.SimpleQueue()
         threading.Thread(target=_listen, args=(ours, arriving, self._wake), name="worker reports", daemon=True).start()
         self._pipe, self._reports = ours, arriving
-        self._load_deadline_s = self._clock() + self._limits.load_s
+        self._load_deadline_s = time.monotonic() + self._limits.load_s
         self._restart_s = None
         self._jobs, self.memory = 0, None
 
@@ -163,7 +161,7 @@ class Worker:
         if not self.is_idle or self._pipe is None:
             msg = "the worker takes one job at a time, and none while its engine is not loaded"
             raise RuntimeError(msg)
-        now_s = self._clock()
+        now_s = time.monotonic()
         self._run = _Run(job.token, now_s + self._limits.floor_s, now_s)
         try:
             self._pipe.send(job)
@@ -174,7 +172,7 @@ class Worker:
         """End the job soon, if it is this one. A `JobFailed` with `is_cancelled` follows, unless it just ended."""
         if self._run is None or self._run.token != token or self._run.cancelled_s is not None or self._pipe is None:
             return
-        self._run.cancelled_s = self._clock()
+        self._run.cancelled_s = time.monotonic()
         try:
             self._pipe.send("cancel")
         except OSError:
@@ -190,7 +188,7 @@ class Worker:
                 break
             reports += self._handle(report)
         reports += self._enforce_limits()
-        if self._restart_s is not None and self._clock() >= self._restart_s:
+        if self._restart_s is not None and time.monotonic() >= self._restart_s:
             self.restarts += 1
             self.start()
         return reports
@@ -245,7 +243,7 @@ class Worker:
         return self._abort(FailureCode.ENGINE_CRASHED, message)
 
     def _enforce_limits(self) -> list[WorkerReport]:
-        now_s = self._clock()
+        now_s = time.monotonic()
         if self._process is None:
             return []
         if self.info is None and now_s > self._load_deadline_s:
@@ -307,7 +305,7 @@ class Worker:
         self._end_process()
         self.info = None
         self._run = None
-        self._restart_s = self._clock() + self._restart_pause.pause_s
+        self._restart_s = time.monotonic() + self._restart_pause.pause_s
         self._restart_pause = self._restart_pause.longer()
 
     def _end_process(self) -> None:

@@ -8,10 +8,10 @@ from mac_agent.heartbeat import BeatContent
 from schemas.agent import AgentState, HeldJobState
 
 IDLE = BeatContent(AgentState.ONLINE, 8, (), {})
-ONE = replace(IDLE, free_places=7, jobs=(("l1", HeldJobState.RECEIVING),))
-TWO = replace(ONE, free_places=6, jobs=(("l1", HeldJobState.RUNNING), ("l2", HeldJobState.RECEIVING)))
-FULL_DISK = replace(ONE, free_places=0, notes={"disk": "full"})
-DONE = replace(TWO, free_places=7, jobs=(("l2", HeldJobState.RUNNING), ("l1", HeldJobState.OUTBOX)))
+ONE = replace(IDLE, free_capacity=7, jobs=(("l1", HeldJobState.RECEIVING),))
+TWO = replace(ONE, free_capacity=6, jobs=(("l1", HeldJobState.RUNNING), ("l2", HeldJobState.RECEIVING)))
+FULL_DISK = replace(ONE, free_capacity=0, notes={"disk": "full"})
+DONE = replace(TWO, free_capacity=7, jobs=(("l2", HeldJobState.RUNNING), ("l1", HeldJobState.OUTBOX)))
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def offer(lease_id: str = "lease-1", ledger_id: str = "ledger-1", chunks=None) -
 
 def held(state: HeldJobState, *, is_failure: bool = False) -> Held:
     chunks = () if state is HeldJobState.OUTBOX else (chunk(),)
-    return Held("job-1", "lease-1", "ledger-1", state, chunks, is_failure)
+    return Held("lease-1", "ledger-1", state, chunks, is_failure)
 
 
 def decide(control: AgentControl, mine: Held | None, *, active: int = 0, ready: bool = True) -> OfferAction:

@@ -59,7 +59,23 @@ def test_files_one_after_another_are_all_decoded_in_order(kind):
         assert chunk.warnings == ()
 
 
-@pytest.mark.parametrize(("first", "second"), [("wav", "flac"), ("aiff", "wav"), ("m4a", "opus"), ("caf", "webm")])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("wav", "flac"),
+        ("wav", "opus"),
+        ("wav", "m4a"),
+        ("wav", "caf"),
+        ("wav", "aiff"),
+        ("wav", "webm"),
+        ("aiff", "wav"),
+        ("aiff", "opus"),
+        ("caf", "webm"),
+        ("caf", "opus"),
+        ("m4a", "opus"),
+        ("m4a", "wav"),
+    ],
+)
 def test_files_of_different_kinds_are_all_decoded(first, second):
     chunk = decoded(file_of(first, 440, 2) + file_of(second, 880, 2))
     assert chunk.duration_s == pytest.approx(4.0, abs=0.01)
