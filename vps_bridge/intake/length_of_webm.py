@@ -73,7 +73,7 @@ class _WebmReading:
 
 
 def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
-    """Return the length of the longest audio track; of several files in one body the sum. None where none has blocks."""
+    """Return the length of the longest audio track, of several files in one body the sum; None without blocks."""
     reading, position = _WebmReading(), start
     for _ in range(MAX_STEPS):
         file.seek(position)
