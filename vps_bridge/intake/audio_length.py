@@ -22,6 +22,8 @@ _LOG = structlog.get_logger(__name__)
 BYTES_PER_SAMPLE = {"pcm_s16le": 2, "pcm_u8": 1, "pcm_mulaw": 1, "pcm_alaw": 1, "pcm_f32le": 4}
 MIN_BYTES_PER_S = 8.0
 """Fewer hold no second of audio. Digital silence at 8 kHz takes 20 in FLAC, and in Opus that sends none of it."""
+MIN_STATED_BYTES_PER_S = 200.0
+"""A publisher who states a length that leaves fewer means milliseconds, or is wrong: speech takes 700 at least."""
 MAX_BYTES_PER_S = 50_000_000.0  # 16 channels of 32 bit at 768 kHz
 
 _MEASURES: dict[AudioContainer, Callable[[BinaryIO, int, int], AudioLength | None]] = {
@@ -63,8 +65,8 @@ def measure_length(path: Path, found: FoundContainer, stated_s: float | None) ->
     measured = _measure(path, found, size)
     if measured is not None and not measured.is_estimated:
         return measured
-    if stated_s is not None and _is_possible(stated_s, size):
-        return AudioLength(stated_s, is_estimated=True)
+    if stated_s is not None and _is_possible(stated_s, size, MIN_STATED_BYTES_PER_S):
+        return AudioLength(stated_s)
     return measured or AudioLength(size / TYPICAL_BYTES_PER_S, is_estimated=True)
 
 
@@ -80,5 +82,5 @@ def _measure(path: Path, found: FoundContainer, size: int) -> AudioLength | None
     return measured if measured is not None and _is_possible(measured.duration_s, size) else None
 
 
-def _is_possible(duration_s: float, size_bytes: int) -> bool:
-    return size_bytes / MAX_BYTES_PER_S <= duration_s <= size_bytes / MIN_BYTES_PER_S
+def _is_possible(duration_s: float, size_bytes: int, min_bytes_per_s: float = MIN_BYTES_PER_S) -> bool:
+    return size_bytes / MAX_BYTES_PER_S <= duration_s <= size_bytes / min_bytes_per_s

@@ -70,22 +70,26 @@ class _Mp4Reading:
 def measure_mp4(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of the longest audio track; of several files in one body the sum. None where none is known."""
     reading = _Mp4Reading()
-    has_movie = False
+    has_movie = has_fragments = False
+    kept_ratio = 1.0  # of the samples, where the file is cut off
     try:
-        for name, content in _boxes(file, start, size):
+        for name, content, kept in _boxes(file, start, size):
             if name == b"moov" and has_movie:
                 reading.end_file()
             has_movie = has_movie or name == b"moov"
+            has_fragments = has_fragments or name == b"moof"
+            if name == b"mdat" and not has_fragments:
+                kept_ratio = min(kept_ratio, kept)
             if name == b"trak":
                 reading.tracks.append(_Mp4Track())
             reading.read(name, content)
     except (struct.error, IndexError):
         return AudioLength(reading.seconds, is_estimated=True) if reading.seconds else None
-    return AudioLength(reading.seconds) if reading.seconds else None
+    return AudioLength(reading.seconds * kept_ratio, is_estimated=kept_ratio < 1.0) if reading.seconds else None
 
 
-def _boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, bytes]]:
-    """Yield every box with the content of those that hold no others; parents come before what they hold."""
+def _boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, bytes, float]]:
+    """Yield name, content (of tables only) and the share that is there of every box; parents before what they hold."""
     for _ in range(MAX_STEPS):
         file.seek(position)
         head = file.read(8)
@@ -98,7 +102,8 @@ def _boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, by
             length = size - position
         if length < head_bytes:
             return
-        yield name, file.read(min(length - head_bytes, _MAX_TABLE_BYTES)) if name in _TABLES else b""
+        content = file.read(min(length - head_bytes, _MAX_TABLE_BYTES)) if name in _TABLES else b""
+        yield name, content, min(1.0, (size - position) / length)
         position += head_bytes if name in _PARENTS else length
 
 

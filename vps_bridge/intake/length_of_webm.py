@@ -10,9 +10,9 @@ from typing import BinaryIO
 
 from vps_bridge.intake.measured_length import MAX_STEPS, AudioLength, extrapolate
 
-_SEGMENT, _INFO, _SCALE, _CLUSTER, _TIME = 0x18538067, 0x1549A966, 0x2AD7B1, 0x1F43B675, 0xE7
+_HEADER, _SEGMENT, _INFO, _SCALE, _CLUSTER, _TIME = 0x1A45DFA3, 0x18538067, 0x1549A966, 0x2AD7B1, 0x1F43B675, 0xE7
 _TRACKS, _TRACK, _NUMBER, _TYPE, _GROUP, _BLOCK, _SIMPLE_BLOCK = 0x1654AE6B, 0xAE, 0xD7, 0x83, 0xA0, 0xA1, 0xA3
-_PARENTS = {_SEGMENT, _INFO, _CLUSTER, _TRACKS, _TRACK, _GROUP}
+_PARENTS = {_HEADER, _SEGMENT, _INFO, _CLUSTER, _TRACKS, _TRACK, _GROUP}
 _AUDIO_TYPE = 2
 DEFAULT_SCALE_NS = 1_000_000
 
@@ -20,6 +20,7 @@ DEFAULT_SCALE_NS = 1_000_000
 @dataclass
 class _WebmTrack:
     number: int = 0
+    is_audio: bool = False
     blocks: int = 0
     first: int = 0
     last: int = 0
@@ -38,8 +39,19 @@ class _WebmTrack:
 class _WebmReading:
     scale_ns: int = DEFAULT_SCALE_NS
     cluster_time: int = 0
+    ended_s: float = 0.0
     described: _WebmTrack = field(default_factory=_WebmTrack)
     tracks: dict[int, _WebmTrack] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Of the files so far: of each the longest audio track."""
+        units = max((track.units for track in self.tracks.values()), default=0.0)
+        return self.ended_s + units * self.scale_ns / 1e9
+
+    def end_file(self) -> None:
+        """Take note that what follows is another file."""
+        self.ended_s, self.tracks, self.scale_ns = self.seconds, {}, DEFAULT_SCALE_NS
 
     def read(self, name: int, content: bytes) -> None:
         """Take note of an element that holds no others."""
@@ -54,12 +66,14 @@ class _WebmReading:
             self.cluster_time = int.from_bytes(content, "big")
         elif name == _NUMBER:
             self.described.number = int.from_bytes(content, "big")
-        elif name == _TYPE and int.from_bytes(content, "big") == _AUDIO_TYPE:
+        elif name == _TYPE:
+            self.described.is_audio = int.from_bytes(content, "big") == _AUDIO_TYPE
+        if name in (_NUMBER, _TYPE) and self.described.is_audio:
             self.tracks[self.described.number] = self.described
 
 
 def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
-    """Return the length of the first audio track that has blocks; None where none has."""
+    """Return the length of the longest audio track, of several files in one body the sum; None without blocks."""
     reading, position = _WebmReading(), start
     for _ in range(MAX_STEPS):
         file.seek(position)
@@ -68,6 +82,8 @@ def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
         length, width = _read_number(head[name_width:])
         if not name_width or not width or position >= size:
             break
+        if name == _HEADER:
+            reading.end_file()
         position += name_width + width
         if name in _PARENTS:  # its content is read next, so an unknown length does not matter
             reading.described = _WebmTrack() if name == _TRACK else reading.described
@@ -77,8 +93,7 @@ def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
         file.seek(position)
         reading.read(name, file.read(min(length, 10)))
         position += length
-    seconds = max((track.units for track in reading.tracks.values()), default=0.0) * reading.scale_ns / 1e9
-    return extrapolate(seconds, position - start, size - start) if seconds else None
+    return extrapolate(reading.seconds, position - start, size - start) if reading.seconds else None
 
 
 def _read_number(data: bytes, *, keep_marker: bool = False) -> tuple[int, int]:
