@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import time
+from datetime import timedelta
 
 import numpy as np
 import psutil
@@ -14,6 +15,7 @@ import pytest
 from broker.session import MqttSession
 from schemas.agent import AgentControl, AgentState, ControlType
 from schemas.bridge import BridgeState
+from schemas.codec import encode
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_bridge import TOPICS
@@ -157,6 +159,28 @@ def test_a_second_agent_of_the_same_name_stops_and_says_why(mosquitto, start_age
         beat.message.instance_id != first.instance_id and beat.message.state in (AgentState.STOPPED, AgentState.OFFLINE)
         for beat in bridge.beats.items
     )
+
+
+def test_no_wall_clock_says_which_of_two_agents_of_one_name_stops(mosquitto, start_agent, small_bridge):
+    bridge = small_bridge(mosquitto)
+    agent = start_agent(mosquitto)
+    own = bridge.wait_online()
+    time.sleep(2.5)  # older by more than a tie
+    hour = timedelta(hours=1)
+    other = own.model_copy(update={"instance_id": "i-other", "uptime_s": 0.0})
+    younger_by_uptime = {"sent_at": own.sent_at + hour, "started_at": own.started_at - hour}
+    session = MqttSession(mosquitto.settings("agent"), client_id="other", on_message=lambda _message: None)
+    session.start()
+    session.wait_connected(WAIT_S)
+    session.publish(TOPICS.agent_heartbeat(AGENT_ID), encode(other.model_copy(update=younger_by_uptime))).wait(WAIT_S)
+    seen = len(bridge.beats.items)
+    for count in range(1, 4):
+        bridge.wait_online(after=seen + count)
+    assert agent.process.poll() is None
+    older_by_uptime = {"started_at": own.started_at + hour, "uptime_s": 3_600.0}
+    session.publish(TOPICS.agent_heartbeat(AGENT_ID), encode(other.model_copy(update=older_by_uptime))).wait(WAIT_S)
+    assert agent.process.wait(WAIT_S) == EXIT_SECOND_INSTANCE
+    session.stop()
 
 
 def test_two_agents_in_one_data_directory_are_refused(mosquitto, start_agent, small_bridge):

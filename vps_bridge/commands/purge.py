@@ -66,6 +66,8 @@ def purge(
             names = _choose(ledger, conversation, older_than)
             if names and not yes:
                 _confirm(names, audio=audio)
+                still = set(_choose(ledger, conversation, older_than))  # something may have happened meanwhile
+                names = [name for name in names if name in still]
             if audio:
                 _purge_audio(ledger, settings, names, as_json=as_json)
             else:

@@ -2,15 +2,19 @@
 
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from broker.session import MqttSession
+from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Word
 from schemas.failure import FailureCode
+from schemas.topics import Topics
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge
@@ -87,6 +91,23 @@ def test_without_a_bridge_nothing_is_sent_and_the_remedy_is_named(own_broker: Ru
         pytest.raises(BridgeSilent, match="omi-bridge run"),
     ):
         client.send_file(path, timeout_s=1.5)
+
+
+@pytest.mark.parametrize("ahead_s", [3_600, -3_600])
+def test_the_last_word_of_a_dead_bridge_is_no_sign_of_life_whatever_its_clock_said(
+    own_broker: RunningBroker, ahead_s: int
+) -> None:
+    now = datetime.now(UTC) + timedelta(seconds=ahead_s)
+    beat = BridgeHeartbeat(
+        bridge_id="vps", instance_id="i", ledger_id="l", state=BridgeState.ONLINE, sent_at=now, started_at=now
+    )
+    session = MqttSession(own_broker.settings("bridge"), client_id="dead", on_message=lambda _message: None)
+    session.start()
+    session.wait_connected(WAIT_S)
+    session.publish(Topics().bridge_heartbeat("vps"), encode(beat), retain=True).wait(WAIT_S)
+    session.stop()
+    with BridgeClient(own_broker.settings("backend"), "nobody") as client, pytest.raises(BridgeSilent):
+        client.wait_bridge(timeout_s=1.5)
 
 
 def test_a_broker_that_restarts_in_the_middle_costs_time_and_nothing_else(
