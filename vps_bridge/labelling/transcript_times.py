@@ -47,6 +47,11 @@ class _PlacedStretch:
     captured_after_s: float | None
     """How long after `started_at` its first sample was captured; None where one of them is missing."""
 
+    @property
+    def length_s(self) -> float:
+        """How long it is."""
+        return self.span[1] - self.span[0]
+
 
 def find_time_faults(
     evidence: ConversationEvidence, timeline: AudioTimeline, offsets: Sequence[float | None]
@@ -75,8 +80,8 @@ def find_time_faults(
     all_lengths_known = evidence.is_final or all(chunk.duration_s for chunk in timeline.chunks)
     is_all_placed = all_lengths_known and len(stretches) == len(timeline.origins)
     displaced = _describe_displaced(usable, stretches) if is_all_placed else None
-    if displaced is not None:
-        warnings.append(displaced)
+    corrected = None if displaced else _describe_corrected(usable, stretches)
+    warnings.extend(words for words in (displaced, corrected) if words is not None)
     return TimeFaults(tuple(warnings), frozenset(segment.id for segment in backwards), displaced is not None)
 
 
@@ -148,10 +153,25 @@ def _describe_displaced(segments: Sequence[StoredSegment], stretches: Sequence[_
         return None
     first = without_text[0]
     apart_s = (first.speech_start_s or 0.0) - min(starts_s)
-    length_s = first.span[1] - first.span[0]
-    if first.captured_after_s is not None and len(starts_s) == len(segments) and text.meets((0.0, length_s)):
+    if first.captured_after_s is not None and len(starts_s) == len(segments) and text.meets((0.0, first.length_s)):
         apart_s = first.captured_after_s  # the transcript begins with this audio: both zeros are what is compared
-    return f"clock.no_overlap: audio and transcript do not overlap by {abs(apart_s):,.0f} s: {_explain(abs(apart_s))}"
+    return _describe_apart(abs(apart_s))
+
+
+def _describe_corrected(segments: Sequence[StoredSegment], stretches: Sequence[_PlacedStretch]) -> str | None:
+    """Return what to say where audio was placed elsewhere than captured_at says, and no segment is where it says."""
+    text = SpanUnion((segment.start_s, segment.end_s) for segment in segments)
+    for place in stretches:
+        claimed_s = place.captured_after_s
+        if claimed_s is None or abs(place.span[0] - claimed_s) <= NEAR_HOUR_S or not text.meets(place.span):
+            continue
+        if not text.meets((claimed_s, claimed_s + place.length_s)):
+            return f"{_describe_apart(abs(claimed_s - place.span[0]))} (placed by what is spoken)"
+    return None
+
+
+def _describe_apart(apart_s: float) -> str:
+    return f"clock.no_overlap: audio and transcript do not overlap by {apart_s:,.0f} s: {_explain(apart_s)}"
 
 
 def _explain(apart_s: float) -> str:
