@@ -71,7 +71,7 @@ def ogg_with_a_jump(*, seconds: float, jump_s: float) -> bytes:
         if number > 2:  # the first two describe the stream
             granule = struct.unpack("<q", later[6:14])[0] + round(48_000 * jump_s)
             later[6:14], later[22:26] = struct.pack("<q", granule), bytes(4)
-            later[22:26] = struct.pack("<I", ogg_checksum(later))
+            later[22:26] = struct.pack("<I", ogg_checksum(bytes(later)))
         changed += later
     return changed
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import partial
 
 from mac_agent.heartbeat import AgentCounters, AgentIdentity
 from mac_agent.held_jobs import HeldJobs
@@ -12,7 +13,6 @@ from mac_agent.own_heartbeat import OwnHeartbeat
 from mac_agent.settings import AgentSettings
 from mac_agent.worker import Worker, read_limits
 from schemas.agent import AgentState
-from tests.inbox import eventually
 from tests.mac_agent.sounds import as_wav, tone
 from tests.mac_agent.tone_engine import load_tone_engine
 
@@ -35,7 +35,10 @@ def test_a_beat_that_cannot_be_sent_is_tried_once_in_the_time_between_two(tmp_pa
     settings = AgentSettings(data_dir=tmp_path, agent_id="studio")
     inbox, outbox = Inbox(settings.inbox), Outbox(settings.outbox, retry_s=15, retry_max_s=300)
     try:
-        counters, worker = AgentCounters(), Worker(load_tone_engine, read_limits(settings))
+        counters, worker = (
+            AgentCounters(),
+            Worker(partial(load_tone_engine, tmp_path / "behaviour"), read_limits(settings)),
+        )
         held_jobs = HeldJobs(settings, inbox, outbox, worker, counters)
         identity = AgentIdentity("studio", "i-1", datetime.now(UTC))
         beat = OwnHeartbeat(identity, counters, held_jobs, worker, engine_reason="", heartbeat_s=A_LONG_TIME_S)
@@ -73,8 +76,7 @@ def test_audio_that_is_missing_is_asked_for_at_once_when_the_bridge_offers_the_j
     speech = as_wav(tone(300, 2))
     for times, lease_id in enumerate(("lease-1", "lease-1", "lease-2"), start=1):
         bridge.offer("job-1", speech, lease_id=lease_id)
-        eventually(lambda times=times: len(bridge.wants.items) == times)
-        assert bridge.wants.items[-1].lease_id == lease_id
+        assert bridge.wants.wait_count(times)[-1].lease_id == lease_id
     bridge.tamper = lambda part: [part]
     bridge.offer("job-1", speech, lease_id="lease-2")
     assert bridge.wait_turns("job-1").turns
