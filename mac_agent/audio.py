@@ -19,7 +19,7 @@ import numpy as np
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Waveform
 from mac_agent.errors import AudioError
 from mac_agent.recording_decoder import PassReport, RecordingDecoder, TooLong, undecodable
-from mac_agent.recordings import Recording, find_recordings
+from mac_agent.recordings import RecordingSource, find_recordings
 from mac_agent.sample_buffer import BLOCK_SAMPLES, SampleBuffer
 from schemas.failure import FailureCode
 
@@ -108,7 +108,7 @@ def decode(
     return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform, is_wide=losses.has_wide_integers)))
 
 
-def _decode_recording(recording: Recording, samples: SampleBuffer, max_samples: int, losses: _Losses) -> None:
+def _decode_recording(recording: RecordingSource, samples: SampleBuffer, max_samples: int, losses: _Losses) -> None:
     """Decode the first track that can be, behind the samples that are there; an error leaves these as they were."""
     start = len(samples)
     report, track = _decode_a_track(recording, samples, max_samples)
@@ -130,7 +130,7 @@ def _decode_recording(recording: Recording, samples: SampleBuffer, max_samples: 
         losses.filled_s += hole_samples / SAMPLE_RATE_HZ
 
 
-def _decode_a_track(recording: Recording, samples: SampleBuffer, max_samples: int) -> tuple[PassReport, int]:
+def _decode_a_track(recording: RecordingSource, samples: SampleBuffer, max_samples: int) -> tuple[PassReport, int]:
     start = len(samples)
     error: AudioError | None = None
     report = PassReport()
@@ -168,7 +168,7 @@ class _Losses:
     is_rescaled: bool = False
     has_wide_integers: bool = False
 
-    def take(self, recording: Recording, report: PassReport) -> None:
+    def take(self, recording: RecordingSource, report: PassReport) -> None:
         """Add what a pass found."""
         self.ignored_bytes += report.ignored_bytes
         self.missing_bytes += recording.missing_bytes

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, BinaryIO
-
-if TYPE_CHECKING:
-    from _typeshed import WriteableBuffer
+from typing import Any, BinaryIO
 
 BUFFER_BYTES = 1 << 16
 
@@ -22,7 +19,7 @@ class _Window(io.RawIOBase):
         self._stream, self._start, self._size = stream, start, max(0, end - start)
         self._position = 0
 
-    def readinto(self, buffer: WriteableBuffer, /) -> int:
+    def readinto(self, buffer: Any, /) -> int:  # noqa: ANN401 - whatever can be written into
         target = memoryview(buffer).cast("B")
         self._stream.seek(self._start + self._position)
         found = self._stream.read(min(len(target), max(0, self._size - self._position)))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
-    from mac_agent.recordings import Recording
+    from mac_agent.recordings import RecordingSource
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 768_000  # as in the contract; a 1 Hz header would be a bomb
 MAX_CHANNELS = 16
@@ -92,7 +92,13 @@ class RecordingDecoder:
     """
 
     def __init__(
-        self, recording: Recording, samples: SampleBuffer, max_samples: int, *, track: int, channel: int | None = None
+        self,
+        recording: RecordingSource,
+        samples: SampleBuffer,
+        max_samples: int,
+        *,
+        track: int,
+        channel: int | None = None,
     ) -> None:
         self._recording, self._samples, self._max_samples = recording, samples, max_samples
         self._track, self._channel = track, channel

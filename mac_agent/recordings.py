@@ -44,7 +44,7 @@ _STREAMS = {"mp3", "aac", "wav", "caf", "aiff", "ogg"}
 
 
 @dataclass(frozen=True, eq=False)
-class Recording:
+class RecordingSource:
     """One file, or headerless samples, within the body of a chunk."""
 
     stream: BinaryIO
@@ -66,7 +66,7 @@ class Recording:
 class Body:
     """Everything in the body of a chunk."""
 
-    recordings: tuple[Recording, ...]
+    recordings: tuple[RecordingSource, ...]
     ignored_bytes: int
     """That belong to none of them."""
 
@@ -86,9 +86,9 @@ def find_recordings(stream: BinaryIO, encoding: str, sample_rate: int | None, ch
     container, options = choose_container(stream, encoding, sample_rate, channels)
     size = stream.seek(0, io.SEEK_END)
     if encoding in RAW_ENCODINGS:
-        return Body((Recording(stream, container, options, size),), 0)
+        return Body((RecordingSource(stream, container, options, size),), 0)
     search = _Search(stream, size)
-    recordings: list[Recording] = []
+    recordings: list[RecordingSource] = []
     ignored = position = 0
     while len(recordings) < MAX_RECORDINGS:
         recording, end = search.take(container, options, position)
@@ -109,7 +109,7 @@ class _Search:
     begins: dict[str, list[int]] = field(default_factory=dict)
     """By container, where files begin; filled when one is met first."""
 
-    def take(self, container: str, options: dict[str, str], start: int) -> tuple[Recording, FileEnd]:
+    def take(self, container: str, options: dict[str, str], start: int) -> tuple[RecordingSource, FileEnd]:
         """Return the recording that begins at `start`, and where it ends."""
         limit = self._next_begin(container, start)
         if container in ("wav", "aiff", "caf"):
@@ -139,7 +139,7 @@ class _Search:
 
     def _take_chunks(
         self, container: str, options: dict[str, str], start: int, limit: int
-    ) -> tuple[Recording, FileEnd]:
+    ) -> tuple[RecordingSource, FileEnd]:
         self.stream.seek(start)
         built = chunk_file(container, self.stream.read(HEAD_BYTES))
         ends = find_chunk_ends(self.stream, start, limit, built)
@@ -156,7 +156,7 @@ class _Search:
 
     def _take_samples(
         self, container: str, options: dict[str, str], start: int, ends: ChunkEnds, layout: PcmLayout
-    ) -> Recording:
+    ) -> RecordingSource:
         """Return plain samples, read as their header means them where FFmpeg would read them in another way."""
         shift_bits, is_said, is_integer = 0, True, layout.coding == "s"
         if is_integer and layout.valid_bits < layout.word_bits:
@@ -171,7 +171,7 @@ class _Search:
                 shift_bits, is_said = WIDE_BITS - fits[0], False
         if container == "wav" and layout.is_usual and not shift_bits:
             return self._recording(container, options, start, ends.file)
-        return Recording(
+        return RecordingSource(
             stream=open_window(self.stream, ends.data_start, ends.data_end),
             container=layout.raw_format,
             options={"sample_rate": str(layout.rate_hz), "ch_layout": f"{layout.channels}c"},
@@ -181,10 +181,12 @@ class _Search:
             is_shift_said=is_said,
         )
 
-    def _recording(self, container: str, options: dict[str, str], start: int, end: FileEnd) -> Recording:
+    def _recording(self, container: str, options: dict[str, str], start: int, end: FileEnd) -> RecordingSource:
         window = open_window(self.stream, start, end.end)
         states_length = container not in _STREAMS or (container == "mp3" and has_frame_count(self.stream, start))
-        return Recording(window, container, options, end.end - start, end.missing_bytes, states_length=states_length)
+        return RecordingSource(
+            window, container, options, end.end - start, end.missing_bytes, states_length=states_length
+        )
 
     def _next_begin(self, container: str, start: int) -> int:
         """Return where the next file of this kind begins, or the end of the body."""

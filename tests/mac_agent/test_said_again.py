@@ -14,7 +14,6 @@ from mac_agent.own_heartbeat import OwnHeartbeat
 from mac_agent.settings import AgentSettings
 from mac_agent.worker import Worker, read_limits
 from schemas.agent import AgentState
-from tests.inbox import eventually
 from tests.mac_agent.sounds import as_wav, tone
 from tests.mac_agent.tone_engine import load_tone_engine
 
@@ -68,10 +67,6 @@ def test_a_beat_that_cannot_be_sent_is_tried_once_in_the_time_between_two(tmp_pa
         inbox.close()
 
 
-def wants_are(bridge, count: int) -> bool:
-    return len(bridge.wants.items) == count
-
-
 def test_audio_that_is_missing_is_asked_for_at_once_when_the_bridge_offers_the_job_again(
     mosquitto, start_agent, small_bridge
 ):
@@ -82,8 +77,7 @@ def test_audio_that_is_missing_is_asked_for_at_once_when_the_bridge_offers_the_j
     speech = as_wav(tone(300, 2))
     for times, lease_id in enumerate(("lease-1", "lease-1", "lease-2"), start=1):
         bridge.offer("job-1", speech, lease_id=lease_id)
-        eventually(partial(wants_are, bridge, times))
-        assert bridge.wants.items[-1].lease_id == lease_id
+        assert bridge.wants.wait_count(times)[-1].lease_id == lease_id
     bridge.tamper = lambda part: [part]
     bridge.offer("job-1", speech, lease_id="lease-2")
     assert bridge.wait_turns("job-1").turns
