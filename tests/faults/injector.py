@@ -260,15 +260,15 @@ class Injector:
 
     def _repeat(self, fault: Fault) -> None:
         count = round(fault.amount)
-        send: Callable[[int], int] = {
+        senders: dict[FaultKind, Callable[[int], int]] = {
             FaultKind.DUPLICATES: self._tap.send_duplicates,
             FaultKind.OLD_MESSAGES: self._tap.send_old,
             FaultKind.REORDERED: self._tap.send_reordered,
             FaultKind.BAD_PARTS: self._tap.send_damaged,
             FaultKind.STRANGER: partial(self._tap.send_forged, STRANGER, copies=STRANGER_COPIES),
             FaultKind.LIAR: partial(self._tap.send_forged, LIAR),
-        }[fault.kind]
-        self.injected.repeated += send(count)
+        }
+        self.injected.repeated += senders[fault.kind](count)
         self._heals(fault, BRIDGE)
 
     def _set_clock(self, fault: Fault) -> None:
