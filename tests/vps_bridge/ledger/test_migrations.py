@@ -24,7 +24,7 @@ OLD_ENDS = {
 def write_version_3(root, tmp_path):
     """Write a ledger with the migrations of then: a job and its leases, each ended for another reason."""
     older = tmp_path / "migrations"
-    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("0004*", "__pycache__"))
+    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("000[4-9]*", "__pycache__"))
     database = open_database(root / FILE_NAME, older)
     with database.writing() as connection:
         connection.execute(
