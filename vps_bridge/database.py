@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.exc import DatabaseError as DriverError
+from sqlalchemy.exc import DBAPIError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -32,6 +33,10 @@ _PRAGMAS = (
     "PRAGMA foreign_keys = ON",
     "PRAGMA secure_delete = ON",
 )
+
+
+STORAGE_ERRORS = (OSError, sqlite3.Error, DBAPIError)
+"""What a disk that is full or fails raises, in a file or in a database."""
 
 
 class DatabaseError(Exception):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
 import structlog
-from sqlalchemy.exc import DBAPIError
 
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.conversations.store import StoreError
+from vps_bridge.database import STORAGE_ERRORS
 from vps_bridge.dispatch.labelling_process import LabellingProcess, LargeLabelling
 from vps_bridge.dispatch.labelling_work import LabellingWork
 from vps_bridge.dispatch.updates import Updater
@@ -230,7 +229,7 @@ class ConversationSchedule:
         conversations = self._ledger.conversations
         try:
             yield
-        except (OSError, DBAPIError, sqlite3.Error, StoreError):
+        except (*STORAGE_ERRORS, StoreError):
             conversations.take_try_back(conversation_id)
             raise
         except Exception as error:

@@ -268,8 +268,7 @@ class Injector:
             FaultKind.STRANGER: partial(self._tap.send_forged, STRANGER, copies=STRANGER_COPIES),
             FaultKind.LIAR: partial(self._tap.send_forged, LIAR),
         }
-        send = senders[fault.kind]
-        self.injected.repeated += send(count)
+        self.injected.repeated += senders[fault.kind](count)
         self._heals(fault, BRIDGE)
 
     def _set_clock(self, fault: Fault) -> None:
