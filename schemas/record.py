@@ -19,6 +19,7 @@ from pydantic import (
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}$"
 MAX_TEXT_CHARS = 20_000
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
@@ -82,7 +83,7 @@ class Message(Record):
     MAX_ENCODED_BYTES: ClassVar[int] = 2_000_000
 
     schema_name: str = Field(default="", alias="schema", description="Which message this is.")
-    version: str = Field(default="1.0", pattern=r"^[0-9]{1,3}\.[0-9]{1,3}$", description="major.minor of the schema.")
+    version: str = Field(default="1.0", pattern=VERSION_PATTERN, description="major.minor of the schema.")
 
     def model_post_init(self, _context: Any) -> None:  # noqa: ANN401 - pydantic's own signature
         """Fill in the schema's name where the sender gave none; refuse that of another schema."""

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerTurns, SpeakerVoice
+from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerTurns, SpeakerVoice, VoiceSamples
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.audio_clock import (
     LocalTurn,
@@ -21,8 +21,10 @@ from vps_bridge.labelling.audio_clock import (
     place_turns,
     stretch_origins,
 )
+from vps_bridge.labelling.cluster import SampleRules
 from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
 
 
@@ -42,6 +44,8 @@ class JobEvidence:
     embedding_revision: str
     warnings: tuple[str, ...] = ()
     """What its agent reported about the audio, for a person who wonders why a result is poor."""
+    voice_samples: VoiceSamples | None = None
+    """What its engine clustered; None from an older agent, or where they are not kept any more."""
 
     @classmethod
     def from_result(cls, result: SpeakerTurns) -> JobEvidence:
@@ -55,6 +59,7 @@ class JobEvidence:
             embedding_model=result.engine.embedding_model,
             embedding_revision=result.engine.embedding_revision,
             warnings=result.warnings,
+            voice_samples=result.voice_samples,
         )
 
 
@@ -115,7 +120,9 @@ class AudioTimeline:
 
 def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -> AudioTimeline:
     """Move every job's turns onto the conversation's audio clock and take each second from one of the jobs."""
-    jobs = sorted(evidence.jobs, key=lambda job: job.job_id)
+    whole = sorted(evidence.jobs, key=lambda job: job.job_id)
+    taken_apart = take_apart(whole, SampleRules())
+    jobs = taken_apart.jobs
     chunks = _with_decoded_durations(evidence.chunks, jobs)
     placed = place_chunks(chunks, rules)
     origins = stretch_origins(chunks, placed)
@@ -128,7 +135,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     for job in jobs:
         moved = place_turns(job.turns, windows[job.job_id])
         moved_exclusive = place_turns(job.exclusive_turns, windows[job.job_id])
-        found = _read_speakers(job, moved_exclusive)
+        found = _read_speakers(job, moved_exclusive, taken_apart.voice_of)
         index_of = {speaker.id.speaker: len(speakers) + index for index, speaker in enumerate(found)}
         speakers.extend(found)
         spans = _cut_by_stretch(given[job.job_id], origins)
@@ -161,7 +168,9 @@ def _to_stretches(
         yield TimelineTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, index_of[turn.speaker])
 
 
-def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> list[LocalSpeakerEvidence]:
+def _read_speakers(
+    job: JobEvidence, exclusive_turns: Sequence[LocalTurn], voice_of: Mapping[LocalSpeaker, str]
+) -> list[LocalSpeakerEvidence]:
     """Return a job's local speakers, sorted; also those that only its turns or only its list of speakers names."""
     described = _voices_by_label(job)
     labels = {turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(described)
@@ -176,6 +185,7 @@ def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> li
             described[label].clean_speech_s if label in described else 0.0,
             embedding,
             f"{job.embedding_model}@{job.embedding_revision}{length}",
+            voice_of.get(LocalSpeaker(job.job_id, label)),
         )
         found.append(evidence)
     return found

@@ -1,8 +1,10 @@
 """Linking: finding which local speakers of a conversation's jobs are one voice.
 
 Every job gives its speakers labels of its own. Two kinds of evidence link them: the similarity of their embeddings, and
-beside it, never over it, what two jobs say about the seconds that both cover. All jobs are compared anew each time. Centroids that are
-updated job by job drift, and make the result depend on the order of arrival (BasedHardware/omi PR #12471).
+beside it, never over it, what two jobs say about the seconds that both cover. Where agents send voice samples, these
+were clustered before (`cluster`, `take_apart`), and what that found is joined first. All jobs are compared anew each
+time. Centroids that are updated job by job drift, and make the result depend on the order of arrival
+(BasedHardware/omi PR #12471).
 """
 
 from __future__ import annotations
@@ -55,6 +57,8 @@ class LocalSpeakerEvidence:
     """Shape ``(dim,)``, finite, not zero; None where the job gave no usable one."""
     embedding_space: str = ""
     """Model and revision: only embeddings of the same space are ever compared."""
+    voice: str | None = None
+    """What clustering the voice samples of all jobs found: equal for those that are one voice. None without samples."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def link_speakers(
     """
     ordered = sorted(speakers, key=lambda speaker: (speaker.turns[:1] or ((np.inf, np.inf),), speaker.id))
     groups = _Groups(ordered, links)
+    if len({speaker.voice for speaker in ordered if speaker.voice is not None}) >= (min_speakers or 0):
+        groups.join_found(ordered, disputed=_disputed(ordered, rules))
     shared = _measure_shared_seconds(ordered)
     for a, b in _disagreeing(shared, rules):
         groups.forbid(a, b)
@@ -138,6 +144,25 @@ def _reliable(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> l
     ]
 
 
+def _disputed(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> set[str]:
+    """Return the found voices in which a job has two speakers that differ, by its own answer and by their embeddings.
+
+    Clustering many samples can miss somebody who speaks little, whom the engine did find in a job.
+    """
+    by_job: dict[tuple[str, str], list[LocalSpeakerEvidence]] = {}
+    for speaker in ordered:
+        is_firm = speaker.embedding is not None and speaker.clean_speech_s >= rules.min_clean_speech_s
+        if speaker.voice is not None and is_firm:
+            by_job.setdefault((speaker.voice, speaker.id.job_id), []).append(speaker)
+    return {
+        voice
+        for (voice, _), members in by_job.items()
+        for index, a in enumerate(members)
+        for b in members[index + 1 :]
+        if _unit(a.embedding) @ _unit(b.embedding) < rules.threshold(a.embedding_space)
+    }
+
+
 class _Groups:
     """The groups of speakers joined so far, as indexes of the ordered list, and which may not be joined."""
 
@@ -151,29 +176,36 @@ class _Groups:
             if link.kind == "cannot":
                 self.forbid(index_of[link.a], index_of[link.b])
         for link in sorted((link for link in known if link.kind == "must"), key=lambda link: (link.a, link.b)):
-            self.join(index_of[link.a], index_of[link.b], by_person=True)
+            self.join(index_of[link.a], index_of[link.b], may_share_job=True)
 
     def forbid(self, a: int, b: int) -> None:
         """Keep the groups of two speakers apart from now on."""
         self._forbidden.add(frozenset((a, b)))
 
-    def may_join(self, a: int, b: int, *, by_person: bool = False) -> bool:
+    def may_join(self, a: int, b: int, *, may_share_job: bool = False) -> bool:
         """Whether the groups of two speakers are two and may become one."""
         left, right = self._group[a], self._group[b]
         if left is right:
             return False
-        if not by_person and {self._jobs[i] for i in left} & {self._jobs[i] for i in right}:
+        if not may_share_job and {self._jobs[i] for i in left} & {self._jobs[i] for i in right}:
             return False
         return not any(frozenset((i, j)) in self._forbidden for i in left for j in right)
 
-    def join(self, a: int, b: int, *, by_person: bool = False) -> bool:
+    def join(self, a: int, b: int, *, may_share_job: bool = False) -> bool:
         """Make the groups of two speakers one, if they may be; return whether they were joined."""
-        if not self.may_join(a, b, by_person=by_person):
+        if not self.may_join(a, b, may_share_job=may_share_job):
             return False
         merged = sorted(self._group[a] + self._group[b])
         for index in merged:
             self._group[index] = merged
         return True
+
+    def join_found(self, ordered: Sequence[LocalSpeakerEvidence], disputed: set[str]) -> None:
+        """Join what clustering found to be one voice, also two speakers of one job, where no person forbids it."""
+        first_of: dict[str, int] = {}
+        for index, speaker in enumerate(ordered):
+            if speaker.voice is not None and speaker.voice not in disputed:
+                self.join(first_of.setdefault(speaker.voice, index), index, may_share_job=True)
 
     def of(self, index: int) -> list[int]:
         """Return the group of a speaker."""

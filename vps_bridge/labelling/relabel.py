@@ -338,4 +338,6 @@ def _job_facts(job: JobEvidence) -> list[object]:
     voices = [(voice.speaker, voice.clean_speech_s, (voice.embedding or b"").hex()) for voice in job.speakers]
     turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in (*job.exclusive_turns, *job.turns)]
     spans = [(span.chunk_id, span.start_s, span.duration_s) for span in job.chunks]
-    return [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]
+    facts: list[object] = [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]
+    samples = job.voice_samples
+    return facts if samples is None else [*facts, hashlib.sha256(samples.embeddings + samples.times_s).hexdigest()]
