@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerTurns, SpeakerVoice, VoiceSamples
+from schemas.turns import SpeakerVoice
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.audio_clock import (
     LocalTurn,
@@ -22,45 +22,11 @@ from vps_bridge.labelling.audio_clock import (
     stretch_origins,
 )
 from vps_bridge.labelling.cluster import SampleRules
+from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
-
-
-@dataclass(frozen=True)
-class JobEvidence:
-    """What one finished job found, in the job's own seconds and under its own labels."""
-
-    job_id: str
-    chunks: tuple[ChunkSpan, ...]
-    """Where each chunk was in the job, measured after decoding."""
-    turns: tuple[SpeakerTurn, ...]
-    """With overlap: two speakers at once are two turns."""
-    exclusive_turns: tuple[SpeakerTurn, ...]
-    """The same speakers, one at a time."""
-    speakers: tuple[SpeakerVoice, ...]
-    embedding_model: str
-    embedding_revision: str
-    warnings: tuple[str, ...] = ()
-    """What its agent reported about the audio, for a person who wonders why a result is poor."""
-    voice_samples: VoiceSamples | None = None
-    """What its engine clustered; None from an older agent, or where they are not kept any more."""
-
-    @classmethod
-    def from_result(cls, result: SpeakerTurns) -> JobEvidence:
-        """Take from a result message what labelling needs."""
-        return cls(
-            job_id=result.job_id,
-            chunks=result.chunks,
-            turns=result.turns,
-            exclusive_turns=result.exclusive_turns,
-            speakers=result.speakers,
-            embedding_model=result.engine.embedding_model,
-            embedding_revision=result.engine.embedding_revision,
-            warnings=result.warnings,
-            voice_samples=result.voice_samples,
-        )
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ from vps_bridge.labelling.decide import (
     untouched_numbers,
     written_numbers,
 )
-from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
+from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
+from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.vote import (

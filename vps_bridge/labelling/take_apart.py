@@ -9,18 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas.turns import SPEECH_STEP_S, SpeakerTurn, SpeakerVoice, VoiceSamples
 from vps_bridge.labelling.cluster import Floats, Labels, SampleRules, SampleSet, find_voices
+from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker
-
-if TYPE_CHECKING:
-    from vps_bridge.labelling.evidence import JobEvidence
-
 
 MIN_PART_S = 1.0  # what is shorter is more often a slip of the segmentation than somebody else
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerVoice, VoiceSamples
-from vps_bridge.labelling.evidence import ConversationEvidence, JobEvidence
+from vps_bridge.labelling.evidence import ConversationEvidence
+from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.rules.assemble import ChunkInfo
 
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden"

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vps_bridge.labelling.link import (
+    MAX_LINKED,
     LinkingRules,
     LocalSpeaker,
     LocalSpeakerEvidence,
     SpeakerLink,
     link_speakers,
-    overlap_s,
 )
 
 RULES = LinkingRules()
+SPACE = "wespeaker@1"
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
     not GOLDEN.exists(), reason="the recorded pipeline stages (shared/golden beside the repository) are not here"
@@ -28,7 +29,7 @@ needs_golden = pytest.mark.skipif(
 PEOPLE = np.linalg.qr(np.random.default_rng(3).normal(size=(64, 6)))[0].T
 
 
-def speaker(name, turns, person=None, *, clean_s=None, noise=0.0, seed=0, space="wespeaker@1"):
+def speaker(name, turns, person=None, *, clean_s=None, noise=0.0, seed=0, space=SPACE):
     job_id, label = name.split("/")
     embedding = None
     if person is not None:
@@ -140,9 +141,19 @@ def test_hints_bound_the_number_of_voices():
     assert len(linked(one_job, max_speakers=1)) == 3
 
 
-def test_overlap_of_spans():
-    assert overlap_s([(0, 5), (6, 8)], [(4, 7)]) == 2.0
-    assert overlap_s([], [(0, 1)]) == 0.0
+def test_more_local_speakers_than_are_compared_all_find_their_voice():
+    random_numbers = np.random.default_rng(1)
+    speakers = [
+        replace(
+            speaker(f"j{job}/{person}", [(90.0 * job + 9 * person, 90.0 * job + 9 * person + 8)], person % 6),
+            clean_speech_s=float(random_numbers.uniform(3, 9)),
+        )
+        for job in range(MAX_LINKED // 6 + 60)
+        for person in range(6)
+    ]
+    stranger = replace(speaker("j1/X", [(190, 193)]), embedding=np.ones(64, dtype=np.float32), embedding_space=SPACE)
+    groups = link_speakers([*speakers, replace(stranger, clean_speech_s=3.0)], RULES)
+    assert sorted(len(group) for group in groups) == [MAX_LINKED // 6 + 60] * 6
 
 
 random_voices = st.lists(
