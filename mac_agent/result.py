@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mac_agent.voice_samples import add_samples
 from schemas.agent import AgentControl
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import (
@@ -56,7 +57,7 @@ def to_speaker_turns(offer: AgentControl, lease_id: str, agent_id: str, result: 
     exclusive, cut_exclusive = _bounded_turns(found.exclusive_turns, result.duration_s, kept)
     if cut or cut_exclusive or len(listed) > MAX_SPEAKERS:
         warnings.insert(0, "turns.truncated")
-    return SpeakerTurns(
+    message = SpeakerTurns(
         conversation_id=offer.conversation_id or "",
         job_id=offer.job_id or "",
         lease_id=lease_id,
@@ -82,6 +83,7 @@ def to_speaker_turns(offer: AgentControl, lease_id: str, agent_id: str, result: 
         },
         warnings=tuple(warning[:MAX_NAME_CHARS] for warning in warnings[:MAX_WARNINGS]),
     )
+    return add_samples(message, found.samples) if found.samples is not None else message
 
 
 def to_job_failure(

@@ -18,7 +18,6 @@ from pydantic import (
 )
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
-VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}$"
 _LOST_PLUS = re.compile(r".*[0-9]:[0-9]{2}(:[0-9.]+)? [0-9]{2}:?([0-9]{2})?")

@@ -9,6 +9,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mac_agent.engines.samples import SpeechSamples
 from mac_agent.errors import InvalidWaveform
 
 SAMPLE_RATE_HZ = 16_000
@@ -79,6 +80,8 @@ class Diarization:
     """Seconds in which at least one speaker speaks."""
     timings_ms: Mapping[str, float]
     warnings: tuple[str, ...]
+    samples: SpeechSamples | None = None
+    """What the speakers were clustered from; None where nobody speaks, or where an engine has none to share."""
 
 
 class Engine(Protocol):

@@ -26,8 +26,9 @@ from mac_agent.engines.engine import (
     check_waveform,
 )
 from mac_agent.engines.pyannote_device import agrees_with_cpu, choose_device
-from mac_agent.engines.pyannote_pipeline import ExactDiarization, load_pipeline
+from mac_agent.engines.pyannote_pipeline import EMBEDDINGS, SEGMENTATIONS, ExactDiarization, load_pipeline
 from mac_agent.engines.pyannote_stretch import StretchDiarization
+from mac_agent.engines.samples import SpeechSamples, sample_windows
 from mac_agent.weights.manifest import content_revision, list_files
 from mac_agent.weights.verdict import EXACT, ModeChoice
 
@@ -145,7 +146,7 @@ class PyannoteEngine:
                 torch.mps.empty_cache()
         found = to_diarization(output, len(waveform) / SAMPLE_RATE_HZ)
         notes += () if found.turns else ("no speech was heard",)
-        return replace(found, timings_ms=hook.timings_ms(), warnings=notes)
+        return replace(found, timings_ms=hook.timings_ms(), warnings=notes, samples=self._samples(file))
 
     def note_refused(self, device: torch.device) -> None:
         """State in ``info`` that another device was requested and failed the comparison with the CPU."""
@@ -171,6 +172,19 @@ class PyannoteEngine:
         if least is not None and found < least:
             return output, (f"{least} speakers were expected, {found} could be told apart",)
         return output, ()
+
+    def _samples(self, file: dict[str, Any]) -> SpeechSamples | None:
+        """Return the embeddings that were clustered, in the space of the pipeline's PLDA too; None without one."""
+        plda = getattr(self._pipeline.clustering, "plda", None)
+        if EMBEDDINGS not in file or plda is None:
+            return None
+        window = file[SEGMENTATIONS].sliding_window
+        samples = sample_windows(
+            file[SEGMENTATIONS].data, file[EMBEDDINGS], window_s=window.duration, hop_s=window.step
+        ).thin()
+        if not len(samples):
+            return None
+        return replace(samples, plda=plda(samples.embeddings), phi=plda.phi)
 
     def _run(self, file: dict[str, Any], hook: _ProgressHook, **bounds: int | None) -> Any:  # noqa: ANN401 - pyannote's
         with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):

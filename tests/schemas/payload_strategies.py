@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import struct
 from datetime import timedelta, timezone
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from schemas.document import message_schema
 from schemas.messages import MESSAGE_BY_SCHEMA
 from schemas.record import Message, Record
+from schemas.turns import VoiceSamples
 
 KINDS = list(MESSAGE_BY_SCHEMA.values())
 JSON_KINDS = [kind for kind in KINDS if kind.ENCODING == "json"]
@@ -58,6 +60,8 @@ def _strategy(
 ) -> st.SearchStrategy[Any]:
     if "$ref" in schema:
         name = schema["$ref"].removeprefix("#/$defs/")
+        if name == VoiceSamples.__name__:
+            return _voice_samples()
         return _strategy(defs[name], defs, _records().get(name))
     if "const" in schema:
         return st.just(schema["const"])
@@ -71,6 +75,20 @@ def _strategy(
         sizes = {"min_size": schema.get("minItems", 0), "max_size": min(MAX_ITEMS, schema["maxItems"])}
         return st.lists(_strategy(schema["items"], defs), **sizes)
     return _scalars(schema)
+
+
+def _voice_samples() -> st.SearchStrategy[dict[str, Any]]:
+    """Generate columns of equally many rows: drawn one by one they would hardly ever fit each other."""
+    return st.integers(1, 4).flatmap(
+        lambda count: st.fixed_dictionaries(
+            {
+                "count": st.just(count),
+                "times_s": st.just(struct.pack("<3f", 1.0, 11.0, 7.5) * count),
+                "embeddings": st.integers(1, 8).map(lambda dim: b"\x01\x3c" * (count * dim)),
+            },
+            optional={"every": st.integers(1, 1_000_000), "speech": st.sampled_from([b"", b"\xff\x10" * count])},
+        )
+    )
 
 
 def _objects(schema: dict[str, Any], defs: dict[str, Any], record: type[Record] | None) -> st.SearchStrategy[Any]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerTurns, SpeakerVoice
+from schemas.turns import SpeakerVoice
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.audio_clock import (
     LocalTurn,
@@ -22,41 +22,12 @@ from vps_bridge.labelling.audio_clock import (
     stretch_origins,
     without_overlap,
 )
+from vps_bridge.labelling.cluster import SampleRules
+from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
-
-
-@dataclass(frozen=True)
-class JobEvidence:
-    """What one finished job found, in the job's own seconds and under its own labels."""
-
-    job_id: str
-    chunks: tuple[ChunkSpan, ...]
-    """Where each chunk was in the job, measured after decoding."""
-    turns: tuple[SpeakerTurn, ...]
-    """With overlap: two speakers at once are two turns."""
-    exclusive_turns: tuple[SpeakerTurn, ...]
-    """The same speakers, one at a time."""
-    speakers: tuple[SpeakerVoice, ...]
-    embedding_model: str
-    embedding_revision: str
-    warnings: tuple[str, ...] = ()
-    """What its agent reported about the audio, for a person who wonders why a result is poor."""
-
-    @classmethod
-    def from_result(cls, result: SpeakerTurns) -> JobEvidence:
-        """Take from a result message what labelling needs."""
-        return cls(
-            job_id=result.job_id,
-            chunks=result.chunks,
-            turns=result.turns,
-            exclusive_turns=result.exclusive_turns,
-            speakers=result.speakers,
-            embedding_model=result.engine.embedding_model,
-            embedding_revision=result.engine.embedding_revision,
-            warnings=result.warnings,
-        )
 
 
 @dataclass(frozen=True)
@@ -118,7 +89,9 @@ class AudioTimeline:
 
 def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -> AudioTimeline:
     """Move every job's turns onto the conversation's audio clock and take each second from one of the jobs."""
-    jobs = sorted(evidence.jobs, key=lambda job: job.job_id)
+    whole = sorted(evidence.jobs, key=lambda job: job.job_id)
+    taken_apart = take_apart(whole, SampleRules())
+    jobs = taken_apart.jobs
     chunks = _with_decoded_durations(evidence.chunks, jobs)
     placed = place_chunks(chunks, rules)
     origins = stretch_origins(chunks, placed)
@@ -131,7 +104,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     for job in jobs:
         moved = place_turns(job.turns, windows[job.job_id])
         moved_exclusive = without_overlap(place_turns(job.exclusive_turns, windows[job.job_id]))
-        found = _read_speakers(job, moved_exclusive)
+        found = _read_speakers(job, moved_exclusive, taken_apart.voice_of)
         index_of = {speaker.id.speaker: len(speakers) + index for index, speaker in enumerate(found)}
         speakers.extend(found)
         spans = _cut_by_stretch(given[job.job_id], origins)
@@ -167,7 +140,9 @@ def _to_stretches(
         yield TimelineTurn(stretch, turn.start_s - origin_s, turn.end_s - origin_s, index_of[turn.speaker])
 
 
-def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> list[LocalSpeakerEvidence]:
+def _read_speakers(
+    job: JobEvidence, exclusive_turns: Sequence[LocalTurn], voice_of: Mapping[LocalSpeaker, str]
+) -> list[LocalSpeakerEvidence]:
     """Return a job's local speakers, sorted; also those that only its turns or only its list of speakers names."""
     described = _voices_by_label(job)
     labels = {turn.speaker for turn in (*job.turns, *job.exclusive_turns)} | set(described)
@@ -185,6 +160,7 @@ def _read_speakers(job: JobEvidence, exclusive_turns: Sequence[LocalTurn]) -> li
             described[label].clean_speech_s if label in described else 0.0,
             embedding,
             f"{job.embedding_model}@{job.embedding_revision}{length}",
+            voice_of.get(LocalSpeaker(job.job_id, label)),
         )
         found.append(evidence)
     return found

@@ -1,13 +1,16 @@
 """Linking: finding which local speakers of a conversation's jobs are one voice.
 
 Every job gives its speakers labels of its own. Two kinds of evidence link them: the similarity of their embeddings, and
-beside it, never over it, what two jobs say about the seconds that both cover. All jobs are compared anew each time. Centroids that are
-updated job by job drift, and make the result depend on the order of arrival (BasedHardware/omi PR #12471).
+beside it, never over it, what two jobs say about the seconds that both cover. Where agents send voice samples, these
+were clustered before (`cluster`, `take_apart`), and what that found is joined first. All jobs are compared anew each
+time. Centroids that are updated job by job drift, and make the result depend on the order of arrival
+(BasedHardware/omi PR #12471).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import Span
-from vps_bridge.labelling.shared_seconds import shared_seconds
+from vps_bridge.labelling.shared_seconds import agreeing, disagreeing, measure_shared_seconds
 
 
 @dataclass(frozen=True, order=True)
@@ -25,6 +28,9 @@ class LocalSpeaker:
     job_id: str
     speaker: str
 
+
+MAX_LINKED = 2_000
+"""Groups of local speakers that average linkage compares, which costs the square of their number: 32 MB, a second."""
 
 Partition = tuple[tuple[LocalSpeaker, ...], ...]
 """A partition: the local speakers of all jobs, grouped into voices, in order of first speech. One group is one voice,
@@ -56,6 +62,8 @@ class LocalSpeakerEvidence:
     """Shape ``(dim,)``, finite, not zero; None where the job gave no usable one."""
     embedding_space: str = ""
     """Model and revision: only embeddings of the same space are ever compared."""
+    voice: str | None = None
+    """What clustering the voice samples of all jobs found: equal for those that are one voice. None without samples."""
 
 
 @dataclass(frozen=True)
@@ -117,12 +125,15 @@ def link_speakers(
     """
     ordered = sorted(speakers, key=lambda speaker: (speaker.turns[:1] or ((np.inf, np.inf),), speaker.id))
     groups = _Groups(ordered, links)
-    shared = _measure_shared_seconds(ordered)
-    for a, b in _disagreeing(shared, rules):
+    if len({speaker.voice for speaker in ordered if speaker.voice is not None}) >= (min_speakers or 0):
+        groups.join_found(ordered, disputed=_disputed(ordered, rules))
+    shared = measure_shared_seconds([(speaker.id.job_id, speaker.turns) for speaker in ordered])
+    for a, b in disagreeing(shared, min_s=rules.min_shared_s, max_agreement=rules.max_agreement):
         groups.forbid(a, b)
     reliable = _reliable(ordered, rules)
     _link_embeddings(groups, ordered, reliable=reliable, rules=rules, bounds=(min_speakers or 0, max_speakers))
-    _link_shared_seconds(groups, ordered, _agreeing(shared, rules), reliable)
+    agreed = agreeing(shared, min_s=rules.min_shared_s, min_agreement=rules.min_agreement)
+    _link_shared_seconds(groups, ordered, agreed, reliable)
     voices = [group for group in groups.all() if any(reliable[index] for index in group)]
     return tuple(tuple(ordered[index].id for index in group) for group in voices)
 
@@ -139,6 +150,25 @@ def _reliable(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> l
     ]
 
 
+def _disputed(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> set[str]:
+    """Return the found voices in which a job has two speakers that differ, by its own answer and by their embeddings.
+
+    Clustering many samples can miss somebody who speaks little, whom the engine did find in a job.
+    """
+    by_job: dict[tuple[str, str], list[LocalSpeakerEvidence]] = {}
+    for speaker in ordered:
+        is_firm = speaker.embedding is not None and speaker.clean_speech_s >= rules.min_clean_speech_s
+        if speaker.voice is not None and is_firm:
+            by_job.setdefault((speaker.voice, speaker.id.job_id), []).append(speaker)
+    return {
+        voice
+        for (voice, _), members in by_job.items()
+        for index, a in enumerate(members)
+        for b in members[index + 1 :]
+        if _unit(a.embedding) @ _unit(b.embedding) < rules.threshold(a.embedding_space)
+    }
+
+
 class _Groups:
     """The groups of speakers joined so far, as indexes of the ordered list, and which may not be joined."""
 
@@ -146,35 +176,46 @@ class _Groups:
         index_of = {speaker.id: index for index, speaker in enumerate(ordered)}
         self._group = {index: [index] for index in range(len(ordered))}  # all members of a group share one list
         self._jobs = [speaker.id.job_id for speaker in ordered]
-        self._forbidden: set[frozenset[int]] = set()
+        self._jobs_in = {index: {job} for index, job in enumerate(self._jobs)}  # by the first member of a group
+        self._apart: dict[int, set[int]] = {}
         known = [link for link in links if link.a in index_of and link.b in index_of and link.a != link.b]
         for link in known:
             if link.kind == "cannot":
                 self.forbid(index_of[link.a], index_of[link.b])
         for link in sorted((link for link in known if link.kind == "must"), key=lambda link: (link.a, link.b)):
-            self.join(index_of[link.a], index_of[link.b], by_person=True)
+            self.join(index_of[link.a], index_of[link.b], may_share_job=True)
 
     def forbid(self, a: int, b: int) -> None:
         """Keep the groups of two speakers apart from now on."""
-        self._forbidden.add(frozenset((a, b)))
+        self._apart.setdefault(a, set()).add(b)
+        self._apart.setdefault(b, set()).add(a)
 
-    def may_join(self, a: int, b: int, *, by_person: bool = False) -> bool:
+    def may_join(self, a: int, b: int, *, may_share_job: bool = False) -> bool:
         """Whether the groups of two speakers are two and may become one."""
         left, right = self._group[a], self._group[b]
         if left is right:
             return False
-        if not by_person and {self._jobs[i] for i in left} & {self._jobs[i] for i in right}:
+        if not may_share_job and not self._jobs_in[left[0]].isdisjoint(self._jobs_in[right[0]]):
             return False
-        return not any(frozenset((i, j)) in self._forbidden for i in left for j in right)
+        return all(self._apart[i].isdisjoint(right) for i in left if i in self._apart)
 
-    def join(self, a: int, b: int, *, by_person: bool = False) -> bool:
+    def join(self, a: int, b: int, *, may_share_job: bool = False) -> bool:
         """Make the groups of two speakers one, if they may be; return whether they were joined."""
-        if not self.may_join(a, b, by_person=by_person):
+        if not self.may_join(a, b, may_share_job=may_share_job):
             return False
-        merged = sorted(self._group[a] + self._group[b])
+        left, right = self._group[a], self._group[b]
+        merged = sorted(left + right)
+        self._jobs_in[merged[0]] = self._jobs_in[left[0]] | self._jobs_in[right[0]]
         for index in merged:
             self._group[index] = merged
         return True
+
+    def join_found(self, ordered: Sequence[LocalSpeakerEvidence], disputed: set[str]) -> None:
+        """Join what clustering found to be one voice, also two speakers of one job, where no person forbids it."""
+        first_of: dict[str, int] = {}
+        for index, speaker in enumerate(ordered):
+            if speaker.voice is not None and speaker.voice not in disputed:
+                self.join(first_of.setdefault(speaker.voice, index), index, may_share_job=True)
 
     def of(self, index: int) -> list[int]:
         """Return the group of a speaker."""
@@ -190,9 +231,9 @@ class _Groups:
         for rows in in_job.values():
             listed = sorted(rows)
             blocked[np.ix_(listed, listed)] = True
-        for a, b in map(tuple, self._forbidden):
-            if a in row_of and b in row_of:
-                blocked[row_of[a], row_of[b]] = blocked[row_of[b], row_of[a]] = True
+        for a, others in self._apart.items():
+            for b in others & row_of.keys() if a in row_of else ():
+                blocked[row_of[a], row_of[b]] = True
         return blocked
 
     def all(self) -> list[list[int]]:
@@ -200,82 +241,31 @@ class _Groups:
         return [group for index, group in sorted(self._group.items()) if group[0] == index]
 
 
-@dataclass(frozen=True)
-class _SharedSeconds:
-    """What two jobs say about a pair of speakers, one of each, in the seconds where both jobs have speech."""
-
-    both_s: float
-    """Seconds in which both speak, each according to its own job."""
-    a_s: float
-    """Seconds of the first speaker's turns in which anyone speaks according to the second job."""
-    b_s: float
-    """Seconds of the second speaker's turns in which anyone speaks according to the first job."""
-
-
-_SharedByPair = Mapping[tuple[int, int], _SharedSeconds]
-
-
-def _measure_shared_seconds(ordered: Sequence[LocalSpeakerEvidence]) -> _SharedByPair:
-    """Return the shared seconds of each pair of speakers whose jobs overlap."""
-    by_job: dict[str, list[int]] = {}
-    for index, speaker in enumerate(ordered):
-        if speaker.turns:
-            by_job.setdefault(speaker.id.job_id, []).append(index)
-    extent = {
-        job: (min(ordered[i].turns[0][0] for i in indexes), max(ordered[i].turns[-1][1] for i in indexes))
-        for job, indexes in by_job.items()
-    }
-    shared: dict[tuple[int, int], _SharedSeconds] = {}
-    by_start = sorted(by_job, key=lambda job: (extent[job], job))
-    for order, job in enumerate(by_start):
-        for other in by_start[order + 1 :]:
-            if extent[other][0] >= extent[job][1]:
-                break
-            seconds = shared_seconds([ordered[a].turns for a in by_job[job]], [ordered[b].turns for b in by_job[other]])
-            a_s, b_s = seconds.sum(axis=1), seconds.sum(axis=0)
-            for i, a in enumerate(by_job[job]):
-                for j, b in enumerate(by_job[other]):
-                    shared[a, b] = _SharedSeconds(float(seconds[i, j]), float(a_s[i]), float(b_s[j]))
-    return shared
-
-
-def _disagreeing(shared: _SharedByPair, rules: LinkingRules) -> list[tuple[int, int]]:
-    """Return the pairs that two jobs say are different speakers."""
-    return [
-        pair
-        for pair, seconds in shared.items()
-        if (least_s := min(seconds.a_s, seconds.b_s)) >= rules.min_shared_s
-        and seconds.both_s <= rules.max_agreement * least_s
-    ]
-
-
-def _agreeing(shared: _SharedByPair, rules: LinkingRules) -> list[tuple[int, int]]:
-    """Return the pairs that two jobs say are one speaker, those with most seconds first."""
-    pairs = [
-        (seconds.both_s, pair)
-        for pair, seconds in shared.items()
-        if seconds.both_s >= rules.min_shared_s
-        and seconds.both_s >= rules.min_agreement * max(seconds.a_s, seconds.b_s)
-    ]
-    return [pair for _, pair in sorted(pairs, key=lambda item: (-item[0], item[1]))]
-
-
 def _link_embeddings(
     groups: _Groups,
     ordered: Sequence[LocalSpeakerEvidence],
     *,
-    reliable: Sequence[bool],
+    reliable: list[bool],
     rules: LinkingRules,
     bounds: tuple[int, int | None],
 ) -> None:
-    """Join groups by average linkage of their reliable embeddings, weighted by clean speech, model by model."""
+    """Join groups by average linkage of their reliable embeddings, weighted by clean speech, model by model.
+
+    Beyond `MAX_LINKED` groups, those with less clean speech are only joined to the voices that the others make. One
+    that is like none of them is no longer reliable: it makes no voice of its own.
+    """
     min_voices, max_voices = bounds
-    voices = sum(any(reliable[index] for index in group) for group in groups.all())
     usable = [index for index, speaker in enumerate(ordered) if reliable[index] and speaker.embedding is not None]
+    compared: dict[str, list[tuple[int, list[int]]]] = {}
     for space in sorted({ordered[index].embedding_space for index in usable}):
         comparable = {index for index in usable if ordered[index].embedding_space == space}
         members = [(group[0], [i for i in group if i in comparable]) for group in groups.all()]
-        linkage = _Linkage(groups, ordered, [member for member in members if member[1]])
+        compared[space] = [member for member in members if member[1]]
+    left_out = sum(max(0, len(members) - MAX_LINKED) for members in compared.values())
+    voices = sum(any(reliable[index] for index in group) for group in groups.all()) - left_out
+    for space, members in compared.items():
+        clearest = _clearest(members, ordered)
+        linkage = _Linkage(groups, ordered, clearest)
         while voices > min_voices:
             similarity, i, j = linkage.best()
             too_many = max_voices is not None and voices > max_voices
@@ -283,12 +273,40 @@ def _link_embeddings(
                 break
             linkage.merge(i, j)
             voices -= 1
+        kept = {first for first, _ in clearest}
+        rest = [parts[0] for first, parts in members if first not in kept]
+        _attach(groups, ordered, rest, clearest, reliable=reliable, threshold=rules.threshold(space))
+
+
+def _attach(
+    groups: _Groups,
+    ordered: Sequence[LocalSpeakerEvidence],
+    rest: Sequence[int],
+    linked: Sequence[tuple[int, list[int]]],
+    *,
+    reliable: list[bool],
+    threshold: float,
+) -> None:
+    """Join each group of the rest to the most similar voice that it may join; those without one become unreliable."""
+    if not rest:
+        return
+    parts_of: dict[int, list[int]] = {}
+    for first, parts in linked:
+        parts_of.setdefault(groups.of(first)[0], []).extend(parts)
+    means, _ = _mean_embeddings(ordered, list(parts_of.values()))
+    firsts = list(parts_of)
+    for index in rest:
+        similarity = means @ _unit(ordered[index].embedding)
+        near = [row for row in np.argsort(-similarity, kind="stable") if similarity[row] >= threshold]
+        if not any(groups.join(firsts[row], index) for row in near):
+            for member in groups.of(index):
+                reliable[member] = False
 
 
 def _link_shared_seconds(
     groups: _Groups,
     ordered: Sequence[LocalSpeakerEvidence],
-    agreeing: Iterable[tuple[int, int]],
+    agreed: Iterable[tuple[int, int]],
     reliable: Sequence[bool],
 ) -> None:
     """Join the groups of speakers on whose shared seconds two jobs agree, where no embeddings can be compared.
@@ -301,16 +319,33 @@ def _link_shared_seconds(
         used = [ordered[i] for i in groups.of(index) if reliable[i]]
         return {speaker.embedding_space for speaker in used if speaker.embedding is not None}
 
-    for a, b in agreeing:
+    for a, b in agreed:
         if not spaces(a) & spaces(b):
             groups.join(a, b)
+
+
+def _clearest(
+    members: Sequence[tuple[int, list[int]]], ordered: Sequence[LocalSpeakerEvidence]
+) -> list[tuple[int, list[int]]]:
+    """Return at most `MAX_LINKED` groups, in their order: of every job the one with most clean speech, then the second.
+
+    So no job crowds out those who speak little, but in every job.
+    """
+    clean_s = [sum(ordered[index].clean_speech_s for index in parts) for _, parts in members]
+    louder: Counter[str] = Counter()  # by job, how many of its groups came before
+    ranked: list[tuple[int, float, int]] = []
+    for row in sorted(range(len(members)), key=lambda row: (-clean_s[row], row)):
+        job_id = ordered[members[row][0]].id.job_id
+        ranked.append((louder[job_id], -clean_s[row], row))
+        louder[job_id] += 1
+    return [members[row] for row in sorted(row for _, _, row in sorted(ranked)[:MAX_LINKED])]
 
 
 class _Linkage:
     """The mean cosine similarity between groups, kept up to date while they merge.
 
-    The mean over all pairs of members of two groups is the product of the groups' weighted mean vectors, so that no
-    pair of members is ever visited.
+    That of a merged group is the weighted mean of those of its parts (Lance and Williams), and so is -inf, which means
+    that two may not be joined.
     """
 
     def __init__(
@@ -318,37 +353,49 @@ class _Linkage:
     ) -> None:
         self._groups = groups
         self._firsts = [first for first, _ in members]
-        totals, weights = [], []
-        for _, parts in members:
-            clean_s = np.array([ordered[index].clean_speech_s for index in parts])
-            totals.append(clean_s @ np.array([_unit(ordered[index].embedding) for index in parts]))
-            weights.append(clean_s.sum())
-        self._totals, self._weights = np.array(totals), np.array(weights)
-        self._means = self._totals / self._weights[:, None]
-        self._blocked = groups.blocked(self._firsts)
+        means, self._weights = _mean_embeddings(ordered, [parts for _, parts in members])
+        blocked = groups.blocked(self._firsts)
         # Rounded, so that two equally similar pairs stay equal in whatever order their members were added up.
-        self._similarity = np.where(self._blocked, -np.inf, np.round(self._means @ self._means.T, 9))
+        self._similarity = np.where(blocked, -np.inf, np.round(means @ means.T, 9))
+        self._nearest = self._similarity.argmax(axis=1)  # of each row
+        self._highest = self._similarity.max(axis=1)
 
     def best(self) -> tuple[float, int, int]:
         """Return the similarity and the rows of the most similar pair that may merge; -inf where there is none.
 
         Of several equally similar pairs it is the earliest.
         """
-        i, j = divmod(int(self._similarity.argmax()), len(self._firsts))
-        return float(self._similarity[i, j]), i, j
+        i = int(self._highest.argmax())
+        return float(self._highest[i]), i, int(self._nearest[i])
 
     def merge(self, i: int, j: int) -> None:
         """Join the groups of two rows; row `i` is that of both from now on."""
         self._groups.join(self._firsts[i], self._firsts[j])
-        self._totals[i] += self._totals[j]
-        self._weights[i] += self._weights[j]
-        self._means[i] = self._totals[i] / self._weights[i]
-        self._blocked[i] |= self._blocked[j]
-        self._blocked[:, i] = self._blocked[i]
-        self._blocked[j] = self._blocked[:, j] = True
-        row = np.where(self._blocked[i], -np.inf, np.round(self._means @ self._means[i], 9))
+        total = self._weights[i] + self._weights[j]
+        row = (self._weights[i] * self._similarity[i] + self._weights[j] * self._similarity[j]) / total
+        row = np.round(row, 9)
+        row[j] = -np.inf
+        self._weights[i] = total
         self._similarity[i] = self._similarity[:, i] = row
         self._similarity[j] = self._similarity[:, j] = -np.inf
+        stale = (self._nearest == i) | (self._nearest == j)
+        is_nearer = (row > self._highest) | ((row == self._highest) & (i < self._nearest))
+        self._nearest[is_nearer], self._highest[is_nearer] = i, row[is_nearer]
+        for changed in {*np.flatnonzero(stale & ~is_nearer).tolist(), i, j}:
+            self._nearest[changed] = self._similarity[changed].argmax()
+            self._highest[changed] = self._similarity[changed].max()
+
+
+def _mean_embeddings(
+    ordered: Sequence[LocalSpeakerEvidence], groups: Sequence[Sequence[int]]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the mean of each group's embeddings at unit length, weighted by clean speech, and its clean speech."""
+    means, weights = [], []
+    for parts in groups:
+        clean_s = np.array([ordered[index].clean_speech_s for index in parts])
+        means.append(clean_s @ np.array([_unit(ordered[index].embedding) for index in parts]) / clean_s.sum())
+        weights.append(clean_s.sum())
+    return np.array(means), np.array(weights)
 
 
 def _unit(embedding: NDArray[np.float32] | None) -> NDArray[np.float64]:

@@ -28,9 +28,9 @@ from vps_bridge.labelling.decide import (
     untouched_numbers,
     written_numbers,
 )
-from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, JobEvidence, build_audio_timeline
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink
-from vps_bridge.labelling.link_many import link_many_speakers
+from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
+from vps_bridge.labelling.job_evidence import JobEvidence
+from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
@@ -193,7 +193,7 @@ def _link(
     policy: RelabelPolicy,
 ) -> Partition:
     """Link the local speakers, with people's labels and the conversation's hints about the number of speakers."""
-    return link_many_speakers(
+    return link_speakers(
         timeline.speakers,
         policy.linking,
         links=(*evidence.links, *_links_by_people(evidence.segments, measured, timeline, policy.assignment)),
@@ -371,4 +371,6 @@ def _job_facts(job: JobEvidence) -> list[object]:
     voices = [(voice.speaker, voice.clean_speech_s, (voice.embedding or b"").hex()) for voice in job.speakers]
     turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in (*job.exclusive_turns, *job.turns)]
     spans = [(span.chunk_id, span.start_s, span.duration_s) for span in job.chunks]
-    return [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]
+    facts: list[object] = [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]
+    samples = job.voice_samples
+    return facts if samples is None else [*facts, hashlib.sha256(samples.embeddings + samples.times_s).hexdigest()]

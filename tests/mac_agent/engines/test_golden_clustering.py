@@ -39,7 +39,8 @@ class Replay:
         monkeypatch.setattr(engine._pipeline, "apply", self.replay)
 
     def replay(self, file: dict[str, Any], **options: Any) -> Any:
-        self.outputs.append(self.apply(self.engine._pipeline, {**file, **self.stages}, **options))
+        file.update(self.stages)
+        self.outputs.append(self.apply(self.engine._pipeline, file, **options))
         return self.outputs[-1]
 
     def __call__(self, hints: Hints | None = None) -> Diarization:
@@ -102,3 +103,16 @@ def test_a_hint_of_fewer_speakers_gives_fewer(engine: PyannoteEngine, monkeypatc
     replay = Replay(engine, "06_long_recording", monkeypatch)
     assert len(replay(Hints(max_speakers=2)).speakers) == 2
     assert len(replay(Hints(num_speakers=1)).speakers) == 1
+
+
+def test_the_samples_are_what_the_pipeline_clustered(engine: PyannoteEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those with clean speech enough are the ones that pyannote recorded as clustered, with the same PLDA numbers."""
+    replay = Replay(engine, "01_dialogue", monkeypatch)
+    samples = replay().samples
+    recorded = np.load(GOLDEN / "01_dialogue" / "plda_embeddings.npz")
+    assert samples is not None
+    assert samples.plda is not None
+    clustered = samples.clean_s >= 0.2 * 10
+    assert samples.start_s[clustered].tolist() == recorded["train_chunk_idx"].tolist()
+    assert np.abs(samples.plda[clustered] - recorded["post_plda"]).max() < 1e-3
+    assert samples.phi == pytest.approx(recorded["phi"])

@@ -12,15 +12,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vps_bridge.labelling.link import (
+    MAX_LINKED,
     LinkingRules,
     LocalSpeaker,
     LocalSpeakerEvidence,
     SpeakerLink,
     link_speakers,
 )
-from vps_bridge.labelling.shared_seconds import shared_seconds
 
 RULES = LinkingRules()
+SPACE = "wespeaker@1"
 GOLDEN = Path(__file__).parents[3].parent / "shared" / "golden"
 needs_golden = pytest.mark.skipif(
     not GOLDEN.exists(), reason="the recorded pipeline stages (shared/golden beside the repository) are not here"
@@ -28,7 +29,7 @@ needs_golden = pytest.mark.skipif(
 PEOPLE = np.linalg.qr(np.random.default_rng(3).normal(size=(64, 6)))[0].T
 
 
-def speaker(name, turns, person=None, *, clean_s=None, noise=0.0, seed=0, space="wespeaker@1"):
+def speaker(name, turns, person=None, *, clean_s=None, noise=0.0, seed=0, space=SPACE):
     job_id, label = name.split("/")
     embedding = None
     if person is not None:
@@ -140,11 +141,40 @@ def test_hints_bound_the_number_of_voices():
     assert len(linked(one_job, max_speakers=1)) == 3
 
 
-def test_seconds_that_the_speakers_of_two_jobs_share():
-    ours = [[(0.0, 5.0), (6.0, 8.0)], [(5.0, 6.0), (9.0, 20.0)], []]
-    theirs = [[(4.0, 7.0)], [(0.0, 1.0), (7.0, 7.5), (10.0, 30.0)]]
-    assert shared_seconds(ours, theirs).tolist() == [[2.0, 1.5], [1.0, 10.0], [0.0, 0.0]]
-    assert shared_seconds([], theirs).shape == (0, 2)
+def test_more_local_speakers_than_are_compared_all_find_their_voice():
+    random_numbers = np.random.default_rng(1)
+    speakers = [
+        replace(
+            speaker(f"j{job}/{person}", [(90.0 * job + 9 * person, 90.0 * job + 9 * person + 8)], person % 6),
+            clean_speech_s=float(random_numbers.uniform(3, 9)),
+        )
+        for job in range(MAX_LINKED // 6 + 60)
+        for person in range(6)
+    ]
+    stranger = replace(speaker("j1/X", [(190, 193)]), embedding=np.ones(64, dtype=np.float32), embedding_space=SPACE)
+    groups = link_speakers([*speakers, replace(stranger, clean_speech_s=3.0)], RULES)
+    assert sorted(len(group) for group in groups) == [MAX_LINKED // 6 + 60] * 6
+
+
+def test_a_job_with_a_hundred_loud_speakers_crowds_out_nobody(monkeypatch):
+    monkeypatch.setattr("vps_bridge.labelling.link.MAX_LINKED", 124)
+    random_numbers = np.random.default_rng(2)
+    crowd = [
+        replace(
+            speaker(f"crowd/{person:03d}", [(5_000.0 + 2 * person, 5_001.0 + 2 * person)]),
+            clean_speech_s=900.0,
+            embedding=random_numbers.normal(size=64).astype(np.float32),
+            embedding_space=SPACE,
+        )
+        for person in range(100)
+    ]
+    meeting = [
+        speaker(f"j{job:02d}/{person}", [(90.0 * job + 9 * person, 90.0 * job + 9 * person + 8)], person)
+        for job in range(30)
+        for person in range(4)
+    ]
+    voices = link_speakers([*crowd, *meeting], RULES)
+    assert sorted(len(voice) for voice in voices if all(m.job_id != "crowd" for m in voice)) == [30] * 4
 
 
 random_voices = st.lists(

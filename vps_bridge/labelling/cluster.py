@@ -1,0 +1,159 @@
+"""Clustering the voice samples of a conversation into voices, as the engine does with those of one recording.
+
+The samples of community-1 are clustered as in pyannote.audio 4 (`pipelines/clustering.py`, `utils/vbx.py`): average
+embeddings are linked to a start, VBx (Landini et al., "Bayesian HMM clustering of x-vector sequences", 2022; equations
+16, 17, 23 and 25) refines it in the space of the PLDA, and every sample gets the voice nearest to its embedding, two
+samples of one window never the same. Samples may stand for several others: they have weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.optimize import linear_sum_assignment
+from scipy.special import logsumexp, softmax
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class SampleRules:
+    """How voice samples are clustered. The numbers of VBx are those of community-1's published configuration."""
+
+    max_clustered: int = 2_000
+    """More samples than this are merged first, the most alike of each job."""
+    min_clean_s: float = 2.0
+    """Samples with less clean speech get a voice but make none: 20 % of the window, as in pyannote."""
+    start_distance: float = 0.6
+    """Euclidean, between embeddings of unit length."""
+    fa: float = 0.07
+    fb: float = 0.8
+    max_rounds: int = 20
+    min_gain: float = 1e-4
+    """VBx ends where a round gains less."""
+    start_sharpness: float = 7.0
+    min_share: float = 1e-7
+    """A voice with a smaller share of the samples is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class SampleSet:
+    """Samples that can be compared: of one embedding model. All arrays have a row for each."""
+
+    job: Labels
+    """Index of the job."""
+    start_s: Floats
+    """Start in the job; samples of one job with one start are of one window."""
+    clean_s: Floats
+    weight: Floats
+    """Of how many windows this is the sample."""
+    embeddings: Floats
+    plda: Floats
+    phi: Floats
+
+    def __len__(self) -> int:
+        return len(self.job)
+
+
+def find_voices(samples: SampleSet, rules: SampleRules) -> Labels:
+    """Return the voice of each sample, numbered from 0; -1 for a sample that cannot have one. Deterministic."""
+    usable = np.flatnonzero(samples.clean_s >= rules.min_clean_s)
+    if not len(usable):
+        return np.full(len(samples), -1)
+    embeddings, plda, weight = _merge(samples, usable, rules)
+    shares = _cluster_vbx(_start(embeddings, rules), plda, samples.phi, weight, rules)
+    shares = shares * weight[:, None]
+    centroids = (shares.T @ embeddings) / shares.sum(axis=0)[:, None]
+    return _choose(samples, _unit(samples.embeddings) @ _unit(centroids).T)
+
+
+def _merge(samples: SampleSet, usable: Labels, rules: SampleRules) -> tuple[Floats, Floats, Floats]:
+    """Return embeddings, PLDA numbers and weights of at most `max_clustered` samples; the most alike of a job as one.
+
+    Each job keeps its share of them, so that nobody who speaks in a few jobs only is lost.
+    """
+    merged = np.arange(len(usable))
+    if len(usable) > rules.max_clustered:
+        first = 0
+        for job in np.unique(samples.job[usable]):
+            rows = np.flatnonzero(samples.job[usable] == job)
+            most = max(1, int(rules.max_clustered * len(rows) / len(usable)))
+            merged[rows] = first + _link_to(most, _unit(samples.embeddings[usable[rows]]))
+            first = int(merged[rows].max()) + 1
+    weight = np.bincount(merged, samples.weight[usable]).astype(np.float64)
+    columns = []
+    for values in (samples.embeddings[usable], samples.plda[usable]):
+        total = np.zeros((len(weight), values.shape[1]))
+        np.add.at(total, merged, values * samples.weight[usable, None])
+        columns.append(total / weight[:, None])
+    return columns[0], columns[1], weight
+
+
+def _link_to(most: int, embeddings: Floats) -> Labels:
+    """Return clusters of average linkage, at most so many, numbered from 0 without gaps."""
+    if len(embeddings) <= most:
+        return np.arange(len(embeddings))
+    clusters = fcluster(linkage(embeddings, "average"), most, "maxclust")
+    return np.unique(clusters, return_inverse=True)[1]
+
+
+def _start(embeddings: Floats, rules: SampleRules) -> Labels:
+    """Return the clusters that VBx starts from: centroid linkage, stopped early."""
+    if len(embeddings) == 1:
+        return np.zeros(1, dtype=np.intp)
+    clusters = fcluster(linkage(_unit(embeddings), "centroid"), rules.start_distance, "distance")
+    return np.unique(clusters, return_inverse=True)[1]
+
+
+def _cluster_vbx(start: Labels, plda: Floats, phi: Floats, weight: Floats, rules: SampleRules) -> Floats:
+    """Return each sample's share of each voice, shape ``(samples, voices)``."""
+    n_voices = int(start.max()) + 1
+    shares = softmax(np.eye(n_voices)[start] * rules.start_sharpness, axis=1)
+    prior = np.full(n_voices, 1 / n_voices)
+    constant = -0.5 * ((plda**2).sum(axis=1, keepdims=True) + plda.shape[1] * np.log(2 * np.pi))
+    rho = plda * np.sqrt(phi)
+    ratio = rules.fa / rules.fb
+    gained, before = np.inf, -np.inf
+    for _ in range(rules.max_rounds):
+        weighted = shares * weight[:, None]
+        variance = 1 / (1 + ratio * weighted.sum(axis=0)[:, None] * phi)  # (17)
+        mean = ratio * variance * (weighted.T @ rho)  # (16)
+        likelihood = rules.fa * (rho @ mean.T - 0.5 * (variance + mean**2) @ phi + constant)  # (23)
+        joint = likelihood + np.log(prior + 1e-8)
+        evidence = logsumexp(joint, axis=1)
+        shares = np.exp(joint - evidence[:, None])
+        prior = weight @ shares / weight.sum()
+        bound = weight @ evidence + rules.fb * 0.5 * float(np.sum(np.log(variance) - variance - mean**2 + 1))  # (25)
+        gained, before = bound - before, bound
+        if gained < rules.min_gain:
+            break
+    kept: Floats = shares[:, prior > rules.min_share]
+    return kept
+
+
+def _choose(samples: SampleSet, likeness: Floats) -> Labels:
+    """Return the voice of each sample: the likeliest, and two of one window never the same."""
+    voices: Labels = likeness.argmax(axis=1)
+    for rows in _windows_with_several(samples):
+        chosen, voice = linear_sum_assignment(likeness[rows], maximize=True)
+        voices[rows] = -1
+        voices[rows[chosen]] = voice
+    return voices
+
+
+def _windows_with_several(samples: SampleSet) -> Sequence[Labels]:
+    """Return the rows of each window that has more than one sample."""
+    order = np.lexsort((samples.start_s, samples.job))
+    is_new = (np.diff(samples.job[order]) != 0) | (np.diff(samples.start_s[order]) != 0)
+    return [rows for rows in np.split(order, np.flatnonzero(is_new) + 1) if len(rows) > 1]
+
+
+def _unit(rows: Floats) -> Floats:
+    """Return the rows at length 1; a row of zeros stays."""
+    scaled: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    return scaled

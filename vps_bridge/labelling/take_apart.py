@@ -1,0 +1,202 @@
+"""Taking apart: a local speaker that mixes several people becomes one local speaker for each of them.
+
+All voice samples of the conversation are clustered together (`cluster`). Wherever the samples say that a job's speaker
+is another voice than the rest of it, its turns go to a part of it of their own. Pure, and in the seconds of each job.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.turns import SPEECH_STEP_S, SpeakerTurn, SpeakerVoice, VoiceSamples
+from vps_bridge.labelling.cluster import Floats, Labels, SampleRules, SampleSet, find_voices
+from vps_bridge.labelling.job_evidence import JobEvidence
+from vps_bridge.labelling.link import LocalSpeaker
+
+MIN_PART_S = 1.0  # what is shorter is more often a slip of the segmentation than somebody else
+
+
+@dataclass(frozen=True, eq=False)
+class _Columns:
+    """The voice samples of a job as arrays."""
+
+    start_s: Floats
+    clean_s: Floats
+    embeddings: Floats
+    plda: Floats
+    phi: Floats
+    speech: NDArray[np.bool_]
+
+    @classmethod
+    def read(cls, samples: VoiceSamples) -> _Columns:
+        times_s = np.frombuffer(samples.times_s, "<f4").reshape(samples.count, 3).astype(np.float64)
+        bits = np.frombuffer(samples.speech, np.uint8).reshape(samples.count, -1)
+        return cls(
+            start_s=times_s[:, 0],
+            clean_s=times_s[:, 2],
+            embeddings=_halves(samples.embeddings, samples.count),
+            plda=_halves(samples.plda, samples.count),
+            phi=np.frombuffer(samples.phi, "<f4").astype(np.float64),
+            speech=np.unpackbits(bits, axis=1).astype(bool),
+        )
+
+
+def _halves(data: bytes, count: int) -> Floats:
+    return np.frombuffer(data, "<f2").reshape(count, -1).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class TakenApart:
+    """The jobs with their mixed speakers taken apart."""
+
+    jobs: tuple[JobEvidence, ...]
+    voice_of: Mapping[LocalSpeaker, str]
+    """The voice that clustering found for a local speaker; equal for those that are one. Not of all is one known."""
+
+
+def take_apart(jobs: Sequence[JobEvidence], rules: SampleRules) -> TakenApart:
+    """Cluster the voice samples of all jobs, and take apart the local speakers that mix voices.
+
+    Jobs without samples stay as they are, and so does a conversation of one job: there its engine has seen everything.
+    """
+    columns = {job.job_id: _Columns.read(job.voice_samples) for job in jobs if job.voice_samples is not None}
+    by_space: dict[tuple[object, ...], list[JobEvidence]] = {}
+    for job in jobs:
+        if job.voice_samples is not None and len(jobs) > 1 and job.voice_samples.plda:
+            dim = columns[job.job_id].embeddings.shape[1]
+            space = (job.embedding_model, job.embedding_revision, dim, job.voice_samples.phi)
+            by_space.setdefault(space, []).append(job)
+    parted: dict[str, JobEvidence] = {}
+    voice_of: dict[LocalSpeaker, str] = {}
+    for number, comparable in enumerate(by_space.values()):
+        voices = _cluster([(job.voice_samples, columns[job.job_id]) for job in comparable], rules)
+        for job, chosen in zip(comparable, voices, strict=True):
+            parted[job.job_id], known = _part_job(job, columns[job.job_id], chosen)
+            voice_of.update({LocalSpeaker(job.job_id, label): f"{number}/{voice}" for label, voice in known.items()})
+    return TakenApart(tuple(parted.get(job.job_id, job) for job in jobs), voice_of)
+
+
+def _cluster(jobs: Sequence[tuple[VoiceSamples | None, _Columns]], rules: SampleRules) -> list[Labels]:
+    """Return the voice of every sample of every job."""
+    sizes = [len(columns.start_s) for _, columns in jobs]
+    every = [samples.every if samples is not None else 1 for samples, _ in jobs]
+    together = SampleSet(
+        job=np.repeat(np.arange(len(jobs)), sizes),
+        start_s=np.concatenate([columns.start_s for _, columns in jobs]),
+        clean_s=np.concatenate([columns.clean_s for _, columns in jobs]),
+        weight=np.repeat(np.array(every, dtype=np.float64), sizes),
+        embeddings=np.concatenate([columns.embeddings for _, columns in jobs]),
+        plda=np.concatenate([columns.plda for _, columns in jobs]),
+        phi=jobs[0][1].phi,
+    )
+    return np.split(find_voices(together, rules), np.cumsum(sizes)[:-1])
+
+
+def _part_job(job: JobEvidence, columns: _Columns, voices: Labels) -> tuple[JobEvidence, dict[str, int]]:
+    """Return a job with its mixed speakers taken apart, and the voice of each label where one is known."""
+    last_s = max((turn.end_s for turn in (*job.turns, *job.exclusive_turns)), default=0.0)
+    voice_at = _voices_by_step(columns, voices, _step(last_s) + 1)
+    parts = _find_parts(job.exclusive_turns, voice_at)
+    label_of = {
+        (label, voice): label if number == 0 else f"{label} ({number + 1})"
+        for label, found in parts.items()
+        for number, voice in enumerate(found)
+    }
+    busy = np.zeros(len(voice_at), dtype=int)
+    for turn in job.turns:
+        busy[_step(turn.start_s) : _step(turn.end_s) + 1] += 1
+    alone_at = np.where(busy > 1, -1, voice_at)  # where several speak at once, each keeps the voice it has elsewhere
+    parted = replace(
+        job,
+        turns=tuple(_cut(job.turns, alone_at, parts, label_of)),
+        exclusive_turns=tuple(_cut(job.exclusive_turns, voice_at, parts, label_of)),
+        speakers=tuple(_describe(job.speakers, parts, label_of, columns, voices)),
+    )
+    return parted, {label: voice for (_, voice), label in label_of.items()}
+
+
+def _step(moment_s: float) -> int:
+    return int(moment_s / SPEECH_STEP_S + 1e-6)
+
+
+def _voices_by_step(columns: _Columns, voices: Labels, n_steps: int) -> Labels:
+    """Return the voice that most windows hear in each step of 0.1 s; -1 where none does."""
+    n_window = columns.speech.shape[1]
+    heard = np.zeros((int(voices.max(initial=-1)) + 1, n_steps + n_window + 1))
+    for start_s, voice, speech in zip(columns.start_s, voices, columns.speech, strict=True):
+        first = _step(start_s)
+        if voice >= 0 and first < n_steps:
+            heard[voice, first : first + n_window] += speech
+    heard = heard[:, :n_steps]
+    if not len(heard):
+        return np.full(n_steps, -1)
+    return np.where(heard.max(axis=0) > 0, heard.argmax(axis=0), -1)
+
+
+_Parts = Mapping[str, Mapping[int, float]]
+"""By label, the voices it consists of and each one's share of its speech; the one with most comes first."""
+
+
+def _find_parts(turns: Iterable[SpeakerTurn], voice_at: Labels) -> _Parts:
+    """Return the parts of every label in which a voice is known."""
+    steps: dict[str, Counter[int]] = {}
+    for turn in turns:
+        steps.setdefault(turn.speaker, Counter()).update(voice_at[_step(turn.start_s) : _step(turn.end_s)].tolist())
+    found = {}
+    for label, counted in steps.items():
+        ranked = sorted((voice for voice in counted if voice >= 0), key=lambda voice: (-counted[voice], voice))
+        kept = ranked[:1] + [voice for voice in ranked[1:] if counted[voice] * SPEECH_STEP_S >= MIN_PART_S]
+        total = sum(counted[voice] for voice in kept)
+        if kept:
+            found[label] = {voice: counted[voice] / total for voice in kept}
+    return found
+
+
+def _cut(
+    turns: Iterable[SpeakerTurn],
+    voice_at: Labels,
+    parts: _Parts,
+    label_of: Mapping[tuple[str, int], str],
+) -> Iterator[SpeakerTurn]:
+    """Yield the turns, each cut where its voice changes."""
+    for turn in turns:
+        known = list(parts.get(turn.speaker, ()))
+        if len(known) <= 1:
+            yield turn
+            continue
+        first = _step(turn.start_s)
+        heard = voice_at[first : max(first + 1, _step(turn.end_s))]
+        voices = np.where(np.isin(heard, known), heard, known[0])
+        changes = np.flatnonzero(np.diff(voices)) + 1
+        edges_s = [turn.start_s, *((first + changes) * SPEECH_STEP_S), turn.end_s]
+        for start_s, end_s, voice in zip(edges_s, edges_s[1:], voices[[0, *changes]], strict=False):
+            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, int(voice)])
+
+
+def _describe(
+    speakers: Iterable[SpeakerVoice],
+    parts: _Parts,
+    label_of: Mapping[tuple[str, int], str],
+    columns: _Columns,
+    voices: Labels,
+) -> Iterator[SpeakerVoice]:
+    """Yield what is known of each speaker's voice; of a part, what its samples say."""
+    for speaker in speakers:
+        known = parts.get(speaker.speaker, {})
+        if len(known) <= 1:
+            yield speaker
+            continue
+        for voice, share in known.items():
+            own = voices == voice
+            total = columns.clean_s[own] @ columns.embeddings[own]
+            length = float(np.linalg.norm(total))
+            yield SpeakerVoice(
+                speaker=label_of[speaker.speaker, voice],
+                clean_speech_s=speaker.clean_speech_s * share,
+                embedding=(total / length).astype("<f4").tobytes() if length > 0 else None,
+            )
