@@ -37,7 +37,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "e29a1effd3f93658d48a1bbc314b9174a601ed2b5ae83a7889e6aa9d01d00969"
+KEY = "303d0552028620b04116ea9557e53d5d34f2011acac3e8cd150130c34471c9a9"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
