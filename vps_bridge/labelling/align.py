@@ -147,7 +147,7 @@ def find_stretches(
 def with_found_prior(stretch: Stretch, found: Sequence[tuple[Stretch, StretchClock]]) -> Stretch:
     """Return the stretch with the prior that follows from another's clock and the captured_at of both, if any.
 
-    So `started_at` may be missing or wrong: what the longest stretch that has a clock says of it is tried for the others.
+    So `started_at` may be missing or wrong: what the longest stretch with a clock says of it is tried for the others.
     """
     known = [pair for pair in found if pair[1].pieces and pair[0].captured_s is not None]
     other, clock = max(known, key=lambda pair: pair[0].length_s, default=(None, None))
