@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue
+.PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels
 .PHONY: acceptance chaos pins clean
 
 help: ## print this list
@@ -65,6 +65,9 @@ bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it repla
 
 bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
 	$(BIN)/python -m benchmarks.bench_queue $(ARGS)
+
+bench-labels: $(STAMP) ## how true labels are, on real transcripts of ../shared (ARGS="--cases 400")
+	$(BIN)/python -m benchmarks.bench_labels $(ARGS)
 
 acceptance: models ## every test, the slow proofs too, nothing skipped
 	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest -o timeout=1800 $(ARGS)

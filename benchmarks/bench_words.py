@@ -16,7 +16,7 @@ from typing import Annotated
 
 import typer
 
-from benchmarks.real_transcripts import CUTS, RealTranscript, SpokenWord, read_transcripts
+from benchmarks.real_transcripts import CUTS, HeardWord, RealTranscript, read_transcripts
 from schemas.conversation import Word
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
@@ -81,7 +81,7 @@ def _said_by(vote: Vote) -> int | None:
 
 
 def _voices(
-    vote: Vote, blocks: Mapping[str, Sequence[SpokenWord]], pieces: Mapping[str, Sequence[VoicePiece]]
+    vote: Vote, blocks: Mapping[str, Sequence[HeardWord]], pieces: Mapping[str, Sequence[VoicePiece]]
 ) -> list[int | None]:
     """Return who said each word of a segment: by its pieces, where it has some, else by its label."""
     cut = pieces.get(vote.segment_id, ())
@@ -91,7 +91,7 @@ def _voices(
 
 
 def _count(
-    block: Sequence[SpokenWord], whole: int | None, voices: Sequence[int | None], names: Sequence[str]
+    block: Sequence[HeardWord], whole: int | None, voices: Sequence[int | None], names: Sequence[str]
 ) -> WordCount:
     count = WordCount()
     for word, voice in zip(block, voices, strict=True):
@@ -101,7 +101,7 @@ def _count(
     return count
 
 
-def _segment(name: str, block: Sequence[SpokenWord], *, has_times: bool) -> StoredSegment:
+def _segment(name: str, block: Sequence[HeardWord], *, has_times: bool) -> StoredSegment:
     words = tuple(Word(text=word.text, start_s=word.start_s, end_s=word.end_s) for word in block)
     text = " ".join(word.text + "." * word.ends_sentence for word in block)
     return StoredSegment(name, block[0].start_s, block[-1].end_s, text=text, words=words if has_times else None)

@@ -16,7 +16,7 @@ BLOCK_S = 30.0
 
 
 @dataclass(frozen=True)
-class SpokenWord:
+class HeardWord:
     """A word as a service heard it, and who truly said it (None: the reference has no such word)."""
 
     text: str
@@ -31,7 +31,7 @@ class RealTranscript:
     """One service's words of one recording, and the recording's true turns."""
 
     name: str
-    words: tuple[SpokenWord, ...]
+    words: tuple[HeardWord, ...]
     turns: tuple[tuple[float, float, str], ...]
     """(start_s, end_s, speaker) of the reference; sorted; they may overlap."""
 
@@ -53,17 +53,17 @@ def read_transcripts(shared: Path) -> list[RealTranscript]:
     return found
 
 
-def cut_at_pauses(words: Sequence[SpokenWord]) -> list[list[SpokenWord]]:
+def cut_at_pauses(words: Sequence[HeardWord]) -> list[list[HeardWord]]:
     """Cut where nobody speaks for half a second."""
     return _cut(words, lambda before, after, _: after.start_s - before.end_s >= PAUSE_S)
 
 
-def cut_at_sentences(words: Sequence[SpokenWord]) -> list[list[SpokenWord]]:
+def cut_at_sentences(words: Sequence[HeardWord]) -> list[list[HeardWord]]:
     """Cut where the service ended a sentence."""
     return _cut(words, lambda before, _, __: before.ends_sentence)
 
 
-def cut_into_blocks(words: Sequence[SpokenWord]) -> list[list[SpokenWord]]:
+def cut_into_blocks(words: Sequence[HeardWord]) -> list[list[HeardWord]]:
     """Merge all that is said into blocks of about half a minute."""
     return _cut(words, lambda _, after, block: after.end_s - block[0].start_s > BLOCK_S)
 
@@ -72,9 +72,9 @@ CUTS = {"cut at pauses": cut_at_pauses, "a service's own": cut_at_sentences, "me
 
 
 def _cut(
-    words: Sequence[SpokenWord], ends: Callable[[SpokenWord, SpokenWord, Sequence[SpokenWord]], bool]
-) -> list[list[SpokenWord]]:
-    segments: list[list[SpokenWord]] = []
+    words: Sequence[HeardWord], ends: Callable[[HeardWord, HeardWord, Sequence[HeardWord]], bool]
+) -> list[list[HeardWord]]:
+    segments: list[list[HeardWord]] = []
     for word in words:
         if not segments or ends(segments[-1][-1], word, segments[-1]):
             segments.append([])
@@ -84,7 +84,7 @@ def _cut(
 
 def _with_speakers(
     heard: Sequence[tuple[str, float, float, bool]], reference: Sequence[tuple[str, str]]
-) -> tuple[SpokenWord, ...]:
+) -> tuple[HeardWord, ...]:
     """Give each heard word the speaker of the reference word that it matches, in order."""
     heard_tokens, true_tokens = [_plain(row[0]) for row in heard], [_plain(row[0]) for row in reference]
     matcher = SequenceMatcher(None, heard_tokens, true_tokens, autojunk=False)
@@ -92,7 +92,7 @@ def _with_speakers(
     for first, there, length in matcher.get_matching_blocks():
         speakers |= {first + step: reference[there + step][1] for step in range(length)}
     return tuple(
-        SpokenWord(text, start_s, end_s, speakers.get(place), ends)
+        HeardWord(text, start_s, end_s, speakers.get(place), ends)
         for place, (text, start_s, end_s, ends) in enumerate(heard)
     )
 

@@ -1,14 +1,17 @@
 """Aligning: finding, for each stretch of audio, what to add to seconds of audio to get seconds of the transcript.
 
 The two clocks have different zeros: on real devices the first chunk is captured 33 to 60 s after `started_at`
-(shared/design/omi-facts.md, section 2). captured_at gives the offset. It is used only if the speech in the audio and
-the segments of the transcript then lie at the same moments.
+(shared/design/omi-facts.md, section 2), and either time may be missing or wrong. So an offset is used only where the
+speech in the audio and the transcript then lie at the same moments, and clearly less so at any other offset. What
+captured_at and started_at say is a prior: near it less evidence is enough. The calibration:
+docs/adr/0011-clock-by-evidence.md.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from statistics import median
 from typing import Literal
@@ -17,36 +20,51 @@ import numpy as np
 from numpy.typing import NDArray
 
 from schemas.record import MAX_DURATION_S
-from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.labelling.audio_clock import ClockPiece, Span
+from vps_bridge.labelling.offset_search import (
+    SEGMENT_CORRELATIONS,
+    STEP_S,
+    WORD_CORRELATIONS,
+    ActivitySignal,
+    block_nats,
+    measure_activity,
+    search_offsets,
+)
+from vps_bridge.labelling.track import FoundOffset, TrackingRules, track_offset
 from vps_bridge.rules.assemble import ChunkInfo, PlacedChunk
 
-STEP_S = 0.1  # of the activity signals that are compared
 MIN_RATE_STEPS = 3
 """Fewer steps of captured_at say nothing about the sample rate: they may all be jitter."""
 ClockReason = Literal["clock.unknown", "clock.unverified"]
 RATE_SUSPECT = "audio.rate_suspect"
+_RATES = (-0.01, -0.005, 0.005, 0.01)
+_LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
+_PEAKS = 40  # offsets that are compared closely
+_EDGE_S = 5.0
+"""The transcript counts as silent for this long beside its words; beyond that it may be incomplete."""
 
 
 @dataclass(frozen=True)
 class AlignmentRules:
-    """When a stretch's offset is used.
+    """How much must speak for an offset, in nats of `offset_search`, before it is used.
 
-    Agreement is the correlation (phi) of two on/off signals in steps of 0.1 s: someone speaks in the audio, and a
-    segment covers the moment in the transcript. Unlike a share of overlap, it does not grow merely because there is
-    much speech. An offset is refused if another one within `max_shift_s` agrees better by `margin` and makes the two
-    signals equal for at least `margin_s` more seconds: with few pauses, some shift is always better by chance.
+    The margin is over the best offset that differs by more than `tolerance_s`, anywhere in the transcript.
     """
 
-    max_shift_s: float = 30.0
+    min_nats: float = 16.0
+    margin_nats: float = 9.0
+    later_nats: float = 2.0
+    """So much more is needed where not the whole stretch was compared, but one of several parts of it."""
+    prior_nats: float = 6.0
+    """Within `prior_tolerance_s` of what captured_at and started_at say, this much is enough."""
+    prior_margin_nats: float = -3.0
+    prior_tolerance_s: float = 0.5
     tolerance_s: float = 1.0
-    """Smaller shifts are the jitter of time stamps."""
-    margin: float = 0.2
-    margin_s: float = 3.0
-    min_overlap: float = 0.3
-    """Least share of the audio's speech, or of the transcript's if that is less, that must meet the other."""
+    """Smaller differences are the jitter of time stamps."""
     max_drift_s: float = 2.0
-    """Within a stretch, a chunk's captured_at may differ this much from where its samples lie."""
+    """Where captured_at strays by more than this within a stretch, it is no prior."""
     rate_tolerance: float = 0.1
+    tracking: TrackingRules = field(default_factory=TrackingRules)
 
 
 @dataclass(frozen=True)
@@ -58,91 +76,200 @@ class Stretch:
 
     index: int
     length_s: float
-    offset_s: float | None
-    """Added to the stretch's seconds to get transcript seconds; None where it cannot be derived."""
-    drift_s: float
-    """The largest difference between a chunk's captured_at and where its samples lie."""
+    prior_s: float | None
+    """What is first looked for: what captured_at and started_at say is added to the stretch's seconds. Where neither is
+    known, 0 for the beginning of a conversation, in case audio and transcript are of one file. None: nothing is."""
+    is_timed: bool
+    """The prior is of captured_at and started_at."""
+    captured_s: float | None = None
+    """captured_at of its second 0; None where it is unknown or strays."""
 
 
 @dataclass(frozen=True)
 class StretchClock:
-    """The offset of a stretch that may be used, or the reason why there is none."""
+    """The offsets of a stretch that may be used, and the reason where there are none, or not everywhere."""
 
-    offset_s: float | None
+    pieces: tuple[ClockPiece, ...]
+    """In order, without overlap; audio in none of them has no place in the transcript."""
     reason: ClockReason | None
+
+    @property
+    def offset_s(self) -> float | None:
+        """The offset of the longest piece."""
+        longest = max(self.pieces, key=lambda piece: piece.end_s - piece.start_s, default=None)
+        return None if longest is None else longest.offset_s
+
+    def move(self, start_s: float, end_s: float) -> list[Span]:
+        """Return the parts of a span of the stretch that have a place, in seconds of the transcript."""
+        moved: list[Span] = []
+        first = max(0, bisect_right(self.pieces, start_s, key=lambda piece: piece.start_s) - 1)
+        for piece in self.pieces[first:]:
+            if piece.start_s >= end_s:
+                break
+            span = piece.move(start_s, end_s)
+            if span is not None:
+                moved.append(span)
+        return moved
 
 
 def find_stretches(
-    chunks: Sequence[ChunkInfo], placed: Sequence[PlacedChunk], started_at_s: float | None
+    chunks: Sequence[ChunkInfo], placed: Sequence[PlacedChunk], started_at_s: float | None, rules: AlignmentRules
 ) -> tuple[Stretch, ...]:
-    """Return the stretches and the offset of each.
+    """Return the stretches and the prior of each.
 
-    The offset comes from captured_at and `started_at_s`. Where one of them is missing, only a first stretch that
-    begins the conversation has an offset, 0: its first chunk has sequence 0 or 1, or the conversation is one chunk.
-    An offset of more than a week is the work of a wrong clock and is left out.
+    An offset of more than a week is the work of a wrong clock and is no prior, and neither is that of a stretch within
+    which captured_at strays by more than `max_drift_s` from where the samples lie.
     """
     known = {chunk.chunk_id: chunk for chunk in chunks}
     stretches = []
     for index in range(1 + max((place.stretch for place in placed), default=-1)):
         places = [place for place in placed if place.stretch == index]
-        timed = [
-            (place.start_s, captured_at_s)
+        zeros_s = [
+            captured_at_s - place.start_s
             for place in places
             if (captured_at_s := known[place.chunk_id].captured_at_s) is not None
         ]
-        begins = index == 0 and (len(known) == 1 or known[places[0].chunk_id].sequence in (0, 1))
-        offset_s: float | None = 0.0 if begins else None
-        drift_s = 0.0
-        if timed:
-            origin_s = timed[0][1] - timed[0][0]
-            drift_s = max(abs(captured_at_s - start_s - origin_s) for start_s, captured_at_s in timed)
-            if started_at_s is not None:
-                offset_s = origin_s - started_at_s
-            elif index > 0 or not begins:
-                offset_s = None
         length_s = max(place.start_s + place.duration_s for place in places)
-        if offset_s is not None and abs(offset_s) + length_s > MAX_DURATION_S:
-            offset_s = None  # e.g. a device without the time, which says 1970
-        stretches.append(Stretch(index, length_s, offset_s, drift_s))
+        prior_s = zeros_s[0] - started_at_s if zeros_s and started_at_s is not None else None
+        if prior_s is not None and abs(prior_s) + length_s > MAX_DURATION_S:
+            prior_s = None  # e.g. a device without the time, which says 1970
+        strays = bool(zeros_s) and max(abs(zero_s - zeros_s[0]) for zero_s in zeros_s) > rules.max_drift_s
+        if strays:
+            prior_s = None
+        is_timed = prior_s is not None
+        begins = index == 0 and (len(known) == 1 or known[places[0].chunk_id].sequence in (0, 1))
+        if begins and started_at_s is None and not zeros_s:
+            prior_s = 0.0
+        stretches.append(Stretch(index, length_s, prior_s, is_timed, zeros_s[0] if zeros_s and not strays else None))
     return tuple(stretches)
 
 
-def verify_clock(
-    stretch: Stretch, speech: Sequence[Span], transcript: Sequence[Span], rules: AlignmentRules
-) -> StretchClock:
-    """Check the stretch's offset: return it, or the reason why it must not be used.
+def with_found_prior(stretch: Stretch, found: Sequence[tuple[Stretch, StretchClock]]) -> Stretch:
+    """Return the stretch with the prior that follows from another's clock and the captured_at of both, if any.
 
-    Where the audio has no speech or the transcript no segment nearby, nothing contradicts the offset and it is used.
+    So `started_at` may be missing or wrong: what the longest stretch with a clock says of it is tried for the others.
+    """
+    known = [pair for pair in found if pair[1].pieces and pair[0].captured_s is not None]
+    other, clock = max(known, key=lambda pair: pair[0].length_s, default=(None, None))
+    if other is None or clock is None or other.captured_s is None or stretch.captured_s is None:
+        return stretch
+    prior_s = clock.pieces[0].offset_s + stretch.captured_s - other.captured_s
+    return replace(stretch, prior_s=prior_s, is_timed=True)
+
+
+def find_clock(
+    stretch: Stretch,
+    speech: Sequence[Span],
+    heard: Sequence[Span],
+    transcript: Sequence[Span],
+    rules: AlignmentRules,
+    *,
+    has_word_times: bool = False,
+) -> StretchClock:
+    """Find the offsets of a stretch, or the reason why it has none.
 
     Args:
-        stretch: the stretch and its offset.
+        stretch: the stretch and its prior.
         speech: when anyone speaks, in seconds of the stretch.
-        transcript: the segments' spans in seconds of the transcript, in any order.
-        rules: the margins.
+        heard: what of the stretch was diarized, in its seconds.
+        transcript: spans of words, or of segments without word times, in seconds of the transcript; in any order.
+        rules: what is enough.
+        has_word_times: the spans are of words.
     """
-    if stretch.offset_s is None:
-        return StretchClock(None, "clock.unknown")
-    if stretch.drift_s > rules.max_drift_s:
-        return StretchClock(None, "clock.unverified")
-    steps = max(1, round(stretch.length_s / STEP_S))
-    margin_steps = round(rules.max_shift_s / STEP_S)
-    spoken = _activity(speech, 0.0, steps)
-    written = _activity(transcript, stretch.offset_s - margin_steps * STEP_S, steps + 2 * margin_steps)
-    if not spoken.any() or not written.any():
-        return StretchClock(stretch.offset_s, None)
-    both, covered = _compare(spoken, written)
-    zero = margin_steps  # index of the shift by nothing
-    if both[zero] < rules.min_overlap * min(spoken.sum(), covered[zero]) or covered[zero] == 0:
-        return StretchClock(None, "clock.unverified")
-    agreement = _phi(both, covered, float(spoken.sum()), steps)
-    equal = steps - spoken.sum() - covered + 2 * both  # steps where both say speech or both say silence
-    shifts = np.abs(np.arange(len(both)) - zero) * STEP_S
-    better = (
-        (shifts > rules.tolerance_s)
-        & (agreement >= agreement[zero] + rules.margin)
-        & ((equal - equal[zero]) * STEP_S >= rules.margin_s)
-    )
-    return StretchClock(None, "clock.unverified") if better.any() else StretchClock(stretch.offset_s, None)
+    written = [(start_s, end_s) for start_s, end_s in transcript if end_s > start_s]
+    refused = StretchClock((), "clock.unverified" if stretch.is_timed else "clock.unknown")
+    if not speech or not written:
+        return refused
+    begin_s = min(start_s for start_s, _ in written) - _EDGE_S
+    steps = round((max(end_s for _, end_s in written) + _EDGE_S - begin_s) / STEP_S)
+    near = [(start_s - _EDGE_S, end_s + _EDGE_S) for start_s, end_s in written]
+    kinds = WORD_CORRELATIONS if has_word_times else SEGMENT_CORRELATIONS
+    text = measure_activity(written, near, begin_s, steps, kinds)
+    for place, part in enumerate(_parts_to_search(stretch.length_s)):
+        sample = _measure_part(speech, heard, part, kinds)
+        offset_s = _find_anchor(sample, text, stretch.prior_s, rules, is_first=place == 0)
+        if offset_s is not None:
+            whole = _measure_part(speech, heard, _Part(0.0, stretch.length_s), kinds)
+            found = FoundOffset(offset_s, (part.start_s + part.end_s) / 2, stretch.prior_s)
+            pieces = track_offset(whole, text, found, rules.tracking)
+            clock = StretchClock(pieces, None)
+            placed_s = sum(b - a for span in speech for a, b in clock.move(*span))
+            is_whole = placed_s >= sum(end_s - start_s for start_s, end_s in speech) - STEP_S
+            return clock if is_whole else StretchClock(pieces, "clock.unverified")
+    return refused
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A part of a stretch whose offset is searched, as if it had been recorded too fast or too slowly by `rate`."""
+
+    start_s: float
+    end_s: float
+    rate: float = 0.0
+
+
+def _parts_to_search(length_s: float) -> Iterator[_Part]:
+    """Yield the whole stretch; then, in case its offset changes, the whole at other rates and shorter parts of it."""
+    if length_s <= _LONGEST_S:
+        yield _Part(0.0, length_s)
+        if length_s >= _SHORTEST_S:
+            for rate in _RATES:
+                yield _Part(0.0, length_s, rate)
+    part_s = min(120.0, max(_SHORTEST_S, length_s / 2))
+    if length_s > part_s:
+        for start_s in np.linspace(0.0, length_s - part_s, _PARTS):
+            yield _Part(float(start_s), float(start_s) + part_s)
+
+
+def _measure_part(
+    speech: Sequence[Span], heard: Sequence[Span], part: _Part, kinds: tuple[float, float]
+) -> ActivitySignal:
+    middle_s = (part.start_s + part.end_s) / 2
+
+    def moved(spans: Sequence[Span]) -> list[Span]:
+        return [
+            ((a - middle_s) * (1 + part.rate) + middle_s, (b - middle_s) * (1 + part.rate) + middle_s) for a, b in spans
+        ]
+
+    steps = max(1, round((part.end_s - part.start_s) / STEP_S))
+    return measure_activity(moved(speech), moved(heard), part.start_s, steps, kinds)
+
+
+def _find_anchor(
+    audio: ActivitySignal, transcript: ActivitySignal, prior_s: float | None, rules: AlignmentRules, *, is_first: bool
+) -> float | None:
+    """Return an offset that fits the audio well enough, and better than any other; None where there is none."""
+    offsets_s, nats = search_offsets(audio, transcript)
+    candidates_s = offsets_s[_peaks(nats)]
+    if prior_s is not None:
+        reach = round(rules.prior_tolerance_s / STEP_S)
+        candidates_s = np.concatenate((candidates_s, prior_s + np.arange(-reach, reach + 1) * STEP_S))
+    totals = block_nats(audio, transcript, candidates_s).sum(axis=0, dtype=float)
+    best = int(totals.argmax())
+    more = 0.0 if is_first else rules.later_nats
+    margin = _margin(totals, candidates_s, best, rules)
+    if totals[best] >= rules.min_nats + more and margin >= rules.margin_nats + more:
+        return float(candidates_s[best])
+    if prior_s is None:
+        return None
+    near = np.flatnonzero(np.abs(candidates_s - prior_s) <= rules.prior_tolerance_s + STEP_S / 2)
+    best = int(near[totals[near].argmax()])
+    is_enough = totals[best] >= rules.prior_nats
+    margin = _margin(totals, candidates_s, best, rules)
+    return float(candidates_s[best]) if is_enough and margin >= rules.prior_margin_nats else None
+
+
+def _margin(totals: NDArray[np.float64], offsets_s: NDArray[np.float64], best: int, rules: AlignmentRules) -> float:
+    """Return by how much one offset is better than every other that differs by more than the tolerance."""
+    others = totals[np.abs(offsets_s - offsets_s[best]) > rules.tolerance_s + STEP_S / 2]
+    return float(totals[best] - max(0.0, others.max(initial=0.0)))
+
+
+def _peaks(nats: NDArray[np.float32]) -> list[int]:
+    """Return where the largest values are, of neighbours within 0.3 s the largest only."""
+    ahead = np.pad(nats, 3, constant_values=-np.inf)
+    tops = np.flatnonzero(nats >= np.lib.stride_tricks.sliding_window_view(ahead, 7).max(axis=1))
+    return [int(place) for place in tops[np.argsort(-nats[tops], kind="stable")[:_PEAKS]]]
 
 
 def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
@@ -160,26 +287,3 @@ def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
     )
     steps = [(later[0] - earlier[0]) / earlier[1] for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
     return len(steps) >= MIN_RATE_STEPS and abs(median(steps) - 1.0) > rules.rate_tolerance
-
-
-def _activity(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.float64]:
-    """Return 1 for every step of 0.1 s from `origin_s` on that a span covers, else 0."""
-    active = np.zeros(steps)
-    for start_s, end_s in spans:
-        first = round((start_s - origin_s) / STEP_S)
-        last = round((end_s - origin_s) / STEP_S)
-        active[max(0, first) : max(0, last)] = 1.0
-    return active
-
-
-def _compare(spoken: NDArray[np.float64], written: NDArray[np.float64]) -> tuple[NDArray[np.float64], ...]:
-    """Return two counts for every shift of the audio along the transcript: steps active in both, and in the latter."""
-    both = np.round(np.correlate(written, spoken, mode="valid"))
-    sums = np.concatenate(([0.0], np.cumsum(written)))
-    return both, sums[len(spoken) :] - sums[: -len(spoken)]
-
-
-def _phi(both: NDArray[np.float64], covered: NDArray[np.float64], spoken: float, steps: int) -> NDArray[np.float64]:
-    """Return the correlation of the two signals at every shift; 0 where one of them never changes."""
-    spread = np.sqrt(spoken * (steps - spoken) * covered * (steps - covered))
-    return np.divide(steps * both - spoken * covered, spread, out=np.zeros_like(both), where=spread > 0)

@@ -61,6 +61,20 @@ class JobWindow:
 
 
 @dataclass(frozen=True)
+class ClockPiece:
+    """A part of a stretch, in seconds of the stretch, and what is added to them to get seconds of the transcript."""
+
+    start_s: float
+    end_s: float
+    offset_s: float
+
+    def move(self, start_s: float, end_s: float) -> Span | None:
+        """Return what of a span lies in the piece, in seconds of the transcript; None where nothing does."""
+        start_s, end_s = max(start_s, self.start_s), min(end_s, self.end_s)
+        return (start_s + self.offset_s, end_s + self.offset_s) if end_s > start_s else None
+
+
+@dataclass(frozen=True)
 class LocalTurn:
     """A turn on the audio clock, under the job's own label."""
 

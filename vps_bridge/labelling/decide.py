@@ -18,6 +18,7 @@ from vps_bridge.labelling.vote import Vote, VoteOutcome
 
 _MAX_NUMBER = 10_000  # the highest that a message carries; a label with a higher one counts as a name
 _WITHOUT_EVIDENCE = (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_AUDIO)
+_WITHOUT_CLOCK = (VoteOutcome.CLOCK_UNKNOWN, VoteOutcome.CLOCK_UNVERIFIED)
 
 
 def _number(speaker: str | None) -> int | None:
@@ -166,6 +167,8 @@ def decide_speakers(
             return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
         if vote.outcome is VoteOutcome.HUMAN:
             return segment.speaker
+        if vote.outcome in _WITHOUT_CLOCK and segment.speaker is None:
+            return segment.original_speaker  # what an earlier relabelling with less audio took away comes back
         number = _number(segment.speaker)
         if number is not None and written.get(segment.id) == number:
             return speaker_name(merged[number]) if number in merged else segment.speaker

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.labelling.linkage import Linkage
 from vps_bridge.labelling.shared_seconds import agreeing, disagreeing, measure_shared_seconds
 
 
@@ -265,15 +266,17 @@ def _link_embeddings(
     voices = sum(any(reliable[index] for index in group) for group in groups.all()) - left_out
     for space, members in compared.items():
         clearest = _clearest(members, ordered)
-        linkage = _Linkage(groups, ordered, clearest)
+        firsts = [first for first, _ in clearest]
+        linkage = Linkage(*_mean_embeddings(ordered, [parts for _, parts in clearest]), groups.blocked(firsts))
         while voices > min_voices:
             similarity, i, j = linkage.best()
             too_many = max_voices is not None and voices > max_voices
             if similarity == -np.inf or (similarity < rules.threshold(space) and not too_many):
                 break
+            groups.join(firsts[i], firsts[j])
             linkage.merge(i, j)
             voices -= 1
-        kept = {first for first, _ in clearest}
+        kept = set(firsts)
         rest = [parts[0] for first, parts in members if first not in kept]
         _attach(groups, ordered, rest, clearest, reliable=reliable, threshold=rules.threshold(space))
 
@@ -339,51 +342,6 @@ def _clearest(
         ranked.append((louder[job_id], -clean_s[row], row))
         louder[job_id] += 1
     return [members[row] for row in sorted(row for _, _, row in sorted(ranked)[:MAX_LINKED])]
-
-
-class _Linkage:
-    """The mean cosine similarity between groups, kept up to date while they merge.
-
-    That of a merged group is the weighted mean of those of its parts (Lance and Williams), and so is -inf, which means
-    that two may not be joined.
-    """
-
-    def __init__(
-        self, groups: _Groups, ordered: Sequence[LocalSpeakerEvidence], members: Sequence[tuple[int, Sequence[int]]]
-    ) -> None:
-        self._groups = groups
-        self._firsts = [first for first, _ in members]
-        means, self._weights = _mean_embeddings(ordered, [parts for _, parts in members])
-        blocked = groups.blocked(self._firsts)
-        # Rounded, so that two equally similar pairs stay equal in whatever order their members were added up.
-        self._similarity = np.where(blocked, -np.inf, np.round(means @ means.T, 9))
-        self._nearest = self._similarity.argmax(axis=1)  # of each row
-        self._highest = self._similarity.max(axis=1)
-
-    def best(self) -> tuple[float, int, int]:
-        """Return the similarity and the rows of the most similar pair that may merge; -inf where there is none.
-
-        Of several equally similar pairs it is the earliest.
-        """
-        i = int(self._highest.argmax())
-        return float(self._highest[i]), i, int(self._nearest[i])
-
-    def merge(self, i: int, j: int) -> None:
-        """Join the groups of two rows; row `i` is that of both from now on."""
-        self._groups.join(self._firsts[i], self._firsts[j])
-        total = self._weights[i] + self._weights[j]
-        row = (self._weights[i] * self._similarity[i] + self._weights[j] * self._similarity[j]) / total
-        row = np.round(row, 9)
-        row[j] = -np.inf
-        self._weights[i] = total
-        self._similarity[i] = self._similarity[:, i] = row
-        self._similarity[j] = self._similarity[:, j] = -np.inf
-        stale = (self._nearest == i) | (self._nearest == j)
-        is_nearer = (row > self._highest) | ((row == self._highest) & (i < self._nearest))
-        self._nearest[is_nearer], self._highest[is_nearer] = i, row[is_nearer]
-        for changed in {*np.flatnonzero(stale & ~is_nearer).tolist(), i, j}:
-            self._nearest[changed] = self._similarity[changed].argmax()
-            self._highest[changed] = self._similarity[changed].max()
 
 
 def _mean_embeddings(

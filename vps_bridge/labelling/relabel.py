@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from itertools import combinations
@@ -13,12 +14,14 @@ from vps_bridge.conversations.store import Change, Label, StoredSegment
 from vps_bridge.labelling.align import (
     RATE_SUSPECT,
     AlignmentRules,
+    Stretch,
     StretchClock,
+    find_clock,
     find_stretches,
     is_rate_suspect,
-    verify_clock,
+    with_found_prior,
 )
-from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
+from vps_bridge.labelling.audio_clock import TOUCHING_S, ClockPiece, Span
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
@@ -114,7 +117,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
     segments = evidence.segments
     timeline = build_audio_timeline(evidence, policy.assembly)
-    clocks = _verify_clocks(evidence, timeline, policy.alignment)
+    clocks = _find_clocks(evidence, timeline, policy.alignment)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
     partition = _link(evidence, timeline, measured, policy)
@@ -139,7 +142,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         left_alone=_list_left_alone(votes, changed),
         voices=note_segments(naming.book, segments, votes, speakers, written),
         voice_changes=naming.changes,
-        turns=_number_turns(timeline, _turn_offsets(evidence, timeline, clocks), partition, naming.numbers),
+        turns=_number_turns(timeline, _reported_clocks(evidence, timeline, clocks), partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
         warnings=_collect_warnings(timeline, clocks, faults, policy.alignment),
         audio_s=timeline.audio_s,
@@ -148,41 +151,50 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     )
 
 
-def _verify_clocks(
+def _find_clocks(
     evidence: ConversationEvidence, timeline: AudioTimeline, rules: AlignmentRules
 ) -> tuple[StretchClock, ...]:
-    """Return the clock of each stretch."""
-    transcript = [(segment.start_s, segment.end_s) for segment in evidence.segments]
+    """Return the clock of each stretch; none has one, and none needs one, where there is no transcript."""
+    stretches = find_stretches(timeline.chunks, timeline.placed, evidence.started_at_s, rules)
+    if not evidence.segments:
+        return (StretchClock((), None),) * len(stretches)
+    words = [word for segment in evidence.segments for word in segment.words or ()]
+    without_words = [segment for segment in evidence.segments if not segment.words]
+    transcript = [(word.start_s, word.end_s) for word in words]
+    transcript += [(segment.start_s, segment.end_s) for segment in without_words]
     speech: dict[int, list[Span]] = {}
     for turn in timeline.exclusive_turns:
         speech.setdefault(turn.stretch, []).append((turn.start_s, turn.end_s))
-    return tuple(
-        verify_clock(
-            stretch,
-            speech.get(stretch.index, ()),
-            transcript,
-            rules,
-        )
-        for stretch in find_stretches(timeline.chunks, timeline.placed, evidence.started_at_s)
-    )
+
+    def find(stretch: Stretch) -> StretchClock:
+        spoken, heard = speech.get(stretch.index, ()), timeline.audio.get(stretch.index, ())
+        return find_clock(stretch, spoken, heard, transcript, rules, has_word_times=len(words) > len(without_words))
+
+    clocks = [find(stretch) for stretch in stretches]
+    found = list(zip(stretches, clocks, strict=True))
+    for index, stretch in enumerate(stretches):
+        again = with_found_prior(stretch, found)
+        if not clocks[index].pieces and again != stretch:
+            clocks[index] = find(again)
+    return tuple(clocks)
 
 
 def _turns_on_transcript(timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> list[TranscriptTurn]:
-    """Return the exclusive turns in transcript seconds, by local speaker; without those of stretches of no clock."""
+    """Return the exclusive turns in transcript seconds, by local speaker; without what has no place in it."""
     return [
-        TranscriptTurn(turn.start_s + offset_s, turn.end_s + offset_s, turn.speaker_index)
+        TranscriptTurn(start_s, end_s, turn.speaker_index)
         for turn in timeline.exclusive_turns
-        if (offset_s := clocks[turn.stretch].offset_s) is not None
+        for start_s, end_s in clocks[turn.stretch].move(turn.start_s, turn.end_s)
     ]
 
 
 def _audio_on_transcript(timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> list[Span]:
     """Return the spans that some job covers, in transcript seconds."""
     return [
-        (start_s + offset_s, end_s + offset_s)
+        moved
         for stretch, spans in timeline.audio.items()
         for start_s, end_s in spans
-        if (offset_s := clocks[stretch].offset_s) is not None
+        for moved in clocks[stretch].move(start_s, end_s)
     ]
 
 
@@ -251,16 +263,21 @@ def _vote(
     rules: AssignmentRules,
 ) -> tuple[Vote, ...]:
     """Let the voices vote on every segment."""
-    votes = vote_segments(turns, segments, rules, audio=_audio_on_transcript(timeline, clocks))
-    return tuple(_with_clock_reason(vote, clocks) for vote in votes)
-
-
-def _with_clock_reason(vote: Vote, clocks: Sequence[StretchClock]) -> Vote:
-    """Report a stretch's missing clock instead of missing audio: the audio may be there, but nobody knows where."""
+    audio = _audio_on_transcript(timeline, clocks)
+    votes = vote_segments(turns, segments, rules, audio=audio)
     reason = next((clock.reason for clock in clocks if clock.reason is not None), None)
-    if vote.outcome is not VoteOutcome.NO_AUDIO or reason is None:
-        return vote
-    return replace(vote, outcome=VoteOutcome(reason))
+    if reason is None:
+        return votes
+    return tuple(_with_clock_reason(*pair, audio, VoteOutcome(reason)) for pair in zip(votes, segments, strict=True))
+
+
+def _with_clock_reason(vote: Vote, segment: StoredSegment, audio: Sequence[Span], reason: VoteOutcome) -> Vote:
+    """Report a stretch's missing clock instead of missing audio: the audio may be there, but nobody knows where."""
+    heard_s = sum(max(0.0, min(end_s, segment.end_s) - max(start_s, segment.start_s)) for start_s, end_s in audio)
+    is_partly_heard = heard_s < (segment.end_s - segment.start_s) - TOUCHING_S
+    if vote.outcome is VoteOutcome.NO_AUDIO or (vote.outcome is VoteOutcome.LOW_COVERAGE and is_partly_heard):
+        return replace(vote, outcome=reason)
+    return vote
 
 
 def _list_changes(
@@ -286,19 +303,18 @@ def _list_left_alone(votes: Sequence[Vote], changed: Sequence[Change]) -> tuple[
     )
 
 
-def _turn_offsets(
+def _reported_clocks(
     evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]
-) -> Sequence[float | None]:
-    """Return by stretch what is added to the seconds of a turn before it is reported.
-
-    It gives transcript seconds, or, without a transcript, seconds of the audio clock.
-    """
-    return [clock.offset_s for clock in clocks] if evidence.segments else timeline.origins
+) -> Sequence[StretchClock]:
+    """Return the clocks that turns are reported by; without a transcript that is the audio clock."""
+    if evidence.segments:
+        return clocks
+    return [StretchClock((ClockPiece(0.0, math.inf, origin_s),), None) for origin_s in timeline.origins]
 
 
 def _number_turns(
     timeline: AudioTimeline,
-    offsets: Sequence[float | None],
+    clocks: Sequence[StretchClock],
     partition: Partition,
     numbers: Sequence[int | None],
 ) -> tuple[ConversationTurn, ...]:
@@ -307,15 +323,14 @@ def _number_turns(
     by_number: dict[int, list[Span]] = {}
     for turn in timeline.turns:
         number = number_of.get(timeline.speakers[turn.speaker_index].id)
-        offset_s = offsets[turn.stretch]
-        if number is None or offset_s is None:
+        if number is None:
             continue
-        start_s, end_s = turn.start_s + offset_s, turn.end_s + offset_s
         spans = by_number.setdefault(number, [])
-        if spans and start_s - spans[-1][1] < TOUCHING_S:
-            spans[-1] = (spans[-1][0], max(spans[-1][1], end_s))
-        else:
-            spans.append((start_s, end_s))
+        for start_s, end_s in clocks[turn.stretch].move(turn.start_s, turn.end_s):
+            if spans and start_s - spans[-1][1] < TOUCHING_S:
+                spans[-1] = (spans[-1][0], max(spans[-1][1], end_s))
+            else:
+                spans.append((start_s, end_s))
     return tuple(
         ConversationTurn(start_s=round(start_s, 3), end_s=round(end_s, 3), speaker_id=number)
         for start_s, end_s, number in sorted((*span, number) for number, spans in by_number.items() for span in spans)
@@ -356,6 +371,7 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
                 segment.is_human_labelled,
                 segment.is_user,
                 segment.person_id,
+                *((word.start_s, word.end_s) for word in segment.words or ()),
             ]
             for segment in evidence.segments
         ),

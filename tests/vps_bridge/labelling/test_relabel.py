@@ -181,16 +181,27 @@ def test_the_number_on_a_human_segment_goes_to_its_voice_and_to_no_other():
     assert names_by_label(result, DIALOGUE) == {"SPEAKER_00": "B", "SPEAKER_01": "A", "SPEAKER_02": "C"}
 
 
+def irregular(turns, *, seed=3):
+    """Two people with turns and pauses of every length: speech that fits the transcript at one offset only."""
+    draw, spoken, at_s = random.Random(seed), [], 0.5
+    for number in range(turns):
+        length_s = draw.uniform(1.0, 9.0)
+        spoken.append(("AB"[number % 2], at_s, at_s + length_s))
+        at_s += length_s + draw.uniform(0.3, 3.0)
+    return spoken
+
+
 def test_a_label_of_speech_to_text_on_a_two_speaker_segment_is_taken_by_no_other_voice():
-    block = StoredSegment("block", 0.0, 15.0, speaker="SPEAKER_01", speaker_id=1, original_speaker="SPEAKER_01")
-    segments = (block, *transcript(DIALOGUE[2:], "SPEAKER_00"))
-    result = relabel(evidence_of(DIALOGUE, segments=segments), POLICY)
+    spoken = irregular(30)
+    start_s, end_s = spoken[14][1], spoken[15][2]
+    block = StoredSegment("block", start_s, end_s, speaker="SPEAKER_01", speaker_id=1, original_speaker="SPEAKER_01")
+    others = [*transcript(spoken[:14]), *transcript(spoken)[16:]]
+    result = relabel(evidence_of(spoken, 300.0, segments=(block, *others)), POLICY)
     assert result.segments[0].speaker == "SPEAKER_01"
     assert ("block", "two_speakers") in result.left_alone
-    with_that_number = {
-        DIALOGUE[int(segment.id[1:]) + 2][0] for segment in result.segments[1:] if segment.speaker_id == 1
-    }
-    assert with_that_number <= {"A"}  # A speaks most of the block
+    with_that_number = {spoken[int(segment.id[1:])][0] for segment in result.segments[1:] if segment.speaker_id == 1}
+    most_of_it = max(spoken[14:16], key=lambda turn: turn[2] - turn[1])[0]
+    assert with_that_number <= {most_of_it}
 
 
 def test_a_segment_without_speech_keeps_its_label_where_speech_to_text_told_speakers_apart():
@@ -246,24 +257,6 @@ def test_audio_that_begins_after_the_transcript_is_moved_by_captured_at():
     assert result.offsets[0] == pytest.approx(45.0)
 
 
-def test_an_offset_that_the_speech_contradicts_leaves_the_stretch_alone():
-    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
-    pauses = [(name, start_s, start_s + 2.0 + (n * 7 % 5) * 0.8) for n, (name, start_s, _) in enumerate(DIALOGUE)]
-    evidence = evidence_of(pauses, segments=transcript(pauses))
-    wrong = relabel(replace(evidence, started_at_s=T0 - 3.5), POLICY)
-    assert wrong.changed == ()
-    assert "clock.unverified" in wrong.warnings
-    assert {reason for _, reason in wrong.left_alone} == {"clock.unverified"}
-
-
-def test_audio_without_a_clock_leaves_the_segments_alone():
-    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
-    unknown = tuple(replace(chunk, captured_at_s=None, sequence=chunk.sequence + 5) for chunk in evidence.chunks)
-    result = relabel(replace(evidence, chunks=unknown), POLICY)
-    assert result.changed == ()
-    assert {reason for _, reason in result.left_alone} == {"clock.unknown"}
-
-
 def test_a_single_upload_without_any_time_begins_with_the_transcript():
     chunk = ChunkInfo("c000", 0, None, None, 320.0)
     whole = replace(chunk, captured_at_s=T0)
@@ -278,16 +271,19 @@ def test_a_single_upload_without_any_time_begins_with_the_transcript():
 
 
 @pytest.mark.parametrize("wrong", [range(64), range(30, 64)], ids=["all", "half"])
-def test_chunks_dated_1970_neither_break_the_relabelling_nor_get_labels(wrong):
+def test_chunks_dated_1970_neither_break_the_relabelling_nor_get_wrong_labels(wrong):
     evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_04"))
     chunks = tuple(
         replace(chunk, captured_at_s=chunk.captured_at_s - T0 + 100.0) if index in wrong else chunk
         for index, chunk in enumerate(evidence.chunks)
     )
     result = relabel(replace(evidence, chunks=chunks), POLICY)
-    assert "clock.unknown" in result.warnings
-    right = {f"s{n:03d}" for n, (_, start_s, _) in enumerate(DIALOGUE) if start_s < (0 if 0 in wrong else 145.0)}
-    assert {change.segment_id for change in result.changed} <= right
+    labels = names_by_label(result, DIALOGUE)
+    assert all(
+        labels[segment.speaker] == DIALOGUE[int(segment.id[1:])][0]
+        for segment in result.segments
+        if segment.speaker != "SPEAKER_04"
+    )
     assert relabel(replace(evidence, chunks=chunks, segments=()), POLICY).speakers == 3
 
 

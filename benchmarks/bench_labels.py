@@ -1,0 +1,90 @@
+"""How true the labels are: the clock between audio and transcript, on real pairs and 2,000 drawn cases.
+
+    make bench-labels ARGS="--cases 2000"
+
+Needs `shared/transcripts` beside the repository. Thresholds were chosen on the recordings that are not kept aside.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import time
+from collections import Counter
+from pathlib import Path
+
+from benchmarks.labels.clock_cases import CAUSES, ClockCase, draw_case
+from benchmarks.labels.clock_verdicts import ClockVerdict, judge_clock
+from benchmarks.labels.pairs import load_pairs
+from vps_bridge.labelling.align import AlignmentRules, Stretch, find_clock
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+LONG_JOBS, LONG_SEGMENTS = 480, 4_800
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cases", type=int, default=2_000, help="drawn cases, half of them from recordings kept aside")
+    parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with transcripts/")
+    options = parser.parse_args()
+    pairs = load_pairs(options.shared)
+    for kept_aside in (False, True):
+        chosen = [pair for pair in pairs if pair.kept_aside == kept_aside]
+        print(f"\n## Clock, recordings {'kept aside' if kept_aside else 'that thresholds were chosen on'}")
+        cases = [draw_case(chosen, seed) for seed in range(options.cases // 2)]
+        began_s = time.process_time()
+        verdicts = [(case, judge_clock(case, _clock_of(case))) for case in cases]
+        print_clock_table(verdicts)
+        print(f"processor time a case: {(time.process_time() - began_s) / len(cases) * 1000:.0f} ms")
+    print_long_conversation()
+
+
+def _clock_of(case: ClockCase):  # noqa: ANN202
+    stretch = Stretch(0, case.length_s, case.prior_s, case.prior_s is not None)
+    heard = [(0.0, case.length_s)]
+    rules = AlignmentRules()
+    return find_clock(stretch, case.speech, heard, case.transcript, rules, has_word_times=case.has_word_times)
+
+
+def print_clock_table(verdicts: list[tuple[ClockCase, ClockVerdict]]) -> None:
+    """Print the verdicts by cause, and how many with a minute of audio and three pauses were recovered."""
+    print("| cause | " + " | ".join(verdict.value for verdict in ClockVerdict) + " |")
+    print("|---" * (len(ClockVerdict) + 1) + "|")
+    for cause in CAUSES:
+        counts = Counter(verdict for case, verdict in verdicts if case.cause == cause)
+        print(f"| {cause} | " + " | ".join(str(counts[verdict]) for verdict in ClockVerdict) + " |")
+    print("\nRecovered where there is a minute of audio and three pauses:")
+    fit = [
+        (case, verdict) for case, verdict in verdicts if case.length_s >= 60 and case.pauses >= 3 and case.has_answer
+    ]
+    for name, wanted in (("one offset throughout", (1,)), ("seconds or pauses left out", (2, 3, 4, 5))):
+        for kind in ("word times", "cut at pauses", "a service's own", "merged blocks"):
+            found = [
+                verdict is ClockVerdict.RECOVERED
+                for case, verdict in fit
+                if len(case.knots) in wanted and kind == ("word times" if case.has_word_times else case.kind)
+            ]
+            if found:
+                print(f"  {name}, {kind}: {sum(found)} of {len(found)} ({sum(found) / len(found):.0%})")
+
+
+def print_long_conversation() -> None:
+    """Print the processor time of the clock of a conversation of 480 jobs of a minute and 4,800 segments."""
+    draw, speech, at_s = random.Random(5), [], 0.5  # noqa: S311 - made-up speech, no secret
+    while at_s < LONG_JOBS * 60.0 - 20:
+        length_s = draw.uniform(1.0, 9.0)
+        speech.append((at_s, at_s + length_s))
+        at_s += length_s + draw.uniform(0.2, 2.0)
+    segments = [(start_s + 33.0, end_s + 33.0) for start_s, end_s in speech[:LONG_SEGMENTS]]
+    for name, prior_s in (("right times", 33.0), ("no times", None)):
+        stretch = Stretch(0, LONG_JOBS * 60.0, prior_s, prior_s is not None)
+        began_s = time.process_time()
+        clock = find_clock(stretch, speech, [(0.0, stretch.length_s)], segments, AlignmentRules())
+        took_s = time.process_time() - began_s
+        print(f"\n{LONG_JOBS} jobs, {len(segments)} segments, {name}: {took_s:.2f} s of processor time for the clock,")
+        print(f"offset {clock.offset_s:.2f} s (33.00 is right), {len(clock.pieces)} pieces")
+
+
+if __name__ == "__main__":
+    main()

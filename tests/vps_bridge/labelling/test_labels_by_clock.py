@@ -1,0 +1,110 @@
+"""From evidence with missing, late and wrong times to labels: right ones, or those the transcript came with."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.vps_bridge.labelling.test_relabel import (
+    DIALOGUE,
+    POLICY,
+    T0,
+    apply,
+    diarize,
+    evidence_of,
+    irregular,
+    transcript,
+)
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.relabel import relabel
+from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
+
+
+@pytest.mark.parametrize("error_s", [-170.0, -20.0, -3.5, 3.5, 40.0, 3600.0, None])
+def test_an_offset_that_the_times_get_wrong_is_found_by_the_speech(error_s):
+    spoken = irregular(38)
+    evidence = evidence_of(spoken, 300.0, segments=transcript(spoken))
+    wrong = replace(evidence, started_at_s=None if error_s is None else T0 + error_s)
+    result = relabel(wrong, POLICY)
+    assert result.offsets[0] == pytest.approx(0.0, abs=0.25)
+    labels = [(segment.speaker, spoken[int(segment.id[1:])][0]) for segment in result.segments]
+    pairs = set(labels[2:-2])
+    assert (len(pairs), {name for _, name in pairs}) == (2, {"A", "B"})
+    assert None not in {speaker for speaker, _ in labels}, "an end that no offset fits keeps its label"
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_transcript_of_other_speech_leaves_every_label_alone(seed):
+    spoken, other = irregular(38), irregular(38, seed=seed + 100)
+    segments = transcript(other, "SPEAKER_04")
+    for started_at_s, reason in ((T0, "clock.unverified"), (None, "clock.unknown")):
+        result = relabel(replace(evidence_of(spoken, 300.0, segments=segments), started_at_s=started_at_s), POLICY)
+        assert result.changed == ()
+        assert result.warnings == (reason,)
+        assert {left for _, left in result.left_alone} == {reason}
+
+
+def test_a_short_stretch_takes_its_place_beside_a_long_one():
+    """No `started_at`, and a pause that the device did not send: captured_at of both stretches places the short one."""
+    spoken = [turn for turn in irregular(38) if not 190.0 < (turn[1] + turn[2]) / 2 < 269.0]
+    evidence = evidence_of(spoken, 300.0, segments=transcript(spoken))
+    kept = tuple(chunk for chunk in evidence.chunks if not 200.0 <= chunk.captured_at_s - T0 < 265.0)
+    plans = plan_jobs(kept, closing=True, idle_s=0.0, rules=AssemblyRules())
+    jobs = tuple(diarize(kept, plan, spoken) for plan in plans)
+    result = relabel(replace(evidence, chunks=kept, jobs=jobs, started_at_s=None), POLICY)
+    assert result.offsets[0] == pytest.approx(0.0, abs=0.25)
+    assert result.offsets[1] == pytest.approx(265.0, abs=0.25)
+
+
+def test_one_block_over_everything_gives_no_clock_and_keeps_its_label():
+    segments = (StoredSegment("all", 0.0, 320.0, speaker="SPEAKER_04", original_speaker="SPEAKER_04"),)
+    for started_at_s in (T0, T0 - 45.0, None):
+        result = relabel(replace(evidence_of(DIALOGUE, segments=segments), started_at_s=started_at_s), POLICY)
+        assert result.changed == ()
+        assert result.left_alone[0][1].startswith("clock.")
+
+
+def monologue(turns=24, *, seed=5):
+    return [("A", start_s, end_s) for _, start_s, end_s in irregular(turns, seed=seed)]
+
+
+@settings(max_examples=12, deadline=None)
+@given(late_s=st.sampled_from([0.0, 2.0, 40.0, 59.0, 3600.0]), order=st.permutations(range(3)), has_time=st.booleans())
+def test_jobs_that_arrive_singly_end_where_all_at_once_do(late_s, order, has_time):
+    """A transcript that is late, one speaker: no label is lost on the way, and none differs at the end."""
+    spoken = monologue(38)
+    evidence = evidence_of(spoken, 300.0, segments=transcript(spoken))
+    evidence = replace(evidence, started_at_s=T0 - late_s if has_time else None)
+    at_once = relabel(evidence, POLICY)
+    jobs, segments, book = (
+        [evidence.jobs[place] for place in order[: len(evidence.jobs)]],
+        evidence.segments,
+        evidence.voices,
+    )
+    for count in range(1, len(jobs) + 1):
+        result = relabel(replace(evidence, jobs=tuple(jobs[:count]), segments=segments, voices=book), POLICY)
+        segments, book = apply(segments, result), result.voices
+    assert [segment.speaker for segment in segments] == [segment.speaker for segment in at_once.segments]
+    assert None not in {segment.speaker for segment in segments}
+
+
+def test_a_label_taken_away_comes_back_where_the_clock_is_refused_later():
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE, "SPEAKER_00"))
+    wiped = tuple(replace(segment, speaker=None, speaker_id=None) for segment in evidence.segments)
+    other = transcript(irregular(len(DIALOGUE), seed=9), "SPEAKER_00")
+    moved = tuple(
+        replace(segment, start_s=real.start_s, end_s=real.end_s) for segment, real in zip(wiped, other, strict=True)
+    )
+    result = relabel(replace(evidence, segments=moved), POLICY)
+    assert {segment.speaker for segment in result.segments} == {"SPEAKER_00"}
+
+
+def test_a_refused_conversation_is_found_when_more_of_it_is_transcribed():
+    spoken = irregular(38)
+    evidence = replace(evidence_of(spoken, 300.0, segments=transcript(spoken[:2])), started_at_s=None)
+    assert relabel(evidence, POLICY).changed == ()
+    more = relabel(replace(evidence, segments=transcript(spoken)), POLICY)
+    assert {segment.speaker for segment in more.segments} == {"SPEAKER_00", "SPEAKER_01"}
