@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
 .PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue
-.PHONY: acceptance chaos pins clean
+.PHONY: bench-linking acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,9 @@ bench-jobs: models ## a thousand jobs through one agent, and what its memory doe
 
 bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it replaces and bare paho (ARGS="--json")
 	$(BIN)/python -m benchmarks.bench_delivery $(ARGS)
+
+bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by embeddings (needs ../shared/golden)
+	$(BIN)/python -m benchmarks.bench_linking
 
 bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
 	$(BIN)/python -m benchmarks.bench_queue $(ARGS)
