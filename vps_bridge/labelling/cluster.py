@@ -92,11 +92,11 @@ def _merge(samples: SampleSet, usable: Labels, rules: SampleRules) -> tuple[Floa
     return mean @ samples.embeddings[usable], mean @ samples.plda[usable], weight
 
 
-def _link_to(most: int, embeddings: NDArray[np.float32]) -> Labels:
+def _link_to(most: int, unit: NDArray[np.float32]) -> Labels:
     """Return clusters of average linkage, at most so many, numbered from 0 without gaps."""
-    if len(embeddings) <= most:
-        return np.arange(len(embeddings))
-    clusters = fcluster(linkage(embeddings, "average"), most, "maxclust")
+    if len(unit) <= most:
+        return np.arange(len(unit))
+    clusters = fcluster(linkage(unit, "average"), most, "maxclust")
     return np.unique(clusters, return_inverse=True)[1]
 
 
@@ -148,7 +148,10 @@ def _windows_with_several(samples: SampleSet) -> Sequence[Labels]:
     """Return the rows of each window that has more than one sample."""
     order = np.lexsort((samples.start_s, samples.job))
     is_new = (np.diff(samples.job[order]) != 0) | (np.diff(samples.start_s[order]) != 0)
-    return [rows for rows in np.split(order, np.flatnonzero(is_new) + 1) if len(rows) > 1]
+    firsts = np.concatenate([[0], np.flatnonzero(is_new) + 1])
+    sizes = np.diff(firsts, append=len(order))
+    several = sizes > 1
+    return [order[a : a + size] for a, size in zip(firsts[several], sizes[several], strict=True)]
 
 
 def _unit(rows: NDArray[Any]) -> NDArray[Any]:

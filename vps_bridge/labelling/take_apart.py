@@ -6,6 +6,7 @@ is another voice than the rest of it, its turns go to a part of it of their own.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -201,18 +202,21 @@ def _cut(
     label_of: Mapping[tuple[str, int], str],
 ) -> Iterator[SpeakerTurn]:
     """Yield the turns, each cut where its voice changes."""
+    mixed = {label: list(voices) for label, voices in parts.items() if len(voices) > 1}
+    voices_of = {label: np.where(np.isin(voice_at, voices), voice_at, voices[0]) for label, voices in mixed.items()}
+    changes_of = {label: (np.flatnonzero(np.diff(heard)) + 1).tolist() for label, heard in voices_of.items()}
     for turn in turns:
-        known = list(parts.get(turn.speaker, ()))
-        if len(known) <= 1:
+        if turn.speaker not in mixed:
             yield turn
             continue
         first = _step(turn.start_s)
-        heard = voice_at[first : max(first + 1, _step(turn.end_s))]
-        voices = np.where(np.isin(heard, known), heard, known[0])
-        changes = np.flatnonzero(np.diff(voices)) + 1
-        edges_s = [turn.start_s, *((first + changes) * SPEECH_STEP_S), turn.end_s]
-        for start_s, end_s, voice in zip(edges_s, edges_s[1:], voices[[0, *changes]], strict=False):
-            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, int(voice)])
+        last = max(first + 1, _step(turn.end_s))
+        changes = changes_of[turn.speaker]
+        inside = changes[bisect_right(changes, first) : bisect_left(changes, last)]
+        edges_s = [turn.start_s, *(step * SPEECH_STEP_S for step in inside), turn.end_s]
+        for start_s, end_s, step in zip(edges_s, edges_s[1:], [first, *inside], strict=False):
+            voice = int(voices_of[turn.speaker][step])
+            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, voice])
 
 
 def _describe(
