@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
 .PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels
-.PHONY: acceptance chaos pins clean
+.PHONY: bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -62,6 +62,12 @@ bench-jobs: models ## a thousand jobs through one agent, and what its memory doe
 
 bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it replaces and bare paho (ARGS="--json")
 	$(BIN)/python -m benchmarks.bench_delivery $(ARGS)
+
+bench-words: $(STAMP) ## words of real calls with the right speaker, with and without cutting segments
+	$(BIN)/python -m benchmarks.bench_words $(ARGS)
+
+bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by embeddings (needs ../shared/golden)
+	$(BIN)/python -m benchmarks.bench_linking
 
 bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
 	$(BIN)/python -m benchmarks.bench_queue $(ARGS)

@@ -80,6 +80,11 @@ class BridgeSettings(BrokerSettings):
     keep_failed_audio_s: float = Field(
         default=7 * 24 * HOUR_S, ge=0, description="Audio of a failed job is kept this long, so that it can be retried."
     )
+    keep_samples_s: float = Field(
+        default=14 * 24 * HOUR_S,
+        ge=0,
+        description="Voice samples are kept this long after a conversation became final; then one vector for a voice.",
+    )
     keep_audio_max_s: float = Field(default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this.")
 
     @property

@@ -1,5 +1,6 @@
 """The bridge as a whole: what it tells of itself, what it survives, what it forgets, and that there is one."""
 
+import struct
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.topics import TopicKind
+from schemas.turns import SpeakerTurns, VoiceSamples
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import (
@@ -132,6 +134,32 @@ def test_audio_is_unlinked_once_it_is_final_where_none_is_to_be_kept(
         assert not any(b"OMI_BROKER_PASSWORD" in path.read_bytes() for path in [bridge.log_file])
         password = own_broker.users["bridge"].password.encode()
         assert password not in bridge.log_file.read_bytes()
+
+
+def test_voice_samples_are_dropped_once_they_need_not_be_kept_and_the_result_stays(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from vps_bridge.ledger import Ledger
+
+    soon = {"OMI_KEEP_AUDIO_S": "0", "OMI_KEEP_SAMPLES_S": "0"}  # the first asks for a sweep with the final labels
+    times_s = struct.pack("<3f", 0, 10, 5)
+    samples = VoiceSamples(count=1, times_s=times_s, speech=b"\xff" * 13, embeddings=b"\x00\x3c" * 8)
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **soon) as bridge:
+        bridge.allow("first")
+        with ScriptedAgent(own_broker, "first") as agent:
+            own_backend.send_call("sampled")
+            offer = agent.wait_offer("sampled")
+            sent = agent.result(offer, CALL_TURNS).model_copy(update={"voice_samples": samples})
+            agent.send_raw("sampled", encode(sent))
+            own_backend.wait_updated("sampled")
+            ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
+
+            def kept() -> SpeakerTurns:
+                return decode(SpeakerTurns, ledger.jobs.results("sampled")[0].payload)
+
+            wait_until(lambda: kept().voice_samples is None, "the samples to go", 0.8 * SWEEP_S)
+            assert kept() == sent.model_copy(update={"voice_samples": None})
+            ledger.close()
 
 
 def test_a_job_whose_audio_grew_too_old_fails_and_says_so(

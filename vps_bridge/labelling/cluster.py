@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
 from scipy.special import logsumexp, softmax
 
 Floats = NDArray[np.float64]
@@ -43,7 +45,7 @@ class SampleRules:
 
 @dataclass(frozen=True, eq=False)
 class SampleSet:
-    """Samples that can be compared: of one embedding model. All arrays have a row for each."""
+    """Samples that can be compared: of one embedding model, job by job. All arrays have a row for each."""
 
     job: Labels
     """Index of the job."""
@@ -52,8 +54,8 @@ class SampleSet:
     clean_s: Floats
     weight: Floats
     """Of how many windows this is the sample."""
-    embeddings: Floats
-    plda: Floats
+    embeddings: NDArray[np.float32]
+    plda: NDArray[np.float32]
     phi: Floats
 
     def __len__(self) -> int:
@@ -80,25 +82,21 @@ def _merge(samples: SampleSet, usable: Labels, rules: SampleRules) -> tuple[Floa
     merged = np.arange(len(usable))
     if len(usable) > rules.max_clustered:
         first = 0
-        for job in np.unique(samples.job[usable]):
-            rows = np.flatnonzero(samples.job[usable] == job)
+        for rows in np.split(np.arange(len(usable)), np.flatnonzero(np.diff(samples.job[usable])) + 1):
             most = max(1, int(rules.max_clustered * len(rows) / len(usable)))
             merged[rows] = first + _link_to(most, _unit(samples.embeddings[usable[rows]]))
             first = int(merged[rows].max()) + 1
     weight = np.bincount(merged, samples.weight[usable]).astype(np.float64)
-    columns = []
-    for values in (samples.embeddings[usable], samples.plda[usable]):
-        total = np.zeros((len(weight), values.shape[1]))
-        np.add.at(total, merged, values * samples.weight[usable, None])
-        columns.append(total / weight[:, None])
-    return columns[0], columns[1], weight
+    share = samples.weight[usable] / weight[merged]
+    mean = csr_array((share, (merged, np.arange(len(usable)))), shape=(len(weight), len(usable)))
+    return mean @ samples.embeddings[usable], mean @ samples.plda[usable], weight
 
 
-def _link_to(most: int, embeddings: Floats) -> Labels:
+def _link_to(most: int, unit: NDArray[np.float32]) -> Labels:
     """Return clusters of average linkage, at most so many, numbered from 0 without gaps."""
-    if len(embeddings) <= most:
-        return np.arange(len(embeddings))
-    clusters = fcluster(linkage(embeddings, "average"), most, "maxclust")
+    if len(unit) <= most:
+        return np.arange(len(unit))
+    clusters = fcluster(linkage(unit, "average"), most, "maxclust")
     return np.unique(clusters, return_inverse=True)[1]
 
 
@@ -150,10 +148,13 @@ def _windows_with_several(samples: SampleSet) -> Sequence[Labels]:
     """Return the rows of each window that has more than one sample."""
     order = np.lexsort((samples.start_s, samples.job))
     is_new = (np.diff(samples.job[order]) != 0) | (np.diff(samples.start_s[order]) != 0)
-    return [rows for rows in np.split(order, np.flatnonzero(is_new) + 1) if len(rows) > 1]
+    firsts = np.concatenate([[0], np.flatnonzero(is_new) + 1])
+    sizes = np.diff(firsts, append=len(order))
+    several = sizes > 1
+    return [order[a : a + size] for a, size in zip(firsts[several], sizes[several], strict=True)]
 
 
-def _unit(rows: Floats) -> Floats:
+def _unit(rows: NDArray[Any]) -> NDArray[Any]:
     """Return the rows at length 1; a row of zeros stays."""
-    scaled: Floats = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+    scaled: NDArray[Any] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
     return scaled

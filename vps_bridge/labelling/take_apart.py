@@ -6,19 +6,32 @@ is another voice than the rest of it, its turns go to a part of it of their own.
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.turns import SPEECH_STEP_S, SpeakerTurn, SpeakerVoice, VoiceSamples
+from schemas.turns import (
+    MAX_SPEAKERS,
+    MAX_TURNS,
+    SPEECH_STEP_S,
+    SpeakerTurn,
+    SpeakerTurns,
+    SpeakerVoice,
+    VoiceSamples,
+)
 from vps_bridge.labelling.cluster import Floats, Labels, SampleRules, SampleSet, find_voices
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker
 
 MIN_PART_S = 1.0  # what is shorter is more often a slip of the segmentation than somebody else
+
+
+MAX_LABEL_CHARS = 56  # of at most 64, so that a number fits behind it
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,8 +40,8 @@ class _Columns:
 
     start_s: Floats
     clean_s: Floats
-    embeddings: Floats
-    plda: Floats
+    embeddings: NDArray[np.float32]
+    plda: NDArray[np.float32]
     phi: Floats
     speech: NDArray[np.bool_]
 
@@ -46,8 +59,8 @@ class _Columns:
         )
 
 
-def _halves(data: bytes, count: int) -> Floats:
-    return np.frombuffer(data, "<f2").reshape(count, -1).astype(np.float64)
+def _halves(data: bytes, count: int) -> NDArray[np.float32]:
+    return np.frombuffer(data, "<f2").reshape(count, -1).astype(np.float32)
 
 
 @dataclass(frozen=True)
@@ -97,16 +110,34 @@ def _cluster(jobs: Sequence[tuple[VoiceSamples | None, _Columns]], rules: Sample
     return np.split(find_voices(together, rules), np.cumsum(sizes)[:-1])
 
 
+_Parts = Mapping[str, Mapping[int, float]]
+"""By label, the voices it consists of and each one's share of its speech; the one with most comes first."""
+
+
+def settle_samples(results: Sequence[SpeakerTurns]) -> list[SpeakerTurns]:
+    """Return a conversation's results without their voice samples, and with the mixed speakers taken apart for good.
+
+    So what samples found stays when they are not kept any more. A result that would have more turns or speakers than a
+    message may hold stays as its agent sent it.
+    """
+    apart = take_apart([JobEvidence.from_result(result) for result in results], SampleRules()).jobs
+    settled = []
+    for result, job in zip(results, apart, strict=True):
+        bare = result.model_copy(update={"voice_samples": None})
+        parted = bare.model_copy(
+            update={"turns": job.turns, "exclusive_turns": job.exclusive_turns, "speakers": job.speakers}
+        )
+        fits = max(len(job.turns), len(job.exclusive_turns)) <= MAX_TURNS and len(job.speakers) <= MAX_SPEAKERS
+        settled.append(parted if fits else bare)
+    return settled
+
+
 def _part_job(job: JobEvidence, columns: _Columns, voices: Labels) -> tuple[JobEvidence, dict[str, int]]:
     """Return a job with its mixed speakers taken apart, and the voice of each label where one is known."""
     last_s = max((turn.end_s for turn in (*job.turns, *job.exclusive_turns)), default=0.0)
     voice_at = _voices_by_step(columns, voices, _step(last_s) + 1)
     parts = _find_parts(job.exclusive_turns, voice_at)
-    label_of = {
-        (label, voice): label if number == 0 else f"{label} ({number + 1})"
-        for label, found in parts.items()
-        for number, voice in enumerate(found)
-    }
+    label_of = _name_parts(parts, {turn.speaker for turn in (*job.turns, *job.exclusive_turns)})
     busy = np.zeros(len(voice_at), dtype=int)
     for turn in job.turns:
         busy[_step(turn.start_s) : _step(turn.end_s) + 1] += 1
@@ -118,6 +149,17 @@ def _part_job(job: JobEvidence, columns: _Columns, voices: Labels) -> tuple[JobE
         speakers=tuple(_describe(job.speakers, parts, label_of, columns, voices)),
     )
     return parted, {label: voice for (_, voice), label in label_of.items()}
+
+
+def _name_parts(parts: _Parts, used: set[str]) -> dict[tuple[str, int], str]:
+    """Return a label for each part: the first keeps that of the whole, the others get one that the job does not use."""
+    taken, label_of = {*used, *parts}, {}
+    for label, voices in parts.items():
+        for place, voice in enumerate(voices):
+            names = (f"{label[:MAX_LABEL_CHARS]} ({number})" for number in count(place + 1))
+            label_of[label, voice] = label if place == 0 else next(name for name in names if name not in taken)
+            taken.add(label_of[label, voice])
+    return label_of
 
 
 def _step(moment_s: float) -> int:
@@ -136,10 +178,6 @@ def _voices_by_step(columns: _Columns, voices: Labels, n_steps: int) -> Labels:
     if not len(heard):
         return np.full(n_steps, -1)
     return np.where(heard.max(axis=0) > 0, heard.argmax(axis=0), -1)
-
-
-_Parts = Mapping[str, Mapping[int, float]]
-"""By label, the voices it consists of and each one's share of its speech; the one with most comes first."""
 
 
 def _find_parts(turns: Iterable[SpeakerTurn], voice_at: Labels) -> _Parts:
@@ -164,18 +202,21 @@ def _cut(
     label_of: Mapping[tuple[str, int], str],
 ) -> Iterator[SpeakerTurn]:
     """Yield the turns, each cut where its voice changes."""
+    mixed = {label: list(voices) for label, voices in parts.items() if len(voices) > 1}
+    voices_of = {label: np.where(np.isin(voice_at, voices), voice_at, voices[0]) for label, voices in mixed.items()}
+    changes_of = {label: (np.flatnonzero(np.diff(heard)) + 1).tolist() for label, heard in voices_of.items()}
     for turn in turns:
-        known = list(parts.get(turn.speaker, ()))
-        if len(known) <= 1:
+        if turn.speaker not in mixed:
             yield turn
             continue
         first = _step(turn.start_s)
-        heard = voice_at[first : max(first + 1, _step(turn.end_s))]
-        voices = np.where(np.isin(heard, known), heard, known[0])
-        changes = np.flatnonzero(np.diff(voices)) + 1
-        edges_s = [turn.start_s, *((first + changes) * SPEECH_STEP_S), turn.end_s]
-        for start_s, end_s, voice in zip(edges_s, edges_s[1:], voices[[0, *changes]], strict=False):
-            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, int(voice)])
+        last = max(first + 1, _step(turn.end_s))
+        changes = changes_of[turn.speaker]
+        inside = changes[bisect_right(changes, first) : bisect_left(changes, last)]
+        edges_s = [turn.start_s, *(step * SPEECH_STEP_S for step in inside), turn.end_s]
+        for start_s, end_s, step in zip(edges_s, edges_s[1:], [first, *inside], strict=False):
+            voice = int(voices_of[turn.speaker][step])
+            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, voice])
 
 
 def _describe(

@@ -310,6 +310,25 @@ class JobBook:
             rows = connection.execute(_RESULTS, {"conversation_id": conversation_id})
             return [StoredResult(**row._asdict()) for row in rows]
 
+    def with_samples(self, *, final_after: float, final_until: float) -> list[str]:
+        """Return the conversations that became final between these Unix times and whose results hold voice samples."""
+        final = ConversationRow.final_at > final_after, ConversationRow.final_at <= final_until
+        query = (
+            select(JobRow.conversation_id)
+            .join(ResultRow, ResultRow.job_id == JobRow.job_id)
+            .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
+            .where(*final, func.instr(ResultRow.payload, b"voice_samples") > 0)
+            .distinct()
+        )
+        with self._database.reading() as connection:
+            return list(connection.scalars(query))
+
+    def replace_results(self, payloads: dict[str, bytes]) -> None:
+        """Keep other bytes for the results of these jobs."""
+        with self._database.writing() as connection:
+            for job_id, payload in payloads.items():
+                connection.execute(update(ResultRow).where(ResultRow.job_id == job_id).values(payload=payload))
+
     def counts(self) -> QueueCounts:
         """Return how much waits."""
         with self._database.reading() as connection:

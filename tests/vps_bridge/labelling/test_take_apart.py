@@ -8,12 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from schemas.codec import decode, encode
+from schemas.turns import EngineDescription, SpeakerTurn, SpeakerTurns
 from tests.vps_bridge.labelling.golden_samples import GOLDEN, Recorded
 from vps_bridge.labelling.cluster import SampleRules
 from vps_bridge.labelling.evidence import ConversationEvidence
+from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker, SpeakerLink
 from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy, relabel
-from vps_bridge.labelling.take_apart import take_apart
+from vps_bridge.labelling.take_apart import settle_samples, take_apart
 
 pytestmark = [
     pytest.mark.shared,
@@ -100,6 +103,52 @@ def test_jobs_of_an_older_agent_are_linked_beside_those_with_samples(
     replaced = {job.job_id: job for job in older}
     jobs = tuple(replaced.get(job.job_id, job) for job in mixed.jobs)
     assert confused(relabel(replace(mixed, jobs=jobs), RelabelPolicy()), recorded) < 0.03
+
+
+def test_what_samples_found_stays_when_they_are_not_kept_any_more(
+    mixed: ConversationEvidence, recorded: Recorded
+) -> None:
+    results = [
+        SpeakerTurns(
+            conversation_id="c",
+            job_id=job.job_id,
+            lease_id="l",
+            agent_id="mac",
+            engine=EngineDescription(name="pyannote", embedding_model="wespeaker", embedding_revision="golden"),
+            chunks=job.chunks,
+            turns=job.turns,
+            exclusive_turns=job.exclusive_turns,
+            speakers=job.speakers,
+            voice_samples=job.voice_samples,
+        )
+        for job in mixed.jobs
+    ]
+    settled = [decode(SpeakerTurns, encode(result)) for result in settle_samples(results)]
+    assert all(result.voice_samples is None for result in settled)
+    later = replace(mixed, jobs=tuple(JobEvidence.from_result(result) for result in settled))
+    assert confused(relabel(later, RelabelPolicy()), recorded) < 0.02
+
+
+def test_parts_get_labels_that_no_speaker_of_the_job_has(mixed: ConversationEvidence) -> None:
+    """The longest label a message allows, and one that looks like a part's."""
+    longest = "x" * 64
+
+    def renamed(label: str) -> ConversationEvidence:
+        def under(turns: tuple[SpeakerTurn, ...]) -> tuple[SpeakerTurn, ...]:
+            first = turns[0].model_copy(update={"speaker": f"{label[:56]} (2)"})
+            return (first, *(turn.model_copy(update={"speaker": label}) for turn in turns[1:]))
+
+        jobs = (
+            replace(job, turns=under(job.turns), exclusive_turns=under(job.exclusive_turns), speakers=())
+            for job in mixed.jobs
+        )
+        return replace(mixed, jobs=tuple(jobs))
+
+    for label in (longest, "SPEAKER_00"):
+        for job in take_apart(renamed(label).jobs, SampleRules()).jobs:
+            labels = [turn.speaker for turn in job.exclusive_turns]
+            assert labels.count(f"{label[:56]} (2)") == 1
+            assert len(set(labels)) >= 2
 
 
 def test_a_conversation_of_one_job_is_as_its_engine_said(mixed: ConversationEvidence) -> None:
