@@ -37,7 +37,7 @@ class RealPair:
     turns: tuple[ReferenceTurn, ...]
     words: tuple[SpokenWord, ...]
     kept_aside: bool
-    """Never looked at while thresholds were chosen."""
+    """Thresholds were not chosen on it, but two were made stricter for it."""
 
     @property
     def length_s(self) -> float:

@@ -4,7 +4,7 @@ The two clocks have different zeros: on real devices the first chunk is captured
 (shared/design/omi-facts.md, section 2), and either time may be missing or wrong. So an offset is used only where the
 speech in the audio and the transcript then lie at the same moments, and clearly less so at any other offset. What
 captured_at and started_at say is a prior: near it less evidence is enough. The calibration:
-docs/adr/0011-clock-by-evidence.md.
+docs/adr/0015-clock-by-evidence.md.
 """
 
 from __future__ import annotations

