@@ -2,7 +2,7 @@
 
     make bench-labels ARGS="--cases 2000"
 
-Needs `shared/transcripts` beside the repository. Thresholds were chosen on the recordings that are not kept aside; those
+Needs `shared/transcripts` beside the repository. Thresholds were chosen on the recordings that are not kept aside. Those
 kept aside were looked at too, some times, and made two thresholds stricter (docs/adr/0015-clock-by-evidence.md).
 """
 
