@@ -2,8 +2,8 @@
 
     make bench-labels ARGS="--cases 2000"
 
-Needs `shared/transcripts` beside the repository. Thresholds were chosen on the recordings that are not kept aside. Those
-kept aside were looked at too, some times, and made two thresholds stricter (docs/adr/0015-clock-by-evidence.md).
+Needs `shared/transcripts` beside the repository. Thresholds were chosen on the recordings that are not kept aside.
+The others were looked at too, some times, and made two thresholds stricter (docs/adr/0015-clock-by-evidence.md).
 """
 
 from __future__ import annotations
