@@ -195,9 +195,9 @@ class SegmentLabel(Record):
     person_id: Name | None = None
     coverage: Ratio | None = Field(default=None, description="Share of the segment the speaker covers.")
     runner_up: Name | None = None
-    pieces: Annotated[tuple[SegmentPiece, ...], Field(max_length=MAX_PIECES, fail_fast=True)] = Field(
-        default=(),
-        description="Who said which words, where the speaker changes within the segment. "
+    pieces: Annotated[tuple[SegmentPiece, ...], Field(max_length=MAX_PIECES, fail_fast=True)] | None = Field(
+        default=None,
+        description="Who said which words, where the speaker changes within the segment; absent: it is not cut. "
         "The label above is that of the whole segment, for who cannot split it.",
     )
 

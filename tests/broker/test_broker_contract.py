@@ -266,20 +266,26 @@ def test_a_chunk_becomes_a_labelled_conversation(own_broker: RunningBroker, tmp_
     from tests.mac_agent.sounds import as_wav, tone
     from tests.vps_bridge.live_bridge import Backend, run_bridge
 
-    voices = [tone(300 if turn % 2 else 700, 4.0) for turn in range(7)]
+    # Pauses of different lengths: audio and transcript fit each other in one way only.
+    spans = ((0.5, 3.7), (4.2, 8.2), (9.0, 11.4), (12.1, 16.6), (17.3, 20.3), (21.0, 25.1), (25.6, 27.8))
+    audio = np.zeros(28 * 16_000, dtype=np.float32)
+    for turn, (start_s, end_s) in enumerate(spans):
+        spoken = tone(300 if turn % 2 else 700, end_s - start_s)
+        audio[round(start_s * 16_000) :][: len(spoken)] = spoken
     segments = tuple(
-        TranscriptSegment(id=f"s{turn}", start_s=4.0 * turn, end_s=4.0 * turn + 4, text="word", speaker="SPEAKER_00")
-        for turn in range(7)
+        TranscriptSegment(id=f"s{turn}", start_s=start_s, end_s=end_s, text="word", speaker="SPEAKER_00")
+        for turn, (start_s, end_s) in enumerate(spans)
     )
+    began = datetime(2026, 5, 4, tzinfo=UTC)
     backend = Backend(own_broker)
     with run_bridge(own_broker, tmp_path / "bridge", backend) as bridge:
         bridge.allow(AGENT_ID)
         agent = start_tone_agent(own_broker, tmp_path / "agent")
         try:
-            backend.event("whole", EventType.STARTED, started_at=datetime(2026, 5, 4, tzinfo=UTC))
+            backend.event("whole", EventType.STARTED, started_at=began)
             backend.event("whole", EventType.SEGMENTS, segments=segments)
-            receipt = backend.audio("whole", as_wav(np.concatenate(voices)))
-            assert (receipt.verdict, receipt.bytes) == (Verdict.ACCEPTED, 7 * 4 * 32_000 + 44)
+            receipt = backend.audio("whole", as_wav(audio), captured_at=began)
+            assert (receipt.verdict, receipt.bytes) == (Verdict.ACCEPTED, 28 * 32_000 + 44)
             backend.event("whole", EventType.COMPLETED, chunks=1)
             update = backend.wait_updated("whole")
         finally:

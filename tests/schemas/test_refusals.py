@@ -354,7 +354,7 @@ def test_no_parser_error_repeats_what_the_payload_held(damage: bytes) -> None:
 
 def test_an_error_names_the_field_and_what_it_wants() -> None:
     wrong = EVENT | {"segments": [{"id": "s", "start_s": 0, "end_s": 0}, {"id": "t", "start_s": "x", "end_s": 0}]}
-    with pytest.raises(MessageMalformed, match=r"segments\.1\.start_s: Input should be a valid number"):
+    with pytest.raises(MessageMalformed, match=r"segments\.1\.start_s: .*number"):
         decode(ConversationEvent, raw(ConversationEvent, wrong))
 
 

@@ -32,6 +32,7 @@ def test_a_block_is_cut_at_its_words_shown_and_put_back_by_an_undo(
         backend.event("block", EventType.COMPLETED, chunks=1)
         agent.answer(agent.wait_offer("block"), CALL_TURNS)
         (label,) = backend.wait_updated("block").segments
+    assert label.pieces is not None
     assert [(piece.start_s, piece.end_s) for piece in label.pieces] == [turn[:2] for turn in CALL_TURNS]
     assert [piece.speaker for piece in label.pieces] == ["SPEAKER_00", "SPEAKER_01"] * 3
     shown = bridge.command("show", "block").stdout

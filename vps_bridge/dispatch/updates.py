@@ -227,7 +227,7 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     update = update.model_copy(update={"changed": (), "left_alone": ()})
     yield update
     bare = tuple(
-        label.model_copy(update={"coverage": None, "runner_up": None, "pieces": ()}) for label in update.segments
+        label.model_copy(update={"coverage": None, "runner_up": None, "pieces": None}) for label in update.segments
     )
     update = update.model_copy(update={"segments": bare})
     yield update

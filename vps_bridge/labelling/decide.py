@@ -204,7 +204,7 @@ def describe_label(
         person_id=segment.person_id,
         coverage=vote.coverage if is_clear else None,
         runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
-        pieces=pieces,
+        pieces=pieces or None,
     )
 
 

@@ -148,8 +148,8 @@ def test_a_merged_block_tells_who_said_which_words():
     result = relabel(evidence, POLICY)
     names: dict = {}
     for segment, block in zip(result.segments, blocks, strict=True):
-        assert len(segment.pieces) == (len(block) if len(block) > 1 else 0)
-        for piece, (name, start_s, end_s) in zip(segment.pieces, block, strict=False):
+        assert len(segment.pieces or ()) == (len(block) if len(block) > 1 else 0)
+        for piece, (name, start_s, end_s) in zip(segment.pieces or (), block, strict=False):
             assert abs(piece.start_s - start_s) < 0.5
             assert abs(piece.end_s - end_s) < 0.5
             names.setdefault(piece.speaker, set()).add(name)
@@ -161,7 +161,7 @@ def test_pieces_are_written_once():
     first = relabel(evidence, POLICY)
     pieces = {segment.id: segment for segment in first.segments}
     written = tuple(
-        replace(segment, speaker=pieces[segment.id].speaker, pieces=pieces[segment.id].pieces)
+        replace(segment, speaker=pieces[segment.id].speaker, pieces=pieces[segment.id].pieces or ())
         for segment in evidence.segments
     )
     second = relabel(replace(evidence, segments=written, voices=first.voices), POLICY)
@@ -172,7 +172,7 @@ def test_pieces_are_written_once():
 def test_pieces_stay_when_the_clock_is_lost():
     evidence, _ = block_evidence()
     first = relabel(evidence, POLICY)
-    pieces = {segment.id: segment.pieces for segment in first.segments}
+    pieces = {segment.id: segment.pieces or () for segment in first.segments}
     written = tuple(replace(segment, pieces=pieces[segment.id]) for segment in evidence.segments)
     without = replace(evidence, segments=written, voices=first.voices, chunks=(), jobs=())
     assert relabel(without, POLICY).changed == ()
