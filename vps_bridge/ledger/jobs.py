@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, tu
 
 from vps_bridge.database import Database
 from vps_bridge.ledger.conversations import mark_changed, mark_dirty
+from vps_bridge.ledger.decoded_lengths import note_decoded_lengths
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, is_in, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import (
@@ -42,7 +43,6 @@ from vps_bridge.rules.lease import LeaseEnd
 
 READY_AT_ONCE = 50
 THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: a job of unknown length gets a lease for so much audio
-REPLACED_S = 0.1  # what is measured differs less from what is decoded: padding at the end of a file
 
 # Statements are made once: making one costs several times what running it does.
 _JOB_AND_AGENT = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, LeaseRow.lease_id == JobRow.lease_id)
@@ -120,19 +120,6 @@ _TO_COVER = select(
 )
 _COVER = update(ChunkRow).where(ChunkRow.arrival.in_(bindparam("arrivals", expanding=True))).values(covered=True)
 _NEW_JOB, _NEW_JOB_CHUNK = insert(JobRow), insert(JobChunkRow)
-_LENGTHS = (
-    select(ChunkRow.arrival, ChunkRow.chunk_id, ChunkRow.duration_s, ChunkRow.duration_estimated)
-    .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
-    .where(JobChunkRow.job_id == OF_JOB)
-)
-_NOTE_LENGTH = (
-    update(ChunkRow)
-    .where(ChunkRow.arrival == bindparam("of_arrival"))
-    .values(duration_s=bindparam("decoded_s"), duration_estimated=False)
-)
-_NOTE_JOB_LENGTH = (
-    update(JobRow).where(JobRow.job_id == OF_JOB).values(audio_s=bindparam("decoded_s"), audio_estimated=False)
-)
 
 
 class JobBook:
@@ -260,7 +247,7 @@ class JobBook:
                 return False
             connection.execute(_NEW_RESULT, {**its, "payload": payload, "stored_at": time.time()})
             connection.execute(_STORE, {"of_job": lease.job_id})
-            _note_lengths(connection, lease.job_id, decoded_s)
+            note_decoded_lengths(connection, lease.job_id, decoded_s)
             note_event(connection, JobEvent.STORED, lease.job_id, by=lease.agent_id, lease_id=lease.lease_id)
             mark_changed(connection, conversation_id)
             return True
@@ -362,22 +349,6 @@ def _to_ready(row: Row[*tuple[Any, ...]]) -> _Ready:
     facts = row._asdict()
     model, revision = facts.pop("embedding_model"), facts.pop("embedding_revision")
     return JobRecord(**facts), None if model is None or revision is None else (model, revision)
-
-
-def _note_lengths(connection: Connection, job_id: str, decoded_s: Mapping[str, float]) -> None:
-    if not decoded_s:
-        return
-    rows = [row for row in connection.execute(_LENGTHS, {"of_job": job_id}) if decoded_s.get(row.chunk_id)]
-    changed = [
-        {"of_arrival": row.arrival, "decoded_s": decoded_s[row.chunk_id]}
-        for row in rows
-        if row.duration_estimated or abs((row.duration_s or 0.0) - decoded_s[row.chunk_id]) > REPLACED_S
-    ]
-    if changed:
-        connection.execute(_NOTE_LENGTH, changed)
-        connection.execute(
-            _NOTE_JOB_LENGTH, {"of_job": job_id, "decoded_s": sum(decoded_s[row.chunk_id] for row in rows)}
-        )
 
 
 def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str:
