@@ -274,7 +274,7 @@ class Bridge:
         self._is_to_dispatch |= self._schedule.assemble_new(now_s)
         if self._is_to_dispatch:
             self._is_to_dispatch = False
-            self._guard.run("dispatching", partial(self._dispatcher.tick, self._mailbox.read_until_s()))
+            self._guard.run("dispatching", self._dispatch)
         self._schedule.assign_new(now_s)
         self._guard.run("offering", partial(self._updater.offer, now_s))
 
@@ -287,13 +287,17 @@ class Bridge:
             self._guard.run(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
         self._is_to_dispatch |= self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
-        self._admission.set_allowed(self._ledger.agents.allowed())
         self._admission.log_dropped(now_s)
         sender_limit.report()
         self._dispatcher.note_heartbeats()
-        self._dispatcher.tick(self._mailbox.read_until_s())
+        self._dispatch()
         if self._live_agents() != self._reported_agents:
             self._presence.beat_soon()
+
+    def _dispatch(self) -> None:
+        """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
+        self._dispatcher.tick(self._mailbox.read_until_s())
+        self._admission.set_allowed(self._ledger.agents.allowed())
 
     def _sweep(self, now_s: float) -> None:
         self._schedule.note_awaiting_final(now_s)

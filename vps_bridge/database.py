@@ -91,6 +91,7 @@ class Database:
             raise TypeError(msg)
         # An RLock: a transaction begun within another one is then an error of SQLite's and no deadlock.
         self._driver, self._lock, self._unsynced = driver, threading.RLock(), False
+        self._log: int | None = None  # descriptor of the write-ahead log
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:
@@ -141,14 +142,29 @@ class Database:
             raise
 
     def _sync_log(self) -> None:
+        log = self._open_log()
+        if log is not None:
+            os.fdatasync(log) if hasattr(os, "fdatasync") else os.fsync(log)  # macOS has only fsync
+
+    def _open_log(self) -> int | None:
+        """Return the write-ahead log, or None where there is none.
+
+        It stays open, so that what was refused because no file can be opened any more can still be told.
+        """
+        path = self._path.with_name(f"{self._path.name}-wal")
         try:
-            descriptor = os.open(self._path.with_name(f"{self._path.name}-wal"), os.O_RDWR)
+            there = path.stat()
         except FileNotFoundError:
-            return
-        try:
-            os.fdatasync(descriptor) if hasattr(os, "fdatasync") else os.fsync(descriptor)  # macOS has only fsync
-        finally:
-            os.close(descriptor)
+            return None
+        if self._log is None or not os.path.samestat(os.fstat(self._log), there):
+            self._close_log()
+            self._log = os.open(path, os.O_RDWR)
+        return self._log
+
+    def _close_log(self) -> None:
+        if self._log is not None:
+            os.close(self._log)
+            self._log = None
 
     def erase_deleted(self) -> None:
         """Move the write-ahead log into the file and empty it, so that neither holds deleted rows any more."""
@@ -158,6 +174,7 @@ class Database:
     def close(self) -> None:
         """Close the file; nothing can be read or written any more."""
         with self._lock:
+            self._close_log()
             self._connection.close()
             self._engine.dispose()
 

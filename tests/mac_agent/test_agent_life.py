@@ -150,6 +150,7 @@ def test_a_second_agent_of_the_same_name_stops_and_says_why(mosquitto, start_age
     bridge = small_bridge(mosquitto)
     start_agent(mosquitto)
     first = bridge.wait_online()
+    time.sleep(2.5)  # older by more than a tie
     second = start_agent(mosquitto, data_dir=tmp_path / "other")
     assert second.process.wait(WAIT_S) == EXIT_SECOND_INSTANCE
     assert "Another agent named" in second.log()
