@@ -11,7 +11,7 @@ from tests.faults.tone_calls import assert_labelled, begin_call, call_audio
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, audio_payload, wait_until
 
 CALLS = 12
-PITCHES = (300, 700)
+PITCHES = (300, 700) * 3
 
 
 def test_two_agents_share_a_backlog(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import random
 import uuid
 from collections.abc import Sequence
-from datetime import UTC, datetime
 
 import numpy as np
 
@@ -12,26 +12,39 @@ from schemas.conversation import Accepted, ConversationUpdated, EventType, Trans
 from tests.mac_agent.sounds import as_wav, tone
 from tests.vps_bridge.live_bridge import TOPICS, Backend, part_payload
 
-STARTED_AT = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 TURN_S = 4.0
+SAMPLE_RATE_HZ = 16_000
 PART_BYTES = 1_000_000
 TWO_VOICES = (300, 700) * 3
 
 
+def spoken_spans(turns: int) -> list[tuple[float, float]]:
+    """Return when somebody speaks: once in each four seconds, between pauses of which no two follow each other alike.
+
+    So audio and transcript fit each other in one way only, as those of people do.
+    """
+    draw = random.Random(turns)
+    return [
+        (TURN_S * turn + draw.uniform(0.1, 1.2), TURN_S * (turn + 1) - draw.uniform(0.1, 1.2)) for turn in range(turns)
+    ]
+
+
 def call_audio(pitches: Sequence[int] = TWO_VOICES) -> bytes:
-    """Return a WAV with four seconds of each pitch."""
-    return as_wav(np.concatenate([tone(pitch, TURN_S) for pitch in pitches]))
+    """Return a WAV in which each pitch has four seconds, pauses with them."""
+    audio = np.zeros(round(TURN_S * len(pitches) * SAMPLE_RATE_HZ), dtype=np.float32)
+    for pitch, (start_s, end_s) in zip(pitches, spoken_spans(len(pitches)), strict=True):
+        spoken = tone(pitch, end_s - start_s)
+        audio[round(start_s * SAMPLE_RATE_HZ) :][: len(spoken)] = spoken
+    return as_wav(audio)
 
 
 def begin_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> None:
     """Send the start of a call, and a transcript with the same wrong speaker in every segment."""
     segments = tuple(
-        TranscriptSegment(
-            id=f"{conversation_id}-{turn}", start_s=TURN_S * turn, end_s=TURN_S * (turn + 1), text="word", speaker="X"
-        )
-        for turn in range(len(pitches))
+        TranscriptSegment(id=f"{conversation_id}-{turn}", start_s=start_s, end_s=end_s, text="word", speaker="X")
+        for turn, (start_s, end_s) in enumerate(spoken_spans(len(pitches)))
     )
-    backend.event(conversation_id, EventType.STARTED, started_at=STARTED_AT)
+    backend.event(conversation_id, EventType.STARTED)
     backend.event(conversation_id, EventType.SEGMENTS, segments=segments)
 
 
@@ -40,7 +53,8 @@ def send_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = T
     begin_call(backend, conversation_id, pitches)
     audio, chunk_id = call_audio(pitches), f"c-{uuid.uuid4().hex}"
     for start in range(0, len(audio), PART_BYTES):
-        part = part_payload(conversation_id, audio, start, min(start + PART_BYTES, len(audio)), chunk_id=chunk_id)
+        end = min(start + PART_BYTES, len(audio))
+        part = part_payload(conversation_id, audio, start, end, chunk_id=chunk_id)
         backend.publish(TOPICS.audio(conversation_id), part)
     receipt = backend.wait_receipt(conversation_id, chunk_id=chunk_id)
     backend.event(conversation_id, EventType.COMPLETED, chunks=1)
