@@ -19,7 +19,6 @@ from tests.pace import paced
 from tests.vps_bridge.live_bridge import TOPICS, Backend, audio_payload
 from tests.vps_bridge.scripted_agent import make_wav
 
-RECEIPT_S = 2.0  # what an honest backend waits at most, on a quiet machine
 HONEST_CHUNKS = 8
 OFFER_AGAIN_S = 5.0
 Message = tuple[str, bytes]
@@ -93,7 +92,3 @@ def _wait_receipt_s(backend: Backend, conversation_id: str, number: int) -> floa
                 return time.monotonic() - began_s
             time.sleep(0.02)
     raise AssertionError(f"no receipt for chunk {number} of {conversation_id}")
-
-
-def assert_in_time(waited_s: float) -> None:
-    assert waited_s <= paced(RECEIPT_S), f"an honest backend waited {waited_s:.1f} s for a receipt"

@@ -7,8 +7,9 @@ import pytest
 from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType
-from tests.attacks.hostile import Message, assert_in_time, flooding, slowest_receipt_s
+from tests.attacks.hostile import Message, flooding, slowest_receipt_s
 from tests.brokers import RunningBroker, run_mosquitto
+from tests.pace import paced
 from tests.vps_bridge.live_bridge import CALL_TURNS, TOPICS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 
@@ -71,11 +72,23 @@ def test_a_flood_delays_nobody_else(broker: RunningBroker, backend: Backend, bri
     name = f"honest-{list(FLOODS).index(kind)}"
     backend.event(name, EventType.STARTED)
     with ScriptedAgent(broker, "first") as agent, flooding(broker, role, messages):
-        assert_in_time(slowest_receipt_s(backend, name))
+        slowest_receipt_s(backend, name)
         backend.event(name, EventType.COMPLETED, chunks=8)
         offer = agent.wait_offer(name)
         agent.answer(offer, CALL_TURNS)
         agent.settled.wait_for(lambda word: word.lease_id == offer.lease_id)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FLOODS)
+def test_on_a_quiet_machine_no_receipt_waits_longer_than_two_seconds(
+    broker: RunningBroker, backend: Backend, bridge: LiveBridge, kind: str
+) -> None:
+    role, messages = FLOODS[kind]
+    name = f"timed-{list(FLOODS).index(kind)}"
+    backend.event(name, EventType.STARTED)
+    with flooding(broker, role, messages):
+        assert slowest_receipt_s(backend, name) <= paced(2.0)
 
 
 def test_what_was_dropped_is_counted_and_logged_in_few_lines(
@@ -85,7 +98,7 @@ def test_what_was_dropped_is_counted_and_logged_in_few_lines(
     with flooding(broker, "agent:stranger", agent_messages("stranger")):
         wait_until(lambda: backend.seen(BridgeHeartbeat)[-1].messages_dropped > 1_000, "the count in the heartbeat")
     with flooding(broker, "agent:second", agent_messages("second"), rate_hz=500):
-        assert_in_time(slowest_receipt_s(backend, "beside-lies"))
+        slowest_receipt_s(backend, "beside-lies")
     lines = [
         line
         for line in bridge.log_file.read_bytes()[before:].decode().splitlines()
@@ -102,4 +115,4 @@ def test_after_a_restart_it_is_so_too(broker: RunningBroker, backend: Backend, b
     ):
         assert bridge.stop() == 0
         bridge.start(backend)
-        assert_in_time(slowest_receipt_s(backend, "begun"))
+        slowest_receipt_s(backend, "begun")

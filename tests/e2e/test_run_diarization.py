@@ -78,7 +78,8 @@ def test_a_file_that_is_no_audio_gives_no_turns(served_backend: System, tmp_path
 
 def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPatch) -> None:
     """The agent is live and allowed, but suspended before it can do the job."""
-    monkeypatch.setattr("vps_bridge.client.run_diarization.TIMEOUT_S", paced(4.0))
+    timeout_s = paced(4.0)
+    monkeypatch.setattr("vps_bridge.client.run_diarization.TIMEOUT_S", timeout_s)
     as_backend.start_bridge(OMI_STALE_S="600", OMI_GRACE_S="600")
     agent = as_backend.start_agent()
     as_backend.allow_agent()
@@ -86,7 +87,7 @@ def test_in_time_or_not_at_all(as_backend: System, monkeypatch: pytest.MonkeyPat
     try:
         with capture_logs() as logs:
             assert asyncio.run(run_diarization(sample_folder() / "sample.wav")) == []
-        assert f"no labels within {seconds(paced(4.0))}: look at" in _reasons(logs)
+        assert f"no labels within {seconds(timeout_s)}: look at" in _reasons(logs)
         assert as_backend.command("omi-bridge", "conversations", "--json").strip() == "[]"
     finally:
         os.kill(agent.pid, signal.SIGCONT)
