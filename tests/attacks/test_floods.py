@@ -66,7 +66,11 @@ FLOODS = {
 }
 
 
-@pytest.mark.parametrize("kind", FLOODS)
+# The others keep a processor busy for as long as they last: they are part of `make acceptance`.
+QUICK, *OTHERS = FLOODS
+
+
+@pytest.mark.parametrize("kind", [QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in OTHERS)])
 def test_a_flood_delays_nobody_else(broker: RunningBroker, backend: Backend, bridge: LiveBridge, kind: str) -> None:
     role, messages = FLOODS[kind]
     name = f"honest-{list(FLOODS).index(kind)}"
@@ -107,6 +111,7 @@ def test_what_was_dropped_is_counted_and_logged_in_few_lines(
     assert len(lines) < 500, "bad messages fill the log"
 
 
+@pytest.mark.slow
 def test_after_a_restart_it_is_so_too(broker: RunningBroker, backend: Backend, bridge: LiveBridge) -> None:
     backend.event("begun", EventType.STARTED)
     with (
