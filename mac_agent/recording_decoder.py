@@ -120,8 +120,13 @@ class RecordingDecoder:
         """
         self._recording.stream.seek(0)
         try:
+            # Tags are of no use here, and those of older programs are not UTF-8.
             with av.open(
-                self._recording.stream, mode="r", format=self._recording.container, options=self._recording.options
+                self._recording.stream,
+                mode="r",
+                format=self._recording.container,
+                options=self._recording.options,
+                metadata_errors="replace",
             ) as container:
                 self.report.tracks = len(container.streams.audio)
                 stream = self._usable_stream(container)

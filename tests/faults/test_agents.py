@@ -18,7 +18,7 @@ from schemas.failure import FailureCode
 from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.conftest import AGENTS, StartAgent
 from tests.faults.proxy import TcpProxy
-from tests.faults.tone_calls import assert_labelled, send_call
+from tests.faults.tone_calls import assert_labelled, send_call, spoken_spans
 from tests.inbox import WAIT_S
 from tests.mac_agent.agent_process import AgentProcess
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, run_bridge, wait_until
@@ -149,7 +149,7 @@ def test_the_job_of_an_agent_on_a_half_open_link_is_finished_by_the_other_within
             link.refuse()
             link.freeze()
             offer = other.wait_offer("half-open")
-            other.answer(offer, [(4.0 * turn, 4.0 * turn + 3.9, "ab"[turn % 2]) for turn in range(6)])
+            other.answer(offer, [(*span, "ab"[turn % 2]) for turn, span in enumerate(spoken_spans(6))])
             other.settled.wait_for(lambda word: word.verdict is Verdict.STORED)
             other.beat(AgentState.STOPPED)
         assert_labelled(backend.wait_updated("half-open"))

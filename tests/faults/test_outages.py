@@ -23,7 +23,7 @@ from schemas.turns import EngineDescription
 from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.conftest import AGENTS, StartAgent
 from tests.faults.proxy import TcpProxy
-from tests.faults.tone_calls import TURN_S, assert_labelled, begin_call, call_audio, send_call
+from tests.faults.tone_calls import assert_labelled, begin_call, call_audio, send_call, spoken_spans
 from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, audio_payload, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
@@ -31,7 +31,7 @@ from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.ledger import Ledger
 
 BEATS_OF_AN_HOUR = 360
-TURNS = [(TURN_S * turn, TURN_S * turn + 3.9, "ab"[turn % 2]) for turn in range(6)]
+TURNS = [(*span, "ab"[turn % 2]) for turn, span in enumerate(spoken_spans(6))]
 
 
 def ignore(_: Incoming) -> None:
