@@ -235,6 +235,7 @@ def test_the_question_is_asked_at_a_terminal_and_no_is_no(hub, tmp_path):
     ours, theirs = pty.openpty()
     environment = {**os.environ, "OMI_DATA_DIR": str(tmp_path / "data"), "HF_HOME": str(tmp_path / "hf")}
     environment |= {"HF_ENDPOINT": hub.url, "HF_TOKEN": GOOD_TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    environment["HF_HUB_OFFLINE"] = "0"  # a test that loaded an engine in this process leaves it set
     for answer, code in (("n\n", EXIT_FAILED), ("y\n", 0)):
         os.write(ours, answer.encode())
         done = subprocess.run(
