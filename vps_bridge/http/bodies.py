@@ -63,6 +63,8 @@ async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callabl
         async for data in _read_in_time(request.stream(), least_bytes_per_s):
             form.parser.write(data)
             total_bytes += len(data)
+            if total_bytes - form.file_bytes > FORM_ALLOWANCE_BYTES and not form.files:
+                raise HttpProblem(422, "payload.malformed", "no part is named `file`: curl -F file=@call.wav")
             check_size(total_bytes - form.file_bytes, FORM_ALLOWANCE_BYTES)
             if len(form.block) >= BLOCK_BYTES:
                 form.block = await _write(upload, form.block)

@@ -177,7 +177,7 @@ def _describe_apart(apart_s: float) -> str:
 def _explain(apart_s: float) -> str:
     """Return what so many seconds look like, and what to do."""
     if apart_s > MAX_DURATION_S:
-        return "captured_at is of a device whose clock was not set; send the right time, or none"
+        return "captured_at or started_at is of a clock that was not set; send the right time, or none"
     hours = round(2 * apart_s / HOUR_S) / 2
     if 0 < hours <= MAX_ZONE_H and abs(apart_s - hours * HOUR_S) <= NEAR_HOUR_S:
         kind = "whole" if hours == round(hours) else "half"
