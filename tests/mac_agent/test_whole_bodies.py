@@ -238,3 +238,13 @@ def _webm_with_a_pause(*, pause_s: float, seconds: float) -> bytes:
                 packet.pts, packet.dts = packet.pts + jump, packet.pts + jump
             out.mux(packet)
     return file.getvalue()
+
+
+def test_tags_that_are_not_utf8_cost_no_audio():
+    """Older programs write their names in Latin-1."""
+    info = b"INFOINAM" + (6).to_bytes(4, "little") + b"Caf\xe9\0\0"
+    body = as_wav(tone(440, 2)) + b"LIST" + len(info).to_bytes(4, "little") + info
+    body = body[:4] + (len(body) - 8).to_bytes(4, "little") + body[8:]
+    chunk = decode(io.BytesIO(body), max_s=60.0)
+    assert chunk.duration_s == pytest.approx(2.0, abs=0.01)
+    assert chunk.warnings == ()
