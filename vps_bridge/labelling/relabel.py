@@ -294,8 +294,8 @@ def _list_changes(
 
 
 def _list_left_alone(votes: Sequence[Vote], changed: Sequence[Change]) -> tuple[tuple[str, str], ...]:
-    """Return the segments that keep their label because no clear vote decided it, each with the reason."""
-    changed_ids = {change.segment_id for change in changed}
+    """Return the segments that keep their label because no clear vote decided it, each with the reason; cut or not."""
+    changed_ids = {change.segment_id for change in changed if change.before != change.after}
     return tuple(
         (vote.segment_id, vote.outcome.value)
         for vote in votes
