@@ -63,6 +63,7 @@ def test_a_second_agent_of_one_id_stops_and_costs_the_first_nothing(
     first = start_agent(broker, behaviour="hold")
     send_call(backend, "shared-name")
     wait_running(first)
+    time.sleep(2.5)  # older by more than a tie
     for _ in range(6):
         second = start_agent(broker)
         assert second.process.wait(WAIT_S) == EXIT_SECOND_INSTANCE

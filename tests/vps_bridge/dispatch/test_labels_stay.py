@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment
+from schemas.conversation import ConversationUpdated, EventType
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, STARTED_AT, Backend, LiveBridge, call_segments, wait_until
@@ -59,17 +59,14 @@ def test_milliseconds_are_named_and_take_no_label(
 def test_a_clip_of_two_seconds_has_its_speaker_once_it_is_completed(
     mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
 ) -> None:
-    moments = ((0.1, 1.0), (1.5, 1.5))
     with ScriptedAgent(mosquitto, "first") as agent:
         backend.event("clip", EventType.STARTED, started_at=STARTED_AT)
-        rows = [TranscriptSegment(id=f"clip-{n}", start_s=a, end_s=b, text="x") for n, (a, b) in enumerate(moments)]
-        backend.event("clip", EventType.SEGMENTS, segments=tuple(rows))
         backend.audio("clip", make_wav(2.0, tone=3), captured_at=STARTED_AT)
         backend.event("clip", EventType.COMPLETED, chunks=1)
         agent.answer(agent.wait_offer("clip"), [(0.0, 2.0, "only")])
         update = backend.wait_updated("clip")
     assert update.speakers == 1
-    assert labels_in(bridge.json("show", "clip")) == {"SPEAKER_00"}
+    assert [turn.speaker_id for turn in update.turns or ()] == [0]
 
 
 def test_failed_audio_is_told_with_its_reason_to_the_backend_and_to_who_looks(
