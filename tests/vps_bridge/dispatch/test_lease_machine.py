@@ -20,7 +20,7 @@ from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType,
 from schemas.codec import encode
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure, policy_of
-from schemas.turns import ChunkSpan, SpeakerTurns
+from schemas.turns import SpeakerTurns
 from tests.vps_bridge.dispatch.lease_model import (
     AGENTS,
     AUDIO_S,
@@ -346,7 +346,7 @@ class Leases(RuleBasedStateMachine):
             agent_id=name,
             engine=ENGINE,
             duration_s=AUDIO_S,
-            chunks=(ChunkSpan(chunk_id="k0", start_s=0.0, duration_s=AUDIO_S),),
+            chunks=(),
             turns=(),
             exclusive_turns=(),
             speakers=(),
