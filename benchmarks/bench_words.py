@@ -63,7 +63,7 @@ def main(shared: Annotated[Path, typer.Option(help="The folder of recordings.")]
 
 def count_words(transcript: RealTranscript, cut: str, confused: float, has_times: bool) -> WordCount:  # noqa: FBT001 - a column of the table
     """Label one transcript and count its words."""
-    names = sorted({speaker for *_, speaker in transcript.turns})
+    names = sorted({turn.speaker for turn in transcript.turns})
     turns = _confuse(_exclusive(transcript, names), confused, len(names))
     blocks = {str(place): block for place, block in enumerate(CUTS[cut](transcript.words))}
     segments = [_segment(name, block, has_times=has_times) for name, block in blocks.items()]
@@ -111,10 +111,10 @@ def _exclusive(transcript: RealTranscript, names: Sequence[str]) -> list[Transcr
     """Return the true turns without overlap: who spoke first keeps the word."""
     turns: list[TranscriptTurn] = []
     until_s = 0.0
-    for start_s, end_s, speaker in transcript.turns:
-        if end_s > max(start_s, until_s):
-            turns.append(TranscriptTurn(max(start_s, until_s), end_s, names.index(speaker)))
-            until_s = end_s
+    for turn in transcript.turns:
+        if turn.end_s > max(turn.start_s, until_s):
+            turns.append(TranscriptTurn(max(turn.start_s, until_s), turn.end_s, names.index(turn.speaker)))
+            until_s = turn.end_s
     return turns
 
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from pathlib import Path
 
+from benchmarks.labels.pairs import ReferenceTurn, read_rttm
+
 CALLS = ("4366522", "4330115")
 SERVICES = ("amazon", "google", "speechmatics")  # the others tell no word times
 SENTENCE_ENDS = (".", "?", "!")
@@ -32,8 +34,8 @@ class RealTranscript:
 
     name: str
     words: tuple[HeardWord, ...]
-    turns: tuple[tuple[float, float, str], ...]
-    """(start_s, end_s, speaker) of the reference; sorted; they may overlap."""
+    turns: tuple[ReferenceTurn, ...]
+    """Of the reference; sorted; they may overlap."""
 
 
 def read_transcripts(shared: Path) -> list[RealTranscript]:
@@ -41,7 +43,7 @@ def read_transcripts(shared: Path) -> list[RealTranscript]:
     folder = shared / "transcripts" / "earnings21"
     found = []
     for call in CALLS:
-        turns = _read_turns(folder / f"{call}.reference.rttm")
+        turns = read_rttm(folder / f"{call}.reference.rttm")
         reference = [(row["token"], row["speaker"]) for row in _rows(folder / f"{call}.reference.nlp")]
         for service in SERVICES:
             heard = [
@@ -104,8 +106,3 @@ def _plain(token: str) -> str:
 def _rows(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file, delimiter="|", quoting=csv.QUOTE_NONE))
-
-
-def _read_turns(path: Path) -> tuple[tuple[float, float, str], ...]:
-    rows = [line.split() for line in path.read_text().splitlines()]
-    return tuple(sorted((float(row[3]), float(row[3]) + float(row[4]), row[7]) for row in rows))

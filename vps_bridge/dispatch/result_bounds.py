@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from schemas.turns import SpeakerTurns
+from vps_bridge.ledger.jobs import THIN_BYTES_PER_S
 from vps_bridge.ledger.records import JobChunk
 
 FREE_TURNS = 200
 MAX_TURNS_PER_S = 4.0
 """Lively talk changes speaker every one or two seconds; the shortest turns that engines give last about 0.25 s."""
 PCM_BYTES_PER_S = 32_000  # 16 kHz, 16 bits: where a header claims less audio than the bytes hold as plain samples
-THIN_BYTES_PER_S = 2_000  # 16 kbit/s: audio of unknown length is at most about as long as its bytes say at this rate
 
 
 def find_excess(turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> str | None:
