@@ -30,13 +30,6 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
         yield running
 
 
-@pytest.fixture(scope="module")
-def backend(broker: RunningBroker) -> Iterator[Backend]:
-    peer = Backend(broker)
-    yield peer
-    peer.stop()
-
-
 def peak_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text()
     (line,) = [line for line in status.splitlines() if line.startswith("VmHWM")]

@@ -8,26 +8,12 @@ from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType
 from tests.attacks.hostile import Message, flooding, slowest_receipt_s
-from tests.brokers import RunningBroker, run_mosquitto
+from tests.brokers import RunningBroker
 from tests.pace import paced
 from tests.vps_bridge.live_bridge import CALL_TURNS, TOPICS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 
-AGENTS = ("first", "second", "stranger")
 NOT_OURS = b"\x00 nothing of ours"
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=AGENTS) as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def backend(broker: RunningBroker) -> Iterator[Backend]:
-    peer = Backend(broker)
-    yield peer
-    peer.stop()
 
 
 @pytest.fixture(scope="module")

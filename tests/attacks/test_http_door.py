@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from schemas.conversation import Verdict
-from tests.brokers import RunningBroker, run_mosquitto
+from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import Door, answering, live, open_door
 from tests.vps_bridge.live_bridge import Backend, run_bridge, wait_until
@@ -21,12 +21,6 @@ from vps_bridge.http.connections import MAX_CONNECTIONS
 from vps_bridge.http.handlers import MAX_UPLOADS
 
 OTHER_FILES = 200  # that the bridge has open, beside connections
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=("first",)) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from sqlalchemy import update
 from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment
-from tests.brokers import RunningBroker, run_mosquitto
+from tests.brokers import RunningBroker
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.dispatch.labelling_work import SMALL_SEGMENTS
@@ -19,12 +19,6 @@ from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.tables import ResultRow
 
 FAST_TRIES = {"OMI_RETRY_MIN_S": "0.2", "OMI_RETRY_MAX_S": "0.4"}
-
-
-@pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=("first",)) as running:
-        yield running
 
 
 @pytest.fixture
