@@ -303,6 +303,13 @@ for path in sorted(pathlib.Path("vps_bridge").rglob("*.py")):
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.bridge_only
+def test_a_command_does_not_wait_for_what_only_the_bridge_needs():
+    script = "import sys, vps_bridge.commands.main; print(*{'numpy', 'scipy', 'fastapi'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
 def test_preventable_skips_are_told_from_honest_ones():
     spec = importlib.util.spec_from_file_location("root_conftest", ROOT / "tests" / "conftest.py")
     assert spec is not None

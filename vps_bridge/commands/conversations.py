@@ -28,7 +28,7 @@ from vps_bridge.commands.terminal import (
     print_json,
 )
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.dispatch.updates import describe_failures
+from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.refusals import RefusedChunk

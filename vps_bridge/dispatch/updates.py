@@ -13,20 +13,18 @@ import structlog
 from broker.backoff import Backoff
 from schemas.codec import decode, encode
 from schemas.conversation import (
-    MAX_FAILURE_CHARS,
     MAX_FAILURES,
     MAX_SEGMENTS,
     ConversationUpdated,
-    FailedAudio,
     LabelChange,
     LeftAlone,
 )
 from schemas.errors import MessageTooLarge
-from schemas.failure import policy_of
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from schemas.turns import MAX_TURNS
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
+from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.dispatch.labelling_work import LabellingWork, work_out
 from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy
 from vps_bridge.ledger import Ledger
@@ -186,21 +184,6 @@ class Updater:
     def _offer_now(self, name: str) -> None:
         number = self._latest[name] = next(self._numbers)
         heapq.heappush(self._offers, _UpdateOffer(0.0, number, name, self._first_pause))
-
-
-def describe_failures(jobs: Iterable[JobRecord]) -> tuple[FailedAudio, ...]:
-    """Return why jobs failed, in their order; nothing of the others."""
-    return tuple(
-        FailedAudio(
-            job_id=job.job_id,
-            code=job.failure_code or "",
-            message=(job.failure_message or "")[:MAX_FAILURE_CHARS],
-            remedy=policy_of(job.failure_code or "").remedy.format(job=job.job_id),
-            audio_s=min(job.audio_s, MAX_DURATION_S),
-        )
-        for job in jobs
-        if job.state is JobState.FAILED
-    )
 
 
 def _tells_failures(payload: bytes | None, jobs: Iterable[JobRecord]) -> bool:

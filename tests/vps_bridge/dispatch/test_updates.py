@@ -16,7 +16,8 @@ from schemas.conversation import (
 from schemas.errors import MessageTooLarge
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.commands.status import describe_status
-from vps_bridge.dispatch.updates import describe_failures, smaller_forms
+from vps_bridge.dispatch.failed_audio import describe_failures
+from vps_bridge.dispatch.updates import smaller_forms
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord
 from vps_bridge.rules.completion import CompletionFacts, is_all_here, is_final
