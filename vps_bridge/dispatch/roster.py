@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from schemas.agent import AgentHeartbeat, AgentState
+from schemas.agent import AgentHeartbeat, AgentState, HeldJobState
 from vps_bridge.rules.lease import AgentCapacity, AgentPresence, expected_s
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
@@ -16,13 +16,15 @@ _UP = (AgentState.STARTING, AgentState.ONLINE)
 class AgentView:
     """One agent, by its latest heartbeat. Times are monotonic seconds.
 
-    `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats.
+    `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats;
+    `worked_s` says, for each lease it listed, how long its beats said that the job was running.
     """
 
     heartbeat: AgentHeartbeat
     last_beat_s: float
     offline_s: float | None = None
     unlisted_beats: dict[str, int] = field(default_factory=dict)
+    worked_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> AgentState:
@@ -73,6 +75,7 @@ class AgentRoster:
             return view
         if view is None or view.heartbeat.instance_id != heartbeat.instance_id:
             view = self._views[heartbeat.agent_id] = AgentView(heartbeat, now_s)
+        view.worked_s = _add_worked(view, heartbeat, now_s)
         view.heartbeat, view.last_beat_s, view.offline_s = heartbeat, now_s, None
         return view
 
@@ -98,6 +101,16 @@ class AgentRoster:
         ]
         described = [_describe_capacity(view, leases) for view in up]
         return [capacity for capacity in described if capacity.is_free]
+
+
+def _add_worked(view: AgentView, heartbeat: AgentHeartbeat, now_s: float) -> dict[str, float]:
+    """Return for how long each lease's job has run: the time between two beats counts that both list it as running."""
+    was_running = {job.lease_id for job in view.heartbeat.jobs if job.state is HeldJobState.RUNNING}
+    worked_s = {}
+    for job in heartbeat.jobs:
+        ran = job.state is HeldJobState.RUNNING and job.lease_id in was_running
+        worked_s[job.lease_id] = view.worked_s.get(job.lease_id, 0.0) + (now_s - view.last_beat_s if ran else 0.0)
+    return worked_s
 
 
 def _describe_capacity(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> AgentCapacity:
