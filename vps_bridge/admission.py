@@ -12,6 +12,7 @@ import structlog
 from broker.session import Incoming
 from schemas.errors import TopicMalformed
 from schemas.topics import TopicAddress, TopicKind, Topics
+from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.mailbox import SMALL_BYTES, Mailbox, Quota
 
 _LOG = structlog.get_logger(__name__)
@@ -23,7 +24,6 @@ AGENTS = Quota("agents", 200, 16 * MIB, 2_000, 32 * MIB)
 STRANGERS = Quota("agents that are not allowed", 2, SMALL_BYTES, 100, MIB)
 BRIDGES = Quota("bridges", 20, MIB, 100, MIB)
 MAX_KNOWN = 10_000  # conversations
-MAX_STRANGERS = 100  # agents that wait to be allowed and are heard: as many as a heartbeat of the bridge lists
 STRANGER_BEAT_S = 1.0  # and how often each of them is
 STRANGER_FORGOTTEN_S = 60.0
 MAX_NAMED = 100  # senders of dropped messages that are named in the log

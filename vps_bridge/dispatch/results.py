@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import structlog
 
-from schemas.codec import Envelope, decode, read_envelope
+from schemas.codec import Envelope, decode, encode, read_envelope
 from schemas.conversation import Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
 from vps_bridge.dispatch.dispatcher import Dispatcher
-from vps_bridge.dispatch.result_bounds import find_excess
+from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import LeaseRecord
@@ -21,9 +21,9 @@ _LOG = structlog.get_logger(__name__)
 class Results:
     """Takes what agents publish about their jobs. Runs on the bridge's own thread only."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
-        """Store into this ledger and settle through this dispatcher."""
-        self._ledger, self._dispatcher = ledger, dispatcher
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, max_audio_s: float) -> None:
+        """Store into this ledger and settle through this dispatcher. `max_audio_s`: the longest audio of one job."""
+        self._ledger, self._dispatcher, self._max_audio_s = ledger, dispatcher, max_audio_s
 
     def take_turns(self, conversation_id: str, agent_id: str, data: bytes) -> bool:
         """Take a result. Return whether it was newly stored."""
@@ -40,10 +40,17 @@ class Results:
             _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
             self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
             return False
-        excess = find_excess(turns, self._ledger.jobs.chunks(turns.job_id))
+        chunks = self._ledger.jobs.chunks(turns.job_id)
+        excess = find_excess(turns, chunks)
         if excess is not None:
             self._refuse_unreadable(conversation_id, agent_id, read_envelope(SpeakerTurns, data), excess)
             return False
+        bounded = bound_lengths(turns, chunks, self._max_audio_s)
+        if bounded is not turns:
+            _LOG.warning(
+                "decoded_lengths_ignored", job=turns.job_id, agent=agent_id, reason="longer than the bytes hold"
+            )
+            turns, data = bounded, encode(bounded)
         stored = self._ledger.jobs.store_result(lease, data, {span.chunk_id: span.duration_s for span in turns.chunks})
         verdict = Verdict.STORED
         if not stored:

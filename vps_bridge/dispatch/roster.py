@@ -10,6 +10,7 @@ from schemas.agent import AgentHeartbeat, AgentState, HeldJobState
 from vps_bridge.rules.lease import AgentCapacity, AgentPresence, expected_s
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
+FORGOTTEN_S = 3_600.0  # far longer than any lease outlives its agent's last beat
 
 
 @dataclass
@@ -67,6 +68,8 @@ class AgentRoster:
     def note_beat(self, heartbeat: AgentHeartbeat, now_s: float) -> AgentView:
         """Take in a live beat; `offline` is a will: no sign of life, and it counts only for the instance it names."""
         view = self._views.get(heartbeat.agent_id)
+        if view is None:
+            self._forget_silent(now_s)
         if heartbeat.state is AgentState.OFFLINE:
             if view is None:
                 view = self._views[heartbeat.agent_id] = AgentView(heartbeat, -math.inf, offline_s=now_s)
@@ -78,6 +81,14 @@ class AgentRoster:
         view.worked_s = _add_worked(view, heartbeat, now_s)
         view.heartbeat, view.last_beat_s, view.offline_s = heartbeat, now_s, None
         return view
+
+    def _forget_silent(self, now_s: float) -> None:
+        """Forget agents that were not heard for long: anyone at the broker can beat under ever new ids."""
+        self._views = {
+            agent_id: view
+            for agent_id, view in self._views.items()
+            if now_s - max(view.last_beat_s, view.offline_s or -math.inf) <= FORGOTTEN_S
+        }
 
     def live(self, now_s: float, stale_s: float) -> list[AgentView]:
         """Return the agents that are up: their last beat is recent, they are connected, and they are not stopping."""

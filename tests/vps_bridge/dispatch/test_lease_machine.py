@@ -94,7 +94,7 @@ class Leases(RuleBasedStateMachine):
     def start_bridge(self) -> None:
         """The bridge's memory of agents and deadlines is gone; the ledger is not."""
         self.dispatcher = Dispatcher(self.settings, self.ledger, Spool(self.home / "spool"), self.wire)  # type: ignore[arg-type]
-        self.results = Results(self.ledger, self.dispatcher)
+        self.results = Results(self.ledger, self.dispatcher, self.settings.max_audio_s)
         self.signs_s, self.wills_s, self.listed = {}, {}, {}
         for agent in self.agents.values():
             agent.worked_s, agent.running = {}, set()
