@@ -114,9 +114,17 @@ def test_a_decoded_length_counts_as_far_as_the_bytes_can_hold_it(
     fields: dict[str, Any], decoded_s: float, kept_s: float
 ) -> None:
     engine = EngineDescription(name="test")
-    ids = {"conversation_id": "c", "job_id": "j", "lease_id": "l", "agent_id": "a"}
     span = ChunkSpan(chunk_id="k", start_s=0.0, duration_s=decoded_s)
-    result = SpeakerTurns(**ids, engine=engine, chunks=(span,), turns=(), exclusive_turns=())
+    result = SpeakerTurns(
+        conversation_id="c",
+        job_id="j",
+        lease_id="l",
+        agent_id="a",
+        engine=engine,
+        chunks=(span,),
+        turns=(),
+        exclusive_turns=(),
+    )
     bounded = bound_lengths(result, [JobChunk(replace(KNOWN, **fields), None, fresh=True)], 14_400.0)
     assert bounded.chunks[0].duration_s == kept_s
     assert (bounded is result) == (decoded_s == kept_s)
