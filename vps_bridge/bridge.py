@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import secrets
 import signal
@@ -37,6 +36,7 @@ from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
+from vps_bridge.interpreter import set_up_interpreter
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, WorkRequest
@@ -144,8 +144,7 @@ class Bridge:
             signal.signal(number, self.stop)
         self._guard.run(HTTP_DOOR, self._one_offs.end_all)
         self._subscribe()
-        # What is there now stays: searched for garbage again and again, it took half the time of a flood's messages.
-        gc.freeze()
+        set_up_interpreter()
         self._session.start()
         try:
             while not self._stopping.is_set():
