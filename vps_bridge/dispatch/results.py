@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
 from schemas.codec import Envelope, decode, encode, read_envelope
@@ -13,7 +15,7 @@ from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import LeaseRecord
+from vps_bridge.ledger.records import JobChunk, LeaseRecord
 
 _LOG = structlog.get_logger(__name__)
 
@@ -45,13 +47,11 @@ class Results:
         if excess is not None:
             self._refuse_unreadable(conversation_id, agent_id, read_envelope(SpeakerTurns, data), excess)
             return False
-        bounded = bound_lengths(turns, chunks, self._max_audio_s)
-        if bounded is not turns:
-            _LOG.warning(
-                "decoded_lengths_ignored", job=turns.job_id, agent=agent_id, reason="longer than the bytes hold"
-            )
-            turns, data = bounded, encode(bounded)
-        stored = self._ledger.jobs.store_result(lease, data, {span.chunk_id: span.duration_s for span in turns.chunks})
+        bounded = self._bound_lengths(turns, chunks)
+        data = data if bounded is turns else encode(bounded)
+        stored = self._ledger.jobs.store_result(
+            lease, data, {span.chunk_id: span.duration_s for span in bounded.chunks}
+        )
         verdict = Verdict.STORED
         if not stored:
             job = self._ledger.jobs.get(turns.job_id)
@@ -96,6 +96,13 @@ class Results:
         )
         if noted is not None:
             self._dispatcher.judge_failed(noted, retryable=failure.retryable, counted=counted)
+
+    def _bound_lengths(self, turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> SpeakerTurns:
+        bounded = bound_lengths(turns, chunks, self._max_audio_s)
+        if bounded is not turns:
+            reason = "longer than the bytes hold, or than OMI_MAX_AUDIO_S of the bridge"
+            _LOG.warning("decoded_lengths_ignored", job=turns.job_id, agent=turns.agent_id, reason=reason)
+        return bounded
 
     def _lease_of(self, agent_id: str, job_id: str, lease_id: str, conversation_id: str) -> LeaseRecord | None:
         lease = self._ledger.leases.find(lease_id)
