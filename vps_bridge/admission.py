@@ -21,7 +21,7 @@ MIB = 2**20
 # publishes, so all new ones share a short queue. One that finds it full and is offered again is treated as known:
 # whoever invents ids does not come back to them.
 KNOWN = Quota("known conversations", 1_000, 32 * MIB, 10_000, 64 * MIB)
-NEW = Quota("new conversations", 1_000, 32 * MIB, 1_000, 64 * MIB)
+NEW = Quota("new conversations", 200, 32 * MIB, 1_000, 64 * MIB)
 AGENTS = Quota("agents", 200, 16 * MIB, 2_000, 32 * MIB)
 STRANGERS = Quota("agents that are not allowed", 2, SMALL_BYTES, 100, MIB)
 BRIDGES = Quota("bridges", 20, MIB, 100, MIB)

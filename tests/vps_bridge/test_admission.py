@@ -120,6 +120,13 @@ def test_a_new_conversation_that_found_no_room_has_it_when_it_is_offered_again(
     assert taken(mailbox).index(honest) <= 1, "and does not wait behind the invented ones"
 
 
+def test_one_new_conversation_that_floods_leaves_room_for_others(admission: Admission, mailbox: Mailbox) -> None:
+    for _ in range(2 * NEW.group_messages):
+        admission.take(incoming(TOPICS.events("flood")))
+    admission.take(incoming(TOPICS.events("honest")))
+    assert mailbox.holds(NEW.group, "conversation honest")
+
+
 def test_ever_new_conversations_do_not_push_out_one_that_lasts(
     admission: Admission, mailbox: Mailbox, clock: Clock
 ) -> None:
