@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels
+.PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
 .PHONY: bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
@@ -56,6 +56,9 @@ bench-engine: models ## stock pyannote beside ours, on seeded weights and real s
 
 bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (ARGS="--jobs 24 --sleep-s 2")
 	$(BIN)/python -m benchmarks.bench_two_agents $(ARGS)
+
+bench-floods: $(STAMP) ## how long an honest backend waits while another user floods the bridge
+	$(BIN)/python -m benchmarks.bench_floods
 
 bench-jobs: models ## a thousand jobs through one agent, and what its memory does (ARGS="--engine pyannote")
 	$(BIN)/python -m benchmarks.bench_thousand_jobs $(ARGS)

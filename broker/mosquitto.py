@@ -217,7 +217,9 @@ acl_file {files.acl}
 # What is queued for a subscriber that is slow for a moment. Our programs send again what is lost; this saves time.
 max_queued_messages 10000
 max_queued_bytes 268435456
-max_inflight_messages 20
+# A client has so much to acknowledge at once: with less, one that gets the processor seldom is sent little.
+max_inflight_messages 200
+max_inflight_bytes 67108864
 # A small message does not wait for the acknowledgement of the one before.
 set_tcp_nodelay true
 

@@ -6,6 +6,7 @@ connection (queued messages, message ids, an oversized packet resent for ever) r
 
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from functools import partial
 from time import monotonic
 from typing import Literal
@@ -185,6 +186,11 @@ class MqttSession:
             self._receipts[info.mid] = receipt
         return receipt
 
+    def wait_acknowledged(self, max_waiting: int, timeout_s: float) -> None:
+        """Block, at most `timeout_s`, while more messages wait for the broker's answer: paho queues them unbounded."""
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._receipts) <= max_waiting, timeout_s)
+
     def stop(self, farewell: Farewell | tuple[str, bytes, bool] | None = None, timeout_s: float = 5.0) -> None:
         """Publish `farewell`, disconnect cleanly (so that no will is published) and end the thread.
 
@@ -194,12 +200,11 @@ class MqttSession:
         if farewell is not None and self.connected and not self._stopping.is_set():
             try:
                 topic, payload, retain = farewell
-                receipt = self.publish(topic, payload, retain=retain)
-                outcome = receipt.wait(timeout_s)
+                outcome = self.publish(topic, payload, retain=retain).wait(timeout_s)
             except NotConnected as error:
                 _log.warning("farewell not sent", client_id=self.client_id, reason=error.reason)
             else:
-                _log.info("farewell sent", client_id=self.client_id, outcome=outcome.value)
+                _log.info("farewell sent", client_id=self.client_id, outcome=outcome.value, **asdict(self.counters))
         self._stopping.set()
         with self._changed:
             if self._client is not None:
@@ -356,6 +361,7 @@ class MqttSession:
     def _note_puback(self, mid: int, reason: ReasonCode) -> None:
         with self._changed:
             receipt = self._receipts.pop(mid, None)
+            self._changed.notify_all()
         if receipt is None:
             return
         if reason.value == NO_MATCHING_SUBSCRIBERS:
@@ -384,9 +390,8 @@ class MqttSession:
             self._changed.notify_all()
         for receipt in lost:
             receipt.settle(PublishOutcome.LOST, self._end_reason or "the connection ended before the broker answered")
-        if self._stopping.is_set() or not had_connection:
-            return
-        self._fail(self._end_reason or "connection lost", expected=True)
+        if had_connection and not self._stopping.is_set():
+            self._fail(self._end_reason or "connection lost", expected=True)
 
     def _fail(self, reason: str, *, expected: bool) -> None:
         self.last_error = reason

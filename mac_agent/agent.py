@@ -257,7 +257,10 @@ class Agent:
         match control.type:
             case ControlType.OFFER:
                 action = self._held_jobs.take_offer(control, ready=self._heartbeat.state is AgentState.ONLINE)
-                _log.info("offer", job=control.job_id, conversation=control.conversation_id, action=action.name.lower())
+                _log.info(
+                    "offer", job=control.job_id, conversation=control.conversation_id, action=action.name.lower(),
+                    expected_s=round(control.expected_s, 1),
+                )  # fmt: skip
             case ControlType.SETTLED | ControlType.CANCEL:
                 ended = self._held_jobs.end_job(control)
                 _log.info(

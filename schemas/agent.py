@@ -79,7 +79,10 @@ class OfferedChunk(Record):
     sample_rate: SampleRate | None = None
     channels: Channels | None = None
     start_s: Seconds | None = Field(default=None, description="In the job; null: right after the chunk before.")
-    captured_at: Timestamp | None = None
+    captured_at: Timestamp | None = Field(
+        default=None,
+        description="For other readers: our agents need only start_s, the bridge places audio.",
+    )
 
 
 class AgentControl(Message):
@@ -93,7 +96,9 @@ class AgentControl(Message):
     lease_id: Id | None = None
     conversation_id: Id | None = None
     attempt: Count = 0
-    expected_s: Seconds = 0.0
+    expected_s: Seconds = Field(
+        default=0.0, description="How long the bridge expects the work to take; the lease's limit follows from it."
+    )
     max_speakers: SpeakerCount | None = None
     chunks: Annotated[tuple[OfferedChunk, ...], Field(max_length=MAX_JOB_CHUNKS, fail_fast=True)] = ()
     verdict: Verdict | None = Field(default=None, description="settled: what became of the result.")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, SchemaUnsupported
-from schemas.record import Id, Message, Record, is_id
+from schemas.record import Id, Message, Record, describe_wrong, is_id
 
 MAX_OBJECTS = 350_000  # two lists of 20,000 turns fit; at ~100 bytes each, below 64 MiB of memory
 MAX_MAPS = 60_000  # a map takes ten times the memory of a number
@@ -105,13 +105,13 @@ def read_envelope(kind: type[Message], data: bytes) -> Envelope:
 
 def _explain(kind: type[Message], error: ValidationError) -> str:
     """Name the wrong fields but never their values, which may be audio, text or names."""
-    details = error.errors(include_url=False, include_context=False, include_input=False)
+    details = error.errors(include_url=False, include_input=False)
     known = _field_names(Record)
     places = [
         ".".join(str(part) if isinstance(part, int) or part in known else "*" for part in item["loc"])
         for item in details[:5]
     ]
-    reasons = [f"{place or 'message'}: {item['msg']}" for place, item in zip(places, details, strict=False)]
+    reasons = [f"{place or 'message'}: {describe_wrong(item)}" for place, item in zip(places, details, strict=False)]
     return f"{kind.SCHEMA}: " + "; ".join(reasons)
 
 

@@ -24,6 +24,8 @@ class FailureCode(StrEnum):
     ENGINE_CRASHED = "engine.crashed"
     ENGINE_FAILED = "engine.failed"
     ENGINE_TIMEOUT = "engine.timeout"
+    ENGINE_OVER_LIMIT = "engine.over_limit"
+    """The bridge's own: an agent worked on the job until the limit of its lease, and had no result."""
     LEASE_LOST = "lease.lost"
     LABELS_FAILED = "labels.failed"
     INGEST_FULL = "ingest.full"
@@ -68,6 +70,13 @@ FAILURE_POLICIES = {
     FailureCode.ENGINE_TIMEOUT: FailurePolicy(
         500,
         "raise OMI_JOB_TIMEOUT_FACTOR of the agent, then: omi-bridge retry {job}",
+        counts_as_attempt=True,
+        is_retryable=True,
+    ),
+    FailureCode.ENGINE_OVER_LIMIT: FailurePolicy(
+        500,
+        "look at the agent's log (omi-agent logs), or raise OMI_LEASE_LIMIT_FACTOR of the bridge, "
+        "then: omi-bridge retry {job}",
         counts_as_attempt=True,
         is_retryable=True,
     ),

@@ -16,6 +16,7 @@ from pydantic import (
     PlainSerializer,
     StringConstraints,
 )
+from pydantic_core import ErrorDetails
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
@@ -64,6 +65,16 @@ def _refuse_many(entries: Any) -> Any:  # noqa: ANN401 - anything, before valida
         msg = f"more than {MAX_ENTRIES} entries"
         raise ValueError(msg)
     return entries
+
+
+def is_beyond_seconds(item: ErrorDetails) -> bool:
+    """Whether a field is wrong because it is longer than any time in seconds: it is likely in milliseconds."""
+    return any(limit in (MAX_DURATION_S, -MAX_DURATION_S) for limit in item.get("ctx", {}).values())
+
+
+def describe_wrong(item: ErrorDetails) -> str:
+    """Return what pydantic says of a wrong field, with what to do where it does not say that."""
+    return f"{item['msg']}; looks like milliseconds: send seconds" if is_beyond_seconds(item) else item["msg"]
 
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]

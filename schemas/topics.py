@@ -128,10 +128,6 @@ class Topics:
             return f"{self.root}/bridge/{sender}/heartbeat"
         return f"{self.root}/agents/{sender}/{kind.value.rsplit('/', maxsplit=1)[-1]}"
 
-    def conversation_filter(self, conversation_id: str) -> str:
-        """Return the filter for everything that happens to one conversation."""
-        return f"{self.root}/conversations/{_checked('conversation_id', conversation_id)}/#"
-
     def parse(self, topic: str) -> TopicAddress:
         """Return the kind and the ids of a topic. Raises `TopicMalformed` where it is not one of ours."""
         prefix = self.root + "/"

@@ -12,18 +12,23 @@ import structlog
 from broker.session import Incoming
 from schemas.errors import TopicMalformed
 from schemas.topics import TopicAddress, TopicKind, Topics
+from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.mailbox import SMALL_BYTES, Mailbox, Quota
 
 _LOG = structlog.get_logger(__name__)
 MIB = 2**20
-# Conversations that were served before do not wait for new ones: ids cost whoever floods us nothing.
+# Conversations that were served before do not wait for new ones: ids cost whoever floods us nothing. No topic says who
+# publishes, so all new ones share a short queue. One that finds it full and is offered again is treated as known:
+# whoever invents ids does not come back to them.
 KNOWN = Quota("known conversations", 1_000, 32 * MIB, 10_000, 64 * MIB)
-NEW = Quota("new conversations", 1_000, 32 * MIB, 5_000, 64 * MIB)
+NEW = Quota("new conversations", 200, 32 * MIB, 1_000, 64 * MIB)
 AGENTS = Quota("agents", 200, 16 * MIB, 2_000, 32 * MIB)
 STRANGERS = Quota("agents that are not allowed", 2, SMALL_BYTES, 100, MIB)
 BRIDGES = Quota("bridges", 20, MIB, 100, MIB)
-MAX_KNOWN = 10_000  # conversations
-MAX_STRANGERS = 100  # agents that wait to be allowed and are heard: as many as a heartbeat of the bridge lists
+MAX_KNOWN = 10_000  # conversations, of those that last and of those that just began
+LASTING_S = 10.0  # one served again after so long is not forgotten for ever new ones
+MAX_TURNED_AWAY = 50_000  # more than a flood of 2,000 a second names before its victims offer again
+OFFERED_AGAIN_S = 2.0  # a message that comes so long after its conversation was turned away is offered again
 STRANGER_BEAT_S = 1.0  # and how often each of them is
 STRANGER_FORGOTTEN_S = 60.0
 MAX_NAMED = 100  # senders of dropped messages that are named in the log
@@ -56,8 +61,10 @@ class Admission:
         self._topics, self._mailbox, self._own_id, self._clock = topics, mailbox, own_id, clock
         self._allowed: frozenset[str] = frozenset()
         self._known: OrderedDict[str, None] = OrderedDict()
+        self._begun: OrderedDict[str, float] = OrderedDict()  # the same, of conversations served since this time only
+        self._turned_away: OrderedDict[str, float] = OrderedDict()  # new ones that found no room, and when
         self._strangers: dict[str, float] = {}  # when each was heard last
-        self._lock = threading.Lock()  # guards what is below, and `_known`
+        self._lock = threading.Lock()  # guards what is below, `_known` and `_begun`
         self._dropped: Counter[tuple[str, str]] = Counter()  # since the last log, by sender and reason
         self._log_due_s = 0.0
         self.dropped = 0
@@ -84,16 +91,29 @@ class Admission:
                 return
         if not self._mailbox.put(message, sender, quota):
             self._drop(sender, TOO_MANY)
+            if quota is NEW:
+                self._turn_away(address.conversation_id or "")
 
     def _quota_of(self, address: TopicAddress) -> Quota:
         if address.kind is TopicKind.BRIDGE_HEARTBEAT:
             return BRIDGES
         if address.kind in FROM_AGENTS:
             return AGENTS if address.sender_id in self._allowed else STRANGERS
+        conversation_id = address.conversation_id or ""
         with self._lock:
-            is_known = address.conversation_id in self._known
+            is_known = conversation_id in self._known or conversation_id in self._begun
+        is_known = is_known or self._is_offered_again(conversation_id)
         # Messages of a conversation stay in order: behind those that came before it was known.
         return KNOWN if is_known and not self._mailbox.holds(NEW.group, sender_of(address)) else NEW
+
+    def _turn_away(self, conversation_id: str) -> None:
+        self._turned_away.setdefault(conversation_id, self._clock())
+        if len(self._turned_away) > MAX_TURNED_AWAY:
+            self._turned_away.popitem(last=False)
+
+    def _is_offered_again(self, conversation_id: str) -> bool:
+        turned_away_s = self._turned_away.get(conversation_id)
+        return turned_away_s is not None and self._clock() - turned_away_s >= OFFERED_AGAIN_S
 
     def _judge_stranger(self, address: TopicAddress, size_bytes: int) -> str | None:
         """Return why a message of an agent that is not allowed is dropped: all but a few heartbeats are."""
@@ -127,14 +147,22 @@ class Admission:
         """Let these agents say all that agents say."""
         self._allowed = agent_ids
 
-    def note_known(self, conversation_ids: Iterable[str]) -> None:
-        """Remember conversations that were served, for as long as they are among the latest."""
+    def note_known(self, conversation_ids: Iterable[str], *, lasting: bool = False) -> None:
+        """Remember conversations that were served, for as long as they are among the latest.
+
+        Those that last (`lasting`: all of these do) are remembered apart: ever new ones do not push them out.
+        """
+        now_s = self._clock()
         with self._lock:
             for conversation_id in conversation_ids:
-                self._known[conversation_id] = None
-                self._known.move_to_end(conversation_id)
-            while len(self._known) > MAX_KNOWN:
-                self._known.popitem(last=False)
+                lasts = lasting or now_s - self._begun.setdefault(conversation_id, now_s) >= LASTING_S
+                if lasts or conversation_id in self._known:
+                    self._begun.pop(conversation_id, None)
+                    self._known[conversation_id] = None
+                    self._known.move_to_end(conversation_id)
+            for known in (self._known, self._begun):
+                while len(known) > MAX_KNOWN:
+                    known.popitem(last=False)
 
     def log_dropped(self, now_s: float) -> None:
         """Log what was dropped, one line for each sender and reason, at most once in `LOG_EVERY_S`."""

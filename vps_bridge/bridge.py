@@ -36,6 +36,7 @@ from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
+from vps_bridge.interpreter import set_up_interpreter
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, WorkRequest
@@ -52,6 +53,7 @@ _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
 BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and sent, with one fsync
 MAX_HELD = 64  # messages that wait to be sent end a batch too
+MAX_UNACKNOWLEDGED = 100  # messages that wait for the broker's answer
 HTTP_DOOR = "http door"
 HTTP_RETRY_S = 5.0  # a port that is taken may be given back
 CLOSE_POLL_S = 0.1
@@ -95,7 +97,7 @@ class Bridge:
         self._disk_reserve.release_if_full()  # even opening a database takes some room
         self._ledger = Ledger(settings.root, exclusive=True)
         self._admission.set_allowed(self._ledger.agents.allowed())
-        self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN))
+        self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
         self._disk_reserve.update()
         self._spool = Spool(settings.root / SPOOL)
         self._store = SqliteConversations(settings.root / STORE_FILE)
@@ -104,7 +106,7 @@ class Bridge:
 
     def _make_parts(self, settings: BridgeSettings) -> None:
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
-        self._results = Results(self._ledger, self._dispatcher)
+        self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._one_offs = OneOffRequests(self, self._ledger)
@@ -142,6 +144,7 @@ class Bridge:
             signal.signal(number, self.stop)
         self._guard.run(HTTP_DOOR, self._one_offs.end_all)
         self._subscribe()
+        set_up_interpreter()
         self._session.start()
         try:
             while not self._stopping.is_set():
@@ -220,7 +223,12 @@ class Bridge:
         self._guard.run("sending", self._publisher.flush)
 
     def _take_batch(self) -> None:
-        """Wait for a message until the next tick, then take what there is for a moment."""
+        """Wait for a message until the next tick, then take what there is for a moment.
+
+        While much that was sent waits for the broker, nothing more is taken: else the receipts of whoever floods us
+        would form a queue before everybody else's.
+        """
+        self._session.wait_acknowledged(MAX_UNACKNOWLEDGED, TICK_S)
         message = self._mailbox.take(max(0.0, self._tick_due_s - time.monotonic()))
         batch_until_s = time.monotonic() + BATCH_S
         while message is not None:

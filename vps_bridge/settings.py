@@ -51,6 +51,9 @@ class BridgeSettings(BrokerSettings):
         default=262_144, ge=1_024, le=1_500_000, description="Size of the parts in which audio is sent."
     )
     max_chunk_bytes: int = Field(default=512 * 2**20, ge=1, description="The largest chunk that is accepted.")
+    max_audio_s: float = Field(
+        default=4 * HOUR_S, gt=0, description="Longest audio of one job, as the agents have it; longer is not believed."
+    )
     max_queue_jobs: int = Field(default=20_000, ge=1, description="Jobs that may wait; beyond that audio is refused.")
     max_queue_bytes: int = Field(default=20 * 2**30, ge=1, description="Bytes of audio that may wait on disk.")
     ballast_bytes: int = Field(

@@ -11,12 +11,14 @@ from multiprocessing.synchronize import Event
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from broker.session import Incoming, MqttSession
 from broker.users import Credentials
-from schemas.conversation import Verdict
+from schemas.codec import decode, encode
+from schemas.conversation import Accepted, Verdict
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.pace import paced
-from tests.vps_bridge.live_bridge import TOPICS, Backend, audio_payload
+from tests.vps_bridge.live_bridge import TOPICS, audio_payload
 from tests.vps_bridge.scripted_agent import make_wav
 
 HONEST_CHUNKS = 8
@@ -71,24 +73,37 @@ def flooding(
         process.join(WAIT_S)
 
 
-def slowest_receipt_s(backend: Backend, conversation_id: str) -> float:
+def slowest_receipt_s(broker: RunningBroker, conversation_id: str) -> float:
     """Send chunks one after another as an honest backend, and return how long the slowest receipt took.
 
-    A chunk without a receipt is offered again, as every owner of a message does: a full broker may drop it.
+    It hears its own conversation only: reading the receipts of a flood would be its own delay. A chunk without a
+    receipt is offered again, as every owner of a message does: a full broker may drop it.
     """
-    return max(_wait_receipt_s(backend, conversation_id, number) for number in range(HONEST_CHUNKS))
+    arrived_s: dict[str, float] = {}
+    changed = threading.Condition()
 
+    def note(message: Incoming) -> None:
+        receipt = decode(Accepted, message.payload)
+        assert receipt.verdict is Verdict.ACCEPTED
+        with changed:
+            arrived_s.setdefault(receipt.chunk_id or "", time.monotonic())
+            changed.notify_all()
 
-def _wait_receipt_s(backend: Backend, conversation_id: str, number: int) -> float:
-    payload = audio_payload(conversation_id, make_wav(1.0, tone=number), chunk_id=f"h{number}")
-    began_s = time.monotonic()
-    while time.monotonic() < began_s + WAIT_S:
-        backend.publish(TOPICS.audio(conversation_id), payload)
-        offered_s = time.monotonic()
-        while time.monotonic() < offered_s + OFFER_AGAIN_S:
-            receipts = backend.receipts(conversation_id, chunk_id=f"h{number}")
-            if receipts:
-                assert receipts[0].verdict is Verdict.ACCEPTED
-                return time.monotonic() - began_s
-            time.sleep(0.02)
-    raise AssertionError(f"no receipt for chunk {number} of {conversation_id}")
+    session = MqttSession(broker.settings("backend"), client_id=secrets.token_hex(8), on_message=note)
+    session.subscribe(TOPICS.accepted(conversation_id))
+    session.start()
+    session.wait_connected(WAIT_S)
+    waits_s = []
+    try:
+        for number in range(HONEST_CHUNKS):
+            name, began_s = f"h{number}", time.monotonic()
+            payload = encode(audio_payload(conversation_id, make_wav(1.0, tone=number), chunk_id=name))
+            while name not in arrived_s:
+                assert time.monotonic() < began_s + WAIT_S, f"no receipt for {name} of {conversation_id}"
+                session.publish(TOPICS.audio(conversation_id), payload)
+                with changed:
+                    changed.wait_for(lambda name=name: name in arrived_s, OFFER_AGAIN_S)  # type: ignore[misc]
+            waits_s.append(arrived_s[name] - began_s)
+    finally:
+        session.stop()
+    return max(waits_s)

@@ -49,14 +49,14 @@ def connect(door: Door, head: bytes = b"") -> socket.socket:
     return connection
 
 
-def upload_head(door: Door, conversation_id: str) -> bytes:
+def upload_head(door: Door, conversation_id: str, length_bytes: int = 100_000) -> bytes:
     token = door.client.headers["Authorization"]
     lines = (
         f"POST /v1/conversations/{conversation_id}/audio HTTP/1.1",
         "Host: 127.0.0.1",
         f"Authorization: {token}",
         "Content-Type: audio/wav",
-        "Content-Length: 100000",
+        f"Content-Length: {length_bytes}",
         "",
         "",
     )
@@ -134,6 +134,20 @@ def test_a_body_that_pauses_and_goes_on_is_taken_whole(door: Door) -> None:
 
     answer = door.audio("pauses", with_pauses())
     assert (answer.status_code, answer.json()["bytes"]) == (202, len(audio))
+
+
+def test_a_body_that_is_refused_for_its_size_is_not_read_and_its_sender_hears_why(door: Door) -> None:
+    """The answer comes at once and then the end of the connection, and not a reset, though the body is still sent."""
+    with connect(door, upload_head(door, "too-large", 2**40)) as connection:
+        connection.settimeout(WAIT_S)
+        answer = b""
+        while not answer.endswith(b"}"):
+            connection.sendall(bytes(1_000))
+            answer += connection.recv(4_096)
+        assert answer.startswith(b"HTTP/1.1 413")
+        connection.sendall(bytes(1_000))
+        assert connection.recv(1) == b""
+    assert door.audio("after-it", make_wav(1.0, tone=6)).status_code == 202
 
 
 def test_a_part_that_nobody_asked_for_is_refused_early(broker: RunningBroker, door: Door) -> None:

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import signal
 import threading
 
 import pytest
@@ -28,6 +30,21 @@ def test_message_reaches_subscriber_unchanged(any_broker, connect):
     assert backend.publish(AUDIO, payload).wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
     [message] = inbox.wait_count(1)
     assert (message.topic, message.payload, message.retain) == (AUDIO, payload, False)
+
+
+def test_who_publishes_much_waits_until_the_broker_has_answered_most_of_it(mosquitto, connect):
+    backend = connect(mosquitto, "backend")
+    os.kill(mosquitto.pid, signal.SIGSTOP)
+    try:
+        receipts = [backend.publish(AUDIO, b"x") for _ in range(50)]
+        backend.wait_acknowledged(10, timeout_s=0.1)
+        assert all(receipt.outcome is None for receipt in receipts), (
+            "a broker that does not answer holds nobody for ever"
+        )
+    finally:
+        os.kill(mosquitto.pid, signal.SIGCONT)
+    backend.wait_acknowledged(10, timeout_s=ACK_S)
+    eventually(lambda: sum(receipt.outcome is None for receipt in receipts) <= 10)
 
 
 def test_content_type_arrives_on_mqtt_5(mosquitto, connect):

@@ -358,6 +358,18 @@ def test_an_error_names_the_field_and_what_it_wants() -> None:
         decode(ConversationEvent, raw(ConversationEvent, wrong))
 
 
+def test_times_in_milliseconds_are_refused_with_a_hint() -> None:
+    segment = {"id": "s1", "text": "x", "start_s": 600_000, "end_s": 604_801}
+    with pytest.raises(MessageMalformed, match=r"end_s: .*looks like milliseconds: send seconds"):
+        decode(ConversationEvent, raw(ConversationEvent, EVENT | {"segments": [segment]}))
+    turn = {"start_s": 0.5, "end_s": 1e9, "speaker": "S0"}
+    with pytest.raises(MessageMalformed, match="milliseconds"):
+        decode(SpeakerTurns, raw(SpeakerTurns, RESULT | {"turns": [turn]}))
+    with pytest.raises(MessageMalformed) as refused:
+        decode(SpeakerTurns, raw(SpeakerTurns, RESULT | {"turns": [turn | {"end_s": "late"}]}))
+    assert "milliseconds" not in str(refused.value)
+
+
 def test_the_ids_of_a_refused_message_can_still_be_read() -> None:
     envelope = read_envelope(
         SpeakerTurns, msgpack.packb(RESULT | {"version": "9.0", "lease_id": "not/an/id", "turns": 1})

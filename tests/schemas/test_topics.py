@@ -87,13 +87,6 @@ def test_a_filter_for_one_sender_takes_only_that_sender(kind: TopicKind) -> None
     assert not matches(TOPICS.filter(kind, sender_id="mac"), foreign)
 
 
-def test_one_filter_shows_all_that_happens_to_a_conversation() -> None:
-    for kind in set(TopicKind) - OF_A_SENDER:
-        topic = BUILDERS[kind](TOPICS, "c1", "mac")
-        assert matches(TOPICS.conversation_filter("c1"), topic)
-        assert not matches(TOPICS.conversation_filter("c2"), topic)
-
-
 @pytest.mark.parametrize("kind", TopicKind)
 @pytest.mark.parametrize("bad", BAD_IDS.values(), ids=BAD_IDS)
 def test_an_id_that_may_not_stand_in_a_topic_is_refused(kind: TopicKind, bad: str) -> None:
@@ -111,13 +104,6 @@ def test_an_id_that_may_not_stand_in_a_topic_is_refused(kind: TopicKind, bad: st
 def test_a_filter_for_an_id_that_may_not_stand_in_a_topic_is_refused(bad: str) -> None:
     with pytest.raises(TopicMalformed):
         TOPICS.filter(TopicKind.WANT, sender_id=bad)
-    with pytest.raises(TopicMalformed):
-        TOPICS.conversation_filter(bad)
-
-
-def test_one_conversation_is_not_all_of_them() -> None:
-    with pytest.raises(TopicMalformed):
-        TOPICS.conversation_filter("+")
 
 
 @pytest.mark.parametrize("root", ["", "/", "omi/", "/omi", "omi//v1", "omi/+", "#", "omi/v1.2", "$share/x", "omi\n"])

@@ -62,6 +62,8 @@ class ScriptedAgent:
         self.cancelled: MessageLog[AgentControl] = MessageLog()
         self.parts: MessageLog[AudioPart] = MessageLog()
         self.held: dict[str, str] = {}
+        self.queued: set[str] = set()
+        """The conversations whose jobs it lists as waiting behind others; all others as running."""
         self.accepts = True
         self.state = AgentState.ONLINE
         self._started_at = datetime.now(UTC)
@@ -119,14 +121,15 @@ class ScriptedAgent:
             sent_at=datetime.now(UTC),
             started_at=self._started_at,
             engine=self.engine,
-            jobs=()
-            if gone
-            else tuple(
-                HeldJob(job_id=job, lease_id=lease, state=HeldJobState.RUNNING) for job, lease in self.held.items()
-            ),
+            jobs=() if gone else tuple(self._list_job(job, lease) for job, lease in self.held.items()),
             free_capacity=0 if gone else max(0, self.places - len(self.held)),
             speed_x_real_time=10.0,
         )
+
+    def _list_job(self, job_id: str, lease_id: str) -> HeldJob:
+        waits = any(offer.job_id == job_id and offer.conversation_id in self.queued for offer in self.offers.items)
+        state = HeldJobState.QUEUED if waits else HeldJobState.RUNNING
+        return HeldJob(job_id=job_id, lease_id=lease_id, state=state)
 
     def _beat_on(self) -> None:
         while not self._ended.wait(BEAT_S):

@@ -6,7 +6,16 @@ import structlog
 from broker.logs import LINES_PER_MINUTE, MESSAGE_FROM, MINUTE_S, SenderLimit
 from broker.session import Incoming
 from schemas.topics import Topics
-from vps_bridge.admission import KNOWN, MAX_STRANGERS, NEW, STRANGER_BEAT_S, Admission
+from vps_bridge.admission import (
+    KNOWN,
+    LASTING_S,
+    MAX_KNOWN,
+    NEW,
+    OFFERED_AGAIN_S,
+    STRANGER_BEAT_S,
+    Admission,
+)
+from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.mailbox import Mailbox
 
 TOPICS = Topics()
@@ -93,6 +102,43 @@ def test_a_conversation_that_becomes_known_keeps_the_order_of_its_messages(
     assert [topic for topic in taken(mailbox) if "/c1/" in topic] == [first, second]
     admission.take(incoming(first))
     assert mailbox.holds(KNOWN.group, "conversation c1")
+
+
+def test_a_new_conversation_that_found_no_room_has_it_when_it_is_offered_again(
+    admission: Admission, mailbox: Mailbox, clock: Clock
+) -> None:
+    for number in range(NEW.group_messages):
+        admission.take(incoming(TOPICS.events(f"invented-{number}")))
+    honest = TOPICS.events("honest")
+    admission.take(incoming(honest))
+    assert admission.dropped == 1
+    clock.now_s += OFFERED_AGAIN_S
+    for number in range(NEW.group_messages):
+        admission.take(incoming(TOPICS.events(f"more-{number}")))
+    admission.take(incoming(honest))
+    assert admission.dropped == 1 + NEW.group_messages
+    assert taken(mailbox).index(honest) <= 1, "and does not wait behind the invented ones"
+
+
+def test_one_new_conversation_that_floods_leaves_room_for_others(admission: Admission, mailbox: Mailbox) -> None:
+    for _ in range(2 * NEW.group_messages):
+        admission.take(incoming(TOPICS.events("flood")))
+    admission.take(incoming(TOPICS.events("honest")))
+    assert mailbox.holds(NEW.group, "conversation honest")
+
+
+def test_ever_new_conversations_do_not_push_out_one_that_lasts(
+    admission: Admission, mailbox: Mailbox, clock: Clock
+) -> None:
+    for name in ("lasting", "begun"):
+        admission.note_known([name])
+    clock.now_s += LASTING_S
+    admission.note_known(["lasting"])
+    admission.note_known(f"invented-{number}" for number in range(MAX_KNOWN))
+    for name in ("lasting", "begun"):
+        admission.take(incoming(TOPICS.events(name)))
+    assert mailbox.holds(KNOWN.group, "conversation lasting")
+    assert mailbox.holds(NEW.group, "conversation begun")
 
 
 def test_lines_about_one_sender_are_few_and_the_rest_is_counted() -> None:

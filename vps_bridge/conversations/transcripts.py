@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from broker.text_files import read_text
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
+from schemas.record import is_beyond_seconds
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
@@ -131,5 +132,7 @@ def _read_segment(path: Path, index: int, row: object, conversation_id: str, kee
     try:
         return TranscriptSegment.model_validate(fields)
     except ValidationError as error:
-        wrong = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_input=False)}))
-        raise TranscriptError(f"{path}, segment {index}: wrong or missing {wrong}. Expected {_SHAPE}.") from error
+        items = error.errors(include_input=False)
+        wrong = ", ".join(sorted({str(item["loc"][0]) for item in items}))
+        hint = " It looks like milliseconds: send seconds." if any(map(is_beyond_seconds, items)) else ""
+        raise TranscriptError(f"{path}, segment {index}: wrong or missing {wrong}. Expected {_SHAPE}.{hint}") from error

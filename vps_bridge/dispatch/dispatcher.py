@@ -29,6 +29,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
+from vps_bridge.durations import seconds
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
@@ -124,6 +125,7 @@ class Dispatcher:
             is_allowed = agent_id in self._ledger.agents.allowed()
             if is_allowed and self._ledger.leases.give_back(lease, instance_id):
                 self._granted_s[lease.lease_id] = view.last_beat_s
+                view.worked_s.pop(lease.lease_id, None)
                 _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)
             elif held.state is not HeldJobState.OUTBOX:
                 reason = lease.lease_end.description if lease.lease_end else "lease is over"
@@ -147,9 +149,13 @@ class Dispatcher:
         """Apply the lease rules to one lease; return whether it was revoked."""
         agent = self.roster.get(lease.agent_id)
         unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
-        lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted)
+        worked_s = agent.worked_s.get(lease.lease_id, 0.0) if agent else 0.0
+        lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted, worked_s)
         presence, is_allowed = agent.presence if agent else None, lease.agent_id in allowed
         decision = judge_lease(lease_view, presence, now_s, self._rules, is_allowed=is_allowed)
+        if decision.action is LeaseAction.FAIL_ATTEMPT:
+            self._fail_attempt(lease, worked_s)
+            return True
         if decision.end is not None:
             self._revoke(lease, decision.end)
             return True
@@ -307,6 +313,19 @@ class Dispatcher:
             reason=end.description,
         )
         self._give_up_exhausted(job, retryable=True, counted=False)
+
+    def _fail_attempt(self, lease: LeaseRecord, worked_s: float) -> None:
+        """End a lease whose agent worked on its job until the limit, as an attempt that failed."""
+        job_id, agent_id = lease.job_id, lease.agent_id
+        words = (
+            f"agent {agent_id} worked on it for {seconds(worked_s)} and had no result when its lease ended: look at "
+            f"its log (omi-agent logs), then: omi-bridge retry {job_id}"
+        )
+        job = self._ledger.jobs.note_failure(job_id, FailureCode.ENGINE_OVER_LIMIT, words, counted=True)
+        self._cancel(agent_id, job_id, lease.lease_id, LeaseEnd.OVER_LIMIT.description)
+        _LOG.warning("attempt_over_limit", job=job_id, agent=agent_id, conversation=lease.conversation_id)
+        if job is not None:
+            self.judge_failed(job, retryable=True, counted=True)
 
     def _cancel(self, agent_id: str, job_id: str, lease_id: str, reason: str) -> None:
         control = AgentControl(

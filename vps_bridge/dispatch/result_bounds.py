@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from schemas.turns import SpeakerTurns
+from schemas.turns import ChunkSpan, SpeakerTurns
+from vps_bridge.intake.audio_length import MIN_BYTES_PER_S, MIN_STATED_BYTES_PER_S, is_raw, raw_duration_s
 from vps_bridge.ledger.jobs import THIN_BYTES_PER_S
-from vps_bridge.ledger.records import JobChunk
+from vps_bridge.ledger.records import ChunkRecord, JobChunk
 
 FREE_TURNS = 200
 MAX_TURNS_PER_S = 4.0
@@ -29,6 +30,36 @@ def find_excess(turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> str | None:
     if found > most:
         return f"it has {found:,} turns, more than {most:,} in {audio_s:,.0f} s of audio"
     return None
+
+
+def bound_lengths(turns: SpeakerTurns, chunks: Sequence[JobChunk], max_audio_s: float) -> SpeakerTurns:
+    """Return a result in which no chunk is longer than its bytes can hold, nor all of them than `max_audio_s`.
+
+    Decoded lengths replace what was thought before and place all later audio of the conversation, so one that cannot
+    be is ignored: the chunk's length is what it was.
+    """
+    own = {item.chunk.chunk_id: item.chunk for item in chunks}
+    too_long = sum(span.duration_s for span in turns.chunks) > max_audio_s
+    bounded = tuple(
+        _with_known_length(span, own[span.chunk_id])
+        if too_long or span.duration_s > _most_decoded_s(own[span.chunk_id])
+        else span
+        for span in turns.chunks
+    )
+    return turns if bounded == turns.chunks else turns.model_copy(update={"chunks": bounded})
+
+
+def _most_decoded_s(chunk: ChunkRecord) -> float:
+    """Return what the bytes of a chunk hold at most; known lengths may be wrong by half."""
+    if is_raw(chunk.encoding) and chunk.sample_rate:
+        return raw_duration_s(chunk.encoding, chunk.bytes, chunk.sample_rate, chunk.channels or 1) + 1.0
+    if chunk.duration_s is None or chunk.duration_estimated:
+        return chunk.bytes / MIN_BYTES_PER_S
+    return max(2 * chunk.duration_s, chunk.bytes / MIN_STATED_BYTES_PER_S)
+
+
+def _with_known_length(span: ChunkSpan, chunk: ChunkRecord) -> ChunkSpan:
+    return span.model_copy(update={"duration_s": chunk.info.duration_s})
 
 
 def _longest_s(item: JobChunk) -> float:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import structlog
 
-from schemas.codec import Envelope, decode, read_envelope
+from schemas.codec import Envelope, decode, encode, read_envelope
 from schemas.conversation import Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
 from vps_bridge.dispatch.dispatcher import Dispatcher
-from vps_bridge.dispatch.result_bounds import find_excess
+from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import LeaseRecord
+from vps_bridge.ledger.records import JobChunk, LeaseRecord
 
 _LOG = structlog.get_logger(__name__)
 
@@ -21,9 +23,9 @@ _LOG = structlog.get_logger(__name__)
 class Results:
     """Takes what agents publish about their jobs. Runs on the bridge's own thread only."""
 
-    def __init__(self, ledger: Ledger, dispatcher: Dispatcher) -> None:
-        """Store into this ledger and settle through this dispatcher."""
-        self._ledger, self._dispatcher = ledger, dispatcher
+    def __init__(self, ledger: Ledger, dispatcher: Dispatcher, max_audio_s: float) -> None:
+        """Store into this ledger and settle through this dispatcher. `max_audio_s`: the longest audio of one job."""
+        self._ledger, self._dispatcher, self._max_audio_s = ledger, dispatcher, max_audio_s
 
     def take_turns(self, conversation_id: str, agent_id: str, data: bytes) -> bool:
         """Take a result. Return whether it was newly stored."""
@@ -40,11 +42,16 @@ class Results:
             _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
             self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
             return False
-        excess = find_excess(turns, self._ledger.jobs.chunks(turns.job_id))
+        chunks = self._ledger.jobs.chunks(turns.job_id)
+        excess = find_excess(turns, chunks)
         if excess is not None:
             self._refuse_unreadable(conversation_id, agent_id, read_envelope(SpeakerTurns, data), excess)
             return False
-        stored = self._ledger.jobs.store_result(lease, data, {span.chunk_id: span.duration_s for span in turns.chunks})
+        bounded = self._bound_lengths(turns, chunks)
+        data = data if bounded is turns else encode(bounded)
+        stored = self._ledger.jobs.store_result(
+            lease, data, {span.chunk_id: span.duration_s for span in bounded.chunks}
+        )
         verdict = Verdict.STORED
         if not stored:
             job = self._ledger.jobs.get(turns.job_id)
@@ -89,6 +96,13 @@ class Results:
         )
         if noted is not None:
             self._dispatcher.judge_failed(noted, retryable=failure.retryable, counted=counted)
+
+    def _bound_lengths(self, turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> SpeakerTurns:
+        bounded = bound_lengths(turns, chunks, self._max_audio_s)
+        if bounded is not turns:
+            reason = "longer than the bytes hold, or than OMI_MAX_AUDIO_S of the bridge"
+            _LOG.warning("decoded_lengths_ignored", job=turns.job_id, agent=turns.agent_id, reason=reason)
+        return bounded
 
     def _lease_of(self, agent_id: str, job_id: str, lease_id: str, conversation_id: str) -> LeaseRecord | None:
         lease = self._ledger.leases.find(lease_id)

@@ -6,23 +6,26 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from schemas.agent import AgentHeartbeat, AgentState
+from schemas.agent import AgentHeartbeat, AgentState, HeldJobState
 from vps_bridge.rules.lease import AgentCapacity, AgentPresence, expected_s
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
+FORGOTTEN_S = 3_600.0  # far longer than any lease outlives its agent's last beat
 
 
 @dataclass
 class AgentView:
     """One agent, by its latest heartbeat. Times are monotonic seconds.
 
-    `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats.
+    `unlisted_beats` counts, for each current lease that its latest beats in a row did not list, those beats;
+    `worked_s` says, for each lease it listed, how long its beats said that the job was running.
     """
 
     heartbeat: AgentHeartbeat
     last_beat_s: float
     offline_s: float | None = None
     unlisted_beats: dict[str, int] = field(default_factory=dict)
+    worked_s: dict[str, float] = field(default_factory=dict)
 
     @property
     def state(self) -> AgentState:
@@ -65,6 +68,8 @@ class AgentRoster:
     def note_beat(self, heartbeat: AgentHeartbeat, now_s: float) -> AgentView:
         """Take in a live beat; `offline` is a will: no sign of life, and it counts only for the instance it names."""
         view = self._views.get(heartbeat.agent_id)
+        if view is None:
+            self._forget_silent(now_s)
         if heartbeat.state is AgentState.OFFLINE:
             if view is None:
                 view = self._views[heartbeat.agent_id] = AgentView(heartbeat, -math.inf, offline_s=now_s)
@@ -73,8 +78,17 @@ class AgentRoster:
             return view
         if view is None or view.heartbeat.instance_id != heartbeat.instance_id:
             view = self._views[heartbeat.agent_id] = AgentView(heartbeat, now_s)
+        view.worked_s = _add_worked(view, heartbeat, now_s)
         view.heartbeat, view.last_beat_s, view.offline_s = heartbeat, now_s, None
         return view
+
+    def _forget_silent(self, now_s: float) -> None:
+        """Forget agents that were not heard for long: anyone at the broker can beat under ever new ids."""
+        self._views = {
+            agent_id: view
+            for agent_id, view in self._views.items()
+            if now_s - max(view.last_beat_s, view.offline_s or -math.inf) <= FORGOTTEN_S
+        }
 
     def live(self, now_s: float, stale_s: float) -> list[AgentView]:
         """Return the agents that are up: their last beat is recent, they are connected, and they are not stopping."""
@@ -98,6 +112,16 @@ class AgentRoster:
         ]
         described = [_describe_capacity(view, leases) for view in up]
         return [capacity for capacity in described if capacity.is_free]
+
+
+def _add_worked(view: AgentView, heartbeat: AgentHeartbeat, now_s: float) -> dict[str, float]:
+    """Return for how long each lease's job has run: the time between two beats counts that both list it as running."""
+    was_running = {job.lease_id for job in view.heartbeat.jobs if job.state is HeldJobState.RUNNING}
+    worked_s = {}
+    for job in heartbeat.jobs:
+        ran = job.state is HeldJobState.RUNNING and job.lease_id in was_running
+        worked_s[job.lease_id] = view.worked_s.get(job.lease_id, 0.0) + (now_s - view.last_beat_s if ran else 0.0)
+    return worked_s
 
 
 def _describe_capacity(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> AgentCapacity:

@@ -6,10 +6,12 @@ import asyncio
 import time
 from typing import Any
 
+import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MAX_CONNECTIONS = 256  # each costs a file of the process, which audio and ledger need too
 REQUEST_S = 10.0  # from its first moment, or from its last answer, to the end of a request's headers
+LINGER_S = 2.0  # how long a client may go on sending a body that was answered before its end
 
 
 class CappedProtocol(H11Protocol):
@@ -24,6 +26,7 @@ class CappedProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self.waiting_since_s = time.monotonic()
         self._deadline: asyncio.TimerHandle | None = None
+        self._is_answered_early = False
 
     @property
     def is_asking(self) -> bool:
@@ -40,6 +43,8 @@ class CappedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a request whose headers have not ended give it no more time."""
+        if self._is_answered_early:
+            return
         super().data_received(data)
         if self.is_asking:
             self._stop_clock()
@@ -47,10 +52,24 @@ class CappedProtocol(H11Protocol):
             self._expect_request()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request."""
+        """Wait for the next request, or end a connection whose request was answered before its body had come."""
         super().on_response_complete()
-        if not self.is_asking and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self.conn.their_state is h11.SEND_BODY:
+            self._end_early()
+        elif not self.is_asking:
             self._expect_request()
+
+    def _end_early(self) -> None:
+        """Say that nothing more comes, and for a moment drop what still does.
+
+        A connection closed while bytes arrive is reset, and a client that is still sending would not read its answer.
+        """
+        self._is_answered_early = True
+        self._stop_clock()
+        self.transport.write_eof()
+        self._deadline = self.loop.call_later(LINGER_S, self.end)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of the timer."""

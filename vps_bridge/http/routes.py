@@ -17,7 +17,7 @@ from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.failure import FailureCode, policy_of
-from schemas.record import ID_PATTERN, SpeakerHint, is_id
+from schemas.record import ID_PATTERN, SpeakerHint, describe_wrong, is_id
 from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.handlers import HttpHandlers
@@ -183,7 +183,7 @@ def _repeat(error: HTTPException) -> HttpProblem:
 def _explain(error: Exception) -> HttpProblem:
     """Name the wrong fields, never their values."""
     items = error.errors() if isinstance(error, RequestValidationError) else ()
-    wrong = [f"{'.'.join(str(part) for part in item['loc'][1:]) or 'query'}: {item['msg']}" for item in items]
+    wrong = [f"{'.'.join(str(part) for part in item['loc'][1:]) or 'query'}: {describe_wrong(item)}" for item in items]
     return HttpProblem(422, "payload.malformed", "; ".join(wrong[:5]))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import delete, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
@@ -27,6 +27,16 @@ _HEARD = _AGENT.on_conflict_do_update(
 )
 _ALLOW = _AGENT.on_conflict_do_update(index_elements=[AgentRow.agent_id], set_={"allowed": _AGENT.excluded.allowed})
 
+MAX_STRANGERS = 100
+"""Agents that are not allowed of which the ledger knows: those heard last. Anyone at the broker can name new ones."""
+_LAST_STRANGERS = (
+    select(AgentRow.agent_id)
+    .where(~AgentRow.allowed)
+    .order_by(func.coalesce(AgentRow.last_seen_at, AgentRow.first_seen_at).desc())
+    .limit(MAX_STRANGERS)
+)
+_FORGET_STRANGERS = delete(AgentRow).where(~AgentRow.allowed, AgentRow.agent_id.not_in(_LAST_STRANGERS))
+
 
 class AgentBook:
     """The allow-list, and the latest heartbeat of each agent."""
@@ -36,11 +46,12 @@ class AgentBook:
         self._database = database
 
     def note_heartbeat(self, agent_id: str, heartbeat: dict[str, Any]) -> None:
-        """Keep the latest heartbeat of an agent for people to look at."""
+        """Keep the latest heartbeat of an agent for people to look at; of those not allowed the latest ones stay."""
         now = time.time()
         seen = {"first_seen_at": now, "last_seen_at": now, "last_heartbeat": heartbeat}
         with self._database.writing() as connection:
             connection.execute(_HEARD, {"agent_id": agent_id, "allowed": False, **seen})
+            connection.execute(_FORGET_STRANGERS)
 
     def set_allowed(self, agent_id: str, *, allowed: bool) -> None:
         """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""

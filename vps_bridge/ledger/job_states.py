@@ -35,7 +35,7 @@ class JobEvent(StrEnum):
     LEASE_RETURNED = "lease_returned"
     """The agent of a lost lease turned up still holding the job, and has its lease back."""
     ATTEMPT_FAILED = "attempt_failed"
-    """The agent of the current lease reported a failure."""
+    """The agent of the current lease reported a failure, or worked on the job until the lease's limit."""
     STORED = "stored"
     """A result was stored, under whichever of the job's leases."""
     LABELLED = "labelled"

@@ -39,11 +39,16 @@ class AgentPresence:
 
 @dataclass(frozen=True)
 class LeaseView:
-    """A current lease. `unlisted_beats` counts the agent's beats in a row that did not list the job."""
+    """A current lease.
+
+    `unlisted_beats` counts the agent's beats in a row that did not list the job; `worked_s` is for how long its beats
+    listed the job as running.
+    """
 
     granted_s: float
     expected_s: float
     unlisted_beats: int = 0
+    worked_s: float = 0.0
 
 
 class LeaseEnd(StrEnum):
@@ -105,6 +110,8 @@ class LeaseAction(StrEnum):
     KEEP = "keep"
     OFFER_AGAIN = "offer_again"
     REVOKE = "revoke"
+    FAIL_ATTEMPT = "fail_attempt"
+    """End it, and count an attempt: its agent worked on the job until the limit, and has no result."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +120,9 @@ class LeaseDecision:
 
     action: LeaseAction
     end: LeaseEnd | None = None
+
+
+WORKED_SHARE = 0.5  # of a lease's limit: an agent that had the job running for longer, without a result, has failed
 
 
 def judge_lease(
@@ -129,7 +139,11 @@ def judge_lease(
     """
     if not is_allowed:
         return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DENIED)
-    if now_s - lease.granted_s > rules.limit_s(lease.expected_s):
+    limit_s = rules.limit_s(lease.expected_s)
+    if now_s - lease.granted_s > limit_s:
+        # A job that waited behind another on its agent, or whose agent slept, is no worse for it.
+        if lease.worked_s > WORKED_SHARE * limit_s:
+            return LeaseDecision(LeaseAction.FAIL_ATTEMPT, LeaseEnd.OVER_LIMIT)
         return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.OVER_LIMIT)
     last_heard_s = max(lease.granted_s, agent.last_beat_s) if agent else lease.granted_s
     if now_s - last_heard_s > rules.stale_s:
@@ -171,6 +185,7 @@ def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, 
 AHEAD_JOBS = 2  # an agent works on one while it pulls the audio of the next
 AHEAD_S = 0.5  # and holds more only while all of them take less: longer ones are left for other agents
 ASSUMED_SPEED_X = 1.0  # of an agent that has not measured itself yet
+SLOWEST_SPEED_X = 0.1  # one that claims to be slower would hold its jobs for as long as it liked
 
 
 @dataclass(frozen=True)
@@ -211,8 +226,8 @@ class ReadyJob:
 
 
 def expected_s(audio_s: float, speed_x_real_time: float) -> float:
-    """Return how long an agent of this speed will take for so much audio."""
-    return audio_s / (speed_x_real_time or ASSUMED_SPEED_X)
+    """Return how long an agent will take for so much audio that says it has this speed."""
+    return audio_s / max(speed_x_real_time or ASSUMED_SPEED_X, SLOWEST_SPEED_X)
 
 
 def match_jobs(

@@ -24,7 +24,7 @@ AGENTS = ("a", "b")
 AUDIO_S, PLACES = 30.0, 2
 STALE_S, GRACE_S, LIMIT_S = 30.0, 20.0, AUDIO_S + 60.0  # at a speed of 1 and a limit factor of 1
 MAX_ATTEMPTS, MAX_DEATHS = 3, 5
-UNRETURNABLE = {LeaseEnd.OVER_LIMIT, LeaseEnd.AGENT_DENIED}
+UNRETURNABLE = {LeaseEnd.OVER_LIMIT, LeaseEnd.AGENT_DENIED, LeaseEnd.ATTEMPT_FAILED}
 CODES = (
     FailureCode.ENGINE_CRASHED,
     FailureCode.ENGINE_TIMEOUT,
@@ -83,6 +83,10 @@ class ModelAgent:
     read: int = 0
     held: dict[str, str] = field(default_factory=dict)
     """job_id -> lease_id of what it works on."""
+    worked_s: dict[str, float] = field(default_factory=dict)
+    """lease_id -> for how long its beats in a row listed the job as running."""
+    running: set[str] = field(default_factory=set)
+    """The leases that its latest beat listed as running: it works on one job at a time, the oldest."""
     outbox: dict[str, str] = field(default_factory=dict)
     """The same of results nobody settled."""
 

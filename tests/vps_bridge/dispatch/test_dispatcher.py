@@ -11,6 +11,8 @@ from tests.brokers import RunningBroker
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav, stays_empty
 
+SHORT_LEASES = {"OMI_LEASE_LIMIT_FACTOR": "0.01", "OMI_LEASE_LIMIT_FLOOR_S": "1.5"}
+
 
 def test_a_call_is_diarized_labelled_and_told_without_torch(
     mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
@@ -298,8 +300,7 @@ def test_a_job_whose_agent_died_with_it_five_times_is_given_up(
 def test_a_lease_over_its_limit_is_cancelled_and_does_not_return(
     own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    limits = {"OMI_LEASE_LIMIT_FACTOR": "0.01", "OMI_LEASE_LIMIT_FLOOR_S": "1.5"}
-    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **limits) as bridge:
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **SHORT_LEASES) as bridge:
         bridge.allow("first", "second")
         with ScriptedAgent(own_broker, "first") as slow:
             own_backend.send_call("slow")
@@ -308,6 +309,27 @@ def test_a_lease_over_its_limit_is_cancelled_and_does_not_return(
             assert word.reason == "over the absolute limit"
             again = slow.wait_offer("slow", after=1)
             assert again.lease_id != offer.lease_id
+
+
+def test_a_job_that_its_agent_never_ends_fails_after_its_attempts_and_one_that_waits_behind_it_does_not(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **SHORT_LEASES) as bridge:
+        bridge.allow("first")
+        with ScriptedAgent(own_broker, "first") as agent:
+            agent.queued.add("behind")
+            own_backend.send_call("endless")
+            own_backend.send_call("behind", tone=1)
+            failure = wait_until(lambda: own_backend.failures("endless"), "giving up")[0]
+            wait_until(lambda: len(agent.leases("behind")) > 3, "the leases of the job that waits")
+            agent.answer(agent.wait_offer("behind", after=3), CALL_TURNS)
+            assert own_backend.wait_updated("behind").speakers == 2
+        assert failure.code == FailureCode.ENGINE_OVER_LIMIT
+        assert "agent first worked on it" in failure.message
+        (endless,), (behind,) = bridge.jobs("endless"), bridge.jobs("behind")
+        assert (endless["state"], endless["attempts"], len(agent.leases("endless"))) == ("failed", 3, 3)
+        assert f"omi-bridge retry {endless['job_id']}" in endless["failure_message"]
+        assert (behind["state"], behind["attempts"]) == ("done", 0)
 
 
 def test_a_kill_of_the_bridge_with_a_lease_out_loses_nothing(

@@ -94,8 +94,10 @@ class Leases(RuleBasedStateMachine):
     def start_bridge(self) -> None:
         """The bridge's memory of agents and deadlines is gone; the ledger is not."""
         self.dispatcher = Dispatcher(self.settings, self.ledger, Spool(self.home / "spool"), self.wire)  # type: ignore[arg-type]
-        self.results = Results(self.ledger, self.dispatcher)
+        self.results = Results(self.ledger, self.dispatcher, self.settings.max_audio_s)
         self.signs_s, self.wills_s, self.listed = {}, {}, {}
+        for agent in self.agents.values():
+            agent.worked_s, agent.running = {}, set()
         self.fresh_s = dict.fromkeys(self.current(), self.now_s)
         self.tick()
 
@@ -112,6 +114,8 @@ class Leases(RuleBasedStateMachine):
         if agent.connected_as != agent.instance:
             gone = self.listed.get(name, set()) - set(held.values())
             self.deaths.update(job_id for lease_id, job_id in self.current().items() if lease_id in gone)
+            agent.worked_s, agent.running = {}, set()
+        self.note_work(agent, set(held.values()))
         agent.connected_as = agent.instance
         self.listed[name] = set(held.values())
         self.signs_s[name] = self.now_s
@@ -125,7 +129,18 @@ class Leases(RuleBasedStateMachine):
         for job_id, lease_id in returning.items():
             assert current.get(lease_id) == job_id, "an agent that comes back holding the job gets its lease back"
             self.fresh_s[lease_id] = self.now_s
+            agent.worked_s.pop(lease_id, None)
         self.tick()
+
+    def note_work(self, agent: ModelAgent, listed: set[str]) -> None:
+        """What a beat says of work: the time since the one before, of a job that both list as running."""
+        running = set(list(agent.held.values())[:1])
+        pause_s = self.now_s - self.signs_s.get(agent.agent_id, self.now_s)
+        agent.worked_s = {
+            lease_id: agent.worked_s.get(lease_id, 0.0) + (pause_s if lease_id in running & agent.running else 0.0)
+            for lease_id in listed
+        }
+        agent.running = running
 
     @rule(name=st.sampled_from(AGENTS))
     def will(self, name: str) -> None:
@@ -258,7 +273,7 @@ class Leases(RuleBasedStateMachine):
         for job in self.ledger.jobs.all():
             attempts = self.attempts[job.job_id]
             assert (job.state is JobState.LEASED) == (job.job_id in current.values())
-            assert job.attempts == attempts, "attempts are failures that count; a lost lease is none"
+            assert job.attempts == attempts, "attempts are failures that count, and limits worked to; a loss is none"
             assert job.deaths == self.deaths[job.job_id], "a death is one of who had said that it holds the job"
             given_up = attempts >= MAX_ATTEMPTS or job.deaths >= MAX_DEATHS or job.job_id in self.hopeless
             if job.job_id in self.stored:
@@ -268,11 +283,12 @@ class Leases(RuleBasedStateMachine):
 
     def tick(self) -> None:
         """What the bridge does every half second, and what must hold after it."""
-        before = set(self.current())
+        before = self.current()
         said = len(self.wire.said)
+        self.count_limits(before)
         self.dispatcher.tick(self.now_s)
         current = self.current()
-        for lease_id in set(current) - before:
+        for lease_id in set(current) - set(before):
             self.fresh_s[lease_id] = self.now_s
         self.check_offers(said, current)
         for lease in self.ledger.leases.current():
@@ -282,11 +298,21 @@ class Leases(RuleBasedStateMachine):
             assert self.now_s - sign_s <= STALE_S + 1e-6
             if lease.agent_id in self.wills_s:
                 assert self.now_s - self.wills_s[lease.agent_id] <= GRACE_S + 1e-6
-        for lease_id in before - set(current):
+        for lease_id in set(before) - set(current):
             ended = self.ledger.leases.find(lease_id)
             assert ended is not None
             assert ended.lease_end is not None
             assert ended.lease_end.may_return == (ended.lease_end not in UNRETURNABLE)
+
+    def count_limits(self, current: dict[str, str]) -> None:
+        """A lease over its limit is an attempt where its agent, by its beats, worked on it for most of the time."""
+        allowed = self.ledger.agents.allowed()
+        for lease_id, job_id in current.items():
+            lease = self.ledger.leases.find(lease_id)
+            assert lease is not None
+            over = self.now_s - self.fresh_s.get(lease_id, self.now_s) > LIMIT_S
+            worked_s = self.agents[lease.agent_id].worked_s.get(lease_id, 0.0)
+            self.attempts[job_id] += over and lease.agent_id in allowed and worked_s > LIMIT_S / 2
 
     def check_offers(self, said: int, current: dict[str, str]) -> None:
         allowed = self.ledger.agents.allowed()
@@ -324,7 +350,10 @@ class Leases(RuleBasedStateMachine):
     def heartbeat(self, agent: ModelAgent, state: AgentState) -> AgentHeartbeat:
         now = datetime.now(UTC)
         gone = state is AgentState.OFFLINE
-        held = [HeldJob(job_id=j, lease_id=x, state=HeldJobState.RUNNING) for j, x in agent.held.items()]
+        held = [
+            HeldJob(job_id=j, lease_id=x, state=HeldJobState.QUEUED if place else HeldJobState.RUNNING)
+            for place, (j, x) in enumerate(agent.held.items())
+        ]
         held += [HeldJob(job_id=j, lease_id=x, state=HeldJobState.OUTBOX) for j, x in agent.outbox.items()]
         return AgentHeartbeat(
             agent_id=agent.agent_id,

@@ -14,6 +14,7 @@ from sqlalchemy import event, text
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
@@ -31,6 +32,21 @@ def ledger(tmp_path):
     ledger = Ledger(tmp_path / "bridge", exclusive=True)
     yield ledger
     ledger.close()
+
+
+def test_of_agents_that_are_not_allowed_the_latest_are_known_and_of_those_allowed_all(ledger):
+    ledger.agents.set_allowed("mac", allowed=True)
+    ledger.agents.set_allowed("never-heard", allowed=True)
+    ledger.agents.note_heartbeat("mac", {})
+    for number in range(MAX_STRANGERS + 20):
+        ledger.agents.note_heartbeat(f"who-{number}", {"state": "online"})
+    ledger.agents.note_heartbeat("who-30", {"state": "online"})
+    ledger.agents.note_heartbeat("who-last", {"state": "online"})
+    known = {agent.agent_id: agent.allowed for agent in ledger.agents.all()}
+    assert len(known) == MAX_STRANGERS + 2
+    assert {"mac", "never-heard", "who-30", "who-last", f"who-{MAX_STRANGERS + 19}"} <= known.keys()
+    assert "who-0" not in known
+    assert ledger.agents.allowed() == {"mac", "never-heard"}
 
 
 def accept(ledger, conversation_id="c1", *, hints=NO_HINTS, final=False, **fields):

@@ -10,6 +10,7 @@ from schemas.failure import FailureCode, policy_of
 from vps_bridge.rules.lease import (
     AHEAD_JOBS,
     AHEAD_S,
+    SLOWEST_SPEED_X,
     AgentCapacity,
     AgentPresence,
     LeaseAction,
@@ -17,6 +18,7 @@ from vps_bridge.rules.lease import (
     LeaseRules,
     LeaseView,
     ReadyJob,
+    expected_s,
     is_exhausted,
     judge_lease,
     match_jobs,
@@ -32,6 +34,25 @@ def test_no_lease_lives_past_the_absolute_limit_however_its_agent_beats(granted_
     verdict = judge_lease(LeaseView(granted_s, expected_s, unlisted), AgentPresence(now_s), now_s, RULES)
     assert (verdict.action, verdict.end) == (LeaseAction.REVOKE, LeaseEnd.OVER_LIMIT)
     assert not LeaseEnd.OVER_LIMIT.may_return
+
+
+@given(expected_s=st.floats(0, 600), worked_share=st.floats(0, 1), over_s=st.floats(0.001, 1_000))
+def test_a_lease_over_its_limit_is_a_failed_attempt_only_where_its_job_ran_for_most_of_it(
+    expected_s, worked_share, over_s
+):
+    limit_s = 10 * expected_s + 600
+    now_s = limit_s + over_s
+    lease = LeaseView(0.0, expected_s, worked_s=worked_share * limit_s)
+    verdict = judge_lease(lease, AgentPresence(now_s), now_s, RULES)
+    assert verdict.end is LeaseEnd.OVER_LIMIT
+    assert (verdict.action is LeaseAction.FAIL_ATTEMPT) == (worked_share * limit_s > limit_s / 2)
+    soon = judge_lease(lease, AgentPresence(limit_s), limit_s, RULES)
+    assert soon.action is LeaseAction.KEEP
+
+
+def test_an_agent_cannot_lengthen_its_leases_by_claiming_to_be_slow():
+    assert expected_s(60.0, 1e-9) == expected_s(60.0, SLOWEST_SPEED_X) == 600.0
+    assert expected_s(60.0, 0.0) == 60.0, "it has not measured itself yet"
 
 
 @given(granted_s=SECONDS, silent_s=st.floats(0, 500), heard=st.booleans())
