@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from mac_agent.audio_container import choose_container
@@ -20,7 +20,7 @@ from mac_agent.file_ends import (
     find_chunk_ends,
     find_elements_end,
     find_pages_end,
-    has_frame_count,
+    find_mpeg_ends,
 )
 from mac_agent.pcm_layout import PcmLayout, measure_words, read_aiff_format, read_caf_format, read_wave_format
 from schemas.audio import RAW_ENCODINGS
@@ -37,7 +37,7 @@ _BEGINS = {
     "caf": (b"caff", 0, re.compile(rb"caff\x00[\x01\x02]\x00\x00desc", re.DOTALL)),
     "matroska": (b"\x1aE\xdf\xa3", 0, re.compile(rb"\x1aE\xdf\xa3.{1,80}\x42\x82.(webm|matroska)", re.DOTALL)),
 }
-# A sync word of eleven bits is found in any bytes: these are no reason to read on behind another file.
+# A sync word of eleven bits is found in any bytes: these are read behind a file of their own kind only.
 _WEAK = {"mp3", "aac"}
 # Their length is guessed from their bytes, and so never longer than these.
 _STREAMS = {"mp3", "aac", "wav", "caf", "aiff", "ogg"}
@@ -114,6 +114,8 @@ class _Search:
         limit = self._next_begin(container, start)
         if container in ("wav", "aiff", "caf"):
             return self._take_chunks(container, options, start, limit)
+        if container == "mp3":
+            return self._take_frames(options, start, limit)
         end = FileEnd(limit)
         if container == "mov":
             end = find_boxes_end(self.stream, start, limit)
@@ -133,7 +135,7 @@ class _Search:
                 follower = choose_container(open_window(self.stream, position, self.size), "auto", None, None)
             except AudioError:
                 continue
-            if follower[0] not in _WEAK:
+            if follower[0] not in _WEAK or follower[0] == container:
                 return follower, position
         return None, end
 
@@ -153,6 +155,14 @@ class _Search:
         if layout is None:
             return self._recording(container, options, start, ends.file), ends.file
         return self._take_samples(container, options, start, ends, layout), ends.file
+
+    def _take_frames(self, options: dict[str, str], start: int, limit: int) -> tuple[RecordingSource, FileEnd]:
+        """Return an MP3 file, without what follows it: FFmpeg would guess the length of both from their bytes."""
+        ends = find_mpeg_ends(self.stream, start, limit)
+        if ends is None:
+            return self._recording("mp3", options, start, FileEnd(limit)), FileEnd(limit)
+        frames = self._recording("mp3", options, start, FileEnd(ends.frames_end))
+        return replace(frames, states_length=True), FileEnd(ends.file_end)
 
     def _take_samples(
         self, container: str, options: dict[str, str], start: int, ends: ChunkEnds, layout: PcmLayout
@@ -183,9 +193,8 @@ class _Search:
 
     def _recording(self, container: str, options: dict[str, str], start: int, end: FileEnd) -> RecordingSource:
         window = open_window(self.stream, start, end.end)
-        states_length = container not in _STREAMS or (container == "mp3" and has_frame_count(self.stream, start))
         return RecordingSource(
-            window, container, options, end.end - start, end.missing_bytes, states_length=states_length
+            window, container, options, end.end - start, end.missing_bytes, states_length=container not in _STREAMS
         )
 
     def _next_begin(self, container: str, start: int) -> int:
