@@ -19,8 +19,8 @@ from mac_agent.file_ends import (
     find_bytes,
     find_chunk_ends,
     find_elements_end,
-    find_pages_end,
     find_mpeg_ends,
+    find_pages_end,
 )
 from mac_agent.pcm_layout import PcmLayout, measure_words, read_aiff_format, read_caf_format, read_wave_format
 from schemas.audio import RAW_ENCODINGS
@@ -153,7 +153,8 @@ class _Search:
         else:
             layout = read_caf_format(ends.format_chunk) if container == "caf" else read_aiff_format(ends.format_chunk)
         if layout is None:
-            return self._recording(container, options, start, ends.file), ends.file
+            packets = self._recording(container, options, start, ends.file)
+            return replace(packets, states_length=container == "caf"), ends.file  # CAF counts the samples of packets
         return self._take_samples(container, options, start, ends, layout), ends.file
 
     def _take_frames(self, options: dict[str, str], start: int, limit: int) -> tuple[RecordingSource, FileEnd]:
