@@ -17,7 +17,7 @@ from pydantic_core import from_json
 
 from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, SchemaUnsupported
 from schemas.record import Id, Message, Record, is_id
-from schemas.text import KeyRepeated, decode_text, unique_keys
+from schemas.text import KeyRepeated, decode_text, refuse_repeated, unique_keys
 
 MAX_OBJECTS = 350_000  # two lists of 20,000 turns fit; at ~100 bytes each, below 64 MiB of memory
 MAX_MAPS = 60_000  # a map takes ten times the memory of a number
@@ -154,9 +154,8 @@ def _measure_json(data: bytes) -> None:
 def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until validated
     try:
         text = decode_text(data)
+        _check_keys(text)
         parsed = from_json(text, allow_inf_nan=False, cache_strings="none")
-        # That parser keeps the last of equal keys. No nesting that it takes is too deep for this one.
-        json.loads(text, object_pairs_hook=unique_keys)
     except KeyRepeated:
         raise
     except ValueError as error:
@@ -173,6 +172,16 @@ def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until v
         elif isinstance(item, float) and math.isinf(item):
             raise MessageMalformed(_NOT_FINITE)
     return parsed
+
+
+def _check_keys(text: str) -> None:
+    """Raise `KeyRepeated` where an object has a key twice: the parser that is used keeps the last without a word."""
+    try:
+        json.loads(text, object_pairs_hook=refuse_repeated)
+    except KeyRepeated:
+        raise
+    except (ValueError, RecursionError):
+        return  # no JSON: the other parser says where
 
 
 def _unpack(data: bytes) -> Any:  # noqa: ANN401 - msgpack is any shape until validated

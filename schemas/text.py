@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterable
 from typing import Any
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -32,11 +31,17 @@ def decode_text(data: bytes) -> str:
     return data.decode(next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8"))
 
 
-def unique_keys(pairs: Iterable[tuple[Any, Any]]) -> dict[Any, Any]:
+def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
     """Return an object of these pairs, for the parsers of JSON and msgpack. Raises `KeyRepeated`."""
-    listed = list(pairs)
-    found = dict(listed)
-    if len(found) < len(listed):
-        keys = [key for key, _ in listed]
-        raise KeyRepeated(next(str(key) for key in found if keys.count(key) > 1))
-    return found
+    refuse_repeated(pairs)
+    return dict(pairs)
+
+
+def refuse_repeated(pairs: list[tuple[Any, Any]]) -> None:
+    """Raise `KeyRepeated` where two of the pairs that a parser found in one object have one key."""
+    if len(seen := {key for key, _ in pairs}) == len(pairs):
+        return
+    for key, _ in pairs:
+        if key not in seen:
+            raise KeyRepeated(str(key))
+        seen.remove(key)
