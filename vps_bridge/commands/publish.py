@@ -110,13 +110,20 @@ def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> Convers
 def _print_update(update: ConversationUpdated) -> None:
     out.print(
         f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {seconds(update.audio_s)} of "
-        f"audio, {len(update.changed)} segments changed, {len(update.left_alone)} left alone"
+        f"audio, {len(update.changed)} segments changed, {describe_left_alone(update)}"
     )
     for warning in update.warnings:
         out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     for failure in update.failures:
         words = f"{failure.job_id} failed, {failure.code}: {failure.message}\n  then: {failure.remedy}"
         out.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_left_alone(update: ConversationUpdated) -> str:
+    """Return how many segments kept their label because nothing decided it, and why; the most frequent reason first."""
+    counts = sorted(update.left_alone_counts.items(), key=lambda item: (-item[1], item[0]))
+    total = f"{sum(count for _, count in counts)} left alone"
+    return f"{total} ({', '.join(f'{count} {reason}' for reason, count in counts)})" if counts else total
 
 
 def import_transcript(
