@@ -37,6 +37,7 @@ _ELEMENTS = {
     )
 }
 _OGG_HEAD_BYTES, _OGG_FIRST_PAGE = 27, 2
+_OGG_LONG_PAGE = 96_000  # samples; writers end a page after a second
 _XING_SEARCHED_BYTES, _XING_FRAMES, _XING_BYTES = 64, 1, 2
 
 
@@ -50,6 +51,8 @@ class FileEnd:
     """Of those that the file says it has."""
     ignored_bytes: int = 0
     """Within it, that belong to nothing."""
+    granules: int = 0
+    """Of Ogg: how many samples there are up to the last page, as the pages count them; 0 where that is not clear."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +186,7 @@ def _boxes(stream: BinaryIO, start: int, limit: int) -> Iterator[tuple[bytes, in
 def find_pages_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
     """Find where the Ogg file that begins at `start` ends: at a first page of a stream behind any other page."""
     position, ignored, is_inside = start, 0, False
+    count = _GranuleCount()
     while position < limit:
         stream.seek(position)
         head = stream.read(min(_OGG_HEAD_BYTES, limit - position))
@@ -196,13 +200,34 @@ def find_pages_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
             return FileEnd(limit, missing_bytes=1, ignored_bytes=ignored)
         is_first = bool(head[5] & _OGG_FIRST_PAGE)
         if is_first and is_inside:
-            return FileEnd(position, ignored_bytes=ignored)
+            return FileEnd(position, ignored_bytes=ignored, granules=count.total)
         is_inside = is_inside or not is_first
+        count.take(head)
         end = position + _OGG_HEAD_BYTES + len(sizes) + sum(sizes)
         if end > limit:
             return FileEnd(limit, end - limit, ignored)
         position = end
-    return FileEnd(limit, ignored_bytes=ignored)
+    return FileEnd(limit, ignored_bytes=ignored, granules=count.total)
+
+
+class _GranuleCount:
+    """How many samples the pages of one stream count: FFmpeg drops a page with a wrong checksum without a word."""
+
+    def __init__(self) -> None:
+        self._serials = set[bytes]()
+        self._first, self._last = 0, 0
+
+    def take(self, head: bytes) -> None:
+        granule = int.from_bytes(head[6:14], "little", signed=True)  # of the last sample that ends in the page
+        self._serials.add(head[14:18])
+        if granule > 0:
+            self._first, self._last = self._first or granule, granule
+
+    @property
+    def total(self) -> int:
+        """Those of the first page count too, unless it is of a broadcast that began long before."""
+        is_late = self._first > _OGG_LONG_PAGE
+        return self._last - (self._first if is_late else 0) if len(self._serials) == 1 else 0
 
 
 def find_elements_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:

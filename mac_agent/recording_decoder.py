@@ -37,6 +37,7 @@ CANCELLED_RATIO = 0.2
 # A header's length is exact in FLAC, and by a packet or a delay elsewhere. Of a film it is that of the pictures.
 PROMISE_MARGINS_S = {"flac": 0.02}
 PROMISE_MARGIN_S, FILM_PROMISE_FACTOR = 0.25, 1.1
+OPUS_GRANULE_HZ = 48_000  # whatever rate was encoded (RFC 7845, section 4)
 FLAC_FRAME_EXTRA_BYTES = 1_024  # of a frame beyond its samples as they are
 # Codecs of telephones and dictation machines, of at most 4 bits a sample: what they add is heard in the pauses.
 _COARSE_CODECS = ("adpcm_", "g726", "g723", "gsm", "truespeech")
@@ -171,6 +172,9 @@ class RecordingDecoder:
     def _promise(self, container: InputContainer, stream: AudioStream) -> tuple[float, float]:
         """Return the seconds the header promises, 0 where it promises nothing, and how far off it may be."""
         name = self._recording.container
+        if self._recording.granules:
+            is_opus = stream.codec_context.name in ("opus", "libopus")
+            return self._recording.granules / (OPUS_GRANULE_HZ if is_opus else stream.rate or 1), PROMISE_MARGIN_S
         if not self._recording.states_length:
             return 0.0, 0.0
         promised_s, margin_s = 0.0, PROMISE_MARGINS_S.get(name, PROMISE_MARGIN_S)

@@ -23,7 +23,7 @@ from mac_agent.file_ends import (
     find_pages_end,
 )
 from mac_agent.pcm_layout import PcmLayout, measure_words, read_aiff_format, read_caf_format, read_wave_format
-from schemas.audio import RAW_ENCODINGS
+from schemas.audio import RAW_ENCODINGS, RAW_SAMPLE_BYTES
 
 MAX_RECORDINGS = 10_000  # two seconds each for more than four hours; opening a file takes a millisecond
 HEAD_BYTES = 96
@@ -56,6 +56,8 @@ class RecordingSource:
     """Of those that its header says it has."""
     states_length: bool = False
     """Whether the length that FFmpeg names is read from it, not guessed from its size."""
+    granules: int = 0
+    """Of Ogg: see `FileEnd`."""
     shift_bits: int = 0
     """By how much integer samples lie too low in their words."""
     is_shift_said: bool = True
@@ -86,7 +88,8 @@ def find_recordings(stream: BinaryIO, encoding: str, sample_rate: int | None, ch
     container, options = choose_container(stream, encoding, sample_rate, channels)
     size = stream.seek(0, io.SEEK_END)
     if encoding in RAW_ENCODINGS:
-        return Body((RecordingSource(stream, container, options, size),), 0)
+        part_bytes = size % (RAW_SAMPLE_BYTES[encoding] * (channels or 1))  # of the samples of one moment
+        return Body((RecordingSource(stream, container, options, size),), part_bytes)
     search = _Search(stream, size)
     recordings: list[RecordingSource] = []
     ignored = position = 0
@@ -195,7 +198,13 @@ class _Search:
     def _recording(self, container: str, options: dict[str, str], start: int, end: FileEnd) -> RecordingSource:
         window = open_window(self.stream, start, end.end)
         return RecordingSource(
-            window, container, options, end.end - start, end.missing_bytes, states_length=container not in _STREAMS
+            window,
+            container,
+            options,
+            end.end - start,
+            end.missing_bytes,
+            states_length=container not in _STREAMS,
+            granules=end.granules,
         )
 
     def _next_begin(self, container: str, start: int) -> int:

@@ -233,6 +233,31 @@ def _add_tracks(out: av.container.OutputContainer, sounds: list[np.ndarray]) -> 
             out.mux(packet)
 
 
+@pytest.mark.parametrize("kind", ["opus", "ogg flac"])
+@pytest.mark.parametrize("damaged_at", [0.3, 0.6, 0.97])
+def test_an_ogg_page_with_a_wrong_checksum_is_missed(kind, damaged_at):
+    body = bytearray(file_of(kind, 440, 6))
+    at = round(len(body) * damaged_at)
+    body[at : at + 4] = bytes(byte ^ 0xFF for byte in body[at : at + 4])
+    chunk = decoded(bytes(body))
+    assert chunk.warnings, chunk.duration_s
+    assert chunk.warnings[0].startswith(("audio.truncated: ", "audio.holes_filled: ", "audio.damaged"))
+
+
+def test_a_broadcast_that_began_long_before_misses_nothing():
+    """Its pages count from then on."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="ogg") as out:
+        stream = out.add_stream("libopus", rate=48_000, layout="mono")
+        frame = av.AudioFrame.from_ndarray(tone(440, 5, rate_hz=48_000)[None], format="fltp", layout="mono")
+        frame.sample_rate, frame.pts, frame.time_base = 48_000, 3_600 * 48_000, Fraction(1, 48_000)
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            out.mux(packet)
+    chunk = decoded(file.getvalue())
+    assert chunk.duration_s == pytest.approx(5.0, abs=0.05)
+    assert chunk.warnings == ()
+
+
 def test_a_pause_within_a_webm_is_silence_and_its_length_is_said():
     chunk = decoded(_webm_with_a_pause(pause_s=12.0, seconds=4.0))
     assert chunk.duration_s == pytest.approx(16.0, abs=0.1)
