@@ -1,18 +1,10 @@
-"""Reading text files that people write: with a byte-order mark or without."""
+"""Reading text files that people write."""
 
 from __future__ import annotations
 
-import codecs
 from pathlib import Path
 
-# The longer marks first: that of UTF-32 begins with that of UTF-16.
-_MARKS = (
-    (codecs.BOM_UTF32_LE, "utf-32"),
-    (codecs.BOM_UTF32_BE, "utf-32"),
-    (codecs.BOM_UTF16_LE, "utf-16"),
-    (codecs.BOM_UTF16_BE, "utf-16"),
-    (codecs.BOM_UTF8, "utf-8-sig"),
-)
+from schemas.text import decode_text
 
 
 def read_text(path: Path) -> str:
@@ -20,5 +12,4 @@ def read_text(path: Path) -> str:
 
     Raises `OSError`, and `UnicodeDecodeError` where it is no such text.
     """
-    data = path.read_bytes()
-    return data.decode(next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8"))
+    return decode_text(path.read_bytes())

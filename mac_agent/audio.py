@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import BinaryIO
 
 import av
@@ -28,6 +28,8 @@ BUTT_S = 0.5  # chunks nearer to each other than this are contiguous (architectu
 CLIPPED_LEVEL = 0.99  # of full scale; resampling moves a flat top a little
 UNSCALED_PEAK = 4.0  # a float file that reaches this was never scaled to [-1, 1]
 QUIET_PEAK = 2.0**-8  # -48 dB: 24 bits at the lower end of 32, or 16 of 24
+# Speech whose rounding is nearer to it than this has noise in its pauses that moves turns: 8 bits, or 16 far too quiet.
+ROUNDING_DISTANCE_DB = 40.0
 # Silence that time stamps ask for. Opus sends 20 ms of every 400 of a pause, a muted track a minute of an hour.
 # More than that is a damaged or made up time stamp: 841 bytes can claim hours.
 MAX_SILENCE_S, MAX_SILENCE_RATIO = 60.0, 100.0
@@ -105,7 +107,7 @@ def decode(
             FailureCode.AUDIO_EMPTY, "The file has a header and no samples. Publish audio, or nothing at all."
         )
     waveform = samples.view()
-    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform, is_wide=losses.has_wide_integers)))
+    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform, losses)))
 
 
 def _decode_recording(recording: RecordingSource, samples: SampleBuffer, max_samples: int, losses: _Losses) -> None:
@@ -167,6 +169,8 @@ class _Losses:
     is_antiphase: bool = False
     is_rescaled: bool = False
     has_wide_integers: bool = False
+    coarse_bits: dict[str, float] = field(default_factory=dict)
+    step: float = 0.0
 
     def take(self, recording: RecordingSource, report: PassReport) -> None:
         """Add what a pass found."""
@@ -178,6 +182,8 @@ class _Losses:
         self.is_broken_off |= report.is_broken_off
         self.is_rescaled |= not recording.is_shift_said
         self.has_wide_integers |= report.has_wide_integers
+        self.coarse_bits |= report.coarse_bits
+        self.step = max(self.step, report.step)
 
     def warnings(self) -> list[str]:
         """Return a line each: a code, and behind a colon how much where that is known."""
@@ -192,7 +198,7 @@ class _Losses:
             f"audio.holes_left_out: {self.left_out_s:.1f} s": self.left_out_s,
             "audio.antiphase": self.is_antiphase,
             "audio.rescaled": self.is_rescaled,
-        }
+        } | {f"audio.low_quality: {codec}, {bits:.1f} bits a sample": True for codec, bits in self.coarse_bits.items()}
         return [line for line, is_so in lines.items() if is_so]
 
 
@@ -251,21 +257,28 @@ def measure_quality(waveform: Waveform) -> Quality:
     return Quality(peak, clipped / waveform.size, 10 * math.log10(power) if power > 1e-40 else -400.0)  # noqa: PLR2004
 
 
-def _clean(samples: Waveform, *, is_wide: bool) -> list[str]:
-    """Zero what is not a number and scale what never was scaled, in place; return the warnings that say so."""
-    peak, is_finite = 0.0, True
+def _clean(samples: Waveform, losses: _Losses) -> list[str]:
+    """Zero what is not a number and scale what never was scaled, in place; return the warnings about the samples."""
+    peak, energy, is_finite = 0.0, 0.0, True
     for block in _blocks(samples):
         finite = np.isfinite(block)
         if not finite.all():
             block[~finite] = 0.0
             is_finite = False
         peak = max(peak, float(np.abs(block).max()))
+        energy += float(np.dot(block, block))
     warnings = [] if is_finite else ["audio.not_finite"]
     if peak > UNSCALED_PEAK:
         samples /= np.float32(peak)
         warnings.append("audio.rescaled")
-    elif is_wide and 0 < peak < QUIET_PEAK:
+    elif losses.has_wide_integers and 0 < peak < QUIET_PEAK:
         warnings.append(f"audio.quiet: peak of {20 * math.log10(peak):.0f} dBFS")
+    if losses.step and energy:
+        distance_db = 10 * math.log10(12 * energy / samples.size / losses.step**2)  # rounding is noise of step²/12
+        if distance_db < ROUNDING_DISTANCE_DB:
+            warnings.append(
+                f"audio.low_quality: the noise of its coarse samples is {distance_db:.0f} dB below the sound"
+            )
     return warnings
 
 

@@ -10,6 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO
 
+from mac_agent.byte_window import open_window
+from schemas.audio_container import find_container, skip_tags
+from schemas.audio_frames import read_frame_header
+
 if TYPE_CHECKING:
     from mac_agent.pcm_layout import ByteOrder
 
@@ -33,6 +37,8 @@ _ELEMENTS = {
     )
 }
 _OGG_HEAD_BYTES, _OGG_FIRST_PAGE = 27, 2
+_OGG_LONG_PAGE = 96_000  # samples; writers end a page after a second
+_XING_SEARCHED_BYTES, _XING_FRAMES, _XING_BYTES = 64, 1, 2
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,8 @@ class FileEnd:
     """Of those that the file says it has."""
     ignored_bytes: int = 0
     """Within it, that belong to nothing."""
+    granules: int = 0
+    """Of Ogg: how many samples there are up to the last page, as the pages count them; 0 where that is not clear."""
 
 
 @dataclass(frozen=True)
@@ -178,6 +186,7 @@ def _boxes(stream: BinaryIO, start: int, limit: int) -> Iterator[tuple[bytes, in
 def find_pages_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
     """Find where the Ogg file that begins at `start` ends: at a first page of a stream behind any other page."""
     position, ignored, is_inside = start, 0, False
+    count = _GranuleCount()
     while position < limit:
         stream.seek(position)
         head = stream.read(min(_OGG_HEAD_BYTES, limit - position))
@@ -191,13 +200,34 @@ def find_pages_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
             return FileEnd(limit, missing_bytes=1, ignored_bytes=ignored)
         is_first = bool(head[5] & _OGG_FIRST_PAGE)
         if is_first and is_inside:
-            return FileEnd(position, ignored_bytes=ignored)
+            return FileEnd(position, ignored_bytes=ignored, granules=count.total)
         is_inside = is_inside or not is_first
+        count.take(head)
         end = position + _OGG_HEAD_BYTES + len(sizes) + sum(sizes)
         if end > limit:
             return FileEnd(limit, end - limit, ignored)
         position = end
-    return FileEnd(limit, ignored_bytes=ignored)
+    return FileEnd(limit, ignored_bytes=ignored, granules=count.total)
+
+
+class _GranuleCount:
+    """How many samples the pages of one stream count: FFmpeg drops a page with a wrong checksum without a word."""
+
+    def __init__(self) -> None:
+        self._serials = set[bytes]()
+        self._first, self._last = 0, 0
+
+    def take(self, head: bytes) -> None:
+        granule = int.from_bytes(head[6:14], "little", signed=True)  # of the last sample that ends in the page
+        self._serials.add(head[14:18])
+        if granule > 0:
+            self._first, self._last = self._first or granule, granule
+
+    @property
+    def total(self) -> int:
+        """Those of the first page count too, unless it is of a broadcast that began long before."""
+        is_late = self._first > _OGG_LONG_PAGE
+        return self._last - (self._first if is_late else 0) if len(self._serials) == 1 else 0
 
 
 def find_elements_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
@@ -237,15 +267,45 @@ def _element(stream: BinaryIO, position: int, limit: int) -> tuple[bytes, int, i
     return name, position + len(name) + size_bytes, size if is_said else None
 
 
-def has_frame_count(stream: BinaryIO, start: int) -> bool:
-    """Say whether the MP3 file that begins at `start` states how many frames it has, in a Xing or Info frame."""
-    stream.seek(start)
-    head = stream.read(10)
-    if head[:3] == b"ID3" and len(head) == 10:
-        stream.seek(start + 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9]))
-    frame = head + stream.read(64)
+@dataclass(frozen=True)
+class MpegEnds:
+    """Where an MP3 file ends by its Xing or Info frame."""
+
+    frames_end: int
+    file_end: int
+    """Behind the tags that follow the frames."""
+
+
+def find_mpeg_ends(stream: BinaryIO, start: int, limit: int) -> MpegEnds | None:
+    """Find where the MP3 file that begins at `start` ends; None where it does not state how many frames it has.
+
+    One that states no bytes, or more than there are, ends at `limit`. Some programs do not count the first frame.
+    """
+    begin = skip_tags(stream, start)
+    stream.seek(begin)
+    frame = stream.read(_XING_SEARCHED_BYTES)
     at = max(frame.find(b"Xing"), frame.find(b"Info"))
-    return at >= 0 and len(frame) > at + 7 and bool(frame[at + 7] & 1)
+    flags = int.from_bytes(frame[at + 4 : at + 8], "big") if at >= 0 else 0
+    if not flags & _XING_FRAMES:
+        return None
+    stated = int.from_bytes(frame[at + 12 : at + 16], "big") if flags & _XING_BYTES else limit - begin
+    header = read_frame_header(frame)
+    for frames_end in (begin + stated, begin + stated + (header.bytes if header else 0)):
+        file_end = _skip_end_tags(stream, min(frames_end, limit), limit)
+        if file_end == limit or find_container(open_window(stream, file_end, limit)) is not None:
+            return MpegEnds(min(frames_end, limit), file_end)
+    return None
+
+
+def _skip_end_tags(stream: BinaryIO, position: int, limit: int) -> int:
+    """Return where the tags end that stand behind the frames of an MP3 file: APEv2, and ID3v1 of 128 bytes."""
+    stream.seek(position)
+    head = stream.read(16)
+    if head.startswith(b"APETAGEX"):
+        position += 32 + int.from_bytes(head[12:16], "little")  # what it says includes the footer, not the header
+        stream.seek(position)
+        head = stream.read(3)
+    return min(limit, position + 128 if head.startswith(b"TAG") else position)
 
 
 def find_bytes(stream: BinaryIO, wanted: bytes, start: int, limit: int) -> int | None:

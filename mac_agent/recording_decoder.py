@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import av
 import numpy as np
 from av.audio.resampler import AudioResampler
+from av.codec.context import Flags2
 
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
 from mac_agent.errors import AudioError
@@ -36,7 +37,10 @@ CANCELLED_RATIO = 0.2
 # A header's length is exact in FLAC, and by a packet or a delay elsewhere. Of a film it is that of the pictures.
 PROMISE_MARGINS_S = {"flac": 0.02}
 PROMISE_MARGIN_S, FILM_PROMISE_FACTOR = 0.25, 1.1
+OPUS_GRANULE_HZ = 48_000  # whatever rate was encoded (RFC 7845, section 4)
 FLAC_FRAME_EXTRA_BYTES = 1_024  # of a frame beyond its samples as they are
+# Codecs of telephones and dictation machines, of at most 4 bits a sample: what they add is heard in the pauses.
+_COARSE_CODECS = ("adpcm_", "g726", "g723", "gsm", "truespeech")
 
 
 def undecodable(what: str) -> AudioError:
@@ -67,6 +71,10 @@ class PassReport:
     holes: list[Hole] = field(default_factory=list)
     has_wide_integers: bool = False
     """Samples of more than 16 bits, which may lie anywhere in their words."""
+    coarse_bits: dict[str, float] = field(default_factory=dict)
+    """How many bits a sample has, by FFmpeg's name of the codec, where that adds much noise."""
+    step: float = 0.0
+    """The least difference of two integer samples, as a share of full scale; 0 where they were no integers."""
     channel_energy: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     mix_energy: float = 0.0
 
@@ -108,6 +116,7 @@ class RecordingDecoder:
         self._reached_s = 0.0
         self._packet_bytes, self._first_packet = 0, -1
         self._batch = _Batch()
+        self._used_bits = 0
         self._resampler: AudioResampler | None = None
         self.report = PassReport()
 
@@ -132,6 +141,7 @@ class RecordingDecoder:
                 stream = self._usable_stream(container)
                 promised_s, margin_s = self._promise(container, stream)
                 self._resample_all(container, stream)
+                self._note_coarseness(stream)
         except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
             self._flush_resampler()
             if len(self._samples) == self._first:
@@ -154,11 +164,17 @@ class RecordingDecoder:
         _check_rate(stream.rate or 0)
         if not 1 <= stream.channels <= MAX_CHANNELS:
             raise undecodable(f"{stream.channels} channels")
+        if stream.codec_context.name == "alac" and self._recording.container == "caf":
+            # Its last frame knows how short it is; FFmpeg would take what the file says is filled up off it again.
+            stream.codec_context.flags2 |= Flags2.skip_manual
         return stream
 
     def _promise(self, container: InputContainer, stream: AudioStream) -> tuple[float, float]:
         """Return the seconds the header promises, 0 where it promises nothing, and how far off it may be."""
         name = self._recording.container
+        if self._recording.granules:
+            is_opus = stream.codec_context.name in ("opus", "libopus")
+            return self._recording.granules / (OPUS_GRANULE_HZ if is_opus else stream.rate or 1), PROMISE_MARGIN_S
         if not self._recording.states_length:
             return 0.0, 0.0
         promised_s, margin_s = 0.0, PROMISE_MARGINS_S.get(name, PROMISE_MARGIN_S)
@@ -169,6 +185,14 @@ class RecordingDecoder:
             if container.streams.video:
                 margin_s = promised_s * (1 - 1 / FILM_PROMISE_FACTOR)
         return promised_s, margin_s
+
+    def _note_coarseness(self, stream: AudioStream) -> None:
+        name = stream.codec_context.name
+        if name.startswith(_COARSE_CODECS):
+            samples = self._clock_s * (stream.rate or 0) * stream.channels
+            self.report.coarse_bits[name] = 8 * self._packet_bytes / max(1.0, samples)
+        elif self._used_bits:
+            self.report.step = (self._used_bits & -self._used_bits) / 2**31
 
     def _resample_all(self, container: InputContainer, stream: AudioStream) -> None:
         """Decode, mix and resample; note the holes between timestamps."""
@@ -241,6 +265,7 @@ class RecordingDecoder:
         if not batch.samples or self._resampler is None:
             return
         self.report.has_wide_integers |= batch.arrays[0].dtype == np.int32
+        self._used_bits |= batch.used_bits() << self._recording.shift_bits
         samples = batch.join(self._recording.shift_bits)
         if self._channel is not None:
             mono = samples[min(self._channel, len(samples) - 1)]
@@ -299,6 +324,15 @@ class _Batch:
         raw = frame.to_ndarray()
         self.arrays.append(raw[:, : count if self._is_planar else count * self.key[2]])
         self.samples += count
+
+    def used_bits(self) -> int:
+        """Return every bit that is set in one of the samples, as if they had 32; 0 for floating point."""
+        if self.arrays[0].dtype.kind == "f":
+            return 0
+        used = 0
+        for array in self.arrays:
+            used |= int(np.bitwise_or.reduce(array, axis=None))
+        return used << (32 - 8 * self.arrays[0].dtype.itemsize)
 
     def join(self, shift_bits: int) -> NDArray[np.float32]:
         """Return all as float32 of shape ``(channels, samples)``, nominally within [-1, 1]."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 from bisect import bisect_left
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
 from mac_agent.audio_container import choose_container
@@ -19,11 +19,11 @@ from mac_agent.file_ends import (
     find_bytes,
     find_chunk_ends,
     find_elements_end,
+    find_mpeg_ends,
     find_pages_end,
-    has_frame_count,
 )
 from mac_agent.pcm_layout import PcmLayout, measure_words, read_aiff_format, read_caf_format, read_wave_format
-from schemas.audio import RAW_ENCODINGS
+from schemas.audio import RAW_ENCODINGS, RAW_SAMPLE_BYTES
 
 MAX_RECORDINGS = 10_000  # two seconds each for more than four hours; opening a file takes a millisecond
 HEAD_BYTES = 96
@@ -37,7 +37,7 @@ _BEGINS = {
     "caf": (b"caff", 0, re.compile(rb"caff\x00[\x01\x02]\x00\x00desc", re.DOTALL)),
     "matroska": (b"\x1aE\xdf\xa3", 0, re.compile(rb"\x1aE\xdf\xa3.{1,80}\x42\x82.(webm|matroska)", re.DOTALL)),
 }
-# A sync word of eleven bits is found in any bytes: these are no reason to read on behind another file.
+# A sync word of eleven bits is found in any bytes: these are read behind a file of their own kind only.
 _WEAK = {"mp3", "aac"}
 # Their length is guessed from their bytes, and so never longer than these.
 _STREAMS = {"mp3", "aac", "wav", "caf", "aiff", "ogg"}
@@ -56,6 +56,8 @@ class RecordingSource:
     """Of those that its header says it has."""
     states_length: bool = False
     """Whether the length that FFmpeg names is read from it, not guessed from its size."""
+    granules: int = 0
+    """Of Ogg: see `FileEnd`."""
     shift_bits: int = 0
     """By how much integer samples lie too low in their words."""
     is_shift_said: bool = True
@@ -86,7 +88,8 @@ def find_recordings(stream: BinaryIO, encoding: str, sample_rate: int | None, ch
     container, options = choose_container(stream, encoding, sample_rate, channels)
     size = stream.seek(0, io.SEEK_END)
     if encoding in RAW_ENCODINGS:
-        return Body((RecordingSource(stream, container, options, size),), 0)
+        part_bytes = size % (RAW_SAMPLE_BYTES[encoding] * (channels or 1))  # of the samples of one moment
+        return Body((RecordingSource(stream, container, options, size),), part_bytes)
     search = _Search(stream, size)
     recordings: list[RecordingSource] = []
     ignored = position = 0
@@ -114,6 +117,8 @@ class _Search:
         limit = self._next_begin(container, start)
         if container in ("wav", "aiff", "caf"):
             return self._take_chunks(container, options, start, limit)
+        if container == "mp3":
+            return self._take_frames(options, start, limit)
         end = FileEnd(limit)
         if container == "mov":
             end = find_boxes_end(self.stream, start, limit)
@@ -133,7 +138,7 @@ class _Search:
                 follower = choose_container(open_window(self.stream, position, self.size), "auto", None, None)
             except AudioError:
                 continue
-            if follower[0] not in _WEAK:
+            if follower[0] not in _WEAK or follower[0] == container:
                 return follower, position
         return None, end
 
@@ -151,8 +156,17 @@ class _Search:
         else:
             layout = read_caf_format(ends.format_chunk) if container == "caf" else read_aiff_format(ends.format_chunk)
         if layout is None:
-            return self._recording(container, options, start, ends.file), ends.file
+            packets = self._recording(container, options, start, ends.file)
+            return replace(packets, states_length=container == "caf"), ends.file  # CAF counts the samples of packets
         return self._take_samples(container, options, start, ends, layout), ends.file
+
+    def _take_frames(self, options: dict[str, str], start: int, limit: int) -> tuple[RecordingSource, FileEnd]:
+        """Return an MP3 file, without what follows it: FFmpeg would guess the length of both from their bytes."""
+        ends = find_mpeg_ends(self.stream, start, limit)
+        if ends is None:
+            return self._recording("mp3", options, start, FileEnd(limit)), FileEnd(limit)
+        frames = self._recording("mp3", options, start, FileEnd(ends.frames_end))
+        return replace(frames, states_length=True), FileEnd(ends.file_end)
 
     def _take_samples(
         self, container: str, options: dict[str, str], start: int, ends: ChunkEnds, layout: PcmLayout
@@ -183,9 +197,14 @@ class _Search:
 
     def _recording(self, container: str, options: dict[str, str], start: int, end: FileEnd) -> RecordingSource:
         window = open_window(self.stream, start, end.end)
-        states_length = container not in _STREAMS or (container == "mp3" and has_frame_count(self.stream, start))
         return RecordingSource(
-            window, container, options, end.end - start, end.missing_bytes, states_length=states_length
+            window,
+            container,
+            options,
+            end.end - start,
+            end.missing_bytes,
+            states_length=container not in _STREAMS,
+            granules=end.granules,
         )
 
     def _next_begin(self, container: str, start: int) -> int:

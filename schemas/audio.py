@@ -11,7 +11,8 @@ from schemas.record import ByteCount, Count, Id, Message, PlainNumber, Record, S
 MAX_PART_BYTES = 1_500_000  # so that its message stays below the 2,000,000 bytes that Mosquitto 2.1 takes by default
 Encoding = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
 # Headerless samples, little endian, interleaved; every other encoding is a file with a header of its own.
-RAW_ENCODINGS = ("pcm_s16le", "pcm_u8", "pcm_mulaw", "pcm_alaw", "pcm_f32le")
+RAW_SAMPLE_BYTES = {"pcm_s16le": 2, "pcm_u8": 1, "pcm_mulaw": 1, "pcm_alaw": 1, "pcm_f32le": 4}
+RAW_ENCODINGS = tuple(RAW_SAMPLE_BYTES)
 SampleRate = Annotated[int, Field(ge=1_000, le=768_000, description="Hz"), PlainNumber]
 Channels = Annotated[int, Field(ge=1, le=16), PlainNumber]
 

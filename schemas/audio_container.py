@@ -18,6 +18,7 @@ CONTAINER_NAMES = "WAV, FLAC, Ogg, MP3, M4A or MP4, AAC (ADTS), WebM, AIFF or CA
 """For people: in messages that refuse something else."""
 MAX_TAGS = 16
 SEARCHED_BYTES = 16_384  # behind a tag, which may lie about its size or be followed by padding
+MAGIC_BYTES = 12  # no magic number reaches further
 _ID3_HEAD_BYTES = 10
 _ID3_FOOTER = 0x10
 
@@ -64,11 +65,11 @@ def find_container(audio: bytes | BinaryIO) -> FoundContainer | None:
     start_byte = skip_tags(file, 0)
     if start_byte == 0:
         head = _read(file, 0, MAX_FRAME_BYTES + FRAME_HEAD_BYTES)
-        name = _name_by_magic(head) or _name_by_frames(head, 0, file)
+        name = name_by_magic(head) or _name_by_frames(head, 0, file)
         return None if name is None else FoundContainer(name)
     block = _read(file, start_byte, SEARCHED_BYTES + MAX_FRAME_BYTES + FRAME_HEAD_BYTES)
     padding = len(block) - len(block.lstrip(b"\0"))
-    name = _name_by_magic(block[padding:])
+    name = name_by_magic(block[padding:])
     if name is not None:  # the offsets in an MP4 file count from its first byte: one behind a tag is damaged
         return None if name is AudioContainer.MP4 else FoundContainer(name, start_byte + padding)
     place = block.find(0xFF)
@@ -80,7 +81,8 @@ def find_container(audio: bytes | BinaryIO) -> FoundContainer | None:
     return None
 
 
-def _name_by_magic(head: bytes) -> AudioContainer | None:
+def name_by_magic(head: bytes) -> AudioContainer | None:
+    """Return the container whose magic number the first `MAGIC_BYTES` hold; None where they hold none."""
     form = head[8:12]
     if head[:4] in _WAV_FORMS and form == b"WAVE":
         return AudioContainer.WAV

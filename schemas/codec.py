@@ -6,6 +6,7 @@ dictionaries. So the number of objects, their nesting and their sizes are first 
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from typing import Any, TypeVar
@@ -16,6 +17,7 @@ from pydantic_core import from_json
 
 from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, SchemaUnsupported
 from schemas.record import Id, Message, Record, describe_wrong, is_id
+from schemas.text import KeyRepeated, decode_text, refuse_repeated, unique_keys
 
 MAX_OBJECTS = 350_000  # two lists of 20,000 turns fit; at ~100 bytes each, below 64 MiB of memory
 MAX_MAPS = 60_000  # a map takes ten times the memory of a number
@@ -70,7 +72,12 @@ def decode(kind: type[M], data: bytes) -> M:
 
 def _parse(kind: type[Message], data: bytes) -> Any:  # noqa: ANN401 - any shape until validated
     _measure(kind, data)
-    return _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
+    try:
+        return _unpack(data) if kind.ENCODING == "msgpack" else _parse_json(data)
+    except KeyRepeated as error:
+        name = f"the key {error.key!r}" if error.key in _field_names(Record) else "a key that is not known here"
+        msg = f"{kind.SCHEMA}: {name} stands twice in one object: keep the one that is meant"
+        raise MessageMalformed(msg) from None
 
 
 def _measure(kind: type[Message], data: bytes) -> None:
@@ -146,7 +153,11 @@ def _measure_json(data: bytes) -> None:
 
 def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until validated
     try:
-        parsed = from_json(data, allow_inf_nan=False, cache_strings="none")
+        text = decode_text(data)
+        _check_keys(text)
+        parsed = from_json(text, allow_inf_nan=False, cache_strings="none")
+    except KeyRepeated:
+        raise
     except ValueError as error:
         msg = f"not JSON: {str(error)[:200]}"
         raise MessageMalformed(msg) from None
@@ -163,9 +174,23 @@ def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until v
     return parsed
 
 
+def _check_keys(text: str) -> None:
+    """Raise `KeyRepeated` where an object has a key twice: the parser that is used keeps the last without a word."""
+    try:
+        json.loads(text, object_pairs_hook=refuse_repeated)
+    except KeyRepeated:
+        raise
+    except (ValueError, RecursionError):
+        return  # no JSON: the other parser says where
+
+
 def _unpack(data: bytes) -> Any:  # noqa: ANN401 - msgpack is any shape until validated
     try:
-        return msgpack.unpackb(data, raw=False, strict_map_key=True, max_str_len=MAX_STRING_BYTES)
+        return msgpack.unpackb(
+            data, raw=False, strict_map_key=True, max_str_len=MAX_STRING_BYTES, object_pairs_hook=unique_keys
+        )
+    except KeyRepeated:
+        raise
     except (ValueError, msgpack.exceptions.UnpackException) as error:
         msg = f"not msgpack: {type(error).__name__}"
         raise MessageMalformed(msg) from None

@@ -252,3 +252,10 @@ def test_a_placeholder_for_an_unknown_length_is_no_truncated_file(shared_dir):
     decoded = decode(io.BytesIO(data), max_s=600.0)
     assert decoded.duration_s > 1.0
     assert decoded.warnings == ()
+
+
+def test_part_of_a_sample_at_the_end_of_raw_samples_is_counted():
+    raw = as_pcm16(tone(440, 1)) + b"\x01"
+    chunk = decode(io.BytesIO(raw), encoding="pcm_s16le", sample_rate=16_000, channels=1, max_s=60.0)
+    assert chunk.waveform.size == 16_000
+    assert chunk.warnings == ("audio.bytes_ignored: 1 bytes",)

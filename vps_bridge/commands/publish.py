@@ -58,6 +58,8 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
+    _check_regular(file)
+    captured = _to_utc(captured_at)
     with explained(), _refusal_explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
@@ -66,7 +68,7 @@ def publish(
             chunk = client.send_file(
                 file,
                 report=lambda sent, total: progress.update(sending, completed=sent, total=total),
-                captured_at=captured_at.astimezone(UTC) if captured_at else None,
+                captured_at=captured,
                 max_speakers=max_speakers,
             )
             if not more:
@@ -81,6 +83,19 @@ def publish(
                 _print_update(update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
+
+
+def _check_regular(file: Path) -> None:
+    """End the program where the end of a file may never come, as with a pipe or a device."""
+    if not file.is_file():
+        fail(f"{file} is no regular file: write the audio into one first, and publish that", EXIT_FAILED)
+
+
+def _to_utc(moment: datetime | None) -> datetime | None:
+    try:
+        return moment.astimezone(UTC) if moment else None
+    except (OverflowError, ValueError):
+        fail(f"{moment:%Y-%m-%d} is a time outside the years 1 to 9999 in UTC: give the right one", EXIT_FAILED)
 
 
 @contextmanager
@@ -110,13 +125,20 @@ def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> Convers
 def _print_update(update: ConversationUpdated) -> None:
     out.print(
         f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {seconds(update.audio_s)} of "
-        f"audio, {len(update.changed)} segments changed, {len(update.left_alone)} left alone"
+        f"audio, {len(update.changed)} segments changed, {describe_left_alone(update)}"
     )
     for warning in update.warnings:
         out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
     for failure in update.failures:
         words = f"{failure.job_id} failed, {failure.code}: {failure.message}\n  then: {failure.remedy}"
         out.print(words, markup=False, highlight=False, soft_wrap=True)
+
+
+def describe_left_alone(update: ConversationUpdated) -> str:
+    """Return how many segments kept their label because nothing decided it, and why; the most frequent reason first."""
+    counts = sorted(update.left_alone_counts.items(), key=lambda item: (-item[1], item[0]))
+    total = f"{sum(count for _, count in counts)} left alone"
+    return f"{total} ({', '.join(f'{count} {reason}' for reason, count in counts)})" if counts else total
 
 
 def import_transcript(
@@ -140,12 +162,13 @@ def import_transcript(
 
     Example: omi-bridge import transcript.json --conversation call-1
     """
+    started = _to_utc(started_at)
     with explained():
         segments = read_transcript(file, conversation, keep_speakers=keep_speakers)
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client:
             client.wait_bridge()
-            client.start(started_at.astimezone(UTC) if started_at else None)
+            client.start(started)
             client.send_segments(segments)
         if as_json:
             print_json({"conversation_id": conversation, "segments": len(segments)})

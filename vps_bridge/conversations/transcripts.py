@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from broker.text_files import read_text
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
+from schemas.text import KeyRepeated, unique_keys
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
@@ -66,7 +67,9 @@ def _read_text(path: Path) -> str:
 
 def _read_json(path: Path, text: str) -> Iterable[Any]:
     try:
-        content = json.loads(text)
+        content = json.loads(text, object_pairs_hook=unique_keys)
+    except KeyRepeated as error:
+        raise TranscriptError(f"{path}: {error}.") from error
     except (ValueError, RecursionError) as error:
         raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or a file named .stm.") from error
     rows = find_rows(content)

@@ -20,7 +20,7 @@ BUSY_BYTES_PER_S = 16_000  # the least speed while others wait for their turn
 FORM_ALLOWANCE_BYTES = 65_536  # for a form's boundaries and headers, beside its file
 MAX_FIELD_BYTES = 1_024
 MAX_LENGTH_DIGITS = 20
-_FILE_FIELD, _COUNT_FIELD = "file", "num_speakers"
+_FILE_FIELD, HINT_FIELDS = "file", ("num_speakers", "min_speakers", "max_speakers")
 
 
 async def read_small(request: Request, max_bytes: int) -> bytes:
@@ -47,8 +47,8 @@ async def save_body(request: Request, upload: Upload, least_bytes_per_s: Callabl
     await asyncio.to_thread(upload.finish)
 
 
-async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callable[[], int]) -> str | None:
-    """Write the part `file` of a form into a file and return the field `num_speakers` as it was sent.
+async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callable[[], int]) -> dict[str, str]:
+    """Write the part `file` of a form into a file and return those of `HINT_FIELDS` that were sent, as they were sent.
 
     Raises `HttpProblem` where it is no such form, `Refusal` and `OSError` as `save_body` does. Whatever is not of that
     file, parts that nobody asked for included, may be `FORM_ALLOWANCE_BYTES` long.
@@ -71,20 +71,25 @@ async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callabl
         form.parser.finalize()
     except FormParserError as error:
         raise HttpProblem(400, "payload.malformed", "the form does not parse: send it again as multipart") from error
-    if form.files != 1 or form.counts > 1 or not form.is_complete:
-        msg = f"the form has {form.files} parts named `file` and {form.counts} named `num_speakers`: send one, whole"
+    repeated = [name for name in HINT_FIELDS if form.names.count(name) > 1]
+    if form.files != 1 or repeated or not form.is_complete:
+        named = f" and several named {', '.join(repeated)}" if repeated else ""
+        msg = f"the form has {form.files} parts named `file`{named}: send one of each, whole"
         raise HttpProblem(422, "payload.malformed", msg)
     await _write(upload, form.block)
     await asyncio.to_thread(upload.finish)
-    return form.count.decode("utf-8", "replace").strip() or None
+    sent = {name: value.decode("utf-8", "replace").strip() for name, value in form.hints.items()}
+    return {name: value for name, value in sent.items() if value}
 
 
 class _Form:
     """What the parser of a form has found so far. Parts of other names are ignored."""
 
     def __init__(self, boundary: bytes) -> None:
-        self.block, self.count = bytearray(), bytearray()
-        self.files, self.file_bytes, self.counts, self.is_complete = 0, 0, 0, False
+        self.block, self.is_complete = bytearray(), False
+        self.files, self.file_bytes = 0, 0
+        self.names: list[str] = []
+        self.hints: dict[str, bytearray] = {}
         self._name = ""
         self._header, self._value = bytearray(), bytearray()
         self.parser = MultipartParser(
@@ -112,14 +117,16 @@ class _Form:
 
     def _end_headers(self) -> None:
         self.files += self._name == _FILE_FIELD
-        self.counts += self._name == _COUNT_FIELD
+        if self._name in HINT_FIELDS:
+            self.names.append(self._name)
+            self.hints.setdefault(self._name, bytearray())
 
     def _take_data(self, data: bytes, start: int, end: int) -> None:
         if self._name == _FILE_FIELD and self.files == 1:
             self.block += data[start:end]
             self.file_bytes += end - start
-        elif self._name == _COUNT_FIELD and len(self.count) <= MAX_FIELD_BYTES:
-            self.count += data[start:end]
+        elif self._name in self.hints and len(self.hints[self._name]) <= MAX_FIELD_BYTES:
+            self.hints[self._name] += data[start:end]
 
     def _end(self) -> None:
         self.is_complete = True

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -21,6 +21,7 @@ from schemas.audio import ChunkDescription
 from schemas.codec import encode
 from schemas.conversation import Accepted, ConversationEvent, Verdict
 from schemas.failure import FailureCode, policy_of
+from schemas.text import KeyRepeated, refuse_repeated
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.durations import seconds
 from vps_bridge.errors import Refusal, refusal_of
@@ -40,6 +41,7 @@ from vps_bridge.http.messages import (
     AudioQuery,
     Diarized,
     Health,
+    HintQuery,
     HttpProblem,
     SpokenTurn,
 )
@@ -75,6 +77,7 @@ class HttpHandlers:
     async def take_audio(self, request: Request, conversation_id: str, description: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
         try:
+            _check_query(request)
             taken = await self._take_body(request, conversation_id, description)
         except (Refusal, HttpProblem) as error:
             if error.code in set(FailureCode):
@@ -115,15 +118,16 @@ class HttpHandlers:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
         return _to_response(receipt, 200)
 
-    async def diarize(self, request: Request, num_speakers: int | None) -> Diarized:
+    async def diarize(self, request: Request, hints: HintQuery) -> Diarized:
         """Say who speaks when in a file."""
         began_s = time.monotonic()
+        _check_query(request)
         expected_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
         await self._ask(self._one_offs.check_agent)
         conversation_id = f"once-{secrets.token_hex(16)}"
         try:
             async with self._upload(expected_bytes) as upload:
-                description = _describe_file(await save_form(request, upload, self._least_bytes_per_s), num_speakers)
+                description = _describe_file(await save_form(request, upload, self._least_bytes_per_s), hints)
                 answer = await self._ask(partial(self._one_offs.start, conversation_id, description, upload))
             turns = await self._wait(request, asyncio.wrap_future(answer))
         finally:
@@ -216,13 +220,27 @@ def _to_response(receipt: Accepted, status: int) -> Response:
     raise HttpProblem(policy_of(code).http_status, code, receipt.message or _DISCARDED.get(code, code))
 
 
-def _describe_file(field: str | None, query: int | None) -> ChunkDescription:
-    """Return the description of a form's file; the field takes precedence over the query."""
+def _check_query(request: Request) -> None:
+    """Refuse a name twice in a query, of which only the last would be read."""
     try:
-        return ChunkDescription.model_validate({"num_speakers": query if field is None else field})
+        refuse_repeated(request.query_params.multi_items())
+    except KeyRepeated as error:
+        raise HttpProblem(422, "payload.malformed", f"the query: {error}") from error
+
+
+def _describe_file(fields: Mapping[str, str], query: HintQuery) -> ChunkDescription:
+    """Return the description of a form's file; its fields take precedence over the query."""
+    try:
+        described = ChunkDescription.model_validate({**query.model_dump(), **fields})
     except ValidationError as error:
-        msg = f"num_speakers is a number from 1 to {MAX_SPEAKERS}, or 0 for no hint"
+        wrong = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_input=False)}))
+        msg = f"{wrong}: a number from 1 to {MAX_SPEAKERS}, or 0 for no hint"
         raise HttpProblem(422, "payload.malformed", msg) from error
+    least, most = described.min_speakers, described.max_speakers
+    if least is not None and most is not None and least > most:
+        msg = f"min_speakers is {least} and max_speakers {most}: send a least number that is not above the most"
+        raise HttpProblem(422, "payload.malformed", msg)
+    return described
 
 
 def _to_answer(turns: Turns, took_s: float) -> Diarized:

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import JSONResponse
 
 from schemas.audio import ChunkDescription
-from schemas.record import Sha256
+from schemas.record import Record, Sha256, SpeakerHint
 
 MAX_SPEAKERS = 100
 RETRY_AFTER_S = 5
@@ -30,6 +30,14 @@ class AudioQuery(ChunkDescription):
     model_config = ConfigDict(extra="forbid")
 
     sha256: Sha256 | None = Field(default=None, description="Of the body; where it is given it is checked.")
+
+
+class HintQuery(Record):
+    """How many speakers the caller of a one-off request expects."""
+
+    num_speakers: SpeakerHint = Field(default=None, description="As the form's field, which wins; 0: no hint.")
+    min_speakers: SpeakerHint = Field(default=None, description="As num_speakers, which wins.")
+    max_speakers: SpeakerHint = Field(default=None, description="As num_speakers, which wins.")
 
 
 class Problem(BaseModel):

@@ -17,9 +17,10 @@ from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.failure import FailureCode, policy_of
-from schemas.record import ID_PATTERN, SpeakerHint, describe_wrong, is_id
+from schemas.record import ID_PATTERN, describe_wrong, is_id
 from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
+from vps_bridge.http.bodies import HINT_FIELDS
 from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.messages import (
     MAX_SPEAKERS,
@@ -27,6 +28,7 @@ from vps_bridge.http.messages import (
     Detail,
     Diarized,
     Health,
+    HintQuery,
     HttpProblem,
     Problem,
     problem_response,
@@ -77,7 +79,7 @@ _FORM_BODY = {
                     "required": ["file"],
                     "properties": {
                         "file": {"type": "string", "format": "binary"},
-                        "num_speakers": {"type": "integer", "minimum": 0, "maximum": MAX_SPEAKERS},
+                        **{name: {"type": "integer", "minimum": 0, "maximum": MAX_SPEAKERS} for name in HINT_FIELDS},
                     },
                 }
             }
@@ -85,7 +87,6 @@ _FORM_BODY = {
     }
 }
 ConversationId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
-SpeakerQuery = Annotated[SpeakerHint, Query(description="As the form's field, which wins; 0: no hint.")]
 
 
 def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
@@ -141,9 +142,9 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
         return await handlers.health()
 
     @app.post("/api/diarize", responses=_answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
-    async def diarize(request: Request, num_speakers: SpeakerQuery = None) -> Diarized:
+    async def diarize(request: Request, hints: Annotated[HintQuery, Query()]) -> Diarized:
         """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
-        return await handlers.diarize(request, num_speakers)
+        return await handlers.diarize(request, hints)
 
 
 def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:

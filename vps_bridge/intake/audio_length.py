@@ -8,8 +8,8 @@ from typing import BinaryIO
 
 import structlog
 
-from schemas.audio import RAW_ENCODINGS
-from schemas.audio_container import AudioContainer, FoundContainer, find_container
+from schemas.audio import RAW_ENCODINGS, RAW_SAMPLE_BYTES
+from schemas.audio_container import MAGIC_BYTES, AudioContainer, FoundContainer, find_container, name_by_magic
 from vps_bridge.intake.length_of_frames import measure_flac, measure_frames
 from vps_bridge.intake.length_of_mp4 import measure_mp4
 from vps_bridge.intake.length_of_pages import measure_ogg
@@ -19,7 +19,6 @@ from vps_bridge.intake.measured_length import AudioLength
 from vps_bridge.ledger.records import TYPICAL_BYTES_PER_S
 
 _LOG = structlog.get_logger(__name__)
-BYTES_PER_SAMPLE = {"pcm_s16le": 2, "pcm_u8": 1, "pcm_mulaw": 1, "pcm_alaw": 1, "pcm_f32le": 4}
 MIN_BYTES_PER_S = 8.0
 """Fewer hold no second of audio. Digital silence at 8 kHz takes 20 in FLAC, and in Opus that sends none of it."""
 MIN_STATED_BYTES_PER_S = 200.0
@@ -45,6 +44,12 @@ def recognise(path: Path) -> FoundContainer | None:
         return find_container(file)
 
 
+def has_magic(path: Path) -> bool:
+    """Whether the bytes begin with the magic number of a container."""
+    with path.open("rb") as file:
+        return name_by_magic(file.read(MAGIC_BYTES)) is not None
+
+
 def is_raw(encoding: str) -> bool:
     """Whether the encoding is headerless samples."""
     return encoding in RAW_ENCODINGS
@@ -52,7 +57,7 @@ def is_raw(encoding: str) -> bool:
 
 def raw_duration_s(encoding: str, size_bytes: int, sample_rate: int, channels: int) -> float:
     """Return the length in seconds of headerless samples."""
-    return size_bytes / (BYTES_PER_SAMPLE[encoding] * channels * sample_rate)
+    return size_bytes / (RAW_SAMPLE_BYTES[encoding] * channels * sample_rate)
 
 
 def measure_length(path: Path, found: FoundContainer, stated_s: float | None) -> AudioLength:

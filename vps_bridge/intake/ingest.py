@@ -20,7 +20,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal, refusal_of
-from vps_bridge.intake.audio_length import is_raw, measure_length, raw_duration_s, recognise
+from vps_bridge.intake.audio_length import has_magic, is_raw, measure_length, raw_duration_s, recognise
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
 from vps_bridge.intake.measured_length import AudioLength
@@ -259,6 +259,8 @@ class Ingest:
     def _describe_chunk(self, chunk: _UnacceptedChunk, name: str) -> NewChunk:
         description, path = chunk.description, self._spool.path(name)
         encoding = description.encoding
+        if is_raw(encoding) and self._on_disk(lambda: has_magic(path)):
+            encoding = "auto"  # samples that begin as a file does are a file: read as samples its voices would be noise
         if is_raw(encoding):
             rate, channels = description.sample_rate or 1, description.channels or 1
             length = AudioLength(raw_duration_s(encoding, chunk.bytes, rate, channels))

@@ -40,6 +40,7 @@ RATE_SUSPECT = "audio.rate_suspect"
 _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
+_NO_FIT = "fit each other at no offset clearly enough"
 _EDGE_S = 5.0
 """The transcript counts as silent for this long beside its words; beyond that it may be incomplete."""
 
@@ -92,6 +93,13 @@ class StretchClock:
     pieces: tuple[ClockPiece, ...]
     """In order, without overlap; audio in none of them has no place in the transcript."""
     reason: ClockReason | None
+    detail: str = ""
+    """What the reason comes from, for a person."""
+
+    @property
+    def warning(self) -> str | None:
+        """The reason with what it comes from."""
+        return self.reason and f"{self.reason}: {self.detail}"
 
     @property
     def offset_s(self) -> float | None:
@@ -177,9 +185,9 @@ def find_clock(
         has_word_times: the spans are of words.
     """
     written = [(start_s, end_s) for start_s, end_s in transcript if end_s > start_s]
-    refused = StretchClock((), "clock.unverified" if stretch.is_timed else "clock.unknown")
+    reason: ClockReason = "clock.unverified" if stretch.is_timed else "clock.unknown"
     if not speech or not written:
-        return refused
+        return StretchClock((), reason, _describe_missing(speech, heard))
     begin_s = min(start_s for start_s, _ in written) - _EDGE_S
     steps = round((max(end_s for _, end_s in written) + _EDGE_S - begin_s) / STEP_S)
     near = [(start_s - _EDGE_S, end_s + _EDGE_S) for start_s, end_s in written]
@@ -194,9 +202,19 @@ def find_clock(
             pieces = track_offset(whole, text, found, rules.tracking)
             clock = StretchClock(pieces, None)
             placed_s = sum(b - a for span in speech for a, b in clock.move(*span))
-            is_whole = placed_s >= sum(end_s - start_s for start_s, end_s in speech) - STEP_S
-            return clock if is_whole else StretchClock(pieces, "clock.unverified")
-    return refused
+            speech_s = sum(end_s - start_s for start_s, end_s in speech)
+            if placed_s >= speech_s - STEP_S:
+                return clock
+            lost = f"{speech_s - placed_s:,.0f} of {speech_s:,.0f} s of speech and the transcript {_NO_FIT}"
+            return StretchClock(pieces, "clock.unverified", lost)
+    return StretchClock((), reason, f"speech and transcript {_NO_FIT}")
+
+
+def _describe_missing(speech: Sequence[Span], heard: Sequence[Span]) -> str:
+    """Return what there was to compare too little of."""
+    if speech:
+        return "no word and no segment of the transcript has a length"
+    return "nobody was heard in the audio" if heard else "no audio was diarized, see failed_jobs"
 
 
 @dataclass(frozen=True)

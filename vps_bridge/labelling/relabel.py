@@ -341,7 +341,7 @@ def _collect_warnings(
     timeline: AudioTimeline, clocks: Sequence[StretchClock], faults: TimeFaults, rules: AlignmentRules
 ) -> tuple[str, ...]:
     """Return what the timeline, the clocks, times that cannot be and the sample rate give reason to report; sorted."""
-    reasons = {clock.reason for clock in clocks if clock.reason is not None}
+    reasons = {clock.warning for clock in clocks if clock.warning is not None}
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
     if is_rate_suspect(timeline.chunks, rules):
         warnings.add(RATE_SUSPECT)

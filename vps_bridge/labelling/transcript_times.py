@@ -20,6 +20,8 @@ NEAR_HOUR_S = 120.0
 """The first chunk is captured up to a minute after `started_at` (shared/design/omi-facts.md, section 2)."""
 MAX_ZONE_H = 14  # of any place's clock before or behind UTC
 MAX_ID_CHARS = 40
+NEAR_WORD_S = 1.0
+"""Words lie this far outside their segment where speech-to-text rounds or moves edges."""
 LONG_SEGMENT_S = 100.0
 """Segments last some seconds; half of them longer than this are milliseconds: more than 0.1 s each."""
 MILLISECONDS_FILL = (0.3, 1.2)
@@ -69,6 +71,9 @@ def find_time_faults(
     usable = [segment for segment in segments if segment.end_s >= segment.start_s]
     backwards = [segment for segment in segments if segment.end_s < segment.start_s]
     warnings = [_describe_backwards(backwards, segments)] if backwards else []
+    strayed = [segment for segment in usable if _has_strayed_words(segment)]
+    if strayed:
+        warnings.append(_describe_strayed(strayed, segments))
     audio_end_s = max((place.span[1] for place in stretches), default=0.0)
     if _are_milliseconds(usable, audio_end_s):
         last_s = max(segment.end_s for segment in usable)
@@ -140,6 +145,22 @@ def _describe_backwards(backwards: Sequence[StoredSegment], segments: Sequence[S
     return (
         f"times.end_before_start: {len(backwards)} of {len(segments)} segments end before they start, first "
         f"{first.id[:MAX_ID_CHARS]} ({first.start_s:,.2f} to {first.end_s:,.2f} s): send start_s, then end_s"
+    )
+
+
+def _has_strayed_words(segment: StoredSegment) -> bool:
+    first_s, last_s = segment.start_s - NEAR_WORD_S, segment.end_s + NEAR_WORD_S
+    return any(word.start_s < first_s or word.end_s > last_s for word in segment.words or ())
+
+
+def _describe_strayed(strayed: Sequence[StoredSegment], segments: Sequence[StoredSegment]) -> str:
+    first = strayed[0]
+    words = first.words or ()
+    first_s, last_s = min(word.start_s for word in words), max(word.end_s for word in words)
+    words_at, segment_at = f"{first_s:,.2f} to {last_s:,.2f} s", f"{first.start_s:,.2f} to {first.end_s:,.2f} s"
+    return (
+        f"times.words_outside: of {len(strayed)} of {len(segments)} segments, first {first.id[:MAX_ID_CHARS]} (words "
+        f"{words_at}, segment {segment_at}): send both on one clock"
     )
 
 

@@ -117,3 +117,11 @@ def test_id_zero_and_speaker_zero_are_kept_as_a_number_and_as_text(tmp_path, wri
     first, second = read_transcript(file, "call")
     assert (first.id, first.speaker) == ("0", "SPEAKER_00")
     assert (second.id, second.speaker) == ("call-00001", "SPEAKER_00")
+
+
+@pytest.mark.parametrize(
+    "row", ['{"start": 0, "end": 1, "end": 2}', '{"start": 0, "end": 1, "x": {"end": 1, "end": 1}}']
+)
+def test_a_key_twice_in_an_object_is_refused_and_named(tmp_path, row):
+    with pytest.raises(TranscriptError, match=r"transcript\.json: the key 'end' stands twice in one object"):
+        read_transcript(write(tmp_path, f"[{row}]"), "c1")

@@ -14,7 +14,7 @@ from schemas.conversation import Accepted, EventType, TranscriptSegment, Verdict
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN, WAV, Door, answering, open_door
-from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, Backend, call_segments, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, TOPICS, Backend, call_segments, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
 
 
@@ -56,6 +56,28 @@ def test_the_same_chunk_through_both_doors_is_one_chunk(door: Door) -> None:
     assert len(door.bridge.jobs("both")) <= 1
     other = door.audio("both", make_wav(2.0, tone=9), chunk_id=first.json()["chunk_id"])
     assert (other.status_code, other.json()["code"]) == (409, "chunk.id_conflict")
+
+
+def test_an_event_is_read_with_a_byte_order_mark_and_never_with_a_key_twice(door: Door) -> None:
+    """At both doors; what is refused is named."""
+    head = {"Content-Type": "application/json"}
+    start = '{"schema": "conversation-event", "version": "1.0", "type": "completed", "chunks": 1'
+    for encoding in ("utf-8-sig", "utf-16"):
+        for name, marked in (("e-http", True), ("e-mqtt", False)):
+            event_id = f"{name}-{encoding}"
+            body = f'{start}, "event_id": "{event_id}"}}'.encode(encoding)
+            if marked:
+                answer = door.client.post("/v1/conversations/marks/events", content=body, headers=head)
+                assert answer.status_code == 200, answer.text
+            else:
+                door.backend.publish(TOPICS.events("marks"), body)
+            assert door.backend.wait_receipt("marks", event_id=event_id).verdict is Verdict.ACCEPTED
+    body = f'{start}, "event_id": "twice", "chunks": 2}}'.encode()
+    refused = door.client.post("/v1/conversations/marks/events", content=body, headers=head)
+    assert (refused.status_code, "'chunks' stands twice" in refused.json()["message"]) == (422, True)
+    query = "sequence=1&sequence=2"
+    chunk = door.client.post(f"/v1/conversations/marks/audio?{query}", content=make_wav(1.0), headers=WAV)
+    assert (chunk.status_code, "'sequence' stands twice" in chunk.json()["message"]) == (422, True)
 
 
 def test_raw_samples_are_taken_where_the_query_says_what_they_are(door: Door) -> None:

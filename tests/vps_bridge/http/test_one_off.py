@@ -40,6 +40,33 @@ def test_the_earlier_client_gets_what_it_got_before(mosquitto: RunningBroker, do
         assert health["model"] == "scripted"
 
 
+def test_the_least_and_the_most_speakers_are_hints_too(mosquitto: RunningBroker, door: Door) -> None:
+    """Both go to the linker; an engine is told a maximum at most."""
+    audio = {"file": make_wav(CALL_S, tone=21)}
+    with answering(mosquitto) as agent:
+        wait_until(lambda: live(door), "the agent")
+        for fields, query, most in (
+            ({"min_speakers": "2", "max_speakers": "4"}, {"max_speakers": 9}, 4),
+            ({}, {"max_speakers": "3"}, 3),
+            ({"max_speakers": ""}, {"min_speakers": 2}, None),
+        ):
+            seen = len(agent.offers.items)
+            answer = door.open.post("/api/diarize", files=audio, data=fields, params=query)
+            assert (answer.status_code, answer.json()["num_speakers"]) == (200, 2), answer.text
+            assert {offer.max_speakers for offer in agent.offers.items[seen:]} == {most}
+        for fields, named in (
+            ({"max_speakers": "two"}, "max_speakers"),
+            ({"min_speakers": "101"}, "min_speakers"),
+            ({"min_speakers": "3", "max_speakers": "2"}, "min_speakers is 3 and max_speakers 2"),
+        ):
+            refused = door.open.post("/api/diarize", files=audio, data=fields)
+            assert (refused.status_code, named in refused.json()["detail"]) == (422, True), refused.text
+        both: list[Any] = [("max_speakers", (None, "2")), ("max_speakers", (None, "3")), ("file", make_wav(1.0))]
+        assert "max_speakers" in door.open.post("/api/diarize", files=both).json()["detail"]
+        twice = door.open.post("/api/diarize?max_speakers=2&max_speakers=3", files=audio)
+        assert (twice.status_code, "'max_speakers' stands twice" in twice.text) == (422, True)
+
+
 def test_a_clip_of_two_seconds_with_one_voice_has_a_speaker(mosquitto: RunningBroker, door: Door) -> None:
     """Too little speech to know a voice again; of one file nothing has to be known again."""
     with answering(mosquitto, lambda agent, offer: agent.answer(offer, [(0.2, 1.8, "a")])):

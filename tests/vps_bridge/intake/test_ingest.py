@@ -163,6 +163,14 @@ def test_raw_samples_are_as_long_as_their_bytes_say(
     assert (chunk.duration_s, chunk.encoding) == (3.0, encoding)
 
 
+def test_a_file_that_is_named_raw_samples_is_a_file(backend: Backend, bridge: LiveBridge) -> None:
+    """Read as samples at the rate that was named, its voices would be noise."""
+    backend.audio("named-raw", make_wav(20.0), encoding="pcm_s16le", sample_rate=48_000, channels=2)
+    backend.event("named-raw", EventType.COMPLETED, chunks=1)
+    (job,) = wait_until(lambda: bridge.jobs("named-raw"), "the job")
+    assert job["audio_s"] == pytest.approx(20.0)
+
+
 def test_an_event_twice_is_answered_the_same_and_counts_once(backend: Backend, bridge: LiveBridge) -> None:
     first = backend.event("event", EventType.STARTED, event_id="e1", revision=5, started_at=STARTED_AT)
     again = backend.event("event", EventType.STARTED, event_id="e1", revision=5, started_at=STARTED_AT)

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.conversation import Word
 from tests.vps_bridge.labelling.test_no_evidence import without_voices
 from tests.vps_bridge.labelling.test_relabel import DIALOGUE, POLICY, T0, apply, evidence_of, transcript
 from vps_bridge.labelling.evidence import build_audio_timeline
@@ -90,7 +91,8 @@ def test_segments_beyond_the_audio_of_a_single_upload_are_left_alone():
     spoken = [("A", 0.5, 4.5)]
     evidence = evidence_of(spoken, 5.0, segments=shifted(transcript(spoken), 500.0))
     evidence = replace(evidence, chunks=(replace(chunk, captured_at_s=None),), started_at_s=None)
-    assert "clock.unknown" in assert_no_label_is_taken(evidence)
+    (warning,) = (words for words in assert_no_label_is_taken(evidence) if words.startswith("clock.unknown: "))
+    assert warning.endswith("at no offset clearly enough")
 
 
 def test_milliseconds_are_named_with_both_ends():
@@ -160,3 +162,27 @@ def test_without_evidence_no_label_is_ever_removed_and_something_is_said(labels,
         segments = shifted(segments, hours * HOUR_S)
     evidence = replace(BASE, chunks=chunks, segments=segments, voices=book, is_final=final)
     assert assert_no_label_is_taken(evidence if firm else without_voices(evidence))
+
+
+@pytest.mark.parametrize("wrong_s", [-500.0, 500.0, 90_000.0])
+def test_words_outside_their_segments_are_named_with_both_times(wrong_s):
+    def words_of(segment):
+        count = 10
+        step_s = (segment.end_s - segment.start_s) / count
+        starts_s = [segment.start_s + wrong_s + n * step_s for n in range(count)]
+        return tuple(Word(text="a", start_s=start_s, end_s=start_s + step_s) for start_s in starts_s)
+
+    segments = tuple(replace(segment, words=words_of(segment)) for segment in transcript(DIALOGUE))
+    found = assert_no_label_is_taken(evidence_of(DIALOGUE, segments=segments))
+    (warning,) = (words for words in found if words.startswith("times.words_outside: "))
+    assert "of 40 of 40 segments, first s000" in warning
+    assert f"{0.5 + wrong_s:,.2f} to" in warning
+
+
+def test_where_no_audio_was_diarized_the_clock_says_so():
+    evidence = replace(evidence_of(DIALOGUE, segments=transcript(DIALOGUE)), jobs=(), is_final=True)
+    assert relabel(evidence, POLICY).warnings == ("clock.unverified: no audio was diarized, see failed_jobs",)
+    silent = tuple(replace(job, turns=(), exclusive_turns=(), speakers=()) for job in evidence_of(DIALOGUE).jobs)
+    assert relabel(replace(evidence, jobs=silent), POLICY).warnings == (
+        "clock.unverified: nobody was heard in the audio",
+    )

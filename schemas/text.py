@@ -1,0 +1,47 @@
+"""Text and JSON as people and programs write them: with a byte-order mark or without, and never with a key twice."""
+
+from __future__ import annotations
+
+import codecs
+from typing import Any
+
+# The longer marks first: that of UTF-32 begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+    (codecs.BOM_UTF8, "utf-8-sig"),
+)
+
+
+class KeyRepeated(ValueError):
+    """An object that has a key twice, so that nobody knows which of the two values is meant."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(f"the key {key!r} stands twice in one object: keep the one that is meant")
+        self.key = key
+
+
+def decode_text(data: bytes) -> str:
+    """Return text that is UTF-8, or what its byte-order mark says; the mark is not part of it.
+
+    Raises `UnicodeDecodeError` where it is no such text.
+    """
+    return data.decode(next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8"))
+
+
+def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:
+    """Return an object of these pairs, for the parsers of JSON and msgpack. Raises `KeyRepeated`."""
+    refuse_repeated(pairs)
+    return dict(pairs)
+
+
+def refuse_repeated(pairs: list[tuple[Any, Any]]) -> None:
+    """Raise `KeyRepeated` where two of the pairs that a parser found in one object have one key."""
+    if len(seen := {key for key, _ in pairs}) == len(pairs):
+        return
+    for key, _ in pairs:
+        if key not in seen:
+            raise KeyRepeated(str(key))
+        seen.remove(key)
