@@ -158,7 +158,7 @@ def _box_sum(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     """Return the sum over `half` steps on either side of each step."""
     inner = np.cumsum(values)
     sums = np.concatenate((np.zeros(half + 1), inner, np.full(half, inner[-1])))
-    return sums[2 * half :][: len(values)] - sums[: len(values)]
+    return np.asarray(sums[2 * half :][: len(values)] - sums[: len(values)], np.float64)
 
 
 def _edges(active: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
