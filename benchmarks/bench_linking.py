@@ -33,10 +33,10 @@ from mac_agent.engines.pyannote_pipeline import EMBEDDINGS, SEGMENTATIONS, Exact
 from mac_agent.voice_samples import add_samples
 from schemas.codec import encode
 from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurn, SpeakerTurns, SpeakerVoice
-from vps_bridge.labelling.cluster import SampleRules
 from vps_bridge.labelling.evidence import ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.relabel import RelabelPolicy, relabel
+from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo
 

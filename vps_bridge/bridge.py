@@ -304,8 +304,7 @@ class Bridge:
 
     def _dispatch(self) -> None:
         """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
-        self._dispatcher.tick(self._mailbox.read_until_s())
-        self._admission.set_allowed(self._ledger.agents.allowed())
+        self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s()))
 
     def _sweep(self, now_s: float) -> None:
         self._schedule.note_awaiting_final(now_s)

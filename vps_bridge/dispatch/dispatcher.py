@@ -133,8 +133,8 @@ class Dispatcher:
         elif job.lease_id != held.lease_id and held.state is not HeldJobState.OUTBOX:  # a result counts from any lease
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
-    def tick(self, now_s: float) -> None:
-        """Judge every lease, then lease waiting jobs to free agents."""
+    def tick(self, now_s: float) -> frozenset[str]:
+        """Judge every lease, then lease waiting jobs to free agents; return the allow-list that was gone by."""
         allowed = self._ledger.agents.allowed()
         leases = self._ledger.leases.current()
         self._settled.keep_only(self._settled.resting(time.monotonic()))
@@ -144,6 +144,7 @@ class Dispatcher:
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
         self._grant_ready(free, Counter(lease.conversation_id for lease in kept), now_s)
+        return allowed
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
         """Apply the lease rules to one lease; return whether it was revoked."""

@@ -30,7 +30,7 @@ from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import JobRecord
+from vps_bridge.ledger.records import ConversationRecord, JobRecord
 from vps_bridge.publisher import Encoded, Publisher
 from vps_bridge.settings import BridgeSettings
 
@@ -94,18 +94,24 @@ class Updater:
         """
         latest: LabellingWork | None = work
         for _ in range(WRITE_TRIES):
-            if latest is None or self.note(latest, work_out(latest, self._policy), final=final):
+            if latest is None or self._note(latest, latest.conversation, work_out(latest, self._policy), final=final):
                 return True
             latest = self.read(work.name, final=final)
         _LOG.warning("assignment_postponed", conversation=work.name, reason="changed while it was worked out")
         return False
 
     def note(self, work: LabellingWork, labelling: Relabelling, *, final: bool) -> bool:
-        """Write labels that were worked out and offer an update; False where the conversation changed meanwhile."""
+        """Write labels that were worked out beside the bridge, whose ledger may say something else by now.
+
+        Offers an update. Returns False where the conversation changed meanwhile.
+        """
+        conversation = self._ledger.conversations.get(work.name)
+        return conversation is None or self._note(work, conversation, labelling, final=final)
+
+    def _note(
+        self, work: LabellingWork, conversation: ConversationRecord, labelling: Relabelling, *, final: bool
+    ) -> bool:
         name, jobs = work.name, work.jobs
-        conversation = self._ledger.conversations.get(name)
-        if conversation is None:
-            return True
         # A late result of a job that was given up changes a conversation that is final already: it stays final.
         final = final or conversation.final_at is not None
         seen = work.conversation.dirty

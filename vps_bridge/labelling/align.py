@@ -197,7 +197,8 @@ def find_clock(
         sample = _measure_part(speech, heard, part, kinds)
         offset_s = _find_anchor(sample, text, stretch.prior_s, rules, is_first=place == 0)
         if offset_s is not None:
-            whole = _measure_part(speech, heard, _Part(0.0, stretch.length_s), kinds)
+            is_all = part == _Part(0.0, stretch.length_s)
+            whole = sample if is_all else _measure_part(speech, heard, _Part(0.0, stretch.length_s), kinds)
             found = FoundOffset(offset_s, (part.start_s + part.end_s) / 2, stretch.prior_s)
             pieces = track_offset(whole, text, found, rules.tracking)
             clock = StretchClock(pieces, None)
@@ -285,7 +286,8 @@ def _margin(totals: NDArray[np.float64], offsets_s: NDArray[np.float64], best: i
 
 def _peaks(nats: NDArray[np.float32]) -> list[int]:
     """Return where the largest values are, of neighbours within 0.3 s the largest only."""
-    ahead = np.pad(nats, 3, constant_values=-np.inf)
+    beyond = np.full(3, -np.inf, np.float32)
+    ahead = np.concatenate((beyond, nats, beyond))
     tops = np.flatnonzero(nats >= np.lib.stride_tricks.sliding_window_view(ahead, 7).max(axis=1))
     return [int(place) for place in tops[np.argsort(-nats[tops], kind="stable")[:_PEAKS]]]
 

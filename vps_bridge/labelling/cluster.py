@@ -9,7 +9,6 @@ samples of one window never the same. Samples may stand for several others: they
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,47 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.special import logsumexp, softmax
 
-Floats = NDArray[np.float64]
-Labels = NDArray[np.intp]
-
-
-@dataclass(frozen=True)
-class SampleRules:
-    """How voice samples are clustered. The numbers of VBx are those of community-1's published configuration."""
-
-    max_clustered: int = 2_000
-    """More samples than this are merged first, the most alike of each job."""
-    min_clean_s: float = 2.0
-    """Samples with less clean speech get a voice but make none: 20 % of the window, as in pyannote."""
-    start_distance: float = 0.6
-    """Euclidean, between embeddings of unit length."""
-    fa: float = 0.07
-    fb: float = 0.8
-    max_rounds: int = 20
-    min_gain: float = 1e-4
-    """VBx ends where a round gains less."""
-    start_sharpness: float = 7.0
-    min_share: float = 1e-7
-    """A voice with a smaller share of the samples is none."""
-
-
-@dataclass(frozen=True, eq=False)
-class SampleSet:
-    """Samples that can be compared: of one embedding model, job by job. All arrays have a row for each."""
-
-    job: Labels
-    """Index of the job."""
-    start_s: Floats
-    """Start in the job; samples of one job with one start are of one window."""
-    clean_s: Floats
-    weight: Floats
-    """Of how many windows this is the sample."""
-    embeddings: NDArray[np.float32]
-    plda: NDArray[np.float32]
-    phi: Floats
-
-    def __len__(self) -> int:
-        return len(self.job)
+from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet
 
 
 def find_voices(samples: SampleSet, rules: SampleRules) -> Labels:

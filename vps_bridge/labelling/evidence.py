@@ -22,10 +22,10 @@ from vps_bridge.labelling.audio_clock import (
     stretch_origins,
     without_overlap,
 )
-from vps_bridge.labelling.cluster import SampleRules
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
 

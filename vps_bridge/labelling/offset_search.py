@@ -147,7 +147,7 @@ def _cover(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.flo
     """Return 1 for every step that a span covers, else 0."""
     changes = np.zeros(steps + 1)
     if spans:
-        bounds = np.clip(np.round((np.asarray(spans) - origin_s) / STEP_S), 0, steps).astype(int)
+        bounds = np.minimum(np.maximum(np.rint((np.asarray(spans) - origin_s) / STEP_S), 0), steps).astype(int)
         bounds = bounds[bounds[:, 1] > bounds[:, 0]]
         np.add.at(changes, bounds[:, 0], 1)
         np.add.at(changes, bounds[:, 1], -1)
@@ -156,8 +156,9 @@ def _cover(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.flo
 
 def _box_sum(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
     """Return the sum over `half` steps on either side of each step."""
-    sums = np.concatenate(([0.0], np.cumsum(np.pad(values, half))))
-    return sums[2 * half :][: len(values)] - sums[: len(values)]
+    inner = np.cumsum(values)
+    sums = np.concatenate((np.zeros(half + 1), inner, np.full(half, inner[-1])))
+    return np.asarray(sums[2 * half :][: len(values)] - sums[: len(values)], np.float64)
 
 
 def _edges(active: NDArray[np.float64], steps: int) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
+from functools import lru_cache
 from itertools import combinations
 
 from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
@@ -355,7 +356,7 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
     conversation would get another key, and be written and reported again.
     """
     key_facts: dict[str, object] = {
-        "policy": asdict(policy),
+        "policy": _policy_facts(policy),
         "conversation": [evidence.conversation_id, evidence.started_at_s],
         "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
         "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
@@ -380,6 +381,11 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
     if any(words.values()):
         key_facts["words"] = words
     return hashlib.sha256(json.dumps(key_facts, sort_keys=True).encode()).hexdigest()
+
+
+@lru_cache(maxsize=16)  # a bridge has one policy, of which conversations of one job have a variant
+def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
+    return asdict(policy)
 
 
 def _job_facts(job: JobEvidence) -> list[object]:

@@ -24,9 +24,9 @@ from schemas.turns import (
     SpeakerVoice,
     VoiceSamples,
 )
-from vps_bridge.labelling.cluster import Floats, Labels, SampleRules, SampleSet, find_voices
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet
 
 MIN_PART_S = 1.0  # what is shorter is more often a slip of the segmentation than somebody else
 
@@ -96,6 +96,9 @@ def take_apart(jobs: Sequence[JobEvidence], rules: SampleRules) -> TakenApart:
 
 def _cluster(jobs: Sequence[tuple[VoiceSamples | None, _Columns]], rules: SampleRules) -> list[Labels]:
     """Return the voice of every sample of every job."""
+    # Imported here: it needs scipy (0.4 s and 50 MiB), which a bridge without such conversations does without.
+    from vps_bridge.labelling.cluster import find_voices  # noqa: PLC0415
+
     sizes = [len(columns.start_s) for _, columns in jobs]
     every = [samples.every if samples is not None else 1 for samples, _ in jobs]
     together = SampleSet(

@@ -32,7 +32,9 @@ _NOTE_EVENT = _EVENT.on_conflict_do_update(
 _REVISIONS = select(ConversationRow.started_revision, ConversationRow.completed_revision).where(
     ConversationRow.conversation_id == OF_CONVERSATION
 )
-_NOTE_ACTIVITY = THIS_CONVERSATION.values(last_activity_at=bindparam("now"))
+_ACTIVITY: dict[str, Any] = {"last_activity_at": bindparam("now")}
+_NOTE_ACTIVITY = THIS_CONVERSATION.values(**_ACTIVITY)
+_ALWAYS = {**HINTS, **_ACTIVITY}
 _APPLY = {
     EventType.STARTED: THIS_CONVERSATION.values(
         started_revision=bindparam("revision"),
@@ -40,26 +42,26 @@ _APPLY = {
         language=func.coalesce(bindparam("new_language"), ConversationRow.language),
         final_at=None,
         dirty=ConversationRow.dirty + 1,
-        **HINTS,
+        **_ALWAYS,
     ),
-    EventType.SEGMENTS: THIS_CONVERSATION.values(final_at=None, dirty=ConversationRow.dirty + 1, **HINTS),
+    EventType.SEGMENTS: THIS_CONVERSATION.values(final_at=None, dirty=ConversationRow.dirty + 1, **_ALWAYS),
     EventType.COMPLETED: THIS_CONVERSATION.values(
         completed_revision=bindparam("revision"),
         completed=True,
         completed_chunks=bindparam("chunks"),
         last_audio_at_s=bindparam("new_audio_s"),
         dirty=ConversationRow.dirty + 1,
-        **HINTS,
+        **_ALWAYS,
     ),
     EventType.APPLIED: THIS_CONVERSATION.values(
         applied_version=func.max(
             ConversationRow.applied_version, func.min(bindparam("version"), ConversationRow.updated_version)
         ),
-        **HINTS,
+        **_ALWAYS,
     ),
     EventType.RESYNC: THIS_CONVERSATION.values(
         applied_version=func.max(0, func.min(ConversationRow.applied_version, ConversationRow.updated_version - 1)),
-        **HINTS,
+        **_ALWAYS,
     ),
 }
 
@@ -99,9 +101,11 @@ class EventBook:
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason}
         with self._database.writing() as connection:
             open_conversation(connection, conversation_id)
-            connection.execute(_NOTE_ACTIVITY, {"of_conversation": conversation_id, "now": time.time()})
+            it = {"of_conversation": conversation_id, "now": time.time()}
             if verdict is Verdict.ACCEPTED:
-                connection.execute(_APPLY[event.type], {"of_conversation": conversation_id, **_read_event(event)})
+                connection.execute(_APPLY[event.type], {**it, **_read_event(event)})
+            else:
+                connection.execute(_NOTE_ACTIVITY, it)
             connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})
 
 

@@ -61,7 +61,7 @@ class LeaseBook:
     def current(self) -> list[LeaseRecord]:
         """Return the leases under which an agent works now, oldest job first."""
         with self._database.reading() as connection:
-            return [LeaseRecord(**row._asdict()) for row in connection.execute(_CURRENT)]
+            return [LeaseRecord(*row) for row in connection.execute(_CURRENT)]
 
     def find(self, lease_id: str) -> LeaseRecord | None:
         """Return a lease, current or long over."""

@@ -269,4 +269,4 @@ LEASE_COLUMNS = (
     LeaseRow.lease_end,
     _IS_CURRENT.label("is_current"),
 )
-"""Of a lease and its job, joined."""
+"""Of a lease and its job, joined; in the order of the fields of `LeaseRecord`."""
