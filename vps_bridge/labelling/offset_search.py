@@ -97,10 +97,15 @@ def search_offsets(audio: ActivitySignal, transcript: ActivitySignal) -> tuple[N
 def block_nats(audio: ActivitySignal, transcript: ActivitySignal, offsets_s: NDArray[np.float64]) -> Array:
     """Return the nats of each block of audio at each offset, bounded; shape (blocks, offsets)."""
     blocks = -(-audio.steps // BLOCK_STEPS)
-    found = np.empty((blocks, len(offsets_s)), np.float32)
-    for index, offset_s in enumerate(offsets_s):
-        nats = step_nats(audio, transcript, float(offset_s), 0, blocks * BLOCK_STEPS)
-        found[:, index] = nats.reshape(blocks, BLOCK_STEPS).sum(axis=1)
+    steps = blocks * BLOCK_STEPS
+    shifts = np.rint((audio.origin_s + offsets_s - transcript.origin_s) / STEP_S)
+    shifts = shifts.clip(-steps, transcript.steps).astype(int)  # beyond these there is nothing to compare
+    first, last = int(shifts.min()), int(shifts.max())
+    ours = _window(audio.rows, 0, steps)[:, None]
+    reached = _window(transcript.rows, first, last - first + steps)
+    theirs = np.lib.stride_tricks.sliding_window_view(reached, steps, axis=1)[:, shifts - first]
+    nats = (ours * theirs[_PARTNERS]).sum(axis=0) + ours[3] * theirs[3]
+    found = nats.reshape(len(shifts), blocks, BLOCK_STEPS).sum(axis=2).T
     return np.clip(found, -MAX_BLOCK_NATS, MAX_BLOCK_NATS)
 
 
