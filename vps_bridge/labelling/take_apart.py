@@ -7,7 +7,6 @@ is another voice than the rest of it, its turns go to a part of it of their own.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
@@ -168,30 +167,30 @@ def _step(moment_s: float) -> int:
 
 def _voices_by_step(columns: _Columns, voices: Labels, n_steps: int) -> Labels:
     """Return the voice that most windows hear in each step of 0.1 s; -1 where none does."""
-    n_window = columns.speech.shape[1]
-    heard = np.zeros((int(voices.max(initial=-1)) + 1, n_steps + n_window + 1))
-    for start_s, voice, speech in zip(columns.start_s, voices, columns.speech, strict=True):
-        first = _step(start_s)
-        if voice >= 0 and first < n_steps:
-            heard[voice, first : first + n_window] += speech
-    heard = heard[:, :n_steps]
-    if not len(heard):
+    n_voices = int(voices.max(initial=-1)) + 1
+    if not n_voices:
         return np.full(n_steps, -1)
+    row, step = np.nonzero(columns.speech & (voices >= 0)[:, None])
+    step += (columns.start_s / SPEECH_STEP_S + 1e-6).astype(np.intp)[row]
+    is_inside = step < n_steps
+    places = (voices[row] * n_steps + step)[is_inside]
+    heard = np.bincount(places, minlength=n_voices * n_steps).reshape(n_voices, n_steps)
     return np.where(heard.max(axis=0) > 0, heard.argmax(axis=0), -1)
 
 
 def _find_parts(turns: Iterable[SpeakerTurn], voice_at: Labels) -> _Parts:
     """Return the parts of every label in which a voice is known."""
-    steps: dict[str, Counter[int]] = {}
+    spans: dict[str, list[Labels]] = {}
     for turn in turns:
-        steps.setdefault(turn.speaker, Counter()).update(voice_at[_step(turn.start_s) : _step(turn.end_s)].tolist())
+        spans.setdefault(turn.speaker, []).append(voice_at[_step(turn.start_s) : _step(turn.end_s)])
     found = {}
-    for label, counted in steps.items():
-        ranked = sorted((voice for voice in counted if voice >= 0), key=lambda voice: (-counted[voice], voice))
+    for label, heard in spans.items():
+        known = np.concatenate(heard)
+        counted = np.bincount(known[known >= 0])
+        ranked = sorted(np.flatnonzero(counted).tolist(), key=lambda voice: (-counted[voice], voice))
         kept = ranked[:1] + [voice for voice in ranked[1:] if counted[voice] * SPEECH_STEP_S >= MIN_PART_S]
-        total = sum(counted[voice] for voice in kept)
         if kept:
-            found[label] = {voice: counted[voice] / total for voice in kept}
+            found[label] = {voice: float(counted[voice] / counted[kept].sum()) for voice in kept}
     return found
 
 
@@ -215,8 +214,9 @@ def _cut(
         inside = changes[bisect_right(changes, first) : bisect_left(changes, last)]
         edges_s = [turn.start_s, *(step * SPEECH_STEP_S for step in inside), turn.end_s]
         for start_s, end_s, step in zip(edges_s, edges_s[1:], [first, *inside], strict=False):
-            voice = int(voices_of[turn.speaker][step])
-            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, voice])
+            label = label_of[turn.speaker, int(voices_of[turn.speaker][step])]
+            is_whole = not inside and label == turn.speaker
+            yield turn if is_whole else SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label)
 
 
 def _describe(
