@@ -27,6 +27,7 @@ from vps_bridge.labelling.decide import (
     collect_voices,
     decide_speakers,
     describe_label,
+    is_stale,
     note_segments,
     untouched_numbers,
     written_numbers,
@@ -57,6 +58,7 @@ __all__ = [
 ]
 
 
+STALE_LABEL = "label.stale"
 MAX_PERSONS = 200
 """Of one conversation, who are kept apart by their labels: each is compared with each."""
 
@@ -81,7 +83,7 @@ class Relabelling:
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
     """(segment id, reason): human, two_speakers, low_coverage, no_audio, clock.unknown, clock.unverified,
-    times.impossible."""
+    times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
@@ -130,7 +132,13 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     untouched = untouched_numbers(segments, votes, written)
     found = collect_voices(segments, timeline, measured, partition, votes, untouched, in_pieces=voices_of_pieces(cut))
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
-    speakers = decide_speakers(segments, votes, naming, untouched, written)
+    removes_stale = policy.assignment.removes_stale
+    speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
+    stale = frozenset(
+        vote.segment_id
+        for speaker, vote in zip(speakers, votes, strict=True)
+        if vote.segment_id not in written and is_stale(speaker, vote, naming)
+    )
     pieces = decide_pieces(segments, votes, cut, naming)
     changed = _list_changes(segments, speakers, pieces)
     return Relabelling(
@@ -139,12 +147,12 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
             for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
         ),
         changed=changed,
-        left_alone=_list_left_alone(votes, changed),
+        left_alone=_list_left_alone(votes, changed, stale),
         voices=note_segments(naming.book, segments, votes, speakers, written),
         voice_changes=naming.changes,
         turns=_number_turns(timeline, _reported_clocks(evidence, timeline, clocks), partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
-        warnings=_collect_warnings(timeline, clocks, faults, policy.alignment),
+        warnings=_collect_warnings(timeline, clocks, faults, policy.alignment, has_stale_labels=bool(stale)),
         audio_s=timeline.audio_s,
         write_key=_write_key(evidence, timeline, policy),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
@@ -293,11 +301,13 @@ def _list_changes(
     return tuple(change for change in compared if change.is_change)
 
 
-def _list_left_alone(votes: Sequence[Vote], changed: Sequence[Change]) -> tuple[tuple[str, str], ...]:
+def _list_left_alone(
+    votes: Sequence[Vote], changed: Sequence[Change], stale: frozenset[str]
+) -> tuple[tuple[str, str], ...]:
     """Return the segments that keep their label because no clear vote decided it, each with the reason; cut or not."""
     changed_ids = {change.segment_id for change in changed if change.before != change.after}
     return tuple(
-        (vote.segment_id, vote.outcome.value)
+        (vote.segment_id, STALE_LABEL if vote.segment_id in stale else vote.outcome.value)
         for vote in votes
         if vote.outcome is not VoteOutcome.CLEAR and vote.segment_id not in changed_ids
     )
@@ -338,13 +348,20 @@ def _number_turns(
 
 
 def _collect_warnings(
-    timeline: AudioTimeline, clocks: Sequence[StretchClock], faults: TimeFaults, rules: AlignmentRules
+    timeline: AudioTimeline,
+    clocks: Sequence[StretchClock],
+    faults: TimeFaults,
+    rules: AlignmentRules,
+    *,
+    has_stale_labels: bool,
 ) -> tuple[str, ...]:
-    """Return what the timeline, the clocks, times that cannot be and the sample rate give reason to report; sorted."""
+    """Return what the timeline, the clocks, times, labels and the sample rate give reason to report; sorted."""
     reasons = {clock.reason for clock in clocks if clock.reason is not None}
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
     if is_rate_suspect(timeline.chunks, rules):
         warnings.add(RATE_SUSPECT)
+    if has_stale_labels:
+        warnings.add(STALE_LABEL)
     return tuple(sorted(warnings))
 
 
@@ -354,8 +371,11 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
     Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
     conversation would get another key, and be written and reported again.
     """
+    thresholds = asdict(policy)
+    if not policy.assignment.removes_stale:
+        del thresholds["assignment"]["removes_stale"]  # it came later: unused, it leaves every key as it was
     key_facts: dict[str, object] = {
-        "policy": asdict(policy),
+        "policy": thresholds,
         "conversation": [evidence.conversation_id, evidence.started_at_s],
         "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
         "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
