@@ -4,8 +4,9 @@
     make bench-labels ARGS="--only chunks --quick"
 
 The clock is measured on real pairs and 2,000 drawn cases, chunks through the real engine (20 minutes of an idle core).
-Needs `shared/transcripts` and `shared/audio` beside the repository. Thresholds were chosen on the recordings that are not kept aside.
-The others were looked at too, some times, and made two thresholds stricter (docs/adr/0015-clock-by-evidence.md).
+Needs `shared/transcripts` and `shared/audio` beside the repository. Thresholds of the clock were chosen on the
+recordings that are not kept aside. The others were looked at too, some times, and made two thresholds stricter
+(docs/adr/0015-clock-by-evidence.md).
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -98,7 +99,7 @@ class FinalConversation:
             dispatcher=nothing,
             disk_reserve=nothing,
         )
-        self.ledger.chunks.mark_unlinked(range(1_000))
+        self.ledger.chunks.mark_unlinked(list(range(1_000)))
         kept.sweep(0.0)
 
     def results(self) -> list[SpeakerTurns]:
@@ -119,8 +120,8 @@ def final(tmp_path: Path) -> FinalConversation:
 
 
 def put_clock_forward(monkeypatch: pytest.MonkeyPatch, days: float) -> None:
-    now = retention.time.time()
-    monkeypatch.setattr(retention.time, "time", lambda: now + days * DAY_S)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + days * DAY_S)
 
 
 def embeddings_of(final: FinalConversation, *, of: str) -> set[bytes]:
