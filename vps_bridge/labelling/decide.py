@@ -202,6 +202,17 @@ def is_stale(label: str | None, vote: Vote, naming: Naming) -> bool:
     )
 
 
+def find_stale(
+    speakers: Sequence[str | None], votes: Sequence[Vote], naming: Naming, written: Mapping[str, int]
+) -> frozenset[str]:
+    """Return the ids of the segments that keep a stale label of speech-to-text."""
+    return frozenset(
+        vote.segment_id
+        for speaker, vote in zip(speakers, votes, strict=True)
+        if vote.segment_id not in written and is_stale(speaker, vote, naming)
+    )
+
+
 def _names_another_voice(number: int, vote: Vote, naming: Naming) -> bool:
     """Whether a number of speech-to-text is also the number of a voice that did not win the segment's vote."""
     if number not in {voice.speaker_id for voice in naming.book.voices}:
