@@ -75,7 +75,7 @@ bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by 
 bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
 	$(BIN)/python -m benchmarks.bench_queue $(ARGS)
 
-bench-labels: $(STAMP) ## how true labels are, on real transcripts of ../shared (ARGS="--cases 400")
+bench-labels: models ## how true labels are: clock, and chunks against one upload (ARGS="--quick", "--only chunks")
 	$(BIN)/python -m benchmarks.bench_labels $(ARGS)
 
 acceptance: models ## every test, the slow proofs too, nothing skipped

@@ -1,9 +1,12 @@
-"""How true the labels are: the clock between audio and transcript, on real pairs and 2,000 drawn cases.
+"""How true the labels are: the clock between audio and transcript, and recordings in chunks against one upload.
 
     make bench-labels ARGS="--cases 2000"
+    make bench-labels ARGS="--only chunks --quick"
 
-Needs `shared/transcripts` beside the repository. Thresholds were chosen on the recordings that are not kept aside.
-The others were looked at too, some times, and made two thresholds stricter (docs/adr/0015-clock-by-evidence.md).
+The clock is measured on real pairs and 2,000 drawn cases, chunks through the real engine (20 minutes of an idle core).
+Needs `shared/transcripts` and `shared/audio` beside the repository. Thresholds of the clock were chosen on the
+recordings that are not kept aside. The others were looked at too, some times, and made two thresholds stricter
+(docs/adr/0015-clock-by-evidence.md).
 """
 
 from __future__ import annotations
@@ -13,10 +16,15 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import platformdirs
+
+from benchmarks.labels.chunk_table import print_chunk_table
 from benchmarks.labels.clock_cases import CAUSES, ClockCase, draw_case
 from benchmarks.labels.clock_verdicts import ClockVerdict, judge_clock
 from benchmarks.labels.pairs import load_pairs
+from mac_agent.engines.registry import ENGINE_NAMES, load_engine
 from vps_bridge.labelling.align import AlignmentRules, Stretch, find_clock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
@@ -27,13 +35,28 @@ def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=2_000, help="drawn cases, half of them from recordings kept aside")
+    parser.add_argument("--only", choices=("clock", "chunks"), help="only these tables")
+    parser.add_argument("--quick", action="store_true", help="200 cases; two recordings in chunks of 5 and 60 s")
+    parser.add_argument("--engine", default="embedded", choices=ENGINE_NAMES, help="whose weights are here")
+    parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
+    parser.add_argument("--answers", type=Path, help="keep the engine's answers here, for the next run")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with transcripts/")
     options = parser.parse_args()
-    pairs = load_pairs(options.shared)
+    if options.only != "chunks":
+        print_clock(options.shared, 200 if options.quick else options.cases)
+    if options.only != "clock":
+        engine = load_engine(options.engine, data_dir=options.data_dir, threads=1)
+        with TemporaryDirectory() as scratch:
+            print_chunk_table(engine, options.answers or Path(scratch), quick=options.quick)
+
+
+def print_clock(shared: Path, n_cases: int) -> None:
+    """Print how often the clock between audio and transcript is found, and how often a wrong one is believed."""
+    pairs = load_pairs(shared)
     for kept_aside in (False, True):
         chosen = [pair for pair in pairs if pair.kept_aside == kept_aside]
         print(f"\n## Clock, recordings {'kept aside' if kept_aside else 'that thresholds were chosen on'}")
-        cases = [draw_case(chosen, seed) for seed in range(options.cases // 2)]
+        cases = [draw_case(chosen, seed) for seed in range(n_cases // 2)]
         began_s = time.process_time()
         verdicts = [(case, judge_clock(case, _clock_of(case))) for case in cases]
         print_clock_table(verdicts)

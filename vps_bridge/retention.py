@@ -1,4 +1,4 @@
-"""How long audio and voice samples are kept: swept regularly, and sooner where something became due."""
+"""How long audio, voice samples and voices are kept: swept regularly, and sooner where something became due."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import time
 import structlog
 
 from schemas.codec import decode, encode
+from schemas.conversation import ConversationUpdated
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.turns import SpeakerTurns
@@ -15,16 +16,19 @@ from vps_bridge.dispatch.dispatcher import AUDIO_GONE, Dispatcher
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.ingest import Ingest
 from vps_bridge.intake.spool import Spool
+from vps_bridge.labelling.forget_voices import FORGOTTEN, find_named, forget_voices
+from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.take_apart import settle_samples
 from vps_bridge.ledger import Ledger
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 SWEEP_S = 60.0
+MAX_FORGOTTEN_AT_ONCE = 20  # conversations in one sweep: each takes some tens of milliseconds
 
 
 class Retention:
-    """Unlinks audio and drops voice samples that are not needed any more. Runs on the bridge's own thread only."""
+    """Drops audio, voice samples and voices that are not needed any more. Runs on the bridge's own thread only."""
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class Retention:
         self._ingest, self._dispatcher, self._disk_reserve = ingest, dispatcher, disk_reserve
         self._due_s = 0.0
         self._settled_until = 0.0  # Unix time: of conversations final before it, no samples are kept any more
+        self._forgotten_until = 0.0  # the same of voices that nobody named
 
     def is_due(self, now_s: float) -> bool:
         """Whether to sweep now."""
@@ -65,6 +70,7 @@ class Retention:
         self._ledger.chunks.clamp_future_times(now)
         self._ledger.refusals.drop_old(now)
         self._settle_samples(now - self._settings.keep_samples_s)
+        self._forget_voices(now - self._settings.keep_voices_s)
         due = self._ledger.chunks.expired(
             final_before=now - (self._settings.keep_audio_s if self._disk_reserve.is_held else 0.0),
             failed_before=now - self._settings.keep_failed_audio_s,
@@ -82,13 +88,47 @@ class Retention:
 
     def _settle_samples(self, final_until: float) -> None:
         """Replace the voice samples of conversations that were final before this Unix time by what they found."""
-        for name in self._ledger.jobs.with_samples(final_after=self._settled_until, final_until=final_until):
+        names = self._ledger.jobs.with_samples(final_after=self._settled_until, final_until=final_until)
+        for name in names:
             try:
-                results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
-                payloads = {result.job_id: encode(result) for result in settle_samples(results)}
+                payloads = {result.job_id: encode(result) for result in settle_samples(self._results_of(name))}
             except SchemaError as error:
                 _LOG.error("samples_not_settled", conversation=name, error=str(error))
                 continue
             self._ledger.jobs.replace_results(payloads)
             _LOG.info("samples_settled", conversation=name, jobs=len(payloads))
+        if names:
+            self._ledger.forget_deleted_pages()
         self._settled_until = final_until
+
+    def _forget_voices(self, final_until: float) -> None:
+        """Drop the embeddings of voices that nobody named, of conversations that were final before this Unix time."""
+        found = self._ledger.jobs.with_voices(
+            FORGOTTEN.encode(),
+            final_after=self._forgotten_until,
+            final_until=final_until,
+            limit=MAX_FORGOTTEN_AT_ONCE,
+        )
+        for name, _ in found:
+            try:
+                self._forget_voices_of(name)
+            except SchemaError as error:
+                _LOG.error("voices_not_forgotten", conversation=name, error=str(error))
+        if found:
+            self._ledger.forget_deleted_pages()
+        self._forgotten_until = found[-1][1] if len(found) == MAX_FORGOTTEN_AT_ONCE else final_until
+
+    def _forget_voices_of(self, name: str) -> None:
+        conversation = self._ledger.conversations.get(name)
+        if conversation is None:
+            return
+        stored, payload = self._store.read(name), conversation.updated_payload
+        turns = decode(ConversationUpdated, payload).turns if payload is not None else None
+        book = VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook()
+        named = find_named(stored.segments, turns) if stored is not None and turns is not None else frozenset()
+        payloads = {result.job_id: encode(result) for result in forget_voices(self._results_of(name), book, named)}
+        self._ledger.jobs.replace_results(payloads)
+        _LOG.info("voices_forgotten", conversation=name, jobs=len(payloads), kept=len(named))
+
+    def _results_of(self, name: str) -> list[SpeakerTurns]:
+        return [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]

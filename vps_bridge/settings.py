@@ -66,6 +66,10 @@ class BridgeSettings(BrokerSettings):
         gt=0,
         description="Working out a large conversation's labels may take so long; too often longer, and it has failed.",
     )
+    remove_stale_labels: bool = Field(
+        default=False,
+        description="Take a number off a segment of two speakers where it is another speaker's now; else only tell.",
+    )
     min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered into jobs of at least this length.")
     max_job_s: float = Field(default=120.0, gt=0, description="And into jobs of at most this length.")
     overlap_s: float = Field(default=10.0, ge=0, description="Seconds of the previous job's audio that a job repeats.")
@@ -87,6 +91,11 @@ class BridgeSettings(BrokerSettings):
         default=14 * 24 * HOUR_S,
         ge=0,
         description="Voice samples are kept this long after a conversation became final; then one vector for a voice.",
+    )
+    keep_voices_s: float = Field(
+        default=30 * 24 * HOUR_S,
+        ge=0,
+        description="Embeddings of voices that nobody named are kept this long after a conversation became final.",
     )
     keep_audio_max_s: float = Field(default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this.")
 

@@ -25,6 +25,7 @@ from mac_agent.engines.engine import (
 from mac_agent.engines.frames import FRAME_S, count_frames
 from mac_agent.engines.mel import FRAMES_PER_S, mel_spectrogram
 from mac_agent.engines.mel_cuts import cut_mels, subtract_noise
+from mac_agent.engines.piece_samples import sample_pieces
 from mac_agent.engines.reconstruction import activity, as_turns, count_speakers, first_frames, speaking, strongest
 from mac_agent.engines.segmentation import load_segmentation, segment
 from mac_agent.engines.tracks import cut_pieces, follow
@@ -155,7 +156,8 @@ def to_diarization(output: NetworkOutput, hints: Hints, policy: Policy, clock: S
     with clock("timeline"):
         strength = activity(output.scores, evidence.tracks, evidence.pieces, labels)
         found = _assemble(strength, count_speakers(output.scores), evidence, labels, output.n_samples)
-    return replace(found, timings_ms=clock.timings_ms)
+    samples = sample_pieces(evidence.pieces, evidence.embeddings, evidence.clean_s)
+    return replace(found, timings_ms=clock.timings_ms, samples=samples)
 
 
 class StageTimer:

@@ -27,6 +27,7 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, Conv
 from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.dispatch.labelling_work import LabellingWork, work_out
 from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy
+from vps_bridge.labelling.vote import AssignmentRules
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
@@ -60,7 +61,10 @@ class Updater:
         """Read evidence from the ledger, write labels to the store."""
         self._ledger, self._store, self._publisher = ledger, store, publisher
         self._topics = Topics(settings.topic_root)
-        self._policy = RelabelPolicy(assembly=settings.assembly_rules)
+        self._policy = RelabelPolicy(
+            assembly=settings.assembly_rules,
+            assignment=AssignmentRules(removes_stale=settings.remove_stale_labels),
+        )
         self._first_pause = Backoff.start(settings.retry_min_s, settings.retry_max_s)
         self._latest: dict[str, int] = {}  # the number of the latest offer of each conversation
         self._numbers = itertools.count()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.optimize import linear_sum_assignment
-from scipy.sparse import csr_array
+from scipy.spatial.distance import squareform
 from scipy.special import logsumexp, softmax
 
 from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet
@@ -26,44 +26,60 @@ def find_voices(samples: SampleSet, rules: SampleRules) -> Labels:
     usable = np.flatnonzero(samples.clean_s >= rules.min_clean_s)
     if not len(usable):
         return np.full(len(samples), -1)
-    embeddings, plda, weight = _merge(samples, usable, rules)
+    length = np.sqrt(np.einsum("ij,ij->i", samples.embeddings, samples.embeddings))
+    length = np.maximum(length, np.finfo(np.float32).tiny)  # a row of zeros stays one
+    embeddings, plda, weight = _merge(samples, usable, length, rules)
     shares = _cluster_vbx(_start(embeddings, rules), plda, samples.phi, weight, rules)
     shares = shares * weight[:, None]
     centroids = (shares.T @ embeddings) / shares.sum(axis=0)[:, None]
-    return _choose(samples, _unit(samples.embeddings) @ _unit(centroids).T)
+    likeness = (samples.embeddings @ _unit(centroids).astype(np.float32).T) / length[:, None]
+    return _choose(samples, likeness)
 
 
-def _merge(samples: SampleSet, usable: Labels, rules: SampleRules) -> tuple[Floats, Floats, Floats]:
+def _merge(
+    samples: SampleSet, usable: Labels, length: NDArray[np.float32], rules: SampleRules
+) -> tuple[Floats, Floats, Floats]:
     """Return embeddings, PLDA numbers and weights of at most `max_clustered` samples; the most alike of a job as one.
 
     Each job keeps its share of them, so that nobody who speaks in a few jobs only is lost.
     """
-    merged = np.arange(len(usable))
-    if len(usable) > rules.max_clustered:
-        first = 0
-        for rows in np.split(np.arange(len(usable)), np.flatnonzero(np.diff(samples.job[usable])) + 1):
-            most = max(1, int(rules.max_clustered * len(rows) / len(usable)))
-            merged[rows] = first + _link_to(most, _unit(samples.embeddings[usable[rows]]))
-            first = int(merged[rows].max()) + 1
-    weight = np.bincount(merged, samples.weight[usable]).astype(np.float64)
-    share = samples.weight[usable] / weight[merged]
-    mean = csr_array((share, (merged, np.arange(len(usable)))), shape=(len(weight), len(usable)))
-    return mean @ samples.embeddings[usable], mean @ samples.plda[usable], weight
+    if len(usable) <= rules.max_clustered:
+        weight = samples.weight[usable]
+        return samples.embeddings[usable].astype(float), samples.plda[usable].astype(float), weight
+    embeddings, plda, weights = [], [], []
+    for rows in np.split(usable, np.flatnonzero(np.diff(samples.job[usable])) + 1):
+        most = max(1, int(rules.max_clustered * len(rows) / len(usable)))
+        clusters = _link_to(most, samples.embeddings[rows] / length[rows, None])
+        parts = (clusters == np.arange(clusters.max() + 1)[:, None]) * samples.weight[rows]
+        weights.append(parts.sum(axis=1))
+        share = (parts / weights[-1][:, None]).astype(np.float32)
+        embeddings.append(share @ samples.embeddings[rows])
+        plda.append(share @ samples.plda[rows])
+    return np.concatenate(embeddings).astype(float), np.concatenate(plda).astype(float), np.concatenate(weights)
 
 
 def _link_to(most: int, unit: NDArray[np.float32]) -> Labels:
     """Return clusters of average linkage, at most so many, numbered from 0 without gaps."""
     if len(unit) <= most:
         return np.arange(len(unit))
-    clusters = fcluster(linkage(unit, "average"), most, "maxclust")
+    clusters = fcluster(linkage(_distances(unit), "average"), most, "maxclust")
     return np.unique(clusters, return_inverse=True)[1]
+
+
+def _distances(unit: NDArray[Any]) -> NDArray[Any]:
+    """Return the Euclidean distance of every two rows of length 1, condensed, as `linkage` takes it.
+
+    From one product of matrices, which takes a third of the time that measuring pair by pair does.
+    """
+    cosine: NDArray[Any] = squareform(unit @ unit.T, checks=False)
+    return np.sqrt(np.maximum(2.0 - 2.0 * cosine, 0.0))
 
 
 def _start(embeddings: Floats, rules: SampleRules) -> Labels:
     """Return the clusters that VBx starts from: centroid linkage, stopped early."""
     if len(embeddings) == 1:
         return np.zeros(1, dtype=np.intp)
-    clusters = fcluster(linkage(_unit(embeddings), "centroid"), rules.start_distance, "distance")
+    clusters = fcluster(linkage(_distances(_unit(embeddings)), "centroid"), rules.start_distance, "distance")
     return np.unique(clusters, return_inverse=True)[1]
 
 

@@ -1,7 +1,8 @@
 """Deciding: from votes and numbers to the label of each segment.
 
 A clear vote decides a segment's label. Every other segment keeps the label it has, unless its voice got another number
-or the label is one of speech-to-text that would name the wrong speaker.
+or the label is one of speech-to-text that would name the wrong speaker. Where two people speak, such a label is
+*stale*: it is reported, and taken off only if the policy says so.
 """
 
 from __future__ import annotations
@@ -36,6 +37,15 @@ def is_anyone_found(votes: Sequence[Vote]) -> bool:
     return any(vote.outcome is VoteOutcome.CLEAR for vote in votes)
 
 
+def label_without_vote(segment: StoredSegment, vote: Vote) -> str | None:
+    """Return the label of a segment that no clear vote decides: what it has, or what an earlier relabelling took off.
+
+    So it does not matter how much was known then.
+    """
+    comes_back = vote.outcome in (*_WITHOUT_CLOCK, VoteOutcome.TWO_SPEAKERS)
+    return segment.original_speaker if segment.speaker is None and comes_back else segment.speaker
+
+
 def untouched_numbers(
     segments: Sequence[StoredSegment], votes: Sequence[Vote], written: Mapping[str, int]
 ) -> dict[str, int]:
@@ -53,7 +63,7 @@ def untouched_numbers(
     has_only_default = len(came_with) == 1 and is_anyone_found(votes)
     untouched: dict[str, int] = {}
     for segment, vote in zip(segments, votes, strict=True):
-        number = _number(segment.speaker)
+        number = _number(label_without_vote(segment, vote))
         if number is None or vote.outcome is VoteOutcome.CLEAR:
             continue
         if vote.outcome in _WITHOUT_EVIDENCE and has_only_default and written.get(segment.id) != number:
@@ -148,6 +158,8 @@ def decide_speakers(
     naming: Naming,
     untouched: Mapping[str, int],
     written: Mapping[str, int],
+    *,
+    removes_stale: bool = False,
 ) -> tuple[str | None, ...]:
     """Return the label of each segment, in the order given. Where nobody was found, no label is taken away.
 
@@ -157,6 +169,7 @@ def decide_speakers(
         naming: the number of each voice.
         untouched: the numbers on untouched segments, by segment id.
         written: the numbers that this pipeline wrote, by segment id.
+        removes_stale: a stale label is taken off.
     """
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
     found_anyone = is_anyone_found(votes)
@@ -167,17 +180,37 @@ def decide_speakers(
             return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
         if vote.outcome is VoteOutcome.HUMAN:
             return segment.speaker
-        if vote.outcome in _WITHOUT_CLOCK and segment.speaker is None:
-            return segment.original_speaker  # what an earlier relabelling with less audio took away comes back
-        number = _number(segment.speaker)
+        label = label_without_vote(segment, vote)
+        number = _number(label)
         if number is not None and written.get(segment.id) == number:
-            return speaker_name(merged[number]) if number in merged else segment.speaker
+            return speaker_name(merged[number]) if number in merged else label
+        if removes_stale and is_stale(label, vote, naming):
+            return None
         if vote.outcome not in _WITHOUT_EVIDENCE or number is None or not found_anyone:
-            return segment.speaker
+            return label
         keeps = segment.id in untouched and not _names_another_voice(number, vote, naming)
         return segment.speaker if keeps else None
 
     return tuple(decide(segment, vote) for segment, vote in zip(segments, votes, strict=True))
+
+
+def is_stale(label: str | None, vote: Vote, naming: Naming) -> bool:
+    """Whether two people speak in a segment, and its label is the number of another voice than speaks most in it."""
+    number = _number(label)
+    return (
+        vote.outcome is VoteOutcome.TWO_SPEAKERS and number is not None and _names_another_voice(number, vote, naming)
+    )
+
+
+def find_stale(
+    speakers: Sequence[str | None], votes: Sequence[Vote], naming: Naming, written: Mapping[str, int]
+) -> frozenset[str]:
+    """Return the ids of the segments that keep a stale label of speech-to-text."""
+    return frozenset(
+        vote.segment_id
+        for speaker, vote in zip(speakers, votes, strict=True)
+        if vote.segment_id not in written and is_stale(speaker, vote, naming)
+    )
 
 
 def _names_another_voice(number: int, vote: Vote, naming: Naming) -> bool:

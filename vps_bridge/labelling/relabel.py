@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import lru_cache
@@ -22,12 +21,13 @@ from vps_bridge.labelling.align import (
     is_rate_suspect,
     with_found_prior,
 )
-from vps_bridge.labelling.audio_clock import TOUCHING_S, ClockPiece, Span
+from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
     decide_speakers,
     describe_label,
+    find_stale,
     note_segments,
     untouched_numbers,
     written_numbers,
@@ -38,6 +38,7 @@ from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, Spe
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
+from vps_bridge.labelling.reported_turns import number_turns
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
 from vps_bridge.labelling.vote import (
     AssignmentRules,
@@ -58,6 +59,7 @@ __all__ = [
 ]
 
 
+STALE_LABEL = "label.stale"
 MAX_PERSONS = 200
 """Of one conversation, who are kept apart by their labels: each is compared with each."""
 
@@ -82,7 +84,7 @@ class Relabelling:
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
     """(segment id, reason): human, two_speakers, low_coverage, no_audio, clock.unknown, clock.unverified,
-    times.impossible."""
+    times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
@@ -131,21 +133,23 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     untouched = untouched_numbers(segments, votes, written)
     found = collect_voices(segments, timeline, measured, partition, votes, untouched, in_pieces=voices_of_pieces(cut))
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
-    speakers = decide_speakers(segments, votes, naming, untouched, written)
+    removes_stale = policy.assignment.removes_stale
+    speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
     changed = _list_changes(segments, speakers, pieces)
+    left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
     return Relabelling(
         segments=tuple(
             describe_label(segment, vote, speaker, naming.numbers, pieces_of)
             for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
         ),
         changed=changed,
-        left_alone=_list_left_alone(votes, changed),
+        left_alone=left_alone,
         voices=note_segments(naming.book, segments, votes, speakers, written),
         voice_changes=naming.changes,
-        turns=_number_turns(timeline, _reported_clocks(evidence, timeline, clocks), partition, naming.numbers),
+        turns=number_turns(evidence, timeline, clocks, partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
-        warnings=_collect_warnings(timeline, clocks, faults, policy.alignment),
+        warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
         write_key=_write_key(evidence, timeline, policy),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
@@ -294,58 +298,32 @@ def _list_changes(
     return tuple(change for change in compared if change.is_change)
 
 
-def _list_left_alone(votes: Sequence[Vote], changed: Sequence[Change]) -> tuple[tuple[str, str], ...]:
+def _list_left_alone(
+    votes: Sequence[Vote], changed: Sequence[Change], stale: frozenset[str]
+) -> tuple[tuple[str, str], ...]:
     """Return the segments that keep their label because no clear vote decided it, each with the reason; cut or not."""
     changed_ids = {change.segment_id for change in changed if change.before != change.after}
     return tuple(
-        (vote.segment_id, vote.outcome.value)
+        (vote.segment_id, STALE_LABEL if vote.segment_id in stale else vote.outcome.value)
         for vote in votes
         if vote.outcome is not VoteOutcome.CLEAR and vote.segment_id not in changed_ids
     )
 
 
-def _reported_clocks(
-    evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]
-) -> Sequence[StretchClock]:
-    """Return the clocks that turns are reported by; without a transcript that is the audio clock."""
-    if evidence.segments:
-        return clocks
-    return [StretchClock((ClockPiece(0.0, math.inf, origin_s),), None) for origin_s in timeline.origins]
-
-
-def _number_turns(
+def _collect_warnings(
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
-    partition: Partition,
-    numbers: Sequence[int | None],
-) -> tuple[ConversationTurn, ...]:
-    """Return who speaks when, under the voices' numbers; turns of one number that touch or overlap become one."""
-    number_of = {member: number for members, number in zip(partition, numbers, strict=True) for member in members}
-    by_number: dict[int, list[Span]] = {}
-    for turn in timeline.turns:
-        number = number_of.get(timeline.speakers[turn.speaker_index].id)
-        if number is None:
-            continue
-        spans = by_number.setdefault(number, [])
-        for start_s, end_s in clocks[turn.stretch].move(turn.start_s, turn.end_s):
-            if spans and start_s - spans[-1][1] < TOUCHING_S:
-                spans[-1] = (spans[-1][0], max(spans[-1][1], end_s))
-            else:
-                spans.append((start_s, end_s))
-    return tuple(
-        ConversationTurn(start_s=round(start_s, 3), end_s=round(end_s, 3), speaker_id=number)
-        for start_s, end_s, number in sorted((*span, number) for number, spans in by_number.items() for span in spans)
-    )
-
-
-def _collect_warnings(
-    timeline: AudioTimeline, clocks: Sequence[StretchClock], faults: TimeFaults, rules: AlignmentRules
+    faults: TimeFaults,
+    left_alone: Sequence[tuple[str, str]],
+    rules: AlignmentRules,
 ) -> tuple[str, ...]:
-    """Return what the timeline, the clocks, times that cannot be and the sample rate give reason to report; sorted."""
+    """Return what the timeline, the clocks, times, labels and the sample rate give reason to report; sorted."""
     reasons = {clock.warning for clock in clocks if clock.warning is not None}
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
     if is_rate_suspect(timeline.chunks, rules):
         warnings.add(RATE_SUSPECT)
+    if any(reason == STALE_LABEL for _, reason in left_alone):
+        warnings.add(STALE_LABEL)
     return tuple(sorted(warnings))
 
 
@@ -385,7 +363,10 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
 
 @lru_cache(maxsize=16)  # a bridge has one policy, of which conversations of one job have a variant
 def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
-    return asdict(policy)
+    thresholds = asdict(policy)
+    if not policy.assignment.removes_stale:
+        del thresholds["assignment"]["removes_stale"]  # it came later: unused, it leaves every key as it was
+    return thresholds
 
 
 def _job_facts(job: JobEvidence) -> list[object]:

@@ -25,7 +25,8 @@ from schemas.turns import (
     VoiceSamples,
 )
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.link import LinkingRules, LocalSpeaker
+from vps_bridge.labelling.piece_voices import PieceRules, PieceSet, find_piece_voices
 from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet
 
 MIN_PART_S = 1.0  # what is shorter is more often a slip of the segmentation than somebody else
@@ -39,6 +40,7 @@ class _Columns:
     """The voice samples of a job as arrays."""
 
     start_s: Floats
+    end_s: Floats
     clean_s: Floats
     embeddings: NDArray[np.float32]
     plda: NDArray[np.float32]
@@ -51,6 +53,7 @@ class _Columns:
         bits = np.frombuffer(samples.speech, np.uint8).reshape(samples.count, -1)
         return cls(
             start_s=times_s[:, 0],
+            end_s=times_s[:, 1],
             clean_s=times_s[:, 2],
             embeddings=_halves(samples.embeddings, samples.count),
             plda=_halves(samples.plda, samples.count),
@@ -80,14 +83,18 @@ def take_apart(jobs: Sequence[JobEvidence], rules: SampleRules) -> TakenApart:
     columns = {job.job_id: _Columns.read(job.voice_samples) for job in jobs if job.voice_samples is not None}
     by_space: dict[tuple[object, ...], list[JobEvidence]] = {}
     for job in jobs:
-        if job.voice_samples is not None and len(jobs) > 1 and job.voice_samples.plda:
+        if job.voice_samples is not None and len(jobs) > 1:
             dim = columns[job.job_id].embeddings.shape[1]
             space = (job.embedding_model, job.embedding_revision, dim, job.voice_samples.phi)
             by_space.setdefault(space, []).append(job)
     parted: dict[str, JobEvidence] = {}
     voice_of: dict[LocalSpeaker, str] = {}
     for number, comparable in enumerate(by_space.values()):
-        voices = _cluster([(job.voice_samples, columns[job.job_id]) for job in comparable], rules)
+        sampled = [(job, columns[job.job_id]) for job in comparable]
+        if not sampled[0][1].phi.size:
+            voice_of.update({speaker: f"{number}/{voice}" for speaker, voice in _link_by_pieces(sampled).items()})
+            continue
+        voices = _cluster([(job.voice_samples, own) for job, own in sampled], rules)
         for job, chosen in zip(comparable, voices, strict=True):
             parted[job.job_id], known = _part_job(job, columns[job.job_id], chosen)
             voice_of.update({LocalSpeaker(job.job_id, label): f"{number}/{voice}" for label, voice in known.items()})
@@ -113,6 +120,32 @@ def _cluster(jobs: Sequence[tuple[VoiceSamples | None, _Columns]], rules: Sample
     return np.split(find_voices(together, rules), np.cumsum(sizes)[:-1])
 
 
+def _link_by_pieces(jobs: Sequence[tuple[JobEvidence, _Columns]]) -> dict[LocalSpeaker, int]:
+    """Return the voice of the speakers of every job, where samples are pieces without a PLDA."""
+    speakers: list[LocalSpeaker] = []
+    said_by: list[Labels] = []
+    job_of: list[int] = []
+    for number, (job, columns) in enumerate(jobs):
+        labels = sorted({turn.speaker for turn in job.exclusive_turns})
+        speaker_at = np.full(_step(max((turn.end_s for turn in job.exclusive_turns), default=0.0)) + 2, -1)
+        for turn in job.exclusive_turns:
+            speaker_at[_step(turn.start_s) : _step(turn.end_s)] = len(speakers) + labels.index(turn.speaker)
+        middle = ((columns.start_s + columns.end_s) / 2 / SPEECH_STEP_S).astype(np.intp)
+        said_by.append(speaker_at[np.minimum(middle, len(speaker_at) - 1)])
+        speakers += [LocalSpeaker(job.job_id, label) for label in labels]
+        job_of += [number] * len(labels)
+    together = PieceSet(
+        speaker=np.concatenate(said_by),
+        job_of=np.array(job_of, dtype=np.intp),
+        clean_s=np.concatenate([columns.clean_s for _, columns in jobs]),
+        embeddings=np.concatenate([columns.embeddings for _, columns in jobs]),
+    )
+    first, _ = jobs[0]
+    threshold = LinkingRules().threshold(f"{first.embedding_model}@{first.embedding_revision}")
+    voices = find_piece_voices(together, threshold, PieceRules()).tolist()
+    return {speaker: voice for speaker, voice in zip(speakers, voices, strict=True) if voice >= 0}
+
+
 _Parts = Mapping[str, Mapping[int, float]]
 """By label, the voices it consists of and each one's share of its speech; the one with most comes first."""
 
@@ -123,9 +156,9 @@ def settle_samples(results: Sequence[SpeakerTurns]) -> list[SpeakerTurns]:
     So what samples found stays when they are not kept any more. A result that would have more turns or speakers than a
     message may hold stays as its agent sent it.
     """
-    apart = take_apart([JobEvidence.from_result(result) for result in results], SampleRules()).jobs
+    apart = take_apart([JobEvidence.from_result(result) for result in results], SampleRules())
     settled = []
-    for result, job in zip(results, apart, strict=True):
+    for result, job in zip(results, _with_voices(apart), strict=True):
         bare = result.model_copy(update={"voice_samples": None})
         parted = bare.model_copy(
             update={"turns": job.turns, "exclusive_turns": job.exclusive_turns, "speakers": job.speakers}
@@ -133,6 +166,46 @@ def settle_samples(results: Sequence[SpeakerTurns]) -> list[SpeakerTurns]:
         fits = max(len(job.turns), len(job.exclusive_turns)) <= MAX_TURNS and len(job.speakers) <= MAX_SPEAKERS
         settled.append(parted if fits else bare)
     return settled
+
+
+def _with_voices(apart: TakenApart) -> list[JobEvidence]:
+    """Return the jobs; who says too little to be linked by itself has the mean embedding of the voice that was found.
+
+    Not where another speaker of its job is that voice: two of one job are not joined by their embeddings.
+    """
+    least_s = LinkingRules().min_clean_speech_s
+    totals: dict[str, Floats] = {}
+    in_job: Counter[tuple[str, str]] = Counter()
+    for job in apart.jobs:
+        for speaker in job.speakers:
+            voice = apart.voice_of.get(LocalSpeaker(job.job_id, speaker.speaker))
+            if voice is None:
+                continue
+            in_job[job.job_id, voice] += 1
+            vector = _read_vector(speaker, least_s)
+            if vector is not None and totals.get(voice, vector).shape == vector.shape:
+                totals[voice] = totals.get(voice, np.zeros_like(vector)) + vector * speaker.clean_speech_s
+
+    def settle(job: JobEvidence, speaker: SpeakerVoice) -> SpeakerVoice:
+        voice = apart.voice_of.get(LocalSpeaker(job.job_id, speaker.speaker))
+        if voice is None or voice not in totals or in_job[job.job_id, voice] > 1:
+            return speaker
+        length = float(np.linalg.norm(totals[voice]))
+        if length == 0 or _read_vector(speaker, least_s) is not None:
+            return speaker
+        mean = (totals[voice] / length).astype("<f4").tobytes()
+        return speaker.model_copy(update={"embedding": mean, "clean_speech_s": max(speaker.clean_speech_s, least_s)})
+
+    return [replace(job, speakers=tuple(settle(job, speaker) for speaker in job.speakers)) for job in apart.jobs]
+
+
+def _read_vector(speaker: SpeakerVoice, least_s: float) -> Floats | None:
+    """Return the embedding of who said enough for it to be compared; None where there is none, or no usable one."""
+    data = speaker.embedding
+    if not data or len(data) % 4 or speaker.clean_speech_s < least_s:
+        return None
+    vector = np.frombuffer(data, "<f4").astype(np.float64)
+    return vector if np.isfinite(vector).all() else None
 
 
 def _part_job(job: JobEvidence, columns: _Columns, voices: Labels) -> tuple[JobEvidence, dict[str, int]]:
@@ -171,30 +244,30 @@ def _step(moment_s: float) -> int:
 
 def _voices_by_step(columns: _Columns, voices: Labels, n_steps: int) -> Labels:
     """Return the voice that most windows hear in each step of 0.1 s; -1 where none does."""
-    n_window = columns.speech.shape[1]
-    heard = np.zeros((int(voices.max(initial=-1)) + 1, n_steps + n_window + 1))
-    for start_s, voice, speech in zip(columns.start_s, voices, columns.speech, strict=True):
-        first = _step(start_s)
-        if voice >= 0 and first < n_steps:
-            heard[voice, first : first + n_window] += speech
-    heard = heard[:, :n_steps]
-    if not len(heard):
+    n_voices = int(voices.max(initial=-1)) + 1
+    if not n_voices:
         return np.full(n_steps, -1)
+    row, step = np.nonzero(columns.speech & (voices >= 0)[:, None])
+    step += (columns.start_s / SPEECH_STEP_S + 1e-6).astype(np.intp)[row]
+    is_inside = step < n_steps
+    places = (voices[row] * n_steps + step)[is_inside]
+    heard = np.bincount(places, minlength=n_voices * n_steps).reshape(n_voices, n_steps)
     return np.where(heard.max(axis=0) > 0, heard.argmax(axis=0), -1)
 
 
 def _find_parts(turns: Iterable[SpeakerTurn], voice_at: Labels) -> _Parts:
     """Return the parts of every label in which a voice is known."""
-    steps: dict[str, Counter[int]] = {}
+    spans: dict[str, list[Labels]] = {}
     for turn in turns:
-        steps.setdefault(turn.speaker, Counter()).update(voice_at[_step(turn.start_s) : _step(turn.end_s)].tolist())
+        spans.setdefault(turn.speaker, []).append(voice_at[_step(turn.start_s) : _step(turn.end_s)])
     found = {}
-    for label, counted in steps.items():
-        ranked = sorted((voice for voice in counted if voice >= 0), key=lambda voice: (-counted[voice], voice))
+    for label, heard in spans.items():
+        known = np.concatenate(heard)
+        counted = np.bincount(known[known >= 0])
+        ranked = sorted(np.flatnonzero(counted).tolist(), key=lambda voice: (-counted[voice], voice))
         kept = ranked[:1] + [voice for voice in ranked[1:] if counted[voice] * SPEECH_STEP_S >= MIN_PART_S]
-        total = sum(counted[voice] for voice in kept)
         if kept:
-            found[label] = {voice: counted[voice] / total for voice in kept}
+            found[label] = {voice: float(counted[voice] / counted[kept].sum()) for voice in kept}
     return found
 
 
@@ -218,8 +291,9 @@ def _cut(
         inside = changes[bisect_right(changes, first) : bisect_left(changes, last)]
         edges_s = [turn.start_s, *(step * SPEECH_STEP_S for step in inside), turn.end_s]
         for start_s, end_s, step in zip(edges_s, edges_s[1:], [first, *inside], strict=False):
-            voice = int(voices_of[turn.speaker][step])
-            yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label_of[turn.speaker, voice])
+            label = label_of[turn.speaker, int(voices_of[turn.speaker][step])]
+            is_whole = not inside and label == turn.speaker
+            yield turn if is_whole else SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label)
 
 
 def _describe(

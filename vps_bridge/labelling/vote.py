@@ -30,6 +30,8 @@ class AssignmentRules:
     runner_up_share: float = 0.2
     """A segment has two speakers if a second voice has this share of its speech, and `runner_up_s` (TalkTrack #100)."""
     runner_up_s: float = 1.0
+    removes_stale: bool = False
+    """Take the number off a segment with two speakers where it means another voice than speaks most in it."""
 
 
 @dataclass(frozen=True)

@@ -312,6 +312,23 @@ class JobBook:
         with self._database.reading() as connection:
             return list(connection.scalars(query))
 
+    def with_voices(
+        self, marker: bytes, *, final_after: float, final_until: float, limit: int
+    ) -> list[tuple[str, float]]:
+        """Return conversations, and when they became final, that have results without this marker; oldest first."""
+        final_at = ConversationRow.final_at
+        query = (
+            select(JobRow.conversation_id, final_at)
+            .join(ResultRow, ResultRow.job_id == JobRow.job_id)
+            .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
+            .where(final_at > final_after, final_at <= final_until, func.instr(ResultRow.payload, marker) == 0)
+            .distinct()
+            .order_by(final_at)
+            .limit(limit)
+        )
+        with self._database.reading() as connection:
+            return [(name, moment or 0.0) for name, moment in connection.execute(query)]
+
     def replace_results(self, payloads: dict[str, bytes]) -> None:
         """Keep other bytes for the results of these jobs."""
         with self._database.writing() as connection:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -12,9 +12,23 @@ import pytest
 from benchmarks.recordings import Recording, load_sample, make_solo, sample_path, voices
 from mac_agent.engines.engine import Diarization, Hints, Turn
 from mac_agent.errors import InvalidWaveform
+from mac_agent.voice_samples import add_samples
+from schemas.codec import decode, encode
+from schemas.turns import EngineDescription, SpeakerTurns
 
 if TYPE_CHECKING:
     from mac_agent.engines.engine import Engine
+
+
+RESULT: dict[str, Any] = {
+    "conversation_id": "c",
+    "job_id": "j",
+    "lease_id": "l",
+    "agent_id": "a",
+    "engine": EngineDescription(name="embedded"),
+    "turns": (),
+    "exclusive_turns": (),
+}
 
 
 def ignore(_stage: str, _done: float) -> None:
@@ -180,3 +194,18 @@ def test_the_engine_says_which_weights_it_holds(embedded: Engine) -> None:
 def test_one_voice_for_a_minute_is_one_speaker(embedded: Engine, number: int) -> None:
     solo = make_solo(voices()[number])
     assert len(embedded.diarize(solo.waveform, Hints(), ignore).speakers) == 1
+
+
+def test_every_piece_of_clear_speech_is_a_sample_within_a_message(found: Diarization, sample: Recording):
+    assert found.samples is not None
+    assert (np.diff(found.samples.start_s) >= 0).all()
+    length_s = found.samples.end_s - found.samples.start_s
+    assert length_s.min() > 0
+    assert length_s.max() <= 0.9
+    assert (found.samples.clean_s <= length_s + 1e-6).all()
+    assert 15.0 < found.samples.clean_s.sum() < sample.duration_s
+    message = add_samples(SpeakerTurns(**RESULT, duration_s=sample.duration_s), found.samples)
+    kept = decode(SpeakerTurns, encode(message)).voice_samples
+    assert kept is not None
+    assert (kept.count, kept.every) == (len(found.samples), 1)
+    assert len(encode(message)) < 50_000

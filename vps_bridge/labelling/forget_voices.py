@@ -1,0 +1,89 @@
+"""Forgetting how people sound: long after the last labels, the embeddings of voices that nobody named go.
+
+Each is replaced by a drawn vector, the same for all parts of one voice and unlike that of any other. It says only what
+the labels say, and nothing about a person; so a segment or a correction that comes later meets the same voices.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.conversation import ConversationTurn
+from schemas.turns import SpeakerTurns, SpeakerVoice
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.take_apart import settle_samples
+from vps_bridge.labelling.vote import TranscriptTurn, measure_segments
+
+FORGOTTEN = "voices.forgotten"
+"""A warning of every result whose embeddings were replaced."""
+_MAX_WARNINGS = 50
+
+
+def find_named(segments: Sequence[StoredSegment], turns: Iterable[ConversationTurn]) -> frozenset[int]:
+    """Return the numbers of the voices that somebody named: who speaks most in a segment that is a person's.
+
+    Args:
+        segments: the transcript.
+        turns: who speaks when, in seconds of the transcript.
+    """
+    of_people = [segment for segment in segments if segment.is_user or segment.person_id]
+    spoken = [TranscriptTurn(turn.start_s, turn.end_s, turn.speaker_id) for turn in turns]
+    measured = measure_segments(spoken, of_people)
+    return frozenset(max(sorted(seconds), key=seconds.__getitem__) for seconds in measured if seconds)
+
+
+def forget_voices(results: Sequence[SpeakerTurns], book: VoiceBook, named: frozenset[int]) -> list[SpeakerTurns]:
+    """Return a conversation's results without voice samples and without the embeddings of voices that nobody named."""
+    number_of = {member: voice.speaker_id for voice in book.voices for member in voice.members}
+    stand_ins = _StandIns()
+    for result in results:
+        for voice in result.speakers if FORGOTTEN in result.warnings else ():
+            number = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
+            if voice.embedding is not None and number is not None:
+                stand_ins.keep(number, voice.embedding)
+
+    def forget(job_id: str, voice: SpeakerVoice) -> SpeakerVoice:
+        number = number_of.get(LocalSpeaker(job_id, voice.speaker))
+        if voice.embedding is None or number in named:
+            return voice
+        stand_in = None if number is None else stand_ins.of(number, len(voice.embedding))
+        return voice.model_copy(update={"embedding": stand_in})
+
+    return [
+        result.model_copy(
+            update={
+                "speakers": tuple(forget(result.job_id, voice) for voice in result.speakers),
+                "warnings": (*result.warnings[: _MAX_WARNINGS - 1], FORGOTTEN),
+            }
+        )
+        for result in settle_samples(results)
+        if FORGOTTEN not in result.warnings
+    ]
+
+
+class _StandIns:
+    """The drawn vectors, by number of the voice and by length; at right angles to each other while there is room."""
+
+    def __init__(self) -> None:
+        self._vectors: dict[int, dict[int, NDArray[np.float64]]] = {}
+        self._draw = np.random.default_rng()
+
+    def keep(self, number: int, embedding: bytes) -> None:
+        """Use again what stands for this voice already."""
+        vector = np.frombuffer(embedding, "<f4").astype(np.float64)
+        self._vectors.setdefault(len(embedding), {})[number] = vector
+
+    def of(self, number: int, n_bytes: int) -> bytes:
+        """Return the vector of a voice, as an embedding of so many bytes."""
+        known = self._vectors.setdefault(n_bytes, {})
+        if number not in known:
+            vector = self._draw.normal(size=n_bytes // 4)
+            for other in known.values() if len(known) < len(vector) else ():
+                vector -= (vector @ other) * other
+            known[number] = vector / np.linalg.norm(vector)
+        return known[number].astype("<f4").tobytes()

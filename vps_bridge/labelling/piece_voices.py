@@ -1,0 +1,116 @@
+"""Linking by pieces: samples of an engine that embeds short pieces of speech, and has no PLDA to cluster them in.
+
+A piece of 0.8 s is too short to be clustered by itself. So the speakers that the jobs found with enough speech are the
+start: those with similar mean embeddings are one voice. Whoever says little in a job gets the voice that its pieces
+together are clearly most like, where an embedding of it alone would not be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from vps_bridge.labelling.linkage import Linkage
+
+Floats = NDArray[np.float64]
+Labels = NDArray[np.intp]
+MAX_STARTS, MAX_VOICES = 2_000, 200
+"""Speakers that are compared each with each, and voices that others are compared with: those who speak most."""
+
+
+@dataclass(frozen=True)
+class PieceRules:
+    """When a speaker has a voice. `docs/adr/0012-linking.md` says how they were chosen."""
+
+    nats_per_s: float = 50.0
+    """Log-likelihood of a unit of cosine for a second of clean speech: 40 for a piece, as in the embedded engine."""
+    min_speaker_s: float = 3.0
+    """A speaker with less clean speech is no start of a voice."""
+    margin_nats: float = 6.0
+    """Such a speaker has a voice only where one is likelier than every other by this."""
+
+
+@dataclass(frozen=True, eq=False)
+class PieceSet:
+    """Pieces that can be compared, job by job and in order of time. All arrays but one have a row for each."""
+
+    speaker: Labels
+    """Index of who says it, of the speakers of all jobs; -1 where its job names nobody there."""
+    job_of: Labels
+    """The job of each speaker."""
+    clean_s: Floats
+    embeddings: NDArray[np.float32]
+
+
+def find_piece_voices(pieces: PieceSet, threshold: float, rules: PieceRules) -> Labels:
+    """Return the voice of each speaker, numbered from 0; -1 where it has none. Deterministic.
+
+    Args:
+        pieces: the pieces of all jobs.
+        threshold: the least mean cosine of the speakers of one voice.
+        rules: when a speaker has a voice.
+    """
+    unit = _unit(pieces.embeddings)
+    sums = np.zeros((len(pieces.job_of), unit.shape[1]))
+    clean_s = np.zeros(len(pieces.job_of))
+    for speaker, rows in _rows_by_speaker(pieces.speaker):
+        sums[speaker], clean_s[speaker] = pieces.clean_s[rows] @ unit[rows], pieces.clean_s[rows].sum()
+    voice_of = _link_starts(pieces.job_of, sums, clean_s, threshold, rules)
+    n_voices = int(voice_of.max(initial=-1)) + 1
+    if not n_voices:
+        return voice_of
+    centroids = _unit(np.array([sums[voice_of == voice].sum(axis=0) for voice in range(n_voices)]))
+    nats = rules.nats_per_s * (sums @ centroids.T)
+    little = np.flatnonzero((voice_of < 0) & (clean_s < rules.min_speaker_s) & (clean_s > 0))
+    for speaker in little[np.argsort(-clean_s[little], kind="stable")].tolist():
+        voice = int(nats[speaker].argmax())
+        is_apart = np.any((pieces.job_of == pieces.job_of[speaker]) & (voice_of == voice))  # its engine heard two
+        if not is_apart and _is_clear(nats[speaker], rules.margin_nats):
+            voice_of[speaker] = voice
+    return voice_of
+
+
+def _rows_by_speaker(speaker: Labels) -> Iterator[tuple[int, Labels]]:
+    """Yield each speaker and its rows, in their order; without those of nobody."""
+    order = np.argsort(speaker, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(speaker[order])) + 1):
+        if len(rows) and speaker[rows[0]] >= 0:
+            yield int(speaker[rows[0]]), rows
+
+
+def _link_starts(job_of: Labels, sums: Floats, clean_s: Floats, threshold: float, rules: PieceRules) -> Labels:
+    """Return the voice of each speaker with enough clean speech, by average linkage; -1 for the others."""
+    starts = np.flatnonzero(clean_s >= rules.min_speaker_s)
+    starts = np.sort(starts[np.argsort(-clean_s[starts], kind="stable")[:MAX_STARTS]])
+    voice_of = np.full(len(job_of), -1)
+    if not len(starts):
+        return voice_of
+    jobs, group = job_of[starts], np.arange(len(starts))
+    linkage = Linkage(_unit(sums[starts]), clean_s[starts], jobs[:, None] == jobs)
+    similarity, i, j = linkage.best()
+    while similarity >= threshold:
+        linkage.merge(i, j)
+        group[group == j] = i
+        similarity, i, j = linkage.best()
+    spoken_s = np.bincount(group, clean_s[starts], len(starts))
+    loudest = np.argsort(-spoken_s, kind="stable")[:MAX_VOICES]
+    voice = np.full(len(starts), -1)
+    voice[loudest[spoken_s[loudest] > 0]] = np.arange(np.count_nonzero(spoken_s[loudest] > 0))
+    voice_of[starts] = voice[group]
+    return voice_of
+
+
+def _is_clear(nats: Floats, margin_nats: float) -> bool:
+    """Whether one voice is likelier than every other by the margin."""
+    ranked = np.sort(nats)
+    return len(ranked) == 1 or bool(ranked[-1] - ranked[-2] >= margin_nats)
+
+
+def _unit(rows: NDArray[Any]) -> Floats:
+    scaled = rows.astype(np.float64)
+    scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return scaled
