@@ -106,7 +106,7 @@ def block_nats(audio: ActivitySignal, transcript: ActivitySignal, offsets_s: NDA
     theirs = np.lib.stride_tricks.sliding_window_view(reached, steps, axis=1)[:, shifts - first]
     nats = (ours * theirs[_PARTNERS]).sum(axis=0) + ours[3] * theirs[3]
     found = nats.reshape(len(shifts), blocks, BLOCK_STEPS).sum(axis=2).T
-    return np.clip(found, -MAX_BLOCK_NATS, MAX_BLOCK_NATS)
+    return np.asarray(found.clip(-MAX_BLOCK_NATS, MAX_BLOCK_NATS), np.float32)
 
 
 def step_nats(audio: ActivitySignal, transcript: ActivitySignal, offset_s: float, first: int, last: int) -> Array:
