@@ -15,6 +15,7 @@ CAUSES = (
     "wrong by 1-30 s",
     "wrong by 45-180 s",
     "started_at or captured_at missing",
+    "both missing",
     "wrong by whole hours",
     "seconds dropped",
     "pauses collapsed",
@@ -74,7 +75,8 @@ def draw_case(pairs: Sequence[RealPair], seed: int) -> ClockCase:
     start_s = draw.uniform(0.0, pair.length_s - length_s)
     spans, knots, slope = _record(pair, start_s, length_s, cause, draw)
     length_s = max((end_s for _, end_s in spans), default=0.0) + draw.uniform(0.0, 1.0) if knots[1:] else length_s
-    zero_s = start_s - draw.choice((0.0, 0.0, draw.uniform(0.0, 60.0)))  # of the transcript, in the recording
+    begins_s = (draw.uniform(1.0, 60.0),) if cause == "both missing" else (0.0, 0.0, draw.uniform(0.0, 60.0))
+    zero_s = start_s - draw.choice(begins_s)  # of the transcript, in the recording
     wider_s = draw.choice((0.0, 0.0, 200.0))
     words = [word for word in pair.words if start_s - wider_s <= word.start_s < start_s + length_s + wider_s]
     if cause == "transcript not there yet":
@@ -152,6 +154,8 @@ def _draw_prior(true_s: float, cause: str, draw: random.Random) -> float | None:
     jitter_s = draw.uniform(-0.3, 0.3)
     if cause == "started_at or captured_at missing":
         return None
+    if cause == "both missing":
+        return 0.0  # the beginning of a conversation: audio and transcript may be of one file, and mostly are not
     if cause in ("seconds dropped", "pauses collapsed", "drift of 100 ppm", "drift of 1 %", "transcript not there yet"):
         wrong_s = draw.choice((0.0, sign * draw.uniform(1.5, 60.0), None))
         return None if wrong_s is None else true_s + wrong_s + jitter_s
