@@ -7,7 +7,7 @@ the rest, so that the ends are found here.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO
 
 from mac_agent.byte_window import open_window
@@ -76,6 +76,9 @@ class ChunkEnds:
     data_start: int
     data_end: int
     format_chunk: bytes
+    """The one that is nearest before the samples."""
+    is_contradicted: bool = False
+    """Whether another one before it says something else."""
 
 
 def chunk_file(container: str, head: bytes) -> ChunkFile:
@@ -89,7 +92,7 @@ def chunk_file(container: str, head: bytes) -> ChunkFile:
 
 def find_chunk_ends(stream: BinaryIO, start: int, limit: int, built: ChunkFile) -> ChunkEnds | None:
     """Find the samples of the file that begins at `start` and reaches no further than `limit`; None without samples."""
-    position, format_chunk, long_length = start + built.header_bytes, b"", 0
+    position, format_chunks, long_length = start + built.header_bytes, [b""], 0
     for _ in range(MAX_CHUNKS):
         head = _chunk_head(stream, position, limit, built)
         if head is None:
@@ -98,10 +101,11 @@ def find_chunk_ends(stream: BinaryIO, start: int, limit: int, built: ChunkFile) 
         body = position + 4 + built.length_bytes
         if name == built.data_name:
             claimed = long_length if long_length and length == 2**32 - 1 else length
-            return _data_ends(stream, body, claimed, limit, built, format_chunk)
+            ends = _data_ends(stream, body, claimed, limit, built, format_chunks[-1])
+            return replace(ends, is_contradicted=len(set(format_chunks[1:])) > 1)
         stream.seek(body)
         if name == built.format_name:
-            format_chunk = stream.read(min(length, FORMAT_BYTES))
+            format_chunks.append(stream.read(min(length, FORMAT_BYTES)))
         elif name == b"ds64":  # RF64: the lengths that do not fit into four bytes (EBU Tech 3306)
             long_length = int.from_bytes(stream.read(16)[8:], "little")
         position = body + length + length % 2

@@ -20,6 +20,8 @@ WAVE_EXTENSIBLE = 0xFFFE
 # Behind the first byte, its tag, the GUID of every format that has one (KSDATAFORMAT_SUBTYPE_WAVEFORMATEX).
 _GUID_TAIL = bytes.fromhex("00000000001000800000aa00389b71")
 _WAVE_CODINGS: dict[int, Coding] = {1: "s", 3: "f", 6: "alaw", 7: "mulaw"}
+# Of these FFmpeg makes noise without a word: it takes the halves of a byte, or the blocks, for others than they are.
+_MISREAD_WAVE_CODECS = {0x40: "G.721 ADPCM", 0x5346: "Flash ADPCM"}
 _AIFC_CODINGS: dict[bytes, tuple[Coding, ByteOrder]] = {
     **dict.fromkeys((b"NONE", b"twos", b"in16", b"in24", b"in32"), ("s", "big")),
     **dict.fromkeys((b"sowt", b"42n1", b"42ni", b"23ni"), ("s", "little")),
@@ -64,6 +66,11 @@ def read_wave_format(chunk: bytes, order: ByteOrder) -> PcmLayout | None:
     if tag not in _WAVE_CODINGS or not channels or block_bytes % channels:
         return None
     return _checked(PcmLayout(rate_hz, channels, 8 * block_bytes // channels, valid_bits, _WAVE_CODINGS[tag], order))
+
+
+def name_misread_codec(chunk: bytes, order: ByteOrder) -> str | None:
+    """Return the codec that a `fmt ` chunk names, where FFmpeg is known to decode it wrongly."""
+    return _MISREAD_WAVE_CODECS.get(int.from_bytes(chunk[:2], order))
 
 
 def read_caf_format(chunk: bytes) -> PcmLayout | None:

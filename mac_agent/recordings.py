@@ -13,6 +13,7 @@ from mac_agent.byte_window import open_window
 from mac_agent.errors import AudioError
 from mac_agent.file_ends import (
     ChunkEnds,
+    ChunkFile,
     FileEnd,
     chunk_file,
     find_boxes_end,
@@ -22,8 +23,17 @@ from mac_agent.file_ends import (
     find_mpeg_ends,
     find_pages_end,
 )
-from mac_agent.pcm_layout import PcmLayout, measure_words, read_aiff_format, read_caf_format, read_wave_format
+from mac_agent.pcm_layout import (
+    PcmLayout,
+    measure_words,
+    name_misread_codec,
+    read_aiff_format,
+    read_caf_format,
+    read_wave_format,
+)
 from schemas.audio import RAW_ENCODINGS, RAW_SAMPLE_BYTES
+from schemas.audio_container import skip_tags
+from schemas.failure import FailureCode
 
 MAX_RECORDINGS = 10_000  # two seconds each for more than four hours; opening a file takes a millisecond
 HEAD_BYTES = 96
@@ -36,6 +46,11 @@ _BEGINS = {
     "flac": (b"fLaC", 0, re.compile(rb"fLaC[\x00\x80]\x00\x00\x22", re.DOTALL)),
     "caf": (b"caff", 0, re.compile(rb"caff\x00[\x01\x02]\x00\x00desc", re.DOTALL)),
     "matroska": (b"\x1aE\xdf\xa3", 0, re.compile(rb"\x1aE\xdf\xa3.{1,80}\x42\x82.(webm|matroska)", re.DOTALL)),
+}
+# And where the frames of MP3 and AAC end at the latest, of files that several of may lie within one another.
+_FOLLOWERS = _BEGINS | {
+    "ogg": (b"OggS\x00\x02", 0, re.compile(rb"OggS\x00\x02.{12}\x00{4}", re.DOTALL)),
+    "mov": (b"ftyp", 4, re.compile(rb"\x00\x00.{2}ftyp[ -~]{4}", re.DOTALL)),
 }
 # A sync word of eleven bits is found in any bytes: these are read behind a file of their own kind only.
 _WEAK = {"mp3", "aac"}
@@ -114,7 +129,7 @@ class _Search:
 
     def take(self, container: str, options: dict[str, str], start: int) -> tuple[RecordingSource, FileEnd]:
         """Return the recording that begins at `start`, and where it ends."""
-        limit = self._next_begin(container, start)
+        limit = self._limit(container, start)
         if container in ("wav", "aiff", "caf"):
             return self._take_chunks(container, options, start, limit)
         if container == "mp3":
@@ -130,7 +145,7 @@ class _Search:
 
     def follow(self, container: str, end: int, start: int) -> tuple[tuple[str, dict[str, str]] | None, int]:
         """Return what begins behind a recording, and where; None, and the end of it, where nothing does."""
-        limit = self._next_begin(container, start)
+        limit = self._limit(container, start)
         for position in dict.fromkeys((end, limit)):
             if position >= self.size:
                 break
@@ -151,6 +166,7 @@ class _Search:
         if ends is None:
             end = FileEnd(limit)
             return self._recording(container, options, start, end), end
+        _refuse_misread(container, ends, built)
         if container == "wav":
             layout = read_wave_format(ends.format_chunk, built.order)
         else:
@@ -207,10 +223,17 @@ class _Search:
             granules=end.granules,
         )
 
+    def _limit(self, container: str, start: int) -> int:
+        """Return how far the file that begins at `start` reaches at most: frames may go on until any file begins."""
+        if container in _BEGINS:
+            return self._next_begin(container, start)
+        if container not in _WEAK:
+            return self.size
+        frames = skip_tags(self.stream, start)
+        return min(self._next_begin(kind, frames) for kind in _FOLLOWERS)
+
     def _next_begin(self, container: str, start: int) -> int:
         """Return where the next file of this kind begins, or the end of the body."""
-        if container not in _BEGINS:
-            return self.size
         if container not in self.begins:
             self.begins[container] = self._find_begins(container, start + 1)
         begins = self.begins[container]
@@ -218,7 +241,7 @@ class _Search:
         return begins[index] if index < len(begins) else self.size
 
     def _find_begins(self, container: str, position: int) -> list[int]:
-        wanted, offset, pattern = _BEGINS[container]
+        wanted, offset, pattern = _FOLLOWERS[container]
         found: list[int] = []
         while len(found) < MAX_RECORDINGS:
             at = find_bytes(self.stream, wanted, position, self.size)
@@ -229,3 +252,19 @@ class _Search:
                 found.append(at - offset)
             position = at + 1
         return found
+
+
+def _refuse_misread(container: str, ends: ChunkEnds, built: ChunkFile) -> None:
+    """Raise where FFmpeg, or anybody, would have to guess what the samples are."""
+    name = built.format_name.decode()
+    if ends.is_contradicted:
+        msg = (
+            f"The {container.upper()} has two `{name}` chunks that contradict each other. Write one, and publish again."
+        )
+        raise AudioError(FailureCode.AUDIO_UNDECODABLE, msg)
+    codec = name_misread_codec(ends.format_chunk, built.order) if container == "wav" else None
+    if codec is not None:
+        msg = (
+            f"The WAV holds {codec}, which cannot be decoded here. Publish another format, such as FLAC or 16 bit PCM."
+        )
+        raise AudioError(FailureCode.AUDIO_UNDECODABLE, msg)

@@ -13,6 +13,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+_ANY_MARK = tuple(mark for mark, _ in _MARKS)
 
 
 class KeyRepeated(ValueError):
@@ -28,7 +29,9 @@ def decode_text(data: bytes) -> str:
 
     Raises `UnicodeDecodeError` where it is no such text.
     """
-    return data.decode(next((encoding for mark, encoding in _MARKS if data.startswith(mark)), "utf-8"))
+    if not data.startswith(_ANY_MARK):
+        return data.decode()
+    return data.decode(next(encoding for mark, encoding in _MARKS if data.startswith(mark)))
 
 
 def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

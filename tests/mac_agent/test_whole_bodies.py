@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 from fractions import Fraction
 
@@ -118,6 +119,24 @@ def test_files_of_different_kinds_are_all_decoded(first, second):
     assert chunk.duration_s == pytest.approx(4.0, abs=0.01)
     assert pitches_hz(chunk.waveform, (0.4, 1.6), (2.4, 3.6)) == [440, 880]
     assert chunk.warnings == ()
+
+
+@pytest.mark.parametrize("second", ["wav", "flac", "opus", "m4a", "webm", "caf", "aiff"])
+@pytest.mark.parametrize("first", ["mp3", "adts"])
+def test_frames_that_state_no_length_end_where_another_file_begins(first, second):
+    frames = file_of("adts", 440, 2) if first == "adts" else vbr_mp3(tone(440, 2), write_xing="0")
+    chunk = decoded(frames + file_of(second, 880, 2))
+    assert chunk.duration_s == pytest.approx(4.0, abs=0.2)
+    assert pitches_hz(chunk.waveform, (0.4, 1.6), (2.6, 3.6)) == [440, 880]
+    assert chunk.warnings == ()
+
+
+def test_what_follows_an_mp3_and_is_no_file_is_counted():
+    frames, noise = vbr_mp3(tone(440, 2), write_xing="0"), np.random.default_rng(5).bytes(20_000)
+    chunk = decoded(frames + noise)
+    assert chunk.duration_s == pytest.approx(2.1, abs=0.2)
+    (ignored,) = (re.match(r"audio\.bytes_ignored: (\d+) bytes", line) for line in chunk.warnings if "ignored" in line)
+    assert int(ignored.group(1)) == pytest.approx(20_000, abs=500)
 
 
 @pytest.mark.parametrize("claimed", [0, 0x7FFFFFFF, 2_000_000_000, 0xFFFFFFFF])

@@ -175,37 +175,6 @@ def test_a_message_cut_anywhere_is_refused(kind: type[Message], valid: dict[str,
             decode(kind, data[:end])
 
 
-@pytest.mark.parametrize(
-    ("repeated", "named"),
-    [
-        (b'"event_id": "f"', "'event_id'"),
-        (b'"schema": "speaker-turns"', "'schema'"),
-        (b'"segments": [{"id": "s", "text": "a", "text": "b"}]', "'text'"),
-        (b'"Grandmother": 1, "Grandmother": 1', "not known here"),
-    ],
-)
-def test_a_key_twice_in_an_object_is_refused_and_named(repeated: bytes, named: str) -> None:
-    with pytest.raises(MessageMalformed, match="twice") as caught:
-        decode(ConversationEvent, raw(ConversationEvent, EVENT)[:-1] + b", " + repeated + b"}")
-    assert named in str(caught.value)
-    assert "Grandmother" not in str(caught.value)
-
-
-def test_a_key_twice_in_a_binary_message_is_refused_and_named() -> None:
-    data = raw(SpeakerTurns, RESULT)
-    assert data[0] == 0x80 | len(RESULT)
-    with pytest.raises(MessageMalformed, match="the key 'agent_id' stands twice"):
-        decode(SpeakerTurns, bytes([data[0] + 1]) + data[1:] + msgpack.packb("agent_id") + msgpack.packb("mini"))
-
-
-@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
-def test_a_byte_order_mark_says_how_an_event_is_read(encoding: str) -> None:
-    event = EVENT | {"owner": "Zoë"}
-    data = json.dumps(event, ensure_ascii=False).encode(encoding)
-    assert decode(ConversationEvent, data).owner == "Zoë"
-    assert read_envelope(ConversationEvent, data).event_id == "e"
-
-
 @pytest.mark.parametrize("key", [1, None, 1.5, True])
 def test_keys_that_are_not_text_are_refused(key: Any) -> None:
     with pytest.raises(MessageMalformed):

@@ -7,10 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from broker.text_files import read_text
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
-from schemas.text import KeyRepeated, unique_keys
+from schemas.text import KeyRepeated, decode_text, unique_keys
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 2**20
+MAX_VALUES = 3_000_000  # ten hours of words, each with eight fields; read, they take some hundred MB of memory
+_VALUE_MARKS = (b"{", b"[", b",")
 _SHAPE = '[{"id", "text", "start", "end", "speaker", "is_user", "person_id"}, …] or {"segments": […]}'
 
 
@@ -56,9 +57,13 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
 
 def _read_text(path: Path) -> str:
     try:
-        if path.stat().st_size > MAX_FILE_BYTES:
-            raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript.")
-        return read_text(path)
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE_BYTES + 1)  # a pipe and a device say no size, and some never end
+        if len(data) > MAX_FILE_BYTES:
+            raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript. Split it.")
+        if sum(map(data.count, _VALUE_MARKS)) > MAX_VALUES:
+            raise TranscriptError(f"{path} holds more than {MAX_VALUES} values; that is no transcript. Split it.")
+        return decode_text(data)
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -125,3 +128,20 @@ def test_id_zero_and_speaker_zero_are_kept_as_a_number_and_as_text(tmp_path, wri
 def test_a_key_twice_in_an_object_is_refused_and_named(tmp_path, row):
     with pytest.raises(TranscriptError, match=r"transcript\.json: the key 'end' stands twice in one object"):
         read_transcript(write(tmp_path, f"[{row}]"), "c1")
+
+
+def test_what_never_ends_or_is_no_transcript_is_refused_before_it_fills_the_memory(tmp_path):
+    with pytest.raises(TranscriptError, match="/dev/zero is larger than 67108864 bytes"):
+        read_transcript(Path("/dev/zero"), "c1")
+    lists = write(tmp_path, "[" + "[]," * 1_500_001 + "[]]", "lists.json")
+    with pytest.raises(TranscriptError, match=r"lists\.json holds more than 3000000 values"):
+        read_transcript(lists, "c1")
+
+
+def test_a_transcript_is_read_from_a_pipe(tmp_path):
+    pipe = tmp_path / "pipe.json"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(pipe.write_text, json.dumps([OMI_SEGMENT]))
+        assert [segment.text for segment in read_transcript(pipe, "c1")] == ["Hi"]
+        written.result()

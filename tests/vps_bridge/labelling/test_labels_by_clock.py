@@ -43,7 +43,7 @@ def test_a_transcript_of_other_speech_leaves_every_label_alone(seed):
     for started_at_s, reason in ((T0, "clock.unverified"), (None, "clock.unknown")):
         result = relabel(replace(evidence_of(spoken, 300.0, segments=segments), started_at_s=started_at_s), POLICY)
         assert result.changed == ()
-        assert result.warnings == (reason,)
+        assert result.warnings == (f"{reason}: speech and transcript fit each other at no offset clearly enough",)
         assert {left for _, left in result.left_alone} == {reason}
 
 
