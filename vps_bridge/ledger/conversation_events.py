@@ -64,6 +64,10 @@ _APPLY = {
 }
 
 
+# What people say of labels is in the store and in `corrections` already.
+_HEAR = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1, **HINTS)
+
+
 class EventBook:
     """Events of all conversations."""
 
@@ -101,7 +105,8 @@ class EventBook:
             open_conversation(connection, conversation_id)
             connection.execute(_NOTE_ACTIVITY, {"of_conversation": conversation_id, "now": time.time()})
             if verdict is Verdict.ACCEPTED:
-                connection.execute(_APPLY[event.type], {"of_conversation": conversation_id, **_read_event(event)})
+                statement = _APPLY.get(event.type, _HEAR)
+                connection.execute(statement, {"of_conversation": conversation_id, **_read_event(event)})
             connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})
 
 
