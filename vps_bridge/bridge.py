@@ -33,6 +33,7 @@ from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import Refusal
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
+from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
@@ -328,6 +329,10 @@ class Bridge:
         if taken.event is None:
             return taken.receipt
         return self._follow(taken.event, conversation_id) or taken.receipt
+
+    def read_history(self, conversation_id: str) -> ConversationHistory | None:
+        """Return every change of a conversation's labels."""
+        return read_history(conversation_id, self._ledger, self._store)
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""

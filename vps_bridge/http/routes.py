@@ -32,6 +32,7 @@ from vps_bridge.http.messages import (
     problem_response,
 )
 from vps_bridge.http.one_off import NoAgent
+from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -39,7 +40,7 @@ _REASONS = {
     400: "The body is empty, or does not parse.",
     401: "The token is missing or wrong.",
     403: "Without a token only programs on the bridge's own machine are let in, under a loopback name.",
-    404: "No such path.",
+    404: "No such path, or no such conversation.",
     405: "The path takes another method.",
     408: "The client sent nothing for too long.",
     409: "The chunk_id was used for other audio, or a higher revision came before.",
@@ -134,6 +135,11 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
     async def take_event(conversation_id: ConversationId, request: Request) -> Response:
         """Take an event of a conversation."""
         return await handlers.take_event(request, conversation_id)
+
+    @app.get("/v1/conversations/{conversation_id}/history", responses=_answers((401, 403, 404, 422, 500, 503), Problem))
+    async def read_history(conversation_id: ConversationId) -> ConversationHistory:
+        """Say who changed which labels of a conversation, what they said, and what became of it."""
+        return await handlers.read_history(conversation_id)
 
     @app.get("/health", responses=_answers((401, 403, 500, 503), Problem))
     async def health() -> Health:
