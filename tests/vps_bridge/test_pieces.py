@@ -45,5 +45,7 @@ def test_a_block_is_cut_at_its_words_shown_and_put_back_by_an_undo(
     assert bridge.json("show", "block")["segments"] == cut
     bridge.command("redo", "block", "2", "--by", "anna")
     assert bridge.json("show", "block")["segments"] == before
-    done = bridge.command("redo", "block", "2", check=False)
+    bridge.command("redo", "block", "1")
+    assert bridge.json("show", "block")["segments"] == cut
+    done = bridge.command("redo", "block", "1", check=False)
     assert (done.returncode, "is not undone" in done.stderr) == (1, True)

@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
-from vps_bridge.labelling.human_links import HumanWord, Target, chosen_speakers, majority
+from vps_bridge.labelling.human_links import chosen_speakers
+from vps_bridge.labelling.human_words import HumanWord, Target, majority
 from vps_bridge.labelling.link import LocalSpeaker, Partition
 from vps_bridge.labelling.number import Voice
 
@@ -36,15 +37,16 @@ class VoiceMap:
 
 def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
     """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
-    seconds: dict[int, Counter[Target]] = {}
+    labels: dict[int, Counter[Target]] = {}
     for word in words:
         voice = voices.voice_at.get(word.local)
-        if voice is not None:
-            seconds.setdefault(voice, Counter())[word.target] += word.spoken_s  # type: ignore[assignment]
-    best = {
-        voice: majority({t: s for t, s in counted.items() if t[0] != "speaker"}) for voice, counted in seconds.items()
-    }
-    person_of = {voice: str(target[1]) for voice, target in best.items() if target and target[0] == "person"}
+        if voice is not None and word.target[0] != "speaker":
+            labels.setdefault(voice, Counter())[word.target] += 1
+    person_of = {}
+    for voice, counted in labels.items():
+        best = majority(counted)
+        if best is not None and best[0] == "person":
+            person_of[voice] = str(best[1])
     for kept in corrections:
         if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
             continue
