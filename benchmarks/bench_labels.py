@@ -1,4 +1,4 @@
-"""How true the labels are: the clock between audio and transcript, on real pairs and 2,000 drawn cases.
+"""How true the labels are: the clock between audio and transcript, and what people's wrong labels do to other words.
 
     make bench-labels ARGS="--cases 2000"
 
@@ -17,10 +17,12 @@ from pathlib import Path
 from benchmarks.labels.clock_cases import CAUSES, ClockCase, draw_case
 from benchmarks.labels.clock_verdicts import ClockVerdict, judge_clock
 from benchmarks.labels.pairs import load_pairs
+from benchmarks.labels.wrong_labels import LABELLED, WordsRight, measure
 from vps_bridge.labelling.align import AlignmentRules, Stretch, find_clock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONG_JOBS, LONG_SEGMENTS = 480, 4_800
+WRONG, WRONG_SEEDS = 0.1, 3
 
 
 def main() -> None:
@@ -39,6 +41,19 @@ def main() -> None:
         print_clock_table(verdicts)
         print(f"processor time a case: {(time.process_time() - began_s) / len(cases) * 1000:.0f} ms")
     print_long_conversation()
+    print_wrong_labels(options.shared)
+
+
+def print_wrong_labels(shared: Path) -> None:
+    """Print how many words of other segments are right where people's labels are, and where a tenth of them is not."""
+    print(f"\n## Labels of people: {WRONG:.0%} of them wrong")
+    for share in LABELLED:
+        found = list(measure(shared, share, WRONG, range(WRONG_SEEDS)))
+        right = sum((row[0] for row in found), WordsRight()).share
+        wrong = sum((row[1] for row in found), WordsRight()).share
+        worst = max(row[0].share - row[1].share for row in found)
+        print(f"{share:.0%} of the segments labelled: {100 * right:.2f} % of the other words right, with wrong labels")
+        print(f"  {100 * wrong:.2f} % (worst of {len(found)} runs: {100 * worst:.2f} points less)")
 
 
 def _clock_of(case: ClockCase):  # noqa: ANN202

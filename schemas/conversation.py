@@ -125,7 +125,7 @@ class ConversationEvent(Message):
     )
     by: Name | None = Field(default=None, description="corrected, undone, redone: who says so, for the history.")
     target_event_id: Id | None = Field(
-        default=None, description="undone, redone: the event to take back or to bring back (or target_write)."
+        default=None, description="undone, redone: the event to take back or to bring back; wins over target_write."
     )
     target_write: Count | None = Field(
         default=None, description="undone, redone: the write of the history to take back or to bring back."
@@ -136,12 +136,12 @@ class ConversationEvent(Message):
         if self.type is EventType.APPLIED and self.updated_version is None:
             msg = "an `applied` event needs updated_version"
             raise ValueError(msg)
-        if (self.type is EventType.CORRECTED) != bool(self.corrections):
-            msg = "a `corrected` event needs corrections, and no other has them"
+        if self.type is EventType.CORRECTED and not self.corrections:
+            msg = "a `corrected` event needs corrections"
             raise ValueError(msg)
-        targets = (self.target_event_id is not None) + (self.target_write is not None)
-        if targets != (self.type in (EventType.UNDONE, EventType.REDONE)):
-            msg = "an `undone` or `redone` event names target_event_id or target_write, and no other does"
+        has_target = self.target_event_id is not None or self.target_write is not None
+        if self.type in (EventType.UNDONE, EventType.REDONE) and not has_target:
+            msg = f"an `{self.type}` event needs target_event_id or target_write"
             raise ValueError(msg)
         return self
 

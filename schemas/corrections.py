@@ -25,7 +25,7 @@ class CorrectionKind(StrEnum):
     VOICE_IS_NOT = "voice_is_not"
 
 
-# Of each kind, the fields that say whom it is about: one name of each group.
+# Of each kind, the fields that say whom it is about: at least one of each group.
 _NEEDED: dict[CorrectionKind, tuple[tuple[str, ...], ...]] = {
     CorrectionKind.SAME_VOICE: (("speaker_ids",),),
     CorrectionKind.OTHER_VOICE: (("segment_ids",),),
@@ -33,7 +33,6 @@ _NEEDED: dict[CorrectionKind, tuple[tuple[str, ...], ...]] = {
     CorrectionKind.VOICE_IS: (("speaker_id",), ("person_id",)),
     CorrectionKind.VOICE_IS_NOT: (("speaker_id",), ("person_id",)),
 }
-_SUBJECTS = ("speaker_ids", "segment_ids", "segment_id", "speaker_id", "person_id")
 
 
 class Correction(Record):
@@ -52,12 +51,10 @@ class Correction(Record):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        given = {name for name in _SUBJECTS if getattr(self, name) not in (None, ())}
-        groups = _NEEDED[self.kind]
-        chosen = [given.intersection(group) for group in groups]
-        if any(len(found) != 1 for found in chosen) or given != set().union(*chosen):
-            needs = " and ".join(" or ".join(group) for group in groups)
-            msg = f"a `{self.kind}` correction names {needs}, and nothing else"
+        missing = [group for group in _NEEDED[self.kind] if all(getattr(self, name) in (None, ()) for name in group)]
+        if missing:
+            needs = " and ".join(" or ".join(group) for group in missing)
+            msg = f"a `{self.kind}` correction needs {needs}"
             raise ValueError(msg)
         if self.kind is CorrectionKind.SAME_VOICE and len(set(self.speaker_ids)) < 2:  # noqa: PLR2004 - two are one
             msg = "a `same_voice` correction names two different speakers or more"

@@ -1,7 +1,7 @@
 """What wrong labels of people do to the words that nobody labelled: two real calls, true turns, made-up voices.
 
 Jobs of 60 to 120 s have the reference's turns, 5 % of the speech given to somebody else, and embeddings as like and as
-unlike as those of WeSpeaker (`vps_bridge.labelling.link.LinkingRules`). One in five segments is labelled by a person.
+unlike as those of WeSpeaker (`vps_bridge.labelling.link.LinkingRules`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.relabel import ConversationEvidence, RelabelPolicy, relabel
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, JobPlan, plan_jobs
 
-LABELLED, CONFUSED, CONFUSION_S = 0.2, 0.05, (0.5, 3.0)
+LABELLED = (0.03, 0.1, 0.5)
+CONFUSED, CONFUSION_S = 0.05, (0.5, 3.0)
 CHUNK_S, STARTED_AT_S, DIM = 30.0, 1_700_000_000.0, 64
 COMMON, NOISE = 0.63, 0.43
 """Of each voice's vector: what all voices share (cosine of two voices 0.40), and noise (of one voice 0.84)."""
@@ -33,8 +34,11 @@ Turn = tuple[float, float, str]
 class WordsRight:
     """Of the words in segments that nobody labelled, whose speaker the reference knows."""
 
-    words: int
-    right: int
+    words: int = 0
+    right: int = 0
+
+    def __add__(self, other: WordsRight) -> WordsRight:
+        return WordsRight(self.words + other.words, self.right + other.right)
 
     @property
     def share(self) -> float:
@@ -42,18 +46,17 @@ class WordsRight:
         return self.right / max(1, self.words)
 
 
-def measure(shared: Path, wrong: float, seeds: Iterable[int]) -> Iterator[tuple[str, WordsRight, WordsRight]]:
-    """Yield (recording, with right labels, with a share of them wrong), once for each seed."""
+def measure(
+    shared: Path, labelled: float, wrong: float, seeds: Iterable[int]
+) -> Iterator[tuple[WordsRight, WordsRight]]:
+    """Yield (with right labels, with a share of them wrong), for each recording and seed."""
     for transcript in read_transcripts(shared):
         for seed in seeds:
-            yield (
-                transcript.name,
-                _label_words(transcript, 0.0, seed),
-                _label_words(transcript, wrong, seed),
-            )
+            yield count_words(transcript, labelled, 0.0, seed), count_words(transcript, labelled, wrong, seed)
 
 
-def _label_words(transcript: RealTranscript, wrong: float, seed: int) -> WordsRight:
+def count_words(transcript: RealTranscript, labelled: float, wrong: float, seed: int) -> WordsRight:
+    """Label one transcript, some of its segments by people, and count the words of the others."""
     draw = random.Random(seed)  # noqa: S311 - the same labels at every run
     blocks = [block for block in cut_at_sentences(transcript.words) if block]
     persons = sorted({turn.speaker for turn in transcript.turns})
@@ -61,7 +64,7 @@ def _label_words(transcript: RealTranscript, wrong: float, seed: int) -> WordsRi
     for place, block in enumerate(blocks):
         segment = StoredSegment(f"s{place}", block[0].start_s, block[-1].end_s, speaker="SPEAKER_00", speaker_id=0)
         spoken_by = _main_speaker(block)
-        if spoken_by is not None and draw.random() < LABELLED:
+        if spoken_by is not None and draw.random() < labelled:
             is_wrong = flips.random() < wrong
             person = flips.choice([name for name in persons if name != spoken_by]) if is_wrong else spoken_by
             segment = replace(segment, person_id=person, label_source="manual", speaker=None, speaker_id=None)
@@ -98,7 +101,9 @@ def _evidence(
     return ConversationEvidence("call", chunks, jobs, segments, started_at_s=STARTED_AT_S)
 
 
-def _diarize(plan: JobPlan, turns: Sequence[Turn], voices: dict[str, np.ndarray], draw: np.random.Generator) -> JobEvidence:
+def _diarize(
+    plan: JobPlan, turns: Sequence[Turn], voices: dict[str, np.ndarray], draw: np.random.Generator
+) -> JobEvidence:
     """Return a job with the turns in its audio; its labels are its own."""
     first_s = int(plan.chunks[0].chunk_id[1:]) * CHUNK_S
     last_s = (int(plan.chunks[-1].chunk_id[1:]) + 1) * CHUNK_S

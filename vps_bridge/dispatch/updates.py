@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -146,9 +147,10 @@ class Updater:
         if stored is None or not stored.segments:
             return (), stored.version if stored else 0
         if not labelling.labels:
-            latest = [write for write in self._store.history(name) if write.write_key == labelling.write_key]
-            is_told = not latest or self._is_reported(name, labelling.write_key)
-            return () if is_told else latest[-1].changes, stored.version
+            latest = [write for write in self._store.history(name) if write.version == stored.version]
+            is_ours = bool(latest) and latest[0].write_key == labelling.write_key
+            is_told = not is_ours or self._is_reported(name, labelling.write_key)
+            return () if is_told else latest[0].changes, stored.version
         outcome = self._store.apply(name, stored.revision, labelling.write_key, labelling.labels)
         match outcome:
             case Applied():
@@ -222,7 +224,8 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     )
     update = update.model_copy(update={"segments": bare})
     yield update
-    yield update.model_copy(update={"segments": (), "voices": (), "failures": (), "reason": TOO_LARGE})
+    rest: dict[str, Any] = {"segments": (), "voices": (), "corrections": (), "failures": (), "reason": TOO_LARGE}
+    yield update.model_copy(update=rest)
 
 
 def _list_changed(changed: Sequence[Change]) -> tuple[LabelChange, ...]:

@@ -104,6 +104,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
     )
     app.add_middleware(AccessCheck, rule=rule)
     _add_paths(app, handlers)
+    _add_reading(app, handlers)
     _add_errors(app, handlers)
     _add_document(app, OPEN_PATHS if rule.is_loopback else ())
     return app
@@ -136,11 +137,6 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
         """Take an event of a conversation."""
         return await handlers.take_event(request, conversation_id)
 
-    @app.get("/v1/conversations/{conversation_id}/history", responses=_answers((401, 403, 404, 422, 500, 503), Problem))
-    async def read_history(conversation_id: ConversationId) -> ConversationHistory:
-        """Say who changed which labels of a conversation, what they said, and what became of it."""
-        return await handlers.read_history(conversation_id)
-
     @app.get("/health", responses=_answers((401, 403, 500, 503), Problem))
     async def health() -> Health:
         """Say whether an agent is there to diarize."""
@@ -150,6 +146,13 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
     async def diarize(request: Request, num_speakers: SpeakerQuery = None) -> Diarized:
         """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
         return await handlers.diarize(request, num_speakers)
+
+
+def _add_reading(app: FastAPI, handlers: HttpHandlers) -> None:
+    @app.get("/v1/conversations/{conversation_id}/history", responses=_answers((401, 403, 404, 422, 500, 503), Problem))
+    async def read_history(conversation_id: ConversationId) -> ConversationHistory:
+        """Say who changed which labels of a conversation, what they said, and what became of it."""
+        return await handlers.read_history(conversation_id)
 
 
 def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:

@@ -36,7 +36,7 @@ from vps_bridge.labelling.decide import (
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LinkingRules, Partition
-from vps_bridge.labelling.linked_voices import link_voices
+from vps_bridge.labelling.linked_voices import LinkedVoices, link_voices
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.part_off import part_off
@@ -118,13 +118,12 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     """
     policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
     segments = evidence.segments
-    timeline = build_audio_timeline(evidence, policy.assembly)
-    clocks = _find_clocks(evidence, timeline, policy.alignment)
-    timeline = _part_off(evidence, timeline, clocks)
+    heard = build_audio_timeline(evidence, policy.assembly)
+    clocks = _find_clocks(evidence, heard, policy.alignment)
+    timeline = _part_off(evidence, heard, clocks)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
-    speech = _speech(segments, measured, timeline)
-    linked = link_voices(evidence, timeline.speakers, speech, policy.linking, policy.assignment)
+    linked = _link(evidence, timeline, measured, policy)
     partition = linked.partition
     voice_turns = _turns_by_voice(turns, timeline, partition)
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])

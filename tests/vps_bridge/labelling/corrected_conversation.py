@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from schemas.conversation import ConversationEvent, EventType, TranscriptSegment
+from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
 from schemas.corrections import Correction
 from tests.vps_bridge.labelling.test_relabel import POLICY, T0
 from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.store import StoredConversation
 from vps_bridge.intake.corrections import Corrections
 from vps_bridge.labelling.corrections import read_kept
 from vps_bridge.labelling.job_evidence import JobEvidence
@@ -32,7 +33,7 @@ class CorrectedConversation:
         self.jobs: tuple[JobEvidence, ...] = ()
         self._events = 0
         self.store.upsert_segments(NAME, 1, segments)
-        self.ledger.events.note(self._event(EventType.SEGMENTS), NAME, "accepted")
+        self.ledger.events.note(self._event(EventType.SEGMENTS), NAME, Verdict.ACCEPTED)
 
     def close(self) -> None:
         self.store.close()
@@ -60,8 +61,8 @@ class CorrectedConversation:
         return write
 
     def relabel(self) -> Relabelling:
-        conversation = self.ledger.conversations.get(NAME)
-        stored = self.store.read(NAME)
+        conversation, stored = self.ledger.conversations.get(NAME), self._stored
+        assert conversation is not None
         kept = [record for record in self.ledger.corrections.of_conversation(NAME) if record.in_force]
         evidence = ConversationEvidence(
             NAME,
@@ -83,14 +84,20 @@ class CorrectedConversation:
         return found
 
     @property
+    def _stored(self) -> StoredConversation:
+        stored = self.store.read(NAME)
+        assert stored is not None
+        return stored
+
+    @property
     def segments(self) -> list[dict[str, Any]]:
         """The segments as JSON, and who their voices are."""
         persons = {label.id: label.person_id for label in self.found.segments}
-        return [asdict(segment) | {"person_id": persons[segment.id]} for segment in self.store.read(NAME).segments]
+        return [asdict(segment) | {"person_id": persons[segment.id]} for segment in self._stored.segments]
 
     @property
     def speakers(self) -> dict[str, str | None]:
-        return {segment.id: segment.speaker for segment in self.store.read(NAME).segments}
+        return {segment.id: segment.speaker for segment in self._stored.segments}
 
     def _event(self, kind: EventType) -> ConversationEvent:
         return ConversationEvent(event_id="e-0", type=kind)

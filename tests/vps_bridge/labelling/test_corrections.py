@@ -169,7 +169,7 @@ def test_corrections_stand_after_ten_more_chunks_and_a_reshuffle(said, order: ra
     with conversation(EARLY) as found:
         for one in said:
             make(found, one)
-        before, outcomes = found.speakers, [one.outcome for one in found.found.corrections]
+        before, outcomes = found.speakers, found.found.corrections
         chunks, jobs = ALL
         for count in range(len(EARLY[1]), len(jobs) + 1):
             mixed = tuple(order.sample(jobs[:count], count))
