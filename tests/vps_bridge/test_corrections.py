@@ -15,7 +15,7 @@ from tests.vps_bridge.scripted_agent import ScriptedAgent
 HEARD = ["SPEAKER_00", "SPEAKER_01"] * 3
 
 
-class Call:
+class LabelledCall:
     """A labelled call of two people, as a backend knows it: only messages."""
 
     def __init__(self, backend: Backend, name: str) -> None:
@@ -47,16 +47,16 @@ class Call:
 
 
 @pytest.fixture
-def call(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[Call]:
+def call(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[LabelledCall]:
     bridge.allow("first")
     name = f"call-{uuid.uuid4().hex[:8]}"
     with ScriptedAgent(mosquitto, "first") as agent:
         backend.send_call(name, tone=sum(map(ord, name)) % 30_000)
         agent.answer(agent.wait_offer(name), CALL_TURNS)
-        yield Call(backend, name)
+        yield LabelledCall(backend, name)
 
 
-def test_a_segment_is_corrected_and_the_correction_is_undone_and_redone(call: Call) -> None:
+def test_a_segment_is_corrected_and_the_correction_is_undone_and_redone(call: LabelledCall) -> None:
     before, first = call.labels, call.labels[0].id
     assert call.speakers == HEARD
     said = {"kind": "segment_is", "segment_id": first, "speaker_id": 1}
@@ -76,7 +76,7 @@ def test_a_segment_is_corrected_and_the_correction_is_undone_and_redone(call: Ca
     assert call.labels == after, "the undo of an undo"
 
 
-def test_two_voices_become_one_and_two_again_under_their_old_numbers(call: Call) -> None:
+def test_two_voices_become_one_and_two_again_under_their_old_numbers(call: LabelledCall) -> None:
     before = call.labels
     call.correct({"kind": "same_voice", "speaker_ids": [0, 1]}, event_id="e-merge")
     assert call.speakers == ["SPEAKER_00"] * 6
@@ -88,7 +88,7 @@ def test_two_voices_become_one_and_two_again_under_their_old_numbers(call: Call)
     assert call.speakers == ["SPEAKER_00"] * 6
 
 
-def test_the_same_event_twice_is_one_correction(call: Call, bridge: LiveBridge) -> None:
+def test_the_same_event_twice_is_one_correction(call: LabelledCall, bridge: LiveBridge) -> None:
     said = {"kind": "voice_is", "speaker_id": 0, "person_id": "anna"}
     call.correct(said, event_id="e-once")
     assert [label.person_id for label in call.labels] == ["anna", None] * 3
@@ -99,7 +99,7 @@ def test_the_same_event_twice_is_one_correction(call: Call, bridge: LiveBridge) 
     assert [write["kind"] for write in bridge.json("history", call.name)].count("correct") == 1
 
 
-def test_what_names_nothing_that_is_there_is_refused_with_the_reason(call: Call) -> None:
+def test_what_names_nothing_that_is_there_is_refused_with_the_reason(call: LabelledCall) -> None:
     refused = call.correct({"kind": "same_voice", "speaker_ids": [0, 7]})
     assert (refused.verdict, refused.reason) == (Verdict.REFUSED, "correction.refused")
     assert "no speaker 7; there are: 0, 1" in (refused.message or "")
@@ -109,7 +109,7 @@ def test_what_names_nothing_that_is_there_is_refused_with_the_reason(call: Call)
     assert (refused.verdict, refused.reason) == (Verdict.REFUSED, "undo.refused")
 
 
-def test_a_correction_that_a_later_one_builds_on_is_not_undone_before_it(call: Call) -> None:
+def test_a_correction_that_a_later_one_builds_on_is_not_undone_before_it(call: LabelledCall) -> None:
     call.correct({"kind": "same_voice", "speaker_ids": [0, 1]}, event_id="e-merge")
     call.correct({"kind": "other_voice", "segment_ids": [call.labels[1].id]}, event_id="e-split")
     merged = call.labels

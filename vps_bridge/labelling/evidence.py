@@ -25,7 +25,8 @@ from vps_bridge.labelling.audio_clock import (
 from vps_bridge.labelling.cluster import SampleRules
 from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks

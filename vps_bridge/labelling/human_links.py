@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from schemas.corrections import CorrectionKind
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 Means = dict[str, NDArray[np.float64]]
 """By embedding space, the sum of embeddings at unit length, weighted by clean speech."""

@@ -14,7 +14,8 @@ from schemas.corrections import CorrectionKind
 from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.human_links import likeness, sum_embeddings
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, LocalSpeakerEvidence, Partition, SpeakerLink
+from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice
 from vps_bridge.labelling.vote import AssignmentRules
 

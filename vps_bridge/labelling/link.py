@@ -19,16 +19,8 @@ from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.linkage import Linkage
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.shared_seconds import agreeing, disagreeing, measure_shared_seconds
-
-
-@dataclass(frozen=True, order=True)
-class LocalSpeaker:
-    """A local speaker: a speaker's label within one job. In another job the same person has another label."""
-
-    job_id: str
-    speaker: str
-
 
 MAX_LINKED = 2_000
 """Groups of local speakers that average linkage compares, which costs the square of their number: 32 MB, a second."""

@@ -11,14 +11,8 @@ from vps_bridge.labelling.corrections import Speech
 from vps_bridge.labelling.evidence import ConversationEvidence
 from vps_bridge.labelling.human_links import read_human_links
 from vps_bridge.labelling.human_words import read_words, weigh_words
-from vps_bridge.labelling.link import (
-    LinkingRules,
-    LocalSpeaker,
-    LocalSpeakerEvidence,
-    Partition,
-    SpeakerLink,
-    link_speakers,
-)
+from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink, link_speakers
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.people_in_voices import VoiceMap, judge_corrections, name_persons
 from vps_bridge.labelling.vote import AssignmentRules
 

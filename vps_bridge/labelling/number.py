@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 
 from schemas.conversation import VoiceChange
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 RESERVED_NUMBER = 99  # Omi reserves it for its own speech (shared/design/omi-facts.md, section 1)
 

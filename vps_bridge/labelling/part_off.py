@@ -15,7 +15,8 @@ from vps_bridge.labelling.align import StretchClock
 from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.evidence import AudioTimeline, TimelineTurn
-from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence
+from vps_bridge.labelling.link import LocalSpeakerEvidence
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 
 def part_off(

@@ -9,7 +9,8 @@ from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.human_links import chosen_speakers
 from vps_bridge.labelling.human_words import HumanWord, Target, majority
-from vps_bridge.labelling.link import LocalSpeaker, Partition
+from vps_bridge.labelling.link import Partition
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice
 
 CONTRADICTED, SOUNDS_DIFFERENT, OVERRIDDEN, NO_VOICE = "contradicted", "sounds_different", "overridden", "no_voice"

@@ -157,6 +157,16 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     )
 
 
+def _link(
+    evidence: ConversationEvidence,
+    timeline: AudioTimeline,
+    measured: Sequence[Mapping[int, float]],
+    policy: RelabelPolicy,
+) -> LinkedVoices:
+    speech = _speech(evidence.segments, measured, timeline)
+    return link_voices(evidence, timeline.speakers, speech, policy.linking, policy.assignment)
+
+
 def _part_off(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> AudioTimeline:
     """Part local speakers where a person split segments off that are only a part of what they say."""
     if not evidence.corrections:

@@ -26,7 +26,7 @@ from schemas.turns import (
 )
 from vps_bridge.labelling.cluster import Floats, Labels, SampleRules, SampleSet, find_voices
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 MIN_PART_S = 1.0  # what is shorter is more often a slip of the segmentation than somebody else
 
