@@ -1,4 +1,4 @@
-"""How true the labels are: the clock between audio and transcript, and recordings in chunks against one upload.
+"""How true the labels are: the clock, recordings in chunks against one upload, what wrong labels of people do.
 
     make bench-labels ARGS="--cases 2000"
     make bench-labels ARGS="--only chunks --quick"
@@ -24,27 +24,31 @@ from benchmarks.labels.chunk_table import print_chunk_table
 from benchmarks.labels.clock_cases import CAUSES, ClockCase, draw_case
 from benchmarks.labels.clock_verdicts import ClockVerdict, judge_clock
 from benchmarks.labels.pairs import load_pairs
+from benchmarks.labels.wrong_labels import LABELLED, WordsRight, measure
 from mac_agent.engines.registry import ENGINE_NAMES, load_engine
 from vps_bridge.labelling.align import AlignmentRules, Stretch, find_clock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONG_JOBS, LONG_SEGMENTS = 480, 4_800
+WRONG, WRONG_SEEDS = 0.1, 3
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=2_000, help="drawn cases, half of them from recordings kept aside")
-    parser.add_argument("--only", choices=("clock", "chunks"), help="only these tables")
+    parser.add_argument("--only", choices=("clock", "people", "chunks"), help="only these tables")
     parser.add_argument("--quick", action="store_true", help="200 cases; two recordings in chunks of 5 and 60 s")
     parser.add_argument("--engine", default="embedded", choices=ENGINE_NAMES, help="whose weights are here")
     parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
     parser.add_argument("--answers", type=Path, help="keep the engine's answers here, for the next run")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with transcripts/")
     options = parser.parse_args()
-    if options.only != "chunks":
+    if options.only in (None, "clock"):
         print_clock(options.shared, 200 if options.quick else options.cases)
-    if options.only != "clock":
+    if options.only in (None, "people"):
+        print_wrong_labels(options.shared)
+    if options.only in (None, "chunks"):
         engine = load_engine(options.engine, data_dir=options.data_dir, threads=1)
         with TemporaryDirectory() as scratch:
             print_chunk_table(engine, options.answers or Path(scratch), quick=options.quick)
@@ -62,6 +66,18 @@ def print_clock(shared: Path, n_cases: int) -> None:
         print_clock_table(verdicts)
         print(f"processor time a case: {(time.process_time() - began_s) / len(cases) * 1000:.0f} ms")
     print_long_conversation()
+
+
+def print_wrong_labels(shared: Path) -> None:
+    """Print how many words of other segments are right where people's labels are, and where a tenth of them is not."""
+    print(f"\n## Labels of people: {WRONG:.0%} of them wrong")
+    for share in LABELLED:
+        found = list(measure(shared, share, WRONG, range(WRONG_SEEDS)))
+        right = sum((row[0] for row in found), WordsRight()).share
+        wrong = sum((row[1] for row in found), WordsRight()).share
+        worst = max(row[0].share - row[1].share for row in found)
+        print(f"{share:.0%} of the segments labelled: {100 * right:.2f} % of the other words right, with wrong labels")
+        print(f"  {100 * wrong:.2f} % (worst of {len(found)} runs: {100 * worst:.2f} points less)")
 
 
 def _clock_of(case: ClockCase):  # noqa: ANN202

@@ -14,6 +14,7 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.corrections import MAX_CORRECTIONS, Correction, CorrectionOutcome, SegmentId
 from schemas.record import (
     VERSION_PATTERN,
     ByName,
@@ -38,7 +39,6 @@ MAX_SEGMENTS = 20_000
 MAX_WORDS, MAX_PIECES = 5_000, 500  # of a segment
 WordIndex = Annotated[int, Field(ge=0, le=MAX_WORDS - 1)]
 MAX_FAILURES, MAX_FAILURE_CHARS = 50, 500
-SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
 _NEEDED_WHEN_NEW = "Needed where the segment is new (or was removed before)."
 
 
@@ -95,6 +95,9 @@ class EventType(StrEnum):
     DELETED = "deleted"
     APPLIED = "applied"
     RESYNC = "resync"
+    CORRECTED = "corrected"
+    UNDONE = "undone"
+    REDONE = "redone"
 
 
 class ConversationEvent(Message):
@@ -102,6 +105,7 @@ class ConversationEvent(Message):
 
     SCHEMA: ClassVar[str] = "conversation-event"
 
+    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     event_id: Id
     type: EventType
     revision: Count = Field(default=0, description="Per conversation; a lower one never overwrites a higher.")
@@ -116,12 +120,33 @@ class ConversationEvent(Message):
     chunks: Count | None = Field(default=None, description="completed: how many chunks there were.")
     last_audio_at: Timestamp | None = None
     updated_version: Count | None = Field(default=None, description="applied: which update was applied.")
+    corrections: Annotated[tuple[Correction, ...], Field(max_length=MAX_CORRECTIONS, fail_fast=True)] = Field(
+        default=(), description="corrected: what a person says, taken as a whole or not at all. Since 1.1."
+    )
+    by: Name | None = Field(default=None, description="corrected, undone, redone: who says so, for the history.")
+    target_event_id: Id | None = Field(
+        default=None, description="undone, redone: the event to take back or to bring back; wins over target_write."
+    )
+    target_write: Count | None = Field(
+        default=None, description="undone, redone: the write of the history to take back or to bring back."
+    )
 
     @model_validator(mode="after")
-    def _check(self) -> Self:
+    def _check_type(self) -> Self:
         if self.type is EventType.APPLIED and self.updated_version is None:
             msg = "an `applied` event needs updated_version"
             raise ValueError(msg)
+        if self.type is EventType.CORRECTED and not self.corrections:
+            msg = "a `corrected` event needs corrections"
+            raise ValueError(msg)
+        has_target = self.target_event_id is not None or self.target_write is not None
+        if self.type in (EventType.UNDONE, EventType.REDONE) and not has_target:
+            msg = f"an `{self.type}` event needs target_event_id or target_write"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _check_segments(self) -> Self:
         places: dict[str, list[int]] = {}
         for place, segment in enumerate(self.segments):
             places.setdefault(segment.id, []).append(place)
@@ -248,9 +273,12 @@ class ConversationUpdated(Message):
 
     SCHEMA: ClassVar[str] = "conversation-updated"
 
-    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
+    version: str = Field(default="1.2", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     conversation_id: Id
     updated_version: Count
+    write: Count | None = Field(
+        default=None, description="The latest write in the history: what `undone` takes back. Since 1.2."
+    )
     state: Literal["live", "final"]
     reason: Name | None = None
     segments: Annotated[tuple[SegmentLabel, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
@@ -258,6 +286,9 @@ class ConversationUpdated(Message):
     left_alone: Annotated[tuple[LeftAlone, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
     left_alone_counts: ByName[Count] = {}
     voices: Annotated[tuple[VoiceChange, ...], Field(max_length=1_000, fail_fast=True)] = ()
+    corrections: Annotated[tuple[CorrectionOutcome, ...], Field(max_length=1_000, fail_fast=True)] = Field(
+        default=(), description="Every correction in force, the latest last, and what became of it. Since 1.2."
+    )
     speakers: Count = 0
     turns: Annotated[tuple[ConversationTurn, ...], Field(max_length=20_000, fail_fast=True)] | None = Field(
         default=None, description="Left out where it would not fit a broker's default limit."

@@ -34,6 +34,8 @@ class FailureCode(StrEnum):
     CHUNK_ID_CONFLICT = "chunk.id_conflict"
     REVISION_STALE = "event.revision_stale"
     DISK_FULL = "disk.full"
+    CORRECTION_REFUSED = "correction.refused"
+    UNDO_REFUSED = "undo.refused"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,8 @@ FAILURE_POLICIES = {
     FailureCode.CHUNK_ID_CONFLICT: FailurePolicy(409, _PUBLISH_AGAIN),
     FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),
     FailureCode.DISK_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
+    FailureCode.CORRECTION_REFUSED: FailurePolicy(422, "see what there is to correct: omi-bridge show CONVERSATION"),
+    FailureCode.UNDO_REFUSED: FailurePolicy(409, "see what can be taken back: omi-bridge history CONVERSATION"),
 }
 _UNKNOWN = FailurePolicy(500, _LOOK_AND_RETRY)
 

@@ -33,6 +33,7 @@ from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import Refusal
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
+from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
@@ -153,9 +154,9 @@ class Bridge:
             self._close_http_server()
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
-            farewell = self._presence.make_beat(BridgeState.STOPPED)
             self._schedule.close()
-            self._session.stop(Farewell(self._beat_topic, encode(farewell), retain=True))
+            last_beat = encode(self._presence.make_beat(BridgeState.STOPPED))
+            self._session.stop(Farewell(self._beat_topic, last_beat, retain=True))
             self._ledger.close()
             self._store.close()
             _LOG.info("bridge_stopped")
@@ -225,8 +226,7 @@ class Bridge:
     def _take_batch(self) -> None:
         """Wait for a message until the next tick, then take what there is for a moment.
 
-        While much that was sent waits for the broker, nothing more is taken: else the receipts of whoever floods us
-        would form a queue before everybody else's.
+        Not while much that was sent waits for the broker: receipts of a flood would queue before everybody else's.
         """
         self._session.wait_acknowledged(MAX_UNACKNOWLEDGED, TICK_S)
         message = self._mailbox.take(max(0.0, self._tick_due_s - time.monotonic()))
@@ -332,14 +332,17 @@ class Bridge:
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
         """Take an event with all that follows from it, and return its receipt."""
         taken = self._ingest.take_event(conversation_id, data)
-        if taken.event is None:
-            return taken.receipt
-        return self._follow(taken.event, conversation_id) or taken.receipt
+        receipt = self._follow(taken.event, conversation_id) if taken.event else None
+        return receipt or taken.receipt
+
+    def read_history(self, conversation_id: str) -> ConversationHistory | None:
+        """Return every change of a conversation's labels."""
+        return read_history(conversation_id, self._ledger, self._store)
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
-        views, allowed = self._live_views(), self._ledger.agents.allowed()
-        return [view.heartbeat for view in views if view.heartbeat.agent_id in allowed]
+        allowed = self._ledger.agents.allowed()
+        return [view.heartbeat for view in self._live_views() if view.heartbeat.agent_id in allowed]
 
     def _follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
         """Do what an accepted event asks for; a deletion has its receipt only then."""
@@ -386,13 +389,12 @@ class Bridge:
 
     def _publish_beat(self) -> None:
         self._reported_agents = live, waiting = self._live_agents()
-        has_disk_room = self._disk_reserve.is_held
         beat = self._presence.make_online_beat(
             live=live,
             waiting=waiting,
             counts=self._ledger.jobs.counts(),
             dropped=self._admission.dropped,
-            has_disk_room=has_disk_room,
-            last_error=self._guard.summary() if has_disk_room else REMEDY,
+            has_disk_room=self._disk_reserve.is_held,
+            last_error=self._guard.summary() if self._disk_reserve.is_held else REMEDY,
         )
         self._publisher.send(self._beat_topic, beat, retain=True)

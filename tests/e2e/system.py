@@ -133,7 +133,7 @@ class MqttBackend(Peer):
         super().__init__(broker, "backend", filters)
 
     def event(self, conversation_id: str, kind: EventType, **fields: Any) -> Accepted:
-        event = ConversationEvent(event_id=f"e-{uuid.uuid4().hex}", type=kind, **fields)
+        event = ConversationEvent.model_validate({"event_id": f"e-{uuid.uuid4().hex}", "type": kind, **fields})
         self.publish(TOPICS.events(conversation_id), event)
         return self.receipt(conversation_id, event_id=event.event_id)
 
@@ -153,9 +153,12 @@ class MqttBackend(Peer):
         found: Accepted = wait_until(find, f"the receipt for {ids}", timeout_s)
         return found
 
-    def updated(self, conversation_id: str, *, final: bool = True, timeout_s: float = WAIT_S) -> ConversationUpdated:
+    def updated(
+        self, conversation_id: str, *, final: bool = True, version: int = 0, timeout_s: float = WAIT_S
+    ) -> ConversationUpdated:
         def find() -> ConversationUpdated | None:
-            updates = self.seen(ConversationUpdated, conversation_id)
+            seen = self.seen(ConversationUpdated, conversation_id)
+            updates = [update for update in seen if update.updated_version >= version]
             return next((update for update in reversed(updates) if update.state == "final" or not final), None)
 
         update: ConversationUpdated = wait_until(find, f"the update of {conversation_id}", timeout_s)

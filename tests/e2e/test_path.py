@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from schemas.conversation import Accepted, EventType, Verdict
+from schemas.corrections import Correction, CorrectionKind
 from tests.brokers import AGENT_ID
 from tests.e2e.system import (
     MqttBackend,
@@ -113,6 +114,31 @@ def test_chunks_of_a_long_call_keep_one_voice_one_label(working_system: System, 
     assert len(set.union(*by_truth.values())) == 2
 
 
+def test_a_backend_that_speaks_only_mqtt_corrects_undoes_and_hears_what_became_of_it(
+    working_system: System, backend: MqttBackend
+) -> None:
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    segments, _ = sample_segments("mended")
+    backend.event("mended", EventType.STARTED)
+    backend.event("mended", EventType.SEGMENTS, revision=1, segments=segments)
+    backend.audio("mended", make_wav(samples, rate), sequence=0, encoding="wav")
+    backend.event("mended", EventType.COMPLETED, chunks=1)
+    before = backend.updated("mended")
+    assert {label.speaker_id for label in before.segments} >= {0, 1}
+
+    merge = Correction(kind=CorrectionKind.SAME_VOICE, speaker_ids=(0, 1))
+    name = Correction(kind=CorrectionKind.VOICE_IS, speaker_id=0, person_id="diane")
+    backend.event("mended", EventType.CORRECTED, event_id="e-mend", corrections=(merge, name), by="diane")
+    merged = backend.updated("mended", version=before.updated_version + 1)
+    assert {(label.speaker, label.person_id) for label in merged.segments} == {("SPEAKER_00", "diane")}
+    assert [(one.event_id, one.outcome) for one in merged.corrections] == [("e-mend", "spread")] * 2
+
+    backend.event("mended", EventType.UNDONE, target_event_id="e-mend")
+    undone = backend.updated("mended", version=merged.updated_version + 1)
+    assert undone.segments == before.segments
+    assert working_system.show("mended")["segments"][0]["label_source"] is None
+
+
 def test_a_bare_wav_file_works_as_audio(working_system: System, backend: MqttBackend) -> None:
     segments, _ = sample_segments("bare")
     backend.event("bare", EventType.STARTED)
@@ -157,6 +183,9 @@ def test_deleted_leaves_no_row_and_no_file(system: System, backend: MqttBackend)
     backend.audio("gone", audio, encoding="wav")
     backend.event("gone", EventType.COMPLETED, chunks=1)
     backend.updated("gone")
+    person = "anna-karenina-of-yasnaya-polyana"
+    named = Correction(kind=CorrectionKind.SEGMENT_IS, segment_id=segments[0].id, person_id=person)
+    assert backend.event("gone", EventType.CORRECTED, corrections=(named,), by=person).verdict is Verdict.ACCEPTED
     assert any(system.spool.iterdir()), "the test must have something to delete"
 
     assert backend.event("gone", EventType.DELETED).verdict is Verdict.ACCEPTED
@@ -166,7 +195,7 @@ def test_deleted_leaves_no_row_and_no_file(system: System, backend: MqttBackend)
     kept = []
     for file in (path for path in system.data_dir.parent.rglob("*") if path.is_file() and "logs" not in path.parts):
         content = file.read_bytes()
-        if secret.encode() in content or fingerprint in content:
+        if secret.encode() in content or fingerprint in content or person.encode() in content:
             kept.append(str(file))
     assert not kept
     assert not any(system.spool.iterdir())

@@ -17,6 +17,7 @@ from schemas.agent import AgentControl, AgentHeartbeat, ByteRange, ControlType
 from schemas.audio import AudioPart, AudioPayload
 from schemas.codec import decode, encode
 from schemas.conversation import ConversationEvent, EventType, SegmentLabel
+from schemas.corrections import Correction
 from schemas.document import documents, message_schema
 from schemas.errors import MessageTooLarge
 from schemas.record import Message
@@ -183,6 +184,11 @@ CHUNK = {"conversation_id": "c", "sha256": "0" * 64, "audio": b"1234"}
         (ByteRange, {"start": 5, "end": 5}, "an end past its start"),
         (SpeakerTurn, {"start_s": 2, "end_s": 1, "speaker": "S0"}, "ends before it starts"),
         (ConversationEvent, {"event_id": "e", "type": "applied"}, "needs updated_version"),
+        (ConversationEvent, {"event_id": "e", "type": "corrected"}, "needs corrections"),
+        (ConversationEvent, {"event_id": "e", "type": "undone"}, "needs target_event_id or target_write"),
+        (Correction, {"kind": "same_voice", "speaker_ids": [1, 1]}, "two different speakers"),
+        (Correction, {"kind": "segment_is", "segment_id": "s"}, "needs speaker_id or person_id"),
+        (Correction, {"kind": "voice_is", "person_id": "p"}, "needs speaker_id"),
         (AgentControl, {"type": "offer", "ledger_id": "l"}, "needs job_id"),
         (AgentControl, {"type": "offer", "ledger_id": "l", "job_id": "j"}, "needs lease_id, conversation_id"),
         (AgentControl, {"type": "settled", "ledger_id": "l", "job_id": "j"}, "needs a verdict"),

@@ -37,6 +37,15 @@ def test_a_block_is_cut_at_its_words_shown_and_put_back_by_an_undo(
     assert [piece.speaker for piece in label.pieces] == ["SPEAKER_00", "SPEAKER_01"] * 3
     shown = bridge.command("show", "block").stdout
     assert all(line in shown for line in ("a0 a1 a2", "b0 b1 b2"))
+    cut = bridge.json("show", "block")["segments"]
     bridge.command("undo", "block", "1")
     after = bridge.json("show", "block")["segments"]
-    assert [segment | {"label_source": None} for segment in after] == before
+    assert after == before
+    bridge.command("undo", "block", "2")
+    assert bridge.json("show", "block")["segments"] == cut
+    bridge.command("redo", "block", "2", "--by", "anna")
+    assert bridge.json("show", "block")["segments"] == before
+    bridge.command("redo", "block", "1")
+    assert bridge.json("show", "block")["segments"] == cut
+    done = bridge.command("redo", "block", "1", check=False)
+    assert (done.returncode, "is not undone" in done.stderr) == (1, True)

@@ -1,9 +1,9 @@
-"""`omi-bridge show`, `conversations`, `history`, `undo`: conversations, their labels, and every change made."""
+"""`omi-bridge show` and `conversations`: conversations, their labels, and what is still to come."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
 
@@ -11,14 +11,13 @@ import typer
 from rich.table import Table
 
 from schemas.codec import decode
-from schemas.conversation import ConversationUpdated, FailedAudio, SegmentPiece
+from schemas.conversation import ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
 from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
     AsJson,
     ConfigFile,
     DataDir,
-    NamedConversation,
     age,
     checked_id,
     explained,
@@ -29,6 +28,7 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.dispatch.failed_audio import describe_failures
+from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.refusals import RefusedChunk
@@ -57,7 +57,7 @@ def show(
         record = known(ledger, conversation)
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
-        segments = [asdict(segment) for segment in stored.segments] if stored else []
+        segments = _describe_segments(stored.segments if stored else (), record)
         facts = _conversation_facts(record, ledger, stale_s)
         warnings = decode(ConversationUpdated, record.updated_payload).warnings if record.updated_payload else ()
         failures = describe_failures(jobs)
@@ -69,8 +69,9 @@ def show(
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         _print_faults(warnings, failures)
         table = Table("start", "end", "speaker", "text")
+        persons = _persons_of(record)
         for segment in stored.segments if stored else ():
-            for start_s, end_s, speaker, text in _spoken_lines(segment):
+            for start_s, end_s, speaker, text in _spoken_lines(segment, persons):
                 table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, text)
         out.print(table)
         print_refused(refused)
@@ -86,17 +87,37 @@ def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_jso
     print_refused(refused)
 
 
-def _spoken_lines(segment: StoredSegment) -> list[tuple[float, float, str, str]]:
+def _persons_of(record: ConversationRecord) -> dict[int | None, str | None]:
+    """Return who people say the voices are, by number."""
+    book = VoiceBook.from_json(record.voices) if record.voices else VoiceBook()
+    return {voice.speaker_id: voice.person_id for voice in book.voices}
+
+
+def _describe_segments(segments: Sequence[StoredSegment], record: ConversationRecord) -> list[dict[str, Any]]:
+    """Return segments for machines; the person of each is its own, else that of its voice."""
+    persons = _persons_of(record)
+    described = []
+    for segment in segments:
+        facts = asdict(segment) | {"person_id": segment.person_id or persons.get(segment.speaker_id)}
+        facts.pop("is_undone")  # what a person took back is in the history: the segment is as it was before the write
+        described.append(facts)
+    return described
+
+
+def _spoken_lines(
+    segment: StoredSegment, persons: Mapping[int | None, str | None]
+) -> list[tuple[float, float, str, str]]:
     """Return start, end, speaker and text of a segment, or of each of its pieces."""
     if not segment.pieces:
-        speaker = "you" if segment.is_user else segment.person_id or segment.speaker or "unknown"
+        person = segment.person_id or persons.get(segment.speaker_id)
+        speaker = "you" if segment.is_user else person or segment.speaker or "unknown"
         return [(segment.start_s, segment.end_s, speaker, segment.text)]
     words = [word.text for word in segment.words] if segment.words else segment.text.split()
     return [
         (
             piece.start_s,
             piece.end_s,
-            piece.speaker or "unknown",
+            persons.get(piece.speaker_id) or piece.speaker or "unknown",
             " ".join(words[piece.first_word : piece.last_word + 1]),
         )
         for piece in segment.pieces
@@ -143,52 +164,3 @@ def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: 
             active = f"{age(facts['last_activity_at'])} ago"
             table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", active, *versions)
         out.print(table)
-
-
-def history(
-    conversation: NamedConversation,
-    config: ConfigFile = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show every change this pipeline made to a conversation.
-
-    Example: omi-bridge history call-1
-    """
-    with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
-        writes = store.history(known(ledger, conversation).conversation_id)
-        if as_json:
-            print_json([asdict(write) for write in writes])
-            return
-        for write in writes:
-            out.print(f"version {write.version} ({write.kind}, {age(write.written_at_s)} ago)")
-            for change in write.changes:
-                before = _described(change.before, change.pieces_before)
-                after = _described(change.after, change.pieces_after)
-                out.print(f"  {change.segment_id}: {before} -> {after}")
-
-
-def _described(speaker: str | None, pieces: Sequence[SegmentPiece]) -> str:
-    """Describe a label, and who said the pieces of its segment."""
-    said = ", ".join(piece.speaker or "unknown" for piece in pieces)
-    return (speaker or "unknown") + (f" (cut: {said})" if said else "")
-
-
-def undo(
-    conversation: NamedConversation,
-    version: Annotated[int, typer.Argument(help="Which write to take back; see `omi-bridge history`.")],
-    config: ConfigFile = None,
-    data_dir: DataDir = None,
-    as_json: AsJson = False,
-) -> None:
-    """Take one write back; the segments it restores count as labelled by a person from now on.
-
-    Example: omi-bridge undo call-1 2
-    """
-    with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
-        undone = store.undo(known(ledger, conversation).conversation_id, version)
-        ledger.conversations.note_undo(conversation)
-        if as_json:
-            print_json({"conversation_id": conversation, "undone": version, "version": undone.version})
-        else:
-            out.print(f"write {version} of {conversation} is undone")

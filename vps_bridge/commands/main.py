@@ -12,7 +12,8 @@ import typer
 
 from broker.settings import load_settings, print_settings
 from vps_bridge.commands.agents import agents_app
-from vps_bridge.commands.conversations import conversations, history, show, undo
+from vps_bridge.commands.conversations import conversations, show
+from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
 from vps_bridge.commands.publish import import_transcript, publish
 from vps_bridge.commands.purge import purge
@@ -79,8 +80,10 @@ app.command()(retry)
 app.command()(cancel)
 app.command()(purge)
 app.add_typer(agents_app, name="agents")
+app.add_typer(correct_app, name="correct")
 app.command()(history)
 app.command()(undo)
+app.command()(redo)
 
 
 @app.command()

@@ -10,28 +10,34 @@ from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, select, 
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Word
+from vps_bridge.conversations.label_changes import corrected, has_result, taken_back, written
+from vps_bridge.conversations.label_columns import read_origins, set_labels
+from vps_bridge.conversations.reversal import find_to_redo, find_to_undo
 from vps_bridge.conversations.store import (
     AlreadyWritten,
     Applied,
     Change,
     Conflict,
+    HumanLabel,
     Label,
     SegmentIncomplete,
     StoredConversation,
     StoredSegment,
     Write,
+    WriteKind,
     WriteNotFound,
     speaker_name,
     speaker_number,
 )
 from vps_bridge.conversations.tables import conversations, segments
-from vps_bridge.conversations.writes import find_version, pieces_from_json, pieces_to_json, read_history, record_write
+from vps_bridge.conversations.writes import find_version, pieces_from_json, read_history, record_write
 from vps_bridge.database import open_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from schemas.conversation import TranscriptSegment
+    from schemas.corrections import Correction
 
 STORE_FILE = "conversations.sqlite3"
 MANY_SEGMENTS = 1_000  # for more than this, all rows are read: SQLite limits how many values a statement may name
@@ -55,13 +61,6 @@ _SEGMENTS = (
 _KNOWN = _SEGMENTS.where(segments.c.segment_id.in_(bindparam("segment_ids", expanding=True)))
 _NEW_SEGMENT = insert(segments)
 _CHANGE_SEGMENT = update(segments).where(segments.c.conversation_id == _ID, segments.c.segment_id == _SEGMENT_ID)
-_SET_LABEL = _CHANGE_SEGMENT.values(
-    speaker=bindparam("new_speaker"),
-    written_version=bindparam("new_version"),
-    undone=bindparam("is_undone"),
-    pieces=bindparam("new_pieces", type_=segments.c.pieces.type),
-)
-_SET_PIECES = _CHANGE_SEGMENT.values(pieces=bindparam("new_pieces", type_=segments.c.pieces.type))
 # The columns that an event of the backend may set. `undone` is set by `undo`; a removal takes it back.
 _EVENT_COLUMNS = tuple(column for column in segments.c if column.name not in ("conversation_id", "segment_id"))
 _SET_EVENT_COLUMNS = _CHANGE_SEGMENT.values(
@@ -78,6 +77,8 @@ _BLANK: dict[str, Any] = {
     "original_speaker": None,
     "written_version": None,
     "undone": False,
+    "corrected": False,
+    "corrected_person": None,
     "is_user": False,
     "person_id": None,
     "label_source": None,
@@ -137,45 +138,86 @@ class SqliteConversations:
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
         with self._database.writing() as connection:
-            written = find_version(connection, conversation_id, write_key)
+            known_version = find_version(connection, conversation_id, write_key)
             conversation = _read(connection, conversation_id)
             if conversation is None:
                 return Conflict(None)
             known = {segment.id: segment for segment in conversation.segments}
-            if written is not None and _have_labels(known, labels):
-                return AlreadyWritten(written)
+            if known_version is not None and _have_labels(known, labels):
+                return AlreadyWritten(known_version)
             refused = any(
                 label.segment_id not in known or known[label.segment_id].is_human_labelled for label in labels
             )
             if conversation.revision != expected_revision or refused:
                 return Conflict(conversation.revision)
             version = conversation.version + 1
-            wanted = [_change(known[label.segment_id], label) for label in labels]
-            changes_made = tuple(change for change in wanted if change.is_change)
-            record_write(connection, conversation_id, Write(version, "apply", write_key, time.time(), changes_made))
-            _set_labels(connection, conversation_id, changes_made, written_version=version)
-            _advance(connection, conversation_id, version)
+            origins = read_origins(connection, conversation_id)
+            wanted = [written(known[label.segment_id], label, origins, version) for label in labels]
+            made = tuple(change for change in wanted if change.is_change)
+            _write(connection, conversation, "apply", write_key, made)
             return Applied(version)
 
-    def undo(self, conversation_id: str, version: int) -> Applied:
-        """See `ConversationStore.undo`."""
+    def correct(
+        self,
+        conversation_id: str,
+        write_key: str,
+        labels: Sequence[HumanLabel],
+        *,
+        corrections: Sequence[Correction],
+        by: str | None,
+    ) -> Applied:
+        """See `ConversationStore.correct`."""
         with self._database.writing() as connection:
-            history = {write.version: write for write in read_history(connection, conversation_id)}
+            known_version = find_version(connection, conversation_id, write_key)
+            if known_version is not None:
+                return Applied(known_version)
+            connection.execute(_NEW, {"conversation_id": conversation_id})
             conversation = _read(connection, conversation_id)
-            if conversation is None or version not in history or history[version].kind != "apply":
-                raise WriteNotFound(conversation_id, version)
+            if conversation is None:
+                raise WriteNotFound(conversation_id, 0)
             known = {segment.id: segment for segment in conversation.segments}
-            taken_back = tuple(
-                change.reversed
-                for change in history[version].changes
-                if change.segment_id in known and _has_result(known[change.segment_id], change)
+            origins = read_origins(connection, conversation_id)
+            made = tuple(
+                corrected(known[label.segment_id], label, origins[label.segment_id])
+                for label in labels
+                if label.segment_id in known
             )
-            new = conversation.version + 1
-            write = Write(new, "undo", f"undo-{version}-{new}", time.time(), taken_back)
-            record_write(connection, conversation_id, write)
-            _set_labels(connection, conversation_id, taken_back, undone=True)
-            _advance(connection, conversation_id, new)
-            return Applied(new)
+            return _write(connection, conversation, "correct", write_key, made, by=by, corrections=tuple(corrections))
+
+    def undo(
+        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+    ) -> Applied:
+        """See `ConversationStore.undo`."""
+        return self._reverse(conversation_id, version, "undo", by, write_key)
+
+    def redo(
+        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+    ) -> Applied:
+        """See `ConversationStore.redo`."""
+        return self._reverse(conversation_id, version, "redo", by, write_key)
+
+    def _reverse(
+        self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str | None
+    ) -> Applied:
+        find = find_to_undo if kind == "undo" else find_to_redo
+        with self._database.writing() as connection:
+            known_version = None if write_key is None else find_version(connection, conversation_id, write_key)
+            if known_version is not None:
+                return Applied(known_version)
+            conversation = _read(connection, conversation_id)
+            if conversation is None:
+                raise WriteNotFound(conversation_id, version)
+            target = find(read_history(connection, conversation_id), conversation_id, version)
+            known = {segment.id: segment for segment in conversation.segments}
+            origins = read_origins(connection, conversation_id)
+            made = tuple(
+                taken_back(change, origins[change.segment_id], is_protected=target.kind == "apply")
+                for change in target.changes
+                if change.segment_id in known
+                and has_result(known[change.segment_id], origins[change.segment_id], change)
+            )
+            key = write_key or f"{kind}-{target.version}-{conversation.version + 1}"
+            return _write(connection, conversation, kind, key, made, by=by, undoes=target.version)
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
@@ -195,7 +237,12 @@ class SqliteConversations:
 
 def _have_labels(known: Mapping[str, StoredSegment], labels: Sequence[Label]) -> bool:
     """Whether every segment has its label; one that was removed and sent again has lost it."""
-    return all(label.segment_id in known and not _change(known[label.segment_id], label).is_change for label in labels)
+    return all(
+        label.segment_id in known
+        and (known[label.segment_id].speaker, known[label.segment_id].pieces)
+        == (speaker_name(label.speaker_id), label.pieces)
+        for label in labels
+    )
 
 
 def _backend_fields(segment: TranscriptSegment, row: RowMapping | None, revision: int) -> dict[str, Any]:
@@ -219,11 +266,11 @@ def _backend_fields(segment: TranscriptSegment, row: RowMapping | None, revision
     if "speaker" in fields:
         columns["original_speaker"] = columns.pop("speaker")
         source = fields.get("label_source", None if row is None else row["label_source"])
-        is_label_ours = row is not None and (row["written_version"] is not None or row["undone"])
+        is_label_ours = row is not None and (row["written_version"] is not None or row["undone"] or row["corrected"])
         if not is_label_ours or (source == "manual" and segment.speaker is not None):
             number = speaker_number(segment.speaker)
             columns["speaker"] = segment.speaker if number is None else speaker_name(number)
-            columns["written_version"] = None
+            columns |= {"written_version": None, "corrected": False, "corrected_person": None}
     if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
         columns["pieces"] = None
     return columns
@@ -282,31 +329,20 @@ def _put_segments(
         connection.execute(_SET_EVENT_COLUMNS, changed)
 
 
-def _set_labels(
+def _write(
     connection: Connection,
-    conversation_id: str,
-    made: Sequence[Change],
-    *,
-    written_version: int | None = None,
-    undone: bool = False,
-) -> None:
-    """Set the label of each changed segment, and who set it: a write of this pipeline, or an undo.
-
-    A write that only cuts a segment leaves the label the backend's own.
-    """
-    labels: list[dict[str, Any]] = []
-    cuts: list[dict[str, Any]] = []
-    for change in made:
-        key = {"of_conversation": conversation_id, "of_segment": change.segment_id}
-        columns = {**key, "new_pieces": pieces_to_json(change.pieces_after)}
-        if undone or change.before != change.after:
-            labels.append({**columns, "new_speaker": change.after, "new_version": written_version, "is_undone": undone})
-        else:
-            cuts.append(columns)
-    if labels:
-        connection.execute(_SET_LABEL, labels)
-    if cuts:
-        connection.execute(_SET_PIECES, cuts)
+    conversation: StoredConversation,
+    kind: WriteKind,
+    write_key: str,
+    made: tuple[Change, ...],
+    **facts: Any,  # noqa: ANN401 - fields of `Write`
+) -> Applied:
+    """Make changes and add them to the history as the conversation's next write."""
+    write = Write(conversation.version + 1, kind, write_key, time.time(), made, **facts)
+    record_write(connection, conversation.conversation_id, write)
+    set_labels(connection, conversation.conversation_id, made)
+    _advance(connection, conversation.conversation_id, write.version)
+    return Applied(write.version)
 
 
 def _advance(connection: Connection, conversation_id: str, version: int | None = None) -> None:
@@ -343,17 +379,9 @@ def _stored_segment(row: RowMapping) -> StoredSegment:
         speaker_id=speaker_number(row["speaker"]),
         original_speaker=row["original_speaker"],
         is_user=row["is_user"],
-        person_id=row["person_id"],
-        label_source="manual" if row["undone"] else row["label_source"],
+        person_id=row["corrected_person"] or row["person_id"],
+        label_source="manual" if row["corrected"] else row["label_source"],
         words=words,
         pieces=pieces_from_json(row["pieces"]),
+        is_undone=row["undone"],
     )
-
-
-def _change(segment: StoredSegment, label: Label) -> Change:
-    return Change(segment.id, segment.speaker, speaker_name(label.speaker_id), segment.pieces, label.pieces)
-
-
-def _has_result(segment: StoredSegment, change: Change) -> bool:
-    """Whether a segment still has the label and the pieces that a write gave it."""
-    return (segment.speaker, segment.pieces) == (change.after, change.pieces_after)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from schemas.conversation import SegmentPiece, TranscriptSegment, Word
+from schemas.corrections import Correction
 
 LabelSource = Literal["manual", "auto"]
 
@@ -37,14 +38,18 @@ class StoredSegment:
     is_user: bool = False
     person_id: str | None = None
     label_source: LabelSource | None = None
-    """Who gave the label; None where the backend does not say. `manual` too where a person undid a write."""
+    """Who gave the label; None where the backend does not say. `manual` too where a person corrected it here."""
     words: tuple[Word, ...] | None = None
     pieces: tuple[SegmentPiece, ...] = ()
     """Who said which of its words, as this pipeline wrote it; none where the segment is not cut."""
+    is_undone: bool = field(default=False, compare=False)
+    """A person took a write back here: that the label is right is a person's word. No part of the segment itself."""
 
     @property
     def is_human_labelled(self) -> bool:
         """Whether a person labelled it. Where the source is unknown, a label for the owner or a person counts."""
+        if self.is_undone:
+            return True
         if self.label_source is None:
             return self.is_user or self.person_id is not None
         return self.label_source == "manual"
@@ -70,6 +75,30 @@ class Label:
     segment_id: str
     speaker_id: int | None
     pieces: tuple[SegmentPiece, ...] = ()
+
+
+@dataclass(frozen=True)
+class HumanLabel:
+    """Who speaks in a segment, as a person corrects it: a speaker of the conversation, or a person, or both."""
+
+    segment_id: str
+    speaker_id: int | None = None
+    """None: the speaker stays as it is."""
+    person_id: str | None = None
+
+
+@dataclass(frozen=True)
+class LabelOrigin:
+    """Where a segment's label comes from: the backend, unless something here says otherwise."""
+
+    written_version: int | None = None
+    """The write of this pipeline that gave it."""
+    is_undone: bool = False
+    """A person took a write back."""
+    is_corrected: bool = False
+    """A person said who speaks."""
+    person_id: str | None = None
+    """The person whom a correction named."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +134,8 @@ class Change:
     after: str | None
     pieces_before: tuple[SegmentPiece, ...] = ()
     pieces_after: tuple[SegmentPiece, ...] = ()
+    origin_before: LabelOrigin = field(default=LabelOrigin(), compare=False)
+    origin_after: LabelOrigin = field(default=LabelOrigin(), compare=False)
 
     @property
     def is_change(self) -> bool:
@@ -114,19 +145,29 @@ class Change:
     @property
     def reversed(self) -> Change:
         """The change that takes this one back."""
-        return Change(self.segment_id, self.after, self.before, self.pieces_after, self.pieces_before)
+        pieces, origins = (self.pieces_after, self.pieces_before), (self.origin_after, self.origin_before)
+        return Change(self.segment_id, self.after, self.before, *pieces, *origins)
+
+
+WriteKind = Literal["apply", "correct", "undo", "redo"]
 
 
 @dataclass(frozen=True)
 class Write:
-    """One write of this pipeline (`apply`), or its undoing by a person (`undo`)."""
+    """One entry of the history: a write of this pipeline (`apply`), or what a person did."""
 
     version: int
-    kind: Literal["apply", "undo"]
+    kind: WriteKind
     write_key: str
     written_at_s: float
     """Unix time."""
     changes: tuple[Change, ...]
+    by: str | None = None
+    """Who did it; None: this pipeline, or nobody said."""
+    undoes: int | None = None
+    """The write that an undo or a redo reverses."""
+    corrections: tuple[Correction, ...] = ()
+    """What a person said, of a `correct`."""
 
 
 class StoreError(Exception):
@@ -151,6 +192,10 @@ class WriteNotFound(StoreError):
             f"Conversation {conversation_id} has no write {version} that can be undone. "
             f"See which it has: omi-bridge history {conversation_id}"
         )
+
+
+class UndoRefused(StoreError):
+    """A write that cannot be taken back or brought back as things are; the message says why."""
 
 
 class ConversationStore(Protocol):
@@ -209,14 +254,50 @@ class ConversationStore(Protocol):
         """
         ...
 
-    def undo(self, conversation_id: str, version: int) -> Applied:
-        """Bring back the labels from before one write; return the undo as a write of its own.
+    def correct(
+        self,
+        conversation_id: str,
+        write_key: str,
+        labels: Sequence[HumanLabel],
+        *,
+        corrections: Sequence[Correction],
+        by: str | None,
+    ) -> Applied:
+        """Write what a person says into the history, and onto the segments that it names; return the write.
 
-        Only segments that still have the label and the pieces of that write get the old ones back. They count as
-        labelled by a person from then on.
+        Those segments count as labelled by a person. Ids that are not in the transcript are left out. A second call
+        with the same key returns the first one's write and changes nothing.
+        """
+        ...
+
+    def undo(
+        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+    ) -> Applied:
+        """Take one write back; return the undo as a write of its own. An undo can be undone too.
+
+        Only segments that still have what that write gave them get the old label and pieces back. Where the write was
+        this pipeline's they count as labelled by a person from then on; an undo of that undo makes them as they were.
+
+        Args:
+            conversation_id: the conversation.
+            version: the write to take back, of whatever kind.
+            by: who does it.
+            write_key: a second call with the same key returns the first one's write and changes nothing.
 
         Raises:
-            WriteNotFound: there is no such write, or it is an undo itself.
+            WriteNotFound: there is no such write.
+            UndoRefused: it is undone already.
+        """
+        ...
+
+    def redo(
+        self, conversation_id: str, version: int, *, by: str | None = None, write_key: str | None = None
+    ) -> Applied:
+        """Bring back what an undo took away; `version` is the undo, or the write that it undid. See `undo`.
+
+        Raises:
+            WriteNotFound: there is no such write.
+            UndoRefused: it is not undone.
         """
         ...
 

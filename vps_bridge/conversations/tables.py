@@ -29,6 +29,8 @@ segments = Table(
     Column("original_speaker", Text),
     Column("written_version", Integer),  # the write that gave `speaker`; NULL: the backend did
     Column("undone", Boolean, nullable=False),  # a person took a label back: no write changes it again
+    Column("corrected", Boolean, nullable=False),  # a person said here who speaks: no write changes it again
+    Column("corrected_person", Text),  # the person they named
     Column("is_user", Boolean, nullable=False),
     Column("person_id", Text),
     Column("label_source", Text),
@@ -44,6 +46,9 @@ writes = Table(
     Column("kind", Text, nullable=False),
     Column("write_key", Text, nullable=False),
     Column("written_at_s", Float, nullable=False),
+    Column("made_by", Text),
+    Column("undoes", Integer),
+    Column("corrections", JSON(none_as_null=True)),
 )
 
 changes = Table(
@@ -56,4 +61,6 @@ changes = Table(
     Column("after", Text),
     Column("pieces_before", JSON(none_as_null=True)),
     Column("pieces_after", JSON(none_as_null=True)),
+    Column("origin_before", JSON(none_as_null=True)),
+    Column("origin_after", JSON(none_as_null=True)),
 )

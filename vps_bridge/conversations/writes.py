@@ -1,14 +1,16 @@
-"""The history of a conversation in the SQLite store: each write of this pipeline, each undo, and its changes."""
+"""The history of a conversation in the SQLite store: every write with its changes, and what takes back what."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Text, bindparam, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import SegmentPiece
-from vps_bridge.conversations.store import Change, Write
+from schemas.corrections import Correction
+from vps_bridge.conversations.store import Change, LabelOrigin, Write
 from vps_bridge.conversations.tables import changes, writes
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ def record_write(connection: Connection, conversation_id: str, write: Write) -> 
     """Add a write with its changes to the history."""
     key = {"conversation_id": conversation_id, "version": write.version}
     columns = {"kind": write.kind, "write_key": write.write_key, "written_at_s": write.written_at_s}
-    connection.execute(_NEW_WRITE, {**key, **columns})
+    said = [correction.model_dump(mode="json", exclude_none=True) for correction in write.corrections]
+    people = {"made_by": write.by, "undoes": write.undoes, "corrections": said or None}
+    connection.execute(_NEW_WRITE, {**key, **columns, **people})
     rows = [
         {
             **key,
@@ -44,6 +48,8 @@ def record_write(connection: Connection, conversation_id: str, write: Write) -> 
             "after": change.after,
             "pieces_before": pieces_to_json(change.pieces_before),
             "pieces_after": pieces_to_json(change.pieces_after),
+            "origin_before": asdict(change.origin_before),
+            "origin_after": asdict(change.origin_after),
         }
         for change in write.changes
     ]
@@ -52,12 +58,14 @@ def record_write(connection: Connection, conversation_id: str, write: Write) -> 
 
 
 def read_history(connection: Connection, conversation_id: str) -> tuple[Write, ...]:
-    """Return every write and undo, oldest first."""
+    """Return every write, oldest first."""
     changes_of: dict[int, list[Change]] = {}
     key = {"of_conversation": conversation_id}
     for row in connection.execute(_CHANGES, key).mappings():
         pieces = pieces_from_json(row["pieces_before"]), pieces_from_json(row["pieces_after"])
-        change = Change(row["segment_id"], row["before"], row["after"], *pieces)
+        # Changes that an earlier version wrote do not tell; what was there before them is taken for the backend's.
+        origins = LabelOrigin(**row["origin_before"] or {}), LabelOrigin(**row["origin_after"] or {})
+        change = Change(row["segment_id"], row["before"], row["after"], *pieces, *origins)
         changes_of.setdefault(row["version"], []).append(change)
     return tuple(
         Write(
@@ -66,6 +74,9 @@ def read_history(connection: Connection, conversation_id: str) -> tuple[Write, .
             write_key=row["write_key"],
             written_at_s=row["written_at_s"],
             changes=tuple(changes_of.get(row["version"], ())),
+            by=row["made_by"],
+            undoes=row["undoes"],
+            corrections=tuple(Correction.model_validate(said) for said in row["corrections"] or ()),
         )
         for row in connection.execute(_WRITES, key).mappings()
     )

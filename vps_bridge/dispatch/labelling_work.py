@@ -8,9 +8,10 @@ from functools import cached_property
 from schemas.codec import decode
 from schemas.turns import SpeakerTurns
 from vps_bridge.conversations.store import StoredConversation
+from vps_bridge.labelling.corrections import read_kept
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
-from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, JobRecord
+from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, CorrectionRecord, JobRecord
 
 # Up to these, labels are worked out within some tens of milliseconds, on the bridge's own thread; beyond, in another
 # process: what agents and backends send decides how long it takes, and nobody else may wait for it.
@@ -26,6 +27,8 @@ class LabellingWork:
     jobs: tuple[JobRecord, ...]
     chunks: tuple[ChunkRecord, ...]
     results: tuple[bytes, ...]
+    corrections: tuple[CorrectionRecord, ...]
+    """Those in force, oldest first."""
     is_final: bool
     """Whether nothing more is expected: these are the last labels."""
 
@@ -45,6 +48,11 @@ class LabellingWork:
             segments=self.stored.segments if self.stored else (),
             started_at_s=conversation.started_at_s,
             voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
+            corrections=tuple(
+                kept
+                for record in self.corrections
+                for kept in read_kept(record.write, record.event_id, record.said, record.anchors)
+            ),
             num_speakers=conversation.num_speakers,
             min_speakers=conversation.min_speakers,
             max_speakers=conversation.max_speakers,

@@ -7,6 +7,7 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import structlog
 
@@ -38,7 +39,7 @@ from vps_bridge.settings import BridgeSettings
 _LOG = structlog.get_logger(__name__)
 WRITE_TRIES = 3
 MAX_OFFERS_AT_ONCE = 20
-MAX_WARNINGS, MAX_VOICE_CHANGES = 50, 1_000
+MAX_WARNINGS, MAX_VOICE_CHANGES, MAX_OUTCOMES = 50, 1_000, 1_000
 TOO_LARGE = "too_large: run `omi-bridge show`, or raise the broker's packet limit and send `resync`"
 
 
@@ -86,6 +87,7 @@ class Updater:
             tuple(self._ledger.jobs.of_conversation(conversation_id)),
             tuple(self._ledger.chunks.of_conversation(conversation_id)),
             tuple(found.payload for found in self._ledger.jobs.results(conversation_id)),
+            tuple(kept for kept in self._ledger.corrections.of_conversation(conversation_id) if kept.in_force),
             # A late result of a job that was given up changes a conversation that is final already: it stays final.
             is_final=final or conversation.final_at is not None,
         )
@@ -122,14 +124,15 @@ class Updater:
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
         is_new = is_new or not _tells_failures(conversation.updated_payload, jobs)
-        changed = self._write(name, work.stored, labelling)
-        if changed is None:
+        written = self._write(name, work.stored, labelling)
+        if written is None:
             return False
+        changed, write = written
         if not is_new and not changed:
             self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=seen)
             return True
         version = conversation.updated_version + 1
-        payload = _describe(name, version, labelling, changed, jobs, final=final)
+        payload = _describe(name, version, labelling, changed, jobs, write=write, final=final)
         voices, write_key = labelling.voices.to_json(), labelling.write_key
         self._ledger.conversations.note_update(name, AssignedUpdate(voices, write_key, payload, final, done, seen))
         self._offer_now(name)
@@ -144,19 +147,26 @@ class Updater:
         )
         return True
 
-    def _write(self, name: str, stored: StoredConversation | None, labelling: Relabelling) -> tuple[Change, ...] | None:
-        """Write the labels; return what changed, or None where somebody changed the conversation meanwhile."""
+    def _write(
+        self, name: str, stored: StoredConversation | None, labelling: Relabelling
+    ) -> tuple[tuple[Change, ...], int] | None:
+        """Write the labels; return what changed and the number of the latest write.
+
+        None where somebody changed the conversation meanwhile.
+        """
         if stored is None or not stored.segments:
-            return ()
+            return (), stored.version if stored else 0
         if not labelling.labels:
-            latest = [write for write in self._store.history(name) if write.write_key == labelling.write_key]
-            return latest[-1].changes if latest and not self._is_reported(name, labelling.write_key) else ()
+            latest = [write for write in self._store.history(name) if write.version == stored.version]
+            is_ours = bool(latest) and latest[0].write_key == labelling.write_key
+            is_told = not is_ours or self._is_reported(name, labelling.write_key)
+            return () if is_told else latest[0].changes, stored.version
         outcome = self._store.apply(name, stored.revision, labelling.write_key, labelling.labels)
         match outcome:
             case Applied():
-                return labelling.changed
+                return labelling.changed, outcome.version
             case AlreadyWritten():
-                return ()
+                return (), stored.version
             case _:
                 return None
 
@@ -224,7 +234,18 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     )
     update = update.model_copy(update={"segments": bare})
     yield update
-    yield update.model_copy(update={"segments": (), "voices": (), "failures": (), "reason": TOO_LARGE})
+    rest: dict[str, Any] = {"segments": (), "voices": (), "corrections": (), "failures": (), "reason": TOO_LARGE}
+    yield update.model_copy(update=rest)
+
+
+def _list_changed(changed: Sequence[Change]) -> tuple[LabelChange, ...]:
+    listed = changed[:MAX_SEGMENTS]
+    return tuple(LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in listed)
+
+
+def _list_left_alone(labelling: Relabelling) -> tuple[LeftAlone, ...]:
+    listed = labelling.left_alone[:MAX_SEGMENTS]
+    return tuple(LeftAlone(id=segment, reason=reason) for segment, reason in listed)
 
 
 def _describe(
@@ -234,6 +255,7 @@ def _describe(
     changed: tuple[Change, ...],
     jobs: Sequence[JobRecord],
     *,
+    write: int,
     final: bool,
 ) -> bytes:
     """Return the update as the ledger keeps it: as much of it as one message may hold."""
@@ -242,17 +264,15 @@ def _describe(
     update = ConversationUpdated(
         conversation_id=name,
         updated_version=version,
+        write=write or None,
         state="final" if final else "live",
         reason=None if fits else TOO_LARGE,
         segments=labelling.segments if fits else (),
-        changed=tuple(
-            LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in changed[:MAX_SEGMENTS]
-        ),
-        left_alone=tuple(
-            LeftAlone(id=segment, reason=reason) for segment, reason in labelling.left_alone[:MAX_SEGMENTS]
-        ),
+        changed=_list_changed(changed),
+        left_alone=_list_left_alone(labelling),
         left_alone_counts=dict(Counter(reason for _, reason in labelling.left_alone)),
         voices=labelling.voice_changes[:MAX_VOICE_CHANGES],
+        corrections=labelling.corrections[-MAX_OUTCOMES:],
         speakers=labelling.speakers,
         turns=turns,
         warnings=labelling.warnings[:MAX_WARNINGS],

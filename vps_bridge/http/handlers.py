@@ -46,6 +46,7 @@ from vps_bridge.http.messages import (
     SpokenTurn,
 )
 from vps_bridge.http.one_off import OneOffRequests, Turns
+from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.intake import Intake
 from vps_bridge.intake.partial_chunks import INCOMING
@@ -117,6 +118,13 @@ class HttpHandlers:
         if receipt is None:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
         return _to_response(receipt, 200)
+
+    async def read_history(self, conversation_id: str) -> ConversationHistory:
+        """Return every change of a conversation's labels."""
+        found = await self._ask(partial(self._intake.read_history, conversation_id))
+        if found is None:
+            raise HttpProblem(404, "conversation.unknown", "no such conversation: it was never heard of, or is deleted")
+        return found
 
     async def diarize(self, request: Request, hints: HintQuery) -> Diarized:
         """Say who speaks when in a file."""

@@ -34,6 +34,7 @@ from vps_bridge.http.messages import (
     problem_response,
 )
 from vps_bridge.http.one_off import NoAgent
+from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
 
 _REFERENCE = "#/components/schemas/{model}"
@@ -41,7 +42,7 @@ _REASONS = {
     400: "The body is empty, or does not parse.",
     401: "The token is missing or wrong.",
     403: "Without a token only programs on the bridge's own machine are let in, under a loopback name.",
-    404: "No such path.",
+    404: "No such path, or no such conversation.",
     405: "The path takes another method.",
     408: "The client sent nothing for too long.",
     409: "The chunk_id was used for other audio, or a higher revision came before.",
@@ -104,6 +105,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
     )
     app.add_middleware(AccessCheck, rule=rule)
     _add_paths(app, handlers)
+    _add_reading(app, handlers)
     _add_errors(app, handlers)
     _add_document(app, OPEN_PATHS if rule.is_loopback else ())
     return app
@@ -145,6 +147,13 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
     async def diarize(request: Request, hints: Annotated[HintQuery, Query()]) -> Diarized:
         """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
         return await handlers.diarize(request, hints)
+
+
+def _add_reading(app: FastAPI, handlers: HttpHandlers) -> None:
+    @app.get("/v1/conversations/{conversation_id}/history", responses=_answers((401, 403, 404, 422, 500, 503), Problem))
+    async def read_history(conversation_id: ConversationId) -> ConversationHistory:
+        """Say who changed which labels of a conversation, what they said, and what became of it."""
+        return await handlers.read_history(conversation_id)
 
 
 def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:

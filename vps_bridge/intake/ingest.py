@@ -21,6 +21,7 @@ from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal, refusal_of
 from vps_bridge.intake.audio_length import has_magic, is_raw, measure_length, raw_duration_s, recognise
+from vps_bridge.intake.corrections import Corrections
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
 from vps_bridge.intake.measured_length import AudioLength
@@ -79,6 +80,7 @@ class Ingest:
         """Use this ledger, spool and store; incomplete chunks are kept in a directory `incoming` beside the spool."""
         self._disk_reserve = disk_reserve
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
+        self._corrections = Corrections(ledger, store)
         self._publisher, self._topics = publisher, Topics(settings.topic_root)
         self._partial_chunks = PartialChunks(settings.root / INCOMING)
         self._queue, self._counted_s, self._accepted_bytes = ledger.jobs.counts(), time.monotonic(), 0
@@ -141,15 +143,24 @@ class Ingest:
             if answer[1] == FailureCode.REVISION_STALE:
                 events.note(event, conversation_id, *answer)
             return TakenEvent(self._send_event_receipt(event, conversation_id, *answer))
+        try:
+            self._take_words(conversation_id, event)
+        except Refusal as refusal:
+            sha256 = hashlib.sha256(data).hexdigest()
+            return TakenEvent(self._send_refusal(conversation_id, refusal, event_id=event.event_id, sha256=sha256))
+        events.note(event, conversation_id, Verdict.ACCEPTED)
+        return TakenEvent(self._send_event_receipt(event, conversation_id, Verdict.ACCEPTED), event)
+
+    def _take_words(self, conversation_id: str, event: ConversationEvent) -> None:
+        """Store what an event says of segments and labels; nothing where it says nothing of them. Raises `Refusal`."""
         if event.type is EventType.SEGMENTS:
             try:
                 self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)
             except SegmentIncomplete as error:
-                refusal = Refusal(FailureCode.PAYLOAD_MALFORMED, str(error))
-                sha256 = hashlib.sha256(data).hexdigest()
-                return TakenEvent(self._send_refusal(conversation_id, refusal, event_id=event.event_id, sha256=sha256))
-        events.note(event, conversation_id, Verdict.ACCEPTED)
-        return TakenEvent(self._send_event_receipt(event, conversation_id, Verdict.ACCEPTED), event)
+                raise Refusal(FailureCode.PAYLOAD_MALFORMED, str(error)) from error
+        elif event.type in (EventType.CORRECTED, EventType.UNDONE, EventType.REDONE):
+            write = self._corrections.take(conversation_id, event)
+            _LOG.info("labels_corrected", conversation=conversation_id, what=event.type, write=write)
 
     def note_refused(
         self, conversation_id: str, chunk_id: str | None, refusal: Refusal, *, sha256: str, size_bytes: int

@@ -8,6 +8,7 @@ from schemas.agent import AgentHeartbeat
 from schemas.audio import ChunkDescription
 from schemas.conversation import Accepted
 from vps_bridge.errors import Refusal
+from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.upload import Upload
 
@@ -31,6 +32,10 @@ class Intake(Protocol):
 
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
         """Take an event with all that follows from it, and return its receipt."""
+        ...
+
+    def read_history(self, conversation_id: str) -> ConversationHistory | None:
+        """Return every change of a conversation's labels; None where it was never heard of or is deleted."""
         ...
 
     def live_agents(self) -> list[AgentHeartbeat]:

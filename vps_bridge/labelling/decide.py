@@ -226,15 +226,19 @@ def describe_label(
     speaker: str | None,
     numbers: Sequence[int | None],
     pieces: tuple[SegmentPiece, ...],
+    persons: Mapping[int | None, str | None],
 ) -> SegmentLabel:
-    """Return the label as an update reports it, with the coverage only if the vote decided it."""
+    """Return the label as an update reports it, with the coverage only if the vote decided it.
+
+    Who its voice is (`persons`, by number) stands beside it, unless the segment itself names somebody.
+    """
     is_clear = vote.outcome is VoteOutcome.CLEAR
     runner_up = vote.runner_up if vote.runner_up is not None and vote.runner_up >= 0 else None
     return SegmentLabel(
         id=segment.id,
         speaker=speaker,
         speaker_id=_number(speaker),
-        person_id=segment.person_id,
+        person_id=segment.person_id or persons.get(_number(speaker)),
         coverage=vote.coverage if is_clear else None,
         runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
         pieces=pieces or None,
@@ -255,4 +259,10 @@ def note_segments(
         if number is not None and (vote.outcome is VoteOutcome.CLEAR or segment.id in written):
             with_number.setdefault(number, []).append(segment.id)
     voices = (replace(voice, segments=tuple(sorted(with_number.get(voice.speaker_id, ())))) for voice in book.voices)
+    return replace(book, voices=tuple(voices))
+
+
+def note_persons(book: VoiceBook, persons: Mapping[int | None, str | None]) -> VoiceBook:
+    """Note in the book which person each voice is; one without audio now keeps who it was."""
+    voices = (replace(voice, person_id=persons.get(voice.speaker_id, voice.person_id)) for voice in book.voices)
     return replace(book, voices=tuple(voices))

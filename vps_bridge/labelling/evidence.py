@@ -22,8 +22,10 @@ from vps_bridge.labelling.audio_clock import (
     stretch_origins,
     without_overlap,
 )
+from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LocalSpeaker, LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
@@ -44,6 +46,9 @@ class ConversationEvidence:
     voices: VoiceBook = field(default_factory=VoiceBook)
     """What the last relabelling returned as `voices`."""
     links: tuple[SpeakerLink, ...] = ()
+    """Of local speakers that are known by id; what people say comes in `segments` and `corrections`."""
+    corrections: tuple[KeptCorrection, ...] = ()
+    """What people corrected and did not take back, in the order in which they said it."""
     num_speakers: int | None = None
     min_speakers: int | None = None
     max_speakers: int | None = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from schemas.conversation import ConversationTurn
 from schemas.turns import SpeakerTurns, SpeakerVoice
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.take_apart import settle_samples
 from vps_bridge.labelling.vote import TranscriptTurn, measure_segments

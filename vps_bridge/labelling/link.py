@@ -19,16 +19,8 @@ from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.linkage import Linkage
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.shared_seconds import agreeing, disagreeing, measure_shared_seconds
-
-
-@dataclass(frozen=True, order=True)
-class LocalSpeaker:
-    """A local speaker: a speaker's label within one job. In another job the same person has another label."""
-
-    job_id: str
-    speaker: str
-
 
 MAX_LINKED = 2_000
 """Groups of local speakers that average linkage compares, which costs the square of their number: 32 MB, a second."""
@@ -65,6 +57,8 @@ class LocalSpeakerEvidence:
     """Model and revision: only embeddings of the same space are ever compared."""
     voice: str | None = None
     """What clustering the voice samples of all jobs found: equal for those that are one voice. None without samples."""
+    is_confirmed: bool = False
+    """A person says that this is a voice, however little it speaks."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +121,7 @@ def link_speakers(
     ordered = sorted(speakers, key=lambda speaker: (speaker.turns[:1] or ((np.inf, np.inf),), speaker.id))
     groups = _Groups(ordered, links)
     if len({speaker.voice for speaker in ordered if speaker.voice is not None}) >= (min_speakers or 0):
-        groups.join_found(ordered, disputed=_disputed(ordered, rules))
+        groups.join_found(ordered, disputed=_disputed(ordered, rules) | _split_by_people(ordered, links))
     shared = measure_shared_seconds([(speaker.id.job_id, speaker.turns) for speaker in ordered])
     for a, b in disagreeing(shared, min_s=rules.min_shared_s, max_agreement=rules.max_agreement):
         groups.forbid(a, b)
@@ -146,7 +140,8 @@ def _reliable(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> l
     """
     is_one_job = len({speaker.id.job_id for speaker in ordered}) <= 1
     return [
-        speaker.clean_speech_s >= rules.min_clean_speech_s and (speaker.embedding is not None or is_one_job)
+        speaker.is_confirmed
+        or (speaker.clean_speech_s >= rules.min_clean_speech_s and (speaker.embedding is not None or is_one_job))
         for speaker in ordered
     ]
 
@@ -167,6 +162,16 @@ def _disputed(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> s
         for index, a in enumerate(members)
         for b in members[index + 1 :]
         if _unit(a.embedding) @ _unit(b.embedding) < rules.threshold(a.embedding_space)
+    }
+
+
+def _split_by_people(ordered: Sequence[LocalSpeakerEvidence], links: Sequence[SpeakerLink]) -> set[str]:
+    """Return the found voices of which a person says that they are two: which part is whose, embeddings tell."""
+    voice_of = {speaker.id: speaker.voice for speaker in ordered if speaker.voice is not None}
+    return {
+        voice_of[link.a]
+        for link in links
+        if link.kind == "cannot" and link.a in voice_of and voice_of[link.a] == voice_of.get(link.b)
     }
 
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 
 from schemas.conversation import VoiceChange
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 RESERVED_NUMBER = 99  # Omi reserves it for its own speech (shared/design/omi-facts.md, section 1)
 
@@ -26,6 +26,8 @@ class Voice:
     """The local speakers that are this voice."""
     segments: tuple[str, ...] = ()
     """Ids of segments that had its number: they identify it again after every job was diarized anew."""
+    person_id: str | None = None
+    """Who people say it is."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,12 @@ class VoiceBook:
     def to_json(self) -> str:
         """Return it as text."""
         voices = [
-            [voice.speaker_id, [[member.job_id, member.speaker] for member in voice.members], voice.segments]
+            [
+                voice.speaker_id,
+                [[member.job_id, member.speaker] for member in voice.members],
+                voice.segments,
+                *([voice.person_id] if voice.person_id else []),
+            ]
             for voice in self.voices
         ]
         return json.dumps({"voices": voices, "retired": self.retired})
@@ -49,10 +56,30 @@ class VoiceBook:
         """Read what `to_json` wrote."""
         fields = json.loads(text)
         voices = tuple(
-            Voice(number, tuple(LocalSpeaker(job, speaker) for job, speaker in members), tuple(segments))
-            for number, members, segments in fields["voices"]
+            Voice(number, tuple(LocalSpeaker(job, speaker) for job, speaker in members), tuple(segments), *person)
+            for number, members, segments, *person in fields["voices"]
         )
         return cls(voices, tuple(fields["retired"]))
+
+    def revive(self, earlier: VoiceBook) -> VoiceBook:
+        """Return this book with the voices of an earlier one that it has no more, under their old numbers.
+
+        For what was merged and is taken apart again: the same voice gets the same number back.
+        """
+        numbers = {voice.speaker_id for voice in self.voices}
+        back = [voice for voice in earlier.voices if voice.speaker_id not in numbers]
+        members = {member for voice in back for member in voice.members}
+        segments = {segment for voice in back for segment in voice.segments}
+        kept = [
+            replace(
+                voice,
+                members=tuple(member for member in voice.members if member not in members),
+                segments=tuple(segment for segment in voice.segments if segment not in segments),
+            )
+            for voice in self.voices
+        ]
+        voices = sorted([*kept, *back], key=lambda voice: voice.speaker_id)
+        return VoiceBook(tuple(voices), tuple(sorted(set(self.retired) - {voice.speaker_id for voice in back})))
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field, replace
 from functools import lru_cache
-from itertools import combinations
 
 from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
+from schemas.corrections import CorrectionOutcome
 from vps_bridge.conversations.store import Change, Label, StoredSegment
 from vps_bridge.labelling.align import (
     RATE_SUSPECT,
@@ -22,21 +22,25 @@ from vps_bridge.labelling.align import (
     with_found_prior,
 )
 from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
+from vps_bridge.labelling.corrections import Speech
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
     decide_speakers,
     describe_label,
     find_stale,
+    note_persons,
     note_segments,
     untouched_numbers,
     written_numbers,
 )
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker, Partition, SpeakerLink, link_speakers
+from vps_bridge.labelling.link import LinkingRules, Partition
+from vps_bridge.labelling.linked_voices import LinkedVoices, link_voices
 from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.one_job import linking_rules_for
+from vps_bridge.labelling.part_off import part_off
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.reported_turns import number_turns
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
@@ -60,8 +64,6 @@ __all__ = [
 
 
 STALE_LABEL = "label.stale"
-MAX_PERSONS = 200
-"""Of one conversation, who are kept apart by their labels: each is compared with each."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,8 @@ class Relabelling:
     """sha256 of the evidence, without the labels this pipeline wrote, and of the policy."""
     offsets: Mapping[int, float | None] = field(default_factory=dict)
     """By stretch, what is added to audio seconds to get transcript seconds; None where it is not known."""
+    corrections: tuple[CorrectionOutcome, ...] = ()
+    """What became of each correction in force."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -118,42 +122,69 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     Applying the result and relabelling again changes nothing.
     """
     policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
-    segments = evidence.segments
-    timeline = build_audio_timeline(evidence, policy.assembly)
-    clocks = _find_clocks(evidence, timeline, policy.alignment)
+    segments, heard = evidence.segments, build_audio_timeline(evidence, policy.assembly)
+    clocks = _find_clocks(evidence, heard, policy.alignment)
+    timeline = _part_off(evidence, heard, clocks)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
-    partition = _link(evidence, timeline, measured, policy)
-    voice_turns = _turns_by_voice(turns, timeline, partition)
+    linked = _link(evidence, timeline, measured, policy)
+    voice_turns = _turns_by_voice(turns, timeline, linked.partition)
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
-    votes = settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut)
-    votes = leave_alone(votes, faults)
+    votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
     written = written_numbers(evidence.voices)
     untouched = untouched_numbers(segments, votes, written)
-    found = collect_voices(segments, timeline, measured, partition, votes, untouched, in_pieces=voices_of_pieces(cut))
+    in_pieces = voices_of_pieces(cut)
+    found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
     removes_stale = policy.assignment.removes_stale
     speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
     changed = _list_changes(segments, speakers, pieces)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
+    persons = {number: linked.person_of.get(voice) for voice, number in enumerate(naming.numbers)}
     return Relabelling(
         segments=tuple(
-            describe_label(segment, vote, speaker, naming.numbers, pieces_of)
+            describe_label(segment, vote, speaker, naming.numbers, pieces_of, persons)
             for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
         ),
         changed=changed,
         left_alone=left_alone,
-        voices=note_segments(naming.book, segments, votes, speakers, written),
+        voices=note_persons(note_segments(naming.book, segments, votes, speakers, written), persons),
         voice_changes=naming.changes,
-        turns=number_turns(evidence, timeline, clocks, partition, naming.numbers),
+        turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
         warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
         write_key=_write_key(evidence, timeline, policy),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
+        corrections=linked.outcomes,
     )
+
+
+def _link(
+    evidence: ConversationEvidence,
+    timeline: AudioTimeline,
+    measured: Sequence[Mapping[int, float]],
+    policy: RelabelPolicy,
+) -> LinkedVoices:
+    speech = _speech(evidence.segments, measured, timeline)
+    return link_voices(evidence, timeline.speakers, speech, policy.linking, policy.assignment)
+
+
+def _part_off(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> AudioTimeline:
+    """Part local speakers where a person split segments off that are only a part of what they say."""
+    if not evidence.corrections:
+        return timeline
+    measured = measure_segments(_turns_on_transcript(timeline, clocks), evidence.segments)
+    speech = _speech(evidence.segments, measured, timeline)
+    return part_off(timeline, clocks, evidence.segments, speech, evidence.corrections)
+
+
+def _speech(
+    segments: Sequence[StoredSegment], measured: Sequence[Mapping[int, float]], timeline: AudioTimeline
+) -> Speech:
+    return Speech.of([segment.id for segment in segments], measured, [speaker.id for speaker in timeline.speakers])
 
 
 def _find_clocks(
@@ -201,54 +232,6 @@ def _audio_on_transcript(timeline: AudioTimeline, clocks: Sequence[StretchClock]
         for start_s, end_s in spans
         for moved in clocks[stretch].move(start_s, end_s)
     ]
-
-
-def _link(
-    evidence: ConversationEvidence,
-    timeline: AudioTimeline,
-    measured: Sequence[Mapping[int, float]],
-    policy: RelabelPolicy,
-) -> Partition:
-    """Link the local speakers, with people's labels and the conversation's hints about the number of speakers."""
-    return link_speakers(
-        timeline.speakers,
-        policy.linking,
-        links=(*evidence.links, *_links_by_people(evidence.segments, measured, timeline, policy.assignment)),
-        min_speakers=evidence.num_speakers or evidence.min_speakers,
-        max_speakers=evidence.num_speakers or evidence.max_speakers,
-    )
-
-
-def _links_by_people(
-    segments: Sequence[StoredSegment],
-    measured: Sequence[Mapping[int, float]],
-    timeline: AudioTimeline,
-    rules: AssignmentRules,
-) -> list[SpeakerLink]:
-    """Return what people's labels say about local speakers: one person is one voice, two persons are two.
-
-    A label counts only where the backend says that a person gave it, and where one local speaker has most of the
-    segment's speech and at least `runner_up_s` of it. A local speaker to whom labels give two persons is left out.
-    More than `MAX_PERSONS` persons are not kept apart by their labels.
-    """
-    persons_of: dict[LocalSpeaker, set[str]] = {}
-    for segment, seconds in zip(segments, measured, strict=True):
-        person = "owner" if segment.is_user else segment.person_id and f"person {segment.person_id}"
-        if segment.label_source != "manual" or not person or not seconds:
-            continue
-        index = min(seconds, key=lambda index: (-seconds[index], index))
-        if seconds[index] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
-            persons_of.setdefault(timeline.speakers[index].id, set()).add(person)
-    members_of: dict[str, list[LocalSpeaker]] = {}
-    for local, persons in sorted(persons_of.items()):
-        if len(persons) == 1:
-            members_of.setdefault(min(persons), []).append(local)
-    # Everybody's speakers are one voice, so it is enough to keep the first of each person apart.
-    first_of = [members[0] for _, members in sorted(members_of.items())[:MAX_PERSONS]]
-    links = [
-        SpeakerLink("must", members[0], other) for _, members in sorted(members_of.items()) for other in members[1:]
-    ]
-    return [*links, *(SpeakerLink("cannot", one, other) for one, other in combinations(first_of, 2))]
 
 
 def _turns_by_voice(
@@ -355,6 +338,8 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
             for segment in evidence.segments
         ),
     }
+    if evidence.corrections:
+        key_facts["corrections"] = [(kept.write, kept.said.model_dump(mode="json")) for kept in evidence.corrections]
     words = {segment.id: [(word.start_s, word.end_s) for word in segment.words or ()] for segment in evidence.segments}
     if any(words.values()):
         key_facts["words"] = words

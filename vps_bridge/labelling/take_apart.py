@@ -25,7 +25,8 @@ from schemas.turns import (
     VoiceSamples,
 )
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LinkingRules, LocalSpeaker
+from vps_bridge.labelling.link import LinkingRules
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.piece_voices import PieceRules, PieceSet, find_piece_voices
 from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet
 

@@ -66,6 +66,10 @@ _APPLY = {
 }
 
 
+# What people say of labels is in the store and in `corrections` already.
+_HEAR = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1, **_ALWAYS)
+
+
 class EventBook:
     """Events of all conversations."""
 
@@ -103,7 +107,8 @@ class EventBook:
             open_conversation(connection, conversation_id)
             it = {"of_conversation": conversation_id, "now": time.time()}
             if verdict is Verdict.ACCEPTED:
-                connection.execute(_APPLY[event.type], {**it, **_read_event(event)})
+                statement = _APPLY.get(event.type, _HEAR)
+                connection.execute(statement, {**it, **_read_event(event)})
             else:
                 connection.execute(_NOTE_ACTIVITY, it)
             connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})

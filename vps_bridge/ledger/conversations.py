@@ -37,6 +37,7 @@ from vps_bridge.ledger.tables import (
     LEASE_COLUMNS,
     ChunkRow,
     ConversationRow,
+    CorrectionRow,
     EventRow,
     JobRow,
     LeaseRow,
@@ -306,7 +307,7 @@ class ConversationBook:
             leases = tuple(LeaseRecord(**row._asdict()) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
-            for table in (ChunkRow, JobRow, EventRow, RefusedChunkRow, ConversationRow):
+            for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, ConversationRow):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
 

@@ -15,6 +15,7 @@ from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
+from vps_bridge.ledger.corrections import CorrectionBook
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.operator_actions import OperatorActions
@@ -60,6 +61,7 @@ class Ledger:
         self.conversations = ConversationBook(database)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
+        self.corrections = CorrectionBook(database)
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
         self.agents = AgentBook(database)

@@ -120,6 +120,23 @@ class ConversationRecord:
 
 
 @dataclass(frozen=True)
+class CorrectionRecord:
+    """A `corrected` event as it is kept."""
+
+    write: int
+    """Its number in the conversation's history."""
+    event_id: str
+    said: Any
+    """The corrections, as JSON."""
+    anchors: Any
+    """What it was about when it was said, as JSON: `vps_bridge.labelling.corrections`."""
+    voices_before: Any
+    """The published voices before it came into force; where it is not in force, those before it went."""
+    in_force: bool = True
+    """False while it is undone."""
+
+
+@dataclass(frozen=True)
 class LeaseRecord:
     """A lease on a job."""
 

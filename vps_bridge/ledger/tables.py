@@ -118,6 +118,19 @@ class EventRow(Base):
     reason: Mapped[str | None]
 
 
+class CorrectionRow(Base):
+    """What a person corrected: a `corrected` event. `voices_before`: see `CorrectionRecord`."""
+
+    __tablename__ = "corrections"
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    write: Mapped[int] = mapped_column(primary_key=True)
+    event_id: Mapped[str]
+    said: Mapped[Any] = mapped_column(JSON)
+    anchors: Mapped[Any] = mapped_column(JSON)
+    voices_before: Mapped[Any] = mapped_column(JSON)
+    in_force: Mapped[bool] = mapped_column(default=True, server_default=text("1"))
+
+
 class ChunkRow(Base):
     """An accepted chunk. `spool_name` is null once its audio is unlinked; the row stays as a tombstone."""
 

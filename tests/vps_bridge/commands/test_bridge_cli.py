@@ -17,7 +17,7 @@ from vps_bridge.commands.main import app
 
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
-    *("failed", "retry", "cancel", "purge"),
+    *("failed", "retry", "cancel", "purge", "correct", "redo"),
     *(("agents", "allow"), ("agents", "deny")),
 ]
 
@@ -28,7 +28,7 @@ def words(command: str | tuple[str, ...]) -> list[str]:
 
 def test_every_command_is_listed_here():
     registered = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert registered | {"agents"} == {command for command in COMMANDS if isinstance(command, str)}
+    assert registered | {"agents", "correct"} == {command for command in COMMANDS if isinstance(command, str)}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(words(command)))
@@ -36,6 +36,13 @@ def test_help_shows_an_example(command):
     done = CliRunner().invoke(app, [*words(command), "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
     assert done.exit_code == 0
     assert f"omi-bridge {' '.join(words(command))}" in done.output
+
+
+@pytest.mark.parametrize("command", ["merge", "split", "segment", "name"])
+def test_help_of_a_correction_shows_an_example(command):
+    done = CliRunner().invoke(app, ["correct", "call-1", command, "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"})
+    assert done.exit_code == 0
+    assert f"omi-bridge correct call-1 {command}" in done.output
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -20,6 +20,7 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
     assert set(document["paths"]) == {
         "/v1/conversations/{conversation_id}/audio",
         "/v1/conversations/{conversation_id}/events",
+        "/v1/conversations/{conversation_id}/history",
         "/health",
         "/api/diarize",
     }

@@ -11,14 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vps_bridge.labelling.link import (
-    MAX_LINKED,
-    LinkingRules,
-    LocalSpeaker,
-    LocalSpeakerEvidence,
-    SpeakerLink,
-    link_speakers,
-)
+from vps_bridge.labelling.link import MAX_LINKED, LinkingRules, LocalSpeakerEvidence, SpeakerLink, link_speakers
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 RULES = LinkingRules()
 SPACE = "wespeaker@1"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vps_bridge.labelling.link import LocalSpeaker
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import FoundVoice, Naming, VoiceBook, name_voices
 
 

@@ -13,7 +13,8 @@ from schemas.turns import EngineDescription, SpeakerTurn, SpeakerTurns
 from tests.vps_bridge.labelling.golden_samples import GOLDEN, Recorded
 from vps_bridge.labelling.evidence import ConversationEvidence
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.link import LocalSpeaker, SpeakerLink
+from vps_bridge.labelling.link import SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy, relabel
 from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import settle_samples, take_apart

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerVoice
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.labelling.link import LocalSpeaker, SpeakerLink
+from vps_bridge.labelling.link import SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, RelabelPolicy, relabel
 from vps_bridge.rules.assemble import ChunkInfo
 

@@ -1,0 +1,103 @@
+"""A conversation with a real ledger and a real store, whose results a test hands in: corrections without processes."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
+from schemas.corrections import Correction
+from tests.vps_bridge.labelling.test_relabel import POLICY, T0
+from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.store import StoredConversation
+from vps_bridge.intake.corrections import Corrections
+from vps_bridge.labelling.corrections import read_kept
+from vps_bridge.labelling.job_evidence import JobEvidence
+from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.relabel import ConversationEvidence, Relabelling, relabel
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.conversations import AssignedUpdate
+from vps_bridge.rules.assemble import ChunkInfo
+
+NAME = "c1"
+
+
+class CorrectedConversation:
+    """Results come with `hear`, words of people with `correct`; every step works the labels out again."""
+
+    def __init__(self, root, segments: tuple[TranscriptSegment, ...]) -> None:
+        self.ledger = Ledger(root, exclusive=True)
+        self.store = SqliteConversations(root / "conversations.sqlite3")
+        self.corrections = Corrections(self.ledger, self.store)
+        self.chunks: tuple[ChunkInfo, ...] = ()
+        self.jobs: tuple[JobEvidence, ...] = ()
+        self._events = 0
+        self.store.upsert_segments(NAME, 1, segments)
+        self.ledger.events.note(self._event(EventType.SEGMENTS), NAME, Verdict.ACCEPTED)
+
+    def close(self) -> None:
+        self.store.close()
+        self.ledger.close()
+
+    def hear(self, chunks: tuple[ChunkInfo, ...], jobs: tuple[JobEvidence, ...]) -> Relabelling:
+        """Take all audio and results that there are now."""
+        self.chunks, self.jobs = chunks, jobs
+        return self.relabel()
+
+    def correct(self, **said: Any) -> int:
+        self._events += 1
+        write = self.corrections.correct(NAME, f"e-{self._events}", [Correction.model_validate(said)], by="anna")
+        self.relabel()
+        return write
+
+    def undo(self, version: int) -> int:
+        write = self.corrections.reverse(NAME, version, by="anna")
+        self.relabel()
+        return write
+
+    def redo(self, version: int) -> int:
+        write = self.corrections.reverse(NAME, version, by="anna", redo=True)
+        self.relabel()
+        return write
+
+    def relabel(self) -> Relabelling:
+        conversation, stored = self.ledger.conversations.get(NAME), self._stored
+        assert conversation is not None
+        kept = [record for record in self.ledger.corrections.of_conversation(NAME) if record.in_force]
+        evidence = ConversationEvidence(
+            NAME,
+            self.chunks,
+            self.jobs,
+            stored.segments,
+            started_at_s=T0,
+            voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
+            corrections=tuple(
+                one for record in kept for one in read_kept(record.write, record.event_id, record.said, record.anchors)
+            ),
+        )
+        found = relabel(evidence, POLICY)
+        if found.labels:
+            self.store.apply(NAME, stored.revision, found.write_key, found.labels)
+        made = AssignedUpdate(found.voices.to_json(), found.write_key, b"", False, (), 0)
+        self.ledger.conversations.note_update(NAME, made)
+        self.found = found
+        return found
+
+    @property
+    def _stored(self) -> StoredConversation:
+        stored = self.store.read(NAME)
+        assert stored is not None
+        return stored
+
+    @property
+    def segments(self) -> list[dict[str, Any]]:
+        """The segments as JSON, and who their voices are."""
+        persons = {label.id: label.person_id for label in self.found.segments}
+        return [asdict(segment) | {"person_id": persons[segment.id]} for segment in self._stored.segments]
+
+    @property
+    def speakers(self) -> dict[str, str | None]:
+        return {segment.id: segment.speaker for segment in self._stored.segments}
+
+    def _event(self, kind: EventType) -> ConversationEvent:
+        return ConversationEvent(event_id="e-0", type=kind)

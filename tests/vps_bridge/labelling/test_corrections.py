@@ -1,0 +1,244 @@
+"""What people correct stands, spreads, and is taken back to the letter, in whatever order things come."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.conversation import TranscriptSegment
+from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation
+from tests.vps_bridge.labelling.test_relabel import chunks_of, diarize
+from vps_bridge.conversations.store import StoreError
+from vps_bridge.errors import Refusal
+from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
+
+CHUNK_S, LATER_CHUNKS = 10.0, 10
+SPOKEN = [("ABAC"[n % 4], n * 8.0 + 0.5, n * 8.0 + 7.0 + (n % 3) * 0.4) for n in range(30)]
+LENGTH_S = 240.0
+HUMAN = 7  # a segment that a person labelled in the backend
+FEW = settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
+def transcript():
+    return tuple(
+        TranscriptSegment(
+            id=f"s{n:03d}",
+            start_s=start_s,
+            end_s=end_s,
+            text="word",
+            speaker="Somebody" if n == HUMAN else "SPEAKER_00",
+            label_source="manual" if n == HUMAN else None,
+        )
+        for n, (_, start_s, end_s) in enumerate(SPOKEN)
+    )
+
+
+def audio(later_chunks=LATER_CHUNKS):
+    """Jobs as they are made of audio that comes: those of ten chunks less are among those of all."""
+    chunks = chunks_of(LENGTH_S, CHUNK_S)
+    chunks = chunks[: len(chunks) - LATER_CHUNKS + later_chunks]
+    plans = plan_jobs(chunks, closing=later_chunks > 0, idle_s=0.0, rules=AssemblyRules())
+    return tuple(chunks), tuple(diarize(chunks, plan, SPOKEN) for plan in plans)
+
+
+ALL, EARLY = audio(), audio(0)
+HEARD_S = sum(span.duration_s for span in {span.chunk_id: span for job in EARLY[1] for span in job.chunks}.values())
+
+
+@contextmanager
+def conversation(heard=ALL):
+    with tempfile.TemporaryDirectory() as folder:
+        made = CorrectedConversation(Path(folder), transcript())
+        try:
+            made.hear(*heard)
+            yield made
+        finally:
+            made.close()
+
+
+def said_by(name):
+    return [f"s{n:03d}" for n, (who, *_) in enumerate(SPOKEN) if who == name and n != HUMAN]
+
+
+def labels(found, name):
+    return {found.speakers[segment] for segment in said_by(name) if found.speakers[segment] is not None}
+
+
+def test_a_merge_joins_two_voices_and_retires_a_number():
+    with conversation() as found:
+        found.correct(kind="same_voice", speaker_ids=[0, 2])
+        assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
+        assert labels(found, "B") == {"SPEAKER_01"}
+        assert found.found.voices.retired == (2,)
+
+
+def test_a_split_takes_the_rest_of_the_voice_along_where_most_of_it_was_named():
+    with conversation() as found:
+        found.correct(kind="same_voice", speaker_ids=[0, 2])
+        found.correct(kind="other_voice", segment_ids=said_by("C")[:-1])
+        assert labels(found, "A") == {"SPEAKER_00"}
+        assert len(labels(found, "C")) == 1
+        assert labels(found, "C") != labels(found, "A"), "the one that was not named too"
+        assert found.found.corrections[-1].outcome == "spread"
+
+
+def test_a_split_of_one_segment_moves_that_one():
+    with conversation() as found:
+        before, (first, *others) = found.speakers, said_by("A")
+        found.correct(kind="other_voice", segment_ids=[first])
+        assert found.speakers[first] == "SPEAKER_03"
+        assert {segment: found.speakers[segment] for segment in others} == {one: before[one] for one in others}
+        assert found.found.corrections[-1].outcome == "alone"
+
+
+def test_a_name_reaches_every_line_of_the_voice():
+    with conversation() as found:
+        found.correct(kind="segment_is", segment_id=said_by("A")[0], person_id="anna")
+        persons = {segment["id"]: segment["person_id"] for segment in found.segments}
+        assert {persons[segment] for segment in said_by("A")} == {"anna"}
+        assert {persons[segment] for segment in said_by("B")} == {None}
+        assert found.found.corrections[-1].outcome == "spread"
+
+
+def test_a_name_that_others_contradict_stays_alone_and_says_so():
+    with conversation() as found:
+        first, *others = said_by("A")
+        for segment in others[:4]:
+            found.correct(kind="segment_is", segment_id=segment, person_id="anna")
+        found.correct(kind="segment_is", segment_id=said_by("B")[0], person_id="ben")
+        found.correct(kind="segment_is", segment_id=first, person_id="ben")
+        assert (found.found.corrections[-1].outcome, found.found.corrections[-1].reason) == ("alone", "contradicted")
+        persons = {segment["id"]: segment["person_id"] for segment in found.segments}
+        assert persons[first] == "ben", "what a person says of a segment holds for it"
+        assert {persons[segment] for segment in others} == {"anna"}
+        assert labels(found, "A") == {"SPEAKER_00"}
+        assert labels(found, "B") == {"SPEAKER_01"}
+
+
+def test_a_voice_is_named_and_the_later_word_counts():
+    with conversation() as found:
+        found.correct(kind="voice_is", speaker_id=0, person_id="anna")
+        found.correct(kind="voice_is_not", speaker_id=0, person_id="anna")
+        assert {segment["person_id"] for segment in found.segments} == {None}
+        assert [one.outcome for one in found.found.corrections] == ["void", "spread"]
+
+
+def test_two_voices_of_one_person_are_one():
+    with conversation() as found:
+        found.correct(kind="voice_is", speaker_id=0, person_id="anna")
+        found.correct(kind="voice_is", speaker_id=2, person_id="anna")
+        assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
+
+
+CORRECTIONS = st.one_of(
+    st.lists(st.integers(0, 2), min_size=2, max_size=3, unique=True).map(
+        lambda numbers: {"kind": "same_voice", "speaker_ids": numbers}
+    ),
+    st.tuples(st.sampled_from("ABC"), st.integers(1, 4)).map(
+        lambda some: {"kind": "other_voice", "segment_ids": said_by(some[0])[: some[1]]}
+    ),
+    st.tuples(st.integers(0, 19), st.integers(0, 2)).map(
+        lambda some: {"kind": "segment_is", "segment_id": f"s{some[0]:03d}", "speaker_id": some[1]}
+    ),
+    st.tuples(st.integers(0, 19), st.sampled_from(["anna", "ben"])).map(
+        lambda some: {"kind": "segment_is", "segment_id": f"s{some[0]:03d}", "person_id": some[1]}
+    ),
+    st.tuples(st.integers(0, 2), st.sampled_from(["anna", "ben"])).map(
+        lambda some: {"kind": "voice_is", "speaker_id": some[0], "person_id": some[1]}
+    ),
+)
+
+
+def make(found, said):
+    """Correct; None where what it names is gone by now."""
+    try:
+        return found.correct(**said)
+    except Refusal:
+        return None
+
+
+@FEW
+@given(said=st.lists(CORRECTIONS, min_size=1, max_size=4), order=st.randoms(use_true_random=False))
+def test_corrections_stand_after_ten_more_chunks_and_a_reshuffle(said, order: random.Random):
+    with conversation(EARLY) as found:
+        for one in said:
+            make(found, one)
+        before, outcomes = found.speakers, found.found.corrections
+        chunks, jobs = ALL
+        for count in range(len(EARLY[1]), len(jobs) + 1):
+            mixed = tuple(order.sample(jobs[:count], count))
+            found.hear(tuple(order.sample(chunks, len(chunks))), mixed)
+        after = found.speakers
+        heard = {f"s{n:03d}" for n, (_, _, end_s) in enumerate(SPOKEN) if end_s < HEARD_S}
+        assert {name: after[name] for name in heard} == {name: before[name] for name in heard}
+        spread = {one.write for one in outcomes if one.outcome == "spread"}
+        assert {one.write for one in found.found.corrections if one.outcome == "spread"} >= spread
+        assert after[f"s{HUMAN:03d}"] == "Somebody" or any(one.get("segment_id") == f"s{HUMAN:03d}" for one in said), (
+            "a person's label is touched by nobody else"
+        )
+
+
+@FEW
+@given(said=st.lists(CORRECTIONS, min_size=1, max_size=3))
+def test_every_undo_and_every_redo_is_exact(said):
+    with conversation() as found:
+        states, writes = [found.segments], []
+        for one in said:
+            write = make(found, one)
+            if write is not None:
+                writes.append(write)
+                states.append(found.segments)
+        for write, state in zip(reversed(writes), reversed(states[:-1]), strict=True):
+            found.undo(write)
+            assert found.segments == state
+        for write, state in zip(writes, states[1:], strict=True):
+            found.redo(write)
+            assert found.segments == state
+        if writes:
+            undone = found.undo(writes[-1])
+            found.undo(undone)
+            assert found.segments == states[-1]
+            with pytest.raises(StoreError, match="is not undone"):
+                found.redo(writes[-1])
+
+
+@FEW
+@given(
+    said=st.permutations(
+        [
+            {"kind": "same_voice", "speaker_ids": [0, 2]},
+            {"kind": "segment_is", "segment_id": "s001", "person_id": "ben"},
+            {"kind": "segment_is", "segment_id": "s004", "person_id": "anna"},
+            {"kind": "voice_is", "speaker_id": 1, "person_id": "ben"},
+        ]
+    )
+)
+def test_the_order_of_corrections_that_agree_does_not_matter(said):
+    with conversation() as found:
+        for one in said:
+            make(found, one)
+        assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
+        persons = {segment["id"]: segment["person_id"] for segment in found.segments}
+        assert {persons[segment] for name in "AC" for segment in said_by(name)} == {"anna"}
+        assert {persons[segment] for segment in said_by("B")} == {"ben"}
+
+
+def test_nothing_of_a_deleted_conversation_s_corrections_is_left_in_a_file(tmp_path):
+    found = CorrectedConversation(tmp_path, transcript())
+    found.hear(*ALL)
+    found.correct(kind="voice_is", speaker_id=0, person_id="anna-karenina")
+    found.undo(found.correct(kind="segment_is", segment_id="s001", person_id="ben-nevis"))
+    found.ledger.conversations.delete(NAME)
+    found.store.delete(NAME)
+    found.ledger.forget_deleted_pages()
+    kept = b"".join(path.read_bytes() for path in tmp_path.iterdir() if path.is_file())
+    assert b"anna-karenina" not in kept
+    assert b"ben-nevis" not in kept
+    assert b"same_voice" not in kept
+    found.close()

@@ -1,0 +1,102 @@
+"""Corrections as labelling reads them: what a person said, and which voices they meant when they said it.
+
+Numbers of speakers change: voices merge, split, and are found again after all audio was diarized anew. So each number
+that a correction names is kept with what its voice was at that moment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from schemas.corrections import Correction
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.number import Voice, VoiceBook
+
+
+@dataclass(frozen=True)
+class KeptCorrection:
+    """One correction in force."""
+
+    said: Correction
+    write: int
+    """Number of its event in the conversation's history; a later one overrides an earlier."""
+    place: int = 0
+    """Which of its event's corrections it is."""
+    event_id: str = ""
+    anchors: tuple[Voice, ...] = ()
+    """The voices that it is about, as they were published when it was said."""
+
+    def anchor(self, speaker_id: int) -> Voice | None:
+        """Return the voice that had a number then."""
+        return next((voice for voice in self.anchors if voice.speaker_id == speaker_id), None)
+
+
+def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ...]:
+    """Return the published voices that corrections are about: by number, or as those of the segments they name."""
+    said = tuple(said)
+    numbers = {number for correction in said for number in correction.speaker_ids}
+    numbers |= {correction.speaker_id for correction in said if correction.speaker_id is not None}
+    named = {segment for correction in said for segment in correction.segment_ids}
+    named |= {correction.segment_id for correction in said if correction.segment_id is not None}
+    return tuple(voice for voice in book.voices if voice.speaker_id in numbers or not named.isdisjoint(voice.segments))
+
+
+def anchors_to_json(anchors: Iterable[Voice]) -> str:
+    """Return anchors as the ledger keeps them."""
+    return VoiceBook(tuple(anchors)).to_json()
+
+
+def read_kept(write: int, event_id: str, said: Sequence[Mapping[str, Any]], anchors: str) -> list[KeptCorrection]:
+    """Return the corrections of one event as the ledger keeps it."""
+    voices = VoiceBook.from_json(anchors).voices
+    return [
+        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices) for place, one in enumerate(said)
+    ]
+
+
+@dataclass(frozen=True)
+class Speech:
+    """How long each local speaker speaks in each segment."""
+
+    in_segment: Mapping[str, Mapping[LocalSpeaker, float]]
+    total_s: Mapping[LocalSpeaker, float]
+    """In all segments; 0 for a local speaker that speaks in none."""
+
+    @classmethod
+    def of(
+        cls, segment_ids: Iterable[str], measured: Iterable[Mapping[int, float]], speakers: Sequence[LocalSpeaker]
+    ) -> Speech:
+        """Take it from what `measure_segments` returned, by index of the local speaker."""
+        in_segment = {
+            name: {speakers[index]: spoken_s for index, spoken_s in seconds.items()}
+            for name, seconds in zip(segment_ids, measured, strict=True)
+        }
+        total_s = dict.fromkeys(speakers, 0.0)
+        for seconds in in_segment.values():
+            for speaker, spoken_s in seconds.items():
+                total_s[speaker] += spoken_s
+        return cls(in_segment, total_s)
+
+    def in_segments(self, segment_ids: Iterable[str]) -> dict[LocalSpeaker, float]:
+        """Return how long each local speaker speaks in these segments together."""
+        seconds: dict[LocalSpeaker, float] = {}
+        for name in segment_ids:
+            for speaker, spoken_s in self.in_segment.get(name, {}).items():
+                seconds[speaker] = seconds.get(speaker, 0.0) + spoken_s
+        return seconds
+
+    def mostly_in(self, segment_ids: Iterable[str]) -> list[LocalSpeaker]:
+        """Return the local speakers that speak at least half of their time in these segments, sorted."""
+        seconds = self.in_segments(segment_ids)
+        return sorted(speaker for speaker, spoken_s in seconds.items() if spoken_s >= self.total_s[speaker] / 2)
+
+    def of_voice(self, voice: Voice) -> list[LocalSpeaker]:
+        """Return the local speakers that are a voice of earlier: those of its segments, and members in no segment.
+
+        Segments come first, for a job's labels may mean others once its voice samples were clustered with more.
+        """
+        found = self.mostly_in(voice.segments)
+        known = [speaker for speaker in voice.members if speaker in self.total_s]
+        return sorted({*found, *(speaker for speaker in known if not found or self.total_s[speaker] == 0.0)})

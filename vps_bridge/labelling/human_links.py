@@ -1,0 +1,127 @@
+"""What people said of whole voices: which are one, and which local speakers are another.
+
+It holds as it is said; the later overrides the earlier. Voices that are one are joined after linking, each with all
+that linking found of it: two voices that sound different then both go on attracting what sounds like them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from schemas.corrections import CorrectionKind
+from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+
+Means = dict[str, NDArray[np.float64]]
+"""By embedding space, the sum of embeddings at unit length, weighted by clean speech."""
+
+
+@dataclass
+class HumanLinks:
+    """What linking and joining are to keep to."""
+
+    joined: list[list[set[LocalSpeaker]]] = field(default_factory=list)
+    """Of each list, all sets are one voice, each with all that linking finds of it."""
+    parted: list[tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=list)
+    """Of each pair, the first is one voice and nobody of the second is it."""
+
+    def join(self, voices: list[set[LocalSpeaker]]) -> None:
+        """Say that these are one voice, whatever was said before."""
+        speakers = set().union(*voices)
+        self.parted = [(one, other - speakers if one & speakers else other) for one, other in self.parted]
+        self.joined.append(voices)
+
+    def part(self, speakers: set[LocalSpeaker], rest: set[LocalSpeaker]) -> None:
+        """Say that these are one voice and nobody of the rest is it, whatever was said before."""
+        self.joined = [[voice - speakers for voice in voices] for voices in self.joined]
+        self.parted = [(one - speakers, other) for one, other in self.parted]
+        self.parted.append((speakers, rest - speakers))
+
+    def links(self) -> list[SpeakerLink]:
+        """Return what linking has to know."""
+        found = []
+        for one, other in self.parted:
+            found += [SpeakerLink("must", min(one), speaker) for speaker in sorted(one)[1:]]
+            found += [SpeakerLink("cannot", min(one), speaker) for speaker in sorted(other)] if one else []
+        return found
+
+
+def read_human_links(
+    corrections: Iterable[KeptCorrection],
+    speech: Speech,
+    evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
+    rules: LinkingRules,
+) -> HumanLinks:
+    """Return what people said of whole voices."""
+    said, named = HumanLinks(), dict[str, list[set[LocalSpeaker]]]()
+
+    def now(kept: KeptCorrection, number: int | None) -> set[LocalSpeaker]:
+        voice = None if number is None else kept.anchor(number)
+        return set(speech.of_voice(voice)) if voice else set()
+
+    for kept in corrections:
+        person = kept.said.person_id or ""
+        match kept.said.kind:
+            case CorrectionKind.SAME_VOICE:
+                said.join([now(kept, number) for number in kept.said.speaker_ids])
+            case CorrectionKind.OTHER_VOICE:
+                rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
+                said.part(*_spread(chosen_speakers(kept, speech), rest, evidence_of, rules))
+            case CorrectionKind.VOICE_IS:
+                named[person] = [*named.get(person, []), now(kept, kept.said.speaker_id)]
+                said.join(named[person])
+            case CorrectionKind.VOICE_IS_NOT:
+                speakers = now(kept, kept.said.speaker_id)
+                named[person] = [voice - speakers for voice in named.get(person, [])]
+                if any(named[person]):
+                    said.part(speakers, set().union(*named[person]))
+    return said
+
+
+def chosen_speakers(kept: KeptCorrection, speech: Speech) -> set[LocalSpeaker]:
+    """Return the local speakers that `other_voice` names, once they are parted (`part_off`)."""
+    return set(speech.mostly_in(kept.said.segment_ids))
+
+
+def _spread(
+    chosen: set[LocalSpeaker],
+    rest: set[LocalSpeaker],
+    evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
+    rules: LinkingRules,
+) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
+    """Return both sides of a split; those of the rest that sound like the chosen, and not like the others, go along."""
+    rest = rest - chosen
+    own = sum_embeddings(chosen, evidence_of)
+    along = set()
+    for speaker in rest:
+        like_chosen = likeness(sum_embeddings({speaker}, evidence_of), own)
+        like_others = likeness(sum_embeddings({speaker}, evidence_of), sum_embeddings(rest - {speaker}, evidence_of))
+        if like_chosen is not None and like_chosen >= rules.threshold(evidence_of[speaker].embedding_space):
+            along |= {speaker} if like_others is None or like_chosen > like_others else set()
+    return chosen | along, rest - along
+
+
+def sum_embeddings(speakers: Iterable[LocalSpeaker], evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence]) -> Means:
+    """Return what some local speakers sound like together."""
+    sums: Means = {}
+    for speaker in sorted(speakers):
+        found = evidence_of[speaker]
+        if found.embedding is not None and found.clean_speech_s > 0:
+            vector = np.asarray(found.embedding, dtype=np.float64)
+            weighted = found.clean_speech_s * vector / np.linalg.norm(vector)
+            sums[found.embedding_space] = sums.get(found.embedding_space, np.zeros_like(weighted)) + weighted
+    return sums
+
+
+def likeness(one: Means, other: Means) -> float | None:
+    """Return the cosine of two; None where no embeddings can be compared."""
+    for space in sorted(one.keys() & other.keys()):
+        length = np.linalg.norm(one[space]) * np.linalg.norm(other[space])
+        if length > 0:
+            return float(one[space] @ other[space] / length)
+    return None

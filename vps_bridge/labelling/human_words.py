@@ -1,0 +1,199 @@
+"""What people said of single segments: weighed with everything that they said of the same voice.
+
+One wrong label among many moves nothing but its own segment; 10 % of wrong labels must not ruin a conversation.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import combinations
+
+from schemas.corrections import CorrectionKind
+from vps_bridge.conversations.store import StoredSegment, speaker_name
+from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.human_links import likeness, sum_embeddings
+from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.number import Voice
+from vps_bridge.labelling.vote import AssignmentRules
+
+MAX_PERSONS = 200
+"""Of one conversation, who are kept apart by their labels: each is compared with each."""
+MAJORITY = 2 / 3
+"""From this share of a voice's labels on, they say who it is, and the rest are taken for mistakes. Labels count, not
+their seconds: a long segment is as easily given a wrong name as a short one."""
+SUBSTANTIAL = 1 / 4
+"""Where nobody has the majority, whoever has this share counts, and the voice is taken apart among them."""
+MIN_LABELS = 2
+"""So many labels say that a voice is one that sounds different. Fewer do where they cover half of what it says."""
+MAX_UNLIKE = 0.1
+"""Up to this much below the threshold of linking, one label is enough."""
+
+Target = tuple[str, str | int]
+"""Whom a label names: ("person", id), ("owner", ""), or ("speaker", number)."""
+OWNER: Target = ("owner", "")
+
+
+@dataclass(frozen=True)
+class HumanWord:
+    """Who speaks in one segment, as a person said."""
+
+    segment_id: str
+    local: LocalSpeaker
+    """Who says most of it."""
+    spoken_s: float
+    target: Target
+
+
+def read_words(
+    segments: Sequence[StoredSegment], corrections: Iterable[KeptCorrection], speech: Speech, rules: AssignmentRules
+) -> list[HumanWord]:
+    """Return what people said of single segments, in the backend or by `segment_is`.
+
+    It counts only where the backend says that a person gave the label, and where one local speaker has most of the
+    segment's speech and at least `runner_up_s` of it.
+    """
+    corrected: dict[str | None, Target] = {
+        kept.said.segment_id: ("speaker", kept.said.speaker_id)
+        for kept in corrections
+        if kept.said.kind is CorrectionKind.SEGMENT_IS and kept.said.speaker_id is not None
+    }
+    words = []
+    for segment in segments:
+        seconds = speech.in_segment.get(segment.id)
+        target = _find_target(segment, corrected.get(segment.id))
+        if target is None or not seconds:
+            continue
+        local = min(seconds, key=lambda speaker: (-seconds[speaker], speaker))
+        if seconds[local] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
+            words.append(HumanWord(segment.id, local, seconds[local], target))
+    return words
+
+
+def _find_target(segment: StoredSegment, corrected: Target | None) -> Target | None:
+    """Return whom a person's label names; a correction counts while the segment still has its speaker."""
+    if segment.label_source != "manual":
+        return None
+    if corrected is not None and segment.speaker == speaker_name(int(corrected[1])):
+        return corrected
+    if segment.is_user:
+        return OWNER
+    return ("person", segment.person_id) if segment.person_id else None
+
+
+def majority(labels: Mapping[Target, int]) -> Target | None:
+    """Return whom most of some labels name; None where nobody has `MAJORITY`."""
+    best = min(labels, key=lambda target: (-labels[target], str(target)), default=None)
+    return best if best is not None and labels[best] >= MAJORITY * sum(labels.values()) else None
+
+
+@dataclass
+class _Unit:
+    """A voice as linking found it, or a local speaker in none, with what people said of its segments."""
+
+    members: tuple[LocalSpeaker, ...]
+    words: list[HumanWord] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class WeighedWords:
+    """What labels of single segments say of voices."""
+
+    joined: tuple[list[set[LocalSpeaker]], ...]
+    """As `HumanLinks.joined`."""
+    apart: tuple[SpeakerLink, ...]
+    """Local speakers of two persons."""
+
+
+def weigh_words(
+    words: Sequence[HumanWord],
+    partition: Partition,
+    evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
+    anchors: Mapping[int, Voice],
+    speech: Speech,
+    rules: LinkingRules,
+) -> WeighedWords:
+    """Weigh labels of single segments against the voices that were found without them.
+
+    Args:
+        words: the labels.
+        partition: the voices.
+        evidence_of: every local speaker.
+        anchors: the voices that numbers stand for.
+        speech: how long each local speaker speaks where.
+        rules: the thresholds of linking.
+    """
+    unit_of: dict[LocalSpeaker, _Unit] = {}
+    for members in partition:
+        unit_of |= dict.fromkeys(members, _Unit(members))
+    for word in words:
+        unit_of.setdefault(word.local, _Unit((word.local,))).words.append(word)
+    heard: dict[Target, list[tuple[LocalSpeaker, _Unit]]] = {}
+    for unit in {id(unit): unit for unit in unit_of.values() if unit.words}.values():
+        for local, target in _say_who(unit, speech).items():
+            heard.setdefault(target, []).append((local, unit))
+    joined, first_of = [], dict[Target, LocalSpeaker]()
+    for target in sorted(heard, key=str):
+        first, others = _choose_main(target, heard[target], unit_of, anchors, speech)
+        if target[0] != "speaker":
+            first_of[target] = first
+        main = unit_of[first]
+        sounds = sum_embeddings(main.members, evidence_of)
+        same = [{first}]
+        for local, unit in others:
+            alike = likeness(sum_embeddings(unit.members, evidence_of), sounds)
+            least = rules.threshold(evidence_of[local].embedding_space) - MAX_UNLIKE
+            if unit is main or _is_firm(unit, target, speech) or alike is None or alike >= least:
+                same.append({local})
+        joined.append(same)
+    persons = list(first_of.values())[:MAX_PERSONS]
+    apart = tuple(SpeakerLink("cannot", one, other) for one, other in combinations(persons, 2))
+    return WeighedWords(tuple(joined), apart)
+
+
+def _say_who(unit: _Unit, speech: Speech) -> dict[LocalSpeaker, Target]:
+    """Return who a voice is, by the local speaker that says so loudest; several where people say it is several."""
+    labels = Counter(word.target for word in unit.words)
+    local_speakers = sorted({word.local for word in unit.words})
+    best = majority(labels)
+    if best is not None:
+        return {max(local_speakers, key=lambda local: _seconds(unit.words, best, local)): best}
+    chosen = {}
+    for local in local_speakers:
+        own = [
+            word for word in unit.words if word.local == local and labels[word.target] >= SUBSTANTIAL * labels.total()
+        ]
+        target = majority(Counter(word.target for word in own))
+        if target is not None and _is_firm(_Unit((local,), own), target, speech):
+            chosen[local] = target
+    return chosen
+
+
+def _choose_main(
+    target: Target,
+    heard: Sequence[tuple[LocalSpeaker, _Unit]],
+    unit_of: Mapping[LocalSpeaker, _Unit],
+    anchors: Mapping[int, Voice],
+    speech: Speech,
+) -> tuple[LocalSpeaker, Sequence[tuple[LocalSpeaker, _Unit]]]:
+    """Return a local speaker of the voice that somebody is for certain, and the others that are said to be it."""
+    anchor = anchors.get(target[1]) if isinstance(target[1], int) else None
+    own = [speaker for speaker in speech.of_voice(anchor) if speaker in unit_of] if anchor else []
+    if own:
+        return max(own, key=lambda speaker: (speech.total_s[speaker], speaker)), heard
+    ranked = sorted(heard, key=lambda item: (-_seconds(item[1].words, target), item[0]))
+    return ranked[0][0], ranked[1:]
+
+
+def _is_firm(unit: _Unit, target: Target, speech: Speech) -> bool:
+    """Whether the labels of a voice are enough to say who it is, whatever it sounds like."""
+    spoken_s = sum(speech.total_s.get(member, 0.0) for member in unit.members)
+    labels = sum(word.target == target for word in unit.words)
+    return labels >= MIN_LABELS or _seconds(unit.words, target) >= spoken_s / 2
+
+
+def _seconds(words: Iterable[HumanWord], target: Target, local: LocalSpeaker | None = None) -> float:
+    """Return how much speech labels give to somebody; of one local speaker, or of all."""
+    return sum(word.spoken_s for word in words if word.target == target and local in (None, word.local))

@@ -1,0 +1,106 @@
+"""Parting off: a local speaker who is somebody else in the segments that a person split off becomes two.
+
+Only where those segments are less than half of its speech. Of more, all of it goes with them: then the job had the
+voice right and linking had it wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from schemas.corrections import CorrectionKind
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.align import StretchClock
+from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.evidence import AudioTimeline, TimelineTurn
+from vps_bridge.labelling.link import LocalSpeakerEvidence
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+
+
+def part_off(
+    timeline: AudioTimeline,
+    clocks: Sequence[StretchClock],
+    segments: Sequence[StoredSegment],
+    speech: Speech,
+    corrections: Iterable[KeptCorrection],
+) -> AudioTimeline:
+    """Return the timeline with every `other_voice` in it, one local speaker more for each that is parted."""
+    segment_of = {segment.id: segment for segment in segments}
+    for kept in corrections:
+        if kept.said.kind is not CorrectionKind.OTHER_VOICE:
+            continue
+        named = [segment_of[name] for name in kept.said.segment_ids if name in segment_of]
+        whole = set(speech.mostly_in(kept.said.segment_ids))
+        mixed = set(speech.in_segments(kept.said.segment_ids)) - whole
+        spans = _on_audio_clock([(segment.start_s, segment.end_s) for segment in named], clocks, timeline.origins)
+        for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
+            timeline = _part(timeline, index, spans, f"{kept.write}.{kept.place}")
+    return timeline
+
+
+def _on_audio_clock(spans: Sequence[Span], clocks: Sequence[StretchClock], origins: Sequence[float]) -> list[Span]:
+    """Return spans of the transcript in seconds of the audio clock."""
+    found = []
+    for clock, origin_s in zip(clocks, origins, strict=True):
+        for piece in clock.pieces:
+            for start_s, end_s in spans:
+                first_s = max(start_s - piece.offset_s, piece.start_s)
+                last_s = min(end_s - piece.offset_s, piece.end_s)
+                if last_s > first_s:
+                    found.append((origin_s + first_s, origin_s + last_s))
+    return sorted(found)
+
+
+def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str) -> AudioTimeline:
+    """Return the timeline with what one local speaker says in these spans as another one's, the last of the list."""
+    speaker, origins = timeline.speakers[index], timeline.origins
+    new_index = len(timeline.speakers)
+
+    def divide(turns: Iterable[TimelineTurn]) -> tuple[TimelineTurn, ...]:
+        divided = []
+        for turn in turns:
+            if turn.speaker_index != index:
+                divided.append(turn)
+                continue
+            origin_s = origins[turn.stretch]
+            inside, outside = _cut((turn.start_s + origin_s, turn.end_s + origin_s), spans)
+            for owner, parts in ((new_index, inside), (index, outside)):
+                divided.extend(
+                    TimelineTurn(turn.stretch, start_s - origin_s, end_s - origin_s, owner) for start_s, end_s in parts
+                )
+        return tuple(sorted(divided))
+
+    cut = [_cut(span, spans) for span in speaker.turns]
+    parted, rest = ([part for pair in cut for part in pair[side]] for side in (0, 1))
+    parted_s = sum(end_s - start_s for start_s, end_s in parted)
+    new = LocalSpeakerEvidence(
+        LocalSpeaker(speaker.id.job_id, f"{speaker.id.speaker} /{name}"),
+        tuple(parted),
+        parted_s,
+        None,
+        speaker.embedding_space,
+        is_confirmed=True,
+    )
+    kept = replace(speaker, turns=tuple(rest), clean_speech_s=max(0.0, speaker.clean_speech_s - parted_s))
+    speakers = (*timeline.speakers[:index], kept, *timeline.speakers[index + 1 :], new)
+    return replace(
+        timeline, speakers=speakers, turns=divide(timeline.turns), exclusive_turns=divide(timeline.exclusive_turns)
+    )
+
+
+def _cut(span: Span, spans: Sequence[Span]) -> tuple[list[Span], list[Span]]:
+    """Return what of a span lies inside sorted spans, and what outside."""
+    inside, outside, at_s = [], [], span[0]
+    for start_s, end_s in spans:
+        first_s, last_s = max(start_s, at_s), min(end_s, span[1])
+        if last_s <= first_s:
+            continue
+        if first_s > at_s:
+            outside.append((at_s, first_s))
+        inside.append((first_s, last_s))
+        at_s = last_s
+    if span[1] > at_s:
+        outside.append((at_s, span[1]))
+    return inside, outside

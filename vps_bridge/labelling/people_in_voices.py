@@ -1,0 +1,138 @@
+"""After linking: which person each voice is, as people said, and what became of each correction."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from schemas.corrections import CorrectionKind, CorrectionOutcome
+from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.human_links import chosen_speakers
+from vps_bridge.labelling.human_words import HumanWord, Target, majority
+from vps_bridge.labelling.link import Partition
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.number import Voice
+
+CONTRADICTED, SOUNDS_DIFFERENT, OVERRIDDEN, NO_VOICE = "contradicted", "sounds_different", "overridden", "no_voice"
+
+
+class VoiceMap:
+    """Which voice of the partition is what people spoke of."""
+
+    def __init__(self, partition: Partition, speech: Speech) -> None:
+        self.voice_at = {member: voice for voice, members in enumerate(partition) for member in members}
+        self.speech = speech
+
+    def of_speakers(self, speakers: Sequence[LocalSpeaker]) -> int | None:
+        """Return the voice that most of these local speakers' time belongs to."""
+        seconds: Counter[int] = Counter()
+        for speaker in speakers:
+            if speaker in self.voice_at:
+                seconds[self.voice_at[speaker]] += self.speech.total_s.get(speaker, 0.0) + 1e-6  # type: ignore[assignment]
+        return min(seconds, key=lambda voice: (-seconds[voice], voice), default=None)
+
+    def of_anchor(self, voice: Voice | None) -> int | None:
+        """Return the voice that an earlier one is now."""
+        return None if voice is None else self.of_speakers(self.speech.of_voice(voice))
+
+
+def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
+    """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
+    labels: dict[int, Counter[Target]] = {}
+    for word in words:
+        voice = voices.voice_at.get(word.local)
+        if voice is not None and word.target[0] != "speaker":
+            labels.setdefault(voice, Counter())[word.target] += 1
+    person_of = {}
+    for voice, counted in labels.items():
+        best = majority(counted)
+        if best is not None and best[0] == "person":
+            person_of[voice] = str(best[1])
+    for kept in corrections:
+        if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
+            continue
+        voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
+        person = kept.said.person_id or ""
+        if voice is None:
+            continue
+        if kept.said.kind is CorrectionKind.VOICE_IS:
+            person_of[voice] = person
+        elif person_of.get(voice) == person:
+            del person_of[voice]
+    return person_of
+
+
+def judge_corrections(
+    corrections: Sequence[KeptCorrection],
+    words: Sequence[HumanWord],
+    voices: VoiceMap,
+    person_of: Mapping[int, str],
+) -> tuple[CorrectionOutcome, ...]:
+    """Return what became of each correction."""
+    word_of = {word.segment_id: word for word in words}
+
+    def judge(kept: KeptCorrection) -> tuple[str, str | None]:
+        match kept.said.kind:
+            case CorrectionKind.SAME_VOICE:
+                found = {voices.of_anchor(kept.anchor(number)) for number in kept.said.speaker_ids}
+                if None in found:
+                    return "void", NO_VOICE
+                return ("spread", None) if len(found) == 1 else ("void", OVERRIDDEN)
+            case CorrectionKind.OTHER_VOICE:
+                return _judge_split(kept, voices)
+            case CorrectionKind.SEGMENT_IS:
+                return _judge_segment(kept, word_of.get(kept.said.segment_id or ""), words, voices, person_of)
+            case _:
+                voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
+                if voice is None:
+                    return "void", NO_VOICE
+                is_named = person_of.get(voice) == kept.said.person_id
+                holds = is_named == (kept.said.kind is CorrectionKind.VOICE_IS)
+                return ("spread", None) if holds else ("void", OVERRIDDEN)
+
+    outcomes = []
+    for kept in corrections:
+        outcome, reason = judge(kept)
+        facts = {"event_id": kept.event_id, "write": kept.write, "kind": kept.said.kind}
+        outcomes.append(CorrectionOutcome.model_validate({**facts, "outcome": outcome, "reason": reason}))
+    return tuple(outcomes)
+
+
+def _judge_split(kept: KeptCorrection, voices: VoiceMap) -> tuple[str, str | None]:
+    chosen = chosen_speakers(kept, voices.speech)
+    own = voices.of_speakers(sorted(chosen))
+    if own is None:
+        return "void", NO_VOICE
+    rest = {speaker for voice in kept.anchors for speaker in voices.speech.of_voice(voice)} - chosen
+    if any(voices.voice_at.get(speaker) == own for speaker in rest):
+        return "void", OVERRIDDEN
+    named = set(kept.said.segment_ids)
+    reaches = any(
+        segment not in named and not chosen.isdisjoint(seconds) for segment, seconds in voices.speech.in_segment.items()
+    )
+    return ("spread" if reaches else "alone"), None
+
+
+def _judge_segment(
+    kept: KeptCorrection,
+    word: HumanWord | None,
+    words: Sequence[HumanWord],
+    voices: VoiceMap,
+    person_of: Mapping[int, str],
+) -> tuple[str, str | None]:
+    wanted: Target = ("person", kept.said.person_id or "")
+    if kept.said.speaker_id is not None:
+        wanted = ("speaker", kept.said.speaker_id)
+    voice = None if word is None else voices.voice_at.get(word.local)
+    if word is None or voice is None:
+        return "alone", NO_VOICE
+    if word.target != wanted:
+        return "void", OVERRIDDEN
+    if kept.said.speaker_id is None:
+        is_that = person_of.get(voice) == kept.said.person_id
+    else:
+        is_that = voices.of_anchor(kept.anchor(kept.said.speaker_id)) == voice
+    if is_that:
+        return "spread", None
+    others = {other.target for other in words if voices.voice_at.get(other.local) == voice} - {word.target}
+    return "alone", CONTRADICTED if others else SOUNDS_DIFFERENT

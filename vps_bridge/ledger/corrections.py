@@ -1,0 +1,70 @@
+"""Corrections in the ledger: what people said about who speaks, for every later relabelling."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from typing import Any
+
+from sqlalchemy import JSON, bindparam, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from vps_bridge.database import Database
+from vps_bridge.ledger.conversations import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
+from vps_bridge.ledger.records import CorrectionRecord
+from vps_bridge.ledger.tables import CorrectionRow
+
+_COLUMNS = tuple(getattr(CorrectionRow, item.name) for item in fields(CorrectionRecord))
+_GET = select(*_COLUMNS).where(CorrectionRow.conversation_id == OF_CONVERSATION).order_by(CorrectionRow.write)
+_ADD = insert(CorrectionRow).on_conflict_do_nothing()
+_SWITCH = (
+    update(CorrectionRow)
+    .where(CorrectionRow.conversation_id == OF_CONVERSATION, CorrectionRow.write == bindparam("of_write"))
+    .values(in_force=bindparam("is_in_force"), voices_before=bindparam("voices_now", type_=JSON))
+)
+_SET_VOICES = THIS_CONVERSATION.values(voices=bindparam("new_voices", type_=JSON))
+
+
+class CorrectionBook:
+    """Corrections of all conversations."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on the ledger's database."""
+        self._database = database
+
+    def of_conversation(self, conversation_id: str) -> list[CorrectionRecord]:
+        """Return what people corrected in a conversation, oldest first, what is undone too."""
+        with self._database.reading() as connection:
+            rows = connection.execute(_GET, {"of_conversation": conversation_id})
+            return [CorrectionRecord(**row._asdict()) for row in rows]
+
+    def add(self, conversation_id: str, correction: CorrectionRecord) -> None:
+        """Keep a correction and ask for new labels; one with the same number is there already."""
+        with self._database.writing() as connection:
+            open_conversation(connection, conversation_id)
+            connection.execute(_ADD, {"conversation_id": conversation_id, **asdict(correction)})
+            mark_changed(connection, conversation_id)
+
+    def switch(
+        self,
+        conversation_id: str,
+        in_force: Mapping[int, bool],
+        *,
+        voices_now: Any,  # noqa: ANN401 - JSON
+        voices: Any,  # noqa: ANN401 - JSON
+    ) -> None:
+        """Put corrections out of force or into it again, by number, and ask for new labels.
+
+        Args:
+            conversation_id: the conversation.
+            in_force: by number, whether it is in force from now on.
+            voices_now: the published voices until now, for when it is switched back.
+            voices: the published voices that the next labels start from.
+        """
+        with self._database.writing() as connection:
+            for write, is_in_force in in_force.items():
+                switch = {"of_write": write, "is_in_force": is_in_force, "voices_now": voices_now}
+                connection.execute(_SWITCH, {"of_conversation": conversation_id, **switch})
+            if in_force:
+                connection.execute(_SET_VOICES, {"of_conversation": conversation_id, "new_voices": voices})
+            mark_changed(connection, conversation_id)
