@@ -189,9 +189,7 @@ class _Losses:
 
     def warnings(self) -> list[str]:
         """Return a line each: a code, and behind a colon how much where that is known."""
-        damaged = (
-            f": {self.damaged_packets} packets or blocks, {self.damaged_bytes} bytes" if self.damaged_bytes else ""
-        )
+        lost = f": {self.damaged_packets} packets or blocks, {self.damaged_bytes} bytes" if self.damaged_bytes else ""
         lines = {
             f"audio.bytes_ignored: {self.ignored_bytes} bytes": self.ignored_bytes,
             f"audio.truncated: {self.missing_bytes} bytes are missing": self.missing_bytes,
