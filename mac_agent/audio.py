@@ -165,6 +165,7 @@ class _Losses:
     left_out_s: float = 0.0
     filled_s: float = 0.0
     damaged_packets: int = 0
+    damaged_bytes: int = 0
     is_broken_off: bool = False
     is_antiphase: bool = False
     is_rescaled: bool = False
@@ -179,6 +180,7 @@ class _Losses:
         self.missing_s += 0.0 if recording.missing_bytes else report.missing_s
         self.ignored_tracks += report.tracks - 1
         self.damaged_packets += report.damaged_packets
+        self.damaged_bytes += report.damaged_bytes
         self.is_broken_off |= report.is_broken_off
         self.is_rescaled |= not recording.is_shift_said
         self.has_wide_integers |= report.has_wide_integers
@@ -187,13 +189,13 @@ class _Losses:
 
     def warnings(self) -> list[str]:
         """Return a line each: a code, and behind a colon how much where that is known."""
-        packets = f": {self.damaged_packets} packets or blocks" if self.damaged_packets else ""
+        lost = f": {self.damaged_packets} packets or blocks, {self.damaged_bytes} bytes" if self.damaged_bytes else ""
         lines = {
             f"audio.bytes_ignored: {self.ignored_bytes} bytes": self.ignored_bytes,
             f"audio.truncated: {self.missing_bytes} bytes are missing": self.missing_bytes,
             f"audio.truncated: {self.missing_s:.2f} s are missing": self.missing_s,
             f"audio.tracks_ignored: {self.ignored_tracks}": self.ignored_tracks,
-            f"audio.damaged{packets}": self.damaged_packets or self.is_broken_off,
+            f"audio.damaged{lost}": self.damaged_packets or self.is_broken_off,
             f"audio.holes_filled: {self.filled_s:.1f} s": self.filled_s,
             f"audio.holes_left_out: {self.left_out_s:.1f} s": self.left_out_s,
             "audio.antiphase": self.is_antiphase,

@@ -62,6 +62,8 @@ class PassReport:
 
     tracks: int = 1
     damaged_packets: int = 0
+    damaged_bytes: int = 0
+    """Of these packets, and of MP3 and AAC also what FFmpeg did not come to."""
     is_broken_off: bool = False
     """FFmpeg could not go on to the end."""
     missing_s: float = 0.0
@@ -114,7 +116,7 @@ class RecordingDecoder:
         self._clock_s = 0.0
         """Seconds decoded and holes, since the first frame."""
         self._reached_s = 0.0
-        self._packet_bytes, self._first_packet = 0, -1
+        self._packet_bytes, self._first_packet, self._read_bytes = 0, -1, 0
         self._batch = _Batch()
         self._used_bits = 0
         self._resampler: AudioResampler | None = None
@@ -147,6 +149,8 @@ class RecordingDecoder:
             if len(self._samples) == self._first:
                 raise undecodable(type(error).__name__) from error
             self.report.is_broken_off = True
+            if self._recording.container in ("mp3", "aac"):
+                self.report.damaged_bytes += max(0, self._recording.size_bytes - self._read_bytes)
             return self.report
         missing_s = promised_s - max(self._clock_s, self._reached_s)
         if missing_s > margin_s:
@@ -243,10 +247,12 @@ class RecordingDecoder:
             self._packet_bytes += packet.size
             if self._first_packet < 0:
                 self._first_packet = packet.pos or 0
+            self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
             try:
                 frames = packet.decode()
             except (av.InvalidDataError, av.PatchWelcomeError) as error:
                 self.report.damaged_packets += 1
+                self.report.damaged_bytes += packet.size
                 if self.report.damaged_packets > MAX_DAMAGED_PACKETS:
                     raise undecodable("damaged throughout") from error
                 continue
