@@ -8,11 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from schemas.corrections import Correction
+from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice, VoiceBook
+
+if TYPE_CHECKING:
+    from vps_bridge.labelling.link import LocalSpeakerEvidence
 
 
 @dataclass(frozen=True)
@@ -66,14 +70,17 @@ class Speech:
 
     @classmethod
     def of(
-        cls, segment_ids: Iterable[str], measured: Iterable[Mapping[int, float]], speakers: Sequence[LocalSpeaker]
+        cls,
+        segments: Sequence[StoredSegment],
+        measured: Iterable[Mapping[int, float]],
+        speakers: Sequence[LocalSpeakerEvidence],
     ) -> Speech:
         """Take it from what `measure_segments` returned, by index of the local speaker."""
         in_segment = {
-            name: {speakers[index]: spoken_s for index, spoken_s in seconds.items()}
-            for name, seconds in zip(segment_ids, measured, strict=True)
+            segment.id: {speakers[index].id: spoken_s for index, spoken_s in seconds.items()}
+            for segment, seconds in zip(segments, measured, strict=True)
         }
-        total_s = dict.fromkeys(speakers, 0.0)
+        total_s = {speaker.id: 0.0 for speaker in speakers}
         for seconds in in_segment.values():
             for speaker, spoken_s in seconds.items():
                 total_s[speaker] += spoken_s

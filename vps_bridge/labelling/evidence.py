@@ -91,6 +91,12 @@ class AudioTimeline:
         """Seconds of audio that some job covers."""
         return sum(end_s - start_s for spans in self.audio.values() for start_s, end_s in spans)
 
+    def in_stretches(self, spans: Iterable[Span]) -> Iterator[tuple[int, float, float]]:
+        """Yield spans of the audio clock as (stretch, start, end) in seconds of their stretch, cut where one begins."""
+        for start_s, end_s in _cut_by_stretch(list(spans), self.origins):
+            stretch = _stretch_at((start_s + end_s) / 2, self.origins)
+            yield stretch, start_s - self.origins[stretch], end_s - self.origins[stretch]
+
 
 def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -> AudioTimeline:
     """Move every job's turns onto the conversation's audio clock and take each second from one of the jobs."""

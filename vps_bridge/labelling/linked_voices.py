@@ -32,6 +32,7 @@ def link_voices(
     evidence: ConversationEvidence,
     speakers: Sequence[LocalSpeakerEvidence],
     speech: Speech,
+    heard: Speech,
     rules: LinkingRules,
     assignment: AssignmentRules,
 ) -> LinkedVoices:
@@ -39,6 +40,14 @@ def link_voices(
 
     Labels of single segments are weighed against the voices that are found without them; where they say that one voice
     is two persons, linking starts again with that.
+
+    Args:
+        evidence: the conversation.
+        speakers: its local speakers.
+        speech: how long each speaks where, by its own job.
+        heard: the same, each second by the one job that decides it.
+        rules: the thresholds of linking.
+        assignment: when a segment is one local speaker's.
     """
 
     def link(*more: SpeakerLink) -> Partition:
@@ -52,7 +61,7 @@ def link_voices(
 
     corrections, evidence_of = evidence.corrections, {speaker.id: speaker for speaker in speakers}
     said = read_human_links(corrections, speech, evidence_of, rules)
-    words = read_words(evidence.segments, corrections, speech, assignment)
+    words = read_words(evidence.segments, corrections, heard, assignment)
     partition = link()
     anchors = {voice.speaker_id: voice for kept in corrections for voice in kept.anchors}
     weighed = weigh_words(words, partition, evidence_of, anchors, speech, rules)

@@ -123,10 +123,13 @@ def _judge_segment(
     wanted: Target = ("person", kept.said.person_id or "")
     if kept.said.speaker_id is not None:
         wanted = ("speaker", kept.said.speaker_id)
-    voice = None if word is None else voices.voice_at.get(word.local)
-    if word is None or voice is None:
+    seconds = voices.speech.in_segment.get(kept.said.segment_id or "", {})
+    loudest = min(seconds, key=lambda speaker: (-seconds[speaker], speaker), default=None)
+    local = loudest if word is None else word.local
+    voice = None if local is None else voices.voice_at.get(local)
+    if voice is None:
         return "alone", NO_VOICE
-    if word.target != wanted:
+    if word is not None and word.target != wanted:
         return "void", OVERRIDDEN
     if kept.said.speaker_id is None:
         is_that = person_of.get(voice) == kept.said.person_id
@@ -134,5 +137,5 @@ def _judge_segment(
         is_that = voices.of_anchor(kept.anchor(kept.said.speaker_id)) == voice
     if is_that:
         return "spread", None
-    others = {other.target for other in words if voices.voice_at.get(other.local) == voice} - {word.target}
+    others = {other.target for other in words if voices.voice_at.get(other.local) == voice} - {wanted}
     return "alone", CONTRADICTED if others else SOUNDS_DIFFERENT

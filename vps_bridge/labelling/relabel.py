@@ -127,7 +127,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     timeline = _part_off(evidence, heard, clocks)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
-    linked = _link(evidence, timeline, measured, policy)
+    linked = _link(evidence, timeline, clocks, measured, policy)
     voice_turns = _turns_by_voice(turns, timeline, linked.partition)
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
@@ -165,26 +165,35 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
 def _link(
     evidence: ConversationEvidence,
     timeline: AudioTimeline,
+    clocks: Sequence[StretchClock],
     measured: Sequence[Mapping[int, float]],
     policy: RelabelPolicy,
 ) -> LinkedVoices:
-    speech = _speech(evidence.segments, measured, timeline)
-    return link_voices(evidence, timeline.speakers, speech, policy.linking, policy.assignment)
+    heard = Speech.of(evidence.segments, measured, timeline.speakers)
+    whole = _whole_speech(evidence, timeline, clocks)
+    return link_voices(evidence, timeline.speakers, whole, heard, policy.linking, policy.assignment)
 
 
 def _part_off(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> AudioTimeline:
     """Part local speakers where a person split segments off that are only a part of what they say."""
     if not evidence.corrections:
         return timeline
-    measured = measure_segments(_turns_on_transcript(timeline, clocks), evidence.segments)
-    speech = _speech(evidence.segments, measured, timeline)
+    speech = _whole_speech(evidence, timeline, clocks)
     return part_off(timeline, clocks, evidence.segments, speech, evidence.corrections)
 
 
-def _speech(
-    segments: Sequence[StoredSegment], measured: Sequence[Mapping[int, float]], timeline: AudioTimeline
-) -> Speech:
-    return Speech.of([segment.id for segment in segments], measured, [speaker.id for speaker in timeline.speakers])
+def _whole_speech(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> Speech:
+    """Return how long each local speaker speaks in each segment, also in seconds that another job decides.
+
+    Which job decides a second changes when more jobs come; this does not.
+    """
+    turns = [
+        TranscriptTurn(moved_start_s, moved_end_s, index)
+        for index, speaker in enumerate(timeline.speakers)
+        for stretch, start_s, end_s in timeline.in_stretches(speaker.turns)
+        for moved_start_s, moved_end_s in clocks[stretch].move(start_s, end_s)
+    ]
+    return Speech.of(evidence.segments, measure_segments(turns, evidence.segments), timeline.speakers)
 
 
 def _find_clocks(

@@ -121,6 +121,14 @@ def test_a_name_that_others_contradict_stays_alone_and_says_so():
         assert labels(found, "B") == {"SPEAKER_01"}
 
 
+def test_what_was_split_off_a_job_s_speaker_stays_so_when_the_next_job_decides_some_of_its_seconds():
+    with conversation(EARLY) as found:
+        found.correct(kind="other_voice", segment_ids=said_by("A")[:4])
+        before = {name: speaker for name, speaker in found.speakers.items() if name in said_by("A")[:7]}
+        found.hear(*ALL)
+        assert {name: found.speakers[name] for name in before} == before
+
+
 def test_a_voice_is_named_and_the_later_word_counts():
     with conversation() as found:
         found.correct(kind="voice_is", speaker_id=0, person_id="anna")
