@@ -29,7 +29,7 @@ from benchmarks.recordings import AMI, Recording
 from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, to_diarization
 from mac_agent.engines.engine import Hints, Turn
 from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, LOCAL_SPEAKERS
-from mac_agent.engines.reconstruction import as_turns, count_speakers, speaking, windows_per_frame
+from mac_agent.engines.reconstruction import as_turns, speaking, windows_per_frame
 from mac_agent.engines.registry import load_engine
 from mac_agent.engines.tracks import ACTIVE
 from mac_agent.weights.models import EMBEDDED, GENERATIONS
@@ -242,7 +242,7 @@ def pool(scores: Iterable[Score]) -> Score:
 def oracle(recording: Recording, output: NetworkOutput) -> tuple[Turn, ...]:
     """Cluster perfectly: within every window, each local speaker is the reference speaker it overlaps most."""
     names = sorted({speaker for _, _, speaker in recording.reference})
-    scores, grid = output.scores, output.grid
+    scores, grid = output.segmentation.scores, output.segmentation.grid
     n_frames = grid.covered_frames(len(scores))
     truth = np.zeros((n_frames, len(names)), dtype=np.float32)
     for start_s, end_s, speaker in recording.reference:
@@ -258,7 +258,7 @@ def oracle(recording: Recording, output: NetworkOutput) -> tuple[Turn, ...]:
             if shared[local, speaker] > 0:
                 activity[span, speaker] += score[:, local]
     activity /= windows_per_frame(len(scores), grid)[:, None]
-    return as_turns(speaking(activity, count_speakers(scores, grid)), names, recording.duration_s)
+    return as_turns(speaking(activity, output.segmentation.talkers), names, recording.duration_s)
 
 
 if __name__ == "__main__":

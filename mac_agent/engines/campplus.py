@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mac_agent.engines.checkpoint import read_state_dict
 from mac_agent.engines.filterbank import N_BANDS
@@ -79,7 +80,21 @@ def load_campplus(data_dir: Path, device: torch.device) -> CAMPPlus:
     """
     network = CAMPPlus()
     network.load_state_dict(read_state_dict(data_dir, CAMPPLUS), strict=True)
-    return network.to(device).eval()
+    return fold_batch_norms(network.eval()).to(device)
+
+
+def fold_batch_norms(network: CAMPPlus) -> CAMPPlus:
+    """Fold every batch norm that follows a convolution into it: the same function, to within rounding, in less time."""
+    for module in network.modules():
+        if isinstance(module, _Head | _ResidualBlock):
+            module.conv1, module.bn1 = fuse_conv_bn_eval(module.conv1, module.bn1), nn.Identity()
+            module.conv2, module.bn2 = fuse_conv_bn_eval(module.conv2, module.bn2), nn.Identity()
+        if isinstance(module, _ResidualBlock) and len(module.shortcut):
+            module.shortcut = nn.Sequential(fuse_conv_bn_eval(*module.shortcut))
+        if isinstance(module, _DenseLayer):
+            module.linear1 = fuse_conv_bn_eval(module.linear1, module.nonlinear2.batchnorm)
+            module.nonlinear2 = nn.Sequential(nn.ReLU())
+    return network
 
 
 class _Head(nn.Module):
@@ -122,6 +137,17 @@ def _norm_relu(channels: int) -> nn.Sequential:
     return nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(channels), relu=nn.ReLU()))
 
 
+class _Pointwise(nn.Conv1d):
+    """A convolution over one frame, as a product of matrices: for the few frames of an utterance that is faster."""
+
+    def __init__(self, channels: int, out_channels: int, *, bias: bool = True) -> None:
+        super().__init__(channels, out_channels, 1, bias=bias)
+
+    def forward(self, frames: torch.Tensor) -> torch.Tensor:
+        product = self.weight[:, :, 0] @ frames
+        return product if self.bias is None else product + self.bias[:, None]
+
+
 class _ConvNormRelu(nn.Module):
     """The first time-delay layer, which halves the rate of frames."""
 
@@ -153,7 +179,7 @@ class _DenseLayer(nn.Module):
     def __init__(self, channels: int, dilation: int) -> None:
         super().__init__()
         self.nonlinear1 = _norm_relu(channels)
-        self.linear1 = nn.Conv1d(channels, _BOTTLENECK, 1, bias=False)
+        self.linear1 = _Pointwise(channels, _BOTTLENECK, bias=False)
         self.nonlinear2 = _norm_relu(_BOTTLENECK)
         self.cam_layer = _MaskedLayer(dilation)
 
@@ -168,8 +194,8 @@ class _MaskedLayer(nn.Module):
     def __init__(self, dilation: int) -> None:
         super().__init__()
         self.linear_local = nn.Conv1d(_BOTTLENECK, _GROWTH, 3, padding=dilation, dilation=dilation, bias=False)
-        self.linear1 = nn.Conv1d(_BOTTLENECK, _BOTTLENECK // 2, 1)
-        self.linear2 = nn.Conv1d(_BOTTLENECK // 2, _GROWTH, 1)
+        self.linear1 = _Pointwise(_BOTTLENECK, _BOTTLENECK // 2)
+        self.linear2 = _Pointwise(_BOTTLENECK // 2, _GROWTH)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         n_frames = frames.shape[-1]
@@ -185,7 +211,7 @@ class _Transit(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.nonlinear = _norm_relu(channels)
-        self.linear = nn.Conv1d(channels, channels // 2, 1, bias=False)
+        self.linear = _Pointwise(channels, channels // 2, bias=False)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         found: torch.Tensor = self.linear(self.nonlinear(frames))
@@ -201,7 +227,7 @@ class _MeanAndDeviation(nn.Module):
 class _Dense(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
-        self.linear = nn.Conv1d(channels, DIMENSION, 1, bias=False)
+        self.linear = _Pointwise(channels, DIMENSION, bias=False)
         self.nonlinear = nn.Sequential(OrderedDict(batchnorm=nn.BatchNorm1d(DIMENSION, affine=False)))
 
     def forward(self, statistics: torch.Tensor) -> torch.Tensor:

@@ -27,18 +27,18 @@ def count_talkers(pieces: Sequence[Piece]) -> NDArray[np.int16]:
     return talkers
 
 
-def clean_seconds(piece: Piece, talkers: NDArray[np.int16]) -> float:
+def clean_seconds(piece: Piece, talkers: NDArray[np.integer]) -> float:
     """Return the seconds of a piece in which nobody else speaks."""
     return float(np.count_nonzero(talkers[piece.first : piece.last] == 1)) * FRAME_S
 
 
-def find_clean_frames(first: int, last: int, talkers: NDArray[np.int16], n_frames: int) -> NDArray[np.intp]:
+def find_clean_frames(first: int, last: int, talkers: NDArray[np.integer], n_frames: int) -> NDArray[np.intp]:
     """Return the feature frames of an utterance in which only one voice speaks, at least one frame.
 
     Args:
         first: first frame of the utterance in the segmentation.
         last: one past its last.
-        talkers: as `count_talkers` returns it.
+        talkers: how many speak at each frame of the segmentation.
         n_frames: how many feature frames the recording has.
     """
     start_s, end_s = (FIRST_FRAME_START_S + frame * FRAME_S for frame in (first, last))

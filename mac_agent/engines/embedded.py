@@ -23,8 +23,7 @@ from mac_agent.engines.engine import (
     check_waveform,
 )
 from mac_agent.engines.frames import FRAME_S, count_frames
-from mac_agent.engines.reconstruction import activity, as_turns, count_speakers, first_frames, speaking, strongest
-from mac_agent.engines.tracks import cut_pieces, follow
+from mac_agent.engines.reconstruction import activity, as_turns, first_frames, speaking, strongest
 from mac_agent.errors import DeviceUnavailable
 from mac_agent.weights.models import EMBEDDED
 
@@ -35,8 +34,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.clustering import Labels, PieceEvidence, Policy
-    from mac_agent.engines.embedded_networks import Networks
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.embedded_networks import Networks, Segmentation
 
 DEFAULT_THREADS = 2
 LEAST_EMBEDDING_S = 1.0  # an embedding of less clean speech is not reliable enough for linking
@@ -119,36 +117,31 @@ class EmbeddedEngine:
         if max(waveform.max(initial=0.0), -waveform.min(initial=0.0)) < SILENT_PEAK:
             return None
         with clock("segmentation"):
-            scores = self._networks.score(waveform, lambda done: report("segmentation", done))
-        with clock("tracks"):
-            tracks = follow(scores, self._networks.grid)
-            pieces = cut_pieces(tracks)
-        if not pieces:
+            found = self._networks.segment(waveform, lambda done: report("segmentation", done))
+        if not found.pieces:
             return None
         with clock("embedding"):
-            evidence = self._networks.embed(waveform, scores, tracks, pieces, lambda done: report("embedding", done))
-        return NetworkOutput(scores, self._networks.grid, evidence, len(waveform))
+            evidence = self._networks.embed(waveform, found, lambda done: report("embedding", done))
+        return NetworkOutput(found, evidence, len(waveform))
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutput:
     """The output of both networks for a recording."""
 
-    scores: NDArray[np.float16]
-    """Segmentation, shape ``(windows, frames, 3)``."""
-    grid: Grid
+    segmentation: Segmentation
     evidence: PieceEvidence
     n_samples: int
 
 
 def to_diarization(output: NetworkOutput, hints: Hints, policy: Policy, clock: StageTimer) -> Diarization:
     """Cluster the pieces into speakers, and return their turns. Deterministic."""
-    evidence = output.evidence
+    evidence, heard = output.evidence, output.segmentation
     with clock("clustering"):
         labels = cluster(evidence, _read_hints(hints), policy)
     with clock("timeline"):
-        strength = activity(len(output.scores), output.grid, evidence.tracks, evidence.pieces, labels)
-        found = _assemble(strength, count_speakers(output.scores, output.grid), evidence, labels, output.n_samples)
+        strength = activity(len(heard.scores), heard.grid, evidence.tracks, evidence.pieces, labels)
+        found = _assemble(strength, heard.talkers, evidence, labels, output.n_samples)
     return replace(found, timings_ms=clock.timings_ms)
 
 

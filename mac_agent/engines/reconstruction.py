@@ -30,6 +30,18 @@ def count_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
     return rounded
 
 
+def expect_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
+    """Return how many speak at each frame: the rounded sum of the probabilities, averaged over its windows.
+
+    Where one window is sure and another is not, each counts with its probability, not as a vote.
+    """
+    total = np.zeros(grid.covered_frames(len(scores)), dtype=np.float32)
+    for window, score in enumerate(scores):
+        total[grid.frames_of(window)] += score.astype(np.float32).sum(axis=1)
+    rounded: NDArray[np.int8] = np.rint(total / windows_per_frame(len(scores), grid)).astype(np.int8)
+    return rounded
+
+
 def windows_per_frame(n_windows: int, grid: Grid) -> NDArray[np.float32]:
     """Return how many windows contain each frame, shape ``(frames,)``."""
     windows = np.zeros(grid.covered_frames(n_windows), dtype=np.float32)

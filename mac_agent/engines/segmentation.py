@@ -89,7 +89,7 @@ class SpeakersOfPowerset(nn.Module):
         return torch.softmax(scores, dim=-1) @ self.members.to(scores.dtype)
 
 
-def segment(network: PyanNet, grid: Grid, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:
+def score(network: PyanNet, grid: Grid, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:
     """Score every window.
 
     Returns:

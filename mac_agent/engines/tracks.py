@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mac_agent.engines.frames import Grid
 
 ACTIVE = 0.5  # the network was trained with binary cross-entropy: a score above one half means that somebody speaks
+MAYBE_ACTIVE = 0.35  # where some windows hear a voice and others do not; how many speak is then decided elsewhere
 SAME_TRACK = 0.5  # intersection over union on the shared 4.4 s; above half, "same speaker" is likelier than "another"
 LEAST_ACTIVE_FRAMES = 3  # 0.05 s; less than that in a window of five seconds is noise
 BRIDGED_FRAMES = 6  # 0.1 s: a closure inside a word, not a pause between utterances
@@ -119,13 +120,18 @@ def follow(scores: NDArray[np.float16], grid: Grid) -> list[Track]:
     return [_gather(scores, grid, first, path) for first, path in paths]
 
 
-def cut_pieces(tracks: list[Track]) -> list[Piece]:
-    """Cut every track at its pauses, and each utterance into equal pieces of at most 0.8 s; sorted by track, time."""
+def cut_pieces(tracks: list[Track], active: float = ACTIVE) -> list[Piece]:
+    """Cut every track at its pauses, and each utterance into equal pieces of at most 0.8 s; sorted by track, time.
+
+    Args:
+        tracks: as `follow` returns them.
+        active: the mean score of a track above which it speaks.
+    """
     pieces: list[Piece] = []
     utterance = 0
     for number, track in enumerate(tracks):
         mean = track.total / np.maximum(track.windows, 1)
-        for first, last in bridge(runs(mean > ACTIVE), BRIDGED_FRAMES):
+        for first, last in bridge(runs(mean > active), BRIDGED_FRAMES):
             parts = -(-(last - first) // LONGEST_PIECE_FRAMES)
             edges = np.linspace(first, last, parts + 1).round().astype(int) + track.first_frame
             pieces += [Piece(number, utterance, a, b) for a, b in pairwise(edges.tolist())]

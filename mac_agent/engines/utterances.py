@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from mac_agent.engines.campplus import DIMENSION
-from mac_agent.engines.clean_frames import FRAMES_PER_S, count_talkers, find_clean_frames, frames_around
+from mac_agent.engines.clean_frames import FRAMES_PER_S, find_clean_frames, frames_around
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,7 +28,11 @@ _LONGEST_FRAMES = 10 * FRAMES_PER_S  # what takes no breath for longer is run in
 
 
 def embed_pieces(
-    network: CAMPPlus, bands: NDArray[np.float16], pieces: Sequence[Piece], report: Callable[[float], None]
+    network: CAMPPlus,
+    bands: NDArray[np.float16],
+    pieces: Sequence[Piece],
+    talkers: NDArray[np.int8],
+    report: Callable[[float], None],
 ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
     """Embed every piece.
 
@@ -36,6 +40,7 @@ def embed_pieces(
         network: CAM++.
         bands: the filter bank of the recording, shape ``(frames, 80)``.
         pieces: sorted by utterance and time.
+        talkers: how many speak at each frame of the segmentation.
         report: called with the fraction 0..1 that is done.
 
     Returns:
@@ -44,7 +49,6 @@ def embed_pieces(
     embeddings = np.empty((len(pieces), DIMENSION), dtype=np.float32)
     audio_s = np.empty(len(pieces))
     device = next(network.parameters()).device
-    talkers = count_talkers(pieces)
     done = 0
     for _, group in groupby(pieces, key=lambda piece: piece.utterance):
         utterance = list(group)

@@ -61,10 +61,10 @@ def test_sharing_layers_does_not_change_the_scores(network: PyanNet, grid: Grid,
 @pytest.mark.parametrize("windows", [0, 1, 40])
 @pytest.mark.parametrize("more", [1, 16_000])
 def test_every_sample_is_in_a_window(network: PyanNet, grid: Grid, windows: int, more: int) -> None:
-    from mac_agent.engines.segmentation import segment
+    from mac_agent.engines.segmentation import score
 
     samples = windows * grid.hop_samples + more
-    scores = segment(network, grid, np.zeros(samples, dtype=np.float32), lambda _done: None)
+    scores = score(network, grid, np.zeros(samples, dtype=np.float32), lambda _done: None)
     assert scores.shape[1:] == (grid.window_frames, 3)
     assert (len(scores) - 1) * grid.hop_samples + grid.window_samples >= samples
     assert np.isfinite(scores).all()
