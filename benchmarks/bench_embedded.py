@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording of the group `long`")
     parser.add_argument("--first-seed", type=int, default=1, help="seed of the first made-up conversation")
-    parser.add_argument("--moved", action="store_true", help="also with every threshold 10 %% up and down")
+    parser.add_argument("--moved", action="store_true", help="also with every threshold 15 %% up and down")
     options = parser.parse_args()
     if unknown := set(options.groups) - set(groups):
         parser.error(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(groups)}")
@@ -179,9 +179,9 @@ def measure(
 
 
 def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
-    """Print DER and speakers of every recording with all thresholds, and each alone, 10 % up and down."""
+    """Print DER and speakers of every recording with all thresholds, and each alone, 15 % up and down."""
     policies = {"as set": policy}
-    for factor in (0.9, 1.1):
+    for factor in (0.85, 1.15):
         policies[f"all x {factor}"] = moved(policy, MOVED, factor)
         policies |= {f"{name} x {factor}": moved(policy, (name,), factor) for name in MOVED}
     print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled |")

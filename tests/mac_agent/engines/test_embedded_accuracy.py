@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # The first test that uses a fixture runs the networks on all of its recordings, which takes minutes.
 pytestmark = [pytest.mark.shared, pytest.mark.slow, pytest.mark.timeout(3600)]
 
-MOVES = [pytest.param(1.0, id="as set"), pytest.param(0.9, id="10 % down"), pytest.param(1.1, id="10 % up")]
+MOVES = [pytest.param(1.0, id="as set"), pytest.param(0.85, id="15 % down"), pytest.param(1.15, id="15 % up")]
 
 
 def run_networks(engine: Engine, recordings: list[Recording]) -> Outputs:
@@ -67,7 +67,9 @@ def evaluate(recording: Recording, output: NetworkOutput, policy: Policy) -> tup
 
 
 @pytest.mark.parametrize("factor", MOVES)
-@pytest.mark.parametrize(("name", "limit"), [("sample", 0.10), ("repair_call_40", 0.10), ("diarizationExample", 0.08)])
+@pytest.mark.parametrize(
+    ("name", "limit"), [("sample", 0.06), ("repair_call_40", 0.055), ("diarizationExample", 0.045)]
+)
 def test_dialogue_and_broadcast(real: Outputs, name: str, limit: float, factor: float, policy: Policy) -> None:
     score, speakers = evaluate(*real[name], moved(policy, MOVED, factor))
     assert score.der <= limit
@@ -77,9 +79,7 @@ def test_dialogue_and_broadcast(real: Outputs, name: str, limit: float, factor: 
 @pytest.mark.parametrize("factor", MOVES)
 def test_meetings(real: Outputs, factor: float, policy: Policy) -> None:
     results = {name: evaluate(*real[name], moved(policy, MOVED, factor)) for name in AMI}
-    assert pool(score for score, _ in results.values()).der <= 0.27
-    right = [name for name in ("dev00", "dev01", "trn00", "trn04") if results[name][1] == real[name][0].speakers]
-    assert len(right) >= 2, results
+    assert pool(score for score, _ in results.values()).der <= 0.215
 
 
 @pytest.mark.parametrize("factor", MOVES)

@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 
 from mac_agent.engines.frames import FIVE_SECONDS, FRAME_S, TEN_SECONDS, count_frames, frame_time_s
-from mac_agent.engines.reconstruction import activity, as_turns, count_speakers, first_frames, speaking, strongest
+from mac_agent.engines.reconstruction import (
+    activity,
+    as_turns,
+    count_speakers,
+    expect_speakers,
+    first_frames,
+    speaking,
+    strongest,
+)
 from mac_agent.engines.tracks import Piece, Track
 
 
@@ -55,3 +63,13 @@ def test_the_strength_of_a_piece_is_the_mean_score_of_its_windows() -> None:
     np.testing.assert_allclose(strength[30:90, 0], 1.0)
     assert strength[:30].sum() == strength[90:].sum() == 0
     np.testing.assert_array_equal(count_speakers(scores, FIVE_SECONDS)[[29, 30, 89, 90]], [0, 1, 1, 0])
+
+
+def test_windows_that_are_unsure_count_with_their_probability() -> None:
+    """Two windows of the same second: sure of a voice, and nearly. Voting finds half a speaker, and rounds it away."""
+    scores = np.zeros((2, FIVE_SECONDS.window_frames, 3), dtype=np.float16)
+    scores[0, 100:200, 1], scores[1, 70:170, 2] = 0.9, 0.45
+    assert count_speakers(scores, FIVE_SECONDS)[150] == 0
+    assert expect_speakers(scores, FIVE_SECONDS)[150] == 1
+    scores[1, 70:170, 2] = 0.05
+    assert expect_speakers(scores, FIVE_SECONDS)[150] == 0
