@@ -83,9 +83,9 @@ class LinkingRules:
     (a call, and made-up conversations of 3 to 5 readers) every threshold from 0.70 to 0.85 finds the right voices,
     with and without shared seconds, at a DER within 0.014 of diarizing the whole recording at once.
 
-    CAM++ (3D-Speaker), a call, meetings, broadcasts and readers, some through a telephone, noise or a room, in pieces of
-    at most 60 s with true labels: parts of one voice 0.58 to 0.92, two voices below 0.50, 0.57 for the most alike by
-    telephone and in a room. From 0.60 on, one voice is split in two; below 0.50, two voices become one.
+    CAM++ (3D-Speaker), a call, meetings, broadcasts and readers, some by telephone, with noise or in a room, in parts
+    of at most 60 s with true labels: parts of one voice 0.58 to 0.92, two voices below 0.50, but 0.57 for the two most
+    alike by telephone. From 0.60 on, one voice is split in two; below 0.50, two voices become one.
     """
 
     min_clean_speech_s: float = 3.0
