@@ -7,7 +7,7 @@ modules are named as in the published checkpoint, so that its state dict fits th
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -85,13 +85,14 @@ def load_campplus(data_dir: Path, device: torch.device) -> CAMPPlus:
 
 def fold_batch_norms(network: CAMPPlus) -> CAMPPlus:
     """Fold every batch norm that follows a convolution into it: the same function, to within rounding, in less time."""
+    module: Any
     for module in network.modules():
-        if isinstance(module, _Head | _ResidualBlock):
+        if hasattr(module, "bn1"):
             module.conv1, module.bn1 = fuse_conv_bn_eval(module.conv1, module.bn1), nn.Identity()
             module.conv2, module.bn2 = fuse_conv_bn_eval(module.conv2, module.bn2), nn.Identity()
-        if isinstance(module, _ResidualBlock) and len(module.shortcut):
+        if getattr(module, "shortcut", None):
             module.shortcut = nn.Sequential(fuse_conv_bn_eval(*module.shortcut))
-        if isinstance(module, _DenseLayer):
+        if hasattr(module, "nonlinear2"):
             module.linear1 = fuse_conv_bn_eval(module.linear1, module.nonlinear2.batchnorm)
             module.nonlinear2 = nn.Sequential(nn.ReLU())
     return network
@@ -144,7 +145,7 @@ class _Pointwise(nn.Conv1d):
         super().__init__(channels, out_channels, 1, bias=bias)
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
-        product = self.weight[:, :, 0] @ frames
+        product: torch.Tensor = self.weight[:, :, 0] @ frames
         return product if self.bias is None else product + self.bias[:, None]
 
 
@@ -202,7 +203,8 @@ class _MaskedLayer(nn.Module):
         near = nn.functional.avg_pool1d(frames, _MASK_FRAMES, _MASK_FRAMES, ceil_mode=True)
         context = frames.mean(-1, keepdim=True) + near
         mask = torch.sigmoid(self.linear2(torch.relu(self.linear1(context))))
-        return self.linear_local(frames) * mask.repeat_interleave(_MASK_FRAMES, dim=-1)[..., :n_frames]
+        masked: torch.Tensor = self.linear_local(frames) * mask.repeat_interleave(_MASK_FRAMES, dim=-1)[..., :n_frames]
+        return masked
 
 
 class _Transit(nn.Module):
