@@ -1,5 +1,7 @@
 """Accuracy, speed and memory of the embedded engine: `python -m benchmarks.bench_embedded --help`.
 
+`--engine embedded-ge2e` measures its first generation, whose weights `omi-agent fetch-model embedded-ge2e` fetches.
+
 DER without collar, overlap scored (pyannote.metrics), over the whole recording. "Oracle" gives every local speaker
 of every window to the reference speaker it overlaps most: the same segmentation with perfect clustering.
 "One" gives all speech to one speaker.
@@ -24,18 +26,18 @@ from scipy.optimize import linear_sum_assignment
 
 from benchmarks import recordings
 from benchmarks.recordings import AMI, Recording
-from mac_agent.engines.clustering import Policy
 from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, to_diarization
 from mac_agent.engines.engine import Hints, Turn
-from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
-from mac_agent.engines.reconstruction import as_turns, count_speakers, speaking, windows_per_frame
+from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, LOCAL_SPEAKERS
+from mac_agent.engines.reconstruction import as_turns, speaking, windows_per_frame
 from mac_agent.engines.registry import load_engine
 from mac_agent.engines.tracks import ACTIVE
+from mac_agent.weights.models import EMBEDDED, GENERATIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from numpy.typing import NDArray
+    from mac_agent.engines.clustering import Policy
 
 MOVED = ("join_distance", "small_voice_distance", "contact_distance", "start_distance")
 
@@ -75,21 +77,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     groups = ("real", "talks", "solos", "copies", "long")
     parser.add_argument("groups", nargs="*", default=["real"], help=f"any of: {', '.join(groups)}")
+    parser.add_argument("--engine", choices=tuple(GENERATIONS), default=EMBEDDED)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("OMI_DATA_DIR"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording of the group `long`")
     parser.add_argument("--first-seed", type=int, default=1, help="seed of the first made-up conversation")
-    parser.add_argument("--moved", action="store_true", help="also with every threshold 10 %% up and down")
+    parser.add_argument("--moved", action="store_true", help="also with every threshold 15 %% up and down")
     options = parser.parse_args()
     if unknown := set(options.groups) - set(groups):
         parser.error(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(groups)}")
     data_dir = options.data_dir or Path(platformdirs.user_data_dir("omi-diarization"))
-    engine = load_engine("embedded", data_dir=Path(data_dir), threads=options.threads)
+    engine = load_engine(options.engine, data_dir=Path(data_dir), threads=options.threads)
     assert isinstance(engine, EmbeddedEngine)
     for group in options.groups:
         outputs = measure(engine, group, select(group, options.first_seed, options.hours), keep=options.moved)
         if options.moved:
-            move(outputs)
+            move(outputs, engine.policy)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     print(f"\npeak memory {peak / (1024**2 if sys.platform == 'darwin' else 1):.0f} MiB, {options.threads} threads")
 
@@ -147,10 +150,10 @@ def measure(
     for recording in selected:
         began, began_cpu = time.perf_counter(), time.process_time()
         output = engine.run_networks(recording.waveform, lambda _stage, _done: None, StageTimer())
-        turns = to_diarization(output, Hints(), Policy(), StageTimer()).turns if output else ()
+        turns = to_diarization(output, Hints(), engine.policy, StageTimer()).turns if output else ()
         speed = recording.duration_s / (time.perf_counter() - began)
         speed_per_core = recording.duration_s / (time.process_time() - began_cpu)
-        single = to_diarization(output, Hints(num_speakers=1), Policy(), StageTimer()).turns if output else ()
+        single = to_diarization(output, Hints(num_speakers=1), engine.policy, StageTimer()).turns if output else ()
         row = AccuracyRow(
             name=recording.name,
             score=compare(recording, turns),
@@ -158,7 +161,7 @@ def measure(
             found_speakers=len({turn.speaker for turn in turns}),
             speed=speed,
             speed_per_core=speed_per_core,
-            oracle=compare(recording, oracle(recording, output.scores)) if output else None,
+            oracle=compare(recording, oracle(recording, output)) if output else None,
             one=compare(recording, single),
         )
         rows.append(row)
@@ -175,27 +178,26 @@ def measure(
     return kept
 
 
-def move(kept: list[tuple[Recording, NetworkOutput]]) -> None:
-    """Print DER and speakers of every recording with all thresholds, and each alone, 10 % up and down."""
-    policies = {"as set": Policy()}
-    for factor in (0.9, 1.1):
-        policies[f"all x {factor}"] = moved(MOVED, factor)
-        policies |= {f"{name} x {factor}": moved((name,), factor) for name in MOVED}
+def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
+    """Print DER and speakers of every recording with all thresholds, and each alone, 15 % up and down."""
+    policies = {"as set": policy}
+    for factor in (0.85, 1.15):
+        policies[f"all x {factor}"] = moved(policy, MOVED, factor)
+        policies |= {f"{name} x {factor}": moved(policy, (name,), factor) for name in MOVED}
     print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled |")
     print("|---" * (len(kept) + 2) + "|")
-    for name, policy in policies.items():
+    for name, tried in policies.items():
         cells, excerpts = [], []
         for recording, output in kept:
-            turns = to_diarization(output, Hints(), policy, StageTimer()).turns
+            turns = to_diarization(output, Hints(), tried, StageTimer()).turns
             score = compare(recording, turns)
             cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
             excerpts += [score] if recording.name in AMI else []
         print(f"| {name} | " + " | ".join(cells) + f" | {pool(excerpts).der:.3f} |")
 
 
-def moved(names: tuple[str, ...], factor: float) -> Policy:
+def moved(policy: Policy, names: tuple[str, ...], factor: float) -> Policy:
     """Return the policy with some thresholds multiplied."""
-    policy = Policy()
     return replace(policy, **{name: getattr(policy, name) * factor for name in names})
 
 
@@ -237,25 +239,26 @@ def pool(scores: Iterable[Score]) -> Score:
     )
 
 
-def oracle(recording: Recording, scores: NDArray[np.float16]) -> tuple[Turn, ...]:
+def oracle(recording: Recording, output: NetworkOutput) -> tuple[Turn, ...]:
     """Cluster perfectly: within every window, each local speaker is the reference speaker it overlaps most."""
     names = sorted({speaker for _, _, speaker in recording.reference})
-    n_frames = HOP_FRAMES * (len(scores) - 1) + WINDOW_FRAMES
+    scores, grid = output.segmentation.scores, output.segmentation.grid
+    n_frames = grid.covered_frames(len(scores))
     truth = np.zeros((n_frames, len(names)), dtype=np.float32)
     for start_s, end_s, speaker in recording.reference:
         first, last = (max(0, round((at_s - FIRST_FRAME_START_S) / FRAME_S)) for at_s in (start_s, end_s))
         truth[first:last, names.index(speaker)] = 1.0
     activity = np.zeros((n_frames, len(names)), dtype=np.float32)
     for window, score in enumerate(scores.astype(np.float32)):
-        span = slice(HOP_FRAMES * window, HOP_FRAMES * window + WINDOW_FRAMES)
+        span = grid.frames_of(window)
         shared = (score > ACTIVE).astype(np.float32).T @ truth[span]
         given = dict(zip(*linear_sum_assignment(-shared), strict=True))
         for local in range(LOCAL_SPEAKERS):
             speaker = given[local] if local in given and shared[local, given[local]] > 0 else shared[local].argmax()
             if shared[local, speaker] > 0:
                 activity[span, speaker] += score[:, local]
-    activity /= windows_per_frame(len(scores))[:, None]
-    return as_turns(speaking(activity, count_speakers(scores)), names, recording.duration_s)
+    activity /= windows_per_frame(len(scores), grid)[:, None]
+    return as_turns(speaking(activity, output.segmentation.talkers), names, recording.duration_s)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from mac_agent.engines.registry import AUTO, ENGINE_NAMES
 from mac_agent.errors import EngineError, ModelMissing, UnknownEngine
 from mac_agent.weights.manifest import REVISION_CHARS
-from mac_agent.weights.models import EMBEDDED_FILES, verified_path
+from mac_agent.weights.models import EMBEDDED, EMBEDDED_GE2E, GENERATIONS, has_weights, verified_path
 from mac_agent.weights.pipelines import find_pipeline
 
 if TYPE_CHECKING:
@@ -26,9 +26,13 @@ class EngineChoice:
 def choose_engine(settings: AgentSettings) -> EngineChoice:
     """Return the configured engine; for `auto`, pyannote where one of its pipelines is here, else embedded.
 
+    Where `embedded` was fetched before it had its present networks and not since, its first generation runs.
+
     A pipeline that is here but cannot be used (changed, untrusted) is chosen all the same. Loading it then fails with
     an error that names it; falling back to the embedded engine would lower the accuracy without anyone noticing.
     """
+    if settings.engine == EMBEDDED:
+        return _choose_generation(settings, "as set")
     if settings.engine != AUTO:
         return EngineChoice(settings.engine, "as set")
     if settings.pipeline_dir is not None:
@@ -36,12 +40,19 @@ def choose_engine(settings: AgentSettings) -> EngineChoice:
     try:
         find_pipeline(settings.weights)
     except ModelMissing:
-        return EngineChoice(
-            "embedded", f"{AUTO}: no pipeline of pyannote is here; to have it: omi-agent fetch-model pyannote"
+        return _choose_generation(
+            settings, f"{AUTO}: no pipeline of pyannote is here; to have it: omi-agent fetch-model pyannote"
         )
     except EngineError:
         return EngineChoice("pyannote", f"{AUTO}: a pipeline of it is here, and cannot be used")
     return EngineChoice("pyannote", f"{AUTO}: a pipeline of it is here")
+
+
+def _choose_generation(settings: AgentSettings, reason: str) -> EngineChoice:
+    if has_weights(settings.weights, EMBEDDED) or not has_weights(settings.weights, EMBEDDED_GE2E):
+        return EngineChoice(EMBEDDED, reason)
+    better = "the weights here are of its first generation; for the better ones: omi-agent fetch-model embedded"
+    return EngineChoice(EMBEDDED_GE2E, f"{reason}; {better}")
 
 
 def describe_weights(settings: AgentSettings, engine: str) -> str:
@@ -50,10 +61,10 @@ def describe_weights(settings: AgentSettings, engine: str) -> str:
     Raises:
         EngineError: there is no such engine, or its weights are missing, changed or untrusted.
     """
-    if engine == "embedded":
-        for weights in EMBEDDED_FILES:
+    if engine in GENERATIONS:
+        for weights in GENERATIONS[engine]:
             verified_path(settings.weights, weights)
-        return ", ".join(f"{weights.model} {weights.revision}" for weights in EMBEDDED_FILES)
+        return ", ".join(f"{weights.model} {weights.revision}" for weights in GENERATIONS[engine])
     if engine == "pyannote":
         manifest = find_pipeline(settings.weights, settings.pipeline_dir).manifest
         return f"{manifest.source} {manifest.revision[:REVISION_CHARS]}, {len(manifest.files)} files"

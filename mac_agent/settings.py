@@ -38,7 +38,7 @@ class AgentSettings(BrokerSettings):
     )
     engine: str = Field(
         default="auto",
-        description="Diarization engine: pyannote, embedded, or auto: pyannote where a pipeline of it is here.",
+        description="Engine: pyannote, embedded, embedded-ge2e, or auto: pyannote where a pipeline of it is here.",
     )
     device: str = Field(default="auto", description="auto, cpu, mps or cuda.")
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads; empty: the engine's own choice.")

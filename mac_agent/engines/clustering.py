@@ -27,8 +27,6 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.special import ndtri
 
-from mac_agent.engines.frames import HOP_FRAMES, WINDOW_FRAMES
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -324,7 +322,7 @@ def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[t
         one = pieces[left]
         for right in order[position + 1 :]:
             other = pieces[right]
-            if other.first - one.first > WINDOW_FRAMES:
+            if other.first - one.first > tracks[one.track].grid.window_frames:
                 break
             if other.track == one.track:
                 continue
@@ -337,12 +335,15 @@ def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[t
 
 def _common_windows(one: Piece, other: Piece, tracks: Sequence[Track]) -> int:
     """Return the number of windows in which both tracks exist and that contain both pieces completely."""
+    grid = tracks[one.track].grid
     ends = max(one.last, other.last)
     earliest = max(
-        tracks[one.track].first_window, tracks[other.track].first_window, -(-(ends - WINDOW_FRAMES) // HOP_FRAMES)
+        tracks[one.track].first_window,
+        tracks[other.track].first_window,
+        -(-(ends - grid.window_frames) // grid.hop_frames),
     )
     starts = min(one.first, other.first)
-    latest = min(tracks[one.track].last_window, tracks[other.track].last_window, starts // HOP_FRAMES)
+    latest = min(tracks[one.track].last_window, tracks[other.track].last_window, starts // grid.hop_frames)
     return max(0, latest - earliest + 1)
 
 

@@ -1,4 +1,4 @@
-"""The embedded engine, whose weights are public: segmentation, pieces, voices, turns."""
+"""The embedded engine, whose weights are public: segmentation, pieces, voices, turns. Both its generations."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from mac_agent.engines.clustering import FULL_PIECE_S, PieceEvidence, Policy, VoiceCount, cluster
-from mac_agent.engines.encoder import embed, load_encoder
+from mac_agent.engines.clustering import FULL_PIECE_S, VoiceCount, cluster
+from mac_agent.engines.embedded_networks import load_networks, weights_of
 from mac_agent.engines.engine import (
     SAMPLE_RATE_HZ,
     Diarization,
@@ -23,24 +23,19 @@ from mac_agent.engines.engine import (
     check_waveform,
 )
 from mac_agent.engines.frames import FRAME_S, count_frames
-from mac_agent.engines.mel import FRAMES_PER_S, mel_spectrogram
-from mac_agent.engines.mel_cuts import cut_mels, subtract_noise
 from mac_agent.engines.piece_samples import sample_pieces
-from mac_agent.engines.reconstruction import activity, as_turns, count_speakers, first_frames, speaking, strongest
-from mac_agent.engines.segmentation import load_segmentation, segment
-from mac_agent.engines.tracks import cut_pieces, follow
+from mac_agent.engines.reconstruction import activity, as_turns, first_frames, speaking, strongest
 from mac_agent.errors import DeviceUnavailable
-from mac_agent.weights.models import ENCODER, SEGMENTATION
+from mac_agent.weights.models import EMBEDDED
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from numpy.typing import NDArray
-    from pyannote.audio.models.segmentation import PyanNet
 
-    from mac_agent.engines.clustering import Labels
-    from mac_agent.engines.encoder import Encoder
+    from mac_agent.engines.clustering import Labels, PieceEvidence, Policy
+    from mac_agent.engines.embedded_networks import Networks, Segmentation
 
 DEFAULT_THREADS = 2
 LEAST_EMBEDDING_S = 1.0  # an embedding of less clean speech is not reliable enough for linking
@@ -48,11 +43,14 @@ SILENT_PEAK = 1e-4  # -80 dBFS, below the noise of any microphone
 MODE = "offline"
 
 
-def load_embedded(data_dir: Path, *, device: str = "auto", threads: int | None = None) -> EmbeddedEngine:
+def load_embedded(
+    data_dir: Path, name: str = EMBEDDED, *, device: str = "auto", threads: int | None = None
+) -> EmbeddedEngine:
     """Load the embedded engine.
 
     Args:
         data_dir: contains ``models/embedded/``.
+        name: the generation, one of ``mac_agent.weights.models.GENERATIONS``.
         device: ``auto`` is the CPU, which is fast enough for these small networks; or a torch device name.
         threads: CPU threads that torch may use, 2 when None.
 
@@ -70,32 +68,34 @@ def load_embedded(data_dir: Path, *, device: str = "auto", threads: int | None =
         raise DeviceUnavailable(
             f"torch cannot use the device {chosen!r} here ({error}). Choose device 'cpu' or 'auto'."
         ) from error
-    return EmbeddedEngine(
-        load_segmentation(data_dir, torch_device), load_encoder(data_dir, torch_device), device=chosen
-    )
+    return EmbeddedEngine(load_networks(name, data_dir, torch_device), device=chosen)
 
 
 class EmbeddedEngine:
-    """pyannote's 2022 segmentation network and Resemblyzer's speaker encoder, clustered by ``clustering``."""
+    """A segmentation network and a speaker network, whose pieces are clustered by ``clustering``."""
 
-    def __init__(self, segmentation: PyanNet, encoder: Encoder, *, device: str, policy: Policy | None = None) -> None:
-        self._segmentation = segmentation
-        self._encoder = encoder
-        self._policy = policy or Policy()
+    def __init__(self, networks: Networks, *, device: str) -> None:
+        self._networks = networks
+        segmentation, encoder = weights_of(networks.name)
         self._info = EngineInfo(
-            name="embedded",
-            model=SEGMENTATION.model,
-            revision=SEGMENTATION.revision,
+            name=networks.name,
+            model=segmentation.model,
+            revision=segmentation.revision,
             device=device,
             mode=MODE,
-            embedding_model=ENCODER.model,
-            embedding_revision=ENCODER.revision,
+            embedding_model=encoder.model,
+            embedding_revision=encoder.revision,
         )
 
     @property
     def info(self) -> EngineInfo:
         """Name, mode, device and weights of this engine."""
         return self._info
+
+    @property
+    def policy(self) -> Policy:
+        """The thresholds of this generation."""
+        return self._networks.policy
 
     def diarize(self, waveform: Waveform, hints: Hints, report: ReportProgress) -> Diarization:
         """Find who speaks when; see ``Engine.diarize``.
@@ -109,7 +109,7 @@ class EmbeddedEngine:
         if output is None:
             return Diarization((), (), (), 0.0, clock.timings_ms, ("no speech was heard",))
         report("clustering", 0.0)
-        found = to_diarization(output, hints, self._policy, clock)
+        found = to_diarization(output, hints, self.policy, clock)
         report("clustering", 1.0)
         return found
 
@@ -118,44 +118,31 @@ class EmbeddedEngine:
         if max(waveform.max(initial=0.0), -waveform.min(initial=0.0)) < SILENT_PEAK:
             return None
         with clock("segmentation"):
-            scores = segment(self._segmentation, waveform, lambda done: report("segmentation", done))
-        with clock("tracks"):
-            tracks = follow(scores)
-            pieces = cut_pieces(tracks)
-        if not pieces:
+            found = self._networks.segment(waveform, lambda done: report("segmentation", done))
+        if not found.pieces:
             return None
         with clock("embedding"):
-            mels = subtract_noise(mel_spectrogram(waveform), scores)
-            cuts = cut_mels(waveform, len(mels), pieces)
-            embeddings = embed(self._encoder, mels, cuts, lambda done: report("embedding", done))
-        evidence = PieceEvidence(
-            pieces=pieces,
-            tracks=tracks,
-            embeddings=embeddings,
-            audio_s=np.array([len(cut.frames) / FRAMES_PER_S for cut in cuts]),
-            clean_s=np.array([cut.clean_s for cut in cuts]),
-        )
-        return NetworkOutput(scores, evidence, len(waveform))
+            evidence = self._networks.embed(waveform, found, lambda done: report("embedding", done))
+        return NetworkOutput(found, evidence, len(waveform))
 
 
 @dataclass(frozen=True, eq=False)
 class NetworkOutput:
     """The output of both networks for a recording."""
 
-    scores: NDArray[np.float16]
-    """Segmentation, shape ``(windows, 293, 3)``."""
+    segmentation: Segmentation
     evidence: PieceEvidence
     n_samples: int
 
 
 def to_diarization(output: NetworkOutput, hints: Hints, policy: Policy, clock: StageTimer) -> Diarization:
     """Cluster the pieces into speakers, and return their turns. Deterministic."""
-    evidence = output.evidence
+    evidence, heard = output.evidence, output.segmentation
     with clock("clustering"):
         labels = cluster(evidence, _read_hints(hints), policy)
     with clock("timeline"):
-        strength = activity(output.scores, evidence.tracks, evidence.pieces, labels)
-        found = _assemble(strength, count_speakers(output.scores), evidence, labels, output.n_samples)
+        strength = activity(len(heard.scores), heard.grid, evidence.tracks, evidence.pieces, labels)
+        found = _assemble(strength, heard.talkers, evidence, labels, output.n_samples)
     samples = sample_pieces(evidence.pieces, evidence.embeddings, evidence.clean_s)
     return replace(found, timings_ms=clock.timings_ms, samples=samples)
 

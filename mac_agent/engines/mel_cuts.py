@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S, HOP_FRAMES, WINDOW_FRAMES
+from mac_agent.engines.clean_frames import clean_seconds, count_talkers, find_clean_frames, frames_around
+from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S
 from mac_agent.engines.mel import FRAMES_PER_S, HOP_SAMPLES
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
+    from mac_agent.engines.frames import Grid
     from mac_agent.engines.tracks import Piece
 
 CONTEXT_MELS = 160  # 1.6 s, on which the encoder was trained
@@ -24,7 +26,6 @@ LEVEL_DBFS = -30.0  # Resemblyzer raises quieter speech to this level and does n
 _MAYBE_SPEECH = 0.3  # well below the 0.5 of speech, so that breathing does not count as noise
 _LEAST_SILENT_MELS = 50  # half a second; less silence is not enough to estimate the noise
 _KEPT_SHARE = 0.1
-_LEAST_CLEAN_S = 0.2  # in an utterance with less clean speech, all of it is used, overlap included
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,22 +43,19 @@ class MelCut:
 def cut_mels(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list[MelCut]:
     """Choose the mel frames of every piece, with context from its own utterance but not from overlapping speech."""
     power = mel_frame_power(waveform, n_mels)
-    talkers = np.zeros(max((piece.last for piece in pieces), default=0), dtype=np.int16)
-    for piece in pieces:
-        talkers[piece.first : piece.last] += 1
+    talkers = count_talkers(pieces)
     cuts: list[MelCut] = []
     for _, group in groupby(pieces, key=lambda piece: piece.utterance):
         utterance = list(group)
-        alone = _clean_mels(utterance[0].first, utterance[-1].last, talkers, n_mels)
+        alone = find_clean_frames(utterance[0].first, utterance[-1].last, talkers, n_mels)
         for piece in utterance:
-            chosen = _around(alone, (piece.first + piece.last) / 2)
+            chosen = alone[frames_around(alone, piece, CONTEXT_MELS)]
             gain = level_gain(float(power[chosen].mean()))
-            clean_s = float(np.count_nonzero(talkers[piece.first : piece.last] == 1)) * FRAME_S
-            cuts.append(MelCut(chosen.astype(np.int32), gain**2, clean_s))
+            cuts.append(MelCut(chosen.astype(np.int32), gain**2, clean_seconds(piece, talkers)))
     return cuts
 
 
-def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16]) -> NDArray[np.float32]:
+def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16], grid: Grid) -> NDArray[np.float32]:
     """Subtract the recording's steady noise from its mels, in place.
 
     The mels are power, not its logarithm, so steady noise adds the same amount to every frame. It is estimated as the
@@ -65,11 +63,12 @@ def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16]) -> ND
 
     Args:
         mels: shape ``(frames, 40)``.
-        scores: shape ``(windows, 293, 3)``.
+        scores: shape ``(windows, frames, 3)``.
+        grid: how these windows lie over the recording.
     """
-    spoken = np.zeros(HOP_FRAMES * (len(scores) - 1) + WINDOW_FRAMES, dtype=bool)
+    spoken = np.zeros(grid.covered_frames(len(scores)), dtype=bool)
     for window, score in enumerate(scores):
-        spoken[HOP_FRAMES * window : HOP_FRAMES * window + WINDOW_FRAMES] |= (score > _MAYBE_SPEECH).any(axis=1)
+        spoken[grid.frames_of(window)] |= (score > _MAYBE_SPEECH).any(axis=1)
     frame = ((np.arange(len(mels)) / FRAMES_PER_S - FIRST_FRAME_START_S) / FRAME_S).astype(int)
     silent = ~spoken[np.clip(frame, 0, len(spoken) - 1)]
     if np.count_nonzero(silent) >= _LEAST_SILENT_MELS:
@@ -95,25 +94,3 @@ def mel_frame_power(waveform: Waveform, n_mels: int) -> NDArray[np.float64]:
     total[1 : len(before) + 1] += before[: n_mels - 1]
     total[: len(after)] += after[:n_mels]
     return total / HOP_SAMPLES
-
-
-def _clean_mels(first: int, last: int, talkers: NDArray[np.int16], n_mels: int) -> NDArray[np.intp]:
-    """Return the mel frames of an utterance in which only one voice speaks, at least one frame."""
-    start_s, end_s = (FIRST_FRAME_START_S + frame * FRAME_S for frame in (first, last))
-    spoken = np.arange(int(np.ceil(start_s * FRAMES_PER_S)), int(end_s * FRAMES_PER_S))
-    spoken = spoken[spoken < n_mels]
-    if len(spoken) == 0:
-        return np.array([min(n_mels - 1, int(start_s * FRAMES_PER_S))])
-    alone = talkers[first:last] == 1
-    if np.count_nonzero(alone) * FRAME_S < _LEAST_CLEAN_S:
-        return spoken
-    frame = ((spoken / FRAMES_PER_S - FIRST_FRAME_START_S) / FRAME_S).astype(int) - first
-    clean = spoken[alone[np.clip(frame, 0, last - first - 1)]]
-    return clean if len(clean) else spoken
-
-
-def _around(mels: NDArray[np.intp], frame: float) -> NDArray[np.intp]:
-    centre = (FIRST_FRAME_START_S + frame * FRAME_S) * FRAMES_PER_S
-    middle = int(np.searchsorted(mels, centre))
-    start = max(0, min(middle - CONTEXT_MELS // 2, len(mels) - CONTEXT_MELS))
-    return mels[start : start + CONTEXT_MELS]

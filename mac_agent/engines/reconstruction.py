@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mac_agent.engines.engine import Turn
-from mac_agent.engines.frames import HOP_FRAMES, WINDOW_FRAMES, frame_time_s
+from mac_agent.engines.frames import frame_time_s
 from mac_agent.engines.tracks import ACTIVE, runs
 
 if TYPE_CHECKING:
@@ -15,35 +15,46 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from mac_agent.engines.frames import Grid
     from mac_agent.engines.tracks import Piece, Track
 
 FAINT = 0.05  # a speaker whose strength at a frame is below one window in twenty is not speaking there
 
 
-def count_speakers(scores: NDArray[np.float16]) -> NDArray[np.int8]:
+def count_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
     """Return how many speak at each frame: the rounded mean over the windows that contain it, shape ``(frames,)``."""
-    n_frames = HOP_FRAMES * (len(scores) - 1) + WINDOW_FRAMES
-    total = np.zeros(n_frames, dtype=np.float32)
+    total = np.zeros(grid.covered_frames(len(scores)), dtype=np.float32)
     for window, score in enumerate(scores):
-        first = HOP_FRAMES * window
-        total[first : first + WINDOW_FRAMES] += (score > ACTIVE).sum(axis=1)
-    rounded: NDArray[np.int8] = np.rint(total / windows_per_frame(len(scores))).astype(np.int8)
+        total[grid.frames_of(window)] += (score > ACTIVE).sum(axis=1)
+    rounded: NDArray[np.int8] = np.rint(total / windows_per_frame(len(scores), grid)).astype(np.int8)
     return rounded
 
 
-def windows_per_frame(n_windows: int) -> NDArray[np.float32]:
+def expect_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
+    """Return how many speak at each frame: the rounded sum of the probabilities, averaged over its windows.
+
+    Where one window is sure and another is not, each counts with its probability, not as a vote.
+    """
+    total = np.zeros(grid.covered_frames(len(scores)), dtype=np.float32)
+    for window, score in enumerate(scores):
+        total[grid.frames_of(window)] += score.astype(np.float32).sum(axis=1)
+    rounded: NDArray[np.int8] = np.rint(total / windows_per_frame(len(scores), grid)).astype(np.int8)
+    return rounded
+
+
+def windows_per_frame(n_windows: int, grid: Grid) -> NDArray[np.float32]:
     """Return how many windows contain each frame, shape ``(frames,)``."""
-    windows = np.zeros(HOP_FRAMES * (n_windows - 1) + WINDOW_FRAMES, dtype=np.float32)
+    windows = np.zeros(grid.covered_frames(n_windows), dtype=np.float32)
     for window in range(n_windows):
-        windows[HOP_FRAMES * window : HOP_FRAMES * window + WINDOW_FRAMES] += 1
+        windows[grid.frames_of(window)] += 1
     return windows
 
 
 def activity(
-    scores: NDArray[np.float16], tracks: Sequence[Track], pieces: Sequence[Piece], labels: NDArray[np.intp]
+    n_windows: int, grid: Grid, tracks: Sequence[Track], pieces: Sequence[Piece], labels: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """Return the strength of each speaker at each frame: the mean score over the windows, ``(frames, speakers)``."""
-    windows = windows_per_frame(len(scores))
+    windows = windows_per_frame(n_windows, grid)
     strength = np.zeros((len(windows), int(labels.max(initial=-1)) + 1), dtype=np.float32)
     for piece, label in zip(pieces, labels.tolist(), strict=True):
         track = tracks[piece.track]

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 from mac_agent.engines.engine import Engine
 from mac_agent.errors import UnknownEngine
+from mac_agent.weights.models import EMBEDDED, EMBEDDED_GE2E, GENERATIONS
 from mac_agent.weights.pipelines import find_pipeline, private_copy
 from mac_agent.weights.verdict import EXACT, ModeChoice, find_mode
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-ENGINE_NAMES = ("embedded", "pyannote")
+ENGINE_NAMES = (EMBEDDED, EMBEDDED_GE2E, "pyannote")
 AUTO = "auto"
 """A value of the setting for the engine: `mac_agent.engine_choice.choose_engine` then chooses one of the names."""
 
@@ -52,10 +53,10 @@ def load_engine(
     # Threads that spin at every barrier delay each other as soon as another program uses a core: 30 s of audio then
     # took up to 58 s, and 1.7 s with threads that sleep. Has to be set before torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if name == "embedded":
+    if name in GENERATIONS:
         from mac_agent.engines.embedded import load_embedded  # noqa: PLC0415 - keeps torch out of every other process
 
-        return load_embedded(data_dir, device=device, threads=threads)
+        return load_embedded(data_dir, name, device=device, threads=threads)
     if name == "pyannote":
         # Both are read only during the import: weights are loaded from disk, and no usage is sent to pyannote's makers.
         os.environ |= {"HF_HUB_OFFLINE": "1", "PYANNOTE_METRICS_ENABLED": "0"}

@@ -1,19 +1,21 @@
-"""Score who speaks in each window of five seconds, with pyannote's segmentation network slid over a recording."""
+"""Score who speaks in each window of a recording, with pyannote's segmentation networks slid over it."""
 
 from __future__ import annotations
 
 import os
 import warnings
+from itertools import combinations
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import nn
 
 from mac_agent.engines.checkpoint import read_tensors
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
-from mac_agent.engines.frames import HOP_SAMPLES, LOCAL_SPEAKERS, WINDOW_FRAMES, WINDOW_SAMPLES, count_windows
+from mac_agent.engines.frames import FIVE_SECONDS, LOCAL_SPEAKERS, TEN_SECONDS
 from mac_agent.engines.sincnet import SharedSincNet
-from mac_agent.weights.models import SEGMENTATION
+from mac_agent.weights.models import SEGMENTATION, SEGMENTATION_3
 
 # Unless this is set before the import, pyannote.audio sends a record of every file to its makers.
 os.environ["PYANNOTE_METRICS_ENABLED"] = "0"
@@ -30,44 +32,76 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
+    from mac_agent.engines.frames import Grid
+    from mac_agent.weights.models import WeightsFile
 
 _BATCH = 32
+_TOGETHER = 2  # segmentation-3.0 knows at most two who speak at once
 
 
 def load_segmentation(data_dir: Path, device: torch.device) -> PyanNet:
-    """Build the network and load the pinned weights. Its input is a piece of audio (see ``sincnet``), not windows.
+    """Build the network of 2022 and load the pinned weights. See `_load` for its input.
 
     Raises:
         ModelMissing: the weights were never fetched.
         ModelChanged: the file differs from the pinned one.
     """
+    return _load(data_dir, device, SEGMENTATION, FIVE_SECONDS, Problem.MULTI_LABEL_CLASSIFICATION)
+
+
+def load_segmentation_3(data_dir: Path, device: torch.device) -> PyanNet:
+    """Build segmentation-3.0 and load the pinned weights; raises what `load_segmentation` does."""
+    network = _load(data_dir, device, SEGMENTATION_3, TEN_SECONDS, Problem.MONO_LABEL_CLASSIFICATION)
+    network.activation = SpeakersOfPowerset().to(device)
+    return network
+
+
+def _load(data_dir: Path, device: torch.device, weights: WeightsFile, grid: Grid, problem: Problem) -> PyanNet:
+    """Return the network. Its input is a piece of audio (see ``sincnet``), not windows."""
     network = PyanNet(lstm={"num_layers": 4, "dropout": 0.5})
     network.specifications = Specifications(
-        problem=Problem.MULTI_LABEL_CLASSIFICATION,
+        problem=problem,
         resolution=Resolution.FRAME,
-        duration=WINDOW_SAMPLES / SAMPLE_RATE_HZ,
+        duration=grid.window_samples / SAMPLE_RATE_HZ,
         classes=[f"speaker#{n + 1}" for n in range(LOCAL_SPEAKERS)],
         permutation_invariant=True,
+        powerset_max_classes=_TOGETHER if problem == Problem.MONO_LABEL_CLASSIFICATION else None,
     )
     network.build()  # type: ignore[no-untyped-call] # pyannote does not annotate it
-    network.load_state_dict(read_tensors(data_dir, SEGMENTATION, "state_dict"), strict=True)
-    network.sincnet = SharedSincNet(network.sincnet)  # type: ignore[assignment] # same features, other input
+    network.load_state_dict(read_tensors(data_dir, weights, "state_dict"), strict=True)
+    network.sincnet = SharedSincNet(network.sincnet, grid)  # type: ignore[assignment] # same features, other input
     return network.to(device).eval()
 
 
-def segment(network: PyanNet, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:
+class SpeakersOfPowerset(nn.Module):
+    """Turns the score of every set of speakers into the probability that each speaker speaks."""
+
+    members: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        sets = [chosen for size in range(_TOGETHER + 1) for chosen in combinations(range(LOCAL_SPEAKERS), size)]
+        members = torch.tensor([[float(speaker in chosen) for speaker in range(LOCAL_SPEAKERS)] for chosen in sets])
+        self.register_buffer("members", members)
+
+    def forward(self, scores: torch.Tensor) -> torch.Tensor:
+        """Map ``(windows, frames, 7)``, not normalised, to ``(windows, frames, 3)``."""
+        return torch.softmax(scores, dim=-1) @ self.members.to(scores.dtype)
+
+
+def score(network: PyanNet, grid: Grid, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:
     """Score every window.
 
     Returns:
-        Probability that a local speaker speaks, shape ``(windows, 293, 3)``. Frame f of window w is frame
-        ``30 w + f`` of the recording. The order of the local speakers differs from window to window.
+        Probability that a local speaker speaks, shape ``(windows, frames, 3)``. Frame f of window w is frame
+        ``grid.hop_frames * w + f`` of the recording. The order of the local speakers differs from window to window.
     """
-    n_windows = count_windows(len(waveform))
-    scores = np.empty((n_windows, WINDOW_FRAMES, LOCAL_SPEAKERS), dtype=np.float16)
+    n_windows = grid.count_windows(len(waveform))
+    scores = np.empty((n_windows, grid.window_frames, LOCAL_SPEAKERS), dtype=np.float16)
     for first in range(0, n_windows, _BATCH):
         last = min(first + _BATCH, n_windows)
-        samples = waveform[first * HOP_SAMPLES : (last - 1) * HOP_SAMPLES + WINDOW_SAMPLES]
-        missing = (last - 1 - first) * HOP_SAMPLES + WINDOW_SAMPLES - len(samples)
+        samples = waveform[first * grid.hop_samples : (last - 1) * grid.hop_samples + grid.window_samples]
+        missing = (last - 1 - first) * grid.hop_samples + grid.window_samples - len(samples)
         padded = torch.from_numpy(np.pad(samples, (0, missing)))
         with torch.inference_mode():
             found = network(padded.to(network.device))

@@ -12,24 +12,27 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from mac_agent.engines.frames import FRAME_SAMPLES, HOP_FRAMES, HOP_SAMPLES, WINDOW_SAMPLES
+from mac_agent.engines.frames import FRAME_SAMPLES
 
 if TYPE_CHECKING:
     from pyannote.audio.models.blocks.sincnet import SincNet
 
+    from mac_agent.engines.frames import Grid
+
 _POOL = 3
 _FILTER_TAPS = 251
 _FILTER_STRIDE = 10
-_POOLED = ((WINDOW_SAMPLES - _FILTER_TAPS) // _FILTER_STRIDE + 1) // _POOL  # 2658 pooled frames in a window
-_POOLED_HOP = HOP_FRAMES * FRAME_SAMPLES // (_FILTER_STRIDE * _POOL)  # 270 from one window to the next
 
 
 class SharedSincNet(nn.Module):
     """Computes for a longer piece of audio what ``SincNet`` computes for each of its windows."""
 
-    def __init__(self, sincnet: SincNet) -> None:
+    def __init__(self, sincnet: SincNet, grid: Grid) -> None:
         super().__init__()
         self.sincnet = sincnet
+        self.grid = grid
+        self._pooled = ((grid.window_samples - _FILTER_TAPS) // _FILTER_STRIDE + 1) // _POOL
+        self._pooled_hop = grid.hop_frames * FRAME_SAMPLES // (_FILTER_STRIDE * _POOL)
 
     def forward(self, samples: torch.Tensor) -> torch.Tensor:
         """Compute the features of every window.
@@ -38,10 +41,10 @@ class SharedSincNet(nn.Module):
             samples: shape ``(samples,)``; the first window starts at the first sample, the last ends at the last.
 
         Returns:
-            Shape ``(windows, 60, 293)``.
+            Shape ``(windows, 60, frames)``.
         """
         net = self.sincnet
-        windows = samples.unfold(0, WINDOW_SAMPLES, HOP_SAMPLES)
+        windows = samples.unfold(0, self.grid.window_samples, self.grid.hop_samples)
         norm = net.wav_norm1d
         variance, mean = torch.var_mean(windows, dim=1, correction=0)
         scale = norm.weight / torch.sqrt(variance + norm.eps)
@@ -58,7 +61,6 @@ class SharedSincNet(nn.Module):
             features = nn.functional.leaky_relu(norm1d(pool1d(conv1d(features))))
         return features
 
-    @staticmethod
-    def _windows(pooled: torch.Tensor) -> torch.Tensor:
-        """Cut pooled frames, shape ``(1, filters, frames)``, into windows: ``(windows, filters, 2658)``."""
-        return pooled[0].unfold(1, _POOLED, _POOLED_HOP).transpose(0, 1)
+    def _windows(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Cut pooled frames, shape ``(1, filters, frames)``, into windows: ``(windows, filters, frames)``."""
+        return pooled[0].unfold(1, self._pooled, self._pooled_hop).transpose(0, 1)

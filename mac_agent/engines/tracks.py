@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mac_agent.engines.frames import HOP_FRAMES, LOCAL_SPEAKERS, WINDOW_FRAMES
+from mac_agent.engines.frames import LOCAL_SPEAKERS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from mac_agent.engines.frames import Grid
+
 ACTIVE = 0.5  # the network was trained with binary cross-entropy: a score above one half means that somebody speaks
+MAYBE_ACTIVE = 0.35  # where some windows hear a voice and others do not; how many speak is then decided elsewhere
 SAME_TRACK = 0.5  # intersection over union on the shared 4.4 s; above half, "same speaker" is likelier than "another"
 LEAST_ACTIVE_FRAMES = 3  # 0.05 s; less than that in a window of five seconds is noise
 BRIDGED_FRAMES = 6  # 0.1 s: a closure inside a word, not a pause between utterances
@@ -35,14 +38,15 @@ class Track:
     first_window: int
     last_window: int
     total: NDArray[np.float32]
-    """Sum of its scores in all its windows, per frame from frame ``30 * first_window`` on."""
+    """Sum of its scores in all its windows, per frame from ``first_frame`` on."""
     windows: NDArray[np.int16]
     """How many of its windows cover each of these frames."""
+    grid: Grid
 
     @property
     def first_frame(self) -> int:
         """Frame of the recording at which ``total`` starts."""
-        return HOP_FRAMES * self.first_window
+        return self.grid.hop_frames * self.first_window
 
 
 @dataclass(frozen=True)
@@ -58,11 +62,12 @@ class Piece:
     """One past the last frame."""
 
 
-def match_windows(scores: NDArray[np.float16]) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
-    """Match the local speakers of each window with those of the next, on the 263 frames that both windows contain.
+def match_windows(scores: NDArray[np.float16], hop_frames: int) -> tuple[NDArray[np.intp], NDArray[np.float32]]:
+    """Match the local speakers of each window with those of the next, on the frames that both windows contain.
 
     Args:
-        scores: shape ``(windows, 293, 3)``.
+        scores: shape ``(windows, frames, 3)``.
+        hop_frames: from one window to the next.
 
     Returns:
         For every window but the last, which local speaker of the next window each local speaker becomes, shape
@@ -74,7 +79,7 @@ def match_windows(scores: NDArray[np.float16]) -> tuple[NDArray[np.intp], NDArra
     for start in range(0, n_pairs, _BLOCK_WINDOWS):
         block = scores[start : min(start + _BLOCK_WINDOWS, n_pairs) + 1].astype(np.float32)
         block[block <= ACTIVE] = 0.0
-        before, after = block[:-1, HOP_FRAMES:], block[1:, : WINDOW_FRAMES - HOP_FRAMES]
+        before, after = block[:-1, hop_frames:], block[1:, :-hop_frames]
         shape = (len(before), LOCAL_SPEAKERS, LOCAL_SPEAKERS)
         both, either = np.empty(shape, dtype=np.float32), np.empty(shape, dtype=np.float32)
         for left in range(LOCAL_SPEAKERS):
@@ -91,9 +96,9 @@ def match_windows(scores: NDArray[np.float16]) -> tuple[NDArray[np.intp], NDArra
     return partner, agreement
 
 
-def follow(scores: NDArray[np.float16]) -> list[Track]:
+def follow(scores: NDArray[np.float16], grid: Grid) -> list[Track]:
     """Return the tracks: each local speaker, followed for as long as neighbouring windows agree about it."""
-    partner, agreement = match_windows(scores)
+    partner, agreement = match_windows(scores, grid.hop_frames)
     active = (scores > ACTIVE).sum(axis=1) >= LEAST_ACTIVE_FRAMES
     paths: list[tuple[int, list[int]]] = []
     current = np.full(LOCAL_SPEAKERS, -1)
@@ -112,16 +117,21 @@ def follow(scores: NDArray[np.float16]) -> list[Track]:
             else:
                 paths[following[speaker]][1].append(speaker)
         current = following
-    return [_gather(scores, first, path) for first, path in paths]
+    return [_gather(scores, grid, first, path) for first, path in paths]
 
 
-def cut_pieces(tracks: list[Track]) -> list[Piece]:
-    """Cut every track at its pauses, and each utterance into equal pieces of at most 0.8 s; sorted by track, time."""
+def cut_pieces(tracks: list[Track], active: float = ACTIVE) -> list[Piece]:
+    """Cut every track at its pauses, and each utterance into equal pieces of at most 0.8 s; sorted by track, time.
+
+    Args:
+        tracks: as `follow` returns them.
+        active: the mean score of a track above which it speaks.
+    """
     pieces: list[Piece] = []
     utterance = 0
     for number, track in enumerate(tracks):
         mean = track.total / np.maximum(track.windows, 1)
-        for first, last in bridge(runs(mean > ACTIVE), BRIDGED_FRAMES):
+        for first, last in bridge(runs(mean > active), BRIDGED_FRAMES):
             parts = -(-(last - first) // LONGEST_PIECE_FRAMES)
             edges = np.linspace(first, last, parts + 1).round().astype(int) + track.first_frame
             pieces += [Piece(number, utterance, a, b) for a, b in pairwise(edges.tolist())]
@@ -146,12 +156,12 @@ def bridge(spans: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
     return joined
 
 
-def _gather(scores: NDArray[np.float16], first: int, path: list[int]) -> Track:
-    length = HOP_FRAMES * (len(path) - 1) + WINDOW_FRAMES
+def _gather(scores: NDArray[np.float16], grid: Grid, first: int, path: list[int]) -> Track:
+    length = grid.covered_frames(len(path))
     total = np.zeros(length, dtype=np.float32)
     windows = np.zeros(length, dtype=np.int16)
     for step, speaker in enumerate(path):
-        span = slice(HOP_FRAMES * step, HOP_FRAMES * step + WINDOW_FRAMES)
+        span = grid.frames_of(step)
         total[span] += scores[first + step, :, speaker]
         windows[span] += 1
-    return Track(first, first + len(path) - 1, total, windows)
+    return Track(first, first + len(path) - 1, total, windows, grid)

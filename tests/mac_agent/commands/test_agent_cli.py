@@ -18,7 +18,7 @@ from broker.settings import BrokerSettings
 from mac_agent.errors import EngineError
 from mac_agent.rttm import read_rttm
 from mac_agent.settings import AgentSettings, default_agent_id
-from mac_agent.weights.models import EMBEDDED_FILES, verified_path
+from mac_agent.weights.models import EMBEDDED, GENERATIONS, verified_path
 from schemas.record import is_id
 from tests.brokers import AGENT_ID, run_mosquitto
 from tests.inbox import WAIT_S, eventually
@@ -35,7 +35,7 @@ def weights_dir() -> Path:
     """The data directory that holds the weights of the embedded engine."""
     data_dir = BrokerSettings().data_dir
     try:
-        for weights in EMBEDDED_FILES:
+        for weights in GENERATIONS[EMBEDDED]:
             verified_path(data_dir, weights)
     except EngineError:
         pytest.skip("the weights of the embedded engine are not here: run `omi-agent fetch-model embedded`")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from mac_agent.engines.clustering import PieceEvidence, Policy, VoiceCount, cluster, find_rivals, uneven_cut
+from mac_agent.engines.frames import FIVE_SECONDS
 from mac_agent.engines.tracks import Piece, Track
 
 ANY = VoiceCount()
@@ -13,7 +14,7 @@ PIECE_FRAMES = 48
 
 
 def track(first_window: int, last_window: int) -> Track:
-    return Track(first_window, last_window, np.zeros(1, np.float32), np.zeros(1, np.int16))
+    return Track(first_window, last_window, np.zeros(1, np.float32), np.zeros(1, np.int16), FIVE_SECONDS)
 
 
 def talk(voices: list[int], *, seed: int = 0, cosine: float = 0.74, tracks: list[int] | None = None) -> PieceEvidence:
