@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 
 
 def fetch_model(
-    engine: Annotated[str, typer.Argument(help="embedded, pyannote or embedded-ge2e.")] = "embedded",
+    engine: Annotated[
+        str, typer.Argument(help="embedded, pyannote, or embedded-ge2e: its first generation.")
+    ] = "embedded",
     repository: Annotated[
         str | None, typer.Argument(help="pyannote: owner/name on the hub. Default: community-1.")
     ] = None,
@@ -51,8 +53,6 @@ def fetch_model(
     config: ConfigFile = None,
 ) -> None:
     """Fetch the weights of an engine once; from then on they are loaded from disk and checked before every load.
-
-    `embedded-ge2e` is the first generation of embedded, for conversations that were begun with it.
 
     pyannote's are gated. Log in and accept the conditions on
     https://huggingface.co/pyannote/speaker-diarization-community-1, create a token with read access on

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.frames import WindowGrid
     from mac_agent.engines.tracks import Piece, Track
     from mac_agent.weights.models import WeightsFile
 
@@ -42,7 +42,7 @@ class Segmentation:
 
     scores: NDArray[np.float16]
     """Shape ``(windows, frames, 3)``."""
-    grid: Grid
+    grid: WindowGrid
     talkers: NDArray[np.int8]
     """How many speak at each frame of the recording."""
     tracks: Sequence[Track]

@@ -15,7 +15,7 @@ FIRST_FRAME_START_S = (495 - FRAME_SAMPLES / 2) / SAMPLE_RATE_HZ
 
 
 @dataclass(frozen=True)
-class Grid:
+class WindowGrid:
     """How windows lie over a recording. A hop is a whole number of frames, so that all windows share their frames."""
 
     window_samples: int
@@ -42,8 +42,8 @@ class Grid:
 
 
 # The length is what each network was trained on. Ten windows hear every second.
-FIVE_SECONDS = Grid(window_samples=80_000, window_frames=293, hop_frames=30)
-TEN_SECONDS = Grid(window_samples=160_000, window_frames=589, hop_frames=60)
+FIVE_SECONDS = WindowGrid(window_samples=80_000, window_frames=293, hop_frames=30)
+TEN_SECONDS = WindowGrid(window_samples=160_000, window_frames=589, hop_frames=60)
 
 
 def frame_time_s(frame: int, duration_s: float) -> float:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.frames import WindowGrid
     from mac_agent.engines.tracks import Piece
 
 CONTEXT_MELS = 160  # 1.6 s, on which the encoder was trained
@@ -55,7 +55,7 @@ def cut_mels(waveform: Waveform, n_mels: int, pieces: Sequence[Piece]) -> list[M
     return cuts
 
 
-def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16], grid: Grid) -> NDArray[np.float32]:
+def subtract_noise(mels: NDArray[np.float32], scores: NDArray[np.float16], grid: WindowGrid) -> NDArray[np.float32]:
     """Subtract the recording's steady noise from its mels, in place.
 
     The mels are power, not its logarithm, so steady noise adds the same amount to every frame. It is estimated as the

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.frames import WindowGrid
     from mac_agent.engines.tracks import Piece, Track
 
 FAINT = 0.05  # a speaker whose strength at a frame is below one window in twenty is not speaking there
 
 
-def count_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
+def count_speakers(scores: NDArray[np.float16], grid: WindowGrid) -> NDArray[np.int8]:
     """Return how many speak at each frame: the rounded mean over the windows that contain it, shape ``(frames,)``."""
     total = np.zeros(grid.covered_frames(len(scores)), dtype=np.float32)
     for window, score in enumerate(scores):
@@ -30,7 +30,7 @@ def count_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
     return rounded
 
 
-def expect_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]:
+def expect_speakers(scores: NDArray[np.float16], grid: WindowGrid) -> NDArray[np.int8]:
     """Return how many speak at each frame: the rounded sum of the probabilities, averaged over its windows.
 
     Where one window is sure and another is not, each counts with its probability, not as a vote.
@@ -42,7 +42,7 @@ def expect_speakers(scores: NDArray[np.float16], grid: Grid) -> NDArray[np.int8]
     return rounded
 
 
-def windows_per_frame(n_windows: int, grid: Grid) -> NDArray[np.float32]:
+def windows_per_frame(n_windows: int, grid: WindowGrid) -> NDArray[np.float32]:
     """Return how many windows contain each frame, shape ``(frames,)``."""
     windows = np.zeros(grid.covered_frames(n_windows), dtype=np.float32)
     for window in range(n_windows):
@@ -51,7 +51,7 @@ def windows_per_frame(n_windows: int, grid: Grid) -> NDArray[np.float32]:
 
 
 def activity(
-    n_windows: int, grid: Grid, tracks: Sequence[Track], pieces: Sequence[Piece], labels: NDArray[np.intp]
+    n_windows: int, grid: WindowGrid, tracks: Sequence[Track], pieces: Sequence[Piece], labels: NDArray[np.intp]
 ) -> NDArray[np.float32]:
     """Return the strength of each speaker at each frame: the mean score over the windows, ``(frames, speakers)``."""
     windows = windows_per_frame(n_windows, grid)

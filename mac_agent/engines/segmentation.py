@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.frames import WindowGrid
     from mac_agent.weights.models import WeightsFile
 
 _BATCH = 32
@@ -56,7 +56,7 @@ def load_segmentation_3(data_dir: Path, device: torch.device) -> PyanNet:
     return network
 
 
-def _load(data_dir: Path, device: torch.device, weights: WeightsFile, grid: Grid, problem: Problem) -> PyanNet:
+def _load(data_dir: Path, device: torch.device, weights: WeightsFile, grid: WindowGrid, problem: Problem) -> PyanNet:
     """Return the network. Its input is a piece of audio (see ``sincnet``), not windows."""
     network = PyanNet(lstm={"num_layers": 4, "dropout": 0.5})
     network.specifications = Specifications(
@@ -89,7 +89,9 @@ class SpeakersOfPowerset(nn.Module):
         return torch.softmax(scores, dim=-1) @ self.members.to(scores.dtype)
 
 
-def score(network: PyanNet, grid: Grid, waveform: Waveform, report: Callable[[float], None]) -> NDArray[np.float16]:
+def score(
+    network: PyanNet, grid: WindowGrid, waveform: Waveform, report: Callable[[float], None]
+) -> NDArray[np.float16]:
     """Score every window.
 
     Returns:

@@ -17,7 +17,7 @@ from mac_agent.engines.frames import FRAME_SAMPLES
 if TYPE_CHECKING:
     from pyannote.audio.models.blocks.sincnet import SincNet
 
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.frames import WindowGrid
 
 _POOL = 3
 _FILTER_TAPS = 251
@@ -27,7 +27,7 @@ _FILTER_STRIDE = 10
 class SharedSincNet(nn.Module):
     """Computes for a longer piece of audio what ``SincNet`` computes for each of its windows."""
 
-    def __init__(self, sincnet: SincNet, grid: Grid) -> None:
+    def __init__(self, sincnet: SincNet, grid: WindowGrid) -> None:
         super().__init__()
         self.sincnet = sincnet
         self.grid = grid

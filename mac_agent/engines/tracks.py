@@ -18,7 +18,7 @@ from mac_agent.engines.frames import LOCAL_SPEAKERS
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from mac_agent.engines.frames import Grid
+    from mac_agent.engines.frames import WindowGrid
 
 ACTIVE = 0.5  # the network was trained with binary cross-entropy: a score above one half means that somebody speaks
 MAYBE_ACTIVE = 0.35  # where some windows hear a voice and others do not; how many speak is then decided elsewhere
@@ -41,7 +41,7 @@ class Track:
     """Sum of its scores in all its windows, per frame from ``first_frame`` on."""
     windows: NDArray[np.int16]
     """How many of its windows cover each of these frames."""
-    grid: Grid
+    grid: WindowGrid
 
     @property
     def first_frame(self) -> int:
@@ -96,7 +96,7 @@ def match_windows(scores: NDArray[np.float16], hop_frames: int) -> tuple[NDArray
     return partner, agreement
 
 
-def follow(scores: NDArray[np.float16], grid: Grid) -> list[Track]:
+def follow(scores: NDArray[np.float16], grid: WindowGrid) -> list[Track]:
     """Return the tracks: each local speaker, followed for as long as neighbouring windows agree about it."""
     partner, agreement = match_windows(scores, grid.hop_frames)
     active = (scores > ACTIVE).sum(axis=1) >= LEAST_ACTIVE_FRAMES
@@ -156,7 +156,7 @@ def bridge(spans: list[tuple[int, int]], gap: int) -> list[tuple[int, int]]:
     return joined
 
 
-def _gather(scores: NDArray[np.float16], grid: Grid, first: int, path: list[int]) -> Track:
+def _gather(scores: NDArray[np.float16], grid: WindowGrid, first: int, path: list[int]) -> Track:
     length = grid.covered_frames(len(path))
     total = np.zeros(length, dtype=np.float32)
     windows = np.zeros(length, dtype=np.int16)

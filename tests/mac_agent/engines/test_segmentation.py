@@ -11,7 +11,7 @@ import pytest
 torch = pytest.importorskip("torch", reason="could not import torch: install the agent extra")
 
 from benchmarks.recordings import load_sample
-from mac_agent.engines.frames import FIVE_SECONDS, TEN_SECONDS, Grid
+from mac_agent.engines.frames import FIVE_SECONDS, TEN_SECONDS, WindowGrid
 from mac_agent.errors import ModelMissing
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module", params=[TEN_SECONDS, FIVE_SECONDS], ids=["segmentation-3.0", "of 2022"])
-def grid(request: pytest.FixtureRequest) -> Grid:
-    found: Grid = request.param
+def grid(request: pytest.FixtureRequest) -> WindowGrid:
+    found: WindowGrid = request.param
     return found
 
 
 @pytest.fixture(scope="module")
-def network(data_dir: Path, grid: Grid) -> PyanNet:
+def network(data_dir: Path, grid: WindowGrid) -> PyanNet:
     from mac_agent.engines.segmentation import load_segmentation, load_segmentation_3
 
     load = load_segmentation_3 if grid == TEN_SECONDS else load_segmentation
@@ -39,7 +39,9 @@ def network(data_dir: Path, grid: Grid) -> PyanNet:
 
 @pytest.mark.long
 @pytest.mark.parametrize(("gain", "offset"), [(1.0, 0.0), (0.001, 0.0), (1.0, 0.3)])
-def test_sharing_layers_does_not_change_the_scores(network: PyanNet, grid: Grid, gain: float, offset: float) -> None:
+def test_sharing_layers_does_not_change_the_scores(
+    network: PyanNet, grid: WindowGrid, gain: float, offset: float
+) -> None:
     """Each window's own normalisation removes a gain and an offset, so both are tested.
 
     In double precision, because in single precision the published network is itself 0.006 off for quiet speech.
@@ -60,7 +62,7 @@ def test_sharing_layers_does_not_change_the_scores(network: PyanNet, grid: Grid,
 
 @pytest.mark.parametrize("windows", [0, 1, 40])
 @pytest.mark.parametrize("more", [1, 16_000])
-def test_every_sample_is_in_a_window(network: PyanNet, grid: Grid, windows: int, more: int) -> None:
+def test_every_sample_is_in_a_window(network: PyanNet, grid: WindowGrid, windows: int, more: int) -> None:
     from mac_agent.engines.segmentation import score
 
     samples = windows * grid.hop_samples + more

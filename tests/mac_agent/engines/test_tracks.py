@@ -7,20 +7,22 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from mac_agent.engines.frames import FIVE_SECONDS, LOCAL_SPEAKERS, TEN_SECONDS, Grid
+from mac_agent.engines.frames import FIVE_SECONDS, LOCAL_SPEAKERS, TEN_SECONDS, WindowGrid
 from mac_agent.engines.tracks import LONGEST_PIECE_FRAMES, bridge, cut_pieces, follow, match_windows, runs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-def score_windows(activity: np.ndarray, orders: Sequence[tuple[int, ...]], grid: Grid = FIVE_SECONDS) -> np.ndarray:
+def score_windows(
+    activity: np.ndarray, orders: Sequence[tuple[int, ...]], grid: WindowGrid = FIVE_SECONDS
+) -> np.ndarray:
     """Return the scores of one window per order, from activity of shape (frames, 3); an order permutes the speakers."""
     windows = [activity[grid.frames_of(w), list(order)] for w, order in enumerate(orders)]
     return np.stack(windows).astype(np.float16)
 
 
-def speech(n_windows: int, *turns: tuple[int, int, int], grid: Grid = FIVE_SECONDS) -> np.ndarray:
+def speech(n_windows: int, *turns: tuple[int, int, int], grid: WindowGrid = FIVE_SECONDS) -> np.ndarray:
     activity = np.full((grid.covered_frames(n_windows), LOCAL_SPEAKERS), 0.02)
     for speaker, first, last in turns:
         activity[first:last, speaker] = 0.95
@@ -31,7 +33,7 @@ ORDERS = [(0, 1, 2), (1, 0, 2), (2, 1, 0), (0, 2, 1), (1, 2, 0), (2, 0, 1), (0, 
 
 
 @pytest.mark.parametrize("grid", [FIVE_SECONDS, TEN_SECONDS])
-def test_a_voice_is_followed_whatever_number_each_window_gives_it(grid: Grid) -> None:
+def test_a_voice_is_followed_whatever_number_each_window_gives_it(grid: WindowGrid) -> None:
     activity = speech(8, (0, 10, 200), (1, 210, 330), (0, 340, 480), grid=grid)
     tracks = follow(score_windows(activity, ORDERS, grid), grid)
     assert len(tracks) == 2
