@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 
 def fetch_model(
-    engine: Annotated[
-        str, typer.Argument(help="embedded, pyannote, or embedded-ge2e: its first generation.")
-    ] = "embedded",
+    engine: Annotated[str, typer.Argument(help="embedded, pyannote or embedded-ge2e (the first).")] = "embedded",
     repository: Annotated[
         str | None, typer.Argument(help="pyannote: owner/name on the hub. Default: community-1.")
     ] = None,
@@ -58,7 +56,7 @@ def fetch_model(
     https://huggingface.co/pyannote/speaker-diarization-community-1, create a token with read access on
     https://huggingface.co/settings/tokens, and put it into the keychain, HF_TOKEN or a file with mode 600.
 
-    The commit is shown and asked about once, and used again from then on; `--revision main` asks about the newest.
+    The commit is shown and asked about once, then kept; `--revision main` asks about the newest.
 
     Example: [bold]omi-agent fetch-model embedded[/bold]
 
@@ -80,9 +78,7 @@ def fetch_model(
         elif engine == "pyannote":
             _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir, yes=yes))
         else:
-            fail(
-                f"there are no weights to fetch for {engine!r}: choose embedded, pyannote or embedded-ge2e", EXIT_USAGE
-            )
+            fail(f"no weights to fetch for {engine!r}: choose embedded, pyannote or embedded-ge2e", EXIT_USAGE)
     except (EngineError, OSError) as error:
         fail(str(error), EXIT_FAILED)
 
