@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import json
 import re
 import shutil
 import subprocess
@@ -74,24 +75,38 @@ def _files_with(system: System, fingerprint: bytes) -> list[Path]:
 def test_every_curl_of_the_readme_does_what_it_says(system: System, url: str, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: apt-get install curl")
-    assert len(CURLS) == 5
+    assert len(CURLS) == 7
     shutil.copy(sample_folder() / "sample.wav", tmp_path / "call.wav")
-    answers = []
-    for line in CURLS:
-        done = subprocess.run(
-            ["bash", "-c", line.replace(README_URL, url)],
-            env={"PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin", "TOKEN": TOKEN},
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=WAIT_S,
-            check=False,
-        )
-        assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-        answers.append(done.stdout)
+    answers = [_answer(line, url, tmp_path) for line in CURLS[:5]]
     assert '"num_speakers":2' in answers[1]
-    updates: list[ConversationUpdated] = wait_until(
-        lambda: [item for item in system.watcher.seen(ConversationUpdated, "call-1") if item.state == "final"],
+    assert _wait_final(system, 1).speakers == 2
+    _answer(CURLS[5], url, tmp_path)
+    assert _wait_final(system, 2).speakers == 1
+    assert json.loads(_answer(CURLS[6], url, tmp_path))["writes"][-1]["by"] == "anna"
+
+
+def _answer(line: str, url: str, directory: Path) -> str:
+    """Run a line of the README and return what it prints."""
+    done = subprocess.run(
+        ["bash", "-c", line.replace(README_URL, url)],
+        env={"PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin", "TOKEN": TOKEN},
+        cwd=directory,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_S,
+        check=False,
+    )
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def _wait_final(system: System, version: int) -> ConversationUpdated:
+    found: list[ConversationUpdated] = wait_until(
+        lambda: [
+            item
+            for item in system.watcher.seen(ConversationUpdated, "call-1")
+            if item.state == "final" and item.updated_version >= version
+        ],
         "the final labels",
     )
-    assert updates[-1].speakers == 2
+    return found[-1]

@@ -358,8 +358,10 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
 @lru_cache(maxsize=16)  # a bridge has one policy, of which conversations of one job have a variant
 def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
     thresholds = asdict(policy)
+    # What came later leaves every key as it was, as long as it is as it came.
     if not policy.assignment.removes_stale:
-        del thresholds["assignment"]["removes_stale"]  # it came later: unused, it leaves every key as it was
+        del thresholds["assignment"]["removes_stale"]
+    thresholds["linking"]["thresholds"] = [pair for pair in policy.linking.thresholds if pair != ("campplus", 0.55)]
     return thresholds
 
 
