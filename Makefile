@@ -36,8 +36,9 @@ demo: models ## the whole pipeline on this machine, on real speech
 # Most tests wait for real processes, not for a processor: more of them at once than there are cores.
 WORKERS ?= 4
 
-# numpy's threads spin while they wait for a processor, and cost the other workers theirs.
+# Threads of numpy and torch would spin while they wait for a processor, and cost the other workers theirs.
 test test-long acceptance: export OPENBLAS_NUM_THREADS := 1
+test test-long acceptance: export OMP_WAIT_POLICY := PASSIVE
 
 # Drawn examples are the same every time here (a commit passes or it does not); `make acceptance` draws new ones.
 test: models ## the tests of every change, some minutes; what cannot run here is skipped by name

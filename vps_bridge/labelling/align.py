@@ -41,6 +41,7 @@ _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
 _NO_FIT = "fit each other at no offset clearly enough"
+_MAX_TRANSCRIPT_S = 86_400.0  # one that is longer has wrong times, and searching it would take minutes
 _EDGE_S = 5.0
 """The transcript counts as silent for this long beside its words; beyond that it may be incomplete."""
 
@@ -188,8 +189,11 @@ def find_clock(
     reason: ClockReason = "clock.unverified" if stretch.is_timed else "clock.unknown"
     if not speech or not written:
         return StretchClock((), reason, _describe_missing(speech, heard))
-    begin_s = min(start_s for start_s, _ in written) - _EDGE_S
-    steps = round((max(end_s for _, end_s in written) + _EDGE_S - begin_s) / STEP_S)
+    begin_s, end_s = min(start_s for start_s, _ in written), max(end_s for _, end_s in written)
+    if end_s - begin_s > _MAX_TRANSCRIPT_S:
+        return StretchClock((), reason, f"the transcript is {(end_s - begin_s) / 3600:,.0f} hours long: see its times")
+    begin_s -= _EDGE_S
+    steps = round((end_s + _EDGE_S - begin_s) / STEP_S)
     near = [(start_s - _EDGE_S, end_s + _EDGE_S) for start_s, end_s in written]
     kinds = WORD_CORRELATIONS if has_word_times else SEGMENT_CORRELATIONS
     text = measure_activity(written, near, begin_s, steps, kinds)

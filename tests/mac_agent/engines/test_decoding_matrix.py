@@ -125,6 +125,7 @@ def test_every_format_rate_and_layout_gives_the_turns_of_the_original(
 ) -> None:
     result = start_engine(engine).run(encoded(utterance, *case))
     assert isinstance(result, JobResult), result
-    assert result.warnings == ()
+    coarse = [warning for warning in result.warnings if warning.startswith("audio.low_quality: ")]
+    assert (len(result.warnings), len(coarse)) == ((1, 1) if case[0] == "wav 8 bit" else (0, 0))
     assert result.duration_s == pytest.approx(original(engine).duration_s, abs=0.01)
     assert changed_s(result.diarization.turns, original(engine).diarization.turns, tolerance_s=EDGE_S) == 0.0

@@ -60,8 +60,7 @@ def test_sharing_layers_does_not_change_the_scores(
     np.testing.assert_allclose(single.numpy(), plain.numpy(), atol=0.01)
 
 
-@pytest.mark.parametrize("windows", [0, 1, 40])
-@pytest.mark.parametrize("more", [1, 16_000])
+@pytest.mark.parametrize(("windows", "more"), [(0, 1), (0, 16_000), (1, 1), (40, 16_000)])
 def test_every_sample_is_in_a_window(network: PyanNet, grid: WindowGrid, windows: int, more: int) -> None:
     from mac_agent.engines.segmentation import score
 
