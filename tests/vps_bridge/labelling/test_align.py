@@ -184,7 +184,7 @@ def test_real_pauses_are_no_wrong_sample_rate():
 
 
 def test_a_transcript_of_more_than_a_day_is_not_searched():
-    """Its times are wrong, e.g. in milliseconds, and searching a week would keep the bridge from all else for a minute."""
+    """Its times are wrong, e.g. in milliseconds, and searching a week would keep the bridge busy for a minute."""
     stretch = Stretch(0, 60.0, 0.0, is_timed=True)
     clock = find_clock(stretch, [(1.0, 5.0)], [(0.0, 60.0)], [(1.0, 5.0), (600_000.0, 600_004.0)], RULES)
     assert (clock.pieces, clock.warning) == ((), "clock.unverified: the transcript is 167 hours long: see its times")
