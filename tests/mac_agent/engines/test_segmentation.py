@@ -47,7 +47,7 @@ def test_sharing_layers_does_not_change_the_scores(
     In double precision, because in single precision the published network is itself 0.006 off for quiet speech.
     """
     speech = (
-        torch.from_numpy(load_sample().waveform[: grid.window_samples + 6 * grid.hop_samples]).double() * gain + offset
+        torch.from_numpy(load_sample().waveform[: grid.window_samples + 2 * grid.hop_samples]).double() * gain + offset
     )
     exact = copy.deepcopy(network).double()
     with torch.inference_mode():
@@ -55,7 +55,7 @@ def test_sharing_layers_does_not_change_the_scores(
         exact.sincnet = exact.sincnet.sincnet  # type: ignore[assignment] # the network as published
         plain = exact(speech.unfold(0, grid.window_samples, grid.hop_samples).unsqueeze(1))
         single = network(speech.float())
-    assert shared.shape == plain.shape == (7, grid.window_frames, 3)
+    assert shared.shape == plain.shape == (3, grid.window_frames, 3)
     np.testing.assert_allclose(shared.numpy(), plain.numpy(), atol=1e-9)
     np.testing.assert_allclose(single.numpy(), plain.numpy(), atol=0.01)
 
