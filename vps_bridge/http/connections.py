@@ -26,7 +26,7 @@ class CappedProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self.waiting_since_s = time.monotonic()
         self._deadline: asyncio.TimerHandle | None = None
-        self._is_answered_early = False
+        self._drops_body = False
 
     @property
     def is_asking(self) -> bool:
@@ -43,32 +43,26 @@ class CappedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a request whose headers have not ended give it no more time."""
-        if self._is_answered_early:
-            return
         super().data_received(data)
         if self.is_asking:
             self._stop_clock()
-        elif self._deadline is None:
+        elif self._deadline is None or (self._drops_body and self.conn.their_state is not h11.SEND_BODY):
             self._expect_request()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request, or end a connection whose request was answered before its body had come."""
+        """Wait for the next request; where the body of this one was answered before its end, first for that."""
         super().on_response_complete()
         if self.transport.is_closing():
             return
         if self.conn.their_state is h11.SEND_BODY:
-            self._end_early()
+            self._drop_body()
         elif not self.is_asking:
             self._expect_request()
 
-    def _end_early(self) -> None:
-        """Say that nothing more comes, and for a moment drop what still does.
-
-        A connection closed while bytes arrive is reset, and a client that is still sending would not read its answer.
-        """
-        self._is_answered_early = True
+    def _drop_body(self) -> None:
+        """Let the client go on sending for a moment: were it cut off while it sends, it would not read its answer."""
         self._stop_clock()
-        self.transport.write_eof()
+        self._drops_body = True
         self._deadline = self.loop.call_later(LINGER_S, self.end)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -84,6 +78,7 @@ class CappedProtocol(H11Protocol):
 
     def _expect_request(self) -> None:
         self._stop_clock()
+        self._drops_body = False
         self.waiting_since_s = time.monotonic()
         self._deadline = self.loop.call_later(REQUEST_S, self.end)
 
