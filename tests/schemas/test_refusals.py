@@ -21,19 +21,8 @@ from schemas.errors import MessageMalformed, MessageTooLarge, SchemaError, Schem
 from schemas.failure import FailureCode
 from schemas.record import Message
 from schemas.turns import MAX_EMBEDDING_BYTES, MAX_SPEAKERS, SpeakerTurns
+from tests.schemas.small_messages import EVENT, RESULT
 
-EVENT = {"schema": "conversation-event", "version": "1.0", "event_id": "e", "type": "segments"}
-RESULT = {
-    "schema": "speaker-turns",
-    "version": "1.0",
-    "conversation_id": "c",
-    "job_id": "j",
-    "lease_id": "l",
-    "agent_id": "mac",
-    "engine": {"name": "pyannote"},
-    "turns": [{"start_s": 0.5, "end_s": 1.5, "speaker": "S0"}],
-    "exclusive_turns": [],
-}
 SECRET = "Grandmother's door code is 4711"
 
 

@@ -14,19 +14,8 @@ from schemas.codec import decode, read_envelope
 from schemas.conversation import ConversationEvent
 from schemas.errors import MessageMalformed
 from schemas.turns import SpeakerTurns
+from tests.schemas.small_messages import EVENT, RESULT
 
-EVENT = {"schema": "conversation-event", "version": "1.0", "event_id": "e", "type": "segments"}
-RESULT = {
-    "schema": "speaker-turns",
-    "version": "1.0",
-    "conversation_id": "c",
-    "job_id": "j",
-    "lease_id": "l",
-    "agent_id": "mac",
-    "engine": {"name": "pyannote"},
-    "turns": [{"start_s": 0.5, "end_s": 1.5, "speaker": "S0"}],
-    "exclusive_turns": [],
-}
 LIKE_KEYS = ":", '":', '" :', "at 10:30: yes", 'said "a": "b"', "\\:", "\n:"
 
 

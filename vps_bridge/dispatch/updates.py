@@ -157,10 +157,11 @@ class Updater:
         if stored is None or not stored.segments:
             return (), stored.version if stored else 0
         if not labelling.labels:
+            if self._is_reported(name, labelling.write_key):  # the usual case: the whole history need not be read
+                return (), stored.version
             latest = [write for write in self._store.history(name) if write.version == stored.version]
             is_ours = bool(latest) and latest[0].write_key == labelling.write_key
-            is_told = not is_ours or self._is_reported(name, labelling.write_key)
-            return () if is_told else latest[0].changes, stored.version
+            return latest[0].changes if is_ours else (), stored.version
         outcome = self._store.apply(name, stored.revision, labelling.write_key, labelling.labels)
         match outcome:
             case Applied():

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from scipy.spatial.distance import squareform
 from scipy.special import logsumexp, softmax
 
-from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet
+from vps_bridge.labelling.sample_set import Floats, Labels, SampleRules, SampleSet, unit_rows
 
 
 def find_voices(samples: SampleSet, rules: SampleRules) -> Labels:
@@ -32,7 +32,7 @@ def find_voices(samples: SampleSet, rules: SampleRules) -> Labels:
     shares = _cluster_vbx(_start(embeddings, rules), plda, samples.phi, weight, rules)
     shares = shares * weight[:, None]
     centroids = (shares.T @ embeddings) / shares.sum(axis=0)[:, None]
-    likeness = (samples.embeddings @ _unit(centroids).astype(np.float32).T) / length[:, None]
+    likeness = (samples.embeddings @ unit_rows(centroids).astype(np.float32).T) / length[:, None]
     return _choose(samples, likeness)
 
 
@@ -79,7 +79,7 @@ def _start(embeddings: Floats, rules: SampleRules) -> Labels:
     """Return the clusters that VBx starts from: centroid linkage, stopped early."""
     if len(embeddings) == 1:
         return np.zeros(1, dtype=np.intp)
-    clusters = fcluster(linkage(_distances(_unit(embeddings)), "centroid"), rules.start_distance, "distance")
+    clusters = fcluster(linkage(_distances(unit_rows(embeddings)), "centroid"), rules.start_distance, "distance")
     return np.unique(clusters, return_inverse=True)[1]
 
 
@@ -127,9 +127,3 @@ def _windows_with_several(samples: SampleSet) -> Sequence[Labels]:
     sizes = np.diff(firsts, append=len(order))
     several = sizes > 1
     return [order[a : a + size] for a, size in zip(firsts[several], sizes[several], strict=True)]
-
-
-def _unit(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return the rows at length 1; a row of zeros stays."""
-    scaled: NDArray[Any] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return scaled

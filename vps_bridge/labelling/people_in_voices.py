@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from schemas.corrections import CorrectionKind, CorrectionOutcome
@@ -25,10 +25,10 @@ class VoiceMap:
 
     def of_speakers(self, speakers: Sequence[LocalSpeaker]) -> int | None:
         """Return the voice that most of these local speakers' time belongs to."""
-        seconds: Counter[int] = Counter()
+        seconds: defaultdict[int, float] = defaultdict(float)
         for speaker in speakers:
             if speaker in self.voice_at:
-                seconds[self.voice_at[speaker]] += self.speech.total_s.get(speaker, 0.0) + 1e-6  # type: ignore[assignment]
+                seconds[self.voice_at[speaker]] += self.speech.total_s.get(speaker, 0.0) + 1e-6
         return min(seconds, key=lambda voice: (-seconds[voice], voice), default=None)
 
     def of_anchor(self, voice: Voice | None) -> int | None:

@@ -9,15 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.linkage import Linkage
+from vps_bridge.labelling.sample_set import Floats, Labels, unit_rows
 
-Floats = NDArray[np.float64]
-Labels = NDArray[np.intp]
 MAX_STARTS, MAX_VOICES = 2_000, 200
 """Speakers that are compared each with each, and voices that others are compared with: those who speak most."""
 
@@ -54,7 +52,7 @@ def find_piece_voices(pieces: PieceSet, threshold: float, rules: PieceRules) -> 
         threshold: the least mean cosine of the speakers of one voice.
         rules: when a speaker has a voice.
     """
-    unit = _unit(pieces.embeddings)
+    unit = unit_rows(pieces.embeddings.astype(np.float64))
     sums = np.zeros((len(pieces.job_of), unit.shape[1]))
     clean_s = np.zeros(len(pieces.job_of))
     for speaker, rows in _rows_by_speaker(pieces.speaker):
@@ -63,7 +61,7 @@ def find_piece_voices(pieces: PieceSet, threshold: float, rules: PieceRules) -> 
     n_voices = int(voice_of.max(initial=-1)) + 1
     if not n_voices:
         return voice_of
-    centroids = _unit(np.array([sums[voice_of == voice].sum(axis=0) for voice in range(n_voices)]))
+    centroids = unit_rows(np.array([sums[voice_of == voice].sum(axis=0) for voice in range(n_voices)]))
     nats = rules.nats_per_s * (sums @ centroids.T)
     little = np.flatnonzero((voice_of < 0) & (clean_s < rules.min_speaker_s) & (clean_s > 0))
     for speaker in little[np.argsort(-clean_s[little], kind="stable")].tolist():
@@ -90,7 +88,7 @@ def _link_starts(job_of: Labels, sums: Floats, clean_s: Floats, threshold: float
     if not len(starts):
         return voice_of
     jobs, group = job_of[starts], np.arange(len(starts))
-    linkage = Linkage(_unit(sums[starts]), clean_s[starts], jobs[:, None] == jobs)
+    linkage = Linkage(unit_rows(sums[starts]), clean_s[starts], jobs[:, None] == jobs)
     similarity, i, j = linkage.best()
     while similarity >= threshold:
         linkage.merge(i, j)
@@ -108,9 +106,3 @@ def _is_clear(nats: Floats, margin_nats: float) -> bool:
     """Whether one voice is likelier than every other by the margin."""
     ranked = np.sort(nats)
     return len(ranked) == 1 or bool(ranked[-1] - ranked[-2] >= margin_nats)
-
-
-def _unit(rows: NDArray[Any]) -> Floats:
-    scaled = rows.astype(np.float64)
-    scaled /= np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    return scaled

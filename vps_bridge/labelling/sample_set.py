@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,3 +49,9 @@ class SampleSet:
 
     def __len__(self) -> int:
         return len(self.job)
+
+
+def unit_rows(rows: NDArray[Any]) -> NDArray[Any]:
+    """Return the rows at length 1; a row of zeros stays."""
+    scaled: NDArray[Any] = rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(np.float32).tiny)
+    return scaled

@@ -6,13 +6,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from schemas.codec import decode, encode
-from schemas.turns import EngineDescription, SpeakerTurns, VoiceSamples
+from schemas.turns import VoiceSamples
+from tests.vps_bridge.labelling.settled_jobs import settled
 from tests.vps_bridge.labelling.test_relabel import PEOPLE, POLICY, evidence_of
 from vps_bridge.labelling.evidence import ConversationEvidence
-from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.relabel import Relabelling, relabel
-from vps_bridge.labelling.take_apart import settle_samples
 
 # A and B talk; C says 24 s in the first minute, and 2 s after the second: too little for an embedding to be compared.
 SPOKEN = [
@@ -55,24 +53,7 @@ def test_who_says_little_in_a_job_is_known_by_the_pieces_and_stays_known_without
     found = relabel(sampled, POLICY)
     assert who_says(found, 172.0) == who_says(found, 12.0) != set()
     assert found.speakers == 3
-    results = [
-        SpeakerTurns(
-            conversation_id="c",
-            job_id=job.job_id,
-            lease_id="l",
-            agent_id="mac",
-            engine=EngineDescription(name="embedded", embedding_model="wespeaker", embedding_revision="1"),
-            chunks=job.chunks,
-            turns=job.turns,
-            exclusive_turns=job.exclusive_turns,
-            speakers=job.speakers,
-            voice_samples=job.voice_samples,
-        )
-        for job in sampled.jobs
-    ]
-    settled = [decode(SpeakerTurns, encode(result)) for result in settle_samples(results)]
-    assert all(result.voice_samples is None for result in settled)
-    later = replace(sampled, jobs=tuple(JobEvidence.from_result(result) for result in settled), voices=found.voices)
+    later = replace(sampled, jobs=settled(sampled.jobs), voices=found.voices)
     assert relabel(later, POLICY).turns == found.turns
 
 

@@ -8,16 +8,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from schemas.codec import decode, encode
-from schemas.turns import EngineDescription, SpeakerTurn, SpeakerTurns
+from schemas.turns import SpeakerTurn
 from tests.vps_bridge.labelling.golden_samples import GOLDEN, Recorded
+from tests.vps_bridge.labelling.settled_jobs import settled
 from vps_bridge.labelling.evidence import ConversationEvidence
-from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy, relabel
 from vps_bridge.labelling.sample_set import SampleRules
-from vps_bridge.labelling.take_apart import settle_samples, take_apart
+from vps_bridge.labelling.take_apart import take_apart
 
 pytestmark = [
     pytest.mark.shared,
@@ -109,24 +108,7 @@ def test_jobs_of_an_older_agent_are_linked_beside_those_with_samples(
 def test_what_samples_found_stays_when_they_are_not_kept_any_more(
     mixed: ConversationEvidence, recorded: Recorded
 ) -> None:
-    results = [
-        SpeakerTurns(
-            conversation_id="c",
-            job_id=job.job_id,
-            lease_id="l",
-            agent_id="mac",
-            engine=EngineDescription(name="pyannote", embedding_model="wespeaker", embedding_revision="golden"),
-            chunks=job.chunks,
-            turns=job.turns,
-            exclusive_turns=job.exclusive_turns,
-            speakers=job.speakers,
-            voice_samples=job.voice_samples,
-        )
-        for job in mixed.jobs
-    ]
-    settled = [decode(SpeakerTurns, encode(result)) for result in settle_samples(results)]
-    assert all(result.voice_samples is None for result in settled)
-    later = replace(mixed, jobs=tuple(JobEvidence.from_result(result) for result in settled))
+    later = replace(mixed, jobs=settled(mixed.jobs))
     assert confused(relabel(later, RelabelPolicy()), recorded) < 0.02
 
 
