@@ -42,9 +42,7 @@ from vps_bridge.rules.assemble import JobPlan
 from vps_bridge.rules.lease import LeaseEnd
 
 READY_AT_ONCE = 50
-THIN_BYTES_PER_S = (
-    2_000  # 16 kbit/s, thin Opus: at most about so long is audio of unknown length; its lease is for as much
-)
+THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about so long, as is its lease
 
 # Statements are made once: making one costs several times what running it does.
 _JOB_AND_AGENT = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, LeaseRow.lease_id == JobRow.lease_id)
