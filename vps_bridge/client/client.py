@@ -34,6 +34,7 @@ from schemas.conversation import (
     TranscriptSegment,
     Verdict,
 )
+from schemas.corrections import Correction
 from schemas.errors import SchemaError
 from schemas.failure import policy_of
 from schemas.record import Message
@@ -161,6 +162,18 @@ class BridgeClient:
     def complete(self, *, chunks: int | None = None, timeout_s: float = 60.0) -> None:
         """Say that no more audio comes; `chunks` is how many there were."""
         self.send_event(self._event(EventType.COMPLETED, chunks=chunks), timeout_s=timeout_s)
+
+    def correct(self, *corrections: Correction, by: str | None = None, timeout_s: float = 60.0) -> str:
+        """Say who speaks; where the bridge refuses one of them it takes none. Returns the event's id, for `undo`."""
+        return self._say(EventType.CORRECTED, timeout_s, corrections=corrections, by=by)
+
+    def undo(self, event_id: str | None = None, *, write: int | None = None, by: str | None = None) -> str:
+        """Take back what `correct` said, or a write of the history (`ConversationUpdated.write`)."""
+        return self._say(EventType.UNDONE, 60.0, target_event_id=event_id, target_write=write, by=by)
+
+    def redo(self, event_id: str | None = None, *, write: int | None = None, by: str | None = None) -> str:
+        """Bring back what was undone; named as for `undo`."""
+        return self._say(EventType.REDONE, 60.0, target_event_id=event_id, target_write=write, by=by)
 
     def delete(self, *, timeout_s: float = 60.0) -> None:
         """Delete the conversation everywhere."""
@@ -311,6 +324,11 @@ class BridgeClient:
         # Of a bridge whose clock is far from ours, before or behind, only a live beat counts.
         if not retained or abs((datetime.now(UTC) - beat.sent_at).total_seconds()) <= FRESH_BEAT_S:
             self._beat, self._beat_s = beat, heard_s
+
+    def _say(self, kind: EventType, timeout_s: float, **fields: Any) -> str:  # noqa: ANN401 - fields of ConversationEvent
+        event = self._event(kind, **fields)
+        self.send_event(event, timeout_s=timeout_s)
+        return event.event_id
 
     def _event(self, kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - fields of ConversationEvent
         return ConversationEvent(event_id=f"e-{secrets.token_hex(12)}", type=kind, **fields)

@@ -13,6 +13,7 @@ from broker.session import MqttSession
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Word
+from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from schemas.topics import Topics
 from tests.brokers import RunningBroker
@@ -63,6 +64,31 @@ def test_a_large_file_goes_in_parts_and_comes_out_labelled(
     assert len(reports) > 3
     assert update.speakers == 2
     assert bridge.json("show", "large")["state"] == "final"
+
+
+def next_speakers(client: BridgeClient) -> list[str | None]:
+    """Speakers of the next update."""
+    return [label.speaker for label in client.wait_updated(final=False, timeout_s=WAIT_S).segments]
+
+
+def test_a_correction_is_sent_taken_back_and_brought_back(
+    mosquitto: RunningBroker, bridge: LiveBridge, backend: Backend
+) -> None:
+    one_voice = ["SPEAKER_00"] * 6
+    with ScriptedAgent(mosquitto, "first") as agent, BridgeClient(mosquitto.settings("backend"), "mended") as client:
+        backend.send_call("mended", tone=77)
+        agent.answer(agent.wait_offer("mended"), CALL_TURNS)
+        heard = next_speakers(client)
+        said = Correction(kind=CorrectionKind.SAME_VOICE, speaker_ids=(0, 1))
+        event_id = client.correct(said, by="anna")
+        assert next_speakers(client) == one_voice
+        client.undo(event_id)
+        assert next_speakers(client) == heard
+        client.redo(event_id)
+        assert next_speakers(client) == one_voice
+        with pytest.raises(BridgeRefused) as refused:
+            client.correct(Correction(kind=CorrectionKind.SAME_VOICE, speaker_ids=(0, 9)))
+    assert refused.value.code == FailureCode.CORRECTION_REFUSED
 
 
 def test_a_refusal_carries_its_code(mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path) -> None:
