@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from schemas.conversation import EventType, TranscriptSegment
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
-from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge
+from tests.vps_bridge.live_bridge import CALL_TURNS, STARTED_AT, Backend, LiveBridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.commands.main import app
 
@@ -122,6 +123,45 @@ def test_a_conversation_from_publish_to_undo(mosquitto: RunningBroker, backend: 
     (listed,) = [item for item in bridge.json("conversations") if item["conversation_id"] == "life"]
     assert (listed["state"], listed["updated_version"]) == ("final", after.updated_version)
     assert "final" in bridge.command("show", "life").stdout
+
+
+def answer_undo(bridge: LiveBridge, answer: str) -> subprocess.CompletedProcess[bytes]:
+    """Run `undo many 1` at a terminal and type an answer."""
+    person, terminal = os.openpty()
+    try:
+        os.write(person, answer.encode())
+        command = [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "undo", "many", "1"]
+        return subprocess.run(
+            command, env=bridge.environment(), stdin=terminal, capture_output=True, timeout=WAIT_S, check=False
+        )
+    finally:
+        os.close(person)
+        os.close(terminal)
+
+
+def test_an_undo_of_more_than_ten_labels_asks_first(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    halves = [(start + half, start + half + 2.0) for start, _, _ in CALL_TURNS for half in (0.0, 2.0)]
+    segments = [
+        TranscriptSegment(id=f"m{place}", start_s=start, end_s=end, text="word", speaker=f"SPEAKER_0{5 + place % 2}")
+        for place, (start, end) in enumerate(halves)
+    ]
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.event("many", EventType.STARTED, started_at=STARTED_AT)
+        backend.event("many", EventType.SEGMENTS, segments=tuple(segments))
+        backend.audio("many", make_wav(30.0, tone=12), captured_at=STARTED_AT)
+        backend.event("many", EventType.COMPLETED, chunks=1)
+        agent.answer(agent.wait_offer("many"), CALL_TURNS)
+        assert len(backend.wait_updated("many").changed) == len(segments)
+    refused = bridge.command("undo", "many", "1", check=False)
+    assert refused.returncode == 1
+    assert "12 labels" in refused.stderr
+    assert "--yes" in refused.stderr
+    assert answer_undo(bridge, "n\n").returncode == 1
+    assert [write["version"] for write in bridge.json("history", "many")] == [1]
+    assert answer_undo(bridge, "y\n").returncode == 0
+    assert [write["undoes"] for write in bridge.json("history", "many")][:2] == [None, 1]
 
 
 @pytest.mark.parametrize("command", [("show", "never"), ("history", "never"), ("undo", "never", "1")])
