@@ -16,10 +16,10 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from broker.check import Check, failed, note, ok
 from broker.errors import BrokerError
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
-from mac_agent.check import Check, failed, note, ok
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, AgentWant, ByteRange, ControlType
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode

@@ -1,11 +1,9 @@
-"""Check this machine for whatever keeps an agent from working: packages, directories, weights, device, service."""
+"""Check this machine for whatever keeps an agent from working: packages, weights, device, service."""
 
 from __future__ import annotations
 
 import os
 import platform
-import shutil
-import stat
 import subprocess
 import sys
 import tempfile
@@ -15,11 +13,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mac_agent.check import Check, failed, note, ok
+from broker.check import Check, failed, note, ok
 from mac_agent.engine_choice import choose_engine, describe_weights
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.errors import EngineError, ModelMissing
-from mac_agent.service import SECRET_WORD, ServiceError, find_secrets, query
+from mac_agent.service import ServiceError, find_secrets, query
 from mac_agent.weights.pipelines import find_pipeline
 from mac_agent.weights.verdict import find_mode
 
@@ -32,9 +30,7 @@ if TYPE_CHECKING:
 
 PACKAGES = ("torch", "pyannote.audio", "av", "paho-mqtt", "omi-diarization")
 PROBE_TIMEOUT_S = 180.0  # the first import of torch after an installation compiles for minutes on a slow disk
-SPARE_BYTES = 2**30  # in addition to the largest job: the outbox, the log, the system
 DEEP_CLIP_S = 12.0
-_OTHERS_MAY_WRITE, _OTHERS_MAY_READ = 0o022, 0o077
 
 
 def check_python(*, system: str = sys.platform, machine: str = platform.machine()) -> Check:
@@ -58,45 +54,6 @@ def check_packages(packages: Sequence[str] = PACKAGES) -> Check:
     if missing:
         return failed("packages", f"not installed: {', '.join(missing)}", "pip install -r requirements/agent.txt")
     return ok("packages", ", ".join(found))
-
-
-def check_data_dir(directory: Path) -> Check:
-    """Check that results can be written there, and that no other user can change the weights in it."""
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with tempfile.TemporaryFile(dir=directory):
-            mode = stat.S_IMODE(directory.stat().st_mode)
-    except OSError as error:
-        return failed(
-            "data directory", f"{directory} cannot be used: {error.strerror}", "Make it yours, or set OMI_DATA_DIR."
-        )
-    if mode & _OTHERS_MAY_WRITE:
-        return failed("data directory", f"others may write into {directory}", f"chmod 700 '{directory}'")
-    return ok("data directory", f"{directory}, mode {mode:o}")
-
-
-def check_config_file(path: Path) -> Check:
-    """Check that a config file with a secret in it is readable by its owner only."""
-    try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
-    except FileNotFoundError:
-        return note("config file", f"none at {path}", "A service needs one: omi-agent install says what goes into it.")
-    except (OSError, UnicodeDecodeError) as error:
-        return failed("config file", f"{path} cannot be read: {error}", "Check whose it is, and that it is text.")
-    if SECRET_WORD.search(text) and mode & _OTHERS_MAY_READ:
-        return failed("config file", f"{path} holds a secret and others can read it", f"chmod 600 '{path}'")
-    return ok("config file", str(path))
-
-
-def check_disk(directory: Path, max_job_bytes: int) -> Check:
-    """Check that the free disk space is enough for the largest job."""
-    existing = next(path for path in (directory, *directory.parents) if path.exists())
-    free_bytes = shutil.disk_usage(existing).free
-    found = f"{free_bytes / 1e9:.1f} GB free at {existing}"
-    if free_bytes < max_job_bytes + SPARE_BYTES:
-        needed = f"{(max_job_bytes + SPARE_BYTES) / 1e9:.1f} GB"
-        return failed("disk", found, f"Make room: the largest job (OMI_MAX_JOB_BYTES) and the log need {needed}.")
-    return ok("disk", found)
 
 
 def check_weights(settings: AgentSettings) -> list[Check]:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from broker.file_checks import SECRET_WORD
 from broker.private_files import replace_file
 
 LABEL = "ai.omi.diarization.agent"
@@ -26,7 +27,6 @@ LAUNCHCTL = "/bin/launchctl"
 LAUNCHCTL_TIMEOUT_S = 60.0
 BOOTOUT_WAIT_S = 35.0  # launchd kills the agent after EXIT_TIMEOUT_S; and a margin
 NOT_LOADED = {3, 36, 113}  # launchctl: no such process; operation in progress; could not find service
-SECRET_WORD = re.compile(r"password|token|secret|credential|api_?key", re.IGNORECASE)
 SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|\bhf_\w{8}")  # credentials in a URL; a token of the hub
 
 

@@ -28,7 +28,7 @@ LAYERS = {
         {"dispatch"},
         {"retention", "schedule", "http"},
         {"bridge"},
-        {"client"},
+        {"client", "doctor"},
         {"commands"},
     ),
     "mac_agent": ({"errors"}, {"weights"}, {"engines"}),

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_MS = 5_000
 _MIGRATING = threading.Lock()  # Alembic keeps its environment in module globals: one migration at a time per process
+MAX_FINDINGS = 5
 SCRATCH_BYTES = 2**18  # what SQLite needs to open a file: the log's index and a few of its pages
 # secure_delete: what is deleted is overwritten.
 _PRAGMAS = (
@@ -170,6 +171,12 @@ class Database:
         """Move the write-ahead log into the file and empty it, so that neither holds deleted rows any more."""
         with self._lock:
             self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def find_damage(self) -> list[str]:
+        """Return what SQLite finds wrong with the file, at most `MAX_FINDINGS`; reads all of it."""
+        with self.reading() as connection:
+            found = connection.exec_driver_sql(f"PRAGMA quick_check({MAX_FINDINGS})").scalars()
+            return [line for line in found if line != "ok"]
 
     def close(self) -> None:
         """Close the file; nothing can be read or written any more."""

@@ -26,9 +26,10 @@ from mac_agent.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from mac_agent.check import Check
+    from broker.check import Check
     from mac_agent.settings import AgentSettings
 
+SPARE_BYTES = 2**30  # in addition to the largest job: the outbox, the log, the system
 MARKS = {"ok": "[green]ok    [/green]", "note": "[yellow]note  [/yellow]", "failed": "[red]failed[/red]"}
 
 
@@ -68,6 +69,7 @@ def doctor(
 
 
 def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
+    from broker.file_checks import check_config_file, check_data_dir, check_disk
     from mac_agent import machine_check as machine
     from mac_agent.broker_check import check_agent, check_bridge, check_broker, probe_broker
     from mac_agent.service import describe_service
@@ -76,9 +78,11 @@ def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, de
     checks = [
         machine.check_python(),
         machine.check_packages(),
-        machine.check_config_file(config_file),
-        machine.check_data_dir(settings.data_dir),
-        machine.check_disk(settings.inbox, settings.max_job_bytes),
+        check_config_file(config_file, "A service needs one: omi-agent install says what goes into it."),
+        check_data_dir(settings.data_dir),
+        check_disk(
+            settings.inbox, settings.max_job_bytes + SPARE_BYTES, "the largest job (OMI_MAX_JOB_BYTES) and the log"
+        ),
         *machine.check_weights(settings),
         machine.check_device(settings.device),
     ]

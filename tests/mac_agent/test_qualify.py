@@ -14,9 +14,9 @@ import pytest
 from filelock import FileLock
 from typer.testing import CliRunner
 
+from broker.check import CheckState
 from mac_agent.agent import is_running
 from mac_agent.audio import decode
-from mac_agent.check import CheckState
 from mac_agent.commands.main import app
 from mac_agent.engines.engine import SAMPLE_RATE_HZ
 from mac_agent.machine_check import check_mode

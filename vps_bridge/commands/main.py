@@ -14,6 +14,7 @@ from broker.settings import load_settings, print_settings
 from vps_bridge.commands.agents import agents_app
 from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
+from vps_bridge.commands.doctor import doctor
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
 from vps_bridge.commands.publish import import_transcript, publish
 from vps_bridge.commands.purge import purge
@@ -47,7 +48,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     help="The VPS's side: takes audio in, leases it to agents, labels conversations.",
-    epilog="A first look at a running system: `omi-bridge watch`, `omi-bridge failed`, `omi-bridge agents`.",
+    epilog="A first look at a running system: `omi-bridge doctor`, `omi-bridge watch`, `omi-bridge failed`.",
 )
 
 
@@ -84,6 +85,7 @@ app.add_typer(correct_app, name="correct")
 app.command()(history)
 app.command()(undo)
 app.command()(redo)
+app.command()(doctor)
 
 
 @app.command()

@@ -95,6 +95,10 @@ class SqliteConversations:
         """Open the file at `path`, or create it. Raises `vps_bridge.database.DatabaseError`."""
         self._database = open_database(path, _MIGRATIONS)
 
+    def find_damage(self) -> list[str]:
+        """Return what is wrong with the file."""
+        return self._database.find_damage()
+
     def close(self) -> None:
         """See `ConversationStore.close`."""
         self._database.close()

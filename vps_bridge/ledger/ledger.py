@@ -80,6 +80,10 @@ class Ledger:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""
         self._database.erase_deleted()
 
+    def find_damage(self) -> list[str]:
+        """Return what is wrong with the file."""
+        return self._database.find_damage()
+
     def free_bytes(self) -> int:
         """Return how much room the ledger's disk has left."""
         return shutil.disk_usage(self.root).free

@@ -13,13 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from broker.check import CheckState
+from broker.file_checks import check_config_file, check_data_dir, check_disk
 from mac_agent.broker_check import BrokerProbe, ReceivedHeartbeat, check_agent, check_bridge, check_broker
-from mac_agent.check import CheckState
 from mac_agent.machine_check import (
-    check_config_file,
-    check_data_dir,
     check_device,
-    check_disk,
     check_packages,
     check_python,
     check_service,
@@ -274,19 +272,19 @@ def test_a_data_directory_others_may_write_into_is_refused(tmp_path):
 
 def test_a_config_file_with_a_password_that_others_can_read_is_refused(tmp_path):
     config = tmp_path / "config.toml"
-    assert check_config_file(config).verdict is CheckState.NOTE
+    assert check_config_file(config, "none needed").verdict is CheckState.NOTE
     config.write_text('broker_password = "hush"')
     config.chmod(0o640)
-    found = check_config_file(config)
+    found = check_config_file(config, "none needed")
     assert found.verdict is CheckState.FAILED
     assert "hush" not in found.found
     config.chmod(0o600)
-    assert check_config_file(config).verdict is CheckState.OK
+    assert check_config_file(config, "none needed").verdict is CheckState.OK
 
 
 def test_a_full_disk_is_found(tmp_path):
-    assert check_disk(tmp_path / "not" / "yet", 10**18).verdict is CheckState.FAILED
-    assert check_disk(tmp_path, 1).verdict is CheckState.OK
+    assert check_disk(tmp_path / "not" / "yet", 10**18, "jobs").verdict is CheckState.FAILED
+    assert check_disk(tmp_path, 1, "jobs").verdict is CheckState.OK
 
 
 def test_a_device_that_is_not_here_is_found():

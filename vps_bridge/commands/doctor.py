@@ -1,0 +1,127 @@
+"""The command `omi-bridge doctor`: finds what keeps conversations from being labelled, and names the remedy."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import platformdirs
+import typer
+
+from broker.settings import CONFIG_ENV
+from vps_bridge.commands.status import describe_status
+from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
+    AsJson,
+    BrokerUrl,
+    ConfigFile,
+    DataDir,
+    err,
+    explained,
+    load,
+    out,
+    print_json,
+)
+from vps_bridge.ledger.job_states import UNFINISHED
+
+if TYPE_CHECKING:
+    from broker.check import Check
+    from vps_bridge.ledger import Ledger
+    from vps_bridge.settings import BridgeSettings
+
+MARKS = {"ok": "[green]ok    [/green]", "note": "[yellow]note  [/yellow]", "failed": "[red]failed[/red]"}
+SHOWN_CONVERSATIONS = 3
+
+
+def doctor(
+    wait: Annotated[
+        float, typer.Option(help="Seconds to listen for heartbeats: more than one of theirs.", min=0.5, max=600)
+    ] = 12.0,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    broker_url: BrokerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Look at everything the bridge needs, one line each, with the remedy. Run it as the user the bridge runs as.
+
+    Looks at files, broker, bridge, agents and their clocks, what waits and why, what failed, and the tailnet. Sends the
+    broker two messages that concern nobody; changes nothing.
+
+    Example: omi-bridge doctor --json | jq '.[] | select(.verdict == "failed")'
+
+    Exit codes: 0 nothing is broken, 1 something is, 2 wrong setting.
+    """
+    with explained():
+        settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
+        named = config or (Path(os.environ[CONFIG_ENV]).expanduser() if os.environ.get(CONFIG_ENV) else None)
+        config_file = named or platformdirs.user_config_path("omi-diarization") / "config.toml"
+        with err.status("looking …"):
+            checks = _run_checks(settings, config_file, wait)
+    if as_json:
+        print_json([asdict(check) for check in checks])
+    else:
+        for check in checks:
+            remedy = f" → {check.remedy}" if check.remedy else ""
+            out.print(MARKS[check.verdict.value], end=" ")
+            out.print(f"{check.name}: {check.found}{remedy}", markup=False, highlight=False, soft_wrap=True)
+    if any(check.verdict.value == "failed" for check in checks):
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> list[Check]:
+    from broker.file_checks import check_config_file, check_data_dir, check_disk
+    from vps_bridge.doctor import broker_checks
+    from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
+    from vps_bridge.doctor.file_checks import check_files, check_queue
+    from vps_bridge.doctor.tailnet import check_tailnet
+
+    _silence_logs()
+    checks = [
+        check_config_file(config_file, "Settings come from the environment, or are the defaults: omi-bridge config"),
+        check_data_dir(settings.root),
+        check_disk(settings.root, 2 * settings.ballast_bytes, "audio and the reserve (OMI_BALLAST_BYTES)"),
+    ]
+    found, ledger = check_files(settings)
+    checks += found
+    try:
+        findings = probe_broker_as_bridge(settings, wait_s)
+        checks += broker_checks.check_broker_limits(findings, settings.part_bytes)
+        ledger_id = ledger.ledger_id if ledger else None
+        checks += broker_checks.check_bridge_lives(findings, ledger_id, settings.stale_s)
+        if ledger is not None:
+            checks += broker_checks.check_agents(findings, ledger.agents.allowed(), settings.stale_s)
+            reasons = _find_reasons(ledger, settings.stale_s)
+            checks += check_queue(ledger.jobs.counts(), reasons, time.time())
+    finally:
+        if ledger is not None:
+            ledger.close()
+    return [*checks, *check_tailnet()]
+
+
+def _find_reasons(ledger: Ledger, stale_s: float) -> list[str]:
+    """Say of the conversations that have waited longest what they wait for."""
+    jobs = ledger.jobs.all(states=tuple(UNFINISHED))
+    names = list(dict.fromkeys(job.conversation_id for job in jobs))[:SHOWN_CONVERSATIONS]
+    agents, reasons = ledger.agents.all(), []
+    for name in names:
+        record = ledger.conversations.get(name)
+        if record is not None:
+            chunks, own = ledger.chunks.of_conversation(name), ledger.jobs.of_conversation(name)
+            state, reason = describe_status(record, chunks, own, agents, now=time.time(), stale_s=stale_s)
+            reasons.append(f"{name}: {reason or state.value}")
+    return reasons
+
+
+def _silence_logs() -> None:
+    """Keep the log of the MQTT session off the terminal: the checks report the same problems."""
+    import structlog
+
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

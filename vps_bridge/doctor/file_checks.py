@@ -1,0 +1,65 @@
+"""Check the bridge's databases, and what its ledger says waits or has failed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from broker.check import Check, failed, note, ok
+from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.database import DatabaseError
+from vps_bridge.durations import seconds
+from vps_bridge.ledger import Ledger, LedgerMissing
+from vps_bridge.ledger.records import QueueCounts
+from vps_bridge.settings import BridgeSettings
+
+LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
+RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and restore a backup."
+
+
+def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
+    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller."""
+    store = _check_store(settings)
+    try:
+        ledger = Ledger(settings.root, exclusive=False)
+    except LedgerMissing as error:
+        return [note("ledger", str(error))], None
+    except DatabaseError as error:
+        return [failed("ledger", str(error), RESTORE), store], None
+    return [_judge("ledger", ledger.find_damage()), store], ledger
+
+
+def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list[Check]:
+    """Check what waits for too long (`reasons` say for what), and what has failed. `now` is Unix time."""
+    waits_s = 0.0 if counts.oldest_at is None else now - counts.oldest_at
+    found = f"{counts.jobs_ready} jobs wait, {counts.jobs_leased} are worked on, {counts.bytes / 1e6:,.0f} MB of audio"
+    if waits_s > LONG_WAIT_S:
+        remedy = "omi-bridge jobs lists them, omi-bridge show CONVERSATION says what one waits for."
+        checks = [failed("queue", f"{found}; the oldest for {seconds(waits_s)}: {'; '.join(reasons)}", remedy)]
+    else:
+        checks = [ok("queue", found)]
+    bad = {
+        "jobs": counts.jobs_failed,
+        "conversations": counts.conversations_failed,
+        "pieces of audio refused": counts.chunks_refused,
+    }
+    if any(bad.values()):
+        found = ", ".join(f"{count} {what}" for what, count in bad.items() if count)
+        return [*checks, failed("failures", found, "omi-bridge failed says why and what to do, then omi-bridge retry")]
+    return [*checks, ok("failures", "none")]
+
+
+def _check_store(settings: BridgeSettings) -> Check:
+    try:
+        store = SqliteConversations(settings.root / STORE_FILE)
+    except DatabaseError as error:
+        return failed("conversations", str(error), RESTORE)
+    try:
+        return _judge("conversations", store.find_damage())
+    finally:
+        store.close()
+
+
+def _judge(name: str, damage: Sequence[str]) -> Check:
+    if damage:
+        return failed(name, f"the file is damaged: {'; '.join(damage)}", RESTORE)
+    return ok(name, "the file is whole")
