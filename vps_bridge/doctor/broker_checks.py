@@ -7,7 +7,7 @@ from collections.abc import Collection
 from broker.check import Check, failed, note, ok
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.bridge import BridgeState
-from vps_bridge.doctor.broker_probe import BrokerFindings, HeardBeat
+from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 
 SKEW_LIMIT_S = 5.0
 MESSAGE_BYTES = 40_000  # of a message with a part of audio, beside the part
@@ -87,7 +87,7 @@ def check_agents(findings: BrokerFindings, allowed: Collection[str], stale_s: fl
     return checks + _check_clocks(findings) + _check_models({name: live[name] for name in live if name in allowed})
 
 
-def _check_agent(name: str, heard: HeardBeat[AgentHeartbeat] | None, stale_s: float) -> Check:
+def _check_agent(name: str, heard: ReceivedBeat[AgentHeartbeat] | None, stale_s: float) -> Check:
     if heard is None:
         return note(f"agent {name}", "allowed, and never heard on this broker", "On that machine: omi-agent doctor")
     beat = heard.beat
@@ -111,7 +111,7 @@ def _check_clocks(findings: BrokerFindings) -> list[Check]:
     return [ok("clocks", f"{len(ages)} agents' clocks agree with ours")] if ages else []
 
 
-def _check_models(live: dict[str, HeardBeat[AgentHeartbeat]]) -> list[Check]:
+def _check_models(live: dict[str, ReceivedBeat[AgentHeartbeat]]) -> list[Check]:
     """Voices of two models are never compared: a conversation stays with agents of the model it began with."""
     engines = {name: heard.beat.engine for name, heard in live.items() if heard.beat.engine is not None}
     models = {name: f"{engine.embedding_model}@{engine.embedding_revision}" for name, engine in engines.items()}
@@ -124,5 +124,5 @@ def _check_models(live: dict[str, HeardBeat[AgentHeartbeat]]) -> list[Check]:
     return []
 
 
-def _is_up(heard: HeardBeat[AgentHeartbeat], stale_s: float) -> bool:
+def _is_up(heard: ReceivedBeat[AgentHeartbeat], stale_s: float) -> bool:
     return heard.beat.state in UP and (not heard.is_retained or abs(heard.age_s) <= stale_s)

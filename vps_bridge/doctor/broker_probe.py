@@ -31,7 +31,7 @@ BeatT = TypeVar("BeatT", bound=Heartbeat)
 
 
 @dataclass(frozen=True)
-class HeardBeat(Generic[BeatT]):
+class ReceivedBeat(Generic[BeatT]):
     """A heartbeat, and when it was received."""
 
     beat: BeatT
@@ -57,9 +57,9 @@ class BrokerFindings:
     """What the bridge has to publish and this user may not."""
     lost_topics: list[str] = field(default_factory=list)
     """What was published, and did not come back although we subscribe to it."""
-    bridges: dict[str, HeardBeat[BridgeHeartbeat]] = field(default_factory=dict)
+    bridges: dict[str, ReceivedBeat[BridgeHeartbeat]] = field(default_factory=dict)
     """The last heartbeat of each instance; a retained one never replaces a live one."""
-    agents: dict[str, HeardBeat[AgentHeartbeat]] = field(default_factory=dict)
+    agents: dict[str, ReceivedBeat[AgentHeartbeat]] = field(default_factory=dict)
     """The last heartbeat of each agent, by id."""
 
 
@@ -122,8 +122,8 @@ def _record(findings: BrokerFindings, incoming: Incoming, topics: Topics) -> Non
             case TopicKind.BRIDGE_HEARTBEAT:
                 bridge = decode(BridgeHeartbeat, incoming.payload)
                 if not incoming.retain or bridge.instance_id not in findings.bridges:
-                    findings.bridges[bridge.instance_id] = HeardBeat(bridge, now, incoming.retain)
+                    findings.bridges[bridge.instance_id] = ReceivedBeat(bridge, now, incoming.retain)
             case TopicKind.AGENT_HEARTBEAT:
                 agent = decode(AgentHeartbeat, incoming.payload)
                 if not incoming.retain or agent.agent_id not in findings.agents:
-                    findings.agents[agent.agent_id] = HeardBeat(agent, now, incoming.retain)
+                    findings.agents[agent.agent_id] = ReceivedBeat(agent, now, incoming.retain)

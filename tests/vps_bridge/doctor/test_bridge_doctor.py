@@ -18,7 +18,7 @@ from tests.pace import paced
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.doctor.broker_checks import check_agents, check_bridge_lives, check_broker_limits
-from vps_bridge.doctor.broker_probe import BrokerFindings, HeardBeat
+from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 from vps_bridge.doctor.file_checks import check_queue
 from vps_bridge.doctor.tailnet import judge_tailnet
 from vps_bridge.ledger.records import QueueCounts
@@ -75,6 +75,10 @@ def test_a_well_system_then_an_agent_nobody_allowed_then_a_failed_job(
     assert code == 1
     assert "omi-bridge failed" in ill["failures"]["remedy"]
     assert ill["agent second"]["remedy"] == "omi-bridge agents allow second"
+
+
+@pytest.mark.long
+def test_a_dead_bridge_and_a_damaged_ledger_are_found(own_bridge: LiveBridge, tmp_path: Path) -> None:
     own_bridge.kill()
     _, alone = doctor(own_bridge, tmp_path)
     assert alone["bridge"]["verdict"] == "failed"
@@ -128,21 +132,23 @@ def test_faults_of_settings_broker_and_tailnet_are_named(
 
 def beat(
     agent_id: str = "mac", *, ahead_s: float = 0.0, retained: bool = False, **fields: Any
-) -> HeardBeat[AgentHeartbeat]:
+) -> ReceivedBeat[AgentHeartbeat]:
     sent_at = NOW + timedelta(seconds=ahead_s)
     fields = {"state": AgentState.ONLINE, "sent_at": sent_at, "started_at": sent_at, **fields}
-    return HeardBeat(AgentHeartbeat(agent_id=agent_id, instance_id="i-1", **fields), NOW, retained)
+    return ReceivedBeat(AgentHeartbeat(agent_id=agent_id, instance_id="i-1", **fields), NOW, retained)
 
 
 def bridge_beat(
     name: str = "vps", *, ahead_s: float = 0.0, retained: bool = False, **fields: Any
-) -> HeardBeat[BridgeHeartbeat]:
+) -> ReceivedBeat[BridgeHeartbeat]:
     sent_at = NOW + timedelta(seconds=ahead_s)
     fields = {"state": BridgeState.ONLINE, "ledger_id": "l-1", "sent_at": sent_at, "started_at": sent_at, **fields}
-    return HeardBeat(BridgeHeartbeat(bridge_id=name, instance_id=f"i-{name}", **fields), NOW, retained)
+    return ReceivedBeat(BridgeHeartbeat(bridge_id=name, instance_id=f"i-{name}", **fields), NOW, retained)
 
 
-def found(*agents: HeardBeat[AgentHeartbeat], bridges: tuple[HeardBeat[BridgeHeartbeat], ...] = ()) -> BrokerFindings:
+def found(
+    *agents: ReceivedBeat[AgentHeartbeat], bridges: tuple[ReceivedBeat[BridgeHeartbeat], ...] = ()
+) -> BrokerFindings:
     return BrokerFindings(
         "mqtt://x:1883",
         protocol="5",
@@ -186,7 +192,7 @@ def test_agents_of_two_models_are_named() -> None:
     ],
 )
 def test_no_bridge_two_bridges_another_one_and_a_full_one(
-    bridges: tuple[HeardBeat[BridgeHeartbeat], ...], said: str
+    bridges: tuple[ReceivedBeat[BridgeHeartbeat], ...], said: str
 ) -> None:
     ill = failures(check_bridge_lives(found(bridges=bridges), "l-1", 30.0))
     assert said in ill["bridge"].found
