@@ -20,11 +20,12 @@ help: ## print this list
 
 env: $(STAMP) ## make .venv from the pins in requirements/
 
+# --no-compile: to compile all that is installed, most of which is never imported, takes more than half of the time.
 $(STAMP): $(PINS) pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or say make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes $(PINS:%=-r %)
-	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --require-hashes $(PINS:%=-r %)
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-compile --no-deps --no-build-isolation -e .
 	@touch $@
 
 models: $(STAMP) ## fetch the weights of the embedded engine (checked against pinned sha256)
