@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from broker.errors import BrokerError
+from broker.version import VersionOption
 
 if TYPE_CHECKING:
     from broker.address import BrokerAddress
@@ -46,6 +47,11 @@ ConfigFile = Annotated[
     typer.Option("--config", help="TOML file with settings (default: OMI_CONFIG).", dir_okay=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+@app.callback()
+def omi_broker(*, version: VersionOption = False) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()

@@ -196,7 +196,7 @@ def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
     import rich.table  # noqa: PLC0415
 
     rows = describe_settings(loaded)
-    console = rich.console.Console()
+    console = rich.console.Console(markup=False)
     if as_json:
         plain = loaded.settings.model_dump(mode="json")  # numbers and lists stay numbers and lists
         shown = {

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from broker.errors import BrokerError
+from broker.version import VersionOption
 from mac_agent.commands.doctor import doctor
 from mac_agent.commands.qualify import qualify
 from mac_agent.commands.service import install, logs, status, uninstall
@@ -62,6 +63,11 @@ app = typer.Typer(
     5 the audio cannot be diarized; 6 the fast mode did not pass (qualify).
     """,
 )
+
+
+@app.callback()
+def omi_agent(*, version: VersionOption = False) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command()
@@ -242,7 +248,8 @@ def _show(result: JobResult, *, as_json: bool) -> None:
         f"took {took_s:.1f} s with {result.info.name} ({result.info.mode}) on {result.info.device}."
     )
     for warning in result.warnings:
-        err.print(f"[yellow]warning:[/yellow] {warning}")
+        err.print("warning:", style="yellow", end=" ")
+        err.print(warning, markup=False)
 
 
 def _turn_row(turn: Turn) -> dict[str, Any]:

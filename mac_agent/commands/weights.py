@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from mac_agent.commands.terminal import (
@@ -146,7 +147,7 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
     table = Table("engine", "weights", "what to do")
     for row in rows:
         chosen = " (chosen)" if row["chosen"] else ""
-        table.add_row(row["engine"] + chosen, "ready" if row["ready"] else "not ready", row["problem"] or "-")
+        table.add_row(row["engine"] + chosen, "ready" if row["ready"] else "not ready", escape(row["problem"] or "-"))
     out.print(table)
     out.print(f"{choice.engine} runs ({choice.reason}).", markup=False)
 
@@ -197,7 +198,7 @@ def _show_pipeline(pipeline: PinnedPipeline) -> None:
     manifest = pipeline.manifest
     table = Table("file", "bytes", "sha256")
     for file in manifest.files:
-        table.add_row(file.path, f"{file.size_bytes:,}", f"{file.sha256[:16]}…")
+        table.add_row(escape(file.path), f"{file.size_bytes:,}", f"{file.sha256[:16]}…")
     out.print(table)
     out.print(f"runs the Python classes: {', '.join(manifest.classes)}", markup=False)
     out.print(

@@ -20,7 +20,7 @@ from typing import Any, Self
 import structlog
 
 from broker.errors import BrokerError, NotConnected
-from broker.receipts import Receipt
+from broker.receipts import PublishOutcome, Receipt
 from broker.session import Incoming, MqttSession
 from broker.settings import BrokerSettings
 from schemas.audio import AudioPayload
@@ -61,6 +61,18 @@ class BridgeSilent(ClientError):
     """No live bridge, or no answer in time."""
 
 
+class PublishForbidden(ClientError):
+    """The broker does not let this user publish there."""
+
+    def __init__(self, topic: str, username: str | None) -> None:
+        """Name the user to be changed."""
+        who = f"user {username!r}" if username else "a client without a user name"
+        super().__init__(
+            f"the broker does not let {who} publish to {topic}: set OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD to the "
+            "backend's user, and OMI_TOPIC_ROOT to its topics"
+        )
+
+
 class BridgeRefused(ClientError):
     """The bridge refused audio or an event."""
 
@@ -90,6 +102,7 @@ class BridgeClient:
         """Prepare a connection for one conversation."""
         self.conversation_id = conversation_id
         self._topics = Topics(settings.topic_root)
+        self._username = settings.broker_username
         self._messages: queue.Queue[tuple[float, Incoming]] = queue.Queue()
         self._session = MqttSession(
             settings,
@@ -285,15 +298,24 @@ class BridgeClient:
         raise BridgeSilent(msg)
 
     def _send_all(self, messages: Iterator[tuple[str, Message]]) -> None:
-        """Send until all are sent or the connection breaks; the next attempt sends all of them again."""
+        """Send until all are sent or the connection breaks; the next attempt sends all of them again.
+
+        Raises `PublishForbidden` where the broker says so: MQTT 5 only.
+        """
         pending: deque[Receipt] = deque()
         try:
             for topic, message in messages:
                 pending.append(self._session.publish(topic, encode(message)))
                 if len(pending) >= PARTS_AT_ONCE:
-                    pending.popleft().wait(RETRY_S)
+                    self._wait_sent(pending.popleft())
+            for receipt in pending:
+                self._wait_sent(receipt)
         except NotConnected as error:
             _LOG.warning("connection_lost", conversation=self.conversation_id, reason=str(error))
+
+    def _wait_sent(self, receipt: Receipt) -> None:
+        if receipt.wait(RETRY_S) is PublishOutcome.REFUSED:
+            raise PublishForbidden(receipt.topic, self._username)
 
     def _wait_receipt(self, is_mine: Callable[[Accepted], bool], deadline_s: float) -> Accepted | None:
         while time.monotonic() < deadline_s:

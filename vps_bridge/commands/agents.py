@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict
 
 import typer
-from rich.table import Table
 
 from schemas.record import is_id
 from vps_bridge.commands.terminal import (
@@ -15,8 +14,10 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     DataDir,
     age,
+    err,
     explained,
     fail,
+    make_table,
     opened,
     out,
     print_json,
@@ -42,7 +43,7 @@ def agents(
         if as_json:
             print_json([asdict(record) for record in records])
             return
-        table = Table("agent", "allowed", "state", "heard", "engine", "device", "jobs")
+        table = make_table("agent", "allowed", "state", "heard", "engine", "device", "jobs")
         for record in records:
             table.add_row(*_agent_row(record))
         out.print(table)
@@ -97,8 +98,12 @@ def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> Non
     if not is_id(agent_id):
         fail(f"agent id {agent_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        heard = any(agent.agent_id == agent_id and agent.last_seen_at for agent in ledger.agents.all())
         ledger.agents.set_allowed(agent_id, allowed=allowed)
-        if as_json:
-            print_json({"agent_id": agent_id, "allowed": allowed})
-        else:
-            out.print(f"{agent_id} is {'allowed' if allowed else 'denied'}; a running bridge sees it at once")
+    if as_json:
+        print_json({"agent_id": agent_id, "allowed": allowed, "heard": heard})
+        return
+    out.print(f"{agent_id} is {'allowed' if allowed else 'denied'}; a running bridge sees it at once")
+    if allowed and not heard:
+        words = f"no agent {agent_id} was ever heard: is it spelt as its OMI_AGENT_ID? If not: omi-bridge agents forget"
+        err.print(f"{words} {agent_id}", style="yellow", soft_wrap=True)

@@ -8,10 +8,9 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from rich.table import Table
 
 from schemas.codec import decode
-from schemas.conversation import ConversationUpdated, FailedAudio
+from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
 from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
@@ -22,11 +21,12 @@ from vps_bridge.commands.terminal import (
     checked_id,
     explained,
     known,
+    make_table,
     opened,
     out,
     print_json,
 )
-from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
@@ -59,22 +59,42 @@ def show(
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = _describe_segments(stored.segments if stored else (), record)
         facts = _conversation_facts(record, ledger, stale_s)
-        warnings = decode(ConversationUpdated, record.updated_payload).warnings if record.updated_payload else ()
+        update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
+        warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
         failures = describe_failures(jobs)
         if as_json:
             found = {"warnings": list(warnings), "failures": [failure.model_dump() for failure in failures]}
             lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]}
+            lists["turns"] = [turn.model_dump() for turn in turns]
             print_json(facts | found | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         _print_faults(warnings, failures)
-        table = Table("start", "end", "speaker", "text")
-        persons = _persons_of(record)
-        for segment in stored.segments if stored else ():
-            for start_s, end_s, speaker, text in _spoken_lines(segment, persons):
-                table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, text)
-        out.print(table)
+        if stored is not None and stored.segments:
+            _print_transcript(stored.segments, _persons_of(record))
+        else:
+            _print_turns(turns, _persons_of(record))
         print_refused(refused)
+
+
+def _print_transcript(segments: Sequence[StoredSegment], persons: Mapping[int | None, str | None]) -> None:
+    table = make_table("start", "end", "speaker", "text")
+    for segment in segments:
+        for start_s, end_s, speaker, text in _spoken_lines(segment, persons):
+            table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, text)
+    out.print(table)
+
+
+def _print_turns(turns: Sequence[ConversationTurn], persons: Mapping[int | None, str | None]) -> None:
+    """Print who speaks when in the audio, where no transcript came."""
+    table = make_table("start", "end", "speaker", title="no transcript: turns, in seconds of the audio")
+    for turn in turns:
+        speaker = persons.get(turn.speaker_id) or speaker_name(turn.speaker_id) or "unknown"
+        table.add_row(f"{turn.start_s:.2f}", f"{turn.end_s:.2f}", speaker)
+    if turns:
+        out.print(table)
+    else:
+        out.print("no transcript came, and no turns are known yet")
 
 
 def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_json: bool) -> None:
@@ -126,11 +146,11 @@ def _spoken_lines(
 
 def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> None:
     for warning in warnings:
-        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     for failure in failures:
         lost = f"no labels from {failure.audio_s:.0f} s of audio: {failure.job_id} failed"
         words = f"{lost}, {failure.code}: {failure.message}\n  then: {failure.remedy}"
-        out.print(words, markup=False, highlight=False, soft_wrap=True)
+        out.print(words, highlight=False, soft_wrap=True)
 
 
 def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:
@@ -158,7 +178,7 @@ def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: 
         if as_json:
             print_json(listed)
             return
-        table = Table("conversation", "state", "why", "last activity", "update", "applied")
+        table = make_table("conversation", "state", "why", "last activity", "update", "applied")
         for facts in listed:
             versions = (str(facts["updated_version"]), str(facts["applied_version"]))
             active = f"{age(facts['last_activity_at'])} ago"

@@ -250,15 +250,15 @@ def _print_write(write: HistoryEntry) -> None:
     words += f", takes back write {write.undoes}" if write.undoes else ""
     words += f", because of write {write.because_of}" if write.because_of else ""
     words += f", undone by write {write.undone_by}" if write.undone_by else ""
-    out.print(words, markup=False, highlight=False)
+    out.print(words, highlight=False)
     for place, said in enumerate(write.corrections):
         outcome = write.outcomes[place] if place < len(write.outcomes) else None
         became = f": {outcome.outcome}" + (f" ({outcome.reason})" if outcome.reason else "") if outcome else ""
-        out.print(f"  {_describe_said(said)}{became}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"  {_describe_said(said)}{became}", highlight=False, soft_wrap=True)
     for change in write.changes:
         before = _describe_label(change.before, change.person_before, change.pieces_before)
         after = _describe_label(change.after, change.person_after, change.pieces_after)
-        out.print(f"  {change.segment_id}: {before} -> {after}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"  {change.segment_id}: {before} -> {after}", highlight=False, soft_wrap=True)
 
 
 def _describe_said(said: Correction) -> str:

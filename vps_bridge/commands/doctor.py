@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from vps_bridge.ledger import Ledger
     from vps_bridge.settings import BridgeSettings
 
-MARKS = {"ok": "[green]ok    [/green]", "note": "[yellow]note  [/yellow]", "failed": "[red]failed[/red]"}
+STYLES = {"ok": "green", "note": "yellow", "failed": "red"}
 SHOWN_CONVERSATIONS = 3
 
 
@@ -67,8 +67,8 @@ def doctor(
     else:
         for check in checks:
             remedy = f" → {check.remedy}" if check.remedy else ""
-            out.print(MARKS[check.verdict.value], end=" ")
-            out.print(f"{check.name}: {check.found}{remedy}", markup=False, highlight=False, soft_wrap=True)
+            out.print(f"{check.verdict.value:6}", style=STYLES[check.verdict.value], end=" ")
+            out.print(f"{check.name}: {check.found}{remedy}", highlight=False, soft_wrap=True)
     if any(check.verdict.value == "failed" for check in checks):
         raise typer.Exit(EXIT_FAILED)
 

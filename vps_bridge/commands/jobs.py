@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Annotated, Any
 
 import typer
-from rich.table import Column, Table
+from rich.table import Column
 
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, policy_of
@@ -22,6 +22,7 @@ from vps_bridge.commands.terminal import (
     err,
     explained,
     fail,
+    make_table,
     opened,
     out,
     print_json,
@@ -36,6 +37,7 @@ from vps_bridge.ledger.refusals import RefusedChunk
 SHOWN_JOBS = 50
 SHA256_SHOWN_CHARS = 16
 LEASE_ID_SHOWN_CHARS = 8  # enough to tell the leases of one job apart
+WIDE_COLUMNS = 120  # narrower, why a job failed is left to `omi-bridge failed`
 JOB_ID_CHARS = 26  # to be copied, so never cut
 Limit = Annotated[
     int | None,
@@ -76,18 +78,12 @@ def jobs(
             print_json([asdict(job) for job in found])
             return
         counts = ledger.jobs.by_state()
-        table = Table(
-            Column("job", no_wrap=True, min_width=JOB_ID_CHARS),
-            "conversation",
-            "state",
-            "audio",
-            "attempts",
-            "agent",
-            "age",
-            "failure",
-        )
+        is_wide = out.width >= WIDE_COLUMNS
+        names = ("conversation", "state", "audio", "attempts", "agent", "age", *(("failure",) if is_wide else ()))
+        table = make_table(Column("job", no_wrap=True, min_width=JOB_ID_CHARS), *names)
         for job in found:
-            table.add_row(*_job_row(job))
+            row = _job_row(job)
+            table.add_row(*(row if is_wide else row[:-1]))
         out.print(table)
         out.print(_sum_up(counts, ledger.refusals.count()), highlight=False)
         _print_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
@@ -111,15 +107,15 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
             out.print("no job has failed")
         for name, why in set_aside:
             words = f"conversation {name}\n  why:  {why}\n  then: omi-bridge retry {name}"
-            out.print(words, markup=False, highlight=False, soft_wrap=True)
+            out.print(words, highlight=False, soft_wrap=True)
         for item in found:
             job = item.job
             by = f" by {item.last_agent_id}" if item.last_agent_id else ""
             tried = f"{job.attempts} attempts{by}, failed {age(job.ended_at)} ago"
-            out.print(f"[bold]{job.job_id}[/] of {job.conversation_id}: {tried}", highlight=False, soft_wrap=True)
+            out.print(f"{job.job_id} of {job.conversation_id}: {tried}", style="bold", highlight=False, soft_wrap=True)
             why = f"  why:  {job.failure_code}: {job.failure_message}"
-            out.print(why, markup=False, highlight=False, soft_wrap=True)
-            out.print(f"  then: {advise(item)}", markup=False, highlight=False, soft_wrap=True)
+            out.print(why, highlight=False, soft_wrap=True)
+            out.print(f"  then: {advise(item)}", highlight=False, soft_wrap=True)
         _print_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
         print_refused(refused)
         _print_rest(len(refused), ledger.refusals.count())
@@ -169,7 +165,7 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
         print_json(asdict(job) | {"events": [asdict(item) for item in events]})
         return
     failure = f" ({job.failure_code}: {job.failure_message})" if job.failure_code else ""
-    out.print(f"{job.job_id} of {job.conversation_id}: {job.state}{failure}", markup=False, soft_wrap=True)
+    out.print(f"{job.job_id} of {job.conversation_id}: {job.state}{failure}", soft_wrap=True)
     audio = f"{_audio(job)} of audio, " if job.audio_s else ""
     out.print(f"  {audio}{job.attempts} attempts, made {age(job.created_at)} ago", highlight=False)
     for item in events:
@@ -177,7 +173,7 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
         lease = f", lease {item.lease_id[:LEASE_ID_SHOWN_CHARS]}" if item.lease_id else ""
         why = ": ".join(words for words in (item.detail, item.message) if words)
         line = f"  {when}  {item.event} by {item.by}{lease}" + (f": {why}" if why else "")
-        out.print(line, markup=False, highlight=False, soft_wrap=True)
+        out.print(line, highlight=False, soft_wrap=True)
 
 
 def advise(failed_job: FailedJob) -> str:
@@ -218,7 +214,7 @@ def print_refused(refused: Sequence[RefusedChunk]) -> None:
         times = f"refused {item.times} times, the last" if item.times > 1 else "refused"
         head = f"{name} of {item.conversation_id}: {item.bytes:,} bytes, {times} {age(item.last_at)} ago"
         for line in (head, f"  why:  {item.reason}: {item.message}", f"  then: {_advise_refused(item)}"):
-            out.print(line, markup=False, highlight=False, soft_wrap=True)
+            out.print(line, highlight=False, soft_wrap=True)
 
 
 def _advise_refused(item: RefusedChunk) -> str:
@@ -238,7 +234,7 @@ def _print_outcomes(
         )
     for job_id, outcome in done.items() if not as_json else ():
         console = err if outcome in bad else out
-        console.print(f"{job_id} {_SAID[outcome]}", markup=False, highlight=False, soft_wrap=True)
+        console.print(f"{job_id} {_SAID[outcome]}", highlight=False, soft_wrap=True)
     if not done and not as_json:
         out.print(nothing)
     if any(outcome in bad for outcome in done.values()):

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from broker.settings import load_settings, print_settings
+from broker.version import VersionOption
 from vps_bridge.commands.agents import agents_app
 from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
@@ -27,7 +28,7 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
-from vps_bridge.commands.watch import watch_messages
+from vps_bridge.commands.watch import summarize, watch_messages
 from vps_bridge.settings import BridgeSettings
 
 HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
@@ -50,6 +51,11 @@ app = typer.Typer(
     help="The VPS's side: takes audio in, leases it to agents, labels conversations.",
     epilog="A first look at a running system: `omi-bridge doctor`, `omi-bridge watch`, `omi-bridge failed`.",
 )
+
+
+@app.callback()
+def omi_bridge(*, version: VersionOption = False) -> None:
+    """Take the options that stand before a command."""
 
 
 @app.command(help=HELP_RUN)
@@ -92,7 +98,7 @@ app.command()(doctor)
 def watch(
     config: ConfigFile = None, data_dir: DataDir = None, broker_url: BrokerUrl = None, as_json: AsJson = False
 ) -> None:
-    """Watch every message of the pipeline live, decoded; audio, text and embeddings are left out.
+    """Watch every message of the pipeline live, a line each; with --json whole, without audio, text and embeddings.
 
     Example: omi-bridge watch --json | jq 'select(.kind == "failure/agent")'
     """
@@ -110,13 +116,10 @@ def _print_message(message: dict[str, Any], *, as_json: bool) -> None:
         sys.stdout.write(json.dumps(message, default=str) + "\n")
         sys.stdout.flush()
         return
-    shown = message.get("error") or json.dumps(message["message"], default=str, ensure_ascii=False)
-    retained = " retained" if message["retain"] else ""
-    out.print(
-        f"[dim]{message['seen_at'][11:23]}[/] [bold]{message['topic']}[/] {message['bytes']} B{retained}",
-        highlight=False,
-    )
-    out.print(f"    {shown}", markup=False, highlight=False)
+    retained = " (retained)" if message["retain"] else ""
+    facts = message.get("error") or summarize(message["message"])
+    line = f"{message['seen_at'][11:23]} {message['topic']}{retained} {facts}"
+    out.print(line, highlight=False, no_wrap=True, overflow="ellipsis")
 
 
 @app.command("config")

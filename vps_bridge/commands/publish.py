@@ -128,10 +128,10 @@ def _print_update(update: ConversationUpdated) -> None:
         f"audio, {len(update.changed)} segments changed, {describe_left_alone(update)}"
     )
     for warning in update.warnings:
-        out.print(f"warning: {warning}", markup=False, highlight=False, soft_wrap=True)
+        out.print(f"warning: {warning}", highlight=False, soft_wrap=True)
     for failure in update.failures:
         words = f"{failure.job_id} failed, {failure.code}: {failure.message}\n  then: {failure.remedy}"
-        out.print(words, markup=False, highlight=False, soft_wrap=True)
+        out.print(words, highlight=False, soft_wrap=True)
 
 
 def describe_left_alone(update: ConversationUpdated) -> str:

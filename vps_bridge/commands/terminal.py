@@ -12,6 +12,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.console import Console
+from rich.table import Column, Table
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
@@ -31,7 +32,8 @@ from vps_bridge.settings import BridgeSettings
 
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
 
-out, err = Console(), Console(stderr=True)
+# What people said or named is printed as it is: a transcript's [laughter] is no markup.
+out, err = Console(markup=False), Console(stderr=True, markup=False)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; see `omi-bridge config`.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the bridge keeps everything.")]
@@ -65,13 +67,21 @@ def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noq
     loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role=role)
     configure_logs(as_json=loaded.settings.log_json)
     for warning in loaded.warnings:
-        err.print(f"omi-bridge: {warning}", style="yellow", highlight=False, soft_wrap=True, markup=False)
+        err.print(f"omi-bridge: {warning}", style="yellow", highlight=False, soft_wrap=True)
     return loaded.settings
 
 
 def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON document
     """Write one JSON document to stdout."""
     sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
+
+
+def make_table(*columns: str | Column, title: str | None = None) -> Table:
+    """Return a table that can be read at 80 columns: no frame, and no cell is cut, long ones go on in the next line."""
+    made = [Column(column) if isinstance(column, str) else column for column in columns]
+    for column in made:
+        column.overflow = "fold"
+    return Table(*made, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
 
 
 def checked_id(conversation_id: str) -> str:

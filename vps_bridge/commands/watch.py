@@ -19,6 +19,18 @@ from schemas.topics import TopicKind, Topics
 
 HIDDEN_FIELDS = ("audio", "embedding", "text", "owner", "words")
 MAX_LIST = 6
+# Of every message, or in its topic: no news in a line.
+ENVELOPE = (
+    "schema",
+    "version",
+    "instance_id",
+    "sent_at",
+    "started_at",
+    "uptime_s",
+    "versions",
+    "conversation_id",
+    "agent_id",
+)
 
 
 def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
@@ -62,6 +74,23 @@ def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
         return shown | {"kind": address.kind, "message": _hide(decoded.model_dump(by_alias=True, exclude_none=True))}
     except (SchemaError, TopicMalformed) as error:
         return shown | {"error": str(error)}
+
+
+def summarize(message: dict[str, Any]) -> str:
+    """Return what a message says in one line: its fields with one value, and of the others how many there are."""
+    facts = []
+    for name, value in message.items():
+        if name in ENVELOPE or value in (None, "", [], (), {}):
+            continue
+        if isinstance(value, list | tuple):
+            facts.append(f"{len(value)} {name}")
+        elif isinstance(value, dict):
+            facts += [
+                f"{name}.{key}={item}" for key, item in value.items() if isinstance(item, str | int | float) and item
+            ]
+        else:
+            facts.append(f"{name}={value}")
+    return " ".join(facts)
 
 
 def _hide(value: Any) -> Any:  # noqa: ANN401 - any part of any message
