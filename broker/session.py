@@ -308,12 +308,7 @@ class MqttSession:
             topic_filter = self._subscriptions.answer(mid, reasons)
             self._changed.notify_all()
         if topic_filter is not None and reasons[0].is_failure:
-            _log.error(
-                "subscription refused: check the ACL of our user at the broker",
-                client_id=self.client_id,
-                topic_filter=topic_filter,
-                reason=reasons[0].getName(),
-            )
+            self._refusals.note_filter(topic_filter, reasons[0].getName())
         self._call_on_connect_once()
 
     @property
