@@ -6,6 +6,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import TextIO, cast
 
 import structlog
@@ -27,8 +28,8 @@ class _Stderr:
             self._stream.flush()
 
 
-MESSAGE_FROM = "message_from"
-"""Name of the context variable (`structlog.contextvars`) that holds whose message is being worked on."""
+MESSAGE_FROM: ContextVar[str | None] = ContextVar("message_from", default=None)
+"""Whose message is being worked on."""
 LINES_PER_MINUTE = 20  # warnings and errors of one kind about messages of one sender
 MAX_SENDERS = 1_000
 MINUTE_S = 60.0
@@ -37,7 +38,7 @@ MINUTE_S = 60.0
 class SenderLimit:
     """A processor that leaves out lines about messages of a sender who causes many: nobody may fill the disk with them.
 
-    Only warnings and errors that are logged while `MESSAGE_FROM` is bound count.
+    Only warnings and errors that are logged while `MESSAGE_FROM` is set count.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -48,10 +49,10 @@ class SenderLimit:
         self, _logger: structlog.types.WrappedLogger, level: str, line: structlog.types.EventDict
     ) -> structlog.types.EventDict:
         """Return the line, or raise `DropEvent` where it is one too many."""
-        sender = line.pop(MESSAGE_FROM, None)
+        sender = MESSAGE_FROM.get()
         if sender is None or level not in ("warning", "error"):
             return line
-        key = str(sender), str(line.get("event"))
+        key = sender, str(line.get("event"))
         if key not in self._lines and len(self._lines) >= MAX_SENDERS:
             key = "others", key[1]
         self._lines[key] += 1
@@ -71,7 +72,7 @@ class SenderLimit:
 
 
 sender_limit = SenderLimit()
-"""The one that `configure_logs` uses. A program that binds `MESSAGE_FROM` calls its `report` now and then."""
+"""The one that `configure_logs` uses. A program that sets `MESSAGE_FROM` calls its `report` now and then."""
 
 
 def configure_logs(*, as_json: bool) -> None:
@@ -86,7 +87,6 @@ def configure_logs(*, as_json: bool) -> None:
         )
     )
     processors: list[structlog.types.Processor] = [
-        structlog.contextvars.merge_contextvars,
         sender_limit,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),

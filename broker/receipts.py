@@ -3,6 +3,10 @@
 import threading
 from enum import StrEnum
 
+from paho.mqtt.reasoncodes import ReasonCode
+
+NO_MATCHING_SUBSCRIBERS = 0x10  # MQTT 5.0, section 2.4
+
 
 class PublishOutcome(StrEnum):
     """How a publish ended. None of these means that a subscriber processed the message."""
@@ -17,6 +21,13 @@ class PublishOutcome(StrEnum):
     """The connection ended before the broker's answer: it may or may not have arrived."""
     TIMEOUT = "timeout"
     """`wait` ran out of time; the answer may still come."""
+
+
+def outcome_of(reason: ReasonCode) -> PublishOutcome:
+    """Return what the broker's answer says."""
+    if reason.value == NO_MATCHING_SUBSCRIBERS:
+        return PublishOutcome.NO_SUBSCRIBERS
+    return PublishOutcome.REFUSED if reason.is_failure else PublishOutcome.ACKNOWLEDGED
 
 
 class Receipt:

@@ -21,8 +21,9 @@ from broker.backoff import Backoff
 from broker.client import check_packet_size, make_client, publish_properties
 from broker.connection import LOOP_TIMEOUT_S, Connection, ConnectionHandlers
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
-from broker.receipts import PublishOutcome, Receipt
+from broker.receipts import PublishOutcome, Receipt, outcome_of
 from broker.records import Farewell, Incoming, SessionCounters, Will
+from broker.refusals import RefusalLog
 from broker.settings import BrokerSettings
 from broker.subscriptions import Subscriptions
 
@@ -34,7 +35,6 @@ STABLE_AFTER_S = 10.0  # a connection that lived this long starts the next backo
 MAX_RECEIVED_BYTES = 4 * 2**20  # none of our messages is larger, but audio on its way to the bridge
 
 # Reason codes of MQTT 5.0, section 2.4.
-NO_MATCHING_SUBSCRIBERS = 0x10
 UNSUPPORTED_PROTOCOL_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
 
@@ -89,6 +89,7 @@ class MqttSession:
         self._protocol = (
             MQTTProtocolVersion.MQTTv311 if settings.mqtt_version == "3.1.1" else MQTTProtocolVersion.MQTTv5
         )
+        self._refusals = RefusalLog(client_id)
         self._is_on_connect_called = False  # for this connection
         self._has_ever_connected = False
         self._end_reason = ""  # of this connection
@@ -290,6 +291,7 @@ class MqttSession:
         if self._has_ever_connected:
             self.counters.reconnects += 1
         self._has_ever_connected = True
+        self._refusals.begin_connection()
         _log.info("connected", client_id=self.client_id, broker=self._address.url, protocol=self.protocol)
         with self._changed:
             self._client = client
@@ -306,12 +308,7 @@ class MqttSession:
             topic_filter = self._subscriptions.answer(mid, reasons)
             self._changed.notify_all()
         if topic_filter is not None and reasons[0].is_failure:
-            _log.error(
-                "subscription refused: check the ACL of our user at the broker",
-                client_id=self.client_id,
-                topic_filter=topic_filter,
-                reason=reasons[0].getName(),
-            )
+            self._refusals.note_filter(topic_filter, reasons[0].getName())
         self._call_on_connect_once()
 
     @property
@@ -364,10 +361,9 @@ class MqttSession:
             self._changed.notify_all()
         if receipt is None:
             return
-        if reason.value == NO_MATCHING_SUBSCRIBERS:
-            outcome = PublishOutcome.NO_SUBSCRIBERS
-        else:
-            outcome = PublishOutcome.REFUSED if reason.is_failure else PublishOutcome.ACKNOWLEDGED
+        outcome = outcome_of(reason)
+        if outcome is PublishOutcome.REFUSED:
+            self._refusals.note(receipt.topic, reason.getName())
         receipt.settle(outcome, reason.getName())
 
     def _note_end(self, reason: ReasonCode) -> None:

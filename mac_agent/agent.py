@@ -349,12 +349,11 @@ class Agent:
             self._outbox.note_offered(entry.job_id)
 
     def _log_losses(self) -> None:
-        """Log what an operator must put right: an ACL in our way, or a flood."""
+        """Tell what an operator must put right: an ACL in our way (the session logs it), or a flood."""
         while self._receipts and self._receipts[0].outcome is not None:
             receipt = self._receipts.popleft()
             if receipt.outcome is PublishOutcome.REFUSED:
                 self._counters.last_error = f"the broker refused {receipt.topic}: {receipt.reason}"
-                _log.error("publish refused: check our user's ACL", topic=receipt.topic, reason=receipt.reason)
         if self._dropped != self._dropped_logged:
             _log.warning("messages dropped: they came too fast", count=self._dropped - self._dropped_logged)
             self._dropped_logged = self._dropped

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import BinaryIO
 
 from mac_agent.errors import AudioError
 from schemas.audio import RAW_ENCODINGS
-from schemas.audio_container import CONTAINER_NAMES, AudioContainer, find_container
+from schemas.audio_container import CONTAINER_NAMES, AudioContainer, find_container, skip_tags
 from schemas.failure import FailureCode
 
 _RAW_FORMATS = {
@@ -21,10 +22,25 @@ _FFMPEG_NAMES = {AudioContainer.MP4: "mov", AudioContainer.WEBM: "matroska"}
 _WAV_OPTIONS = {"max_size": "32768", "probesize": "32768"}
 
 
-def choose_container(
-    stream: BinaryIO, encoding: str, sample_rate: int | None, channels: int | None
-) -> tuple[str, dict[str, str]]:
-    """Return FFmpeg's name of the container, and the options that opening it takes."""
+@dataclass(frozen=True)
+class ChosenContainer:
+    """How FFmpeg is to open what is in a body."""
+
+    name: str
+    """FFmpeg's."""
+    options: dict[str, str]
+    start_byte: int = 0
+    """Where it begins: behind ID3 tags, which FFmpeg would skip before some containers only."""
+    ignored_bytes: int = 0
+    """Between the tags and it."""
+
+
+def choose_container(stream: BinaryIO, encoding: str, sample_rate: int | None, channels: int | None) -> ChosenContainer:
+    """Return which container the body begins with.
+
+    Raises:
+        AudioError: it is empty, or begins as none that is read here.
+    """
     stream.seek(0)
     if not stream.read(1):
         raise AudioError(FailureCode.AUDIO_EMPTY, "The chunk has no bytes. Publish audio, or nothing.")
@@ -34,7 +50,8 @@ def choose_container(
                 FailureCode.AUDIO_UNDECODABLE,
                 f"The raw encoding {encoding} has no header: publish it with sample_rate and channels.",
             )
-        return _RAW_FORMATS[encoding], {"sample_rate": str(sample_rate), "ch_layout": f"{channels}c"}
+        layout = {"sample_rate": str(sample_rate), "ch_layout": f"{channels}c"}
+        return ChosenContainer(_RAW_FORMATS[encoding], layout)
     found = find_container(stream)
     if found is None:
         raise AudioError(
@@ -43,6 +60,14 @@ def choose_container(
             f"or name a raw encoding: {', '.join(RAW_ENCODINGS)}.",
         )
     options = dict(_WAV_OPTIONS) if found.name is AudioContainer.WAV else {}
-    if found.start_byte:  # FFmpeg skips an ID3 tag before MP3, AAC and FLAC, but not before other formats
-        options["skip_initial_bytes"] = str(found.start_byte)
-    return _FFMPEG_NAMES.get(found.name, found.name.value), options
+    name = _FFMPEG_NAMES.get(found.name, found.name.value)
+    return ChosenContainer(name, options, found.start_byte, _count_ignored(stream, found.start_byte))
+
+
+def _count_ignored(stream: BinaryIO, end: int) -> int:
+    """Return how many bytes before `end` are neither of an ID3 tag nor the zeros that programs leave behind one."""
+    tags_end = skip_tags(stream, 0)
+    stream.seek(tags_end)
+    between = stream.read(end - tags_end)
+    padding = len(between) - len(between.lstrip(b"\0"))
+    return max(0, end - skip_tags(stream, tags_end + padding))

@@ -152,10 +152,13 @@ def list_versions() -> dict[str, str]:
 
 
 def resident_bytes(pid: int | None) -> int:
-    """Return the memory a process (None: this one) keeps in RAM; 0 where there is none of this id."""
+    """Return the memory a process (None: this one) keeps in RAM; 0 where there is none of this id.
+
+    0 too where this process can open no file any more, which Linux takes to tell: the beat must go out.
+    """
     try:
         return int(_open_process(pid).memory_info().rss)
-    except psutil.Error:
+    except (psutil.Error, OSError):
         return 0
 
 

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
 
+from schemas.audio_frames import read_frame_header
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -22,6 +24,8 @@ _GUID_TAIL = bytes.fromhex("00000000001000800000aa00389b71")
 _WAVE_CODINGS: dict[int, Coding] = {1: "s", 3: "f", 6: "alaw", 7: "mulaw"}
 # Of these FFmpeg makes noise without a word: it takes the halves of a byte, or the blocks, for others than they are.
 _MISREAD_WAVE_CODECS = {0x40: "G.721 ADPCM", 0x5346: "Flash ADPCM"}
+# AAC: where a frame ends its own header says (ADTS), else nothing in a WAV does.
+_AAC_WAVE_TAGS = (0xFF, 0x1600, 0x1601, 0x1610, 0x4143, 0x706D, 0xA106)
 _AIFC_CODINGS: dict[bytes, tuple[Coding, ByteOrder]] = {
     **dict.fromkeys((b"NONE", b"twos", b"in16", b"in24", b"in32"), ("s", "big")),
     **dict.fromkeys((b"sowt", b"42n1", b"42ni", b"23ni"), ("s", "little")),
@@ -68,9 +72,16 @@ def read_wave_format(chunk: bytes, order: ByteOrder) -> PcmLayout | None:
     return _checked(PcmLayout(rate_hz, channels, 8 * block_bytes // channels, valid_bits, _WAVE_CODINGS[tag], order))
 
 
-def name_misread_codec(chunk: bytes, order: ByteOrder) -> str | None:
-    """Return the codec that a `fmt ` chunk names, where FFmpeg is known to decode it wrongly."""
-    return _MISREAD_WAVE_CODECS.get(int.from_bytes(chunk[:2], order))
+def name_misread_codec(chunk: bytes, order: ByteOrder, first_bytes: bytes) -> str | None:
+    """Return the codec that a `fmt ` chunk names, where FFmpeg is known to decode it wrongly.
+
+    `first_bytes` are those of the samples.
+    """
+    tag = int.from_bytes(chunk[:2], order)
+    if tag in _AAC_WAVE_TAGS:
+        header = read_frame_header(first_bytes)
+        return None if header is not None and header.is_adts else "AAC without frame headers (ADTS)"
+    return _MISREAD_WAVE_CODECS.get(tag)
 
 
 def read_caf_format(chunk: bytes) -> PcmLayout | None:

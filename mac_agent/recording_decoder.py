@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import av
 import numpy as np
@@ -17,9 +17,11 @@ from mac_agent.sample_buffer import Hole, SampleBuffer
 from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
+    from av.audio.codeccontext import AudioCodecContext
     from av.audio.frame import AudioFrame
     from av.audio.stream import AudioStream
     from av.container import InputContainer
+    from av.packet import Packet
     from numpy.typing import NDArray
 
     from mac_agent.engines.engine import Waveform
@@ -39,6 +41,8 @@ PROMISE_MARGINS_S = {"flac": 0.02}
 PROMISE_MARGIN_S, FILM_PROMISE_FACTOR = 0.25, 1.1
 OPUS_GRANULE_HZ = 48_000  # whatever rate was encoded (RFC 7845, section 4)
 FLAC_FRAME_EXTRA_BYTES = 1_024  # of a frame beyond its samples as they are
+# FFmpeg's own decoders of these break off at the frames of a pause (DTX), which others fill with quiet noise.
+_PAUSE_DECODERS = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
 # Codecs of telephones and dictation machines, of at most 4 bits a sample: what they add is heard in the pauses.
 _COARSE_CODECS = ("adpcm_", "g726", "g723", "gsm", "truespeech")
 
@@ -242,14 +246,14 @@ class RecordingDecoder:
             yield waiting, _encoded_samples(waiting) if is_exact else waiting.samples
 
     def _decoded(self, container: InputContainer, stream: AudioStream) -> Iterator[AudioFrame]:
-        is_flac = self._recording.container == "flac"
+        is_flac, decode = self._recording.container == "flac", _choose_decoder(stream)
         for packet in container.demux(stream):
             self._packet_bytes += packet.size
             if self._first_packet < 0:
                 self._first_packet = packet.pos or 0
             self._read_bytes = max(self._read_bytes, (packet.pos or 0) + packet.size)
             try:
-                frames = packet.decode()
+                frames = decode(packet)
             except (av.InvalidDataError, av.PatchWelcomeError) as error:
                 self.report.damaged_packets += 1
                 self.report.damaged_bytes += packet.size
@@ -302,6 +306,16 @@ class RecordingDecoder:
             report.channel_energy = np.zeros(energy.size)
         report.channel_energy += energy
         report.mix_energy += float(np.einsum("s,s->", mono, mono, dtype=np.float64))
+
+
+def _choose_decoder(stream: AudioStream) -> Callable[[Packet[AudioStream]], list[AudioFrame]]:
+    """Return what decodes a packet of this track."""
+    name = _PAUSE_DECODERS.get(stream.codec_context.name)
+    if name is None or name not in av.codecs_available:
+        return stream.codec_context.decode
+    decoder = cast("AudioCodecContext", av.CodecContext.create(name, "r"))
+    decoder.sample_rate, decoder.layout = stream.rate, stream.layout.name
+    return decoder.decode
 
 
 _Key = tuple[int, str, int]

@@ -8,7 +8,7 @@ from bisect import bisect_left
 from dataclasses import dataclass, field, replace
 from typing import BinaryIO
 
-from mac_agent.audio_container import choose_container
+from mac_agent.audio_container import ChosenContainer, choose_container
 from mac_agent.byte_window import open_window
 from mac_agent.errors import AudioError
 from mac_agent.file_ends import (
@@ -100,23 +100,24 @@ def find_recordings(stream: BinaryIO, encoding: str, sample_rate: int | None, ch
     Raises:
         AudioError: the body is empty, or does not begin as any file that is read here.
     """
-    container, options = choose_container(stream, encoding, sample_rate, channels)
+    chosen = choose_container(stream, encoding, sample_rate, channels)
     size = stream.seek(0, io.SEEK_END)
     if encoding in RAW_ENCODINGS:
         part_bytes = size % (RAW_SAMPLE_BYTES[encoding] * (channels or 1))  # of the samples of one moment
-        return Body((RecordingSource(stream, container, options, size),), part_bytes)
+        return Body((RecordingSource(stream, chosen.name, chosen.options, size),), part_bytes)
     search = _Search(stream, size)
     recordings: list[RecordingSource] = []
     ignored = position = 0
     while len(recordings) < MAX_RECORDINGS:
-        recording, end = search.take(container, options, position)
+        start = position + chosen.start_byte
+        recording, end = search.take(chosen.name, chosen.options, start)
         recordings.append(recording)
-        ignored += end.ignored_bytes
-        follower, position = search.follow(container, end.end, position)
+        ignored += chosen.ignored_bytes + end.ignored_bytes
+        follower, position = search.follow(chosen.name, end.end, start)
         ignored += position - end.end
         if follower is None:
             break
-        container, options = follower
+        chosen = follower
     return Body(tuple(recordings), ignored + size - position)
 
 
@@ -143,7 +144,7 @@ class _Search:
             end = find_elements_end(self.stream, start, limit)
         return self._recording(container, options, start, end), end
 
-    def follow(self, container: str, end: int, start: int) -> tuple[tuple[str, dict[str, str]] | None, int]:
+    def follow(self, container: str, end: int, start: int) -> tuple[ChosenContainer | None, int]:
         """Return what begins behind a recording, and where; None, and the end of it, where nothing does."""
         limit = self._limit(container, start)
         for position in dict.fromkeys((end, limit)):
@@ -153,7 +154,7 @@ class _Search:
                 follower = choose_container(open_window(self.stream, position, self.size), "auto", None, None)
             except AudioError:
                 continue
-            if follower[0] not in _WEAK or follower[0] == container:
+            if follower.name not in _WEAK or follower.name == container:
                 return follower, position
         return None, end
 
@@ -166,7 +167,8 @@ class _Search:
         if ends is None:
             end = FileEnd(limit)
             return self._recording(container, options, start, end), end
-        _refuse_misread(container, ends, built)
+        self.stream.seek(ends.data_start)
+        _refuse_misread(container, ends, built, self.stream.read(HEAD_BYTES))
         if container == "wav":
             layout = read_wave_format(ends.format_chunk, built.order)
         else:
@@ -254,7 +256,7 @@ class _Search:
         return found
 
 
-def _refuse_misread(container: str, ends: ChunkEnds, built: ChunkFile) -> None:
+def _refuse_misread(container: str, ends: ChunkEnds, built: ChunkFile, first_bytes: bytes) -> None:
     """Raise where FFmpeg, or anybody, would have to guess what the samples are."""
     name = built.format_name.decode()
     if ends.is_contradicted:
@@ -262,7 +264,7 @@ def _refuse_misread(container: str, ends: ChunkEnds, built: ChunkFile) -> None:
             f"The {container.upper()} has two `{name}` chunks that contradict each other. Write one, and publish again."
         )
         raise AudioError(FailureCode.AUDIO_UNDECODABLE, msg)
-    codec = name_misread_codec(ends.format_chunk, built.order) if container == "wav" else None
+    codec = name_misread_codec(ends.format_chunk, built.order, first_bytes) if container == "wav" else None
     if codec is not None:
         msg = (
             f"The WAV holds {codec}, which cannot be decoded here. Publish another format, such as FLAC or 16 bit PCM."

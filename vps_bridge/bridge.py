@@ -12,7 +12,6 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 import structlog
-from structlog.contextvars import bound_contextvars
 
 from broker.logs import MESSAGE_FROM, sender_limit
 from broker.session import Farewell, Incoming, MqttSession, Will
@@ -242,8 +241,9 @@ class Bridge:
             self._guard.run(HTTP_DOOR, partial(item.run, self._publisher.hold))
         else:
             address = self._topics.parse(item.topic)
-            with bound_contextvars(**{MESSAGE_FROM: sender_of(address)}):
-                self._guard.run(item.topic, partial(self._route, item, address))
+            MESSAGE_FROM.set(sender_of(address))
+            self._guard.run(item.topic, partial(self._route, item, address))
+            MESSAGE_FROM.set(None)
 
     def _route(self, message: Incoming, address: TopicAddress) -> None:
         conversation_id, sender_id = address.conversation_id or "", address.sender_id or ""

@@ -25,6 +25,8 @@ class Presence:
         self._settings, self._ledger_id = settings, ledger_id
         self.instance_id = secrets.token_hex(8)
         self._started_at, self.started_s = datetime.now(UTC), time.monotonic()
+        # Read once: it is in a file, and a bridge that can open none any more must not fall silent.
+        self._versions = {"omi-diarization": package_version("omi-diarization")}
         self._due_s = 0.0
 
     def is_due(self, now_s: float) -> bool:
@@ -49,7 +51,7 @@ class Presence:
             sent_at=datetime.now(UTC),
             started_at=self._started_at,
             uptime_s=time.monotonic() - self.started_s if state is BridgeState.ONLINE else None,
-            versions={"omi-diarization": package_version("omi-diarization")},
+            versions=self._versions,
             accepting=False,
         )
 

@@ -7,10 +7,12 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import psutil
 import pytest
 
+from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Verdict
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
@@ -79,13 +81,18 @@ def test_idle_connections_take_no_files_from_audio(door: Door, head: bytes) -> N
 
 
 def test_a_file_that_cannot_be_opened_is_no_full_disk(door: Door) -> None:
-    """The bridge is left no file to open; what it says names the limit, and once it has some it goes on."""
+    """The bridge is left no file to open: what it says names the limit, it lives on, and with some it goes on."""
     assert door.bridge.process is not None
     process = psutil.Process(door.bridge.process.pid)
     before = process.rlimit(psutil.RLIMIT_NOFILE)
     process.rlimit(psutil.RLIMIT_NOFILE, (3, before[1]))
     try:
         receipt = door.backend.audio("no-files", make_wav(1.0), chunk_id="c1")
+        refused_at = datetime.now(UTC)
+        wait_until(
+            lambda: any(beat.sent_at > refused_at for beat in door.backend.seen(BridgeHeartbeat)),
+            "a heartbeat of a bridge that can open nothing",
+        )
     finally:
         process.rlimit(psutil.RLIMIT_NOFILE, before)
     assert (receipt.verdict, receipt.reason) == (Verdict.REFUSED, "ingest.full")

@@ -72,6 +72,19 @@ def test_publish_without_right_is_refused(mosquitto, connect):
     assert "authorized" in receipt.reason.lower()
 
 
+def test_what_the_broker_refuses_is_logged_once_with_what_to_type(mosquitto, connect):
+    """A bridge under an id that was not provisioned beat for nobody, and said nothing."""
+    bridge = connect(mosquitto, "bridge")
+    with structlog.testing.capture_logs() as lines:
+        for _ in range(2):
+            for topic in (TOPICS.bridge_heartbeat("another"), TOPICS.failure("c1", "another")):
+                assert bridge.publish(topic, b"{}").wait(ACK_S) is PublishOutcome.REFUSED
+    told = [line for line in lines if line["event"] == "publish refused"]
+    assert [line["topic"] for line in told] == [TOPICS.bridge_heartbeat("another"), TOPICS.failure("c1", "another")]
+    assert all("--bridge-id OMI_BRIDGE_ID" in line["remedy"] for line in told)
+    assert all("authorized" in line["reason"].lower() for line in told)
+
+
 def test_agent_cannot_speak_or_listen_for_another(tmp_path, mosquitto, connect):
     with run_mosquitto(tmp_path, agent_ids=("studio", "laptop")) as broker:
         inbox: MessageLog[Incoming] = MessageLog()

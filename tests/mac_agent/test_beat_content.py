@@ -1,10 +1,11 @@
-"""Which changes are sent in a heartbeat at once, and which can wait a moment: pure."""
+"""What a heartbeat says: which changes are sent at once, and which can wait a moment; the memory in use."""
 
+import resource
 from dataclasses import replace
 
 import pytest
 
-from mac_agent.heartbeat import BeatContent
+from mac_agent.heartbeat import BeatContent, measure_memory
 from schemas.agent import AgentState, HeldJobState
 
 IDLE = BeatContent(AgentState.ONLINE, 8, (), {})
@@ -42,3 +43,13 @@ def test_what_the_bridge_acts_on_is_sent_at_once(before: BeatContent | None, aft
 )
 def test_what_changes_nothing_for_the_bridge_can_wait(before: BeatContent, after: BeatContent) -> None:
     assert not after.is_urgent(before)
+
+
+def test_an_agent_that_can_open_no_file_still_has_something_to_send() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+    try:
+        memory = measure_memory(None, 0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+    assert memory.agent_rss_bytes >= 0

@@ -73,6 +73,29 @@ def vbr_mp3(samples: np.ndarray, **options: str) -> bytes:
 
 
 APE_TAG = b"APETAGEX" + struct.pack("<IIII8x", 2_000, 4_032, 1, 1 << 31) + bytes(4_032)
+ID3_TAG = b"ID3\4\0\0\0\0\1\0" + b"TIT2\0\0\0\6\0\0\3notes".ljust(128, b"\0")
+
+
+@pytest.mark.parametrize(
+    ("container", "codec"),
+    [
+        *(("wav", "pcm_s16le"), ("aiff", "pcm_s16be"), ("caf", "pcm_s16be"), ("mp3", "libmp3lame")),
+        *((container, "flac") for container in ("flac", "ogg", "matroska")),
+    ],
+)
+@pytest.mark.parametrize("padding", [b"", bytes(300)], ids=["tag", "tag and padding"])
+def test_an_id3_tag_is_no_lost_audio(container: str, codec: str, padding: bytes):
+    file = encode_file(tone(440, 3), container, codec)
+    chunk = decode(io.BytesIO(ID3_TAG + padding + file), max_s=60.0)
+    assert chunk.duration_s == pytest.approx(3.0, abs=0.01)
+    assert chunk.warnings == ()
+
+
+def test_what_stands_between_a_tag_and_its_file_is_counted():
+    chunk = decode(io.BytesIO(ID3_TAG + b"not audio" + encode_file(tone(440, 3), "mp3", "libmp3lame")), max_s=60.0)
+    assert any(warning.startswith("audio.bytes_ignored") for warning in chunk.warnings)
+
+
 ID3V1_TAG = b"TAG" + bytes(125)
 
 

@@ -124,7 +124,7 @@ class Updater:
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
         is_new = is_new or not _tells_failures(conversation.updated_payload, jobs)
-        written = self._write(name, work.stored, labelling)
+        written = self._write(conversation, work.stored, labelling)
         if written is None:
             return False
         changed, write = written
@@ -148,16 +148,17 @@ class Updater:
         return True
 
     def _write(
-        self, name: str, stored: StoredConversation | None, labelling: Relabelling
+        self, conversation: ConversationRecord, stored: StoredConversation | None, labelling: Relabelling
     ) -> tuple[tuple[Change, ...], int] | None:
         """Write the labels; return what changed and the number of the latest write.
 
         None where somebody changed the conversation meanwhile.
         """
+        name = conversation.conversation_id
         if stored is None or not stored.segments:
             return (), stored.version if stored else 0
         if not labelling.labels:
-            if self._is_reported(name, labelling.write_key):  # the usual case: the whole history need not be read
+            if conversation.write_key == labelling.write_key:  # reported: the whole history need not be read
                 return (), stored.version
             latest = [write for write in self._store.history(name) if write.version == stored.version]
             is_ours = bool(latest) and latest[0].write_key == labelling.write_key
@@ -170,10 +171,6 @@ class Updater:
                 return (), stored.version
             case _:
                 return None
-
-    def _is_reported(self, name: str, write_key: str) -> bool:
-        conversation = self._ledger.conversations.get(name)
-        return conversation is not None and conversation.write_key == write_key
 
     def offer(self, now_s: float) -> None:
         """Offer what is due of the updates that the backend has not confirmed, each on its own timer."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from itertools import pairwise
 from statistics import median
 from typing import Literal
@@ -292,7 +293,8 @@ def _peaks(nats: NDArray[np.float32]) -> list[int]:
     """Return where the largest values are, of neighbours within 0.3 s the largest only."""
     beyond = np.full(3, -np.inf, np.float32)
     ahead = np.concatenate((beyond, nats, beyond))
-    tops = np.flatnonzero(nats >= np.lib.stride_tricks.sliding_window_view(ahead, 7).max(axis=1))
+    around = reduce(np.maximum, (ahead[first : first + len(nats)] for first in range(7)))
+    tops = np.flatnonzero(nats >= around)
     return [int(place) for place in tops[np.argsort(-nats[tops], kind="stable")[:_PEAKS]]]
 
 

@@ -150,13 +150,11 @@ def _window(rows: Array, first: int, steps: int) -> Array:
 
 def _cover(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.float64]:
     """Return 1 for every step that a span covers, else 0."""
-    changes = np.zeros(steps + 1)
-    if spans:
-        bounds = np.minimum(np.maximum(np.rint((np.asarray(spans) - origin_s) / STEP_S), 0), steps).astype(int)
-        bounds = bounds[bounds[:, 1] > bounds[:, 0]]
-        np.add.at(changes, bounds[:, 0], 1)
-        np.add.at(changes, bounds[:, 1], -1)
-    return (np.cumsum(changes[:-1]) > 0).astype(float)
+    if not spans:
+        return np.zeros(steps)
+    bounds = np.minimum(np.maximum(np.rint((np.asarray(spans) - origin_s) / STEP_S), 0), steps).astype(int)
+    begun, ended = (np.bincount(column, minlength=steps + 1)[:steps] for column in bounds.T)
+    return (np.cumsum(begun - ended) > 0).astype(float)
 
 
 def _box_sum(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:

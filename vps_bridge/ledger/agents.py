@@ -24,7 +24,7 @@ _AGENT = insert(AgentRow)
 _HEARD = _AGENT.on_conflict_do_update(
     index_elements=[AgentRow.agent_id],
     set_={"last_seen_at": _AGENT.excluded.last_seen_at, "last_heartbeat": _AGENT.excluded.last_heartbeat},
-)
+).returning(AgentRow.allowed)
 _ALLOW = _AGENT.on_conflict_do_update(index_elements=[AgentRow.agent_id], set_={"allowed": _AGENT.excluded.allowed})
 
 MAX_STRANGERS = 100
@@ -50,8 +50,9 @@ class AgentBook:
         now = time.time()
         seen = {"first_seen_at": now, "last_seen_at": now, "last_heartbeat": heartbeat}
         with self._database.writing() as connection:
-            connection.execute(_HEARD, {"agent_id": agent_id, "allowed": False, **seen})
-            connection.execute(_FORGET_STRANGERS)
+            is_allowed = connection.scalar(_HEARD, {"agent_id": agent_id, "allowed": False, **seen})
+            if not is_allowed:
+                connection.execute(_FORGET_STRANGERS)
 
     def set_allowed(self, agent_id: str, *, allowed: bool) -> None:
         """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""

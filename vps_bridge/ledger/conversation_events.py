@@ -21,16 +21,24 @@ from vps_bridge.ledger.conversations import (
 from vps_bridge.ledger.tables import ConversationRow, EventRow
 
 # Statements are made once: making one costs several times what running it does.
-_SEEN_EVENT = select(EventRow.verdict, EventRow.reason).where(
-    EventRow.conversation_id == OF_CONVERSATION, EventRow.event_id == bindparam("event_id")
+_OF_EVENT = EventRow.conversation_id == OF_CONVERSATION, EventRow.event_id == bindparam("event_id")
+_OF_IT = ConversationRow.conversation_id == OF_CONVERSATION
+# One row, whatever is known of the conversation: with its deletion, an earlier answer, and the revisions applied last.
+_KNOWN = select(
+    TOMBSTONE.exists().label("is_deleted"),
+    *(
+        select(column).where(*_OF_EVENT).scalar_subquery().label(column.key)
+        for column in (EventRow.verdict, EventRow.reason)
+    ),
+    *(
+        func.coalesce(select(column).where(_OF_IT).scalar_subquery(), -1).label(column.key)
+        for column in (ConversationRow.started_revision, ConversationRow.completed_revision)
+    ),
 )
 _EVENT = insert(EventRow)
 _NOTE_EVENT = _EVENT.on_conflict_do_update(
     index_elements=[EventRow.conversation_id, EventRow.event_id],
     set_={"verdict": _EVENT.excluded.verdict, "reason": _EVENT.excluded.reason},
-)
-_REVISIONS = select(ConversationRow.started_revision, ConversationRow.completed_revision).where(
-    ConversationRow.conversation_id == OF_CONVERSATION
 )
 _ACTIVITY: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _NOTE_ACTIVITY = THIS_CONVERSATION.values(**_ACTIVITY)
@@ -83,15 +91,14 @@ class EventBook:
         It changes nothing where its conversation is deleted, where it was answered before, or where a `started` or
         `completed` event of a higher revision came before it.
         """
-        it = {"of_conversation": conversation_id}
+        about = {"of_conversation": conversation_id, "event_id": event.event_id}
         with self._database.reading() as connection:
-            if connection.execute(TOMBSTONE, it).first() is not None:
-                return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
-            seen = connection.execute(_SEEN_EVENT, {**it, "event_id": event.event_id}).first()
-            if seen is not None:
-                return Verdict(seen.verdict), seen.reason
-            row = connection.execute(_REVISIONS, it).first()
-        newest = {EventType.STARTED: row.started_revision, EventType.COMPLETED: row.completed_revision} if row else {}
+            known = connection.execute(_KNOWN, about).one()
+        if known.is_deleted:
+            return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
+        if known.verdict is not None:
+            return Verdict(known.verdict), known.reason
+        newest = {EventType.STARTED: known.started_revision, EventType.COMPLETED: known.completed_revision}
         if event.revision < newest.get(event.type, -1):
             return Verdict.DISCARDED, FailureCode.REVISION_STALE
         return None

@@ -120,6 +120,16 @@ _TO_COVER = select(
 )
 _COVER = update(ChunkRow).where(ChunkRow.arrival.in_(bindparam("arrivals", expanding=True))).values(covered=True)
 _NEW_JOB, _NEW_JOB_CHUNK = insert(JobRow), insert(JobChunkRow)
+_STATES = (
+    select(JobRow.state, func.count())
+    .where(is_in(JobState.READY, JobState.LEASED, JobState.FAILED))
+    .group_by(JobRow.state)
+)
+_UNCOVERED = select(func.count(), func.min(ChunkRow.accepted_at)).where(~ChunkRow.covered)
+_FIRST_JOB_AT = select(func.min(JobRow.created_at)).where(IS_UNFINISHED)
+_KEPT_BYTES = select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None))
+_CONVERSATIONS_FAILED = select(func.count()).where(ConversationRow.set_aside.is_not(None))
+_REFUSED = select(func.count()).select_from(RefusedChunkRow)
 
 
 class JobBook:
@@ -208,8 +218,9 @@ class JobBook:
                 if len(rows) < READY_AT_ONCE:
                     break
             chosen = {job.job_id: (job, pin) for job, pin in list(heads.values())[:limit]}
-            if len(chosen) < limit:
-                others = {"among": [*leased, *heads], "chosen": list(chosen)}
+            among = [*leased, *heads]
+            if among and len(chosen) < limit:
+                others = {"among": among, "chosen": list(chosen)}
                 for conversation_id in connection.scalars(_WITH_MORE, others).all():
                     of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
                     rows = connection.execute(_READY_OF_ONE, of_one).all()
@@ -336,16 +347,10 @@ class JobBook:
     def counts(self) -> QueueCounts:
         """Return how much waits."""
         with self._database.reading() as connection:
-            counted = is_in(JobState.READY, JobState.LEASED, JobState.FAILED)
-            by_state = select(JobRow.state, func.count()).where(counted).group_by(JobRow.state)
-            states: dict[JobState, int] = dict(connection.execute(by_state).tuples().all())
-            uncovered, first_chunk_at = connection.execute(
-                select(func.count(), func.min(ChunkRow.accepted_at)).where(~ChunkRow.covered)
-            ).one()
-            failed = connection.scalar(select(func.count()).where(ConversationRow.set_aside.is_not(None)))
-            size = connection.scalar(select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None)))
-            first_job_at = connection.scalar(select(func.min(JobRow.created_at)).where(IS_UNFINISHED))
-            refused = connection.scalar(select(func.count()).select_from(RefusedChunkRow))
+            states: dict[JobState, int] = dict(connection.execute(_STATES).tuples().all())
+            uncovered, first_chunk_at = connection.execute(_UNCOVERED).one()
+            failed, size = connection.scalar(_CONVERSATIONS_FAILED), connection.scalar(_KEPT_BYTES)
+            first_job_at, refused = connection.scalar(_FIRST_JOB_AT), connection.scalar(_REFUSED)
             oldest = [moment for moment in (first_chunk_at, first_job_at) if moment is not None]
         return QueueCounts(
             chunks_waiting=uncovered,
