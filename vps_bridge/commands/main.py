@@ -15,6 +15,7 @@ from vps_bridge.commands.agents import agents_app
 from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
+from vps_bridge.commands.page import page
 from vps_bridge.commands.publish import import_transcript, publish
 from vps_bridge.commands.purge import purge
 from vps_bridge.commands.terminal import (
@@ -84,6 +85,7 @@ app.add_typer(correct_app, name="correct")
 app.command()(history)
 app.command()(undo)
 app.command()(redo)
+app.command()(page)
 
 
 @app.command()

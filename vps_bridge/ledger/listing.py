@@ -1,0 +1,90 @@
+"""Reading many conversations at once: without their updates, which are large, and what of all of it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import bindparam, func, null, select
+
+from vps_bridge.database import Database
+from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.ledger.tables import AgentRow, ConversationRow, JobEventRow, RefusedChunkRow
+
+_LARGE = ("updated_payload", "embedding")
+_COLUMNS = tuple(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name not in _LARGE)
+# SQLite keeps a large row in a chain of pages, and a column after the update costs reading all of that chain: these
+# statements ask for columns before it.
+_LATEST_FIRST = select(ConversationRow.conversation_id, ConversationRow.voices).order_by(
+    ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id
+)
+_MARKS = select(
+    ConversationRow.conversation_id,
+    ConversationRow.last_activity_at,
+    ConversationRow.dirty,
+    ConversationRow.updated_version,
+)
+_SOME = select(
+    *_COLUMNS,
+    null().label("updated_payload"),
+    ConversationRow.embedding_model,
+    ConversationRow.embedding_revision,
+).where(ConversationRow.conversation_id.in_(bindparam("names", expanding=True)), ~ConversationRow.throwaway)
+_SET_ASIDE = select(ConversationRow.conversation_id).where(ConversationRow.set_aside.is_not(None))
+_AGENTS = select(AgentRow.agent_id, AgentRow.allowed, AgentRow.last_seen_at).order_by(AgentRow.agent_id)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How far everything is: what differs between two of these has changed in between."""
+
+    conversations: dict[str, tuple[Any, ...]]
+    jobs: int
+    """The number of the latest event of any job."""
+    refused: float
+    """When audio was refused last (Unix time)."""
+    agents: tuple[Any, ...]
+
+
+class Listing:
+    """Conversations as lists need them, and marks of what has changed."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on the ledger's database."""
+        self._database = database
+
+    def latest_first(self) -> list[tuple[str, Any]]:
+        """Return (conversation, voices) of all, the one that something happened to last first."""
+        with self._database.reading() as connection:
+            return [(name, voices) for name, voices in connection.execute(_LATEST_FIRST)]
+
+    def some(self, names: Sequence[str]) -> list[ConversationRecord]:
+        """Return these conversations in this order, without `updated_payload`; not those that are gone or temporary."""
+        with self._database.reading() as connection:
+            found = {row.conversation_id: row for row in connection.execute(_SOME, {"names": list(names)})}
+        records = []
+        for name in names:
+            if name in found:
+                facts = found[name]._asdict()
+                model, revision = facts.pop("embedding_model"), facts.pop("embedding_revision")
+                pinned = None if model is None or revision is None else (model, revision)
+                records.append(ConversationRecord(**facts, embedding=pinned))
+        return records
+
+    def change_mark(self) -> int:
+        """Return a number that differs after every commit of another connection: cheap, unlike `marks`."""
+        return self._database.change_mark()
+
+    def marks(self) -> Marks:
+        """Return how far everything is."""
+        with self._database.reading() as connection:
+            conversations = {name: tuple(rest) for name, *rest in connection.execute(_MARKS)}
+            for (name,) in connection.execute(_SET_ASIDE):
+                conversations[name] += ("set_aside",)
+            return Marks(
+                conversations=conversations,
+                jobs=connection.scalar(select(func.max(JobEventRow.number))) or 0,
+                refused=connection.scalar(select(func.max(RefusedChunkRow.last_at))) or 0.0,
+                agents=tuple(tuple(row) for row in connection.execute(_AGENTS)),
+            )
