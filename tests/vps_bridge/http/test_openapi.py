@@ -21,6 +21,15 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/conversations/{conversation_id}/audio",
         "/v1/conversations/{conversation_id}/events",
         "/v1/conversations/{conversation_id}/history",
+        "/v1/conversations/{conversation_id}/retry",
+        "/v1/conversations/{conversation_id}",
+        "/v1/conversations",
+        "/v1/jobs",
+        "/v1/jobs/{job_id}/retry",
+        "/v1/jobs/{job_id}/cancel",
+        "/v1/agents",
+        "/v1/status",
+        "/v1/changes",
         "/health",
         "/api/diarize",
     }
@@ -41,6 +50,7 @@ def _ask_whatever_the_document_allows(mosquitto: RunningBroker, door: Door, exam
                 "run",
                 f"{door.url}/openapi.json",
                 *("--header", f"Authorization: Bearer {TOKEN}"),
+                *("--exclude-path", "/v1/changes"),  # a stream, which ends after ten minutes
                 *("--checks", "all", "--exclude-checks", unchecked),
                 *("--max-examples", str(examples), "--seed", "7", "--generation-database", "none", "--no-shrink"),
                 *("--suppress-health-check", "all", "--request-timeout", f"{WAIT_S:.0f}"),
