@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers
@@ -56,7 +57,10 @@ class AccessRule:
             return HttpProblem(401, "http.unauthorized", how)
         # A web page in this machine's browser can reach loopback: by a host name of its own that resolves to it (DNS
         # rebinding, seen by `Host`), or by a form (seen by `Origin`).
-        if _host_name(headers.get("host", "")) not in (*_LOOPBACK_NAMES, self.host) or "origin" in headers:
+        # Browsers send `Origin` with the page's own scripts too.
+        origin, host = headers.get("origin"), headers.get("host", "")
+        is_foreign = origin is not None and not (is_page and urlsplit(origin).netloc == host)
+        if _host_name(host) not in (*_LOOPBACK_NAMES, self.host) or is_foreign:
             msg = "only programs on this machine come in without a token: call it 127.0.0.1, and not from a browser"
             return HttpProblem(403, "http.forbidden", msg)
         if any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX) for name in headers):
@@ -154,6 +158,7 @@ class AccessCheck:
         """Return why a request is refused: it has neither a token nor a session, or another page's script sent it."""
         problem = self._rule.judge(path, headers)
         session = read_session(headers, self._port) if problem is not None else ""
-        if session and await asyncio.to_thread(self._sign_ins.is_signed_in, session):
-            return judge_origin(method, headers)
-        return problem
+        if not session:
+            return problem
+        is_signed_in = await asyncio.to_thread(self._sign_ins.is_signed_in, session)
+        return judge_origin(method, headers) if is_signed_in else problem

@@ -64,11 +64,15 @@ def compare_marks(before: Marks, after: Marks) -> ChangeNotice:
     )
 
 
+EVERYTHING = ChangeNotice(many=True, jobs=True, agents=True)
+
+
 class _Listener:
     """One open page."""
 
     def __init__(self) -> None:
         self.notice, self.has_news = ChangeNotice(), asyncio.Event()
+        self.is_new = True
 
     def tell(self, notice: ChangeNotice) -> None:
         self.notice = self.notice.merge(notice)
@@ -143,7 +147,15 @@ class Changes:
                     notice = compare_marks(marks, latest) if marks is not None else ChangeNotice()
                     marks = latest
                     self._tell_all(notice)
+                self._tell_new()
             await asyncio.sleep(max(LOOK_S, LOOK_REST * (time.monotonic() - began_s)))
+
+    def _tell_new(self) -> None:
+        """Have new pages read everything again: what changed before the first look after they came is not told."""
+        for listener in self._listeners:
+            if listener.is_new:
+                listener.is_new = False
+                listener.tell(EVERYTHING)
 
     def _tell_all(self, notice: ChangeNotice) -> None:
         for listener in () if notice.is_empty else self._listeners:

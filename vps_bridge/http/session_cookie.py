@@ -19,7 +19,7 @@ def cookie_name(port: int) -> str:
 
 def read_session(headers: Headers, port: int) -> str:
     """Return the session's secret from a request's cookies; empty where it has none."""
-    cookies = SimpleCookie[str]()
+    cookies = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
     except CookieError:

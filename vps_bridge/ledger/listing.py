@@ -79,9 +79,11 @@ class Listing:
     def marks(self) -> Marks:
         """Return how far everything is."""
         with self._database.reading() as connection:
-            conversations = {name: tuple(rest) for name, *rest in connection.execute(_MARKS)}
+            conversations: dict[str, tuple[Any, ...]] = {
+                name: tuple(rest) for name, *rest in connection.execute(_MARKS)
+            }
             for (name,) in connection.execute(_SET_ASIDE):
-                conversations[name] += ("set_aside",)
+                conversations[name] = (*conversations[name], "set_aside")
             return Marks(
                 conversations=conversations,
                 jobs=connection.scalar(select(func.max(JobEventRow.number))) or 0,

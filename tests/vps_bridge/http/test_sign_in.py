@@ -68,6 +68,8 @@ def test_without_a_session_the_page_is_but_its_files_and_only_to_this_machine(do
         assert door.open.get(path, headers=forged).status_code == 401
     assert door.open.post("/sign-out").status_code == 401
     assert door.open.get("/", headers={"Host": "rebound.example"}).status_code == 403
+    assert door.open.get("/page/main.js", headers={"Origin": door.url}).status_code == 200
+    assert door.open.get("/page/main.js", headers={"Origin": "http://evil.example"}).status_code == 403
     assert door.open.get("/", headers={"X-Forwarded-For": "203.0.113.7"}).status_code == 401
     assert door.open.get("/v1/agents", headers={"X-Forwarded-For": "203.0.113.7"}).status_code == 401
     for missing in ("/page/none.js", "/page/..%2Fsign_in.py", "/page/%2Fetc%2Fpasswd"):

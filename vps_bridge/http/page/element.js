@@ -19,7 +19,7 @@ export function button(words, onclick, properties = {}) {
 export function table(caption, columns, rows) {
   return element(
     "div",
-    { class: "scroll", tabindex: 0, role: "region", "aria-label": caption },
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": `${caption}: table` },
     element(
       "table",
       {},

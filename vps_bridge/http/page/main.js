@@ -80,11 +80,9 @@ function listen() {
   if (stream || document.hidden) return;
   stream = new EventSource("/v1/changes");
   const opened = stream;
-  let wasOpen = false;
+  // Its first notice says that everything may have changed, so that nothing is missed between two connections.
   opened.addEventListener("open", () => {
     connection.textContent = "live";
-    if (wasOpen) refresh({ all: true }); // what changed meanwhile nobody told us
-    wasOpen = true;
   });
   opened.addEventListener("changed", (event) => refresh(JSON.parse(event.data)));
   opened.addEventListener("error", () => {
