@@ -54,7 +54,9 @@ export class ConversationsView {
     return this.refresh();
   }
 
-  async refresh() {
+  async refresh(notice) {
+    const isOnlyAgents = notice?.agents && !notice.all && !notice.many && !notice.jobs && !notice.conversations?.length;
+    if (isOnlyAgents && !this.hasWaiting) return;
     const wanted = [this.search.value.trim(), this.state.value].join("\n");
     const [found, next] = await this.readPages();
     if (wanted === [this.search.value.trim(), this.state.value].join("\n")) this.show(found, next);
@@ -77,6 +79,7 @@ export class ConversationsView {
   }
 
   show(found, next) {
+    this.hasWaiting = found.some((item) => item.state === "waiting");
     const rows = found.map((item) => [
       element("a", { href: `#/conversations/${encodeURIComponent(item.conversation_id)}`, "data-key": item.conversation_id },
         item.conversation_id),

@@ -129,7 +129,10 @@ window.addEventListener("hashchange", async () => {
   main.focus();
 });
 document.addEventListener("visibilitychange", () => {
-  if (document.hidden) stopListening();
-  else refresh({ all: true });
+  if (!document.hidden) refresh({ all: true });
+  else if (stream) {
+    stopListening();
+    connection.textContent = "paused";
+  }
 });
 read("/v1/agents").then(show, (error) => (error instanceof SignedOut ? askToSignIn() : show()));

@@ -172,6 +172,7 @@ export class Timeline {
       this.canvas.style.height = `${height}px`;
     }
     this.style = getComputedStyle(this.track);
+    this.colours = new Map(); // asking the style takes longer than drawing
     const pen = this.canvas.getContext("2d");
     pen.setTransform(ratio, 0, 0, ratio, 0, 0);
     pen.clearRect(0, 0, width, height);
@@ -188,7 +189,8 @@ export class Timeline {
   }
 
   colour(name) {
-    return this.style.getPropertyValue(name).trim();
+    if (!this.colours.has(name)) this.colours.set(name, this.style.getPropertyValue(name).trim());
+    return this.colours.get(name);
   }
 
   drawOverlaps(pen, height) {

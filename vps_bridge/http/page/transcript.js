@@ -28,6 +28,7 @@ export class Transcript {
     this.rows = new Map(); // the rows that exist, by place
     this.chosen = 0;
     this.isDue = false;
+    this.areTopsOld = true;
     this.space = element("div", { class: "space", role: "list", "aria-label": "Segments" });
     this.root = element("div", { class: "transcript", onkeydown: (event) => this.onKey(event) }, this.space);
     this.root.addEventListener("scroll", () => this.draw(), { passive: true });
@@ -35,6 +36,7 @@ export class Transcript {
       if (this.root.clientWidth === this.width) return;
       this.width = this.root.clientWidth;
       this.heights.clear();
+      this.areTopsOld = true;
       this.draw();
     });
     this.sizes.observe(this.root);
@@ -52,6 +54,7 @@ export class Transcript {
     this.chosen = Math.max(0, segments.findIndex((segment) => segment.id === chosenId));
     for (const row of this.rows.values()) row.remove();
     this.rows.clear();
+    this.areTopsOld = true;
     this.drawNow();
     if (focused) this.focusRow(this.chosen, focused);
   }
@@ -116,7 +119,7 @@ export class Transcript {
   }
 
   drawNow() {
-    this.placeRows();
+    if (this.areTopsOld) this.placeRows();
     this.makeRows();
     if (this.measure()) {
       this.placeRows();
@@ -127,6 +130,7 @@ export class Transcript {
   }
 
   placeRows() {
+    this.areTopsOld = false;
     this.tops = new Float64Array(this.segments.length + 1);
     for (let place = 0; place < this.segments.length; place += 1) {
       this.tops[place + 1] = this.tops[place] + (this.heights.get(this.segments[place].id) ?? GUESSED_ROW_PX);
