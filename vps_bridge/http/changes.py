@@ -103,12 +103,7 @@ class Changes:
         """Return what a page is told, as server-sent events. Raises `HttpProblem` where too many listen."""
         if len(self._listeners) >= MAX_LISTENERS:
             raise HttpProblem(503, "bridge.busy", f"{MAX_LISTENERS} pages listen already: close one")
-        listener = _Listener()
-        self._listeners.add(listener)
-        self._loop = asyncio.get_running_loop()
-        if self._watcher is None or self._watcher.done():
-            self._watcher = asyncio.create_task(self._watch())
-        return self._stream(listener)
+        return self._stream()
 
     def end(self) -> None:
         """End all streams: the bridge stops. May be called from any thread."""
@@ -121,9 +116,13 @@ class Changes:
         for listener in self._listeners:
             listener.has_news.set()
 
-    async def _stream(self, listener: _Listener) -> AsyncIterator[bytes]:
-        until_s = time.monotonic() + STREAM_S
-        try:
+    async def _stream(self) -> AsyncIterator[bytes]:
+        listener, until_s = _Listener(), time.monotonic() + STREAM_S
+        try:  # from here on the listener is taken off again: a stream that nobody ever reads never comes here
+            self._listeners.add(listener)
+            self._loop = asyncio.get_running_loop()
+            if self._watcher is None or self._watcher.done():
+                self._watcher = asyncio.create_task(self._watch())
             yield b"retry: 1000\n\n"
             while not self._is_ended and time.monotonic() < until_s:
                 with suppress(TimeoutError):

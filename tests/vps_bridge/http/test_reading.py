@@ -3,8 +3,10 @@
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
+import httpx
 import pytest
 
 from schemas.conversation import EventType
@@ -12,7 +14,7 @@ from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import Door, answering, open_door
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, run_bridge, wait_until
-from vps_bridge.http.changes import MAX_NAMED, ChangeNotice, compare_marks
+from vps_bridge.http.changes import MAX_LISTENERS, MAX_NAMED, ChangeNotice, compare_marks
 from vps_bridge.ledger.listing import Marks
 
 
@@ -72,6 +74,14 @@ def test_a_job_is_cancelled_once_and_never_brought_back(
 ) -> None:
     with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **open_door()) as bridge:
         door = Door(bridge, own_backend)
+        ended = threading.Event()
+
+        def listen_to_the_end() -> None:
+            with door.client.stream("GET", "/v1/changes") as stream:
+                list(stream.iter_lines())
+            ended.set()
+
+        threading.Thread(target=listen_to_the_end, daemon=True).start()
         own_backend.send_call("stuck")
         (job,) = wait_until(lambda: read(door, "/v1/jobs", state="ready")["jobs"], "a job that waits")
         summary = read(door, "/v1/conversations", state="waiting")["conversations"][0]
@@ -84,6 +94,7 @@ def test_a_job_is_cancelled_once_and_never_brought_back(
         assert door.client.post("/v1/jobs/j-none/retry").status_code == 404
         not_failed = door.client.post("/v1/conversations/stuck/retry").json()
         assert not_failed["outcome"] == "not_set_aside"
+    assert ended.wait(WAIT_S), "a bridge that stops ends the streams, and with no broken connection"
 
 
 def test_an_open_stream_tells_within_a_moment_what_to_read_again(called: Door) -> None:
@@ -111,6 +122,27 @@ def test_an_open_stream_tells_within_a_moment_what_to_read_again(called: Door) -
 
     wait_until(is_named, "the name in the conversation")
     assert len(read(called, "/v1/conversations", search="ANNA")["conversations"]) == 1
+
+
+def test_so_many_pages_listen_and_no_more_until_one_goes(called: Door) -> None:
+    def listen(stack: ExitStack) -> int:
+        client = stack.enter_context(httpx.Client(headers=called.client.headers, timeout=WAIT_S))
+        stream = stack.enter_context(client.stream("GET", f"{called.url}/v1/changes"))
+        if stream.status_code == 200:
+            lines = stream.iter_lines()
+            stack.callback(lines.close)  # kept until then: the connection ends with it
+            next(lines)
+        return stream.status_code
+
+    with ExitStack() as stack:
+        assert [listen(stack) for _ in range(MAX_LISTENERS)] == [200] * MAX_LISTENERS
+        assert listen(stack) == 503
+
+    def is_let_in() -> bool:
+        with ExitStack() as stack:
+            return listen(stack) == 200
+
+    wait_until(is_let_in, "a place for one more page")
 
 
 def test_notices_name_what_changed_and_stay_small() -> None:
