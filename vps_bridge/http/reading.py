@@ -42,8 +42,10 @@ def list_conversations(
     ledger: Ledger, *, stale_s: float, search: str, state: ConversationState | None, offset: int, limit: int
 ) -> ConversationPage:
     """Return a part of the list of conversations; `search` is part of an id or of a person's."""
-    wanted, agents = search.casefold(), ledger.agents.all()
-    names = [name for name, voices in ledger.listing.latest_first() if _matches(wanted, name, voices)]
+    wanted, agents, names = search.casefold(), ledger.agents.all(), ledger.listing.latest_first()
+    if wanted:
+        voices = ledger.listing.voices()
+        names = [name for name in names if _matches(wanted, name, voices.get(name))]
     found: list[ConversationSummary] = []
     place = offset
     while place < len(names) and len(found) < limit:
@@ -125,7 +127,7 @@ def read_status(ledger: Ledger) -> BridgeStatus:
 
 
 def _matches(wanted: str, name: str, voices: Any) -> bool:  # noqa: ANN401 - as the ledger keeps them
-    if not wanted or wanted in name.casefold():
+    if wanted in name.casefold():
         return True
     return any(wanted in (voice.person_id or "").casefold() for voice in _read_voices(voices))
 

@@ -53,7 +53,9 @@ def add_reading_routes(app: FastAPI, connection: OwnConnection, changes: Changes
     _add_operation(app, connection, stale_s)
     _add_actions(app, connection, changes)
 
-    @app.get("/v1/changes", response_class=StreamingResponse, responses=answers(_READ_CODES, Problem))
+    told = {200: {"description": "Until ten minutes have passed.", "content": {"text/event-stream": {}}}}
+
+    @app.get("/v1/changes", response_class=StreamingResponse, responses={**told, **answers(_READ_CODES, Problem)})
     async def listen() -> StreamingResponse:
         """Tell of changes as server-sent events named `changed`, each a ChangeNotice; ends after ten minutes."""
         return StreamingResponse(changes.listen(), media_type="text/event-stream")

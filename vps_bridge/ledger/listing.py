@@ -14,11 +14,12 @@ from vps_bridge.ledger.tables import AgentRow, ConversationRow, JobEventRow, Ref
 
 _LARGE = ("updated_payload", "embedding")
 _COLUMNS = tuple(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name not in _LARGE)
-# SQLite keeps a large row in a chain of pages, and a column after the update costs reading all of that chain: these
-# statements ask for columns before it.
-_LATEST_FIRST = select(ConversationRow.conversation_id, ConversationRow.voices).order_by(
-    ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id
+# SQLite keeps a large row in a chain of pages, and a column after the update costs reading all of that chain. The index
+# `conversations_activity` holds all that these two ask for.
+_LATEST_FIRST = select(ConversationRow.conversation_id).order_by(
+    ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id.desc()
 )
+_VOICES = select(ConversationRow.conversation_id, ConversationRow.voices)
 _MARKS = select(
     ConversationRow.conversation_id,
     ConversationRow.last_activity_at,
@@ -54,10 +55,15 @@ class Listing:
         """Work on the ledger's database."""
         self._database = database
 
-    def latest_first(self) -> list[tuple[str, Any]]:
-        """Return (conversation, voices) of all, the one that something happened to last first."""
+    def latest_first(self) -> list[str]:
+        """Return all conversations, the one that something happened to last first."""
         with self._database.reading() as connection:
-            return [(name, voices) for name, voices in connection.execute(_LATEST_FIRST)]
+            return list(connection.scalars(_LATEST_FIRST))
+
+    def voices(self) -> dict[str, Any]:
+        """Return the voices of each conversation."""
+        with self._database.reading() as connection:
+            return {name: voices for name, voices in connection.execute(_VOICES)}  # noqa: C416 - rows are no pairs to mypy
 
     def some(self, names: Sequence[str]) -> list[ConversationRecord]:
         """Return these conversations in this order, without `updated_payload`; not those that are gone or temporary."""

@@ -130,7 +130,7 @@ def test_so_many_pages_listen_and_no_more_until_one_goes(called: Door) -> None:
         stream = stack.enter_context(client.stream("GET", f"{called.url}/v1/changes"))
         if stream.status_code == 200:
             lines = stream.iter_lines()
-            stack.callback(lines.close)  # kept until then: the connection ends with it
+            stack.callback(id, lines)  # kept until then: the connection ends with its reader
             next(lines)
         return stream.status_code
 
