@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import httpx
 from rich.console import Console
 
+from demo.call import MIN_JUDGED_S
 from demo.programs import MODULES, Programs, free_port
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 
@@ -25,25 +26,31 @@ def open_door() -> dict[str, str]:
 
 
 def mislabel(conversation_id: str, segments: Sequence[TranscriptSegment], update: ConversationUpdated) -> str:
-    """Say of the longest line that the other speaker says it, as a person would, and return its text."""
+    """Say of a short line that the other speaker says it, as a person would, and return its text.
+
+    Of a short one: what is said of most of a voice's speech is said of the voice, and the two would become one.
+    """
     speakers = {label.id: label.speaker_id for label in update.segments}
-    labelled = [segment for segment in segments if speakers.get(segment.id) is not None]
-    longest = max(labelled, key=lambda segment: segment.end_s - segment.start_s)
-    other = next(number for number in speakers.values() if number not in (None, speakers[longest.id]))
+    lengths_s = {segment.id: segment.end_s - segment.start_s for segment in segments}
+    judged = [segment for segment in segments if speakers.get(segment.id) is not None]
+    chosen = min(
+        (segment for segment in judged if lengths_s[segment.id] >= MIN_JUDGED_S), key=lambda it: lengths_s[it.id]
+    )
+    other = next(number for number in speakers.values() if number not in (None, speakers[chosen.id]))
     event = {
         "schema": "conversation-event",
         "version": "1.1",
         "event_id": f"e-{secrets.token_hex(12)}",
         "type": "corrected",
         "by": BY,
-        "corrections": [{"kind": "segment_is", "segment_id": longest.id, "speaker_id": other}],
+        "corrections": [{"kind": "segment_is", "segment_id": chosen.id, "speaker_id": other}],
     }
     httpx.post(
         f"http://127.0.0.1:{os.environ['OMI_HTTP_PORT']}/v1/conversations/{conversation_id}/events",
         json=event,
         headers={"Authorization": f"Bearer {os.environ['OMI_HTTP_TOKEN']}"},
     ).raise_for_status()
-    return longest.text
+    return chosen.text
 
 
 def keep_running(programs: Programs, console: Console) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import FastAPI, Path, Query, Response
 from fastapi.responses import StreamingResponse
@@ -53,7 +53,9 @@ def add_reading_routes(app: FastAPI, connection: OwnConnection, changes: Changes
     _add_operation(app, connection, stale_s)
     _add_actions(app, connection, changes)
 
-    told = {200: {"description": "Until ten minutes have passed.", "content": {"text/event-stream": {}}}}
+    told: dict[int | str, dict[str, Any]] = {
+        200: {"description": "Until ten minutes have passed.", "content": {"text/event-stream": {}}}
+    }
 
     @app.get("/v1/changes", response_class=StreamingResponse, responses={**told, **answers(_READ_CODES, Problem)})
     async def listen() -> StreamingResponse:
