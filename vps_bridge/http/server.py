@@ -15,6 +15,7 @@ from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.http.own_connection import OwnConnection
 from vps_bridge.http.page_routes import add_page_routes
+from vps_bridge.http.playback import add_playback_routes
 from vps_bridge.http.reading_routes import add_reading_routes
 from vps_bridge.http.routes import make_app
 from vps_bridge.http.sign_in import SignIns
@@ -38,6 +39,7 @@ class HttpServer:
         handlers = HttpHandlers(settings, mailbox, intake, one_offs)
         app = make_app(handlers, read_access_rule(settings), sign_ins, settings.http_port)
         add_reading_routes(app, self._connection, self._changes, stale_s=settings.stale_s)
+        add_playback_routes(app, self._connection, settings.root)
         add_page_routes(app, sign_ins, settings.http_port)
         self._config = uvicorn.Config(
             app,

@@ -33,6 +33,7 @@ _SOME = select(
     ConversationRow.embedding_revision,
 ).where(ConversationRow.conversation_id.in_(bindparam("names", expanding=True)), ~ConversationRow.throwaway)
 _SET_ASIDE = select(ConversationRow.conversation_id).where(ConversationRow.set_aside.is_not(None))
+_PLACES = select(ConversationRow.audio_places).where(ConversationRow.conversation_id == bindparam("of_conversation"))
 _AGENTS = select(AgentRow.agent_id, AgentRow.allowed, AgentRow.last_seen_at).order_by(AgentRow.agent_id)
 
 
@@ -77,6 +78,11 @@ class Listing:
                 pinned = None if model is None or revision is None else (model, revision)
                 records.append(ConversationRecord(**facts, embedding=pinned))
         return records
+
+    def audio_places(self, conversation_id: str) -> Any:  # noqa: ANN401 - JSON
+        """Return where a conversation's audio lies in its transcript, as its latest update noted; None before one."""
+        with self._database.reading() as connection:
+            return connection.scalar(_PLACES, {"of_conversation": conversation_id})
 
     def change_mark(self) -> int:
         """Return a number that differs after every commit of another connection: cheap, unlike `marks`."""

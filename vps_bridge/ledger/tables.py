@@ -105,6 +105,7 @@ class ConversationRow(Base):
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
     throwaway: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    audio_places: Mapped[Any] = mapped_column(JSON, nullable=True)
     label_tries: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     set_aside: Mapped[str | None]
 

@@ -23,6 +23,8 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/conversations/{conversation_id}/history",
         "/v1/conversations/{conversation_id}/retry",
         "/v1/conversations/{conversation_id}",
+        "/v1/conversations/{conversation_id}/playback",
+        "/v1/conversations/{conversation_id}/chunks/{chunk_id}/audio",
         "/v1/conversations",
         "/v1/jobs",
         "/v1/jobs/{job_id}/retry",

@@ -124,6 +124,17 @@ def test_one_segment_is_given_to_another_voice_and_to_nobody_known(called: Door,
     expect(names(page)).to_have_text(["Speaker 0", "carla"] * 3)
 
 
+def test_a_segment_is_played_while_its_audio_is_kept(called: Door, page: Page) -> None:
+    call(called, "played")
+    visit(page, "played")
+    with page.expect_response(lambda answer: "/chunks/" in answer.url) as sent:
+        page.get_by_role("button", name="Play 0:05.5").click()
+    assert (sent.value.status, sent.value.headers["content-type"]) == (200, "audio/wav")
+    expect(page.get_by_text("Playing 0:05.5")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Playing 0:05.5")).to_be_hidden()
+
+
 def test_a_failed_job_says_why_and_is_tried_again(called: Door, page: Page) -> None:
     called.backend.send_call("bad")
     failure = page.get_by_role("listitem").filter(has_text="audio.undecodable")

@@ -5,6 +5,7 @@ import { correctSegment, mergeVoice, nameVoice } from "./corrections.js";
 import { button, element, replaceKeepingFocus } from "./element.js";
 import { duration } from "./format.js";
 import { History } from "./history.js";
+import { Player } from "./player.js";
 import { Timeline } from "./timeline.js";
 import { Transcript, swatch } from "./transcript.js";
 import { voiceName } from "./voices.js";
@@ -29,8 +30,10 @@ export class ConversationView {
     this.transcript = new Transcript({
       onChoose: (segment) => this.timeline.choose(segment),
       onCorrect: (segment) => correctSegment(this.id, segment, this.voices),
+      onPlay: (segment) => this.player.play(segment),
     });
     this.history = new History(id);
+    this.player = new Player(id);
     this.root = element(
       "div",
       {},
@@ -48,7 +51,7 @@ export class ConversationView {
         "section",
         { "aria-labelledby": "transcript-title" },
         element("h2", { id: "transcript-title" }, "Transcript"),
-        this.history.tools,
+        element("div", { class: "row" }, this.history.tools, this.player.root),
         this.transcript.root,
       ),
       this.history.root,
@@ -74,6 +77,7 @@ export class ConversationView {
   close() {
     this.timeline.close();
     this.transcript.close();
+    this.player.stop();
   }
 
   choose(segment) {

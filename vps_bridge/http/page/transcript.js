@@ -19,7 +19,8 @@ const LEFT_ALONE = {
 };
 
 export class Transcript {
-  constructor({ onChoose, onCorrect }) {
+  constructor({ onChoose, onCorrect, onPlay }) {
+    this.onPlay = onPlay;
     this.onChoose = onChoose;
     this.onCorrect = onCorrect;
     this.segments = [];
@@ -56,12 +57,13 @@ export class Transcript {
     this.rows.clear();
     this.areTopsOld = true;
     this.drawNow();
-    if (focused) this.focusRow(this.chosen, focused);
+    if (focused !== null) this.focusRow(this.chosen, focused);
   }
 
   focusedControl() {
     if (!this.root.contains(document.activeElement)) return null;
-    return document.activeElement.tagName === "BUTTON" ? "button" : "row";
+    const controls = [...document.activeElement.closest(".segment")?.querySelectorAll("button") ?? []];
+    return controls.indexOf(document.activeElement);
   }
 
   // Brings a segment into sight; `takesFocus` moves the keyboard there too.
@@ -73,7 +75,7 @@ export class Transcript {
     if (top < this.root.scrollTop) this.root.scrollTop = top;
     else if (bottom > this.root.scrollTop + this.root.clientHeight) this.root.scrollTop = bottom - this.root.clientHeight;
     this.drawNow();
-    if (takesFocus) this.focusRow(place, "row");
+    if (takesFocus) this.focusRow(place, -1);
   }
 
   setChosen(place) {
@@ -90,9 +92,10 @@ export class Transcript {
     else row.removeAttribute("aria-current");
   }
 
+  // Puts the keyboard on a row, or on its n-th button.
   focusRow(place, control) {
     const row = this.rows.get(place);
-    (control === "button" ? row?.querySelector("button") : row)?.focus({ preventScroll: true });
+    (row?.querySelectorAll("button")[control] ?? row)?.focus({ preventScroll: true });
   }
 
   onKey(event) {
@@ -195,7 +198,12 @@ export class Transcript {
       },
       element("p", { class: "who" }, swatch(segment.speaker_id), element("strong", {}, name), ` ${clock(segment.start_s)}`),
       element("div", { class: "said" }, this.saidBy(segment), describeLabel(segment)),
-      button("Correct…", () => this.onCorrect(segment), { "aria-label": `Correct who speaks at ${clock(segment.start_s)}` }),
+      element(
+        "p",
+        { class: "row" },
+        button("Play", () => this.onPlay(segment), { "aria-label": `Play ${clock(segment.start_s)}` }),
+        button("Correct…", () => this.onCorrect(segment), { "aria-label": `Correct who speaks at ${clock(segment.start_s)}` }),
+      ),
     );
   }
 
