@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
+.PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
 .PHONY: bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
@@ -31,8 +31,11 @@ $(STAMP): $(PINS) pyproject.toml
 models: $(STAMP) ## fetch the weights of the embedded engine (checked against pinned sha256)
 	$(BIN)/omi-agent fetch-model embedded
 
-demo: models ## the whole pipeline on this machine, on real speech
-	$(BIN)/python -m demo
+demo: models ## the whole pipeline on this machine, on real speech (KEEP=1: leave it running, with a link to the page)
+	$(BIN)/python -m demo $(if $(KEEP),--keep)
+
+screenshots: models ## the page's pictures in docs/, made of the demo's conversation (needs chromium)
+	$(BIN)/python -m demo.screenshots
 
 # Most tests wait for real processes, not for a processor: more of them at once than there are cores.
 WORKERS ?= 4

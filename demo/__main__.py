@@ -24,6 +24,7 @@ from rich.table import Table
 from broker.errors import BrokerError
 from broker.settings import load_settings
 from demo.call import Call, LineScore, find_call, merge_blocks, score_lines
+from demo.kept import keep_running, mislabel, open_door
 from demo.message_recorder import MessageRecorder
 from demo.programs import ProgramFailed, Programs
 from mac_agent.engines.engine import Turn
@@ -52,12 +53,14 @@ def main() -> int:
     """Run the demo and return its exit code."""
     parser = argparse.ArgumentParser(prog="demo", description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("out/demo"), help="where the results go (default: out/demo)")
-    out: Path = parser.parse_args().out
+    parser.add_argument("--keep", action="store_true", help="leave it running afterwards, and print a link to the page")
+    arguments = parser.parse_args()
+    out: Path = arguments.out
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _interrupt)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     try:
-        run(out)
+        run(out, keep=arguments.keep)
     except KeyboardInterrupt:
         console.print("\nstopped; nothing is left running", style="yellow")
         return 130
@@ -71,7 +74,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def run(out: Path) -> None:
+def run(out: Path, *, keep: bool = False) -> None:
     """Start the programs, send the call twice (in lines, in blocks), and compare the labels with the reference."""
     started_s = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
@@ -83,6 +86,8 @@ def run(out: Path) -> None:
             status.update("starting the broker")
             url = programs.start_broker(data_dir)
             _share_environment(url, data_dir)
+            if keep:
+                os.environ |= open_door()
             with MessageRecorder(load_settings(BridgeSettings, flags={}, role="bridge").settings) as recorder:
                 _start(programs, recorder, url, status)
                 lines = _converse(recorder, data_dir, "call", find_call("call"), lambda call: call.segments, status)
@@ -91,6 +96,10 @@ def run(out: Path) -> None:
                 )
                 status.update("scoring")
                 _report(out, find_call("call"), lines, blocks, recorder)
+                if keep:
+                    status.stop()
+                    mislabel("call", *lines[:2])
+                    keep_running(programs, console)
     console.print(f"\n[bold green]OK[/] in {time.monotonic() - started_s:.1f} s; everything started here is stopped.")
 
 

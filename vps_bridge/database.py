@@ -127,6 +127,11 @@ class Database:
         if self._driver.in_transaction:  # SQLite itself ends it when the disk is full
             self._driver.execute("ROLLBACK")
 
+    def change_mark(self) -> int:
+        """Return a number that differs after every commit by another connection, of this process or another."""
+        with self._lock:
+            return int(self._driver.execute("PRAGMA data_version").fetchone()[0])
+
     def sync(self) -> None:
         """Sync to disk whatever was committed since the last call. Raises OSError where the disk fails.
 
@@ -202,7 +207,10 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        # Only a new file, and one that is not opened here already: closing a descriptor of a file ends all locks that
+        # this process has on it (fcntl(2)), and another process would then remove the log that is in use.
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
         raise DatabaseUnreadable(path, str(error)) from error
     engine = create_engine(f"sqlite:///{path}")

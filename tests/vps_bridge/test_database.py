@@ -3,6 +3,8 @@
 import gc
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -118,3 +120,23 @@ def test_threads_take_turns(database: Database) -> None:
         list(pool.map(lambda number: put(database, f"{number}-first", f"{number}-second"), range(200)))
         read = list(pool.map(lambda _: len(keys(database)), range(50)))
     assert set(read) == {400}
+
+
+def test_a_second_connection_of_the_same_process_leaves_the_locks_of_the_first(
+    database: Database, tmp_path: Path
+) -> None:
+    """Without its lock another process that closes the file would remove the log, and with it what is only there."""
+    path = tmp_path / "file.sqlite3"
+    second = open_database(path, MIGRATIONS)
+    put(database, "before")
+    assert keys(second) == ["before"]
+    script = "import sqlite3, sys; it = sqlite3.connect(sys.argv[1]); it.execute('SELECT 1 FROM meta'); it.close()"
+    subprocess.run([sys.executable, "-c", script, str(path)], check=True)
+    assert path.with_name("file.sqlite3-wal").exists()
+    mark = second.change_mark()
+    put(second, "own")
+    assert second.change_mark() == mark
+    put(database, "after")
+    assert second.change_mark() != mark
+    assert keys(second) == ["after", "before", "own"]
+    second.close()

@@ -12,7 +12,6 @@ import typer
 from schemas.codec import decode
 from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
-from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
     AsJson,
     ConfigFile,
@@ -28,6 +27,7 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.dispatch.failed_audio import describe_failures
+from vps_bridge.dispatch.status import describe_status
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord

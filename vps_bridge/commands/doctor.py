@@ -14,7 +14,6 @@ import platformdirs
 import typer
 
 from broker.settings import CONFIG_ENV
-from vps_bridge.commands.status import describe_status
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -27,6 +26,7 @@ from vps_bridge.commands.terminal import (
     out,
     print_json,
 )
+from vps_bridge.dispatch.status import describe_status
 from vps_bridge.ledger.job_states import UNFINISHED
 
 if TYPE_CHECKING:

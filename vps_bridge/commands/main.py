@@ -17,6 +17,7 @@ from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.doctor import doctor
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
+from vps_bridge.commands.page import page
 from vps_bridge.commands.publish import import_transcript, publish
 from vps_bridge.commands.purge import purge
 from vps_bridge.commands.terminal import (
@@ -92,6 +93,7 @@ app.command()(history)
 app.command()(undo)
 app.command()(redo)
 app.command()(doctor)
+app.command()(page)
 
 
 @app.command()

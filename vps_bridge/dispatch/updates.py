@@ -134,7 +134,9 @@ class Updater:
         version = conversation.updated_version + 1
         payload = _describe(name, version, labelling, changed, jobs, write=write, final=final)
         voices, write_key = labelling.voices.to_json(), labelling.write_key
-        self._ledger.conversations.note_update(name, AssignedUpdate(voices, write_key, payload, final, done, seen))
+        places = [place.to_row() for place in labelling.audio_places]
+        made = AssignedUpdate(voices, write_key, payload, final, done, seen, audio_places=places)
+        self._ledger.conversations.note_update(name, made)
         self._offer_now(name)
         _LOG.info(
             "conversation_updated",

@@ -9,6 +9,7 @@ import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import structlog
 from starlette.datastructures import Headers
@@ -18,10 +19,14 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from broker.errors import SettingsError
 from broker.text_files import read_text
 from vps_bridge.http.messages import HttpProblem, problem_response
+from vps_bridge.http.session_cookie import judge_origin, read_session
+from vps_bridge.http.sign_in import SignIns
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 OPEN_PATHS = ("/health", "/api/diarize")
+PAGE_PATHS = ("/", "/page/")  # nothing in the page's files is secret: they say how to sign in
+SIGN_IN_PATH = "/sign-in"  # its link is proof enough
 MIN_TOKEN_CHARS = 16
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 _PROXY_HEADERS = ("forwarded", "via", "x-real-ip")
@@ -41,17 +46,21 @@ class AccessRule:
         return _is_loopback(self.host)
 
     def judge(self, path: str, headers: Mapping[str, str]) -> HttpProblem | None:
-        """Return why a request is refused, or None where it is let in."""
-        if self._has_token(headers.get("authorization", "")):
+        """Return why a request without a session is refused, or None where it is let in."""
+        if path == SIGN_IN_PATH or self._has_token(headers.get("authorization", "")):
             return None
-        if not self.is_loopback or path not in OPEN_PATHS:
+        is_page = path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1])
+        if not self.is_loopback or not (is_page or path in OPEN_PATHS):
             how = "send `Authorization: Bearer TOKEN`"
             if self.token is None:
                 how = "set OMI_HTTP_TOKEN (or http_token_file) for the bridge, then send it as `Authorization: Bearer`"
             return HttpProblem(401, "http.unauthorized", how)
         # A web page in this machine's browser can reach loopback: by a host name of its own that resolves to it (DNS
         # rebinding, seen by `Host`), or by a form (seen by `Origin`).
-        if _host_name(headers.get("host", "")) not in (*_LOOPBACK_NAMES, self.host) or "origin" in headers:
+        # Browsers send `Origin` with the page's own scripts too.
+        origin, host = headers.get("origin"), headers.get("host", "")
+        is_foreign = origin is not None and not (is_page and urlsplit(origin).netloc == host)
+        if _host_name(host) not in (*_LOOPBACK_NAMES, self.host) or is_foreign:
             msg = "only programs on this machine come in without a token: call it 127.0.0.1, and not from a browser"
             return HttpProblem(403, "http.forbidden", msg)
         if any(name in _PROXY_HEADERS or name.startswith(_PROXY_PREFIX) for name in headers):
@@ -114,9 +123,9 @@ def _host_name(header: str) -> str:
 class AccessCheck:
     """ASGI middleware: refuses requests by the rule, and answers those whose handler fails or is cancelled."""
 
-    def __init__(self, app: ASGIApp, rule: AccessRule) -> None:
+    def __init__(self, app: ASGIApp, rule: AccessRule, sign_ins: SignIns, port: int) -> None:
         """Check every request before `app` gets it."""
-        self._app, self._rule = app, rule
+        self._app, self._rule, self._sign_ins, self._port = app, rule, sign_ins, port
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -129,7 +138,7 @@ class AccessCheck:
             is_answered = True
             await send(message)
 
-        problem = self._rule.judge(path, Headers(scope=scope))
+        problem = await self._judge(path, scope["method"], Headers(scope=scope))
         if problem is None:
             try:
                 await self._app(scope, receive, watched_send)
@@ -144,3 +153,12 @@ class AccessCheck:
                 problem = HttpProblem(500, "bridge.error", words)
         if problem is not None and not is_answered:
             await problem_response(path, problem)(scope, receive, send)
+
+    async def _judge(self, path: str, method: str, headers: Headers) -> HttpProblem | None:
+        """Return why a request is refused: it has neither a token nor a session, or another page's script sent it."""
+        problem = self._rule.judge(path, headers)
+        session = read_session(headers, self._port) if problem is not None else ""
+        if not session:
+            return problem
+        is_signed_in = await asyncio.to_thread(self._sign_ins.is_signed_in, session)
+        return judge_origin(method, headers) if is_signed_in else problem

@@ -34,6 +34,8 @@ from vps_bridge.http.messages import (
     problem_response,
 )
 from vps_bridge.http.one_off import NoAgent
+from vps_bridge.http.page_headers import PageHeaders
+from vps_bridge.http.sign_in import SignIns
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
 
@@ -45,7 +47,7 @@ _REASONS = {
     404: "No such path, or no such conversation.",
     405: "The path takes another method.",
     408: "The client sent nothing for too long.",
-    409: "The chunk_id was used for other audio, or a higher revision came before.",
+    409: "It contradicts what is there: the message says how.",
     410: "The conversation is deleted.",
     413: "Too large, or too long.",
     415: "The path does not take this Content-Type.",
@@ -90,11 +92,12 @@ _FORM_BODY = {
 ConversationId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
 
 
-def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+def answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return how a path documents its refusals."""
     return {code: {"model": body, "description": _REASONS[code]} for code in codes}
 
 
-def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
+def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: int) -> FastAPI:
     """Return the ASGI application."""
     # No pages that render the document: they load their scripts from other servers.
     app = FastAPI(
@@ -103,7 +106,8 @@ def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
         docs_url=None,
         redoc_url=None,
     )
-    app.add_middleware(AccessCheck, rule=rule)
+    app.add_middleware(AccessCheck, rule=rule, sign_ins=sign_ins, port=port)
+    app.add_middleware(PageHeaders)
     _add_paths(app, handlers)
     _add_reading(app, handlers)
     _add_errors(app, handlers)
@@ -112,7 +116,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule) -> FastAPI:
 
 
 def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
-    taken = {202: {"model": Accepted, "description": "Accepted now."}, **_answers((400, *_TAKE_CODES), Problem)}
+    taken = {202: {"model": Accepted, "description": "Accepted now."}, **answers((400, *_TAKE_CODES), Problem)}
     known = "Accepted before: the same id and the same audio."
 
     @app.post(
@@ -131,26 +135,26 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
     @app.post(
         "/v1/conversations/{conversation_id}/events",
         response_model=Accepted,
-        responses=_answers(_TAKE_CODES, Problem),
+        responses=answers(_TAKE_CODES, Problem),
         openapi_extra=_EVENT_BODY,
     )
     async def take_event(conversation_id: ConversationId, request: Request) -> Response:
         """Take an event of a conversation."""
         return await handlers.take_event(request, conversation_id)
 
-    @app.get("/health", responses=_answers((401, 403, 500, 503), Problem))
+    @app.get("/health", responses=answers((401, 403, 500, 503), Problem))
     async def health() -> Health:
         """Say whether an agent is there to diarize."""
         return await handlers.health()
 
-    @app.post("/api/diarize", responses=_answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
+    @app.post("/api/diarize", responses=answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
     async def diarize(request: Request, hints: Annotated[HintQuery, Query()]) -> Diarized:
         """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
         return await handlers.diarize(request, hints)
 
 
 def _add_reading(app: FastAPI, handlers: HttpHandlers) -> None:
-    @app.get("/v1/conversations/{conversation_id}/history", responses=_answers((401, 403, 404, 422, 500, 503), Problem))
+    @app.get("/v1/conversations/{conversation_id}/history", responses=answers((401, 403, 404, 422, 500, 503), Problem))
     async def read_history(conversation_id: ConversationId) -> ConversationHistory:
         """Say who changed which labels of a conversation, what they said, and what became of it."""
         return await handlers.read_history(conversation_id)

@@ -9,10 +9,16 @@ import structlog
 import uvicorn
 
 from vps_bridge.http.access import read_access_rule
+from vps_bridge.http.changes import Changes
 from vps_bridge.http.connections import CappedProtocol
 from vps_bridge.http.handlers import HttpHandlers
 from vps_bridge.http.one_off import OneOffRequests
+from vps_bridge.http.own_connection import OwnConnection
+from vps_bridge.http.page_routes import add_page_routes
+from vps_bridge.http.playback import add_playback_routes
+from vps_bridge.http.reading_routes import add_reading_routes
 from vps_bridge.http.routes import make_app
+from vps_bridge.http.sign_in import SignIns
 from vps_bridge.intake.intake import Intake
 from vps_bridge.mailbox import Mailbox
 from vps_bridge.settings import BridgeSettings
@@ -28,7 +34,13 @@ class HttpServer:
     def __init__(self, settings: BridgeSettings, mailbox: Mailbox, intake: Intake, one_offs: OneOffRequests) -> None:
         """Read the token. Raises `SettingsError` where it cannot be one, or is missing where it is needed."""
         self._host, self._port = settings.http_host, settings.http_port
-        app = make_app(HttpHandlers(settings, mailbox, intake, one_offs), read_access_rule(settings))
+        self._connection, sign_ins = OwnConnection(settings), SignIns(settings.root)
+        self._changes = Changes(self._connection)
+        handlers = HttpHandlers(settings, mailbox, intake, one_offs)
+        app = make_app(handlers, read_access_rule(settings), sign_ins, settings.http_port)
+        add_reading_routes(app, self._connection, self._changes, stale_s=settings.stale_s)
+        add_playback_routes(app, self._connection, settings.root)
+        add_page_routes(app, sign_ins, settings.http_port)
         self._config = uvicorn.Config(
             app,
             http=CappedProtocol,
@@ -54,14 +66,23 @@ class HttpServer:
         """Start to serve. Raises `OSError` where the address is in use or not of this machine."""
         listener = _listen(self._host, self._port)
         self._server = uvicorn.Server(self._config)
-        self._thread = threading.Thread(target=self._server.run, args=([listener],), name="http-door", daemon=True)
+        self._thread = threading.Thread(
+            target=self._serve, args=(self._server, listener), name="http-door", daemon=True
+        )
         self._thread.start()
         _LOG.info("http_door_open", host=self._host, port=self._port)
 
     def close(self) -> None:
         """Take no more requests and end those in progress; returns at once, `is_open` says when that is done."""
+        self._changes.end()
         if self._server is not None:
             self._server.should_exit = True
+
+    def _serve(self, server: uvicorn.Server, listener: socket.socket) -> None:
+        try:
+            server.run([listener])
+        finally:
+            self._connection.close()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -42,7 +42,8 @@ from vps_bridge.labelling.number import VoiceBook, name_voices
 from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.part_off import part_off
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
-from vps_bridge.labelling.reported_turns import number_turns
+from vps_bridge.labelling.placed_audio import PlacedAudio, place_audio
+from vps_bridge.labelling.reported_turns import number_turns, reported_clocks
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
 from vps_bridge.labelling.vote import (
     AssignmentRules,
@@ -103,6 +104,8 @@ class Relabelling:
     """By stretch, what is added to audio seconds to get transcript seconds; None where it is not known."""
     corrections: tuple[CorrectionOutcome, ...] = ()
     """What became of each correction in force."""
+    audio_places: tuple[PlacedAudio, ...] = ()
+    """Where the audio lies in the transcript."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
@@ -159,6 +162,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         write_key=_write_key(evidence, timeline, policy),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
         corrections=linked.outcomes,
+        audio_places=place_audio(timeline.placed, reported_clocks(evidence, timeline, clocks)),
     )
 
 

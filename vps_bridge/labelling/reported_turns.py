@@ -20,7 +20,7 @@ def number_turns(
     numbers: Sequence[int | None],
 ) -> tuple[ConversationTurn, ...]:
     """Return who speaks when, under the voices' numbers; turns of one number that touch or overlap become one."""
-    clocks = _reported_clocks(evidence, timeline, clocks)
+    clocks = reported_clocks(evidence, timeline, clocks)
     number_of = {member: number for members, number in zip(partition, numbers, strict=True) for member in members}
     by_number: dict[int, list[Span]] = {}
     for turn in timeline.turns:
@@ -39,7 +39,7 @@ def number_turns(
     )
 
 
-def _reported_clocks(
+def reported_clocks(
     evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]
 ) -> Sequence[StretchClock]:
     """Return the clocks that turns are reported by; without a transcript that is the audio clock."""

@@ -60,6 +60,8 @@ class AssignedUpdate:
     final: bool
     done_jobs: tuple[str, ...]
     seen: int
+    audio_places: Any = None
+    """Where the audio lies in the transcript, as JSON."""
 
 
 # A name in an UPDATE that is no column's: which conversation it is about.
@@ -140,6 +142,7 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
     write_key=bindparam("new_write_key"),
     updated_version=ConversationRow.updated_version + 1,
     updated_payload=bindparam("payload"),
+    audio_places=bindparam("new_places", type_=JSON),
     **_SETTLED,
 )
 
@@ -226,6 +229,7 @@ class ConversationBook:
     def note_update(self, conversation_id: str, made: AssignedUpdate) -> None:
         """Note an assignment with its update; from here on the update is offered."""
         noted = {"new_voices": made.voices, "new_write_key": made.write_key, "payload": made.payload}
+        noted["new_places"] = made.audio_places
         settled = _settled(final=made.final, seen=made.seen)
         with self._database.writing() as connection:
             connection.execute(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled})

@@ -18,6 +18,7 @@ from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.ledger.corrections import CorrectionBook
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
+from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
@@ -67,6 +68,7 @@ class Ledger:
         self.agents = AgentBook(database)
         self.operator_actions = OperatorActions(database)
         self.refusals = RefusalBook(database)
+        self.listing = Listing(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
         with database.writing() as connection:
             connection.execute(new)

@@ -72,6 +72,7 @@ class ConversationRow(Base):
     __tablename__ = "conversations"
     # The bridge asks twice a second for what is to be done: finished conversations must not cost it time.
     __table_args__ = (
+        Index("conversations_activity", "last_activity_at", "conversation_id", "dirty", "updated_version"),
         Index("conversations_dirty", "conversation_id", sqlite_where=text("dirty > 0")),
         Index("conversations_open_ended", "conversation_id", sqlite_where=text("completed = 1 AND final_at IS NULL")),
         Index("conversations_set_aside", "conversation_id", sqlite_where=text("set_aside IS NOT NULL")),
@@ -104,6 +105,7 @@ class ConversationRow(Base):
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
     throwaway: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    audio_places: Mapped[Any] = mapped_column(JSON, nullable=True)
     label_tries: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     set_aside: Mapped[str | None]
 

@@ -15,8 +15,8 @@ from schemas.conversation import (
 )
 from schemas.errors import MessageTooLarge
 from vps_bridge.backoff import RetryTimer
-from vps_bridge.commands.status import describe_status
 from vps_bridge.dispatch.failed_audio import describe_failures
+from vps_bridge.dispatch.status import describe_status
 from vps_bridge.dispatch.updates import smaller_forms
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord

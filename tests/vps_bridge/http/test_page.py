@@ -1,0 +1,225 @@
+"""The page in a real browser, on a live bridge: reading, correcting, taking back, by mouse and by keyboard."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, Route, expect
+
+from schemas.agent import AgentControl
+from schemas.conversation import EventType
+from schemas.failure import FailureCode
+from tests.brokers import RunningBroker
+from tests.vps_bridge.http.chromium import open_page, run_chromium
+from tests.vps_bridge.http.door import Door, answering
+from tests.vps_bridge.live_bridge import CALL_TURNS, call_segments
+from tests.vps_bridge.scripted_agent import ScriptedAgent
+
+pytestmark = pytest.mark.long
+HOSTILE = "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>"
+LONG_S, LONG_SEGMENTS = 3 * 3_600, 5_000
+
+
+def answer_unless_it_is_bad(agent: ScriptedAgent, offer: AgentControl) -> None:
+    if offer.conversation_id == "bad" and len(agent.leases("bad")) == 1:
+        agent.fail(offer, FailureCode.AUDIO_UNDECODABLE, retryable=False)
+    else:
+        agent.answer(offer, CALL_TURNS)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with run_chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def called(mosquitto: RunningBroker, door: Door) -> Iterator[Door]:
+    """A door whose bridge has an agent that answers."""
+    with answering(mosquitto, answer_unless_it_is_bad):
+        yield door
+
+
+@pytest.fixture
+def page(browser: Browser, called: Door) -> Iterator[Page]:
+    with open_page(browser, called) as opened:
+        yield opened
+
+
+def call(door: Door, name: str) -> None:
+    door.backend.send_call(name)
+    door.backend.wait_updated(name)
+
+
+def visit(page: Page, name: str) -> None:
+    page.goto(f"/#/conversations/{name}")
+    expect(page.get_by_role("list", name="Segments").get_by_role("listitem").first).to_be_visible()
+
+
+def names(page: Page) -> Locator:
+    """Who speaks, segment by segment."""
+    return page.get_by_role("list", name="Segments").locator(".who strong")
+
+
+def save(page: Page) -> None:
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("dialog")).to_have_count(0)
+
+
+def test_a_stranger_is_told_how_to_sign_in_and_signing_out_ends_it(browser: Browser, called: Door) -> None:
+    stranger = browser.new_page(base_url=called.url)
+    stranger.goto("/")
+    expect(stranger.get_by_role("heading", name="Sign in")).to_be_visible()
+    expect(stranger.get_by_text("omi-bridge page")).to_be_visible()
+    stranger.close()
+    with open_page(browser, called) as page:
+        assert page.url == f"{called.url}/"
+        expect(page.get_by_role("row", name="first online scripted")).to_be_visible()
+        page.get_by_role("button", name="Sign out").click()
+        expect(page.get_by_role("heading", name="Sign in")).to_be_visible()
+        assert page.evaluate("fetch('/v1/agents').then((answer) => answer.status)") == 401
+
+
+def test_naming_joining_and_taking_back_and_a_second_page_sees_it(browser: Browser, called: Door, page: Page) -> None:
+    call(called, "corrected")
+    visit(page, "corrected")
+    with open_page(browser, called, "/#/conversations/corrected") as second:
+        expect(names(second)).to_have_text(["Speaker 0", "Speaker 1"] * 3)
+        page.get_by_role("button", name="Name Speaker 0").click()
+        page.get_by_label("Who is it?").fill("anna")
+        page.get_by_label("Your name, for the history").fill("ben")
+        save(page)
+        expect(names(page)).to_have_text(["anna", "Speaker 1"] * 3)
+        expect(names(second)).to_have_text(["anna", "Speaker 1"] * 3)
+        expect(second.get_by_text("Speaker 0 is anna – it reaches the whole voice")).to_be_visible()
+        expect(second.get_by_text("2. ben")).to_be_visible()
+    page.get_by_role("button", name="Speaker 1 is the same as…").click()
+    page.get_by_role("radio", name="anna").check()
+    save(page)
+    expect(names(page)).to_have_text(["anna"] * 6)
+    page.get_by_role("button", name="Undo").click()
+    expect(names(page)).to_have_text(["anna", "Speaker 1"] * 3)
+    page.get_by_role("button", name="Redo").click()
+    expect(names(page)).to_have_text(["anna"] * 6)
+
+
+def test_one_segment_is_given_to_another_voice_and_to_nobody_known(called: Door, page: Page) -> None:
+    call(called, "moved")
+    visit(page, "moved")
+    page.get_by_role("button", name="Correct who speaks at 0:05.5").click()
+    page.get_by_role("dialog").get_by_label("Speaker 0").check()
+    save(page)
+    expect(names(page).nth(1)).to_have_text("Speaker 0")
+    expect(page.get_by_text("labelled by a person")).to_have_count(1)
+    page.get_by_role("button", name="Correct who speaks at 0:25.5").click()
+    save_button = page.get_by_role("button", name="Save")
+    save_button.click()
+    expect(page.get_by_text("Choose or type something first.")).to_be_visible()
+    page.get_by_label("The person’s name").fill("carla")
+    save(page)
+    expect(names(page).nth(5)).to_have_text("carla")
+    page.get_by_role("button", name="Take back change 2").click()
+    expect(names(page)).to_have_text(["Speaker 0", "carla"] * 3)
+
+
+def test_a_segment_is_played_while_its_audio_is_kept(called: Door, page: Page) -> None:
+    call(called, "played")
+    visit(page, "played")
+    with page.expect_response(lambda answer: "/chunks/" in answer.url) as sent:
+        page.get_by_role("button", name="Play 0:05.5").click()
+    assert (sent.value.status, sent.value.headers["content-type"]) == (200, "audio/wav")
+    expect(page.get_by_text("Playing 0:05.5")).to_be_visible()
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_text("Playing 0:05.5")).to_be_hidden()
+
+
+def test_a_failed_job_says_why_and_is_tried_again(called: Door, page: Page) -> None:
+    called.backend.send_call("bad")
+    failure = page.get_by_role("listitem").filter(has_text="audio.undecodable")
+    expect(failure).to_contain_text("as the test told it")
+    expect(failure).to_contain_text("1 time, on first")
+    expect(failure).to_contain_text("What to do: listen to the audio")
+    failure.get_by_role("button", name="Try again").click()
+    called.backend.wait_updated("bad")
+    expect(page.get_by_text("Nothing has failed.")).to_be_visible()
+
+
+def test_what_was_said_is_text_whatever_it_says(called: Door, page: Page) -> None:
+    call(called, "hostile")
+    segments = [segment.model_copy(update={"text": HOSTILE}) for segment in call_segments("hostile")]
+    called.backend.event("hostile", EventType.SEGMENTS, revision=1, segments=tuple(segments))
+    said = [{"kind": "voice_is", "speaker_id": 0, "person_id": HOSTILE}]
+    assert called.event("hostile", EventType.CORRECTED, corrections=said, by=HOSTILE).status_code == 200
+    visit(page, "hostile")
+    expect(page.get_by_text(HOSTILE).first).to_be_visible()
+    expect(names(page).first).to_have_text(HOSTILE)
+    assert page.locator("main img, main script").count() == 0
+    assert page.title() == "hostile – omi-diarization"
+
+
+def test_everything_is_reached_by_the_keyboard(called: Door, page: Page) -> None:
+    call(called, "keyed")
+    visit(page, "keyed")
+    page.locator("main").focus()
+    for _ in range(3):
+        page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Show all")).to_be_focused()
+    rows = page.get_by_role("list", name="Segments").get_by_role("listitem")
+    rows.first.focus()
+    page.keyboard.press("ArrowDown")
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("dialog", name="Who speaks at 0:05.5?")).to_be_visible()
+    page.keyboard.press("Escape")
+    expect(page.get_by_role("dialog")).to_have_count(0)
+    expect(rows.nth(1)).to_be_focused()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Space")  # the first choice has the focus
+    page.keyboard.press("Enter")
+    expect(names(page).nth(1)).to_have_text("Speaker 0")
+    timeline = page.get_by_role("group", name="Timeline")
+    timeline.focus()
+    before = page.locator(".row .quiet").inner_text()
+    page.keyboard.press("+")
+    expect(page.locator(".row .quiet")).not_to_have_text(before)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(called: Door, page: Page, scheme: Any) -> None:
+    page.emulate_media(color_scheme=scheme)
+    call(called, f"seen-{scheme}")
+    for path in ("/#/now", "/#/conversations", f"/#/conversations/seen-{scheme}"):
+        page.goto(path)
+        expect(page.locator("table, .segment").first).to_be_visible()
+        found = Axe().run(page).response["violations"]
+        assert [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] != "minor"] == []
+
+
+def test_three_hours_of_five_thousand_segments_are_drawn_as_far_as_they_are_seen(called: Door, page: Page) -> None:
+    def serve_long(route: Route) -> None:
+        whole = json.loads(route.fetch().text())
+        step_s = LONG_S / LONG_SEGMENTS
+        model = whole["segments"][0]
+        whole["segments"] = [
+            model | {"id": f"s-{place}", "start_s": start_s, "end_s": start_s + 2, "text": "word " * (place % 60)}
+            for place, start_s in enumerate(step_s * number for number in range(LONG_SEGMENTS))
+        ]
+        turns = [(place * step_s, place * step_s + 2.5, place % 2) for place in range(LONG_SEGMENTS)]
+        whole["turns"] = [{"start_s": start, "end_s": end, "speaker_id": who} for start, end, who in turns]
+        route.fulfill(json=whole)
+
+    call(called, "long")
+    page.route("**/v1/conversations/long", serve_long)
+    visit(page, "long")
+    rows = page.get_by_role("list", name="Segments").get_by_role("listitem")
+    assert rows.count() < 60
+    rows.first.focus()
+    page.keyboard.press("End")
+    expect(page.locator('[data-segment="s-4999"]')).to_be_focused()
+    assert rows.count() < 60
+    expect(rows.last).to_have_attribute("aria-setsize", "5000")
+    page.locator(".track").click(position={"x": 300, "y": 40})
+    expect(page.locator(".segment[aria-current]")).to_be_visible()
+    assert rows.count() < 60

@@ -1,0 +1,132 @@
+// One conversation: its timeline, its transcript, and what can be corrected.
+
+import { conversationPath, read } from "./api.js";
+import { correctSegment, mergeVoice, nameVoice } from "./corrections.js";
+import { button, element, replaceKeepingFocus } from "./element.js";
+import { duration } from "./format.js";
+import { History } from "./history.js";
+import { Player } from "./player.js";
+import { Timeline } from "./timeline.js";
+import { Transcript, swatch } from "./transcript.js";
+import { voiceName } from "./voices.js";
+
+const STATE_WORDS = {
+  waiting: "waiting",
+  dirty: "labels are being worked out",
+  assigned: "labelled so far",
+  final: "final",
+  failed: "failed",
+};
+
+export class ConversationView {
+  constructor(id) {
+    this.id = id;
+    this.title = id;
+    this.voices = [];
+    this.state = element("p", { class: "row" });
+    this.faults = element("div", {});
+    this.lanes = element("ul", { class: "lanes", "aria-label": "Voices" });
+    this.timeline = new Timeline((segment) => this.choose(segment));
+    this.transcript = new Transcript({
+      onChoose: (segment) => this.timeline.choose(segment),
+      onCorrect: (segment) => correctSegment(this.id, segment, this.voices),
+      onPlay: (segment) => this.player.play(segment),
+    });
+    this.history = new History(id);
+    this.player = new Player(id);
+    this.root = element(
+      "div",
+      {},
+      element("h1", {}, id),
+      this.state,
+      this.faults,
+      element(
+        "section",
+        { "aria-labelledby": "timeline-title" },
+        element("h2", { id: "timeline-title" }, "Who speaks when"),
+        this.timeline.tools,
+        element("div", { class: "timeline" }, this.lanes, this.timeline.track),
+      ),
+      element(
+        "section",
+        { "aria-labelledby": "transcript-title" },
+        element("h2", { id: "transcript-title" }, "Transcript"),
+        element("div", { class: "row" }, this.history.tools, this.player.root),
+        this.transcript.root,
+      ),
+      this.history.root,
+    );
+  }
+
+  async refresh(notice) {
+    const isConcerned = notice.all || notice.many || notice.conversations?.includes(this.id);
+    if (!isConcerned && !notice.jobs && !(notice.agents && this.waits)) return;
+    const [found, history] = await Promise.all([
+      read(conversationPath(this.id)),
+      read(`${conversationPath(this.id)}/history`),
+    ]);
+    this.waits = found.state !== "final";
+    this.voices = found.voices.map((voice) => ({ ...voice, name: voiceName(voice) }));
+    this.showState(found);
+    this.showLanes();
+    this.timeline.update(this.voices, found.segments, found.turns);
+    this.transcript.update(this.voices, found.segments);
+    this.history.update(history.writes);
+  }
+
+  close() {
+    this.timeline.close();
+    this.transcript.close();
+    this.player.stop();
+  }
+
+  choose(segment) {
+    if (!segment) return;
+    this.timeline.choose(segment);
+    this.transcript.choose(segment);
+  }
+
+  showState(found) {
+    const leftAlone = found.segments.filter((segment) => segment.left_alone && !segment.by_person).length;
+    const facts = [
+      `${found.voices.length} ${found.voices.length === 1 ? "voice" : "voices"}`,
+      `${found.segments.length} segments`,
+      leftAlone ? `${leftAlone} left alone` : null,
+      found.audio_s ? `${duration(found.audio_s)} of audio` : null,
+    ].filter(Boolean);
+    replaceKeepingFocus(
+      this.state,
+      element("span", { class: `state ${found.state}` }, STATE_WORDS[found.state] ?? found.state),
+      element("span", {}, [found.reason, facts.join(", ")].filter(Boolean).join(" – ")),
+    );
+    const failures = found.failures.map((failure) =>
+      element("li", { class: "card failed" },
+        element("p", {}, `No labels from ${duration(failure.audio_s)} of audio: ${failure.code}, ${failure.message}`),
+        element("p", {}, `What to do: ${failure.remedy}`)),
+    );
+    const warnings = found.warnings.map((warning) => element("li", { class: "card" }, warning));
+    replaceKeepingFocus(
+      this.faults,
+      failures.length ? element("ul", { class: "cards", "aria-label": "Failures" }, failures) : "",
+      warnings.length ? element("ul", { class: "cards", "aria-label": "Warnings" }, warnings) : "",
+    );
+  }
+
+  showLanes() {
+    const lanes = this.voices.map((voice) =>
+      element(
+        "li",
+        {},
+        swatch(voice.speaker_id),
+        element("strong", { title: voice.name }, voice.name),
+        element("span", { class: "quiet" }, duration(voice.speech_s)),
+        button("Name…", () => nameVoice(this.id, voice, this.voices),
+          { "data-key": `name-${voice.speaker_id}`, "aria-label": `Name ${voice.name}` }),
+        button("Same as…", () => mergeVoice(this.id, voice, this.voices),
+          { "data-key": `merge-${voice.speaker_id}`, "aria-label": `${voice.name} is the same as…`,
+            disabled: this.voices.length < 2 }),
+      ),
+    );
+    replaceKeepingFocus(this.lanes, element("li", { class: "axis" }), element("li", {}, "Transcript"), ...lanes);
+  }
+}

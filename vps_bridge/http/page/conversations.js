@@ -1,0 +1,102 @@
+// The list of conversations, with search.
+
+import { read } from "./api.js";
+import { button, element, replaceKeepingFocus, table } from "./element.js";
+import { ago } from "./format.js";
+
+const STATES = ["", "waiting", "dirty", "assigned", "final", "failed"];
+const STATE_WORDS = {
+  waiting: "waiting",
+  dirty: "labels being worked out",
+  assigned: "labelled so far",
+  final: "final",
+  failed: "failed",
+};
+const PAGE = 50;
+const TYPING_MS = 250;
+
+export class ConversationsView {
+  title = "Conversations";
+
+  constructor() {
+    this.limit = PAGE;
+    this.typing = 0;
+    this.search = element("input", { type: "search", id: "search", autocomplete: "off", oninput: () => this.soon() });
+    this.state = element(
+      "select",
+      { id: "state", onchange: () => this.again() },
+      STATES.map((state) => element("option", { value: state }, STATE_WORDS[state] ?? "any")),
+    );
+    this.found = element("section", { "aria-label": "Conversations" });
+    this.root = element(
+      "div",
+      {},
+      element("h1", {}, "Conversations"),
+      element(
+        "form",
+        { class: "row", role: "search", onsubmit: (event) => event.preventDefault() },
+        element("label", { for: "search" }, "Id or person"),
+        this.search,
+        element("label", { for: "state" }, "State"),
+        this.state,
+      ),
+      this.found,
+    );
+  }
+
+  soon() {
+    clearTimeout(this.typing);
+    this.typing = setTimeout(() => this.again(), TYPING_MS);
+  }
+
+  again() {
+    this.limit = PAGE;
+    return this.refresh();
+  }
+
+  async refresh(notice) {
+    const isOnlyAgents = notice?.agents && !notice.all && !notice.many && !notice.jobs && !notice.conversations?.length;
+    if (isOnlyAgents && !this.hasWaiting) return;
+    const wanted = [this.search.value.trim(), this.state.value].join("\n");
+    const [found, next] = await this.readPages();
+    if (wanted === [this.search.value.trim(), this.state.value].join("\n")) this.show(found, next);
+  }
+
+  async readPages() {
+    const found = [];
+    let next = 0;
+    while (next !== null && found.length < this.limit) {
+      const query = { search: this.search.value.trim(), state: this.state.value, offset: next, limit: PAGE };
+      const page = await read("/v1/conversations", query);
+      found.push(...page.conversations);
+      next = page.next_offset;
+    }
+    return [found, next];
+  }
+
+  close() {
+    clearTimeout(this.typing);
+  }
+
+  show(found, next) {
+    this.hasWaiting = found.some((item) => item.state === "waiting");
+    const rows = found.map((item) => [
+      element("a", { href: `#/conversations/${encodeURIComponent(item.conversation_id)}`, "data-key": item.conversation_id },
+        item.conversation_id),
+      element("span", { class: `state ${item.state}` }, STATE_WORDS[item.state] ?? item.state),
+      item.reason ?? "–",
+      item.people.length ? `${item.speakers}: ${item.people.join(", ")}` : String(item.speakers),
+      ago(item.last_activity_at),
+    ]);
+    const columns = ["Conversation", "State", "Why", "Voices", "Last activity"];
+    const more = () => {
+      this.limit += PAGE;
+      return this.refresh();
+    };
+    replaceKeepingFocus(
+      this.found,
+      rows.length ? table("Conversations", columns, rows) : element("p", {}, "No conversation is like that."),
+      next === null ? "" : button("Show more", more, { "data-key": "more" }),
+    );
+  }
+}

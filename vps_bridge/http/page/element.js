@@ -1,0 +1,48 @@
+// Making elements. Text becomes text nodes and nothing else: what a transcript says is never markup.
+
+export function element(tag, properties = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null || value === false) continue;
+    if (name.startsWith("on")) made.addEventListener(name.slice(2), value);
+    else made.setAttribute(name, value === true ? "" : String(value));
+  }
+  made.append(...children.flat().filter((child) => child !== null && child !== undefined && child !== false));
+  return made;
+}
+
+export function button(words, onclick, properties = {}) {
+  return element("button", { type: "button", onclick, ...properties }, words);
+}
+
+// A table that names what it is about; `rows` are lists of cells, each text or an element.
+export function table(caption, columns, rows) {
+  return element(
+    "div",
+    { class: "scroll", tabindex: 0, role: "region", "aria-label": `${caption}: table` },
+    element(
+      "table",
+      {},
+      element("caption", { class: "hidden" }, caption),
+      element("thead", {}, element("tr", {}, columns.map((words) => element("th", { scope: "col" }, words)))),
+      element("tbody", {}, rows.map((cells) => element("tr", {}, cells.map((cell) => element("td", {}, cell))))),
+    ),
+  );
+}
+
+// Replaces what an element holds, and gives the focus back to the control that had it, known by its `data-key`.
+export function replaceKeepingFocus(parent, ...children) {
+  const key = parent.contains(document.activeElement) ? document.activeElement.dataset.key : undefined;
+  parent.replaceChildren(...children);
+  if (key !== undefined) parent.querySelector(`[data-key="${CSS.escape(key)}"]`)?.focus();
+}
+
+let clearing = 0;
+
+// Tells what happened, to the eye and to a screen reader.
+export function notify(words) {
+  const notice = document.getElementById("notice");
+  notice.textContent = words;
+  clearTimeout(clearing);
+  clearing = setTimeout(() => { notice.textContent = ""; }, 12000);
+}

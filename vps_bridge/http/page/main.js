@@ -1,0 +1,138 @@
+// The page: which view is shown, and when it reads again.
+
+import { SignedOut, post, read } from "./api.js";
+import { ConversationView } from "./conversation.js";
+import { ConversationsView } from "./conversations.js";
+import { element, notify } from "./element.js";
+import { NowView } from "./now.js";
+
+const RETRY_MS = 3000;
+const main = document.getElementById("main");
+const connection = document.getElementById("connection");
+const signOut = document.getElementById("sign-out");
+let view = null;
+let stream = null;
+let reading = null; // the read that is under way
+let waiting = null; // what changed since it began
+
+function chooseView() {
+  const [, name, id] = location.hash.split("/");
+  if (name === "conversations" && id) return new ConversationView(decodeURIComponent(id));
+  if (name === "conversations") return new ConversationsView();
+  return new NowView();
+}
+
+async function show() {
+  view?.close();
+  view = chooseView();
+  document.title = `${view.title} – omi-diarization`;
+  for (const link of document.querySelectorAll("nav a")) {
+    const isHere = (location.hash || "#/now").startsWith(link.getAttribute("href"));
+    if (isHere) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  main.replaceChildren(view.root);
+  await refresh({ all: true });
+}
+
+// One read at a time; what changes meanwhile is read right after, once.
+async function refresh(notice) {
+  if (reading) {
+    waiting = merge(waiting, notice);
+    return reading;
+  }
+  reading = readView(notice);
+  await reading;
+  reading = null;
+  if (waiting) {
+    const next = waiting;
+    waiting = null;
+    await refresh(next);
+  }
+  return undefined;
+}
+
+async function readView(notice) {
+  const shown = view;
+  try {
+    await shown.refresh(notice);
+    signOut.hidden = false;
+    listen();
+  } catch (error) {
+    if (error instanceof SignedOut) askToSignIn();
+    else if (shown === view) notify(error.message);
+  }
+}
+
+function merge(before, after) {
+  if (!before) return after;
+  return {
+    all: before.all || after.all,
+    many: before.many || after.many,
+    jobs: before.jobs || after.jobs,
+    agents: before.agents || after.agents,
+    conversations: [...(before.conversations ?? []), ...(after.conversations ?? [])],
+  };
+}
+
+// Only a visible page listens: a browser opens few connections to one host, and pages in the background would use them.
+function listen() {
+  if (stream || document.hidden) return;
+  stream = new EventSource("/v1/changes");
+  const opened = stream;
+  // Its first notice says that everything may have changed, so that nothing is missed between two connections.
+  opened.addEventListener("open", () => {
+    connection.textContent = "live";
+  });
+  opened.addEventListener("changed", (event) => refresh(JSON.parse(event.data)));
+  opened.addEventListener("error", () => {
+    connection.textContent = "not connected, trying again";
+    if (opened.readyState !== EventSource.CLOSED || opened !== stream) return;
+    stopListening();
+    setTimeout(() => refresh({ all: true }), RETRY_MS);
+  });
+}
+
+function stopListening() {
+  stream?.close();
+  stream = null;
+}
+
+function askToSignIn() {
+  stopListening();
+  connection.textContent = "";
+  signOut.hidden = true;
+  main.replaceChildren(
+    element(
+      "section",
+      { class: "card narrow" },
+      element("h1", {}, "Sign in"),
+      element("p", {}, "On the machine where the bridge runs, type"),
+      element("p", {}, element("code", {}, "omi-bridge page")),
+      element("p", {}, "and open the link that it prints. It works once, within ten minutes, and lasts twelve hours."),
+    ),
+  );
+}
+
+signOut.addEventListener("click", async () => {
+  try {
+    await post("/sign-out");
+  } catch (error) {
+    notify(error.message);
+    return;
+  }
+  askToSignIn();
+});
+document.getElementById("skip").addEventListener("click", () => main.focus());
+window.addEventListener("hashchange", async () => {
+  await show();
+  main.focus();
+});
+document.addEventListener("visibilitychange", () => {
+  if (!document.hidden) refresh({ all: true });
+  else if (stream) {
+    stopListening();
+    connection.textContent = "paused";
+  }
+});
+read("/v1/agents").then(show, (error) => (error instanceof SignedOut ? askToSignIn() : show()));

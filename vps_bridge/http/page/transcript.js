@@ -1,0 +1,230 @@
+// The transcript: a list of which only the rows in sight exist, however long it is.
+
+import { button, element } from "./element.js";
+import { clock, percent } from "./format.js";
+import { firstPlace } from "./spans.js";
+import { colourNumber, namer } from "./voices.js";
+
+const GUESSED_ROW_PX = 64;
+const BEYOND_PX = 400; // rows are made so far beyond what is in sight
+const LEFT_ALONE = {
+  human: "a person labelled it",
+  two_speakers: "two people speak in it",
+  low_coverage: "no voice covers enough of it",
+  no_audio: "there is no audio of it",
+  "clock.unknown": "its place in the audio is not known",
+  "clock.unverified": "its place in the audio is not sure",
+  "times.impossible": "its times cannot be right",
+  "label.stale": "its number belongs to another voice now",
+};
+
+export class Transcript {
+  constructor({ onChoose, onCorrect, onPlay }) {
+    this.onPlay = onPlay;
+    this.onChoose = onChoose;
+    this.onCorrect = onCorrect;
+    this.segments = [];
+    this.heights = new Map(); // as measured, by segment
+    this.tops = new Float64Array(1);
+    this.rows = new Map(); // the rows that exist, by place
+    this.chosen = 0;
+    this.isDue = false;
+    this.areTopsOld = true;
+    this.space = element("div", { class: "space", role: "list", "aria-label": "Segments" });
+    this.root = element("div", { class: "transcript", onkeydown: (event) => this.onKey(event) }, this.space);
+    this.root.addEventListener("scroll", () => this.draw(), { passive: true });
+    this.sizes = new ResizeObserver(() => {
+      if (this.root.clientWidth === this.width) return;
+      this.width = this.root.clientWidth;
+      this.heights.clear();
+      this.areTopsOld = true;
+      this.draw();
+    });
+    this.sizes.observe(this.root);
+  }
+
+  close() {
+    this.sizes.disconnect();
+  }
+
+  update(voices, segments) {
+    const chosenId = this.segments[this.chosen]?.id;
+    const focused = this.focusedControl();
+    this.nameOf = namer(voices);
+    this.segments = segments;
+    this.chosen = Math.max(0, segments.findIndex((segment) => segment.id === chosenId));
+    for (const row of this.rows.values()) row.remove();
+    this.rows.clear();
+    this.areTopsOld = true;
+    this.drawNow();
+    if (focused !== null) this.focusRow(this.chosen, focused);
+  }
+
+  focusedControl() {
+    if (!this.root.contains(document.activeElement)) return null;
+    const controls = [...document.activeElement.closest(".segment")?.querySelectorAll("button") ?? []];
+    return controls.indexOf(document.activeElement);
+  }
+
+  // Brings a segment into sight; `takesFocus` moves the keyboard there too.
+  choose(segment, { takesFocus = false } = {}) {
+    const place = this.segments.findIndex((one) => one.id === segment?.id);
+    if (place < 0) return;
+    this.setChosen(place);
+    const [top, bottom] = [this.tops[place], this.tops[place + 1]];
+    if (top < this.root.scrollTop) this.root.scrollTop = top;
+    else if (bottom > this.root.scrollTop + this.root.clientHeight) this.root.scrollTop = bottom - this.root.clientHeight;
+    this.drawNow();
+    if (takesFocus) this.focusRow(place, -1);
+  }
+
+  setChosen(place) {
+    this.mark(this.chosen, false);
+    this.chosen = place;
+    this.mark(place, true);
+  }
+
+  mark(place, isChosen) {
+    const row = this.rows.get(place);
+    if (!row) return;
+    row.tabIndex = isChosen ? 0 : -1;
+    if (isChosen) row.setAttribute("aria-current", "true");
+    else row.removeAttribute("aria-current");
+  }
+
+  // Puts the keyboard on a row, or on its n-th button.
+  focusRow(place, control) {
+    const row = this.rows.get(place);
+    (row?.querySelectorAll("button")[control] ?? row)?.focus({ preventScroll: true });
+  }
+
+  onKey(event) {
+    const page = Math.max(1, Math.floor(this.root.clientHeight / GUESSED_ROW_PX) - 1);
+    const step = { ArrowDown: 1, ArrowUp: -1, PageDown: page, PageUp: -page, Home: -Infinity, End: Infinity }[event.key];
+    if (event.key === "Enter" && event.target.getAttribute("role") === "listitem") {
+      event.preventDefault();
+      this.onCorrect(this.segments[this.chosen]);
+    }
+    if (step === undefined || !this.segments.length) return;
+    event.preventDefault();
+    const place = Math.min(Math.max(this.chosen + step, 0), this.segments.length - 1);
+    this.choose(this.segments[place], { takesFocus: true });
+    this.onChoose(this.segments[place]);
+  }
+
+  draw() {
+    if (this.isDue) return;
+    this.isDue = true;
+    requestAnimationFrame(() => {
+      this.isDue = false;
+      this.drawNow();
+    });
+  }
+
+  drawNow() {
+    if (this.areTopsOld) this.placeRows();
+    this.makeRows();
+    if (this.measure()) {
+      this.placeRows();
+      this.makeRows();
+      this.measure();
+    }
+    for (const [place, row] of this.rows) row.style.transform = `translateY(${this.tops[place]}px)`;
+  }
+
+  placeRows() {
+    this.areTopsOld = false;
+    this.tops = new Float64Array(this.segments.length + 1);
+    for (let place = 0; place < this.segments.length; place += 1) {
+      this.tops[place + 1] = this.tops[place] + (this.heights.get(this.segments[place].id) ?? GUESSED_ROW_PX);
+    }
+    this.space.style.height = `${this.tops[this.segments.length]}px`;
+  }
+
+  makeRows() {
+    const [top, bottom] = [this.root.scrollTop - BEYOND_PX, this.root.scrollTop + this.root.clientHeight + BEYOND_PX];
+    const first = firstPlace(this.segments.length, (place) => this.tops[place + 1] > top);
+    const last = firstPlace(this.segments.length, (place) => this.tops[place] >= bottom);
+    for (const [place, row] of this.rows) {
+      const isKept = (place >= first && place < last) || row.contains(document.activeElement);
+      if (!isKept) {
+        row.remove();
+        this.rows.delete(place);
+      }
+    }
+    for (let place = first; place < last; place += 1) {
+      if (!this.rows.has(place)) this.addRow(place);
+    }
+  }
+
+  // Rows are kept in the order of the segments, for the keyboard and for screen readers.
+  addRow(place) {
+    const row = this.makeRow(this.segments[place], place);
+    const following = [...this.rows.keys()].filter((other) => other > place).sort((one, other) => one - other)[0];
+    this.space.insertBefore(row, following === undefined ? null : this.rows.get(following));
+    this.rows.set(place, row);
+    this.mark(place, place === this.chosen);
+  }
+
+  measure() {
+    let isNew = false;
+    for (const [place, row] of this.rows) {
+      const height = row.offsetHeight;
+      if (height && this.heights.get(this.segments[place].id) !== height) {
+        this.heights.set(this.segments[place].id, height);
+        isNew = true;
+      }
+    }
+    return isNew;
+  }
+
+  makeRow(segment, place) {
+    const name = this.nameOf(segment);
+    const choose = () => {
+      this.setChosen(place);
+      this.onChoose(segment);
+    };
+    return element(
+      "div",
+      {
+        class: "segment",
+        role: "listitem",
+        tabindex: -1,
+        "aria-posinset": place + 1,
+        "aria-setsize": this.segments.length,
+        "data-segment": segment.id,
+        onclick: choose,
+        onfocus: choose,
+      },
+      element("p", { class: "who" }, swatch(segment.speaker_id), element("strong", {}, name), ` ${clock(segment.start_s)}`),
+      element("div", { class: "said" }, this.saidBy(segment), describeLabel(segment)),
+      element(
+        "p",
+        { class: "row" },
+        button("Play", () => this.onPlay(segment), { "aria-label": `Play ${clock(segment.start_s)}` }),
+        button("Correct…", () => this.onCorrect(segment), { "aria-label": `Correct who speaks at ${clock(segment.start_s)}` }),
+      ),
+    );
+  }
+
+  saidBy(segment) {
+    if (!segment.pieces.length) return element("p", {}, segment.text || "(no text)");
+    return segment.pieces.map((piece) =>
+      element("p", {}, swatch(piece.speaker_id), element("strong", {}, this.nameOf(piece)), ` ${piece.text}`),
+    );
+  }
+}
+
+export function swatch(speakerId) {
+  return element("span", { class: `swatch voice-${colourNumber(speakerId)}`, "aria-hidden": "true" });
+}
+
+function describeLabel(segment) {
+  const words = [];
+  if (segment.by_person) words.push("labelled by a person");
+  else if (segment.left_alone) words.push(`left alone: ${LEFT_ALONE[segment.left_alone] ?? segment.left_alone}`);
+  if (segment.coverage !== null && segment.speaker_id !== null) words.push(`covers ${percent(segment.coverage)} of it`);
+  if (segment.runner_up) words.push(`else ${segment.runner_up}`);
+  if (segment.pieces.some((piece) => piece.estimated)) words.push("cut where a sentence ends: its words have no times");
+  return words.length ? element("p", { class: "quiet" }, words.join(" · ")) : null;
+}

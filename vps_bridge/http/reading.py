@@ -1,0 +1,297 @@
+"""Reading conversations, jobs and agents for programs and the page: from the ledger and the store into records."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from schemas.agent import AgentState
+from schemas.codec import decode
+from schemas.conversation import ConversationUpdated
+from schemas.failure import FailureCode, policy_of
+from vps_bridge.conversations.store import ConversationStore, StoredSegment, speaker_name
+from vps_bridge.dispatch.failed_audio import describe_failures
+from vps_bridge.dispatch.status import describe_status
+from vps_bridge.http.reading_records import (
+    AgentPage,
+    BridgeStatus,
+    ConversationDetail,
+    ConversationPage,
+    ConversationSummary,
+    HeardVoice,
+    JobPage,
+    LabelledSegment,
+    ListedAgent,
+    ListedFailure,
+    ListedJob,
+    SpokenPiece,
+)
+from vps_bridge.labelling.number import Voice, VoiceBook
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, FailedJob
+from vps_bridge.ledger.refusals import RefusedChunk
+
+BATCH = 50  # conversations whose state is worked out at once
+MAX_FAILURES = 50  # of each kind
+NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
+
+
+def list_conversations(
+    ledger: Ledger, *, stale_s: float, search: str, state: ConversationState | None, offset: int, limit: int
+) -> ConversationPage:
+    """Return a part of the list of conversations; `search` is part of an id or of a person's."""
+    wanted, agents, names = search.casefold(), ledger.agents.all(), ledger.listing.latest_first()
+    if wanted:
+        voices = ledger.listing.voices()
+        names = [name for name in names if _matches(wanted, name, voices.get(name))]
+    found: list[ConversationSummary] = []
+    place = offset
+    while place < len(names) and len(found) < limit:
+        batch = names[place : place + min(BATCH, limit - len(found))]
+        place += len(batch)
+        summaries = [_summarize(record, ledger, agents, stale_s) for record in ledger.listing.some(batch)]
+        found += [summary for summary in summaries if state in (None, summary.state)]
+    return ConversationPage(conversations=found, next_offset=place if place < len(names) else None)
+
+
+def read_conversation(
+    conversation_id: str, ledger: Ledger, store: ConversationStore, *, stale_s: float
+) -> ConversationDetail | None:
+    """Return a conversation with its labels, or None where it was never heard of or is deleted."""
+    record = ledger.conversations.get(conversation_id)
+    if record is None:
+        return None
+    stored = store.read(conversation_id)
+    told = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
+    jobs = ledger.jobs.of_conversation(conversation_id)
+    voices = _voices_of(record)
+    people = {voice.speaker_id: voice.person_id for voice in voices}
+    segments = _label_segments(stored.segments if stored else (), told, people)
+    summary = _summarize(record, ledger, ledger.agents.all(), stale_s)
+    return ConversationDetail(
+        **summary.model_dump(include=set(ConversationSummary.model_fields) & set(ConversationDetail.model_fields)),
+        write=stored.version if stored else 0,
+        audio_s=told.audio_s if told else 0.0,
+        voices=_describe_voices(voices, segments, told),
+        segments=segments,
+        turns=list(told.turns) if told is not None and told.turns is not None else None,
+        warnings=list(told.warnings) if told else [],
+        failures=list(describe_failures(jobs)),
+    )
+
+
+def list_jobs(ledger: Ledger, *, state: JobState | None, conversation_id: str | None, limit: int) -> JobPage:
+    """Return the latest jobs, with how far each is as its agent says."""
+    progress = {
+        held.get("job_id"): float(held.get("progress", 0.0))
+        for agent in ledger.agents.all()
+        for held in (agent.heartbeat or {}).get("jobs", ())
+    }
+    found = ledger.jobs.all(states=(state,) if state else (), conversation_id=conversation_id, limit=limit)
+    jobs = [
+        ListedJob(
+            **{name: getattr(job, name) for name in ListedJob.model_fields if name != "progress"},
+            progress=progress.get(job.job_id) if job.state is JobState.LEASED else None,
+        )
+        for job in found
+    ]
+    return JobPage(jobs=jobs, counts=ledger.jobs.by_state())
+
+
+def list_agents(ledger: Ledger, *, stale_s: float) -> AgentPage:
+    """Return every agent as its last heartbeat describes it."""
+    heard_after = time.time() - stale_s
+    return AgentPage(agents=[_describe_agent(agent, heard_after) for agent in ledger.agents.all()])
+
+
+def read_status(ledger: Ledger) -> BridgeStatus:
+    """Return what waits, what failed and how much room there is."""
+    counts = ledger.jobs.counts()
+    failures = [_describe_failed_job(item) for item in reversed(ledger.jobs.failed(limit=MAX_FAILURES))]
+    failures += [_describe_set_aside(*item) for item in ledger.conversations.set_aside()[:MAX_FAILURES]]
+    failures += [_describe_refused(item) for item in ledger.refusals.latest(MAX_FAILURES)]
+    return BridgeStatus(
+        chunks_waiting=counts.chunks_waiting,
+        jobs_ready=counts.jobs_ready,
+        jobs_leased=counts.jobs_leased,
+        jobs_failed=counts.jobs_failed,
+        conversations_failed=counts.conversations_failed,
+        chunks_refused=counts.chunks_refused,
+        audio_bytes=counts.bytes,
+        disk_free_bytes=ledger.free_bytes(),
+        oldest_at=counts.oldest_at,
+        failures=failures,
+    )
+
+
+def _matches(wanted: str, name: str, voices: Any) -> bool:  # noqa: ANN401 - as the ledger keeps them
+    if wanted in name.casefold():
+        return True
+    return any(wanted in (voice.person_id or "").casefold() for voice in _read_voices(voices))
+
+
+def _read_voices(voices: Any) -> tuple[Voice, ...]:  # noqa: ANN401 - as the ledger keeps them
+    return VoiceBook.from_json(voices).voices if voices else ()
+
+
+def _voices_of(record: ConversationRecord) -> tuple[Voice, ...]:
+    return _read_voices(record.voices)
+
+
+def _summarize(
+    record: ConversationRecord, ledger: Ledger, agents: list[AgentRecord], stale_s: float
+) -> ConversationSummary:
+    name, voices = record.conversation_id, _voices_of(record)
+    chunks, jobs = ledger.chunks.of_conversation(name), ledger.jobs.of_conversation(name)
+    state, reason = describe_status(record, chunks, jobs, agents, now=time.time(), stale_s=stale_s)
+    return ConversationSummary(
+        conversation_id=name,
+        state=state,
+        reason=reason,
+        last_activity_at=record.last_activity_at,
+        started_at=record.started_at_s,
+        speakers=len(voices),
+        people=sorted({voice.person_id for voice in voices if voice.person_id}),
+        updated_version=record.updated_version,
+    )
+
+
+def _label_segments(
+    segments: Iterable[StoredSegment], told: ConversationUpdated | None, people: Mapping[int, str | None]
+) -> list[LabelledSegment]:
+    labels = {label.id: label for label in told.segments} if told else {}
+    left_alone = {item.id: item.reason for item in told.left_alone} if told else {}
+    described = []
+    for segment in segments:
+        label = labels.get(segment.id)
+        described.append(
+            LabelledSegment(
+                id=segment.id,
+                start_s=segment.start_s,
+                end_s=segment.end_s,
+                text=segment.text,
+                speaker=segment.speaker,
+                speaker_id=segment.speaker_id,
+                person_id=segment.person_id or _person_of(segment.speaker_id, people),
+                is_user=segment.is_user,
+                by_person=segment.is_human_labelled,
+                coverage=label.coverage if label else None,
+                runner_up=label.runner_up if label else None,
+                left_alone=left_alone.get(segment.id),
+                pieces=_describe_pieces(segment),
+            )
+        )
+    return described
+
+
+def _person_of(speaker_id: int | None, people: Mapping[int, str | None]) -> str | None:
+    return None if speaker_id is None else people.get(speaker_id)
+
+
+def _describe_pieces(segment: StoredSegment) -> list[SpokenPiece]:
+    if not segment.pieces:
+        return []
+    words = [word.text for word in segment.words] if segment.words else segment.text.split()
+    return [
+        SpokenPiece(
+            start_s=piece.start_s,
+            end_s=piece.end_s,
+            speaker_id=piece.speaker_id,
+            text=" ".join(words[piece.first_word : piece.last_word + 1]),
+            estimated=piece.estimated,
+        )
+        for piece in segment.pieces
+    ]
+
+
+def _describe_voices(
+    voices: Iterable[Voice], segments: Iterable[LabelledSegment], told: ConversationUpdated | None
+) -> list[HeardVoice]:
+    speech_s: dict[int, float] = {}
+    labelled: dict[int, int] = {}
+    for turn in (told.turns or ()) if told else ():
+        speech_s[turn.speaker_id] = speech_s.get(turn.speaker_id, 0.0) + turn.end_s - turn.start_s
+    for segment in segments:
+        if segment.speaker_id is not None:
+            labelled[segment.speaker_id] = labelled.get(segment.speaker_id, 0) + 1
+    return [
+        HeardVoice(
+            speaker_id=voice.speaker_id,
+            speaker=speaker_name(voice.speaker_id) or "",
+            person_id=voice.person_id,
+            speech_s=round(speech_s.get(voice.speaker_id, 0.0), 3),
+            segments=labelled.get(voice.speaker_id, 0),
+        )
+        for voice in sorted(voices, key=lambda voice: voice.speaker_id)
+    ]
+
+
+def _describe_agent(agent: AgentRecord, heard_after: float) -> ListedAgent:
+    beat = agent.heartbeat or {}
+    engine, memory = beat.get("engine") or {}, beat.get("memory") or {}
+    state = beat.get("state")
+    return ListedAgent(
+        agent_id=agent.agent_id,
+        allowed=agent.allowed,
+        is_live=(agent.last_seen_at or 0.0) >= heard_after and state is not None and state not in NOT_LIVE,
+        state=state,
+        last_seen_at=agent.last_seen_at,
+        engine=engine.get("name") or None,
+        model=engine.get("model") or None,
+        device=engine.get("device") or None,
+        speed_x_real_time=beat.get("speed_x_real_time") or None,
+        memory_bytes=(memory.get("agent_rss_bytes", 0) + memory.get("worker_rss_bytes", 0)) or None,
+        device_bytes=memory.get("device_bytes") or None,
+        jobs=len(beat.get("jobs", ())),
+        jobs_done=beat.get("jobs_done", 0),
+        jobs_failed=beat.get("jobs_failed", 0),
+        last_error=beat.get("last_error"),
+    )
+
+
+def _describe_failed_job(item: FailedJob) -> ListedFailure:
+    job = item.job
+    code = job.failure_code or "" if item.has_audio else FailureCode.PAYLOAD_INCOMPLETE
+    return ListedFailure(
+        kind="job",
+        conversation_id=job.conversation_id,
+        job_id=job.job_id,
+        code=job.failure_code,
+        message=job.failure_message or "",
+        remedy=policy_of(code).remedy.format(job=job.job_id),
+        agent_id=item.last_agent_id,
+        attempts=job.attempts,
+        at=job.ended_at,
+        can_retry=item.has_audio,
+        can_cancel=True,
+    )
+
+
+def _describe_set_aside(name: str, reason: str) -> ListedFailure:
+    return ListedFailure(
+        kind="conversation",
+        conversation_id=name,
+        message=reason,
+        remedy=f"omi-bridge retry {name}",
+        at=None,
+        can_retry=True,
+        can_cancel=False,
+    )
+
+
+def _describe_refused(item: RefusedChunk) -> ListedFailure:
+    again = "its publisher may send it again as it is; once it is accepted this entry goes"
+    mend = "the bridge has no audio of it: mend what is wrong and publish it again"
+    return ListedFailure(
+        kind="audio",
+        conversation_id=item.conversation_id,
+        code=item.reason,
+        message=item.message,
+        remedy=again if policy_of(item.reason).is_retryable else mend,
+        attempts=item.times,
+        at=item.last_at,
+        can_retry=False,
+        can_cancel=False,
+    )

@@ -1,0 +1,104 @@
+"""Reading many conversations at once: without their updates, which are large, and what of all of it has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from sqlalchemy import bindparam, func, null, select
+
+from vps_bridge.database import Database
+from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.ledger.tables import AgentRow, ConversationRow, JobEventRow, RefusedChunkRow
+
+_LARGE = ("updated_payload", "embedding")
+_COLUMNS = tuple(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name not in _LARGE)
+# SQLite keeps a large row in a chain of pages, and a column after the update costs reading all of that chain. The index
+# `conversations_activity` holds all that these two ask for.
+_LATEST_FIRST = select(ConversationRow.conversation_id).order_by(
+    ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id.desc()
+)
+_VOICES = select(ConversationRow.conversation_id, ConversationRow.voices)
+_MARKS = select(
+    ConversationRow.conversation_id,
+    ConversationRow.last_activity_at,
+    ConversationRow.dirty,
+    ConversationRow.updated_version,
+)
+_SOME = select(
+    *_COLUMNS,
+    null().label("updated_payload"),
+    ConversationRow.embedding_model,
+    ConversationRow.embedding_revision,
+).where(ConversationRow.conversation_id.in_(bindparam("names", expanding=True)), ~ConversationRow.throwaway)
+_SET_ASIDE = select(ConversationRow.conversation_id).where(ConversationRow.set_aside.is_not(None))
+_PLACES = select(ConversationRow.audio_places).where(ConversationRow.conversation_id == bindparam("of_conversation"))
+_AGENTS = select(AgentRow.agent_id, AgentRow.allowed, AgentRow.last_seen_at).order_by(AgentRow.agent_id)
+
+
+@dataclass(frozen=True)
+class Marks:
+    """How far everything is: what differs between two of these has changed in between."""
+
+    conversations: dict[str, tuple[Any, ...]]
+    jobs: int
+    """The number of the latest event of any job."""
+    refused: float
+    """When audio was refused last (Unix time)."""
+    agents: tuple[Any, ...]
+
+
+class Listing:
+    """Conversations as lists need them, and marks of what has changed."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on the ledger's database."""
+        self._database = database
+
+    def latest_first(self) -> list[str]:
+        """Return all conversations, the one that something happened to last first."""
+        with self._database.reading() as connection:
+            return list(connection.scalars(_LATEST_FIRST))
+
+    def voices(self) -> dict[str, Any]:
+        """Return the voices of each conversation."""
+        with self._database.reading() as connection:
+            return {name: voices for name, voices in connection.execute(_VOICES)}  # noqa: C416 - rows are no pairs to mypy
+
+    def some(self, names: Sequence[str]) -> list[ConversationRecord]:
+        """Return these conversations in this order, without `updated_payload`; not those that are gone or temporary."""
+        with self._database.reading() as connection:
+            found = {row.conversation_id: row for row in connection.execute(_SOME, {"names": list(names)})}
+        records = []
+        for name in names:
+            if name in found:
+                facts = found[name]._asdict()
+                model, revision = facts.pop("embedding_model"), facts.pop("embedding_revision")
+                pinned = None if model is None or revision is None else (model, revision)
+                records.append(ConversationRecord(**facts, embedding=pinned))
+        return records
+
+    def audio_places(self, conversation_id: str) -> Any:  # noqa: ANN401 - JSON
+        """Return where a conversation's audio lies in its transcript, as its latest update noted; None before one."""
+        with self._database.reading() as connection:
+            return connection.scalar(_PLACES, {"of_conversation": conversation_id})
+
+    def change_mark(self) -> int:
+        """Return a number that differs after every commit of another connection: cheap, unlike `marks`."""
+        return self._database.change_mark()
+
+    def marks(self) -> Marks:
+        """Return how far everything is."""
+        with self._database.reading() as connection:
+            conversations: dict[str, tuple[Any, ...]] = {
+                name: tuple(rest) for name, *rest in connection.execute(_MARKS)
+            }
+            for (name,) in connection.execute(_SET_ASIDE):
+                conversations[name] = (*conversations[name], "set_aside")
+            return Marks(
+                conversations=conversations,
+                jobs=connection.scalar(select(func.max(JobEventRow.number))) or 0,
+                refused=connection.scalar(select(func.max(RefusedChunkRow.last_at))) or 0.0,
+                agents=tuple(tuple(row) for row in connection.execute(_AGENTS)),
+            )
