@@ -21,7 +21,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
 LAYERS = {
     "vps_bridge": (
         {"errors", "backoff", "durations", "interpreter", "rules"},
-        {"error_guard", "settings", "database"},
+        {"error_guard", "settings", "database", "people"},
         {"conversations", "ledger"},
         {"labelling", "mailbox", "publisher", "presence"},
         {"intake", "admission"},
