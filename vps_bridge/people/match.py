@@ -8,6 +8,7 @@ about each other and are never compared. Where the numbers come from: docs/adr/0
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Literal, TypeVar
@@ -166,8 +167,8 @@ def _mean_vectors(
     means = {}
     for key, by_name in parts.items():
         kept = {name: mean for name in sorted(by_name) if (mean := _mean(by_name[name])) is not None}
-        clean_s = [sum(sorted(seconds for _, seconds in by_name[name])) for name in kept]
-        means[key] = _Means(list(kept), np.array(list(kept.values())).reshape(len(kept), key[1]), clean_s)
+        seconds = [math.fsum(clean_s for _, clean_s in by_name[name]) for name in kept]
+        means[key] = _Means(list(kept), np.array(list(kept.values())).reshape(len(kept), key[1]), seconds)
     return means
 
 

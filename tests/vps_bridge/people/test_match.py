@@ -41,7 +41,8 @@ def test_a_voice_like_a_person_and_like_nobody_else_is_that_person():
     assert (found.voice, found.person_id, found.identity, found.reason) == (3, "anna", "matched", None)
     assert found.similarity == pytest.approx(0.8)
     assert found.needed == 0.6
-    assert (found.runner_up, found.runner_up_similarity) == ("ben", pytest.approx(0.0, abs=1e-6))
+    assert found.runner_up == "ben"
+    assert found.runner_up_similarity == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_only_person_has_no_runner_up():
