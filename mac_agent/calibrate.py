@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from broker.text_files import read_text
 from mac_agent.audio import decode
 from mac_agent.diarize import diarize_files
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
@@ -18,7 +19,7 @@ from mac_agent.errors import AudioError
 from mac_agent.qualify import RecordingRefused, write_wav
 from mac_agent.threshold import NO_ERRORS, Errors, Trials, choose, cross_validate
 from mac_agent.worker import read_limits
-from schemas.people_rules import MeasuredErrors, SpaceRules
+from schemas.people_rules import MeasuredErrors, PeopleRules, SpaceRules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -36,12 +37,24 @@ MIN_CLEAN_S = 5.0
 MIN_PEOPLE = 5
 MOST_PRINTS = 5
 """Recordings of each person that are taken for the known one, in turn."""
+AUDIO_SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("3gp", "aac", "aif", "aiff", "amr", "caf", "flac", "m4a", "mka", "mkv"),
+        *("mov", "mp3", "mp4", "oga", "ogg", "opus", "wav", "webm", "wma"),
+    )
+)
+"""What is looked for in folders; a file that is named is taken whatever its name."""
 SUGGESTED_STRANGERS = 0.1
 """Of ten strangers at most one is so similar to somebody that a person is suggested."""
 
 
 class TooFewVoices(Exception):
     """The recordings are not enough to choose a threshold; the message says what is missing."""
+
+
+class RulesUnreadable(Exception):
+    """A file that should hold rules holds something else; the message names it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +77,26 @@ class Calibration:
 
 
 def find_recordings(paths: Sequence[Path]) -> dict[Path, str]:
-    """Return files, those in folders too, with the person who speaks: the name of the folder that a file lies in."""
+    """Return files, and the audio files in folders, with who speaks: the name of the folder that a file lies in."""
     files = sorted({file.resolve() for path in paths for file in _files_of(path)})
     return {file: file.parent.name for file in files}
+
+
+def merge_rules(path: Path, rules: SpaceRules) -> str:
+    """Return the content of a file of rules with these added, in place of older ones for the same embedding space.
+
+    Raises:
+        RulesUnreadable: there is a file, and it holds something else.
+        OSError: it cannot be read.
+    """
+    known: tuple[SpaceRules, ...] = ()
+    if path.exists():
+        try:
+            known = PeopleRules.model_validate_json(read_text(path)).rules
+        except ValueError as error:
+            raise RulesUnreadable(f"{path} is no file of rules: name another one, or delete it.") from error
+    kept = [each for each in known if each.embedding_space != rules.embedding_space]
+    return PeopleRules(rules=(*kept, rules)).model_dump_json(by_alias=True, indent=2) + "\n"
 
 
 def calibrate(
@@ -206,7 +236,8 @@ def _check_people(counts: Mapping[str, int], what: str) -> None:
 def _files_of(path: Path) -> list[Path]:
     if not path.is_dir():
         return [path]
-    return [file for file in path.rglob("*") if file.is_file() and not file.name.startswith(".")]
+    found = (file for file in path.rglob("*") if file.suffix.lower() in AUDIO_SUFFIXES)
+    return [file for file in found if file.is_file() and not file.name.startswith(".")]
 
 
 def _cut(

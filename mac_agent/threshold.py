@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 NOBODY = -1
 MOST_FALSE = 0.01
 CONFIDENCE = 0.95
-MARGINS = tuple(round(0.02 * step, 2) for step in range(11))
+MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
 STEP = 0.01
 """Thresholds are rounded up to this."""
 FOLDS = 5
@@ -115,6 +115,8 @@ def count_errors(trials: Trials, choice: Choice) -> Errors:
 def choose(trials: Sequence[Trials], *, most_false: float = MOST_FALSE) -> Choice:
     """Return the threshold and margin that name most voices rightly, with few enough false names in each of the sets.
 
+    Of margins that cost no names it is the largest.
+
     False names of each set are at most `most_false` of its voices, and fewer by the normal distribution of the highest
     similarities of strangers: of a hundred voices the most similar stranger is seen by chance only.
 
@@ -123,7 +125,7 @@ def choose(trials: Sequence[Trials], *, most_false: float = MOST_FALSE) -> Choic
         most_false: of the voices of strangers that are named, and of known voices that are given another name.
     """
     fitting = [Choice(_least_threshold(trials, margin, most_false), margin) for margin in MARGINS]
-    return min(fitting, key=lambda each: (_rejected(trials, each), each.margin, each.threshold))
+    return min(fitting, key=lambda each: (_rejected(trials, each), -each.margin, each.threshold))
 
 
 def cross_validate(trials: Sequence[Trials], *, folds: int = FOLDS, most_false: float = MOST_FALSE) -> list[Errors]:
@@ -143,7 +145,8 @@ def cross_validate(trials: Sequence[Trials], *, folds: int = FOLDS, most_false: 
 
 
 def _is_one_of(trials: Trials, people: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    return (trials.speaker != NOBODY) & people[trials.speaker]
+    found: NDArray[np.bool_] = (trials.speaker != NOBODY) & people[trials.speaker]
+    return found
 
 
 def _names(similarity: NDArray[np.float64], choice: Choice) -> NDArray[np.intp]:
@@ -175,7 +178,7 @@ def _least_threshold(trials: Iterable[Trials], margin: float, most_false: float)
             _above(similarity[known].max(axis=1, initial=-1.0)[is_wrong], int(most_false * len(known))),
             float(strangers.mean() + ndtri(1 - most_false) * strangers.std()) if len(strangers) else 0.0,
         )
-    return math.ceil(round(least / STEP, 6)) * STEP
+    return round(math.ceil(round(least / STEP, 6)) * STEP, 6)
 
 
 def _above(similarities: NDArray[np.float64], allowed: int) -> float:

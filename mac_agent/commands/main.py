@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from broker.errors import BrokerError
+from mac_agent.commands.calibrate import calibrate
 from mac_agent.commands.doctor import doctor
 from mac_agent.commands.qualify import qualify
 from mac_agent.commands.service import install, logs, status, uninstall
@@ -253,6 +254,7 @@ app.command("fetch-model")(fetch_model)
 app.command()(trust)
 app.command()(engines)
 app.command()(qualify)
+app.command()(calibrate)
 app.command()(doctor)
 app.command()(install)
 app.command()(uninstall)
