@@ -17,7 +17,7 @@ from mac_agent.diarize import diarize_files
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.errors import AudioError
 from mac_agent.qualify import RecordingRefused, write_wav
-from mac_agent.threshold import NO_ERRORS, Errors, Trials, choose, cross_validate
+from mac_agent.threshold import NO_ERRORS, Errors, Trials, choose, cross_validate, suggest_from
 from mac_agent.worker import read_limits
 from schemas.people_rules import MeasuredErrors, PeopleRules, SpaceRules
 
@@ -45,8 +45,6 @@ AUDIO_SUFFIXES = frozenset(
     )
 )
 """What is looked for in folders; a file that is named is taken whatever its name."""
-SUGGESTED_STRANGERS = 0.1
-"""Of ten strangers at most one is so similar to somebody that a person is suggested."""
 
 
 class TooFewVoices(Exception):
@@ -156,7 +154,7 @@ def judge_voices(voices: Sequence[KnownVoice], model: str) -> Calibration:
         threshold=choice.threshold,
         margin=choice.margin,
         min_clean_s=MIN_CLEAN_S,
-        suggest_from=min(choose(trials, most_false=SUGGESTED_STRANGERS).threshold, choice.threshold),
+        suggest_from=min(suggest_from(trials), choice.threshold),
         measured_at=datetime.now(UTC),
         measured=_describe(errors, people=len(known), voices=len(kept)),
     )

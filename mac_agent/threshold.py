@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 NOBODY = -1
 MOST_FALSE = 0.01
 CONFIDENCE = 0.95
+SUGGESTED_STRANGERS = 0.05
 MARGINS = (0.0, 0.02, 0.04, 0.06, 0.08, 0.1)
 STEP = 0.01
 """Thresholds are rounded up to this."""
@@ -101,9 +102,7 @@ def count_errors(trials: Trials, choice: Choice) -> Errors:
     """Return what a choice does to these trials."""
     similarity = np.nan_to_num(trials.similarity, nan=-1.0)
     known = np.flatnonzero(trials.speaker != NOBODY)
-    without = similarity.copy()
-    without[known, trials.speaker[known]] = -1.0
-    named = _names(without, choice) != NOBODY
+    named = _names(_without_speakers(trials), choice) != NOBODY
     given, true = _names(similarity[known], choice), trials.speaker[known]
     return Errors(
         strangers_named=Rate(int(named.sum()), len(named)),
@@ -115,7 +114,8 @@ def count_errors(trials: Trials, choice: Choice) -> Errors:
 def choose(trials: Sequence[Trials], *, most_false: float = MOST_FALSE) -> Choice:
     """Return the threshold and margin that name most voices rightly, with few enough false names in each of the sets.
 
-    Of margins that cost no names it is the largest.
+    Of margins that cost no names it is the largest, and of thresholds the one halfway between the least and the last:
+    the strangers who were not recorded may be more similar.
 
     False names of each set are at most `most_false` of its voices, and fewer by the normal distribution of the highest
     similarities of strangers: of a hundred voices the most similar stranger is seen by chance only.
@@ -125,7 +125,15 @@ def choose(trials: Sequence[Trials], *, most_false: float = MOST_FALSE) -> Choic
         most_false: of the voices of strangers that are named, and of known voices that are given another name.
     """
     fitting = [Choice(_least_threshold(trials, margin, most_false), margin) for margin in MARGINS]
-    return min(fitting, key=lambda each: (_rejected(trials, each), -each.margin, each.threshold))
+    least = min(fitting, key=lambda each: (_rejected(trials, each), -each.margin, each.threshold))
+    halfway = (least.threshold + min(_lowest_named(each, least) for each in trials)) / 2
+    return Choice(max(least.threshold, round(math.floor(round(halfway / STEP, 6)) * STEP, 6)), least.margin)
+
+
+def suggest_from(trials: Sequence[Trials], *, suggested: float = SUGGESTED_STRANGERS) -> float:
+    """Return from which similarity on a person is suggested: of all strangers together, at most this share is then."""
+    strangers = [_best_of_others(each) for each in trials]
+    return round(math.ceil(round(float(np.quantile(np.concatenate(strangers), 1 - suggested)) / STEP, 6)) * STEP, 6)
 
 
 def cross_validate(trials: Sequence[Trials], *, folds: int = FOLDS, most_false: float = MOST_FALSE) -> list[Errors]:
@@ -142,6 +150,19 @@ def cross_validate(trials: Sequence[Trials], *, folds: int = FOLDS, most_false: 
         tried = (each.keep(_is_one_of(each, held_out), np.full(people, fill_value=True)) for each in trials)
         found = [errors + count_errors(each, choice) for errors, each in zip(found, tried, strict=True)]
     return found
+
+
+def _without_speakers(trials: Trials) -> NDArray[np.float64]:
+    """Return the similarities of every voice to other people than its speaker: -1 to its speaker."""
+    similarity: NDArray[np.float64] = np.nan_to_num(trials.similarity, nan=-1.0)
+    known = np.flatnonzero(trials.speaker != NOBODY)
+    similarity[known, trials.speaker[known]] = -1.0
+    return similarity
+
+
+def _best_of_others(trials: Trials) -> NDArray[np.float64]:
+    best: NDArray[np.float64] = _without_speakers(trials).max(axis=1, initial=-1.0)
+    return best
 
 
 def _is_one_of(trials: Trials, people: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -166,10 +187,8 @@ def _least_threshold(trials: Iterable[Trials], margin: float, most_false: float)
     for each in trials:
         similarity = np.nan_to_num(each.similarity, nan=-1.0)
         known = np.flatnonzero(each.speaker != NOBODY)
-        without = similarity.copy()
-        without[known, each.speaker[known]] = -1.0
-        strangers = without.max(axis=1, initial=-1.0)
-        is_named = _names(without, Choice(-1.0, margin)) != NOBODY
+        strangers = _best_of_others(each)
+        is_named = _names(_without_speakers(each), Choice(-1.0, margin)) != NOBODY
         given = _names(similarity[known], Choice(-1.0, margin))
         is_wrong = (given != NOBODY) & (given != each.speaker[known])
         least = max(
@@ -186,6 +205,14 @@ def _above(similarities: NDArray[np.float64], allowed: int) -> float:
     if len(similarities) <= allowed:
         return 0.0
     return float(np.nextafter(np.sort(similarities)[-allowed - 1], np.inf))
+
+
+def _lowest_named(trials: Trials, choice: Choice) -> float:
+    """Return the lowest similarity by which somebody gets the own name; without any, the threshold."""
+    known = np.flatnonzero(trials.speaker != NOBODY)
+    similarity = np.nan_to_num(trials.similarity[known], nan=-1.0)
+    is_right = _names(similarity, choice) == trials.speaker[known]
+    return float(similarity[is_right].max(axis=1).min()) if is_right.any() else choice.threshold
 
 
 def _rejected(trials: Iterable[Trials], choice: Choice) -> int:

@@ -20,7 +20,7 @@ LEAST_SHARE = 0.5
 
 
 def recorded_voices() -> list[Voice]:
-    """Return the speakers of all jobs of 60 s of the recordings, with who pyannote's answer for the whole says they are.
+    """Return the speakers of all jobs of 60 s of the recordings, with who they are by pyannote's answer for the whole.
 
     Who is one person in two recordings is known from `bench_linking`; no other reference says so.
     """

@@ -34,8 +34,8 @@ class MatchRules:
 
 
 CALIBRATED: Mapping[str, MatchRules] = {
-    "campplus": MatchRules(threshold=0.60, margin=0.10, min_clean_s=5.0, suggest_from=0.45),
-    "resemblyzer": MatchRules(threshold=0.85, margin=0.05, min_clean_s=5.0, suggest_from=0.75),
+    "campplus": MatchRules(threshold=0.69, margin=0.10, min_clean_s=3.0, suggest_from=0.50),
+    "resemblyzer": MatchRules(threshold=0.85, margin=0.04, min_clean_s=3.0, suggest_from=0.77),
 }
 """By a word of the model's name."""
 
