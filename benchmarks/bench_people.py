@@ -21,7 +21,7 @@ import numpy as np
 import platformdirs
 
 from benchmarks.people.conversations import (
-    Voice,
+    SpokenVoice,
     enrolment_clips,
     first_conversations,
     hear,
@@ -111,7 +111,7 @@ def print_model(engine: EmbeddedEngine, answers: Path, copies: Sequence[str], *,
 
 
 def print_choice(
-    pieces: Mapping[str, Mapping[str, Pieces]], heard: Sequence[Voice], copies: Sequence[str], space: str
+    pieces: Mapping[str, Mapping[str, Pieces]], heard: Sequence[SpokenVoice], copies: Sequence[str], space: str
 ) -> None:
     """Print what these voices would choose, what that does to speakers who had no part in it, and what is shipped."""
     sets: list[Trials] = [
@@ -161,7 +161,7 @@ def print_conversations(
         print(f"| {copy} | " + " | ".join(str(cell) for cell in cells) + f" | {counted(fewer.named)} |")
 
 
-def print_strangers(engine: EmbeddedEngine, answers: Path, heard: Sequence[Voice], space: str) -> None:
+def print_strangers(engine: EmbeddedEngine, answers: Path, heard: Sequence[SpokenVoice], space: str) -> None:
     """Print what becomes of real recordings of people that nobody enrolled, and of Katie and Steve, who are."""
     first = [voice for talk in first_conversations() for voice in hear(engine, talk, answers)]
     prints = [Print(voice.who, space, voice.vector, voice.clean_s) for voice in first if voice.who]

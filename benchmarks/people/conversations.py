@@ -26,7 +26,7 @@ TELEVISION = ("diarizationExample", "diarizationExample2")
 
 
 @dataclass(frozen=True, eq=False)
-class Voice:
+class SpokenVoice:
     """One speaker of a job, as its result names them."""
 
     recording: str
@@ -82,7 +82,7 @@ def enrolment_clips() -> list[Recording]:
     return found
 
 
-def hear(engine: Engine, recording: Recording, cache: Path, *, num_speakers: int | None = None) -> list[Voice]:
+def hear(engine: Engine, recording: Recording, cache: Path, *, num_speakers: int | None = None) -> list[SpokenVoice]:
     """Return the speakers that the engine finds in a recording and has a vector of; an answer in the cache is used."""
     path = cache / f"{engine.info.name} {recording.name}.answer"
     if not path.is_file():
@@ -90,7 +90,7 @@ def hear(engine: Engine, recording: Recording, cache: Path, *, num_speakers: int
         path.write_bytes(pickle.dumps(engine.diarize(recording.waveform, hints, lambda *_: None)))
     found: Diarization = pickle.loads(path.read_bytes())  # noqa: S301 - written above
     return [
-        Voice(recording.name, _who(found, each.speaker, recording), each.embedding, each.clean_speech_s)
+        SpokenVoice(recording.name, _who(found, each.speaker, recording), each.embedding, each.clean_speech_s)
         for each in found.speakers
         if each.embedding is not None
     ]

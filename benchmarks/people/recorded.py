@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.bench_linking import SAME, ReplayedRecording
 from benchmarks.local_pipeline import build_pipeline_directory
-from benchmarks.people.conversations import Voice
+from benchmarks.people.conversations import SpokenVoice
 from mac_agent.engines.pyannote_engine import PyannoteEngine
 from mac_agent.engines.pyannote_pipeline import ExactDiarization, load_pipeline
 
@@ -19,7 +19,7 @@ JOB_S = 60
 LEAST_SHARE = 0.5
 
 
-def recorded_voices() -> list[Voice]:
+def recorded_voices() -> list[SpokenVoice]:
     """Return the speakers of all jobs of 60 s of the recordings, with who they are by pyannote's answer for the whole.
 
     Who is one person in two recordings is known from `bench_linking`; no other reference says so.
@@ -34,7 +34,7 @@ def recorded_voices() -> list[Voice]:
         ]
 
 
-def _voices(name: str, recording: ReplayedRecording) -> list[Voice]:
+def _voices(name: str, recording: ReplayedRecording) -> list[SpokenVoice]:
     found = []
     for first_s in range(0, max(1, recording.end_s - JOB_S // 2), JOB_S):
         result = recording.diarize(first_s, min(first_s + JOB_S, recording.end_s))
@@ -47,5 +47,7 @@ def _voices(name: str, recording: ReplayedRecording) -> list[Voice]:
             who = max(shared, key=lambda each: shared[each])
             is_clear = shared[who] >= LEAST_SHARE * sum(end_s - start_s for start_s, end_s in spoken)
             if speaker.embedding is not None and is_clear:
-                found.append(Voice(f"{name}@{first_s}", SAME.get(who, who), speaker.embedding, speaker.clean_speech_s))
+                found.append(
+                    SpokenVoice(f"{name}@{first_s}", SAME.get(who, who), speaker.embedding, speaker.clean_speech_s)
+                )
     return found

@@ -13,7 +13,7 @@ from vps_bridge.people.match import HeardVoice, Print, match_people
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from benchmarks.people.conversations import Voice
+    from benchmarks.people.conversations import SpokenVoice
     from vps_bridge.people.match import Match
 
 TELEPHONE = "telephone"
@@ -62,7 +62,7 @@ def judge_draws(draws: Sequence[Draw], space: str) -> Tally:
     return tally
 
 
-def judge_conversation(voices: Sequence[Voice], prints: Sequence[Print], space: str) -> Tally:
+def judge_conversation(voices: Sequence[SpokenVoice], prints: Sequence[Print], space: str) -> Tally:
     """Match the voices of one conversation with prints, all at once; those of nobody known are strangers."""
     found = {match.voice: match for match in match_people(as_heard(voices, space), prints)}
     people, tally = {each.person_id for each in prints}, Tally()
@@ -75,7 +75,7 @@ def judge_conversation(voices: Sequence[Voice], prints: Sequence[Print], space: 
     return tally
 
 
-def as_heard(voices: Sequence[Voice], space: str) -> list[HeardVoice]:
+def as_heard(voices: Sequence[SpokenVoice], space: str) -> list[HeardVoice]:
     """Return the voices of a conversation as they are matched, by their place."""
     return [HeardVoice(number, space, voice.vector, voice.clean_s) for number, voice in enumerate(voices)]
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from benchmarks.people.conversations import Voice
+    from benchmarks.people.conversations import SpokenVoice
     from benchmarks.people.pieces import Pieces
 
 DRAWS, HALF = 6, 5
@@ -68,7 +68,7 @@ def draw_all(pieces: Mapping[str, Mapping[str, Pieces]], condition: Condition, *
     return found
 
 
-def compare(draws: Sequence[Draw], strangers: Sequence[Voice] = ()) -> Trials:
+def compare(draws: Sequence[Draw], strangers: Sequence[SpokenVoice] = ()) -> Trials:
     """Return every voice, and those of strangers, compared with the prints of its draw."""
     people = sorted(draws[0].prints)
     rows: list[NDArray[np.float32]] = []
