@@ -137,7 +137,7 @@ def test_the_command_names_a_file_that_is_no_audio(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not SHARED_AUDIO.is_dir(), reason="no `shared` folder")
+@pytest.mark.shared
 def test_real_voices_through_the_real_engine(tmp_path):
     """Six readers, four utterances each: every one is a recording of its own."""
     for folder in sorted((SHARED_AUDIO / "librispeech").glob("[0-9]*"))[:6]:
