@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-linking bench-words acceptance chaos pins clean
+.PHONY: bench-people bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -76,6 +76,9 @@ bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it repla
 
 bench-words: $(STAMP) ## words of real calls with the right speaker, with and without cutting segments
 	$(BIN)/python -m benchmarks.bench_words $(ARGS)
+
+bench-people: models ## who is recognised, and who falsely, by model, enrolment and room (ARGS="--quick")
+	$(BIN)/python -m benchmarks.bench_people $(ARGS)
 
 bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by embeddings (needs ../shared/golden)
 	$(BIN)/python -m benchmarks.bench_linking

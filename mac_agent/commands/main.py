@@ -13,6 +13,7 @@ from rich.table import Table
 
 from broker.errors import BrokerError
 from broker.version import VersionOption
+from mac_agent.commands.calibrate import calibrate
 from mac_agent.commands.doctor import doctor
 from mac_agent.commands.qualify import qualify
 from mac_agent.commands.service import install, logs, status, uninstall
@@ -260,6 +261,7 @@ app.command("fetch-model")(fetch_model)
 app.command()(trust)
 app.command()(engines)
 app.command()(qualify)
+app.command()(calibrate)
 app.command()(doctor)
 app.command()(install)
 app.command()(uninstall)
