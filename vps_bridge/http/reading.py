@@ -19,7 +19,7 @@ from vps_bridge.http.reading_records import (
     ConversationDetail,
     ConversationPage,
     ConversationSummary,
-    HeardVoice,
+    ListedVoice,
     JobPage,
     LabelledSegment,
     ListedAgent,
@@ -208,7 +208,7 @@ def _describe_pieces(segment: StoredSegment) -> list[SpokenPiece]:
 
 def _describe_voices(
     voices: Iterable[Voice], segments: Iterable[LabelledSegment], told: ConversationUpdated | None
-) -> list[HeardVoice]:
+) -> list[ListedVoice]:
     speech_s: dict[int, float] = {}
     labelled: dict[int, int] = {}
     for turn in (told.turns or ()) if told else ():
@@ -217,7 +217,7 @@ def _describe_voices(
         if segment.speaker_id is not None:
             labelled[segment.speaker_id] = labelled.get(segment.speaker_id, 0) + 1
     return [
-        HeardVoice(
+        ListedVoice(
             speaker_id=voice.speaker_id,
             speaker=speaker_name(voice.speaker_id) or "",
             person_id=voice.person_id,

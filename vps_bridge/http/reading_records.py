@@ -60,7 +60,7 @@ class LabelledSegment(BaseModel):
     pieces: list[SpokenPiece]
 
 
-class HeardVoice(BaseModel):
+class ListedVoice(BaseModel):
     """A voice of a conversation."""
 
     speaker_id: int
@@ -81,7 +81,7 @@ class ConversationDetail(BaseModel):
     updated_version: int
     write: int = Field(description="The latest write of its history.")
     audio_s: float
-    voices: list[HeardVoice]
+    voices: list[ListedVoice]
     segments: list[LabelledSegment]
     turns: list[ConversationTurn] | None = Field(description="Overlap kept; null where there were too many to keep.")
     warnings: list[str]
