@@ -29,6 +29,7 @@ from vps_bridge.labelling.decide import (
     decide_speakers,
     describe_label,
     find_stale,
+    match_origins,
     note_persons,
     note_segments,
     untouched_numbers,
@@ -44,6 +45,7 @@ from vps_bridge.labelling.part_off import part_off
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.reported_turns import number_turns
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
+from vps_bridge.labelling.voice_people import VoicePeople, identify_voices
 from vps_bridge.labelling.vote import (
     AssignmentRules,
     TranscriptTurn,
@@ -103,13 +105,16 @@ class Relabelling:
     """By stretch, what is added to audio seconds to get transcript seconds; None where it is not known."""
     corrections: tuple[CorrectionOutcome, ...] = ()
     """What became of each correction in force."""
+    people: VoicePeople = field(default_factory=VoicePeople)
+    """Who the voices are, and what that teaches."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
         """The labels of the changed segments, for `ConversationStore.apply`."""
         wanted = {segment.id: segment.speaker_id for segment in self.segments}
         return tuple(
-            Label(change.segment_id, wanted[change.segment_id], change.pieces_after) for change in self.changed
+            Label(change.segment_id, wanted[change.segment_id], change.pieces_after, change.origin_after.matched_person)
+            for change in self.changed
         )
 
 
@@ -140,25 +145,26 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     removes_stale = policy.assignment.removes_stale
     speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
-    changed = _list_changes(segments, speakers, pieces)
+    people = identify_voices(evidence, timeline.speakers, linked, naming.numbers)
+    changed = _list_changes(segments, speakers, pieces, people)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
-    persons = {number: linked.person_of.get(voice) for voice, number in enumerate(naming.numbers)}
     return Relabelling(
         segments=tuple(
-            describe_label(segment, vote, speaker, naming.numbers, pieces_of, persons)
+            describe_label(segment, vote, speaker, naming.numbers, pieces_of, people)
             for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
         ),
         changed=changed,
         left_alone=left_alone,
-        voices=note_persons(note_segments(naming.book, segments, votes, speakers, written), persons),
+        voices=note_persons(note_segments(naming.book, segments, votes, speakers, written), people),
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
         warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
-        write_key=_write_key(evidence, timeline, policy),
+        write_key=_write_key(evidence, timeline, policy, people),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
         corrections=linked.outcomes,
+        people=people,
     )
 
 
@@ -281,10 +287,11 @@ def _list_changes(
     segments: Sequence[StoredSegment],
     speakers: Sequence[str | None],
     pieces: Sequence[tuple[SegmentPiece, ...]],
+    people: VoicePeople,
 ) -> tuple[Change, ...]:
-    """Return the segments that are to have another label or other pieces than they have."""
+    """Return the segments that are to have another label, another match or other pieces than they have."""
     compared = (
-        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted)
+        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted, *match_origins(segment, speaker, people))
         for segment, speaker, wanted in zip(segments, speakers, pieces, strict=True)
     )
     return tuple(change for change in compared if change.is_change)
@@ -319,7 +326,9 @@ def _collect_warnings(
     return tuple(sorted(warnings))
 
 
-def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: RelabelPolicy) -> str:
+def _write_key(
+    evidence: ConversationEvidence, timeline: AudioTimeline, policy: RelabelPolicy, people: VoicePeople
+) -> str:
     """Return the sha256 of all that decides the labels, without the labels that this pipeline wrote itself.
 
     Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
@@ -348,7 +357,10 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
         ),
     }
     if evidence.corrections:
-        key_facts["corrections"] = [(kept.write, kept.said.model_dump(mode="json")) for kept in evidence.corrections]
+        said = [(kept.write, kept.said.model_dump(mode="json", exclude={"anyway"})) for kept in evidence.corrections]
+        key_facts["corrections"] = said
+    if people.key_facts:
+        key_facts["people"] = people.key_facts
     words = {segment.id: [(word.start_s, word.end_s) for word in segment.words or ()] for segment in evidence.segments}
     if any(words.values()):
         key_facts["words"] = words

@@ -41,10 +41,14 @@ from vps_bridge.ledger.tables import (
     EventRow,
     JobRow,
     LeaseRow,
+    PrintRow,
     RefusedChunkRow,
     TombstoneRow,
 )
 from vps_bridge.rules.completion import CompletionFacts
+
+FROM_CONVERSATION, FROM_ENROLMENT = "conversation", "enrolment"
+"""Sources of voiceprints. One from a conversation goes with it; an enrolment is thrown away and its print stays."""
 
 
 @dataclass(frozen=True)
@@ -126,7 +130,11 @@ HINTS: dict[str, Any] = {
 }
 _ACTIVE_NOW: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _OPEN_FOR_AUDIO = THIS_CONVERSATION.values(
-    final_at=None, completed=ConversationRow.completed | bindparam("completes"), **HINTS, **_ACTIVE_NOW
+    final_at=None,
+    completed=ConversationRow.completed | bindparam("completes"),
+    stripped=False,
+    **HINTS,
+    **_ACTIVE_NOW,
 )
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 _SETTLED = {
@@ -309,6 +317,8 @@ class ConversationBook:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, ConversationRow):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
+            learned_there = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
+            connection.execute(delete(PrintRow).where(learned_there))
             return Deleted(names, leases)
 
 

@@ -1,0 +1,1 @@
+"""People: who of those that are known a voice belongs to."""
