@@ -75,7 +75,7 @@ class Backend:
         self.watch = MqttSession(
             broker.settings("watch"), client_id=f"watch-{uuid.uuid4().hex[:12]}", on_message=self.messages.append
         )
-        for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.BRIDGE_HEARTBEAT):
+        for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.PERSON_ACCEPTED, TopicKind.BRIDGE_HEARTBEAT):
             self.session.subscribe(TOPICS.filter(kind))
         self.watch.subscribe(TOPICS.filter(TopicKind.FAILURE))
         self.watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT))

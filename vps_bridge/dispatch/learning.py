@@ -8,7 +8,7 @@ from vps_bridge.dispatch.labelling_work import LabellingWork
 from vps_bridge.labelling.enrolment import LEARNED
 from vps_bridge.labelling.relabel import Relabelling
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.conversations import FROM_CONVERSATION, FROM_ENROLMENT
+from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
 from vps_bridge.ledger.people import NOBODY, PrintRecord
 from vps_bridge.people.match import Print
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from schemas.codec import decode, encode
+from schemas.conversation import Verdict
 from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
@@ -23,8 +24,8 @@ class People:
         self._ledger, self._store = ledger, store
         self._corrections = Corrections(ledger, store)
 
-    def take(self, person_id: str, event: PersonEvent) -> None:
-        """Do what an event says, and before its answer is kept. The same event again changes nothing.
+    def accept(self, person_id: str, event: PersonEvent) -> None:
+        """Do what an event says, and keep that it was accepted.
 
         Raises:
             Refusal: it names what is not there, or what is another owner's; nothing was changed.
@@ -33,6 +34,7 @@ class People:
             self._confirm(person_id, event)
         elif event.type is PersonEventType.FORGOTTEN:
             self.forget(event.owner or NOBODY, person_id)
+        self._ledger.people.note(person_id, event, Verdict.ACCEPTED)
 
     def _confirm(self, person_id: str, event: PersonEvent) -> None:
         """Take it as the correction that it is: in the conversation's history, and undone like any other."""

@@ -55,11 +55,10 @@ class PersonEvents(PeopleReader):
         answer = self._ledger.people.find_answer(person_id, event)
         if answer is None:
             try:
-                self._people.take(person_id, event)
+                self._people.accept(person_id, event)
             except Refusal as refusal:
                 return _refused(person_id, event.event_id, refusal)
             answer = Verdict.ACCEPTED, None
-            self._ledger.people.note(person_id, event, *answer)
             if event.conversation_id is not None:
                 self._note_change(event.conversation_id)
             _LOG.info("person_event", what=event.type)

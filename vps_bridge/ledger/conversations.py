@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
+from vps_bridge.ledger.deleted_people import delete_learned
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.records import (
@@ -41,14 +42,10 @@ from vps_bridge.ledger.tables import (
     EventRow,
     JobRow,
     LeaseRow,
-    PrintRow,
     RefusedChunkRow,
     TombstoneRow,
 )
 from vps_bridge.rules.completion import CompletionFacts
-
-FROM_CONVERSATION, FROM_ENROLMENT = "conversation", "enrolment"
-"""Sources of voiceprints. One from a conversation goes with it; an enrolment is thrown away and its print stays."""
 
 
 @dataclass(frozen=True)
@@ -315,10 +312,9 @@ class ConversationBook:
             leases = tuple(LeaseRecord(**row._asdict()) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
+            delete_learned(connection, conversation_id)
             for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, ConversationRow):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
-            learned_there = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
-            connection.execute(delete(PrintRow).where(learned_there))
             return Deleted(names, leases)
 
 

@@ -18,7 +18,8 @@ from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import FROM_CONVERSATION, mark_dirty
+from vps_bridge.ledger.conversations import mark_dirty
+from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
@@ -272,15 +273,16 @@ def _add(connection: Connection, owner: str, person_id: str) -> None:
 
 def _apply(connection: Connection, owner: str, person_id: str, event: PersonEvent) -> None:
     this = update(PersonRow).where(_is(PersonRow, owner, person_id))
+    newest = {"revision": func.max(PersonRow.revision, event.revision)}
     match event.type:
         case PersonEventType.NAMED:
-            connection.execute(this.values(name=event.name, revision=event.revision))
+            connection.execute(this.values(name=event.name, **newest))
         case PersonEventType.CONSENTED:
-            connection.execute(this.values(consent_date=str(event.consent_date), revision=event.revision))
+            connection.execute(this.values(consent_date=str(event.consent_date), **newest))
         case PersonEventType.OWNER:
             if event.is_owner:
                 connection.execute(update(PersonRow).where(PersonRow.owner == owner).values(is_owner=False))
-            connection.execute(this.values(is_owner=event.is_owner, revision=event.revision))
+            connection.execute(this.values(is_owner=event.is_owner, **newest))
     _decide(connection, owner, person_id, event.type, event.conversation_id)
 
 

@@ -21,6 +21,10 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/conversations/{conversation_id}/audio",
         "/v1/conversations/{conversation_id}/events",
         "/v1/conversations/{conversation_id}/history",
+        "/v1/people",
+        "/v1/people/{person_id}",
+        "/v1/people/{person_id}/events",
+        "/v1/people/{person_id}/export",
         "/health",
         "/api/diarize",
     }

@@ -23,7 +23,7 @@ def upgrade() -> None:
         sa.Column("is_owner", sa.Boolean(), nullable=False, server_default=sa.text("0")),
         sa.Column("consent_date", sa.String()),
         sa.Column("revision", sa.Integer(), nullable=False, server_default=sa.text("0")),
-        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
     )
     op.create_table(
         "prints",
@@ -33,8 +33,8 @@ def upgrade() -> None:
         sa.Column("conversation_id", sa.String(), primary_key=True),
         sa.Column("embedding_space", sa.String(), nullable=False),
         sa.Column("vector", sa.LargeBinary(), nullable=False),
-        sa.Column("clean_s", sa.Float(), nullable=False),
-        sa.Column("created_at", sa.Float(), nullable=False),
+        sa.Column("clean_s", sa.Double(), nullable=False),
+        sa.Column("created_at", sa.Double(), nullable=False),
     )
     op.create_index("prints_conversation", "prints", ["conversation_id"])
     op.create_table(
@@ -50,9 +50,9 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), primary_key=True, autoincrement=True),
         sa.Column("owner", sa.String(), nullable=False),
         sa.Column("person_id", sa.String(), nullable=False),
-        sa.Column("at", sa.Float(), nullable=False),
+        sa.Column("at", sa.Double(), nullable=False),
         sa.Column("what", sa.String(), nullable=False),
         sa.Column("conversation_id", sa.String()),
-        sa.Column("similarity", sa.Float()),
+        sa.Column("similarity", sa.Double()),
     )
     op.create_index("person_decisions_person", "person_decisions", ["owner", "person_id"])
