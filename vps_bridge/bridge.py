@@ -81,9 +81,6 @@ class Bridge:
         )
         self._publisher = HeldPublisher(self._session, self._ledger.sync)
         self._make_parts(settings)
-        self._http_door = HttpDoor(
-            settings, self._mailbox, self, self._one_offs, publisher=self._publisher, guard=self._guard
-        )
         self._tick_due_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
         self._reported_agents: tuple[list[str], list[str]] = ([], [])
@@ -107,6 +104,9 @@ class Bridge:
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._one_offs = OneOffRequests(self, self._ledger)
+        self._http_door = HttpDoor(
+            settings, self._mailbox, self, self._one_offs, publisher=self._publisher, guard=self._guard
+        )
         self.people = PersonEvents(self._topics, self._ledger, self._store, self._publisher, self._note_change)
         self._schedule = ConversationSchedule(
             settings,

@@ -20,14 +20,12 @@ CALIBRATED = ("campplus-of-a-test", "1")
 Turns = Sequence[tuple[float, float, str]]
 
 
-def sounding(**alike: float) -> bytes:
-    """A voice that is so similar to others, by label; what is left is like nobody."""
-    rest = np.frombuffer(voice_of("nobody"), "<f4").astype(np.float64)
-    vector = np.zeros_like(rest)
-    for label, share in alike.items():
-        vector += share * np.frombuffer(voice_of(label), "<f4")
-    vector += np.sqrt(max(0.0, 1.0 - vector @ vector)) * rest
-    return (vector / np.linalg.norm(vector)).astype("<f4").tobytes()
+def sounding(like: str, similarity: float) -> bytes:
+    """A voice that is so similar to the one of a label."""
+    known, other = (np.frombuffer(voice_of(label), "<f4").astype(np.float64) for label in (like, "somebody else"))
+    other -= (other @ known) * known
+    vector = similarity * known + np.sqrt(1.0 - similarity**2) * other / np.linalg.norm(other)
+    return vector.astype("<f4").tobytes()
 
 
 class KnownPeople:
@@ -84,8 +82,8 @@ class KnownPeople:
     ) -> ConversationUpdated:
         """Say that a voice is a person; returns the update that follows."""
         name = update.conversation_id
-        about = {"conversation_id": name, "speaker_id": speaker_id, "by": "a person"}
-        assert self.say(person_id, PersonEventType.CONFIRMED, **about, **fields).verdict is Verdict.ACCEPTED
+        fields |= {"conversation_id": name, "speaker_id": speaker_id, "by": "a person"}
+        assert self.say(person_id, PersonEventType.CONFIRMED, **fields).verdict is Verdict.ACCEPTED
         return self.backend.wait_updated(name, version=update.updated_version + 1)
 
     def _receipts(self, event_id: str) -> list[PersonAccepted]:

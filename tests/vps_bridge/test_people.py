@@ -1,8 +1,8 @@
 """People over a real broker: enrolled, recognised, confirmed, refused, exported, and forgotten for good."""
 
-import json
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -43,7 +43,7 @@ def test_who_was_enrolled_over_mqtt_is_named_in_the_next_conversation_and_strang
     wait_until(lambda: bridge.is_deleted(told.conversation_id), "the end of the enrolment")
 
 
-def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: KnownPeople, bridge: LiveBridge) -> None:
+def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: KnownPeople) -> None:
     people.enrol("anna", ALONE)
     call = people.call()
     name, before = call.conversation_id, [label.speaker for label in call.segments]
@@ -60,8 +60,6 @@ def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: Kn
     refused = people.backend.wait_updated(name, version=redone.updated_version + 1)
     assert refused.people == ()
     assert [(label.speaker, label.person_id) for label in refused.segments] == [(each, None) for each in before]
-    (change, *_) = bridge.json("history", name)[-1]["changes"]
-    assert (change["matched_before"], change["matched_after"]) == ("anna", None)
 
 
 def test_a_confirmed_voice_teaches_its_undo_unteaches_and_a_match_teaches_nothing(
@@ -84,12 +82,12 @@ def test_a_confirmed_voice_teaches_its_undo_unteaches_and_a_match_teaches_nothin
 
 def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(people: KnownPeople) -> None:
     people.confirm("anna", people.call(), 0)
-    call = people.call(voices={"a": sounding(a=0.2)})
+    call = people.call(voices={"a": sounding("a", 0.2)})
     asked = people.confirm("anna", call, 0)
     odd = person_of(asked, 0)
     assert odd is not None
     assert (odd.identity, odd.voiceprint) == ("confirmed", "asks")
-    assert odd.similarity == pytest.approx(0.2, abs=0.2)
+    assert odd.similarity == pytest.approx(0.2, abs=0.001)
     taken = person_of(people.confirm("anna", asked, 0, anyway=True), 0)
     assert taken is not None
     assert taken.voiceprint == "learned"
@@ -97,7 +95,7 @@ def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(peop
 
 def test_what_is_close_is_only_suggested_and_written_nowhere(people: KnownPeople) -> None:
     people.enrol("anna", ALONE)
-    call = people.call(voices={"a": sounding(a=0.52)})
+    call = people.call(voices={"a": sounding("a", 0.52)})
     (close,) = call.people
     assert (close.identity, close.reason, close.person_id) == ("suggested", "below_threshold", "anna")
     assert close.needed is not None
@@ -130,7 +128,7 @@ def test_no_owner_s_people_are_known_to_another(people: KnownPeople, bridge: Liv
     for owner in ("", f"other-{uuid.uuid4().hex[:8]}"):
         other = KnownPeople(people.backend, people.agent, owner)
         assert other.call().people == ()
-        about = {"conversation_id": call.conversation_id, "speaker_id": 1, "owner": owner or None}
+        about: dict[str, Any] = {"conversation_id": call.conversation_id, "speaker_id": 1, "owner": owner or None}
         refused = people.say("anna", PersonEventType.CONFIRMED, **about)
         assert (refused.verdict, refused.reason) == (Verdict.REFUSED, "person.refused")
         assert people.say("anna", PersonEventType.FORGOTTEN, owner=owner or None).verdict is Verdict.ACCEPTED
@@ -148,14 +146,9 @@ def test_what_is_forgotten_is_in_no_file_and_no_late_event_brings_it_back(
     people.enrol("zoe", ALONE, voices=voices)
     call = people.call(voices=voices)
     call = people.confirm("zoe", call, 0)
-    exported = json.loads(bridge.command("people", "export", "zoe", "--owner", people.owner).stdout)
-    assert (exported["name"], exported["is_owner"], exported["consent_date"]) == (
-        "Zoe-Quartermaine",
-        True,
-        "2026-05-04",
-    )
-    assert {each["source"] for each in exported["voiceprints"]} == {"enrolment", "conversation"}
-    assert exported["heard_in"] == [{"conversation_id": call.conversation_id, "speaker_id": 0, "identity": "confirmed"}]
+    (known,) = bridge.people(people.owner)
+    assert (known["name"], known["is_owner"], known["consent_date"]) == ("Zoe-Quartermaine", True, "2026-05-04")
+    assert [each["source"] for each in known["prints"]] == ["conversation", "enrolment"]
     assert b"Zoe-Quartermaine" in _all_files(bridge)
     assert voices["a"] in _all_files(bridge)
     assert people.say("zoe", PersonEventType.FORGOTTEN, event_id="e-forget").verdict is Verdict.ACCEPTED

@@ -97,7 +97,7 @@ class PeopleReader:
         own = [each for each in self._ledger.people.known_to(owner).prints if each.person_id == person_id]
         return PersonExport(
             **person.model_dump(),
-            voiceprints=tuple(ExportedPrint(**_facts(each), vector=_numbers(each.vector)) for each in own),
+            voiceprints=tuple(_export(each) for each in own),
             decisions=tuple(
                 Decision(at_s=each.at, **{name: value for name, value in asdict(each).items() if name != "at"})
                 for each in self._ledger.people.decisions(owner, person_id)
@@ -117,13 +117,10 @@ class PeopleReader:
 
 def _view(person: PersonRecord, prints: tuple[PrintRecord, ...]) -> PersonView:
     facts = {name: value for name, value in asdict(person).items() if name not in ("owner", "created_at")}
-    own = tuple(PrintView(**_facts(each)) for each in prints if each.person_id == person.person_id)
+    own = tuple(PrintView.model_validate(asdict(each)) for each in prints if each.person_id == person.person_id)
     return PersonView(**facts, created_at_s=person.created_at, prints=own)
 
 
-def _facts(found: PrintRecord) -> dict[str, object]:
-    return {name: value for name, value in asdict(found).items() if name not in ("person_id", "vector")}
-
-
-def _numbers(vector: bytes) -> tuple[float, ...]:
-    return struct.unpack(f"<{len(vector) // 4}f", vector)
+def _export(found: PrintRecord) -> ExportedPrint:
+    vector = struct.unpack(f"<{len(found.vector) // 4}f", found.vector)
+    return ExportedPrint.model_validate({**asdict(found), "vector": vector})

@@ -58,8 +58,8 @@ def identify_voices(
     if people.enrols is not None:
         if not evidence.is_final:
             return VoicePeople()
-        told, found = judge_enrolment(people.enrols, heard, linked.partition, speakers, people.prints)
-        return VoicePeople(enrolment=told, learned=(found,) if found else ())
+        told, taught = judge_enrolment(people.enrols, heard, linked.partition, speakers, people.prints)
+        return VoicePeople(enrolment=told, learned=(taught,) if taught else ())
     persons = {number: linked.person_of.get(voice) for voice, number in enumerate(numbers)}
     teachings = _teach(evidence, linked, heard, numbers)
     found = [each.told for each in teachings]
