@@ -54,6 +54,7 @@ from vps_bridge.labelling.vote import (
     measure_segments,
     vote_segments,
 )
+from vps_bridge.people.match import MatchRules
 from vps_bridge.rules.assemble import AssemblyRules, order_chunks
 
 __all__ = [
@@ -70,13 +71,15 @@ STALE_LABEL = "label.stale"
 
 @dataclass(frozen=True)
 class RelabelPolicy:
-    """Every threshold of a relabelling. The write key contains the names and the values of all fields."""
+    """Every threshold of a relabelling. The write key contains the names and the values of all fields but `people`."""
 
     assembly: AssemblyRules = field(default_factory=AssemblyRules)
     alignment: AlignmentRules = field(default_factory=AlignmentRules)
     linking: LinkingRules = field(default_factory=LinkingRules)
     assignment: AssignmentRules = field(default_factory=AssignmentRules)
     cutting: CuttingRules = field(default_factory=CuttingRules)
+    people: tuple[tuple[str, MatchRules], ...] = ()
+    """An operator's own rules of who is who, by embedding space. Of those the key contains what they decide."""
 
 
 @dataclass(frozen=True)
@@ -144,7 +147,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     removes_stale = policy.assignment.removes_stale
     speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
-    people = identify_voices(evidence, timeline.speakers, linked, naming.numbers)
+    people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
     changed = _list_changes(segments, speakers, pieces, people)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
     return Relabelling(
@@ -372,6 +375,7 @@ def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
     # What came later leaves every key as it was, as long as it is as it came.
     if not policy.assignment.removes_stale:
         del thresholds["assignment"]["removes_stale"]
+    del thresholds["people"]
     thresholds["linking"]["thresholds"] = [pair for pair in policy.linking.thresholds if pair != ("campplus", 0.55)]
     return thresholds
 

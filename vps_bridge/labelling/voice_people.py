@@ -13,7 +13,14 @@ import numpy as np
 from schemas.corrections import CorrectionKind
 from schemas.voice_people import Enrolment, VoicePerson
 from vps_bridge.labelling.corrections import KeptCorrection
-from vps_bridge.labelling.enrolment import ASKS, LEARNED, LITTLE_SPEECH, judge_enrolment, needed_clean_s
+from vps_bridge.labelling.enrolment import (
+    ASKS,
+    LEARNED,
+    LITTLE_SPEECH,
+    Calibrated,
+    judge_enrolment,
+    needed_clean_s,
+)
 from vps_bridge.labelling.evidence import ConversationEvidence
 from vps_bridge.labelling.forget_voices import FORGOTTEN
 from vps_bridge.labelling.human_links import sum_embeddings
@@ -52,22 +59,31 @@ def identify_voices(
     speakers: Sequence[LocalSpeakerEvidence],
     linked: LinkedVoices,
     numbers: Sequence[int | None],
+    calibrated: Calibrated,
 ) -> VoicePeople:
-    """Return who each voice with a number is. One without a number, such as a television, is nobody."""
+    """Return who each voice with a number is. One without a number, such as a television, is nobody.
+
+    Args:
+        evidence: the conversation, with whom its owner knows.
+        speakers: its local speakers.
+        linked: its voices, with what people said of them.
+        numbers: of each voice.
+        calibrated: rules of who is who that go before the shipped ones.
+    """
     people, heard = evidence.people, hear_voices(linked.partition, speakers)
     if people.enrols is not None:
         if not evidence.is_final:
             return VoicePeople()
-        told, taught = judge_enrolment(people.enrols, heard, linked.partition, speakers, people.prints)
+        told, taught = judge_enrolment(people.enrols, heard, linked.partition, speakers, people.prints, calibrated)
         return VoicePeople(enrolment=told, learned=(taught,) if taught else ())
     persons = {number: linked.person_of.get(voice) for voice, number in enumerate(numbers)}
-    teachings = _teach(evidence, linked, heard, numbers)
+    teachings = _teach(evidence, linked, heard, numbers, calibrated)
     found = [each.told for each in teachings]
     if any(FORGOTTEN in job.warnings for job in evidence.jobs):
         found += _recall(evidence, linked, numbers)
     else:
         open_voices = [heard[voice] for voice in sorted(heard) if numbers[voice] is not None]
-        found += [_tell(match, numbers) for match in _match(open_voices, linked, people.prints)]
+        found += [_tell(match, numbers) for match in _match(open_voices, linked, people.prints, calibrated)]
     return VoicePeople(
         persons=persons,
         matched={each.speaker_id: each.person_id for each in found if each.identity == "matched"},
@@ -108,6 +124,7 @@ def _teach(
     linked: LinkedVoices,
     heard: Mapping[int, HeardVoice],
     numbers: Sequence[int | None],
+    calibrated: Calibrated,
 ) -> list[_Teaching]:
     """Return one entry for each voice that people named. A person is taught by one voice, that with most speech."""
     clearest = sorted(linked.person_of, key=lambda voice: (-heard[voice].clean_s if voice in heard else 0.0, voice))
@@ -126,7 +143,8 @@ def _teach(
         ]
         is_teacher = person in evidence.people.people and teacher_of[person] == voice
         if is_teacher and any(kept.teaches for kept in said):
-            found.append(_teach_one(evidence, told, said, None if is_gone else heard.get(voice), is_gone=is_gone))
+            sound = None if is_gone else heard.get(voice)
+            found.append(_teach_one(evidence, told, said, sound, calibrated, is_gone=is_gone))
         else:
             found.append(_Teaching(told))
     return found
@@ -137,12 +155,13 @@ def _teach_one(
     told: VoicePerson,
     said: Iterable[KeptCorrection],
     voice: HeardVoice | None,
+    calibrated: Calibrated,
     *,
     is_gone: bool,
 ) -> _Teaching:
     person, people = told.person_id, evidence.people
     is_taught = person in people.taught
-    needed_s = needed_clean_s(voice.embedding_space) if voice else needed_clean_s("")
+    needed_s = needed_clean_s(voice.embedding_space if voice else "", calibrated)
     if voice is None or voice.clean_s < needed_s:
         if is_taught:
             return _Teaching(told.model_copy(update={"voiceprint": LEARNED}), is_kept=True)
@@ -150,13 +169,16 @@ def _teach_one(
         return _Teaching(told.model_copy(update=facts))
     found = Print(person, voice.embedding_space, voice.vector, voice.clean_s)
     if not is_taught and not any(kept.said.anyway for kept in said):
-        similarity = is_odd_print(found, [known for known in people.prints if known.person_id == person])
+        others = [known for known in people.prints if known.person_id == person]
+        similarity = is_odd_print(found, others, calibrated=calibrated)
         if similarity is not None:
             return _Teaching(told.model_copy(update={"voiceprint": ASKS, "similarity": _rounded(similarity)}))
     return _Teaching(told.model_copy(update={"voiceprint": LEARNED}), found)
 
 
-def _match(voices: Sequence[HeardVoice], linked: LinkedVoices, prints: Sequence[Print]) -> list[Match]:
+def _match(
+    voices: Sequence[HeardVoice], linked: LinkedVoices, prints: Sequence[Print], calibrated: Calibrated
+) -> list[Match]:
     """Return whom voiceprints name, at most one voice for a person and one person for a voice.
 
     Whom people named is nobody else. A voice of which people say that it is not somebody is compared with the others
@@ -165,11 +187,13 @@ def _match(voices: Sequence[HeardVoice], linked: LinkedVoices, prints: Sequence[
     named = set(linked.person_of.values())
     prints = [each for each in prints if each.person_id not in named]
     voices = [each for each in voices if each.voice not in linked.person_of]
-    found = list(match_people([each for each in voices if not linked.not_person.get(each.voice)], prints))
+    free = [each for each in voices if not linked.not_person.get(each.voice)]
+    found = list(match_people(free, prints, calibrated=calibrated))
     for each in voices:
         refused = linked.not_person.get(each.voice, frozenset())
         if refused:
-            found += match_people([each], [known for known in prints if known.person_id not in refused])
+            others = [known for known in prints if known.person_id not in refused]
+            found += match_people([each], others, calibrated=calibrated)
     found.sort(key=lambda match: (match.identity != "matched", -match.similarity, match.voice))
     best: dict[str, Match] = {}
     for match in found:
