@@ -182,7 +182,8 @@ class PeopleBook:
         with self._database.writing() as connection:
             known = set(connection.scalars(select(PersonRow.person_id).where(PersonRow.owner == owner)))
             wanted = {found.person_id: found for found in prints if found.person_id in known}
-            before = set(connection.execute(select(PrintRow.owner, PrintRow.person_id).where(of_it)).tuples())
+            rows = connection.execute(select(PrintRow.owner, PrintRow.person_id).where(of_it))
+            before = {(row.owner, row.person_id) for row in rows}
             stay = {(owner, person_id) for person_id in (*wanted, *kept)}
             for other, person_id in sorted(before - stay):
                 connection.execute(delete(PrintRow).where(of_it, _is(PrintRow, other, person_id)))
@@ -202,23 +203,26 @@ class PeopleBook:
             _decide(connection, owner, found.person_id, "learned", found.conversation_id)
             _ask_labels(connection, owner, but=found.conversation_id)
 
-    def enrolments(self, *, final_before: float) -> list[str]:
-        """Return the enrolments whose outcome was told before this Unix time: nothing of them is needed any more."""
-        is_told = ConversationRow.enrols.is_not(None) & (ConversationRow.final_at <= final_before)
+    def enrolments(self) -> list[tuple[str, float]]:
+        """Return the enrolments whose outcome is told, and since when (Unix time)."""
+        query = select(ConversationRow.conversation_id, ConversationRow.final_at).where(
+            ConversationRow.enrols.is_not(None), ConversationRow.final_at.is_not(None)
+        )
         with self._database.reading() as connection:
-            return list(connection.scalars(select(ConversationRow.conversation_id).where(is_told)))
+            return [(name, final_at or 0.0) for name, final_at in connection.execute(query)]
 
-    def strip(self, conversation_id: str) -> tuple[str, ...]:
+    def strip(self, conversation_id: str) -> tuple[str, ...] | None:
         """Delete the results of an enrolment that is final; return the names of its audio files. What it tells stays.
 
-        Its chunks stay as tombstones, so that audio that is sent again is known.
+        None where that is done already, or is not to be done. Its chunks stay as tombstones, so that audio that is
+        sent again is known.
         """
         this = (ConversationRow.conversation_id == conversation_id) & ConversationRow.enrols.is_not(None)
         mine = ChunkRow.conversation_id == conversation_id
         done = update(ConversationRow).where(this, ConversationRow.final_at.is_not(None), ~ConversationRow.stripped)
         with self._database.writing() as connection:
             if not connection.execute(done.values(stripped=True, voices=[])).rowcount:
-                return ()
+                return None
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             connection.execute(update(ChunkRow).where(mine).values(spool_name=None))
             connection.execute(delete(JobRow).where(JobRow.conversation_id == conversation_id))

@@ -9,10 +9,14 @@ from typing import Any
 
 import pytest
 
+from broker.session import Incoming
+from schemas.codec import encode
+from schemas.people import PersonEvent, PersonEventType
 from tests.brokers import RunningBroker
 from tests.vps_bridge.known_people import CALIBRATED, KnownPeople
-from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
+from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.commands.watch import describe
 
 # Reads the arguments of one command from a line, runs it, and writes how it ended.
 SHELL = """
@@ -114,3 +118,13 @@ def test_a_heard_voice_is_confirmed_shown_renamed_exported_and_forgotten(
 def test_each_command_shows_an_example(shell: Shell) -> None:
     for name in ("enroll", "confirm", "list", "show", "rename", "forget", "export"):
         assert "Example: omi-bridge people" in shell.run(name, "--help")[1]
+
+
+def test_who_watches_the_broker_sees_no_name() -> None:
+    event = PersonEvent(event_id="e", type=PersonEventType.NAMED, name="Anna Karenina", owner="user-1")
+    seen = describe(
+        TOPICS, Incoming(TOPICS.person_events("anna"), encode(event), retain=False, qos=1, content_type=None)
+    )
+    assert seen["message"]["type"] == "named"
+    assert "Karenina" not in str(seen)
+    assert "user-1" not in str(seen)
