@@ -30,7 +30,7 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
     receive: tuple[str, ...]
     match role:
         case "bridge":
-            publish = _filters(topics, "ACCEPTED PARTS UPDATED CONTROL")
+            publish = _filters(topics, "ACCEPTED PARTS UPDATED CONTROL PERSON_ACCEPTED")
             publish += _filters(topics, "FAILURE BRIDGE_HEARTBEAT", sender_id=sender_id)
             # Everything: the bridge has all audio anyway, and `omi-bridge watch` shows an operator every message.
             receive = (f"{topics.root}/#",)
@@ -40,8 +40,11 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
             # Its own beat: it sees there a second process under its id, and a will that came too late.
             receive = (*_filters(topics, "PARTS CONTROL AGENT_HEARTBEAT", sender_id=sender_id), bridge_beats)
         case "backend":
-            publish = _filters(topics, "EVENTS AUDIO")
-            receive = (*_filters(topics, "ACCEPTED UPDATED"), bridge_beats)  # the bridge's beat names the live agents
+            publish = _filters(topics, "EVENTS AUDIO PERSON_EVENTS")
+            receive = (
+                *_filters(topics, "ACCEPTED UPDATED PERSON_ACCEPTED"),
+                bridge_beats,
+            )  # the bridge's beat names the live agents
         case "watch":
             # For a person who watches: states and failures, never audio, transcript text or voice embeddings.
             publish = ()

@@ -34,11 +34,13 @@ from schemas.record import (
     Timestamp,
     is_id,
 )
+from schemas.voice_people import Enrolment, Identity, VoicePerson
 
 MAX_SEGMENTS = 20_000
 MAX_WORDS, MAX_PIECES = 5_000, 500  # of a segment
 WordIndex = Annotated[int, Field(ge=0, le=MAX_WORDS - 1)]
 MAX_FAILURES, MAX_FAILURE_CHARS = 50, 500
+MAX_PEOPLE = 1_000
 _NEEDED_WHEN_NEW = "Needed where the segment is new (or was removed before)."
 
 
@@ -105,12 +107,17 @@ class ConversationEvent(Message):
 
     SCHEMA: ClassVar[str] = "conversation-event"
 
-    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
+    version: str = Field(default="1.2", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     event_id: Id
     type: EventType
     revision: Count = Field(default=0, description="Per conversation; a lower one never overwrites a higher.")
     started_at: Timestamp | None = Field(default=None, description="Zero of the transcript's clock.")
-    owner: Name | None = None
+    owner: Name | None = Field(default=None, description="started: whose conversation it is, and whose people speak.")
+    enrols: Id | None = Field(
+        default=None,
+        description="started: the one voice of this conversation is this person's and becomes a voiceprint; all else "
+        "is thrown away once `updated` has told the outcome. Since 1.2.",
+    )
     language: Annotated[str, Field(max_length=35)] | None = None
     num_speakers: SpeakerHint = Field(default=None, description="A hint, as the other two.")
     min_speakers: SpeakerHint = None
@@ -218,6 +225,9 @@ class SegmentLabel(Record):
     speaker: Name | None = Field(default=None, description="SPEAKER_<nn>; absent: nobody can be named.")
     speaker_id: Annotated[int, Field(ge=0, le=10_000)] | None = None
     person_id: Name | None = None
+    identity: Identity | None = Field(
+        default=None, description="Where person_id comes from: confirmed or matched; see `people`. Since 1.3."
+    )
     coverage: Ratio | None = Field(default=None, description="Share of the segment the speaker covers.")
     runner_up: Name | None = None
     pieces: Annotated[tuple[SegmentPiece, ...], Field(max_length=MAX_PIECES, fail_fast=True)] | None = Field(
@@ -233,6 +243,8 @@ class LabelChange(Record):
     id: SegmentId
     before: Name | None = None
     after: Name | None = None
+    matched_before: Name | None = Field(default=None, description="The person whom a voiceprint named. Since 1.3.")
+    matched_after: Name | None = None
 
 
 class LeftAlone(Record):
@@ -273,7 +285,7 @@ class ConversationUpdated(Message):
 
     SCHEMA: ClassVar[str] = "conversation-updated"
 
-    version: str = Field(default="1.2", pattern=VERSION_PATTERN, description="major.minor of the schema.")
+    version: str = Field(default="1.3", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     conversation_id: Id
     updated_version: Count
     write: Count | None = Field(
@@ -289,6 +301,10 @@ class ConversationUpdated(Message):
     corrections: Annotated[tuple[CorrectionOutcome, ...], Field(max_length=1_000, fail_fast=True)] = Field(
         default=(), description="Every correction in force, the latest last, and what became of it. Since 1.2."
     )
+    people: Annotated[tuple[VoicePerson, ...], Field(max_length=MAX_PEOPLE, fail_fast=True)] = Field(
+        default=(), description="Who each voice is, or may be; at most one for each. Since 1.3."
+    )
+    enrolment: Enrolment | None = Field(default=None, description="What became of an enrolment. Since 1.3.")
     speakers: Count = 0
     turns: Annotated[tuple[ConversationTurn, ...], Field(max_length=20_000, fail_fast=True)] | None = Field(
         default=None, description="Left out where it would not fit a broker's default limit."

@@ -48,6 +48,10 @@ class Correction(Record):
     segment_id: SegmentId | None = Field(default=None, description="segment_is: which segment.")
     speaker_id: SpeakerNumber | None = Field(default=None, description="segment_is, voice_is, voice_is_not.")
     person_id: PersonId | None = Field(default=None, description="segment_is (or speaker_id), voice_is, voice_is_not.")
+    anyway: bool = Field(
+        default=False,
+        description="voice_is: the voice becomes a voiceprint also where it sounds unlike the person's others.",
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -32,6 +32,8 @@ _ROUTES = {
     TopicKind.CONTROL: (BRIDGE, AGENT),
     TopicKind.AGENT_HEARTBEAT: (AGENT, BRIDGE),
     TopicKind.BRIDGE_HEARTBEAT: (BRIDGE, EVERYONE),
+    TopicKind.PERSON_EVENTS: (BACKEND, BRIDGE),
+    TopicKind.PERSON_ACCEPTED: (BRIDGE, BACKEND),
 }
 _RETAINED = (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT)
 _CONTENT_TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
@@ -99,7 +101,7 @@ def _channel_name(kind: TopicKind) -> str:
 
 def _channel(kind: TopicKind) -> dict[str, Any]:
     address = Topics(DEFAULT_ROOT).filter(kind)
-    owners = {"conversations": "conversation_id", "agents": "agent_id", "bridge": "bridge_id"}
+    owners = {"conversations": "conversation_id", "agents": "agent_id", "bridge": "bridge_id", "people": "person_id"}
     names = [owners[address.removeprefix(f"{DEFAULT_ROOT}/").split("/")[0]], "agent_id"]
     parameters = {}
     while "+" in address:

@@ -36,6 +36,7 @@ class FailureCode(StrEnum):
     DISK_FULL = "disk.full"
     CORRECTION_REFUSED = "correction.refused"
     UNDO_REFUSED = "undo.refused"
+    PERSON_REFUSED = "person.refused"
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ FAILURE_POLICIES = {
     FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),
     FailureCode.DISK_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
     FailureCode.CORRECTION_REFUSED: FailurePolicy(422, "see what there is to correct: omi-bridge show CONVERSATION"),
+    FailureCode.PERSON_REFUSED: FailurePolicy(422, "see whom the owner knows: omi-bridge people list --owner OWNER"),
     FailureCode.UNDO_REFUSED: FailurePolicy(409, "see what can be taken back: omi-bridge history CONVERSATION"),
 }
 _UNKNOWN = FailurePolicy(500, _LOOK_AND_RETRY)

@@ -7,6 +7,7 @@ from schemas.audio import AudioPart, AudioPayload
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Accepted, ConversationEvent, ConversationUpdated
 from schemas.failure import JobFailure
+from schemas.people import PersonAccepted, PersonEvent
 from schemas.record import Message
 from schemas.topics import TopicKind
 from schemas.turns import SpeakerTurns
@@ -23,5 +24,7 @@ MESSAGE_BY_TOPIC: dict[TopicKind, type[Message]] = {
     TopicKind.CONTROL: AgentControl,
     TopicKind.AGENT_HEARTBEAT: AgentHeartbeat,
     TopicKind.BRIDGE_HEARTBEAT: BridgeHeartbeat,
+    TopicKind.PERSON_EVENTS: PersonEvent,
+    TopicKind.PERSON_ACCEPTED: PersonAccepted,
 }
 MESSAGE_BY_SCHEMA: dict[str, type[Message]] = {message.SCHEMA: message for message in MESSAGE_BY_TOPIC.values()}

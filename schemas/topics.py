@@ -25,6 +25,8 @@ class TopicKind(StrEnum):
     CONTROL = "control"
     AGENT_HEARTBEAT = "agent/heartbeat"
     BRIDGE_HEARTBEAT = "bridge/heartbeat"
+    PERSON_EVENTS = "people/events"
+    PERSON_ACCEPTED = "people/accepted"
 
 
 _CONVERSATION_LEAVES = {
@@ -39,6 +41,7 @@ _AGENT_LEAVES = {
     "control": TopicKind.CONTROL,
     "heartbeat": TopicKind.AGENT_HEARTBEAT,
 }
+_PERSON_LEAVES = {"events": TopicKind.PERSON_EVENTS, "accepted": TopicKind.PERSON_ACCEPTED}
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,7 @@ class TopicAddress:
     kind: TopicKind
     conversation_id: str | None = None
     sender_id: str | None = None
+    person_id: str | None = None
 
 
 def _checked(name: str, value: str) -> str:
@@ -117,6 +121,14 @@ class Topics:
         """Topic of the bridge's heartbeat."""
         return f"{self.root}/bridge/{_checked('bridge_id', bridge_id)}/heartbeat"
 
+    def person_events(self, person_id: str) -> str:
+        """Topic of what the backend says of a person."""
+        return f"{self.root}/people/{_checked('person_id', person_id)}/events"
+
+    def person_accepted(self, person_id: str) -> str:
+        """Topic of the bridge's receipts about a person."""
+        return f"{self.root}/people/{_checked('person_id', person_id)}/accepted"
+
     def filter(self, kind: TopicKind, *, sender_id: str = "+") -> str:
         """Return the subscription filter for all topics of a kind, or for those of one agent or bridge."""
         sender = sender_id if sender_id == "+" else _checked("sender_id", sender_id)
@@ -126,6 +138,8 @@ class Topics:
             return f"{self.root}/conversations/+/{kind.value.split('/')[0]}/{sender}"
         if kind is TopicKind.BRIDGE_HEARTBEAT:
             return f"{self.root}/bridge/{sender}/heartbeat"
+        if kind in _PERSON_LEAVES.values():
+            return f"{self.root}/people/+/{kind.value.split('/')[1]}"
         return f"{self.root}/agents/{sender}/{kind.value.rsplit('/', maxsplit=1)[-1]}"
 
     def parse(self, topic: str) -> TopicAddress:
@@ -133,7 +147,7 @@ class Topics:
         prefix = self.root + "/"
         levels = topic[len(prefix) :].split("/") if topic.startswith(prefix) else []
         address = _parse_levels(levels)
-        ids = (address.conversation_id, address.sender_id) if address else ()
+        ids = (address.conversation_id, address.sender_id, address.person_id) if address else ()
         if address is None or any(part is not None and not is_id(part) for part in ids):
             msg = f"topic {topic[:200]!r} is not one of this root's ({self.root})"
             raise TopicMalformed(msg)
@@ -148,6 +162,8 @@ def _parse_levels(levels: list[str]) -> TopicAddress | None:
             return TopicAddress(_CONVERSATION_BRANCHES[branch], conversation_id, sender_id)
         case ["agents", agent_id, leaf] if leaf in _AGENT_LEAVES:
             return TopicAddress(_AGENT_LEAVES[leaf], sender_id=agent_id)
+        case ["people", person_id, leaf] if leaf in _PERSON_LEAVES:
+            return TopicAddress(_PERSON_LEAVES[leaf], person_id=person_id)
         case ["bridge", bridge_id, "heartbeat"]:
             return TopicAddress(TopicKind.BRIDGE_HEARTBEAT, sender_id=bridge_id)
         case _:

@@ -24,6 +24,7 @@ KNOWN = Quota("known conversations", 1_000, 32 * MIB, 10_000, 64 * MIB)
 NEW = Quota("new conversations", 200, 32 * MIB, 1_000, 64 * MIB)
 AGENTS = Quota("agents", 200, 16 * MIB, 2_000, 32 * MIB)
 STRANGERS = Quota("agents that are not allowed", 2, SMALL_BYTES, 100, MIB)
+PEOPLE = Quota("people", 200, MIB, 1_000, 4 * MIB)
 BRIDGES = Quota("bridges", 20, MIB, 100, MIB)
 MAX_KNOWN = 10_000  # conversations, of those that last and of those that just began
 LASTING_S = 10.0  # one served again after so long is not forgotten for ever new ones
@@ -44,6 +45,8 @@ def sender_of(address: TopicAddress) -> str:
     """Return whose message it is: the agent's or bridge's, or its conversation's (a backend has no name in topics)."""
     if address.sender_id is not None:
         return f"bridge {address.sender_id}" if address.kind is TopicKind.BRIDGE_HEARTBEAT else address.sender_id
+    if address.person_id is not None:
+        return f"person {address.person_id}"
     return f"conversation {address.conversation_id}"
 
 
@@ -97,6 +100,8 @@ class Admission:
     def _quota_of(self, address: TopicAddress) -> Quota:
         if address.kind is TopicKind.BRIDGE_HEARTBEAT:
             return BRIDGES
+        if address.kind is TopicKind.PERSON_EVENTS:
+            return PEOPLE
         if address.kind in FROM_AGENTS:
             return AGENTS if address.sender_id in self._allowed else STRANGERS
         conversation_id = address.conversation_id or ""

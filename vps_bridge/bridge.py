@@ -9,7 +9,6 @@ import threading
 import time
 from functools import partial
 from types import FrameType
-from typing import TYPE_CHECKING
 
 import structlog
 
@@ -30,10 +29,12 @@ from vps_bridge.dispatch.roster import AgentView
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import Refusal
+from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest, Taken
+from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
 from vps_bridge.interpreter import set_up_interpreter
@@ -46,21 +47,14 @@ from vps_bridge.retention import Retention
 from vps_bridge.schedule import ConversationSchedule
 from vps_bridge.settings import BridgeSettings
 
-if TYPE_CHECKING:
-    from vps_bridge.http.server import HttpServer
-
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
 BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and sent, with one fsync
 MAX_HELD = 64  # messages that wait to be sent end a batch too
 MAX_UNACKNOWLEDGED = 100  # messages that wait for the broker's answer
-HTTP_DOOR = "http door"
-HTTP_RETRY_S = 5.0  # a port that is taken may be given back
-CLOSE_POLL_S = 0.1
 MAX_PACKET_BYTES = 65 * 2**20  # an `AudioPayload` of the largest size, or a bare file as large
 # The broker sends a retained message again with every start of the bridge: here that is no new input.
-INPUT_KINDS = (TopicKind.AUDIO, TopicKind.EVENTS)
-HTTP_CLOSE_S = 8.0  # longer than the server gives requests that are under way
+INPUT_KINDS = (TopicKind.AUDIO, TopicKind.EVENTS, TopicKind.PERSON_EVENTS)
 
 
 class Bridge:
@@ -86,8 +80,7 @@ class Bridge:
         )
         self._publisher = HeldPublisher(self._session, self._ledger.sync)
         self._make_parts(settings)
-        self._http = self._make_http_server()
-        self._tick_due_s = self._http_due_s = 0.0
+        self._tick_due_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
         self._reported_agents: tuple[list[str], list[str]] = ([], [])
 
@@ -110,6 +103,10 @@ class Bridge:
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._one_offs = OneOffRequests(self, self._ledger)
+        self._http_door = HttpDoor(
+            settings, self._mailbox, self, self._one_offs, publisher=self._publisher, guard=self._guard
+        )
+        self.people = PersonEvents(self._topics, self._ledger, self._store, self._publisher, self._note_change)
         self._schedule = ConversationSchedule(
             settings,
             self._ledger,
@@ -142,7 +139,7 @@ class Bridge:
         """Serve until stopped. Raises `AnotherBridge` where an older bridge serves the same root."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self.stop)
-        self._guard.run(HTTP_DOOR, self._one_offs.end_all)
+        self._http_door.end_one_offs()
         self._subscribe()
         set_up_interpreter()
         self._session.start()
@@ -150,7 +147,7 @@ class Bridge:
             while not self._stopping.is_set():
                 self._run_once()
         finally:
-            self._close_http_server()
+            self._http_door.close()
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
             self._schedule.close()
@@ -160,39 +157,8 @@ class Bridge:
             self._store.close()
             _LOG.info("bridge_stopped")
 
-    def _make_http_server(self) -> HttpServer | None:
-        if self._settings.http_port == 0:
-            return None
-        # Imported here: every command imports this file, and only `run` needs FastAPI.
-        from vps_bridge.http.server import HttpServer  # noqa: PLC0415
-
-        return HttpServer(self._settings, self._mailbox, self, self._one_offs)
-
-    def _open_http_server(self, server: HttpServer) -> None:
-        try:
-            server.open()
-        except OSError as error:
-            where = f"{self._settings.http_host}:{self._settings.http_port}"
-            words = f"{where} cannot be had ({error.strerror}): end what uses it, or set OMI_HTTP_PORT (0: no door)"
-            self._guard.note(HTTP_DOOR, words)
-            self._presence.beat_soon()
-
-    def _close_http_server(self) -> None:
-        """Let requests that are under way end, as far as they do so soon; those that wait for long get a refusal."""
-        deadline_s = time.monotonic() + HTTP_CLOSE_S
-        self._guard.run(HTTP_DOOR, self._one_offs.end_all)
-        if self._http is not None:
-            self._http.close()
-            while self._http.is_open and time.monotonic() < deadline_s:
-                item = self._mailbox.take(CLOSE_POLL_S)
-                if isinstance(item, WorkRequest):  # a message has an owner that offers it again
-                    self._take(item)
-                    self._guard.run("sending", self._publisher.flush)
-            self._guard.run(HTTP_DOOR, self._one_offs.end_all)
-        self._mailbox.close()
-
     def _subscribe(self) -> None:
-        for kind in (TopicKind.EVENTS, TopicKind.AUDIO, TopicKind.TURNS, TopicKind.FAILURE, TopicKind.WANT):
+        for kind in (*INPUT_KINDS, TopicKind.TURNS, TopicKind.FAILURE, TopicKind.WANT):
             self._session.subscribe(self._topics.filter(kind), qos=1)
         for kind in (TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT):
             self._session.subscribe(self._topics.filter(kind), qos=0)
@@ -211,9 +177,7 @@ class Bridge:
         if now_s >= self._tick_due_s:
             self._tick_due_s = now_s + TICK_S
             self._guard.run("tick", partial(self._tick, now_s))
-        if self._http is not None and now_s >= self._http_due_s and not self._http.is_open:
-            self._http_due_s = now_s + HTTP_RETRY_S
-            self._open_http_server(self._http)
+        self._http_door.keep_open(now_s, self._presence.beat_soon)
         if self._retention.is_due(now_s):
             self._guard.run("sweep", partial(self._sweep, now_s))
         if self._presence.is_due(now_s) and self._session.connected:
@@ -238,18 +202,18 @@ class Bridge:
     def _take(self, item: Incoming | WorkRequest[object]) -> None:
         if isinstance(item, WorkRequest):
             self._is_to_dispatch = True
-            self._guard.run(HTTP_DOOR, partial(item.run, self._publisher.hold))
+            self._http_door.take(item)
         else:
             address = self._topics.parse(item.topic)
+            if item.retain and address.kind in INPUT_KINDS:
+                _LOG.warning("retained_input_ignored", topic=item.topic, remedy="publish it without the retain flag")
+                return
             MESSAGE_FROM.set(sender_of(address))
             self._guard.run(item.topic, partial(self._route, item, address))
             MESSAGE_FROM.set(None)
 
     def _route(self, message: Incoming, address: TopicAddress) -> None:
         conversation_id, sender_id = address.conversation_id or "", address.sender_id or ""
-        if message.retain and address.kind in INPUT_KINDS:
-            _LOG.warning("retained_input_ignored", topic=message.topic, remedy="publish it without the retain flag")
-            return
         match address.kind:
             case TopicKind.AUDIO:
                 taken = self._ingest.take_audio(conversation_id, message.payload)
@@ -259,6 +223,8 @@ class Bridge:
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
+            case TopicKind.PERSON_EVENTS:
+                self.people.take_event(address.person_id or "", message.payload)
             case TopicKind.TURNS:
                 # Whether its sender is free for another job, its next beat tells.
                 if self._results.take_turns(conversation_id, sender_id, message.payload):
@@ -352,6 +318,8 @@ class Bridge:
             return receipt
         if event.type is EventType.COMPLETED:
             self._schedule.note_audio(conversation_id)
+        elif event.type is EventType.APPLIED:
+            self._retention.note_applied(conversation_id)
         elif event.type is EventType.RESYNC:
             self._updater.offer_again(conversation_id)
         if event.type not in (EventType.APPLIED, EventType.RESYNC):
@@ -366,8 +334,11 @@ class Bridge:
         self._one_offs.note_deleted(conversation_id)
         self._schedule.forget(conversation_id)
 
+    def _note_change(self, conversation_id: str) -> None:
+        self._schedule.note_change(conversation_id)
+
     def _note_final(self, conversation_id: str, now_s: float) -> None:
-        self._retention.note_final(now_s)
+        self._retention.note_final(conversation_id, now_s)
         self._one_offs.answer_if_final(conversation_id)
 
     def _note_failed(self, conversation_id: str, reason: str) -> None:

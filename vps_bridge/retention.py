@@ -56,9 +56,31 @@ class Retention:
         """Sweep no later than at this moment (monotonic seconds)."""
         self._due_s = min(self._due_s, moment_s)
 
-    def note_final(self, now_s: float) -> None:
-        """Note that a conversation has become final: its audio is due once it was kept long enough."""
+    def note_final(self, conversation_id: str, now_s: float) -> None:
+        """Note that a conversation has become final: its audio is due once it was kept long enough.
+
+        An enrolment's is due at once, with its results: only its outcome is still told.
+        """
         self.sweep_by(now_s + self._settings.keep_audio_s)
+        conversation = self._ledger.conversations.get(conversation_id)
+        if conversation is not None and conversation.enrols is not None:
+            self._strip(conversation_id)
+
+    def note_applied(self, conversation_id: str) -> None:
+        """Note that the backend heard of an update: an enrolment whose outcome was told is deleted."""
+        conversation = self._ledger.conversations.get(conversation_id)
+        if conversation is None or conversation.enrols is None or conversation.final_at is None:
+            return
+        if conversation.applied_version >= conversation.updated_version:
+            self._ledger.conversations.mark_deleted(conversation_id)
+
+    def _strip(self, conversation_id: str) -> None:
+        names = self._ledger.people.strip(conversation_id)
+        if names is None:
+            return
+        for name in names:
+            self._spool.remove(name)
+        self._ledger.forget_deleted_pages()
 
     def sweep(self, now_s: float) -> None:
         """Unlink audio that is due, and forget parts that stopped coming, and pages of what was deleted."""
@@ -71,6 +93,10 @@ class Retention:
         self._ledger.refusals.drop_old(now)
         self._settle_samples(now - self._settings.keep_samples_s)
         self._forget_voices(now - self._settings.keep_voices_s)
+        for name, final_at in self._ledger.people.enrolments():
+            self._strip(name)  # a bridge that was killed may have left it
+            if final_at <= now - self._settings.keep_audio_s:
+                self._ledger.conversations.mark_deleted(name)
         due = self._ledger.chunks.expired(
             final_before=now - (self._settings.keep_audio_s if self._disk_reserve.is_held else 0.0),
             failed_before=now - self._settings.keep_failed_audio_s,

@@ -34,6 +34,8 @@ TARGETS = {
             "agent beat": TOPICS.agent_heartbeat(sender),
         }.items()
     },
+    "person events": TOPICS.person_events("anna"),
+    "person accepted": TOPICS.person_accepted("anna"),
     "failure bridge": TOPICS.failure("c1", "bridge"),
     "bridge beat bridge": TOPICS.bridge_heartbeat("bridge"),
     "bridge beat other": TOPICS.bridge_heartbeat("other"),
@@ -42,8 +44,8 @@ TARGETS = {
 }
 BOTH_PARTS = {"parts first", "parts second", "control first", "control second"}
 WRITES = {
-    "bridge": {"accepted", "updated", *BOTH_PARTS, "failure bridge", "bridge beat bridge"},
-    "backend": {"events", "audio"},
+    "bridge": {"accepted", "updated", "person accepted", *BOTH_PARTS, "failure bridge", "bridge beat bridge"},
+    "backend": {"events", "audio", "person events"},
     "watch": set(),
     "agent:first": {"turns first", "failure first", "want first", "agent beat first"},
     "agent:second": {"turns second", "failure second", "want second", "agent beat second"},
@@ -51,7 +53,7 @@ WRITES = {
 BRIDGE_BEATS = {"bridge beat bridge", "bridge beat other"}
 READS = {
     "bridge": set(TARGETS) - {"another root"},
-    "backend": {"accepted", "updated", *BRIDGE_BEATS},
+    "backend": {"accepted", "updated", "person accepted", *BRIDGE_BEATS},
     "watch": {
         "accepted",
         "updated",
@@ -114,6 +116,13 @@ def say_everything(speakers: dict[str, MqttSession], mark: bytes, **options: Any
     for user, session in speakers.items():
         receipts = [session.publish(TARGETS[name], mark, **options) for name in WRITES[user]]
         assert PublishOutcome.REFUSED not in {receipt.wait(ACK_S) for receipt in receipts}
+
+
+def test_only_backend_and_bridge_speak_of_people() -> None:
+    """The matrix above says so; this keeps it from being edited away."""
+    for name, hears, speaks in (("person events", {"bridge"}, "backend"), ("person accepted", None, "bridge")):
+        assert {user for user in USERS if name in READS[user]} == (hears or {"bridge", "backend"})
+        assert [user for user in USERS if name in WRITES[user]] == [speaks]
 
 
 def test_only_bridge_onlooker_and_the_agent_itself_hear_an_agents_beat() -> None:

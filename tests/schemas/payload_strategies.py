@@ -117,6 +117,8 @@ def _scalars(schema: dict[str, Any]) -> st.SearchStrategy[Any]:
             return st.floats(schema["minimum"], schema["maximum"])
         case {"format": "date-time"}:
             return st.datetimes(timezones=OFFSETS).map(lambda moment: moment.isoformat())
+        case {"format": "date"}:
+            return st.dates().map(lambda day: day.isoformat())
         case {"format": "binary"}:
             return st.binary(max_size=100)
         case {"pattern": pattern}:

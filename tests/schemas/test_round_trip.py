@@ -74,7 +74,8 @@ def test_asyncapi_names_every_topic_and_points_nowhere_in_vain() -> None:
     assert "omi/v1/conversations/{conversation_id}/turns/{agent_id}" in addresses
     assert "omi/v1/agents/{agent_id}/heartbeat" in addresses
     assert "omi/v1/bridge/{bridge_id}/heartbeat" in addresses
-    assert len(addresses) == 11
+    assert "omi/v1/people/{person_id}/events" in addresses
+    assert len(addresses) == 13
     for reference in _references(document):
         if reference.startswith("./"):
             assert reference.removeprefix("./") in files

@@ -29,7 +29,10 @@ BUILDERS = {
     TopicKind.CONTROL: lambda topics, _, sender: topics.control(sender),
     TopicKind.AGENT_HEARTBEAT: lambda topics, _, sender: topics.agent_heartbeat(sender),
     TopicKind.BRIDGE_HEARTBEAT: lambda topics, _, sender: topics.bridge_heartbeat(sender),
+    TopicKind.PERSON_EVENTS: lambda topics, person, _: topics.person_events(person),
+    TopicKind.PERSON_ACCEPTED: lambda topics, person, _: topics.person_accepted(person),
 }
+OF_A_PERSON = {TopicKind.PERSON_EVENTS, TopicKind.PERSON_ACCEPTED}
 OF_A_CONVERSATION = {TopicKind.EVENTS, TopicKind.AUDIO, TopicKind.ACCEPTED, TopicKind.UPDATED}
 OF_A_SENDER = {TopicKind.WANT, TopicKind.CONTROL, TopicKind.AGENT_HEARTBEAT, TopicKind.BRIDGE_HEARTBEAT}
 BAD_IDS = {
@@ -68,8 +71,9 @@ def test_a_topic_parses_to_what_it_was_built_from(kind: TopicKind, root: str, co
     address = Topics(root).parse(BUILDERS[kind](Topics(root), conversation, sender))
     assert address == TopicAddress(
         kind,
-        None if kind in OF_A_SENDER else conversation,
-        None if kind in OF_A_CONVERSATION else sender,
+        None if kind in OF_A_SENDER | OF_A_PERSON else conversation,
+        None if kind in OF_A_CONVERSATION | OF_A_PERSON else sender,
+        conversation if kind in OF_A_PERSON else None,
     )
 
 
@@ -80,7 +84,7 @@ def test_a_filter_takes_its_own_kind_and_no_other(kind: TopicKind, other: TopicK
     assert matches(TOPICS.filter(kind), topic) == (kind is other)
 
 
-@pytest.mark.parametrize("kind", sorted(set(TopicKind) - OF_A_CONVERSATION))
+@pytest.mark.parametrize("kind", sorted(set(TopicKind) - OF_A_CONVERSATION - OF_A_PERSON))
 def test_a_filter_for_one_sender_takes_only_that_sender(kind: TopicKind) -> None:
     own, foreign = (BUILDERS[kind](TOPICS, "conversation", sender) for sender in ("mac", "mini"))
     assert matches(TOPICS.filter(kind, sender_id="mac"), own)
@@ -91,7 +95,7 @@ def test_a_filter_for_one_sender_takes_only_that_sender(kind: TopicKind) -> None
 @pytest.mark.parametrize("bad", BAD_IDS.values(), ids=BAD_IDS)
 def test_an_id_that_may_not_stand_in_a_topic_is_refused(kind: TopicKind, bad: str) -> None:
     for conversation, sender in ((bad, bad), (bad, "mac"), ("c1", bad)):
-        if (kind in OF_A_SENDER and sender != bad) or (kind in OF_A_CONVERSATION and conversation != bad):
+        if (kind in OF_A_SENDER and sender != bad) or (kind in OF_A_CONVERSATION | OF_A_PERSON and conversation != bad):
             continue
         with pytest.raises(TopicMalformed, match="may not stand in a topic"):
             BUILDERS[kind](TOPICS, conversation, sender)
@@ -128,6 +132,8 @@ def test_a_root_that_no_broker_could_route_is_refused(root: str) -> None:
         "omi/v1/agents/mac/turns",
         "omi/v1/bridge/vps/want",
         "omi/v1/conversations//events",
+        "omi/v1/people/anna",
+        "omi/v1/people/anna/updated",
         "$SYS/broker/uptime",
     ],
 )
@@ -143,7 +149,8 @@ def test_no_text_breaks_the_parser(topic: str) -> None:
             address = TOPICS.parse(candidate)
         except TopicMalformed:
             continue
-        assert all(part is None or is_id(part) for part in (address.conversation_id, address.sender_id))
+        ids = address.conversation_id, address.sender_id, address.person_id
+        assert all(part is None or is_id(part) for part in ids)
 
 
 def test_every_topic_carries_one_message_and_every_message_has_its_topic() -> None:

@@ -34,6 +34,7 @@ from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.pace import paced_settings
 from tests.vps_bridge.scripted_agent import make_wav
+from vps_bridge.intake.people_view import PeopleReader
 from vps_bridge.ledger import Ledger
 
 M = TypeVar("M", bound=Message)
@@ -75,7 +76,7 @@ class Backend:
         self.watch = MqttSession(
             broker.settings("watch"), client_id=f"watch-{uuid.uuid4().hex[:12]}", on_message=self.messages.append
         )
-        for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.BRIDGE_HEARTBEAT):
+        for kind in (TopicKind.ACCEPTED, TopicKind.UPDATED, TopicKind.PERSON_ACCEPTED, TopicKind.BRIDGE_HEARTBEAT):
             self.session.subscribe(TOPICS.filter(kind))
         self.watch.subscribe(TOPICS.filter(TopicKind.FAILURE))
         self.watch.subscribe(TOPICS.filter(TopicKind.AGENT_HEARTBEAT))
@@ -263,6 +264,17 @@ class LiveBridge:
         """A conversation's jobs as `omi-bridge jobs --json` shows them, without its second of start-up."""
         with self._ledger() as ledger:
             return [asdict(job) for job in ledger.jobs.all(conversation_id=conversation_id)]
+
+    def people(self, owner: str) -> list[dict[str, Any]]:
+        """An owner's people as `omi-bridge people list --json` shows them, without its second of start-up."""
+        with self._ledger() as ledger:
+            return [person.model_dump() for person in PeopleReader(ledger).list_people(owner).people]
+
+    def is_deleted(self, conversation_id: str) -> bool:
+        """Whether nothing is left of a conversation but its tombstone."""
+        with self._ledger() as ledger:
+            gone = ledger.conversations.is_deleted(conversation_id)
+            return gone and conversation_id not in ledger.conversations.unfinished_deletions()
 
     def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """Lines of its log, in order."""

@@ -12,6 +12,7 @@ from vps_bridge.admission import (
     MAX_KNOWN,
     NEW,
     OFFERED_AGAIN_S,
+    PEOPLE,
     STRANGER_BEAT_S,
     Admission,
 )
@@ -164,3 +165,13 @@ def test_lines_about_one_sender_are_few_and_the_rest_is_counted() -> None:
         limit.report()
     assert [(line["sender"], line["count"]) for line in lines] == [("liar", 100 - LINES_PER_MINUTE)]
     assert log("liar")
+
+
+def test_a_flood_about_people_keeps_nobody_else_out_and_is_bounded(admission: Admission, mailbox: Mailbox) -> None:
+    for number in range(PEOPLE.group_messages + 10):
+        admission.take(incoming(TOPICS.person_events(f"p{number % 500}")))
+    assert admission.dropped == 10
+    admission.take(incoming(TOPICS.events("c1")))
+    assert TOPICS.events("c1") in taken(mailbox)[:2]
+    admission.take(incoming(TOPICS.person_events("anna"), retain=True))
+    assert len(taken(mailbox)) == 1, "that it is retained, and no new input, the bridge says itself"

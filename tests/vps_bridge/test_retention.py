@@ -17,6 +17,7 @@ from tests.vps_bridge.labelling.test_relabel import DIALOGUE, POLICY, evidence_o
 from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge import retention
 from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.intake.people import People
 from vps_bridge.intake.spool import Spool
 from vps_bridge.labelling.evidence import ConversationEvidence
 from vps_bridge.labelling.job_evidence import JobEvidence
@@ -171,3 +172,14 @@ def test_a_deleted_conversation_leaves_no_voice_in_any_file(final: FinalConversa
     voices = [*embeddings_of(final, of="s000"), *embeddings_of(final, of="s005")]
     erase_conversation("c1", final.ledger, Spool(final.root / "spool"), final.store)
     assert not any(map(final.is_anywhere, [SAMPLES.embeddings, *voices]))
+
+
+def test_a_forgotten_person_s_voice_is_in_no_file_and_all_others_stay(final: FinalConversation) -> None:
+    others, named = embeddings_of(final, of="s000"), embeddings_of(final, of=NAMED)
+    People(final.ledger, final.store).forget("", "p")
+    assert not any(map(final.is_anywhere, [SAMPLES.embeddings, *named]))
+    assert all(map(final.is_anywhere, others))
+    evidence, again = final.relabelled()
+    assert evidence.jobs
+    assert again.changed == final.before.changed
+    assert again.warnings == final.before.warnings, "the other voices are forgotten in their own time"

@@ -129,7 +129,8 @@ def _spoken_lines(
 ) -> list[tuple[float, float, str, str]]:
     """Return start, end, speaker and text of a segment, or of each of its pieces."""
     if not segment.pieces:
-        person = segment.person_id or persons.get(segment.speaker_id)
+        matched = f"{segment.matched_person} (matched)" if segment.matched_person else None
+        person = segment.person_id or persons.get(segment.speaker_id) or matched
         speaker = "you" if segment.is_user else person or segment.speaker or "unknown"
         return [(segment.start_s, segment.end_s, speaker, segment.text)]
     words = [word.text for word in segment.words] if segment.words else segment.text.split()

@@ -150,7 +150,7 @@ def _correct(
         conversation = known(ledger, context.obj).conversation_id
         event_id = f"e-{secrets.token_hex(12)}"
         try:
-            write = Corrections(ledger, store).correct(conversation, event_id, [said], by=_who(by))
+            write = Corrections(ledger, store).correct(conversation, event_id, [said], by=who_says(by))
         except Refusal as refusal:
             fail(refusal.message, EXIT_FAILED)
     if as_json:
@@ -221,7 +221,7 @@ def _reverse(
             if not sys.stdin.isatty():
                 fail(f"this changes {labels} labels and nobody is here to confirm: say --yes", EXIT_FAILED)
             typer.confirm(f"This changes {labels} labels of {name}. Go on?", abort=True, err=True)
-        return Corrections(ledger, store).reverse(name, version, by=_who(by), redo=redo)
+        return Corrections(ledger, store).reverse(name, version, by=who_says(by), redo=redo)
 
 
 def history(
@@ -256,8 +256,8 @@ def _print_write(write: HistoryEntry) -> None:
         became = f": {outcome.outcome}" + (f" ({outcome.reason})" if outcome.reason else "") if outcome else ""
         out.print(f"  {_describe_said(said)}{became}", highlight=False, soft_wrap=True)
     for change in write.changes:
-        before = _describe_label(change.before, change.person_before, change.pieces_before)
-        after = _describe_label(change.after, change.person_after, change.pieces_after)
+        before = _describe_label(change.before, change.person_before, change.matched_before, change.pieces_before)
+        after = _describe_label(change.after, change.person_after, change.matched_after, change.pieces_after)
         out.print(f"  {change.segment_id}: {before} -> {after}", highlight=False, soft_wrap=True)
 
 
@@ -277,13 +277,17 @@ def _describe_said(said: Correction) -> str:
             return f"{speaker} is not {said.person_id}"
 
 
-def _describe_label(speaker: str | None, person: str | None, pieces: Sequence[SegmentPiece]) -> str:
+def _describe_label(
+    speaker: str | None, person: str | None, matched: str | None, pieces: Sequence[SegmentPiece]
+) -> str:
     """Describe a label, and who said the pieces of its segment."""
     said = ", ".join(piece.speaker or "unknown" for piece in pieces)
-    return (speaker or "unknown") + (f" = {person}" if person else "") + (f" (cut: {said})" if said else "")
+    words = f" = {person}" if person else f" = {matched} (matched)" if matched else ""
+    return (speaker or "unknown") + words + (f" (cut: {said})" if said else "")
 
 
-def _who(by: str | None) -> str:
+def who_says(by: str | None) -> str:
+    """Return who says something: as named, else the user of this machine."""
     try:
         return by or getpass.getuser()
     except OSError:  # a user id without a name

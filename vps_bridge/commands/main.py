@@ -18,6 +18,7 @@ from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.doctor import doctor
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
 from vps_bridge.commands.page import page
+from vps_bridge.commands.people import people_app
 from vps_bridge.commands.publish import import_transcript, publish
 from vps_bridge.commands.purge import purge
 from vps_bridge.commands.terminal import (
@@ -89,6 +90,7 @@ app.command()(cancel)
 app.command()(purge)
 app.add_typer(agents_app, name="agents")
 app.add_typer(correct_app, name="correct")
+app.add_typer(people_app, name="people")
 app.command()(history)
 app.command()(undo)
 app.command()(redo)

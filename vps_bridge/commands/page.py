@@ -56,7 +56,7 @@ def page(
     if as_json:
         print_json({"url": link, "valid_s": LINK_S, "session_s": SESSION_S})
     else:
-        out.print(link, soft_wrap=True, highlight=False, markup=False)
+        out.print(link, soft_wrap=True, highlight=False)
 
 
 def _base_url(host: str, port: int) -> str:

@@ -15,6 +15,7 @@ from schemas.audio_container import find_container
 from schemas.codec import decode
 from schemas.errors import SchemaError, TopicMalformed
 from schemas.messages import MESSAGE_BY_TOPIC
+from schemas.people import PersonEvent
 from schemas.topics import TopicKind, Topics
 
 HIDDEN_FIELDS = ("audio", "embedding", "text", "owner", "words")
@@ -57,7 +58,7 @@ def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
 
 
 def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
-    """Return what may be shown of a message: everything but audio, embeddings, text and owner."""
+    """Return what may be shown of a message: everything but audio, embeddings, text, owner and names."""
     shown: dict[str, Any] = {
         "seen_at": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
         "topic": message.topic,
@@ -71,7 +72,9 @@ def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
         if bare is not None:
             return shown | {"kind": address.kind, "message": {"bare_file": bare.name}}
         decoded = decode(kind, message.payload)
-        return shown | {"kind": address.kind, "message": _hide(decoded.model_dump(by_alias=True, exclude_none=True))}
+        named = {"name", "consent_date"} if isinstance(decoded, PersonEvent) else set[str]()
+        told = decoded.model_dump(by_alias=True, exclude_none=True, exclude=named)
+        return shown | {"kind": address.kind, "message": _hide(told)}
     except (SchemaError, TopicMalformed) as error:
         return shown | {"error": str(error)}
 

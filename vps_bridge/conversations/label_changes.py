@@ -9,9 +9,13 @@ from vps_bridge.conversations.store import Change, HumanLabel, Label, LabelOrigi
 
 
 def written(segment: StoredSegment, label: Label, origins: Mapping[str, LabelOrigin], version: int) -> Change:
-    """Return what a write of this pipeline changes. One that only cuts a segment leaves the label the backend's own."""
+    """Return what a write of this pipeline changes.
+
+    One that only cuts a segment, or says who its speaker is, leaves the label the backend's own.
+    """
     speaker, before = speaker_name(label.speaker_id), origins[segment.id]
-    after = before if speaker == segment.speaker else LabelOrigin(version)
+    origin = before if speaker == segment.speaker else LabelOrigin(version)
+    after = replace(origin, matched_person=label.matched_person)
     return Change(segment.id, segment.speaker, speaker, segment.pieces, label.pieces, before, after)
 
 
@@ -32,7 +36,9 @@ def taken_back(change: Change, now: LabelOrigin, *, is_protected: bool) -> Chang
 def has_result(segment: StoredSegment, now: LabelOrigin, change: Change) -> bool:
     """Whether a segment still has the label and the pieces that a write gave it, and nobody has said more since."""
     is_same = (segment.speaker, segment.pieces) == (change.after, change.pieces_after)
-    return is_same and (now.is_corrected, now.person_id) == (
-        change.origin_after.is_corrected,
-        change.origin_after.person_id,
-    )
+    return is_same and _who(now) == _who(change.origin_after)
+
+
+def _who(origin: LabelOrigin) -> tuple[bool, str | None, str | None]:
+    """Return who is named, and by whom."""
+    return origin.is_corrected, origin.person_id, origin.matched_person

@@ -20,6 +20,7 @@ _ORIGINS = select(
     segments.c.undone,
     segments.c.corrected,
     segments.c.corrected_person,
+    segments.c.matched_person,
 ).where(segments.c.conversation_id == _ID)
 _SET_LABEL = (
     update(segments)
@@ -30,6 +31,7 @@ _SET_LABEL = (
         undone=bindparam("is_undone"),
         corrected=bindparam("is_corrected"),
         corrected_person=bindparam("new_person"),
+        matched_person=bindparam("new_match"),
         pieces=bindparam("new_pieces", type_=segments.c.pieces.type),
     )
 )
@@ -52,6 +54,7 @@ def set_labels(connection: Connection, conversation_id: str, made: Sequence[Chan
             "is_undone": change.origin_after.is_undone,
             "is_corrected": change.origin_after.is_corrected,
             "new_person": change.origin_after.person_id,
+            "new_match": change.origin_after.matched_person,
             "new_pieces": pieces_to_json(change.pieces_after),
         }
         for change in made

@@ -79,6 +79,7 @@ _BLANK: dict[str, Any] = {
     "undone": False,
     "corrected": False,
     "corrected_person": None,
+    "matched_person": None,
     "is_user": False,
     "person_id": None,
     "label_source": None,
@@ -243,10 +244,13 @@ def _have_labels(known: Mapping[str, StoredSegment], labels: Sequence[Label]) ->
     """Whether every segment has its label; one that was removed and sent again has lost it."""
     return all(
         label.segment_id in known
-        and (known[label.segment_id].speaker, known[label.segment_id].pieces)
-        == (speaker_name(label.speaker_id), label.pieces)
+        and _label_of(known[label.segment_id]) == (speaker_name(label.speaker_id), label.pieces, label.matched_person)
         for label in labels
     )
+
+
+def _label_of(segment: StoredSegment) -> tuple[object, ...]:
+    return segment.speaker, segment.pieces, segment.matched_person
 
 
 def _backend_fields(segment: TranscriptSegment, row: RowMapping | None, revision: int) -> dict[str, Any]:
@@ -274,9 +278,9 @@ def _backend_fields(segment: TranscriptSegment, row: RowMapping | None, revision
         if not is_label_ours or (source == "manual" and segment.speaker is not None):
             number = speaker_number(segment.speaker)
             columns["speaker"] = segment.speaker if number is None else speaker_name(number)
-            columns |= {"written_version": None, "corrected": False, "corrected_person": None}
+            columns |= {"written_version": None, "corrected": False, "corrected_person": None, "matched_person": None}
     if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
-        columns["pieces"] = None
+        columns |= {"pieces": None, "matched_person": None}
     return columns
 
 
@@ -387,5 +391,6 @@ def _stored_segment(row: RowMapping) -> StoredSegment:
         label_source="manual" if row["corrected"] else row["label_source"],
         words=words,
         pieces=pieces_from_json(row["pieces"]),
+        matched_person=row["matched_person"],
         is_undone=row["undone"],
     )

@@ -42,6 +42,8 @@ class StoredSegment:
     words: tuple[Word, ...] | None = None
     pieces: tuple[SegmentPiece, ...] = ()
     """Who said which of its words, as this pipeline wrote it; none where the segment is not cut."""
+    matched_person: str | None = None
+    """The person whom a voiceprint names here, as this pipeline wrote it. No person's word."""
     is_undone: bool = field(default=False, compare=False)
     """A person took a write back here: that the label is right is a person's word. No part of the segment itself."""
 
@@ -75,6 +77,8 @@ class Label:
     segment_id: str
     speaker_id: int | None
     pieces: tuple[SegmentPiece, ...] = ()
+    matched_person: str | None = None
+    """Whom a voiceprint names."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,8 @@ class LabelOrigin:
     """A person said who speaks."""
     person_id: str | None = None
     """The person whom a correction named."""
+    matched_person: str | None = None
+    """The person whom a voiceprint named."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +133,7 @@ class Conflict:
 
 @dataclass(frozen=True)
 class Change:
-    """One segment's label and pieces before and after one write."""
+    """One segment's label, pieces and matched person before and after one write."""
 
     segment_id: str
     before: str | None
@@ -140,7 +146,8 @@ class Change:
     @property
     def is_change(self) -> bool:
         """Whether anything differs."""
-        return (self.before, self.pieces_before) != (self.after, self.pieces_after)
+        before = self.before, self.pieces_before, self.origin_before.matched_person
+        return before != (self.after, self.pieces_after, self.origin_after.matched_person)
 
     @property
     def reversed(self) -> Change:

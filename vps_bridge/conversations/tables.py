@@ -31,6 +31,7 @@ segments = Table(
     Column("undone", Boolean, nullable=False),  # a person took a label back: no write changes it again
     Column("corrected", Boolean, nullable=False),  # a person said here who speaks: no write changes it again
     Column("corrected_person", Text),  # the person they named
+    Column("matched_person", Text),  # the person whom a voiceprint named; no person's word
     Column("is_user", Boolean, nullable=False),
     Column("person_id", Text),
     Column("label_source", Text),

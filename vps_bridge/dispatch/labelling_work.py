@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
+
 from schemas.codec import decode
 from schemas.turns import SpeakerTurns
 from vps_bridge.conversations.store import StoredConversation
 from vps_bridge.labelling.corrections import read_kept
+from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
+from vps_bridge.ledger.people import OwnersPeople
 from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, CorrectionRecord, JobRecord
+from vps_bridge.people.match import Print
 
 # Up to these, labels are worked out within some tens of milliseconds, on the bridge's own thread; beyond, in another
 # process: what agents and backends send decides how long it takes, and nobody else may wait for it.
@@ -29,6 +34,8 @@ class LabellingWork:
     results: tuple[bytes, ...]
     corrections: tuple[CorrectionRecord, ...]
     """Those in force, oldest first."""
+    people: OwnersPeople
+    """Whom its owner knows."""
     is_final: bool
     """Whether nothing more is expected: these are the last labels."""
 
@@ -51,12 +58,29 @@ class LabellingWork:
             corrections=tuple(
                 kept
                 for record in self.corrections
-                for kept in read_kept(record.write, record.event_id, record.said, record.anchors)
+                for kept in read_kept(
+                    record.write, record.event_id, record.said, record.anchors, teaches=record.teaches
+                )
             ),
+            people=self._known_people,
             num_speakers=conversation.num_speakers,
             min_speakers=conversation.min_speakers,
             max_speakers=conversation.max_speakers,
             is_final=self.is_final,
+        )
+
+    @property
+    def _known_people(self) -> KnownPeople:
+        own = [each for each in self.people.prints if each.is_from(self.name)]
+        return KnownPeople(
+            people=self.people.people,
+            prints=tuple(
+                Print(each.person_id, each.embedding_space, np.frombuffer(each.vector, "<f4"), each.clean_s)
+                for each in self.people.prints
+                if not each.is_from(self.name)
+            ),
+            taught=frozenset(each.person_id for each in own),
+            enrols=self.conversation.enrols,
         )
 
     @property

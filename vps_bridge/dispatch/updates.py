@@ -15,6 +15,7 @@ from broker.backoff import Backoff
 from schemas.codec import decode, encode
 from schemas.conversation import (
     MAX_FAILURES,
+    MAX_PEOPLE,
     MAX_SEGMENTS,
     ConversationUpdated,
     LabelChange,
@@ -27,11 +28,13 @@ from schemas.turns import MAX_TURNS
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Change, ConversationStore, StoredConversation
 from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.dispatch.labelling_work import LabellingWork, work_out
+from vps_bridge.dispatch.learning import keep_prints
 from vps_bridge.labelling.relabel import Relabelling, RelabelPolicy
 from vps_bridge.labelling.vote import AssignmentRules
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.people import NOBODY, OwnersPeople
 from vps_bridge.ledger.records import ConversationRecord, JobRecord
 from vps_bridge.publisher import Encoded, Publisher
 from vps_bridge.settings import BridgeSettings
@@ -88,9 +91,15 @@ class Updater:
             tuple(self._ledger.chunks.of_conversation(conversation_id)),
             tuple(found.payload for found in self._ledger.jobs.results(conversation_id)),
             tuple(kept for kept in self._ledger.corrections.of_conversation(conversation_id) if kept.in_force),
+            self._read_people(conversation),
             # A late result of a job that was given up changes a conversation that is final already: it stays final.
             is_final=final or conversation.final_at is not None,
         )
+
+    def _read_people(self, conversation: ConversationRecord) -> OwnersPeople:
+        """Return whom a conversation's owner knows; nobody while its `started` event may still name the owner."""
+        is_owner_known = conversation.started_revision >= 0 or conversation.completed
+        return self._ledger.people.known_to(conversation.owner or NOBODY) if is_owner_known else OwnersPeople()
 
     def assign(self, work: LabellingWork, *, final: bool) -> bool:
         """Work out a conversation's labels; where they changed, write them and offer an update.
@@ -124,10 +133,14 @@ class Updater:
         done = tuple(job.job_id for job in jobs if job.state is JobState.TURNS_STORED)
         is_new = (labelling.write_key, final) != (conversation.write_key, conversation.final_at is not None)
         is_new = is_new or not _tells_failures(conversation.updated_payload, jobs)
+        if conversation.stripped:  # its results are thrown away already
+            self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=seen)
+            return True
         written = self._write(conversation, work.stored, labelling)
         if written is None:
             return False
         changed, write = written
+        keep_prints(self._ledger, work, labelling)
         if not is_new and not changed:
             self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=seen)
             return True
@@ -234,13 +247,22 @@ def smaller_forms(update: ConversationUpdated) -> Iterator[ConversationUpdated]:
     )
     update = update.model_copy(update={"segments": bare})
     yield update
-    rest: dict[str, Any] = {"segments": (), "voices": (), "corrections": (), "failures": (), "reason": TOO_LARGE}
-    yield update.model_copy(update=rest)
+    rest: dict[str, Any] = {"segments": (), "voices": (), "corrections": (), "people": (), "failures": ()}
+    yield update.model_copy(update=rest | {"reason": TOO_LARGE})
 
 
 def _list_changed(changed: Sequence[Change]) -> tuple[LabelChange, ...]:
     listed = changed[:MAX_SEGMENTS]
-    return tuple(LabelChange(id=item.segment_id, before=item.before, after=item.after) for item in listed)
+    return tuple(
+        LabelChange(
+            id=item.segment_id,
+            before=item.before,
+            after=item.after,
+            matched_before=item.origin_before.matched_person,
+            matched_after=item.origin_after.matched_person,
+        )
+        for item in listed
+    )
 
 
 def _list_left_alone(labelling: Relabelling) -> tuple[LeftAlone, ...]:
@@ -273,6 +295,8 @@ def _describe(
         left_alone_counts=dict(Counter(reason for _, reason in labelling.left_alone)),
         voices=labelling.voice_changes[:MAX_VOICE_CHANGES],
         corrections=labelling.corrections[-MAX_OUTCOMES:],
+        people=labelling.people.told[:MAX_PEOPLE],
+        enrolment=labelling.people.enrolment,
         speakers=labelling.speakers,
         turns=turns,
         warnings=labelling.warnings[:MAX_WARNINGS],

@@ -18,13 +18,13 @@ from pydantic import ValidationError
 from starlette.requests import ClientDisconnect
 
 from schemas.audio import ChunkDescription
-from schemas.codec import encode
-from schemas.conversation import Accepted, ConversationEvent, Verdict
-from schemas.failure import FailureCode, policy_of
+from schemas.conversation import ConversationEvent
+from schemas.failure import FailureCode
 from schemas.text import KeyRepeated, refuse_repeated
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.durations import seconds
 from vps_bridge.errors import Refusal, refusal_of
+from vps_bridge.http.answers import json_event, to_response
 from vps_bridge.http.bodies import (
     BLOCK_BYTES,
     BUSY_BYTES_PER_S,
@@ -32,7 +32,6 @@ from vps_bridge.http.bodies import (
     LEAST_BYTES_PER_S,
     check_declared,
     declared_bytes,
-    read_small,
     save_body,
     save_form,
 )
@@ -46,6 +45,7 @@ from vps_bridge.http.messages import (
     SpokenTurn,
 )
 from vps_bridge.http.one_off import OneOffRequests, Turns
+from vps_bridge.http.people import PeopleHandlers
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.intake import Intake
@@ -59,10 +59,6 @@ SERVICE = "omi-diarization"
 MAX_UPLOADS = 32  # at once; each has a file and a block of memory
 QUEUE_TIMEOUT_S = 30.0  # how long one more waits until another has ended
 ASK_TIMEOUT_S = 60.0  # the bridge's own thread answers in milliseconds, unless its disk hangs
-_DISCARDED = {
-    FailureCode.CONVERSATION_DELETED: "the conversation is deleted: nothing is taken for it any more",
-    FailureCode.REVISION_STALE: "an event of a higher revision came before: send what is true now",
-}
 _AUDIO_TYPES = ("audio/", "video/", "application/octet-stream", "application/ogg")
 
 
@@ -74,6 +70,7 @@ class HttpHandlers:
         self._settings, self._mailbox, self._intake, self._one_offs = settings, mailbox, intake, one_offs
         self._uploads, self._expected_bytes = asyncio.Semaphore(MAX_UPLOADS), 0
         self._waiting = 0  # uploads whose turn has not come
+        self.people = PeopleHandlers(self._ask, intake)
 
     async def take_audio(self, request: Request, conversation_id: str, description: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
@@ -87,7 +84,7 @@ class HttpHandlers:
             raise
         if taken.receipt is None:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
-        return _to_response(taken.receipt, 202 if taken.is_new else 200)
+        return to_response(taken.receipt, 202 if taken.is_new else 200)
 
     async def _take_body(self, request: Request, conversation_id: str, description: AudioQuery) -> Taken:
         kind = request.headers.get("content-type", "application/octet-stream").lower()
@@ -109,15 +106,11 @@ class HttpHandlers:
 
     async def take_event(self, request: Request, conversation_id: str) -> Response:
         """Take an event of a conversation."""
-        if not request.headers.get("content-type", "").lower().startswith("application/json"):
-            raise HttpProblem(
-                415, "payload.malformed", "send a ConversationEvent with `Content-Type: application/json`"
-            )
-        data = await read_small(request, ConversationEvent.MAX_ENCODED_BYTES)
+        data = await json_event(request, ConversationEvent)
         receipt = await self._ask(partial(self._intake.take_event, conversation_id, data))
         if receipt is None:
             raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
-        return _to_response(receipt, 200)
+        return to_response(receipt, 200)
 
     async def read_history(self, conversation_id: str) -> ConversationHistory:
         """Return every change of a conversation's labels."""
@@ -218,14 +211,6 @@ class HttpHandlers:
 async def _wait_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
-
-
-def _to_response(receipt: Accepted, status: int) -> Response:
-    """Return a receipt as it is sent over MQTT. Raises `HttpProblem` where it is a refusal."""
-    if receipt.verdict is Verdict.ACCEPTED:
-        return Response(encode(receipt), status, media_type="application/json")
-    code = FailureCode(receipt.reason) if receipt.reason in set(FailureCode) else FailureCode.PAYLOAD_MALFORMED
-    raise HttpProblem(policy_of(code).http_status, code, receipt.message or _DISCARDED.get(code, code))
 
 
 def _check_query(request: Request) -> None:

@@ -19,12 +19,12 @@ from vps_bridge.http.reading_records import (
     ConversationDetail,
     ConversationPage,
     ConversationSummary,
-    ListedVoice,
     JobPage,
     LabelledSegment,
     ListedAgent,
     ListedFailure,
     ListedJob,
+    ListedVoice,
     SpokenPiece,
 )
 from vps_bridge.labelling.number import Voice, VoiceBook

@@ -17,7 +17,8 @@ from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
 from schemas.document import message_schema
 from schemas.failure import FailureCode, policy_of
-from schemas.record import ID_PATTERN, describe_wrong, is_id
+from schemas.people import PersonEvent
+from schemas.record import ID_PATTERN, Message, describe_wrong, is_id
 from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.bodies import HINT_FIELDS
@@ -35,6 +36,7 @@ from vps_bridge.http.messages import (
 )
 from vps_bridge.http.one_off import NoAgent
 from vps_bridge.http.page_headers import PageHeaders
+from vps_bridge.http.people import add_people
 from vps_bridge.http.sign_in import SignIns
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
@@ -44,7 +46,7 @@ _REASONS = {
     400: "The body is empty, or does not parse.",
     401: "The token is missing or wrong.",
     403: "Without a token only programs on the bridge's own machine are let in, under a loopback name.",
-    404: "No such path, or no such conversation.",
+    404: "No such path, conversation or person.",
     405: "The path takes another method.",
     408: "The client sent nothing for too long.",
     409: "It contradicts what is there: the message says how.",
@@ -66,12 +68,14 @@ _AUDIO_BODY = {
         "content": {"audio/*": _BINARY, "application/octet-stream": _BINARY},
     }
 }
-_EVENT_BODY = {
-    "requestBody": {
-        "required": True,
-        "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model="ConversationEvent")}}},
-    }
-}
+_EVENTS = (ConversationEvent, PersonEvent)
+
+
+def _event_body(event: type[Message]) -> dict[str, Any]:
+    schema = {"$ref": _REFERENCE.format(model=event.__name__)}
+    return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
+
+
 _FORM_BODY = {
     "requestBody": {
         "required": True,
@@ -110,6 +114,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: 
     app.add_middleware(PageHeaders)
     _add_paths(app, handlers)
     _add_reading(app, handlers)
+    add_people(app, handlers.people, answers=answers, event_body=_event_body(PersonEvent), take_codes=_TAKE_CODES)
     _add_errors(app, handlers)
     _add_document(app, OPEN_PATHS if rule.is_loopback else ())
     return app
@@ -136,7 +141,7 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
         "/v1/conversations/{conversation_id}/events",
         response_model=Accepted,
         responses=answers(_TAKE_CODES, Problem),
-        openapi_extra=_EVENT_BODY,
+        openapi_extra=_event_body(ConversationEvent),
     )
     async def take_event(conversation_id: ConversationId, request: Request) -> Response:
         """Take an event of a conversation."""
@@ -202,14 +207,15 @@ def _explain(error: Exception) -> HttpProblem:
 
 
 def _add_document(app: FastAPI, open_paths: Sequence[str]) -> None:
-    """Add to the document what FastAPI does not know: the token, and the event, which our own decoder reads."""
+    """Add to the document what FastAPI does not know: the token, and the events, which our own decoder reads."""
 
     def document() -> Mapping[str, Any]:
         if app.openapi_schema is None:
             described = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            event = message_schema(ConversationEvent, reference=_REFERENCE)
-            parts = event.pop("$defs")
-            described["components"]["schemas"] |= {**parts, ConversationEvent.__name__: event}
+            for kind in _EVENTS:
+                event = message_schema(kind, reference=_REFERENCE)
+                parts = event.pop("$defs", {})
+                described["components"]["schemas"] |= {**parts, kind.__name__: event}
             described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for path, operations in described["paths"].items():
                 for operation in operations.values():

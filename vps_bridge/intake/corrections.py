@@ -17,6 +17,7 @@ from vps_bridge.errors import Refusal
 from vps_bridge.labelling.corrections import anchors_to_json, find_anchors
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.people import NOBODY
 from vps_bridge.ledger.records import CorrectionRecord
 
 _REBUILDING = {CorrectionKind.SAME_VOICE, CorrectionKind.OTHER_VOICE}
@@ -66,6 +67,8 @@ class Corrections:
             anchors=anchors_to_json(find_anchors(said, book)),
             voices_before=voices,
         )
+        for person_id in _named(said):
+            self._ledger.people.add((conversation.owner if conversation else None) or NOBODY, person_id)
         self._ledger.corrections.add(conversation_id, record)
         return applied.version
 
@@ -137,6 +140,12 @@ class Corrections:
 def _key(event_id: str) -> str:
     """Return the write key of an event: the same event is written once."""
     return f"event-{event_id}"
+
+
+def _named(said: Iterable[Correction]) -> list[str]:
+    """Return who is said to be a voice, and may be known by it: a person's id may stand in a topic."""
+    named = {one.person_id or "" for one in said if one.kind is CorrectionKind.VOICE_IS}
+    return sorted(name for name in named if is_id(name))
 
 
 def _check_known(said: Iterable[Correction], book: VoiceBook, segments: set[str]) -> None:

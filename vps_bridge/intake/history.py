@@ -23,6 +23,9 @@ class HistoryChange(Record):
     after: str | None
     person_before: str | None = None
     person_after: str | None = None
+    matched_before: str | None = None
+    """Whom a voiceprint named."""
+    matched_after: str | None = None
     pieces_before: tuple[SegmentPiece, ...] = ()
     pieces_after: tuple[SegmentPiece, ...] = ()
 
@@ -113,6 +116,8 @@ def _describe_change(change: Change) -> HistoryChange:
         after=change.after,
         person_before=change.origin_before.person_id,
         person_after=change.origin_after.person_id,
+        matched_before=change.origin_before.matched_person,
+        matched_after=change.origin_after.matched_person,
         pieces_before=change.pieces_before,
         pieces_after=change.pieces_after,
     )

@@ -10,11 +10,17 @@ from schemas.conversation import Accepted
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.intake.ingest import Taken
+from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.upload import Upload
 
 
 class Intake(Protocol):
     """Takes in what has arrived over HTTP, with everything that follows from it. For the bridge's own thread only."""
+
+    @property
+    def people(self) -> PersonEvents:
+        """What takes events about people, and tells who is known."""
+        ...
 
     def check_room(self, size_bytes: int) -> None:
         """Raise `Refusal` where the bridge has no room for this much more audio."""

@@ -31,6 +31,8 @@ class KeptCorrection:
     event_id: str = ""
     anchors: tuple[Voice, ...] = ()
     """The voices that it is about, as they were published when it was said."""
+    teaches: bool = True
+    """False where the person it names was forgotten since: it makes no voiceprint."""
 
     def anchor(self, speaker_id: int) -> Voice | None:
         """Return the voice that had a number then."""
@@ -52,11 +54,14 @@ def anchors_to_json(anchors: Iterable[Voice]) -> str:
     return VoiceBook(tuple(anchors)).to_json()
 
 
-def read_kept(write: int, event_id: str, said: Sequence[Mapping[str, Any]], anchors: str) -> list[KeptCorrection]:
+def read_kept(
+    write: int, event_id: str, said: Sequence[Mapping[str, Any]], anchors: str, *, teaches: bool = True
+) -> list[KeptCorrection]:
     """Return the corrections of one event as the ledger keeps it."""
     voices = VoiceBook.from_json(anchors).voices
     return [
-        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices) for place, one in enumerate(said)
+        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches)
+        for place, one in enumerate(said)
     ]
 
 

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from schemas.conversation import SegmentLabel, SegmentPiece
-from vps_bridge.conversations.store import StoredSegment, speaker_name, speaker_number
+from schemas.voice_people import Identity
+from vps_bridge.conversations.store import LabelOrigin, StoredSegment, speaker_name, speaker_number
 from vps_bridge.labelling.evidence import AudioTimeline
 from vps_bridge.labelling.link import Partition
-from vps_bridge.labelling.number import FoundVoice, Naming, VoiceBook
+from vps_bridge.labelling.number import FoundVoice, Naming, Voice, VoiceBook
+from vps_bridge.labelling.voice_people import VoicePeople
 from vps_bridge.labelling.vote import Vote, VoteOutcome
 
 _MAX_NUMBER = 10_000  # the highest that a message carries; a label with a higher one counts as a name
@@ -226,23 +228,47 @@ def describe_label(
     speaker: str | None,
     numbers: Sequence[int | None],
     pieces: tuple[SegmentPiece, ...],
-    persons: Mapping[int | None, str | None],
+    people: VoicePeople,
 ) -> SegmentLabel:
     """Return the label as an update reports it, with the coverage only if the vote decided it.
 
-    Who its voice is (`persons`, by number) stands beside it, unless the segment itself names somebody.
+    Who its voice is stands beside it, unless the segment itself names somebody.
     """
     is_clear = vote.outcome is VoteOutcome.CLEAR
+    person, identity = _name_person(segment, _number(speaker), people)
     runner_up = vote.runner_up if vote.runner_up is not None and vote.runner_up >= 0 else None
     return SegmentLabel(
         id=segment.id,
         speaker=speaker,
         speaker_id=_number(speaker),
-        person_id=segment.person_id or persons.get(_number(speaker)),
+        person_id=person,
+        identity=identity,
         coverage=vote.coverage if is_clear else None,
         runner_up=None if runner_up is None else speaker_name(numbers[runner_up]),
         pieces=pieces or None,
     )
+
+
+def _name_person(segment: StoredSegment, number: int | None, people: VoicePeople) -> tuple[str | None, Identity | None]:
+    """Return who speaks in a segment, and where that is known from; unknown where the backend gave it by itself."""
+    if segment.person_id:
+        return segment.person_id, "confirmed" if segment.is_human_labelled else None
+    person = people.persons.get(number)
+    if person is not None:
+        return person, "confirmed"
+    matched = _match_of(segment, number, people)
+    return matched, "matched" if matched else None
+
+
+def match_origins(segment: StoredSegment, speaker: str | None, people: VoicePeople) -> tuple[LabelOrigin, LabelOrigin]:
+    """Return whom a voiceprint named in a segment, and whom it names with this label."""
+    wanted = _match_of(segment, _number(speaker), people)
+    return LabelOrigin(matched_person=segment.matched_person), LabelOrigin(matched_person=wanted)
+
+
+def _match_of(segment: StoredSegment, number: int | None, people: VoicePeople) -> str | None:
+    """Return whom a voiceprint names in a segment: nobody new in one that a person labelled."""
+    return segment.matched_person if segment.is_human_labelled else people.matched.get(number)
 
 
 def note_segments(
@@ -262,7 +288,13 @@ def note_segments(
     return replace(book, voices=tuple(voices))
 
 
-def note_persons(book: VoiceBook, persons: Mapping[int | None, str | None]) -> VoiceBook:
+def note_persons(book: VoiceBook, people: VoicePeople) -> VoiceBook:
     """Note in the book which person each voice is; one without audio now keeps who it was."""
-    voices = (replace(voice, person_id=persons.get(voice.speaker_id, voice.person_id)) for voice in book.voices)
-    return replace(book, voices=tuple(voices))
+
+    def note(voice: Voice) -> Voice:
+        number = voice.speaker_id
+        if number not in people.persons:
+            return voice
+        return replace(voice, person_id=people.persons[number], matched_person=people.matched.get(number))
+
+    return replace(book, voices=tuple(note(voice) for voice in book.voices))

@@ -24,6 +24,7 @@ from vps_bridge.labelling.audio_clock import (
 )
 from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.job_evidence import JobEvidence
+from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
@@ -52,6 +53,8 @@ class ConversationEvidence:
     num_speakers: int | None = None
     min_speakers: int | None = None
     max_speakers: int | None = None
+    people: KnownPeople = field(default_factory=KnownPeople)
+    """Who may be heard."""
     is_final: bool = False
     """Nothing more is expected: it is completed, and every job has ended."""
 

@@ -66,6 +66,29 @@ def forget_voices(results: Sequence[SpeakerTurns], book: VoiceBook, named: froze
     ]
 
 
+def forget_numbers(results: Sequence[SpeakerTurns], book: VoiceBook, numbers: frozenset[int]) -> list[SpeakerTurns]:
+    """Return a conversation's results without voice samples and without the embeddings of voices with these numbers.
+
+    The other voices stay as they are, and are forgotten in their own time.
+    """
+    gone = {
+        member: voice.speaker_id for voice in book.voices if voice.speaker_id in numbers for member in voice.members
+    }
+    stand_ins = _StandIns()
+
+    def forget(job_id: str, voice: SpeakerVoice) -> SpeakerVoice:
+        number = gone.get(LocalSpeaker(job_id, voice.speaker))
+        if voice.embedding is None or number is None:
+            return voice
+        return voice.model_copy(update={"embedding": stand_ins.of(number, len(voice.embedding))})
+
+    settled = {result.job_id: result for result in settle_samples(results)}
+    return [
+        result.model_copy(update={"speakers": tuple(forget(result.job_id, voice) for voice in result.speakers)})
+        for result in (settled.get(result.job_id, result) for result in results)
+    ]
+
+
 class _StandIns:
     """The drawn vectors, by number of the voice and by length; at right angles to each other while there is room."""
 

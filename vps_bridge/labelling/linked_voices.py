@@ -13,7 +13,7 @@ from vps_bridge.labelling.human_links import read_human_links
 from vps_bridge.labelling.human_words import read_words, weigh_words
 from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.local_speaker import LocalSpeaker
-from vps_bridge.labelling.people_in_voices import VoiceMap, judge_corrections, name_persons
+from vps_bridge.labelling.people_in_voices import VoiceMap, judge_corrections, name_persons, refused_persons
 from vps_bridge.labelling.vote import AssignmentRules
 
 
@@ -26,6 +26,8 @@ class LinkedVoices:
     """By index of the partition, who people say it is."""
     outcomes: tuple[CorrectionOutcome, ...]
     """Of every correction in force, in their order."""
+    not_person: Mapping[int, frozenset[str]]
+    """By index of the partition, whom people say it is not."""
 
 
 def link_voices(
@@ -71,7 +73,8 @@ def link_voices(
     partition = join_voices(partition, (*said.joined, *weighed.joined), said.parted, speech)
     voices = VoiceMap(partition, speech)
     person_of = name_persons(corrections, words, voices)
-    return LinkedVoices(partition, person_of, judge_corrections(corrections, words, voices, person_of))
+    outcomes = judge_corrections(corrections, words, voices, person_of)
+    return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, voices))
 
 
 def join_voices(

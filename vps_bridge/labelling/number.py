@@ -28,6 +28,8 @@ class Voice:
     """Ids of segments that had its number: they identify it again after every job was diarized anew."""
     person_id: str | None = None
     """Who people say it is."""
+    matched_person: str | None = None
+    """Who its voiceprint says it is."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class VoiceBook:
                 voice.speaker_id,
                 [[member.job_id, member.speaker] for member in voice.members],
                 voice.segments,
-                *([voice.person_id] if voice.person_id else []),
+                *_persons(voice),
             ]
             for voice in self.voices
         ]
@@ -80,6 +82,13 @@ class VoiceBook:
         ]
         voices = sorted([*kept, *back], key=lambda voice: voice.speaker_id)
         return VoiceBook(tuple(voices), tuple(sorted(set(self.retired) - {voice.speaker_id for voice in back})))
+
+
+def _persons(voice: Voice) -> list[str | None]:
+    """Return who a voice is, as the text of a book holds it; books without people are as they always were."""
+    if voice.matched_person:
+        return [voice.person_id, voice.matched_person]
+    return [voice.person_id] if voice.person_id else []
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,21 @@ def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWor
     return person_of
 
 
+def refused_persons(corrections: Sequence[KeptCorrection], voices: VoiceMap) -> dict[int, frozenset[str]]:
+    """Return whom people say a voice is not, by index of the partition; a later `voice_is` takes that back."""
+    refused: dict[int, set[str]] = {}
+    for kept in corrections:
+        person = kept.said.person_id or ""
+        if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
+            continue
+        voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
+        if voice is not None and kept.said.kind is CorrectionKind.VOICE_IS_NOT:
+            refused.setdefault(voice, set()).add(person)
+        elif voice is not None:
+            refused.get(voice, set()).discard(person)
+    return {voice: frozenset(persons) for voice, persons in refused.items()}
+
+
 def judge_corrections(
     corrections: Sequence[KeptCorrection],
     words: Sequence[HumanWord],

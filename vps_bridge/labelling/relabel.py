@@ -29,6 +29,7 @@ from vps_bridge.labelling.decide import (
     decide_speakers,
     describe_label,
     find_stale,
+    match_origins,
     note_persons,
     note_segments,
     untouched_numbers,
@@ -45,6 +46,7 @@ from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_p
 from vps_bridge.labelling.placed_audio import PlacedAudio, place_audio
 from vps_bridge.labelling.reported_turns import number_turns, reported_clocks
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
+from vps_bridge.labelling.voice_people import VoicePeople, identify_voices
 from vps_bridge.labelling.vote import (
     AssignmentRules,
     TranscriptTurn,
@@ -53,6 +55,7 @@ from vps_bridge.labelling.vote import (
     measure_segments,
     vote_segments,
 )
+from vps_bridge.people.match import MatchRules
 from vps_bridge.rules.assemble import AssemblyRules, order_chunks
 
 __all__ = [
@@ -69,13 +72,15 @@ STALE_LABEL = "label.stale"
 
 @dataclass(frozen=True)
 class RelabelPolicy:
-    """Every threshold of a relabelling. The write key contains the names and the values of all fields."""
+    """Every threshold of a relabelling. The write key contains the names and the values of all fields but `people`."""
 
     assembly: AssemblyRules = field(default_factory=AssemblyRules)
     alignment: AlignmentRules = field(default_factory=AlignmentRules)
     linking: LinkingRules = field(default_factory=LinkingRules)
     assignment: AssignmentRules = field(default_factory=AssignmentRules)
     cutting: CuttingRules = field(default_factory=CuttingRules)
+    people: tuple[tuple[str, MatchRules], ...] = ()
+    """An operator's own rules of who is who, by embedding space. Of those the key contains what they decide."""
 
 
 @dataclass(frozen=True)
@@ -106,13 +111,16 @@ class Relabelling:
     """What became of each correction in force."""
     audio_places: tuple[PlacedAudio, ...] = ()
     """Where the audio lies in the transcript."""
+    people: VoicePeople = field(default_factory=VoicePeople)
+    """Who the voices are, and what that teaches."""
 
     @property
     def labels(self) -> tuple[Label, ...]:
         """The labels of the changed segments, for `ConversationStore.apply`."""
         wanted = {segment.id: segment.speaker_id for segment in self.segments}
         return tuple(
-            Label(change.segment_id, wanted[change.segment_id], change.pieces_after) for change in self.changed
+            Label(change.segment_id, wanted[change.segment_id], change.pieces_after, change.origin_after.matched_person)
+            for change in self.changed
         )
 
 
@@ -125,9 +133,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     Applying the result and relabelling again changes nothing.
     """
     policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
-    segments, heard = evidence.segments, build_audio_timeline(evidence, policy.assembly)
-    clocks = _find_clocks(evidence, heard, policy.alignment)
-    timeline = _part_off(evidence, heard, clocks)
+    segments, (timeline, clocks) = evidence.segments, _place(evidence, policy)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
     linked = _link(evidence, timeline, clocks, measured, policy)
@@ -135,35 +141,42 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
     votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
-    written = written_numbers(evidence.voices)
+    written, in_pieces = written_numbers(evidence.voices), voices_of_pieces(cut)
     untouched = untouched_numbers(segments, votes, written)
-    in_pieces = voices_of_pieces(cut)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
     removes_stale = policy.assignment.removes_stale
     speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
-    changed = _list_changes(segments, speakers, pieces)
+    people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
+    changed = _list_changes(segments, speakers, pieces, people)
     left_alone = _list_left_alone(votes, changed, find_stale(speakers, votes, naming, written))
-    persons = {number: linked.person_of.get(voice) for voice, number in enumerate(naming.numbers)}
     return Relabelling(
         segments=tuple(
-            describe_label(segment, vote, speaker, naming.numbers, pieces_of, persons)
+            describe_label(segment, vote, speaker, naming.numbers, pieces_of, people)
             for segment, vote, speaker, pieces_of in zip(segments, votes, speakers, pieces, strict=True)
         ),
         changed=changed,
         left_alone=left_alone,
-        voices=note_persons(note_segments(naming.book, segments, votes, speakers, written), persons),
+        voices=note_persons(note_segments(naming.book, segments, votes, speakers, written), people),
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
         warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
-        write_key=_write_key(evidence, timeline, policy),
+        write_key=_write_key(evidence, timeline, policy, people),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
         corrections=linked.outcomes,
         audio_places=place_audio(timeline.placed, reported_clocks(evidence, timeline, clocks)),
+        people=people,
     )
+
+
+def _place(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[AudioTimeline, tuple[StretchClock, ...]]:
+    """Return what all jobs heard, and by how much each stretch of it lies beside the transcript."""
+    heard = build_audio_timeline(evidence, policy.assembly)
+    clocks = _find_clocks(evidence, heard, policy.alignment)
+    return _part_off(evidence, heard, clocks), clocks
 
 
 def _link(
@@ -285,10 +298,11 @@ def _list_changes(
     segments: Sequence[StoredSegment],
     speakers: Sequence[str | None],
     pieces: Sequence[tuple[SegmentPiece, ...]],
+    people: VoicePeople,
 ) -> tuple[Change, ...]:
-    """Return the segments that are to have another label or other pieces than they have."""
+    """Return the segments that are to have another label, another match or other pieces than they have."""
     compared = (
-        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted)
+        Change(segment.id, segment.speaker, speaker, segment.pieces, wanted, *match_origins(segment, speaker, people))
         for segment, speaker, wanted in zip(segments, speakers, pieces, strict=True)
     )
     return tuple(change for change in compared if change.is_change)
@@ -323,7 +337,9 @@ def _collect_warnings(
     return tuple(sorted(warnings))
 
 
-def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: RelabelPolicy) -> str:
+def _write_key(
+    evidence: ConversationEvidence, timeline: AudioTimeline, policy: RelabelPolicy, people: VoicePeople
+) -> str:
     """Return the sha256 of all that decides the labels, without the labels that this pipeline wrote itself.
 
     Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
@@ -352,7 +368,10 @@ def _write_key(evidence: ConversationEvidence, timeline: AudioTimeline, policy: 
         ),
     }
     if evidence.corrections:
-        key_facts["corrections"] = [(kept.write, kept.said.model_dump(mode="json")) for kept in evidence.corrections]
+        said = [(kept.write, kept.said.model_dump(mode="json", exclude={"anyway"})) for kept in evidence.corrections]
+        key_facts["corrections"] = said
+    if people.key_facts:
+        key_facts["people"] = people.key_facts
     words = {segment.id: [(word.start_s, word.end_s) for word in segment.words or ()] for segment in evidence.segments}
     if any(words.values()):
         key_facts["words"] = words
@@ -365,6 +384,7 @@ def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
     # What came later leaves every key as it was, as long as it is as it came.
     if not policy.assignment.removes_stale:
         del thresholds["assignment"]["removes_stale"]
+    del thresholds["people"]
     thresholds["linking"]["thresholds"] = [pair for pair in policy.linking.thresholds if pair != ("campplus", 0.55)]
     return thresholds
 

@@ -48,6 +48,8 @@ _APPLY = {
         started_revision=bindparam("revision"),
         started_at_s=func.coalesce(bindparam("new_start_s"), ConversationRow.started_at_s),
         language=func.coalesce(bindparam("new_language"), ConversationRow.language),
+        owner=func.coalesce(bindparam("new_owner"), ConversationRow.owner),
+        enrols=func.coalesce(bindparam("new_enrols"), ConversationRow.enrols),
         final_at=None,
         dirty=ConversationRow.dirty + 1,
         **_ALWAYS,
@@ -127,6 +129,7 @@ def _read_event(event: ConversationEvent) -> dict[str, Any]:
     if event.type is EventType.STARTED:
         start_s = event.started_at.timestamp() if event.started_at else None
         values = {"revision": event.revision, "new_start_s": start_s, "new_language": event.language or None}
+        values |= {"new_owner": event.owner or None, "new_enrols": event.enrols}
     elif event.type is EventType.COMPLETED:
         audio_s = event.last_audio_at.timestamp() if event.last_audio_at else None
         values = {"revision": event.revision, "chunks": event.chunks, "new_audio_s": audio_s}

@@ -23,6 +23,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
+from vps_bridge.ledger.deleted_people import delete_learned
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.records import (
@@ -128,7 +129,11 @@ HINTS: dict[str, Any] = {
 }
 _ACTIVE_NOW: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _OPEN_FOR_AUDIO = THIS_CONVERSATION.values(
-    final_at=None, completed=ConversationRow.completed | bindparam("completes"), **HINTS, **_ACTIVE_NOW
+    final_at=None,
+    completed=ConversationRow.completed | bindparam("completes"),
+    stripped=False,
+    **HINTS,
+    **_ACTIVE_NOW,
 )
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 _SETTLED = {
@@ -311,6 +316,7 @@ class ConversationBook:
             leases = tuple(LeaseRecord(**row._asdict()) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
+            delete_learned(connection, conversation_id)
             for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, ConversationRow):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)

@@ -20,6 +20,7 @@ from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.operator_actions import OperatorActions
+from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
 
@@ -63,6 +64,7 @@ class Ledger:
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
         self.corrections = CorrectionBook(database)
+        self.people = PeopleBook(database)
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
         self.agents = AgentBook(database)

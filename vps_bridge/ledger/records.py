@@ -116,6 +116,14 @@ class ConversationRecord:
     """Attempts at its labels that came to nothing, in a row, with the one under way."""
     set_aside: str | None = None
     """Why nothing works out its labels any more: they could not be, several times."""
+    owner: str | None = None
+    """Whose it is, as its `started` event says; None where no event says."""
+    enrols: str | None = None
+    """The person whose voice it is to teach; nothing of it is kept."""
+    started_revision: int = -1
+    """Of its latest `started` event; -1: none has come."""
+    stripped: bool = False
+    """Of an enrolment: its outcome is told, and its audio and results are thrown away."""
     embedding: tuple[str, str] | None = field(kw_only=True)
 
 
@@ -134,6 +142,8 @@ class CorrectionRecord:
     """The published voices before it came into force; where it is not in force, those before it went."""
     in_force: bool = True
     """False while it is undone."""
+    teaches: bool = True
+    """False where a person it names was forgotten since: it makes no voiceprint any more."""
 
 
 @dataclass(frozen=True)

@@ -75,6 +75,7 @@ class ConversationRow(Base):
         Index("conversations_activity", "last_activity_at", "conversation_id", "dirty", "updated_version"),
         Index("conversations_dirty", "conversation_id", sqlite_where=text("dirty > 0")),
         Index("conversations_open_ended", "conversation_id", sqlite_where=text("completed = 1 AND final_at IS NULL")),
+        Index("conversations_owner", "owner"),
         Index("conversations_set_aside", "conversation_id", sqlite_where=text("set_aside IS NOT NULL")),
         Index(
             "conversations_unapplied",
@@ -108,6 +109,9 @@ class ConversationRow(Base):
     audio_places: Mapped[Any] = mapped_column(JSON, nullable=True)
     label_tries: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     set_aside: Mapped[str | None]
+    owner: Mapped[str | None]
+    enrols: Mapped[str | None]
+    stripped: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
 
 
 class EventRow(Base):
@@ -131,6 +135,60 @@ class CorrectionRow(Base):
     anchors: Mapped[Any] = mapped_column(JSON)
     voices_before: Mapped[Any] = mapped_column(JSON)
     in_force: Mapped[bool] = mapped_column(default=True, server_default=text("1"))
+    teaches: Mapped[bool] = mapped_column(default=True, server_default=text("1"))
+
+
+class PersonRow(Base):
+    """A person of an owner; the owner is empty where conversations name none."""
+
+    __tablename__ = "people"
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    person_id: Mapped[str] = mapped_column(primary_key=True)
+    name: Mapped[str | None]
+    is_owner: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    consent_date: Mapped[str | None]
+    revision: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    created_at: Mapped[float]
+
+
+class PrintRow(Base):
+    """A voiceprint, and the conversation it was made from; that of an enrolment is thrown away."""
+
+    __tablename__ = "prints"
+    __table_args__ = (Index("prints_conversation", "conversation_id"),)
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    person_id: Mapped[str] = mapped_column(primary_key=True)
+    source: Mapped[str] = mapped_column(primary_key=True)
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    embedding_space: Mapped[str]
+    vector: Mapped[bytes]
+    clean_s: Mapped[float]
+    created_at: Mapped[float]
+
+
+class PersonEventRow(Base):
+    """An event about a person that was seen. It outlives the person: one that comes late brings nobody back."""
+
+    __tablename__ = "person_events"
+    owner: Mapped[str] = mapped_column(primary_key=True)
+    person_id: Mapped[str] = mapped_column(primary_key=True)
+    event_id: Mapped[str] = mapped_column(primary_key=True)
+    verdict: Mapped[str]
+    reason: Mapped[str | None]
+
+
+class PersonDecisionRow(Base):
+    """What was decided about a person, for whoever asks why somebody is recognised; never a name."""
+
+    __tablename__ = "person_decisions"
+    __table_args__ = (Index("person_decisions_person", "owner", "person_id"),)
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    owner: Mapped[str]
+    person_id: Mapped[str]
+    at: Mapped[float]
+    what: Mapped[str]
+    conversation_id: Mapped[str | None]
+    similarity: Mapped[float | None]
 
 
 class ChunkRow(Base):

@@ -40,7 +40,10 @@ def test_an_undo_of_an_earlier_version_is_undone(tmp_path):
     store.undo("c1", 1)
     store.close()
     with sqlite3.connect(tmp_path / "c.db") as connection:
-        for table, names in (("writes", ("made_by", "undoes", "corrections")), ("segments", ("corrected_person",))):
+        for table, names in (
+            ("writes", ("made_by", "undoes", "corrections")),
+            ("segments", ("corrected_person", "matched_person")),
+        ):
             for name in names:
                 connection.execute(f"ALTER TABLE {table} DROP COLUMN {name}")
         connection.execute("ALTER TABLE segments DROP COLUMN corrected")

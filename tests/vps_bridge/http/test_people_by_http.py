@@ -1,0 +1,42 @@
+"""People over HTTP: said as over MQTT, and read, which no topic allows."""
+
+import uuid
+
+from schemas.conversation import EventType
+from tests.brokers import RunningBroker
+from tests.vps_bridge.http.door import Door, answering
+from tests.vps_bridge.live_bridge import STARTED_AT
+
+
+def say(door: Door, person_id: str, kind: str, **fields: object) -> tuple[int, dict[str, object]]:
+    event = {"schema": "person-event", "version": "1.0", "event_id": f"e-{uuid.uuid4().hex}", "type": kind}
+    answer = door.client.post(f"/v1/people/{person_id}/events", json=event | fields)
+    return answer.status_code, answer.json()
+
+
+def test_a_person_is_named_confirmed_read_exported_and_forgotten(mosquitto: RunningBroker, door: Door) -> None:
+    mine = {"owner": "user-1"}
+    with answering(mosquitto):
+        door.event("call", EventType.STARTED, started_at=STARTED_AT.isoformat(), **mine)
+        door.backend.send_call("call")
+        before = door.backend.wait_updated("call")
+    assert say(door, "ben", "named", name="Ben", revision=3, **mine)[0] == 200
+    status, refused = say(door, "ben", "named", name="Old", revision=2, **mine)
+    assert (status, refused["code"]) == (409, "event.revision_stale")
+    status, refused = say(door, "ben", "confirmed", conversation_id="call", speaker_id=7, **mine)
+    assert (status, refused["code"]) == (422, "correction.refused")
+    assert say(door, "ben", "confirmed", conversation_id="call", speaker_id=1, **mine)[0] == 200
+    told = door.backend.wait_updated("call", version=before.updated_version + 1)
+    assert [(each.person_id, each.voiceprint) for each in told.people] == [("ben", "learned")]
+    assert [each["name"] for each in door.client.get("/v1/people", params=mine).json()["people"]] == ["Ben"]
+    exported = door.client.get("/v1/people/ben/export", params=mine).json()
+    assert exported["heard_in"] == [{"conversation_id": "call", "speaker_id": 1, "identity": "confirmed"}]
+    assert len(exported["voiceprints"]) == 1
+    assert door.client.get("/v1/people").json() == {"owner": None, "people": []}
+    assert door.client.get("/v1/people/ben").status_code == 404
+    assert door.open.get("/v1/people/ben", params=mine).status_code == 401
+    assert door.client.delete("/v1/people/ben").status_code == 200, "nobody's person of that id: nothing to forget"
+    assert door.client.get("/v1/people/ben", params=mine).json()["consent_date"] is None
+    assert door.client.delete("/v1/people/ben", params=mine).status_code == 200
+    assert door.client.get("/v1/people/ben", params=mine).status_code == 404
+    assert say(door, "ben", "consented", consent_date=20260504)[0] == 422

@@ -1,0 +1,125 @@
+"""People in the ledger: each owner's alone, learned as often as confirmed, and gone when forgotten."""
+
+import itertools
+
+import pytest
+
+from schemas.conversation import EventType, Verdict
+from schemas.failure import FailureCode
+from schemas.people import PersonEvent, PersonEventType
+from tests.vps_bridge.ledger.test_ledger import tell
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
+from vps_bridge.ledger.people import PrintRecord
+from vps_bridge.ledger.records import CorrectionRecord
+
+numbers = itertools.count()
+
+
+@pytest.fixture
+def ledger(tmp_path):
+    ledger = Ledger(tmp_path / "bridge", exclusive=True)
+    yield ledger
+    ledger.close()
+
+
+def say(ledger, person_id, kind, **fields):
+    """Apply an event as it is applied where nothing refuses it; return its answer."""
+    event = PersonEvent(**{"event_id": f"e{next(numbers)}", "type": kind, "owner": "one", **fields})
+    answer = ledger.people.find_answer(person_id, event)
+    if answer is None:
+        ledger.people.note(person_id, event, Verdict.ACCEPTED)
+    return answer or (Verdict.ACCEPTED, None)
+
+
+def print_of(person_id, conversation_id="c1", source=FROM_CONVERSATION, vector=b"\x01\x02\x03\x04"):
+    return PrintRecord(person_id, source, conversation_id, "campplus@1/1", vector, 9.0)
+
+
+def sources(ledger, owner="one"):
+    return [(each.person_id, each.source, each.conversation_id) for each in ledger.people.known_to(owner).prints]
+
+
+def confirm(ledger, conversation_id, person_id, *, owner="one"):
+    tell(ledger, EventType.STARTED, conversation_id, owner=owner)
+    said = [{"kind": "voice_is", "speaker_id": 0, "person_id": person_id}]
+    ledger.people.add(owner, person_id)
+    ledger.corrections.add(conversation_id, CorrectionRecord(next(numbers), "e", said, "[]", None))
+    ledger.people.learn(owner, conversation_id, [print_of(person_id, conversation_id)])
+
+
+def test_one_person_is_the_owner_and_facts_of_a_lower_revision_change_nothing(ledger):
+    for person_id in ("anna", "ben"):
+        say(ledger, person_id, PersonEventType.OWNER)
+    assert [(each.person_id, each.is_owner) for each in ledger.people.of_owner("one")] == [
+        ("anna", False),
+        ("ben", True),
+    ]
+    say(ledger, "anna", PersonEventType.NAMED, name="Anna", revision=5)
+    stale = Verdict.DISCARDED, FailureCode.REVISION_STALE
+    assert say(ledger, "anna", PersonEventType.NAMED, name="Ann", revision=4) == stale
+    say(ledger, "anna", PersonEventType.OWNER, owner="two", revision=1)
+    assert ledger.people.get("one", "anna").name == "Anna"
+    assert ledger.people.get("one", "ben").is_owner, "the other owner's person is another person"
+
+
+def test_prints_of_a_conversation_are_what_is_confirmed_there_now(ledger):
+    confirm(ledger, "c1", "anna")
+    confirm(ledger, "c2", "anna")
+    assert sources(ledger) == [("anna", "conversation", "c1"), ("anna", "conversation", "c2")]
+    ledger.people.learn("one", "c1", [], kept=["anna"])
+    assert len(sources(ledger)) == 2, "what cannot be made again stays"
+    ledger.people.learn("one", "c1", [print_of("nobody")])
+    assert sources(ledger) == [("anna", "conversation", "c2")], "of somebody unknown none is kept"
+    ledger.people.learn("two", "c2", [])
+    assert sources(ledger) == [], "a conversation's prints are its owner's"
+    assert [each.what for each in ledger.people.decisions("one", "anna")] == ["learned"] * 2 + ["unlearned"] * 2
+
+
+def test_what_is_not_final_of_the_same_owner_is_labelled_anew_when_somebody_is_known(ledger):
+    for name, owner in (("c1", "one"), ("c2", "one"), ("c3", "two"), ("c4", None)):
+        tell(ledger, EventType.STARTED, name, owner=owner)
+        ledger.conversations.note_nothing_new(name, final=name == "c1", done_jobs=(), seen=1)
+    ledger.people.enrol("one", print_of("anna", "c9", FROM_ENROLMENT))
+    assert ledger.conversations.dirty() == ["c2"]
+
+
+def test_who_is_forgotten_teaches_no_more_and_late_events_bring_nobody_back(ledger):
+    confirm(ledger, "c1", "anna")
+    confirm(ledger, "c2", "anna", owner="two")
+    say(ledger, "anna", PersonEventType.NAMED, name="Anna", event_id="e-late")
+    ledger.people.forget("one", "anna")
+    assert ledger.people.get("one", "anna") is None
+    assert sources(ledger) == []
+    assert [each.teaches for each in ledger.corrections.of_conversation("c1")] == [False]
+    assert [each.teaches for each in ledger.corrections.of_conversation("c2")] == [True]
+    assert sources(ledger, "two") == [("anna", "conversation", "c2")]
+    assert say(ledger, "anna", PersonEventType.NAMED, name="Anna", event_id="e-late") == (Verdict.ACCEPTED, None)
+    assert ledger.people.get("one", "anna") is None
+    say(ledger, "anna", PersonEventType.NAMED, name="Anna")
+    assert ledger.people.get("one", "anna").name == "Anna", "a new event makes a new person"
+
+
+def test_a_deleted_conversation_takes_its_prints_and_who_was_named_only_there(ledger):
+    confirm(ledger, "c1", "anna")
+    confirm(ledger, "c1", "ben")
+    say(ledger, "ben", PersonEventType.CONSENTED, consent_date="2026-05-04")
+    ledger.people.learn("one", "c1", [print_of("anna"), print_of("ben")])
+    ledger.conversations.delete("c1")
+    assert [each.person_id for each in ledger.people.of_owner("one")] == ["ben"]
+    assert sources(ledger) == []
+    tell(ledger, EventType.STARTED, "c3", owner="one", enrols="ben")
+    ledger.people.enrol("one", print_of("ben", "c3", FROM_ENROLMENT))
+    ledger.conversations.delete("c3")
+    assert sources(ledger) == [("ben", "enrolment", "c3")], "an enrolment is thrown away and its print stays"
+
+
+def test_an_enrolment_is_stripped_once_it_is_final(ledger):
+    tell(ledger, EventType.STARTED, "c1", owner="one", enrols="anna")
+    assert ledger.people.strip("c1") is None, "it is not final"
+    ledger.conversations.note_nothing_new("c1", final=True, done_jobs=(), seen=1)
+    assert ledger.people.strip("c1") == ()
+    assert ledger.people.strip("c1") is None
+    found = ledger.conversations.get("c1")
+    assert (found.stripped, found.enrols, found.owner) == (True, "anna", "one")
+    assert ledger.people.enrolments() == [("c1", found.final_at)]

@@ -1,0 +1,164 @@
+"""People over a real broker: enrolled, recognised, confirmed, refused, exported, and forgotten for good."""
+
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from schemas.conversation import ConversationUpdated, EventType, Verdict
+from schemas.corrections import Correction
+from schemas.people import PersonEventType
+from tests.brokers import RunningBroker
+from tests.vps_bridge.known_people import CALIBRATED, OwnersBackend, person_of, sounding
+from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
+from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
+
+ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
+
+
+@pytest.fixture
+def people(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[OwnersBackend]:
+    bridge.allow("first")
+    with ScriptedAgent(mosquitto, "first", embedding=CALIBRATED) as agent:
+        yield OwnersBackend(backend, agent)
+
+
+def test_who_was_enrolled_over_mqtt_is_named_in_the_next_conversation_and_strangers_are_not(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    assert people.say("anna", PersonEventType.NAMED, name="Anna").verdict is Verdict.ACCEPTED
+    told = people.enrol("anna", ALONE)
+    assert told.enrolment is not None
+    assert (told.enrolment.person_id, told.enrolment.outcome, told.enrolment.clean_s) == ("anna", "learned", 27.5)
+    assert told.people == ()
+    call = people.call()
+    anna = person_of(call, 0)
+    assert anna is not None
+    assert (anna.person_id, anna.identity, anna.similarity, anna.reason) == ("anna", "matched", 1.0, None)
+    assert person_of(call, 1) is None, "an unknown voice stays unknown"
+    assert [(label.person_id, label.identity) for label in call.segments] == [("anna", "matched"), (None, None)] * 3
+    (listed,) = bridge.people(people.owner)
+    assert (listed["name"], [each["source"] for each in listed["prints"]]) == ("Anna", ["enrolment"])
+    wait_until(lambda: bridge.is_deleted(told.conversation_id), "the end of the enrolment")
+
+
+def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: OwnersBackend) -> None:
+    people.enrol("anna", ALONE)
+    call = people.call()
+    name, before = call.conversation_id, [label.speaker for label in call.segments]
+    updates = people.backend.seen(ConversationUpdated, name)
+    assert [change.matched_after for update in updates for change in update.changed][::2] == ["anna"] * 3
+    people.backend.event(name, EventType.UNDONE, target_write=call.write)
+    undone = people.backend.wait_updated(name, version=call.updated_version + 1)
+    assert {label.person_id for label in undone.segments} == {None}
+    people.backend.event(name, EventType.REDONE, target_write=call.write)
+    redone = people.backend.wait_updated(name, version=undone.updated_version + 1)
+    assert redone.segments == call.segments
+    said = Correction.model_validate({"kind": "voice_is_not", "speaker_id": 0, "person_id": "anna"})
+    people.backend.event(name, EventType.CORRECTED, corrections=(said,))
+    refused = people.backend.wait_updated(name, version=redone.updated_version + 1)
+    assert refused.people == ()
+    assert [(label.speaker, label.person_id) for label in refused.segments] == [(each, None) for each in before]
+
+
+def test_a_confirmed_voice_teaches_its_undo_unteaches_and_a_match_teaches_nothing(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    first = people.call()
+    assert first.people == ()
+    told = people.confirm("ben", first, 1)
+    heard = person_of(told, 1)
+    assert heard is not None
+    assert (heard.person_id, heard.identity, heard.voiceprint) == ("ben", "confirmed", "learned")
+    second = people.call()
+    assert [each.identity for each in second.people] == ["matched"]
+    (ben,) = bridge.people(people.owner)
+    assert [each["conversation_id"] for each in ben["prints"]] == [first.conversation_id], "a match teaches nothing"
+    people.backend.event(first.conversation_id, EventType.UNDONE, target_write=told.write)
+    people.backend.wait_updated(first.conversation_id, version=told.updated_version + 1)
+    assert people.call().people == ()
+
+
+def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(people: OwnersBackend) -> None:
+    people.confirm("anna", people.call(), 0)
+    call = people.call(voices={"a": sounding("a", 0.2)})
+    asked = people.confirm("anna", call, 0)
+    odd = person_of(asked, 0)
+    assert odd is not None
+    assert (odd.identity, odd.voiceprint) == ("confirmed", "asks")
+    assert odd.similarity == pytest.approx(0.2, abs=0.001)
+    taken = person_of(people.confirm("anna", asked, 0, anyway=True), 0)
+    assert taken is not None
+    assert taken.voiceprint == "learned"
+
+
+def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend) -> None:
+    people.enrol("anna", ALONE)
+    call = people.call(voices={"a": sounding("a", 0.52)})
+    (close,) = call.people
+    assert (close.identity, close.reason, close.person_id) == ("suggested", "below_threshold", "anna")
+    assert close.needed is not None
+    assert close.similarity is not None
+    assert close.similarity < close.needed
+    assert {label.person_id for label in call.segments} == {None}
+
+
+@pytest.mark.parametrize(
+    ("turns", "outcome"),
+    [
+        (((0.5, 10.0, "a"), (11.0, 20.0, "b")), "two_voices"),
+        (((0.5, 3.0, "a"),), "little_speech"),
+        ((), "no_voice"),
+    ],
+)
+def test_an_enrolment_without_one_clear_voice_says_why_and_teaches_nothing(
+    people: OwnersBackend, turns: tuple[tuple[float, float, str], ...], outcome: str
+) -> None:
+    told = people.enrol("anna", turns)
+    assert told.enrolment is not None
+    assert told.enrolment.outcome == outcome
+    assert people.call().people == ()
+
+
+def test_no_owner_s_people_are_known_to_another(people: OwnersBackend, bridge: LiveBridge) -> None:
+    people.enrol("anna", ALONE)
+    call = people.call()
+    assert len(call.people) == 1
+    for owner in ("", f"other-{uuid.uuid4().hex[:8]}"):
+        other = OwnersBackend(people.backend, people.agent, owner)
+        assert other.call().people == ()
+        about: dict[str, Any] = {"conversation_id": call.conversation_id, "speaker_id": 1, "owner": owner or None}
+        refused = people.say("anna", PersonEventType.CONFIRMED, **about)
+        assert (refused.verdict, refused.reason) == (Verdict.REFUSED, "person.refused")
+        assert people.say("anna", PersonEventType.FORGOTTEN, owner=owner or None).verdict is Verdict.ACCEPTED
+        assert bridge.people(owner) == []
+    assert len(people.call().people) == 1, "still known to her owner"
+
+
+def test_what_is_forgotten_is_in_no_file_and_no_late_event_brings_it_back(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe-Quartermaine")
+    people.say("zoe", PersonEventType.CONSENTED, consent_date="2026-05-04")
+    people.say("zoe", PersonEventType.OWNER)
+    voices = {"a": voice_of("zoe")}
+    people.enrol("zoe", ALONE, voices=voices)
+    call = people.call(voices=voices)
+    call = people.confirm("zoe", call, 0)
+    (known,) = bridge.people(people.owner)
+    assert (known["name"], known["is_owner"], known["consent_date"]) == ("Zoe-Quartermaine", True, "2026-05-04")
+    assert [each["source"] for each in known["prints"]] == ["conversation", "enrolment"]
+    assert b"Zoe-Quartermaine" in _all_files(bridge)
+    assert voices["a"] in _all_files(bridge)
+    assert people.say("zoe", PersonEventType.FORGOTTEN, event_id="e-forget").verdict is Verdict.ACCEPTED
+    people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
+    assert b"Zoe-Quartermaine" not in _all_files(bridge)
+    assert voices["a"] not in _all_files(bridge)
+    assert people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe-Quartermaine").reason is None
+    assert bridge.people(people.owner) == []
+    assert people.call(voices=voices).people == ()
+
+
+def _all_files(bridge: LiveBridge) -> bytes:
+    return b"".join(path.read_bytes() for path in sorted((bridge.data_dir).rglob("*")) if path.is_file())

@@ -1,0 +1,302 @@
+"""`omi-bridge people`: who is known by voice, teaching it, and forgetting."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from schemas.people import PersonEvent, PersonEventType
+from schemas.record import is_id
+from schemas.voice_people import Enrolment
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.people import PeopleClient
+from vps_bridge.commands.corrections import By, PersonArgument, SpeakerArgument, Yes, who_says
+from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
+    EXIT_USAGE,
+    AsJson,
+    BrokerUrl,
+    ConfigFile,
+    DataDir,
+    NamedConversation,
+    age,
+    explained,
+    fail,
+    load,
+    opened,
+    out,
+    print_json,
+)
+from vps_bridge.durations import seconds
+from vps_bridge.errors import Refusal
+from vps_bridge.intake.people import People
+from vps_bridge.intake.people_view import PeopleReader, PersonView
+from vps_bridge.ledger.people import NOBODY
+
+PEOPLE_HELP = """Who is known by voice. A conversation's people are those of its owner, as its `started` event names it.
+
+Examples:
+
+  omi-bridge people enroll anna anna.wav --name Anna --owner user-1
+
+  omi-bridge people confirm anna call-1 0
+
+  omi-bridge people list --owner user-1
+
+  omi-bridge people forget anna --owner user-1
+
+Only what a person confirms is learned; what was recognised never is. All but `enroll` works with the bridge running or
+stopped. Exit codes: 0 done; 1 refused, or nobody of that id; 2 wrong arguments.
+"""
+people_app = typer.Typer(help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
+
+Owner = Annotated[str | None, typer.Option("--owner", help="Whose people; none: those of conversations without one.")]
+_WHY = {
+    "two_voices": "more than one person speaks: use a recording of this person alone",
+    "little_speech": "too little clean speech: use a longer or a clearer recording",
+    "asks": "it sounds unlike this person's other voiceprints: is it the right person? See `omi-bridge people show`",
+    "no_voice": "no voice was found: listen to it, and see `omi-bridge failed`",
+}
+
+
+@people_app.command()
+def enroll(
+    person: PersonArgument,
+    files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of this person alone.")],
+    name: Annotated[str | None, typer.Option("--name", help="What the person is called.")] = None,
+    me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
+    consent_date: Annotated[
+        datetime | None, typer.Option("--consent-date", formats=["%Y-%m-%d"], help="When the person agreed.")
+    ] = None,
+    owner: Owner = None,
+    timeout_s: Annotated[float, typer.Option(help="How long to wait for the outcome.")] = 600.0,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    broker_url: BrokerUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Learn a voice from recordings of one person. They are diarized as any audio, then thrown away.
+
+    Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
+    """
+    checked_person(person)
+    with explained():
+        settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
+        with BridgeClient(settings, f"enrolment-{secrets.token_hex(12)}") as client:
+            client.wait_bridge()
+            client.start(datetime.now(UTC), owner=owner, enrols=person)
+            for file in files:
+                client.send_file(file)
+            client.complete(chunks=len(files))
+            told = client.wait_updated(final=True, timeout_s=timeout_s).enrolment
+        if told is None:
+            fail("the bridge told no outcome: is it of the same version as this command?", EXIT_FAILED)
+        if told.outcome == "learned":
+            with PeopleClient(settings, owner) as people:
+                if name:
+                    people.name(person, name)
+                if consent_date:
+                    people.consent(person, consent_date.date())
+                if me:
+                    people.set_owner(person)
+    _print_outcome(told, as_json=as_json)
+
+
+def _print_outcome(told: Enrolment, *, as_json: bool) -> None:
+    if as_json:
+        print_json(told.model_dump(mode="json"))
+    elif told.outcome == "learned":
+        out.print(f"{told.person_id} is known by {seconds(told.clean_s)} of clean speech")
+    if told.outcome != "learned":
+        heard = f"{seconds(told.clean_s)} of clean speech, {seconds(told.other_clean_s)} of others"
+        fail(f"not learned, {told.outcome}: {_WHY.get(told.outcome, 'see the log')} ({heard})", EXIT_FAILED)
+
+
+@people_app.command()
+def confirm(
+    person: PersonArgument,
+    conversation: NamedConversation,
+    speaker: SpeakerArgument,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Also where it sounds unlike the person's others.")] = False,
+    owner: Owner = None,
+    by: By = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say that a voice of a conversation is this person. It becomes a voiceprint, unless it sounds too unlike others.
+
+    Example: omi-bridge people confirm anna call-1 0
+    """
+    event = PersonEvent(
+        event_id=_new_id(),
+        type=PersonEventType.CONFIRMED,
+        owner=owner,
+        conversation_id=conversation,
+        speaker_id=speaker,
+        anyway=anyway,
+        by=who_says(by),
+    )
+    _take(person, event, config, data_dir)
+    if as_json:
+        print_json({"person_id": person, "conversation_id": conversation, "event_id": event.event_id})
+    else:
+        out.print(f"taken; what became of it: omi-bridge people show {person}, omi-bridge history {conversation}")
+
+
+@people_app.command()
+def rename(
+    person: PersonArgument,
+    name: Annotated[str, typer.Argument(help="What the person is called.")],
+    owner: Owner = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say what a person is called.
+
+    Example: omi-bridge people rename anna "Anna B."
+    """
+    event = PersonEvent(event_id=_new_id(), type=PersonEventType.NAMED, owner=owner, name=name)
+    _take(person, event, config, data_dir, known=True)
+    if as_json:
+        print_json({"person_id": person, "name": name})
+    else:
+        out.print(f"{person} is {name}", highlight=False)
+
+
+@people_app.command("list")
+def list_people(
+    owner: Owner = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
+    """List everybody whom an owner knows.
+
+    Example: omi-bridge people list --owner user-1
+    """
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        found = PeopleReader(ledger).list_people(owner or NOBODY)
+    if as_json:
+        print_json(found.model_dump(mode="json"))
+        return
+    for person in found.people:
+        out.print(_describe(person), highlight=False, soft_wrap=True)
+    if not found.people:
+        out.print("nobody is known to this owner: omi-bridge people enroll PERSON FILE")
+
+
+@people_app.command()
+def show(
+    person: PersonArgument,
+    owner: Owner = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show a person: voiceprints and where they come from, and what was decided.
+
+    Example: omi-bridge people show anna --owner user-1
+    """
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        found = PeopleReader(ledger).export(owner or NOBODY, person)
+    if found is None:
+        fail(_nobody(person), EXIT_FAILED)
+    if as_json:
+        print_json(found.model_dump(mode="json", exclude={"voiceprints"}))
+        return
+    lines = [_describe(found)]
+    lines += [
+        f"  {seconds(each.clean_s)} from {each.source} {each.conversation_id} ({each.embedding_space})"
+        for each in found.prints
+    ]
+    lines += [
+        f"  {age(each.at_s)} ago: {each.what}"
+        + (f" in {each.conversation_id}" if each.conversation_id else "")
+        + (f", {each.similarity:.2f} alike" if each.similarity is not None else "")
+        for each in found.decisions
+    ]
+    lines += [f"  heard in {each.conversation_id} as {each.speaker_id} ({each.identity})" for each in found.heard_in]
+    for line in lines:
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+@people_app.command()
+def export(
+    person: PersonArgument,
+    owner: Owner = None,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    _as_json: AsJson = True,
+) -> None:
+    """Write all that is known of a person as one JSON document, voiceprints too.
+
+    Example: omi-bridge people export anna > anna.json
+    """
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        found = PeopleReader(ledger).export(owner or NOBODY, person)
+    if found is None:
+        fail(_nobody(person), EXIT_FAILED)
+    print_json(found.model_dump(mode="json"))
+
+
+@people_app.command()
+def forget(
+    person: PersonArgument,
+    owner: Owner = None,
+    yes: Yes = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
+    """Erase a person: name, voiceprints, and how the voice sounds in conversations. It cannot be undone.
+
+    Example: omi-bridge people forget anna --owner user-1
+    """
+    with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
+        if ledger.people.get(owner or NOBODY, person) is None:
+            fail(_nobody(person), EXIT_FAILED)
+        if not yes:
+            if not sys.stdin.isatty():
+                fail("this erases a person and nobody is here to confirm: say --yes", EXIT_FAILED)
+            typer.confirm(f"This erases {person} for good. Go on?", abort=True, err=True)
+        People(ledger, store).forget(owner or NOBODY, person)
+    if as_json:
+        print_json({"person_id": person, "forgotten": True})
+    else:
+        out.print(f"{person} is forgotten")
+
+
+def _take(person: str, event: PersonEvent, config: ConfigFile, data_dir: DataDir, *, known: bool = False) -> None:
+    checked_person(person)
+    with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
+        if known and ledger.people.get(event.owner or NOBODY, person) is None:
+            fail(_nobody(person), EXIT_FAILED)
+        try:
+            People(ledger, store).accept(person, event)
+        except Refusal as refusal:
+            fail(refusal.message, EXIT_FAILED)
+
+
+def checked_person(person: str) -> str:
+    """Return the id, or end the program where it is not valid."""
+    if not is_id(person):
+        fail(f"person id {person!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
+    return person
+
+
+def _describe(person: PersonView) -> str:
+    words = person.person_id + (f" ({person.name})" if person.name else "") + (", the owner" if person.is_owner else "")
+    words += f": {len(person.prints)} voiceprints, {seconds(sum(each.clean_s for each in person.prints))}"
+    return words + (f", agreed on {person.consent_date}" if person.consent_date else ", no consent date")
+
+
+def _nobody(person: str) -> str:
+    return f"this owner knows nobody called {person}: `omi-bridge people list --owner OWNER` lists whom it knows"
+
+
+def _new_id() -> str:
+    return f"e-{secrets.token_hex(12)}"

@@ -1,0 +1,74 @@
+"""What is said of people, taken in: names, confirmed voices, and forgetting. Safe beside a running bridge."""
+
+from __future__ import annotations
+
+from schemas.codec import decode, encode
+from schemas.conversation import Verdict
+from schemas.corrections import Correction, CorrectionKind
+from schemas.failure import FailureCode
+from schemas.people import PersonEvent, PersonEventType
+from schemas.turns import SpeakerTurns
+from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.errors import Refusal
+from vps_bridge.intake.corrections import Corrections
+from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.people import NOBODY
+
+
+class People:
+    """People of all owners; nothing of one owner's ever reaches another's."""
+
+    def __init__(self, ledger: Ledger, store: ConversationStore) -> None:
+        """Write into this ledger and this store."""
+        self._ledger, self._store = ledger, store
+        self._corrections = Corrections(ledger, store)
+
+    def accept(self, person_id: str, event: PersonEvent) -> None:
+        """Do what an event says, and keep that it was accepted.
+
+        Raises:
+            Refusal: it names what is not there, or what is another owner's; nothing was changed.
+        """
+        if event.type is PersonEventType.CONFIRMED:
+            self._confirm(person_id, event)
+        elif event.type is PersonEventType.FORGOTTEN:
+            self.forget(event.owner or NOBODY, person_id)
+        self._ledger.people.note(person_id, event, Verdict.ACCEPTED)
+
+    def _confirm(self, person_id: str, event: PersonEvent) -> None:
+        """Take it as the correction that it is: in the conversation's history, and undone like any other."""
+        name = event.conversation_id or ""
+        conversation = self._ledger.conversations.get(name)
+        if conversation is None or (conversation.owner or NOBODY) != (event.owner or NOBODY):
+            msg = f"this owner has no conversation {name}: name the owner that its `started` event named"
+            raise Refusal(FailureCode.PERSON_REFUSED, msg)
+        said = Correction(
+            kind=CorrectionKind.VOICE_IS, speaker_id=event.speaker_id, person_id=person_id, anyway=event.anyway
+        )
+        self._corrections.correct(name, event.event_id, [said], by=event.by)
+
+    def forget(self, owner: str, person_id: str) -> None:
+        """Erase a person: name, voiceprints, decisions, and how the voice sounds in conversations that name it.
+
+        The ids of its events stay, so that none that comes late brings it back. Done again it does no harm.
+        """
+        naming = self._ledger.people.naming(owner, person_id)
+        self._ledger.people.forget(owner, person_id)
+        for name, voices in naming.items():
+            book = VoiceBook.from_json(voices) if voices else VoiceBook()
+            numbers = {
+                voice.speaker_id for voice in book.voices if person_id in (voice.person_id, voice.matched_person)
+            }
+            if numbers:
+                self._forget_voices(name, book, frozenset(numbers))
+        self._ledger.sync()
+        self._ledger.forget_deleted_pages()
+
+    def _forget_voices(self, name: str, book: VoiceBook, numbers: frozenset[int]) -> None:
+        # Imported here: every command imports this file, and only this needs numpy.
+        from vps_bridge.labelling.forget_voices import forget_numbers  # noqa: PLC0415
+
+        results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
+        payloads = {result.job_id: encode(result) for result in forget_numbers(results, book, numbers)}
+        self._ledger.jobs.replace_results(payloads)

@@ -1,0 +1,126 @@
+"""What is known of people, as it is told: lists, one person, and everything of one person for taking along."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import asdict
+
+from schemas.record import Record
+from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.people import PersonRecord, PrintRecord
+
+
+class PrintView(Record):
+    """A voiceprint, without the vector."""
+
+    source: str
+    """`conversation`: a person confirmed a voice there; `enrolment`: a conversation that is thrown away."""
+    conversation_id: str
+    embedding_space: str
+    clean_s: float
+
+
+class PersonView(Record):
+    """A person of an owner."""
+
+    person_id: str
+    name: str | None
+    is_owner: bool
+    consent_date: str | None
+    created_at_s: float
+    """Unix time."""
+    prints: tuple[PrintView, ...] = ()
+
+
+class PeopleList(Record):
+    """All people of an owner."""
+
+    owner: str | None
+    people: tuple[PersonView, ...]
+
+
+class ExportedPrint(PrintView):
+    """A voiceprint as it is kept."""
+
+    vector: tuple[float, ...]
+
+
+class Decision(Record):
+    """What was decided about a person: learned, unlearned, asks, little_speech, …, and the events that were taken."""
+
+    at_s: float
+    what: str
+    conversation_id: str | None
+    similarity: float | None
+
+
+class HeardIn(Record):
+    """A voice of a conversation that is this person."""
+
+    conversation_id: str
+    speaker_id: int
+    identity: str
+
+
+class PersonExport(PersonView):
+    """All that is known of a person."""
+
+    voiceprints: tuple[ExportedPrint, ...]
+    decisions: tuple[Decision, ...]
+    heard_in: tuple[HeardIn, ...]
+
+
+class PeopleReader:
+    """Reads the people of an owner."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        """Read this ledger."""
+        self._ledger = ledger
+
+    def list_people(self, owner: str) -> PeopleList:
+        """Return everybody whom an owner knows."""
+        prints = self._ledger.people.known_to(owner).prints
+        people = tuple(_view(person, prints) for person in self._ledger.people.of_owner(owner))
+        return PeopleList(owner=owner or None, people=people)
+
+    def show(self, owner: str, person_id: str) -> PersonView | None:
+        """Return one person, or None where the owner knows nobody of that id."""
+        person = self._ledger.people.get(owner, person_id)
+        return _view(person, self._ledger.people.known_to(owner).prints) if person else None
+
+    def export(self, owner: str, person_id: str) -> PersonExport | None:
+        """Return all that is known of a person."""
+        person = self.show(owner, person_id)
+        if person is None:
+            return None
+        own = [each for each in self._ledger.people.known_to(owner).prints if each.person_id == person_id]
+        return PersonExport(
+            **person.model_dump(),
+            voiceprints=tuple(_export(each) for each in own),
+            decisions=tuple(
+                Decision(at_s=each.at, **{name: value for name, value in asdict(each).items() if name != "at"})
+                for each in self._ledger.people.decisions(owner, person_id)
+            ),
+            heard_in=tuple(self._heard_in(owner, person_id)),
+        )
+
+    def _heard_in(self, owner: str, person_id: str) -> list[HeardIn]:
+        found = []
+        for name, voices in sorted(self._ledger.people.naming(owner, person_id).items()):
+            for voice in VoiceBook.from_json(voices).voices:
+                if person_id in (voice.person_id, voice.matched_person):
+                    identity = "confirmed" if voice.person_id == person_id else "matched"
+                    found.append(HeardIn(conversation_id=name, speaker_id=voice.speaker_id, identity=identity))
+        return found
+
+
+def _view(person: PersonRecord, prints: tuple[PrintRecord, ...]) -> PersonView:
+    facts = {name: value for name, value in asdict(person).items() if name not in ("owner", "created_at")}
+    own = tuple(PrintView.model_validate(asdict(each)) for each in prints if each.person_id == person.person_id)
+    return PersonView(**facts, created_at_s=person.created_at, prints=own)
+
+
+def _export(found: PrintRecord) -> ExportedPrint:
+    vector = struct.unpack(f"<{len(found.vector) // 4}f", found.vector)
+    return ExportedPrint.model_validate({**asdict(found), "vector": vector})

@@ -1,0 +1,320 @@
+"""People in the ledger: who they are, how they sound, and what was said and decided of them. By owner, always.
+
+What is deleted here is overwritten in the file; `Ledger.forget_deleted_pages` takes it out of the write-ahead log too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Collection, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from schemas.conversation import Verdict
+from schemas.failure import FailureCode
+from schemas.people import PersonEvent, PersonEventType
+from vps_bridge.database import Database
+from vps_bridge.ledger.conversations import mark_dirty
+from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
+from vps_bridge.ledger.tables import (
+    ChunkRow,
+    ConversationRow,
+    CorrectionRow,
+    JobRow,
+    PersonDecisionRow,
+    PersonEventRow,
+    PersonRow,
+    PrintRow,
+)
+
+NOBODY = ""
+"""The owner of what no event names an owner of."""
+
+
+@dataclass(frozen=True)
+class PersonRecord:
+    """A person of an owner."""
+
+    owner: str
+    person_id: str
+    name: str | None
+    is_owner: bool
+    consent_date: str | None
+    created_at: float
+
+
+@dataclass(frozen=True)
+class PrintRecord:
+    """A voiceprint as it is kept."""
+
+    person_id: str
+    source: str
+    conversation_id: str
+    embedding_space: str
+    vector: bytes
+    """float32, little-endian, of length 1."""
+    clean_s: float
+
+    def is_from(self, conversation_id: str) -> bool:
+        """Whether people confirmed it in this conversation."""
+        return (self.source, self.conversation_id) == (FROM_CONVERSATION, conversation_id)
+
+
+@dataclass(frozen=True)
+class DecisionRecord:
+    """What was decided about a person, and when (Unix time)."""
+
+    at: float
+    what: str
+    conversation_id: str | None
+    similarity: float | None
+
+
+@dataclass(frozen=True)
+class OwnersPeople:
+    """The people of one owner: what matching needs."""
+
+    people: frozenset[str] = frozenset()
+    prints: tuple[PrintRecord, ...] = ()
+
+
+_PERSON_COLUMNS = tuple(getattr(PersonRow, item.name) for item in fields(PersonRecord))
+_PRINT_COLUMNS = tuple(getattr(PrintRow, item.name) for item in fields(PrintRecord))
+_DECISION_COLUMNS = tuple(getattr(PersonDecisionRow, item.name) for item in fields(DecisionRecord))
+
+
+class PeopleBook:
+    """People of all owners; every method is about one owner's."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on the ledger's database."""
+        self._database = database
+
+    # ---------------------------------------------------------------------------------------------- reading
+
+    def get(self, owner: str, person_id: str) -> PersonRecord | None:
+        """Return a person, or None where the owner has none of that id."""
+        with self._database.reading() as connection:
+            row = connection.execute(select(*_PERSON_COLUMNS).where(_is(PersonRow, owner, person_id))).first()
+            return PersonRecord(**row._asdict()) if row else None
+
+    def of_owner(self, owner: str) -> list[PersonRecord]:
+        """Return the owner's people, by id."""
+        query = select(*_PERSON_COLUMNS).where(PersonRow.owner == owner).order_by(PersonRow.person_id)
+        with self._database.reading() as connection:
+            return [PersonRecord(**row._asdict()) for row in connection.execute(query)]
+
+    def known_to(self, owner: str) -> OwnersPeople:
+        """Return the ids and voiceprints of the owner's people."""
+        people = select(PersonRow.person_id).where(PersonRow.owner == owner)
+        prints = select(*_PRINT_COLUMNS).where(PrintRow.owner == owner).order_by(*_PRINT_COLUMNS[:3])
+        with self._database.reading() as connection:
+            ids = frozenset(connection.scalars(people))
+            found = connection.execute(prints) if ids else ()
+            return OwnersPeople(ids, tuple(PrintRecord(**row._asdict()) for row in found))
+
+    def decisions(self, owner: str, person_id: str) -> list[DecisionRecord]:
+        """Return what was decided about a person, oldest first."""
+        query = select(*_DECISION_COLUMNS).where(_is(PersonDecisionRow, owner, person_id))
+        with self._database.reading() as connection:
+            rows = connection.execute(query.order_by(PersonDecisionRow.number))
+            return [DecisionRecord(**row._asdict()) for row in rows]
+
+    def naming(self, owner: str, person_id: str) -> dict[str, Any]:
+        """Return the owner's conversations in which a voice is or was this person's, with their voices as JSON."""
+        query = select(ConversationRow.conversation_id, ConversationRow.voices).where(_belongs_to(owner))
+        with self._database.reading() as connection:
+            return {name: voices for name, voices in connection.execute(query) if json.dumps(person_id) in str(voices)}
+
+    def from_conversation(self, conversation_id: str) -> dict[tuple[str, str], PrintRecord]:
+        """Return the voiceprints that people confirmed in a conversation, by owner and person."""
+        of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
+        query = select(PrintRow.owner, *_PRINT_COLUMNS).where(of_it)
+        with self._database.reading() as connection:
+            rows = [row._asdict() for row in connection.execute(query)]
+        return {(row.pop("owner"), row["person_id"]): PrintRecord(**row) for row in rows}
+
+    def find_answer(self, person_id: str, event: PersonEvent) -> tuple[Verdict, str | None] | None:
+        """Return (verdict, reason) for an event that changes nothing, or None for one that is to be applied."""
+        owner = event.owner or NOBODY
+        seen = select(PersonEventRow.verdict, PersonEventRow.reason).where(_is(PersonEventRow, owner, person_id))
+        with self._database.reading() as connection:
+            row = connection.execute(seen.where(PersonEventRow.event_id == event.event_id)).first()
+            newest = connection.scalar(select(PersonRow.revision).where(_is(PersonRow, owner, person_id)))
+        if row is not None:
+            return Verdict(row.verdict), row.reason
+        is_fact = event.type not in (PersonEventType.CONFIRMED, PersonEventType.FORGOTTEN)
+        if is_fact and event.revision < (newest or 0):
+            return Verdict.DISCARDED, FailureCode.REVISION_STALE
+        return None
+
+    # ---------------------------------------------------------------------------------------------- writing
+
+    def add(self, owner: str, person_id: str) -> None:
+        """Make a person of whom nothing is known yet; one who is there stays as it is."""
+        with self._database.writing() as connection:
+            _add(connection, owner, person_id)
+
+    def note(self, person_id: str, event: PersonEvent, verdict: Verdict, reason: str | None = None) -> None:
+        """Apply what an event says of a person and keep its answer. What `forgotten` asks for is done before."""
+        owner = event.owner or NOBODY
+        answer = {"owner": owner, "person_id": person_id, "event_id": event.event_id}
+        with self._database.writing() as connection:
+            if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
+                _add(connection, owner, person_id)
+                _apply(connection, owner, person_id, event)
+            kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason)
+            connection.execute(kept.on_conflict_do_nothing())
+
+    def learn(
+        self, owner: str, conversation_id: str, prints: Sequence[PrintRecord], kept: Collection[str] = ()
+    ) -> None:
+        """Have these be the voiceprints that people confirmed in a conversation, beside those of `kept` people.
+
+        All others from there go: what confirmed them was taken back. Of people who are not known none is kept. Where
+        the owner's other conversations that are not final may know somebody else now, new labels are asked for.
+        """
+        of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
+        with self._database.writing() as connection:
+            known = set(connection.scalars(select(PersonRow.person_id).where(PersonRow.owner == owner)))
+            wanted = {found.person_id: found for found in prints if found.person_id in known}
+            rows = connection.execute(select(PrintRow.owner, PrintRow.person_id).where(of_it))
+            before = {(row.owner, row.person_id) for row in rows}
+            stay = {(owner, person_id) for person_id in (*wanted, *kept)}
+            for other, person_id in sorted(before - stay):
+                connection.execute(delete(PrintRow).where(of_it, _is(PrintRow, other, person_id)))
+                _decide(connection, other, person_id, "unlearned", conversation_id)
+            for person_id, found in wanted.items():
+                _put_print(connection, owner, found)
+                if (owner, person_id) not in before:
+                    _decide(connection, owner, person_id, "learned", conversation_id)
+            if before - stay or {(owner, person_id) for person_id in wanted} - before:
+                _ask_labels(connection, owner, but=conversation_id)
+
+    def enrol(self, owner: str, found: PrintRecord) -> None:
+        """Keep the voiceprint of an enrolment, and ask for new labels of what is not final."""
+        with self._database.writing() as connection:
+            _add(connection, owner, found.person_id)
+            _put_print(connection, owner, found)
+            _decide(connection, owner, found.person_id, "learned", found.conversation_id)
+            _ask_labels(connection, owner, but=found.conversation_id)
+
+    def enrolments(self) -> list[tuple[str, float]]:
+        """Return the enrolments whose outcome is told, and since when (Unix time)."""
+        query = select(ConversationRow.conversation_id, ConversationRow.final_at).where(
+            ConversationRow.enrols.is_not(None), ConversationRow.final_at.is_not(None)
+        )
+        with self._database.reading() as connection:
+            return [(name, final_at or 0.0) for name, final_at in connection.execute(query)]
+
+    def strip(self, conversation_id: str) -> tuple[str, ...] | None:
+        """Delete the results of an enrolment that is final; return the names of its audio files. What it tells stays.
+
+        None where that is done already, or is not to be done. Its chunks stay as tombstones, so that audio that is
+        sent again is known.
+        """
+        this = (ConversationRow.conversation_id == conversation_id) & ConversationRow.enrols.is_not(None)
+        mine = ChunkRow.conversation_id == conversation_id
+        done = update(ConversationRow).where(this, ConversationRow.final_at.is_not(None), ~ConversationRow.stripped)
+        with self._database.writing() as connection:
+            if not connection.execute(done.values(stripped=True, voices=[])).rowcount:
+                return None
+            names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
+            connection.execute(update(ChunkRow).where(mine).values(spool_name=None))
+            connection.execute(delete(JobRow).where(JobRow.conversation_id == conversation_id))
+            return names
+
+    def decide(
+        self, owner: str, person_id: str, what: str, conversation_id: str, similarity: float | None = None
+    ) -> None:
+        """Note a decision about a known person; one like the last of this conversation is not noted again."""
+        last = (
+            select(PersonDecisionRow.what)
+            .where(_is(PersonDecisionRow, owner, person_id), PersonDecisionRow.conversation_id == conversation_id)
+            .order_by(PersonDecisionRow.number.desc())
+        )
+        with self._database.writing() as connection:
+            is_known = connection.execute(select(PersonRow.name).where(_is(PersonRow, owner, person_id))).first()
+            if is_known and connection.scalar(last.limit(1)) != what:
+                _decide(connection, owner, person_id, what, conversation_id, similarity)
+
+    def forget(self, owner: str, person_id: str) -> None:
+        """Delete all that is known of a person but the ids of events, and what a person confirmed teaches no more.
+
+        Labels of the owner's conversations are worked out anew where they name the person, or are not final.
+        """
+        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
+        said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
+        with self._database.writing() as connection:
+            for row in connection.execute(said.where(CorrectionRow.conversation_id.in_(mine))).all():
+                if any(one.get("person_id") == person_id for one in row.said):
+                    this = (CorrectionRow.conversation_id == row.conversation_id) & (CorrectionRow.write == row.write)
+                    connection.execute(update(CorrectionRow).where(this).values(teaches=False))
+            for table in (PersonRow, PrintRow, PersonDecisionRow):
+                connection.execute(delete(table).where(_is(table, owner, person_id)))
+            _ask_labels(connection, owner)
+        for name in self.naming(owner, person_id):
+            with self._database.writing() as connection:
+                mark_dirty(connection, name)
+
+
+def _is(table: Any, owner: str, person_id: str) -> Any:  # noqa: ANN401 - a table of this file, and its condition
+    return (table.owner == owner) & (table.person_id == person_id)
+
+
+def _belongs_to(owner: str) -> Any:  # noqa: ANN401 - a condition on conversations
+    return func.coalesce(ConversationRow.owner, NOBODY) == owner
+
+
+def _add(connection: Connection, owner: str, person_id: str) -> None:
+    new = insert(PersonRow).values(owner=owner, person_id=person_id, created_at=time.time())
+    connection.execute(new.on_conflict_do_nothing())
+
+
+def _apply(connection: Connection, owner: str, person_id: str, event: PersonEvent) -> None:
+    this = update(PersonRow).where(_is(PersonRow, owner, person_id))
+    newest = {"revision": func.max(PersonRow.revision, event.revision)}
+    match event.type:
+        case PersonEventType.NAMED:
+            connection.execute(this.values(name=event.name, **newest))
+        case PersonEventType.CONSENTED:
+            connection.execute(this.values(consent_date=str(event.consent_date), **newest))
+        case PersonEventType.OWNER:
+            if event.is_owner:
+                connection.execute(update(PersonRow).where(PersonRow.owner == owner).values(is_owner=False))
+            connection.execute(this.values(is_owner=event.is_owner, **newest))
+    _decide(connection, owner, person_id, event.type, event.conversation_id)
+
+
+def _put_print(connection: Connection, owner: str, found: PrintRecord) -> None:
+    new = insert(PrintRow).values(owner=owner, created_at=time.time(), **asdict(found))
+    changed = {name: new.excluded[name] for name in ("embedding_space", "vector", "clean_s")}
+    connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[PrintRow.owner, PrintRow.person_id, PrintRow.source, PrintRow.conversation_id],
+            set_=changed,
+        )
+    )
+
+
+def _decide(
+    connection: Connection,
+    owner: str,
+    person_id: str,
+    what: str,
+    conversation_id: str | None,
+    similarity: float | None = None,
+) -> None:
+    about = {"owner": owner, "person_id": person_id, "conversation_id": conversation_id, "similarity": similarity}
+    connection.execute(insert(PersonDecisionRow).values(at=time.time(), what=str(what), **about))
+
+
+def _ask_labels(connection: Connection, owner: str, *, but: str | None = None) -> None:
+    """Ask for new labels of the owner's conversations that are not final."""
+    is_open = ConversationRow.final_at.is_(None) & (ConversationRow.conversation_id != (but or ""))
+    dirty = update(ConversationRow).where(_belongs_to(owner), is_open)
+    connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
