@@ -12,7 +12,7 @@ from tests.vps_bridge.labelling.test_relabel import DIALOGUE, PEOPLE, POLICY, ap
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.corrections import KeptCorrection, find_anchors
 from vps_bridge.labelling.forget_voices import FORGOTTEN
-from vps_bridge.labelling.known_people import OwnersBackend
+from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.relabel import ConversationEvidence, Relabelling, relabel
 from vps_bridge.people.match import Print
@@ -20,10 +20,10 @@ from vps_bridge.people.match import Print
 SPACE = "campplus@1/32"
 
 
-def prints_of(**people: str) -> OwnersBackend:
+def prints_of(**people: str) -> KnownPeople:
     """Voiceprints of people, by who of the dialogue they sound like."""
     prints = tuple(Print(name, SPACE, PEOPLE[like].astype(np.float32), 60.0) for name, like in people.items())
-    return OwnersBackend(frozenset(people), prints)
+    return KnownPeople(frozenset(people), prints)
 
 
 def heard(segments: tuple[StoredSegment, ...] = transcript(DIALOGUE), **fields: object) -> ConversationEvidence:
@@ -94,7 +94,7 @@ def test_where_voices_are_forgotten_who_was_matched_is_remembered_while_known():
     jobs = tuple(replace(job, warnings=(FORGOTTEN,)) for job in heard().jobs)
     later = replace(heard(people=people, voices=first.voices), jobs=jobs)
     assert named(relabel(later, POLICY)) == {0: ("anna", "matched")}
-    assert named(relabel(replace(later, people=OwnersBackend()), POLICY)) == {}
+    assert named(relabel(replace(later, people=KnownPeople()), POLICY)) == {}
 
 
 def test_a_voiceprint_that_changes_no_answer_is_no_other_key():
@@ -113,7 +113,7 @@ def test_a_match_is_written_once_and_taken_off_with_its_voiceprint():
     segments = tuple(replace(one, matched_person=matched[one.id]) for one in apply(evidence.segments, first))
     evidence = replace(evidence, segments=segments, voices=first.voices)
     assert relabel(evidence, POLICY).changed == ()
-    gone = relabel(replace(evidence, people=OwnersBackend()), POLICY)
+    gone = relabel(replace(evidence, people=KnownPeople()), POLICY)
     assert {change.origin_after.matched_person for change in gone.changed} == {None}
     assert len(gone.changed) == sum(person is not None for person in matched.values())
 
