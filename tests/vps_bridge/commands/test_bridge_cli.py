@@ -18,7 +18,7 @@ from vps_bridge.commands.main import app
 
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
-    *("failed", "retry", "cancel", "purge", "correct", "redo", "doctor"),
+    *("failed", "retry", "cancel", "purge", "correct", "redo", "doctor", "page", "people"),
     *(("agents", "allow"), ("agents", "deny")),
 ]
 
@@ -29,7 +29,7 @@ def words(command: str | tuple[str, ...]) -> list[str]:
 
 def test_every_command_is_listed_here():
     registered = {command.name or command.callback.__name__ for command in app.registered_commands if command.callback}
-    assert registered | {"agents", "correct"} == {command for command in COMMANDS if isinstance(command, str)}
+    assert registered | {"agents", "correct", "people"} == {command for command in COMMANDS if isinstance(command, str)}
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda command: " ".join(words(command)))
