@@ -30,6 +30,11 @@ _FIND = (
     .where(LeaseRow.lease_id == bindparam("lease_id"))
 )
 _JOB_OF_LEASE = select(*JOB_COLUMNS).where(JobRow.lease_id == bindparam("lease_id"), JobRow.state == JobState.LEASED)
+_TO_OFFER = (
+    select(JobRow.attempts, ConversationRow.max_speakers, ConversationRow.num_speakers)
+    .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
+    .where(JobRow.job_id == OF_JOB)
+)
 _TO_GRANT = (
     select(JobRow.conversation_id, JobRow.audio_s, ConversationRow.embedding_model, ConversationRow.embedding_revision)
     .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
@@ -68,6 +73,12 @@ class LeaseBook:
         with self._database.reading() as connection:
             row = connection.execute(_FIND, {"lease_id": lease_id}).first()
             return LeaseRecord(**row._asdict()) if row else None
+
+    def describe_job(self, job_id: str) -> tuple[int, int | None]:
+        """Return what an offer says of a job beside its audio: its attempts so far, and how many speakers at most."""
+        with self._database.reading() as connection:
+            row = connection.execute(_TO_OFFER, {"of_job": job_id}).first()
+        return (row.attempts, row.max_speakers or row.num_speakers) if row else (0, None)
 
     def grant(self, job_id: str, agent_id: str, instance_id: str, embedding: tuple[str, str]) -> LeaseRecord | None:
         """Lease a waiting job to an agent and pin its conversation to the agent's embedding.
