@@ -72,7 +72,7 @@ class LeaseBook:
         """Return a lease, current or long over."""
         with self._database.reading() as connection:
             row = connection.execute(_FIND, {"lease_id": lease_id}).first()
-            return LeaseRecord(**row._asdict()) if row else None
+            return LeaseRecord(*row) if row else None
 
     def describe_job(self, job_id: str) -> tuple[int, int | None]:
         """Return what an offer says of a job beside its audio: its attempts so far, and how many speakers at most."""
@@ -108,7 +108,7 @@ class LeaseBook:
             row = connection.execute(_JOB_OF_LEASE, {"lease_id": lease_id}).first()
             if row is None:
                 return None
-            job = JobRecord(**row._asdict())
+            job = JobRecord(*row)
             deaths = job.deaths + (why is LeaseEnd.AGENT_DIED)
             connection.execute(_END, {"of_job": job.job_id, "all_deaths": deaths})
             connection.execute(_MARK_ENDED, {"of_lease": lease_id, "why": why})
@@ -122,7 +122,7 @@ class LeaseBook:
         """
         with self._database.writing() as connection:
             row = connection.execute(_FIND, {"lease_id": lease.lease_id}).first()
-            lost = LeaseRecord(**row._asdict()) if row else None
+            lost = LeaseRecord(*row) if row else None
             if lost is None or lost.lease_end is None or not lost.lease_end.may_return:
                 return False
             was_no_death = lost.instance_id == instance_id and lost.lease_end is LeaseEnd.AGENT_DIED
