@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -51,7 +52,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 MAX_REASON_CHARS = 200
-ON_ITS_WAY_S = 1.0  # how long a `settled` may be on its way to an agent before it is sent again
+ON_ITS_WAY_S = 1.0  # how long an offer or a `settled` may be on its way to an agent before it is sent again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
 AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
@@ -65,6 +66,7 @@ class Dispatcher:
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self.roster = AgentRoster()
         self._granted_s: dict[str, float] = {}
+        self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
         self._to_note: dict[str, AgentHeartbeat] = {}
         self._rests = RetryTimer(settings.retry_min_s, settings.retry_max_s)
@@ -92,12 +94,17 @@ class Dispatcher:
             end = judge_unlisted(is_same_process=is_same_process, was_listed=lease.lease_id in held_before)
             if end is not None:
                 self._revoke(lease, end)
-            else:
+            elif not self._is_on_its_way(lease, heartbeat, now_s):
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
         for job in heartbeat.jobs:
             if (job.job_id, job.lease_id) not in current:
                 self._reconcile_held(job, view)
+
+    def _is_on_its_way(self, lease: LeaseRecord, heartbeat: AgentHeartbeat, now_s: float) -> bool:
+        """Whether an offer may have come only after this beat was sent: its agent has more to do than to read."""
+        is_new = now_s - self._offered_s.get(lease.lease_id, -math.inf) < ON_ITS_WAY_S
+        return is_new and heartbeat.state is AgentState.ONLINE
 
     def note_heartbeats(self) -> None:
         """Write the latest heartbeat of each agent to the ledger for people to look at: not each one, they are many."""
@@ -139,6 +146,7 @@ class Dispatcher:
         leases = self._ledger.leases.current()
         self._settled.keep_only(self._settled.resting(time.monotonic()))
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
+        self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
         free = self.roster.free_agents(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
@@ -162,7 +170,7 @@ class Dispatcher:
             return True
         if decision.action is LeaseAction.OFFER_AGAIN and agent is not None:
             agent.unlisted_beats.pop(lease.lease_id, None)
-            self._offer(lease)
+            self._offer(lease, now_s)
         return False
 
     def _grant_ready(self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
@@ -184,9 +192,10 @@ class Dispatcher:
             if lease is not None:
                 self._granted_s[lease.lease_id] = now_s
                 _LOG.info("lease_granted", job=job_id, agent=agent_id, conversation=lease.conversation_id)
-                self._offer(lease)
+                self._offer(lease, now_s)
 
-    def _offer(self, lease: LeaseRecord) -> None:
+    def _offer(self, lease: LeaseRecord, now_s: float) -> None:
+        self._offered_s[lease.lease_id] = now_s
         chunks = self._ledger.jobs.chunks(lease.job_id)
         if any(item.chunk.spool_name is None for item in chunks):
             self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
@@ -195,17 +204,16 @@ class Dispatcher:
             words = f"{len(chunks)} chunks do not fit an offer: publish chunks of a second or longer"
             self.give_up(lease.job_id, FailureCode.PAYLOAD_MALFORMED, words)
             return
-        job = self._ledger.jobs.get(lease.job_id)
-        conversation = self._ledger.conversations.get(lease.conversation_id)
+        attempts, max_speakers = self._ledger.leases.describe_job(lease.job_id)
         offer = AgentControl(
             type=ControlType.OFFER,
             ledger_id=self._ledger.ledger_id,
             job_id=lease.job_id,
             lease_id=lease.lease_id,
             conversation_id=lease.conversation_id,
-            attempt=(job.attempts if job else 0) + 1,
+            attempt=attempts + 1,
             expected_s=self._expected_s(lease),
-            max_speakers=(conversation.max_speakers or conversation.num_speakers) if conversation else None,
+            max_speakers=max_speakers,
             chunks=tuple(_offered(item) for item in chunks),
         )
         self._publisher.send(self._topics.control(lease.agent_id), offer)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from schemas.turns import ChunkSpan, SpeakerTurns
 from vps_bridge.intake.audio_length import MIN_BYTES_PER_S, MIN_STATED_BYTES_PER_S, is_raw, raw_duration_s
+from vps_bridge.ledger.decoded_lengths import replaces
 from vps_bridge.ledger.jobs import THIN_BYTES_PER_S
 from vps_bridge.ledger.records import ChunkRecord, JobChunk
 
@@ -47,6 +48,16 @@ def bound_lengths(turns: SpeakerTurns, chunks: Sequence[JobChunk], max_audio_s: 
         for span in turns.chunks
     )
     return turns if bounded == turns.chunks else turns.model_copy(update={"chunks": bounded})
+
+
+def new_lengths(turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> dict[str, float]:
+    """Return how long the chunks are as they were decoded, by id; nothing where all are what the ledger says."""
+    decoded_s = {span.chunk_id: span.duration_s for span in turns.chunks}
+    known = (item.chunk for item in chunks if item.chunk.chunk_id in decoded_s)
+    is_news = any(
+        replaces(decoded_s[chunk.chunk_id], chunk.duration_s, is_estimated=chunk.duration_estimated) for chunk in known
+    )
+    return decoded_s if is_news else {}
 
 
 def _most_decoded_s(chunk: ChunkRecord) -> float:

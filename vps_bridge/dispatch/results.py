@@ -12,7 +12,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
 from vps_bridge.dispatch.dispatcher import Dispatcher
-from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess
+from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess, new_lengths
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import JobChunk, LeaseRecord
@@ -49,9 +49,7 @@ class Results:
             return False
         bounded = self._bound_lengths(turns, chunks)
         data = data if bounded is turns else encode(bounded)
-        stored = self._ledger.jobs.store_result(
-            lease, data, {span.chunk_id: span.duration_s for span in bounded.chunks}
-        )
+        stored = self._ledger.jobs.store_result(lease, data, new_lengths(bounded, chunks))
         verdict = Verdict.STORED
         if not stored:
             job = self._ledger.jobs.get(turns.job_id)

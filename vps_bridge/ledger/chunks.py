@@ -35,7 +35,7 @@ class ChunkBook:
         """Return a chunk by its id, also one whose audio is gone already."""
         with self._database.reading() as connection:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
-            return ChunkRecord(**row._asdict()) if row else None
+            return ChunkRecord(*row) if row else None
 
     def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> None:
         """Accept a chunk with all that it changes, in one transaction: a final conversation is open again.
@@ -51,7 +51,7 @@ class ChunkBook:
         """Return a conversation's chunks in order of arrival."""
         with self._database.reading() as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
-            return [ChunkRecord(**row._asdict()) for row in rows]
+            return [ChunkRecord(*row) for row in rows]
 
     def uncovered_conversations(self) -> list[str]:
         """Return the conversations that have chunks no job covers yet."""
@@ -93,7 +93,7 @@ class ChunkBook:
             .limit(MAX_EXPIRED)
         )
         with self._database.reading() as connection:
-            return [ChunkRecord(**row._asdict()) for row in connection.execute(query)]
+            return [ChunkRecord(*row) for row in connection.execute(query)]
 
     def clamp_future_times(self, now: float) -> None:
         """Set times in the future to now: the clock was set back, and audio must not be kept longer for it."""

@@ -11,6 +11,7 @@ from sqlalchemy import (
     BindParameter,
     Connection,
     Row,
+    Select,
     bindparam,
     case,
     delete,
@@ -68,7 +69,7 @@ class AssignedUpdate:
 # A name in an UPDATE that is no column's: which conversation it is about.
 OF_CONVERSATION: BindParameter[str] = bindparam("of_conversation")
 _OF_IT = ChunkRow.conversation_id == ConversationRow.conversation_id
-_GET = select(*CONVERSATION_COLUMNS).where(ConversationRow.conversation_id == OF_CONVERSATION)
+_GET: Select[Any] = select(*CONVERSATION_COLUMNS).where(ConversationRow.conversation_id == OF_CONVERSATION)
 _NEW = insert(ConversationRow).on_conflict_do_nothing()
 THIS_CONVERSATION = update(ConversationRow).where(ConversationRow.conversation_id == OF_CONVERSATION)
 _MARK_DIRTY = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1)
@@ -313,7 +314,7 @@ class ConversationBook:
         with self._database.writing() as connection:
             _put_tombstone(connection, conversation_id)
             rows = connection.execute(_LEASES_OF_IT, {"of_conversation": conversation_id})
-            leases = tuple(LeaseRecord(**row._asdict()) for row in rows)
+            leases = tuple(LeaseRecord(*row) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             delete_learned(connection, conversation_id)
@@ -360,7 +361,6 @@ def _settled(*, final: bool, seen: int) -> dict[str, Any]:
     return {"seen": seen, "final_since": time.time() if final else None}
 
 
-def _to_record(row: Row[Any]) -> ConversationRecord:
-    facts = row._asdict()
-    model, revision = facts.pop("embedding_model"), facts.pop("embedding_revision")
-    return ConversationRecord(**facts, embedding=None if model is None or revision is None else (model, revision))
+def _to_record(row: Row[*tuple[Any, ...]]) -> ConversationRecord:
+    *facts, model, revision = row
+    return ConversationRecord(*facts, embedding=None if model is None or revision is None else (model, revision))

@@ -25,6 +25,11 @@ _NOTE_JOB_LENGTH = (
 )
 
 
+def replaces(decoded_s: float, known_s: float | None, *, is_estimated: bool) -> bool:
+    """Whether a decoded length takes the place of what is known."""
+    return is_estimated or abs((known_s or 0.0) - decoded_s) > REPLACED_S
+
+
 def note_decoded_lengths(connection: Connection, job_id: str, decoded_s: Mapping[str, float]) -> None:
     """Note how many seconds of each chunk, by its id, the agent that did a job decoded."""
     if not decoded_s:
@@ -33,7 +38,7 @@ def note_decoded_lengths(connection: Connection, job_id: str, decoded_s: Mapping
     changed = [
         {"of_arrival": row.arrival, "decoded_s": decoded_s[row.chunk_id]}
         for row in rows
-        if row.duration_estimated or abs((row.duration_s or 0.0) - decoded_s[row.chunk_id]) > REPLACED_S
+        if replaces(decoded_s[row.chunk_id], row.duration_s, is_estimated=row.duration_estimated)
     ]
     if changed:
         connection.execute(_NOTE_LENGTH, changed)

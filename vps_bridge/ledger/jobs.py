@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Row, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
 from vps_bridge.database import Database
 from vps_bridge.ledger.conversations import mark_changed, mark_dirty
@@ -45,7 +45,8 @@ READY_AT_ONCE = 50
 THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about so long, as is its lease
 
 # Statements are made once: making one costs several times what running it does.
-_JOB_AND_AGENT = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, LeaseRow.lease_id == JobRow.lease_id)
+_OF_LEASE = LeaseRow.lease_id == JobRow.lease_id
+_JOB_AND_AGENT: Select[Any] = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, _OF_LEASE)
 _GET = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB)
 _OF_CONVERSATION = _JOB_AND_AGENT.where(JobRow.conversation_id == bindparam("conversation_id")).order_by(JobRow.number)
 _UNFINISHED_JOB = select(*JOB_COLUMNS).where(JobRow.job_id == OF_JOB, IS_UNFINISHED)
@@ -148,13 +149,13 @@ class JobBook:
         """Return a job, or None where it is unknown (or its conversation is deleted)."""
         with self._database.reading() as connection:
             row = connection.execute(_GET, {"of_job": job_id}).first()
-            return JobRecord(**row._asdict()) if row else None
+            return JobRecord(*row) if row else None
 
     def of_conversation(self, conversation_id: str) -> list[JobRecord]:
         """Return a conversation's jobs, oldest first."""
         with self._database.reading() as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
-            return [JobRecord(**row._asdict()) for row in rows]
+            return [JobRecord(*row) for row in rows]
 
     def all(
         self, *, states: tuple[JobState, ...] = (), conversation_id: str | None = None, limit: int | None = None
@@ -166,7 +167,7 @@ class JobBook:
         if conversation_id is not None:
             query = query.where(JobRow.conversation_id == conversation_id)
         with self._database.reading() as connection:
-            return [JobRecord(**row._asdict()) for row in connection.execute(query)][::-1]
+            return [JobRecord(*row) for row in connection.execute(query)][::-1]
 
     def failed(self, *, limit: int | None = None) -> list[FailedJob]:
         """Return failed jobs, oldest first; with a limit the latest of them."""
@@ -231,13 +232,13 @@ class JobBook:
         """Return a chunk of a job by its id."""
         with self._database.reading() as connection:
             row = connection.execute(_FIND_CHUNK, {"of_job": job_id, "chunk_id": chunk_id}).first()
-            return ChunkRecord(**row._asdict()) if row else None
+            return ChunkRecord(*row) if row else None
 
     def chunks(self, job_id: str) -> list[JobChunk]:
         """Return a job's chunks in order."""
         with self._database.reading() as connection:
-            rows = [row._asdict() for row in connection.execute(_CHUNKS, {"of_job": job_id})]
-        return [JobChunk(start_s=row.pop("start_s"), fresh=row.pop("fresh"), chunk=ChunkRecord(**row)) for row in rows]
+            rows = connection.execute(_CHUNKS, {"of_job": job_id})
+            return [JobChunk(start_s=row[0], fresh=row[1], chunk=ChunkRecord(*row[2:])) for row in rows]
 
     def events(self, job_id: str) -> list[JobEventRecord]:
         """Return what happened to a job since it was made, in order."""
@@ -269,7 +270,7 @@ class JobBook:
             row = connection.execute(_LEASED_JOB, {"of_job": job_id}).first()
             if row is None:
                 return None
-            job = JobRecord(**row._asdict())
+            job = JobRecord(*row)
             attempts = job.attempts + counted
             connection.execute(_FAIL, {"of_job": job_id, "all_attempts": attempts, "code": code, "text": message})
             connection.execute(_END_LEASE, {"of_lease": job.lease_id, "why": LeaseEnd.ATTEMPT_FAILED})
@@ -368,9 +369,8 @@ _Ready = tuple[JobRecord, tuple[str, str] | None]
 
 
 def _to_ready(row: Row[*tuple[Any, ...]]) -> _Ready:
-    facts = row._asdict()
-    model, revision = facts.pop("embedding_model"), facts.pop("embedding_revision")
-    return JobRecord(**facts), None if model is None or revision is None else (model, revision)
+    *facts, model, revision = row
+    return JobRecord(*facts), None if model is None or revision is None else (model, revision)
 
 
 def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str:

@@ -30,6 +30,11 @@ _FIND = (
     .where(LeaseRow.lease_id == bindparam("lease_id"))
 )
 _JOB_OF_LEASE = select(*JOB_COLUMNS).where(JobRow.lease_id == bindparam("lease_id"), JobRow.state == JobState.LEASED)
+_TO_OFFER = (
+    select(JobRow.attempts, ConversationRow.max_speakers, ConversationRow.num_speakers)
+    .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
+    .where(JobRow.job_id == OF_JOB)
+)
 _TO_GRANT = (
     select(JobRow.conversation_id, JobRow.audio_s, ConversationRow.embedding_model, ConversationRow.embedding_revision)
     .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
@@ -67,7 +72,13 @@ class LeaseBook:
         """Return a lease, current or long over."""
         with self._database.reading() as connection:
             row = connection.execute(_FIND, {"lease_id": lease_id}).first()
-            return LeaseRecord(**row._asdict()) if row else None
+            return LeaseRecord(*row) if row else None
+
+    def describe_job(self, job_id: str) -> tuple[int, int | None]:
+        """Return what an offer says of a job beside its audio: its attempts so far, and how many speakers at most."""
+        with self._database.reading() as connection:
+            row = connection.execute(_TO_OFFER, {"of_job": job_id}).first()
+        return (row.attempts, row.max_speakers or row.num_speakers) if row else (0, None)
 
     def grant(self, job_id: str, agent_id: str, instance_id: str, embedding: tuple[str, str]) -> LeaseRecord | None:
         """Lease a waiting job to an agent and pin its conversation to the agent's embedding.
@@ -97,7 +108,7 @@ class LeaseBook:
             row = connection.execute(_JOB_OF_LEASE, {"lease_id": lease_id}).first()
             if row is None:
                 return None
-            job = JobRecord(**row._asdict())
+            job = JobRecord(*row)
             deaths = job.deaths + (why is LeaseEnd.AGENT_DIED)
             connection.execute(_END, {"of_job": job.job_id, "all_deaths": deaths})
             connection.execute(_MARK_ENDED, {"of_lease": lease_id, "why": why})
@@ -111,7 +122,7 @@ class LeaseBook:
         """
         with self._database.writing() as connection:
             row = connection.execute(_FIND, {"lease_id": lease.lease_id}).first()
-            lost = LeaseRecord(**row._asdict()) if row else None
+            lost = LeaseRecord(*row) if row else None
             if lost is None or lost.lease_end is None or not lost.lease_end.may_return:
                 return False
             was_no_death = lost.instance_id == instance_id and lost.lease_end is LeaseEnd.AGENT_DIED

@@ -323,7 +323,8 @@ class ResultRow(Base):
 IS_UNFINISHED = text(f"jobs.{_UNFINISHED_SQL}")
 """A job that is still to be worked on; spelled as the index `jobs_busy` is, so that SQLite uses it."""
 
-# The columns of a record, by its names: statements select these, and no object of the mapper is ever made.
+# The columns of a record, in the order of its fields: a record is made of a row by place, in a third of the time that
+# names take. Statements select these, and no object of the mapper is ever made.
 CHUNK_COLUMNS = tuple(getattr(ChunkRow, item.name) for item in fields(ChunkRecord))
 CONVERSATION_COLUMNS = (
     *(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name != "embedding"),
