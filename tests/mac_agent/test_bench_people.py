@@ -60,7 +60,7 @@ def test_known_voices_and_strangers_are_tallied():
     tally = judge_draws([draw], SPACE)
     assert dict(tally.known) == {"matched": 1, "nothing": 1}
     assert (tally.rejected, tally.wrong, tally.named) == (Rate(1, 2), Rate(0, 2), Rate(0, 2))
-    trials = compare([draw], [SpokenVoice("film", "", AXES[1], 30.0)])
+    trials = compare([draw], SPACE, [SpokenVoice("film", "", AXES[1], 30.0)])
     assert trials.speaker.tolist() == [0, 1, NOBODY]
     assert count_errors(trials, Choice(0.6, 0.1)).strangers_named == Rate(1, 3)
 
