@@ -25,8 +25,8 @@ TELEPHONE = "telephone"
 def direction(pieces: Mapping[str, Pieces], who: Sequence[str]) -> NDArray[np.float64]:
     """Return the mean of what some people say by telephone, at length 1."""
     means = [pieces[name].voice(range(len(pieces[name].clean_s)))[0] for name in who]
-    mean = np.mean(means, axis=0, dtype=np.float64)
-    found: NDArray[np.float64] = mean / np.linalg.norm(mean)
+    total: NDArray[np.float64] = np.sum(means, axis=0, dtype=np.float64)
+    found: NDArray[np.float64] = total / np.linalg.norm(total)
     return found
 
 
