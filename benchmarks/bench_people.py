@@ -40,6 +40,7 @@ from mac_agent.engines.registry import load_engine
 from mac_agent.threshold import NO_ERRORS, choose, cross_validate, suggest_from
 from mac_agent.weights.models import EMBEDDED, GENERATIONS
 from vps_bridge.people.match import Print, match_people, rules_for
+from vps_bridge.people.telephone import telephone_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -107,8 +108,9 @@ def print_model(engine: EmbeddedEngine, answers: Path, copies: Sequence[str], *,
     print_lengths(lambda each: judge_draws(draw_all(pieces, each), space), conditions(copies), ENROLLED_S)
     print_agreement(engine, answers, pieces["clean"], parts=1 if quick else 3)
     print_conversations(engine, answers, copies, space, parts=1 if quick else 3)
-    if "telephone" in copies:
-        print_halves(pieces, rules.threshold if (rules := rules_for(space)) else 1.0)
+    rules = rules_for(space)
+    if "telephone" in copies and rules is not None and telephone_parts(space, np.eye(length)).any():
+        print_halves(pieces, rules.threshold)
         print_direction(pieces["telephone"])
     if not quick:
         print_strangers(engine, answers, heard, space)
