@@ -36,7 +36,7 @@ class MatchRules:
 
 
 CALIBRATED: Mapping[str, MatchRules] = {
-    "3d-speaker/campplus@92f29b94e694/192": MatchRules(threshold=0.50, margin=0.10, min_clean_s=3.0, suggest_from=0.40),
+    "3d-speaker/campplus@92f29b94e694/192": MatchRules(threshold=0.50, margin=0.10, min_clean_s=1.5, suggest_from=0.40),
     "campplus": MatchRules(threshold=0.74, margin=0.10, min_clean_s=3.0, suggest_from=0.40),
     "resemblyzer": MatchRules(threshold=0.92, margin=0.06, min_clean_s=3.0, suggest_from=0.76),
 }
