@@ -6,7 +6,8 @@
 
 Needs `shared/audio` beside the repository. The networks run once over what ten LibriSpeech voices say, in eight copies,
 over three conversations and their seven copies, and over real recordings of strangers: half an hour of an idle core for
-each model. `--answers` keeps what they found, and the next run takes seconds. `--quick`: two copies, one conversation.
+each model. `--answers` keeps what they found, and the next run takes seconds. `--quick`: five voices, clean, one
+conversation and the next, by the default engine alone.
 The numbers in `vps_bridge/people/match.py` come from here (docs/adr/0020-who-is-who.md).
 """
 
@@ -32,11 +33,14 @@ from benchmarks.people.copies import COPIES
 from benchmarks.people.pieces import embed_all
 from benchmarks.people.recorded import recorded_voices
 from benchmarks.people.tables import Tally, as_heard, counted, judge_conversation, judge_draws, percent, print_lengths
+from benchmarks.people.telephone import print_direction, print_halves
 from benchmarks.people.trials import ENROLLED_S, HALF, HEARD_S, Condition, compare, conditions, draw_all
+from benchmarks.recordings import voices
 from mac_agent.engines.registry import load_engine
 from mac_agent.threshold import NO_ERRORS, choose, cross_validate, suggest_from
-from mac_agent.weights.models import GENERATIONS
+from mac_agent.weights.models import EMBEDDED, GENERATIONS
 from vps_bridge.people.match import Print, match_people, rules_for
+from vps_bridge.people.telephone import telephone_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +49,7 @@ if TYPE_CHECKING:
     from mac_agent.engines.embedded import EmbeddedEngine
     from mac_agent.threshold import Trials
 
-QUICK_COPIES = ("clean", "telephone")
+QUICK_COPIES, QUICK_VOICES = ("clean",), 5
 CALIBRATED_S = (5.0, 10.0, 30.0)
 TELEVISION = "diarizationExample"
 
@@ -53,7 +57,7 @@ TELEVISION = "diarizationExample"
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two copies, one conversation")
+    parser.add_argument("--quick", action="store_true", help="five clean voices, one conversation")
     parser.add_argument("--engine", action="append", choices=list(GENERATIONS), help="only this one; default: both")
     parser.add_argument("--copies", nargs="+", choices=list(COPIES), help="only these; clean is needed")
     parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
@@ -64,7 +68,7 @@ def main() -> None:
         answers.mkdir(parents=True, exist_ok=True)
         if not options.quick:
             print_recorded()
-        for name in options.engine or list(GENERATIONS):
+        for name in options.engine or ([EMBEDDED] if options.quick else list(GENERATIONS)):
             engine = load_engine(name, data_dir=options.data_dir, threads=1)
             copies = QUICK_COPIES if options.quick else tuple(options.copies or COPIES)
             print_model(engine, answers, copies, quick=options.quick)  # type: ignore[arg-type] # all are embedded engines
@@ -72,18 +76,16 @@ def main() -> None:
 
 def print_recorded() -> None:
     """Print what the recorded networks of community-1 say, of five people: too few to choose a threshold by."""
-    voices = recorded_voices()
-    units = np.array([voice.vector / np.linalg.norm(voice.vector) for voice in voices])
+    heard = recorded_voices()
+    units = np.array([voice.vector / np.linalg.norm(voice.vector) for voice in heard])
     similarity = units @ units.T
     pairs = [
         (similarity[i, j], one.who == other.who, one.recording[:2] == other.recording[:2])
-        for i, one in enumerate(voices)
-        for j, other in enumerate(voices[:i])
+        for i, one in enumerate(heard)
+        for j, other in enumerate(heard[:i])
         if one.recording != other.recording
     ]
-    print(
-        f"\n## WeSpeaker (community-1), recorded: {len({voice.who for voice in voices})} people, {len(voices)} voices"
-    )
+    print(f"\n## WeSpeaker (community-1), recorded: {len({voice.who for voice in heard})} people, {len(heard)} voices")
     for name, is_same, is_same_recording in (
         ("one person, another job", True, True),
         ("one person, another recording", True, False),
@@ -97,7 +99,7 @@ def print_recorded() -> None:
 
 def print_model(engine: EmbeddedEngine, answers: Path, copies: Sequence[str], *, quick: bool) -> None:
     """Print all tables of one model."""
-    pieces = embed_all(engine, copies, answers)
+    pieces = embed_all(engine, copies, answers, voices()[: QUICK_VOICES if quick else None])
     length = next(iter(pieces[copies[0]].values())).vectors.shape[1]
     space = f"{engine.info.embedding_model}@{engine.info.embedding_revision}/{length}"
     print(f"\n## {engine.info.name}: {space}")
@@ -105,7 +107,11 @@ def print_model(engine: EmbeddedEngine, answers: Path, copies: Sequence[str], *,
     print_choice(pieces, heard, copies, space)
     print_lengths(lambda each: judge_draws(draw_all(pieces, each), space), conditions(copies), ENROLLED_S)
     print_agreement(engine, answers, pieces["clean"], parts=1 if quick else 3)
-    print_conversations(engine, answers, ("clean",) if quick else copies, space, parts=1 if quick else 3)
+    print_conversations(engine, answers, copies, space, parts=1 if quick else 3)
+    rules = rules_for(space)
+    if "telephone" in copies and rules is not None and telephone_parts(space, np.eye(length)).any():
+        print_halves(pieces, rules.threshold)
+        print_direction(pieces["telephone"])
     if not quick:
         print_strangers(engine, answers, heard, space)
 
@@ -115,7 +121,7 @@ def print_choice(
 ) -> None:
     """Print what these voices would choose, what that does to speakers who had no part in it, and what is shipped."""
     sets: list[Trials] = [
-        compare(draw_all(pieces, Condition(one, other, enrolled_s, heard_s)), heard)
+        compare(draw_all(pieces, Condition(one, other, enrolled_s, heard_s)), space, heard)
         for one, other in conditions(copies)
         for enrolled_s in CALIBRATED_S
         for heard_s in HEARD_S
@@ -134,7 +140,7 @@ def print_agreement(engine: EmbeddedEngine, answers: Path, pieces: Mapping[str, 
         float(voice.vector @ pieces[voice.who].voice(pieces[voice.who].rows(range(HALF)))[0])
         for talk in first_conversations()[:parts]
         for voice in hear(engine, talk, answers)
-        if voice.who
+        if voice.who in pieces
     ]
     print(f"\nA voice of a conversation, and the same utterances heard alone: cosine {min(cosines):.2f} to", end=" ")
     print(f"{max(cosines):.2f}, {len(cosines)} voices.")
@@ -152,11 +158,11 @@ def print_conversations(
     for copy in copies:
         tally, fewer = Tally(), Tally()
         for talk in next_conversations(copy)[:parts]:
-            voices = hear(engine, talk, answers)
-            tally.add(judge_conversation(voices, prints, space))
+            spoken = hear(engine, talk, answers)
+            tally.add(judge_conversation(spoken, prints, space))
             for left_out in range(3):
                 known = [each for number, each in enumerate(prints) if number % 3 != left_out]
-                fewer.add(judge_conversation(voices, known, space))
+                fewer.add(judge_conversation(spoken, known, space))
         cells = [tally.known[each] for each in ("matched", "wrong", "suggested", "nothing")]
         print(f"| {copy} | " + " | ".join(str(cell) for cell in cells) + f" | {counted(fewer.named)} |")
 
@@ -171,8 +177,7 @@ def print_strangers(engine: EmbeddedEngine, answers: Path, heard: Sequence[Spoke
     ):
         tally = Tally()
         for recording in sorted({voice.recording for voice in group}):
-            voices = [voice for voice in group if voice.recording == recording]
-            tally.add(judge_conversation(voices, prints, space))
+            tally.add(judge_conversation([each for each in group if each.recording == recording], prints, space))
         print(f"\n{name}: {len(group)} voices, named {counted(tally.named)}, suggested {tally.strangers['suggested']}")
     katie, steve, talk = enrolment_clips()
     own = [

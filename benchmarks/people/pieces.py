@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from benchmarks.people.copies import COPIES
-from benchmarks.recordings import SAMPLE_RATE_HZ, Recording, utterances, voices
+from benchmarks.recordings import SAMPLE_RATE_HZ, Recording, utterances
 from mac_agent.engines.clustering import FULL_PIECE_S
 from mac_agent.engines.embedded import StageTimer
 from mac_agent.engines.frames import FIRST_FRAME_START_S, FRAME_S
@@ -83,15 +83,15 @@ def embed(engine: EmbeddedEngine, recording: Recording) -> Pieces:
 
 
 def embed_all(
-    engine: EmbeddedEngine, names: Sequence[str], cache: Path, *, seeds: int = 2
+    engine: EmbeddedEngine, names: Sequence[str], cache: Path, who: Sequence[str], *, seeds: int = 2
 ) -> dict[str, dict[str, Pieces]]:
-    """Return the pieces of every LibriSpeech voice, by copy and voice; what lies in the cache is not made again.
+    """Return the pieces of LibriSpeech voices, by copy and voice; what lies in the cache is not made again.
 
     Each voice has its own seed of rooms and noise in each of `seeds` sets, so that nobody is known by the room.
     """
     found: dict[str, dict[str, Pieces]] = {}
     for name in names:
-        for number, voice in enumerate(voices()):
+        for number, voice in enumerate(who):
             path = cache / f"{engine.info.name} {name} {voice}.npz"
             if not path.is_file():
                 pieces = embed(engine, COPIES[name](solo(voice), number % seeds))

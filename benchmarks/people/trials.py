@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mac_agent.threshold import NOBODY, Trials
+from vps_bridge.people.telephone import BEYOND_TELEPHONE, telephone_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,17 +69,25 @@ def draw_all(pieces: Mapping[str, Mapping[str, Pieces]], condition: Condition, *
     return found
 
 
-def compare(draws: Sequence[Draw], strangers: Sequence[SpokenVoice] = ()) -> Trials:
-    """Return every voice, and those of strangers, compared with the prints of its draw."""
+def compare(draws: Sequence[Draw], space: str, strangers: Sequence[SpokenVoice] = ()) -> Trials:
+    """Return every voice, and those of strangers, compared with the prints of its draw.
+
+    Pairs that the telephone alone makes similar, have what is left beyond it.
+    """
     people = sorted(draws[0].prints)
-    rows: list[NDArray[np.float32]] = []
+    rows: list[NDArray[np.float64]] = []
     speaker: list[int] = []
     for draw in draws:
-        known = np.array([draw.prints[name].vector for name in people])
-        rows += [known @ draw.voices[name].vector for name in people]
-        rows += [known @ voice.vector for voice in strangers]
+        known = np.array([draw.prints[name].vector for name in people], dtype=np.float64)
+        heard = np.array(
+            [draw.voices[name].vector for name in people] + [each.vector for each in strangers], dtype=np.float64
+        )
+        similarity = heard @ known.T
+        by_telephone = np.outer(telephone_parts(space, heard), telephone_parts(space, known))
+        beyond = similarity - by_telephone
+        rows.append(np.where(beyond >= BEYOND_TELEPHONE, similarity, np.minimum(similarity, beyond)))
         speaker += [*range(len(people)), *[NOBODY] * len(strangers)]
-    return Trials(np.array(speaker, dtype=np.intp), np.array(rows, dtype=np.float64))
+    return Trials(np.array(speaker, dtype=np.intp), np.concatenate(rows))
 
 
 def _speak(pieces: Pieces, numbers: Sequence[int], most_s: float) -> Spoken:

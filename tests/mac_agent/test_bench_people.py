@@ -28,8 +28,7 @@ def power_of(waveform: np.ndarray, pitch_hz: float) -> float:
 
 def test_a_telephone_keeps_its_band_and_a_quiet_copy_its_sound():
     time_s = np.arange(SAMPLE_RATE_HZ) / SAMPLE_RATE_HZ
-    pitches_hz = np.array([60.0, 1000.0, 6000.0])
-    tones = 0.1 * np.sin(2 * np.pi * pitches_hz[:, None] * time_s).sum(axis=0)
+    tones = 0.1 * np.sin(2 * np.pi * np.outer([60.0, 1000.0, 6000.0], time_s)).sum(axis=0)
     recording = Recording("tones", tones.astype(np.float32), ())
     heard = telephone(recording).waveform
     assert power_of(heard, 1000.0) > 0.04
@@ -61,7 +60,7 @@ def test_known_voices_and_strangers_are_tallied():
     tally = judge_draws([draw], SPACE)
     assert dict(tally.known) == {"matched": 1, "nothing": 1}
     assert (tally.rejected, tally.wrong, tally.named) == (Rate(1, 2), Rate(0, 2), Rate(0, 2))
-    trials = compare([draw], [SpokenVoice("film", "", AXES[1], 30.0)])
+    trials = compare([draw], SPACE, [SpokenVoice("film", "", AXES[1], 30.0)])
     assert trials.speaker.tolist() == [0, 1, NOBODY]
     assert count_errors(trials, Choice(0.6, 0.1)).strangers_named == Rate(1, 3)
 

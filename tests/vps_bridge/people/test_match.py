@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vps_bridge.people.match import HeardVoice, Match, MatchRules, Print, is_odd_print, match_people, rules_for
+from vps_bridge.people.telephone import BEYOND_TELEPHONE, telephone_parts
 
 SPACE = "3d-speaker/campplus@92f29b94e694/4"
 OTHER_SPACE = "resemblyzer/ge2e@39373b86598f/4"
@@ -160,3 +161,31 @@ def test_whatever_comes_in_no_name_is_given_twice_and_the_order_does_not_matter(
         if each.identity == "matched":
             assert each.similarity >= each.needed
             assert each.runner_up != each.person_id
+
+
+def test_what_the_telephone_alone_makes_similar_is_no_match():
+    """Two strangers by telephone: most of both is the telephone. The same similarity of two voices in a room is one."""
+    space = "3d-speaker/campplus@92f29b94e694/192"
+    rules = rules_for(space)
+    assert rules is not None
+    telephone = telephone_parts(space, np.eye(192))
+    assert np.linalg.norm(telephone) == pytest.approx(1.0)
+    one, two, three = (np.eye(192)[axis] - telephone[axis] * telephone for axis in range(3))
+    anna, stranger = 0.75 * telephone + 0.66 * one, 0.75 * telephone + 0.66 * two
+    [found] = match_people([heard(0, stranger, space=space)], [known("anna", anna, space=space)])
+    assert (found.identity, found.reason) == ("suggested", "below_threshold")
+    assert found.similarity > rules.threshold
+    assert found.needed == pytest.approx(found.similarity + BEYOND_TELEPHONE, abs=0.02)
+    [again] = match_people([heard(0, anna + 0.2 * three, space=space)], [known("anna", anna, space=space)])
+    assert again.identity == "matched"
+    [found] = match_people([heard(0, 0.56 * one + 0.83 * two, space=space)], [known("anna", one, space=space)])
+    assert (found.identity, found.needed) == ("matched", rules.threshold)
+
+
+def test_of_other_models_nothing_is_known_about_the_telephone():
+    assert telephone_parts(OTHER_SPACE, np.eye(4)).tolist() == [0.0] * 4
+    by_name = rules_for("3d-speaker/campplus@another/192")
+    exact = rules_for("3d-speaker/campplus@92f29b94e694/192")
+    assert by_name is not None
+    assert exact is not None
+    assert by_name.threshold > exact.threshold, "without it, strangers by telephone ask for a higher one"
