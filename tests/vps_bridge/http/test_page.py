@@ -101,8 +101,14 @@ def test_naming_joining_and_taking_back_and_a_second_page_sees_it(browser: Brows
     expect(names(page)).to_have_text(["anna"] * 6)
     page.get_by_role("button", name="Undo").click()
     expect(names(page)).to_have_text(["anna", "Speaker 1"] * 3)
+    page.get_by_role("button", name="Undo").click()
+    expect(names(page)).to_have_text(["Speaker 0", "Speaker 1"] * 3)
+    expect(page.get_by_role("button", name="Undo")).to_be_disabled()
+    page.get_by_role("button", name="Redo").click()
+    expect(names(page)).to_have_text(["anna", "Speaker 1"] * 3)
     page.get_by_role("button", name="Redo").click()
     expect(names(page)).to_have_text(["anna"] * 6)
+    expect(page.get_by_role("button", name="Redo")).to_be_disabled()
 
 
 def test_one_segment_is_given_to_another_voice_and_to_nobody_known(called: Door, page: Page) -> None:

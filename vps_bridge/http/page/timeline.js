@@ -209,7 +209,8 @@ export class Timeline {
       pen.fillStyle = this.colour("--line");
       pen.fillRect(Math.round(this.x(tick_s)), AXIS_PX, 1, height);
       pen.fillStyle = this.colour("--quiet");
-      pen.fillText(clock(tick_s).replace(/\.0$/, ""), this.x(tick_s) + 3, AXIS_PX / 2);
+      const [words, left] = [clock(tick_s).replace(/\.0$/, ""), this.x(tick_s) + 3];
+      if (left + pen.measureText(words).width < width) pen.fillText(words, left, AXIS_PX / 2);
     }
   }
 
