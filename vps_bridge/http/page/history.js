@@ -100,7 +100,7 @@ function describeCorrection(said, outcome) {
 function describeSaid(said) {
   const speaker = `Speaker ${said.speaker_id}`;
   if (said.kind === "same_voice") return `Speakers ${said.speaker_ids.join(" and ")} are one`;
-  if (said.kind === "other_voice") return `${said.segment_ids.length} of the segments is somebody else`;
+  if (said.kind === "other_voice") return said.segment_ids.length === 1 ? "one segment is somebody else" : `${said.segment_ids.length} segments are somebody else`;
   if (said.kind === "segment_is") return `segment ${said.segment_id} is ${said.person_id ?? speaker}`;
   if (said.kind === "voice_is") return `${speaker} is ${said.person_id}`;
   return `${speaker} is not ${said.person_id}`;
