@@ -92,9 +92,12 @@ _FORM_BODY = {
 ConversationId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
 
 
-def answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
-    """Return how a path documents its refusals."""
+def _answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     return {code: {"model": body, "description": _REASONS[code]} for code in codes}
+
+
+answers = _answers
+"""How a path documents its refusals: for the files of other paths."""
 
 
 def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: int) -> FastAPI:
@@ -116,7 +119,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: 
 
 
 def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
-    taken = {202: {"model": Accepted, "description": "Accepted now."}, **answers((400, *_TAKE_CODES), Problem)}
+    taken = {202: {"model": Accepted, "description": "Accepted now."}, **_answers((400, *_TAKE_CODES), Problem)}
     known = "Accepted before: the same id and the same audio."
 
     @app.post(
@@ -135,26 +138,26 @@ def _add_paths(app: FastAPI, handlers: HttpHandlers) -> None:
     @app.post(
         "/v1/conversations/{conversation_id}/events",
         response_model=Accepted,
-        responses=answers(_TAKE_CODES, Problem),
+        responses=_answers(_TAKE_CODES, Problem),
         openapi_extra=_EVENT_BODY,
     )
     async def take_event(conversation_id: ConversationId, request: Request) -> Response:
         """Take an event of a conversation."""
         return await handlers.take_event(request, conversation_id)
 
-    @app.get("/health", responses=answers((401, 403, 500, 503), Problem))
+    @app.get("/health", responses=_answers((401, 403, 500, 503), Problem))
     async def health() -> Health:
         """Say whether an agent is there to diarize."""
         return await handlers.health()
 
-    @app.post("/api/diarize", responses=answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
+    @app.post("/api/diarize", responses=_answers(_DIARIZE_CODES, Detail), openapi_extra=_FORM_BODY)
     async def diarize(request: Request, hints: Annotated[HintQuery, Query()]) -> Diarized:
         """Say who speaks when in a file. All of it is deleted once this is answered or the caller disconnects."""
         return await handlers.diarize(request, hints)
 
 
 def _add_reading(app: FastAPI, handlers: HttpHandlers) -> None:
-    @app.get("/v1/conversations/{conversation_id}/history", responses=answers((401, 403, 404, 422, 500, 503), Problem))
+    @app.get("/v1/conversations/{conversation_id}/history", responses=_answers((401, 403, 404, 422, 500, 503), Problem))
     async def read_history(conversation_id: ConversationId) -> ConversationHistory:
         """Say who changed which labels of a conversation, what they said, and what became of it."""
         return await handlers.read_history(conversation_id)
