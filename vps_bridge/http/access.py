@@ -51,7 +51,7 @@ class AccessRule:
             return None
         is_page = path == PAGE_PATHS[0] or path.startswith(PAGE_PATHS[1])
         if not self.is_loopback or not (is_page or path in OPEN_PATHS):
-            how = "send `Authorization: Bearer TOKEN`"
+            how = "send `Authorization: Bearer TOKEN`, or sign a browser in by the link that `omi-bridge page` prints"
             if self.token is None:
                 how = "set OMI_HTTP_TOKEN (or http_token_file) for the bridge, then send it as `Authorization: Bearer`"
             return HttpProblem(401, "http.unauthorized", how)

@@ -1,5 +1,8 @@
 """Signing in to the page: the link, the cookie, and everything that is refused."""
 
+import json
+import subprocess
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -47,6 +50,43 @@ def test_the_link_that_the_command_prints_signs_in_once_and_is_in_no_later_addre
     assert not any(secret in log or secret in kept for secret in secrets)
 
 
+# Several commands in one process, which is not this one: a command sets up the logs of its process.
+RUN_PAGE = """
+import json, sys
+from typer.testing import CliRunner
+from vps_bridge.commands.main import app
+done = [CliRunner().invoke(app, ["page", *words], env=env) for words, env in json.load(sys.stdin)]
+print(json.dumps([[one.exit_code, one.output] for one in done]))
+"""
+
+
+def run_page(data_dir: Path, *commands: tuple[list[str], dict[str, str]]) -> list[tuple[int, str]]:
+    """What `omi-bridge page` says, by arguments and environment."""
+    asked = json.dumps([(words, {"OMI_DATA_DIR": str(data_dir), **environment}) for words, environment in commands])
+    done = subprocess.run([sys.executable, "-c", RUN_PAGE], input=asked, capture_output=True, text=True, check=True)
+    return [(code, said) for code, said in json.loads(done.stdout)]
+
+
+def test_the_command_says_what_is_missing_and_takes_another_address(tmp_path: Path) -> None:
+    ((code, said),) = run_page(tmp_path, ([], {}))
+    assert (code, "start `omi-bridge run` first" in said) == (1, True)
+    (tmp_path / "bridge").mkdir()
+    off, everywhere, six, elsewhere, out = run_page(
+        tmp_path,
+        ([], {"OMI_HTTP_PORT": "0"}),
+        ([], {"OMI_HTTP_HOST": "0.0.0.0"}),
+        ([], {"OMI_HTTP_HOST": "::1"}),
+        (["--url", "https://vps.example/"], {}),
+        (["--sign-out"], {}),
+    )
+    assert (off[0], "OMI_HTTP_PORT" in off[1]) == (1, True)
+    assert (everywhere[0], "--url" in everywhere[1]) == (2, True)
+    assert (six[0], "http://[::1]:8765/sign-in?link=" in six[1]) == (0, True)
+    assert (elsewhere[0], "https://vps.example/sign-in?link=" in elsewhere[1]) == (0, True)
+    assert out == (0, "0 sessions are ended\n")
+    assert list((tmp_path / "bridge" / "sign-ins").iterdir()) == []
+
+
 def test_a_session_changes_things_only_from_the_page_itself(door: Door) -> None:
     browser = sign_in(door)
     path = "/v1/conversations/by-page/events"
@@ -77,14 +117,14 @@ def test_without_a_session_the_page_is_but_its_files_and_only_to_this_machine(do
     assert door.open.get("/sign-in", params={"link": "never-made"}).status_code == 401
 
 
-def test_signing_out_ends_the_session_and_the_command_ends_all(door: Door) -> None:
+def test_signing_out_ends_the_session_and_signing_all_out_ends_all(door: Door) -> None:
     first, second = sign_in(door), sign_in(door)
     unused = make_link(door)
     cookies = dict(first.cookies)
     assert first.post("/sign-out", headers={"Origin": door.url}).status_code == 204
     assert httpx.get(f"{door.url}/v1/agents", cookies=cookies, timeout=WAIT_S).status_code == 401
     assert second.get("/v1/agents").status_code == 200
-    assert door.bridge.json("page", "--sign-out")["signed_out"] >= 1
+    assert SignIns(door.bridge.data_dir / "bridge").sign_everybody_out() >= 1
     assert second.get("/v1/agents").status_code == 401
     assert httpx.get(unused, timeout=WAIT_S).status_code == 401
 
@@ -129,5 +169,3 @@ def test_a_door_that_others_reach_shows_its_page_to_nobody_without_a_session(
         browser = sign_in(door)
         assert browser.get("/").status_code == 200
         assert TOKEN not in browser.get("/").text
-        assert bridge.command("page", check=False).returncode == 2
-        assert bridge.json("page", "--url", "https://vps.example")["url"].startswith("https://vps.example/sign-in?")

@@ -33,9 +33,9 @@ export class History {
 
   show() {
     const newest = [...this.writes].reverse();
-    const last = newest.find((write) => write.kind !== "apply");
+    const corrected = newest.find((write) => write.kind === "correct")?.version ?? 0; // what was undone before it stays so
     const toUndo = newest.find((write) => ["correct", "redo"].includes(write.kind) && write.undone_by === null);
-    const toRedo = last?.kind === "undo" && last.undone_by === null ? last : null;
+    const toRedo = newest.find((write) => write.kind === "undo" && write.undone_by === null && write.version > corrected);
     replaceKeepingFocus(
       this.tools,
       button("Undo", () => this.act(undo, toUndo), { disabled: !toUndo, "data-key": "undo" }),
@@ -58,8 +58,9 @@ export class History {
     const who = write.kind === "apply" ? "The bridge" : write.by || "Somebody";
     const lines = write.corrections.map((said, place) => describeCorrection(said, write.outcomes[place]));
     const labels = write.changes.length;
-    const changed = labels ? `${labels} ${labels === 1 ? "label" : "labels"} changed` : "no label changed by itself";
+    const changed = labels ? `${labels} ${labels === 1 ? "label" : "labels"} changed` : null;
     const isBack = write.undone_by !== null;
+    const quiet = [changed, isBack ? `taken back by change ${write.undone_by}` : null].filter(Boolean);
     const act = isBack ? () => this.act(redo, write) : () => this.act(undo, write);
     const words = isBack ? "Bring back" : "Take back";
     return element(
@@ -67,7 +68,7 @@ export class History {
       { class: "card" },
       element("p", {}, element("strong", {}, `${write.version}. ${who} `), describeKind(write), ` ${ago(write.written_at_s)}`),
       lines.map((line) => element("p", {}, line)),
-      element("p", { class: "quiet" }, isBack ? `${changed}; taken back by ${write.undone_by}` : changed),
+      quiet.length ? element("p", { class: "quiet" }, quiet.join("; ")) : null,
       write.kind === "apply" && !labels ? null
         : button(words, act, { "data-key": `write-${write.version}`, "aria-label": `${words} change ${write.version}` }),
     );
@@ -99,7 +100,7 @@ function describeCorrection(said, outcome) {
 function describeSaid(said) {
   const speaker = `Speaker ${said.speaker_id}`;
   if (said.kind === "same_voice") return `Speakers ${said.speaker_ids.join(" and ")} are one`;
-  if (said.kind === "other_voice") return `${said.segment_ids.length} of the segments is somebody else`;
+  if (said.kind === "other_voice") return said.segment_ids.length === 1 ? "one segment is somebody else" : `${said.segment_ids.length} segments are somebody else`;
   if (said.kind === "segment_is") return `segment ${said.segment_id} is ${said.person_id ?? speaker}`;
   if (said.kind === "voice_is") return `${speaker} is ${said.person_id}`;
   return `${speaker} is not ${said.person_id}`;

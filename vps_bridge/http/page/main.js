@@ -7,6 +7,7 @@ import { element, notify } from "./element.js";
 import { NowView } from "./now.js";
 
 const RETRY_MS = 3000;
+const REST_MS = 200;
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
 const signOut = document.getElementById("sign-out");
@@ -35,14 +36,17 @@ async function show() {
   await refresh({ all: true });
 }
 
-// One read at a time; what changes meanwhile is read right after, once.
+// One read at a time; what changes meanwhile is read after a rest, once: a page never takes most of the bridge's time.
 async function refresh(notice) {
   if (reading) {
     waiting = merge(waiting, notice);
     return reading;
   }
+  const began = performance.now();
   reading = readView(notice);
   await reading;
+  const took = performance.now() - began;
+  if (waiting) await new Promise((rested) => setTimeout(rested, Math.max(REST_MS, took)));
   reading = null;
   if (waiting) {
     const next = waiting;

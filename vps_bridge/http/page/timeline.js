@@ -209,7 +209,8 @@ export class Timeline {
       pen.fillStyle = this.colour("--line");
       pen.fillRect(Math.round(this.x(tick_s)), AXIS_PX, 1, height);
       pen.fillStyle = this.colour("--quiet");
-      pen.fillText(clock(tick_s).replace(/\.0$/, ""), this.x(tick_s) + 3, AXIS_PX / 2);
+      const [words, left] = [clock(tick_s).replace(/\.0$/, ""), this.x(tick_s) + 3];
+      if (left + pen.measureText(words).width < width) pen.fillText(words, left, AXIS_PX / 2);
     }
   }
 
@@ -220,7 +221,7 @@ export class Timeline {
       if (right < drawnX + 0.5) continue; // within the last pixel
       drawnX = right;
       pen.fillStyle = this.colour(`--voice-${colourNumber(segment.speaker_id)}`);
-      pen.globalAlpha = segment.left_alone ? 0.35 : 1;
+      pen.globalAlpha = segment.left_alone && !segment.by_person ? 0.35 : 1;
       pen.fillRect(left, AXIS_PX + 11, Math.max(1, right - left - 1), LANE_PX - 22);
     }
     pen.globalAlpha = 1;

@@ -51,6 +51,7 @@ export class Transcript {
     const chosenId = this.segments[this.chosen]?.id;
     const focused = this.focusedControl();
     this.nameOf = namer(voices);
+    this.labelNames = new Map(voices.map((voice) => [voice.speaker, voice.name]));
     this.segments = segments;
     this.chosen = Math.max(0, segments.findIndex((segment) => segment.id === chosenId));
     for (const row of this.rows.values()) row.remove();
@@ -197,7 +198,7 @@ export class Transcript {
         onfocus: choose,
       },
       element("p", { class: "who" }, swatch(segment.speaker_id), element("strong", {}, name), ` ${clock(segment.start_s)}`),
-      element("div", { class: "said" }, this.saidBy(segment), describeLabel(segment)),
+      element("div", { class: "said" }, this.saidBy(segment), describeLabel(segment, this.labelNames)),
       element(
         "p",
         { class: "row" },
@@ -219,12 +220,12 @@ export function swatch(speakerId) {
   return element("span", { class: `swatch voice-${colourNumber(speakerId)}`, "aria-hidden": "true" });
 }
 
-function describeLabel(segment) {
+function describeLabel(segment, labelNames) {
   const words = [];
   if (segment.by_person) words.push("labelled by a person");
   else if (segment.left_alone) words.push(`left alone: ${LEFT_ALONE[segment.left_alone] ?? segment.left_alone}`);
   if (segment.coverage !== null && segment.speaker_id !== null) words.push(`covers ${percent(segment.coverage)} of it`);
-  if (segment.runner_up) words.push(`else ${segment.runner_up}`);
+  if (segment.runner_up) words.push(`else ${labelNames.get(segment.runner_up) ?? segment.runner_up}`);
   if (segment.pieces.some((piece) => piece.estimated)) words.push("cut where a sentence ends: its words have no times");
   return words.length ? element("p", { class: "quiet" }, words.join(" · ")) : null;
 }
