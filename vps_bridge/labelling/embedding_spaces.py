@@ -44,7 +44,7 @@ class EmbeddingSpace:
 MEASURED = (
     EmbeddingSpace("wespeaker", threshold=0.52),
     EmbeddingSpace("resemblyzer", threshold=0.78),
-    EmbeddingSpace("campplus", threshold=0.54, chance_s=1.0),
+    EmbeddingSpace("campplus", threshold=0.54, chance_s=1.0, nats_per_s=27.0),
 )
 UNMEASURED = EmbeddingSpace("", threshold=0.8)
 """A model that was not measured gets a cautious threshold."""

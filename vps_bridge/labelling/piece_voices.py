@@ -2,7 +2,8 @@
 
 A piece of 0.8 s is too short to be clustered by itself. So the speakers that the jobs found with enough speech are the
 start: those with similar mean embeddings are one voice. Whoever says little in a job gets the voice that its pieces
-together are clearly most like, where an embedding of it alone would not be compared.
+together are clearly most like, where an embedding of it alone would not be compared. Whoever is like none has none: the
+nearest of the known voices is no evidence that it is one of them.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class PieceRules:
     min_speaker_s: float = 3.0
     """A speaker with less clean speech is no start of a voice."""
     margin_nats: float = 6.0
-    """Such a speaker has a voice only where one is likelier than every other by this."""
+    """Such a speaker has a voice only where one is likelier than every other by this, and like it at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,12 +62,14 @@ def find_piece_voices(pieces: PieceSet, space: EmbeddingSpace, rules: PieceRules
     if not n_voices:
         return voice_of
     centroids = unit_rows(np.array([sums[voice_of == voice].sum(axis=0) for voice in range(n_voices)]))
-    nats = space.nats_per_s * (sums @ centroids.T)
+    products = sums @ centroids.T
     little = np.flatnonzero((voice_of < 0) & (clean_s < rules.min_speaker_s) & (clean_s > 0))
     for speaker in little[np.argsort(-clean_s[little], kind="stable")].tolist():
-        voice = int(nats[speaker].argmax())
+        voice = int(products[speaker].argmax())
+        least = space.least_cosine(clean_s[speaker]) * np.linalg.norm(sums[speaker])
         is_apart = np.any((pieces.job_of == pieces.job_of[speaker]) & (voice_of == voice))  # its engine heard two
-        if not is_apart and _is_clear(nats[speaker], rules.margin_nats):
+        is_like = products[speaker, voice] >= least
+        if is_like and not is_apart and _is_clear(space.nats_per_s * products[speaker], rules.margin_nats):
             voice_of[speaker] = voice
     return voice_of
 
