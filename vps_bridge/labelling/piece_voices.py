@@ -28,7 +28,7 @@ class PieceRules:
 
     min_speaker_s: float = 3.0
     """A speaker with less clean speech is no start of a voice."""
-    margin_nats: float = 6.0
+    margin_nats: float = 4.0
     """Such a speaker has a voice only where one is likelier than every other by this, and like it at all."""
 
 
