@@ -24,7 +24,7 @@ MAX_STARTS, MAX_VOICES = 2_000, 200
 
 @dataclass(frozen=True)
 class PieceRules:
-    """When a speaker has a voice. `docs/adr/0012-linking.md` says how they were chosen."""
+    """When a speaker has a voice. `docs/adr/0021-embedding-spaces.md` says how they were chosen."""
 
     min_speaker_s: float = 3.0
     """A speaker with less clean speech is no start of a voice."""
