@@ -35,7 +35,7 @@ from mac_agent.engines.tracks import ACTIVE
 from mac_agent.weights.models import EMBEDDED, GENERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mac_agent.engines.clustering import Policy
 
@@ -184,6 +184,12 @@ def measure(
         show(row)
         if keep and output:
             kept.append((recording, output))
+    show_pooled(rows)
+    return kept
+
+
+def show_pooled(rows: Sequence[AccuracyRow]) -> None:
+    """Print the pooled row of AMI, and how many recordings of one voice became more."""
     excerpts = [row for row in rows if row.name in AMI]
     alone = [row.found_speakers for row in rows if row.true_speakers == 1]
     if alone:
@@ -194,7 +200,6 @@ def measure(
             f"{pool(row.oracle for row in excerpts if row.oracle).der:.3f} | "
             f"{pool(row.one for row in excerpts).der:.3f} | |"
         )
-    return kept
 
 
 def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
