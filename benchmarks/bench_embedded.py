@@ -35,7 +35,7 @@ from mac_agent.engines.tracks import ACTIVE
 from mac_agent.weights.models import EMBEDDED, GENERATIONS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Sequence
 
     from mac_agent.engines.clustering import Policy
 
@@ -75,7 +75,7 @@ class AccuracyRow:
 def main() -> None:
     """Measure the groups that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups = ("real", "talks", "solos", "copies", "long")
+    groups = ("real", "talks", "solos", "copies", "spoiled", "long")
     parser.add_argument("groups", nargs="*", default=["real"], help=f"any of: {', '.join(groups)}")
     parser.add_argument("--engine", choices=tuple(GENERATIONS), default=EMBEDDED)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("OMI_DATA_DIR"))
@@ -110,7 +110,23 @@ def select(group: str, seed: int, hours: float) -> Iterable[Recording]:
         originals = [recordings.load_sample(), recordings.make_conversation(3, seed)]
         originals += [recordings.make_solo(voice) for voice in recordings.voices()[::2]]
         return (copy for original in originals for copy in (original, *spoil(original)))
+    if group == "spoiled":
+        return spoil_solos()
     return [lengthen(hours)]
+
+
+def spoil_solos() -> Iterator[Recording]:
+    """Yield 140 spoiled copies of one voice alone, as docs/adr/0005-embedded-engine.md lists them."""
+    solos = [recordings.make_solo(voice) for voice in recordings.voices()]
+    for solo in (*solos[::2], *solos[1::2]):
+        yield from spoil(solo)
+    for solo in solos:
+        narrow, wet = recordings.at_8_khz(solo), recordings.with_reverberation(solo)
+        yield from (recordings.with_reverberation(solo, rt60_s) for rt60_s in (0.3, 0.8))
+        yield recordings.with_reverberation(solo, seed=1)
+        yield from (recordings.with_noise(solo, snr_db, seed=1) for snr_db in (20.0, 10.0, 5.0))
+        yield recordings.with_levels(solo, 20.0)
+        yield from (recordings.with_noise(copy, 15.0, seed=2) for copy in (wet, narrow))
 
 
 def spoil(original: Recording) -> list[Recording]:
@@ -168,14 +184,22 @@ def measure(
         show(row)
         if keep and output:
             kept.append((recording, output))
+    show_pooled(rows)
+    return kept
+
+
+def show_pooled(rows: Sequence[AccuracyRow]) -> None:
+    """Print the pooled row of AMI, and how many recordings of one voice became more."""
     excerpts = [row for row in rows if row.name in AMI]
+    alone = [row.found_speakers for row in rows if row.true_speakers == 1]
+    if alone:
+        print(f"\n{sum(found > 1 for found in alone)} of {len(alone)} recordings of one voice became more than one")
     if excerpts:
         print(
             f"| **AMI pooled** | {pool(row.score for row in excerpts).der:.3f} | | | | | "
             f"{pool(row.oracle for row in excerpts if row.oracle).der:.3f} | "
             f"{pool(row.one for row in excerpts).der:.3f} | |"
         )
-    return kept
 
 
 def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:

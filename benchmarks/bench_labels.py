@@ -2,6 +2,7 @@
 
     make bench-labels ARGS="--cases 2000"
     make bench-labels ARGS="--only chunks --quick"
+    make bench-labels ARGS="--only chunks --engine embedded-ge2e --answers FOLDER --write benchmarks/chunks.md"
 
 The clock is measured on real pairs and 2,000 drawn cases, chunks through the real engine (20 minutes of an idle core).
 Needs `shared/transcripts` and `shared/audio` beside the repository. Thresholds of the clock were chosen on the
@@ -20,7 +21,7 @@ from tempfile import TemporaryDirectory
 
 import platformdirs
 
-from benchmarks.labels.chunk_table import print_chunk_table
+from benchmarks.labels.chunk_table import CHUNKS_S, deliveries, print_chunk_table, select_recordings, write_section
 from benchmarks.labels.clock_cases import CAUSES, ClockCase, draw_case
 from benchmarks.labels.clock_verdicts import ClockVerdict, judge_clock
 from benchmarks.labels.pairs import load_pairs
@@ -31,6 +32,7 @@ from vps_bridge.labelling.align import AlignmentRules, Stretch, find_clock
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 LONG_JOBS, LONG_SEGMENTS = 480, 4_800
 WRONG, WRONG_SEEDS = 0.1, 3
+QUICK = ("repair_call_40", "talk3-1")
 
 
 def main() -> None:
@@ -42,6 +44,8 @@ def main() -> None:
     parser.add_argument("--engine", default="embedded", choices=ENGINE_NAMES, help="whose weights are here")
     parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
     parser.add_argument("--answers", type=Path, help="keep the engine's answers here, for the next run")
+    parser.add_argument("--recordings", nargs="+", help="in chunks; talk5-2 is 5 voices, seed 2 (default: five)")
+    parser.add_argument("--write", type=Path, help="put the table of chunks into this page too")
     parser.add_argument("--shared", type=Path, default=SHARED, help="the folder with transcripts/")
     options = parser.parse_args()
     if options.only in (None, "clock"):
@@ -51,7 +55,11 @@ def main() -> None:
     if options.only in (None, "chunks"):
         engine = load_engine(options.engine, data_dir=options.data_dir, threads=1)
         with TemporaryDirectory() as scratch:
-            print_chunk_table(engine, options.answers or Path(scratch), quick=options.quick)
+            selected = select_recordings(options.recordings or (QUICK if options.quick else None))
+            sent = deliveries(CHUNKS_S[::2] if options.quick else CHUNKS_S)
+            section = print_chunk_table(engine, options.answers or Path(scratch), selected, sent)
+        if options.write is not None:
+            write_section(options.write, section)
 
 
 def print_clock(shared: Path, n_cases: int) -> None:

@@ -2,62 +2,100 @@
 
 from __future__ import annotations
 
+import re
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from benchmarks import recordings
-from benchmarks.labels.chunked_talk import ONE_UPLOAD, KeptAnswers, deliver, deliveries, true_steps
+from benchmarks.labels.chunked_talk import ONE_UPLOAD, DeliveredLabels, Delivery, KeptAnswers, deliver, true_steps
 from benchmarks.recordings import Recording
 from mac_agent.engines.engine import Engine
 from vps_bridge.labelling.relabel import RelabelPolicy
 
 CHUNKS_S = (5.0, 15.0, 60.0)
 FINAL_AIM, LIVE_AIM, CHANGED_AIM, EXTRA_SPEAKERS_AIM = 0.02, 0.05, 0.02, 1
+HEADING = "## Chunks against one upload, engine "
+COLUMNS = (
+    "recording", "sent as", "jobs", "DER final", "linked rightly", "one upload", "live", "labels changed",
+    "speakers true / one / found", "misses",
+)  # fmt: skip
 
 
-def select_recordings(*, quick: bool) -> list[Recording]:
-    """Return the recordings: a call, the sample again and again, and made-up conversations of LibriSpeech voices."""
-    call = next(found for found in recordings.load_real() if found.name.startswith("repair_call"))
-    talks = [recordings.make_conversation(n_voices, 1) for n_voices in ((3,) if quick else (3, 5, 10))]
-    if quick:
-        return [call, *talks]
-    sample = recordings.join([recordings.load_sample()] * 4, "sample x 4", gap_s=0.5, same_voices=True)
-    return [call, sample, *talks]
+def select_recordings(names: Iterable[str] | None = None) -> list[Recording]:
+    """Return the recordings: a call, the sample again and again, and made-up conversations of LibriSpeech voices.
+
+    Args:
+        names: only these; also `talkN-SEED` of other voices and seeds, and the recordings of `load_real`.
+    """
+    return [_make(name) for name in names or ("repair_call_40", "sample", "talk3-1", "talk5-1", "talk10-1")]
 
 
-def print_chunk_table(engine: Engine, answers: Path, *, quick: bool) -> None:
-    """Print a row for every recording and way to send it."""
-    kept, policy = KeptAnswers(engine, answers), RelabelPolicy()
-    print(f"\n## Chunks against one upload, engine {engine.info.name} ({engine.info.embedding_model})\n")
-    columns = (
-        "recording | sent as | jobs | DER final | one upload | live | labels changed | speakers true / one / found"
-    )
-    print(f"| {columns} | misses |")
-    print("|---|---|---|---|---|---|---|---|---|")
-    missed = rows = largest = 0
-    began_s = time.process_time()
-    for recording in select_recordings(quick=quick):
-        truth, one = true_steps(recording), deliver(recording, ONE_UPLOAD, kept, policy)
-        for delivery in deliveries(CHUNKS_S[::2] if quick else CHUNKS_S):
+def _make(name: str) -> Recording:
+    if name == "sample":
+        return recordings.join([recordings.load_sample()] * 4, "sample x 4", gap_s=0.5, same_voices=True)
+    if talk := re.fullmatch(r"talk(\d+)-(\d+)", name):
+        return recordings.make_conversation(*map(int, talk.groups()))
+    return next(found for found in recordings.load_real() if found.name == name)
+
+
+def deliveries(chunks_s: Iterable[float]) -> list[Delivery]:
+    """Return the ways to send: for each length of chunk in order, shuffled, and with 5 % of the chunks lost."""
+    return [
+        delivery
+        for chunk_s in chunks_s
+        for delivery in (Delivery(chunk_s), Delivery(chunk_s, is_shuffled=True), Delivery(chunk_s, lost_share=0.05))
+    ]
+
+
+def print_chunk_table(engine: Engine, answers: Path, selected: Iterable[Recording], sent: Iterable[Delivery]) -> str:
+    """Print a row for every recording and way to send it; return all that was printed."""
+    kept, policy, printed = KeptAnswers(engine, answers), RelabelPolicy(), list[str]()
+    sent = list(sent)
+
+    def show(line: str) -> None:
+        print(line, flush=True)
+        printed.append(line)
+
+    show(f"{HEADING}{engine.info.name} ({engine.info.embedding_model})\n")
+    show(f"| {' | '.join(COLUMNS)} |")
+    show("|---" * len(COLUMNS) + "|")
+    missed, largest, began_s = list[bool](), 0, time.process_time()
+    for recording in selected:
+        one = deliver(recording, ONE_UPLOAD, kept, policy)
+        for delivery in sent:
             found = deliver(recording, delivery, kept, policy)
-            final, live = found.final_error(truth, found.heard), found.live_error(truth, found.heard)
-            upload, changed = one.final_error(truth, found.heard), found.shown.changed_share
-            misses = [
-                name
-                for name, is_missed in (
-                    ("final", final > upload + FINAL_AIM),
-                    ("live", live > upload + LIVE_AIM),
-                    ("changed", changed > CHANGED_AIM),
-                    ("speakers", found.speakers > recording.speakers + EXTRA_SPEAKERS_AIM),
-                )
-                if is_missed
-            ]
-            rows, missed, largest = rows + 1, missed + bool(misses), max(largest, found.message_bytes)
-            print(
-                f"| {recording.name} ({recording.duration_s:.0f} s) | {delivery} | {found.jobs} | {final:.3f} "
-                f"| {upload:.3f} | {live:.3f} | {changed:.1%} "
-                f"| {recording.speakers} / {one.speakers} / {found.speakers} | {', '.join(misses)} |",
-                flush=True,
-            )
-    print(f"\n{rows - missed} of {rows} rows meet every aim; the largest result has {largest / 1000:.0f} kB;")
+            cells = list(_cells(recording, delivery, found, one))
+            missed.append(bool(cells[-1]))
+            largest = max(largest, found.message_bytes)
+            show(f"| {' | '.join(cells)} |")
+    show(f"\n{missed.count(False)} of {len(missed)} rows meet every aim; the largest result has {largest // 1000} kB.")
     print(f"{time.process_time() - began_s:.0f} s of processor time.")
+    return "\n".join(printed) + "\n"
+
+
+def _cells(recording: Recording, delivery: Delivery, found: DeliveredLabels, one: DeliveredLabels) -> Iterator[str]:
+    """Yield the cells of a row; the last names the aims that it misses."""
+    truth, heard = true_steps(recording), found.heard
+    final, live, changed = found.final_error(truth, heard), found.live_error(truth, heard), found.shown.changed_share
+    upload = one.final_error(truth, heard)
+    misses = {
+        "final": final > upload + FINAL_AIM,
+        "live": live > upload + LIVE_AIM,
+        "changed": changed > CHANGED_AIM,
+        "speakers": found.speakers > recording.speakers + EXTRA_SPEAKERS_AIM,
+    }
+    yield f"{recording.name} ({recording.duration_s:.0f} s)"
+    yield from (str(delivery), str(found.jobs), f"{final:.3f}", f"{found.best_error(truth, heard):.3f}")
+    yield from (f"{upload:.3f}", f"{live:.3f}", f"{changed:.1%}")
+    yield f"{recording.speakers} / {one.speakers} / {found.speakers}"
+    yield ", ".join(name for name, is_missed in misses.items() if is_missed)
+
+
+def write_section(path: Path, section: str) -> None:
+    """Write the table of an engine into a page, instead of the one that the page had of it; the rest stays."""
+    heading = section.splitlines()[0]
+    parts = re.split(r"(?m)^(?=## )", path.read_text())
+    kept = [part for part in parts if not part.startswith(f"{heading}\n")]
+    at = next((number for number, part in enumerate(parts) if part.startswith(HEADING)), len(kept))
+    path.write_text("".join([*kept[:at], f"{section}\n", *kept[at:]]).rstrip() + "\n")

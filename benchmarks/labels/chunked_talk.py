@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import pickle
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from mac_agent.inference import JobResult
 from mac_agent.result import to_speaker_turns
 from schemas.agent import AgentControl, ControlType, OfferedChunk
 from schemas.codec import encode
-from vps_bridge.labelling.evidence import ConversationEvidence
+from vps_bridge.labelling.evidence import ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.relabel import RelabelPolicy, relabel
 from vps_bridge.rules.assemble import ChunkInfo, JobPlan, plan_jobs
@@ -56,11 +55,17 @@ class DeliveredLabels:
     heard: NDArray[np.bool_]
     """The steps that were sent."""
     shown: ShownLabels
+    best: Spoken
+    """The last labels, had linking given every speaker of every job to whom it overlaps most."""
     speakers: int
 
     def final_error(self, reference: Spoken, heard: NDArray[np.bool_]) -> float:
         """Return the error rate of the last labels."""
         return error_rate(reference, self.shown.last, heard)
+
+    def best_error(self, reference: Spoken, heard: NDArray[np.bool_]) -> float:
+        """Return the error rate of what the jobs themselves found: what no linking can make better."""
+        return error_rate(reference, self.best, heard)
 
     def live_error(self, reference: Spoken, heard: NDArray[np.bool_]) -> float:
         """Return the error rate of each step's first label."""
@@ -163,7 +168,7 @@ def deliver(recording: Recording, delivery: Delivery, engine: KeptAnswers, polic
     shown, heard = ShownLabels(n_steps), np.zeros(n_steps, dtype=bool)
     talk = _Conversation(recording, engine)
     arriving = cut_chunks(recording.duration_s, delivery)
-    voices, speakers = ConversationEvidence("c", (), ()).voices, 0
+    evidence, zero_s, speakers = ConversationEvidence("c", (), ()), 0.0, 0
     for chunk in [*arriving, None]:
         if chunk is not None:
             talk.chunks.append(chunk)
@@ -173,26 +178,31 @@ def deliver(recording: Recording, delivery: Delivery, engine: KeptAnswers, polic
             talk.run(plan)
         if not plans and chunk is not None:
             continue
-        evidence = ConversationEvidence(
-            "c", tuple(talk.chunks), tuple(talk.jobs), voices=voices, is_final=chunk is None
-        )
+        evidence = replace(evidence, chunks=tuple(talk.chunks), jobs=tuple(talk.jobs), is_final=chunk is None)
         labelling = relabel(evidence, policy)
-        voices, speakers = labelling.voices, labelling.speakers
+        evidence, speakers = replace(evidence, voices=labelling.voices), labelling.speakers
         zero_s = min(map(_start_s, talk.chunks))
         turns = [(turn.start_s + zero_s, turn.end_s + zero_s, turn.speaker_id) for turn in labelling.turns]
         shown.show(to_steps(turns, n_steps))
-    return DeliveredLabels(len(talk.jobs), talk.largest, heard, shown, speakers)
+    best = _name_rightly(evidence, true_steps(recording), zero_s, policy)
+    return DeliveredLabels(len(talk.jobs), talk.largest, heard, shown, best, speakers)
+
+
+def _name_rightly(evidence: ConversationEvidence, truth: Spoken, zero_s: float, policy: RelabelPolicy) -> Spoken:
+    """Return the jobs' turns, each local speaker under the name of whom it overlaps most."""
+    timeline = build_audio_timeline(evidence, policy.assembly)
+    moved = [
+        (*(moment_s + timeline.origins[turn.stretch] + zero_s for moment_s in (turn.start_s, turn.end_s)), turn)
+        for turn in timeline.turns
+    ]
+    n_steps = len(next(iter(truth.values())))
+    named: Spoken = {}
+    for row in to_steps([(a, b, turn.speaker_index) for a, b, turn in moved], n_steps).values():
+        who = max(truth, key=lambda name: int(np.count_nonzero(truth[name] & row)))
+        named[who] = named.get(who, np.zeros(n_steps, dtype=bool)) | row
+    return named
 
 
 def true_steps(recording: Recording) -> Spoken:
     """Return the reference of a recording."""
     return to_steps(recording.reference, round(recording.duration_s / STEP_S) + 1)
-
-
-def deliveries(chunks_s: Sequence[float]) -> list[Delivery]:
-    """Return the ways to send: for each length of chunk in order, shuffled, and with 5 % of the chunks lost."""
-    return [
-        delivery
-        for chunk_s in chunks_s
-        for delivery in (Delivery(chunk_s), Delivery(chunk_s, is_shuffled=True), Delivery(chunk_s, lost_share=0.05))
-    ]

@@ -149,7 +149,9 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
         chosen = " (chosen)" if row["chosen"] else ""
         table.add_row(row["engine"] + chosen, "ready" if row["ready"] else "not ready", escape(row["problem"] or "-"))
     out.print(table)
-    out.print(f"{choice.engine} runs ({choice.reason}).", markup=False)
+    is_ready = any(row["chosen"] and row["ready"] for row in rows)
+    verdict = "runs" if is_ready else "is chosen and cannot run: the list says what to do"
+    out.print(f"{choice.engine} {verdict} ({choice.reason}).", markup=False)
 
 
 def _fetch_embedded(settings: AgentSettings, engine: str, wheel_dir: Path | None) -> None:

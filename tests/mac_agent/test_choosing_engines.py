@@ -59,18 +59,22 @@ def test_a_changed_pipeline_is_not_silently_replaced_by_another_engine(tmp_path,
 
 
 def test_who_has_the_first_generation_of_embedded_keeps_it_until_the_second_is_fetched(tmp_path):
-    folder = embedded_dir(tmp_path / "data")
-    folder.mkdir(parents=True)
-    for weights in GENERATIONS[EMBEDDED_GE2E]:
-        (folder / weights.name).write_bytes(b"weights")
+    _write_weights(tmp_path / "data", EMBEDDED_GE2E)
     for engine in ("auto", "embedded"):
         choice = choose_engine(settings(tmp_path, engine=engine))
         assert choice.engine == "embedded-ge2e"
         assert "omi-agent fetch-model embedded" in choice.reason
-    for weights in GENERATIONS[EMBEDDED]:
-        (folder / weights.name).write_bytes(b"weights")
+    _write_weights(tmp_path / "data", EMBEDDED)
     assert choose_engine(settings(tmp_path)).engine == "embedded"
     assert choose_engine(settings(tmp_path, engine="embedded-ge2e")).engine == "embedded-ge2e"
+
+
+def _write_weights(data_dir: Path, engine: str) -> None:
+    """Put a file under the name of each of an engine's, which is not the pinned one."""
+    folder = embedded_dir(data_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for weights in GENERATIONS[engine]:
+        (folder / weights.name).write_bytes(b"weights")
 
 
 def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
@@ -83,13 +87,19 @@ def test_the_commands_say_which_engine_runs_and_why(tmp_path, own):
             capture_output=True, text=True, check=False, timeout=WAIT_S,
         )  # fmt: skip
 
-    assert "embedded runs (auto: no pipeline of pyannote is here" in engines().stdout
+    nothing = engines().stdout
+    assert "embedded is chosen and cannot run: the list says what to do (auto: no pipeline of pyannote is" in nothing
+    assert "omi-agent fetch-model embedded" in nothing
     copy_pipeline(tmp_path / "data", own)
     assert "pyannote runs (auto: a pipeline of it is here)" in engines().stdout
     rows = {row["engine"]: row for row in json.loads(engines(json="").stdout)}
     assert (rows["pyannote"]["chosen"], rows["pyannote"]["ready"]) == (True, True)
     assert (rows["embedded"]["chosen"], rows["embedded"]["why"]) == (False, None)
     assert "pyannote runs (as set)" in engines(OMI_ENGINE="pyannote").stdout
+    _write_weights(tmp_path / "data", EMBEDDED)
+    damaged = engines(OMI_ENGINE="embedded").stdout
+    assert "embedded is chosen and cannot run" in damaged
+    assert "embedded runs" not in damaged, "its file is damaged"
     unknown = engines(OMI_ENGINE="magic")
     assert unknown.returncode == 2
     assert "choose auto, embedded, embedded-ge2e or pyannote" in unknown.stderr

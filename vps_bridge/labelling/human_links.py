@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from schemas.corrections import CorrectionKind
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
-from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.embedding_spaces import space_of
+from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 Means = dict[str, NDArray[np.float64]]
@@ -55,7 +56,6 @@ def read_human_links(
     corrections: Iterable[KeptCorrection],
     speech: Speech,
     evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
-    rules: LinkingRules,
 ) -> HumanLinks:
     """Return what people said of whole voices."""
     said, named = HumanLinks(), dict[str, list[set[LocalSpeaker]]]()
@@ -71,7 +71,7 @@ def read_human_links(
                 said.join([now(kept, number) for number in kept.said.speaker_ids])
             case CorrectionKind.OTHER_VOICE:
                 rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
-                said.part(*_spread(chosen_speakers(kept, speech), rest, evidence_of, rules))
+                said.part(*_spread(chosen_speakers(kept, speech), rest, evidence_of))
             case CorrectionKind.VOICE_IS:
                 named[person] = [*named.get(person, []), now(kept, kept.said.speaker_id)]
                 said.join(named[person])
@@ -92,7 +92,6 @@ def _spread(
     chosen: set[LocalSpeaker],
     rest: set[LocalSpeaker],
     evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
-    rules: LinkingRules,
 ) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
     """Return both sides of a split; those of the rest that sound like the chosen, and not like the others, go along."""
     rest = rest - chosen
@@ -101,7 +100,9 @@ def _spread(
     for speaker in rest:
         like_chosen = likeness(sum_embeddings({speaker}, evidence_of), own)
         like_others = likeness(sum_embeddings({speaker}, evidence_of), sum_embeddings(rest - {speaker}, evidence_of))
-        if like_chosen is not None and like_chosen >= rules.threshold(evidence_of[speaker].embedding_space):
+        found = evidence_of[speaker]
+        least = space_of(found.embedding_space).least_cosine(found.clean_speech_s)
+        if like_chosen is not None and like_chosen >= least:
             along |= {speaker} if like_others is None or like_chosen > like_others else set()
     return chosen | along, rest - along
 

@@ -13,8 +13,9 @@ from itertools import combinations
 from schemas.corrections import CorrectionKind
 from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
+from vps_bridge.labelling.embedding_spaces import space_of
 from vps_bridge.labelling.human_links import likeness, sum_embeddings
-from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink
+from vps_bridge.labelling.link import LocalSpeakerEvidence, Partition, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice
 from vps_bridge.labelling.vote import AssignmentRules
@@ -113,7 +114,6 @@ def weigh_words(
     evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
     anchors: Mapping[int, Voice],
     speech: Speech,
-    rules: LinkingRules,
 ) -> WeighedWords:
     """Weigh labels of single segments against the voices that were found without them.
 
@@ -123,7 +123,6 @@ def weigh_words(
         evidence_of: every local speaker.
         anchors: the voices that numbers stand for.
         speech: how long each local speaker speaks where.
-        rules: the thresholds of linking.
     """
     unit_of: dict[LocalSpeaker, _Unit] = {}
     for members in partition:
@@ -144,7 +143,8 @@ def weigh_words(
         same = [{first}]
         for local, unit in others:
             alike = likeness(sum_embeddings(unit.members, evidence_of), sounds)
-            least = rules.threshold(evidence_of[local].embedding_space) - MAX_UNLIKE
+            found = evidence_of[local]
+            least = space_of(found.embedding_space).least_cosine(found.clean_speech_s) - MAX_UNLIKE
             if unit is main or _is_firm(unit, target, speech) or alike is None or alike >= least:
                 same.append({local})
         joined.append(same)

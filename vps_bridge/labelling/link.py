@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.labelling.embedding_spaces import space_of
 from vps_bridge.labelling.linkage import Linkage
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.shared_seconds import agreeing, disagreeing, measure_shared_seconds
@@ -63,24 +64,7 @@ class LocalSpeakerEvidence:
 
 @dataclass(frozen=True)
 class LinkingRules:
-    """When two local speakers are one voice.
-
-    Thresholds are the least average cosine similarity of the parts of a voice, by a word in the name of the
-    embedding model. Measured on real recordings cut into jobs of 60 to 120 s, with at least 3 s of clean speech:
-
-    WeSpeaker (community-1's), two conversations: parts of one voice 0.51 to 0.95, median 0.84; of two voices
-    median 0.36 to 0.45, higher only where a diarizer mixed them. From 0.60 on, one voice is split in two; below 0.46,
-    two voices become one.
-
-    GE2E (Resemblyzer 0.1.4): telephone call 0.87 to 0.98 against 0.58 to 0.78, meetings across a table 0.80 to
-    0.94 against 0.72 to 0.84, read speech 0.77 to 0.99 against 0.38 to 0.80. With the embedded engine's own results
-    (a call, and made-up conversations of 3 to 5 readers) every threshold from 0.70 to 0.85 finds the right voices,
-    with and without shared seconds, at a DER within 0.014 of diarizing the whole recording at once.
-
-    CAM++ (3D-Speaker), a call, meetings, broadcasts and readers, some by telephone, with noise or in a room, in parts
-    of at most 60 s with true labels: parts of one voice 0.58 to 0.92, two voices below 0.50, but 0.57 for the two most
-    alike by telephone. From 0.60 on, one voice is split in two; below 0.50, two voices become one.
-    """
+    """When two local speakers are one voice; how similar their embeddings must be, `embedding_spaces` says."""
 
     min_clean_speech_s: float = 3.0
     """A local speaker with less makes no voice of its own, and its embedding is not used. Embeddings need 3 to 5 s
@@ -91,17 +75,6 @@ class LinkingRules:
     """From this share of the shared seconds on, two jobs say that two local speakers are one voice."""
     max_agreement: float = 0.2
     """Up to this share, they are kept apart."""
-    thresholds: tuple[tuple[str, float], ...] = (
-        ("wespeaker", 0.52),
-        ("resemblyzer", 0.78),
-        ("campplus", 0.55),
-    )
-    default_threshold: float = 0.8
-
-    def threshold(self, embedding_space: str) -> float:
-        """Return the least similarity for an embedding model; one that was not measured gets the cautious default."""
-        name = embedding_space.lower()
-        return next((least for word, least in self.thresholds if word in name), self.default_threshold)
 
 
 def link_speakers(
@@ -134,7 +107,7 @@ def link_speakers(
     for a, b in disagreeing(shared, min_s=rules.min_shared_s, max_agreement=rules.max_agreement):
         groups.forbid(a, b)
     reliable = _reliable(ordered, rules)
-    _link_embeddings(groups, ordered, reliable=reliable, rules=rules, bounds=(min_speakers or 0, max_speakers))
+    _link_embeddings(groups, ordered, reliable=reliable, bounds=(min_speakers or 0, max_speakers))
     agreed = agreeing(shared, min_s=rules.min_shared_s, min_agreement=rules.min_agreement)
     _link_shared_seconds(groups, ordered, agreed, reliable)
     voices = [group for group in groups.all() if any(reliable[index] for index in group)]
@@ -169,7 +142,8 @@ def _disputed(ordered: Sequence[LocalSpeakerEvidence], rules: LinkingRules) -> s
         for (voice, _), members in by_job.items()
         for index, a in enumerate(members)
         for b in members[index + 1 :]
-        if _unit(a.embedding) @ _unit(b.embedding) < rules.threshold(a.embedding_space)
+        if _unit(a.embedding) @ _unit(b.embedding)
+        < space_of(a.embedding_space).least_cosine(a.clean_speech_s, b.clean_speech_s)
     }
 
 
@@ -260,7 +234,6 @@ def _link_embeddings(
     ordered: Sequence[LocalSpeakerEvidence],
     *,
     reliable: list[bool],
-    rules: LinkingRules,
     bounds: tuple[int, int | None],
 ) -> None:
     """Join groups by average linkage of their reliable embeddings, weighted by clean speech, model by model.
@@ -284,14 +257,14 @@ def _link_embeddings(
         while voices > min_voices:
             similarity, i, j = linkage.best()
             too_many = max_voices is not None and voices > max_voices
-            if similarity == -np.inf or (similarity < rules.threshold(space) and not too_many):
+            if similarity == -np.inf or (similarity < space_of(space).threshold and not too_many):
                 break
             groups.join(firsts[i], firsts[j])
             linkage.merge(i, j)
             voices -= 1
         kept = set(firsts)
         rest = [parts[0] for first, parts in members if first not in kept]
-        _attach(groups, ordered, rest, clearest, reliable=reliable, threshold=rules.threshold(space))
+        _attach(groups, ordered, rest, clearest, reliable=reliable, threshold=space_of(space).threshold)
 
 
 def _attach(
@@ -312,7 +285,7 @@ def _attach(
     means, _ = _mean_embeddings(ordered, list(parts_of.values()))
     firsts = list(parts_of)
     for index in rest:
-        similarity = means @ _unit(ordered[index].embedding)
+        similarity = means @ _weighed(ordered[index])
         near = [row for row in np.argsort(-similarity, kind="stable") if similarity[row] >= threshold]
         if not any(groups.join(firsts[row], index) for row in near):
             for member in groups.of(index):
@@ -360,13 +333,19 @@ def _clearest(
 def _mean_embeddings(
     ordered: Sequence[LocalSpeakerEvidence], groups: Sequence[Sequence[int]]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the mean of each group's embeddings at unit length, weighted by clean speech, and its clean speech."""
+    """Return the mean of each group's weighed embeddings, weighted by clean speech, and its clean speech."""
     means, weights = [], []
     for parts in groups:
         clean_s = np.array([ordered[index].clean_speech_s for index in parts])
-        means.append(clean_s @ np.array([_unit(ordered[index].embedding) for index in parts]) / clean_s.sum())
+        means.append(clean_s @ np.array([_weighed(ordered[index]) for index in parts]) / clean_s.sum())
         weights.append(clean_s.sum())
     return np.array(means), np.array(weights)
+
+
+def _weighed(speaker: LocalSpeakerEvidence) -> NDArray[np.float64]:
+    """Return the embedding as long as its products have to be for one threshold to fit little speech and much."""
+    certainty = space_of(speaker.embedding_space).certainty(np.array(speaker.clean_speech_s))
+    return _unit(speaker.embedding) / certainty
 
 
 def _unit(embedding: NDArray[np.float32] | None) -> NDArray[np.float64]:

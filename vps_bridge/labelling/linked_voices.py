@@ -62,11 +62,11 @@ def link_voices(
         )
 
     corrections, evidence_of = evidence.corrections, {speaker.id: speaker for speaker in speakers}
-    said = read_human_links(corrections, speech, evidence_of, rules)
+    said = read_human_links(corrections, speech, evidence_of)
     words = read_words(evidence.segments, corrections, heard, assignment)
     partition = link()
     anchors = {voice.speaker_id: voice for kept in corrections for voice in kept.anchors}
-    weighed = weigh_words(words, partition, evidence_of, anchors, speech, rules)
+    weighed = weigh_words(words, partition, evidence_of, anchors, speech)
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
     if any(voice_of.get(link.a, -1) == voice_of.get(link.b, -2) for link in weighed.apart):
         partition = link(*weighed.apart)

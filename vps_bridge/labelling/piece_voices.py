@@ -2,7 +2,8 @@
 
 A piece of 0.8 s is too short to be clustered by itself. So the speakers that the jobs found with enough speech are the
 start: those with similar mean embeddings are one voice. Whoever says little in a job gets the voice that its pieces
-together are clearly most like, where an embedding of it alone would not be compared.
+together are clearly most like, where an embedding of it alone would not be compared. Whoever is like none has none: the
+nearest of the known voices is no evidence that it is one of them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from vps_bridge.labelling.embedding_spaces import EmbeddingSpace
 from vps_bridge.labelling.linkage import Linkage
 from vps_bridge.labelling.sample_set import Floats, Labels, unit_rows
 
@@ -22,14 +24,12 @@ MAX_STARTS, MAX_VOICES = 2_000, 200
 
 @dataclass(frozen=True)
 class PieceRules:
-    """When a speaker has a voice. `docs/adr/0012-linking.md` says how they were chosen."""
+    """When a speaker has a voice. `docs/adr/0021-embedding-spaces.md` says how they were chosen."""
 
-    nats_per_s: float = 50.0
-    """Log-likelihood of a unit of cosine for a second of clean speech: 40 for a piece, as in the embedded engine."""
     min_speaker_s: float = 3.0
     """A speaker with less clean speech is no start of a voice."""
-    margin_nats: float = 6.0
-    """Such a speaker has a voice only where one is likelier than every other by this."""
+    margin_nats: float = 4.0
+    """Such a speaker has a voice only where one is likelier than every other by this, and like it at all."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +44,12 @@ class PieceSet:
     embeddings: NDArray[np.float32]
 
 
-def find_piece_voices(pieces: PieceSet, threshold: float, rules: PieceRules) -> Labels:
+def find_piece_voices(pieces: PieceSet, space: EmbeddingSpace, rules: PieceRules) -> Labels:
     """Return the voice of each speaker, numbered from 0; -1 where it has none. Deterministic.
 
     Args:
         pieces: the pieces of all jobs.
-        threshold: the least mean cosine of the speakers of one voice.
+        space: how their embeddings are compared.
         rules: when a speaker has a voice.
     """
     unit = unit_rows(pieces.embeddings.astype(np.float64))
@@ -57,17 +57,19 @@ def find_piece_voices(pieces: PieceSet, threshold: float, rules: PieceRules) -> 
     clean_s = np.zeros(len(pieces.job_of))
     for speaker, rows in _rows_by_speaker(pieces.speaker):
         sums[speaker], clean_s[speaker] = pieces.clean_s[rows] @ unit[rows], pieces.clean_s[rows].sum()
-    voice_of = _link_starts(pieces.job_of, sums, clean_s, threshold, rules)
+    voice_of = _link_starts(pieces.job_of, sums, clean_s, space, rules)
     n_voices = int(voice_of.max(initial=-1)) + 1
     if not n_voices:
         return voice_of
     centroids = unit_rows(np.array([sums[voice_of == voice].sum(axis=0) for voice in range(n_voices)]))
-    nats = rules.nats_per_s * (sums @ centroids.T)
+    products = sums @ centroids.T
     little = np.flatnonzero((voice_of < 0) & (clean_s < rules.min_speaker_s) & (clean_s > 0))
     for speaker in little[np.argsort(-clean_s[little], kind="stable")].tolist():
-        voice = int(nats[speaker].argmax())
+        voice = int(products[speaker].argmax())
+        least = space.least_cosine(clean_s[speaker]) * np.linalg.norm(sums[speaker])
         is_apart = np.any((pieces.job_of == pieces.job_of[speaker]) & (voice_of == voice))  # its engine heard two
-        if not is_apart and _is_clear(nats[speaker], rules.margin_nats):
+        is_like = products[speaker, voice] >= least
+        if is_like and not is_apart and _is_clear(space.nats_per_s * products[speaker], rules.margin_nats):
             voice_of[speaker] = voice
     return voice_of
 
@@ -80,7 +82,7 @@ def _rows_by_speaker(speaker: Labels) -> Iterator[tuple[int, Labels]]:
             yield int(speaker[rows[0]]), rows
 
 
-def _link_starts(job_of: Labels, sums: Floats, clean_s: Floats, threshold: float, rules: PieceRules) -> Labels:
+def _link_starts(job_of: Labels, sums: Floats, clean_s: Floats, space: EmbeddingSpace, rules: PieceRules) -> Labels:
     """Return the voice of each speaker with enough clean speech, by average linkage; -1 for the others."""
     starts = np.flatnonzero(clean_s >= rules.min_speaker_s)
     starts = np.sort(starts[np.argsort(-clean_s[starts], kind="stable")[:MAX_STARTS]])
@@ -88,9 +90,10 @@ def _link_starts(job_of: Labels, sums: Floats, clean_s: Floats, threshold: float
     if not len(starts):
         return voice_of
     jobs, group = job_of[starts], np.arange(len(starts))
-    linkage = Linkage(unit_rows(sums[starts]), clean_s[starts], jobs[:, None] == jobs)
+    means = unit_rows(sums[starts]) / space.certainty(clean_s[starts])[:, None]
+    linkage = Linkage(means, clean_s[starts], jobs[:, None] == jobs)
     similarity, i, j = linkage.best()
-    while similarity >= threshold:
+    while similarity >= space.threshold:
         linkage.merge(i, j)
         group[group == j] = i
         similarity, i, j = linkage.best()

@@ -35,6 +35,7 @@ from vps_bridge.labelling.decide import (
     untouched_numbers,
     written_numbers,
 )
+from vps_bridge.labelling.embedding_spaces import MEASURED, UNMEASURED
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LinkingRules, Partition
@@ -385,7 +386,8 @@ def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
     if not policy.assignment.removes_stale:
         del thresholds["assignment"]["removes_stale"]
     del thresholds["people"]
-    thresholds["linking"]["thresholds"] = [pair for pair in policy.linking.thresholds if pair != ("campplus", 0.55)]
+    kept = [(space.word, space.threshold) for space in MEASURED if space.word != "campplus"]
+    thresholds["linking"] |= {"thresholds": kept, "default_threshold": UNMEASURED.threshold}
     return thresholds
 
 

@@ -24,6 +24,7 @@ from schemas.turns import (
     SpeakerVoice,
     VoiceSamples,
 )
+from vps_bridge.labelling.embedding_spaces import space_of
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.link import LinkingRules
 from vps_bridge.labelling.local_speaker import LocalSpeaker
@@ -142,8 +143,8 @@ def _link_by_pieces(jobs: Sequence[tuple[JobEvidence, _Columns]]) -> dict[LocalS
         embeddings=np.concatenate([columns.embeddings for _, columns in jobs]),
     )
     first, _ = jobs[0]
-    threshold = LinkingRules().threshold(f"{first.embedding_model}@{first.embedding_revision}")
-    voices = find_piece_voices(together, threshold, PieceRules()).tolist()
+    space = space_of(f"{first.embedding_model}@{first.embedding_revision}")
+    voices = find_piece_voices(together, space, PieceRules()).tolist()
     return {speaker: voice for speaker, voice in zip(speakers, voices, strict=True) if voice >= 0}
 
 

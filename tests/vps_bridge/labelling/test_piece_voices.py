@@ -75,3 +75,10 @@ def test_pieces_that_are_like_nobody_clearly_link_nobody() -> None:
     found = relabel(with_pieces(replace(evidence, jobs=tuple(jobs)), noise=0.0), POLICY)
     assert who_says(found, 172.0) == set()
     assert found.speakers == 3
+
+
+def test_who_says_little_and_is_none_of_the_known_voices_is_not_given_to_the_nearest() -> None:
+    stranger = [("D", start_s, end_s) if start_s == 171.0 else (who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    found = relabel(with_pieces(evidence_of(stranger, 200.0)), POLICY)
+    assert who_says(found, 172.0) == set()
+    assert found.speakers == 3
