@@ -70,6 +70,10 @@ class BridgeSettings(BrokerSettings):
         default=False,
         description="Take a number off a segment of two speakers where it is another speaker's now; else only tell.",
     )
+    people_rules: UserPath | None = Field(
+        default=None,
+        description="File from `omi-agent calibrate --output`: what a match needs, in place of what we measured.",
+    )
     min_job_s: float = Field(default=60.0, gt=0, description="Chunks are gathered into jobs of at least this length.")
     max_job_s: float = Field(default=120.0, gt=0, description="And into jobs of at most this length.")
     overlap_s: float = Field(default=10.0, ge=0, description="Seconds of the previous job's audio that a job repeats.")

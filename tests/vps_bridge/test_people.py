@@ -13,6 +13,7 @@ from tests.brokers import RunningBroker
 from tests.vps_bridge.known_people import CALIBRATED, KnownPeople, person_of, sounding
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
+from vps_bridge.people.match import rules_for
 
 ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
 
@@ -95,7 +96,9 @@ def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(peop
 
 def test_what_is_close_is_only_suggested_and_written_nowhere(people: KnownPeople) -> None:
     people.enrol("anna", ALONE)
-    call = people.call(voices={"a": sounding("a", 0.52)})
+    rules = rules_for("@".join(CALIBRATED))
+    assert rules is not None
+    call = people.call(voices={"a": sounding("a", (rules.suggest_from + rules.threshold) / 2)})
     (close,) = call.people
     assert (close.identity, close.reason, close.person_id) == ("suggested", "below_threshold", "anna")
     assert close.needed is not None

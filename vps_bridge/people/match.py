@@ -16,6 +16,8 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from vps_bridge.people.telephone import BEYOND_TELEPHONE, telephone_parts
+
 MOST_WEIGHT_S = 30.0
 """A print of more clean speech counts no more in the mean of a person: one long conversation in one room would."""
 
@@ -34,10 +36,12 @@ class MatchRules:
 
 
 CALIBRATED: Mapping[str, MatchRules] = {
-    "campplus": MatchRules(threshold=0.60, margin=0.10, min_clean_s=5.0, suggest_from=0.45),
-    "resemblyzer": MatchRules(threshold=0.85, margin=0.05, min_clean_s=5.0, suggest_from=0.75),
+    "3d-speaker/campplus@92f29b94e694/192": MatchRules(threshold=0.50, margin=0.10, min_clean_s=3.0, suggest_from=0.40),
+    "campplus": MatchRules(threshold=0.74, margin=0.10, min_clean_s=3.0, suggest_from=0.40),
+    "resemblyzer": MatchRules(threshold=0.85, margin=0.04, min_clean_s=3.0, suggest_from=0.77),
 }
-"""By a word of the model's name."""
+"""By embedding space, or by a word of the model's name. What a telephone does is only known of the first: without that,
+strangers by telephone ask for more."""
 
 UNCALIBRATED = MatchRules(threshold=1.0, margin=0.0, min_clean_s=0.0, suggest_from=0.6)
 """For models that nobody measured, which give suggestions only."""
@@ -103,7 +107,8 @@ def match_people(
     found: list[Match] = []
     for space in sorted(heard.keys() & known.keys()):
         rules = rules_for(space[0], calibrated)
-        found.extend(_match_space(heard[space], known[space], rules or UNCALIBRATED, is_calibrated=rules is not None))
+        by_telephone = np.outer(*(telephone_parts(space[0], each.vectors) for each in (heard[space], known[space])))
+        found.extend(_match_space(heard[space], known[space], rules, by_telephone))
     return tuple(_one_to_one(found))
 
 
@@ -114,11 +119,14 @@ def rules_for(embedding_space: str, calibrated: Mapping[str, MatchRules] | None 
         embedding_space: model, revision and length of the vector.
         calibrated: rules of one's own, by embedding space or by a word of the model's name; they go first.
     """
-    own = calibrated or {}
-    if embedding_space in own:
-        return own[embedding_space]
     model = embedding_space.split("@", maxsplit=1)[0].lower()
-    return next((rules for words in (own, CALIBRATED) for word, rules in words.items() if word in model), None)
+    for known in (calibrated or {}, CALIBRATED):
+        if embedding_space in known:
+            return known[embedding_space]
+        for word, rules in known.items():
+            if word in model:
+                return rules
+    return None
 
 
 def is_odd_print(
@@ -189,11 +197,14 @@ def _unit(vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
     return unit
 
 
-def _match_space(heard: _Means[int], known: _Means[str], rules: MatchRules, *, is_calibrated: bool) -> Iterator[Match]:
+def _match_space(
+    heard: _Means[int], known: _Means[str], calibrated: MatchRules | None, by_telephone: NDArray[np.float64]
+) -> Iterator[Match]:
     """Yield every pair of a voice and a person that could be one.
 
     A voice of too little speech never keeps a person from a voice of enough: its similarity is partly chance.
     """
+    rules = calibrated or UNCALIBRATED
     similarity = np.clip(heard.vectors @ known.vectors.T, -1.0, 1.0)
     firm = similarity[[clean_s >= rules.min_clean_s for clean_s in heard.clean_s]]
     for row, column in np.argwhere(similarity >= rules.suggest_from).tolist():
@@ -202,11 +213,12 @@ def _match_space(heard: _Means[int], known: _Means[str], rules: MatchRules, *, i
         next_similarity, next_person = max(others, default=(None, None))
         is_mutual = found >= similarity[row].max() and found >= firm[:, column].max(initial=-1.0)
         reason = None
-        if not is_calibrated:
+        needed = max(rules.threshold, float(by_telephone[row, column]) + BEYOND_TELEPHONE)
+        if calibrated is None:
             reason = "not_calibrated"
         elif clean_s < rules.min_clean_s:
             reason = "little_speech"
-        elif found < rules.threshold:
+        elif found < needed:
             reason = "below_threshold"
         elif not is_mutual:
             reason = "not_mutual"
@@ -217,7 +229,7 @@ def _match_space(heard: _Means[int], known: _Means[str], rules: MatchRules, *, i
             person_id=known.names[column],
             identity="suggested" if reason else "matched",
             similarity=found,
-            needed=rules.threshold,
+            needed=needed,
             runner_up=next_person,
             runner_up_similarity=next_similarity,
             reason=reason,
