@@ -10,8 +10,8 @@ from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.corrections import Correction
 from schemas.people import PersonEventType
 from tests.brokers import RunningBroker
-from tests.vps_bridge.known_people import CALIBRATED, KnownPeople, person_of, sounding
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
+from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend, person_of, sounding
 from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
 from vps_bridge.people.match import rules_for
 
@@ -19,14 +19,14 @@ ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
 
 
 @pytest.fixture
-def people(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[KnownPeople]:
+def people(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[OwnersBackend]:
     bridge.allow("first")
     with ScriptedAgent(mosquitto, "first", embedding=CALIBRATED) as agent:
-        yield KnownPeople(backend, agent)
+        yield OwnersBackend(backend, agent)
 
 
 def test_who_was_enrolled_over_mqtt_is_named_in_the_next_conversation_and_strangers_are_not(
-    people: KnownPeople, bridge: LiveBridge
+    people: OwnersBackend, bridge: LiveBridge
 ) -> None:
     assert people.say("anna", PersonEventType.NAMED, name="Anna").verdict is Verdict.ACCEPTED
     told = people.enrol("anna", ALONE)
@@ -44,7 +44,7 @@ def test_who_was_enrolled_over_mqtt_is_named_in_the_next_conversation_and_strang
     wait_until(lambda: bridge.is_deleted(told.conversation_id), "the end of the enrolment")
 
 
-def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: KnownPeople) -> None:
+def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: OwnersBackend) -> None:
     people.enrol("anna", ALONE)
     call = people.call()
     name, before = call.conversation_id, [label.speaker for label in call.segments]
@@ -64,7 +64,7 @@ def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: Kn
 
 
 def test_a_confirmed_voice_teaches_its_undo_unteaches_and_a_match_teaches_nothing(
-    people: KnownPeople, bridge: LiveBridge
+    people: OwnersBackend, bridge: LiveBridge
 ) -> None:
     first = people.call()
     assert first.people == ()
@@ -81,7 +81,7 @@ def test_a_confirmed_voice_teaches_its_undo_unteaches_and_a_match_teaches_nothin
     assert people.call().people == ()
 
 
-def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(people: KnownPeople) -> None:
+def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(people: OwnersBackend) -> None:
     people.confirm("anna", people.call(), 0)
     call = people.call(voices={"a": sounding("a", 0.2)})
     asked = people.confirm("anna", call, 0)
@@ -94,7 +94,7 @@ def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(peop
     assert taken.voiceprint == "learned"
 
 
-def test_what_is_close_is_only_suggested_and_written_nowhere(people: KnownPeople) -> None:
+def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend) -> None:
     people.enrol("anna", ALONE)
     rules = rules_for("@".join(CALIBRATED))
     assert rules is not None
@@ -116,7 +116,7 @@ def test_what_is_close_is_only_suggested_and_written_nowhere(people: KnownPeople
     ],
 )
 def test_an_enrolment_without_one_clear_voice_says_why_and_teaches_nothing(
-    people: KnownPeople, turns: tuple[tuple[float, float, str], ...], outcome: str
+    people: OwnersBackend, turns: tuple[tuple[float, float, str], ...], outcome: str
 ) -> None:
     told = people.enrol("anna", turns)
     assert told.enrolment is not None
@@ -124,12 +124,12 @@ def test_an_enrolment_without_one_clear_voice_says_why_and_teaches_nothing(
     assert people.call().people == ()
 
 
-def test_no_owner_s_people_are_known_to_another(people: KnownPeople, bridge: LiveBridge) -> None:
+def test_no_owner_s_people_are_known_to_another(people: OwnersBackend, bridge: LiveBridge) -> None:
     people.enrol("anna", ALONE)
     call = people.call()
     assert len(call.people) == 1
     for owner in ("", f"other-{uuid.uuid4().hex[:8]}"):
-        other = KnownPeople(people.backend, people.agent, owner)
+        other = OwnersBackend(people.backend, people.agent, owner)
         assert other.call().people == ()
         about: dict[str, Any] = {"conversation_id": call.conversation_id, "speaker_id": 1, "owner": owner or None}
         refused = people.say("anna", PersonEventType.CONFIRMED, **about)
@@ -140,7 +140,7 @@ def test_no_owner_s_people_are_known_to_another(people: KnownPeople, bridge: Liv
 
 
 def test_what_is_forgotten_is_in_no_file_and_no_late_event_brings_it_back(
-    people: KnownPeople, bridge: LiveBridge
+    people: OwnersBackend, bridge: LiveBridge
 ) -> None:
     people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe-Quartermaine")
     people.say("zoe", PersonEventType.CONSENTED, consent_date="2026-05-04")

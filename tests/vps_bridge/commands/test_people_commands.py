@@ -13,8 +13,8 @@ from broker.session import Incoming
 from schemas.codec import encode
 from schemas.people import PersonEvent, PersonEventType
 from tests.brokers import RunningBroker
-from tests.vps_bridge.known_people import CALIBRATED, KnownPeople
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, wait_until
+from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.commands.watch import describe
 
@@ -94,7 +94,7 @@ def test_a_heard_voice_is_confirmed_shown_renamed_exported_and_forgotten(
     mosquitto: RunningBroker, backend: Backend, shell: Shell
 ) -> None:
     with ScriptedAgent(mosquitto, "first", embedding=CALIBRATED) as agent:
-        people = KnownPeople(backend, agent)
+        people = OwnersBackend(backend, agent)
         call, mine = people.call(), ("--owner", people.owner)
         name = call.conversation_id
         shell.json("confirm", "ben", name, "1", *mine, "--by", "anna")

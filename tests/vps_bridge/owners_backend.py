@@ -28,7 +28,7 @@ def sounding(like: str, similarity: float) -> bytes:
     return vector.astype("<f4").tobytes()
 
 
-class KnownPeople:
+class OwnersBackend:
     """One owner's backend: only messages."""
 
     def __init__(self, backend: Backend, agent: ScriptedAgent, owner: str | None = None) -> None:
