@@ -68,6 +68,7 @@ def shell(bridge: LiveBridge) -> Iterator[Shell]:
     running.close()
 
 
+@pytest.mark.long
 def test_a_recording_is_enrolled_and_thrown_away(
     mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, shell: Shell
 ) -> None:
