@@ -10,9 +10,10 @@ from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.corrections import Correction
 from schemas.people import PersonEventType
 from tests.brokers import RunningBroker
-from tests.vps_bridge.known_people import CALIBRATED, OwnersBackend, person_of, sounding
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
+from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend, person_of, sounding
 from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
+from vps_bridge.people.match import rules_for
 
 ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
 
@@ -95,7 +96,7 @@ def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(peop
 
 def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend) -> None:
     people.enrol("anna", ALONE)
-    call = people.call(voices={"a": sounding("a", 0.52)})
+    call = people.call(voices={"a": sounding("a", _between())})
     (close,) = call.people
     assert (close.identity, close.reason, close.person_id) == ("suggested", "below_threshold", "anna")
     assert close.needed is not None
@@ -158,6 +159,33 @@ def test_what_is_forgotten_is_in_no_file_and_no_late_event_brings_it_back(
     assert people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe-Quartermaine").reason is None
     assert bridge.people(people.owner) == []
     assert people.call(voices=voices).people == ()
+
+
+def test_an_enrolment_that_is_under_way_brings_nobody_back_who_is_forgotten(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    name = f"enrolment-{uuid.uuid4().hex[:8]}"
+    people.backend.event(name, EventType.STARTED, owner=people.owner, enrols="anna")
+    people.hear(name, ALONE)
+    people.say("anna", PersonEventType.FORGOTTEN)
+    wait_until(lambda: bridge.is_deleted(name), "the end of the enrolment")
+    assert people.backend.event(name, EventType.COMPLETED, chunks=1).verdict is Verdict.DISCARDED
+    assert bridge.people(people.owner) == []
+
+
+def test_whom_it_only_suggested_an_update_tells_no_more(people: OwnersBackend) -> None:
+    people.enrol("anna", ALONE)
+    call = people.call(voices={"a": sounding("a", _between())})
+    assert [each.identity for each in call.people] == ["suggested"]
+    people.say("anna", PersonEventType.FORGOTTEN)
+    assert people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1).people == ()
+
+
+def _between() -> float:
+    """A similarity that is too little for a match, and enough for a suggestion."""
+    rules = rules_for("@".join(CALIBRATED))
+    assert rules is not None
+    return (rules.suggest_from + rules.threshold) / 2
 
 
 def _all_files(bridge: LiveBridge) -> bytes:

@@ -127,7 +127,7 @@ def name(
     data_dir: DataDir = None,
     as_json: AsJson = False,
 ) -> None:
-    """This voice is that person, or with --not, is not.
+    """This voice is that person, or with --not, is not. A voice that is somebody is known in later conversations too.
 
     Example: omi-bridge correct call-1 name 0 anna
     """

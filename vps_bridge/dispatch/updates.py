@@ -7,11 +7,13 @@ import itertools
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any
 
 import structlog
 
 from broker.backoff import Backoff
+from broker.errors import SettingsError
 from schemas.codec import decode, encode
 from schemas.conversation import (
     MAX_FAILURES,
@@ -36,6 +38,8 @@ from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.people import NOBODY, OwnersPeople
 from vps_bridge.ledger.records import ConversationRecord, JobRecord
+from vps_bridge.people.match import MatchRules
+from vps_bridge.people.rules_file import PeopleRulesUnreadable, read_rules
 from vps_bridge.publisher import Encoded, Publisher
 from vps_bridge.settings import BridgeSettings
 
@@ -62,12 +66,16 @@ class Updater:
     def __init__(
         self, settings: BridgeSettings, ledger: Ledger, store: ConversationStore, publisher: Publisher
     ) -> None:
-        """Read evidence from the ledger, write labels to the store."""
+        """Read evidence from the ledger, write labels to the store.
+
+        Raises `SettingsError` where the operator's own rules of who is who cannot be read.
+        """
         self._ledger, self._store, self._publisher = ledger, store, publisher
         self._topics = Topics(settings.topic_root)
         self._policy = RelabelPolicy(
             assembly=settings.assembly_rules,
             assignment=AssignmentRules(removes_stale=settings.remove_stale_labels),
+            people=_read_own_rules(settings),
         )
         self._first_pause = Backoff.start(settings.retry_min_s, settings.retry_max_s)
         self._latest: dict[str, int] = {}  # the number of the latest offer of each conversation
@@ -217,6 +225,13 @@ class Updater:
     def _offer_now(self, name: str) -> None:
         number = self._latest[name] = next(self._numbers)
         heapq.heappush(self._offers, _UpdateOffer(0.0, number, name, self._first_pause))
+
+
+def _read_own_rules(settings: BridgeSettings) -> tuple[tuple[str, MatchRules], ...]:
+    try:
+        return tuple(sorted(read_rules(settings.people_rules).items(), key=itemgetter(0)))
+    except PeopleRulesUnreadable as error:
+        raise SettingsError("people_rules", str(settings.people_rules), str(error)) from error
 
 
 def _tells_failures(payload: bytes | None, jobs: Iterable[JobRecord]) -> bool:

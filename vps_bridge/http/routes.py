@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
+from http import HTTPStatus
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from schemas.audio_container import CONTAINER_NAMES
 from schemas.conversation import Accepted, ConversationEvent
@@ -193,12 +195,23 @@ def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:
         return problem_response(request.url.path, problem)
 
     app.add_exception_handler(RequestValidationError, refuse)
-    app.add_exception_handler(HTTPException, answer(_repeat))
+
+    async def repeat(request: Request, error: Exception) -> Response:
+        return problem_response(request.url.path, _repeat(app, request, error))
+
+    app.add_exception_handler(HTTPException, repeat)
 
 
-def _repeat(error: HTTPException) -> HttpProblem:
+def _repeat(app: FastAPI, request: Request, error: Exception) -> HttpProblem:
     """Put what the router found (no such path, or another method) into our form of answer."""
-    return HttpProblem(error.status_code, "http.error", _REASONS.get(error.status_code, error.detail), error.headers)
+    if not isinstance(error, HTTPException):
+        raise error
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:  # the router names the methods of one route only
+        matching = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+        methods = {name for route in matching for name in getattr(route, "methods", None) or ()}
+        headers["Allow"] = ", ".join(sorted(methods))
+    return HttpProblem(error.status_code, "http.error", _REASONS.get(error.status_code, error.detail), headers)
 
 
 def _explain(error: Exception) -> HttpProblem:

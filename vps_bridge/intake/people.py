@@ -53,6 +53,8 @@ class People:
 
         The ids of its events stay, so that none that comes late brings it back. Done again it does no harm.
         """
+        for name in self._ledger.people.enrolling(owner, person_id):
+            self._ledger.conversations.mark_deleted(name)  # first: it would bring the person back
         naming = self._ledger.people.naming(owner, person_id)
         self._ledger.people.forget(owner, person_id)
         for name, voices in naming.items():

@@ -18,7 +18,6 @@ from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import mark_dirty
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.tables import (
     ChunkRow,
@@ -211,6 +210,12 @@ class PeopleBook:
         with self._database.reading() as connection:
             return [(name, final_at or 0.0) for name, final_at in connection.execute(query)]
 
+    def enrolling(self, owner: str, person_id: str) -> list[str]:
+        """Return the enrolments of a person that are not deleted yet."""
+        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner), ConversationRow.enrols == person_id)
+        with self._database.reading() as connection:
+            return list(connection.scalars(mine))
+
     def strip(self, conversation_id: str) -> tuple[str, ...] | None:
         """Delete the results of an enrolment that is final; return the names of its audio files. What it tells stays.
 
@@ -245,7 +250,7 @@ class PeopleBook:
     def forget(self, owner: str, person_id: str) -> None:
         """Delete all that is known of a person but the ids of events, and what a person confirmed teaches no more.
 
-        Labels of the owner's conversations are worked out anew where they name the person, or are not final.
+        Labels of the owner's conversations are worked out anew where they tell of the person, or are not final.
         """
         mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
         said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
@@ -257,9 +262,9 @@ class PeopleBook:
             for table in (PersonRow, PrintRow, PersonDecisionRow):
                 connection.execute(delete(table).where(_is(table, owner, person_id)))
             _ask_labels(connection, owner)
-        for name in self.naming(owner, person_id):
-            with self._database.writing() as connection:
-                mark_dirty(connection, name)
+            told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
+            dirty = update(ConversationRow).where(_belongs_to(owner), told)
+            connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
 
 
 def _is(table: Any, owner: str, person_id: str) -> Any:  # noqa: ANN401 - a table of this file, and its condition

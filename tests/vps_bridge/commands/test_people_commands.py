@@ -13,8 +13,8 @@ from broker.session import Incoming
 from schemas.codec import encode
 from schemas.people import PersonEvent, PersonEventType
 from tests.brokers import RunningBroker
-from tests.vps_bridge.known_people import CALIBRATED, OwnersBackend
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, wait_until
+from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.commands.watch import describe
 
@@ -68,6 +68,7 @@ def shell(bridge: LiveBridge) -> Iterator[Shell]:
     running.close()
 
 
+@pytest.mark.long
 def test_a_recording_is_enrolled_and_thrown_away(
     mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, shell: Shell
 ) -> None:
