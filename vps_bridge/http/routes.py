@@ -99,10 +99,8 @@ ConversationId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 o
 
 
 def answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
+    """Return how a path documents its refusals."""
     return {code: {"model": body, "description": _REASONS[code]} for code in codes}
-
-
-"""How a path documents its refusals: for the files of other paths."""
 
 
 def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: int) -> FastAPI:

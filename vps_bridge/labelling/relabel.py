@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, astuple, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 
 from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
@@ -56,8 +54,9 @@ from vps_bridge.labelling.vote import (
     measure_segments,
     vote_segments,
 )
+from vps_bridge.labelling.write_key import make_write_key
 from vps_bridge.people.match import MatchRules
-from vps_bridge.rules.assemble import AssemblyRules, order_chunks
+from vps_bridge.rules.assemble import AssemblyRules
 
 __all__ = [
     "ConversationEvidence",
@@ -165,7 +164,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         speakers=sum(number is not None for number in naming.numbers),
         warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
-        write_key=_write_key(evidence, timeline, policy, people),
+        write_key=make_write_key(evidence, timeline, _policy_facts(policy), people.key_facts),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
         corrections=linked.outcomes,
         audio_places=place_audio(timeline.placed, reported_clocks(evidence, timeline, clocks)),
@@ -338,47 +337,6 @@ def _collect_warnings(
     return tuple(sorted(warnings))
 
 
-def _write_key(
-    evidence: ConversationEvidence, timeline: AudioTimeline, policy: RelabelPolicy, people: VoicePeople
-) -> str:
-    """Return the sha256 of all that decides the labels, without the labels that this pipeline wrote itself.
-
-    Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
-    conversation would get another key, and be written and reported again.
-    """
-    key_facts: dict[str, object] = {
-        "policy": _policy_facts(policy),
-        "conversation": [evidence.conversation_id, evidence.started_at_s],
-        "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
-        "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
-        "placed": [astuple(place) for place in timeline.placed],
-        "captured": [chunk.captured_at_s for chunk in order_chunks(timeline.chunks)],
-        "jobs": [_job_facts(job) for job in sorted(evidence.jobs, key=lambda job: job.job_id)],
-        "segments": sorted(
-            [
-                segment.id,
-                segment.start_s,
-                segment.end_s,
-                segment.original_speaker,
-                segment.is_human_labelled,
-                segment.is_user,
-                segment.person_id,
-                *((word.start_s, word.end_s) for word in segment.words or ()),
-            ]
-            for segment in evidence.segments
-        ),
-    }
-    if evidence.corrections:
-        said = [(kept.write, kept.said.model_dump(mode="json", exclude={"anyway"})) for kept in evidence.corrections]
-        key_facts["corrections"] = said
-    if people.key_facts:
-        key_facts["people"] = people.key_facts
-    words = {segment.id: [(word.start_s, word.end_s) for word in segment.words or ()] for segment in evidence.segments}
-    if any(words.values()):
-        key_facts["words"] = words
-    return hashlib.sha256(json.dumps(key_facts, sort_keys=True).encode()).hexdigest()
-
-
 @lru_cache(maxsize=16)  # a bridge has one policy, of which conversations of one job have a variant
 def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
     thresholds = asdict(policy)
@@ -389,13 +347,3 @@ def _policy_facts(policy: RelabelPolicy) -> dict[str, object]:
     kept = [(space.word, space.threshold) for space in MEASURED if space.word != "campplus"]
     thresholds["linking"] |= {"thresholds": kept, "default_threshold": UNMEASURED.threshold}
     return thresholds
-
-
-def _job_facts(job: JobEvidence) -> list[object]:
-    """Return what a job contributes to the write key."""
-    voices = [(voice.speaker, voice.clean_speech_s, (voice.embedding or b"").hex()) for voice in job.speakers]
-    turns = [(turn.start_s, turn.end_s, turn.speaker) for turn in (*job.exclusive_turns, *job.turns)]
-    spans = [(span.chunk_id, span.start_s, span.duration_s) for span in job.chunks]
-    facts: list[object] = [job.job_id, spans, turns, voices, job.embedding_model, job.embedding_revision]
-    samples = job.voice_samples
-    return facts if samples is None else [*facts, hashlib.sha256(samples.embeddings + samples.times_s).hexdigest()]
