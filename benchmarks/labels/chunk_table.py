@@ -96,6 +96,6 @@ def write_section(path: Path, section: str) -> None:
     """Write the table of an engine into a page, instead of the one that the page had of it; the rest stays."""
     heading = section.splitlines()[0]
     parts = re.split(r"(?m)^(?=## )", path.read_text())
-    kept = [part for part in parts if not part.startswith(f"{heading}\n")]
-    at = next((number for number, part in enumerate(parts) if part.startswith(HEADING)), len(kept))
-    path.write_text("".join([*kept[:at], f"{section}\n", *kept[at:]]).rstrip() + "\n")
+    at = next((number for number, part in enumerate(parts) if part.startswith(f"{heading}\n")), len(parts))
+    parts[at : at + 1] = [f"{section}\n"]
+    path.write_text("\n\n".join(part.rstrip("\n") for part in parts) + "\n")
