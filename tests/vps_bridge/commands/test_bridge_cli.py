@@ -17,7 +17,7 @@ from vps_bridge.commands.main import app
 
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
-    *("failed", "retry", "cancel", "purge", "correct", "redo"),
+    *("failed", "retry", "cancel", "purge", "correct", "redo", "page"),
     *(("agents", "allow"), ("agents", "deny")),
 ]
 
