@@ -135,9 +135,8 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
     votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
-    written = written_numbers(evidence.voices)
+    written, in_pieces = written_numbers(evidence.voices), voices_of_pieces(cut)
     untouched = untouched_numbers(segments, votes, written)
-    in_pieces = voices_of_pieces(cut)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
     removes_stale = policy.assignment.removes_stale
