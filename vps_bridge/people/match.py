@@ -36,12 +36,12 @@ class MatchRules:
 
 
 CALIBRATED: Mapping[str, MatchRules] = {
-    "3d-speaker/campplus@92f29b94e694/192": MatchRules(threshold=0.50, margin=0.10, min_clean_s=3.0, suggest_from=0.40),
+    "3d-speaker/campplus@92f29b94e694/192": MatchRules(threshold=0.50, margin=0.10, min_clean_s=1.5, suggest_from=0.40),
     "campplus": MatchRules(threshold=0.74, margin=0.10, min_clean_s=3.0, suggest_from=0.40),
-    "resemblyzer": MatchRules(threshold=0.85, margin=0.04, min_clean_s=3.0, suggest_from=0.77),
+    "resemblyzer": MatchRules(threshold=0.92, margin=0.06, min_clean_s=3.0, suggest_from=0.76),
 }
-"""By embedding space, or by a word of the model's name. What a telephone does is only known of the first: without that,
-strangers by telephone ask for more."""
+"""By embedding space, or by a word of the model's name. What a telephone explains is only known of the first: elsewhere
+strangers by telephone set the threshold."""
 
 UNCALIBRATED = MatchRules(threshold=1.0, margin=0.0, min_clean_s=0.0, suggest_from=0.6)
 """For models that nobody measured, which give suggestions only."""
