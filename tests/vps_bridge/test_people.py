@@ -109,7 +109,7 @@ def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBacke
     ("turns", "outcome"),
     [
         (((0.5, 10.0, "a"), (11.0, 20.0, "b")), "two_voices"),
-        (((0.5, 3.0, "a"),), "little_speech"),
+        (((0.5, 1.3, "a"),), "little_speech"),
         ((), "no_voice"),
     ],
 )
