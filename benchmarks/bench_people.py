@@ -40,7 +40,7 @@ from mac_agent.engines.registry import load_engine
 from mac_agent.threshold import NO_ERRORS, choose, cross_validate, suggest_from
 from mac_agent.weights.models import EMBEDDED, GENERATIONS
 from vps_bridge.people.match import Print, match_people, rules_for
-from vps_bridge.people.telephone import telephone_parts
+from vps_bridge.people.telephone import similarity_by_telephone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -108,8 +108,8 @@ def print_model(engine: EmbeddedEngine, answers: Path, copies: Sequence[str], *,
     print_lengths(lambda each: judge_draws(draw_all(pieces, each), space), conditions(copies), ENROLLED_S)
     print_agreement(engine, answers, pieces["clean"], parts=1 if quick else 3)
     print_conversations(engine, answers, copies, space, parts=1 if quick else 3)
-    rules = rules_for(space)
-    if "telephone" in copies and rules is not None and telephone_parts(space, np.eye(length)).any():
+    rules, axes = rules_for(space), np.eye(length)
+    if "telephone" in copies and rules is not None and similarity_by_telephone(space, axes, axes) is not None:
         print_halves(pieces, rules.threshold)
         print_direction(pieces["telephone"])
     if not quick:
