@@ -6,7 +6,7 @@
 
 Needs `shared/audio` beside the repository. The networks run once over what ten LibriSpeech voices say, in eight copies,
 over three conversations and their seven copies, and over real recordings of strangers: half an hour of an idle core for
-each model. `--answers` keeps what they found, and the next run takes seconds. `--quick`: five voices, clean, one
+each model. `--answers` keeps what they found, and the next run takes seconds. `--quick`: four voices, clean, one
 conversation and the next, by the default engine alone.
 The numbers in `vps_bridge/people/match.py` come from here (docs/adr/0020-who-is-who.md).
 """
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mac_agent.engines.embedded import EmbeddedEngine
     from mac_agent.threshold import Trials
 
-QUICK_COPIES, QUICK_VOICES = ("clean",), 5
+QUICK_COPIES, QUICK_VOICES = ("clean",), 4
 CALIBRATED_S = (5.0, 10.0, 30.0)
 TELEVISION = "diarizationExample"
 
@@ -57,7 +57,7 @@ TELEVISION = "diarizationExample"
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="five clean voices, one conversation")
+    parser.add_argument("--quick", action="store_true", help="four clean voices, one conversation")
     parser.add_argument("--engine", action="append", choices=list(GENERATIONS), help="only this one; default: both")
     parser.add_argument("--copies", nargs="+", choices=list(COPIES), help="only these; clean is needed")
     parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
