@@ -6,7 +6,7 @@
 
 Needs `shared/audio` beside the repository. The networks run once over what ten LibriSpeech voices say, in eight copies,
 over three conversations and their seven copies, and over real recordings of strangers: half an hour of an idle core for
-each model. `--answers` keeps what they found, and the next run takes seconds. `--quick`: five voices, clean, one
+each model. `--answers` keeps what they found, and the next run takes seconds. `--quick`: four voices, clean, one
 conversation and the next, by the default engine alone.
 The numbers in `vps_bridge/people/match.py` come from here (docs/adr/0020-who-is-who.md).
 """
@@ -40,7 +40,7 @@ from mac_agent.engines.registry import load_engine
 from mac_agent.threshold import NO_ERRORS, choose, cross_validate, suggest_from
 from mac_agent.weights.models import EMBEDDED, GENERATIONS
 from vps_bridge.people.match import Print, match_people, rules_for
-from vps_bridge.people.telephone import telephone_parts
+from vps_bridge.people.telephone import similarity_by_telephone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from mac_agent.engines.embedded import EmbeddedEngine
     from mac_agent.threshold import Trials
 
-QUICK_COPIES, QUICK_VOICES = ("clean",), 5
+QUICK_COPIES, QUICK_VOICES = ("clean",), 4
 CALIBRATED_S = (5.0, 10.0, 30.0)
 TELEVISION = "diarizationExample"
 
@@ -57,7 +57,7 @@ TELEVISION = "diarizationExample"
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="five clean voices, one conversation")
+    parser.add_argument("--quick", action="store_true", help="four clean voices, one conversation")
     parser.add_argument("--engine", action="append", choices=list(GENERATIONS), help="only this one; default: both")
     parser.add_argument("--copies", nargs="+", choices=list(COPIES), help="only these; clean is needed")
     parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
@@ -108,8 +108,8 @@ def print_model(engine: EmbeddedEngine, answers: Path, copies: Sequence[str], *,
     print_lengths(lambda each: judge_draws(draw_all(pieces, each), space), conditions(copies), ENROLLED_S)
     print_agreement(engine, answers, pieces["clean"], parts=1 if quick else 3)
     print_conversations(engine, answers, copies, space, parts=1 if quick else 3)
-    rules = rules_for(space)
-    if "telephone" in copies and rules is not None and telephone_parts(space, np.eye(length)).any():
+    rules, axes = rules_for(space), np.eye(length)
+    if "telephone" in copies and rules is not None and similarity_by_telephone(space, axes, axes) is not None:
         print_halves(pieces, rules.threshold)
         print_direction(pieces["telephone"])
     if not quick:

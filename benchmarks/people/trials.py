@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mac_agent.threshold import NOBODY, Trials
-from vps_bridge.people.telephone import BEYOND_TELEPHONE, telephone_parts
+from vps_bridge.people.telephone import BEYOND_TELEPHONE, similarity_by_telephone
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,9 +83,11 @@ def compare(draws: Sequence[Draw], space: str, strangers: Sequence[SpokenVoice] 
             [draw.voices[name].vector for name in people] + [each.vector for each in strangers], dtype=np.float64
         )
         similarity = heard @ known.T
-        by_telephone = np.outer(telephone_parts(space, heard), telephone_parts(space, known))
-        beyond = similarity - by_telephone
-        rows.append(np.where(beyond >= BEYOND_TELEPHONE, similarity, np.minimum(similarity, beyond)))
+        by_telephone = similarity_by_telephone(space, heard, known)
+        if by_telephone is not None:
+            beyond = similarity - by_telephone
+            similarity = np.where(beyond >= BEYOND_TELEPHONE, similarity, np.minimum(similarity, beyond))
+        rows.append(similarity)
         speaker += [*range(len(people)), *[NOBODY] * len(strangers)]
     return Trials(np.array(speaker, dtype=np.intp), np.concatenate(rows))
 

@@ -16,7 +16,7 @@ from typing import Generic, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from vps_bridge.people.telephone import BEYOND_TELEPHONE, telephone_parts
+from vps_bridge.people.telephone import BEYOND_TELEPHONE, similarity_by_telephone
 
 MOST_WEIGHT_S = 30.0
 """A print of more clean speech counts no more in the mean of a person: one long conversation in one room would."""
@@ -107,7 +107,7 @@ def match_people(
     found: list[Match] = []
     for space in sorted(heard.keys() & known.keys()):
         rules = rules_for(space[0], calibrated)
-        by_telephone = np.outer(*(telephone_parts(space[0], each.vectors) for each in (heard[space], known[space])))
+        by_telephone = similarity_by_telephone(space[0], heard[space].vectors, known[space].vectors)
         found.extend(_match_space(heard[space], known[space], rules, by_telephone))
     return tuple(_one_to_one(found))
 
@@ -198,7 +198,7 @@ def _unit(vector: NDArray[np.floating]) -> NDArray[np.float64] | None:
 
 
 def _match_space(
-    heard: _Means[int], known: _Means[str], calibrated: MatchRules | None, by_telephone: NDArray[np.float64]
+    heard: _Means[int], known: _Means[str], calibrated: MatchRules | None, by_telephone: NDArray[np.float64] | None
 ) -> Iterator[Match]:
     """Yield every pair of a voice and a person that could be one.
 
@@ -213,7 +213,9 @@ def _match_space(
         next_similarity, next_person = max(others, default=(None, None))
         is_mutual = found >= similarity[row].max() and found >= firm[:, column].max(initial=-1.0)
         reason = None
-        needed = max(rules.threshold, float(by_telephone[row, column]) + BEYOND_TELEPHONE)
+        needed = rules.threshold
+        if by_telephone is not None:
+            needed = max(needed, float(by_telephone[row, column]) + BEYOND_TELEPHONE)
         if calibrated is None:
             reason = "not_calibrated"
         elif clean_s < rules.min_clean_s:

@@ -29,16 +29,19 @@ _DIRECTIONS: Mapping[str, str] = {
 }
 
 
-def telephone_parts(embedding_space: str, vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return how much of each vector is the telephone, from -1 to 1; zeros for models whose direction is not known.
+def similarity_by_telephone(
+    embedding_space: str, heard: NDArray[np.float64], known: NDArray[np.float64]
+) -> NDArray[np.float64] | None:
+    """Return how similar the telephone alone makes each of the heard to each of the known; None for unknown models.
 
     Args:
         embedding_space: model, revision and length of the vectors.
-        vectors: of length 1, one a row.
+        heard: vectors of length 1, one a row.
+        known: the same.
     """
     data = _DIRECTIONS.get(embedding_space)
     if data is None:
-        return np.zeros(len(vectors))
+        return None
     direction = np.frombuffer(base64.b64decode(data), dtype="<f2").astype(np.float64)
-    parts: NDArray[np.float64] = vectors @ (direction / np.linalg.norm(direction))
-    return parts
+    direction /= np.linalg.norm(direction)
+    return np.outer(heard @ direction, known @ direction)

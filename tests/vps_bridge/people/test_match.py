@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from vps_bridge.people.match import HeardVoice, Match, MatchRules, Print, is_odd_print, match_people, rules_for
-from vps_bridge.people.telephone import BEYOND_TELEPHONE, telephone_parts
+from vps_bridge.people.telephone import BEYOND_TELEPHONE, similarity_by_telephone
 
 SPACE = "3d-speaker/campplus@92f29b94e694/4"
 OTHER_SPACE = "resemblyzer/ge2e@39373b86598f/4"
@@ -168,7 +168,10 @@ def test_what_the_telephone_alone_makes_similar_is_no_match():
     space = "3d-speaker/campplus@92f29b94e694/192"
     rules = rules_for(space)
     assert rules is not None
-    telephone = telephone_parts(space, np.eye(192))
+    axes = np.eye(192)
+    explained = similarity_by_telephone(space, axes, axes)
+    assert explained is not None
+    telephone = explained[:, 0] / np.sqrt(explained[0, 0])
     assert np.linalg.norm(telephone) == pytest.approx(1.0)
     one, two, three = (np.eye(192)[axis] - telephone[axis] * telephone for axis in range(3))
     anna, stranger = 0.75 * telephone + 0.66 * one, 0.75 * telephone + 0.66 * two
@@ -183,7 +186,12 @@ def test_what_the_telephone_alone_makes_similar_is_no_match():
 
 
 def test_of_other_models_nothing_is_known_about_the_telephone():
-    assert telephone_parts(OTHER_SPACE, np.eye(4)).tolist() == [0.0] * 4
+    assert similarity_by_telephone(OTHER_SPACE, np.eye(4), np.eye(4)) is None
+    low = {OTHER_SPACE: MatchRules(threshold=0.1, margin=0.0, min_clean_s=0.0, suggest_from=0.0)}
+    [found] = match_people(
+        [heard(0, at(0.2), space=OTHER_SPACE)], [known("anna", at(1.0), space=OTHER_SPACE)], calibrated=low
+    )
+    assert (found.identity, found.needed) == ("matched", 0.1)
     by_name = rules_for("3d-speaker/campplus@another/192")
     exact = rules_for("3d-speaker/campplus@92f29b94e694/192")
     assert by_name is not None
