@@ -191,13 +191,13 @@ def deliver(recording: Recording, delivery: Delivery, engine: KeptAnswers, polic
 def _name_rightly(evidence: ConversationEvidence, truth: Spoken, zero_s: float, policy: RelabelPolicy) -> Spoken:
     """Return the jobs' turns, each local speaker under the name of whom it overlaps most."""
     timeline = build_audio_timeline(evidence, policy.assembly)
-    moved = []
+    turns: list[tuple[float, float, int]] = []
     for turn in timeline.turns:
-        moved_s = timeline.origins[turn.stretch] + zero_s
-        moved.append((turn.start_s + moved_s, turn.end_s + moved_s, turn.speaker_index))
+        origin_s = timeline.origins[turn.stretch] + zero_s
+        turns.append((turn.start_s + origin_s, turn.end_s + origin_s, turn.speaker_index))
     n_steps = len(next(iter(truth.values())))
     named: Spoken = {}
-    for row in to_steps(moved, n_steps).values():
+    for row in to_steps(turns, n_steps).values():
         who = max(truth, key=lambda name: int(np.count_nonzero(truth[name] & row)))
         named[who] = named.get(who, np.zeros(n_steps, dtype=bool)) | row
     return named

@@ -60,6 +60,8 @@ class Policy:
     """Cost, in nats, of the same voice on two tracks that the network separates in one window."""
     least_voice_s: float = 1.0
     """A voice with less clean speech than this is dissolved."""
+    counts_audio_once: bool = False
+    """Utterances that sound at the same time, on several tracks, count as one where pairs within one are left out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,6 +122,7 @@ class _Model:
         good = (evidence.audio_s >= _GOOD_AUDIO_S) & (evidence.clean_s >= _GOOD_CLEAN_S)
         self.good = good if good.any() else np.ones(len(good), dtype=bool)
         self.utterance = np.array([piece.utterance for piece in evidence.pieces])
+        self.heard = join_utterances(evidence.pieces) if policy.counts_audio_once else self.utterance
         self.first = np.array([piece.first for piece in evidence.pieces])
         self.last = np.array([piece.last for piece in evidence.pieces])
         track = np.array([piece.track for piece in evidence.pieces])
@@ -256,12 +259,12 @@ class _Model:
         """
         inside, pairs = (sums**2).sum(axis=1), weight**2
         used = np.flatnonzero(self.good & (labels >= 0))
-        key = labels[used] * (int(self.utterance.max()) + 1) + self.utterance[used]
+        key = labels[used] * (int(self.heard.max()) + 1) + self.heard[used]
         groups, member = np.unique(key, return_inverse=True)
         own, own_weight = np.zeros((len(groups), sums.shape[1])), np.zeros(len(groups))
         np.add.at(own, member, self.embeddings[used] * self.weights[used, None])
         np.add.at(own_weight, member, self.weights[used])
-        voice = groups // (int(self.utterance.max()) + 1)
+        voice = groups // (int(self.heard.max()) + 1)
         np.subtract.at(inside, voice, (own**2).sum(axis=1))
         np.subtract.at(pairs, voice, own_weight**2)
         return inside, pairs
@@ -294,6 +297,24 @@ class _Model:
         for came_from in reversed(back):
             path.append(int(came_from[path[-1]]))
         return np.array(path[::-1], dtype=np.intp)
+
+
+def join_utterances(pieces: Sequence[Piece]) -> Labels:
+    """Return the utterance of each piece, those that overlap in time as one.
+
+    Where windows disagree, as they do in noise, one voice is on several tracks at once. Pairs of these pieces share
+    their audio: counted as pairs of different utterances, they would make the voice seem more alike than it is.
+    """
+    spans: dict[int, tuple[int, int]] = {}
+    for piece in pieces:
+        first, last = spans.get(piece.utterance, (piece.first, piece.last))
+        spans[piece.utterance] = (min(first, piece.first), max(last, piece.last))
+    joined: dict[int, int] = {}
+    number, end = -1, -1
+    for utterance, (first, last) in sorted(spans.items(), key=lambda item: item[1]):
+        number, end = (number, max(end, last)) if first < end else (number + 1, last)
+        joined[utterance] = number
+    return np.array([joined[piece.utterance] for piece in pieces], dtype=np.intp)
 
 
 def uneven_cut(seconds: Floats) -> Floats:

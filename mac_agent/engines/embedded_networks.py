@@ -90,6 +90,7 @@ CAMPPLUS_POLICY = Policy(
     change_in_utterance=0.0,
     change_after_pause=0.0,
     apart_in_window=0.0,
+    counts_audio_once=True,
 )
 """How it was chosen: docs/adr/0018-campplus.md."""
 

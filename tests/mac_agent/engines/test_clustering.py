@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mac_agent.engines.clustering import PieceEvidence, Policy, VoiceCount, cluster, find_rivals, uneven_cut
+from mac_agent.engines.clustering import (
+    PieceEvidence,
+    Policy,
+    VoiceCount,
+    cluster,
+    find_rivals,
+    join_utterances,
+    uneven_cut,
+)
 from mac_agent.engines.frames import FIVE_SECONDS
 from mac_agent.engines.tracks import Piece, Track
 
@@ -132,3 +140,10 @@ def test_two_voices_that_windows_separate_stay_two_where_embeddings_alone_would_
     together, apart = [track(0, 90), track(0, 90)], [track(0, 0), track(90, 90)]
     assert count(together) == 2
     assert count(apart) == 1
+
+
+def test_utterances_that_sound_at_once_count_as_one_and_those_after_a_pause_do_not() -> None:
+    """In noise windows disagree, and one voice is on several tracks at once: their pieces share audio."""
+    spans = [(0, 0, 0, 40), (0, 0, 40, 80), (1, 1, 20, 60), (2, 2, 70, 100), (0, 3, 100, 140), (1, 4, 150, 190)]
+    joined = join_utterances([Piece(*span) for span in spans])
+    assert joined.tolist() == [0, 0, 0, 0, 1, 2]
