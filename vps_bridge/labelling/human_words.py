@@ -54,7 +54,8 @@ def read_words(
     """Return what people said of single segments, in the backend or by `segment_is`.
 
     It counts only where the backend says that a person gave the label, and where one local speaker has most of the
-    segment's speech and at least `runner_up_s` of it.
+    segment's speech and at least `runner_up_s` of it. Where several jobs heard it, the one that heard most of it says
+    so: that a later job decides the end of an earlier one's audio must not take a person's word away.
     """
     corrected: dict[str | None, Target] = {
         kept.said.segment_id: ("speaker", kept.said.speaker_id)
@@ -63,14 +64,22 @@ def read_words(
     }
     words = []
     for segment in segments:
-        seconds = speech.in_segment.get(segment.id)
         target = _find_target(segment, corrected.get(segment.id))
+        seconds = _in_one_job(speech.in_segment.get(segment.id, {}))
         if target is None or not seconds:
             continue
         local = min(seconds, key=lambda speaker: (-seconds[speaker], speaker))
         if seconds[local] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
             words.append(HumanWord(segment.id, local, seconds[local], target))
     return words
+
+
+def _in_one_job(seconds: Mapping[LocalSpeaker, float]) -> dict[LocalSpeaker, float]:
+    """Return the seconds of that job whose local speakers have most of them."""
+    by_job: dict[str, dict[LocalSpeaker, float]] = {}
+    for speaker, spoken_s in seconds.items():
+        by_job.setdefault(speaker.job_id, {})[speaker] = spoken_s
+    return max(by_job.items(), key=lambda item: (sum(item[1].values()), item[0]), default=("", {}))[1]
 
 
 def _find_target(segment: StoredSegment, corrected: Target | None) -> Target | None:
@@ -145,7 +154,11 @@ def weigh_words(
             alike = likeness(sum_embeddings(unit.members, evidence_of), sounds)
             found = evidence_of[local]
             least = space_of(found.embedding_space).least_cosine(found.clean_speech_s) - MAX_UNLIKE
-            if unit is main or _is_firm(unit, target, speech) or alike is None or alike >= least:
+            if unit is not main and target[0] == "speaker" and _is_told_apart(local, main):
+                is_one = _count_labels(unit, target) >= MIN_LABELS
+            else:
+                is_one = unit is main or _is_firm(unit, target, speech) or alike is None or alike >= least
+            if is_one:
                 same.append({local})
         joined.append(same)
     persons = list(first_of.values())[:MAX_PERSONS]
@@ -187,11 +200,22 @@ def _choose_main(
     return ranked[0][0], ranked[1:]
 
 
+def _is_told_apart(local: LocalSpeaker, main: _Unit) -> bool:
+    """Whether the job of a local speaker heard the other voice beside it: then the engine says that they are two.
+
+    However alike they are: a person who moves one line from one to the other does not say that they are one.
+    """
+    return any(member.job_id == local.job_id for member in main.members)
+
+
+def _count_labels(unit: _Unit, target: Target) -> int:
+    return sum(word.target == target for word in unit.words)
+
+
 def _is_firm(unit: _Unit, target: Target, speech: Speech) -> bool:
     """Whether the labels of a voice are enough to say who it is, whatever it sounds like."""
     spoken_s = sum(speech.total_s.get(member, 0.0) for member in unit.members)
-    labels = sum(word.target == target for word in unit.words)
-    return labels >= MIN_LABELS or _seconds(unit.words, target) >= spoken_s / 2
+    return _count_labels(unit, target) >= MIN_LABELS or _seconds(unit.words, target) >= spoken_s / 2
 
 
 def _seconds(words: Iterable[HumanWord], target: Target, local: LocalSpeaker | None = None) -> float:
