@@ -20,7 +20,9 @@ help: ## print this list
 
 env: $(STAMP) ## make .venv from the pins in requirements/
 
-# --no-compile: to compile all that is installed, most of which is never imported, takes more than half of the time.
+# --no-compile: pip would compile all that is installed, one file after the other, which takes more than half of its time.
+# What is imported is compiled then, and kept, whatever the environment says.
+unexport PYTHONDONTWRITEBYTECODE
 $(STAMP): $(PINS) pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or say make PYTHON=/path/to/python3"; exit 1; }
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
