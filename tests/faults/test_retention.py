@@ -110,9 +110,11 @@ def test_audio_and_words_are_where_they_are_needed_and_nowhere_else_until_they_a
     assert all(name.startswith("vps/bridge/spool/") for name in settled), (
         "on the Mac it must be gone when it is settled"
     )
-    words = places(tmp_path, [TEXT.encode(), OWNER.encode()])
+    words, owners = places(tmp_path, [TEXT.encode()]), places(tmp_path, [OWNER.encode()])
     assert words, "the search must find what is there"
     assert all(name.startswith("vps/bridge/conversations.sqlite3") for name in words), words
+    assert owners, "people are known by owner"
+    assert all(name.startswith("vps/bridge/ledger.sqlite3") for name in owners), owners
     people = places(tmp_path, [PERSON.encode()])  # the update, which is kept until it is applied, names them too
     kept = ("vps/bridge/conversations.sqlite3", "vps/bridge/ledger.sqlite3")
     assert all(name.startswith(kept) for name in people), people
