@@ -20,8 +20,8 @@ help: ## print this list
 
 env: $(STAMP) ## make .venv from the pins in requirements/
 
-# --no-compile: pip would compile all that is installed, one file after the other, which takes more than half of its time.
-# What is imported is compiled then, and kept, whatever the environment says.
+# --no-compile: compiling every file, most of which are never imported, takes more than half of the time. What is imported is
+# compiled then, and kept, whatever the environment says.
 unexport PYTHONDONTWRITEBYTECODE
 $(STAMP): $(PINS) pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or later is needed: install it, or say make PYTHON=/path/to/python3"; exit 1; }

@@ -49,6 +49,7 @@ def test_after_it_runs():
 """
 
 
+@pytest.mark.slow
 def test_a_test_that_hangs_fails_by_its_name_and_the_next_one_runs(tmp_path):
     (tmp_path / "test_hanging.py").write_text(HANGING)
     command = [sys.executable, "-m", "pytest", "-c", ROOT / "pyproject.toml", "--rootdir", tmp_path, tmp_path]

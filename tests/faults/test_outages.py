@@ -125,6 +125,7 @@ def test_audio_asked_for_while_the_bridge_was_away_is_asked_for_again_when_it_is
         backend.stop()
 
 
+@pytest.mark.slow
 def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:
@@ -168,6 +169,7 @@ def test_a_bridge_that_is_down_for_an_hour_of_heartbeats_loses_no_audio(
         backend.stop()
 
 
+@pytest.mark.slow
 def test_audio_queued_in_the_broker_behind_an_hour_of_heartbeats_reaches_a_bridge_that_hung(
     tmp_path: Path, start_agent: StartAgent
 ) -> None:

@@ -77,7 +77,7 @@ def _ask_whatever_the_document_allows(mosquitto: RunningBroker, door: Door, exam
 def test_schemathesis_finds_no_server_error_and_nothing_that_is_not_documented(
     mosquitto: RunningBroker, door: Door
 ) -> None:
-    _ask_whatever_the_document_allows(mosquitto, door, examples=8)
+    _ask_whatever_the_document_allows(mosquitto, door, examples=4)
 
 
 @pytest.mark.slow
