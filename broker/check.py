@@ -1,4 +1,4 @@
-"""One check of `omi-agent doctor`: what was examined, what was found, and the remedy."""
+"""One check of a `doctor` command: what was examined, what was found, and the remedy."""
 
 from __future__ import annotations
 
@@ -14,6 +14,10 @@ class CheckState(StrEnum):
     FAILED = "failed"
 
 
+STYLES = {CheckState.OK: "green", CheckState.NOTE: "yellow", CheckState.FAILED: "red"}
+VERDICT_CHARS = 6  # of the longest verdict: on a terminal they stand in one column
+
+
 @dataclass(frozen=True)
 class Check:
     """The result of one check."""
@@ -22,6 +26,11 @@ class Check:
     verdict: CheckState
     found: str
     remedy: str | None = None
+
+    @property
+    def words(self) -> str:
+        """What a person reads of it beside the verdict."""
+        return f"{self.name}: {self.found}" + (f" → {self.remedy}" if self.remedy else "")
 
 
 def ok(name: str, found: str) -> Check:
@@ -35,5 +44,5 @@ def note(name: str, found: str, remedy: str | None = None) -> Check:
 
 
 def failed(name: str, found: str, remedy: str | None = None) -> Check:
-    """Return a check that found why the agent cannot work. No remedy is needed where the text of an error names it."""
+    """Return a check that found what is broken. No remedy is needed where the text of an error names it."""
     return Check(name, CheckState.FAILED, found, remedy)

@@ -103,3 +103,11 @@ def configure_logs(*, as_json: bool) -> None:
     logging.basicConfig(
         level=logging.WARNING, stream=sys.stderr, format="%(asctime)s [%(levelname)s] %(name)s: %(message)s"
     )
+
+
+def silence_logs() -> None:
+    """Keep the log of an MQTT session off the terminal, for a command that reports the same problems itself."""
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )

@@ -166,7 +166,7 @@ def load_settings(
     for name in given_flags:
         if name not in cls.model_fields:
             raise SettingsError(name, "flag", f"unknown; known are {', '.join(sorted(cls.model_fields))}")
-    path = config_file or _default_config_file()
+    path = config_file or default_config_file()
     file_values = _read_config_file(cls, path, must_exist=config_file is not None or bool(os.environ.get(CONFIG_ENV)))
     env_values = _read_environment(cls)
     sources = dict.fromkeys(cls.model_fields, "default")
@@ -223,7 +223,8 @@ def _shown(value: object) -> str | None:
     return MASK if isinstance(value, SecretStr) else str(value)
 
 
-def _default_config_file() -> Path:
+def default_config_file() -> Path:
+    """Return the config file that is read where none is named: that of `OMI_CONFIG`, else the user's own."""
     from_env = os.environ.get(CONFIG_ENV)
     return Path(from_env).expanduser() if from_env else platformdirs.user_config_path("omi-diarization") / "config.toml"
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import logging
-import os
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import platformdirs
 import typer
 
+from broker.check import STYLES, VERDICT_CHARS, CheckState
 from mac_agent.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -26,11 +23,12 @@ from mac_agent.commands.terminal import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from broker.check import Check
     from mac_agent.settings import AgentSettings
 
 SPARE_BYTES = 2**30  # in addition to the largest job: the outbox, the log, the system
-MARKS = {"ok": "[green]ok    [/green]", "note": "[yellow]note  [/yellow]", "failed": "[red]failed[/red]"}
 
 
 def doctor(
@@ -50,31 +48,29 @@ def doctor(
 
     Example: [bold]omi-agent doctor --deep[/bold]
     """
-    from broker.settings import CONFIG_ENV
+    from broker.settings import default_config_file
 
     settings = load(config, data_dir=data_dir, engine=engine).settings
-    named = config or (Path(os.environ[CONFIG_ENV]).expanduser() if os.environ.get(CONFIG_ENV) else None)
-    config_file = named or platformdirs.user_config_path("omi-diarization") / "config.toml"
     with err.status("looking …"):
-        checks = _run_checks(settings, config_file, wait_s=wait, deep=deep)
+        checks = _run_checks(settings, config or default_config_file(), wait_s=wait, deep=deep)
     if as_json:
         out.out(json.dumps([asdict(check) for check in checks], indent=2))
     else:
         for check in checks:
-            remedy = f" → {check.remedy}" if check.remedy else ""
-            out.print(MARKS[check.verdict.value], end=" ")
-            out.print(f"{check.name}: {check.found}{remedy}", markup=False)
-    if any(check.verdict.value == "failed" for check in checks):
+            out.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")
+            out.print(check.words, markup=False)
+    if any(check.verdict is CheckState.FAILED for check in checks):
         raise typer.Exit(EXIT_FAILED)
 
 
 def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
     from broker.file_checks import check_config_file, check_data_dir, check_disk
+    from broker.logs import silence_logs
     from mac_agent import machine_check as machine
     from mac_agent.broker_check import check_agent, check_bridge, check_broker, probe_broker
     from mac_agent.service import describe_service
 
-    _silence_logs()
+    silence_logs()
     checks = [
         machine.check_python(),
         machine.check_packages(),
@@ -95,13 +91,3 @@ def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, de
         if service.plist_file.exists() or (sys.platform == "darwin" and not is_daemon):
             checks += machine.check_service(service)
     return checks
-
-
-def _silence_logs() -> None:
-    """Keep the log of the MQTT session off the terminal: the checks report the same problems."""
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

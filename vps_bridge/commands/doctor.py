@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import os
-import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import platformdirs
 import typer
 
-from broker.settings import CONFIG_ENV
+from broker.check import STYLES, VERDICT_CHARS, CheckState
+from broker.logs import silence_logs
+from broker.settings import default_config_file
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from vps_bridge.ledger import Ledger
     from vps_bridge.settings import BridgeSettings
 
-STYLES = {"ok": "green", "note": "yellow", "failed": "red"}
 SHOWN_CONVERSATIONS = 3
 
 
@@ -58,18 +55,15 @@ def doctor(
     """
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
-        named = config or (Path(os.environ[CONFIG_ENV]).expanduser() if os.environ.get(CONFIG_ENV) else None)
-        config_file = named or platformdirs.user_config_path("omi-diarization") / "config.toml"
         with err.status("looking …"):
-            checks = _run_checks(settings, config_file, wait)
+            checks = _run_checks(settings, config or default_config_file(), wait)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
         for check in checks:
-            remedy = f" → {check.remedy}" if check.remedy else ""
-            out.print(f"{check.verdict.value:6}", style=STYLES[check.verdict.value], end=" ")
-            out.print(f"{check.name}: {check.found}{remedy}", highlight=False, soft_wrap=True)
-    if any(check.verdict.value == "failed" for check in checks):
+            out.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")
+            out.print(check.words, highlight=False, soft_wrap=True)
+    if any(check.verdict is CheckState.FAILED for check in checks):
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -77,10 +71,10 @@ def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> l
     from broker.file_checks import check_config_file, check_data_dir, check_disk
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
-    from vps_bridge.doctor.file_checks import check_files, check_queue
+    from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_files, check_queue, longest_wait_s
     from vps_bridge.doctor.tailnet import check_tailnet
 
-    _silence_logs()
+    silence_logs()
     checks = [
         check_config_file(config_file, "Settings come from the environment, or are the defaults: omi-bridge config"),
         check_data_dir(settings.root),
@@ -95,8 +89,9 @@ def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> l
         checks += broker_checks.check_bridge_lives(findings, ledger_id, settings.stale_s)
         if ledger is not None:
             checks += broker_checks.check_agents(findings, ledger.agents.allowed(), settings.stale_s)
-            reasons = _find_reasons(ledger, settings.stale_s)
-            checks += check_queue(ledger.jobs.counts(), reasons, time.time())
+            counts, now = ledger.jobs.counts(), time.time()
+            reasons = _find_reasons(ledger, settings.stale_s) if longest_wait_s(counts, now) > LONG_WAIT_S else []
+            checks += check_queue(counts, reasons, now)
     finally:
         if ledger is not None:
             ledger.close()
@@ -115,13 +110,3 @@ def _find_reasons(ledger: Ledger, stale_s: float) -> list[str]:
             state, reason = describe_status(record, chunks, own, agents, now=time.time(), stale_s=stale_s)
             reasons.append(f"{name}: {reason or state.value}")
     return reasons
-
-
-def _silence_logs() -> None:
-    """Keep the log of the MQTT session off the terminal: the checks report the same problems."""
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )

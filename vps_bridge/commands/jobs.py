@@ -11,7 +11,6 @@ import typer
 from rich.table import Column
 
 from schemas.conversation import Verdict
-from schemas.failure import FailureCode, policy_of
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -26,6 +25,15 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
     print_json,
+)
+from vps_bridge.dispatch.operator_answers import (
+    CANCEL_REFUSED,
+    RETRY_REFUSED,
+    SAID,
+    advise,
+    advise_refused,
+    advise_set_aside,
+    work_labels_out_again,
 )
 from vps_bridge.durations import seconds
 from vps_bridge.ledger import Ledger
@@ -44,20 +52,6 @@ Limit = Annotated[
     typer.Option(min=0, help=f"At most so many, the latest; 0: all. Default: {SHOWN_JOBS}, with --json all."),
 ]
 Job = Annotated[str, typer.Argument(help="The job's id; see `omi-bridge failed` and `omi-bridge jobs`.")]
-
-_SAID = {
-    ActionResult.RETRIED: "waits for an agent again",
-    ActionResult.CANCELLED: "is cancelled; an agent that works on it is told at its next heartbeat",
-    ActionResult.ALREADY_WAITING: "waits for an agent already",
-    ActionResult.ALREADY_CANCELLED: "is cancelled already",
-    ActionResult.ALREADY_DIARIZED: "is diarized already",
-    ActionResult.AUDIO_GONE: "cannot be tried again, its audio is gone: publish it again under a new chunk_id",
-    ActionResult.BROUGHT_BACK: "has its labels worked out again",
-    ActionResult.NOT_SET_ASIDE: "is not among those that failed: nothing to do",
-    ActionResult.UNKNOWN: "is unknown: `omi-bridge jobs --limit 0` lists them all",
-}
-_RETRY_REFUSED = (ActionResult.ALREADY_CANCELLED, ActionResult.AUDIO_GONE, ActionResult.UNKNOWN)
-_CANCEL_REFUSED = (ActionResult.ALREADY_DIARIZED, ActionResult.UNKNOWN)
 
 
 def jobs(
@@ -106,7 +100,7 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
         if not found and not set_aside:
             out.print("no job has failed")
         for name, why in set_aside:
-            words = f"conversation {name}\n  why:  {why}\n  then: omi-bridge retry {name}"
+            words = f"conversation {name}\n  why:  {why}\n  then: {advise_set_aside(name)}"
             out.print(words, highlight=False, soft_wrap=True)
         for item in found:
             job = item.job
@@ -142,7 +136,7 @@ def retry(
         names = [job] if job else [item.job.job_id for item in ledger.jobs.failed()]
         names += [] if job else [name for name, _ in ledger.conversations.set_aside()]
         done = {name: _retry(ledger, name) for name in names}
-    _print_outcomes(done, _RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
+    _print_outcomes(done, RETRY_REFUSED, as_json=as_json, nothing="no job has failed")
 
 
 def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -156,7 +150,7 @@ def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_jso
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         done = {job: ledger.operator_actions.cancel(job)}
-    _print_outcomes(done, _CANCEL_REFUSED, as_json=as_json, nothing="")
+    _print_outcomes(done, CANCEL_REFUSED, as_json=as_json, nothing="")
 
 
 def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool) -> None:
@@ -176,21 +170,14 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
         out.print(line, highlight=False, soft_wrap=True)
 
 
-def advise(failed_job: FailedJob) -> str:
-    """Say what to do about a failed job."""
-    job = failed_job.job
-    code = job.failure_code or "" if failed_job.has_audio else FailureCode.PAYLOAD_INCOMPLETE
-    return policy_of(code).remedy.format(job=job.job_id)
-
-
 def _retry(ledger: Ledger, name: str) -> ActionResult:
     if ledger.conversations.get(name) is None:
         return ledger.operator_actions.retry(name)
-    return ActionResult.BROUGHT_BACK if ledger.conversations.bring_back(name) else ActionResult.NOT_SET_ASIDE
+    return work_labels_out_again(ledger, name)
 
 
 def _describe_set_aside(name: str, reason: str) -> dict[str, Any]:
-    advice = f"omi-bridge retry {name}"
+    advice = advise_set_aside(name)
     return {"job_id": None, "conversation_id": name, "failure_message": reason, "has_audio": False, "advice": advice}
 
 
@@ -201,7 +188,7 @@ def _describe_failed(item: FailedJob) -> dict[str, Any]:
 
 def describe_refused(item: RefusedChunk) -> dict[str, Any]:
     """Return a refused chunk in the form of a failed job: without a job, and without audio to try again."""
-    failure = {"failure_code": item.reason, "failure_message": item.message, "advice": _advise_refused(item)}
+    failure = {"failure_code": item.reason, "failure_message": item.message, "advice": advise_refused(item)}
     return {"job_id": None, "state": Verdict.REFUSED, "has_audio": False, **asdict(item), **failure}
 
 
@@ -213,14 +200,8 @@ def print_refused(refused: Sequence[RefusedChunk]) -> None:
         )
         times = f"refused {item.times} times, the last" if item.times > 1 else "refused"
         head = f"{name} of {item.conversation_id}: {item.bytes:,} bytes, {times} {age(item.last_at)} ago"
-        for line in (head, f"  why:  {item.reason}: {item.message}", f"  then: {_advise_refused(item)}"):
+        for line in (head, f"  why:  {item.reason}: {item.message}", f"  then: {advise_refused(item)}"):
             out.print(line, highlight=False, soft_wrap=True)
-
-
-def _advise_refused(item: RefusedChunk) -> str:
-    if policy_of(item.reason).is_retryable:
-        return "its publisher may send it again as it is; once it is accepted this entry goes"
-    return "the bridge has no audio of it: mend what is wrong and publish it again"
 
 
 def _print_outcomes(
@@ -234,7 +215,7 @@ def _print_outcomes(
         )
     for job_id, outcome in done.items() if not as_json else ():
         console = err if outcome in bad else out
-        console.print(f"{job_id} {_SAID[outcome]}", highlight=False, soft_wrap=True)
+        console.print(f"{job_id} {SAID[outcome]}", highlight=False, soft_wrap=True)
     if not done and not as_json:
         out.print(nothing)
     if any(outcome in bad for outcome in done.values()):

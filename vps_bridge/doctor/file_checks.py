@@ -28,10 +28,15 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     return [_judge("ledger", ledger.find_damage()), store], ledger
 
 
+def longest_wait_s(counts: QueueCounts, now: float) -> float:
+    """Return how long the oldest job waits; 0 where none does. `now` is Unix time."""
+    return 0.0 if counts.oldest_at is None else now - counts.oldest_at
+
+
 def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list[Check]:
     """Check what waits for too long (`reasons` say for what), and what has failed. `now` is Unix time."""
-    waits_s = 0.0 if counts.oldest_at is None else now - counts.oldest_at
     found = f"{counts.jobs_ready} jobs wait, {counts.jobs_leased} are worked on, {counts.bytes / 1e6:,.0f} MB of audio"
+    waits_s = longest_wait_s(counts, now)
     if waits_s > LONG_WAIT_S:
         remedy = "omi-bridge jobs lists them, omi-bridge show CONVERSATION says what one waits for."
         checks = [failed("queue", f"{found}; the oldest for {seconds(waits_s)}: {'; '.join(reasons)}", remedy)]

@@ -9,9 +9,9 @@ from typing import Any
 from schemas.agent import AgentState
 from schemas.codec import decode
 from schemas.conversation import ConversationUpdated
-from schemas.failure import FailureCode, policy_of
 from vps_bridge.conversations.store import ConversationStore, StoredSegment, speaker_name
 from vps_bridge.dispatch.failed_audio import describe_failures
+from vps_bridge.dispatch.operator_answers import advise, advise_refused, advise_set_aside
 from vps_bridge.dispatch.status import describe_status
 from vps_bridge.http.reading_records import (
     AgentPage,
@@ -253,14 +253,13 @@ def _describe_agent(agent: AgentRecord, heard_after: float) -> ListedAgent:
 
 def _describe_failed_job(item: FailedJob) -> ListedFailure:
     job = item.job
-    code = job.failure_code or "" if item.has_audio else FailureCode.PAYLOAD_INCOMPLETE
     return ListedFailure(
         kind="job",
         conversation_id=job.conversation_id,
         job_id=job.job_id,
         code=job.failure_code,
         message=job.failure_message or "",
-        remedy=policy_of(code).remedy.format(job=job.job_id),
+        remedy=advise(item),
         agent_id=item.last_agent_id,
         attempts=job.attempts,
         at=job.ended_at,
@@ -274,7 +273,7 @@ def _describe_set_aside(name: str, reason: str) -> ListedFailure:
         kind="conversation",
         conversation_id=name,
         message=reason,
-        remedy=f"omi-bridge retry {name}",
+        remedy=advise_set_aside(name),
         at=None,
         can_retry=True,
         can_cancel=False,
@@ -282,14 +281,12 @@ def _describe_set_aside(name: str, reason: str) -> ListedFailure:
 
 
 def _describe_refused(item: RefusedChunk) -> ListedFailure:
-    again = "its publisher may send it again as it is; once it is accepted this entry goes"
-    mend = "the bridge has no audio of it: mend what is wrong and publish it again"
     return ListedFailure(
         kind="audio",
         conversation_id=item.conversation_id,
         code=item.reason,
         message=item.message,
-        remedy=again if policy_of(item.reason).is_retryable else mend,
+        remedy=advise_refused(item),
         attempts=item.times,
         at=item.last_at,
         can_retry=False,

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 
 from schemas.record import ID_PATTERN
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.dispatch.operator_answers import CANCEL_REFUSED, RETRY_REFUSED, SAID, work_labels_out_again
 from vps_bridge.http.changes import Changes
 from vps_bridge.http.messages import HttpProblem, Problem
 from vps_bridge.http.own_connection import OwnConnection
@@ -32,19 +33,6 @@ from vps_bridge.ledger.records import ConversationState
 
 JobId = Annotated[str, Path(pattern=ID_PATTERN)]
 _READ_CODES = (401, 403, 422, 500, 503)
-_SAID = {
-    ActionResult.RETRIED: "it waits for an agent again",
-    ActionResult.CANCELLED: "it is cancelled; an agent that works on it is told at its next heartbeat",
-    ActionResult.ALREADY_WAITING: "it waits for an agent already",
-    ActionResult.ALREADY_CANCELLED: "it is cancelled already",
-    ActionResult.ALREADY_DIARIZED: "it is diarized already",
-    ActionResult.AUDIO_GONE: "it cannot be tried again, its audio is gone: publish it again under a new chunk_id",
-    ActionResult.BROUGHT_BACK: "its labels are worked out again",
-    ActionResult.NOT_SET_ASIDE: "it is not among those that failed: nothing to do",
-    ActionResult.UNKNOWN: "nothing of that id is known",
-}
-_RETRY_REFUSED = (ActionResult.ALREADY_CANCELLED, ActionResult.AUDIO_GONE)
-_CANCEL_REFUSED = (ActionResult.ALREADY_DIARIZED,)
 
 
 def add_reading_routes(app: FastAPI, connection: OwnConnection, changes: Changes, *, stale_s: float) -> None:
@@ -113,34 +101,28 @@ def _add_actions(app: FastAPI, connection: OwnConnection, changes: Changes) -> N
     async def act(work: Callable[[Ledger], ActionResult], refused: tuple[ActionResult, ...]) -> ActionResult:
         outcome = await connection.use(lambda ledger, _: work(ledger))
         changes.look_soon()
-        if outcome is ActionResult.UNKNOWN or outcome in refused:
-            raise HttpProblem(404 if outcome is ActionResult.UNKNOWN else 409, f"job.{outcome}", _SAID[outcome])
+        if outcome in refused:
+            code = 404 if outcome is ActionResult.UNKNOWN else 409
+            raise HttpProblem(code, f"job.{outcome}", f"it {SAID[outcome]}")
         return outcome
 
     @app.post("/v1/jobs/{job_id}/retry", responses=codes)
     async def retry(job_id: JobId) -> JobAction:
         """Let a failed job wait for an agent again, with all its attempts."""
-        outcome = await act(lambda ledger: ledger.operator_actions.retry(job_id), _RETRY_REFUSED)
-        return JobAction(job_id=job_id, conversation_id=None, outcome=outcome, message=_SAID[outcome])
+        outcome = await act(lambda ledger: ledger.operator_actions.retry(job_id), RETRY_REFUSED)
+        return JobAction(job_id=job_id, conversation_id=None, outcome=outcome, message=f"it {SAID[outcome]}")
 
     @app.post("/v1/jobs/{job_id}/cancel", responses=codes)
     async def cancel(job_id: JobId) -> JobAction:
         """Give a job up for good; a late result is discarded."""
-        outcome = await act(lambda ledger: ledger.operator_actions.cancel(job_id), _CANCEL_REFUSED)
-        return JobAction(job_id=job_id, conversation_id=None, outcome=outcome, message=_SAID[outcome])
+        outcome = await act(lambda ledger: ledger.operator_actions.cancel(job_id), CANCEL_REFUSED)
+        return JobAction(job_id=job_id, conversation_id=None, outcome=outcome, message=f"it {SAID[outcome]}")
 
     @app.post("/v1/conversations/{conversation_id}/retry", responses=codes)
     async def retry_conversation(conversation_id: ConversationId) -> JobAction:
         """Have the labels of a failed conversation worked out again."""
-        outcome = await act(partial(_bring_back, conversation_id), ())
-        return JobAction(job_id=None, conversation_id=conversation_id, outcome=outcome, message=_SAID[outcome])
-
-
-def _bring_back(conversation_id: str, ledger: Ledger) -> ActionResult:
-    if ledger.conversations.get(conversation_id) is None:
-        return ActionResult.UNKNOWN
-    is_back = ledger.conversations.bring_back(conversation_id)
-    return ActionResult.BROUGHT_BACK if is_back else ActionResult.NOT_SET_ASIDE
+        outcome = await act(lambda ledger: work_labels_out_again(ledger, conversation_id), (ActionResult.UNKNOWN,))
+        return JobAction(job_id=None, conversation_id=conversation_id, outcome=outcome, message=f"it {SAID[outcome]}")
 
 
 async def _read(connection: OwnConnection, work: Callable[[Ledger, ConversationStore], BaseModel | None]) -> Response:
