@@ -34,7 +34,8 @@ from mac_agent.timeline import draw_timeline
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 from schemas.failure import JobFailure
 from schemas.topics import TopicKind
-from vps_bridge.client.client import BridgeClient, ClientError
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.errors import ClientError
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.ledger import Ledger
 from vps_bridge.settings import BridgeSettings

@@ -25,7 +25,8 @@ from schemas.failure import FailureCode
 from schemas.topics import TopicKind, Topics
 from tests.faults.plan import CHUNK_S, STARTED_AT, ChunkPlan, ConversationPlan, Plan
 from tests.faults.sounds import make_audio
-from vps_bridge.client.client import BridgeClient, BridgeRefused, BridgeSilent
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.errors import BridgeRefused, BridgeSilent
 
 TOPICS = Topics()
 SENDERS = 8

@@ -14,14 +14,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
-from broker.errors import BrokerError, NotConnected
-from broker.receipts import PublishOutcome, Receipt
-from broker.session import Incoming, MqttSession
+from broker.errors import NotConnected
+from broker.receipts import Receipt
+from broker.session import Incoming
 from broker.settings import BrokerSettings
 from schemas.audio import AudioPayload
 from schemas.bridge import BridgeHeartbeat, BridgeState
@@ -32,13 +31,13 @@ from schemas.conversation import (
     ConversationUpdated,
     EventType,
     TranscriptSegment,
-    Verdict,
 )
 from schemas.corrections import Correction
 from schemas.errors import SchemaError
-from schemas.failure import policy_of
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
+from vps_bridge.client.connected import RETRY_S, ConnectedClient, is_taken
+from vps_bridge.client.errors import BridgeSilent
 from vps_bridge.durations import seconds
 from vps_bridge.publisher import Publisher
 
@@ -49,37 +48,7 @@ WHOLE_BYTES = 1_000_000  # a file up to this size is sent in one message
 PART_BYTES = 262_144
 ENVELOPE_BYTES = 4_096  # the most that the message's other fields and the packet's header take
 PARTS_AT_ONCE = 16  # sent, but not yet acknowledged by the broker
-RETRY_S = 5.0
 FRESH_BEAT_S = 30.0
-
-
-class ClientError(Exception):
-    """The bridge could not be reached, or refused; the message names the remedy."""
-
-
-class BridgeSilent(ClientError):
-    """No live bridge, or no answer in time."""
-
-
-class PublishForbidden(ClientError):
-    """The broker does not let this user publish there."""
-
-    def __init__(self, topic: str, username: str | None) -> None:
-        """Name the user to be changed."""
-        who = f"user {username!r}" if username else "a client without a user name"
-        super().__init__(
-            f"the broker does not let {who} publish to {topic}: set OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD to the "
-            "backend's user, and OMI_TOPIC_ROOT to its topics"
-        )
-
-
-class BridgeRefused(ClientError):
-    """The bridge refused audio or an event."""
-
-    def __init__(self, code: str, message: str) -> None:
-        """Keep the failure code for programs."""
-        super().__init__(f"{code}: {message}")
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -91,7 +60,7 @@ class SentChunk:
     sha256: str
 
 
-class BridgeClient:
+class BridgeClient(ConnectedClient):
     """Does with the bridge what the backend would. For one conversation, and used by one thread.
 
     Use it as a context manager. Methods raise `BridgeSilent` when no answer comes in `timeout_s`, `BridgeRefused`
@@ -101,37 +70,21 @@ class BridgeClient:
     def __init__(self, settings: BrokerSettings, conversation_id: str) -> None:
         """Prepare a connection for one conversation."""
         self.conversation_id = conversation_id
-        self._topics = Topics(settings.topic_root)
-        self._username = settings.broker_username
+        self._topics = topics = Topics(settings.topic_root)
         self._messages: queue.Queue[tuple[float, Incoming]] = queue.Queue()
-        self._session = MqttSession(
+        super().__init__(
             settings,
-            client_id=f"backend-{secrets.token_hex(8)}",
-            on_message=lambda message: self._messages.put((time.monotonic(), message)),
+            {
+                topics.accepted(conversation_id): 1,
+                topics.updated(conversation_id): 1,
+                topics.filter(TopicKind.BRIDGE_HEARTBEAT): 0,
+            },
+            lambda message: self._messages.put((time.monotonic(), message)),
         )
         self._publisher = Publisher(self._session)
         self._updates: list[ConversationUpdated] = []
         self._beat: BridgeHeartbeat | None = None
         self._beat_s = 0.0
-
-    def __enter__(self) -> Self:
-        """Connect. Raises `BrokerUnreachable` or `BrokerRefused` (of `broker.errors`) with the reason."""
-        for topic in (self._topics.accepted(self.conversation_id), self._topics.updated(self.conversation_id)):
-            self._session.subscribe(topic, qos=1)
-        self._session.subscribe(self._topics.filter(TopicKind.BRIDGE_HEARTBEAT), qos=0)
-        self._session.start()
-        try:
-            self._session.wait_connected(timeout_s=10.0)
-        except BrokerError:
-            self._session.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """Disconnect."""
-        self._session.stop()
 
     def wait_bridge(self, timeout_s: float = 35.0) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that is alive and takes audio."""
@@ -288,11 +241,8 @@ class BridgeClient:
             receipt = self._wait_receipt(is_mine, min(deadline_s, now_s + max(RETRY_S, now_s - began_s)))
             if receipt is None:
                 continue
-            if receipt.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
+            if is_taken(receipt, "see `omi-bridge watch`"):
                 return
-            code = receipt.reason or str(receipt.verdict)
-            if not policy_of(code).is_retryable:
-                raise BridgeRefused(code, receipt.message or "see `omi-bridge watch`")
             self._wait_receipt(lambda _receipt: False, min(deadline_s, time.monotonic() + RETRY_S))  # only to wait
         msg = f"no receipt within {seconds(timeout_s)}: is `omi-bridge run` alive, and may this user publish?"
         raise BridgeSilent(msg)
@@ -312,10 +262,6 @@ class BridgeClient:
                 self._wait_sent(receipt)
         except NotConnected as error:
             _LOG.warning("connection_lost", conversation=self.conversation_id, reason=str(error))
-
-    def _wait_sent(self, receipt: Receipt) -> None:
-        if receipt.wait(RETRY_S) is PublishOutcome.REFUSED:
-            raise PublishForbidden(receipt.topic, self._username)
 
     def _wait_receipt(self, is_mine: Callable[[Accepted], bool], deadline_s: float) -> Accepted | None:
         while time.monotonic() < deadline_s:

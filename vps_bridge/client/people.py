@@ -6,57 +6,36 @@ import queue
 import secrets
 import time
 from datetime import date
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import structlog
 
-from broker.errors import BrokerError, NotConnected
-from broker.session import Incoming, MqttSession
+from broker.errors import NotConnected
+from broker.session import Incoming
 from broker.settings import BrokerSettings
 from schemas.codec import decode, encode
-from schemas.conversation import Verdict
 from schemas.errors import SchemaError
-from schemas.failure import policy_of
 from schemas.people import PersonAccepted, PersonEvent, PersonEventType
 from schemas.topics import TopicKind, Topics
-from vps_bridge.client.client import RETRY_S, BridgeRefused, BridgeSilent
+from vps_bridge.client.connected import RETRY_S, ConnectedClient, is_taken
+from vps_bridge.client.errors import BridgeSilent
 from vps_bridge.durations import seconds
 
 _LOG = structlog.get_logger(__name__)
 
 
-class PeopleClient:
+class PeopleClient(ConnectedClient):
     """Says of one owner's people what their backend would. Used by one thread, as a context manager.
 
-    Methods raise `BridgeSilent` when no receipt comes in `timeout_s`, `BridgeRefused` when the bridge refuses, and
-    `BrokerError` when the broker cannot be reached.
+    Methods raise `BridgeSilent` when no receipt comes in `timeout_s`, `BridgeRefused` when the bridge refuses,
+    `PublishForbidden` when the broker does not let this user, and `BrokerError` when the broker cannot be reached.
     """
 
     def __init__(self, settings: BrokerSettings, owner: str | None = None, *, timeout_s: float = 60.0) -> None:
         """Prepare a connection."""
         self._owner, self._timeout_s, self._topics = owner, timeout_s, Topics(settings.topic_root)
         self._messages: queue.Queue[Incoming] = queue.Queue()
-        self._session = MqttSession(
-            settings, client_id=f"backend-{secrets.token_hex(8)}", on_message=self._messages.put
-        )
-
-    def __enter__(self) -> Self:
-        """Connect. Raises `BrokerUnreachable` or `BrokerRefused` (of `broker.errors`) with the reason."""
-        self._session.subscribe(self._topics.filter(TopicKind.PERSON_ACCEPTED), qos=1)
-        self._session.start()
-        try:
-            self._session.wait_connected(timeout_s=10.0)
-        except BrokerError:
-            self._session.stop()
-            raise
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        """Disconnect."""
-        self._session.stop()
+        super().__init__(settings, {self._topics.filter(TopicKind.PERSON_ACCEPTED): 1}, self._messages.put)
 
     def name(self, person_id: str, name: str) -> None:
         """Say what a person is called."""
@@ -84,17 +63,15 @@ class PeopleClient:
         deadline_s = time.monotonic() + self._timeout_s
         while time.monotonic() < deadline_s:
             try:
-                self._session.publish(self._topics.person_events(person_id), encode(event))
+                self._wait_sent(self._session.publish(self._topics.person_events(person_id), encode(event)))
             except NotConnected as error:
                 _LOG.warning("connection_lost", reason=str(error))
             receipt = self._wait_receipt(event.event_id, min(deadline_s, time.monotonic() + RETRY_S))
             if receipt is None:
                 continue
-            if receipt.verdict is Verdict.ACCEPTED:
+            if is_taken(receipt, "see `omi-bridge people show`"):
                 return
-            code = receipt.reason or str(receipt.verdict)
-            if not policy_of(code).is_retryable:
-                raise BridgeRefused(code, receipt.message or "see `omi-bridge people show`")
+            time.sleep(max(0.0, min(RETRY_S, deadline_s - time.monotonic())))  # it is sent again, but not at once
         msg = f"no receipt within {seconds(self._timeout_s)}: is `omi-bridge run` alive, and may this user publish?"
         raise BridgeSilent(msg)
 

@@ -16,7 +16,8 @@ from broker.errors import BrokerError
 from broker.settings import load_settings
 from schemas.conversation import ConversationUpdated
 from schemas.errors import SchemaError
-from vps_bridge.client.client import BridgeClient, BridgeSilent, ClientError
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.errors import BridgeSilent, ClientError
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.durations import seconds
 from vps_bridge.settings import BridgeSettings

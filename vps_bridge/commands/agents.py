@@ -6,14 +6,13 @@ from dataclasses import asdict
 
 import typer
 
-from schemas.record import is_id
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
-    EXIT_USAGE,
     AsJson,
     ConfigFile,
     DataDir,
     age,
+    check_id,
     err,
     explained,
     fail,
@@ -95,8 +94,7 @@ def forget(context: typer.Context, agent_id: str) -> None:
 
 def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> None:
     config, data_dir, as_json = context.obj
-    if not is_id(agent_id):
-        fail(f"agent id {agent_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
+    check_id("agent", agent_id)
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         heard = any(agent.agent_id == agent_id and agent.last_seen_at for agent in ledger.agents.all())
         ledger.agents.set_allowed(agent_id, allowed=allowed)

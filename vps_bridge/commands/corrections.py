@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import getpass
 import secrets
-import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from vps_bridge.commands.terminal import (
     DataDir,
     NamedConversation,
     age,
+    ask_first,
     explained,
     fail,
     known,
@@ -218,9 +218,7 @@ def _reverse(
         name = known(ledger, conversation).conversation_id
         labels = count_labels(store.history(name), version)
         if labels > MANY_LABELS and not yes:
-            if not sys.stdin.isatty():
-                fail(f"this changes {labels} labels and nobody is here to confirm: say --yes", EXIT_FAILED)
-            typer.confirm(f"This changes {labels} labels of {name}. Go on?", abort=True, err=True)
+            ask_first(f"This changes {labels} labels of {name}. Go on?", unasked=f"this changes {labels} labels and ")
         return Corrections(ledger, store).reverse(name, version, by=who_says(by), redo=redo)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -11,20 +10,20 @@ from typing import Annotated
 import typer
 
 from schemas.people import PersonEvent, PersonEventType
-from schemas.record import is_id
 from schemas.voice_people import Enrolment
 from vps_bridge.client.client import BridgeClient
 from vps_bridge.client.people import PeopleClient
 from vps_bridge.commands.corrections import By, PersonArgument, SpeakerArgument, Yes, who_says
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
-    EXIT_USAGE,
     AsJson,
     BrokerUrl,
     ConfigFile,
     DataDir,
     NamedConversation,
     age,
+    ask_first,
+    check_id,
     explained,
     fail,
     load,
@@ -84,7 +83,7 @@ def enroll(
 
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
-    checked_person(person)
+    check_id("person", person)
     with explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, f"enrolment-{secrets.token_hex(12)}") as client:
@@ -260,9 +259,7 @@ def forget(
         if ledger.people.get(owner or NOBODY, person) is None:
             fail(_nobody(person), EXIT_FAILED)
         if not yes:
-            if not sys.stdin.isatty():
-                fail("this erases a person and nobody is here to confirm: say --yes", EXIT_FAILED)
-            typer.confirm(f"This erases {person} for good. Go on?", abort=True, err=True)
+            ask_first(f"This erases {person} for good. Go on?", unasked="this erases a person and ")
         People(ledger, store).forget(owner or NOBODY, person)
     if as_json:
         print_json({"person_id": person, "forgotten": True})
@@ -271,7 +268,7 @@ def forget(
 
 
 def _take(person: str, event: PersonEvent, config: ConfigFile, data_dir: DataDir, *, known: bool = False) -> None:
-    checked_person(person)
+    check_id("person", person)
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         if known and ledger.people.get(event.owner or NOBODY, person) is None:
             fail(_nobody(person), EXIT_FAILED)
@@ -279,13 +276,6 @@ def _take(person: str, event: PersonEvent, config: ConfigFile, data_dir: DataDir
             People(ledger, store).accept(person, event)
         except Refusal as refusal:
             fail(refusal.message, EXIT_FAILED)
-
-
-def checked_person(person: str) -> str:
-    """Return the id, or end the program where it is not valid."""
-    if not is_id(person):
-        fail(f"person id {person!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
-    return person
 
 
 def _describe(person: PersonView) -> str:

@@ -14,7 +14,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated
-from vps_bridge.client.client import BridgeClient, BridgeRefused
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,

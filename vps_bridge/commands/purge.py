@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-import sys
 import time
 from typing import Annotated
 
 import typer
 
 from vps_bridge.commands.terminal import (
-    EXIT_FAILED,
     EXIT_USAGE,
     AsJson,
     ConfigFile,
     DataDir,
+    ask_first,
     explained,
     fail,
     known,
@@ -91,11 +90,9 @@ def _seconds(words: str) -> float:
 
 
 def _confirm(names: list[str], *, audio: bool) -> None:
-    if not sys.stdin.isatty():
-        fail("nobody is here to confirm: say --yes", EXIT_FAILED)
     what = "the audio of " if audio else "everything of "
     which = names[0] if len(names) == 1 else f"{len(names)} conversations ({names[0]}, …)"
-    typer.confirm(f"Erase {what}{which}? It cannot be undone.", abort=True, err=True)
+    ask_first(f"Erase {what}{which}? It cannot be undone.", unasked="")
 
 
 def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, as_json: bool) -> None:

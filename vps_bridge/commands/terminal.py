@@ -19,7 +19,7 @@ from broker.logs import configure_logs
 from broker.settings import load_settings
 from schemas.errors import SchemaError
 from schemas.record import is_id
-from vps_bridge.client.client import ClientError
+from vps_bridge.client.errors import ClientError
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.conversations.store import ConversationStore, StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
@@ -84,11 +84,23 @@ def make_table(*columns: str | Column, title: str | None = None) -> Table:
     return Table(*made, title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
 
 
+def check_id(whose: str, value: str) -> None:
+    """End the program where an id of a conversation, an agent or a person is not valid."""
+    if not is_id(value):
+        fail(f"{whose} id {value!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
+
+
 def checked_id(conversation_id: str) -> str:
-    """Return the id, or end the program where it is not valid."""
-    if not is_id(conversation_id):
-        fail(f"conversation id {conversation_id!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
+    """Return a conversation's id, or end the program where it is not valid."""
+    check_id("conversation", conversation_id)
     return conversation_id
+
+
+def ask_first(question: str, *, unasked: str) -> None:
+    """Ask whether to go on and end the program where not; `unasked` says what stands still where nobody can answer."""
+    if not sys.stdin.isatty():
+        fail(f"{unasked}nobody is here to confirm: say --yes", EXIT_FAILED)
+    typer.confirm(question, abort=True, err=True)
 
 
 Conversation = Annotated[str, typer.Option("--conversation", "-c", help="The conversation's id.", callback=checked_id)]

@@ -24,10 +24,9 @@ from vps_bridge.client.client import (
     EVENT_BYTES,
     SEGMENTS_PER_EVENT,
     BridgeClient,
-    BridgeRefused,
-    BridgeSilent,
     batch_segments,
 )
+from vps_bridge.client.errors import BridgeRefused, BridgeSilent
 
 
 def said(place: int, text: str, words: int = 0) -> TranscriptSegment:

@@ -1,0 +1,32 @@
+"""What goes wrong between a backend and the bridge; every message names the remedy."""
+
+from __future__ import annotations
+
+
+class ClientError(Exception):
+    """The bridge could not be reached, or refused; the message names the remedy."""
+
+
+class BridgeSilent(ClientError):
+    """No live bridge, or no answer in time."""
+
+
+class PublishForbidden(ClientError):
+    """The broker does not let this user publish there."""
+
+    def __init__(self, topic: str, username: str | None) -> None:
+        """Name the user to be changed."""
+        who = f"user {username!r}" if username else "a client without a user name"
+        super().__init__(
+            f"the broker does not let {who} publish to {topic}: set OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD to the "
+            "backend's user, and OMI_TOPIC_ROOT to its topics"
+        )
+
+
+class BridgeRefused(ClientError):
+    """The bridge refused audio or an event."""
+
+    def __init__(self, code: str, message: str) -> None:
+        """Keep the failure code for programs."""
+        super().__init__(f"{code}: {message}")
+        self.code = code
