@@ -50,8 +50,8 @@ test test-long acceptance: export OPENBLAS_NUM_THREADS := 1
 test test-long acceptance: export OMP_WAIT_POLICY := PASSIVE
 
 # Drawn examples are the same every time here (a commit passes or it does not); `make acceptance` draws new ones.
-test: models ## the tests of every change, some minutes; what cannot run here is skipped by name
-	$(BIN)/python -m pytest -m "not slow and not long" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)
+test: models ## the tests of every change, some minutes (ALL=1: the longer half too); what cannot run here is skipped by name
+	$(BIN)/python -m pytest -m "not slow$(if $(ALL),, and not long)" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)
 
 test-long: models ## the longer half, which must never break either: both engines, crashes, fuzzing
 	$(BIN)/python -m pytest -m "long and not slow" -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(ARGS)

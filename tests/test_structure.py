@@ -20,7 +20,7 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
 # From low to high: a package imports packages of the lines before its own, never one of its own line or after.
 LAYERS = {
     "vps_bridge": (
-        {"errors", "backoff", "durations", "interpreter", "rules", "people"},
+        {"errors", "backoff", "durations", "interpreter", "rules", "people", "migrations"},
         {"error_guard", "settings", "database"},
         {"conversations", "ledger"},
         {"labelling", "mailbox", "publisher", "presence"},

@@ -114,6 +114,7 @@ class ScriptedAgent:
 
     def _make_beat(self, state: AgentState) -> AgentHeartbeat:
         gone = state is AgentState.OFFLINE
+        held = dict(self.held)  # the network's thread may change it
         return AgentHeartbeat(
             agent_id=self.agent_id,
             instance_id=self.instance_id,
@@ -121,8 +122,8 @@ class ScriptedAgent:
             sent_at=datetime.now(UTC),
             started_at=self._started_at,
             engine=self.engine,
-            jobs=() if gone else tuple(self._list_job(job, lease) for job, lease in self.held.items()),
-            free_capacity=0 if gone else max(0, self.places - len(self.held)),
+            jobs=() if gone else tuple(self._list_job(job, lease) for job, lease in held.items()),
+            free_capacity=0 if gone else max(0, self.places - len(held)),
             speed_x_real_time=10.0,
         )
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 STORE_FILE = "conversations.sqlite3"
 MANY_SEGMENTS = 1_000  # for more than this, all rows are read: SQLite limits how many values a statement may name
 
-_MIGRATIONS = Path(__file__).parent / "migrations"
+MIGRATIONS = Path(__file__).parent / "migrations"
 
 # Statements are built once: building one takes several times as long as running it. SQLAlchemy reserves the columns'
 # names as parameters of an UPDATE, so the parameters that choose the row are called `of_...`.
@@ -94,7 +94,7 @@ class SqliteConversations:
 
     def __init__(self, path: Path) -> None:
         """Open the file at `path`, or create it. Raises `vps_bridge.database.DatabaseError`."""
-        self._database = open_database(path, _MIGRATIONS)
+        self._database = open_database(path, MIGRATIONS)
 
     def find_damage(self) -> list[str]:
         """Return what is wrong with the file."""

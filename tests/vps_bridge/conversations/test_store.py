@@ -10,7 +10,7 @@ import threading
 import pytest
 
 from schemas.conversation import SegmentPiece, TranscriptSegment
-from vps_bridge.conversations.sqlite import _MIGRATIONS, SqliteConversations
+from vps_bridge.conversations.sqlite import MIGRATIONS, SqliteConversations
 from vps_bridge.conversations.store import (
     AlreadyWritten,
     Applied,
@@ -291,7 +291,7 @@ def test_the_store_reads_what_an_earlier_process_wrote(tmp_path):
 
 def test_segments_of_an_earlier_version_keep_their_revision(tmp_path):
     older = tmp_path / "migrations"
-    shutil.copytree(_MIGRATIONS, older, ignore=shutil.ignore_patterns("000[2-9]*", "__pycache__"))
+    shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("000[2-9]*", "__pycache__"))
     open_database(tmp_path / "c.db", older).close()
     with sqlite3.connect(tmp_path / "c.db") as connection:
         connection.execute("INSERT INTO conversations VALUES ('c1', 1, 0)")

@@ -1,12 +1,18 @@
 """A ledger that an earlier version wrote is taken over as it is."""
 
 import shutil
+import subprocess
+import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
+from alembic.config import Config
+from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from vps_bridge.conversations.sqlite import MIGRATIONS as STORE_MIGRATIONS
 from vps_bridge.database import open_database
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
@@ -116,3 +122,22 @@ def test_a_ledger_of_an_earlier_version_knows_which_conversations_are_alive(tmp_
     assert ledger.conversations.get("told").last_activity_at >= now, "nobody knows when its event came"
     assert len(ledger.conversations.all()) == 6
     ledger.close()
+
+
+@pytest.mark.parametrize("folder", [MIGRATIONS, STORE_MIGRATIONS], ids=["ledger", "store"])
+def test_the_newest_migration_by_its_file_is_the_newest_to_alembic(folder):
+    """Opening a file compares its revision with the names of the files and asks Alembic only where they differ."""
+    config = Config()
+    config.set_main_option("script_location", str(folder))
+    scripts = {script.revision: script.path for script in ScriptDirectory.from_config(config).walk_revisions()}
+    assert all(Path(path).name.startswith(f"{revision}_") for revision, path in scripts.items())
+    assert max(scripts) == ScriptDirectory.from_config(config).get_current_head()
+
+
+def test_a_command_that_finds_the_newest_schema_starts_without_alembic(tmp_path):
+    Ledger(tmp_path, exclusive=True).close()
+    code = (
+        "import sys; from pathlib import Path; from vps_bridge.ledger import Ledger; "
+        f"Ledger(Path({str(tmp_path)!r}), exclusive=False).close(); sys.exit('alembic' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

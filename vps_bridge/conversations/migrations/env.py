@@ -1,3 +1,3 @@
-from vps_bridge.database import run_migrations
+from vps_bridge.migrations import run_migrations
 
 run_migrations()

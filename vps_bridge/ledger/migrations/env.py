@@ -1,5 +1,5 @@
 """Alembic runs this for the ledger."""
 
-from vps_bridge.database import run_migrations
+from vps_bridge.migrations import run_migrations
 
 run_migrations()
