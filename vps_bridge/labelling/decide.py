@@ -7,6 +7,7 @@ or the label is one of speech-to-text that would name the wrong speaker. Where t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -105,7 +106,7 @@ def collect_voices(
                 by_segment = in_segment[voice_at[index]]
                 by_segment[segment.id] = by_segment.get(segment.id, 0.0) + spoken_s
     matched = _matched_voices(votes) | in_pieces
-    untouched_seconds = _untouched_seconds(votes, untouched)
+    untouched_seconds, said_numbers = _untouched_seconds(votes, untouched), _said_numbers(segments, votes)
     return [
         FoundVoice(
             members=members,
@@ -113,6 +114,7 @@ def collect_voices(
             segment_seconds=in_segment[voice],
             is_matched=voice in matched or not segments,
             untouched_seconds=untouched_seconds.get(voice, {}),
+            said_numbers=said_numbers.get(voice, {}),
         )
         for voice, members in enumerate(partition)
     ]
@@ -151,6 +153,16 @@ def _untouched_seconds(votes: Sequence[Vote], untouched: Mapping[str, int]) -> d
     for number, seconds in by_number.items():
         voice = min(seconds, key=lambda voice: (-seconds[voice], voice))
         by_voice.setdefault(voice, {})[number] = seconds[voice]
+    return by_voice
+
+
+def _said_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote]) -> dict[int, Counter[int]]:
+    """Return by voice: how many segments in which it speaks most people gave to each number."""
+    by_voice: dict[int, Counter[int]] = {}
+    for segment, vote in zip(segments, votes, strict=True):
+        number = _number(segment.speaker) if vote.outcome is VoteOutcome.HUMAN else None
+        if number is not None and vote.winner is not None:
+            by_voice.setdefault(vote.winner, Counter())[number] += 1
     return by_voice
 
 
@@ -272,20 +284,31 @@ def _match_of(segment: StoredSegment, number: int | None, people: VoicePeople) -
 
 
 def note_segments(
-    book: VoiceBook,
+    naming: Naming,
     segments: Sequence[StoredSegment],
     votes: Sequence[Vote],
     speakers: Sequence[str | None],
     written: Mapping[str, int],
 ) -> VoiceBook:
-    """Note in the book which segments have each number because this pipeline wrote it."""
+    """Note in the book which segments have each number because this pipeline wrote it.
+
+    One that a person moved since stays noted with the voice that is heard in it: it says what that voice is, and not
+    that whom the person named speaks so.
+    """
     with_number: dict[int, list[str]] = {}
     for segment, vote, speaker in zip(segments, votes, speakers, strict=True):
-        number = _number(speaker)
+        number = _heard_number(vote, naming) if vote.outcome is VoteOutcome.HUMAN else None
+        number = _number(speaker) if number is None else number
         if number is not None and (vote.outcome is VoteOutcome.CLEAR or segment.id in written):
             with_number.setdefault(number, []).append(segment.id)
+    book = naming.book
     voices = (replace(voice, segments=tuple(sorted(with_number.get(voice.speaker_id, ())))) for voice in book.voices)
     return replace(book, voices=tuple(voices))
+
+
+def _heard_number(vote: Vote, naming: Naming) -> int | None:
+    """Return the number of the voice that speaks most in a segment."""
+    return None if vote.winner is None or vote.winner < 0 else naming.numbers[vote.winner]
 
 
 def note_persons(book: VoiceBook, people: VoicePeople) -> VoiceBook:

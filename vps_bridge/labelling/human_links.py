@@ -30,6 +30,8 @@ class HumanLinks:
     """Of each list, all sets are one voice, each with all that linking finds of it."""
     parted: list[tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=list)
     """Of each pair, the first is one voice and nobody of the second is it."""
+    splits: dict[tuple[int, int], tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=dict)
+    """By write and place of each `other_voice`: who became another voice, with whoever went along, and the rest."""
 
     def join(self, voices: list[set[LocalSpeaker]]) -> None:
         """Say that these are one voice, whatever was said before."""
@@ -71,7 +73,9 @@ def read_human_links(
                 said.join([now(kept, number) for number in kept.said.speaker_ids])
             case CorrectionKind.OTHER_VOICE:
                 rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
-                said.part(*_spread(chosen_speakers(kept, speech), rest, evidence_of))
+                sides = _spread(set(speech.mostly_in(kept.said.segment_ids)), rest, evidence_of)
+                said.splits[kept.write, kept.place] = sides
+                said.part(*sides)
             case CorrectionKind.VOICE_IS:
                 named[person] = [*named.get(person, []), now(kept, kept.said.speaker_id)]
                 said.join(named[person])
@@ -81,11 +85,6 @@ def read_human_links(
                 if any(named[person]):
                     said.part(speakers, set().union(*named[person]))
     return said
-
-
-def chosen_speakers(kept: KeptCorrection, speech: Speech) -> set[LocalSpeaker]:
-    """Return the local speakers that `other_voice` names, once they are parted (`part_off`)."""
-    return set(speech.mostly_in(kept.said.segment_ids))
 
 
 def _spread(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from schemas.conversation import VoiceChange
@@ -104,6 +104,8 @@ class FoundVoice:
     """Whether any segment is this voice's. One without a segment, such as a television, gets no new number."""
     untouched_seconds: Mapping[int, float]
     """By number on untouched segments in which this voice speaks more than any other: how long it speaks there."""
+    said_numbers: Mapping[int, int] = field(default_factory=dict)
+    """How many of its segments people gave to each number."""
 
 
 @dataclass(frozen=True)
@@ -145,7 +147,8 @@ def name_voices(found: Sequence[FoundVoice], book: VoiceBook, untouched: frozens
     """Give every voice its number.
 
     - A voice keeps the first number published for it.
-    - If two published voices are now one, the number with more labelled seconds stays and the other is retired.
+    - If two published voices are now one, the number that people gave to more of its segments stays, else the one with
+      more labelled seconds, and the other is retired.
     - If a published voice is now two, the larger part keeps the number.
     - A new voice takes the number that is on untouched segments in which it speaks most. If there is none, it takes
       the smallest number that was never published, is on no untouched segment, and is not 99.
@@ -156,7 +159,7 @@ def name_voices(found: Sequence[FoundVoice], book: VoiceBook, untouched: frozens
         untouched: the numbers on untouched segments.
     """
     matches = _find_matches(book, found)
-    new_of = _pair_voices(matches, book)
+    new_of = _pair_voices(matches, book, found)
     numbers: list[int | None] = [None] * len(found)
     for old, new in new_of.items():
         numbers[new] = book.voices[old].speaker_id
@@ -211,22 +214,42 @@ def _find_matches(book: VoiceBook, found: Sequence[FoundVoice]) -> _Matches:
     return matches
 
 
-def _pair_voices(matches: _Matches, book: VoiceBook) -> dict[int, int]:
-    """Return which new voice each published one is now, by index; one to one, those with most seconds first.
+def _pair_voices(matches: _Matches, book: VoiceBook, found: Sequence[FoundVoice]) -> dict[int, int]:
+    """Return which new voice each published one is now, by index; one to one.
 
-    A published voice with members in the new partition is only ever paired with a voice that has some of them.
+    Those that became one come first, if a person gave its segments to one of their numbers; then those with most
+    seconds. A published voice with members in the new partition is only ever paired with a voice that has some of them.
     """
     pairs = sorted(
         (-match.labelled_s, -match.members, book.voices[old].speaker_id, new, old)
         for old, row in enumerate(matches)
         for new, match in row.items()
     )
-    new_of: dict[int, int] = {}
-    taken: set[int] = set()
+    new_of = _keep_said_numbers(pairs, book, found)
+    taken = set(new_of.values())
     for *_, new, old in pairs:
         if old not in new_of and new not in taken:
             new_of[old] = new
             taken.add(new)
+    return new_of
+
+
+def _keep_said_numbers(
+    pairs: Sequence[tuple[float, int, int, int, int]], book: VoiceBook, found: Sequence[FoundVoice]
+) -> dict[int, int]:
+    """Return which published voice keeps its number where several are mostly the same new one, and people say which."""
+    became: dict[int, list[int]] = {}
+    seen: set[int] = set()
+    for *_, new, old in pairs:
+        if old not in seen:
+            seen.add(old)
+            became.setdefault(new, []).append(old)
+    new_of = {}
+    for new, olds in became.items():
+        said = found[new].said_numbers
+        best = max(olds, key=lambda old: said.get(book.voices[old].speaker_id, 0))
+        if len(olds) > 1 and said.get(book.voices[best].speaker_id):
+            new_of[best] = new
     return new_of
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
-from vps_bridge.labelling.human_links import chosen_speakers
+from vps_bridge.labelling.human_links import HumanLinks
 from vps_bridge.labelling.human_words import HumanWord, Target, majority
 from vps_bridge.labelling.link import Partition
 from vps_bridge.labelling.local_speaker import LocalSpeaker
@@ -79,6 +79,7 @@ def refused_persons(corrections: Sequence[KeptCorrection], voices: VoiceMap) -> 
 
 def judge_corrections(
     corrections: Sequence[KeptCorrection],
+    said: HumanLinks,
     words: Sequence[HumanWord],
     voices: VoiceMap,
     person_of: Mapping[int, str],
@@ -94,7 +95,7 @@ def judge_corrections(
                     return "void", NO_VOICE
                 return ("spread", None) if len(found) == 1 else ("void", OVERRIDDEN)
             case CorrectionKind.OTHER_VOICE:
-                return _judge_split(kept, voices)
+                return _judge_split(kept, *said.splits[kept.write, kept.place], voices)
             case CorrectionKind.SEGMENT_IS:
                 return _judge_segment(kept, word_of.get(kept.said.segment_id or ""), words, voices, person_of)
             case _:
@@ -113,12 +114,12 @@ def judge_corrections(
     return tuple(outcomes)
 
 
-def _judge_split(kept: KeptCorrection, voices: VoiceMap) -> tuple[str, str | None]:
-    chosen = chosen_speakers(kept, voices.speech)
+def _judge_split(
+    kept: KeptCorrection, chosen: set[LocalSpeaker], rest: set[LocalSpeaker], voices: VoiceMap
+) -> tuple[str, str | None]:
     own = voices.of_speakers(sorted(chosen))
     if own is None:
         return "void", NO_VOICE
-    rest = {speaker for voice in kept.anchors for speaker in voices.speech.of_voice(voice)} - chosen
     if any(voices.voice_at.get(speaker) == own for speaker in rest):
         return "void", OVERRIDDEN
     named = set(kept.said.segment_ids)

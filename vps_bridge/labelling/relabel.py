@@ -158,7 +158,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         ),
         changed=changed,
         left_alone=left_alone,
-        voices=note_persons(note_segments(naming.book, segments, votes, speakers, written), people),
+        voices=note_persons(note_segments(naming, segments, votes, speakers, written), people),
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
