@@ -38,6 +38,11 @@ class KeptCorrection:
         """Return the voice that had a number then."""
         return next((voice for voice in self.anchors if voice.speaker_id == speaker_id), None)
 
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the segment that it names was in no published voice yet: no result had heard it, or not clearly."""
+        return not any(self.said.segment_id in voice.segments for voice in self.anchors)
+
 
 def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ...]:
     """Return the published voices that corrections are about: by number, or as those of the segments they name."""

@@ -46,6 +46,9 @@ class HumanWord:
     """Who says most of it."""
     spoken_s: float
     target: Target
+    is_ahead: bool = False
+    """It was said before any result had heard the segment: it names a voice of which nothing else was said, and joins
+    and parts none. So what a later result brings takes nothing back that was said and seen to hold."""
 
 
 def read_words(
@@ -57,11 +60,12 @@ def read_words(
     segment's speech and at least `runner_up_s` of it. Where several jobs heard it, the one that heard most of it says
     so: that a later job decides the end of an earlier one's audio must not take a person's word away.
     """
+    said = [kept for kept in corrections if kept.said.kind is CorrectionKind.SEGMENT_IS]
     corrected: dict[str | None, Target] = {
-        kept.said.segment_id: ("speaker", kept.said.speaker_id)
-        for kept in corrections
-        if kept.said.kind is CorrectionKind.SEGMENT_IS and kept.said.speaker_id is not None
+        kept.said.segment_id: ("speaker", kept.said.speaker_id) for kept in said if kept.said.speaker_id is not None
     }
+    ahead = {(kept.said.segment_id, _target_of(kept)) for kept in said if kept.is_ahead}
+    ahead -= {(kept.said.segment_id, _target_of(kept)) for kept in said if not kept.is_ahead}
     words = []
     for segment in segments:
         target = _find_target(segment, corrected.get(segment.id))
@@ -70,8 +74,19 @@ def read_words(
             continue
         local = min(seconds, key=lambda speaker: (-seconds[speaker], speaker))
         if seconds[local] >= max(rules.runner_up_s, (1 - rules.runner_up_share) * sum(seconds.values())):
-            words.append(HumanWord(segment.id, local, seconds[local], target))
+            words.append(HumanWord(segment.id, local, seconds[local], target, (segment.id, target) in ahead))
     return words
+
+
+def _target_of(kept: KeptCorrection) -> Target:
+    if kept.said.speaker_id is not None:
+        return "speaker", kept.said.speaker_id
+    return "person", kept.said.person_id or ""
+
+
+def telling_words(words: Sequence[HumanWord]) -> Sequence[HumanWord]:
+    """Return those of a voice's labels that say who it is: those said ahead of all results only where all were."""
+    return [word for word in words if not word.is_ahead] or words
 
 
 def _in_one_job(seconds: Mapping[LocalSpeaker, float]) -> dict[LocalSpeaker, float]:
@@ -137,7 +152,8 @@ def weigh_words(
     for members in partition:
         unit_of |= dict.fromkeys(members, _Unit(members))
     for word in words:
-        unit_of.setdefault(word.local, _Unit((word.local,))).words.append(word)
+        if not word.is_ahead:
+            unit_of.setdefault(word.local, _Unit((word.local,))).words.append(word)
     heard: dict[Target, list[tuple[LocalSpeaker, _Unit]]] = {}
     for unit in {id(unit): unit for unit in unit_of.values() if unit.words}.values():
         for local, target in _say_who(unit, speech).items():

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.human_links import HumanLinks
-from vps_bridge.labelling.human_words import HumanWord, Target, majority
+from vps_bridge.labelling.human_words import HumanWord, Target, majority, telling_words
 from vps_bridge.labelling.link import Partition
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice
@@ -38,14 +38,14 @@ class VoiceMap:
 
 def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
     """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
-    labels: dict[int, Counter[Target]] = {}
+    labels: dict[int, list[HumanWord]] = {}
     for word in words:
-        voice = voices.voice_at.get(word.local)
-        if voice is not None and word.target[0] != "speaker":
-            labels.setdefault(voice, Counter())[word.target] += 1
+        found = voices.voice_at.get(word.local)
+        if found is not None and word.target[0] != "speaker":
+            labels.setdefault(found, []).append(word)
     person_of = {}
-    for voice, counted in labels.items():
-        best = majority(counted)
+    for voice, said in labels.items():
+        best = majority(Counter(word.target for word in telling_words(said)))
         if best is not None and best[0] == "person":
             person_of[voice] = str(best[1])
     for kept in corrections:
