@@ -100,11 +100,14 @@ class Corrections:
         return found[0]
 
     def _check_free(self, conversation_id: str, history: Sequence[Write], target: Write) -> None:
-        """Raise where a later correction builds on voices that this one made, or that its undoing made."""
+        """Raise where a later correction builds on what this one made, or that its undoing made."""
         root = find_root(history, target.version)
         records = {record.write: record for record in self._ledger.corrections.of_conversation(conversation_id)}
         record = records.get(root.version) if root is not None else None
-        if record is None or not any(one["kind"] in _REBUILDING for one in record.said):
+        if record is None:
+            return
+        _check_same_segments(conversation_id, history, record, records.values())
+        if not any(one["kind"] in _REBUILDING for one in record.said):
             return
         own = VoiceBook.from_json(record.anchors).voices
         later = [record for record in records.values() if record.in_force and record.write > target.version]
@@ -135,6 +138,33 @@ class Corrections:
             voices_now=conversation.voices,
             voices=book.to_json(),
         )
+
+
+def _check_same_segments(
+    conversation_id: str, history: Sequence[Write], record: CorrectionRecord, records: Iterable[CorrectionRecord]
+) -> None:
+    """Raise where another correction labelled the same segment, and what this one would restore is not what was there.
+
+    That is: a later one is in force, or an earlier one was when this was said and is not now, or the other way round.
+    """
+    in_force_then = corrections_in_force([write for write in history if write.version < record.write])
+    for other in records:
+        if other.write == record.write or _labelled(other).isdisjoint(_labelled(record)):
+            continue
+        was_there = other.write < record.write and other.write in in_force_then
+        if other.in_force != was_there:
+            advice = "Take that back" if other.in_force else "Bring that back"
+            command = "undo" if other.in_force else "redo"
+            msg = (
+                f"Write {other.write} of conversation {conversation_id} labels a segment that this would change, too. "
+                f"{advice} first: omi-bridge {command} {conversation_id} {other.write}"
+            )
+            raise StoreError(msg)
+
+
+def _labelled(record: CorrectionRecord) -> set[str]:
+    """Return the segments that a correction labelled one by one."""
+    return {one["segment_id"] for one in record.said if one["kind"] == CorrectionKind.SEGMENT_IS}
 
 
 def _key(event_id: str) -> str:

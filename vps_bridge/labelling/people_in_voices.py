@@ -153,5 +153,6 @@ def _judge_segment(
         is_that = voices.of_anchor(kept.anchor(kept.said.speaker_id)) == voice
     if is_that:
         return "spread", None
-    others = {other.target for other in words if voices.voice_at.get(other.local) == voice} - {wanted}
-    return "alone", CONTRADICTED if others else SOUNDS_DIFFERENT
+    others = telling_words([other for other in words if voices.voice_at.get(other.local) == voice])
+    is_contradicted = any(other.target != wanted for other in others)
+    return "alone", CONTRADICTED if is_contradicted else SOUNDS_DIFFERENT
