@@ -1,7 +1,8 @@
 """Parting off: a local speaker who is somebody else in the segments that a person split off becomes two.
 
 Only where those segments are less than half of its speech. Of more, all of it goes with them: then the job had the
-voice right and linking had it wrong.
+voice right and linking had it wrong. So it is with a job that heard some of those seconds too: where the other job's
+local speaker goes with them whole, linking finds who of the later job is that voice.
 """
 
 from __future__ import annotations
@@ -34,10 +35,21 @@ def part_off(
         named = [segment_of[name] for name in kept.said.segment_ids if name in segment_of]
         whole = set(speech.mostly_in(kept.said.segment_ids))
         mixed = set(speech.in_segments(kept.said.segment_ids)) - whole
-        spans = _on_audio_clock([(segment.start_s, segment.end_s) for segment in named], clocks, timeline.origins)
         for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
-            timeline = _part(timeline, index, spans, f"{kept.write}.{kept.place}")
+            own = [
+                (segment.start_s, segment.end_s)
+                for segment in named
+                if not _goes_whole(timeline.speakers[index].id, whole & speech.in_segment[segment.id].keys())
+            ]
+            spans = _on_audio_clock(own, clocks, timeline.origins)
+            if spans:
+                timeline = _part(timeline, index, spans, f"{kept.write}.{kept.place}")
     return timeline
+
+
+def _goes_whole(mixed: LocalSpeaker, whole: Iterable[LocalSpeaker]) -> bool:
+    """Whether another job's local speaker, who goes with a named segment whole, says it too."""
+    return any(speaker.job_id != mixed.job_id for speaker in whole)
 
 
 def _on_audio_clock(spans: Sequence[Span], clocks: Sequence[StretchClock], origins: Sequence[float]) -> list[Span]:
