@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Verdict
@@ -99,5 +105,33 @@ class CorrectedConversation:
     def speakers(self) -> dict[str, str | None]:
         return {segment.id: segment.speaker for segment in self._stored.segments}
 
+    @property
+    def persons(self) -> dict[str, str | None]:
+        return {label.id: label.person_id for label in self.found.segments}
+
+    @property
+    def outcomes(self) -> list[tuple[int, str, str | None]]:
+        return [(one.write, one.outcome, one.reason) for one in self.found.corrections]
+
     def _event(self, kind: EventType) -> ConversationEvent:
         return ConversationEvent(event_id="e-0", type=kind)
+
+
+@contextmanager
+def open_conversation(segments: tuple[TranscriptSegment, ...]) -> Iterator[CorrectedConversation]:
+    """A conversation in a folder of its own, whose empty databases are copied: many examples each need new ones."""
+    with tempfile.TemporaryDirectory() as folder:
+        shutil.copytree(_empty_databases().name, folder, dirs_exist_ok=True)
+        made = CorrectedConversation(Path(folder), segments)
+        try:
+            yield made
+        finally:
+            made.close()
+
+
+@cache
+def _empty_databases() -> tempfile.TemporaryDirectory[str]:
+    folder = tempfile.TemporaryDirectory()
+    Ledger(Path(folder.name), exclusive=True).close()
+    SqliteConversations(Path(folder.name) / "conversations.sqlite3").close()
+    return folder

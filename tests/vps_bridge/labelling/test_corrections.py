@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-import tempfile
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from schemas.conversation import TranscriptSegment
-from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation
+from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.test_relabel import chunks_of, diarize
 from vps_bridge.conversations.store import StoreError
 from vps_bridge.errors import Refusal
@@ -53,13 +51,9 @@ HEARD_S = sum(span.duration_s for span in {span.chunk_id: span for job in EARLY[
 
 @contextmanager
 def conversation(heard=ALL):
-    with tempfile.TemporaryDirectory() as folder:
-        made = CorrectedConversation(Path(folder), transcript())
-        try:
-            made.hear(*heard)
-            yield made
-        finally:
-            made.close()
+    with open_conversation(transcript()) as made:
+        made.hear(*heard)
+        yield made
 
 
 def said_by(name):
