@@ -163,7 +163,8 @@ class _Groups:
     def __init__(self, ordered: Sequence[LocalSpeakerEvidence], links: Sequence[SpeakerLink]) -> None:
         index_of = {speaker.id: index for index, speaker in enumerate(ordered)}
         self._group = {index: [index] for index in range(len(ordered))}  # all members of a group share one list
-        self._jobs = [speaker.id.job_id for speaker in ordered]
+        # What a person parted off is no speaker that its job told apart: the rest may be the voice that it now is.
+        self._jobs = [speaker.id.job_id if not speaker.is_confirmed else str(speaker.id) for speaker in ordered]
         self._jobs_in = {index: {job} for index, job in enumerate(self._jobs)}  # by the first member of a group
         self._apart: dict[int, set[int]] = {}
         known = [link for link in links if link.a in index_of and link.b in index_of and link.a != link.b]

@@ -71,7 +71,7 @@ def make(found, said, writes=()):
 
 
 def hear_the_rest(said, order=()):
-    """Return what stands when all is heard, at once without an order: the segments, and what became of each correction."""
+    """Return the segments, and what became of each correction, when all is heard; at once without an order."""
     with open_conversation(SEGMENTS) as found:
         found.hear(CHUNKS, JOBS[:1])
         for one in said:
