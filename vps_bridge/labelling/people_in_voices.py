@@ -44,10 +44,10 @@ def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWor
         if found is not None and word.target[0] != "speaker":
             labels.setdefault(found, []).append(word)
     person_of = {}
-    for voice, said in labels.items():
+    for named, said in labels.items():
         best = majority(Counter(word.target for word in telling_words(said)))
         if best is not None and best[0] == "person":
-            person_of[voice] = str(best[1])
+            person_of[named] = str(best[1])
     for kept in corrections:
         if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
             continue

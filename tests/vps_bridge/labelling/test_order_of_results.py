@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -95,7 +97,8 @@ def check_ways_back(steps):
     """The same corrections in force are the same segments, to the letter, on whatever way one came there."""
     with open_conversation(SEGMENTS) as found:
         found.hear(CHUNKS, JOBS)
-        seen, writes = {frozenset(): found.segments}, []
+        seen: dict[frozenset[int], list[dict[str, Any]]] = {frozenset(): found.segments}
+        writes: list[int] = []
         for step in steps:
             writes += make(found, step, writes)
             in_force = corrections_in_force(found.store.history(NAME))
