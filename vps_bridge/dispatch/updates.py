@@ -209,7 +209,9 @@ class Updater:
             if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
                 del self._latest[name]
                 continue
-            self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
+            if conversation.final_at is not None or decode(ConversationUpdated, payload).state != "final":
+                self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
+            # Else it was opened again since: a later update will say so, and this one says "final" of what is not.
             due_s, backoff = now_s + offer.backoff.pause_s, offer.backoff.longer()
             heapq.heappush(self._offers, _UpdateOffer(due_s, offer.number, name, backoff))
 

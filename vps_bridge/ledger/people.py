@@ -19,6 +19,7 @@ from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.database import Database
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
+from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
@@ -140,10 +141,14 @@ class PeopleBook:
     def find_answer(self, person_id: str, event: PersonEvent) -> tuple[Verdict, str | None] | None:
         """Return (verdict, reason) for an event that changes nothing, or None for one that is to be applied."""
         owner = event.owner or NOBODY
-        seen = select(PersonEventRow.verdict, PersonEventRow.reason).where(_is(PersonEventRow, owner, person_id))
+        seen = select(PersonEventRow.verdict, PersonEventRow.reason, PersonEventRow.content).where(
+            _is(PersonEventRow, owner, person_id)
+        )
         with self._database.reading() as connection:
             row = connection.execute(seen.where(PersonEventRow.event_id == event.event_id)).first()
             newest = connection.scalar(select(PersonRow.revision).where(_is(PersonRow, owner, person_id)))
+        if row is not None and is_another(row.content, event):
+            return Verdict.REFUSED, FailureCode.EVENT_ID_CONFLICT
         if row is not None:
             return Verdict(row.verdict), row.reason
         is_fact = event.type not in (PersonEventType.CONFIRMED, PersonEventType.FORGOTTEN)
@@ -166,7 +171,8 @@ class PeopleBook:
             if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
                 _add(connection, owner, person_id)
                 _apply(connection, owner, person_id, event)
-            kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason)
+            content = None if event.type is PersonEventType.FORGOTTEN else digest_event(event)
+            kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason, content=content)
             connection.execute(kept.on_conflict_do_nothing())
 
     def learn(
@@ -261,6 +267,8 @@ class PeopleBook:
                     connection.execute(update(CorrectionRow).where(this).values(teaches=False))
             for table in (PersonRow, PrintRow, PersonDecisionRow):
                 connection.execute(delete(table).where(_is(table, owner, person_id)))
+            contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
+            connection.execute(contents.values(content=None))
             _ask_labels(connection, owner)
             told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
             dirty = update(ConversationRow).where(_belongs_to(owner), told)

@@ -122,6 +122,7 @@ class EventRow(Base):
     event_id: Mapped[str] = mapped_column(primary_key=True)
     verdict: Mapped[str]
     reason: Mapped[str | None]
+    content: Mapped[str | None]
 
 
 class CorrectionRow(Base):
@@ -167,7 +168,10 @@ class PrintRow(Base):
 
 
 class PersonEventRow(Base):
-    """An event about a person that was seen. It outlives the person: one that comes late brings nobody back."""
+    """An event about a person that was seen. It outlives the person: one that comes late brings nobody back.
+
+    Its content's digest does not: whoever guesses a name could check it.
+    """
 
     __tablename__ = "person_events"
     owner: Mapped[str] = mapped_column(primary_key=True)
@@ -175,6 +179,7 @@ class PersonEventRow(Base):
     event_id: Mapped[str] = mapped_column(primary_key=True)
     verdict: Mapped[str]
     reason: Mapped[str | None]
+    content: Mapped[str | None]
 
 
 class PersonDecisionRow(Base):
