@@ -4,7 +4,6 @@ import json
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,17 +62,8 @@ def label(scraped: Scraped, conversation: str, job_id: str) -> None:
     """Let the job's result come in and stand in an update of its conversation."""
     lease = scraped.ledger.leases.grant(job_id, "anna-macbook", "i1", ("model", "1"))
     assert lease is not None
-    assert scraped.ledger.jobs.store_result(job_id, lease.lease_id, "anna-macbook", b"turns")
-    update = AssignedUpdate(
-        conversation_id=conversation,
-        version=1,
-        payload=b"",
-        voices=None,
-        write_key="k",
-        done_jobs=(job_id,),
-        seen=1,
-        final=True,
-    )
+    assert scraped.ledger.jobs.store_result(lease, b"turns")
+    update = AssignedUpdate(voices=None, write_key="k", payload=b"", final=True, done_jobs=(job_id,), seen=1)
     scraped.ledger.conversations.note_update(conversation, update)
 
 
@@ -99,7 +89,6 @@ def test_what_was_labelled_since_the_start_is_counted_once_however_often_it_is_a
     early = scraped.add_job("before")
     label(scraped, "before", early)
     scraped.metrics = BridgeMetrics(stale_s=30.0, dropped=lambda: 0)
-    time.sleep(0.01)
     for name in ("first", "second"):
         label(scraped, name, scraped.add_job(name))
         assert scraped.value("omi_bridge_job_events_total", event="labelled") >= 1

@@ -15,7 +15,7 @@ from schemas.conversation import EventType
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import Door, answering, open_door
-from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, run_bridge, wait_until
 from vps_bridge.http.changes import MAX_LISTENERS, MAX_NAMED, ChangeNotice, compare_marks
 from vps_bridge.ledger.listing import Marks
 
@@ -197,6 +197,16 @@ def test_a_conversation_is_downloaded_and_written_by_a_command_with_the_names_of
     assert (written, shown) == ([0, ""], [0, download("rttm").text])
     assert (again[0], "say --force" in again[1], forced) == (1, True, [0, ""])
     assert (file.read_text(), file.stat().st_mode & 0o077) == (download("rttm").text, 0)
+
+
+def test_prometheus_reads_how_long_labels_took_and_nothing_of_anybody(called: Door) -> None:
+    answer = called.open.get("/metrics")
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, "text/plain")
+    lines = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+    assert float(lines["omi_bridge_accepted_to_updated_seconds_count"]) >= 2
+    assert float(lines["omi_bridge_labelled_audio_seconds_total"]) >= 2 * CALL_S
+    assert float(lines['omi_bridge_agents{allowed="yes",live="yes"}']) == 1
+    assert [word for word in ("call-1", "other-2", "anna", "first", "SPEAKER") if word in answer.text] == []
 
 
 def run_commands(door: Door, *commands: list[str]) -> list[list[Any]]:
