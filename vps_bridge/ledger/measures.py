@@ -13,8 +13,7 @@ from vps_bridge.ledger.tables import ChunkRow, JobChunkRow, JobEventRow, JobRow
 MAX_EVENTS = 5_000
 """So many are read at once: whoever asks again goes on where this ends."""
 
-_AFTER, _UNTIL = bindparam("after"), bindparam("until")
-_IS_NEW = (JobEventRow.number > _AFTER) & (JobEventRow.number <= _UNTIL)
+_IS_NEW = (JobEventRow.number > bindparam("after")) & (JobEventRow.number <= bindparam("until"))
 # From the end: the times have no index, and what is looked for was not long ago.
 _LAST_BEFORE = (
     select(JobEventRow.number).where(JobEventRow.at < bindparam("moment")).order_by(JobEventRow.number.desc()).limit(1)

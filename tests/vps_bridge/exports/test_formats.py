@@ -44,7 +44,7 @@ def conversation(*spoken: ExportedLine | ExportedTurn) -> ExportedConversation:
 def read_subtitles(found: ExportedConversation, form: ExportFormat) -> list[tuple[int, int, str]]:
     """Start and end in milliseconds, and the words, as libav reads the file."""
     name = {ExportFormat.SRT: "srt", ExportFormat.VTT: "webvtt"}[form]
-    with av.open(io.BytesIO(render_export(found, form).encode()), format=name) as file:
+    with av.open(io.BytesIO(render_export(found, form).encode()), "r", format=name) as file:
         packets = [packet for packet in file.demux() if packet.size]
     return [((one.pts or 0), (one.pts or 0) + (one.duration or 0), bytes(one).decode()) for one in packets]
 
