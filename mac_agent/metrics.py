@@ -87,7 +87,7 @@ class AgentMetrics:
 
             timeout = PATIENCE_S
 
-            def do_GET(self) -> None:  # noqa: N802 - as http.server calls it
+            def do_GET(self) -> None:
                 """Send the metrics."""
                 host = self.headers.get("Host", "").partition(":")[0].lower()
                 if host not in _NAMES or "Origin" in self.headers:

@@ -18,6 +18,7 @@ _IS_NEW = (JobEventRow.number > bindparam("after")) & (JobEventRow.number <= bin
 _LAST_BEFORE = (
     select(JobEventRow.number).where(JobEventRow.at < bindparam("moment")).order_by(JobEventRow.number.desc()).limit(1)
 )
+_FIRST_AFTER = select(func.min(JobEventRow.at)).where(JobEventRow.number > bindparam("event"))
 _LAST = select(func.max(JobEventRow.number))
 _EVENTS = select(JobEventRow.event, func.count().label("times")).where(_IS_NEW).group_by(JobEventRow.event)
 _LABELLED = (
@@ -51,6 +52,14 @@ class Progress:
     labelled: tuple[LabelledChunk, ...]
 
 
+@dataclass(frozen=True)
+class Recently:
+    """What was labelled since a Unix time."""
+
+    since: float
+    labelled: tuple[LabelledChunk, ...]
+
+
 class Measures:
     """Counts over all jobs."""
 
@@ -74,6 +83,16 @@ class Measures:
                 events={row.event: row.times for row in connection.execute(_EVENTS, span)},
                 labelled=tuple(LabelledChunk(max(0.0, latency_s), audio_s or 0.0) for latency_s, audio_s in rows),
             )
+
+    def labelled_lately(self, since: float) -> Recently:
+        """Return what was labelled since a Unix time; from later on where more than `MAX_EVENTS` happened to jobs."""
+        with self._database.reading() as connection:
+            last, first = connection.scalar(_LAST) or 0, connection.scalar(_LAST_BEFORE, {"moment": since}) or 0
+            if last - first > MAX_EVENTS:
+                first = last - MAX_EVENTS
+                since = connection.scalar(_FIRST_AFTER, {"event": first}) or since
+            rows = connection.execute(_LABELLED, {"after": first, "until": last})
+            return Recently(since, tuple(LabelledChunk(max(0.0, took_s), audio_s or 0.0) for took_s, audio_s in rows))
 
     def failed_by_code(self) -> dict[str, int]:
         """Return how many jobs stand failed, by the code of their last failure."""

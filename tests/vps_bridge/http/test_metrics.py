@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -97,6 +98,20 @@ def test_what_was_labelled_since_the_start_is_counted_once_however_often_it_is_a
     assert scraped.value("omi_bridge_job_events_total", event="labelled") == 2
     assert scraped.value("omi_bridge_job_events_total", event="granted") == 2
     assert scraped.value("omi_bridge_job_events_total", event="given_up") == 0
+
+
+def test_what_was_labelled_lately_is_read_as_far_back_as_there_are_few_enough_events(
+    scraped: Scraped, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    began = time.time()
+    for name in ("first", "second"):
+        label(scraped, name, scraped.add_job(name))
+    lately = scraped.ledger.measures.labelled_lately(began)
+    assert (lately.since, [chunk.audio_s for chunk in lately.labelled]) == (began, [30.0, 30.0])
+    monkeypatch.setattr("vps_bridge.ledger.measures.MAX_EVENTS", 3)  # granted, stored, labelled
+    lately = scraped.ledger.measures.labelled_lately(began)
+    assert (lately.since > began, len(lately.labelled)) == (True, 1)
+    assert scraped.ledger.measures.labelled_lately(time.time()).labelled == ()
 
 
 def test_the_dashboard_asks_for_nothing_that_is_not_served(scraped: Scraped) -> None:

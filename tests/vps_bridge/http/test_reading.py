@@ -78,6 +78,9 @@ def test_jobs_and_agents_are_listed_as_the_commands_list_them(called: Door) -> N
     assert (agent["agent_id"], agent["allowed"], agent["is_live"], agent["engine"]) == ("first", True, True, "scripted")
     status = read(called, "/v1/status")
     assert (status["jobs_ready"], status["failures"], status["disk_free_bytes"] > 0) == (0, [], True)
+    recent = status["recent"]
+    assert recent["labelled_audio_s"] == 2 * CALL_S
+    assert 0 < recent["median_latency_s"] <= recent["slow_latency_s"] < recent["span_s"]
 
 
 def test_a_job_is_cancelled_once_and_never_brought_back(
