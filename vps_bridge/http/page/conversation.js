@@ -47,7 +47,6 @@ export class ConversationView {
       element("h1", {}, id),
       this.state,
       this.faults,
-      showDownloads(id),
       element(
         "section",
         { "aria-labelledby": "timeline-title" },
@@ -63,6 +62,7 @@ export class ConversationView {
         this.transcript.root,
       ),
       this.history.root,
+      showDownloads(id),
     );
   }
 
