@@ -24,7 +24,7 @@ LAYERS = {
         {"error_guard", "settings", "database"},
         {"conversations", "ledger"},
         {"labelling", "mailbox", "publisher", "presence"},
-        {"intake", "admission"},
+        {"intake", "admission", "exports"},
         {"dispatch"},
         {"retention", "schedule", "http"},
         {"bridge"},

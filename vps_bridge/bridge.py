@@ -305,6 +305,11 @@ class Bridge:
         """Return every change of a conversation's labels."""
         return read_history(conversation_id, self._ledger, self._store)
 
+    @property
+    def messages_dropped(self) -> int:
+        """Messages since the start that were not let in."""
+        return self._admission.dropped
+
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
         allowed = self._ledger.agents.allowed()

@@ -24,7 +24,7 @@ from vps_bridge.http.sign_in import SignIns
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
-OPEN_PATHS = ("/health", "/api/diarize")
+OPEN_PATHS = ("/health", "/metrics", "/api/diarize")
 PAGE_PATHS = ("/", "/page/")  # nothing in the page's files is secret: they say how to sign in
 SIGN_IN_PATH = "/sign-in"  # its link is proof enough
 MIN_TOKEN_CHARS = 16
@@ -35,7 +35,7 @@ _PROXY_PREFIX = "x-forwarded"
 
 @dataclass(frozen=True)
 class AccessRule:
-    """Which requests are let in: those with the token; on a loopback address two paths need none."""
+    """Which requests are let in: those with the token; on a loopback address a few paths need none."""
 
     host: str
     token: str | None

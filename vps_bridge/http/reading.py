@@ -25,6 +25,7 @@ from vps_bridge.http.reading_records import (
     ListedFailure,
     ListedJob,
     ListedVoice,
+    RecentWork,
     SpokenPiece,
 )
 from vps_bridge.labelling.number import Voice, VoiceBook
@@ -35,6 +36,7 @@ from vps_bridge.ledger.refusals import RefusedChunk
 
 BATCH = 50  # conversations whose state is worked out at once
 MAX_FAILURES = 50  # of each kind
+RECENT_S = 3 * 3_600.0
 NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
 
 
@@ -122,7 +124,20 @@ def read_status(ledger: Ledger) -> BridgeStatus:
         audio_bytes=counts.bytes,
         disk_free_bytes=ledger.free_bytes(),
         oldest_at=counts.oldest_at,
+        recent=_describe_recent(ledger),
         failures=failures,
+    )
+
+
+def _describe_recent(ledger: Ledger) -> RecentWork:
+    now = time.time()
+    lately = ledger.measures.labelled_lately(now - RECENT_S)
+    took_s = sorted(chunk.latency_s for chunk in lately.labelled)
+    return RecentWork(
+        span_s=round(now - lately.since, 3),
+        labelled_audio_s=round(sum(chunk.audio_s for chunk in lately.labelled), 3),
+        median_latency_s=took_s[len(took_s) // 2] if took_s else None,
+        slow_latency_s=took_s[len(took_s) * 95 // 100] if took_s else None,
     )
 
 

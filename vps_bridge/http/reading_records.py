@@ -156,6 +156,17 @@ class ListedFailure(BaseModel):
     can_cancel: bool
 
 
+class RecentWork(BaseModel):
+    """Throughput and latency lately."""
+
+    span_s: float = Field(description="How far back this reaches: three hours, less where very much happened.")
+    labelled_audio_s: float = Field(description="Audio whose labels were worked out.")
+    median_latency_s: float | None = Field(
+        description="From a chunk's acceptance to the update that has it; null where nothing was labelled."
+    )
+    slow_latency_s: float | None = Field(description="The same, of the slowest 5 % the fastest.")
+
+
 class BridgeStatus(BaseModel):
     """What waits, what failed and how much room there is."""
 
@@ -168,6 +179,7 @@ class BridgeStatus(BaseModel):
     audio_bytes: int = Field(description="Audio that is kept on the bridge's disk.")
     disk_free_bytes: int
     oldest_at: float | None = Field(description="Since when the oldest of what waits has waited.")
+    recent: RecentWork
     failures: list[ListedFailure] = Field(description="The latest of each kind, latest first.")
 
 

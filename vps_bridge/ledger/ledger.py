@@ -19,6 +19,7 @@ from vps_bridge.ledger.corrections import CorrectionBook
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
+from vps_bridge.ledger.measures import Measures
 from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
@@ -71,6 +72,7 @@ class Ledger:
         self.operator_actions = OperatorActions(database)
         self.refusals = RefusalBook(database)
         self.listing = Listing(database)
+        self.measures = Measures(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
         with database.writing() as connection:
             connection.execute(new)

@@ -19,6 +19,20 @@ from tests.vps_bridge.scripted_agent import ScriptedAgent
 
 pytestmark = pytest.mark.long
 HOSTILE = "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>"
+READ_CUES = """async (path) => {
+  const video = document.createElement("video");
+  const track = document.createElement("track");
+  track.src = path;
+  video.append(track);
+  document.body.append(video);
+  const read = new Promise((done, failed) => { track.onload = done; track.onerror = failed; });
+  track.track.mode = "hidden";
+  await read;
+  return Array.from(track.track.cues, (cue) => {
+    const shown = cue.getCueAsHTML();
+    return [cue.startTime, cue.endTime, shown.textContent, shown.querySelector("span").title];
+  });
+}"""
 LONG_S, LONG_SEGMENTS = 3 * 3_600, 5_000
 
 
@@ -109,6 +123,19 @@ def test_naming_joining_and_taking_back_and_a_second_page_sees_it(browser: Brows
     page.get_by_role("button", name="Redo").click()
     expect(names(page)).to_have_text(["anna"] * 6)
     expect(page.get_by_role("button", name="Redo")).to_be_disabled()
+
+
+def test_a_conversation_is_saved_as_subtitles_that_a_browser_reads(called: Door, page: Page) -> None:
+    call(called, "saved")
+    visit(page, "saved")
+    link = page.get_by_role("navigation", name="Download this conversation").get_by_role("link", name="VTT")
+    with page.expect_download() as saving:
+        link.press("Enter")
+    assert saving.value.suggested_filename == "saved.vtt"
+    cues = page.evaluate(READ_CUES, "/v1/conversations/saved/export?format=vtt")
+    assert [cue[:2] for cue in cues] == [[start, end] for start, end, _ in CALL_TURNS]
+    assert {cue[2] for cue in cues} == {"word"}
+    assert {cue[3] for cue in cues} == {"SPEAKER_00", "SPEAKER_01"}
 
 
 def test_one_segment_is_given_to_another_voice_and_to_nobody_known(called: Door, page: Page) -> None:

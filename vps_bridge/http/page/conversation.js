@@ -18,6 +18,13 @@ const STATE_WORDS = {
   failed: "failed",
 };
 
+const DOWNLOADS = [
+  ["vtt", "subtitles of web pages, with speakers"],
+  ["srt", "subtitles that every player takes"],
+  ["rttm", "who speaks when, for tools that measure it"],
+  ["json", "everything, for programs"],
+];
+
 export class ConversationView {
   constructor(id) {
     this.id = id;
@@ -55,6 +62,7 @@ export class ConversationView {
         this.transcript.root,
       ),
       this.history.root,
+      showDownloads(id),
     );
   }
 
@@ -129,4 +137,13 @@ export class ConversationView {
     );
     replaceKeepingFocus(this.lanes, element("li", { class: "axis" }), element("li", {}, "Transcript"), ...lanes);
   }
+}
+
+// Links, not scripts: the browser saves what it is sent under the name that comes with it.
+function showDownloads(id) {
+  const links = DOWNLOADS.map(([format, words]) =>
+    element("a", { href: `${conversationPath(id)}/export?format=${format}`, download: true, title: words },
+      format.toUpperCase()),
+  );
+  return element("nav", { class: "row", "aria-label": "Download this conversation" }, "Download:", links);
 }
