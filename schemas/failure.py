@@ -90,7 +90,9 @@ FAILURE_POLICIES = {
     FailureCode.INGEST_TOO_LARGE: FailurePolicy(
         413, "raise OMI_MAX_JOB_BYTES of the agent, then: omi-bridge retry {job}"
     ),
-    FailureCode.CONVERSATION_DELETED: FailurePolicy(410, _LOOK_AND_RETRY),
+    FailureCode.CONVERSATION_DELETED: FailurePolicy(
+        410, "what was deleted stays deleted: publish under another conversation id"
+    ),
     FailureCode.CHUNK_ID_CONFLICT: FailurePolicy(409, _PUBLISH_AGAIN),
     FailureCode.EVENT_ID_CONFLICT: FailurePolicy(409, "send the event again under an event_id of its own"),
     FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),

@@ -161,6 +161,18 @@ def test_a_refusal_carries_its_code(mosquitto: RunningBroker, bridge: LiveBridge
     assert refused.value.code == FailureCode.AUDIO_UNDECODABLE
 
 
+def test_what_is_sent_to_a_deleted_conversation_is_refused_with_what_to_do(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(1.0))
+    with BridgeClient(mosquitto.settings("backend"), "over") as client:
+        client.delete()
+        for send in (lambda: client.send_file(path), lambda: client.send_segments([said(0, "late")])):
+            with pytest.raises(BridgeRefused, match="publish under another conversation id"):
+                send()
+
+
 def test_segments_of_a_long_call_arrive_whole(mosquitto: RunningBroker, bridge: LiveBridge) -> None:
     segments = [said(place, "x" * 1_500) for place in range(1_200)]
     with BridgeClient(mosquitto.settings("backend"), "talk") as client:
