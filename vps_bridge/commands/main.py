@@ -17,6 +17,7 @@ from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.doctor import doctor
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
+from vps_bridge.commands.join import join
 from vps_bridge.commands.page import page
 from vps_bridge.commands.people import people_app
 from vps_bridge.commands.publish import import_transcript, publish
@@ -95,6 +96,7 @@ app.command()(history)
 app.command()(undo)
 app.command()(redo)
 app.command()(doctor)
+app.command()(join)
 app.command()(page)
 
 
