@@ -149,7 +149,7 @@ def run_mosquitto(
     extra_lines: str = "",
     mqtt_version: str = "auto",
 ) -> Iterator[RunningBroker]:
-    """A Mosquitto with the configuration that `omi-broker mosquitto` writes."""
+    """A Mosquitto with the configuration that `omi-broker init` writes."""
     program = require_program("mosquitto", "mosquitto")
     port = free_port()
     home = directory / f"mosquitto-{port}"

@@ -181,14 +181,16 @@ def _print_setup(setup: Setup, told: Collection[str], *, as_json: bool) -> None:
     _print_next_steps(setup)
     for role, path in invitations.items():
         _print_invitation(role, path)
-    _print_warnings(setup)
+    if setup.before != listener:
+        _print_warnings(setup)
+    _print_owner(setup)
 
 
 def _print_next_steps(setup: Setup) -> None:
     config, before = setup.mosquitto.files.config, setup.before
     if before is not None:
         out.print(f"a Mosquitto that runs takes users, passwords and certificates after: {RELOAD}", markup=False)
-        out.print("  (or kill -HUP its process; it is cut off from nobody whose password is the same)", markup=False)
+        out.print("  (or kill -HUP its process); nobody whose password is the same is cut off", markup=False)
         if before != setup.mosquitto.listener:
             out.print("another address, port or TLS it takes only after: systemctl restart mosquitto", markup=False)
         return
@@ -212,9 +214,8 @@ def _print_invitation(role: str, path: str) -> None:
 def _print_warnings(setup: Setup) -> None:
     from broker.listener import is_loopback
     from broker.mosquitto_check import find_bind_problem
-    from broker.private_files import is_roots_alone
 
-    files, listener = setup.mosquitto.files, setup.mosquitto.listener
+    listener = setup.mosquitto.listener
     if is_loopback(listener.host):
         words = "only programs on this machine reach it: for others give --host ADDRESS (tailscale ip -4)"
         err.print(f"{listener.host}: {words}", style="yellow", markup=False)
@@ -224,6 +225,12 @@ def _print_warnings(setup: Setup) -> None:
     problem = find_bind_problem(listener) if setup.before is None else None
     if problem is not None:
         err.print(problem, style="yellow", markup=False)
+
+
+def _print_owner(setup: Setup) -> None:
+    from broker.private_files import is_roots_alone
+
+    files = setup.mosquitto.files
     if any(is_roots_alone(path) for path in (files.passwords, files.acl)):
         words = f"If Mosquitto runs as a user of its own: chown mosquitto: {files.passwords} {files.acl}"
         err.print(f"Only root can read these two. {words}", style="yellow", markup=False)
