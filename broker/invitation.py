@@ -19,6 +19,7 @@ import msgpack
 from broker.address import parse_broker_url
 from broker.errors import BrokerError, UnsafeFile
 from broker.text_files import read_text
+from schemas.errors import SchemaError
 from schemas.record import is_id
 from schemas.topics import DEFAULT_ROOT, Topics
 
@@ -89,7 +90,7 @@ def read_invitation(text: str) -> Invitation:
         raise InvitationMalformed("it was not copied whole")
     try:
         return _checked(msgpack.unpackb(packed, strict_map_key=True))
-    except (ValueError, TypeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, msgpack.UnpackException, SchemaError) as error:
         raise InvitationMalformed("a later version made it") from error
 
 

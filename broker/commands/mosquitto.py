@@ -233,4 +233,4 @@ def _print_owner(setup: Setup) -> None:
     files = setup.mosquitto.files
     if any(is_roots_alone(path) for path in (files.passwords, files.acl)):
         words = f"If Mosquitto runs as a user of its own: chown mosquitto: {files.passwords} {files.acl}"
-        err.print(f"Only root can read these two. {words}", style="yellow", markup=False)
+        out.print(f"Only root can read these two. {words}", style="yellow", markup=False)

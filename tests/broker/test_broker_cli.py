@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from broker.cli import app
 from broker.listener import Listener
 from broker.mosquitto import hash_password, provision_mosquitto
 from broker.session import Incoming
@@ -159,4 +161,4 @@ def test_default_listener_is_loopback(tmp_path):
 
 def test_help_shows_an_example():
     for command in ("run", "users", "init", "add-agent", "rotate", "check", "config"):
-        assert f"omi-broker {command}" in omi_broker(command, "--help").stdout
+        assert f"omi-broker {command}" in CliRunner().invoke(app, [command, "--help"]).output
