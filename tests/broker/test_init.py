@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+import structlog
 from typer.testing import CliRunner, Result
 
 from broker.certificate_check import check_certificate, check_certificate_end
@@ -70,6 +71,14 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     broker.start()
     yield Home(directory, broker)
     broker.kill()
+
+
+@pytest.fixture(autouse=True)
+def keep_logging() -> Iterator[None]:
+    """Commands run in this process, and some silence its log."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture
