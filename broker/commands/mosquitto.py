@@ -49,10 +49,7 @@ def init(
 
     Example: [bold]omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent my-mac[/bold]
     """
-    if (certificate is None) != (key is None):
-        fail("give --certificate and --key together.")
-    if insecure and (tls or certificate):
-        fail("--insecure speaks no TLS: leave it out, or --tls and --certificate.")
+    _check_tls(certificate, key, tls=tls, insecure=insecure)
     root = load(config, topic_root=topic_root).topic_root
     with _explained():
         from broker.listener import TlsFiles
@@ -159,6 +156,13 @@ def _explained() -> Iterator[None]:
         fail(str(error))
     except ModuleNotFoundError as error:
         fail(f"{error.name} is missing, which makes certificates: pip install 'omi-diarization[bridge]'")
+
+
+def _check_tls(certificate: Path | None, key: Path | None, *, tls: bool, insecure: bool) -> None:
+    if (certificate is None) != (key is None):
+        fail("give --certificate and --key together.")
+    if insecure and (tls or certificate):
+        fail("--insecure speaks no TLS: leave it out, or --tls and --certificate.")
 
 
 def _roles(agent_ids: Collection[str] | None) -> tuple[str, ...]:

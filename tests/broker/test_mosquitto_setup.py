@@ -1,5 +1,6 @@
 """Setting a Mosquitto up, and again: what is refused, and what must stay as it was."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -22,13 +23,14 @@ from broker.listener import Listener, TlsFiles, UnencryptedListener
 from broker.mosquitto import MAX_PACKET_BYTES, known_listener, provision_mosquitto
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
-from broker.users import Credentials
+from broker.users import read_users
 from schemas.topics import DEFAULT_ROOT, Topics
 from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program, run_mosquitto
 from tests.inbox import WAIT_S, MessageLog, eventually
 
 TOPICS = Topics()
 ACK_S = 120.0
+TLS_FILES = ("tls/ca.pem", "tls/ca.key", "tls/server.pem", "tls/server.key")
 FILES = ("mosquitto.conf", "passwords", "acl", "users.json")
 
 
@@ -50,13 +52,34 @@ def provision(directory: Path, listener: Listener | None = None, **options: obje
     provision_mosquitto(directory, listener or Listener(), **options)  # type: ignore[arg-type] # as each test says
 
 
-def keep_publishing(session: MqttSession, outcomes: list[PublishOutcome], enough: threading.Event) -> None:
-    while not enough.is_set() or not outcomes:
-        outcomes.append(session.publish(TOPICS.want("studio"), b"x").wait(ACK_S))
+@contextlib.contextmanager
+def traffic(session: MqttSession) -> Iterator[list[PublishOutcome]]:
+    """Publish one message after the other meanwhile; their outcomes are complete afterwards."""
+    outcomes: list[PublishOutcome] = []
+    enough = threading.Event()
+
+    def keep_publishing() -> None:
+        while not enough.is_set() or not outcomes:
+            outcomes.append(session.publish(TOPICS.want("studio"), b"x").wait(ACK_S))
+
+    thread = threading.Thread(target=keep_publishing)
+    thread.start()
+    yield outcomes
+    enough.set()
+    thread.join()
+
+
+def broker_of(home: Path, port: int) -> RunningBroker:
+    """The broker of a directory with the users that it has now; it is not started."""
+    users = {role: user for role, user in read_users(home / "users.json").items() if role != "watch"}
+    command = (require_program("mosquitto", "mosquitto"), "-c", str(home / "mosquitto.conf"))
+    ca_file = home / "tls" / "ca.pem"
+    return RunningBroker(f"mqtts://127.0.0.1:{port}", users, home.parent / "log", "5", command, port, ca_file)
 
 
 def access_of_files(directory: Path) -> dict[str, tuple[int, int, int]]:
-    found = {name: (directory / name).stat() for name in FILES}
+    there = [name for name in (*FILES, *TLS_FILES) if (directory / name).exists()]
+    found = {name: (directory / name).stat() for name in there}
     return {name: (known.st_uid, known.st_gid, stat.S_IMODE(known.st_mode)) for name, known in found.items()}
 
 
@@ -69,52 +92,38 @@ def open_directory() -> Iterator[Path]:
 
 
 def test_adding_an_agent_to_a_mosquitto_that_runs_as_its_own_user_locks_nobody_out(open_directory, connect):
-    program = require_program("mosquitto", "mosquitto")
+    require_program("mosquitto", "mosquitto")
     if os.geteuid() != 0:
         pytest.skip("only root can start a Mosquitto that becomes another user")
     home, port, mosquitto = open_directory / "omi", free_port(), pwd.getpwnam("mosquitto").pw_uid
     assert omi_broker("init", home, "--agent", "studio", "--port", str(port), "--tls", umask=0o077).returncode == 0
-    command = (program, "-c", str(home / "mosquitto.conf"))
-    users = {"bridge": "bridge", "agent:studio": "agent-studio", "agent:laptop": "agent-laptop"}
-
-    def broker() -> RunningBroker:
-        passwords = {role: entry["password"] for role, entry in json.loads((home / "users.json").read_text()).items()}
-        known = {role: Credentials(name, passwords[role]) for role, name in users.items() if role in passwords}
-        url, log, ca_file = f"mqtts://127.0.0.1:{port}", open_directory / "log", home / "tls" / "ca.pem"
-        return RunningBroker(url, known, log, "5", command, port, ca_file)
-
-    running = broker()
+    running = broker_of(home, port)
     running.start()
     try:
         assert psutil.Process(running.pid).uids().effective == mosquitto != 0
         heard: MessageLog[Incoming] = MessageLog()
         bridge = connect(running, "bridge", TOPICS.want("laptop"), TOPICS.want("studio"), on_message=heard.put)
         studio = connect(running, "agent:studio")
-        outcomes = []
-        talking = threading.Event()
-        talk = threading.Thread(target=keep_publishing, args=(studio, outcomes, talking))
         shutil.chown(home / "acl", 0, pwd.getpwnam("mosquitto").pw_gid)  # another way to let Mosquitto read it
         (home / "acl").chmod(0o640)
         before = access_of_files(home)
-        assert before["passwords"][0] == mosquitto
-        assert before["users.json"] == (0, 0, 0o600)
-        talk.start()
-        again = omi_broker("add-agent", home, "laptop", umask=0o077)
-        assert "systemctl reload mosquitto" in again.stdout
-        assert access_of_files(home) == before
-        os.kill(running.pid, signal.SIGHUP)
-        eventually(lambda: connect(broker(), "agent:laptop", wait=False).wait_connected(5.0) is None, ACK_S)
-        laptop = connect(broker(), "agent:laptop")
-        assert laptop.publish(TOPICS.want("laptop"), b"x").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
-        talking.set()
-        talk.join()
+        assert before["passwords"][0] == before["tls/server.key"][0] == mosquitto
+        assert before["users.json"] == before["tls/ca.key"] == (0, 0, 0o600)
+        with traffic(studio) as outcomes:
+            again = omi_broker("add-agent", home, "laptop", umask=0o077)
+            assert "systemctl reload mosquitto" in again.stdout
+            assert access_of_files(home) == before
+            os.kill(running.pid, signal.SIGHUP)
+            laptop = connect(broker_of(home, port), "agent:laptop", wait=False)
+            eventually(lambda: laptop.connected)
+            assert laptop.publish(TOPICS.want("laptop"), b"x").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
         assert set(outcomes) == {PublishOutcome.ACKNOWLEDGED}
         heard.wait_count(len(outcomes) + 1)
         assert bridge.connected
         assert bridge.counters.reconnects == studio.counters.reconnects == 0
         assert "Error" not in running.log_file.read_text()
         running.restart()
-        connect(broker(), "agent:studio")
+        connect(broker_of(home, port), "agent:studio")
     finally:
         running.kill()
 
