@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import BrokerError
-from schemas.topics import TopicKind, Topics
+from schemas.topics import DEFAULT_ROOT, TopicKind, Topics
 
 # What addresses and names are made of; Mosquitto's configuration is read line by line, and at spaces.
 _HOST = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:_%-]*|::[0-9A-Za-z.:_%-]*")
@@ -48,6 +48,7 @@ class Listener:
     bridge_id: str = "bridge"
     name: str | None = None
     """By which others reach it, where that is another than `host`."""
+    topic_root: str = DEFAULT_ROOT
 
     @property
     def reached_as(self) -> str:
@@ -113,7 +114,7 @@ def check_path(path: Path) -> None:
         raise BrokerError(f"{text!r} cannot stand in a configuration: use a path without line breaks and such")
 
 
-def read_listener(config: Path, acl: Path, topics: Topics) -> Listener | None:
+def read_listener(config: Path, acl: Path) -> Listener | None:
     """Return what an earlier run wrote into these two files; None where there is no listener.
 
     Raises:
@@ -132,8 +133,15 @@ def read_listener(config: Path, acl: Path, topics: Topics) -> Listener | None:
         return None
     tls = TlsFiles(Path(found["certfile"]), Path(found["keyfile"])) if {"certfile", "keyfile"} <= set(found) else None
     name = next((line.removeprefix(NAME_COMMENT).strip() for line in lines if line.startswith(NAME_COMMENT)), None)
-    persistence = found.get("persistence") == "true"
-    return Listener(host, int(port), tls, persistence, _find_bridge_id(rights, topics), name)
+    root = _find_topic_root(rights)
+    bridge_id = _find_bridge_id(rights, Topics(root))
+    return Listener(host, int(port), tls, found.get("persistence") == "true", bridge_id, name, root)
+
+
+def _find_topic_root(rights: list[str]) -> str:
+    """Return the root of all topics: the bridge alone may read everything below it."""
+    found = (re.fullmatch(r"topic read (\S+)/#", line) for line in rights)
+    return next((match[1] for match in found if match), DEFAULT_ROOT)
 
 
 def _find_bridge_id(rights: list[str], topics: Topics) -> str:

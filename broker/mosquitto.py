@@ -64,18 +64,18 @@ class ProvisionedMosquitto:
     users: Mapping[str, Credentials]
 
 
-def known_listener(directory: Path, topic_root: str) -> Listener | None:
+def known_listener(directory: Path) -> Listener | None:
     """Return how a directory was set up before, so that it can stay so; None where it was not.
 
     Raises:
         BrokerError: its files cannot be read.
     """
     files = MosquittoFiles.below(directory)
-    return read_listener(files.config, files.acl, Topics(topic_root))
+    return read_listener(files.config, files.acl)
 
 
 def provision_mosquitto(
-    directory: Path, listener: Listener, *, agent_ids: Sequence[str], topic_root: str, insecure: bool = False
+    directory: Path, listener: Listener, *, agent_ids: Sequence[str], insecure: bool = False
 ) -> ProvisionedMosquitto:
     """Write a complete configuration with generated users; existing users keep their passwords.
 
@@ -91,7 +91,7 @@ def provision_mosquitto(
     check_path(directory.absolute())
     check_listener(listener, insecure=insecure)
     users_file = directory.absolute() / "users.json"
-    users = _make_users(read_users(users_file), agent_ids, Topics(topic_root), listener.bridge_id)
+    users = _make_users(read_users(users_file), agent_ids, Topics(listener.topic_root), listener.bridge_id)
     credentials = {name: user.credentials for name, user in users.items()}
     try:
         make_directory(directory)

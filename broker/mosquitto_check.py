@@ -25,14 +25,14 @@ RELOAD = "It reads its files again after: systemctl reload mosquitto (or kill -H
 OTHERS_MAY = 0o077
 
 
-def check_mosquitto(directory: Path, topic_root: str) -> list[Check]:
+def check_mosquitto(directory: Path) -> list[Check]:
     """Check the files, the certificate, and that the running broker takes every user.
 
     Raises:
         NotSetUp: the directory holds none.
         BrokerError: its files cannot be read.
     """
-    listener = require_setup(directory, topic_root)
+    listener = require_setup(directory)
     users = read_users(directory / "users.json")
     own = OwnCertificates.below(directory)
     ca_file = own.ca if listener.tls == own.server else None
@@ -42,7 +42,7 @@ def check_mosquitto(directory: Path, topic_root: str) -> list[Check]:
     if ca_file is not None:
         checks.append(check_certificate_end(ends_at(ca_file), name="CA"))
     for role, user in users.items():
-        found = _try_user(role, user, listener, ca_file, topic_root)
+        found = _try_user(role, user, listener, ca_file)
         checks.append(found)
         if found.name == "broker":
             break  # it is not there: that is said once
@@ -80,9 +80,9 @@ def _check_modes(directory: Path, own: OwnCertificates, listener: Listener) -> C
     return ok("files", str(directory))
 
 
-def _try_user(role: str, user: Credentials, listener: Listener, ca_file: Path | None, topic_root: str) -> Check:
+def _try_user(role: str, user: Credentials, listener: Listener, ca_file: Path | None) -> Check:
     """Connect as a user; the check is named `broker` where the broker itself cannot be reached."""
-    url = make_invitation(role, user, listener, ca=None, topic_root=topic_root).url
+    url = make_invitation(role, user, listener, ca=None).url
     settings = BrokerSettings(
         broker_url=url,
         broker_username=user.username,

@@ -15,7 +15,6 @@ from broker.mosquitto import AGENT_PREFIX, ProvisionedMosquitto, known_listener,
 from broker.mosquitto_files import make_directory
 from broker.private_files import replace_file
 from broker.users import Credentials, generate_password, read_users, write_users
-from schemas.topics import DEFAULT_ROOT
 
 PLAIN_PORT, TLS_PORT = 1883, 8883  # as IANA lists them for mqtt and secure-mqtt
 UNINVITED = "watch"  # its user is for a person with a tool like mosquitto_sub
@@ -44,7 +43,7 @@ class Wanted:
     persistence: bool | None = None
     bridge_id: str | None = None
     agent_ids: tuple[str, ...] = ()
-    topic_root: str = DEFAULT_ROOT
+    topic_root: str | None = None
 
 
 @dataclass(frozen=True)
@@ -88,6 +87,7 @@ def choose_listener(before: Listener | None, wanted: Wanted, made_here: TlsFiles
         persistence=(before or Listener()).persistence if wanted.persistence is None else wanted.persistence,
         bridge_id=wanted.bridge_id or (before or Listener()).bridge_id,
         name=name,
+        topic_root=wanted.topic_root or (before or Listener()).topic_root,
     )
 
 
@@ -105,7 +105,7 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
     Raises:
         BrokerError: a value that would change the meaning of the configuration, or a file that cannot be written.
     """
-    before = known_listener(directory, wanted.topic_root)
+    before = known_listener(directory)
     own = OwnCertificates.below(directory)
     listener = choose_listener(before, wanted, own.server)
     check_listener(listener, insecure=listener.tls is None)  # nothing is written for an address that is none
@@ -117,20 +117,18 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
             if listener.tls
             else "this broker speaks no TLS: omi-broker init DIR --tls gives it certificates, and new invitations"
         )
-    mosquitto = provision_mosquitto(
-        directory, listener, agent_ids=wanted.agent_ids, topic_root=wanted.topic_root, insecure=listener.tls is None
-    )
+    mosquitto = provision_mosquitto(directory, listener, agent_ids=wanted.agent_ids, insecure=listener.tls is None)
     ca = own.ca.read_text() if listener.tls == own.server else None
-    return Setup(mosquitto, _write_invitations(directory, mosquitto, ca, wanted.topic_root), before)
+    return Setup(mosquitto, _write_invitations(directory, mosquitto, ca), before)
 
 
-def change_password(directory: Path, user: str, topic_root: str) -> Setup:
+def change_password(directory: Path, user: str) -> Setup:
     """Give one user a new password: with the old one nobody gets in once Mosquitto has read the files again.
 
     Raises:
         BrokerError: there is no such user.
     """
-    require_setup(directory, topic_root)
+    require_setup(directory)
     users_file = directory / "users.json"
     users = read_users(users_file)
     role = user if user in users else f"{AGENT_PREFIX}{user}"
@@ -139,22 +137,22 @@ def change_password(directory: Path, user: str, topic_root: str) -> Setup:
         raise BrokerError(f"no user {user} here; there are {names}")
     users[role] = Credentials(users[role].username, generate_password())
     write_users(users_file, users)
-    return set_up_mosquitto(directory, Wanted(topic_root=topic_root))
+    return set_up_mosquitto(directory, Wanted())
 
 
-def require_setup(directory: Path, topic_root: str) -> Listener:
+def require_setup(directory: Path) -> Listener:
     """Return the listener of a directory that was set up.
 
     Raises:
         NotSetUp: it was not.
     """
-    listener = known_listener(directory, topic_root)
+    listener = known_listener(directory)
     if listener is None:
         raise NotSetUp(directory)
     return listener
 
 
-def make_invitation(role: str, user: Credentials, listener: Listener, *, ca: str | None, topic_root: str) -> Invitation:
+def make_invitation(role: str, user: Credentials, listener: Listener, *, ca: str | None) -> Invitation:
     """Return the invitation of one user, by its role at the broker (`bridge`, `backend`, `agent:<id>`)."""
     kind, _, agent_id = role.partition(":")
     return Invitation(
@@ -164,7 +162,7 @@ def make_invitation(role: str, user: Credentials, listener: Listener, *, ca: str
         password=user.password,
         sender_id=agent_id or (listener.bridge_id if kind == "bridge" else None),
         ca=ca,
-        topic_root=topic_root,
+        topic_root=listener.topic_root,
     )
 
 
@@ -185,18 +183,18 @@ def _provide_certificate(own: OwnCertificates, names: Collection[str], *, renew:
         raise BrokerError(f"{error.filename} cannot be written ({error.strerror}). Run this as root.") from error
 
 
-def _write_invitations(
-    directory: Path, mosquitto: ProvisionedMosquitto, ca: str | None, topic_root: str
-) -> dict[str, Path]:
+def _write_invitations(directory: Path, mosquitto: ProvisionedMosquitto, ca: str | None) -> dict[str, Path]:
     folder = directory.absolute() / "invitations"
     folder.mkdir(mode=0o700, exist_ok=True)
     written = {}
     for role, user in mosquitto.users.items():
         if role != UNINVITED:
-            invitation = make_invitation(role, user, mosquitto.listener, ca=ca, topic_root=topic_root)
+            invitation = make_invitation(role, user, mosquitto.listener, ca=ca)
             path = folder / user.username  # no two users have one name, and it was checked
             text = write_invitation(invitation) + "\n"
             if not path.exists() or path.read_text() != text:
                 replace_file(path, text)
             written[role] = path
+    for path in set(folder.iterdir()) - set(written.values()):
+        path.unlink()  # of a user that is no more
     return written

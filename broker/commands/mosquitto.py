@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.commands.terminal import AsJson, ConfigFile, TopicRoot, err, fail, load, out
+from broker.commands.terminal import AsJson, ConfigFile, TopicRoot, chosen_topic_root, err, fail, out
 from broker.errors import BrokerError
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ def init(
     Example: [bold]omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent my-mac[/bold]
     """
     _check_tls(certificate, key, tls=tls, insecure=insecure)
-    root = load(config, topic_root=topic_root).topic_root
+    root = chosen_topic_root(config, topic_root)
     with _explained():
         from broker.listener import TlsFiles
         from broker.mosquitto_setup import Wanted, set_up_mosquitto
@@ -75,20 +75,17 @@ def init(
 def add_agent(
     directory: Directory,
     agent_id: Annotated[list[str], typer.Argument(help="Its id (OMI_AGENT_ID); several are added at once.")],
-    config: ConfigFile = None,
-    topic_root: TopicRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Add an agent: a user of its own, and its invitation. Nobody who is connected is cut off.
 
     Example: [bold]omi-broker add-agent /etc/mosquitto/omi my-mac[/bold]
     """
-    root = load(config, topic_root=topic_root).topic_root
     with _explained():
         from broker.mosquitto_setup import Wanted, require_setup, set_up_mosquitto
 
-        require_setup(directory, root)
-        setup = set_up_mosquitto(directory, Wanted(agent_ids=tuple(agent_id), topic_root=root))
+        require_setup(directory)
+        setup = set_up_mosquitto(directory, Wanted(agent_ids=tuple(agent_id)))
     _print_setup(setup, _roles(agent_id), as_json=as_json)
 
 
@@ -97,8 +94,6 @@ def rotate(
     name: Annotated[str | None, typer.Argument(help="A user: an agent's id, bridge, backend or watch.")] = None,
     *,
     certificates: Annotated[bool, typer.Option("--certificates", help="Renew the broker's certificate.")] = False,
-    config: ConfigFile = None,
-    topic_root: TopicRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Give a user a new password and a new invitation; or renew the broker's certificate, which nobody notices.
@@ -107,34 +102,30 @@ def rotate(
     """
     if (name is None) != certificates:
         fail("name a user, such as my-mac or bridge, or say --certificates.")
-    root = load(config, topic_root=topic_root).topic_root
     with _explained():
         from broker.mosquitto_setup import Wanted, change_password, require_setup, set_up_mosquitto
 
-        require_setup(directory, root)
+        require_setup(directory)
         if name is None:
-            setup = set_up_mosquitto(directory, Wanted(topic_root=root), renew_certificate=True)
+            setup = set_up_mosquitto(directory, Wanted(), renew_certificate=True)
         else:
-            setup = change_password(directory, name, root)
+            setup = change_password(directory, name)
     _print_setup(setup, () if name is None else (name, *_roles([name])), as_json=as_json)
     if name == "watch" and not as_json:
         out.print(f"its new password is in {setup.mosquitto.users_file}", markup=False)
 
 
-def check(
-    directory: Directory, config: ConfigFile = None, topic_root: TopicRoot = None, as_json: AsJson = False
-) -> None:
+def check(directory: Directory, as_json: AsJson = False) -> None:
     """Look at the files and the certificate, and try every user at the running broker; exit code 1 where one fails.
 
     Example: [bold]omi-broker check /etc/mosquitto/omi[/bold]
     """
-    root = load(config, topic_root=topic_root).topic_root
     with _explained():
         from broker.logs import silence_logs
         from broker.mosquitto_check import check_mosquitto
 
         silence_logs()
-        checks = check_mosquitto(directory, root)
+        checks = check_mosquitto(directory)
     from broker.check import STYLES, VERDICT_CHARS, CheckState
 
     if as_json:

@@ -11,7 +11,7 @@ from rich.console import Console
 from broker.errors import BrokerError
 
 if TYPE_CHECKING:
-    from broker.settings import BrokerSettings
+    from broker.settings import BrokerSettings, LoadedSettings
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -27,6 +27,16 @@ TopicRoot = Annotated[str | None, typer.Option(help="First levels of every topic
 
 def load(config_file: Path | None, **flags: object) -> BrokerSettings:
     """Load the settings; an invalid one ends the program with a line that names it."""
+    return _load(config_file, **flags).settings
+
+
+def chosen_topic_root(config_file: Path | None, topic_root: str | None) -> str | None:
+    """Return the topic root of the flag or of a setting; None where nobody chose one."""
+    loaded = _load(config_file, topic_root=topic_root)
+    return None if loaded.sources["topic_root"] == "default" else loaded.settings.topic_root
+
+
+def _load(config_file: Path | None, **flags: object) -> LoadedSettings[BrokerSettings]:
     from broker.settings import BrokerSettings, load_settings
 
     try:
@@ -35,7 +45,7 @@ def load(config_file: Path | None, **flags: object) -> BrokerSettings:
         fail(str(error))
     for warning in loaded.warnings:
         err.print(f"omi-broker: {warning}", style="yellow", markup=False)
-    return loaded.settings
+    return loaded
 
 
 def fail(message: str) -> NoReturn:

@@ -153,7 +153,7 @@ def test_watch_sees_states_and_never_audio(mosquitto, connect):
 
 
 def test_default_listener_is_loopback(tmp_path):
-    provisioned = provision_mosquitto(tmp_path, Listener(), agent_ids=(), topic_root="omi/v1")
+    provisioned = provision_mosquitto(tmp_path, Listener(), agent_ids=())
     lines = provisioned.files.config.read_text().splitlines()
     assert [line.split()[2] for line in lines if line.startswith("listener")] == ["127.0.0.1"]
     assert "allow_anonymous false" in lines

@@ -24,7 +24,7 @@ from broker.mosquitto import MAX_PACKET_BYTES, known_listener, provision_mosquit
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
 from broker.users import read_users
-from schemas.topics import DEFAULT_ROOT, Topics
+from schemas.topics import Topics
 from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program, run_mosquitto
 from tests.inbox import WAIT_S, MessageLog, eventually
 
@@ -48,7 +48,7 @@ def omi_broker(*arguments: str | Path, umask: int = 0o022) -> "subprocess.Comple
 
 
 def provision(directory: Path, listener: Listener | None = None, **options: object) -> None:
-    options = {"agent_ids": (), "topic_root": DEFAULT_ROOT, **options}
+    options = {"agent_ids": (), **options}
     provision_mosquitto(directory, listener or Listener(), **options)  # type: ignore[arg-type] # as each test says
 
 
@@ -155,16 +155,16 @@ def test_what_is_not_named_again_stays_as_it_was(tmp_path):
     for name in ("server.pem", "server.key"):
         (tmp_path / name).write_text("")
     own = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key")
-    chosen = Listener("0.0.0.0", 8883, own, True, "vps", name="vps.example")
+    chosen = Listener("0.0.0.0", 8883, own, True, "vps", name="vps.example", topic_root="home/omi/v2")
     provision(tmp_path / "omi", chosen)
-    assert known_listener(tmp_path / "omi", DEFAULT_ROOT) == chosen
+    assert known_listener(tmp_path / "omi") == chosen
     assert omi_broker("init", tmp_path / "omi", "--agent", "laptop").returncode == 0
-    assert known_listener(tmp_path / "omi", DEFAULT_ROOT) == chosen
+    assert known_listener(tmp_path / "omi") == chosen
     assert omi_broker("init", tmp_path / "omi", "--port", "8884", "--no-persistence").returncode == 0
     changed = replace(chosen, port=8884, persistence=False)
-    assert known_listener(tmp_path / "omi", DEFAULT_ROOT) == changed
+    assert known_listener(tmp_path / "omi") == changed
     lines = (tmp_path / "omi" / "acl").read_text().splitlines()
-    assert "topic write omi/v1/bridge/vps/heartbeat" in lines
+    assert "topic write home/omi/v2/bridge/vps/heartbeat" in lines
 
 
 @pytest.mark.parametrize(
@@ -232,7 +232,7 @@ def test_an_id_cannot_widen_anybodys_rights(tmp_path, bad):
         with pytest.raises(BrokerError, match="may not stand in a topic"):
             provision(tmp_path / "omi", **options)
     with pytest.raises(Exception, match="topic root"):
-        provision(tmp_path / "omi", topic_root=f"omi/{bad}/v1" if bad != "a/b" else "a//b")
+        provision(tmp_path / "omi", Listener(topic_root=f"omi/{bad}/v1" if bad != "a/b" else "a//b"))
     assert not (tmp_path / "omi").exists()
 
 

@@ -95,7 +95,7 @@ def test_an_invitation_of_another_program_or_of_before_a_rotate_is_named(home, c
     assert not config.exists()
     wrong = join(bridge_app, home / "invitations" / "agent-first")
     assert "omi-agent join takes it" in wrong.output
-    change_password(home, "first", "omi/v1")  # the running broker has not read it yet: to it this is a wrong password
+    change_password(home, "first")  # the running broker has not read it yet: to it this is a wrong password
     refused = join(agent_app, home / "invitations" / "agent-first", *QUICK)
     assert refused.exit_code == 1
     assert "omi-broker rotate DIR NAME" in refused.output
