@@ -97,7 +97,11 @@ def _try_user(role: str, user: Credentials, listener: Listener, ca_file: Path | 
     except BrokerRefused as error:
         return failed(f"user {role}", f"refused: {error.reason}", RELOAD)
     except BrokerError as error:
-        return failed("broker", str(error), "Is it started? journalctl -u mosquitto says why not.")
+        return failed(
+            "broker",
+            str(error),
+            "Is it started? journalctl -u mosquitto, or /var/log/mosquitto/mosquitto.log, says why not.",
+        )
     finally:
         session.stop()
     return ok(f"user {role}", f"{url}, packets of up to {session.max_packet_bytes:,} bytes")

@@ -207,6 +207,7 @@ def _print_invitation(role: str, path: str) -> None:
 
 
 def _print_warnings(setup: Setup) -> None:
+    from broker.certificates import OwnCertificates
     from broker.listener import is_loopback
     from broker.mosquitto_check import find_bind_problem
 
@@ -217,6 +218,9 @@ def _print_warnings(setup: Setup) -> None:
     elif listener.tls is None:
         words = "passwords and audio go over this network as they are; --tls encrypts them, and all join again"
         err.print(f"{listener.host} without TLS: {words}", style="yellow", markup=False)
+    if listener.tls is not None and listener.tls != OwnCertificates.below(setup.mosquitto.files.config.parent).server:
+        words = "give each program OMI_BROKER_CA_FILE too, unless a public CA signed it"
+        err.print(f"{listener.tls.certificate} is yours: {words}", style="yellow", markup=False)
     problem = find_bind_problem(listener) if setup.before is None else None
     if problem is not None:
         err.print(problem, style="yellow", markup=False)

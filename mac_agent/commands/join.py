@@ -38,7 +38,7 @@ def join(
         fail(str(error), EXIT_USAGE)
     except BrokerError as error:
         fail(str(error), EXIT_FAILED)
-    out.print(f"agent {taken.sender_id} joined {taken.url}: {config_file}", markup=False)
+    out.print(f"written into {config_file}: agent {taken.sender_id} at {taken.url}", markup=False)
     loaded = load(config)
     for source in find_overrides(loaded.sources):
         err.print(f"omi-agent: the {source} is used instead of what was written", style="yellow", markup=False)

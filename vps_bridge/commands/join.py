@@ -39,7 +39,7 @@ def join(
         taken = take_invitation(invitation, roles=("bridge", "backend"))
         id_setting = "bridge_id" if taken.role == "bridge" else None
         accept_invitation(taken, config_file, table=taken.role, id_setting=id_setting)
-        out.print(f"{taken.role} joined {taken.url}: {config_file}", highlight=False, soft_wrap=True)
+        out.print(f"written into {config_file}: {taken.role} at {taken.url}", highlight=False, soft_wrap=True)
         loaded = load_settings(BridgeSettings, flags={}, config_file=config, role=taken.role)
         for source in find_overrides(loaded.sources):
             words = f"omi-bridge: the {source} is used instead of what was written"
