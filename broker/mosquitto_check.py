@@ -53,7 +53,8 @@ def find_bind_problem(listener: Listener) -> str | None:
     """Say why a broker could not listen there at this moment; None where it could."""
     address = f"{listener.host}:{listener.port}"
     try:
-        with socket.create_server((listener.host, listener.port)):
+        family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+        with socket.create_server((listener.host, listener.port), family=family):
             return None
     except OSError as error:
         if error.errno == errno.EADDRINUSE:

@@ -143,8 +143,10 @@ def _explained() -> Iterator[None]:
     """Turn an error that the user can do something about into one line and an exit code."""
     try:
         yield
-    except (BrokerError, PermissionError) as error:
+    except BrokerError as error:
         fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}. Run this as root, or as the user the files belong to.")
     except ModuleNotFoundError as error:
         fail(f"{error.name} is missing, which makes certificates: pip install 'omi-diarization[bridge]'")
 

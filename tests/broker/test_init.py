@@ -1,5 +1,6 @@
 """A broker that `omi-broker init` set up with TLS: who gets in, and what happens when something is changed."""
 
+import getpass
 import json
 import os
 import signal
@@ -65,7 +66,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     assert omi_broker("init", directory, "--tls", "--port", str(port), "--agent", "first").exit_code == 0
     config = directory / "mosquitto.conf"
     own = directory.parent / "own.conf"  # it must not become another user, who could not read these files
-    own.write_text(f"{config.read_text()}\nuser {Path.home().owner()}\n")
+    own.write_text(f"{config.read_text()}\nuser {getpass.getuser()}\n")
     url = f"mqtts://127.0.0.1:{port}"
     broker = RunningBroker(url, {}, directory.parent / "log", "5", (program, "-c", str(own)), port)
     broker.start()
@@ -248,3 +249,11 @@ def test_commands_for_a_directory_that_was_not_set_up_say_what_to_type(tmp_path)
         done = omi_broker(*words)
         assert done.exit_code == 1
         assert f"omi-broker init {tmp_path}" in done.output
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_who_may_not_write_the_files_is_told_who_may(tmp_path):
+    tmp_path.chmod(0o500)
+    done = omi_broker("init", tmp_path / "omi")
+    assert done.exit_code == 1
+    assert "as root" in done.output

@@ -1,5 +1,6 @@
 """Joining a broker by invitation: from a file, standard input or a prompt into the settings of each program."""
 
+import getpass
 import os
 import pty
 import subprocess
@@ -31,7 +32,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     directory, port = tmp_path_factory.mktemp("join") / "omi", free_port()
     set_up_mosquitto(directory, Wanted(tls=True, port=port, agent_ids=("first",), bridge_id="vps"))
     own = directory.parent / "own.conf"  # it must not become another user, who could not read these files
-    own.write_text(f"{(directory / 'mosquitto.conf').read_text()}\nuser {Path.home().owner()}\n")
+    own.write_text(f"{(directory / 'mosquitto.conf').read_text()}\nuser {getpass.getuser()}\n")
     command = (program, "-c", str(own))
     broker = RunningBroker(f"mqtts://127.0.0.1:{port}", {}, directory.parent / "log", "5", command, port)
     broker.start()
