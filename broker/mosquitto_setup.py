@@ -55,6 +55,16 @@ class Setup:
     before: Listener | None
     """Its listener as it was; None where nothing was set up."""
 
+    @property
+    def is_moved(self) -> bool:
+        """Whether it is reached at another address than before, or with TLS and not without."""
+        now = self.mosquitto.listener
+        return self.before is not None and _place(self.before) != _place(now)
+
+
+def _place(listener: Listener) -> tuple[str, int, bool]:
+    return listener.reached_as, listener.port, listener.tls is not None
+
 
 def choose_listener(before: Listener | None, wanted: Wanted, made_here: TlsFiles) -> Listener:
     """Decide where the broker listens, and whether with TLS: by default everywhere but on loopback.

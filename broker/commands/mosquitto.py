@@ -69,7 +69,8 @@ def init(
             topic_root=root,
         )
         setup = set_up_mosquitto(directory, wanted)
-    _print_setup(setup, setup.invitations if setup.before is None else _roles(agent), as_json=as_json)
+    told = setup.invitations if setup.before is None or setup.is_moved else _roles(agent)
+    _print_setup(setup, told, as_json=as_json)
 
 
 def add_agent(
@@ -190,6 +191,8 @@ def _print_next_steps(setup: Setup) -> None:
         out.print("  (or kill -HUP its process); nobody whose password is the same is cut off", markup=False)
         if before != setup.mosquitto.listener:
             out.print("another address, port or TLS it takes only after: systemctl restart mosquitto", markup=False)
+        if setup.is_moved:
+            out.print("its address is another: every program has to join again, with these invitations", style="yellow")
         return
     out.print(f"start it with: mosquitto -c {config}", markup=False)
     if DEBIANS.is_dir():

@@ -251,9 +251,15 @@ def test_commands_for_a_directory_that_was_not_set_up_say_what_to_type(tmp_path)
         assert f"omi-broker init {tmp_path}" in done.output
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_who_may_not_write_the_files_is_told_who_may(tmp_path):
-    tmp_path.chmod(0o500)
-    done = omi_broker("init", tmp_path / "omi")
-    assert done.exit_code == 1
-    assert "as root" in done.output
+def test_at_another_address_every_program_is_to_join_again(tmp_path):
+    home = tmp_path / "omi"
+    assert omi_broker("init", home, "--agent", "first").exit_code == 0
+    again = omi_broker("init", home, "--agent", "second").output
+    assert "join again" not in again
+    assert ("invitation of second" in again, "invitation of first" in again) == (True, False)
+    moved = omi_broker("init", home, "--tls").output
+    assert "every program has to join again" in moved
+    assert all(f"invitation of {name}" in moved for name in ("bridge", "backend", "first", "second"))
+    assert "systemctl restart mosquitto" in moved
+    first = read_invitation_file(home / "invitations" / "agent-first")
+    assert first.url == "mqtts://127.0.0.1:8883"
