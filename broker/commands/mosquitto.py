@@ -208,7 +208,7 @@ def _print_invitation(role: str, path: str) -> None:
         out.print(f"  copy it to that machine (scp keeps it private), there: {program} join FILE", markup=False)
         out.print(f"  then allow it, on the bridge's machine: omi-bridge agents allow {agent_id}", markup=False)
     else:
-        out.print(f"  where it runs, as its user: {program} join {path}", markup=False)
+        out.print(f"  as the user that it runs as: {program} join - < {path}", markup=False)
 
 
 def _print_warnings(setup: Setup) -> None:
