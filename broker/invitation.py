@@ -115,15 +115,15 @@ def _check(packed: bytes) -> bytes:
     return hashlib.sha256(packed).digest()[:CHECK_BYTES]
 
 
-def _checked(fields: Any) -> Invitation:  # noqa: ANN401 - whatever was unpacked
+def _checked(unpacked: Any) -> Invitation:  # noqa: ANN401 - whatever was unpacked
     """Return the invitation of unpacked fields. Raises ValueError or TypeError where they make none."""
+    fields = dict(unpacked)
     ca = fields.pop("ca", None)
+    if not all(isinstance(value, str) and value.isprintable() for value in fields.values()):
+        raise TypeError("text")
     invitation = Invitation(**fields, ca=ssl.DER_cert_to_PEM_cert(ca) if ca is not None else None)
     parse_broker_url(invitation.url)
     Topics(invitation.topic_root)
-    texts = (invitation.role, invitation.username, invitation.password)
-    if invitation.role not in JOINED_BY or not all(isinstance(text, str) and text.isprintable() for text in texts):
+    if invitation.role not in JOINED_BY or not (invitation.sender_id is None or is_id(invitation.sender_id)):
         raise ValueError("role")
-    if invitation.sender_id is not None and not is_id(invitation.sender_id):
-        raise ValueError("id")
     return invitation
