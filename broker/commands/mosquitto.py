@@ -50,7 +50,6 @@ def init(
     Example: [bold]omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent my-mac[/bold]
     """
     _check_tls(certificate, key, tls=tls, insecure=insecure)
-    root = chosen_topic_root(config, topic_root)
     with _explained():
         from broker.listener import TlsFiles
         from broker.mosquitto_setup import Wanted, set_up_mosquitto
@@ -66,7 +65,7 @@ def init(
             persistence=persistence,
             bridge_id=bridge_id,
             agent_ids=tuple(agent or ()),
-            topic_root=root,
+            topic_root=chosen_topic_root(config, topic_root),
         )
         setup = set_up_mosquitto(directory, wanted)
     told = setup.invitations if setup.before is None or setup.is_moved else _roles(agent)

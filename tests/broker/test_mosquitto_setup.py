@@ -121,7 +121,7 @@ def test_adding_an_agent_to_a_mosquitto_that_runs_as_its_own_user_locks_nobody_o
         heard.wait_count(len(outcomes) + 1)
         assert bridge.connected
         assert bridge.counters.reconnects == studio.counters.reconnects == 0
-        assert "Error" not in running.log_file.read_text()
+        assert ": Error: " not in running.log_file.read_text()
         running.restart()
         connect(broker_of(home, port), "agent:studio")
     finally:
