@@ -204,8 +204,9 @@ def test_the_embedded_broker_refuses_an_open_listener(tmp_path):
 )
 @pytest.mark.parametrize("insecure", [False, True])
 def test_a_host_cannot_add_lines_to_the_configuration(tmp_path, host, insecure):
-    with pytest.raises(BrokerError, match="is no address"):
-        provision(tmp_path / "omi", Listener(host), insecure=insecure)
+    for listener in (Listener(host), *([Listener(name=host)] if host else [])):
+        with pytest.raises(BrokerError, match="is no address"):
+            provision(tmp_path / "omi", listener, insecure=insecure)
     assert not (tmp_path / "omi").exists()
 
 
