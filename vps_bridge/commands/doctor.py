@@ -68,6 +68,7 @@ def doctor(
 
 
 def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> list[Check]:
+    from broker.certificate_check import check_certificate
     from broker.file_checks import check_config_file, check_data_dir, check_disk
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
@@ -85,6 +86,7 @@ def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> l
     try:
         findings = probe_broker_as_bridge(settings, wait_s)
         checks += broker_checks.check_broker_limits(findings, settings.part_bytes)
+        checks += check_certificate(settings)
         ledger_id = ledger.ledger_id if ledger else None
         checks += broker_checks.check_bridge_lives(findings, ledger_id, settings.stale_s)
         if ledger is not None:
