@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Verdict
@@ -85,6 +85,12 @@ class OwnersPeople:
 _PERSON_COLUMNS = tuple(getattr(PersonRow, item.name) for item in fields(PersonRecord))
 _PRINT_COLUMNS = tuple(getattr(PrintRow, item.name) for item in fields(PrintRecord))
 _DECISION_COLUMNS = tuple(getattr(PersonDecisionRow, item.name) for item in fields(DecisionRecord))
+# What every labelling asks; built once, since building a statement takes longer than running it.
+_IDS_OF = select(PersonRow.person_id).where(PersonRow.owner == bindparam("of_owner"))
+_PRINTS_OF = select(*_PRINT_COLUMNS).where(PrintRow.owner == bindparam("of_owner")).order_by(*_PRINT_COLUMNS[:3])
+_PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
+    PrintRow.conversation_id == bindparam("of_conversation"), PrintRow.source == FROM_CONVERSATION
+)
 
 
 class PeopleBook:
@@ -110,11 +116,9 @@ class PeopleBook:
 
     def known_to(self, owner: str) -> OwnersPeople:
         """Return the ids and voiceprints of the owner's people."""
-        people = select(PersonRow.person_id).where(PersonRow.owner == owner)
-        prints = select(*_PRINT_COLUMNS).where(PrintRow.owner == owner).order_by(*_PRINT_COLUMNS[:3])
         with self._database.reading() as connection:
-            ids = frozenset(connection.scalars(people))
-            found = connection.execute(prints) if ids else ()
+            ids = frozenset(connection.scalars(_IDS_OF, {"of_owner": owner}))
+            found = connection.execute(_PRINTS_OF, {"of_owner": owner}) if ids else ()
             return OwnersPeople(ids, tuple(PrintRecord(**row._asdict()) for row in found))
 
     def decisions(self, owner: str, person_id: str) -> list[DecisionRecord]:
@@ -132,10 +136,9 @@ class PeopleBook:
 
     def from_conversation(self, conversation_id: str) -> dict[tuple[str, str], PrintRecord]:
         """Return the voiceprints that people confirmed in a conversation, by owner and person."""
-        of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
-        query = select(PrintRow.owner, *_PRINT_COLUMNS).where(of_it)
         with self._database.reading() as connection:
-            rows = [row._asdict() for row in connection.execute(query)]
+            found = connection.execute(_PRINTS_FROM, {"of_conversation": conversation_id})
+            rows = [row._asdict() for row in found]
         return {(row.pop("owner"), row["person_id"]): PrintRecord(**row) for row in rows}
 
     def find_answer(self, person_id: str, event: PersonEvent) -> tuple[Verdict, str | None] | None:
