@@ -1,7 +1,7 @@
 // One conversation: its timeline, its transcript, and what can be corrected.
 
 import { conversationPath, read } from "./api.js";
-import { correctSegment, mergeVoice, nameVoice } from "./corrections.js";
+import { confirmVoice, correctSegment, mergeVoice, nameVoice } from "./corrections.js";
 import { button, element, replaceKeepingFocus } from "./element.js";
 import { duration } from "./format.js";
 import { History } from "./history.js";
@@ -23,13 +23,14 @@ export class ConversationView {
     this.id = id;
     this.title = id;
     this.voices = [];
+    this.people = []; // whom its owner knows
     this.state = element("p", { class: "row" });
     this.faults = element("div", {});
     this.lanes = element("ul", { class: "lanes", "aria-label": "Voices" });
     this.timeline = new Timeline((segment) => this.choose(segment));
     this.transcript = new Transcript({
       onChoose: (segment) => this.timeline.choose(segment),
-      onCorrect: (segment) => correctSegment(this.id, segment, this.voices),
+      onCorrect: (segment) => correctSegment(this.id, segment, this.voices, this.people),
       onPlay: (segment) => this.player.play(segment),
     });
     this.history = new History(id);
@@ -65,6 +66,9 @@ export class ConversationView {
       read(conversationPath(this.id)),
       read(`${conversationPath(this.id)}/history`),
     ]);
+    if (notice.all || notice.many || notice.people) {
+      this.people = (await read("/v1/people", { owner: found.owner })).people;
+    }
     this.waits = found.state !== "final";
     this.voices = found.voices.map((voice) => ({ ...voice, name: voiceName(voice) }));
     this.showState(found);
@@ -120,7 +124,11 @@ export class ConversationView {
         swatch(voice.speaker_id),
         element("strong", { title: voice.name }, voice.name),
         element("span", { class: "quiet" }, duration(voice.speech_s)),
-        button("Name…", () => nameVoice(this.id, voice, this.voices),
+        mayBeConfirmed(voice)
+          ? button(`${voice.known.person_id}?`, () => confirmVoice(this.id, voice),
+            { "data-key": `confirm-${voice.speaker_id}`, "aria-label": `Is ${voice.name} ${voice.known.person_id}?` })
+          : null,
+        button("Name…", () => nameVoice(this.id, voice, this.voices, this.people),
           { "data-key": `name-${voice.speaker_id}`, "aria-label": `Name ${voice.name}` }),
         button("Same as…", () => mergeVoice(this.id, voice, this.voices),
           { "data-key": `merge-${voice.speaker_id}`, "aria-label": `${voice.name} is the same as…`,
@@ -129,4 +137,9 @@ export class ConversationView {
     );
     replaceKeepingFocus(this.lanes, element("li", { class: "axis" }), element("li", {}, "Transcript"), ...lanes);
   }
+}
+
+// Whether a person has to say something: the voice was recognised, or it sounds unlike the others of who it is.
+function mayBeConfirmed(voice) {
+  return voice.known && (voice.known.identity !== "confirmed" || voice.known.voiceprint === "asks");
 }

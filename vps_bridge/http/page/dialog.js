@@ -1,0 +1,40 @@
+// A question in a dialog.
+
+import { button, element, notify } from "./element.js";
+
+// Shows a form. `read` returns what it says, or null where it says nothing yet; `send` returns what to tell then.
+export function askInDialog(title, fields, read, send, words = "Save") {
+  const problem = element("p", { class: "problem", role: "alert" });
+  const dialog = element("dialog", { "aria-labelledby": "dialog-title" });
+  const submit = async (event) => {
+    event.preventDefault();
+    const said = read();
+    if (said === null) {
+      problem.textContent = "Choose or type something first.";
+      return;
+    }
+    try {
+      const told = await send(said);
+      dialog.close();
+      notify(told);
+    } catch (error) {
+      problem.textContent = error.message;
+    }
+  };
+  const form = element(
+    "form",
+    { onsubmit: submit },
+    element("h2", { id: "dialog-title" }, title),
+    ...fields,
+    problem,
+    element("p", { class: "row" }, element("button", { type: "submit" }, words), button("Cancel", () => dialog.close())),
+  );
+  const before = document.activeElement;
+  dialog.append(form);
+  dialog.addEventListener("close", () => {
+    dialog.remove();
+    if (before?.isConnected) before.focus();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
