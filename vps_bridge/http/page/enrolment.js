@@ -1,4 +1,4 @@
-// Teaching a voice from a recording: sent as any audio, diarized, and thrown away once the voice is learned or is not.
+// Teaching a voice from a recording, which is sent as any audio, diarized, and thrown away.
 
 import { conversationPath, newId, personPath, read, sendEvent, sendFile, sendPersonEvent } from "./api.js";
 import { element } from "./element.js";
