@@ -60,7 +60,7 @@ export class ConversationView {
   }
 
   async refresh(notice) {
-    const isConcerned = notice.all || notice.many || notice.conversations?.includes(this.id);
+    const isConcerned = notice.all || notice.many || notice.people || notice.conversations?.includes(this.id);
     if (!isConcerned && !notice.jobs && !(notice.agents && this.waits)) return;
     const [found, history] = await Promise.all([
       read(conversationPath(this.id)),
@@ -70,11 +70,16 @@ export class ConversationView {
       this.people = (await read("/v1/people", { owner: found.owner })).people;
     }
     this.waits = found.state !== "final";
-    this.voices = found.voices.map((voice) => ({ ...voice, name: voiceName(voice) }));
+    const called = new Map(this.people.filter((person) => person.name).map((person) => [person.person_id, person.name]));
+    this.voices = found.voices.map((voice) => ({
+      ...voice,
+      name: voiceName(voice, called),
+      mayBe: voice.known && (called.get(voice.known.person_id) ?? voice.known.person_id),
+    }));
     this.showState(found);
     this.showLanes();
     this.timeline.update(this.voices, found.segments, found.turns);
-    this.transcript.update(this.voices, found.segments);
+    this.transcript.update(this.voices, found.segments, called);
     this.history.update(history.writes);
   }
 
@@ -125,8 +130,8 @@ export class ConversationView {
         element("strong", { title: voice.name }, voice.name),
         element("span", { class: "quiet" }, duration(voice.speech_s)),
         mayBeConfirmed(voice)
-          ? button(`${voice.known.person_id}?`, () => confirmVoice(this.id, voice),
-            { "data-key": `confirm-${voice.speaker_id}`, "aria-label": `Is ${voice.name} ${voice.known.person_id}?` })
+          ? button(`${voice.mayBe}?`, () => confirmVoice(this.id, voice),
+            { "data-key": `confirm-${voice.speaker_id}`, "aria-label": `Is ${voice.name} ${voice.mayBe}?` })
           : null,
         button("Name…", () => nameVoice(this.id, voice, this.voices, this.people),
           { "data-key": `name-${voice.speaker_id}`, "aria-label": `Name ${voice.name}` }),

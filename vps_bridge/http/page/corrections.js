@@ -41,14 +41,19 @@ export function nameVoice(conversationId, voice, voices, known) {
 
 // Says whether a voice is the person whom it sounds like; a voice that is confirmed becomes a voiceprint.
 export function confirmVoice(conversationId, voice) {
-  const { person_id: person, voiceprint } = voice.known;
-  const isOdd = voiceprint === "asks";
+  const { mayBe: person, known } = voice;
+  const isOdd = known.voiceprint === "asks";
   const [group, chosen] = choices(isOdd ? `It sounds unlike the other voiceprints of ${person}` : `Is it ${person}?`, [
     [isOdd ? "It is right: learn the voice as well" : `Yes, it is ${person}: learn the voice`, "voice_is"],
     [`No, it is not ${person}`, "voice_is_not"],
   ]);
   ask(`Is ${voice.name} ${person}?`, [group], chosen, (kind) =>
-    correct(conversationId, { kind, speaker_id: voice.speaker_id, person_id: person, anyway: isOdd && kind === "voice_is" }),
+    correct(conversationId, {
+      kind,
+      speaker_id: voice.speaker_id,
+      person_id: known.person_id,
+      anyway: isOdd && kind === "voice_is",
+    }),
   );
 }
 
