@@ -33,8 +33,15 @@ export function askInDialog(title, fields, read, send, words = "Save") {
   dialog.append(form);
   dialog.addEventListener("close", () => {
     dialog.remove();
-    if (before?.isConnected) before.focus();
+    backTo(before)?.focus();
   });
   document.body.append(dialog);
   dialog.showModal();
+}
+
+// The control that opened it, or the one that took its place while the dialog was open.
+function backTo(control) {
+  const key = control?.dataset.key;
+  if (control?.isConnected || key === undefined) return control;
+  return document.querySelector(`[data-key="${CSS.escape(key)}"]`);
 }
