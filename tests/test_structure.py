@@ -26,7 +26,7 @@ LAYERS = {
         {"labelling", "mailbox", "publisher", "presence"},
         {"intake", "admission", "exports"},
         {"dispatch"},
-        {"retention", "schedule", "http"},
+        {"retention", "schedule", "http", "webhook"},
         {"bridge"},
         {"client", "doctor"},
         {"commands"},

@@ -74,6 +74,7 @@ def read_conversation(
     summary = _summarize(record, ledger, ledger.agents.all(), stale_s)
     return ConversationDetail(
         **summary.model_dump(include=set(ConversationSummary.model_fields) & set(ConversationDetail.model_fields)),
+        owner=record.owner,
         write=stored.version if stored else 0,
         audio_s=told.audio_s if told else 0.0,
         voices=_describe_voices(voices, segments, told),
@@ -81,6 +82,7 @@ def read_conversation(
         turns=list(told.turns) if told is not None and told.turns is not None else None,
         warnings=list(told.warnings) if told else [],
         failures=list(describe_failures(jobs)),
+        enrolment=told.enrolment if told else None,
     )
 
 
@@ -231,6 +233,7 @@ def _describe_voices(
     for segment in segments:
         if segment.speaker_id is not None:
             labelled[segment.speaker_id] = labelled.get(segment.speaker_id, 0) + 1
+    known = {person.speaker_id: person for person in (told.people if told else ())}
     return [
         ListedVoice(
             speaker_id=voice.speaker_id,
@@ -238,6 +241,7 @@ def _describe_voices(
             person_id=voice.person_id,
             speech_s=round(speech_s.get(voice.speaker_id, 0.0), 3),
             segments=labelled.get(voice.speaker_id, 0),
+            known=known.get(voice.speaker_id),
         )
         for voice in sorted(voices, key=lambda voice: voice.speaker_id)
     ]

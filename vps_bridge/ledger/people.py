@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, union, update
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Verdict
@@ -45,6 +45,8 @@ class PersonRecord:
     is_owner: bool
     consent_date: str | None
     created_at: float
+    revision: int
+    """Of the latest event about it; an event of a lower one changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,13 @@ class PeopleBook:
         self._database = database
 
     # ---------------------------------------------------------------------------------------------- reading
+
+    def owners(self) -> list[str]:
+        """Return every owner of people or of conversations; `NOBODY` where some have none."""
+        owner = func.coalesce(ConversationRow.owner, NOBODY)
+        query = union(select(PersonRow.owner), select(owner).where(ConversationRow.throwaway.is_(False)))
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(query))
 
     def get(self, owner: str, person_id: str) -> PersonRecord | None:
         """Return a person, or None where the owner has none of that id."""

@@ -325,6 +325,25 @@ class ResultRow(Base):
     stored_at: Mapped[float]
 
 
+class WebhookRow(Base):
+    """What the webhook's receiver has not confirmed. Without a payload it is the latest update of its conversation."""
+
+    __tablename__ = "webhook_outbox"
+    __table_args__ = (
+        UniqueConstraint("conversation_id", "subject"),
+        Index("webhook_outbox_order", "conversation_id", "number"),
+        {"sqlite_autoincrement": True},
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    delivery_id: Mapped[str]
+    conversation_id: Mapped[str]
+    subject: Mapped[str]
+    payload: Mapped[bytes | None]
+    created_at: Mapped[float]
+    last_error: Mapped[str | None]
+    tried_at: Mapped[float | None]
+
+
 IS_UNFINISHED = text(f"jobs.{_UNFINISHED_SQL}")
 """A job that is still to be worked on; spelled as the index `jobs_busy` is, so that SQLite uses it."""
 

@@ -33,6 +33,7 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/agents",
         "/v1/status",
         "/v1/changes",
+        "/v1/owners",
         "/v1/people",
         "/v1/people/{person_id}",
         "/v1/people/{person_id}/events",

@@ -47,10 +47,10 @@ export class Transcript {
     this.sizes.disconnect();
   }
 
-  update(voices, segments) {
+  update(voices, segments, called) {
     const chosenId = this.segments[this.chosen]?.id;
     const focused = this.focusedControl();
-    this.nameOf = namer(voices);
+    this.nameOf = namer(voices, called);
     this.labelNames = new Map(voices.map((voice) => [voice.speaker, voice.name]));
     this.segments = segments;
     this.chosen = Math.max(0, segments.findIndex((segment) => segment.id === chosenId));
