@@ -10,7 +10,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from schemas.agent import AgentControl
-from schemas.conversation import EventType
+from schemas.conversation import EventType, TranscriptSegment
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.vps_bridge.http.chromium import open_page, run_chromium
@@ -215,6 +215,9 @@ def test_everything_is_reached_by_the_keyboard(called: Door, page: Page) -> None
     expect(rows.nth(1)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name="Who speaks at 0:05.5?")).to_be_visible()
+    late = TranscriptSegment(id="late", start_s=29.6, end_s=29.9, text="late")
+    called.backend.event("keyed", EventType.SEGMENTS, segments=(late,))
+    expect(page.locator(".segment")).to_have_count(7)  # the rows are drawn anew behind the dialog
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(rows.nth(1)).to_be_focused()
@@ -246,6 +249,7 @@ def serious(page: Page) -> list[tuple[str, str]]:
     return [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] != "minor"]
 
 
+@pytest.mark.slow
 def test_three_hours_of_five_thousand_segments_are_drawn_as_far_as_they_are_seen(called: Door, page: Page) -> None:
     def serve_long(route: Route) -> None:
         whole = json.loads(route.fetch().text())

@@ -194,6 +194,7 @@ export class Transcript {
         "aria-posinset": place + 1,
         "aria-setsize": this.segments.length,
         "data-segment": segment.id,
+        "data-key": `segment-${segment.id}`,
         onclick: choose,
         onfocus: choose,
       },
@@ -202,8 +203,14 @@ export class Transcript {
       element(
         "p",
         { class: "row" },
-        button("Play", () => this.onPlay(segment), { "aria-label": `Play ${clock(segment.start_s)}` }),
-        button("Correct…", () => this.onCorrect(segment), { "aria-label": `Correct who speaks at ${clock(segment.start_s)}` }),
+        button("Play", () => this.onPlay(segment), {
+          "aria-label": `Play ${clock(segment.start_s)}`,
+          "data-key": `play-${segment.id}`,
+        }),
+        button("Correct…", () => this.onCorrect(segment), {
+          "aria-label": `Correct who speaks at ${clock(segment.start_s)}`,
+          "data-key": `correct-${segment.id}`,
+        }),
       ),
     );
   }
