@@ -1,4 +1,4 @@
-"""`omi-broker`: run the embedded broker, show its users, set up a Mosquitto."""
+"""`omi-broker`: run the embedded broker, show its users; the modules in `commands` set up a Mosquitto."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import json
 import os
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
+from broker.commands.mosquitto import add_agent, check, init, rotate
+from broker.commands.terminal import AsJson, ConfigFile, DataDir, TopicRoot, err, fail, load, out
 from broker.errors import BrokerError
 from broker.version import VersionOption
 
 if TYPE_CHECKING:
     from broker.address import BrokerAddress
-    from broker.mosquitto import ProvisionedMosquitto
-    from broker.settings import BrokerSettings
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,19 +33,9 @@ app = typer.Typer(
 
     On a VPS use Mosquitto, set up for one agent called studio:
 
-        omi-broker mosquitto ./mosquitto --agent studio
-        mosquitto -c ./mosquitto/mosquitto.conf
+        omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent studio
     """,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
-
-DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the generated users are kept (OMI_DATA_DIR).")]
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="TOML file with settings (default: OMI_CONFIG).", dir_okay=False),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
 
 
 @app.callback()
@@ -61,7 +50,7 @@ def run(
     insecure: Annotated[bool, typer.Option("--insecure", help="Listen on any network, without TLS.")] = False,
     data_dir: DataDir = None,
     config: ConfigFile = None,
-    topic_root: Annotated[str | None, typer.Option(help="First levels of every topic.")] = None,
+    topic_root: TopicRoot = None,
 ) -> None:
     """Run the embedded broker until it is stopped (Ctrl-C or SIGTERM).
 
@@ -73,12 +62,12 @@ def run(
     from broker.listener import Listener, check_listener
     from broker.logs import configure_logs
 
-    settings = _settings(config, data_dir=data_dir, topic_root=topic_root)
+    settings = load(config, data_dir=data_dir, topic_root=topic_root)
     configure_logs(as_json=settings.log_json)
     try:
         from broker.embedded import serve
     except ImportError as error:
-        _fail(f"the embedded broker is not installed ({error.name} is missing): pip install 'omi-diarization[broker]'")
+        fail(f"the embedded broker is not installed ({error.name} is missing): pip install 'omi-diarization[broker]'")
     try:
         check_listener(Listener(host), insecure=insecure)
         serving = serve(
@@ -90,7 +79,7 @@ def run(
         )
         asyncio.run(serving)
     except BrokerError as error:
-        _fail(str(error))
+        fail(str(error))
 
 
 def _announce(data_dir: Path, address: BrokerAddress) -> None:
@@ -119,13 +108,13 @@ def users(
     from broker.settings import MASK
     from broker.users import read_users, users_file
 
-    path = users_file(_settings(config, data_dir=data_dir).data_dir)
+    path = users_file(load(config, data_dir=data_dir).data_dir)
     try:
         known = read_users(path)
     except (BrokerError, PermissionError) as error:
-        _fail(str(error))
+        fail(str(error))
     if not known:
-        _fail(f"no users at {path} yet: `omi-broker run` generates them when it starts.")
+        fail(f"no users at {path} yet: `omi-broker run` generates them when it starts.")
     rows = {
         role: {"username": user.username, "password": user.password if show_secrets else MASK}
         for role, user in known.items()
@@ -139,61 +128,11 @@ def users(
     out.print(table)
 
 
-@app.command()
-def mosquitto(
-    directory: Annotated[Path, typer.Argument(help="Where to write the files.", file_okay=False)],
-    *,
-    agent: Annotated[list[str] | None, typer.Option(help="Id of an agent; repeat for more.")] = None,
-    host: Annotated[
-        str | None, typer.Option(help="Address to listen on, such as the one on your tailnet. Default: 127.0.0.1.")
-    ] = None,
-    port: Annotated[int | None, typer.Option(help="TCP port. Default: 1883.", min=1, max=65535)] = None,
-    certificate: Annotated[Path | None, typer.Option(help="PEM certificate: speak TLS.", exists=True)] = None,
-    key: Annotated[Path | None, typer.Option(help="PEM key of the certificate.", exists=True)] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Listen without TLS on any network.")] = False,
-    persistence: Annotated[bool | None, typer.Option(help="Keep retained messages over a restart.")] = None,
-    bridge_id: Annotated[str | None, typer.Option(help="Name of the bridge (OMI_BRIDGE_ID). Default: bridge.")] = None,
-    config: ConfigFile = None,
-    topic_root: Annotated[str | None, typer.Option(help="First levels of every topic.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Write the configuration of a Mosquitto: users, hashed passwords, one access block per user.
-
-    Run it again to add an agent: known users and their passwords, the address and all else that you do not name stay as
-    they are, and so do owner and mode of the files. To remove an agent, delete its entry from users.json and run it
-    again; to begin anew, delete mosquitto.conf.
-
-    Example: [bold]omi-broker mosquitto /etc/mosquitto/omi --agent studio --agent laptop --host 100.64.0.1[/bold]
-    """
-    from broker.listener import Listener, TlsFiles
-    from broker.mosquitto import known_listener, provision_mosquitto
-
-    if (certificate is None) != (key is None):
-        _fail("give --certificate and --key together.")
-    root = _settings(config, topic_root=topic_root).topic_root
-    try:
-        known = known_listener(directory, root)
-        before = known or Listener()
-        listener = Listener(
-            host=before.host if host is None else host,
-            port=port or before.port,
-            tls=TlsFiles(certificate, key) if certificate and key else before.tls,
-            persistence=before.persistence if persistence is None else persistence,
-            bridge_id=before.bridge_id if bridge_id is None else bridge_id,
-        )
-        provisioned = provision_mosquitto(
-            directory, listener, agent_ids=tuple(agent or ()), topic_root=root, insecure=insecure
-        )
-    except BrokerError as error:
-        _fail(str(error))
-    _print_provisioned(provisioned, is_new=known is None, as_json=as_json)
-
-
 @app.command("config")
 def show_config(
     data_dir: DataDir = None,
     config: ConfigFile = None,
-    topic_root: Annotated[str | None, typer.Option(help="First levels of every topic.")] = None,
+    topic_root: TopicRoot = None,
     as_json: AsJson = False,
 ) -> None:
     """Show every setting, its value, where it came from and what it means; secrets are masked.
@@ -207,53 +146,14 @@ def show_config(
             BrokerSettings, flags={"data_dir": data_dir, "topic_root": topic_root}, config_file=config
         )
     except BrokerError as error:
-        _fail(str(error))
+        fail(str(error))
     print_settings(loaded, as_json=as_json)
 
 
-def _print_provisioned(provisioned: ProvisionedMosquitto, *, is_new: bool, as_json: bool) -> None:
-    from broker.private_files import is_roots_alone
-
-    files, listener = provisioned.files, provisioned.listener
-    reload = "systemctl reload mosquitto (or: kill -HUP $(pidof mosquitto))"
-    if as_json:
-        written = {"config": files.config, "passwords": files.passwords, "acl": files.acl}
-        written["users_file"] = provisioned.users_file
-        paths = {name: str(path) for name, path in written.items()}
-        out.out(json.dumps({**paths, "users": list(provisioned.users), "reload": reload}, indent=2))
-        return
-    out.print(f"listens on {listener.host} port {listener.port}{', TLS' if listener.tls else ''}", markup=False)
-    out.print(f"start it with: mosquitto -c {files.config}", markup=False)
-    if not is_new:
-        out.print(f"a Mosquitto that runs takes the users after: {reload}", markup=False)
-        out.print("another address, port or certificate it takes only after a restart: systemctl restart mosquitto")
-    out.print(f"passwords to hand to the programs, readable by you only: {provisioned.users_file}", markup=False)
-    out.print(f"users: {', '.join(provisioned.users)}; the bridge's id (OMI_BRIDGE_ID): {listener.bridge_id}")
-    if any(is_roots_alone(path) for path in (files.passwords, files.acl)):
-        out.print(
-            f"Only root can read these two. If Mosquitto runs as a user of its own: chown mosquitto: {files.passwords} "
-            f"{files.acl}",
-            style="yellow",
-            markup=False,
-        )
-
-
-def _settings(config_file: Path | None, **flags: object) -> BrokerSettings:
-    from broker.settings import BrokerSettings, load_settings
-
-    try:
-        loaded = load_settings(BrokerSettings, flags=flags, config_file=config_file)
-    except BrokerError as error:
-        _fail(str(error))
-    for warning in loaded.warnings:
-        err.print(f"omi-broker: {warning}", style="yellow", markup=False)
-    return loaded.settings
-
-
-def _fail(message: str) -> NoReturn:
-    err.print("[red]omi-broker:[/red]", end=" ")
-    err.print(message, markup=False)
-    raise typer.Exit(1)
+app.command()(init)
+app.command("add-agent")(add_agent)
+app.command()(rotate)
+app.command()(check)
 
 
 def main() -> None:

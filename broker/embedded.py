@@ -2,7 +2,7 @@
 
 It supports MQTT 3.1.1 only, keeps nothing over a restart, drops a QoS 1 message that is not acknowledged
 within 5 s and never notices that a client is gone without closing its connection. Our delivery works without
-all of these, only slower than with Mosquitto. On a VPS use `omi-broker mosquitto`.
+all of these, only slower than with Mosquitto. On a VPS use `omi-broker init`.
 """
 
 import asyncio

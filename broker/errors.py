@@ -11,13 +11,14 @@ class BrokerUnreachable(BrokerError):
     """No connection to the broker could be made in time."""
 
     def __init__(self, url: str, reason: str) -> None:
-        """Name the broker (`url`, without credentials) and why the last attempt failed."""
+        """Name the broker (`url`, without credentials) and why the last attempt failed.
+
+        A reason that ends as a sentence names its remedy itself (`broker/failures.py`).
+        """
         self.url = url
         self.reason = reason
-        super().__init__(
-            f"no connection to the broker at {url}: {reason}. Is it running and reachable from here? "
-            "Start one with `omi-broker run`, or point OMI_BROKER_URL at yours."
-        )
+        remedy = ". Is it running and reachable from here? Start one with `omi-broker run`, or set OMI_BROKER_URL."
+        super().__init__(f"no connection to the broker at {url}: {reason}{'' if reason.endswith('.') else remedy}")
 
 
 class BrokerRefused(BrokerError):
@@ -29,7 +30,8 @@ class BrokerRefused(BrokerError):
         self.reason = reason
         super().__init__(
             f"the broker at {url} refused the connection: {reason}. Check OMI_BROKER_USERNAME and "
-            "OMI_BROKER_PASSWORD; `omi-broker users` lists the users of the embedded broker."
+            "OMI_BROKER_PASSWORD. At a Mosquitto of ours `omi-broker rotate DIR NAME` makes new ones, with an "
+            "invitation to join; `omi-broker users` lists those of the embedded broker."
         )
 
 

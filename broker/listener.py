@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import BrokerError
-from schemas.topics import TopicKind, Topics
+from schemas.topics import DEFAULT_ROOT, TopicKind, Topics
 
 # What addresses and names are made of; Mosquitto's configuration is read line by line, and at spaces.
 _HOST = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:_%-]*|::[0-9A-Za-z.:_%-]*")
+NAME_COMMENT = "# Others reach it as: "  # in the configuration, where the listener has another name than its address
 # Tailscale encrypts what goes between these: tailscale.com/kb/1015/100.x-addresses, kb/1033/ip-and-dns-addresses.
 TAILNETS = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
@@ -22,8 +23,8 @@ class UnencryptedListener(BrokerError):
         self.host = host
         super().__init__(
             f"{host} is neither loopback nor an address of a tailnet: passwords and audio would cross that network "
-            "unencrypted. Give this machine's tailnet address (`tailscale ip -4`), or use TLS (omi-broker mosquitto "
-            "--certificate and --key), or say --insecure if only machines you trust can reach it."
+            "unencrypted. Give this machine's tailnet address (`tailscale ip -4`), or set up a Mosquitto with TLS "
+            "(`omi-broker init`), or say --insecure if only machines you trust can reach it."
         )
 
 
@@ -45,6 +46,14 @@ class Listener:
     persistence: bool = False
     """Keep retained messages over a restart. Not needed: our programs publish theirs again."""
     bridge_id: str = "bridge"
+    name: str | None = None
+    """By which others reach it, where that is another than `host`."""
+    topic_root: str = DEFAULT_ROOT
+
+    @property
+    def reached_as(self) -> str:
+        """The name or address in the URL that clients are given."""
+        return self.name or self.host
 
 
 def check_listener(listener: Listener, *, insecure: bool) -> None:
@@ -58,8 +67,9 @@ def check_listener(listener: Listener, *, insecure: bool) -> None:
         UnencryptedListener: no TLS, and neither on loopback nor on a tailnet.
         BrokerError: the host or a path holds what would become another line of the configuration.
     """
-    if not _HOST.fullmatch(listener.host):
-        raise BrokerError(f"host {listener.host!r} is no address: give one such as 127.0.0.1, ::1 or 100.64.0.1")
+    for host in (listener.host, listener.reached_as):
+        if not _HOST.fullmatch(host):
+            raise BrokerError(f"host {host!r} is no address: give one such as 127.0.0.1, ::1 or 100.64.0.1")
     if listener.tls is not None:
         check_path(listener.tls.certificate.absolute())
         check_path(listener.tls.key.absolute())
@@ -73,14 +83,28 @@ def is_private(host: str) -> bool:
     A name other than `localhost` never counts, because it can come to mean another address. Nor does an address of a
     home or office network: whoever is in it can listen.
     """
-    if host == "localhost":
-        return True
+    address = _parse_address(host)
+    return is_loopback(host) or any(address in network for network in TAILNETS if address is not None)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only programs of this machine reach this address."""
+    address = _parse_address(host)
+    return host == "localhost" or (address is not None and address.is_loopback)
+
+
+def is_every_address(host: str) -> bool:
+    """Whether a broker that listens there does so on all addresses of the machine, so that it is no URL's host."""
+    address = _parse_address(host)
+    return address is not None and address.is_unspecified
+
+
+def _parse_address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
         address = ipaddress.ip_address(host)
     except ValueError:
-        return False
-    address = getattr(address, "ipv4_mapped", None) or address
-    return address.is_loopback or any(address in network for network in TAILNETS)
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def check_path(path: Path) -> None:
@@ -90,7 +114,7 @@ def check_path(path: Path) -> None:
         raise BrokerError(f"{text!r} cannot stand in a configuration: use a path without line breaks and such")
 
 
-def read_listener(config: Path, acl: Path, topics: Topics) -> Listener | None:
+def read_listener(config: Path, acl: Path) -> Listener | None:
     """Return what an earlier run wrote into these two files; None where there is no listener.
 
     Raises:
@@ -108,7 +132,16 @@ def read_listener(config: Path, acl: Path, topics: Topics) -> Listener | None:
     if not port.isdecimal() or not host:
         return None
     tls = TlsFiles(Path(found["certfile"]), Path(found["keyfile"])) if {"certfile", "keyfile"} <= set(found) else None
-    return Listener(host, int(port), tls, found.get("persistence") == "true", _find_bridge_id(rights, topics))
+    name = next((line.removeprefix(NAME_COMMENT).strip() for line in lines if line.startswith(NAME_COMMENT)), None)
+    root = _find_topic_root(rights)
+    bridge_id = _find_bridge_id(rights, Topics(root))
+    return Listener(host, int(port), tls, found.get("persistence") == "true", bridge_id, name, root)
+
+
+def _find_topic_root(rights: list[str]) -> str:
+    """Return the root of all topics: the bridge alone may read everything below it."""
+    found = (re.fullmatch(r"topic read (\S+)/#", line) for line in rights)
+    return next((match[1] for match in found if match), DEFAULT_ROOT)
 
 
 def _find_bridge_id(rights: list[str], topics: Topics) -> str:

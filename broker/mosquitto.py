@@ -1,11 +1,9 @@
 """Writing the configuration of a Mosquitto: users, passwords, access, limits."""
 
 import base64
-import contextlib
 import hashlib
 import os
 import re
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,8 +11,8 @@ from pathlib import Path
 
 from broker.access import Access, access_of
 from broker.errors import BrokerError
-from broker.listener import Listener, check_listener, check_path, read_listener
-from broker.private_files import replace_file, rewrite_file
+from broker.listener import NAME_COMMENT, Listener, check_listener, check_path, read_listener
+from broker.mosquitto_files import make_directory, write_public, write_secret
 from broker.users import Credentials, generate_password, read_users, write_users
 from schemas.record import is_id
 from schemas.topics import Topics
@@ -30,9 +28,7 @@ AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
 # `assumed_max_packet_bytes`. Mosquitto 2.1 has the same limit by default (mosquitto:ChangeLog.txt); 2.0 has none, and
 # there a message of 250 MiB goes to everybody who may read its topic.
 MAX_PACKET_BYTES = 2_000_000
-MOSQUITTO_USER = "mosquitto"  # which a Mosquitto that is started by root becomes, unless its configuration says another
 _USERNAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.@-]*")
-CONFIG_MODE, DIRECTORY_MODE = 0o644, 0o755
 
 
 @dataclass(frozen=True)
@@ -68,18 +64,18 @@ class ProvisionedMosquitto:
     users: Mapping[str, Credentials]
 
 
-def known_listener(directory: Path, topic_root: str) -> Listener | None:
+def known_listener(directory: Path) -> Listener | None:
     """Return how a directory was set up before, so that it can stay so; None where it was not.
 
     Raises:
         BrokerError: its files cannot be read.
     """
     files = MosquittoFiles.below(directory)
-    return read_listener(files.config, files.acl, Topics(topic_root))
+    return read_listener(files.config, files.acl)
 
 
 def provision_mosquitto(
-    directory: Path, listener: Listener, *, agent_ids: Sequence[str], topic_root: str, insecure: bool = False
+    directory: Path, listener: Listener, *, agent_ids: Sequence[str], insecure: bool = False
 ) -> ProvisionedMosquitto:
     """Write a complete configuration with generated users; existing users keep their passwords.
 
@@ -95,10 +91,10 @@ def provision_mosquitto(
     check_path(directory.absolute())
     check_listener(listener, insecure=insecure)
     users_file = directory.absolute() / "users.json"
-    users = _make_users(read_users(users_file), agent_ids, Topics(topic_root), listener.bridge_id)
+    users = _make_users(read_users(users_file), agent_ids, Topics(listener.topic_root), listener.bridge_id)
     credentials = {name: user.credentials for name, user in users.items()}
     try:
-        _make_directory(directory)
+        make_directory(directory)
         write_users(users_file, credentials)  # first: what a crash leaves can be completed by running it again
         files = write_mosquitto_config(directory, listener, users)
     except OSError as error:
@@ -156,33 +152,11 @@ def write_mosquitto_config(directory: Path, listener: Listener, users: Mapping[s
     """
     files = MosquittoFiles.below(directory)
     hashed = ((user.credentials.username, hash_password(user.credentials.password)) for user in users.values())
-    _write_secret(files.passwords, "".join(f"{username}:{digest}\n" for username, digest in hashed))
-    _write_secret(files.acl, _acl_text(users))
+    write_secret(files.passwords, "".join(f"{username}:{digest}\n" for username, digest in hashed))
+    write_secret(files.acl, _acl_text(users))
     text = _config_text(files, listener)
-    try:
-        rewrite_file(files.config, text)
-    except FileNotFoundError:
-        replace_file(files.config, text, mode=CONFIG_MODE)
+    write_public(files.config, text)
     return files
-
-
-def _make_directory(directory: Path) -> None:
-    """Make the directory, so that Mosquitto's own user can enter it, and nobody else write, whatever the umask is."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    directory.mkdir(parents=True, exist_ok=True)
-    for path in missing:
-        path.chmod(DIRECTORY_MODE)
-
-
-def _write_secret(path: Path, text: str) -> None:
-    """Write a file that only Mosquitto may read; a new one written by root is made that of Mosquitto's own user."""
-    try:
-        rewrite_file(path, text)
-    except FileNotFoundError:
-        replace_file(path, text)
-        if os.geteuid() == 0:
-            with contextlib.suppress(LookupError):  # no such user here: Mosquitto is not installed, or runs as another
-                shutil.chown(path, MOSQUITTO_USER, MOSQUITTO_USER)
 
 
 def hash_password(password: str, salt: bytes | None = None) -> str:
@@ -194,7 +168,7 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
 
 def _acl_text(users: Mapping[str, BrokerUser]) -> str:
     # No `pattern` lines: they apply to every user, so with them any user could pose as an agent.
-    blocks = ["# One block per user. Written by `omi-broker mosquitto`; run it again rather than editing this.\n"]
+    blocks = ["# One block per user. Written by `omi-broker init`; run it again rather than editing this.\n"]
     for name, user in users.items():
         blocks.append(f"\n# {name}\nuser {user.credentials.username}\n")
         blocks += [f"topic write {topic}\n" for topic in user.access.publish]
@@ -205,8 +179,10 @@ def _acl_text(users: Mapping[str, BrokerUser]) -> str:
 def _config_text(files: MosquittoFiles, listener: Listener) -> str:
     tls = listener.tls
     tls_lines = f"certfile {tls.certificate.absolute()}\nkeyfile {tls.key.absolute()}\n" if tls else ""
+    name_line = f"{NAME_COMMENT}{listener.name}\n" if listener.name else ""
     return f"""\
-# Written by `omi-broker mosquitto`; run it again rather than editing this.
+# Written by `omi-broker init`; run it again rather than editing this.
+{name_line}\
 listener {listener.port} {listener.host}
 {tls_lines}\
 allow_anonymous false

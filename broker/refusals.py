@@ -5,7 +5,7 @@ import structlog
 _log = structlog.get_logger("broker.session")
 MAX_TOPICS = 20  # told of on one connection: each conversation has topics of its own
 REMEDY = (
-    "every agent and bridge has a user with rights under its own id only: run `omi-broker mosquitto DIR` again with "
+    "every agent and bridge has a user with rights under its own id only: run `omi-broker init DIR` again with "
     "--agent OMI_AGENT_ID or --bridge-id OMI_BRIDGE_ID as this program has it, and reload Mosquitto"
 )
 

@@ -21,6 +21,7 @@ from broker.backoff import Backoff
 from broker.client import check_packet_size, make_client, publish_properties
 from broker.connection import LOOP_TIMEOUT_S, Connection, ConnectionHandlers
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
+from broker.failures import explain_failure, explain_silence
 from broker.receipts import PublishOutcome, Receipt, outcome_of
 from broker.records import Farewell, Incoming, SessionCounters, Will
 from broker.refusals import RefusalLog
@@ -240,7 +241,7 @@ class MqttSession:
             try:
                 self._serve_connection()
             except Exception as error:  # noqa: BLE001 - whatever it was, the remedy is another connection
-                self._fail(f"{type(error).__name__}: {error}", expected=isinstance(error, OSError))
+                self._fail(explain_failure(error, self._settings), expected=isinstance(error, OSError))
             if self._protocol is not protocol:
                 continue  # try the other version at once
             if monotonic() - began_s > STABLE_AFTER_S:
@@ -279,11 +280,12 @@ class MqttSession:
         """Handle the broker's answer to our CONNECT."""
         may_fall_back = self._settings.mqtt_version == "auto" and self.protocol == "5"
         if reason.value == UNSUPPORTED_PROTOCOL_VERSION and may_fall_back:
-            self._protocol = MQTTProtocolVersion.MQTTv311
+            self._protocol, self._end_reason = MQTTProtocolVersion.MQTTv311, "MQTT 3.1.1 is next"
             _log.info("broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._address.url)
             return
         if reason.is_failure:
-            self._fail(f"refused: {reason.getName()}", expected=True)
+            self._end_reason = f"refused: {reason.getName()}"
+            self._fail(self._end_reason, expected=True)
             with self._changed:
                 self._refusal = reason.getName()
                 self._changed.notify_all()
@@ -375,6 +377,8 @@ class MqttSession:
             )
         elif not self._end_reason:
             self._end_reason = f"connection lost: {reason.getName()}"
+            if self._client is None:  # before the broker answered
+                self._fail(explain_silence(self._end_reason, self._settings), expected=True)
 
     def _end_connection(self) -> None:
         with self._changed:

@@ -1,7 +1,8 @@
 """Settings of the three programs. A flag wins over the environment, that over the TOML file, that over the default.
 
 One TOML file may serve all three. Its top level holds the settings they share (the fields of
-`BrokerSettings`), the tables `[broker]`, `[agent]` and `[bridge]` those of one program.
+`BrokerSettings`), the tables `[broker]`, `[agent]` and `[bridge]` those of one program, and `[backend]` those of what
+acts for a backend: `omi-bridge publish`, the Python client.
 """
 
 import json
@@ -26,7 +27,8 @@ from schemas.topics import DEFAULT_ROOT, Topics
 
 ENV_PREFIX = "OMI_"
 CONFIG_ENV = "OMI_CONFIG"
-SECTIONS = ("broker", "agent", "bridge")
+SECTIONS = ("broker", "agent", "bridge", "backend")
+BACKEND = "backend"  # its table is read after that of the bridge, whose settings it shares, by what acts for a backend
 MASK = "********"
 
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
@@ -167,7 +169,8 @@ def load_settings(
         if name not in cls.model_fields:
             raise SettingsError(name, "flag", f"unknown; known are {', '.join(sorted(cls.model_fields))}")
     path = config_file or default_config_file()
-    file_values = _read_config_file(cls, path, must_exist=config_file is not None or bool(os.environ.get(CONFIG_ENV)))
+    must_exist = config_file is not None or bool(os.environ.get(CONFIG_ENV))
+    file_values = _read_config_file(cls, path, role, must_exist=must_exist)
     env_values = _read_environment(cls)
     sources = dict.fromkeys(cls.model_fields, "default")
     sources |= dict.fromkeys(file_values, f"file {path}")
@@ -229,7 +232,7 @@ def default_config_file() -> Path:
     return Path(from_env).expanduser() if from_env else platformdirs.user_config_path("omi-diarization") / "config.toml"
 
 
-def _read_config_file(cls: type[S], path: Path, *, must_exist: bool) -> dict[str, Any]:
+def _read_config_file(cls: type[S], path: Path, role: str | None, *, must_exist: bool) -> dict[str, Any]:
     try:
         document = tomllib.loads(read_text(path))
     except FileNotFoundError as error:
@@ -249,14 +252,20 @@ def _read_config_file(cls: type[S], path: Path, *, must_exist: bool) -> dict[str
             f"{where}; the top level takes {', '.join(sorted(BrokerSettings.model_fields))}, "
             f"the rest goes into {', '.join(f'[{section}]' for section in SECTIONS)}",
         )
-    own = sections.get(cls.section, {})
-    if not isinstance(own, dict):
-        raise SettingsError(cls.section, f"file {path}", f"must be a table: [{cls.section}]")
-    for name in own:
+    own: dict[str, Any] = {}
+    for section in (cls.section, BACKEND) if role == BACKEND else (cls.section,):
+        own |= _read_table(cls, path, section, sections.get(section, {}))
+    return {**document, **own}
+
+
+def _read_table(cls: type[S], path: Path, section: str, table: object) -> dict[str, Any]:
+    if not isinstance(table, dict):
+        raise SettingsError(section, f"file {path}", f"must be a table: [{section}]")
+    for name in table:
         if name not in cls.model_fields:
             known = ", ".join(sorted(cls.model_fields))
-            raise SettingsError(name, f"file {path}, table [{cls.section}]", f"unknown; known are {known}")
-    return {**document, **own}
+            raise SettingsError(name, f"file {path}, table [{section}]", f"unknown; known are {known}")
+    return table
 
 
 def _read_environment(cls: type[S]) -> dict[str, Any]:

@@ -45,6 +45,7 @@ from schemas.heartbeat import must_yield
 from schemas.topics import TopicKind, Topics
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from mac_agent.inference import LoadEngine
@@ -107,6 +108,7 @@ class Agent:
         self._connected = threading.Event()
         self._stop = threading.Event()
         self._bridges: dict[str, str] = {}
+        self._note_beat: Callable[[AgentHeartbeat], None] | None = None
 
     def request_stop(self) -> None:
         """Ask the loop to end soon; safe in a signal handler and from any thread."""
@@ -188,8 +190,22 @@ class Agent:
             "starting", agent=settings.agent_id, instance=self._identity.instance_id, engine=settings.engine,
             why=self._engine_reason, waiting_results=len(self._outbox.entries()),
         )  # fmt: skip
+        self._serve_metrics(stack)
         self._worker.start()
         self._session.start()
+
+    def _serve_metrics(self, stack: ExitStack) -> None:
+        if self._settings.metrics_port != 0:
+            from mac_agent.metrics import AgentMetrics  # noqa: PLC0415 - few want it
+
+            metrics = AgentMetrics(
+                self._settings.metrics_port,
+                is_connected=lambda: self._session.connected,
+                dropped=lambda: self._dropped,
+            )
+            metrics.start()
+            stack.callback(metrics.stop)
+            self._note_beat = metrics.note_beat
 
     def _note_connect(self) -> None:
         self._connected.set()
@@ -359,7 +375,10 @@ class Agent:
             self._dropped_logged = self._dropped
 
     def _send_heartbeat(self, heartbeat: AgentHeartbeat) -> bool:
-        return self._publish(self._beat_topic, heartbeat, retain=True)
+        is_sent = self._publish(self._beat_topic, heartbeat, retain=True)
+        if is_sent and self._note_beat is not None:
+            self._note_beat(heartbeat)
+        return is_sent
 
     def _publish(self, topic: str, message: Message, *, retain: bool = False, job_id: str | None = None) -> bool:
         properties = {"schema": message.SCHEMA} | ({"job_id": job_id} if job_id else {})

@@ -111,9 +111,7 @@ def check_broker(probe: BrokerProbe) -> list[Check]:
             *probe.refused_filters,
             *(["publishing to our own want topic"] if probe.want is PublishOutcome.REFUSED else []),
         ]
-        remedy = (
-            "Give this agent its own user: omi-broker mosquitto DIR --agent OMI_AGENT_ID; the two ids must be equal."
-        )
+        remedy = "Give this agent its own user: omi-broker add-agent DIR OMI_AGENT_ID; the two ids must be equal."
         checks.append(failed("topics", f"the broker refuses {', '.join(refused)}", remedy))
     elif probe.was_answered:
         checks.append(ok("topics", "the bridge heard a question of this agent, and the agent its answer"))

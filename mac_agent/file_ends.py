@@ -103,7 +103,7 @@ def find_chunk_ends(stream: BinaryIO, start: int, limit: int, built: ChunkFile) 
             claimed = long_length if long_length and length == 2**32 - 1 else length
             ends = _data_ends(stream, body, claimed, limit, built, format_chunks[-1])
             return replace(ends, is_contradicted=len(set(format_chunks[1:])) > 1)
-        stream.seek(body)
+        stream.seek(min(body, limit))
         if name == built.format_name:
             format_chunks.append(stream.read(min(length, FORMAT_BYTES)))
         elif name == b"ds64":  # RF64: the lengths that do not fit into four bytes (EBU Tech 3306)
@@ -119,7 +119,7 @@ def _data_ends(
     is_placeholder = claimed >= UNKNOWN_BYTES or (claimed >= PLACEHOLDER_BYTES and 10 * there < claimed)
     data_start = body + built.lead_bytes
     if built.data_name == b"SSND":
-        stream.seek(body)
+        stream.seek(min(body, limit))
         data_start += int.from_bytes(stream.read(4), "big")  # where the first sample is aligned to blocks
     if is_placeholder or claimed == 0 or claimed > there:
         missing = 0 if is_placeholder or claimed == 0 else claimed - there
@@ -148,7 +148,7 @@ def _skip_chunks(stream: BinaryIO, position: int, limit: int, built: ChunkFile) 
 
 
 def _chunk_head(stream: BinaryIO, position: int, limit: int, built: ChunkFile) -> tuple[bytes, int] | None:
-    stream.seek(position)
+    stream.seek(min(position, limit))
     head = stream.read(min(4 + built.length_bytes, max(0, limit - position)))
     if len(head) < 4 + built.length_bytes or not all(0x20 <= byte < 0x7F for byte in head[:4]):
         return None
@@ -174,7 +174,7 @@ def _boxes(stream: BinaryIO, start: int, limit: int) -> Iterator[tuple[bytes, in
     """Yield name, begin and end of each box (ISO 14496-12, 4.2) up to the first bytes that are none."""
     position = start
     for _ in range(MAX_BOXES):
-        stream.seek(position)
+        stream.seek(min(position, limit))
         head = stream.read(max(0, min(16, limit - position)))
         size, name = int.from_bytes(head[:4], "big"), head[4:8]
         if size == 1 and len(head) == 16:
@@ -192,7 +192,7 @@ def find_pages_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
     position, ignored, is_inside = start, 0, False
     count = _GranuleCount()
     while position < limit:
-        stream.seek(position)
+        stream.seek(min(position, limit))
         head = stream.read(min(_OGG_HEAD_BYTES, limit - position))
         if head[:4] != b"OggS"[: len(head)]:
             found = find_bytes(stream, b"OggS", position + 1, limit)
@@ -258,7 +258,7 @@ def find_elements_end(stream: BinaryIO, start: int, limit: int) -> FileEnd:
 
 def _element(stream: BinaryIO, position: int, limit: int) -> tuple[bytes, int, int | None]:
     """Return name, begin of the body and size (None: it is not said) of an EBML element (RFC 8794)."""
-    stream.seek(position)
+    stream.seek(min(position, limit))
     head = stream.read(min(12, limit - position)).ljust(12, b"\0")
     name_bytes = 9 - head[0].bit_length()
     name = head[: min(name_bytes, 4)]
@@ -303,11 +303,11 @@ def find_mpeg_ends(stream: BinaryIO, start: int, limit: int) -> MpegEnds | None:
 
 def _skip_end_tags(stream: BinaryIO, position: int, limit: int) -> int:
     """Return where the tags end that stand behind the frames of an MP3 file: APEv2, and ID3v1 of 128 bytes."""
-    stream.seek(position)
+    stream.seek(min(position, limit))
     head = stream.read(16)
     if head.startswith(b"APETAGEX"):
         position += 32 + int.from_bytes(head[12:16], "little")  # what it says includes the footer, not the header
-        stream.seek(position)
+        stream.seek(min(position, limit))
         head = stream.read(3)
     return min(limit, position + 128 if head.startswith(b"TAG") else position)
 
@@ -316,7 +316,7 @@ def find_bytes(stream: BinaryIO, wanted: bytes, start: int, limit: int) -> int |
     """Return the first position of `wanted` in [start, limit), read in blocks that grow."""
     block_bytes, position = 1 << 16, start
     while position + len(wanted) <= limit:
-        stream.seek(position)
+        stream.seek(min(position, limit))
         block = stream.read(min(block_bytes, limit - position))
         found = block.find(wanted)
         if found >= 0:

@@ -158,9 +158,9 @@ def check_config(service: Service) -> None:
         text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
     except FileNotFoundError as error:
         raise ServiceError(
-            f"{path} does not exist, and a service sees no variables of your shell. Create it with mode 600 and "
-            'write into it: broker_url = "mqtt://HOST:1883", broker_username = "…", broker_password = "…", and '
-            '[agent] agent_id = "…"'
+            f"{path} does not exist, and a service sees no variables of your shell. Let `omi-agent join INVITATION` "
+            'write it, or create it with mode 600: broker_url = "mqtts://HOST:8883", broker_username = "…", '
+            'broker_password = "…", and [agent] agent_id = "…"'
         ) from error
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceError(f"{path} cannot be read ({error}). Check whose it is, and that it is text.") from error

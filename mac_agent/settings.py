@@ -100,6 +100,9 @@ class AgentSettings(BrokerSettings):
     log_file: UserPath | None = Field(
         default=None, description="File for the log of `run`; rotated at 10 MB, five are kept. Empty: stderr."
     )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65_535, description="Port on 127.0.0.1 of /metrics, for Prometheus; 0: there is none."
+    )
     inbox_dir: UserPath | None = Field(
         default=None,
         description="Where audio is kept while it is worked on; wiped at start. Empty: the user's cache directory, "

@@ -36,13 +36,21 @@ class QueueState(Record):
     )
 
 
+class WebhookState(Record):
+    """What the webhook's receiver has not confirmed yet."""
+
+    waiting: Count = 0
+    oldest_s: Seconds = Field(default=0.0, description="The age of the oldest.")
+    last_error: Text | None = Field(default=None, description="Of what waits, why it was not taken the last time.")
+
+
 class BridgeHeartbeat(Heartbeat):
     """The state of the bridge and its queue; retained, and used as its will (bridge -> everyone)."""
 
     SCHEMA: ClassVar[str] = "bridge-heartbeat"
 
-    # 1.1: `agents_live_ids`, for backends, which may not read the agents' own heartbeats.
-    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
+    # 1.1: `agents_live_ids`, for backends, which may not read the agents' own heartbeats. 1.2: `webhook`.
+    version: str = Field(default="1.2", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     bridge_id: Id
     ledger_id: Id
     state: BridgeState
@@ -56,5 +64,6 @@ class BridgeHeartbeat(Heartbeat):
     messages_dropped: Count = Field(
         default=0, description="Since the start: too many of one sender, or of agents that are not allowed."
     )
+    webhook: WebhookState | None = Field(default=None, description="Absent where there is none. Since 1.2.")
     last_error: Text | None = None
     versions: ByName[Name] = {}

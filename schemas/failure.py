@@ -32,6 +32,7 @@ class FailureCode(StrEnum):
     INGEST_TOO_LARGE = "ingest.too_large"
     CONVERSATION_DELETED = "conversation.deleted"
     CHUNK_ID_CONFLICT = "chunk.id_conflict"
+    EVENT_ID_CONFLICT = "event.id_conflict"
     REVISION_STALE = "event.revision_stale"
     DISK_FULL = "disk.full"
     CORRECTION_REFUSED = "correction.refused"
@@ -89,8 +90,11 @@ FAILURE_POLICIES = {
     FailureCode.INGEST_TOO_LARGE: FailurePolicy(
         413, "raise OMI_MAX_JOB_BYTES of the agent, then: omi-bridge retry {job}"
     ),
-    FailureCode.CONVERSATION_DELETED: FailurePolicy(410, _LOOK_AND_RETRY),
+    FailureCode.CONVERSATION_DELETED: FailurePolicy(
+        410, "what was deleted stays deleted: publish under another conversation id"
+    ),
     FailureCode.CHUNK_ID_CONFLICT: FailurePolicy(409, _PUBLISH_AGAIN),
+    FailureCode.EVENT_ID_CONFLICT: FailurePolicy(409, "send the event again under an event_id of its own"),
     FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),
     FailureCode.DISK_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
     FailureCode.CORRECTION_REFUSED: FailurePolicy(422, "see what there is to correct: omi-bridge show CONVERSATION"),

@@ -149,12 +149,12 @@ def run_mosquitto(
     extra_lines: str = "",
     mqtt_version: str = "auto",
 ) -> Iterator[RunningBroker]:
-    """A Mosquitto with the configuration that `omi-broker mosquitto` writes."""
+    """A Mosquitto with the configuration that `omi-broker init` writes."""
     program = require_program("mosquitto", "mosquitto")
     port = free_port()
     home = directory / f"mosquitto-{port}"
-    listener = Listener(port=port, tls=tls)
-    provisioned = provision_mosquitto(home, listener, agent_ids=agent_ids, topic_root=topic_root)
+    listener = Listener(port=port, tls=tls, topic_root=topic_root)
+    provisioned = provision_mosquitto(home, listener, agent_ids=agent_ids)
     with provisioned.files.config.open("a") as config:
         config.write(f"log_type all\nuser {getpass.getuser()}\n{extra_lines}\n")
         if max_packet_bytes is not None:

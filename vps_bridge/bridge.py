@@ -46,6 +46,7 @@ from vps_bridge.publisher import HeldPublisher
 from vps_bridge.retention import Retention
 from vps_bridge.schedule import ConversationSchedule
 from vps_bridge.settings import BridgeSettings
+from vps_bridge.webhook.sender import Webhook
 
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
@@ -102,6 +103,7 @@ class Bridge:
         self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
+        self._webhook = Webhook(settings, self._ledger)
         self._one_offs = OneOffRequests(self, self._ledger)
         self._http_door = HttpDoor(
             settings, self._mailbox, self, self._one_offs, publisher=self._publisher, guard=self._guard
@@ -143,11 +145,13 @@ class Bridge:
         self._subscribe()
         set_up_interpreter()
         self._session.start()
+        self._webhook.start()
         try:
             while not self._stopping.is_set():
                 self._run_once()
         finally:
             self._http_door.close()
+            self._webhook.close()
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
             self._schedule.close()
@@ -305,6 +309,11 @@ class Bridge:
         """Return every change of a conversation's labels."""
         return read_history(conversation_id, self._ledger, self._store)
 
+    @property
+    def messages_dropped(self) -> int:
+        """Messages since the start that were not let in."""
+        return self._admission.dropped
+
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
         allowed = self._ledger.agents.allowed()
@@ -366,6 +375,7 @@ class Bridge:
             counts=self._ledger.jobs.counts(),
             dropped=self._admission.dropped,
             has_disk_room=self._disk_reserve.is_held,
+            webhook=self._webhook.describe(),
             last_error=self._guard.summary() if self._disk_reserve.is_held else REMEDY,
         )
         self._publisher.send(self._beat_topic, beat, retain=True)

@@ -143,6 +143,11 @@ class Database:
             self._unsynced = True
             raise
 
+    def sync_all(self) -> None:
+        """Sync to disk whatever was committed through any connection: of this process or of another."""
+        with self._lock:
+            self._sync_log()
+
     def _sync_log(self) -> None:
         log = self._open_log()
         if log is not None:

@@ -36,3 +36,9 @@ def refusal_of(error: OSError) -> Refusal:
         return Refusal(FailureCode.INGEST_FULL, msg)
     msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
     return Refusal(FailureCode.DISK_FULL, msg)
+
+
+def event_id_conflict(event_id: str) -> Refusal:
+    """Return what to tell who sends another event under an id that was used."""
+    msg = f"another event with the id {event_id!r} was taken already: send this one under an id of its own"
+    return Refusal(FailureCode.EVENT_ID_CONFLICT, msg)

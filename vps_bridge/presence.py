@@ -7,7 +7,7 @@ import time
 from datetime import UTC, datetime
 from importlib.metadata import version as package_version
 
-from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState
+from schemas.bridge import BridgeHeartbeat, BridgeState, QueueState, WebhookState
 from schemas.heartbeat import must_yield
 from schemas.record import MAX_COUNT, MAX_DURATION_S
 from vps_bridge.errors import AnotherBridge
@@ -63,6 +63,7 @@ class Presence:
         counts: QueueCounts,
         dropped: int,
         has_disk_room: bool,
+        webhook: WebhookState | None,
         last_error: str | None,
     ) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that serves.
@@ -73,6 +74,7 @@ class Presence:
             counts: what waits.
             dropped: messages since the start that were not let in.
             has_disk_room: whether the disk has room for audio.
+            webhook: what its receiver has not confirmed; None where it is off.
             last_error: what an operator should know.
         """
         queue = describe_queue(counts, time.time())
@@ -84,6 +86,7 @@ class Presence:
                 "agents_waiting": tuple(waiting[:MAX_LISTED_AGENTS]),
                 "queue": queue,
                 "messages_dropped": min(dropped, MAX_COUNT),
+                "webhook": webhook,
                 "last_error": last_error,
             }
         )

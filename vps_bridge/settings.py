@@ -35,6 +35,19 @@ class BridgeSettings(BrokerSettings):
     http_answer_timeout_s: float = Field(
         default=1_800.0, gt=0, description="How long the HTTP call /api/diarize waits for its answer."
     )
+    webhook_url: str | None = Field(
+        default=None, description="Updates and failures are also sent there by HTTP POST; empty: no webhook."
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None, description="What its messages are signed with. Not a flag: other users could read it."
+    )
+    webhook_secret_file: UserPath | None = Field(default=None, description="File (mode 600) that holds that secret.")
+    webhook_insecure: bool = Field(
+        default=False, description="Send to http:// also beyond this machine and the tailnet."
+    )
+    webhook_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="Its receiver has so long to be reached, and again to answer."
+    )
     heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
     stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
     grace_s: float = Field(default=30.0, ge=0, description="Seconds a lease is kept after its agent's will.")

@@ -64,6 +64,7 @@ def doctor(
 
 
 def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
+    from broker.certificate_check import check_certificate
     from broker.file_checks import check_config_file, check_data_dir, check_disk
     from broker.logs import silence_logs
     from mac_agent import machine_check as machine
@@ -85,7 +86,12 @@ def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, de
     if deep:
         checks.append(machine.check_engine(settings, engine_loader(settings)))
     probe = probe_broker(settings, wait_s)
-    checks += [*check_broker(probe), *check_bridge(probe, settings.agent_id), *check_agent(probe)]
+    checks += [
+        *check_broker(probe),
+        *check_certificate(settings),
+        *check_bridge(probe, settings.agent_id),
+        *check_agent(probe),
+    ]
     for is_daemon in (False, True):
         service = describe_service(config_file=config_file, is_daemon=is_daemon)
         if service.plist_file.exists() or (sys.platform == "darwin" and not is_daemon):

@@ -15,6 +15,7 @@ from broker.errors import BrokerError
 from broker.version import VersionOption
 from mac_agent.commands.calibrate import calibrate
 from mac_agent.commands.doctor import doctor
+from mac_agent.commands.join import join
 from mac_agent.commands.qualify import qualify
 from mac_agent.commands.service import install, logs, status, uninstall
 from mac_agent.commands.terminal import (
@@ -263,6 +264,7 @@ app.command()(engines)
 app.command()(qualify)
 app.command()(calibrate)
 app.command()(doctor)
+app.command()(join)
 app.command()(install)
 app.command()(uninstall)
 app.command()(status)

@@ -7,7 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from broker.cli import app
 from broker.listener import Listener
 from broker.mosquitto import hash_password, provision_mosquitto
 from broker.session import Incoming
@@ -105,9 +107,9 @@ def test_wrong_setting_ends_with_its_name(tmp_path):
 
 
 def test_mosquitto_files_keep_secrets_and_known_users(tmp_path):
-    assert omi_broker("mosquitto", tmp_path, "--agent", "studio").returncode == 0
+    assert omi_broker("init", tmp_path, "--agent", "studio").returncode == 0
     users = json.loads((tmp_path / "users.json").read_text())
-    again = json.loads(omi_broker("mosquitto", tmp_path, "--agent", "laptop", "--json").stdout)
+    again = json.loads(omi_broker("init", tmp_path, "--agent", "laptop", "--json").stdout)
     assert again["users"] == ["bridge", "backend", "watch", "agent:studio", "agent:laptop"]
     later = json.loads((tmp_path / "users.json").read_text())
     assert {name: later[name] for name in users} == users
@@ -119,7 +121,7 @@ def test_mosquitto_files_keep_secrets_and_known_users(tmp_path):
 
 def test_agent_id_that_could_widen_its_rights_is_refused(tmp_path):
     for agent_id in ("+", "#", "a/b", "a\nuser bridge"):
-        result = omi_broker("mosquitto", tmp_path, "--agent", agent_id)
+        result = omi_broker("init", tmp_path, "--agent", agent_id)
         assert result.returncode == 1, agent_id
         assert "may not stand in a topic" in result.stderr
     assert not (tmp_path / "mosquitto.conf").exists()
@@ -128,7 +130,7 @@ def test_agent_id_that_could_widen_its_rights_is_refused(tmp_path):
 def test_certificate_without_key_is_refused(tmp_path):
     certificate = tmp_path / "server.pem"
     certificate.write_text("")
-    result = omi_broker("mosquitto", tmp_path, "--certificate", certificate)
+    result = omi_broker("init", tmp_path, "--certificate", certificate)
     assert result.returncode == 1
     assert "--key" in result.stderr
 
@@ -151,12 +153,12 @@ def test_watch_sees_states_and_never_audio(mosquitto, connect):
 
 
 def test_default_listener_is_loopback(tmp_path):
-    provisioned = provision_mosquitto(tmp_path, Listener(), agent_ids=(), topic_root="omi/v1")
+    provisioned = provision_mosquitto(tmp_path, Listener(), agent_ids=())
     lines = provisioned.files.config.read_text().splitlines()
     assert [line.split()[2] for line in lines if line.startswith("listener")] == ["127.0.0.1"]
     assert "allow_anonymous false" in lines
 
 
 def test_help_shows_an_example():
-    for command in ("run", "users", "mosquitto", "config"):
-        assert f"omi-broker {command}" in omi_broker(command, "--help").stdout
+    for command in ("run", "users", "init", "add-agent", "rotate", "check", "config"):
+        assert f"omi-broker {command}" in CliRunner().invoke(app, [command, "--help"]).output

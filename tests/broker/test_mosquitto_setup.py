@@ -1,5 +1,6 @@
 """Setting a Mosquitto up, and again: what is refused, and what must stay as it was."""
 
+import contextlib
 import json
 import os
 import pwd
@@ -9,7 +10,9 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -19,13 +22,15 @@ from broker.errors import BrokerError
 from broker.listener import Listener, TlsFiles, UnencryptedListener
 from broker.mosquitto import MAX_PACKET_BYTES, known_listener, provision_mosquitto
 from broker.receipts import PublishOutcome
-from broker.users import Credentials
-from schemas.topics import DEFAULT_ROOT, Topics
+from broker.session import Incoming, MqttSession
+from broker.users import read_users
+from schemas.topics import Topics
 from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program, run_mosquitto
-from tests.inbox import WAIT_S, eventually
+from tests.inbox import WAIT_S, MessageLog, eventually
 
 TOPICS = Topics()
 ACK_S = 120.0
+TLS_FILES = ("tls/ca.pem", "tls/ca.key", "tls/server.pem", "tls/server.key")
 FILES = ("mosquitto.conf", "passwords", "acl", "users.json")
 
 
@@ -43,12 +48,38 @@ def omi_broker(*arguments: str | Path, umask: int = 0o022) -> "subprocess.Comple
 
 
 def provision(directory: Path, listener: Listener | None = None, **options: object) -> None:
-    options = {"agent_ids": (), "topic_root": DEFAULT_ROOT, **options}
+    options = {"agent_ids": (), **options}
     provision_mosquitto(directory, listener or Listener(), **options)  # type: ignore[arg-type] # as each test says
 
 
+@contextlib.contextmanager
+def traffic(session: MqttSession) -> Iterator[list[PublishOutcome]]:
+    """Publish one message after the other meanwhile; their outcomes are complete afterwards."""
+    outcomes: list[PublishOutcome] = []
+    enough = threading.Event()
+
+    def keep_publishing() -> None:
+        while not enough.is_set() or not outcomes:
+            outcomes.append(session.publish(TOPICS.want("studio"), b"x").wait(ACK_S))
+
+    thread = threading.Thread(target=keep_publishing)
+    thread.start()
+    yield outcomes
+    enough.set()
+    thread.join()
+
+
+def broker_of(home: Path, port: int) -> RunningBroker:
+    """The broker of a directory with the users that it has now; it is not started."""
+    users = {role: user for role, user in read_users(home / "users.json").items() if role != "watch"}
+    command = (require_program("mosquitto", "mosquitto"), "-c", str(home / "mosquitto.conf"))
+    ca_file = home / "tls" / "ca.pem"
+    return RunningBroker(f"mqtts://127.0.0.1:{port}", users, home.parent / "log", "5", command, port, ca_file)
+
+
 def access_of_files(directory: Path) -> dict[str, tuple[int, int, int]]:
-    found = {name: (directory / name).stat() for name in FILES}
+    there = [name for name in (*FILES, *TLS_FILES) if (directory / name).exists()]
+    found = {name: (directory / name).stat() for name in there}
     return {name: (known.st_uid, known.st_gid, stat.S_IMODE(known.st_mode)) for name, known in found.items()}
 
 
@@ -61,41 +92,38 @@ def open_directory() -> Iterator[Path]:
 
 
 def test_adding_an_agent_to_a_mosquitto_that_runs_as_its_own_user_locks_nobody_out(open_directory, connect):
-    program = require_program("mosquitto", "mosquitto")
+    require_program("mosquitto", "mosquitto")
     if os.geteuid() != 0:
         pytest.skip("only root can start a Mosquitto that becomes another user")
     home, port, mosquitto = open_directory / "omi", free_port(), pwd.getpwnam("mosquitto").pw_uid
-    assert omi_broker("mosquitto", home, "--agent", "studio", "--port", str(port), umask=0o077).returncode == 0
-    command = (program, "-c", str(home / "mosquitto.conf"))
-    users = {"bridge": "bridge", "agent:studio": "agent-studio", "agent:laptop": "agent-laptop"}
-
-    def broker() -> RunningBroker:
-        passwords = {role: entry["password"] for role, entry in json.loads((home / "users.json").read_text()).items()}
-        known = {role: Credentials(name, passwords[role]) for role, name in users.items() if role in passwords}
-        return RunningBroker(f"mqtt://127.0.0.1:{port}", known, open_directory / "log", "5", command, port)
-
-    running = broker()
+    assert omi_broker("init", home, "--agent", "studio", "--port", str(port), "--tls", umask=0o077).returncode == 0
+    running = broker_of(home, port)
     running.start()
     try:
         assert psutil.Process(running.pid).uids().effective == mosquitto != 0
-        bridge = connect(running, "bridge", TOPICS.want("laptop"))
+        heard: MessageLog[Incoming] = MessageLog()
+        bridge = connect(running, "bridge", TOPICS.want("laptop"), TOPICS.want("studio"), on_message=heard.put)
+        studio = connect(running, "agent:studio")
         shutil.chown(home / "acl", 0, pwd.getpwnam("mosquitto").pw_gid)  # another way to let Mosquitto read it
         (home / "acl").chmod(0o640)
         before = access_of_files(home)
-        assert before["passwords"][0] == mosquitto
-        assert before["users.json"] == (0, 0, 0o600)
-        again = omi_broker("mosquitto", home, "--agent", "laptop", umask=0o077)
-        assert "systemctl reload mosquitto" in again.stdout
-        assert access_of_files(home) == before
-        os.kill(running.pid, signal.SIGHUP)
-        eventually(lambda: connect(broker(), "agent:laptop", wait=False).wait_connected(5.0) is None, ACK_S)
-        laptop = connect(broker(), "agent:laptop")
-        assert laptop.publish(TOPICS.want("laptop"), b"x").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
+        assert before["passwords"][0] == before["tls/server.key"][0] == mosquitto
+        assert before["users.json"] == before["tls/ca.key"] == (0, 0, 0o600)
+        with traffic(studio) as outcomes:
+            again = omi_broker("add-agent", home, "laptop", umask=0o077)
+            assert "systemctl reload mosquitto" in again.stdout
+            assert access_of_files(home) == before
+            os.kill(running.pid, signal.SIGHUP)
+            laptop = connect(broker_of(home, port), "agent:laptop", wait=False)
+            eventually(lambda: laptop.connected)
+            assert laptop.publish(TOPICS.want("laptop"), b"x").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
+        assert set(outcomes) == {PublishOutcome.ACKNOWLEDGED}
+        heard.wait_count(len(outcomes) + 1)
         assert bridge.connected
-        assert bridge.counters.reconnects == 0
-        assert "Error" not in running.log_file.read_text()
+        assert bridge.counters.reconnects == studio.counters.reconnects == 0
+        assert ": Error: " not in running.log_file.read_text()
         running.restart()
-        connect(broker(), "agent:studio")
+        connect(broker_of(home, port), "agent:studio")
     finally:
         running.kill()
 
@@ -119,23 +147,24 @@ def test_files_that_an_earlier_version_made_roots_alone_are_told_of(tmp_path):
     provision(tmp_path)
     for name in ("passwords", "acl"):
         os.chown(tmp_path / name, 0, 0)
-    told = omi_broker("mosquitto", tmp_path, "--agent", "laptop").stdout
+    told = omi_broker("init", tmp_path, "--agent", "laptop").stdout
     assert f"chown mosquitto: {tmp_path / 'passwords'} {tmp_path / 'acl'}" in told
 
 
 def test_what_is_not_named_again_stays_as_it_was(tmp_path):
     for name in ("server.pem", "server.key"):
         (tmp_path / name).write_text("")
-    chosen = Listener("0.0.0.0", 8883, TlsFiles(tmp_path / "server.pem", tmp_path / "server.key"), True, "vps")
+    own = TlsFiles(tmp_path / "server.pem", tmp_path / "server.key")
+    chosen = Listener("0.0.0.0", 8883, own, True, "vps", name="vps.example", topic_root="home/omi/v2")
     provision(tmp_path / "omi", chosen)
-    assert known_listener(tmp_path / "omi", DEFAULT_ROOT) == chosen
-    assert omi_broker("mosquitto", tmp_path / "omi", "--agent", "laptop").returncode == 0
-    assert known_listener(tmp_path / "omi", DEFAULT_ROOT) == chosen
-    assert omi_broker("mosquitto", tmp_path / "omi", "--port", "8884", "--no-persistence").returncode == 0
-    changed = Listener("0.0.0.0", 8884, chosen.tls, False, "vps")
-    assert known_listener(tmp_path / "omi", DEFAULT_ROOT) == changed
+    assert known_listener(tmp_path / "omi") == chosen
+    assert omi_broker("init", tmp_path / "omi", "--agent", "laptop").returncode == 0
+    assert known_listener(tmp_path / "omi") == chosen
+    assert omi_broker("init", tmp_path / "omi", "--port", "8884", "--no-persistence").returncode == 0
+    changed = replace(chosen, port=8884, persistence=False)
+    assert known_listener(tmp_path / "omi") == changed
     lines = (tmp_path / "omi" / "acl").read_text().splitlines()
-    assert "topic write omi/v1/bridge/vps/heartbeat" in lines
+    assert "topic write home/omi/v2/bridge/vps/heartbeat" in lines
 
 
 @pytest.mark.parametrize(
@@ -143,7 +172,7 @@ def test_what_is_not_named_again_stays_as_it_was(tmp_path):
     ["0.0.0.0", "::", "192.168.1.10", "203.0.113.7", "fe80::1", "100.63.0.1", "vps.example", "0", "127.1", "10.0.0.1"],
 )
 def test_a_listener_that_others_can_listen_in_on_needs_tls_or_a_word(tmp_path, host):
-    with pytest.raises(UnencryptedListener, match=r"tailscale ip -4.*--certificate.*--insecure"):
+    with pytest.raises(UnencryptedListener, match=r"tailscale ip -4.*omi-broker init.*--insecure"):
         provision(tmp_path / "a", Listener(host))
     assert not (tmp_path / "a").exists()
     provision(tmp_path / "b", Listener(host), insecure=True)
@@ -158,10 +187,8 @@ def test_loopback_and_tailnet_need_neither(tmp_path, host):
     assert f"listener 1883 {host}" in (tmp_path / "mosquitto.conf").read_text().splitlines()
 
 
-@pytest.mark.parametrize("program", [("mosquitto", "omi"), ("run",)])
-def test_the_command_refuses_an_open_listener(tmp_path, program):
-    arguments = [program[0], *(tmp_path / name for name in program[1:])]
-    refused = omi_broker(*arguments, "--host", "0.0.0.0")
+def test_the_embedded_broker_refuses_an_open_listener(tmp_path):
+    refused = omi_broker("run", "--host", "0.0.0.0")
     assert refused.returncode == 1
     assert "--insecure" in refused.stderr
     assert "Traceback" not in refused.stderr
@@ -177,8 +204,9 @@ def test_the_command_refuses_an_open_listener(tmp_path, program):
 )
 @pytest.mark.parametrize("insecure", [False, True])
 def test_a_host_cannot_add_lines_to_the_configuration(tmp_path, host, insecure):
-    with pytest.raises(BrokerError, match="is no address"):
-        provision(tmp_path / "omi", Listener(host), insecure=insecure)
+    for listener in (Listener(host), *([Listener(name=host)] if host else [])):
+        with pytest.raises(BrokerError, match="is no address"):
+            provision(tmp_path / "omi", listener, insecure=insecure)
     assert not (tmp_path / "omi").exists()
 
 
@@ -205,7 +233,7 @@ def test_an_id_cannot_widen_anybodys_rights(tmp_path, bad):
         with pytest.raises(BrokerError, match="may not stand in a topic"):
             provision(tmp_path / "omi", **options)
     with pytest.raises(Exception, match="topic root"):
-        provision(tmp_path / "omi", topic_root=f"omi/{bad}/v1" if bad != "a/b" else "a//b")
+        provision(tmp_path / "omi", Listener(topic_root=f"omi/{bad}/v1" if bad != "a/b" else "a//b"))
     assert not (tmp_path / "omi").exists()
 
 
@@ -242,7 +270,7 @@ def test_a_packet_that_is_too_large_costs_its_sender_the_connection_and_reaches_
 
 @pytest.mark.parametrize("umask", [0, 0o077])
 def test_modes_do_not_depend_on_the_umask(tmp_path, umask):
-    assert omi_broker("mosquitto", tmp_path / "deep" / "omi", umask=umask).returncode == 0
+    assert omi_broker("init", tmp_path / "deep" / "omi", umask=umask).returncode == 0
     modes = {name: mode for name, (_, _, mode) in access_of_files(tmp_path / "deep" / "omi").items()}
     assert modes == {"mosquitto.conf": 0o644, "passwords": 0o600, "acl": 0o600, "users.json": 0o600}
     for directory in (tmp_path / "deep", tmp_path / "deep" / "omi"):

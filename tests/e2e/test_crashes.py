@@ -24,7 +24,7 @@ from tests.e2e.system import (
     worker_pids,
 )
 
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.long, pytest.mark.slow]  # with a null engine, tests/faults kills more in less time
 
 PART_BYTES = 1_000_000
 REPEATS = 8  # four minutes: long enough to kill the agent in the middle

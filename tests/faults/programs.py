@@ -183,7 +183,6 @@ class ChaosBroker:
             self._home,
             Listener(port=self._port, persistence=persistent),
             agent_ids=AGENTS,
-            topic_root=DEFAULT_ROOT,
         )
         files = provisioned.files
         with files.passwords.open("a") as passwords:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import time
 
+import httpx
 import pytest
 
-from tests.brokers import AGENT_ID, RunningBroker
+from tests.brokers import AGENT_ID, RunningBroker, free_port
 from tests.mac_agent.sounds import as_wav, tone
 
 TWO_VOICES = (as_wav(tone(300, 2)), as_wav(tone(700, 3)))
@@ -22,7 +23,8 @@ def broker(any_broker) -> RunningBroker:
 
 def test_an_offer_becomes_turns_and_is_offered_until_settled(broker, start_agent, small_bridge):
     bridge = small_bridge(broker)
-    agent = start_agent(broker, part_bytes=16_384)
+    port = free_port()
+    agent = start_agent(broker, part_bytes=16_384, metrics_port=port)
     bridge.wait_online()
     offer = bridge.offer("job-1", *TWO_VOICES)
     turns = bridge.wait_turns("job-1")
@@ -48,6 +50,7 @@ def test_an_offer_becomes_turns_and_is_offered_until_settled(broker, start_agent
     bridge.settle("job-1")
     seen = len(bridge.beats.items)
     bridge.wait_beat(lambda beat: beat.state_of("job-1") is None, after=seen)
+    assert "omi_agent_jobs_done_total 1.0\n" in httpx.get(f"http://127.0.0.1:{port}/metrics").text
     offered = len(bridge.turns.items)
     time.sleep(2.5)
     assert len(bridge.turns.items) == offered

@@ -6,6 +6,7 @@ import io
 import re
 import struct
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from mac_agent.audio import decode
 from mac_agent.errors import AudioError
 from schemas.failure import FailureCode
+from tests.encoded_audio import BEYOND_EVERY_FILE
 from tests.mac_agent.sounds import as_pcm16, as_wav, encode_file, tone
 
 KINDS = {
@@ -352,3 +354,11 @@ def test_tags_that_are_not_utf8_cost_no_audio():
     chunk = decode(io.BytesIO(body), max_s=60.0)
     assert chunk.duration_s == pytest.approx(2.0, abs=0.01)
     assert chunk.warnings == ()
+
+
+@pytest.mark.parametrize("name", BEYOND_EVERY_FILE)
+def test_a_length_beyond_every_file_is_bad_audio_and_no_error_of_the_system(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "audio"
+    path.write_bytes(BEYOND_EVERY_FILE[name])
+    with path.open("rb") as file, pytest.raises(AudioError):
+        decode(file, max_s=60.0)

@@ -8,11 +8,13 @@ import pytest
 
 from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.corrections import Correction
-from schemas.people import PersonEventType
+from schemas.failure import FailureCode
+from schemas.people import PersonEvent, PersonEventType
 from tests.brokers import RunningBroker
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
 from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend, person_of, sounding
 from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
+from vps_bridge.ledger.event_content import digest_event
 from vps_bridge.people.match import rules_for
 
 ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
@@ -141,6 +143,8 @@ def test_what_is_forgotten_is_in_no_file_and_no_late_event_brings_it_back(
     people: OwnersBackend, bridge: LiveBridge
 ) -> None:
     people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe-Quartermaine")
+    other = people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe Another")
+    assert (other.verdict, other.reason) == (Verdict.REFUSED, FailureCode.EVENT_ID_CONFLICT)
     people.say("zoe", PersonEventType.CONSENTED, consent_date="2026-05-04")
     people.say("zoe", PersonEventType.OWNER)
     voices = {"a": voice_of("zoe")}
@@ -150,11 +154,16 @@ def test_what_is_forgotten_is_in_no_file_and_no_late_event_brings_it_back(
     (known,) = bridge.people(people.owner)
     assert (known["name"], known["is_owner"], known["consent_date"]) == ("Zoe-Quartermaine", True, "2026-05-04")
     assert [each["source"] for each in known["prints"]] == ["conversation", "enrolment"]
+    digest = digest_event(
+        PersonEvent(event_id="e-zoe", type=PersonEventType.NAMED, owner=people.owner, name="Zoe-Quartermaine")
+    ).encode()
+    assert digest in _all_files(bridge)
     assert b"Zoe-Quartermaine" in _all_files(bridge)
     assert voices["a"] in _all_files(bridge)
     assert people.say("zoe", PersonEventType.FORGOTTEN, event_id="e-forget").verdict is Verdict.ACCEPTED
     people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
     assert b"Zoe-Quartermaine" not in _all_files(bridge)
+    assert digest not in _all_files(bridge), "whoever guesses the name could check it"
     assert voices["a"] not in _all_files(bridge)
     assert people.say("zoe", PersonEventType.NAMED, event_id="e-zoe", name="Zoe-Quartermaine").reason is None
     assert bridge.people(people.owner) == []

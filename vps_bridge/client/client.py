@@ -37,7 +37,8 @@ from schemas.errors import SchemaError
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from vps_bridge.client.connected import RETRY_S, ConnectedClient, is_taken
-from vps_bridge.client.errors import BridgeSilent
+from vps_bridge.client.errors import BridgeSilent, FileChanged
+from vps_bridge.client.file_parts import read_parts
 from vps_bridge.durations import seconds
 from vps_bridge.publisher import Publisher
 
@@ -165,17 +166,19 @@ class BridgeClient(ConnectedClient):
 
         `facts` are further fields of `AudioPayload`, such as captured_at or max_speakers.
         """
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         size = path.stat().st_size
+        sha256 = hashlib.sha256()
+        with path.open("rb") as file:
+            for part in read_parts(file, path, size, PART_BYTES):
+                sha256.update(part)
         facts.setdefault("chunk_id", f"f-{secrets.token_hex(12)}")
-        base = {"conversation_id": self.conversation_id, "sha256": sha256, **facts}
+        base = {"conversation_id": self.conversation_id, "sha256": sha256.hexdigest(), **facts}
         self._send_until_accepted(
             lambda: self._payloads(path, size, base, report),
             lambda receipt: receipt.chunk_id == base["chunk_id"],
             timeout_s,
         )
-        return SentChunk(base["chunk_id"], size, sha256)
+        return SentChunk(base["chunk_id"], size, sha256.hexdigest())
 
     def wait_updated(
         self, *, final: bool, timeout_s: float, report: Callable[[BridgeHeartbeat], None] = lambda _beat: None
@@ -207,12 +210,17 @@ class BridgeClient(ConnectedClient):
         topic = self._topics.audio(self.conversation_id)
         room_bytes = max(1, self._session.max_packet_bytes - ENVELOPE_BYTES)
         if size <= min(WHOLE_BYTES, room_bytes):
-            yield topic, AudioPayload(**base, audio=path.read_bytes())
+            audio = path.read_bytes()[:size]
+            if hashlib.sha256(audio).hexdigest() != base["sha256"]:
+                raise FileChanged(path)
+            yield topic, AudioPayload(**base, audio=audio)
             report(size, size)
             return
+        sha256 = hashlib.sha256()
         with path.open("rb") as file:
             offset = 0
-            while part := file.read(min(PART_BYTES, room_bytes)):
+            for part in read_parts(file, path, size, min(PART_BYTES, room_bytes)):
+                sha256.update(part)
                 yield (
                     topic,
                     AudioPayload(
@@ -225,6 +233,8 @@ class BridgeClient(ConnectedClient):
                 )
                 offset += len(part)
                 report(offset, size)
+        if sha256.hexdigest() != base["sha256"]:
+            raise FileChanged(path)
 
     def _send_until_accepted(
         self,
@@ -242,6 +252,7 @@ class BridgeClient(ConnectedClient):
             if receipt is None:
                 continue
             if is_taken(receipt, "see `omi-bridge watch`"):
+                self._updates.clear()  # they tell of what was there before
                 return
             self._wait_receipt(lambda _receipt: False, min(deadline_s, time.monotonic() + RETRY_S))  # only to wait
         msg = f"no receipt within {seconds(timeout_s)}: is `omi-bridge run` alive, and may this user publish?"

@@ -57,11 +57,13 @@ class ConnectedClient:
 def is_taken(receipt: Accepted | PersonAccepted, see: str) -> bool:
     """Return whether the bridge has it; False: send it again later.
 
-    Raises `BridgeRefused` where that is of no use; `see` says where to look if the receipt does not.
+    Raises `BridgeRefused` where that is of no use; `see` says where to look if neither the receipt nor the code does.
     """
     if receipt.verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE):
         return True
     code = receipt.reason or str(receipt.verdict)
-    if not policy_of(code).is_retryable:
-        raise BridgeRefused(code, receipt.message or see)
+    policy = policy_of(code)
+    if not policy.is_retryable:
+        remedy = see if "{job}" in policy.remedy else policy.remedy  # an operator's, of a job
+        raise BridgeRefused(code, receipt.message or remedy)
     return False

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
 
 class ClientError(Exception):
     """The bridge could not be reached, or refused; the message names the remedy."""
@@ -30,3 +35,11 @@ class BridgeRefused(ClientError):
         """Keep the failure code for programs."""
         super().__init__(f"{code}: {message}")
         self.code = code
+
+
+class FileChanged(ClientError):
+    """A file does not hold any more what it held when it was first read."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        super().__init__(f"{path} changed while it was sent: wait until it is written, then publish it again")

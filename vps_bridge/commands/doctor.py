@@ -68,11 +68,13 @@ def doctor(
 
 
 def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> list[Check]:
+    from broker.certificate_check import check_certificate
     from broker.file_checks import check_config_file, check_data_dir, check_disk
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
     from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_files, check_queue, longest_wait_s
     from vps_bridge.doctor.tailnet import check_tailnet
+    from vps_bridge.doctor.webhook_check import check_webhook
 
     silence_logs()
     checks = [
@@ -85,6 +87,7 @@ def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> l
     try:
         findings = probe_broker_as_bridge(settings, wait_s)
         checks += broker_checks.check_broker_limits(findings, settings.part_bytes)
+        checks += check_certificate(settings)
         ledger_id = ledger.ledger_id if ledger else None
         checks += broker_checks.check_bridge_lives(findings, ledger_id, settings.stale_s)
         if ledger is not None:
@@ -92,6 +95,7 @@ def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> l
             counts, now = ledger.jobs.counts(), time.time()
             reasons = _find_reasons(ledger, settings.stale_s) if longest_wait_s(counts, now) > LONG_WAIT_S else []
             checks += check_queue(counts, reasons, now)
+            checks += check_webhook(settings, ledger.webhook.counts(), now)
     finally:
         if ledger is not None:
             ledger.close()

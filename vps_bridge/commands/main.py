@@ -16,7 +16,9 @@ from vps_bridge.commands.agents import agents_app
 from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.doctor import doctor
+from vps_bridge.commands.export import HELP_EXPORT, export
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
+from vps_bridge.commands.join import join
 from vps_bridge.commands.page import page
 from vps_bridge.commands.people import people_app
 from vps_bridge.commands.publish import import_transcript, publish
@@ -83,6 +85,7 @@ app.command()(publish)
 app.command("import")(import_transcript)
 app.command()(show)
 app.command()(conversations)
+app.command(help=HELP_EXPORT)(export)
 app.command()(jobs)
 app.command()(failed)
 app.command()(retry)
@@ -95,6 +98,7 @@ app.command()(history)
 app.command()(undo)
 app.command()(redo)
 app.command()(doctor)
+app.command()(join)
 app.command()(page)
 
 

@@ -33,7 +33,7 @@ from vps_bridge.commands.terminal import (
 from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
 
-TRANSCRIPT_HELP = "JSON of the OMI backend, whisper, whisperX, OpenAI, Deepgram or AssemblyAI; or STM."
+TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, or STM."
 
 
 def publish(

@@ -6,6 +6,9 @@ A row has `id`, `text`, `start`, `end`, `speaker` and `words` as far as the file
   no times to words it cannot align, such as numerals.
 - Deepgram: `results.utterances`, else the paragraphs or the words of the best alternative of each channel.
 - AssemblyAI: `utterances`, else `words`; times are whole milliseconds.
+- ElevenLabs: `words`, with `speaker_id`. Gladia: `result.transcription.utterances`.
+- whisper.cpp: `transcription`, with `offsets` in milliseconds.
+- Services that give only words: `service_layouts`.
 """
 
 from __future__ import annotations
@@ -16,10 +19,12 @@ from itertools import pairwise
 from statistics import median
 from typing import Any
 
+from vps_bridge.conversations.service_layouts import KNOWN_SERVICES, find_words
+
 KNOWN_LAYOUTS = (
     "the OMI backend's list of segments (also under `segments` or `transcript_segments`), whisper and whisperX "
     "(`segments`), OpenAI verbose_json (`segments`, `words`), Deepgram (`results.channels`, `results.utterances`), "
-    "AssemblyAI (`utterances`, `words`)"
+    "AssemblyAI (`utterances`, `words`), ElevenLabs, Gladia, whisper.cpp, " + KNOWN_SERVICES
 )
 MAX_PAUSE_S = 1.0  # a longer one ends a segment, where a layout has only words
 MOST_SECONDS = 60  # words or utterances of whole numbers that last longer than this are in milliseconds
@@ -35,9 +40,17 @@ def find_rows(content: object) -> list[Any] | None:
         return [_with_plain_words(row) for row in content]
     if not isinstance(content, dict):
         return None
+    transcription = content.get("transcription")
+    if isinstance(transcription, list):
+        return [_read_whisper_cpp(row) for row in transcription]
+    result = content.get("result")
+    if isinstance(result, dict) and isinstance(result.get("transcription"), dict):
+        return find_rows(result["transcription"])
     results = content.get("results")
     if isinstance(results, dict) and isinstance(results.get("channels", results.get("utterances")), list):
         return _read_deepgram(results)
+    if service_words := find_words(content):
+        return _group(_plain_words(_numbered(service_words)))
     found = next((content[name] for name in _LISTS if isinstance(content.get(name), list)), None)
     words = _list_of(content, "words")
     if found is not None and (found or not words):
@@ -55,6 +68,24 @@ def _read_utterances(content: Row, words: list[Row]) -> list[Any]:
     if utterances:
         return [_with_plain_words(_without_nobody(_scaled(item, unit_s))) for item in utterances]
     return [_with_plain_words(row) for row in _group(_plain_words([_scaled(word, unit_s) for word in words]))]
+
+
+def _numbered(words: list[Row]) -> list[Row]:
+    """Give speakers that a service names its own way numbers, in the order in which they first speak."""
+    numbers: dict[object, int] = {}
+    return [
+        {**word, "speaker": None if name is None else numbers.setdefault(name, len(numbers))}
+        for word in words
+        for name in (word["speaker"],)
+    ]
+
+
+def _read_whisper_cpp(row: object) -> Any:  # noqa: ANN401 - what is no object is refused by the reader of rows
+    offsets = row.get("offsets") if isinstance(row, dict) else None
+    if not isinstance(row, dict) or not isinstance(offsets, dict):
+        return row
+    times = {"start": offsets.get("from"), "end": offsets.get("to")}
+    return {"text": row.get("text"), **_scaled(times, 0.001)}
 
 
 def _are_milliseconds(timed: Sequence[Row]) -> bool:
@@ -118,10 +149,13 @@ def _plain_words(words: Iterable[object], start_s: float | None = None, end_s: f
     """Return words as {text, start_s, end_s, speaker}.
 
     Words without times share the time between their neighbours evenly; before the first and after the last word with
-    times, and where none has any, that up to the segment's start or end. Words without text are left out.
+    times, and where none has any, that up to the segment's start or end. Words without text are left out. Where no word
+    and no segment has a time, none is made up.
     """
     found = [plain for word in words if (plain := _plain_word(word)) is not None]
     known = [index for index, word in enumerate(found) if word["start_s"] is not None and word["end_s"] is not None]
+    if not known and start_s is None and end_s is None:
+        return found
     for before, after in pairwise([-1, *known, len(found)]):
         untimed = found[before + 1 : after]
         left_s = found[before]["end_s"] if before >= 0 else start_s
@@ -138,7 +172,8 @@ def _plain_word(word: object) -> Row | None:
         word = {"text": word}
     text = next((word[name] for name in _WORD_TEXTS if word.get(name) not in (None, "")), "")
     times = {"start_s": _time(word, "start"), "end_s": _time(word, "end")}
-    return {"text": str(text).strip(), **times, "speaker": word.get("speaker")} if str(text).strip() else None
+    speaker = word.get("speaker", word.get("speaker_id"))
+    return {"text": str(text).strip(), **times, "speaker": speaker} if str(text).strip() else None
 
 
 def _with_words_beside(rows: list[Any], words: list[Row]) -> list[Any]:
@@ -166,7 +201,7 @@ def _group(words: list[Row]) -> list[Row]:
             last is None
             or last["speaker"] != word["speaker"]
             or last["text"].endswith((".", "?", "!"))
-            or word["start_s"] - last["end_s"] > MAX_PAUSE_S
+            or (word["start_s"] or 0.0) - (last["end_s"] or 0.0) > MAX_PAUSE_S
         ):
             rows.append({"start": word["start_s"], "speaker": word["speaker"], "words": []})
         rows[-1]["words"].append(word)

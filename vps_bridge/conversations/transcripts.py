@@ -1,4 +1,4 @@
-"""Transcript files for `omi-bridge import`: JSON of several speech-to-text programs, or NIST STM."""
+"""Transcript files for `omi-bridge import`: JSON of several speech-to-text programs, SRT, WebVTT, or NIST STM."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
 from schemas.text import KeyRepeated, decode_text, unique_keys
 from vps_bridge.conversations.store import speaker_name
+from vps_bridge.conversations.subtitles import FORMATS, SubtitlesError, read_subtitles
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
 if TYPE_CHECKING:
@@ -31,8 +32,9 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
     """Read the segments of a transcript file.
 
     A file named `.stm` is NIST STM (`file channel speaker start end [<label>] text`). Its speakers are names that
-    people gave: each becomes a `person_id` and counts as a human's label. Every other file is JSON in one of the
-    layouts of `transcript_layouts`. Times are in seconds, under `start` and `end`, or `start_s` and `end_s`.
+    people gave: each becomes a `person_id` and counts as a human's label. `.srt` and `.vtt` are subtitles.
+    Every other file is JSON in one of the layouts of `transcript_layouts`. Times are in seconds, under `start` and
+    `end`, or `start_s` and `end_s`.
 
     Args:
         path: the file, UTF-8 or what its byte-order mark says.
@@ -40,10 +42,14 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
         keep_speakers: False takes only text and times, and no speaker, owner or person.
 
     Raises:
-        TranscriptError: the file is missing, too large, or neither JSON nor STM, or one of its segments is invalid.
+        TranscriptError: the file is missing, too large, or of another format, or one of its segments is invalid.
     """
     text = _read_text(path)
-    rows = list(_read_stm(path, text) if path.suffix.lower() == ".stm" else _read_json(path, text))
+    suffix = path.suffix.lower()
+    if suffix in FORMATS:
+        rows: list[Any] = _read_cues(path, text, suffix)
+    else:
+        rows = list(_read_stm(path, text) if suffix == ".stm" else _read_json(path, text))
     if len(rows) > MAX_SEGMENTS:
         raise TranscriptError(f"{path}: {len(rows)} segments; at most {MAX_SEGMENTS} fit a conversation. Split it.")
     segments = tuple(_read_segment(path, index, row, conversation_id, keep_speakers) for index, row in enumerate(rows))
@@ -70,13 +76,20 @@ def _read_text(path: Path) -> str:
         raise TranscriptError(f"{path} is not UTF-8 text. Convert it, e.g. with iconv.") from error
 
 
+def _read_cues(path: Path, text: str, suffix: str) -> list[dict[str, Any]]:
+    try:
+        return read_subtitles(text, suffix)
+    except SubtitlesError as error:
+        raise TranscriptError(f"{path}: {error}.") from error
+
+
 def _read_json(path: Path, text: str) -> Iterable[Any]:
     try:
         content = json.loads(text, object_pairs_hook=unique_keys)
     except KeyRepeated as error:
         raise TranscriptError(f"{path}: {error}.") from error
     except (ValueError, RecursionError) as error:
-        raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or a file named .stm.") from error
+        raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or .stm, .srt or .vtt.") from error
     rows = find_rows(content)
     if rows is None:
         raise TranscriptError(f"{path} holds no list of segments in a layout known here. Known are {KNOWN_LAYOUTS}.")

@@ -209,7 +209,8 @@ class Updater:
             if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
                 del self._latest[name]
                 continue
-            self._publisher.send_largest(self._topics.updated(name), _kept_forms(payload))
+            forms = _kept_forms(payload, is_open=conversation.final_at is None)
+            self._publisher.send_largest(self._topics.updated(name), forms)
             due_s, backoff = now_s + offer.backoff.pause_s, offer.backoff.longer()
             heapq.heappush(self._offers, _UpdateOffer(due_s, offer.number, name, backoff))
 
@@ -240,8 +241,14 @@ def _tells_failures(payload: bytes | None, jobs: Iterable[JobRecord]) -> bool:
     return told == sum(job.state is JobState.FAILED for job in jobs)
 
 
-def _kept_forms(payload: bytes) -> Iterator[ConversationUpdated | Encoded]:
-    """Yield an update as it is kept in the ledger, then smaller forms of it for brokers that refuse that."""
+def _kept_forms(payload: bytes, *, is_open: bool) -> Iterator[ConversationUpdated | Encoded]:
+    """Yield an update as it is kept in the ledger, then smaller forms of it for brokers that refuse that.
+
+    Of a conversation that was opened again since, what was final is told as live: nobody waits for less than there is.
+    """
+    if is_open and (kept := decode(ConversationUpdated, payload)).state == "final":
+        yield from smaller_forms(kept.model_copy(update={"state": "live"}))
+        return
     yield Encoded(ConversationUpdated, payload)
     yield from itertools.islice(smaller_forms(decode(ConversationUpdated, payload)), 1, None)
 

@@ -12,9 +12,7 @@ from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 SKEW_LIMIT_S = 5.0
 MESSAGE_BYTES = 40_000  # of a message with a part of audio, beside the part
 UP = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
-RIGHTS = (
-    "Give the bridge its own user: omi-broker mosquitto DIR (run again it keeps the passwords), then reload the broker."
-)
+RIGHTS = "Give the bridge its own user: omi-broker init DIR (run again it keeps the passwords), then reload the broker."
 SET_CLOCK = "Set the wrong one: `timedatectl set-ntp true` here, System Settings > General > Date & Time on a Mac."
 
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import ipaddress
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import structlog
@@ -17,14 +15,14 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import SettingsError
-from broker.text_files import read_text
+from broker.secret_setting import read_secret
 from vps_bridge.http.messages import HttpProblem, problem_response
 from vps_bridge.http.session_cookie import judge_origin, read_session
 from vps_bridge.http.sign_in import SignIns
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
-OPEN_PATHS = ("/health", "/api/diarize")
+OPEN_PATHS = ("/health", "/metrics", "/api/diarize")
 PAGE_PATHS = ("/", "/page/")  # nothing in the page's files is secret: they say how to sign in
 SIGN_IN_PATH = "/sign-in"  # its link is proof enough
 MIN_TOKEN_CHARS = 16
@@ -35,7 +33,7 @@ _PROXY_PREFIX = "x-forwarded"
 
 @dataclass(frozen=True)
 class AccessRule:
-    """Which requests are let in: those with the token; on a loopback address two paths need none."""
+    """Which requests are let in: those with the token; on a loopback address a few paths need none."""
 
     host: str
     token: str | None
@@ -77,34 +75,21 @@ class AccessRule:
 
 def read_access_rule(settings: BridgeSettings) -> AccessRule:
     """Return the rule. Raises `SettingsError` for an unusable token, and for an address that needs one and has none."""
-    token = settings.http_token.get_secret_value() if settings.http_token else None
-    name, source = "http_token", "the settings"
-    if settings.http_token_file is not None:
-        if token is not None:
-            raise SettingsError("http_token_file", source, "http_token is set too: give the token once")
-        name, token = "http_token_file", _read_private(settings.http_token_file)
+    token = read_secret("http_token", settings.http_token, settings.http_token_file)
+    name = "http_token" if settings.http_token_file is None else "http_token_file"
     if token is not None and (len(token) < MIN_TOKEN_CHARS or not token.isascii() or not token.isprintable()):
         words = (
             f"a token has at least {MIN_TOKEN_CHARS} characters of printable ASCII: `openssl rand -hex 32` makes one"
         )
-        raise SettingsError(name, source, words)
+        raise SettingsError(name, "the settings", words)
     rule = AccessRule(settings.http_host, token)
     if token is None and not rule.is_loopback:
         words = (
             f"{settings.http_host} is not loopback, so a token is needed: set OMI_HTTP_TOKEN or http_token_file, "
             "or leave http_host at 127.0.0.1"
         )
-        raise SettingsError("http_host", source, words)
+        raise SettingsError("http_host", "the settings", words)
     return rule
-
-
-def _read_private(path: Path) -> str:
-    try:
-        if stat.S_IMODE(path.stat().st_mode) & 0o077:
-            raise SettingsError("http_token_file", str(path), f"others may read it: chmod 600 {path}")
-        return read_text(path).strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsError("http_token_file", str(path), f"not readable: {error}") from error
 
 
 def _is_loopback(host: str) -> bool:

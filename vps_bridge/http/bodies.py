@@ -65,6 +65,10 @@ async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callabl
             total_bytes += len(data)
             if total_bytes - form.file_bytes > FORM_ALLOWANCE_BYTES and not form.files:
                 raise HttpProblem(422, "payload.malformed", "no part is named `file`: curl -F file=@call.wav")
+            if form.files > 1:
+                raise HttpProblem(
+                    422, "payload.malformed", "several parts are named `file`: send one recording at a time"
+                )
             check_size(total_bytes - form.file_bytes, FORM_ALLOWANCE_BYTES)
             if len(form.block) >= BLOCK_BYTES:
                 form.block = await _write(upload, form.block)

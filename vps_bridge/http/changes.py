@@ -34,11 +34,12 @@ class ChangeNotice(BaseModel):
     many: bool = Field(default=False, description="More conversations changed than are named: all may have.")
     jobs: bool = Field(default=False, description="A job, or audio that failed.")
     agents: bool = False
+    people: bool = Field(default=False, description="Somebody whom an owner knows.")
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changed."""
-        return not (self.conversations or self.many or self.jobs or self.agents)
+        return not (self.conversations or self.many or self.jobs or self.agents or self.people)
 
     def merge(self, later: ChangeNotice) -> ChangeNotice:
         """Return both as one, so that a slow reader has one waiting at most."""
@@ -49,6 +50,7 @@ class ChangeNotice(BaseModel):
             many=too_many,
             jobs=self.jobs or later.jobs,
             agents=self.agents or later.agents,
+            people=self.people or later.people,
         )
 
 
@@ -61,10 +63,11 @@ def compare_marks(before: Marks, after: Marks) -> ChangeNotice:
         many=len(changed) > MAX_NAMED,
         jobs=(before.jobs, before.refused) != (after.jobs, after.refused),
         agents=before.agents != after.agents,
+        people=before.people != after.people,
     )
 
 
-EVERYTHING = ChangeNotice(many=True, jobs=True, agents=True)
+EVERYTHING = ChangeNotice(many=True, jobs=True, agents=True, people=True)
 
 
 class _Listener:

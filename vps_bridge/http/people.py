@@ -15,7 +15,7 @@ from schemas.record import ID_PATTERN
 from vps_bridge.http.answers import json_event, to_response
 from vps_bridge.http.messages import HttpProblem, Problem
 from vps_bridge.intake.intake import Intake
-from vps_bridge.intake.people_view import PeopleList, PersonExport, PersonView
+from vps_bridge.intake.people_view import OwnerList, PeopleList, PersonDetail, PersonExport
 from vps_bridge.ledger.people import NOBODY
 
 T = TypeVar("T")
@@ -55,11 +55,15 @@ class PeopleHandlers:
     async def _take(self, person_id: str, data: bytes) -> Response:
         return to_response(await self._ask(partial(self._intake.people.take_event, person_id, data)), 200)
 
+    async def list_owners(self) -> OwnerList:
+        """Return every owner."""
+        return await self._ask(self._intake.people.list_owners)
+
     async def list_people(self, owner: str | None) -> PeopleList:
         """Return everybody whom an owner knows."""
         return await self._ask(partial(self._intake.people.list_people, owner or NOBODY))
 
-    async def show(self, person_id: str, owner: str | None) -> PersonView:
+    async def show(self, person_id: str, owner: str | None) -> PersonDetail:
         """Return one person."""
         return _known(await self._ask(partial(self._intake.people.show, owner or NOBODY, person_id)))
 
@@ -90,14 +94,19 @@ def add_people(
         """Take what a backend says of a person."""
         return await people.take_event(request, person_id)
 
+    @app.get("/v1/owners", responses=answers((401, 403, 422, 500, 503), Problem))
+    async def list_owners() -> OwnerList:
+        """List whose people and conversations there are."""
+        return await people.list_owners()
+
     @app.get("/v1/people", responses=answers((401, 403, 422, 500, 503), Problem))
     async def list_people(owner: Owner = None) -> PeopleList:
         """List everybody whom an owner knows, with their voiceprints' sources."""
         return await people.list_people(owner)
 
     @app.get("/v1/people/{person_id}", responses=reading)
-    async def show_person(person_id: PersonId, owner: Owner = None) -> PersonView:
-        """Show one person of an owner."""
+    async def show_person(person_id: PersonId, owner: Owner = None) -> PersonDetail:
+        """Show one person of an owner: voiceprints, decisions, and where it was heard."""
         return await people.show(person_id, owner)
 
     @app.get("/v1/people/{person_id}/export", responses=reading)

@@ -25,6 +25,7 @@ from vps_bridge.http.reading_records import (
     ListedFailure,
     ListedJob,
     ListedVoice,
+    RecentWork,
     SpokenPiece,
 )
 from vps_bridge.labelling.number import Voice, VoiceBook
@@ -35,6 +36,7 @@ from vps_bridge.ledger.refusals import RefusedChunk
 
 BATCH = 50  # conversations whose state is worked out at once
 MAX_FAILURES = 50  # of each kind
+RECENT_S = 3 * 3_600.0
 NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
 
 
@@ -72,6 +74,7 @@ def read_conversation(
     summary = _summarize(record, ledger, ledger.agents.all(), stale_s)
     return ConversationDetail(
         **summary.model_dump(include=set(ConversationSummary.model_fields) & set(ConversationDetail.model_fields)),
+        owner=record.owner,
         write=stored.version if stored else 0,
         audio_s=told.audio_s if told else 0.0,
         voices=_describe_voices(voices, segments, told),
@@ -79,6 +82,7 @@ def read_conversation(
         turns=list(told.turns) if told is not None and told.turns is not None else None,
         warnings=list(told.warnings) if told else [],
         failures=list(describe_failures(jobs)),
+        enrolment=told.enrolment if told else None,
     )
 
 
@@ -122,7 +126,20 @@ def read_status(ledger: Ledger) -> BridgeStatus:
         audio_bytes=counts.bytes,
         disk_free_bytes=ledger.free_bytes(),
         oldest_at=counts.oldest_at,
+        recent=_describe_recent(ledger),
         failures=failures,
+    )
+
+
+def _describe_recent(ledger: Ledger) -> RecentWork:
+    now = time.time()
+    lately = ledger.measures.labelled_lately(now - RECENT_S)
+    took_s = sorted(chunk.latency_s for chunk in lately.labelled)
+    return RecentWork(
+        span_s=round(now - lately.since, 3),
+        labelled_audio_s=round(sum(chunk.audio_s for chunk in lately.labelled), 3),
+        median_latency_s=took_s[len(took_s) // 2] if took_s else None,
+        slow_latency_s=took_s[len(took_s) * 95 // 100] if took_s else None,
     )
 
 
@@ -216,6 +233,7 @@ def _describe_voices(
     for segment in segments:
         if segment.speaker_id is not None:
             labelled[segment.speaker_id] = labelled.get(segment.speaker_id, 0) + 1
+    known = {person.speaker_id: person for person in (told.people if told else ())}
     return [
         ListedVoice(
             speaker_id=voice.speaker_id,
@@ -223,6 +241,7 @@ def _describe_voices(
             person_id=voice.person_id,
             speech_s=round(speech_s.get(voice.speaker_id, 0.0), 3),
             segments=labelled.get(voice.speaker_id, 0),
+            known=known.get(voice.speaker_id),
         )
         for voice in sorted(voices, key=lambda voice: voice.speaker_id)
     ]

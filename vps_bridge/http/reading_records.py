@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, Field
 
 from schemas.conversation import ConversationTurn, FailedAudio
+from schemas.voice_people import Enrolment, VoicePerson
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import ConversationState
@@ -68,6 +69,7 @@ class ListedVoice(BaseModel):
     person_id: str | None
     speech_s: float
     segments: int
+    known: VoicePerson | None = Field(description="Who it is or may be, as it was compared with the owner's people.")
 
 
 class ConversationDetail(BaseModel):
@@ -78,6 +80,7 @@ class ConversationDetail(BaseModel):
     reason: str | None
     last_activity_at: float
     started_at: float | None
+    owner: str | None = Field(description="Whose conversation it is; null where no event named anybody.")
     updated_version: int
     write: int = Field(description="The latest write of its history.")
     audio_s: float
@@ -86,6 +89,7 @@ class ConversationDetail(BaseModel):
     turns: list[ConversationTurn] | None = Field(description="Overlap kept; null where there were too many to keep.")
     warnings: list[str]
     failures: list[FailedAudio]
+    enrolment: Enrolment | None = Field(description="What became of it, where it enrols a person.")
 
 
 class ListedJob(BaseModel):
@@ -156,6 +160,17 @@ class ListedFailure(BaseModel):
     can_cancel: bool
 
 
+class RecentWork(BaseModel):
+    """Throughput and latency lately."""
+
+    span_s: float = Field(description="How far back this reaches: three hours, less where very much happened.")
+    labelled_audio_s: float = Field(description="Audio whose labels were worked out.")
+    median_latency_s: float | None = Field(
+        description="From a chunk's acceptance to the update that has it; null where nothing was labelled."
+    )
+    slow_latency_s: float | None = Field(description="The same, of the slowest 5 % the fastest.")
+
+
 class BridgeStatus(BaseModel):
     """What waits, what failed and how much room there is."""
 
@@ -168,6 +183,7 @@ class BridgeStatus(BaseModel):
     audio_bytes: int = Field(description="Audio that is kept on the bridge's disk.")
     disk_free_bytes: int
     oldest_at: float | None = Field(description="Since when the oldest of what waits has waited.")
+    recent: RecentWork
     failures: list[ListedFailure] = Field(description="The latest of each kind, latest first.")
 
 

@@ -11,7 +11,9 @@ import uvicorn
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.http.changes import Changes
 from vps_bridge.http.connections import CappedProtocol
+from vps_bridge.http.export_routes import add_export_routes
 from vps_bridge.http.handlers import HttpHandlers
+from vps_bridge.http.metrics import BridgeMetrics, add_metrics_route
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.http.own_connection import OwnConnection
 from vps_bridge.http.page_routes import add_page_routes
@@ -39,7 +41,10 @@ class HttpServer:
         handlers = HttpHandlers(settings, mailbox, intake, one_offs)
         app = make_app(handlers, read_access_rule(settings), sign_ins, settings.http_port)
         add_reading_routes(app, self._connection, self._changes, stale_s=settings.stale_s)
+        add_export_routes(app, self._connection)
         add_playback_routes(app, self._connection, settings.root)
+        metrics = BridgeMetrics(stale_s=settings.stale_s, dropped=lambda: intake.messages_dropped)
+        add_metrics_route(app, self._connection, metrics)
         add_page_routes(app, sign_ins, settings.http_port)
         self._config = uvicorn.Config(
             app,

@@ -19,7 +19,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
-from vps_bridge.errors import Refusal, refusal_of
+from vps_bridge.errors import Refusal, event_id_conflict, refusal_of
 from vps_bridge.intake.audio_length import has_magic, is_raw, measure_length, raw_duration_s, recognise
 from vps_bridge.intake.corrections import Corrections
 from vps_bridge.intake.disk_reserve import DiskReserve
@@ -139,11 +139,13 @@ class Ingest:
         if event.type is EventType.DELETED:
             return TakenEvent(None, event)
         answer = events.find_answer(event, conversation_id)
-        if answer is not None:
+        if answer is not None and answer[1] != FailureCode.EVENT_ID_CONFLICT:
             if answer[1] == FailureCode.REVISION_STALE:
                 events.note(event, conversation_id, *answer)
             return TakenEvent(self._send_event_receipt(event, conversation_id, *answer))
         try:
+            if answer is not None:
+                raise event_id_conflict(event.event_id)
             self._take_words(conversation_id, event)
         except Refusal as refusal:
             sha256 = hashlib.sha256(data).hexdigest()

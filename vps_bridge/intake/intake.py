@@ -22,6 +22,11 @@ class Intake(Protocol):
         """What takes events about people, and tells who is known."""
         ...
 
+    @property
+    def messages_dropped(self) -> int:
+        """Messages since the start that were not let in. This may be read from any thread."""
+        ...
+
     def check_room(self, size_bytes: int) -> None:
         """Raise `Refusal` where the bridge has no room for this much more audio."""
         ...

@@ -20,7 +20,7 @@ def measure_frames(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of a stream of MPEG or ADTS frames, tags between them or not; None where there is no frame."""
     seconds, position = 0.0, start
     for _ in range(MAX_STEPS):
-        file.seek(position)
+        file.seek(min(position, size))
         header = read_frame_header(file.read(FRAME_HEAD_BYTES))
         if header is not None:
             seconds, position = seconds + header.duration_s, position + header.bytes
@@ -42,7 +42,7 @@ def measure_flac(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of a FLAC file by the number of its last frame; where none is found, as its header claims."""
     position, info = start + 4, b""
     for _ in range(MAX_STEPS):
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(4)
         if len(head) < 4:  # noqa: PLR2004 - kind and length of a metadata block
             return None

@@ -91,7 +91,7 @@ def measure_mp4(file: BinaryIO, start: int, size: int) -> AudioLength | None:
 def _boxes(file: BinaryIO, position: int, size: int) -> Iterator[tuple[bytes, bytes, float]]:
     """Yield name, content (of tables only) and the share that is there of every box; parents before what they hold."""
     for _ in range(MAX_STEPS):
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(8)
         if len(head) < 8 or position >= size:  # noqa: PLR2004 - length and name
             return

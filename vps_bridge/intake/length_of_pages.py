@@ -35,7 +35,7 @@ def measure_ogg(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     streams: dict[bytes, _OggStream] = {}
     ended_s, position = 0.0, start
     for _ in range(MAX_STEPS):
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(_PAGE_HEAD_BYTES)
         if len(head) < _PAGE_HEAD_BYTES or head[:4] != b"OggS":
             break

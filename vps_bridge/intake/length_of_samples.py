@@ -33,7 +33,7 @@ def measure_wav(file: BinaryIO, start: int, size: int) -> AudioLength | None:
             break
         length, position = found
         seconds, is_estimated = seconds + length.duration_s, is_estimated or length.is_estimated
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(_RIFF_HEAD_BYTES)
         if head[:4] not in (b"RIFF", b"RIFX", b"RF64", b"BW64") or head[8:] != b"WAVE":
             break
@@ -96,7 +96,7 @@ def measure_caf(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     position, rate, packet_bytes, packet_frames = start + _CAF_HEAD_BYTES, 0.0, 0, 0
     claimed: AudioLength | None = None
     for _ in range(MAX_CHUNKS):
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(12)
         if len(head) < 12:  # noqa: PLR2004 - name and length
             break
@@ -119,7 +119,7 @@ def measure_caf(file: BinaryIO, start: int, size: int) -> AudioLength | None:
 def _chunks(file: BinaryIO, position: int, size: int, order: _Order) -> Iterator[tuple[bytes, int, int]]:
     """Yield name, place and stated length of each chunk's content; the file stands at its beginning."""
     for _ in range(MAX_CHUNKS):
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(8)
         if len(head) < 8 or position >= size:  # noqa: PLR2004 - name and length
             return

@@ -76,7 +76,7 @@ def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
     """Return the length of the longest audio track, of several files in one body the sum; None without blocks."""
     reading, position = _WebmReading(), start
     for _ in range(MAX_STEPS):
-        file.seek(position)
+        file.seek(min(position, size))
         head = file.read(12)
         name, name_width = _read_number(head, keep_marker=True)
         length, width = _read_number(head[name_width:])
@@ -90,7 +90,7 @@ def measure_webm(file: BinaryIO, start: int, size: int) -> AudioLength | None:
             continue
         if length == (1 << 7 * width) - 1:
             break
-        file.seek(position)
+        file.seek(min(position, size))
         reading.read(name, file.read(min(length, 10)))
         position += length
     return extrapolate(reading.seconds, position - start, size - start) if reading.seconds else None

@@ -30,7 +30,15 @@ class PersonView(Record):
     consent_date: str | None
     created_at_s: float
     """Unix time."""
+    revision: int = 0
+    """Of the latest event about it; an event of a lower one changes nothing."""
     prints: tuple[PrintView, ...] = ()
+
+
+class OwnerList(Record):
+    """Every owner of people or of conversations; null: what names no owner."""
+
+    owners: tuple[str | None, ...]
 
 
 class PeopleList(Record):
@@ -63,12 +71,17 @@ class HeardIn(Record):
     identity: str
 
 
-class PersonExport(PersonView):
+class PersonDetail(PersonView):
+    """A person, what was decided of it and where it was heard."""
+
+    decisions: tuple[Decision, ...]
+    heard_in: tuple[HeardIn, ...]
+
+
+class PersonExport(PersonDetail):
     """All that is known of a person."""
 
     voiceprints: tuple[ExportedPrint, ...]
-    decisions: tuple[Decision, ...]
-    heard_in: tuple[HeardIn, ...]
 
 
 class PeopleReader:
@@ -84,10 +97,24 @@ class PeopleReader:
         people = tuple(_view(person, prints) for person in self._ledger.people.of_owner(owner))
         return PeopleList(owner=owner or None, people=people)
 
-    def show(self, owner: str, person_id: str) -> PersonView | None:
+    def list_owners(self) -> OwnerList:
+        """Return every owner of people or of conversations."""
+        return OwnerList(owners=tuple(owner or None for owner in self._ledger.people.owners()))
+
+    def show(self, owner: str, person_id: str) -> PersonDetail | None:
         """Return one person, or None where the owner knows nobody of that id."""
         person = self._ledger.people.get(owner, person_id)
-        return _view(person, self._ledger.people.known_to(owner).prints) if person else None
+        if person is None:
+            return None
+        view = _view(person, self._ledger.people.known_to(owner).prints)
+        return PersonDetail(
+            **view.model_dump(),
+            decisions=tuple(
+                Decision(at_s=each.at, **{name: value for name, value in asdict(each).items() if name != "at"})
+                for each in self._ledger.people.decisions(owner, person_id)
+            ),
+            heard_in=tuple(self._heard_in(owner, person_id)),
+        )
 
     def export(self, owner: str, person_id: str) -> PersonExport | None:
         """Return all that is known of a person."""
@@ -95,15 +122,7 @@ class PeopleReader:
         if person is None:
             return None
         own = [each for each in self._ledger.people.known_to(owner).prints if each.person_id == person_id]
-        return PersonExport(
-            **person.model_dump(),
-            voiceprints=tuple(_export(each) for each in own),
-            decisions=tuple(
-                Decision(at_s=each.at, **{name: value for name, value in asdict(each).items() if name != "at"})
-                for each in self._ledger.people.decisions(owner, person_id)
-            ),
-            heard_in=tuple(self._heard_in(owner, person_id)),
-        )
+        return PersonExport(**person.model_dump(), voiceprints=tuple(_export(each) for each in own))
 
     def _heard_in(self, owner: str, person_id: str) -> list[HeardIn]:
         found = []

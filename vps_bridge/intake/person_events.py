@@ -14,7 +14,7 @@ from schemas.failure import FailureCode
 from schemas.people import PersonAccepted, PersonEvent
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import Refusal, event_id_conflict
 from vps_bridge.intake.people import People
 from vps_bridge.intake.people_view import PeopleReader
 from vps_bridge.ledger import Ledger
@@ -63,6 +63,8 @@ class PersonEvents(PeopleReader):
                 self._note_change(event.conversation_id)
             _LOG.info("person_event", what=event.type)
         verdict, reason = answer
+        if reason == FailureCode.EVENT_ID_CONFLICT:
+            return _refused(person_id, event.event_id, event_id_conflict(event.event_id))
         return PersonAccepted(person_id=person_id, event_id=event.event_id, verdict=verdict, reason=reason)
 
 

@@ -213,7 +213,15 @@ def find_clock(
                 return clock
             lost = f"{speech_s - placed_s:,.0f} of {speech_s:,.0f} s of speech and the transcript {_NO_FIT}"
             return StretchClock(pieces, "clock.unverified", lost)
-    return StretchClock((), reason, f"speech and transcript {_NO_FIT}")
+    return StretchClock((), reason, f"speech and transcript {_NO_FIT}{_say_what_would_help(stretch)}")
+
+
+def _say_what_would_help(stretch: Stretch) -> str:
+    if stretch.is_timed:
+        return ""
+    if stretch.captured_s is None:
+        return "; captured_at of the audio is missing or strays: where it and started_at are sent, less is enough"
+    return "; started_at of the conversation is missing, or more than a week off: where it is sent, less is enough"
 
 
 def _describe_missing(speech: Sequence[Span], heard: Sequence[Span]) -> str:

@@ -18,6 +18,7 @@ from vps_bridge.ledger.conversations import (
     TOMBSTONE,
     open_conversation,
 )
+from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.tables import ConversationRow, EventRow
 
 # Statements are made once: making one costs several times what running it does.
@@ -28,7 +29,7 @@ _KNOWN = select(
     TOMBSTONE.exists().label("is_deleted"),
     *(
         select(column).where(*_OF_EVENT).scalar_subquery().label(column.key)
-        for column in (EventRow.verdict, EventRow.reason)
+        for column in (EventRow.verdict, EventRow.reason, EventRow.content)
     ),
     *(
         func.coalesce(select(column).where(_OF_IT).scalar_subquery(), -1).label(column.key)
@@ -38,7 +39,7 @@ _KNOWN = select(
 _EVENT = insert(EventRow)
 _NOTE_EVENT = _EVENT.on_conflict_do_update(
     index_elements=[EventRow.conversation_id, EventRow.event_id],
-    set_={"verdict": _EVENT.excluded.verdict, "reason": _EVENT.excluded.reason},
+    set_={name: _EVENT.excluded[name] for name in ("verdict", "reason", "content")},
 )
 _ACTIVITY: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _NOTE_ACTIVITY = THIS_CONVERSATION.values(**_ACTIVITY)
@@ -90,7 +91,8 @@ class EventBook:
     def find_answer(self, event: ConversationEvent, conversation_id: str) -> tuple[Verdict, str | None] | None:
         """Return (verdict, reason) for an event that changes nothing, or None for one that is to be applied.
 
-        It changes nothing where its conversation is deleted, where it was answered before, or where a `started` or
+        It changes nothing where its conversation is deleted, where it or another event of its id was answered before,
+        or where a `started` or
         `completed` event of a higher revision came before it.
         """
         about = {"of_conversation": conversation_id, "event_id": event.event_id}
@@ -98,6 +100,8 @@ class EventBook:
             known = connection.execute(_KNOWN, about).one()
         if known.is_deleted:
             return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
+        if known.verdict is not None and is_another(known.content, event):
+            return Verdict.REFUSED, FailureCode.EVENT_ID_CONFLICT
         if known.verdict is not None:
             return Verdict(known.verdict), known.reason
         newest = {EventType.STARTED: known.started_revision, EventType.COMPLETED: known.completed_revision}
@@ -111,7 +115,7 @@ class EventBook:
         An event that is not accepted changes nothing but the time of the last activity. What a final conversation's
         labels stand on opens it again.
         """
-        answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason}
+        answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
         with self._database.writing() as connection:
             open_conversation(connection, conversation_id)
             it = {"of_conversation": conversation_id, "now": time.time()}

@@ -45,7 +45,9 @@ from vps_bridge.ledger.tables import (
     LeaseRow,
     RefusedChunkRow,
     TombstoneRow,
+    WebhookRow,
 )
+from vps_bridge.ledger.webhook_outbox import queue_failed_labels, queue_update
 from vps_bridge.rules.completion import CompletionFacts
 
 
@@ -239,6 +241,7 @@ class ConversationBook:
         settled = _settled(final=made.final, seen=made.seen)
         with self._database.writing() as connection:
             connection.execute(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled})
+            queue_update(connection, conversation_id)
             note_labelled(connection, made.done_jobs)
 
     def count_try(self, conversation_id: str) -> int:
@@ -258,6 +261,7 @@ class ConversationBook:
         """Let nothing work out this conversation's labels until `bring_back`."""
         with self._database.writing() as connection:
             connection.execute(_PUT_ASIDE, {"of_conversation": conversation_id, "reason": reason})
+            queue_failed_labels(connection, conversation_id, reason)
 
     def bring_back(self, conversation_id: str) -> bool:
         """Let labels be worked out again; False where the conversation was not set aside."""
@@ -318,7 +322,7 @@ class ConversationBook:
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             delete_learned(connection, conversation_id)
-            for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, ConversationRow):
+            for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, WebhookRow, ConversationRow):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
 

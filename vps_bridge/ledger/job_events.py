@@ -9,6 +9,7 @@ from sqlalchemy import BindParameter, ColumnElement, Connection, Update, bindpar
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after, states_before
 from vps_bridge.ledger.records import JobEventRecord
 from vps_bridge.ledger.tables import JobEventRow, JobRow
+from vps_bridge.ledger.webhook_outbox import queue_failed_job
 
 BRIDGE, OPERATOR = "bridge", "operator"
 OF_JOB: BindParameter[str] = bindparam("of_job")
@@ -57,6 +58,8 @@ def note_event(
     """Keep what happened to a job, and who did it: an agent's id, `BRIDGE` or `OPERATOR`."""
     facts = {"job_id": job_id, "at": time.time(), "event": event, "by": by}
     connection.execute(_NEW, {**facts, "lease_id": lease_id, "detail": detail, "message": message})
+    if event is JobEvent.GIVEN_UP:
+        queue_failed_job(connection, job_id, detail or "", message or "")
 
 
 def events_of(connection: Connection, job_id: str) -> list[JobEventRecord]:

@@ -19,10 +19,12 @@ from vps_bridge.ledger.corrections import CorrectionBook
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
+from vps_bridge.ledger.measures import Measures
 from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
+from vps_bridge.ledger.webhook_outbox import WebhookBook
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
@@ -45,8 +47,10 @@ class Ledger:
     on disk when they return.
     """
 
-    def __init__(self, root: Path, *, exclusive: bool) -> None:
+    def __init__(self, root: Path, *, exclusive: bool, sync_commits: bool | None = None) -> None:
         """Open the ledger below `root`; the running bridge takes it exclusively, commands share it.
+
+        `sync_commits`: whether a transaction is on disk when it returns; by default those of commands are.
 
         Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
         """
@@ -59,7 +63,8 @@ class Ledger:
         elif not path.exists():
             msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
             raise LedgerMissing(msg)
-        self._database = database = open_database(path, MIGRATIONS, sync_commits=not exclusive)
+        syncs = not exclusive if sync_commits is None else sync_commits
+        self._database = database = open_database(path, MIGRATIONS, sync_commits=syncs)
         self.conversations = ConversationBook(database)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
@@ -71,6 +76,8 @@ class Ledger:
         self.operator_actions = OperatorActions(database)
         self.refusals = RefusalBook(database)
         self.listing = Listing(database)
+        self.measures = Measures(database)
+        self.webhook = WebhookBook(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
         with database.writing() as connection:
             connection.execute(new)
@@ -79,6 +86,10 @@ class Ledger:
     def sync(self) -> None:
         """Put on disk whatever was committed since the last call. Raises OSError where the disk fails."""
         self._database.sync()
+
+    def sync_all(self) -> None:
+        """Put on disk whatever any process has committed. Raises OSError where the disk fails."""
+        self._database.sync_all()
 
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""

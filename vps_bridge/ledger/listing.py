@@ -10,7 +10,14 @@ from sqlalchemy import bindparam, func, null, select
 
 from vps_bridge.database import Database
 from vps_bridge.ledger.records import ConversationRecord
-from vps_bridge.ledger.tables import AgentRow, ConversationRow, JobEventRow, RefusedChunkRow
+from vps_bridge.ledger.tables import (
+    AgentRow,
+    ConversationRow,
+    JobEventRow,
+    PersonDecisionRow,
+    PersonRow,
+    RefusedChunkRow,
+)
 
 _LARGE = ("updated_payload", "embedding")
 _COLUMNS = tuple(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name not in _LARGE)
@@ -47,6 +54,8 @@ class Marks:
     refused: float
     """When audio was refused last (Unix time)."""
     agents: tuple[Any, ...]
+    people: tuple[int, int] = (0, 0)
+    """The number of the latest decision about anybody, and how many people there are."""
 
 
 class Listing:
@@ -101,4 +110,8 @@ class Listing:
                 jobs=connection.scalar(select(func.max(JobEventRow.number))) or 0,
                 refused=connection.scalar(select(func.max(RefusedChunkRow.last_at))) or 0.0,
                 agents=tuple(tuple(row) for row in connection.execute(_AGENTS)),
+                people=(
+                    connection.scalar(select(func.max(PersonDecisionRow.number))) or 0,
+                    connection.scalar(select(func.count()).select_from(PersonRow)) or 0,
+                ),
             )

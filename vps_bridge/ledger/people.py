@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select, update
+from sqlalchemy import Connection, bindparam, delete, func, select, union, update
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Verdict
@@ -19,6 +19,7 @@ from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.database import Database
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
+from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
@@ -44,6 +45,8 @@ class PersonRecord:
     is_owner: bool
     consent_date: str | None
     created_at: float
+    revision: int
+    """Of the latest event about it; an event of a lower one changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +87,12 @@ class OwnersPeople:
 _PERSON_COLUMNS = tuple(getattr(PersonRow, item.name) for item in fields(PersonRecord))
 _PRINT_COLUMNS = tuple(getattr(PrintRow, item.name) for item in fields(PrintRecord))
 _DECISION_COLUMNS = tuple(getattr(PersonDecisionRow, item.name) for item in fields(DecisionRecord))
+# What every labelling asks; built once, since building a statement takes longer than running it.
+_IDS_OF = select(PersonRow.person_id).where(PersonRow.owner == bindparam("of_owner"))
+_PRINTS_OF = select(*_PRINT_COLUMNS).where(PrintRow.owner == bindparam("of_owner")).order_by(*_PRINT_COLUMNS[:3])
+_PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
+    PrintRow.conversation_id == bindparam("of_conversation"), PrintRow.source == FROM_CONVERSATION
+)
 
 
 class PeopleBook:
@@ -94,6 +103,13 @@ class PeopleBook:
         self._database = database
 
     # ---------------------------------------------------------------------------------------------- reading
+
+    def owners(self) -> list[str]:
+        """Return every owner of people or of conversations; `NOBODY` where some have none."""
+        owner = func.coalesce(ConversationRow.owner, NOBODY)
+        query = union(select(PersonRow.owner), select(owner).where(ConversationRow.throwaway.is_(False)))
+        with self._database.reading() as connection:
+            return sorted(connection.scalars(query))
 
     def get(self, owner: str, person_id: str) -> PersonRecord | None:
         """Return a person, or None where the owner has none of that id."""
@@ -109,11 +125,9 @@ class PeopleBook:
 
     def known_to(self, owner: str) -> OwnersPeople:
         """Return the ids and voiceprints of the owner's people."""
-        people = select(PersonRow.person_id).where(PersonRow.owner == owner)
-        prints = select(*_PRINT_COLUMNS).where(PrintRow.owner == owner).order_by(*_PRINT_COLUMNS[:3])
         with self._database.reading() as connection:
-            ids = frozenset(connection.scalars(people))
-            found = connection.execute(prints) if ids else ()
+            ids = frozenset(connection.scalars(_IDS_OF, {"of_owner": owner}))
+            found = connection.execute(_PRINTS_OF, {"of_owner": owner}) if ids else ()
             return OwnersPeople(ids, tuple(PrintRecord(**row._asdict()) for row in found))
 
     def decisions(self, owner: str, person_id: str) -> list[DecisionRecord]:
@@ -131,19 +145,22 @@ class PeopleBook:
 
     def from_conversation(self, conversation_id: str) -> dict[tuple[str, str], PrintRecord]:
         """Return the voiceprints that people confirmed in a conversation, by owner and person."""
-        of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
-        query = select(PrintRow.owner, *_PRINT_COLUMNS).where(of_it)
         with self._database.reading() as connection:
-            rows = [row._asdict() for row in connection.execute(query)]
+            found = connection.execute(_PRINTS_FROM, {"of_conversation": conversation_id})
+            rows = [row._asdict() for row in found]
         return {(row.pop("owner"), row["person_id"]): PrintRecord(**row) for row in rows}
 
     def find_answer(self, person_id: str, event: PersonEvent) -> tuple[Verdict, str | None] | None:
         """Return (verdict, reason) for an event that changes nothing, or None for one that is to be applied."""
         owner = event.owner or NOBODY
-        seen = select(PersonEventRow.verdict, PersonEventRow.reason).where(_is(PersonEventRow, owner, person_id))
+        seen = select(PersonEventRow.verdict, PersonEventRow.reason, PersonEventRow.content).where(
+            _is(PersonEventRow, owner, person_id)
+        )
         with self._database.reading() as connection:
             row = connection.execute(seen.where(PersonEventRow.event_id == event.event_id)).first()
             newest = connection.scalar(select(PersonRow.revision).where(_is(PersonRow, owner, person_id)))
+        if row is not None and is_another(row.content, event):
+            return Verdict.REFUSED, FailureCode.EVENT_ID_CONFLICT
         if row is not None:
             return Verdict(row.verdict), row.reason
         is_fact = event.type not in (PersonEventType.CONFIRMED, PersonEventType.FORGOTTEN)
@@ -166,7 +183,8 @@ class PeopleBook:
             if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
                 _add(connection, owner, person_id)
                 _apply(connection, owner, person_id, event)
-            kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason)
+            content = None if event.type is PersonEventType.FORGOTTEN else digest_event(event)
+            kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason, content=content)
             connection.execute(kept.on_conflict_do_nothing())
 
     def learn(
@@ -261,6 +279,8 @@ class PeopleBook:
                     connection.execute(update(CorrectionRow).where(this).values(teaches=False))
             for table in (PersonRow, PrintRow, PersonDecisionRow):
                 connection.execute(delete(table).where(_is(table, owner, person_id)))
+            contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
+            connection.execute(contents.values(content=None))
             _ask_labels(connection, owner)
             told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
             dirty = update(ConversationRow).where(_belongs_to(owner), told)

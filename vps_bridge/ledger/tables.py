@@ -122,6 +122,7 @@ class EventRow(Base):
     event_id: Mapped[str] = mapped_column(primary_key=True)
     verdict: Mapped[str]
     reason: Mapped[str | None]
+    content: Mapped[str | None]
 
 
 class CorrectionRow(Base):
@@ -167,7 +168,10 @@ class PrintRow(Base):
 
 
 class PersonEventRow(Base):
-    """An event about a person that was seen. It outlives the person: one that comes late brings nobody back."""
+    """An event about a person that was seen. It outlives the person: one that comes late brings nobody back.
+
+    Its content's digest does not: whoever guesses a name could check it.
+    """
 
     __tablename__ = "person_events"
     owner: Mapped[str] = mapped_column(primary_key=True)
@@ -175,6 +179,7 @@ class PersonEventRow(Base):
     event_id: Mapped[str] = mapped_column(primary_key=True)
     verdict: Mapped[str]
     reason: Mapped[str | None]
+    content: Mapped[str | None]
 
 
 class PersonDecisionRow(Base):
@@ -318,6 +323,25 @@ class ResultRow(Base):
     agent_id: Mapped[str]
     payload: Mapped[bytes]
     stored_at: Mapped[float]
+
+
+class WebhookRow(Base):
+    """What the webhook's receiver has not confirmed. Without a payload it is the latest update of its conversation."""
+
+    __tablename__ = "webhook_outbox"
+    __table_args__ = (
+        UniqueConstraint("conversation_id", "subject"),
+        Index("webhook_outbox_order", "conversation_id", "number"),
+        {"sqlite_autoincrement": True},
+    )
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    delivery_id: Mapped[str]
+    conversation_id: Mapped[str]
+    subject: Mapped[str]
+    payload: Mapped[bytes | None]
+    created_at: Mapped[float]
+    last_error: Mapped[str | None]
+    tried_at: Mapped[float | None]
 
 
 IS_UNFINISHED = text(f"jobs.{_UNFINISHED_SQL}")

@@ -1,7 +1,9 @@
 """The backend's client: it keeps what was not accepted and sends it again."""
 
+import os
 import threading
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -26,7 +28,9 @@ from vps_bridge.client.client import (
     BridgeClient,
     batch_segments,
 )
-from vps_bridge.client.errors import BridgeRefused, BridgeSilent
+from vps_bridge.client.errors import BridgeRefused, BridgeSilent, FileChanged
+
+LONG_S = 40.0  # longer audio than this goes in parts
 
 
 def said(place: int, text: str, words: int = 0) -> TranscriptSegment:
@@ -65,6 +69,65 @@ def test_a_large_file_goes_in_parts_and_comes_out_labelled(
     assert bridge.json("show", "large")["state"] == "final"
 
 
+class _Recorder:
+    """Somebody who changes a file while it is being sent."""
+
+    def __init__(self, path: Path, change: Callable[[Path], object]) -> None:
+        self.path, self.change, self.done = path, change, False
+
+    def __call__(self, *_progress: int) -> None:
+        if not self.done:
+            self.done = True
+            self.change(self.path)
+
+
+def append(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b"x" * 400_000)
+
+
+def overwrite(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1_000:] = bytes(1_000)
+    path.write_bytes(data)
+
+
+def test_of_a_file_that_grows_while_it_is_sent_what_was_there_is_sent(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(80.0, tone=7))
+    before = path.read_bytes()
+    with ScriptedAgent(mosquitto, "first") as agent, BridgeClient(mosquitto.settings("backend"), "growing") as client:
+        sent = client.send_file(path, report=_Recorder(path, append))
+        client.complete(chunks=1)
+        assert agent.pull(agent.wait_offer("growing")) == {sent.chunk_id: before}
+
+
+@pytest.mark.parametrize(
+    "change", [overwrite, lambda path: os.truncate(path, path.stat().st_size // 2)], ids=["other", "shorter"]
+)
+@pytest.mark.parametrize("seconds", [5.0, 80.0], ids=["whole", "parts"])
+def test_a_file_that_changes_while_it_is_sent_is_named_at_once(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, seconds: float, change: Callable[[Path], object]
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(seconds, tone=8))
+    recorder = _Recorder(path, change)
+
+    class Late(BridgeClient):
+        """The file changes between the first look at it and the sending."""
+
+        def wait_bridge(self, timeout_s: float = WAIT_S) -> BridgeHeartbeat:
+            beat = super().wait_bridge(timeout_s)
+            if seconds < LONG_S:
+                recorder()
+            return beat
+
+    with Late(mosquitto.settings("backend"), "changing") as client, pytest.raises(FileChanged, match="until it is"):
+        client.send_file(path, report=recorder)
+
+
 def next_speakers(client: BridgeClient) -> list[str | None]:
     """Speakers of the next update."""
     return [label.speaker for label in client.wait_updated(final=False, timeout_s=WAIT_S).segments]
@@ -96,6 +159,18 @@ def test_a_refusal_carries_its_code(mosquitto: RunningBroker, bridge: LiveBridge
     with BridgeClient(mosquitto.settings("backend"), "refused") as client, pytest.raises(BridgeRefused) as refused:
         client.send_file(path)
     assert refused.value.code == FailureCode.AUDIO_UNDECODABLE
+
+
+def test_what_is_sent_to_a_deleted_conversation_is_refused_with_what_to_do(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(1.0))
+    with BridgeClient(mosquitto.settings("backend"), "over") as client:
+        client.delete()
+        for send in (lambda: client.send_file(path), lambda: client.send_segments([said(0, "late")])):
+            with pytest.raises(BridgeRefused, match="publish under another conversation id"):
+                send()
 
 
 def test_segments_of_a_long_call_arrive_whole(mosquitto: RunningBroker, bridge: LiveBridge) -> None:

@@ -93,3 +93,17 @@ def test_failed_audio_is_told_with_its_reason_to_the_backend_and_to_who_looks(
         "the update that nothing is failed any more",
     )
     assert told[0].failures == ()
+
+
+def test_what_was_final_is_offered_as_live_once_the_conversation_is_open_again(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.send_call("again", tone=31)
+        agent.answer(agent.wait_offer("again"), CALL_TURNS)
+        version = backend.wait_updated("again", final=True).updated_version
+    backend.audio("again", make_wav(CALL_S, tone=32), captured_at=STARTED_AT + timedelta(hours=1))
+    before = len(backend.seen(ConversationUpdated, "again"))
+    backend.event("again", EventType.RESYNC)
+    told = wait_until(lambda: backend.seen(ConversationUpdated, "again")[before:], "the update once more")[0]
+    assert (told.updated_version, told.state, told.speakers) == (version, "live", 2)

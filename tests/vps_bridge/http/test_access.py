@@ -1,4 +1,4 @@
-"""Who may use the HTTP door: with the token, or from the same machine on two paths."""
+"""Who may use the HTTP door: with the token, or from the same machine on a few paths."""
 
 from pathlib import Path
 

@@ -63,6 +63,8 @@ def test_the_least_and_the_most_speakers_are_hints_too(mosquitto: RunningBroker,
             assert (refused.status_code, named in refused.json()["detail"]) == (422, True), refused.text
         both: list[Any] = [("max_speakers", (None, "2")), ("max_speakers", (None, "3")), ("file", make_wav(1.0))]
         assert "max_speakers" in door.open.post("/api/diarize", files=both).json()["detail"]
+        large = [("file", ("a.wav", make_wav(10.0))), ("file", ("b.wav", make_wav(10.0)))]
+        assert "one recording at a time" in door.open.post("/api/diarize", files=large).json()["detail"]
         twice = door.open.post("/api/diarize?max_speakers=2&max_speakers=3", files=audio)
         assert (twice.status_code, "'max_speakers' stands twice" in twice.text) == (422, True)
 

@@ -23,6 +23,7 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/conversations/{conversation_id}/history",
         "/v1/conversations/{conversation_id}/retry",
         "/v1/conversations/{conversation_id}",
+        "/v1/conversations/{conversation_id}/export",
         "/v1/conversations/{conversation_id}/playback",
         "/v1/conversations/{conversation_id}/chunks/{chunk_id}/audio",
         "/v1/conversations",
@@ -32,11 +33,13 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/agents",
         "/v1/status",
         "/v1/changes",
+        "/v1/owners",
         "/v1/people",
         "/v1/people/{person_id}",
         "/v1/people/{person_id}/events",
         "/v1/people/{person_id}/export",
         "/health",
+        "/metrics",
         "/api/diarize",
     }
     assert {} in document["paths"]["/health"]["get"]["security"]

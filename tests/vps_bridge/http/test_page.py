@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,16 +10,31 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, Locator, Page, Route, expect
 
 from schemas.agent import AgentControl
-from schemas.conversation import EventType
+from schemas.conversation import EventType, TranscriptSegment
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.vps_bridge.http.chromium import open_page, run_chromium
 from tests.vps_bridge.http.door import Door, answering
-from tests.vps_bridge.live_bridge import CALL_TURNS, call_segments
-from tests.vps_bridge.scripted_agent import ScriptedAgent
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, STARTED_AT, call_segments
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 
 pytestmark = pytest.mark.long
 HOSTILE = "<img src=x onerror=\"document.title='taken over'\"><script>document.title='taken over'</script>"
+READ_CUES = """async (path) => {
+  const video = document.createElement("video");
+  const track = document.createElement("track");
+  track.src = path;
+  video.append(track);
+  document.body.append(video);
+  const read = new Promise((done, failed) => { track.onload = done; track.onerror = failed; });
+  track.track.mode = "hidden";
+  await read;
+  return Array.from(track.track.cues, (cue) => {
+    const shown = cue.getCueAsHTML();
+    return [cue.startTime, cue.endTime, shown.textContent, shown.querySelector("span").title];
+  });
+}"""
+ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
 LONG_S, LONG_SEGMENTS = 3 * 3_600, 5_000
 
 
@@ -26,7 +42,8 @@ def answer_unless_it_is_bad(agent: ScriptedAgent, offer: AgentControl) -> None:
     if offer.conversation_id == "bad" and len(agent.leases("bad")) == 1:
         agent.fail(offer, FailureCode.AUDIO_UNDECODABLE, retryable=False)
     else:
-        agent.answer(offer, CALL_TURNS)
+        enrols = (offer.conversation_id or "").startswith("enrolment-")
+        agent.answer(offer, ALONE if enrols else CALL_TURNS)
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +65,9 @@ def page(browser: Browser, called: Door) -> Iterator[Page]:
         yield opened
 
 
-def call(door: Door, name: str) -> None:
+def call(door: Door, name: str, **started: str) -> None:
+    if started:
+        door.event(name, EventType.STARTED, started_at=STARTED_AT.isoformat(), **started)
     door.backend.send_call(name)
     door.backend.wait_updated(name)
 
@@ -109,6 +128,19 @@ def test_naming_joining_and_taking_back_and_a_second_page_sees_it(browser: Brows
     page.get_by_role("button", name="Redo").click()
     expect(names(page)).to_have_text(["anna"] * 6)
     expect(page.get_by_role("button", name="Redo")).to_be_disabled()
+
+
+def test_a_conversation_is_saved_as_subtitles_that_a_browser_reads(called: Door, page: Page) -> None:
+    call(called, "saved")
+    visit(page, "saved")
+    link = page.get_by_role("navigation", name="Download this conversation").get_by_role("link", name="VTT")
+    with page.expect_download() as saving:
+        link.press("Enter")
+    assert saving.value.suggested_filename == "saved.vtt"
+    cues = page.evaluate(READ_CUES, "/v1/conversations/saved/export?format=vtt")
+    assert [cue[:2] for cue in cues] == [[start, end] for start, end, _ in CALL_TURNS]
+    assert {cue[2] for cue in cues} == {"word"}
+    assert {cue[3] for cue in cues} == {"SPEAKER_00", "SPEAKER_01"}
 
 
 def test_one_segment_is_given_to_another_voice_and_to_nobody_known(called: Door, page: Page) -> None:
@@ -183,6 +215,9 @@ def test_everything_is_reached_by_the_keyboard(called: Door, page: Page) -> None
     expect(rows.nth(1)).to_be_focused()
     page.keyboard.press("Enter")
     expect(page.get_by_role("dialog", name="Who speaks at 0:05.5?")).to_be_visible()
+    late = TranscriptSegment(id="late", start_s=29.6, end_s=29.9, text="late")
+    called.backend.event("keyed", EventType.SEGMENTS, segments=(late,))
+    expect(page.locator(".segment")).to_have_count(7)  # the rows are drawn anew behind the dialog
     page.keyboard.press("Escape")
     expect(page.get_by_role("dialog")).to_have_count(0)
     expect(rows.nth(1)).to_be_focused()
@@ -214,6 +249,7 @@ def serious(page: Page) -> list[tuple[str, str]]:
     return [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] != "minor"]
 
 
+@pytest.mark.slow
 def test_three_hours_of_five_thousand_segments_are_drawn_as_far_as_they_are_seen(called: Door, page: Page) -> None:
     def serve_long(route: Route) -> None:
         whole = json.loads(route.fetch().text())
@@ -240,3 +276,81 @@ def test_three_hours_of_five_thousand_segments_are_drawn_as_far_as_they_are_seen
     page.locator(".track").click(position={"x": 300, "y": 40})
     expect(page.locator(".segment[aria-current]")).to_be_visible()
     assert rows.count() < 60
+
+
+def test_a_person_is_taught_seen_changed_and_forgotten_by_the_keyboard(
+    browser: Browser, called: Door, tmp_path: Path
+) -> None:
+    recording = tmp_path / "anna.wav"
+    recording.write_bytes(make_wav(CALL_S, tone=7))
+    called.event("owned", EventType.STARTED, owner="user-2")
+    with open_page(browser, called, "/#/people") as page, open_page(browser, called, "/#/people") as second:
+        for opened in (page, second):
+            opened.get_by_label("Whose people").select_option("user-2")
+        expect(page.get_by_text("Nobody is known yet.")).to_be_visible()
+        teach(page, recording)
+        row = page.get_by_role("row", name="Ánna B.")
+        expect(row).to_contain_text("agreed on 2026-05-04")
+        expect(row).to_contain_text("1, 28 s of clean speech")
+        expect(second.get_by_role("row", name="Ánna B.")).to_contain_text("1, 28 s of clean speech")
+        press(page, "Show Ánna B.")
+        expect(page.get_by_role("heading", name="Ánna B. (anna-b)")).to_be_visible()
+        expect(page.get_by_text("from a recording that was thrown away")).to_be_visible()
+        assert serious(page) == []
+        press(page, "Change Ánna B.")
+        page.get_by_role("dialog").get_by_label("Name").fill("Anna")
+        page.get_by_label("Is the owner").press("Space")
+        press(page, "Save")
+        expect(page.get_by_role("row", name="Anna the owner")).to_be_visible()
+        press(page, "Forget Anna")
+        expect(page.get_by_role("dialog", name="Forget Anna for good?")).to_be_visible()
+        assert serious(page) == []
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("button", name="Forget Anna")).to_be_focused()
+        press(page, "Forget Anna")
+        page.get_by_role("dialog").get_by_role("button", name="Forget").press("Enter")
+        expect(page.get_by_text("Nobody is known yet.")).to_be_visible()
+        expect(second.get_by_text("Nobody is known yet.")).to_be_visible()
+    assert called.client.get("/v1/people/anna-b", params={"owner": "user-2"}).status_code == 404
+
+
+def press(page: Page, name: str) -> None:
+    page.get_by_role("button", name=name, exact=True).press("Enter")
+
+
+def teach(page: Page, recording: Path) -> None:
+    page.get_by_label("Name", exact=True).fill("Ánna B.")
+    page.get_by_label("Agreed on").fill("2026-05-04")
+    page.get_by_label("Recording").set_input_files(recording)
+    press(page, "Learn the voice")
+    expect(page.get_by_text("The voice of Ánna B. is learned.")).to_be_visible()
+
+
+def test_a_voice_is_confirmed_in_its_conversation_and_the_owners_people_are_offered(
+    browser: Browser, called: Door
+) -> None:
+    mine = {"owner": "user-1"}
+    call(called, "first", **mine)
+    event = {"schema": "person-event", "version": "1.0", **mine}
+    for said in (
+        {"event_id": "e-1", "type": "confirmed", "conversation_id": "first", "speaker_id": 0},
+        {"event_id": "e-2", "type": "named", "name": "Ben"},
+    ):
+        assert called.client.post("/v1/people/ben/events", json=event | said).status_code == 200
+    called.backend.wait_updated("first", version=2)
+    call(called, "second", **mine)
+    with open_page(browser, called, "/#/conversations/second") as page:
+        page.get_by_role("button", name="Is Speaker 0 Ben?").click()
+        page.get_by_label("Yes, it is Ben: learn the voice").check()
+        page.get_by_role("button", name="Save").click()
+        expect(page.get_by_role("button", name="Name Ben")).to_be_visible()
+        expect(page.get_by_role("button", name="Is Speaker 0 Ben?")).to_have_count(0)
+        page.get_by_role("button", name="Name Speaker 1").click()
+        expect(page.locator("datalist option")).to_have_attribute("value", "ben")
+        page.keyboard.press("Escape")
+        page.get_by_role("link", name="People").click()
+        page.get_by_label("Whose people").select_option("user-1")
+        press(page, "Show Ben")
+        heard_in = page.get_by_role("listitem").filter(has_text="as Speaker 0, confirmed")
+        expect(heard_in.get_by_role("link", name="second")).to_be_visible()
+        expect(page.get_by_role("row", name="Ben")).to_contain_text("no consent date")

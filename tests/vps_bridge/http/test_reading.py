@@ -1,6 +1,8 @@
 """What programs read over HTTP, and what they do to jobs: from a bridge with a real conversation, by a real agent."""
 
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -13,9 +15,18 @@ from schemas.conversation import EventType
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import Door, answering, open_door
-from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, run_bridge, wait_until
 from vps_bridge.http.changes import MAX_LISTENERS, MAX_NAMED, ChangeNotice, compare_marks
 from vps_bridge.ledger.listing import Marks
+
+COMMANDS = """
+import json, os, sys
+from typer.testing import CliRunner
+from vps_bridge.commands.main import app
+os.umask(0o077)
+done = [CliRunner().invoke(app, words) for words in json.load(sys.stdin)]
+print(json.dumps([[one.exit_code, one.output] for one in done]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +78,9 @@ def test_jobs_and_agents_are_listed_as_the_commands_list_them(called: Door) -> N
     assert (agent["agent_id"], agent["allowed"], agent["is_live"], agent["engine"]) == ("first", True, True, "scripted")
     status = read(called, "/v1/status")
     assert (status["jobs_ready"], status["failures"], status["disk_free_bytes"] > 0) == (0, [], True)
+    recent = status["recent"]
+    assert recent["labelled_audio_s"] == 2 * CALL_S
+    assert 0 < recent["median_latency_s"] <= recent["slow_latency_s"] < recent["span_s"]
 
 
 def test_a_job_is_cancelled_once_and_never_brought_back(
@@ -115,7 +129,7 @@ def test_an_open_stream_tells_within_a_moment_what_to_read_again(called: Door) -
     assert called.event("call-1", EventType.CORRECTED, corrections=said, by="anna").status_code == 200
     listening.join(WAIT_S)
     assert not listening.is_alive()
-    assert all(set(notice) == {"conversations", "many", "jobs", "agents"} for notice in heard), "and nothing of it"
+    assert all(set(notice) == set(ChangeNotice.model_fields) for notice in heard), "and nothing of it"
 
     def is_named() -> bool:
         return read(called, "/v1/conversations/call-1")["voices"][0]["person_id"] == "anna"
@@ -153,3 +167,59 @@ def test_notices_name_what_changed_and_stay_small() -> None:
     assert compare_marks(after, after).is_empty
     flood = Marks({str(number): (1,) for number in range(MAX_NAMED + 1)}, jobs=3, refused=0.0, agents=())
     assert notice.merge(compare_marks(before, flood)) == ChangeNotice(many=True, jobs=True)
+
+
+def test_a_conversation_is_downloaded_and_written_by_a_command_with_the_names_of_its_people(called: Door) -> None:
+    called.backend.send_call("exported")
+    called.backend.wait_updated("exported")
+    named = {"schema": "person-event", "version": "1.0", "event_id": "e-named", "type": "named", "name": "Anna Berg"}
+    assert called.client.post("/v1/people/p-1/events", json=named).status_code == 200
+    said = [{"kind": "voice_is", "speaker_id": 0, "person_id": "p-1"}]
+    assert called.event("exported", EventType.CORRECTED, corrections=said).status_code == 200
+
+    def download(form: str) -> httpx.Response:
+        answer = called.client.get("/v1/conversations/exported/export", params={"format": form})
+        assert answer.status_code == 200, answer.text
+        assert answer.headers["content-disposition"] == f'attachment; filename="exported.{form}"'
+        return answer
+
+    wait_until(lambda: "<v Anna Berg>word</v>" in download("vtt").text, "the name in the subtitles")
+    assert download("srt").text.startswith("1\n00:00:00,500 --> 00:00:04,500\nAnna Berg: word\n")
+    assert download("rttm").text.splitlines()[1].split()[7] == "SPEAKER_01"
+    assert len(download("json").json()["turns"]) == len(CALL_TURNS)
+    assert download("vtt").headers["content-type"] == "text/vtt; charset=utf-8"
+    path = "/v1/conversations/exported/export?format="
+    assert called.open.get(f"{path}srt").status_code == 401
+    assert called.client.get(f"{path}docx").status_code == 422
+    assert called.client.get("/v1/conversations/never-heard-of/export").status_code == 404
+
+    file = called.bridge.data_dir / "exported.srt"
+    words = ["export", "exported", "--format", "srt", "--output", str(file)]
+    rttm = ["export", "exported", "--format", "rttm"]
+    written, again, forced, shown = run_commands(called, words, words, [*rttm, *words[4:], "--force"], rttm)
+    assert (written, shown) == ([0, ""], [0, download("rttm").text])
+    assert (again[0], "say --force" in again[1], forced) == (1, True, [0, ""])
+    assert (file.read_text(), file.stat().st_mode & 0o077) == (download("rttm").text, 0)
+
+
+def test_prometheus_reads_how_long_labels_took_and_nothing_of_anybody(called: Door) -> None:
+    answer = called.open.get("/metrics")
+    assert (answer.status_code, answer.headers["content-type"].split(";")[0]) == (200, "text/plain")
+    lines = dict(line.rsplit(" ", 1) for line in answer.text.splitlines() if not line.startswith("#"))
+    assert float(lines["omi_bridge_accepted_to_updated_seconds_count"]) >= 2
+    assert float(lines["omi_bridge_labelled_audio_seconds_total"]) >= 2 * CALL_S
+    assert float(lines['omi_bridge_agents{allowed="yes",live="yes"}']) == 1
+    assert [word for word in ("call-1", "other-2", "anna", "first", "SPEAKER") if word in answer.text] == []
+
+
+def run_commands(door: Door, *commands: list[str]) -> list[list[Any]]:
+    """Exit code and output of each command of `omi-bridge`, all in one process, which takes a second to start."""
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS],
+        input=json.dumps(commands),
+        env=door.bridge.environment() | {"NO_COLOR": "1", "COLUMNS": "300"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return list(json.loads(done.stdout))

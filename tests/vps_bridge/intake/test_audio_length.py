@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.audio_container import find_container
-from tests.encoded_audio import encoded
+from tests.encoded_audio import BEYOND_EVERY_FILE, encoded
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.intake.audio_length import is_raw, measure_length, raw_duration_s, recognise
 
@@ -173,6 +173,13 @@ def test_a_header_that_contradicts_itself_is_no_length(tmp_path):
     audio = bytearray(make_wav(0.1))
     struct.pack_into("<I", audio, 24, 1)  # samples a second
     assert length_of(tmp_path, bytes(audio)).is_estimated
+
+
+@pytest.mark.parametrize("name", BEYOND_EVERY_FILE)
+def test_a_length_beyond_every_file_is_as_long_as_what_is_there(tmp_path, name):
+    """The system refuses to go to such places in a file."""
+    data = BEYOND_EVERY_FILE[name]
+    assert 0 < length_of(tmp_path, data).duration_s <= len(data)
 
 
 @settings(max_examples=500, deadline=None)

@@ -177,7 +177,19 @@ def test_an_event_twice_is_answered_the_same_and_counts_once(backend: Backend, b
     assert first == again
     stale = backend.event("event", EventType.STARTED, event_id="e2", revision=4, started_at=STARTED_AT)
     assert (stale.verdict, stale.reason) == (Verdict.DISCARDED, FailureCode.REVISION_STALE)
-    assert backend.event("event", EventType.STARTED, event_id="e2", revision=4) == stale
+    assert backend.event("event", EventType.STARTED, event_id="e2", revision=4, started_at=STARTED_AT) == stale
+
+
+def test_another_event_under_a_used_id_is_a_conflict_and_never_taken_for_the_first(
+    backend: Backend, bridge: LiveBridge
+) -> None:
+    first, second = (TranscriptSegment(id=name, start_s=0, end_s=1, text=name) for name in "ab")
+    assert backend.event("ids", EventType.SEGMENTS, event_id="e-1", segments=(first,)).verdict is Verdict.ACCEPTED
+    other = backend.event("ids", EventType.SEGMENTS, event_id="e-1", segments=(second,))
+    assert (other.verdict, other.reason) == (Verdict.REFUSED, FailureCode.EVENT_ID_CONFLICT)
+    assert "under an id of its own" in (other.message or "")
+    assert backend.event("ids", EventType.SEGMENTS, event_id="e-1", segments=(first,)).verdict is Verdict.ACCEPTED
+    assert [segment["id"] for segment in bridge.json("show", "ids")["segments"]] == ["a"]
 
 
 def test_a_lower_revision_never_overwrites_a_higher(backend: Backend, bridge: LiveBridge) -> None:

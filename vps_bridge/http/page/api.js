@@ -22,15 +22,35 @@ export function post(path, body) {
   return ask(path, { method: "POST", headers, body: body === undefined ? undefined : JSON.stringify(body) });
 }
 
+export function erase(path, query) {
+  return ask(`${path}?${new URLSearchParams(query)}`, { method: "DELETE" });
+}
+
+export function sendFile(path, query, file) {
+  const headers = { "Content-Type": /^(audio|video)\//.test(file.type) ? file.type : "application/octet-stream" };
+  return ask(`${path}?${new URLSearchParams(query)}`, { method: "POST", headers, body: file });
+}
+
 export function conversationPath(id) {
   return `/v1/conversations/${encodeURIComponent(id)}`;
 }
 
-function sendEvent(id, fields) {
+export function personPath(id) {
+  return `/v1/people/${encodeURIComponent(id)}`;
+}
+
+export function newId(kind) {
   const random = crypto.getRandomValues(new Uint8Array(12));
-  const eventId = `e-${Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
-  const event = { schema: "conversation-event", version: "1.1", event_id: eventId, by: whoAmI(), ...fields };
+  return `${kind}-${Array.from(random, (byte) => byte.toString(16).padStart(2, "0")).join("")}`;
+}
+
+export function sendEvent(id, fields) {
+  const event = { schema: "conversation-event", version: "1.2", event_id: newId("e"), by: whoAmI(), ...fields };
   return post(`${conversationPath(id)}/events`, event);
+}
+
+export function sendPersonEvent(id, fields) {
+  return post(`${personPath(id)}/events`, { schema: "person-event", version: "1.0", event_id: newId("e"), ...fields });
 }
 
 export function correct(id, correction) {

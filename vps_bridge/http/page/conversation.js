@@ -1,7 +1,7 @@
 // One conversation: its timeline, its transcript, and what can be corrected.
 
 import { conversationPath, read } from "./api.js";
-import { correctSegment, mergeVoice, nameVoice } from "./corrections.js";
+import { confirmVoice, correctSegment, mergeVoice, nameVoice } from "./corrections.js";
 import { button, element, replaceKeepingFocus } from "./element.js";
 import { duration } from "./format.js";
 import { History } from "./history.js";
@@ -18,18 +18,26 @@ const STATE_WORDS = {
   failed: "failed",
 };
 
+const DOWNLOADS = [
+  ["vtt", "subtitles of web pages, with speakers"],
+  ["srt", "subtitles that every player takes"],
+  ["rttm", "who speaks when, for tools that measure it"],
+  ["json", "everything, for programs"],
+];
+
 export class ConversationView {
   constructor(id) {
     this.id = id;
     this.title = id;
     this.voices = [];
+    this.people = []; // whom its owner knows
     this.state = element("p", { class: "row" });
     this.faults = element("div", {});
     this.lanes = element("ul", { class: "lanes", "aria-label": "Voices" });
     this.timeline = new Timeline((segment) => this.choose(segment));
     this.transcript = new Transcript({
       onChoose: (segment) => this.timeline.choose(segment),
-      onCorrect: (segment) => correctSegment(this.id, segment, this.voices),
+      onCorrect: (segment) => correctSegment(this.id, segment, this.voices, this.people),
       onPlay: (segment) => this.player.play(segment),
     });
     this.history = new History(id);
@@ -55,22 +63,31 @@ export class ConversationView {
         this.transcript.root,
       ),
       this.history.root,
+      showDownloads(id),
     );
   }
 
   async refresh(notice) {
-    const isConcerned = notice.all || notice.many || notice.conversations?.includes(this.id);
+    const isConcerned = notice.all || notice.many || notice.people || notice.conversations?.includes(this.id);
     if (!isConcerned && !notice.jobs && !(notice.agents && this.waits)) return;
     const [found, history] = await Promise.all([
       read(conversationPath(this.id)),
       read(`${conversationPath(this.id)}/history`),
     ]);
+    if (notice.all || notice.many || notice.people) {
+      this.people = (await read("/v1/people", { owner: found.owner })).people;
+    }
     this.waits = found.state !== "final";
-    this.voices = found.voices.map((voice) => ({ ...voice, name: voiceName(voice) }));
+    const called = new Map(this.people.filter((person) => person.name).map((person) => [person.person_id, person.name]));
+    this.voices = found.voices.map((voice) => ({
+      ...voice,
+      name: voiceName(voice, called),
+      mayBe: voice.known && (called.get(voice.known.person_id) ?? voice.known.person_id),
+    }));
     this.showState(found);
     this.showLanes();
     this.timeline.update(this.voices, found.segments, found.turns);
-    this.transcript.update(this.voices, found.segments);
+    this.transcript.update(this.voices, found.segments, called);
     this.history.update(history.writes);
   }
 
@@ -120,7 +137,11 @@ export class ConversationView {
         swatch(voice.speaker_id),
         element("strong", { title: voice.name }, voice.name),
         element("span", { class: "quiet" }, duration(voice.speech_s)),
-        button("Name…", () => nameVoice(this.id, voice, this.voices),
+        mayBeConfirmed(voice)
+          ? button(`${voice.mayBe}?`, () => confirmVoice(this.id, voice),
+            { "data-key": `confirm-${voice.speaker_id}`, "aria-label": `Is ${voice.name} ${voice.mayBe}?` })
+          : null,
+        button("Name…", () => nameVoice(this.id, voice, this.voices, this.people),
           { "data-key": `name-${voice.speaker_id}`, "aria-label": `Name ${voice.name}` }),
         button("Same as…", () => mergeVoice(this.id, voice, this.voices),
           { "data-key": `merge-${voice.speaker_id}`, "aria-label": `${voice.name} is the same as…`,
@@ -129,4 +150,18 @@ export class ConversationView {
     );
     replaceKeepingFocus(this.lanes, element("li", { class: "axis" }), element("li", {}, "Transcript"), ...lanes);
   }
+}
+
+// Links, not scripts: the browser saves what it is sent under the name that comes with it.
+function showDownloads(id) {
+  const links = DOWNLOADS.map(([format, words]) =>
+    element("a", { href: `${conversationPath(id)}/export?format=${format}`, download: true, title: words },
+      format.toUpperCase()),
+  );
+  return element("nav", { class: "row", "aria-label": "Download this conversation" }, "Download:", links);
+}
+
+// Whether a person has to say something: the voice was recognised, or it sounds unlike the others of who it is.
+function mayBeConfirmed(voice) {
+  return voice.known && (voice.known.identity !== "confirmed" || voice.known.voiceprint === "asks");
 }

@@ -1,64 +1,59 @@
 // Saying who speaks: the dialogs, and what they send.
 
 import { correct, setWhoIAm, whoAmI } from "./api.js";
-import { button, element, notify } from "./element.js";
+import { askInDialog } from "./dialog.js";
+import { element } from "./element.js";
 import { clock } from "./format.js";
 
-// Shows a form in a dialog. `read` returns what it says, or null where it says nothing yet.
+// As every correction: asked with the name of whoever makes it.
 function ask(title, fields, read, send) {
   const who = element("input", { type: "text", id: "who-says", value: whoAmI(), maxlength: 100, autocomplete: "off" });
-  const problem = element("p", { class: "problem", role: "alert" });
-  const dialog = element("dialog", { "aria-labelledby": "dialog-title" });
-  const submit = async (event) => {
-    event.preventDefault();
-    const said = read();
-    if (said === null) {
-      problem.textContent = "Choose or type something first.";
-      return;
-    }
+  const named = element("p", {}, element("label", { for: "who-says" }, "Your name, for the history"), who);
+  const sendNamed = async (said) => {
     setWhoIAm(who.value);
-    try {
-      await send(said);
-      dialog.close();
-      notify("Taken. The labels are being worked out.");
-    } catch (error) {
-      problem.textContent = error.message;
-    }
+    await send(said);
+    return "Taken. The labels are being worked out.";
   };
-  const form = element(
-    "form",
-    { onsubmit: submit },
-    element("h2", { id: "dialog-title" }, title),
-    ...fields,
-    element("p", {}, element("label", { for: "who-says" }, "Your name, for the history"), who),
-    problem,
-    element("p", { class: "row" }, element("button", { type: "submit" }, "Save"), button("Cancel", () => dialog.close())),
-  );
-  const before = document.activeElement;
-  dialog.append(form);
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    if (before?.isConnected) before.focus();
-  });
-  document.body.append(dialog);
-  dialog.showModal();
+  askInDialog(title, [...fields, named], read, sendNamed);
 }
 
 function personInput(people, words) {
   const input = element("input", { type: "text", id: "person", list: "people", maxlength: 200, autocomplete: "off" });
-  const known = element("datalist", { id: "people" }, people.map((person) => element("option", { value: person })));
+  const options = people.map(([id, name]) => element("option", { value: id }, name ?? id));
+  const known = element("datalist", { id: "people" }, options);
   return [input, element("p", {}, element("label", { for: "person" }, words), input, known)];
 }
 
-function peopleOf(voices) {
-  return [...new Set(voices.map((voice) => voice.person_id).filter(Boolean))];
+// Whom this may be, as [id, name]: who speaks here already, and whom the conversation's owner knows.
+function peopleOf(voices, known) {
+  const people = new Map(voices.map((voice) => [voice.person_id, null]).filter(([id]) => id));
+  for (const person of known) people.set(person.person_id, person.name);
+  return [...people];
 }
 
-export function nameVoice(conversationId, voice, voices) {
-  const [input, field] = personInput(peopleOf(voices), "Who is it?");
+export function nameVoice(conversationId, voice, voices, known) {
+  const [input, field] = personInput(peopleOf(voices, known), "Who is it?");
   input.value = voice.person_id ?? "";
   ask(`Name ${voice.name}`, [field], () => input.value.trim() || null, (person) =>
     correct(conversationId, { kind: "voice_is", speaker_id: voice.speaker_id, person_id: person }),
+  );
+}
+
+// Says whether a voice is the person whom it sounds like; a voice that is confirmed becomes a voiceprint.
+export function confirmVoice(conversationId, voice) {
+  const { mayBe: person, known } = voice;
+  const isOdd = known.voiceprint === "asks";
+  const [group, chosen] = choices(isOdd ? `It sounds unlike the other voiceprints of ${person}` : `Is it ${person}?`, [
+    [isOdd ? "It is right: learn the voice as well" : `Yes, it is ${person}: learn the voice`, "voice_is"],
+    [`No, it is not ${person}`, "voice_is_not"],
+  ]);
+  ask(`Is ${voice.name} ${person}?`, [group], chosen, (kind) =>
+    correct(conversationId, {
+      kind,
+      speaker_id: voice.speaker_id,
+      person_id: known.person_id,
+      anyway: isOdd && kind === "voice_is",
+    }),
   );
 }
 
@@ -79,14 +74,14 @@ export function mergeVoice(conversationId, voice, voices) {
   );
 }
 
-export function correctSegment(conversationId, segment, voices) {
+export function correctSegment(conversationId, segment, voices, people) {
   const known = voices.filter((voice) => voice.speaker_id !== segment.speaker_id);
   const [group, chosen] = choices("This is", [
     ...known.map((voice) => [voice.name, `voice ${voice.speaker_id}`]),
     ["somebody else, who has no voice here yet", "other"],
     ["a person whom I name", "person"],
   ]);
-  const [input, field] = personInput(peopleOf(voices), "The person’s name");
+  const [input, field] = personInput(peopleOf(voices, people), "The person’s name");
   input.addEventListener("input", () => {
     group.querySelector("input[value=person]").checked = true;
   });

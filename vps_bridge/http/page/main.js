@@ -5,6 +5,7 @@ import { ConversationView } from "./conversation.js";
 import { ConversationsView } from "./conversations.js";
 import { element, notify } from "./element.js";
 import { NowView } from "./now.js";
+import { PeopleView } from "./people.js";
 
 const RETRY_MS = 3000;
 const REST_MS = 200;
@@ -20,6 +21,7 @@ function chooseView() {
   const [, name, id] = location.hash.split("/");
   if (name === "conversations" && id) return new ConversationView(decodeURIComponent(id));
   if (name === "conversations") return new ConversationsView();
+  if (name === "people") return new PeopleView();
   return new NowView();
 }
 
@@ -75,6 +77,7 @@ function merge(before, after) {
     many: before.many || after.many,
     jobs: before.jobs || after.jobs,
     agents: before.agents || after.agents,
+    people: before.people || after.people,
     conversations: [...(before.conversations ?? []), ...(after.conversations ?? [])],
   };
 }

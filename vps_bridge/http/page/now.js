@@ -106,6 +106,8 @@ export class NowView {
       ["Jobs that wait", status.jobs_ready],
       ["Jobs that are worked on", status.jobs_leased],
       ["The oldest of it came", status.oldest_at ? ago(status.oldest_at) : "–"],
+      [`Audio labelled in the last ${duration(status.recent.span_s)}`, duration(status.recent.labelled_audio_s)],
+      ["From audio to labels", describeLatency(status.recent)],
       ["Audio kept here", bytes(status.audio_bytes)],
       ["Room on the disk", bytes(status.disk_free_bytes)],
     ];
@@ -138,6 +140,11 @@ function describeAgent(agent) {
   if (!agent.allowed) return `not allowed: omi-bridge agents allow ${agent.agent_id}`;
   const words = agent.is_live ? agent.state : `not heard of (last: ${agent.state ?? "nothing"})`;
   return agent.last_error ? `${words}; last error: ${agent.last_error}` : words;
+}
+
+function describeLatency(recent) {
+  if (recent.median_latency_s === null) return "–";
+  return `${duration(recent.median_latency_s)}, at most ${duration(recent.slow_latency_s)} for 95 %`;
 }
 
 function describeProgress(job) {

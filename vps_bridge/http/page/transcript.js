@@ -47,10 +47,10 @@ export class Transcript {
     this.sizes.disconnect();
   }
 
-  update(voices, segments) {
+  update(voices, segments, called) {
     const chosenId = this.segments[this.chosen]?.id;
     const focused = this.focusedControl();
-    this.nameOf = namer(voices);
+    this.nameOf = namer(voices, called);
     this.labelNames = new Map(voices.map((voice) => [voice.speaker, voice.name]));
     this.segments = segments;
     this.chosen = Math.max(0, segments.findIndex((segment) => segment.id === chosenId));
@@ -194,6 +194,7 @@ export class Transcript {
         "aria-posinset": place + 1,
         "aria-setsize": this.segments.length,
         "data-segment": segment.id,
+        "data-key": `segment-${segment.id}`,
         onclick: choose,
         onfocus: choose,
       },
@@ -202,8 +203,14 @@ export class Transcript {
       element(
         "p",
         { class: "row" },
-        button("Play", () => this.onPlay(segment), { "aria-label": `Play ${clock(segment.start_s)}` }),
-        button("Correct…", () => this.onCorrect(segment), { "aria-label": `Correct who speaks at ${clock(segment.start_s)}` }),
+        button("Play", () => this.onPlay(segment), {
+          "aria-label": `Play ${clock(segment.start_s)}`,
+          "data-key": `play-${segment.id}`,
+        }),
+        button("Correct…", () => this.onCorrect(segment), {
+          "aria-label": `Correct who speaks at ${clock(segment.start_s)}`,
+          "data-key": `correct-${segment.id}`,
+        }),
       ),
     );
   }

@@ -1,0 +1,239 @@
+"""The commands that set a Mosquitto up, add agents to it, change its secrets, and check it."""
+
+from __future__ import annotations
+
+import json
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from broker.commands.terminal import AsJson, ConfigFile, TopicRoot, chosen_topic_root, err, fail, out
+from broker.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from broker.mosquitto_setup import Setup
+
+DEBIANS = Path("/etc/mosquitto/conf.d")  # where the configuration of Debian's service takes further files from
+RELOAD = "systemctl reload mosquitto"
+Directory = Annotated[Path, typer.Argument(help="Where its files are.", file_okay=False)]
+
+
+def init(
+    directory: Annotated[Path, typer.Argument(help="Where to write the files.", file_okay=False)],
+    *,
+    agent: Annotated[list[str] | None, typer.Option(help="Id of an agent; repeat for more.")] = None,
+    host: Annotated[
+        str | None, typer.Option(help="Address to listen on, such as the one on your tailnet. Default: 127.0.0.1.")
+    ] = None,
+    port: Annotated[int | None, typer.Option(help="Default: 8883, without TLS 1883.", min=1, max=65535)] = None,
+    name: Annotated[str | None, typer.Option(help="By which others reach it, if not by --host.")] = None,
+    certificate: Annotated[Path | None, typer.Option(help="PEM certificate of your own.", exists=True)] = None,
+    key: Annotated[Path | None, typer.Option(help="PEM key of that certificate.", exists=True)] = None,
+    tls: Annotated[bool, typer.Option("--tls", help="Speak TLS where it is not the default: on loopback.")] = False,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Speak no TLS, on any network.")] = False,
+    persistence: Annotated[bool | None, typer.Option(help="Keep retained messages over a restart.")] = None,
+    bridge_id: Annotated[str | None, typer.Option(help="Name of the bridge (OMI_BRIDGE_ID). Default: bridge.")] = None,
+    config: ConfigFile = None,
+    topic_root: TopicRoot = None,
+    as_json: AsJson = False,
+) -> None:
+    """Write all a Mosquitto needs: TLS, users, passwords, one block of rights each; and an invitation for each program.
+
+    Run it again to change something: what you do not name stays as it is, known users, passwords and the owner and
+    mode of files too. To remove an agent, delete its entry from users.json and run it again.
+
+    Example: [bold]omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent my-mac[/bold]
+    """
+    _check_tls(certificate, key, tls=tls, insecure=insecure)
+    with _explained():
+        from broker.listener import TlsFiles
+        from broker.mosquitto_setup import Wanted, set_up_mosquitto
+
+        own_tls = TlsFiles(certificate.absolute(), key.absolute()) if certificate and key else None
+        wanted = Wanted(
+            host=host,
+            port=port,
+            name=name,
+            own_tls=own_tls,
+            tls=tls,
+            insecure=insecure,
+            persistence=persistence,
+            bridge_id=bridge_id,
+            agent_ids=tuple(agent or ()),
+            topic_root=chosen_topic_root(config, topic_root),
+        )
+        setup = set_up_mosquitto(directory, wanted)
+    told = setup.invitations if setup.before is None or setup.is_moved else _roles(agent)
+    _print_setup(setup, told, as_json=as_json)
+
+
+def add_agent(
+    directory: Directory,
+    agent_id: Annotated[list[str], typer.Argument(help="Its id (OMI_AGENT_ID); several are added at once.")],
+    as_json: AsJson = False,
+) -> None:
+    """Add an agent: a user of its own, and its invitation. Nobody who is connected is cut off.
+
+    Example: [bold]omi-broker add-agent /etc/mosquitto/omi my-mac[/bold]
+    """
+    with _explained():
+        from broker.mosquitto_setup import Wanted, require_setup, set_up_mosquitto
+
+        require_setup(directory)
+        setup = set_up_mosquitto(directory, Wanted(agent_ids=tuple(agent_id)))
+    _print_setup(setup, _roles(agent_id), as_json=as_json)
+
+
+def rotate(
+    directory: Directory,
+    name: Annotated[str | None, typer.Argument(help="A user: an agent's id, bridge, backend or watch.")] = None,
+    *,
+    certificates: Annotated[bool, typer.Option("--certificates", help="Renew the broker's certificate.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Give a user a new password and a new invitation; or renew the broker's certificate, which nobody notices.
+
+    Example: [bold]omi-broker rotate /etc/mosquitto/omi my-mac[/bold]
+    """
+    if (name is None) != certificates:
+        fail("name a user, such as my-mac or bridge, or say --certificates.")
+    with _explained():
+        from broker.mosquitto_setup import Wanted, change_password, require_setup, set_up_mosquitto
+
+        require_setup(directory)
+        if name is None:
+            setup = set_up_mosquitto(directory, Wanted(), renew_certificate=True)
+        else:
+            setup = change_password(directory, name)
+    _print_setup(setup, () if name is None else (name, *_roles([name])), as_json=as_json)
+    if name == "watch" and not as_json:
+        out.print(f"its new password is in {setup.mosquitto.users_file}", markup=False)
+
+
+def check(directory: Directory, as_json: AsJson = False) -> None:
+    """Look at the files and the certificate, and try every user at the running broker; exit code 1 where one fails.
+
+    Example: [bold]omi-broker check /etc/mosquitto/omi[/bold]
+    """
+    with _explained():
+        from broker.logs import silence_logs
+        from broker.mosquitto_check import check_mosquitto
+
+        silence_logs()
+        checks = check_mosquitto(directory)
+    from broker.check import STYLES, VERDICT_CHARS, CheckState
+
+    if as_json:
+        out.out(json.dumps([asdict(found) for found in checks], indent=2))
+    else:
+        for found in checks:
+            out.print(f"{found.verdict:{VERDICT_CHARS}}", style=STYLES[found.verdict], end=" ")
+            out.print(found.words, markup=False)
+    if any(found.verdict is CheckState.FAILED for found in checks):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Turn an error that the user can do something about into one line and an exit code."""
+    try:
+        yield
+    except BrokerError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}. Run this as root, or as the user the files belong to.")
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is missing, which makes certificates: pip install 'omi-diarization[bridge]'")
+
+
+def _check_tls(certificate: Path | None, key: Path | None, *, tls: bool, insecure: bool) -> None:
+    if (certificate is None) != (key is None):
+        fail("give --certificate and --key together.")
+    if insecure and (tls or certificate):
+        fail("--insecure speaks no TLS: leave it out, or --tls and --certificate.")
+
+
+def _roles(agent_ids: Collection[str] | None) -> tuple[str, ...]:
+    return tuple(f"agent:{agent_id}" for agent_id in agent_ids or ())
+
+
+def _print_setup(setup: Setup, told: Collection[str], *, as_json: bool) -> None:
+    """Say what was written, how Mosquitto takes it, and to whom the invitations of the users in `told` go."""
+    files, listener = setup.mosquitto.files, setup.mosquitto.listener
+    invitations = {role: str(path) for role, path in setup.invitations.items() if role in told}
+    if as_json:
+        written = {"config": files.config, "passwords": files.passwords, "acl": files.acl}
+        written["users_file"] = setup.mosquitto.users_file
+        document = {name: str(path) for name, path in written.items()}
+        users = list(setup.mosquitto.users)
+        out.out(json.dumps({**document, "users": users, "invitations": invitations, "reload": RELOAD}, indent=2))
+        return
+    tls = "with TLS" if listener.tls else "without TLS"
+    out.print(f"listens on {listener.host} port {listener.port}, {tls}", markup=False)
+    _print_next_steps(setup)
+    for role, path in invitations.items():
+        _print_invitation(role, path)
+    if setup.before != listener:
+        _print_warnings(setup)
+    _print_owner(setup)
+
+
+def _print_next_steps(setup: Setup) -> None:
+    config, before = setup.mosquitto.files.config, setup.before
+    if before is not None:
+        out.print(f"a Mosquitto that runs takes users, passwords and certificates after: {RELOAD}", markup=False)
+        out.print("  (or kill -HUP its process); nobody whose password is the same is cut off", markup=False)
+        if before != setup.mosquitto.listener:
+            out.print("another address, port or TLS it takes only after: systemctl restart mosquitto", markup=False)
+        if setup.is_moved:
+            out.print("its address is another: every program has to join again, with these invitations", style="yellow")
+        return
+    out.print(f"start it with: mosquitto -c {config}", markup=False)
+    if DEBIANS.is_dir():
+        out.print(f"  or by Debian's service: ln -s {config} {DEBIANS}/omi.conf", markup=False)
+        out.print("  and then: systemctl restart mosquitto", markup=False)
+
+
+def _print_invitation(role: str, path: str) -> None:
+    kind, _, agent_id = role.partition(":")
+    program = "omi-agent" if kind == "agent" else "omi-bridge"
+    out.print(f"\ninvitation of {agent_id or kind}, a secret: {path}", markup=False)
+    if kind == "agent":
+        out.print(f"  copy it to that machine (scp keeps it private), there: {program} join FILE", markup=False)
+        out.print(f"  then allow it, on the bridge's machine: omi-bridge agents allow {agent_id}", markup=False)
+    else:
+        out.print(f"  as the user that it runs as: {program} join - < {path}", markup=False)
+
+
+def _print_warnings(setup: Setup) -> None:
+    from broker.certificates import OwnCertificates
+    from broker.listener import is_loopback
+    from broker.mosquitto_check import find_bind_problem
+
+    listener = setup.mosquitto.listener
+    if is_loopback(listener.host):
+        words = "only programs on this machine reach it: for others give --host ADDRESS (tailscale ip -4)"
+        err.print(f"{listener.host}: {words}", style="yellow", markup=False)
+    elif listener.tls is None:
+        words = "passwords and audio go over this network as they are; --tls encrypts them, and all join again"
+        err.print(f"{listener.host} without TLS: {words}", style="yellow", markup=False)
+    if listener.tls is not None and listener.tls != OwnCertificates.below(setup.mosquitto.files.config.parent).server:
+        words = "give each program OMI_BROKER_CA_FILE too, unless a public CA signed it"
+        err.print(f"{listener.tls.certificate} is yours: {words}", style="yellow", markup=False)
+    problem = find_bind_problem(listener) if setup.before is None else None
+    if problem is not None:
+        err.print(problem, style="yellow", markup=False)
+
+
+def _print_owner(setup: Setup) -> None:
+    from broker.private_files import is_roots_alone
+
+    files = setup.mosquitto.files
+    if any(is_roots_alone(path) for path in (files.passwords, files.acl)):
+        words = f"If Mosquitto runs as a user of its own: chown mosquitto: {files.passwords} {files.acl}"
+        out.print(f"Only root can read these two. {words}", style="yellow", markup=False)

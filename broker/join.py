@@ -1,0 +1,80 @@
+"""Joining a broker: what an invitation holds goes into the settings of a program."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from broker.config_file import write_settings
+from broker.errors import BrokerError
+from broker.invitation import JOINED_BY, Invitation, read_invitation, read_invitation_file
+from broker.private_files import replace_file
+from schemas.topics import DEFAULT_ROOT
+
+STDIN = Path("-")
+OVERRIDING = ("broker_url", "broker_username", "broker_password", "broker_ca_file")
+
+
+class OtherInvitation(BrokerError):
+    """An invitation is for another program."""
+
+    def __init__(self, role: str) -> None:
+        """Name the command that takes it."""
+        super().__init__(f"this invitation is the {role}'s: {JOINED_BY[role]} takes it")
+
+
+def take_invitation(file: Path | None, *, roles: tuple[str, ...]) -> Invitation:
+    """Read an invitation from a file of mode 600, from standard input (`-`), or, with no file, at a prompt.
+
+    Raises:
+        OtherInvitation: it is for none of these roles.
+        BrokerError: it cannot be read, or is none.
+    """
+    if file is not None and file != STDIN:
+        invitation = read_invitation_file(file)
+    elif file == STDIN or not sys.stdin.isatty():
+        invitation = read_invitation(sys.stdin.read())
+    else:
+        import getpass  # noqa: PLC0415 - only a prompt needs it
+
+        invitation = read_invitation(getpass.getpass("invitation (is not shown): "))
+    if invitation.role not in roles:
+        raise OtherInvitation(invitation.role)
+    return invitation
+
+
+def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, id_setting: str | None) -> None:
+    """Write what an invitation holds into one table of the config file, and its CA beside that file.
+
+    Args:
+        invitation: as it was read.
+        config_file: is its owner's alone afterwards; all else in it stays.
+        table: `agent`, `bridge` or `backend`.
+        id_setting: the setting that takes the agent's or bridge's id.
+
+    Raises:
+        BrokerError: a file cannot be written.
+    """
+    ca_file = config_file.absolute().parent / f"{table}-broker-ca.pem" if invitation.ca else None
+    if ca_file is not None and invitation.ca is not None:
+        try:
+            ca_file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            replace_file(ca_file, invitation.ca)
+        except OSError as error:
+            raise BrokerError(f"{ca_file} cannot be written ({error.strerror}): run this as its owner") from error
+    values = {
+        "broker_url": invitation.url,
+        "broker_username": invitation.username,
+        "broker_password": invitation.password,
+        "broker_ca_file": str(ca_file) if ca_file else None,
+        "topic_root": invitation.topic_root if invitation.topic_root != DEFAULT_ROOT else None,
+    }
+    if id_setting is not None:
+        values[id_setting] = invitation.sender_id
+    write_settings(config_file, table, values)
+
+
+def find_overrides(sources: Mapping[str, str]) -> list[str]:
+    """Return where settings of the broker come from instead of the config file, such as a variable."""
+    return sorted({sources[name] for name in OVERRIDING if sources[name].startswith(("environment", "flag"))})

@@ -1,0 +1,108 @@
+"""Checking a Mosquitto that we set up: its files, its certificate, and every user at the running broker."""
+
+from __future__ import annotations
+
+import errno
+import secrets
+import socket
+from pathlib import Path
+
+from pydantic import SecretStr
+
+from broker.certificate_check import check_certificate_end
+from broker.certificates import OwnCertificates, ends_at
+from broker.check import Check, failed, ok
+from broker.errors import BrokerError, BrokerRefused
+from broker.listener import Listener
+from broker.mosquitto import MosquittoFiles
+from broker.mosquitto_setup import make_invitation, require_setup
+from broker.session import MqttSession
+from broker.settings import BrokerSettings
+from broker.users import Credentials, read_users
+
+CONNECT_TIMEOUT_S = 5.0
+RELOAD = "It reads its files again after: systemctl reload mosquitto (or kill -HUP its process)."
+OTHERS_MAY = 0o077
+
+
+def check_mosquitto(directory: Path) -> list[Check]:
+    """Check the files, the certificate, and that the running broker takes every user.
+
+    Raises:
+        NotSetUp: the directory holds none.
+        BrokerError: its files cannot be read.
+    """
+    listener = require_setup(directory)
+    users = read_users(directory / "users.json")
+    own = OwnCertificates.below(directory)
+    ca_file = own.ca if listener.tls == own.server else None
+    checks = [_check_modes(directory, own, listener)]
+    if listener.tls is not None:
+        checks.append(check_certificate_end(ends_at(listener.tls.certificate)))
+    if ca_file is not None:
+        checks.append(check_certificate_end(ends_at(ca_file), name="CA"))
+    for role, user in users.items():
+        found = _try_user(role, user, listener, ca_file)
+        checks.append(found)
+        if found.name == "broker":
+            break  # it is not there: that is said once
+    return checks
+
+
+def find_bind_problem(listener: Listener) -> str | None:
+    """Say why a broker could not listen there at this moment; None where it could."""
+    address = f"{listener.host}:{listener.port}"
+    try:
+        family = socket.AF_INET6 if ":" in listener.host else socket.AF_INET
+        with socket.create_server((listener.host, listener.port), family=family):
+            return None
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            return (
+                f"{address} is taken, perhaps by Debian's own Mosquitto: have that read this configuration (the line "
+                "with ln -s) instead of starting another, or give --port"
+            )
+        if error.errno == errno.EADDRNOTAVAIL:
+            return f"{address}: this machine has no such address now; --host is its own, not that of an agent"
+        return f"{address}: {error.strerror}"
+
+
+def _check_modes(directory: Path, own: OwnCertificates, listener: Listener) -> Check:
+    files = MosquittoFiles.below(directory)
+    private = [files.passwords, files.acl, directory.absolute() / "users.json"]
+    if listener.tls == own.server:
+        private += [own.ca_key, own.server.key]
+    try:
+        open_files = [str(path) for path in private if path.stat().st_mode & OTHERS_MAY & ~0o040]
+    except OSError as error:
+        return failed("files", f"{error.filename}: {error.strerror}", f"omi-broker init {directory} writes them again")
+    if open_files:
+        return failed("files", f"others can read {', '.join(open_files)}", f"chmod 600 {' '.join(open_files)}")
+    return ok("files", str(directory))
+
+
+def _try_user(role: str, user: Credentials, listener: Listener, ca_file: Path | None) -> Check:
+    """Connect as a user; the check is named `broker` where the broker itself cannot be reached."""
+    url = make_invitation(role, user, listener, ca=None).url
+    settings = BrokerSettings(
+        broker_url=url,
+        broker_username=user.username,
+        broker_password=SecretStr(user.password),
+        broker_ca_file=ca_file,
+        mqtt_version="5",
+    )
+    session = MqttSession(settings, client_id=f"check-{secrets.token_hex(6)}", on_message=lambda _: None)
+    session.start()
+    try:
+        session.wait_connected(CONNECT_TIMEOUT_S)
+    except BrokerRefused as error:
+        return failed(f"user {role}", f"refused: {error.reason}", RELOAD)
+    except BrokerError as error:
+        return failed(
+            "broker",
+            str(error),
+            "Is it started? journalctl -u mosquitto, or /var/log/mosquitto/mosquitto.log, says why not.",
+        )
+    finally:
+        session.stop()
+    return ok(f"user {role}", f"{url}, packets of up to {session.max_packet_bytes:,} bytes")

@@ -1,0 +1,265 @@
+"""A broker that `omi-broker init` set up with TLS: who gets in, and what happens when something is changed."""
+
+import getpass
+import json
+import os
+import signal
+import socket
+import ssl
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+import structlog
+from typer.testing import CliRunner, Result
+
+from broker.certificate_check import check_certificate, check_certificate_end
+from broker.certificates import OwnCertificates, make_certificates
+from broker.check import CheckState
+from broker.cli import app
+from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
+from broker.invitation import read_invitation_file
+from broker.listener import Listener, TlsFiles
+from broker.mosquitto_setup import Wanted, choose_listener
+from broker.settings import BrokerSettings
+from broker.users import read_users
+from schemas.topics import Topics
+from tests.brokers import RunningBroker, free_port, require_program
+from tests.inbox import WAIT_S, eventually
+
+TOPICS = Topics()
+
+
+def omi_broker(*words: str | Path) -> Result:
+    environment = {"OMI_CONFIG": "", "NO_COLOR": "1", "TERM": "dumb"}
+    return CliRunner().invoke(app, [str(word) for word in words], env=environment)
+
+
+@dataclass(frozen=True)
+class Home:
+    """The directory of a broker that runs with TLS on loopback."""
+
+    directory: Path
+    broker: RunningBroker
+
+    @property
+    def ca(self) -> Path:
+        return self.directory / "tls" / "ca.pem"
+
+    def reload(self) -> None:
+        os.kill(self.broker.pid, signal.SIGHUP)
+
+    def settings(self, role: str, **changed: object) -> BrokerSettings:
+        user = read_users(self.directory / "users.json")[role]
+        values: dict[str, object] = {"broker_url": self.broker.url, "broker_ca_file": self.ca, "mqtt_version": "5"}
+        values |= {"broker_username": user.username, "broker_password": user.password, "reconnect_min_s": 0.05}
+        return BrokerSettings(**{**values, **changed})  # type: ignore[arg-type] # as each test says
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    program = require_program("mosquitto", "mosquitto")
+    directory, port = tmp_path_factory.mktemp("init") / "omi", free_port()
+    assert omi_broker("init", directory, "--tls", "--port", str(port), "--agent", "first").exit_code == 0
+    config = directory / "mosquitto.conf"
+    own = directory.parent / "own.conf"  # it must not become another user, who could not read these files
+    own.write_text(f"{config.read_text()}\nuser {getpass.getuser()}\n")
+    url = f"mqtts://127.0.0.1:{port}"
+    broker = RunningBroker(url, {}, directory.parent / "log", "5", (program, "-c", str(own)), port)
+    broker.start()
+    yield Home(directory, broker)
+    broker.kill()
+
+
+@pytest.fixture(autouse=True)
+def keep_logging() -> Iterator[None]:
+    """Commands run in this process, and some silence its log."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
+
+
+@pytest.fixture
+def enter(home, connect):
+    """Connect as a role with some settings changed."""
+
+    def enter_as(role: str, *filters: str, **changed: object):
+        users = read_users(home.directory / "users.json")
+        broker = replace(home.broker, users=users, _ca_file=home.ca)
+        session = connect(broker, role, *filters, wait=False, settings=changed)
+        eventually(lambda: session.connected or session.last_error is not None)
+        session.wait_connected(WAIT_S if session.connected else 0.01)
+        return session
+
+    return enter_as
+
+
+def test_files_are_private_and_invitations_name_everything(home):
+    private = ("users.json", "passwords", "acl", "tls/ca.key", "tls/server.key", "invitations/agent-first")
+    for name in private:
+        assert stat.S_IMODE((home.directory / name).stat().st_mode) == 0o600, name
+    for role in ("bridge", "backend", "agent:first"):
+        user = read_users(home.directory / "users.json")[role]
+        invitation = read_invitation_file(home.directory / "invitations" / user.username)
+        assert (invitation.url, invitation.username, invitation.password) == (
+            home.broker.url,
+            user.username,
+            user.password,
+        )
+        assert invitation.ca == home.ca.read_text()
+        assert invitation.sender_id == {"bridge": "bridge", "agent:first": "first"}.get(role)
+
+
+def test_every_user_gets_in_and_check_says_so(home):
+    done = omi_broker("check", home.directory)
+    assert done.exit_code == 0, done.output
+    assert "certificate: ends on" in done.output
+    assert {f"user {role}" for role in ("bridge", "backend", "watch", "agent:first")} <= {
+        line.split(":")[0].removeprefix("ok").strip() if "agent" not in line else "user agent:first"
+        for line in done.output.splitlines()
+    }
+
+
+def test_a_stranger_does_not_get_in_and_learns_which_setting_is_wrong(home, enter, tmp_path):
+    other = OwnCertificates.below(tmp_path)
+    other.ca.parent.mkdir()
+    make_certificates(other, ("127.0.0.1",))
+    port = home.broker.port
+    (tmp_path / "empty.pem").write_text("")
+    for changed, words in (
+        ({"broker_ca_file": None}, "this machine knows.*OMI_BROKER_CA_FILE"),
+        ({"broker_ca_file": other.ca}, r"OMI_BROKER_CA_FILE \(.*\) knows"),
+        ({"broker_ca_file": tmp_path / "none.pem"}, r"OMI_BROKER_CA_FILE \(.*\) cannot be read"),
+        ({"broker_ca_file": tmp_path / "empty.pem"}, r"OMI_BROKER_CA_FILE \(.*\) holds no certificate"),
+        ({"broker_url": f"mqtts://localhost:{port}"}, "is not for localhost.*OMI_BROKER_URL.*--name localhost"),
+        ({"broker_url": f"mqtt://127.0.0.1:{port}"}, "OMI_BROKER_URL begins with mqtts://"),
+    ):
+        with pytest.raises(BrokerUnreachable, match=words):
+            enter("agent:first", **changed)
+    for changed in ({"broker_password": "wrong"}, {"broker_username": None, "broker_password": None}):
+        with pytest.raises(BrokerRefused, match="OMI_BROKER_PASSWORD"):
+            enter("agent:first", **changed)
+
+
+def test_with_the_old_password_nobody_gets_in_after_rotate_and_others_stay(home, enter):
+    bridge = enter("bridge", TOPICS.want("first"))
+    old = read_users(home.directory / "users.json")["agent:first"].password
+    cut_off = enter("agent:first")
+    done = omi_broker("rotate", home.directory, "first")
+    assert done.exit_code == 0, done.output
+    new = read_users(home.directory / "users.json")["agent:first"].password
+    assert read_invitation_file(home.directory / "invitations" / "agent-first").password == new != old
+    assert old not in done.output
+    assert new not in done.output
+    home.reload()
+    eventually(lambda: not cut_off.connected)
+    with pytest.raises(BrokerRefused):
+        enter("agent:first", broker_password=old)
+    enter("agent:first")
+    assert bridge.connected
+    assert bridge.counters.reconnects == 0
+    wrong = omi_broker("rotate", home.directory, "typo")
+    assert wrong.exit_code == 1
+    assert "there are bridge, backend, watch, first" in wrong.output
+
+
+def test_a_new_certificate_is_taken_without_a_restart_and_its_ca_is_the_known_one(home, enter):
+    first, ca = serial_number(home), home.ca.read_bytes()
+    bridge = enter("bridge")
+    assert omi_broker("rotate", home.directory, "--certificates").exit_code == 0
+    home.reload()
+    eventually(lambda: serial_number(home) != first)
+    assert home.ca.read_bytes() == ca
+    assert bridge.connected
+    enter("bridge", broker_ca_file=home.ca)
+    [found] = check_certificate(home.settings("bridge"))
+    assert found.verdict is CheckState.OK
+
+
+def serial_number(home: Home) -> object:
+    context = ssl.create_default_context(cafile=str(home.ca))
+    with (
+        socket.create_connection(("127.0.0.1", home.broker.port), WAIT_S) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as encrypted,
+    ):
+        return (encrypted.getpeercert() or {})["serialNumber"]
+
+
+def test_check_tells_of_a_user_that_the_running_broker_does_not_know_yet(home):
+    assert omi_broker("add-agent", home.directory, "second").exit_code == 0
+    found = json.loads(omi_broker("check", home.directory, "--json").stdout)
+    assert [check["name"] for check in found if check["verdict"] == "failed"] == ["user agent:second"]
+    assert "systemctl reload mosquitto" in next(check["remedy"] for check in found if check["verdict"] == "failed")
+    home.reload()
+    eventually(lambda: omi_broker("check", home.directory).exit_code == 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "expected"),
+    [
+        (None, {}, ("127.0.0.1", 1883, False)),
+        (None, {"tls": True}, ("127.0.0.1", 8883, True)),
+        (None, {"host": "100.64.0.1"}, ("100.64.0.1", 8883, True)),
+        (None, {"host": "192.168.1.2", "insecure": True}, ("192.168.1.2", 1883, False)),
+        (("127.0.0.1", 1883, False), {"host": "100.64.0.1"}, ("100.64.0.1", 8883, True)),
+        (("127.0.0.1", 1900, False), {"host": "100.64.0.1"}, ("100.64.0.1", 1900, True)),
+        (("100.64.0.1", 1883, False), {}, ("100.64.0.1", 1883, False)),
+        (("100.64.0.1", 1883, False), {"tls": True}, ("100.64.0.1", 8883, True)),
+        (("100.64.0.1", 8883, True), {}, ("100.64.0.1", 8883, True)),
+        (("100.64.0.1", 8883, True), {"insecure": True}, ("100.64.0.1", 1883, False)),
+        (("100.64.0.1", 8883, True), {"host": "127.0.0.1"}, ("127.0.0.1", 8883, True)),
+    ],
+)
+def test_tls_is_the_default_where_others_can_listen_and_nobody_who_is_in_is_locked_out(before, wanted, expected):
+    made = TlsFiles(Path("/tls/server.pem"), Path("/tls/server.key"))
+    known = Listener(before[0], before[1], made if before[2] else None) if before else None
+    chosen = choose_listener(known, Wanted(**wanted), made)
+    assert (chosen.host, chosen.port, chosen.tls is not None) == expected
+
+
+def test_every_address_needs_a_name_and_keeps_it():
+    made = TlsFiles(Path("/tls/server.pem"), Path("/tls/server.key"))
+    with pytest.raises(BrokerError, match="--name"):
+        choose_listener(None, Wanted(host="0.0.0.0"), made)
+    first = choose_listener(None, Wanted(host="0.0.0.0", name="vps.example"), made)
+    assert choose_listener(first, Wanted(port=9000), made) == replace(first, port=9000)
+
+
+def test_a_certificate_that_ends_is_told_of_in_time():
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    found = [check_certificate_end(now + timedelta(days=days), now=now) for days in (90, 40, 5, -1)]
+    assert [check.verdict for check in found] == [CheckState.OK, CheckState.NOTE, CheckState.FAILED, CheckState.FAILED]
+    assert "omi-broker rotate DIR --certificates" in (found[-1].remedy or "")
+
+
+def test_who_takes_the_port_is_said_at_once(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = omi_broker("init", tmp_path / "omi", "--port", str(port))
+    assert done.exit_code == 0
+    assert f"127.0.0.1:{port} is taken, perhaps by Debian's own Mosquitto" in done.output
+    assert "only programs on this machine reach it" in done.output
+
+
+def test_commands_for_a_directory_that_was_not_set_up_say_what_to_type(tmp_path):
+    for words in (("add-agent", tmp_path, "x"), ("rotate", tmp_path, "x"), ("check", tmp_path)):
+        done = omi_broker(*words)
+        assert done.exit_code == 1
+        assert f"omi-broker init {tmp_path}" in done.output
+
+
+def test_at_another_address_every_program_is_to_join_again(tmp_path):
+    home = tmp_path / "omi"
+    assert omi_broker("init", home, "--agent", "first").exit_code == 0
+    again = omi_broker("init", home, "--agent", "second").output
+    assert "join again" not in again
+    assert ("invitation of second" in again, "invitation of first" in again) == (True, False)
+    moved = omi_broker("init", home, "--tls").output
+    assert "every program has to join again" in moved
+    assert all(f"invitation of {name}" in moved for name in ("bridge", "backend", "first", "second"))
+    assert "systemctl restart mosquitto" in moved
+    first = read_invitation_file(home / "invitations" / "agent-first")
+    assert first.url == "mqtts://127.0.0.1:8883"

@@ -1,0 +1,134 @@
+"""The webhook's outbox in the ledger: written with what it tells of, in order, the latest in place of the earlier."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.codec import decode, encode
+from schemas.conversation import ConversationUpdated
+from schemas.failure import FailureCode, JobFailure
+from tests.vps_bridge.waiting_job import add_waiting_job
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.conversations import AssignedUpdate
+from vps_bridge.ledger.webhook_outbox import WebhookMessage
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger(tmp_path / "bridge", exclusive=True)
+    opened.webhook.turn_on()
+    yield opened
+    opened.close()
+
+
+def update(ledger: Ledger, conversation_id: str, version: int) -> bytes:
+    payload = encode(ConversationUpdated(conversation_id=conversation_id, updated_version=version, state="live"))
+    ledger.conversations.note_update(
+        conversation_id, AssignedUpdate([], f"k{version}", payload, final=False, done_jobs=(), seen=0)
+    )
+    return payload
+
+
+def waiting(ledger: Ledger) -> int:
+    counts = ledger.webhook.counts()
+    return counts.waiting if counts else -1
+
+
+def take_all(ledger: Ledger) -> list[WebhookMessage]:
+    found = []
+    while (message := ledger.webhook.next(())) is not None:
+        found.append(message)
+        ledger.webhook.note_sent(message.number)
+    return found
+
+
+def make_jobs(ledger: Ledger, conversation_id: str, count: int) -> list[str]:
+    for number in range(count):
+        add_waiting_job(ledger, conversation_id, f"{conversation_id}-{number}", audio_s=60.0, final=False)
+    return [job.job_id for job in ledger.jobs.of_conversation(conversation_id)]
+
+
+def test_failures_and_the_latest_update_come_in_the_order_of_their_conversation(ledger: Ledger) -> None:
+    first, second = make_jobs(ledger, "a", 2)
+    make_jobs(ledger, "b", 1)
+    update(ledger, "a", 1)
+    ledger.jobs.give_up(first, FailureCode.AUDIO_EMPTY, "why")
+    update(ledger, "b", 1)
+    latest = update(ledger, "a", 2)
+    ledger.conversations.put_aside("a", "its labels")
+    found = take_all(ledger)
+    assert [(item.conversation_id, item.schema_name) for item in found] == [
+        ("a", "job-failure"),
+        ("b", "conversation-updated"),
+        ("a", "conversation-updated"),
+        ("a", "job-failure"),
+    ]
+    assert found[2].body == latest
+    told = decode(JobFailure, found[0].body)
+    assert (told.job_id, told.code, told.message) == (first, FailureCode.AUDIO_EMPTY, "why")
+    assert decode(JobFailure, found[3].body).code == FailureCode.LABELS_FAILED
+    assert len({item.delivery_id for item in found}) == 4
+    assert second not in {decode(JobFailure, item.body).job_id for item in (found[0], found[3])}
+
+
+def test_an_update_replaced_while_it_is_under_way_is_followed_by_the_later_one(ledger: Ledger) -> None:
+    make_jobs(ledger, "a", 1)
+    update(ledger, "a", 1)
+    under_way = ledger.webhook.next(())
+    assert under_way is not None
+    ledger.webhook.note_failed(under_way.number, "answered 500")
+    assert ledger.webhook.next(()) == under_way, "the same id for every attempt"
+    since = ledger.webhook.counts()
+    update(ledger, "a", 2)
+    ledger.webhook.note_sent(under_way.number)
+    counts = ledger.webhook.counts()
+    assert counts == since, "it waits as long, and for the same reason"
+    (later,) = take_all(ledger)
+    assert decode(ConversationUpdated, later.body).updated_version == 2
+    assert later.delivery_id != under_way.delivery_id
+
+
+def test_a_conversation_at_rest_is_passed_over_with_all_that_follows_in_it(ledger: Ledger) -> None:
+    (job,) = make_jobs(ledger, "a", 1)
+    make_jobs(ledger, "b", 1)
+    ledger.jobs.give_up(job, FailureCode.AUDIO_EMPTY, "why")
+    update(ledger, "a", 1)
+    update(ledger, "b", 1)
+    found = ledger.webhook.next({"a"})
+    assert found is not None
+    assert found.conversation_id == "b"
+    assert ledger.webhook.next({"a", "b"}) is None
+
+
+def test_deleted_and_temporary_conversations_are_not_told_of(ledger: Ledger) -> None:
+    make_jobs(ledger, "gone", 1)
+    update(ledger, "gone", 1)
+    ledger.conversations.delete("gone")
+    ledger.conversations.open_temporary("once")
+    update(ledger, "once", 1)
+    assert waiting(ledger) == 0
+
+
+def test_what_happens_while_it_is_off_is_not_kept_and_what_waited_is_forgotten(ledger: Ledger) -> None:
+    (job,) = make_jobs(ledger, "a", 1)
+    update(ledger, "a", 1)
+    assert ledger.webhook.turn_off() == 1
+    update(ledger, "a", 2)
+    ledger.jobs.give_up(job, FailureCode.AUDIO_EMPTY, "why")
+    ledger.conversations.put_aside("a", "its labels")
+    assert ledger.webhook.counts() is None
+    ledger.webhook.turn_on()
+    assert waiting(ledger) == 0
+    ledger.webhook.turn_on()
+    update(ledger, "a", 3)
+    assert waiting(ledger) == 1
+
+
+def test_a_command_of_another_process_that_gives_audio_up_is_told_of(ledger: Ledger) -> None:
+    (job,) = make_jobs(ledger, "a", 1)
+    command = Ledger(ledger.root, exclusive=False)
+    command.operator_actions.give_up_audio("a")
+    command.close()
+    (message,) = take_all(ledger)
+    assert decode(JobFailure, message.body).job_id == job
