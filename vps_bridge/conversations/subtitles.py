@@ -13,10 +13,10 @@ from webvtt.errors import MalformedFileError
 from vps_bridge.conversations.store import speaker_name
 
 FORMATS = {".srt": "srt", ".vtt": "vtt"}
-_TIME = r"(\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
+_TIME = r"(\d{1,10}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(\s|$)")
 _LIKE_TIMING = re.compile(r"^\s*\d[\d:.,]*\s*[-\u2013\u2014]+>")
-_NUMBERED = re.compile(r"^\[?SPEAKER_(\d+)\]?:?\s*")  # as whisperX writes speakers into SRT
+_NUMBERED = re.compile(r"^\[?SPEAKER_(\d{1,18})(?!\d)\]?:?\s*")  # as whisperX writes speakers into SRT
 _VOICE_TAG = re.compile(r"<v[.\s]")
 
 Row = dict[str, Any]

@@ -74,10 +74,15 @@ def _numbered(words: list[Row]) -> list[Row]:
     """Give speakers that a service names its own way numbers, in the order in which they first speak."""
     numbers: dict[object, int] = {}
     return [
-        {**word, "speaker": None if name is None else numbers.setdefault(name, len(numbers))}
+        {**word, "speaker": numbers.setdefault(name, len(numbers)) if _is_name(name) else name}
         for word in words
         for name in (word["speaker"],)
     ]
+
+
+def _is_name(speaker: object) -> bool:
+    """Whether this can name a speaker; an object, a list or NaN does not, and the segment is refused for it."""
+    return isinstance(speaker, str | int) or (isinstance(speaker, float) and math.isfinite(speaker))
 
 
 def _read_whisper_cpp(row: object) -> Any:  # noqa: ANN401 - what is no object is refused by the reader of rows
@@ -97,7 +102,14 @@ def _are_milliseconds(timed: Sequence[Row]) -> bool:
 def _scaled(item: Row, unit_s: float) -> Row:
     timed = [name for name in ("start", "end") if isinstance(item.get(name), int | float)]
     words = {"words": [_scaled(word, unit_s) for word in _list_of(item, "words")]} if item.get("words") else {}
-    return {**item, **{name: round(item[name] * unit_s, 6) for name in timed}, **words}
+    return {**item, **{name: _to_seconds(item[name], unit_s) for name in timed}, **words}
+
+
+def _to_seconds(time: float, unit_s: float) -> float:
+    try:
+        return round(time * unit_s, 6)
+    except OverflowError:  # whole numbers have no largest one, seconds do: refused as too long
+        return math.inf
 
 
 def _read_deepgram(results: Row) -> list[Row]:
@@ -107,7 +119,9 @@ def _read_deepgram(results: Row) -> list[Row]:
 
     def number(channel: object, speaker: object) -> object:
         """Tell the speakers of several channels apart: each channel counts from 0."""
-        return speakers.setdefault((channel, speaker), len(speakers)) if has_channels else speaker
+        if not has_channels or not all(name is None or _is_name(name) for name in (channel, speaker)):
+            return speaker
+        return speakers.setdefault((channel, speaker), len(speakers))
 
     rows = [
         {**item, "text": item.get("transcript"), "speaker": number(item.get("channel"), item.get("speaker"))}

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_VALUES = 3_000_000  # ten hours of words, each with eight fields; read, they take some hundred MB of memory
+MAX_SPEAKER_DIGITS = 18  # a longer number fits no column of a database
+MAX_INTEGER_DIGITS = 1000
 _VALUE_MARKS = (b"{", b"[", b",")
 _SHAPE = '[{"id", "text", "start", "end", "speaker", "is_user", "person_id"}, …] or {"segments": […]}'
 
@@ -85,7 +87,7 @@ def _read_cues(path: Path, text: str, suffix: str) -> list[dict[str, Any]]:
 
 def _read_json(path: Path, text: str) -> Iterable[Any]:
     try:
-        content = json.loads(text, object_pairs_hook=unique_keys)
+        content = json.loads(text, object_pairs_hook=unique_keys, parse_int=_read_integer)
     except KeyRepeated as error:
         raise TranscriptError(f"{path}: {error}.") from error
     except (ValueError, RecursionError) as error:
@@ -94,6 +96,11 @@ def _read_json(path: Path, text: str) -> Iterable[Any]:
     if rows is None:
         raise TranscriptError(f"{path} holds no list of segments in a layout known here. Known are {KNOWN_LAYOUTS}.")
     return rows
+
+
+def _read_integer(digits: str) -> int:
+    """Return a whole number; one that is longer than Python reads stays too large for any field, to be refused."""
+    return int(digits[:MAX_INTEGER_DIGITS])
 
 
 def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
@@ -125,10 +132,13 @@ def _read_speaker(speaker: object, speaker_id: object) -> object:
     """Return a segment's speaker; a number, also one written as text, is that number's name, and below 0 nobody."""
     for value in (speaker, speaker_id):
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if not abs(value) < 10**MAX_SPEAKER_DIGITS:  # also what is not a number (NaN): smaller than nothing
+                return value  # no speaker: the segment is refused
             if value == int(value):
                 return speaker_name(int(value)) if value >= 0 else None
         elif isinstance(value, str) and value.strip():
-            return speaker_name(int(value)) if value.isascii() and value.isdigit() else value
+            is_number = value.isascii() and value.isdigit() and len(value) <= MAX_SPEAKER_DIGITS
+            return speaker_name(int(value)) if is_number else value
         elif value is not None and value != "":
             return value  # no speaker: the segment is refused
     return None
