@@ -14,8 +14,9 @@ A row has `id`, `text`, `start`, `end`, `speaker` and `words` as far as the file
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
 
@@ -195,14 +196,15 @@ def _with_words_beside(rows: list[Any], words: list[Row]) -> list[Any]:
     if not words or any(not isinstance(row, dict) or row.get("words") for row in rows):
         return rows
     plain = [{name: word[name] for name in ("text", "start_s", "end_s")} for word in _plain_words(words)]
-    spans = [(_time(row, "start"), _time(row, "end")) for row in rows]
+    if any(word["start_s"] is None for word in plain):
+        return rows  # without any time there is no telling where they belong
+    order = sorted(range(len(rows)), key=lambda index: (_time(rows[index], "start") or 0.0, index))
+    # By its start the first segment that ends after a moment is the one it lies in, or, in a pause, the next one.
+    latest_ends = list(accumulate((_time(rows[index], "end") or 0.0 for index in order), max))
     given: list[list[Row]] = [[] for _ in rows]
-    place = 0
-    for word in plain:
-        middle_s = (word["start_s"] + word["end_s"]) / 2
-        while place + 1 < len(rows) and (spans[place][1] or 0.0) <= middle_s:
-            place += 1
-        given[place].append(word)
+    for word in sorted(plain, key=lambda word: word["start_s"]):
+        place = bisect_right(latest_ends, (word["start_s"] + word["end_s"]) / 2)
+        given[order[min(place, len(order) - 1)]].append(word)
     return [{**row, "words": its} for row, its in zip(rows, given, strict=True)]
 
 

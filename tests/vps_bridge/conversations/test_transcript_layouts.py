@@ -164,6 +164,23 @@ def test_words_beside_the_segments_of_openai_go_into_them(tmp_path: Path) -> Non
     assert lines(alone) == [(None, "The beach", 0.0, 0.9), (None, "was", 3.4, 3.6)]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_words_beside_the_segments_in_any_order_go_where_their_middle_is(tmp_path: Path, reverse: bool) -> None:
+    segments = [
+        {"id": "early", "start": 0.0, "end": 1.5, "text": "The beach"},
+        {"id": "late", "start": 2.0, "end": 4.0, "text": "was"},
+    ]
+    words = [timed("was", 3.4, 3.6), *OPENAI_WORDS[:2]]
+    found = read(tmp_path, {"segments": segments[::-1] if reverse else segments, "words": words})
+    said = {segment.id: words_of(segment) for segment in found}
+    assert said == {"early": [("The", 0.0, 0.3), ("beach", 0.3, 0.9)], "late": [("was", 3.4, 3.6)]}
+
+
+def test_words_without_times_beside_the_segments_leave_them_as_they_are(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, {"segments": [{"start": 0, "end": 1, "text": "a"}], "words": [{"word": "a"}]})
+    assert (found.text, found.words) == ("a", None)
+
+
 @pytest.mark.parametrize(
     "content",
     [
