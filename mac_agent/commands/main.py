@@ -202,6 +202,7 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
     from broker.text_files import read_text
     from mac_agent.rttm import RttmMalformed, read_rttm, write_rttm
     from mac_agent.timeline import draw_timeline
+    from schemas.text import split_lines
 
     turns = result.diarization.turns
     try:
@@ -211,7 +212,7 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
         if plot is not None:
             lanes = {"result": turns}
             if reference is not None:
-                lanes = {"reference": tuple(read_rttm(read_text(reference).splitlines())), **lanes}
+                lanes = {"reference": tuple(read_rttm(split_lines(read_text(reference)))), **lanes}
             draw_timeline(plot, lanes, result.duration_s, file.name)
     except (OSError, RttmMalformed, ValueError) as error:
         fail(f"the result could not be written: {error}", EXIT_FAILED)

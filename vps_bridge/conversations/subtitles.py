@@ -10,6 +10,7 @@ from typing import Any
 import webvtt
 from webvtt.errors import MalformedFileError
 
+from schemas.text import split_lines
 from vps_bridge.conversations.store import speaker_name
 
 FORMATS = {".srt": "srt", ".vtt": "vtt"}
@@ -59,7 +60,7 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
 
 def _check_timings(text: str) -> None:
     """Refuse what looks like a cue's times and is not: its words would end up in the cue before, or nowhere."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if _LIKE_TIMING.match(line) and not _TIMING.match(line):
             raise SubtitlesError(f"line {number} is no times of a cue: expected 00:00:01,000 --> 00:00:02,500")
 

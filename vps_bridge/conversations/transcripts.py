@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
-from schemas.text import KeyRepeated, decode_text, unique_keys
+from schemas.text import KeyRepeated, decode_text, has_mark, split_lines, unique_keys
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.conversations.subtitles import FORMATS, SubtitlesError, read_subtitles
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
@@ -71,11 +71,18 @@ def _read_text(path: Path) -> str:
             raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript. Split it.")
         if sum(map(data.count, _VALUE_MARKS)) > MAX_VALUES:
             raise TranscriptError(f"{path} holds more than {MAX_VALUES} values; that is no transcript. Split it.")
+        if _is_binary(data):
+            raise TranscriptError(f"{path} is no text. Give a transcript; audio goes to `omi-bridge publish`.")
         return decode_text(data)
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise TranscriptError(f"{path} is not UTF-8 text. Convert it, e.g. with iconv.") from error
+
+
+def _is_binary(data: bytes) -> bool:
+    """Whether these are no characters of any encoding: text has no zero bytes but where a mark says UTF-16 or 32."""
+    return b"\0" in data and not has_mark(data)
 
 
 def _read_cues(path: Path, text: str, suffix: str) -> list[dict[str, Any]]:
@@ -105,7 +112,7 @@ def _read_integer(digits: str) -> int:
 
 def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
     numbers: dict[str, int] = {}
-    for line_number, line in enumerate(text.splitlines(), start=1):
+    for line_number, line in enumerate(split_lines(text), start=1):
         if not line.strip() or line.startswith(";;"):
             continue
         fields = line.split(maxsplit=5)
