@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from broker.errors import BrokerError
+from broker.program import ProgramGroup, run_program
+from broker.terminal import SafeConsole, print_json
 from broker.version import VersionOption
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from broker.settings import BrokerSettings
 
 app = typer.Typer(
+    cls=ProgramGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -38,8 +38,8 @@ app = typer.Typer(
         mosquitto -c ./mosquitto/mosquitto.conf
     """,
 )
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = SafeConsole(highlight=False, soft_wrap=True)
+err = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the generated users are kept (OMI_DATA_DIR).")]
 ConfigFile = Annotated[
@@ -131,7 +131,7 @@ def users(
         for role, user in known.items()
     }
     if as_json:
-        out.out(json.dumps({"file": str(path), "users": rows}, indent=2))
+        print_json({"file": str(path), "users": rows})
         return
     table = Table("role", "username", "password", title=str(path))
     for role, row in rows.items():
@@ -220,7 +220,7 @@ def _print_provisioned(provisioned: ProvisionedMosquitto, *, is_new: bool, as_js
         written = {"config": files.config, "passwords": files.passwords, "acl": files.acl}
         written["users_file"] = provisioned.users_file
         paths = {name: str(path) for name, path in written.items()}
-        out.out(json.dumps({**paths, "users": list(provisioned.users), "reload": reload}, indent=2))
+        print_json({**paths, "users": list(provisioned.users), "reload": reload})
         return
     out.print(f"listens on {listener.host} port {listener.port}{', TLS' if listener.tls else ''}", markup=False)
     out.print(f"start it with: mosquitto -c {files.config}", markup=False)
@@ -258,8 +258,7 @@ def _fail(message: str) -> NoReturn:
 
 def main() -> None:
     """Entry point of the console command."""
-    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
-    app()
+    run_program(app)
 
 
 if __name__ == "__main__":

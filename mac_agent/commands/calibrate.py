@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_AUDIO,
     EXIT_FAILED,
@@ -72,7 +72,7 @@ def calibrate(
     if output is not None:
         _write(found, output)
     if as_json:
-        out.out(json.dumps({**found.rules.model_dump(mode="json"), "recordings": dict(found.people)}, indent=2))
+        print_json({**found.rules.model_dump(mode="json"), "recordings": dict(found.people)})
     else:
         _show(found)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,8 @@ import typer
 from rich.table import Table
 
 from broker.errors import BrokerError
+from broker.program import ProgramGroup, run_program
+from broker.terminal import print_json
 from broker.version import VersionOption
 from mac_agent.commands.calibrate import calibrate
 from mac_agent.commands.doctor import doctor
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from mac_agent.settings import AgentSettings
 
 app = typer.Typer(
+    cls=ProgramGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -221,23 +222,20 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
 def _show(result: JobResult, *, as_json: bool) -> None:
     found = result.diarization
     if as_json:
-        out.out(
-            json.dumps(
-                {
-                    "engine": vars(result.info),
-                    "duration_s": round(result.duration_s, 3),
-                    "turns": [_turn_row(turn) for turn in found.turns],
-                    "exclusive_turns": [_turn_row(turn) for turn in found.exclusive_turns],
-                    "speakers": [
-                        {"speaker": voice.speaker, "clean_speech_s": round(voice.clean_speech_s, 3)}
-                        for voice in found.speakers
-                    ],
-                    "quality": vars(result.quality),
-                    "timings_ms": {name: round(value, 1) for name, value in result.timings_ms.items()},
-                    "warnings": list(result.warnings),
-                },
-                indent=2,
-            )
+        print_json(
+            {
+                "engine": vars(result.info),
+                "duration_s": round(result.duration_s, 3),
+                "turns": [_turn_row(turn) for turn in found.turns],
+                "exclusive_turns": [_turn_row(turn) for turn in found.exclusive_turns],
+                "speakers": [
+                    {"speaker": voice.speaker, "clean_speech_s": round(voice.clean_speech_s, 3)}
+                    for voice in found.speakers
+                ],
+                "quality": vars(result.quality),
+                "timings_ms": {name: round(value, 1) for name, value in result.timings_ms.items()},
+                "warnings": list(result.warnings),
+            }
         )
         return
     table = Table("from", "to", "speaker")
@@ -272,8 +270,7 @@ app.command()(logs)
 
 def main() -> None:
     """Entry point of the console command."""
-    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
-    app()
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from broker.errors import BrokerError
+from broker.terminal import SafeConsole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE, EXIT_AUDIO = 1, 2, 3, 4, 5
 EXIT_NOT_QUALIFIED = 6
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = SafeConsole(highlight=False, soft_wrap=True)
+err = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where weights and results are kept (OMI_DATA_DIR).")]
 ConfigFile = Annotated[

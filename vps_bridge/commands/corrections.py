@@ -10,6 +10,8 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from broker.program import ProgramGroup
+from broker.terminal import print_json
 from schemas.conversation import SegmentPiece
 from schemas.corrections import Correction, CorrectionKind
 from vps_bridge.commands.terminal import (
@@ -26,7 +28,6 @@ from vps_bridge.commands.terminal import (
     known,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.corrections import Corrections
@@ -48,7 +49,7 @@ Examples:
 Works with the bridge running (which relabels within seconds) or stopped. What became of it: `omi-bridge history`.
 Exit codes: 0 taken; 1 it names what is not there; 2 wrong arguments.
 """
-correct_app = typer.Typer(help=CORRECT_HELP, no_args_is_help=True, rich_markup_mode=None)
+correct_app = typer.Typer(cls=ProgramGroup, help=CORRECT_HELP, no_args_is_help=True, rich_markup_mode=None)
 
 By = Annotated[str | None, typer.Option("--by", help="Who says so, for the history; else your user name here.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

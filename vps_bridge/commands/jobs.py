@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column
 
+from broker.terminal import print_json
 from schemas.conversation import Verdict
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -24,7 +25,6 @@ from vps_bridge.commands.terminal import (
     make_table,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.dispatch.operator_answers import (
     CANCEL_REFUSED,

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from broker.program import ProgramGroup
+from broker.terminal import print_json
 from schemas.people import PersonEvent, PersonEventType
 from schemas.voice_people import Enrolment
 from vps_bridge.client.client import BridgeClient
@@ -29,7 +31,6 @@ from vps_bridge.commands.terminal import (
     load,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.durations import seconds
 from vps_bridge.errors import Refusal
@@ -52,7 +53,7 @@ Examples:
 Only what a person confirms is learned; what was recognised never is. All but `enroll` works with the bridge running or
 stopped. Exit codes: 0 done; 1 refused, or nobody of that id; 2 wrong arguments.
 """
-people_app = typer.Typer(help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
+people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
 
 Owner = Annotated[str | None, typer.Option("--owner", help="Whose people; none: those of conversations without one.")]
 _WHY = {

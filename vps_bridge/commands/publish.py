@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
+from broker.terminal import print_json
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated
 from vps_bridge.client.client import BridgeClient
@@ -28,7 +29,6 @@ from vps_bridge.commands.terminal import (
     fail,
     load,
     out,
-    print_json,
 )
 from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds

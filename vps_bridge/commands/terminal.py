@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
 from broker.settings import load_settings
+from broker.terminal import SafeConsole
 from schemas.errors import SchemaError
 from schemas.record import is_id
 from vps_bridge.client.errors import ClientError
@@ -33,7 +32,7 @@ from vps_bridge.settings import BridgeSettings
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
 
 # What people said or named is printed as it is: a transcript's [laughter] is no markup.
-out, err = Console(markup=False), Console(stderr=True, markup=False)
+out, err = SafeConsole(markup=False), SafeConsole(stderr=True, markup=False)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; see `omi-bridge config`.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the bridge keeps everything.")]
@@ -52,6 +51,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_OTHER_BRIDGE)
     except (BrokerError, ClientError, LedgerMissing, StoreError, DatabaseError, TranscriptError, SchemaError) as error:
         fail(str(error), EXIT_FAILED)
+    except BrokenPipeError:
+        raise  # whoever reads our output wants no more of it
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
 
@@ -69,11 +70,6 @@ def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noq
     for warning in loaded.warnings:
         err.print(f"omi-bridge: {warning}", style="yellow", highlight=False, soft_wrap=True)
     return loaded.settings
-
-
-def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON document
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
 def make_table(*columns: str | Column, title: str | None = None) -> Table:

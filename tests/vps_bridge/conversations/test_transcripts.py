@@ -165,5 +165,5 @@ def test_a_recording_is_no_text_and_where_it_goes_is_said(tmp_path, samples, nam
 
 def test_text_of_another_encoding_is_still_to_be_converted(tmp_path):
     (tmp_path / "t.json").write_bytes('[{"start": 0, "end": 1, "text": "Grüße"}]'.encode("latin-1"))
-    with pytest.raises(TranscriptError, match=r"is not UTF-8 text\\. Convert it"):
+    with pytest.raises(TranscriptError, match=r"is not UTF-8 text\. Convert it"):
         read_transcript(tmp_path / "t.json", "c1")
