@@ -26,6 +26,7 @@ from vps_bridge.commands.terminal import (
     age,
     ask_first,
     check_id,
+    checked_names,
     explained,
     fail,
     load,
@@ -55,7 +56,10 @@ stopped. Exit codes: 0 done; 1 refused, or nobody of that id; 2 wrong arguments.
 """
 people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
 
-Owner = Annotated[str | None, typer.Option("--owner", help="Whose people; none: those of conversations without one.")]
+Owner = Annotated[
+    str | None,
+    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=checked_names),
+]
 _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
     "little_speech": "too little clean speech: use a longer or a clearer recording",
@@ -68,13 +72,15 @@ _WHY = {
 def enroll(
     person: PersonArgument,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of this person alone.")],
-    name: Annotated[str | None, typer.Option("--name", help="What the person is called.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What the person is called.", callback=checked_names)
+    ] = None,
     me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
     consent_date: Annotated[
         datetime | None, typer.Option("--consent-date", formats=["%Y-%m-%d"], help="When the person agreed.")
     ] = None,
     owner: Owner = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for the outcome.")] = 600.0,
+    timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for the outcome.")] = 600.0,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     broker_url: BrokerUrl = None,
@@ -152,7 +158,7 @@ def confirm(
 @people_app.command()
 def rename(
     person: PersonArgument,
-    name: Annotated[str, typer.Argument(help="What the person is called.")],
+    name: Annotated[str, typer.Argument(help="What the person is called.", callback=checked_names)],
     owner: Owner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,

@@ -45,7 +45,7 @@ def publish(
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
     captured_at: Annotated[datetime | None, typer.Option(help="Absolute time of the first sample.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=0, max=100, help="A hint; 0: none.")] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for labels.")] = 3600.0,
+    timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for labels.")] = 3600.0,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     broker_url: BrokerUrl = None,

@@ -29,6 +29,7 @@ from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.settings import BridgeSettings
 
+MAX_NAME_CHARS = 200  # as the schemas have it
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
 
 # What people said or named is printed as it is: a transcript's [laughter] is no markup.
@@ -90,6 +91,15 @@ def checked_id(conversation_id: str) -> str:
     """Return a conversation's id, or end the program where it is not valid."""
     check_id("conversation", conversation_id)
     return conversation_id
+
+
+def checked_names(names: str | list[str] | None) -> str | list[str] | None:
+    """Return ids or names of people's making, or end the program where one is too long or of no character."""
+    for name in [names] if isinstance(names, str) else names or []:
+        if not 1 <= len(name) <= MAX_NAME_CHARS:
+            msg = f"say 1 to {MAX_NAME_CHARS} characters, not {len(name)}"
+            raise typer.BadParameter(msg)
+    return names
 
 
 def ask_first(question: str, *, unasked: str) -> None:
