@@ -29,6 +29,8 @@ from mac_agent.commands.terminal import (
     Device,
     EngineName,
     Threads,
+    check_inputs,
+    check_outputs,
     engine_loader,
     err,
     fail,
@@ -157,6 +159,8 @@ def diarize(
     """
     from mac_agent.engines.engine import Hints
 
+    check_inputs([file])
+    check_outputs({"--rttm": rttm, "--plot": plot}, [file] if reference is None else [file, reference])
     settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
     result = _diarize(file, settings, Hints(num_speakers=num_speakers, max_speakers=max_speakers))
     _save(result, file, rttm, plot, reference)

@@ -19,6 +19,7 @@ from mac_agent.commands.terminal import (
     DataDir,
     Device,
     Threads,
+    check_inputs,
     err,
     fail,
     load,
@@ -68,6 +69,7 @@ def qualify(
     """
     from mac_agent.agent import is_running
 
+    check_inputs(files or [])
     settings = load(config, pipeline_dir=pipeline, device=device, threads=threads, data_dir=data_dir).settings
     if is_running(settings.data_dir):
         err.print("[yellow]note:[/yellow] an agent works here too; its jobs make the times below longer")

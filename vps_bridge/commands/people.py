@@ -26,6 +26,7 @@ from vps_bridge.commands.terminal import (
     age,
     ask_first,
     check_id,
+    check_regular,
     checked_names,
     explained,
     fail,
@@ -91,6 +92,8 @@ def enroll(
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
     check_id("person", person)
+    for file in files:
+        check_regular(file)
     with explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, f"enrolment-{secrets.token_hex(12)}") as client:

@@ -24,6 +24,7 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     Conversation,
     DataDir,
+    check_regular,
     err,
     explained,
     fail,
@@ -59,7 +60,7 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
-    _check_regular(file)
+    check_regular(file)
     captured = _to_utc(captured_at)
     with explained(), _refusal_explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
@@ -84,12 +85,6 @@ def publish(
                 _print_update(update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
-
-
-def _check_regular(file: Path) -> None:
-    """End the program where the end of a file may never come, as with a pipe or a device."""
-    if not file.is_file():
-        fail(f"{file} is no regular file: write the audio into one first, and publish that", EXIT_FAILED)
 
 
 def _to_utc(moment: datetime | None) -> datetime | None:

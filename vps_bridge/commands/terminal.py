@@ -93,6 +93,12 @@ def checked_id(conversation_id: str) -> str:
     return conversation_id
 
 
+def check_regular(file: Path) -> None:
+    """End the program where the end of a file may never come, as with a pipe or a device."""
+    if not file.is_file():
+        fail(f"{file} is no regular file: write the audio into one first, and give that", EXIT_FAILED)
+
+
 def checked_names(names: str | list[str] | None) -> str | list[str] | None:
     """Return ids or names of people's making, or end the program where one is too long or of no character."""
     for name in [names] if isinstance(names, str) else names or []:
