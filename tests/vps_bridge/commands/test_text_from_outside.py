@@ -118,3 +118,9 @@ def test_a_terminal_of_ascii_shows_escapes(tmp_path: Path) -> None:
 def test_a_closed_output_is_no_success_and_no_traceback(tmp_path: Path) -> None:
     done = run_bare(KeptCall(tmp_path), "omi show call --json >&-")
     assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_a_closed_input_answers_no_question(tmp_path: Path) -> None:
+    done = run_bare(KeptCall(tmp_path), "omi purge call <&-")
+    assert done.returncode == 1
+    assert done.stderr == "omi-bridge: nobody is here to confirm: say --yes\n"
