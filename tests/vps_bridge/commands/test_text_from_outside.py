@@ -1,5 +1,6 @@
 """What people said and named never drives the terminal that shows it, and JSON is JSON all the way down."""
 
+import io
 import json
 import os
 import subprocess
@@ -111,8 +112,14 @@ def test_a_terminal_of_ascii_shows_escapes(tmp_path: Path) -> None:
     shown = run_bare(call, "omi show call")
     assert (shown.returncode, shown.stderr) == (0, "")
     assert r"party \U0001f389" in shown.stdout
-    as_json = run_bare(call, "omi show call --json")
-    assert json.loads(as_json.stdout)["segments"][0]["text"] == "party 🎉"
+
+
+def test_json_for_a_terminal_of_ascii_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    ascii_only = io.TextIOWrapper(io.BytesIO(), encoding="ascii", errors="backslashreplace")
+    monkeypatch.setattr(sys, "stdout", ascii_only)
+    print_json({"text": "party 🎉"})
+    ascii_only.seek(0)
+    assert json.loads(ascii_only.read()) == {"text": "party 🎉"}
 
 
 def test_a_closed_output_is_no_success_and_no_traceback(tmp_path: Path) -> None:
