@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import os
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -15,12 +13,15 @@ from rich.table import Table
 from broker.commands.mosquitto import add_agent, check, init, rotate
 from broker.commands.terminal import AsJson, ConfigFile, DataDir, TopicRoot, err, fail, load, out
 from broker.errors import BrokerError
+from broker.program import ProgramGroup, run_program
+from broker.terminal import print_json
 from broker.version import VersionOption
 
 if TYPE_CHECKING:
     from broker.address import BrokerAddress
 
 app = typer.Typer(
+    cls=ProgramGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -120,7 +121,7 @@ def users(
         for role, user in known.items()
     }
     if as_json:
-        out.out(json.dumps({"file": str(path), "users": rows}, indent=2))
+        print_json({"file": str(path), "users": rows})
         return
     table = Table("role", "username", "password", title=str(path))
     for role, row in rows.items():
@@ -158,8 +159,7 @@ app.command()(check)
 
 def main() -> None:
     """Entry point of the console command."""
-    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
-    app()
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ One TOML file may serve all three. Its top level holds the settings they share (
 acts for a backend: `omi-bridge publish`, the Python client.
 """
 
-import json
 import os
 import tomllib
 from collections.abc import Iterator, Mapping
@@ -195,11 +194,11 @@ def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
 def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
     """Write the settings to stdout, as a table or as a JSON object by name."""
     # Imported here: only `config` needs it, and imports of the module slow down every command.
-    import rich.console  # noqa: PLC0415
     import rich.table  # noqa: PLC0415
 
+    from broker.terminal import SafeConsole, print_json  # noqa: PLC0415
+
     rows = describe_settings(loaded)
-    console = rich.console.Console(markup=False)
     if as_json:
         plain = loaded.settings.model_dump(mode="json")  # numbers and lists stay numbers and lists
         shown = {
@@ -210,14 +209,14 @@ def print_settings(loaded: LoadedSettings[S], *, as_json: bool) -> None:
             }
             for row in rows
         }
-        console.out(json.dumps(shown, indent=2), highlight=False)
+        print_json(shown)
         return
     table = rich.table.Table(rich.table.Column("setting", no_wrap=True), "value", "from", "meaning")
     for column in table.columns:
         column.overflow = "fold"  # a path that ends in an ellipsis is of no use
     for row in rows:
         table.add_row(row.name, "-" if row.value is None else row.value, row.source, row.description)
-    console.print(table)
+    SafeConsole(markup=False).print(table)
 
 
 def _shown(value: object) -> str | None:

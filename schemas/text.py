@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import re
 from typing import Any
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -13,6 +14,7 @@ _MARKS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
     (codecs.BOM_UTF8, "utf-8-sig"),
 )
+_LINE_END = re.compile(r"\r\n|\r|\n")
 _ANY_MARK = tuple(mark for mark, _ in _MARKS)
 
 
@@ -24,14 +26,24 @@ class KeyRepeated(ValueError):
         self.key = key
 
 
+def has_mark(data: bytes) -> bool:
+    """Whether the data begins with a byte-order mark."""
+    return data.startswith(_ANY_MARK)
+
+
 def decode_text(data: bytes) -> str:
     """Return text that is UTF-8, or what its byte-order mark says; the mark is not part of it.
 
     Raises `UnicodeDecodeError` where it is no such text.
     """
-    if not data.startswith(_ANY_MARK):
+    if not has_mark(data):
         return data.decode()
     return data.decode(next(encoding for mark, encoding in _MARKS if data.startswith(mark)))
+
+
+def split_lines(text: str) -> list[str]:
+    r"""Return the lines of a file: they end in \n, \r\n or \r. Every other mark, such as U+2028, is part of a line."""
+    return _LINE_END.split(text)
 
 
 def unique_keys(pairs: list[tuple[Any, Any]]) -> dict[Any, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -12,6 +11,7 @@ import typer
 
 from broker.commands.terminal import AsJson, ConfigFile, TopicRoot, chosen_topic_root, err, fail, out
 from broker.errors import BrokerError
+from broker.terminal import print_json
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -129,7 +129,7 @@ def check(directory: Directory, as_json: AsJson = False) -> None:
     from broker.check import STYLES, VERDICT_CHARS, CheckState
 
     if as_json:
-        out.out(json.dumps([asdict(found) for found in checks], indent=2))
+        print_json([asdict(found) for found in checks])
     else:
         for found in checks:
             out.print(f"{found.verdict:{VERDICT_CHARS}}", style=STYLES[found.verdict], end=" ")
@@ -171,7 +171,7 @@ def _print_setup(setup: Setup, told: Collection[str], *, as_json: bool) -> None:
         written["users_file"] = setup.mosquitto.users_file
         document = {name: str(path) for name, path in written.items()}
         users = list(setup.mosquitto.users)
-        out.out(json.dumps({**document, "users": users, "invitations": invitations, "reload": RELOAD}, indent=2))
+        print_json({**document, "users": users, "invitations": invitations, "reload": RELOAD})
         return
     tls = "with TLS" if listener.tls else "without TLS"
     out.print(f"listens on {listener.host} port {listener.port}, {tls}", markup=False)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
+from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_AUDIO,
     EXIT_FAILED,
@@ -20,6 +20,8 @@ from mac_agent.commands.terminal import (
     Device,
     EngineName,
     Threads,
+    check_inputs,
+    check_outputs,
     engine_loader,
     err,
     fail,
@@ -29,6 +31,8 @@ from mac_agent.commands.terminal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from mac_agent.calibrate import Calibration
     from mac_agent.settings import AgentSettings
     from mac_agent.threshold import Rate
@@ -68,18 +72,23 @@ def calibrate(
     Example: [bold]omi-agent calibrate voices/anna voices/ben voices/cleo more/* --engine embedded --json[/bold]
     """
     settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
-    found = _calibrate(settings, files)
+    from mac_agent.calibrate import find_recordings
+
+    recordings = find_recordings(files)
+    check_inputs(recordings)
+    check_outputs({"--output": output}, recordings)
+    found = _calibrate(settings, recordings)
     if output is not None:
         _write(found, output)
     if as_json:
-        out.out(json.dumps({**found.rules.model_dump(mode="json"), "recordings": dict(found.people)}, indent=2))
+        print_json({**found.rules.model_dump(mode="json"), "recordings": dict(found.people)})
     else:
         _show(found)
 
 
-def _calibrate(settings: AgentSettings, files: list[Path]) -> Calibration:
+def _calibrate(settings: AgentSettings, recordings: Mapping[Path, str]) -> Calibration:
     """Run the calibration behind a progress bar; an error ends the program with its exit code."""
-    from mac_agent.calibrate import TooFewVoices, find_recordings
+    from mac_agent.calibrate import TooFewVoices
     from mac_agent.calibrate import calibrate as run
     from mac_agent.diarize import DiarizeFailed
     from mac_agent.errors import EngineError
@@ -87,7 +96,7 @@ def _calibrate(settings: AgentSettings, files: list[Path]) -> Calibration:
 
     try:
         with progress() as show:
-            return run(settings, find_recordings(files), engine_loader(settings), report=show)
+            return run(settings, recordings, engine_loader(settings), report=show)
     except EngineError as error:
         fail(str(error), EXIT_NO_ENGINE)
     except TooFewVoices as error:

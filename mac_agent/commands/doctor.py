@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.check import STYLES, VERDICT_CHARS, CheckState
+from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -54,7 +54,7 @@ def doctor(
     with err.status("looking …"):
         checks = _run_checks(settings, config or default_config_file(), wait_s=wait, deep=deep)
     if as_json:
-        out.out(json.dumps([asdict(check) for check in checks], indent=2))
+        print_json([asdict(check) for check in checks])
     else:
         for check in checks:
             out.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")

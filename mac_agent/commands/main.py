@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import os
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,6 +10,8 @@ import typer
 from rich.table import Table
 
 from broker.errors import BrokerError
+from broker.program import ProgramGroup, run_program
+from broker.terminal import print_json
 from broker.version import VersionOption
 from mac_agent.commands.calibrate import calibrate
 from mac_agent.commands.doctor import doctor
@@ -30,6 +30,8 @@ from mac_agent.commands.terminal import (
     Device,
     EngineName,
     Threads,
+    check_inputs,
+    check_outputs,
     engine_loader,
     err,
     fail,
@@ -45,6 +47,7 @@ if TYPE_CHECKING:
     from mac_agent.settings import AgentSettings
 
 app = typer.Typer(
+    cls=ProgramGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -157,6 +160,8 @@ def diarize(
     """
     from mac_agent.engines.engine import Hints
 
+    check_inputs([file])
+    check_outputs({"--rttm": rttm, "--plot": plot}, [file] if reference is None else [file, reference])
     settings = load(config, engine=engine, device=device, threads=threads, data_dir=data_dir).settings
     result = _diarize(file, settings, Hints(num_speakers=num_speakers, max_speakers=max_speakers))
     _save(result, file, rttm, plot, reference)
@@ -203,6 +208,7 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
     from broker.text_files import read_text
     from mac_agent.rttm import RttmMalformed, read_rttm, write_rttm
     from mac_agent.timeline import draw_timeline
+    from schemas.text import split_lines
 
     turns = result.diarization.turns
     try:
@@ -212,7 +218,7 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
         if plot is not None:
             lanes = {"result": turns}
             if reference is not None:
-                lanes = {"reference": tuple(read_rttm(read_text(reference).splitlines())), **lanes}
+                lanes = {"reference": tuple(read_rttm(split_lines(read_text(reference)))), **lanes}
             draw_timeline(plot, lanes, result.duration_s, file.name)
     except (OSError, RttmMalformed, ValueError) as error:
         fail(f"the result could not be written: {error}", EXIT_FAILED)
@@ -221,23 +227,20 @@ def _save(result: JobResult, file: Path, rttm: Path | None, plot: Path | None, r
 def _show(result: JobResult, *, as_json: bool) -> None:
     found = result.diarization
     if as_json:
-        out.out(
-            json.dumps(
-                {
-                    "engine": vars(result.info),
-                    "duration_s": round(result.duration_s, 3),
-                    "turns": [_turn_row(turn) for turn in found.turns],
-                    "exclusive_turns": [_turn_row(turn) for turn in found.exclusive_turns],
-                    "speakers": [
-                        {"speaker": voice.speaker, "clean_speech_s": round(voice.clean_speech_s, 3)}
-                        for voice in found.speakers
-                    ],
-                    "quality": vars(result.quality),
-                    "timings_ms": {name: round(value, 1) for name, value in result.timings_ms.items()},
-                    "warnings": list(result.warnings),
-                },
-                indent=2,
-            )
+        print_json(
+            {
+                "engine": vars(result.info),
+                "duration_s": round(result.duration_s, 3),
+                "turns": [_turn_row(turn) for turn in found.turns],
+                "exclusive_turns": [_turn_row(turn) for turn in found.exclusive_turns],
+                "speakers": [
+                    {"speaker": voice.speaker, "clean_speech_s": round(voice.clean_speech_s, 3)}
+                    for voice in found.speakers
+                ],
+                "quality": vars(result.quality),
+                "timings_ms": {name: round(value, 1) for name, value in result.timings_ms.items()},
+                "warnings": list(result.warnings),
+            }
         )
         return
     table = Table("from", "to", "speaker")
@@ -273,8 +276,7 @@ app.command()(logs)
 
 def main() -> None:
     """Entry point of the console command."""
-    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
-    app()
+    run_program(app)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_AUDIO,
     EXIT_FAILED,
@@ -19,6 +19,7 @@ from mac_agent.commands.terminal import (
     DataDir,
     Device,
     Threads,
+    check_inputs,
     err,
     fail,
     load,
@@ -68,12 +69,13 @@ def qualify(
     """
     from mac_agent.agent import is_running
 
+    check_inputs(files or [])
     settings = load(config, pipeline_dir=pipeline, device=device, threads=threads, data_dir=data_dir).settings
     if is_running(settings.data_dir):
         err.print("[yellow]note:[/yellow] an agent works here too; its jobs make the times below longer")
     found = _qualify(settings, files or [], with_latencies=latency)
     if as_json:
-        out.out(_as_json(found))
+        print_json(_described(found))
     else:
         _show(found)
     if not found.verdict.passed:
@@ -100,17 +102,14 @@ def _qualify(settings: AgentSettings, files: list[Path], *, with_latencies: bool
         fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)
 
 
-def _as_json(found: Qualification) -> str:
-    return json.dumps(
-        {
-            "verdict": found.verdict.model_dump(mode="json"),
-            "latencies": [{**vars(each), "is_kept": each.is_kept} for each in found.latencies],
-            "promised_audio": found.promised_audio,
-            "load_per_core": round(found.load_per_core, 2),
-            "file": str(found.file),
-        },
-        indent=2,
-    )
+def _described(found: Qualification) -> dict[str, Any]:
+    return {
+        "verdict": found.verdict.model_dump(mode="json"),
+        "latencies": [{**vars(each), "is_kept": each.is_kept} for each in found.latencies],
+        "promised_audio": found.promised_audio,
+        "load_per_core": round(found.load_per_core, 2),
+        "file": str(found.file),
+    }
 
 
 def _show(found: Qualification) -> None:

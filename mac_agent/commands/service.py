@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from broker.terminal import print_json
 from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigFile, err, fail, out
 
 if TYPE_CHECKING:
@@ -101,7 +101,7 @@ def status(*, daemon: Daemon = False, as_json: AsJson = False) -> None:
     except ServiceError as error:
         fail(str(error), EXIT_FAILED)
     if as_json:
-        out.out(json.dumps({**asdict(found), "plist": str(service.plist_file), "log": str(service.log_file)}, indent=2))
+        print_json({**asdict(found), "plist": str(service.plist_file), "log": str(service.log_file)})
     elif not found.is_loaded:
         out.print("not loaded. Run: omi-agent install")
     else:

@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from broker.errors import BrokerError
+from broker.terminal import SafeConsole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from broker.settings import LoadedSettings
     from mac_agent.inference import LoadEngine
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 EXIT_FAILED, EXIT_USAGE, EXIT_SECOND_INSTANCE, EXIT_NO_ENGINE, EXIT_AUDIO = 1, 2, 3, 4, 5
 EXIT_NOT_QUALIFIED = 6
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+out = SafeConsole(highlight=False, soft_wrap=True)
+err = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where weights and results are kept (OMI_DATA_DIR).")]
 ConfigFile = Annotated[
@@ -92,6 +92,34 @@ def engine_loader(settings: AgentSettings) -> LoadEngine:
         pipeline_dir=settings.pipeline_dir,
         verdicts_dir=settings.verdicts,
     )
+
+
+def check_inputs(files: Iterable[Path]) -> None:
+    """End the program where a file's end may never come, or it can be read only once, as with a pipe or a device."""
+    for file in files:
+        if file.exists() and not file.is_file():
+            fail(f"{file} is no regular file: write the audio into one first, and give that.", EXIT_USAGE)
+
+
+def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) -> None:
+    """End the program where an option names a file to write that is read too, or that another option names."""
+    read = [(path, "is read: it would be overwritten") for path in inputs]
+    for option, path in outputs.items():
+        if path is None:
+            continue
+        for other, why in read:
+            if _is_same_file(path, other):
+                fail(f"{option} {path}: {other} {why}. Name another file.", EXIT_USAGE)
+        if not path.absolute().parent.is_dir():
+            fail(f"{option} {path}: there is no folder {path.parent}. Make it, or name another file.", EXIT_USAGE)
+        read.append((path, f"is what {option} writes"))
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:  # one of them is not there yet
+        return one.resolve() == other.resolve()
 
 
 def fail(message: str, code: int) -> NoReturn:

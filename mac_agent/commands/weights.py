@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -107,7 +107,7 @@ def trust(
     except (EngineError, OSError) as error:
         fail(str(error), EXIT_FAILED)
     if as_json:
-        out.out(pipeline.manifest.model_dump_json(indent=2))
+        print_json(pipeline.manifest.model_dump(mode="json"))
         return
     _show_pipeline(pipeline)
     out.print(f"To use it: OMI_PIPELINE_DIR={pipeline.directory}")
@@ -137,7 +137,7 @@ def engines(data_dir: DataDir = None, config: ConfigFile = None, *, as_json: AsJ
         why = choice.reason if name == choice.engine else None
         rows.append({"engine": name, "ready": problem is None, "problem": problem, "chosen": bool(why), "why": why})
     if as_json:
-        out.out(json.dumps(rows, indent=2))
+        print_json(rows)
         return
     if choice.engine not in ENGINE_NAMES:
         fail(

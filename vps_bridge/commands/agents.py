@@ -6,6 +6,8 @@ from dataclasses import asdict
 
 import typer
 
+from broker.program import ProgramGroup
+from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -19,11 +21,10 @@ from vps_bridge.commands.terminal import (
     make_table,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.ledger.records import AgentRecord
 
-agents_app = typer.Typer(invoke_without_command=True)
+agents_app = typer.Typer(cls=ProgramGroup, invoke_without_command=True)
 
 
 @agents_app.callback()

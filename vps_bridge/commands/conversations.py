@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
+from broker.terminal import print_json
 from schemas.codec import decode
 from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
@@ -23,7 +24,6 @@ from vps_bridge.commands.terminal import (
     make_table,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.dispatch.failed_audio import describe_failures
@@ -119,6 +119,8 @@ def _describe_segments(segments: Sequence[StoredSegment], record: ConversationRe
     described = []
     for segment in segments:
         facts = asdict(segment) | {"person_id": segment.person_id or persons.get(segment.speaker_id)}
+        facts["words"] = None if segment.words is None else [word.model_dump() for word in segment.words]
+        facts["pieces"] = [piece.model_dump() for piece in segment.pieces]
         facts.pop("is_undone")  # what a person took back is in the history: the segment is as it was before the write
         described.append(facts)
     return described

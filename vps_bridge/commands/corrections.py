@@ -10,23 +10,26 @@ from typing import Annotated
 import typer
 from pydantic import ValidationError
 
+from broker.program import ProgramGroup
+from broker.terminal import print_json
 from schemas.conversation import SegmentPiece
-from schemas.corrections import Correction, CorrectionKind
+from schemas.corrections import MAX_SPEAKER_NUMBER, Correction, CorrectionKind
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
+    MAX_NAME_CHARS,
     AsJson,
     ConfigFile,
     DataDir,
     NamedConversation,
     age,
     ask_first,
+    checked_names,
     explained,
     fail,
     known,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.corrections import Corrections
@@ -48,13 +51,20 @@ Examples:
 Works with the bridge running (which relabels within seconds) or stopped. What became of it: `omi-bridge history`.
 Exit codes: 0 taken; 1 it names what is not there; 2 wrong arguments.
 """
-correct_app = typer.Typer(help=CORRECT_HELP, no_args_is_help=True, rich_markup_mode=None)
+correct_app = typer.Typer(cls=ProgramGroup, help=CORRECT_HELP, no_args_is_help=True, rich_markup_mode=None)
 
-By = Annotated[str | None, typer.Option("--by", help="Who says so, for the history; else your user name here.")]
+By = Annotated[
+    str | None,
+    typer.Option("--by", help="Who says so, for the history; else your user name here.", callback=checked_names),
+]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-SegmentName = Annotated[str, typer.Argument(help="The segment's id; see `omi-bridge show CONVERSATION --json`.")]
-SpeakerArgument = Annotated[int, typer.Argument(min=0, help="The speaker's number: 1 for SPEAKER_01.")]
-PersonArgument = Annotated[str, typer.Argument(help="The person's id.")]
+SegmentName = Annotated[
+    str, typer.Argument(help="The segment's id; see `omi-bridge show CONVERSATION --json`.", callback=checked_names)
+]
+SpeakerArgument = Annotated[
+    int, typer.Argument(min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number: 1 for SPEAKER_01.")
+]
+PersonArgument = Annotated[str, typer.Argument(help="The person's id.", callback=checked_names)]
 
 
 @correct_app.callback()
@@ -66,7 +76,7 @@ def correct(context: typer.Context, conversation: NamedConversation) -> None:
 @correct_app.command()
 def merge(
     context: typer.Context,
-    speakers: Annotated[list[int], typer.Argument(min=0, help="Numbers of two or more.")],
+    speakers: Annotated[list[int], typer.Argument(min=0, max=MAX_SPEAKER_NUMBER, help="Numbers of two or more.")],
     by: By = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -83,7 +93,7 @@ def merge(
 @correct_app.command()
 def split(
     context: typer.Context,
-    segments: Annotated[list[str], typer.Argument(help="Ids of segments of one voice.")],
+    segments: Annotated[list[str], typer.Argument(help="Ids of segments of one voice.", callback=checked_names)],
     by: By = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -101,8 +111,10 @@ def split(
 def segment(
     context: typer.Context,
     segment: SegmentName,
-    speaker: Annotated[int | None, typer.Option("--speaker", min=0, help="The speaker's number.")] = None,
-    person: Annotated[str | None, typer.Option("--person", help="The person's id.")] = None,
+    speaker: Annotated[
+        int | None, typer.Option("--speaker", min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number.")
+    ] = None,
+    person: Annotated[str | None, typer.Option("--person", help="The person's id.", callback=checked_names)] = None,
     by: By = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -287,6 +299,8 @@ def _describe_label(
 def who_says(by: str | None) -> str:
     """Return who says something: as named, else the user of this machine."""
     try:
-        return by or getpass.getuser()
-    except OSError:  # a user id without a name
+        name = by or getpass.getuser()
+        name.encode()
+    except (OSError, UnicodeEncodeError):  # a user id without a name, or with one that is no text
         return "operator"
+    return name[:MAX_NAME_CHARS]

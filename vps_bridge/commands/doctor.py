@@ -12,6 +12,7 @@ import typer
 from broker.check import STYLES, VERDICT_CHARS, CheckState
 from broker.logs import silence_logs
 from broker.settings import default_config_file
+from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -22,7 +23,6 @@ from vps_bridge.commands.terminal import (
     explained,
     load,
     out,
-    print_json,
 )
 from vps_bridge.dispatch.status import describe_status
 from vps_bridge.ledger.job_states import UNFINISHED

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Column
 
+from broker.terminal import print_json
 from schemas.conversation import Verdict
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -24,7 +25,6 @@ from vps_bridge.commands.terminal import (
     make_table,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.dispatch.operator_answers import (
     CANCEL_REFUSED,
@@ -42,14 +42,16 @@ from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
 from vps_bridge.ledger.refusals import RefusedChunk
 
-SHOWN_JOBS = 50
+SHOWN_JOBS, MAX_SHOWN_JOBS = 50, 10_000_000
 SHA256_SHOWN_CHARS = 16
 LEASE_ID_SHOWN_CHARS = 8  # enough to tell the leases of one job apart
 WIDE_COLUMNS = 120  # narrower, why a job failed is left to `omi-bridge failed`
 JOB_ID_CHARS = 26  # to be copied, so never cut
 Limit = Annotated[
     int | None,
-    typer.Option(min=0, help=f"At most so many, the latest; 0: all. Default: {SHOWN_JOBS}, with --json all."),
+    typer.Option(
+        min=0, max=MAX_SHOWN_JOBS, help=f"At most so many, the latest; 0: all. Default: {SHOWN_JOBS}, with --json all."
+    ),
 ]
 Job = Annotated[str, typer.Argument(help="The job's id; see `omi-bridge failed` and `omi-bridge jobs`.")]
 

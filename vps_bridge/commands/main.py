@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import os
 import resource
 import sys
 from typing import Annotated, Any
 
 import typer
 
+from broker.program import ProgramGroup, run_program
 from broker.settings import load_settings, print_settings
+from broker.terminal import print_json
 from broker.version import VersionOption
 from vps_bridge.commands.agents import agents_app
 from vps_bridge.commands.conversations import conversations, show
@@ -49,6 +49,7 @@ Exit codes: 0 stopped, 1 failed, 2 wrong setting, 3 another bridge is already th
 # while the bridge's own thread calculates, the broker's queue for us overflows, and what others sent is lost in it.
 SWITCH_S = 0.0002
 app = typer.Typer(
+    cls=ProgramGroup,
     pretty_exceptions_enable=False,  # they print the values of variables: text, names, audio
     no_args_is_help=True,
     add_completion=False,
@@ -121,7 +122,7 @@ def watch(
 
 def _print_message(message: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        sys.stdout.write(json.dumps(message, default=str) + "\n")
+        print_json(message, indent=None)
         sys.stdout.flush()
         return
     retained = " (retained)" if message["retain"] else ""
@@ -144,5 +145,4 @@ def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: As
 
 def main() -> None:
     """Entry point of `omi-bridge`."""
-    os.umask(0o077)  # whatever the shell says: what we write is its owner\'s alone
-    app()
+    run_program(app)

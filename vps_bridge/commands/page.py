@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -16,7 +17,6 @@ from vps_bridge.commands.terminal import (
     fail,
     load,
     out,
-    print_json,
 )
 from vps_bridge.http.sign_in import LINK_S, SESSION_S, SignIns
 

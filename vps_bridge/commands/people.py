@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from broker.program import ProgramGroup
+from broker.terminal import print_json
 from schemas.people import PersonEvent, PersonEventType
 from schemas.voice_people import Enrolment
 from vps_bridge.client.client import BridgeClient
@@ -24,12 +26,13 @@ from vps_bridge.commands.terminal import (
     age,
     ask_first,
     check_id,
+    check_regular,
+    checked_names,
     explained,
     fail,
     load,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.durations import seconds
 from vps_bridge.errors import Refusal
@@ -52,9 +55,12 @@ Examples:
 Only what a person confirms is learned; what was recognised never is. All but `enroll` works with the bridge running or
 stopped. Exit codes: 0 done; 1 refused, or nobody of that id; 2 wrong arguments.
 """
-people_app = typer.Typer(help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
+people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
 
-Owner = Annotated[str | None, typer.Option("--owner", help="Whose people; none: those of conversations without one.")]
+Owner = Annotated[
+    str | None,
+    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=checked_names),
+]
 _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
     "little_speech": "too little clean speech: use a longer or a clearer recording",
@@ -67,13 +73,15 @@ _WHY = {
 def enroll(
     person: PersonArgument,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of this person alone.")],
-    name: Annotated[str | None, typer.Option("--name", help="What the person is called.")] = None,
+    name: Annotated[
+        str | None, typer.Option("--name", help="What the person is called.", callback=checked_names)
+    ] = None,
     me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
     consent_date: Annotated[
         datetime | None, typer.Option("--consent-date", formats=["%Y-%m-%d"], help="When the person agreed.")
     ] = None,
     owner: Owner = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for the outcome.")] = 600.0,
+    timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for the outcome.")] = 600.0,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     broker_url: BrokerUrl = None,
@@ -84,6 +92,8 @@ def enroll(
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
     check_id("person", person)
+    for file in files:
+        check_regular(file)
     with explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, f"enrolment-{secrets.token_hex(12)}") as client:
@@ -151,7 +161,7 @@ def confirm(
 @people_app.command()
 def rename(
     person: PersonArgument,
-    name: Annotated[str, typer.Argument(help="What the person is called.")],
+    name: Annotated[str, typer.Argument(help="What the person is called.", callback=checked_names)],
     owner: Owner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
+from broker.terminal import print_json
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated
 from vps_bridge.client.client import BridgeClient
@@ -23,12 +24,12 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     Conversation,
     DataDir,
+    check_regular,
     err,
     explained,
     fail,
     load,
     out,
-    print_json,
 )
 from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
@@ -45,7 +46,7 @@ def publish(
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
     captured_at: Annotated[datetime | None, typer.Option(help="Absolute time of the first sample.")] = None,
     max_speakers: Annotated[int | None, typer.Option(min=0, max=100, help="A hint; 0: none.")] = None,
-    timeout_s: Annotated[float, typer.Option(help="How long to wait for labels.")] = 3600.0,
+    timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for labels.")] = 3600.0,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     broker_url: BrokerUrl = None,
@@ -59,7 +60,7 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
-    _check_regular(file)
+    check_regular(file)
     captured = _to_utc(captured_at)
     with explained(), _refusal_explained():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
@@ -84,12 +85,6 @@ def publish(
                 _print_update(update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
-
-
-def _check_regular(file: Path) -> None:
-    """End the program where the end of a file may never come, as with a pipe or a device."""
-    if not file.is_file():
-        fail(f"{file} is no regular file: write the audio into one first, and publish that", EXIT_FAILED)
 
 
 def _to_utc(moment: datetime | None) -> datetime | None:

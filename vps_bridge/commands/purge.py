@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_USAGE,
     AsJson,
@@ -20,7 +21,6 @@ from vps_bridge.commands.terminal import (
     load,
     opened,
     out,
-    print_json,
 )
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.erasure import erase_audio, erase_conversation

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -11,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from rich.console import Console
 from rich.table import Column, Table
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
 from broker.settings import load_settings
+from broker.terminal import SafeConsole
 from schemas.errors import SchemaError
 from schemas.record import is_id
 from vps_bridge.client.errors import ClientError
@@ -30,10 +29,11 @@ from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.settings import BridgeSettings
 
+MAX_NAME_CHARS = 200  # as the schemas have it
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
 
 # What people said or named is printed as it is: a transcript's [laughter] is no markup.
-out, err = Console(markup=False), Console(stderr=True, markup=False)
+out, err = SafeConsole(markup=False), SafeConsole(stderr=True, markup=False)
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", help="TOML file with settings; see `omi-bridge config`.")]
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the bridge keeps everything.")]
@@ -52,6 +52,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_OTHER_BRIDGE)
     except (BrokerError, ClientError, LedgerMissing, StoreError, DatabaseError, TranscriptError, SchemaError) as error:
         fail(str(error), EXIT_FAILED)
+    except BrokenPipeError:
+        raise  # whoever reads our output wants no more of it
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
 
@@ -69,11 +71,6 @@ def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noq
     for warning in loaded.warnings:
         err.print(f"omi-bridge: {warning}", style="yellow", highlight=False, soft_wrap=True)
     return loaded.settings
-
-
-def print_json(value: Any) -> None:  # noqa: ANN401 - any JSON document
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, default=str, ensure_ascii=False) + "\n")
 
 
 def make_table(*columns: str | Column, title: str | None = None) -> Table:
@@ -94,6 +91,21 @@ def checked_id(conversation_id: str) -> str:
     """Return a conversation's id, or end the program where it is not valid."""
     check_id("conversation", conversation_id)
     return conversation_id
+
+
+def check_regular(file: Path) -> None:
+    """End the program where the end of a file may never come, as with a pipe or a device."""
+    if not file.is_file():
+        fail(f"{file} is no regular file: write the audio into one first, and give that", EXIT_FAILED)
+
+
+def checked_names(names: str | list[str] | None) -> str | list[str] | None:
+    """Return ids or names of people's making, or end the program where one is too long or of no character."""
+    for name in [names] if isinstance(names, str) else names or []:
+        if not 1 <= len(name) <= MAX_NAME_CHARS:
+            msg = f"say 1 to {MAX_NAME_CHARS} characters, not {len(name)}"
+            raise typer.BadParameter(msg)
+    return names
 
 
 def ask_first(question: str, *, unasked: str) -> None:

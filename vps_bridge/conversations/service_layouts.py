@@ -72,9 +72,16 @@ def _read_azure(content: Mapping[str, Any]) -> list[Word]:
             start, length = word.get("offsetInTicks"), word.get("durationInTicks")
             if isinstance(start, int | float) and isinstance(length, int | float):
                 text = word.get("displayText", word.get("word"))
-                times = start / TICKS_PER_S, (start + length) / TICKS_PER_S
+                times = _read_ticks(start), _read_ticks(start + length)
                 words.append(_word(text, *times, phrase.get("speaker", phrase.get("channel"))))
     return words
+
+
+def _read_ticks(ticks: float) -> float | None:
+    try:
+        return ticks / TICKS_PER_S
+    except OverflowError:
+        return None
 
 
 def _read_google(content: Mapping[str, Any]) -> list[Word]:
@@ -102,11 +109,11 @@ def _read_ibm(content: Mapping[str, Any]) -> list[Word]:
     parts = [part for part in _objects(content, "results") if "results" in part] or [content]
     words = []
     for part in parts:
-        speakers = {entry.get("from"): entry.get("speaker") for entry in _objects(part, "speaker_labels")}
+        speakers = {str(entry.get("from")): entry.get("speaker") for entry in _objects(part, "speaker_labels")}
         for result in _objects(part, "results"):
             timed = _best(result).get("timestamps")
             words += [
-                _word(entry[0], entry[1], entry[2], speakers.get(entry[1]))
+                _word(entry[0], entry[1], entry[2], speakers.get(str(entry[1])))
                 for entry in (timed if isinstance(timed, list) else ())
                 if isinstance(entry, list) and len(entry) == WORD_START_END and isinstance(entry[1], int | float)
             ]

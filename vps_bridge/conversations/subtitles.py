@@ -10,13 +10,14 @@ from typing import Any
 import webvtt
 from webvtt.errors import MalformedFileError
 
+from schemas.text import split_lines
 from vps_bridge.conversations.store import speaker_name
 
 FORMATS = {".srt": "srt", ".vtt": "vtt"}
-_TIME = r"(\d+:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
+_TIME = r"(\d{1,10}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(\s|$)")
 _LIKE_TIMING = re.compile(r"^\s*\d[\d:.,]*\s*[-\u2013\u2014]+>")
-_NUMBERED = re.compile(r"^\[?SPEAKER_(\d+)\]?:?\s*")  # as whisperX writes speakers into SRT
+_NUMBERED = re.compile(r"^\[?SPEAKER_(\d{1,18})(?!\d)\]?:?\s*")  # as whisperX writes speakers into SRT
 _VOICE_TAG = re.compile(r"<v[.\s]")
 
 Row = dict[str, Any]
@@ -59,7 +60,7 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
 
 def _check_timings(text: str) -> None:
     """Refuse what looks like a cue's times and is not: its words would end up in the cue before, or nowhere."""
-    for number, line in enumerate(text.splitlines(), start=1):
+    for number, line in enumerate(split_lines(text), start=1):
         if _LIKE_TIMING.match(line) and not _TIMING.match(line):
             raise SubtitlesError(f"line {number} is no times of a cue: expected 00:00:01,000 --> 00:00:02,500")
 

@@ -14,8 +14,9 @@ A row has `id`, `text`, `start`, `end`, `speaker` and `words` as far as the file
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
 
@@ -74,10 +75,15 @@ def _numbered(words: list[Row]) -> list[Row]:
     """Give speakers that a service names its own way numbers, in the order in which they first speak."""
     numbers: dict[object, int] = {}
     return [
-        {**word, "speaker": None if name is None else numbers.setdefault(name, len(numbers))}
+        {**word, "speaker": numbers.setdefault(name, len(numbers)) if _is_name(name) else name}
         for word in words
         for name in (word["speaker"],)
     ]
+
+
+def _is_name(speaker: object) -> bool:
+    """Whether this can name a speaker; an object, a list or NaN does not, and the segment is refused for it."""
+    return isinstance(speaker, str | int) or (isinstance(speaker, float) and math.isfinite(speaker))
 
 
 def _read_whisper_cpp(row: object) -> Any:  # noqa: ANN401 - what is no object is refused by the reader of rows
@@ -97,7 +103,14 @@ def _are_milliseconds(timed: Sequence[Row]) -> bool:
 def _scaled(item: Row, unit_s: float) -> Row:
     timed = [name for name in ("start", "end") if isinstance(item.get(name), int | float)]
     words = {"words": [_scaled(word, unit_s) for word in _list_of(item, "words")]} if item.get("words") else {}
-    return {**item, **{name: round(item[name] * unit_s, 6) for name in timed}, **words}
+    return {**item, **{name: _to_seconds(item[name], unit_s) for name in timed}, **words}
+
+
+def _to_seconds(time: float, unit_s: float) -> float:
+    try:
+        return round(time * unit_s, 6)
+    except OverflowError:  # whole numbers have no largest one, seconds do: refused as too long
+        return math.inf
 
 
 def _read_deepgram(results: Row) -> list[Row]:
@@ -107,7 +120,9 @@ def _read_deepgram(results: Row) -> list[Row]:
 
     def number(channel: object, speaker: object) -> object:
         """Tell the speakers of several channels apart: each channel counts from 0."""
-        return speakers.setdefault((channel, speaker), len(speakers)) if has_channels else speaker
+        if not has_channels or not all(name is None or _is_name(name) for name in (channel, speaker)):
+            return speaker
+        return speakers.setdefault((channel, speaker), len(speakers))
 
     rows = [
         {**item, "text": item.get("transcript"), "speaker": number(item.get("channel"), item.get("speaker"))}
@@ -181,14 +196,15 @@ def _with_words_beside(rows: list[Any], words: list[Row]) -> list[Any]:
     if not words or any(not isinstance(row, dict) or row.get("words") for row in rows):
         return rows
     plain = [{name: word[name] for name in ("text", "start_s", "end_s")} for word in _plain_words(words)]
-    spans = [(_time(row, "start"), _time(row, "end")) for row in rows]
+    if any(word["start_s"] is None for word in plain):
+        return rows  # without any time there is no telling where they belong
+    order = sorted(range(len(rows)), key=lambda index: (_time(rows[index], "start") or 0.0, index))
+    # By its start the first segment that ends after a moment is the one it lies in, or, in a pause, the next one.
+    latest_ends = list(accumulate((_time(rows[index], "end") or 0.0 for index in order), max))
     given: list[list[Row]] = [[] for _ in rows]
-    place = 0
-    for word in plain:
-        middle_s = (word["start_s"] + word["end_s"]) / 2
-        while place + 1 < len(rows) and (spans[place][1] or 0.0) <= middle_s:
-            place += 1
-        given[place].append(word)
+    for word in sorted(plain, key=lambda word: word["start_s"]):
+        place = bisect_right(latest_ends, (word["start_s"] + word["end_s"]) / 2)
+        given[order[min(place, len(order) - 1)]].append(word)
     return [{**row, "words": its} for row, its in zip(rows, given, strict=True)]
 
 

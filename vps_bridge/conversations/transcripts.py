@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
-from schemas.text import KeyRepeated, decode_text, unique_keys
+from schemas.text import KeyRepeated, decode_text, has_mark, split_lines, unique_keys
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.conversations.subtitles import FORMATS, SubtitlesError, read_subtitles
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 MAX_FILE_BYTES = 64 * 2**20
 MAX_VALUES = 3_000_000  # ten hours of words, each with eight fields; read, they take some hundred MB of memory
+MAX_SPEAKER_DIGITS = 18  # a longer number fits no column of a database
+MAX_INTEGER_DIGITS = 1000
 _VALUE_MARKS = (b"{", b"[", b",")
 _SHAPE = '[{"id", "text", "start", "end", "speaker", "is_user", "person_id"}, …] or {"segments": […]}'
 
@@ -69,11 +71,18 @@ def _read_text(path: Path) -> str:
             raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript. Split it.")
         if sum(map(data.count, _VALUE_MARKS)) > MAX_VALUES:
             raise TranscriptError(f"{path} holds more than {MAX_VALUES} values; that is no transcript. Split it.")
+        if _is_binary(data):
+            raise TranscriptError(f"{path} is no text. Give a transcript; audio goes to `omi-bridge publish`.")
         return decode_text(data)
     except OSError as error:
         raise TranscriptError(f"{path} cannot be read: {error.strerror}. Check the path.") from error
     except UnicodeDecodeError as error:
         raise TranscriptError(f"{path} is not UTF-8 text. Convert it, e.g. with iconv.") from error
+
+
+def _is_binary(data: bytes) -> bool:
+    """Whether these are no characters of any encoding: text has no zero bytes but where a mark says UTF-16 or 32."""
+    return b"\0" in data and not has_mark(data)
 
 
 def _read_cues(path: Path, text: str, suffix: str) -> list[dict[str, Any]]:
@@ -85,7 +94,7 @@ def _read_cues(path: Path, text: str, suffix: str) -> list[dict[str, Any]]:
 
 def _read_json(path: Path, text: str) -> Iterable[Any]:
     try:
-        content = json.loads(text, object_pairs_hook=unique_keys)
+        content = json.loads(text, object_pairs_hook=unique_keys, parse_int=_read_integer)
     except KeyRepeated as error:
         raise TranscriptError(f"{path}: {error}.") from error
     except (ValueError, RecursionError) as error:
@@ -96,9 +105,14 @@ def _read_json(path: Path, text: str) -> Iterable[Any]:
     return rows
 
 
+def _read_integer(digits: str) -> int:
+    """Return a whole number; one that is longer than Python reads stays too large for any field, to be refused."""
+    return int(digits[:MAX_INTEGER_DIGITS])
+
+
 def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
     numbers: dict[str, int] = {}
-    for line_number, line in enumerate(text.splitlines(), start=1):
+    for line_number, line in enumerate(split_lines(text), start=1):
         if not line.strip() or line.startswith(";;"):
             continue
         fields = line.split(maxsplit=5)
@@ -125,10 +139,13 @@ def _read_speaker(speaker: object, speaker_id: object) -> object:
     """Return a segment's speaker; a number, also one written as text, is that number's name, and below 0 nobody."""
     for value in (speaker, speaker_id):
         if isinstance(value, int | float) and not isinstance(value, bool):
+            if not abs(value) < 10**MAX_SPEAKER_DIGITS:  # also what is not a number (NaN): smaller than nothing
+                return value  # no speaker: the segment is refused
             if value == int(value):
                 return speaker_name(int(value)) if value >= 0 else None
         elif isinstance(value, str) and value.strip():
-            return speaker_name(int(value)) if value.isascii() and value.isdigit() else value
+            is_number = value.isascii() and value.isdigit() and len(value) <= MAX_SPEAKER_DIGITS
+            return speaker_name(int(value)) if is_number else value
         elif value is not None and value != "":
             return value  # no speaker: the segment is refused
     return None

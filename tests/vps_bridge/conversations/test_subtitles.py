@@ -72,8 +72,15 @@ def test_webvtt_is_read_with_its_voices_and_no_name_of_a_cue_becomes_a_word(tmp_
         (SRT.replace("00:00:03,000 -->", "00:00:03,000 ->"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:04,500", "soon"), "t.srt", "line 7 is no times"),
         (VTT.replace("00:00:04.500", "5"), "t.vtt", "line 13 is no times"),
+        (SRT.replace("00:00:03,000", "9" * 400 + ":00:03,000"), "t.srt", "line 7 is no times"),
     ],
 )
 def test_what_would_be_lost_is_refused_and_its_line_named(tmp_path: Path, text: str, name: str, message: str) -> None:
     with pytest.raises(TranscriptError, match=message):
         said(tmp_path, text, name)
+
+
+def test_a_speakers_number_of_5000_digits_is_text(tmp_path: Path) -> None:
+    words = f"[SPEAKER_{'9' * 5_000}]: hello"
+    (cue,) = said(tmp_path, f"1\n00:00:00,000 --> 00:00:01,000\n{words}\n", "t.srt")
+    assert cue[:2] == (None, words)

@@ -164,6 +164,23 @@ def test_words_beside_the_segments_of_openai_go_into_them(tmp_path: Path) -> Non
     assert lines(alone) == [(None, "The beach", 0.0, 0.9), (None, "was", 3.4, 3.6)]
 
 
+@pytest.mark.parametrize("reverse", [False, True])
+def test_words_beside_the_segments_in_any_order_go_where_their_middle_is(tmp_path: Path, reverse: bool) -> None:
+    segments = [
+        {"id": "early", "start": 0.0, "end": 1.5, "text": "The beach"},
+        {"id": "late", "start": 2.0, "end": 4.0, "text": "was"},
+    ]
+    words = [timed("was", 3.4, 3.6), *OPENAI_WORDS[:2]]
+    found = read(tmp_path, {"segments": segments[::-1] if reverse else segments, "words": words})
+    said = {segment.id: words_of(segment) for segment in found}
+    assert said == {"early": [("The", 0.0, 0.3), ("beach", 0.3, 0.9)], "late": [("was", 3.4, 3.6)]}
+
+
+def test_words_without_times_beside_the_segments_leave_them_as_they_are(tmp_path: Path) -> None:
+    (found,) = read(tmp_path, {"segments": [{"start": 0, "end": 1, "text": "a"}], "words": [{"word": "a"}]})
+    assert (found.text, found.words) == ("a", None)
+
+
 @pytest.mark.parametrize(
     "content",
     [
@@ -228,3 +245,48 @@ def test_a_transcript_with_a_byte_order_mark_is_read(tmp_path: Path, mark: bytes
 def test_what_a_file_does_not_name_is_not_changed_by_its_import(tmp_path: Path) -> None:
     (segment,) = read(tmp_path, [{"id": "a", "start": 0, "end": 1}])
     assert segment.model_fields_set == {"id", "start_s", "end_s"}
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize("name", ["speaker", "speaker_id"])
+@pytest.mark.parametrize(
+    "number", ["NaN", "Infinity", "-Infinity", '"' + "9" * 5_000 + '"', "9" * 5_000, "1" + "0" * 18]
+)
+def test_a_number_that_is_no_speakers_is_refused_and_its_segment_named(tmp_path: Path, name: str, number: str) -> None:
+    file = tmp_path / "t.json"
+    file.write_text(f'[{{"start": 0, "end": 1}}, {{"start": 1, "end": 2, "{name}": {number}}}]')
+    with pytest.raises(TranscriptError, match=r"t\.json, segment 1: wrong or missing speaker\."):
+        read_transcript(file, "c1")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"utterances": [{"start": HUGE, "end": HUGE + 99, "text": "a"}]},
+        {"words": [{"start": HUGE, "end": HUGE + 99, "text": "a"}]},
+        {"transcription": [{"offsets": {"from": HUGE, "to": HUGE}, "text": "a"}]},
+        {
+            "recognizedPhrases": [
+                {"nBest": [{"words": [{"word": "a", "offsetInTicks": HUGE, "durationInTicks": 1}]}]},
+            ]
+        },
+    ],
+)
+def test_a_time_too_large_for_any_clock_is_refused_and_its_segment_named(tmp_path: Path, content: object) -> None:
+    with pytest.raises(TranscriptError, match=r"t\.json, segment 0: wrong or missing .*start_s"):
+        read(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"monologues": [{"speaker": [0], "elements": [{"type": "text", "value": "a", "ts": 1, "end_ts": 2}]}]},
+        {"results": {"utterances": [{"start": 0, "end": 1, "channel": 1, "speaker": {"id": 1}}]}},
+        {"results": {"utterances": [{"start": 0, "end": 1, "channel": 1, "speaker": float("nan")}]}},
+    ],
+)
+def test_what_names_no_speaker_in_a_services_layout_is_refused(tmp_path: Path, content: object) -> None:
+    with pytest.raises(TranscriptError, match=r"t\.json, segment 0: wrong or missing speaker"):
+        read(tmp_path, content)

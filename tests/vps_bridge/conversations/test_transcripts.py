@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.conversations.transcripts import TranscriptError, read_transcript
 
 
@@ -102,7 +103,7 @@ def test_a_missing_file_and_one_that_is_not_text_are_refused(tmp_path):
     with pytest.raises(TranscriptError, match="cannot be read"):
         read_transcript(tmp_path / "none.json", "c1")
     (tmp_path / "audio.json").write_bytes(b"RIFF\xff\xfe\x00")
-    with pytest.raises(TranscriptError, match="not UTF-8"):
+    with pytest.raises(TranscriptError, match="is no text"):
         read_transcript(tmp_path / "audio.json", "c1")
 
 
@@ -145,3 +146,24 @@ def test_a_transcript_is_read_from_a_pipe(tmp_path):
         written = pool.submit(pipe.write_text, json.dumps([OMI_SEGMENT]))
         assert [segment.text for segment in read_transcript(pipe, "c1")] == ["Hi"]
         written.result()
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c"])
+def test_only_a_newline_ends_a_line_of_stm(tmp_path, mark):
+    text = f"call 1 Ann 0.5 1.0 one{mark}two\r\ncall 1 Ben 1.0 2.0 three\n"
+    said = [segment.text for segment in read_transcript(write(tmp_path, text, "t.stm"), "c1")]
+    assert said == [f"one{mark}two", "three"]
+
+
+@pytest.mark.parametrize("samples", [bytes(400), b"\xff\x00" * 200])
+@pytest.mark.parametrize("name", ["call.wav", "call.json", "call.stm", "call.srt"])
+def test_a_recording_is_no_text_and_where_it_goes_is_said(tmp_path, samples, name):
+    (tmp_path / name).write_bytes(make_wav(0.01)[:44] + samples)
+    with pytest.raises(TranscriptError, match=rf"{name} is no text\..*`omi-bridge publish`"):
+        read_transcript(tmp_path / name, "c1")
+
+
+def test_text_of_another_encoding_is_still_to_be_converted(tmp_path):
+    (tmp_path / "t.json").write_bytes('[{"start": 0, "end": 1, "text": "Grüße"}]'.encode("latin-1"))
+    with pytest.raises(TranscriptError, match=r"is not UTF-8 text\. Convert it"):
+        read_transcript(tmp_path / "t.json", "c1")

@@ -1,0 +1,106 @@
+"""What the three programs have in common as processes: their streams, and arguments that no command can take."""
+
+from __future__ import annotations
+
+import errno
+import io
+import math
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+from typer.core import TyperGroup
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+EXIT_FAILED = 1
+STANDARD_STREAMS = (0, 1, 2)
+
+
+class CheckedParameter:
+    """Refuses values of one option or argument that no command can take, before the option's own check."""
+
+    def __init__(self, own: Callable[..., Any] | None) -> None:
+        self._own = own
+
+    def __call__(self, context: Any, parameter: Any, value: Any) -> Any:  # noqa: ANN401
+        """Return the value, or what the parameter's own check makes of it."""
+        for part in value if isinstance(value, list | tuple) else (value,):
+            if isinstance(part, str) and not _is_text(part):
+                raise typer.BadParameter("it is no text in UTF-8: type it anew", ctx=context, param=parameter)
+            if isinstance(part, float) and not math.isfinite(part):
+                raise typer.BadParameter(f"{part} is no number of seconds", ctx=context, param=parameter)
+        return self._own(context, parameter, value) if self._own else value
+
+
+class ProgramGroup(TyperGroup):
+    """Commands whose arguments are checked: text is valid UTF-8, numbers are finite. Paths may be any bytes."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - typer does not export its type
+        """Return a command by its name."""
+        command = super().get_command(ctx, cmd_name)
+        for parameter in command.params if command else ():
+            if not isinstance(parameter.callback, CheckedParameter):
+                parameter.callback = CheckedParameter(parameter.callback)
+        return command
+
+
+class ClosedOutput(io.TextIOBase):
+    """Stands for a stdout that was closed before the program began: writing ends the command, as a closed pipe does."""
+
+    def fileno(self) -> int:
+        """Return the number that stdout has."""
+        return 1
+
+    def write(self, _text: str) -> NoReturn:
+        """Refuse."""
+        raise BrokenPipeError(errno.EPIPE, "standard output is closed")
+
+
+def run_program(app: Callable[[], Any]) -> None:
+    """Run a program with streams that take every text, and files that are its owner's alone. Ends the process."""
+    os.umask(0o077)  # whatever the shell says: what we write is its owner's alone
+    open_streams()
+    try:
+        app()
+    finally:
+        _flush()
+
+
+def open_streams() -> None:
+    """Put something in the place of closed streams, and escape what an open one cannot show."""
+    for number in STANDARD_STREAMS:  # else a file that is opened later gets the number, and is written to as stdout
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    if sys.stdout is None:
+        sys.stdout = ClosedOutput()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter tries again, and complains
+        if error.errno != errno.EPIPE:
+            sys.stderr.write(f"standard output: {error.strerror}\n")
+        raise SystemExit(EXIT_FAILED) from None
+
+
+def _is_text(value: str) -> bool:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
