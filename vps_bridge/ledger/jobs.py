@@ -348,7 +348,7 @@ class JobBook:
     def counts(self) -> QueueCounts:
         """Return how much waits."""
         with self._database.reading() as connection:
-            states: dict[JobState, int] = dict(connection.execute(_STATES).tuples().all())
+            states: dict[JobState, int] = {row[0]: row[1] for row in connection.execute(_STATES)}
             uncovered, first_chunk_at = connection.execute(_UNCOVERED).one()
             failed, size = connection.scalar(_CONVERSATIONS_FAILED), connection.scalar(_KEPT_BYTES)
             first_job_at, refused = connection.scalar(_FIRST_JOB_AT), connection.scalar(_REFUSED)
