@@ -13,18 +13,21 @@ import structlog
 
 
 class _Stderr:
-    """Stderr whose errors are ignored: on a full disk the log loses lines, and the program goes on."""
+    """Stderr whose errors are ignored: on a full disk, or closed, the log loses lines, and the program goes on.
+
+    An error would end the thread that logs: the network's, say, without a word.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             return self._stream.write(text)
         return len(text)
 
     def flush(self) -> None:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             self._stream.flush()
 
 
@@ -109,5 +112,5 @@ def silence_logs() -> None:
     """Keep the log of an MQTT session off the terminal, for a command that reports the same problems itself."""
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr(sys.stderr))),
     )

@@ -84,7 +84,7 @@ def test_newlines_tabs_and_codes_of_emoji_stay_as_they_are(capsys: pytest.Captur
         (agent_app, ["run", "--agent-id", "\udcff"], "--agent-id"),
         (agent_app, ["fetch-model", "\udcff"], "ENGINE"),
         (broker_app, ["run", "--host", "\udcff"], "--host"),
-        (broker_app, ["mosquitto", "here", "--agent", "\udcff"], "--agent"),
+        (broker_app, ["init", "here", "--agent", "\udcff"], "--agent"),
     ],
 )
 def test_an_argument_that_is_no_text_is_refused_and_named(app: object, arguments: list[str], name: str) -> None:
