@@ -77,7 +77,7 @@ def test_publish_fails_with_refused_audio_and_names_the_command(
     assert done.returncode == 1
     assert "audio.undecodable" in done.stderr
     assert "omi-bridge failed" in done.stderr
-    assert refused_of(bridge, "told")
+    assert wait_until(lambda: refused_of(bridge, "told"), "the trace")
 
 
 def test_a_flood_of_refusals_keeps_the_latest_in_few_writes(tmp_path: Path) -> None:

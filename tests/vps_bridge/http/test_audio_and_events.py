@@ -205,7 +205,12 @@ def test_what_the_door_refuses_leaves_a_trace_too(door: Door) -> None:
     door.audio("traced", make_wav(1.0), sequence="one")
     door.audio("traced", make_wav(1.0), {"Content-Type": "text/plain"}, chunk_id="c1")
     door.audio("traced", b"no audio", chunk_id="c2")
-    listed = [item for item in door.bridge.json("failed") if item["conversation_id"] == "traced"]
+
+    def traces() -> list[dict[str, Any]]:
+        found = [item for item in door.bridge.json("failed") if item["conversation_id"] == "traced"]
+        return found if len(found) >= 3 else []
+
+    listed = wait_until(traces, "all traces")  # what is refused within half a second is written together
     assert [(item["chunk_id"], item["failure_code"]) for item in reversed(listed)] == [
         ("", "payload.malformed"),
         ("c1", "audio.undecodable"),
