@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 class CheckState(StrEnum):
@@ -46,3 +51,10 @@ def note(name: str, found: str, remedy: str | None = None) -> Check:
 def failed(name: str, found: str, remedy: str | None = None) -> Check:
     """Return a check that found what is broken. No remedy is needed where the text of an error names it."""
     return Check(name, CheckState.FAILED, found, remedy)
+
+
+def print_checks(console: Console, checks: Iterable[Check]) -> None:
+    """Print a line for each check: its verdict in colour, then what a person reads of it."""
+    for check in checks:
+        console.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")
+        console.print(check.words, markup=False, highlight=False, soft_wrap=True)

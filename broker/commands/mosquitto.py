@@ -126,14 +126,12 @@ def check(directory: Directory, as_json: AsJson = False) -> None:
 
         silence_logs()
         checks = check_mosquitto(directory)
-    from broker.check import STYLES, VERDICT_CHARS, CheckState
+    from broker.check import CheckState, print_checks
 
     if as_json:
         print_json([asdict(found) for found in checks])
     else:
-        for found in checks:
-            out.print(f"{found.verdict:{VERDICT_CHARS}}", style=STYLES[found.verdict], end=" ")
-            out.print(found.words, markup=False)
+        print_checks(out, checks)
     if any(found.verdict is CheckState.FAILED for found in checks):
         raise typer.Exit(1)
 

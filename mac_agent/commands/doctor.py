@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.check import STYLES, VERDICT_CHARS, CheckState
+from broker.check import CheckState, print_checks
 from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_FAILED,
@@ -56,9 +56,7 @@ def doctor(
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        for check in checks:
-            out.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")
-            out.print(check.words, markup=False)
+        print_checks(out, checks)
     if any(check.verdict is CheckState.FAILED for check in checks):
         raise typer.Exit(EXIT_FAILED)
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from broker.check import STYLES, VERDICT_CHARS, CheckState
+from broker.check import CheckState, print_checks
 from broker.errors import BrokerError, SettingsError
 from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, ConfigFile, err, fail, load, out
 
@@ -46,9 +46,7 @@ def join(
     with err.status("asking the broker …"):
         probe = probe_broker(loaded.settings, wait)
     checks = [*check_broker(probe), *check_bridge(probe, loaded.settings.agent_id)]
-    for check in checks:
-        out.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")
-        out.print(check.words, markup=False)
+    print_checks(out, checks)
     if probe.error is not None or any(check.verdict is CheckState.FAILED for check in check_broker(probe)):
         raise typer.Exit(EXIT_FAILED)
     out.print(f"next, on the bridge's machine: omi-bridge agents allow {loaded.settings.agent_id}", markup=False)

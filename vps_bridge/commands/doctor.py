@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.check import STYLES, VERDICT_CHARS, CheckState
+from broker.check import CheckState, print_checks
 from broker.logs import silence_logs
 from broker.settings import default_config_file
 from broker.terminal import print_json
@@ -60,9 +60,7 @@ def doctor(
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
-        for check in checks:
-            out.print(f"{check.verdict:{VERDICT_CHARS}}", style=STYLES[check.verdict], end=" ")
-            out.print(check.words, highlight=False, soft_wrap=True)
+        print_checks(out, checks)
     if any(check.verdict is CheckState.FAILED for check in checks):
         raise typer.Exit(EXIT_FAILED)
 
