@@ -6,10 +6,10 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DatabaseError as DriverError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from sqlite3 import Connection as SqliteConnection
 
+T = TypeVar("T")
 BUSY_TIMEOUT_MS = 5_000
 MAX_FINDINGS = 5
 SCRATCH_BYTES = 2**18  # what SQLite needs to open a file: the log's index and a few of its pages
@@ -189,6 +190,29 @@ class Database:
             self._close_log()
             self._connection.close()
             self._engine.dispose()
+
+
+class CachedRead(Generic[T]):
+    """A value read from a database, read again once another connection has committed anything.
+
+    What this connection changes of it, its writer tells with `drop`.
+    """
+
+    def __init__(self, database: Database, read: Callable[[], T]) -> None:
+        """Read with `read`, at the first `get`."""
+        self._database, self._read = database, read
+        self._kept: tuple[int, T] | None = None
+
+    def get(self) -> T:
+        """Return the value."""
+        mark = self._database.change_mark()  # before the value: what is committed between the two is seen next time
+        if self._kept is None or self._kept[0] != mark:
+            self._kept = mark, self._read()
+        return self._kept[1]
+
+    def drop(self) -> None:
+        """Read the value again at the next `get`."""
+        self._kept = None
 
 
 def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) -> Database:

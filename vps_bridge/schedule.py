@@ -18,7 +18,7 @@ from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard, describe_error
 from vps_bridge.errors import LabellingFailed
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import describe_completion
+from vps_bridge.ledger.records import ConversationRecord, describe_completion
 from vps_bridge.rules.assemble import plan_jobs
 from vps_bridge.rules.completion import is_all_here, is_final, required_quiet_s
 from vps_bridge.settings import BridgeSettings
@@ -168,19 +168,21 @@ class ConversationSchedule:
         if self._beside.works_on(conversation_id) or not self._assign_tries.take(conversation_id, now_s):
             return
         # Counted before it is made: an attempt that takes the whole bridge with it counts too.
-        if self._ledger.conversations.count_try(conversation_id) > MAX_TRIES:
+        conversation = self._ledger.conversations.count_try(conversation_id)
+        if conversation is None:
+            return
+        if conversation.label_tries > MAX_TRIES:
             self._set_aside(conversation_id, f"the bridge ended {MAX_TRIES} times while it worked out its labels")
             return
         with self._contained(conversation_id):
-            self._try(conversation_id, now_s, took_s, final=final)
+            self._try(conversation, now_s, took_s, final=final)
 
-    def _try(self, conversation_id: str, now_s: float, took_s: float, *, final: bool) -> None:
+    def _try(self, conversation: ConversationRecord, now_s: float, took_s: float, *, final: bool) -> None:
+        conversation_id = conversation.conversation_id
         if took_s > LONG_ASSIGNMENT_S:
             self._before_long_work()
         began_s = time.monotonic()
-        work = self._updater.read(conversation_id, final=final)
-        if work is None:
-            return
+        work = self._updater.read(conversation, final=final)
         if not work.is_small:
             self._start_beside(work, final=final)
             return

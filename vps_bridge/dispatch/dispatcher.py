@@ -204,16 +204,15 @@ class Dispatcher:
             words = f"{len(chunks)} chunks do not fit an offer: publish chunks of a second or longer"
             self.give_up(lease.job_id, FailureCode.PAYLOAD_MALFORMED, words)
             return
-        attempts, max_speakers = self._ledger.leases.describe_job(lease.job_id)
         offer = AgentControl(
             type=ControlType.OFFER,
             ledger_id=self._ledger.ledger_id,
             job_id=lease.job_id,
             lease_id=lease.lease_id,
             conversation_id=lease.conversation_id,
-            attempt=attempts + 1,
+            attempt=lease.attempts + 1,
             expected_s=self._expected_s(lease),
-            max_speakers=max_speakers,
+            max_speakers=lease.max_speakers,
             chunks=tuple(_offered(item) for item in chunks),
         )
         self._publisher.send(self._topics.control(lease.agent_id), offer)

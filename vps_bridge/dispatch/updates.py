@@ -87,11 +87,9 @@ class Updater:
         """Every threshold of labelling."""
         return self._policy
 
-    def read(self, conversation_id: str, *, final: bool) -> LabellingWork | None:
-        """Return what a conversation's labels are worked out of, or None where it is deleted."""
-        conversation = self._ledger.conversations.get(conversation_id)
-        if conversation is None:
-            return None
+    def read(self, conversation: ConversationRecord, *, final: bool) -> LabellingWork:
+        """Return what a conversation's labels are worked out of."""
+        conversation_id = conversation.conversation_id
         return LabellingWork(
             conversation,
             self._store.read(conversation_id),
@@ -115,11 +113,13 @@ class Updater:
         A write that meets a conversation somebody changed meanwhile is worked out again from what is there now.
         Returns whether that came to an end; if not, ask again a little later.
         """
-        latest: LabellingWork | None = work
         for _ in range(WRITE_TRIES):
-            if latest is None or self._note(latest, latest.conversation, work_out(latest, self._policy), final=final):
+            if self._note(work, work.conversation, work_out(work, self._policy), final=final):
                 return True
-            latest = self.read(work.name, final=final)
+            conversation = self._ledger.conversations.get(work.name)
+            if conversation is None:
+                return True
+            work = self.read(conversation, final=final)
         _LOG.warning("assignment_postponed", conversation=work.name, reason="changed while it was worked out")
         return False
 

@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.database import CachedRead, Database
 from vps_bridge.ledger.records import AgentRecord
 from vps_bridge.ledger.tables import AgentRow
 
@@ -44,6 +44,7 @@ class AgentBook:
     def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""
         self._database = database
+        self._allowed = CachedRead(database, self._read_allowed)
 
     def note_heartbeat(self, agent_id: str, heartbeat: dict[str, Any]) -> None:
         """Keep the latest heartbeat of an agent for people to look at; of those not allowed the latest ones stay."""
@@ -58,14 +59,20 @@ class AgentBook:
         """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""
         with self._database.writing() as connection:
             connection.execute(_ALLOW, {"agent_id": agent_id, "allowed": allowed, "first_seen_at": time.time()})
+        self._allowed.drop()
 
     def forget(self, agent_id: str) -> bool:
         """Delete what is known of an agent, and that it is allowed; False where it is unknown."""
         with self._database.writing() as connection:
-            return bool(connection.execute(delete(AgentRow).where(AgentRow.agent_id == agent_id)).rowcount)
+            is_known = bool(connection.execute(delete(AgentRow).where(AgentRow.agent_id == agent_id)).rowcount)
+        self._allowed.drop()
+        return is_known
 
     def allowed(self) -> frozenset[str]:
-        """Return the ids on the allow-list."""
+        """Return the ids on the allow-list. It is asked for with every message of an agent, and seldom changes."""
+        return self._allowed.get()
+
+    def _read_allowed(self) -> frozenset[str]:
         with self._database.reading() as connection:
             return frozenset(connection.scalars(_ALLOWED))
 

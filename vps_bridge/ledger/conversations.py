@@ -47,7 +47,7 @@ from vps_bridge.ledger.tables import (
     TombstoneRow,
     WebhookRow,
 )
-from vps_bridge.ledger.webhook_outbox import queue_failed_labels, queue_update
+from vps_bridge.ledger.webhook_outbox import WEBHOOK_IS_ON, queue_failed_labels, queue_update
 from vps_bridge.rules.completion import CompletionFacts
 
 
@@ -90,7 +90,7 @@ _SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).
     ConversationRow.set_aside.is_not(None)
 )
 _TRIES = ConversationRow.label_tries
-_COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(_TRIES)
+_COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(*CONVERSATION_COLUMNS)
 _TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=func.max(0, _TRIES - 1))
 _PUT_ASIDE = THIS_CONVERSATION.values(set_aside=bindparam("reason"))
 _BRING_BACK = THIS_CONVERSATION.where(ConversationRow.set_aside.is_not(None)).values(
@@ -131,12 +131,19 @@ HINTS: dict[str, Any] = {
     "max_speakers": func.coalesce(bindparam("maximum"), ConversationRow.max_speakers),
 }
 _ACTIVE_NOW: dict[str, Any] = {"last_activity_at": bindparam("now")}
-_OPEN_FOR_AUDIO = THIS_CONVERSATION.values(
-    final_at=None,
-    completed=ConversationRow.completed | bindparam("completes"),
-    stripped=False,
-    **HINTS,
-    **_ACTIVE_NOW,
+_WITH_AUDIO = insert(ConversationRow)
+_OPEN_FOR_AUDIO = _WITH_AUDIO.on_conflict_do_update(
+    index_elements=[ConversationRow.conversation_id],
+    set_={
+        "final_at": None,
+        "completed": ConversationRow.completed | _WITH_AUDIO.excluded.completed,
+        "stripped": False,
+        "last_activity_at": _WITH_AUDIO.excluded.last_activity_at,
+        **{
+            name: func.coalesce(_WITH_AUDIO.excluded[name], getattr(ConversationRow, name))
+            for name in ("num_speakers", "min_speakers", "max_speakers")
+        },
+    },
 )
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 _SETTLED = {
@@ -152,7 +159,7 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
     updated_payload=bindparam("payload"),
     audio_places=bindparam("new_places", type_=JSON),
     **_SETTLED,
-)
+).returning(WEBHOOK_IS_ON.exists())
 
 
 class ConversationBook:
@@ -240,17 +247,18 @@ class ConversationBook:
         noted["new_places"] = made.audio_places
         settled = _settled(final=made.final, seen=made.seen)
         with self._database.writing() as connection:
-            connection.execute(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled})
-            queue_update(connection, conversation_id)
+            if connection.scalar(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled}):
+                queue_update(connection, conversation_id)
             note_labelled(connection, made.done_jobs)
 
-    def count_try(self, conversation_id: str) -> int:
-        """Count an attempt at a conversation's labels before it is made, and return how many there were in a row.
+    def count_try(self, conversation_id: str) -> ConversationRecord | None:
+        """Count an attempt at a conversation's labels before it is made, and return the conversation with the count.
 
-        One that comes to its end begins the count anew.
+        An attempt that comes to its end begins the count anew. None where the conversation is deleted.
         """
         with self._database.writing() as connection:
-            return connection.execute(_COUNT_TRY, {"of_conversation": conversation_id}).scalar() or 0
+            row = connection.execute(_COUNT_TRY, {"of_conversation": conversation_id}).first()
+            return _to_record(row) if row else None
 
     def take_try_back(self, conversation_id: str) -> None:
         """Do not count the last attempt: that it came to nothing was not the conversation's fault."""
@@ -329,10 +337,9 @@ class ConversationBook:
 
 def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
     """Let a conversation wait for the job of its new audio; one that was never heard of is made."""
-    open_conversation(connection, conversation_id)
-    given = {"completes": completed, "num": hints.num or None, "minimum": hints.minimum or None}
-    about = {"of_conversation": conversation_id, "maximum": hints.maximum or None}
-    connection.execute(_OPEN_FOR_AUDIO, {**about, **given, "now": time.time()})
+    new = {"conversation_id": conversation_id, "last_activity_at": time.time(), "completed": completed}
+    given = {"num_speakers": hints.num, "min_speakers": hints.minimum, "max_speakers": hints.maximum}
+    connection.execute(_OPEN_FOR_AUDIO, {**new, **{name: number or None for name, number in given.items()}})
 
 
 def reopen(connection: Connection, conversation_id: str) -> None:

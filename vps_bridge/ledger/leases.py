@@ -12,7 +12,7 @@ from vps_bridge.database import Database
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import JobRecord, LeaseRecord
-from vps_bridge.ledger.tables import JOB_COLUMNS, LEASE_COLUMNS, ConversationRow, JobRow, LeaseRow
+from vps_bridge.ledger.tables import JOB_COLUMNS, LEASE_COLUMNS, MAX_SPEAKERS, ConversationRow, JobRow, LeaseRow
 from vps_bridge.rules.lease import LeaseEnd
 
 LEASE_ID_BYTES = 16  # 128 random bits
@@ -30,13 +30,15 @@ _FIND = (
     .where(LeaseRow.lease_id == bindparam("lease_id"))
 )
 _JOB_OF_LEASE = select(*JOB_COLUMNS).where(JobRow.lease_id == bindparam("lease_id"), JobRow.state == JobState.LEASED)
-_TO_OFFER = (
-    select(JobRow.attempts, ConversationRow.max_speakers, ConversationRow.num_speakers)
-    .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-    .where(JobRow.job_id == OF_JOB)
-)
 _TO_GRANT = (
-    select(JobRow.conversation_id, JobRow.audio_s, ConversationRow.embedding_model, ConversationRow.embedding_revision)
+    select(
+        JobRow.conversation_id,
+        JobRow.audio_s,
+        JobRow.attempts,
+        MAX_SPEAKERS.label("max_speakers"),
+        ConversationRow.embedding_model,
+        ConversationRow.embedding_revision,
+    )
     .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
     .where(JobRow.job_id == OF_JOB)
 )
@@ -74,12 +76,6 @@ class LeaseBook:
             row = connection.execute(_FIND, {"lease_id": lease_id}).first()
             return LeaseRecord(*row) if row else None
 
-    def describe_job(self, job_id: str) -> tuple[int, int | None]:
-        """Return what an offer says of a job beside its audio: its attempts so far, and how many speakers at most."""
-        with self._database.reading() as connection:
-            row = connection.execute(_TO_OFFER, {"of_job": job_id}).first()
-        return (row.attempts, row.max_speakers or row.num_speakers) if row else (0, None)
-
     def grant(self, job_id: str, agent_id: str, instance_id: str, embedding: tuple[str, str]) -> LeaseRecord | None:
         """Lease a waiting job to an agent and pin its conversation to the agent's embedding.
 
@@ -98,9 +94,8 @@ class LeaseBook:
             connection.execute(_PIN, pin)
             connection.execute(_NEW, {**holder, "granted_at": time.time()})
             note_event(connection, JobEvent.GRANTED, job_id, by=agent_id, lease_id=lease_id)
-        return LeaseRecord(
-            lease_id, job_id, job.conversation_id, agent_id, instance_id, audio_s=job.audio_s, is_current=True
-        )
+        about = {"audio_s": job.audio_s, "attempts": job.attempts, "max_speakers": job.max_speakers}
+        return LeaseRecord(lease_id, job_id, job.conversation_id, agent_id, instance_id, **about, is_current=True)
 
     def end(self, lease_id: str, why: LeaseEnd) -> JobRecord | None:
         """End a current lease; its job waits again. Where the agent's process ended with it, `deaths` grows by one."""

@@ -17,7 +17,7 @@ from sqlalchemy.dialects.sqlite import insert
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
-from vps_bridge.database import Database
+from vps_bridge.database import CachedRead, Database
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.tables import (
@@ -89,6 +89,7 @@ _PRINT_COLUMNS = tuple(getattr(PrintRow, item.name) for item in fields(PrintReco
 _DECISION_COLUMNS = tuple(getattr(PersonDecisionRow, item.name) for item in fields(DecisionRecord))
 # What every labelling asks; built once, since building a statement takes longer than running it.
 _IDS_OF = select(PersonRow.person_id).where(PersonRow.owner == bindparam("of_owner"))
+_IS_ANYBODY_KNOWN = select(select(PersonRow.owner).exists() | select(PrintRow.owner).exists())
 _PRINTS_OF = select(*_PRINT_COLUMNS).where(PrintRow.owner == bindparam("of_owner")).order_by(*_PRINT_COLUMNS[:3])
 _PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
     PrintRow.conversation_id == bindparam("of_conversation"), PrintRow.source == FROM_CONVERSATION
@@ -101,6 +102,7 @@ class PeopleBook:
     def __init__(self, database: Database) -> None:
         """Work on the ledger's database."""
         self._database = database
+        self._is_anybody_known = CachedRead(database, self._read_whether_anybody_is_known)
 
     # ---------------------------------------------------------------------------------------------- reading
 
@@ -125,10 +127,16 @@ class PeopleBook:
 
     def known_to(self, owner: str) -> OwnersPeople:
         """Return the ids and voiceprints of the owner's people."""
+        if not self._is_anybody_known.get():
+            return OwnersPeople()
         with self._database.reading() as connection:
             ids = frozenset(connection.scalars(_IDS_OF, {"of_owner": owner}))
             found = connection.execute(_PRINTS_OF, {"of_owner": owner}) if ids else ()
             return OwnersPeople(ids, tuple(PrintRecord(**row._asdict()) for row in found))
+
+    def _read_whether_anybody_is_known(self) -> bool:
+        with self._database.reading() as connection:
+            return bool(connection.scalar(_IS_ANYBODY_KNOWN))
 
     def decisions(self, owner: str, person_id: str) -> list[DecisionRecord]:
         """Return what was decided about a person, oldest first."""
@@ -145,6 +153,8 @@ class PeopleBook:
 
     def from_conversation(self, conversation_id: str) -> dict[tuple[str, str], PrintRecord]:
         """Return the voiceprints that people confirmed in a conversation, by owner and person."""
+        if not self._is_anybody_known.get():
+            return {}
         with self._database.reading() as connection:
             found = connection.execute(_PRINTS_FROM, {"of_conversation": conversation_id})
             rows = [row._asdict() for row in found]
@@ -174,6 +184,7 @@ class PeopleBook:
         """Make a person of whom nothing is known yet; one who is there stays as it is."""
         with self._database.writing() as connection:
             _add(connection, owner, person_id)
+        self._is_anybody_known.drop()
 
     def note(self, person_id: str, event: PersonEvent, verdict: Verdict, reason: str | None = None) -> None:
         """Apply what an event says of a person and keep its answer. What `forgotten` asks for is done before."""
@@ -186,6 +197,7 @@ class PeopleBook:
             content = None if event.type is PersonEventType.FORGOTTEN else digest_event(event)
             kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason, content=content)
             connection.execute(kept.on_conflict_do_nothing())
+        self._is_anybody_known.drop()
 
     def learn(
         self, owner: str, conversation_id: str, prints: Sequence[PrintRecord], kept: Collection[str] = ()
@@ -219,6 +231,7 @@ class PeopleBook:
             _put_print(connection, owner, found)
             _decide(connection, owner, found.person_id, "learned", found.conversation_id)
             _ask_labels(connection, owner, but=found.conversation_id)
+        self._is_anybody_known.drop()
 
     def enrolments(self) -> list[tuple[str, float]]:
         """Return the enrolments whose outcome is told, and since when (Unix time)."""

@@ -160,6 +160,10 @@ class LeaseRecord:
     """Why it ended; None while it runs, and where a result came before it ended."""
     is_current: bool = False
     """The job is leased, and by this lease."""
+    attempts: int = 0
+    """At the job so far."""
+    max_speakers: int | None = None
+    """At most so many speakers are in the conversation, as its backend says."""
 
 
 @dataclass(frozen=True)

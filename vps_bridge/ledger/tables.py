@@ -6,7 +6,18 @@ from dataclasses import fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
-from sqlalchemy import JSON, Dialect, ForeignKeyConstraint, Index, String, TypeDecorator, UniqueConstraint, func, text
+from sqlalchemy import (
+    JSON,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    String,
+    TypeDecorator,
+    UniqueConstraint,
+    func,
+    select,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState
@@ -357,6 +368,8 @@ CONVERSATION_COLUMNS = (
 )
 JOB_COLUMNS = tuple(getattr(JobRow, item.name) for item in fields(JobRecord) if item.name != "agent_id")
 _IS_CURRENT = func.coalesce((JobRow.state == JobState.LEASED) & (JobRow.lease_id == LeaseRow.lease_id), False)
+MAX_SPEAKERS = func.coalesce(ConversationRow.max_speakers, ConversationRow.num_speakers)
+_MAX_SPEAKERS_OF_JOB = select(MAX_SPEAKERS).where(ConversationRow.conversation_id == JobRow.conversation_id)
 LEASE_COLUMNS = (
     LeaseRow.lease_id,
     LeaseRow.job_id,
@@ -366,5 +379,7 @@ LEASE_COLUMNS = (
     JobRow.audio_s,
     LeaseRow.lease_end,
     _IS_CURRENT.label("is_current"),
+    JobRow.attempts,
+    _MAX_SPEAKERS_OF_JOB.correlate(JobRow).scalar_subquery().label("max_speakers"),
 )
 """Of a lease and its job, joined; in the order of the fields of `LeaseRecord`."""

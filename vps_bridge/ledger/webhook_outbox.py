@@ -24,7 +24,7 @@ WEBHOOK = "webhook"  # the key in `meta` that is there while the webhook is on
 UPDATED, LABELS = "updated", "labels"  # a job's failure has the job's id as its subject
 
 # Statements are made once: making one costs several times what running it does.
-_IS_ON = select(MetaRow.key).where(MetaRow.key == WEBHOOK)
+WEBHOOK_IS_ON = select(MetaRow.key).where(MetaRow.key == WEBHOOK)
 _CONVERSATION: BindParameter[str] = bindparam("of_conversation")
 _IS_TEMPORARY = select(ConversationRow.throwaway).where(
     ConversationRow.conversation_id == _CONVERSATION, ConversationRow.throwaway
@@ -49,7 +49,7 @@ _QUEUE = (
             func.coalesce(_SINCE, bindparam("now")),
             _ERROR,
             _TRIED,
-        ).where(_IS_ON.exists(), ~_IS_TEMPORARY.exists()),
+        ).where(WEBHOOK_IS_ON.exists(), ~_IS_TEMPORARY.exists()),
     )
 )
 _FIRST_OF_EACH = select(func.min(WebhookRow.number)).group_by(WebhookRow.conversation_id)
@@ -140,7 +140,7 @@ class WebhookBook:
     def counts(self) -> WebhookCounts | None:
         """Return what waits, or None where the webhook is off."""
         with self._database.reading() as connection:
-            if connection.execute(_IS_ON).first() is None:
+            if connection.execute(WEBHOOK_IS_ON).first() is None:
                 return None
             waiting, oldest_at = connection.execute(_COUNTS).one()
             return WebhookCounts(waiting, oldest_at, connection.execute(_LAST_ERROR).scalar())
@@ -153,7 +153,7 @@ def queue_update(connection: Connection, conversation_id: str) -> None:
 
 def queue_failed_job(connection: Connection, job_id: str, code: str, message: str) -> None:
     """Have it told that a job was given up; nothing where the webhook is off."""
-    if connection.execute(_IS_ON).first() is None:
+    if connection.execute(WEBHOOK_IS_ON).first() is None:
         return
     conversation_id, attempts = connection.execute(_JOB, {"of_job": job_id}).one()
     failure = JobFailure(conversation_id=conversation_id, job_id=job_id, attempt=attempts, code=code, message=message)
