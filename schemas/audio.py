@@ -6,7 +6,19 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from schemas.record import ByteCount, Count, Id, Message, PlainNumber, Record, Seconds, Sha256, SpeakerHint, Timestamp
+from schemas.record import (
+    ByteCount,
+    Count,
+    Id,
+    Message,
+    PlainNumber,
+    Record,
+    Seconds,
+    Sha256,
+    SpeakerHint,
+    Timestamp,
+    check_hints,
+)
 
 MAX_PART_BYTES = 1_500_000  # so that its message stays below the 2,000,000 bytes that Mosquitto 2.1 takes by default
 Encoding = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.-]{0,31}$")]
@@ -33,10 +45,11 @@ class ChunkDescription(Record):
     final: bool = Field(default=False, description="No more audio follows in this conversation.")
 
     @model_validator(mode="after")
-    def _check_raw(self) -> Self:
+    def _check_description(self) -> Self:
         if self.encoding in RAW_ENCODINGS and (self.sample_rate is None or self.channels is None):
             msg = f"the raw encoding {self.encoding} needs sample_rate and channels"
             raise ValueError(msg)
+        check_hints(self.min_speakers, self.max_speakers)
         return self
 
 

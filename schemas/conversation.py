@@ -32,6 +32,7 @@ from schemas.record import (
     SpeakerHint,
     Text,
     Timestamp,
+    check_hints,
     is_id,
 )
 from schemas.voice_people import Enrolment, Identity, VoicePerson
@@ -150,6 +151,7 @@ class ConversationEvent(Message):
         if self.type in (EventType.UNDONE, EventType.REDONE) and not has_target:
             msg = f"an `{self.type}` event needs target_event_id or target_write"
             raise ValueError(msg)
+        check_hints(self.min_speakers, self.max_speakers)
         return self
 
     @model_validator(mode="after")

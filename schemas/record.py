@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any, ClassVar, TypeVar
 
 from pydantic import (
@@ -15,6 +15,8 @@ from pydantic import (
     Field,
     PlainSerializer,
     StringConstraints,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
 )
 from pydantic_core import ErrorDetails
 
@@ -22,6 +24,7 @@ ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}$"
 _LOST_PLUS = re.compile(r".*[0-9]:[0-9]{2}(:[0-9.]+)? [0-9]{2}:?([0-9]{2})?")
+_LEAP_SECOND = re.compile(r".*[T ][0-9]{2}:[0-9]{2}:60([.Z+-].*)?")
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 MAX_TEXT_CHARS = 20_000
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
@@ -51,6 +54,22 @@ def _name_lost_plus(moment: Any) -> Any:  # noqa: ANN401 - anything, before vali
     return moment
 
 
+def _take_leap_second(moment: Any, parse: ValidatorFunctionWrapHandler) -> datetime:  # noqa: ANN401 - before validation
+    # 23:59:60 is a time that NTP and GPS clocks give; Python's datetime has none, and computers count it as 00:00:00.
+    if isinstance(moment, str) and _LEAP_SECOND.fullmatch(moment.strip()):
+        parsed: datetime = parse(moment.replace(":60", ":59", 1))
+        return parsed + timedelta(seconds=1)
+    taken: datetime = parse(moment)
+    return taken
+
+
+def check_hints(least: int | None, most: int | None) -> None:
+    """Raise `ValueError` where a message expects at least more speakers than at most."""
+    if least is not None and most is not None and least > most:
+        msg = f"min_speakers is {least} and max_speakers {most}: send a least number that is not above the most"
+        raise ValueError(msg)
+
+
 def _refuse_odd_number(number: Any) -> Any:  # noqa: ANN401 - anything, before validation
     # pydantic would take "1_0" for 10, True for 1 and " 5 " (in a query: +5) for 5.
     if isinstance(number, bool) or (isinstance(number, str) and not _NUMBER.fullmatch(number)):
@@ -78,11 +97,16 @@ def describe_wrong(item: ErrorDetails) -> str:
 
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+Sha256 = Annotated[
+    str,
+    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+    BeforeValidator(lambda digest: digest.lower() if isinstance(digest, str) else digest),
+]
 Name = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Timestamp = Annotated[
     AwareDatetime,
+    WrapValidator(_take_leap_second),
     BeforeValidator(_name_lost_plus),
     AfterValidator(_to_utc),
     PlainSerializer(lambda moment: moment.isoformat(), return_type=str, when_used="always"),

@@ -34,6 +34,9 @@ STRANGER_BEAT_S = 1.0  # and how often each of them is
 STRANGER_FORGOTTEN_S = 60.0
 MAX_NAMED = 100  # senders of dropped messages that are named in the log
 OTHERS = "others"
+MAX_TOPIC_CHARS = 200
+TOPIC_MALFORMED = "topic_malformed"
+TOPIC_REMEDY = "ids in topics are 1 to 128 of A-Z a-z 0-9 _ - and begin with a letter or digit"
 LOG_EVERY_S = 60.0
 
 NOT_ALLOWED, TOO_MANY, TOO_LARGE = "not_allowed", "too_many", "too_large"
@@ -69,6 +72,7 @@ class Admission:
         self._strangers: dict[str, float] = {}  # when each was heard last
         self._lock = threading.Lock()  # guards what is below, `_known` and `_begun`
         self._dropped: Counter[tuple[str, str]] = Counter()  # since the last log, by sender and reason
+        self._malformed_topic = ""  # the latest, as an example
         self._log_due_s = 0.0
         self.dropped = 0
         """Messages since the start that were not let in."""
@@ -80,7 +84,8 @@ class Admission:
         try:
             address = self._topics.parse(message.topic)
         except TopicMalformed:
-            self._drop(OTHERS, "topic_malformed")
+            self._malformed_topic = ascii(message.topic[:MAX_TOPIC_CHARS])
+            self._drop(OTHERS, TOPIC_MALFORMED)
             return
         if message.retain and address.kind in HEARTBEATS:
             return  # proves no life
@@ -177,4 +182,5 @@ class Admission:
         with self._lock:
             dropped, self._dropped = self._dropped, Counter()
         for (sender, reason), count in dropped.items():
-            _LOG.warning("messages_dropped", sender=sender, reason=reason, count=count)
+            example = {"topic": self._malformed_topic, "remedy": TOPIC_REMEDY} if reason == TOPIC_MALFORMED else {}
+            _LOG.warning("messages_dropped", sender=sender, reason=reason, count=count, **example)

@@ -175,3 +175,14 @@ def test_a_flood_about_people_keeps_nobody_else_out_and_is_bounded(admission: Ad
     assert TOPICS.events("c1") in taken(mailbox)[:2]
     admission.take(incoming(TOPICS.person_events("anna"), retain=True))
     assert len(taken(mailbox)) == 1, "that it is retained, and no new input, the bridge says itself"
+
+
+def test_the_log_names_a_topic_that_is_not_ours_and_what_to_mend(admission: Admission, clock: Clock) -> None:
+    admission.take(incoming("omi/v1/conversations/call.1/audio"))
+    admission.take(incoming("omi/v1/conversations/call\x1b[2J/events"))
+    with structlog.testing.capture_logs() as lines:
+        admission.log_dropped(clock.now_s)
+    (line,) = lines
+    assert (line["reason"], line["count"]) == ("topic_malformed", 2)
+    assert line["topic"] == r"'omi/v1/conversations/call\x1b[2J/events'"
+    assert "A-Z a-z 0-9" in line["remedy"]

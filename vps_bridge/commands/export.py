@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from broker.private_files import replace_file
+from broker.terminal import make_visible
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     ConfigFile,
@@ -55,7 +56,8 @@ def export(
             fail(f"conversation {conversation} was deleted just now", EXIT_FAILED)
         text = render_export(found, form)
         if output is None:
-            sys.stdout.write(text)
+            # The words come from outside: a terminal must not obey them, a file or a pipe gets them unchanged.
+            sys.stdout.write(make_visible(text) if sys.stdout.isatty() else text)
         else:
             _write(output, text, force=force)
 

@@ -48,6 +48,9 @@ class LabellingWork:
     def evidence(self) -> ConversationEvidence:
         """All of it, decoded. Raises `SchemaError` where a stored result cannot be."""
         conversation = self.conversation
+        least, most = conversation.min_speakers, conversation.max_speakers
+        if least is not None and most is not None and least > most:
+            least = most = None  # of different messages, which contradict each other: neither is a hint
         return ConversationEvidence(
             conversation_id=self.name,
             chunks=tuple(chunk.info for chunk in self.chunks),
@@ -64,8 +67,8 @@ class LabellingWork:
             ),
             people=self._known_people,
             num_speakers=conversation.num_speakers,
-            min_speakers=conversation.min_speakers,
-            max_speakers=conversation.max_speakers,
+            min_speakers=least,
+            max_speakers=most,
             is_final=self.is_final,
         )
 

@@ -224,16 +224,14 @@ def _check_query(request: Request) -> None:
 def _describe_file(fields: Mapping[str, str], query: HintQuery) -> ChunkDescription:
     """Return the description of a form's file; its fields take precedence over the query."""
     try:
-        described = ChunkDescription.model_validate({**query.model_dump(), **fields})
+        return ChunkDescription.model_validate({**query.model_dump(), **fields})
     except ValidationError as error:
-        wrong = ", ".join(sorted({str(item["loc"][0]) for item in error.errors(include_input=False)}))
+        found = error.errors(include_input=False)
+        wrong = ", ".join(sorted({str(item["loc"][0]) for item in found if item["loc"]}))
         msg = f"{wrong}: a number from 1 to {MAX_SPEAKERS}, or 0 for no hint"
-        raise HttpProblem(422, "payload.malformed", msg) from error
-    least, most = described.min_speakers, described.max_speakers
-    if least is not None and most is not None and least > most:
-        msg = f"min_speakers is {least} and max_speakers {most}: send a least number that is not above the most"
-        raise HttpProblem(422, "payload.malformed", msg)
-    return described
+        raise HttpProblem(
+            422, "payload.malformed", msg if wrong else found[0]["msg"].removeprefix("Value error, ")
+        ) from error
 
 
 def _to_answer(turns: Turns, took_s: float) -> Diarized:

@@ -1,5 +1,6 @@
 """What people said and named never drives the terminal that shows it, and JSON is JSON all the way down."""
 
+import contextlib
 import io
 import json
 import os
@@ -131,3 +132,28 @@ def test_a_closed_input_answers_no_question(tmp_path: Path) -> None:
     done = run_bare(KeptCall(tmp_path), "omi purge call <&-")
     assert done.returncode == 1
     assert done.stderr == "omi-bridge: nobody is here to confirm: say --yes\n"
+
+
+def run_at_terminal(call: KeptCall, *arguments: str) -> str:
+    """Run omi-bridge with a terminal as its stdout, and return what came there."""
+    ours, its = os.openpty()
+    program = [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments]
+    with os.fdopen(ours, "rb", buffering=0) as terminal:
+        with subprocess.Popen(program, stdout=its, env=os.environ | {"OMI_DATA_DIR": str(call.data_dir)}) as running:
+            os.close(its)
+            shown = b""
+            with contextlib.suppress(OSError):  # what Linux says once the other end is closed
+                while part := terminal.read(4096):
+                    shown += part
+        assert running.returncode == 0
+    return shown.decode().replace("\r\n", "\n")  # the terminal's own line ends
+
+
+@pytest.mark.parametrize("form", ["vtt", "srt", "json"])
+def test_an_export_does_not_drive_the_terminal_and_is_unchanged_in_a_file(tmp_path: Path, form: str) -> None:
+    call = KeptCall(tmp_path, text=HOSTILE)
+    shown = run_at_terminal(call, "export", "call", "--format", form)
+    assert_harmless(shown)
+    assert "good" in shown
+    assert call.run("export", "call", "--format", form, "--output", str(tmp_path / "kept")).exit_code == 0
+    assert "\u202egnirts" in (tmp_path / "kept").read_text()
