@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-people bench-linking bench-words acceptance chaos pins clean
+.PHONY: bench-pages bench-people bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -66,6 +66,9 @@ bench: models ## measure what the README claims
 
 bench-engine: models ## stock pyannote beside ours, on seeded weights and real speech (ARGS="60 300 3600")
 	$(BIN)/python -m benchmarks.bench_engine $(ARGS)
+
+bench-pages: $(STAMP) ## what ten open pages cost the bridge, with a thousand conversations (needs chromium)
+	$(BIN)/python -m benchmarks.bench_pages $(ARGS)
 
 bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (ARGS="--jobs 24 --sleep-s 2")
 	$(BIN)/python -m benchmarks.bench_two_agents $(ARGS)
