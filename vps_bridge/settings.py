@@ -48,6 +48,26 @@ class BridgeSettings(BrokerSettings):
     webhook_timeout_s: float = Field(
         default=10.0, gt=0, le=300, description="Its receiver has so long to be reached, and again to answer."
     )
+    conversations_url: str | None = Field(
+        default=None,
+        description="Where conversations are kept: postgresql://user@host/database, or https:// of a backend that keeps "
+        "them itself; empty: a file in data_dir. See docs/stores.md.",
+    )
+    conversations_secret: SecretStr | None = Field(
+        default=None, description="Password of that database, or what that backend's requests are signed with."
+    )
+    conversations_secret_file: UserPath | None = Field(
+        default=None, description="File (mode 600) that holds that password or secret."
+    )
+    conversations_insecure: bool = Field(
+        default=False, description="Use http:// for it also beyond this machine and the tailnet."
+    )
+    conversations_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="It has so long to be reached, and again to answer; nothing else is done meanwhile.",
+    )
     heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
     stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
     grace_s: float = Field(default=30.0, ge=0, description="Seconds a lease is kept after its agent's will.")

@@ -1,4 +1,4 @@
-"""A segment as a store keeps it, by the names of the columns in `tables`, and what events of the backend do to it. Pure.
+"""A segment as a store keeps it, by the columns that `tables` has, and what events of the backend do to it. Pure.
 
 Columns that no message has: `backend_revision` is the revision of the event that removed the segment, else the least
 that may set a field; `field_revisions` are the revisions of the events that set fields, where higher.

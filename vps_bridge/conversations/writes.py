@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from sqlalchemy import Connection, Text, bindparam, func, insert, select
 
-from schemas.corrections import Correction
 from vps_bridge.conversations.segment_rows import change_from_json, change_to_json
 from vps_bridge.conversations.store import Change, Write
 from vps_bridge.conversations.tables import changes, writes
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from typing import Any
+from vps_bridge.conversations.write_json import write_from_json, write_to_json
 
 _ID = bindparam("of_conversation", type_=Text)
 _VERSION_OF_KEY = select(func.max(writes.c.version)).where(
@@ -49,30 +43,3 @@ def read_history(connection: Connection, conversation_id: str) -> tuple[Write, .
         changes_of.setdefault(row["version"], []).append(change_from_json(row))
     rows = connection.execute(_WRITES, key).mappings()
     return tuple(write_from_json(row, changes_of.get(row["version"], ())) for row in rows)
-
-
-def write_to_json(write: Write) -> dict[str, Any]:
-    """Return a write as a store keeps it, without its number and its changes."""
-    said = [correction.model_dump(mode="json", exclude_none=True) for correction in write.corrections]
-    return {
-        "kind": write.kind,
-        "write_key": write.write_key,
-        "written_at_s": write.written_at_s,
-        "made_by": write.by,
-        "undoes": write.undoes,
-        "corrections": said or None,
-    }
-
-
-def write_from_json(row: Mapping[str, Any], its_changes: Sequence[Change]) -> Write:
-    """Return a write that a store keeps."""
-    return Write(
-        version=row["version"],
-        kind=row["kind"],
-        write_key=row["write_key"],
-        written_at_s=row["written_at_s"],
-        changes=tuple(its_changes),
-        by=row["made_by"],
-        undoes=row["undoes"],
-        corrections=tuple(Correction.model_validate(said) for said in row["corrections"] or ()),
-    )
