@@ -74,7 +74,7 @@ class RunningPostgres:
     def _answers(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.directory / "log").read_text()[-2000:]
-        command = [self.programs / "pg_isready", "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        command = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
 
 
@@ -89,9 +89,18 @@ def run_postgres(*options: str) -> Iterator[RunningPostgres]:
         if owner := _owner():
             for path in (directory, secret):
                 shutil.chown(path, **owner)
-        command = [programs / "initdb", "-D", directory / "data", "-U", USER, "--pwfile", secret, "--no-sync"]
+        command = [
+            str(programs / "initdb"),
+            "-D",
+            str(directory / "data"),
+            "-U",
+            USER,
+            "--pwfile",
+            str(secret),
+            "--no-sync",
+        ]
         command += ["--auth", "scram-sha-256", "-E", "UTF8", "--locale", "C.UTF-8"]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **_owner())
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL, **_owner())  # type: ignore[call-overload] # the user, where it is root
         server = RunningPostgres(programs, directory, options)
         server.start()
         try:

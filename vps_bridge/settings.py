@@ -50,8 +50,8 @@ class BridgeSettings(BrokerSettings):
     )
     conversations_url: str | None = Field(
         default=None,
-        description="Where conversations are kept: postgresql://user@host/database, or https:// of a backend that keeps "
-        "them itself; empty: a file in data_dir. See docs/stores.md.",
+        description="Where conversations are kept: postgresql://user@host/database, or https:// of a backend that "
+        "keeps them itself; empty: a file in data_dir. See docs/stores.md.",
     )
     conversations_secret: SecretStr | None = Field(
         default=None, description="Password of that database, or what that backend's requests are signed with."

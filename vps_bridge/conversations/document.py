@@ -22,7 +22,6 @@ from schemas.text import unique_keys
 from vps_bridge.conversations.segment_rows import (
     BLANK,
     SPOKEN,
-    Row,
     change_from_json,
     change_to_json,
     given_label,
@@ -54,7 +53,7 @@ class ConversationDocument:
     """A conversation, read from a document or to be written into one."""
 
     conversation_id: str
-    rows: Mapping[str, Row] = field(default_factory=dict)
+    rows: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """Segments by id, as a SQL store's rows; the removed ones too."""
     writes: tuple[Write, ...] = ()
     """The history, oldest first."""
@@ -195,7 +194,7 @@ def _merge(segment: TranscriptSegment, kept: Mapping[str, Any] | None) -> dict[s
     return row
 
 
-def _shown(row: Row) -> dict[str, Any]:
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a document's segment says."""
     return {
         "id": row["segment_id"],
@@ -236,7 +235,7 @@ def _pack(document: ConversationDocument, stamps: tuple[str, ...]) -> str:
     return base64.b64encode(packed).decode()
 
 
-def _keep(row: Row) -> dict[str, Any]:
+def _keep(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return what we keep of a segment: all but what the document's segment says in full."""
     left_out = () if row["removed"] else (*SPOKEN, "segment_id")
     kept = {name: value for name, value in row.items() if name not in left_out}
@@ -250,15 +249,11 @@ def _unpack(conversation_id: str, packed: object) -> dict[str, Any]:
     """Return what we keep in the member `bridge`; of a document that we never wrote there is none."""
     if packed is None:
         return {"segments": {}, "writes": [], "stamps": []}
+    unpacker = zlib.decompressobj()
     try:
-        if not isinstance(packed, str):
-            raise TypeError
-        unpacker = zlib.decompressobj()
-        data = unpacker.decompress(base64.b64decode(packed, validate=True), MAX_BRIDGE_BYTES)
-        if not unpacker.eof:
-            raise ValueError
-        content: dict[str, Any] = json.loads(data)
-    except (TypeError, ValueError, binascii.Error, zlib.error) as error:
+        data = unpacker.decompress(base64.b64decode(str(packed), validate=True), MAX_BRIDGE_BYTES)
+        content: dict[str, Any] = json.loads(data if unpacker.eof else b"")
+    except (ValueError, binascii.Error, zlib.error) as error:
         raise DocumentWrong(
             "its member `bridge` is not as it was sent: keep it as it is, whatever its length"
         ) from error

@@ -45,7 +45,9 @@ if TYPE_CHECKING:
     from vps_bridge.signed_endpoint import SignedEndpoint
 
 T = TypeVar("T")
-MAX_PUTS = 4  # of one write: others may write too
+MAX_PUTS = 10  # of one write: others may write too
+MAX_UNKNOWN = 2  # of these, such of which nobody can tell what became
+Decide = Callable[[TaggedDocument], tuple[T, ConversationDocument | None]]
 PROBE = "omi-doctor-probe"  # the id of no conversation
 
 
@@ -172,9 +174,7 @@ class HttpConversations:
         with self._lock:
             return self._outage.guard(work)
 
-    def _write(
-        self, conversation_id: str, decide: Callable[[TaggedDocument], tuple[T, ConversationDocument | None]]
-    ) -> T:
+    def _write(self, conversation_id: str, decide: Decide[T]) -> T:
         """Write what `decide` makes of the document, if it makes anything of it, and return its result."""
         return self._ask(lambda: _WriteAttempt(self._client, self._shown, conversation_id).run(decide))
 
@@ -185,15 +185,16 @@ class _WriteAttempt:
     def __init__(self, client: DocumentClient, shown: str, conversation_id: str) -> None:
         self._client, self._shown, self._conversation_id = client, shown, conversation_id
 
-    def run(self, decide: Callable[[TaggedDocument], tuple[T, ConversationDocument | None]]) -> T:
+    def run(self, decide: Decide[T]) -> T:
         """See `HttpConversations._write`.
 
         A document that was sent is looked for by its stamp, also among those that others wrote upon it. One of which
         nobody knows what became is sent again on the same condition: of the two only one can take its place.
         """
         sent: dict[str, T] = {}
+        unknown = 0
         now = self._client.get(self._conversation_id)
-        for _ in range(MAX_PUTS):
+        while len(sent) < MAX_PUTS and unknown < MAX_UNKNOWN:
             result, wanted = decide(now)
             if wanted is None:
                 return result
@@ -206,8 +207,9 @@ class _WriteAttempt:
                 self._check_stored(before, now, answer, wanted if there[-1] == stamp else None)
                 return sent[there[-1]]
             self._check_refused(before, now, answer)
+            unknown += answer.outcome is PutOutcome.UNKNOWN
         raise StoreUnavailable(
-            f"{answer.words} to {MAX_PUTS} documents in a row: look at its log; asked again, it is found out what it kept"
+            f"{answer.words} to {len(sent)} documents in a row, and has none of them: look at its log"
         )
 
     def _check_stored(

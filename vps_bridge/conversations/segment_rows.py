@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Protocol
 
 from schemas.conversation import SegmentPiece, TranscriptSegment, Word
 from vps_bridge.conversations.store import (
@@ -20,7 +20,14 @@ from vps_bridge.conversations.store import (
     speaker_number,
 )
 
-Row = Mapping[str, Any]
+
+class Row(Protocol):
+    """A segment, or a change, by the names of its columns: a dict, or what a database gives."""
+
+    def __getitem__(self, column: str, /) -> Any:  # noqa: ANN401 - what a column holds
+        """Return what a column holds."""
+        ...
+
 
 SPOKEN = ("text", "start_s", "end_s", "words")  # where one of these changes, pieces mean nothing any more
 # What a segment has that no event has named yet, and one that was removed.
@@ -109,12 +116,12 @@ def given_label(speaker: str | None) -> dict[str, Any]:
     }
 
 
-def _is_spoken_anew(columns: Row, row: Row) -> bool:
+def _is_spoken_anew(columns: Mapping[str, Any], row: Row) -> bool:
     """Whether text, times or words change: the pieces that were cut from them mean nothing any more."""
     return any(name in columns and columns[name] != row[name] for name in SPOKEN)
 
 
-def _is_human_labelled(columns: Row, row: Row) -> bool:
+def _is_human_labelled(columns: Mapping[str, Any], row: Row) -> bool:
     source, is_user, person_id = (columns.get(name, row[name]) for name in ("label_source", "is_user", "person_id"))
     return source == "manual" or (source is None and (is_user or person_id is not None))
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from schemas.corrections import Correction
+from vps_bridge.conversations.segment_rows import Row
 from vps_bridge.conversations.store import Change, Write
 
 
@@ -22,7 +23,7 @@ def write_to_json(write: Write) -> dict[str, Any]:
     }
 
 
-def write_from_json(row: Mapping[str, Any], its_changes: Sequence[Change]) -> Write:
+def write_from_json(row: Row, its_changes: Sequence[Change]) -> Write:
     """Return a write that a store keeps."""
     return Write(
         version=row["version"],
