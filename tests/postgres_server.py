@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from sqlalchemy import Connection, NullPool, create_engine, make_url
 
 from tests.brokers import free_port
 from tests.inbox import WAIT_S, eventually
@@ -47,6 +48,14 @@ class RunningPostgres:
 
     def url(self, database: str = "postgres", *, port: int | None = None) -> str:
         return f"postgresql://{USER}@127.0.0.1:{port or self.port}/{database}"
+
+    @contextlib.contextmanager
+    def superuser(self, database: str = "postgres") -> Iterator[Connection]:
+        """A connection of its owner's, each statement a transaction of its own."""
+        url = make_url(self.url(database)).set(drivername="postgresql+psycopg", password=PASSWORD)
+        engine = create_engine(url, isolation_level="AUTOCOMMIT", poolclass=NullPool)
+        with engine.connect() as connection:
+            yield connection
 
     def start(self) -> None:
         command = [self.programs / "postgres", "-D", self.directory / "data", "-p", str(self.port)]

@@ -28,6 +28,15 @@ _BEGIN = (
     f"SET LOCAL search_path TO {SCHEMA}; SET LOCAL statement_timeout = {{limit_ms}}; "
     f"SET LOCAL lock_timeout = {{limit_ms}}; SET LOCAL synchronous_commit = on"
 )
+# Read from the catalogue's tables as they are now: `to_regclass` may say what was true before a lock was waited for.
+_FIND_SCHEMA = f"SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = '{SCHEMA}'"
+_FIND_REVISIONS = (
+    "SELECT oid FROM pg_catalog.pg_class WHERE relname = 'alembic_version' AND relnamespace = "
+    f"({_FIND_SCHEMA})"
+)
+_READ_REVISION = f"SELECT version_num FROM {SCHEMA}.alembic_version"
+    f"SELECT oid FROM pg_catalog.pg_class WHERE relname = 'alembic_version' AND relnamespace = ({_FIND_SCHEMA})"  # noqa: S608 - a constant
+)
 _CONNECTING: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "prepare_threshold": None,  # prepared statements belong to one connection of a pool between here and the server
@@ -113,16 +122,16 @@ class PostgresDatabase:
                 f"{self._shown}: the database keeps text as {encoding}, which has no place for every character: make "
                 "one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
             )
-        if not connection.exec_driver_sql(f"SELECT to_regnamespace('{SCHEMA}')").scalar():
+        if connection.exec_driver_sql(_FIND_SCHEMA).scalar() is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
         connection.exec_driver_sql(BASELINE.read_text())
 
 
 def _read_revision(connection: Connection) -> str | None:
     """Return the newest migration that the schema has seen; None where there is nothing yet."""
-    if connection.exec_driver_sql(f"SELECT to_regclass('{SCHEMA}.alembic_version')").scalar() is None:
+    if connection.exec_driver_sql(_FIND_REVISIONS).scalar() is None:
         return None
-    revision: str | None = connection.exec_driver_sql("SELECT version_num FROM alembic_version").scalar()
+    revision: str | None = connection.exec_driver_sql(_READ_REVISION).scalar()
     return revision
 
 

@@ -5,16 +5,12 @@ from __future__ import annotations
 import pytest
 
 from tests.vps_bridge.conversations.test_store import make_segment
-from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Label
 
 
-@pytest.fixture
-def store(tmp_path):
-    store = SqliteConversations(tmp_path / "c.db")
+@pytest.fixture(autouse=True)
+def _two_segments(store):
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
-    yield store
-    store.close()
 
 
 def matched(store):
