@@ -31,12 +31,9 @@ _BEGIN = (
 # Read from the catalogue's tables as they are now: `to_regclass` may say what was true before a lock was waited for.
 _FIND_SCHEMA = f"SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = '{SCHEMA}'"
 _FIND_REVISIONS = (
-    "SELECT oid FROM pg_catalog.pg_class WHERE relname = 'alembic_version' AND relnamespace = "
-    f"({_FIND_SCHEMA})"
+    f"SELECT oid FROM pg_catalog.pg_class WHERE relname = 'alembic_version' AND relnamespace = ({_FIND_SCHEMA})"
 )
 _READ_REVISION = f"SELECT version_num FROM {SCHEMA}.alembic_version"
-    f"SELECT oid FROM pg_catalog.pg_class WHERE relname = 'alembic_version' AND relnamespace = ({_FIND_SCHEMA})"  # noqa: S608 - a constant
-)
 _CONNECTING: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "prepare_threshold": None,  # prepared statements belong to one connection of a pool between here and the server
