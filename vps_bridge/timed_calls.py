@@ -43,7 +43,7 @@ class TimedCalls:
         """Call this endpoint."""
         self._endpoint = endpoint
         self._agent = f"omi-diarization/{package_version('omi-diarization')}"
-        self._connection: http.client.HTTPConnection | None = None
+        self._socket: socket.socket | None = None  # the library lets go of it once an answer begins
         self._is_cut_off = False
 
     def call(
@@ -70,8 +70,7 @@ class TimedCalls:
     def abort(self) -> None:
         """End the call that is under way, if any: it has failed."""
         self._is_cut_off = True
-        connection = self._connection
-        sock = connection.sock if connection is not None else None
+        sock = self._socket
         if sock is not None:
             with suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not TLS's own, which another thread may be using
@@ -80,18 +79,19 @@ class TimedCalls:
     def _connected(self) -> Iterator[http.client.HTTPConnection]:
         """Yield a connection, to be used for `timeout_s` at most: a timeout of the socket is one for each byte."""
         endpoint = self._endpoint
-        connection = self._connection = _make_connection(endpoint)
+        connection = _make_connection(endpoint)
         deadline = threading.Timer(endpoint.timeout_s, self.abort)
         deadline.daemon = True
         try:
             connection.connect()
+            self._socket = connection.sock
             if not endpoint.allows(connection.sock.getpeername()[0]):
                 raise CallFailed(f"{endpoint.shown}: {endpoint.not_encrypted}", may_have_arrived=False)
             deadline.start()
             yield connection
         finally:
             deadline.cancel()
-            self._connection = None
+            self._socket = None
             connection.close()
 
 

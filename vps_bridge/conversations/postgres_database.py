@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine
+from sqlalchemy import URL, Connection, create_engine, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from vps_bridge.durations import seconds
@@ -29,11 +29,12 @@ _BEGIN = (
     f"SET LOCAL lock_timeout = {{limit_ms}}; SET LOCAL synchronous_commit = on"
 )
 # Read from the catalogue's tables as they are now: `to_regclass` may say what was true before a lock was waited for.
-_FIND_SCHEMA = f"SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = '{SCHEMA}'"
-_FIND_REVISIONS = (
-    f"SELECT oid FROM pg_catalog.pg_class WHERE relname = 'alembic_version' AND relnamespace = ({_FIND_SCHEMA})"
-)
-_READ_REVISION = f"SELECT version_num FROM {SCHEMA}.alembic_version"
+_FIND_SCHEMA = text("SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = :name").bindparams(name=SCHEMA)
+_FIND_REVISIONS = text(
+    "SELECT pg_class.oid FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace "
+    "WHERE nspname = :name AND relname = 'alembic_version'"
+).bindparams(name=SCHEMA)
+_READ_REVISION = text("SELECT version_num FROM alembic_version")
 _CONNECTING: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "prepare_threshold": None,  # prepared statements belong to one connection of a pool between here and the server
@@ -119,16 +120,16 @@ class PostgresDatabase:
                 f"{self._shown}: the database keeps text as {encoding}, which has no place for every character: make "
                 "one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
             )
-        if connection.exec_driver_sql(_FIND_SCHEMA).scalar() is None:
+        if connection.scalar(_FIND_SCHEMA) is None:
             connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
         connection.exec_driver_sql(BASELINE.read_text())
 
 
 def _read_revision(connection: Connection) -> str | None:
     """Return the newest migration that the schema has seen; None where there is nothing yet."""
-    if connection.exec_driver_sql(_FIND_REVISIONS).scalar() is None:
+    if connection.scalar(_FIND_REVISIONS) is None:
         return None
-    revision: str | None = connection.exec_driver_sql(_READ_REVISION).scalar()
+    revision: str | None = connection.scalar(_READ_REVISION)
     return revision
 
 
