@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 
 from broker.settings import BrokerSettings, UserPath
 from schemas.record import ID_PATTERN
@@ -135,6 +136,14 @@ class BridgeSettings(BrokerSettings):
         description="Embeddings of voices that nobody named are kept this long after a conversation became final.",
     )
     keep_audio_max_s: float = Field(default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this.")
+
+    @field_validator("conversations_url")
+    @classmethod
+    def _has_no_password(cls, value: str | None) -> str | None:
+        if value is not None and ("password" in value or urlsplit(value).password is not None):
+            msg = "give its password as OMI_CONVERSATIONS_SECRET or conversations_secret_file, not in the address"
+            raise ValueError(msg)
+        return value
 
     @property
     def root(self) -> Path:

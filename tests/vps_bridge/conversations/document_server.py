@@ -46,6 +46,10 @@ class DocumentServer:
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}/omi/conversations"
+
     def open_store(self, *, port: int | None = None, timeout_s: float = WAIT_S) -> HttpConversations:
         return HttpConversations(endpoint_at(port or self.port, timeout_s=timeout_s))
 
