@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.postgres_server import PASSWORD, RunningPostgres, run_postgres
-from tests.vps_bridge.conversations.document_server import DocumentServer, run_documents
+from tests.vps_bridge.conversations.document_server import DocumentServer, endpoint_at, run_documents
+from tests.vps_bridge.conversations.odd_backend import OddBackend
+from vps_bridge.conversations.http_store import HttpConversations
 from vps_bridge.conversations.postgres import PostgresConversations, read_url
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import ConversationStore
@@ -38,9 +42,13 @@ def open_postgres(
 
 def empty_postgres(server: RunningPostgres) -> None:
     store = open_postgres(server)
+    empty(store)
+    store.close()
+
+
+def empty(store: PostgresConversations) -> None:
     with store._database.writing() as connection:
         connection.exec_driver_sql("DELETE FROM conversations")
-    store.close()
 
 
 def empty_documents(server: DocumentServer) -> None:
@@ -49,20 +57,58 @@ def empty_documents(server: DocumentServer) -> None:
     connection.close()
 
 
-@pytest.fixture(params=["sqlite", "postgres", "http"])
+@pytest.fixture(scope="session")
+def migrated_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file with all tables: making them takes longer than most tests."""
+    path = tmp_path_factory.mktemp("template") / "c.db"
+    SqliteConversations(path).close()
+    return path
+
+
+@pytest.fixture(scope="session")
+def postgres_stores(postgres: RunningPostgres) -> Iterator[Callable[[int], PostgresConversations]]:
+    """The first, the second store and so on, connected once a session: that takes longer than most tests, too."""
+    kept: list[PostgresConversations] = []
+
+    def find(number: int) -> PostgresConversations:
+        while len(kept) <= number:
+            kept.append(open_postgres(postgres))
+        return kept[number]
+
+    yield find
+    for store in kept:
+        store.close()
+
+
+@pytest.fixture(scope="session")
+def plain_backend() -> Iterator[OddBackend]:
+    """A backend in this process, which starts at once; it does nothing odd unless it is told to."""
+    backend = OddBackend()
+    with backend.listening():
+        yield backend
+
+
+@pytest.fixture(params=["sqlite", "postgres", "http", pytest.param("router", marks=pytest.mark.slow)])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same store again and again, as the bridge and its commands do; it is empty at first."""
     opened: list[ConversationStore] = []
-    if request.param == "sqlite":
-        make: OpenStore = lambda: SqliteConversations(tmp_path / "c.db")  # noqa: E731 - one of three
-    elif request.param == "postgres":
-        postgres: RunningPostgres = request.getfixturevalue("postgres")
-        empty_postgres(postgres)
-        make = lambda: open_postgres(postgres)  # noqa: E731 - the same
-    else:
+    if request.param == "postgres":
+        find = request.getfixturevalue("postgres_stores")
+        empty(find(0))
+        numbers = itertools.count()
+        yield lambda: find(next(numbers))
+        return
+    if request.param == "http":
+        backend: OddBackend = request.getfixturevalue("plain_backend")
+        backend.reset()
+        make: OpenStore = lambda: HttpConversations(endpoint_at(backend.port))  # noqa: E731 - one of three
+    elif request.param == "router":
         documents: DocumentServer = request.getfixturevalue("documents")
         empty_documents(documents)
         make = documents.open_store
+    else:
+        shutil.copy(request.getfixturevalue("migrated_file"), tmp_path / "c.db")
+        make = lambda: SqliteConversations(tmp_path / "c.db")  # noqa: E731 - the same
 
     def open_one() -> ConversationStore:
         opened.append(make())

@@ -5,12 +5,17 @@ from __future__ import annotations
 import pytest
 
 from tests.vps_bridge.conversations.test_store import make_segment
+from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import AlreadyWritten, Applied, Label
 
 
-@pytest.fixture(autouse=True)
-def _two_segments(store):
+@pytest.fixture
+def store(migrated_file):
+    store = SqliteConversations(migrated_file)
+    store.delete("c1")
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
+    yield store
+    store.close()
 
 
 def matched(store):

@@ -133,15 +133,17 @@ def test_the_same_event_twice_changes_nothing(store):
     assert store.read("c1").revision == revision
 
 
-def test_a_long_transcript_in_one_event_is_sent_and_sent_again(store):
+def test_a_long_transcript_in_one_event_is_sent_and_sent_again(store, monkeypatch):
+    monkeypatch.setattr("vps_bridge.conversations.sql_store.MANY_SEGMENTS", 40)
+
     def send(revision, text, removed=()):
         removed_ids = set(removed)
-        sent = [make_segment(f"s{n}", float(n), n + 1.0, text=text) for n in range(1_050) if f"s{n}" not in removed_ids]
+        sent = [make_segment(f"s{n}", float(n), n + 1.0, text=text) for n in range(50) if f"s{n}" not in removed_ids]
         store.upsert_segments("c1", revision, sent, removed)
         return {item.id: item.text for item in store.read("c1").segments}
 
-    assert send(1, "first") == {f"s{n}": "first" for n in range(1_050)}
-    assert send(3, "third", ["s7"]) == {f"s{n}": "third" for n in range(1_050) if n != 7}
+    assert send(1, "first") == {f"s{n}": "first" for n in range(50)}
+    assert send(3, "third", ["s7"]) == {f"s{n}": "third" for n in range(50) if n != 7}
     assert "s7" not in send(2, "second"), "an older event changes nothing"
 
 

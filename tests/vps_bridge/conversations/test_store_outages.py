@@ -101,18 +101,20 @@ def test_kills_in_the_middle_of_writes_lose_nothing_and_double_nothing(
     store.close()
 
 
-def test_a_connection_cut_again_and_again_is_made_anew_and_writes_are_made_once(remote: RemoteStore) -> None:
-    store = remote.open()
-    store.upsert_segments("c1", 1, [make_segment("a")])
-    done: list[Applied] = []
-    writer = threading.Thread(target=write_all, args=(store, WRITES, done))
-    writer.start()
-    while writer.is_alive():
-        before = len(done)
-        remote.link.cut()
-        eventually(lambda before=before: len(done) > before or not writer.is_alive())  # type: ignore[misc]
-    assert [write.write_key for write in store.history("c1")] == [f"e{number}" for number in range(WRITES)]
-    store.close()
+def test_a_connection_cut_again_and_again_is_made_anew_and_writes_are_made_once(postgres: RunningPostgres) -> None:
+    empty_postgres(postgres)
+    with TcpProxy(postgres.port) as link:
+        store = open_postgres(postgres, port=link.port)
+        store.upsert_segments("c1", 1, [make_segment("a")])
+        done: list[Applied] = []
+        writer = threading.Thread(target=write_all, args=(store, WRITES, done))
+        writer.start()
+        while writer.is_alive():
+            before = len(done)
+            link.cut()
+            eventually(lambda before=before: len(done) > before or not writer.is_alive())  # type: ignore[misc]
+        assert [write.write_key for write in store.history("c1")] == [f"e{number}" for number in range(WRITES)]
+        store.close()
 
 
 def test_a_silent_store_is_given_up_in_time_and_left_alone_for_a_while(remote: RemoteStore) -> None:
