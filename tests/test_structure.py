@@ -20,8 +20,8 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
 # From low to high: a package imports packages of the lines before its own, never one of its own line or after.
 LAYERS = {
     "vps_bridge": (
-        {"errors", "backoff", "durations", "interpreter", "rules", "people", "migrations"},
-        {"error_guard", "settings", "database"},
+        {"errors", "backoff", "durations", "interpreter", "rules", "people", "migrations", "signed_endpoint"},
+        {"error_guard", "settings", "database", "timed_calls"},
         {"conversations", "ledger"},
         {"labelling", "mailbox", "publisher", "presence"},
         {"intake", "admission", "exports"},

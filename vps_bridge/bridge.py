@@ -22,7 +22,7 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
-from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.conversations.open_store import open_store
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.roster import AgentView
@@ -94,7 +94,7 @@ class Bridge:
         self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
         self._disk_reserve.update()
         self._spool = Spool(settings.root / SPOOL)
-        self._store = SqliteConversations(settings.root / STORE_FILE)
+        self._store = open_store(settings)
         strays = self._spool.sweep(self._ledger.chunks.spool_names())
         _LOG.info("bridge_opened", ledger=self._ledger.ledger_id, root=str(settings.root), strays=strays)
 

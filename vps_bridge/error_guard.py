@@ -8,7 +8,7 @@ from types import TracebackType
 import structlog
 
 from schemas.errors import SchemaError
-from vps_bridge.errors import AnotherBridge, LabellingFailed
+from vps_bridge.errors import AnotherBridge, LabellingFailed, StoreUnavailable
 
 _LOG = structlog.get_logger(__name__)
 
@@ -46,7 +46,7 @@ class ErrorGuard:
 
 def describe_error(error: Exception) -> str:
     """Return an error's words where they are ours, else its kind and place: its text may quote a transcript."""
-    if isinstance(error, (SchemaError, LabellingFailed)):
+    if isinstance(error, (SchemaError, LabellingFailed, StoreUnavailable)):
         return str(error)
     cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
     return f"{cause} at {_origin(error.__traceback__)}"

@@ -15,6 +15,20 @@ class LabellingFailed(Exception):
     """A conversation's labels could not be worked out: an error, a process that died, or too much time."""
 
 
+class StoreUnavailable(Exception):
+    """A store that cannot be used now; the message says why and what to do.
+
+    What was asked of it may be done or not. Asked again, under the same key where it has one, it is done once.
+    """
+
+    asks_for_s: float = 0.0
+    """How long the store asks to be left alone."""
+
+
+class StoreMisbehaves(StoreUnavailable):
+    """A store at another side that answers what it may not: nothing of it is believed."""
+
+
 class Refusal(Exception):
     """Audio or an event that is not accepted; carries the code and words that say what to do."""
 

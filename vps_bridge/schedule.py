@@ -16,7 +16,7 @@ from vps_bridge.dispatch.labelling_process import LabellingProcess, LargeLabelli
 from vps_bridge.dispatch.labelling_work import LabellingWork
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard, describe_error
-from vps_bridge.errors import LabellingFailed
+from vps_bridge.errors import LabellingFailed, StoreUnavailable
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord, describe_completion
 from vps_bridge.rules.assemble import plan_jobs
@@ -231,7 +231,7 @@ class ConversationSchedule:
         conversations = self._ledger.conversations
         try:
             yield
-        except (*STORAGE_ERRORS, StoreError):
+        except (*STORAGE_ERRORS, StoreError, StoreUnavailable):
             conversations.take_try_back(conversation_id)
             raise
         except Exception as error:

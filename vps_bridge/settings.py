@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, ClassVar
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints
+from pydantic import Field, SecretStr, StringConstraints, field_validator
 
 from broker.settings import BrokerSettings, UserPath
 from schemas.record import ID_PATTERN
@@ -47,6 +48,26 @@ class BridgeSettings(BrokerSettings):
     )
     webhook_timeout_s: float = Field(
         default=10.0, gt=0, le=300, description="Its receiver has so long to be reached, and again to answer."
+    )
+    conversations_url: str | None = Field(
+        default=None,
+        description="Where conversations are kept: postgresql://user@host/database, or https:// of a backend that "
+        "keeps them itself; empty: a file in data_dir. See docs/stores.md.",
+    )
+    conversations_secret: SecretStr | None = Field(
+        default=None, description="Password of that database, or what that backend's requests are signed with."
+    )
+    conversations_secret_file: UserPath | None = Field(
+        default=None, description="File (mode 600) that holds that password or secret."
+    )
+    conversations_insecure: bool = Field(
+        default=False, description="Use http:// for it also beyond this machine and the tailnet."
+    )
+    conversations_timeout_s: float = Field(
+        default=5.0,
+        gt=0,
+        le=60,
+        description="It has so long to be reached, and again to answer; nothing else is done meanwhile.",
     )
     heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
     stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
@@ -115,6 +136,14 @@ class BridgeSettings(BrokerSettings):
         description="Embeddings of voices that nobody named are kept this long after a conversation became final.",
     )
     keep_audio_max_s: float = Field(default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this.")
+
+    @field_validator("conversations_url")
+    @classmethod
+    def _has_no_password(cls, value: str | None) -> str | None:
+        if value is not None and ("password" in value or urlsplit(value).password is not None):
+            msg = "give its password as OMI_CONVERSATIONS_SECRET or conversations_secret_file, not in the address"
+            raise ValueError(msg)
+        return value
 
     @property
     def root(self) -> Path:

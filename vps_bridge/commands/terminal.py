@@ -19,11 +19,11 @@ from broker.terminal import SafeConsole
 from schemas.errors import SchemaError
 from schemas.record import is_id
 from vps_bridge.client.errors import ClientError
-from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore, StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
 from vps_bridge.database import DatabaseError
-from vps_bridge.errors import AnotherBridge
+from vps_bridge.errors import AnotherBridge, StoreUnavailable
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import ConversationRecord
@@ -52,6 +52,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_OTHER_BRIDGE)
     except (BrokerError, ClientError, LedgerMissing, StoreError, DatabaseError, TranscriptError, SchemaError) as error:
         fail(str(error), EXIT_FAILED)
+    except StoreUnavailable as error:
+        fail(f"the conversation store: {error}", EXIT_FAILED)
     except BrokenPipeError:
         raise  # whoever reads our output wants no more of it
     except OSError as error:
@@ -145,7 +147,7 @@ def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger,
     settings = load(config, "bridge", data_dir=data_dir)
     DiskReserve(settings.root, settings.ballast_bytes).release_if_full()  # a stopped bridge cannot do it
     ledger = Ledger(settings.root, exclusive=False)
-    store = SqliteConversations(settings.root / STORE_FILE)
+    store = open_store(settings)
     try:
         yield ledger, store, settings.stale_s
     finally:

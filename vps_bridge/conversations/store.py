@@ -210,7 +210,7 @@ class ConversationStore(Protocol):
 
     This is all that the bridge and its commands ask of a store; only opening one differs from store to store. Methods
     may be called from any thread. What a method did is on disk when it returns, and is done as a whole or not at all.
-    Another process may have the same store open.
+    Another process may have the same store open. A store beyond this machine may raise `StoreUnavailable` anywhere.
     """
 
     def upsert_segments(

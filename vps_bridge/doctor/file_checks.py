@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from broker.check import Check, failed, note, ok
-from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from broker.errors import SettingsError
+from vps_bridge.conversations.open_store import open_store
+from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.database import DatabaseError
 from vps_bridge.durations import seconds
+from vps_bridge.errors import StoreUnavailable
 from vps_bridge.ledger import Ledger, LedgerMissing
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
 
 LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
+STORE_REMEDY = "Nothing is lost meanwhile: labels are written once it answers. docs/stores.md says how it is set up."
 RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and restore a backup."
 
 
@@ -55,13 +59,20 @@ def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list
 
 def _check_store(settings: BridgeSettings) -> Check:
     try:
-        store = SqliteConversations(settings.root / STORE_FILE)
+        store = open_store(settings)
     except DatabaseError as error:
         return failed("conversations", str(error), RESTORE)
+    except SettingsError as error:
+        return failed("conversations", str(error), STORE_REMEDY)
     try:
-        return _judge("conversations", store.find_damage())
+        if isinstance(store, SqliteConversations):
+            return _judge("conversations", store.find_damage())
+        store.check()
+    except StoreUnavailable as error:
+        return failed("conversations", str(error), STORE_REMEDY)
     finally:
         store.close()
+    return ok("conversations", "their store answers")
 
 
 def _judge(name: str, damage: Sequence[str]) -> Check:

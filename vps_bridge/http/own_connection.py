@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.ledger import Ledger
 from vps_bridge.mailbox import BridgeBusy
@@ -44,8 +44,7 @@ class OwnConnection:
 
     def _run(self, work: Callable[[Ledger, ConversationStore], T]) -> T:
         if self._opened is None:
-            root = self._settings.root
-            self._opened = Ledger(root, exclusive=False), SqliteConversations(root / STORE_FILE)
+            self._opened = Ledger(self._settings.root, exclusive=False), open_store(self._settings)
         return work(*self._opened)
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from schemas.document import message_schema
 from schemas.failure import FailureCode, policy_of
 from schemas.people import PersonEvent
 from schemas.record import ID_PATTERN, Message, describe_wrong, is_id
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import Refusal, StoreUnavailable
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.bodies import HINT_FIELDS
 from vps_bridge.http.handlers import HttpHandlers
@@ -43,6 +43,7 @@ from vps_bridge.http.sign_in import SignIns
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
 
+STORE_UNAVAILABLE = "where conversations are kept does not answer: send it again later; omi-bridge doctor says why"
 _REFERENCE = "#/components/schemas/{model}"
 _REASONS = {
     400: "The body is empty, or does not parse.",
@@ -181,6 +182,10 @@ def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:
     app.add_exception_handler(NoAgent, answer(lambda error: HttpProblem(503, "bridge.no_agent", str(error))))
     app.add_exception_handler(
         BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again"))
+    )
+
+    app.add_exception_handler(
+        StoreUnavailable, answer(lambda _error: HttpProblem(503, "bridge.store_unavailable", STORE_UNAVAILABLE))
     )
 
     async def refuse(request: Request, error: Exception) -> Response:

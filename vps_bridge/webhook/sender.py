@@ -14,8 +14,9 @@ from vps_bridge.error_guard import describe_error
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.webhook_outbox import WebhookCounts
 from vps_bridge.settings import BridgeSettings
+from vps_bridge.signed_endpoint import SignedEndpoint
 from vps_bridge.webhook.post import NotDelivered, Post
-from vps_bridge.webhook.receiver import Receiver, read_receiver
+from vps_bridge.webhook.receiver import read_receiver
 from vps_bridge.webhook.rests import WebhookRests
 
 _LOG = structlog.get_logger(__name__)
@@ -68,7 +69,7 @@ def describe_webhook(counts: WebhookCounts, now: float) -> WebhookState:
 class WebhookSender:
     """One thread with its own connection to the ledger; one message is under way at a time."""
 
-    def __init__(self, settings: BridgeSettings, receiver: Receiver) -> None:
+    def __init__(self, settings: BridgeSettings, receiver: SignedEndpoint) -> None:
         """Send what waits in the ledger below `settings.root`."""
         self._root: Path = settings.root
         self._post = Post(receiver)

@@ -10,8 +10,9 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Label
 
 
 @pytest.fixture
-def store(tmp_path):
-    store = SqliteConversations(tmp_path / "c.db")
+def store(migrated_file):
+    store = SqliteConversations(migrated_file)
+    store.delete("c1")
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
     yield store
     store.close()

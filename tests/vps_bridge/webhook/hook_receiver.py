@@ -14,7 +14,7 @@ from typing import Any
 
 from tests.brokers import free_port
 from tests.inbox import MessageLog
-from vps_bridge.webhook.receiver import sign
+from vps_bridge.signed_endpoint import sign
 
 SECRET = "a-secret-of-these-tests-alone"
 DRIP_S = 0.02

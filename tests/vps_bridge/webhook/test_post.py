@@ -20,8 +20,9 @@ from tests.inbox import WAIT_S, eventually
 from tests.vps_bridge.webhook.hook_receiver import SECRET, HookReceiver, Manner
 from vps_bridge.ledger.webhook_outbox import WebhookMessage
 from vps_bridge.settings import BridgeSettings
+from vps_bridge.signed_endpoint import SignedEndpoint, is_near
 from vps_bridge.webhook.post import NotDelivered, Post
-from vps_bridge.webhook.receiver import Receiver, is_near, read_receiver
+from vps_bridge.webhook.receiver import read_receiver
 
 ROOT = Path(__file__).resolve().parents[3]
 MESSAGE = WebhookMessage(1, "d-1", "c1", "job-failure", b'{"conversation_id": "c1"}')
@@ -34,7 +35,7 @@ def hook() -> Iterator[HookReceiver]:
         yield receiver
 
 
-def receiver_of(url: str, *, secret: str = SECRET, timeout_s: float = WAIT_S, insecure: bool = False) -> Receiver:
+def receiver_of(url: str, *, secret: str = SECRET, timeout_s: float = WAIT_S, insecure: bool = False) -> SignedEndpoint:
     settings = BridgeSettings(webhook_url=url, webhook_secret=SecretStr(secret), webhook_insecure=insecure)
     found = read_receiver(settings)
     assert found is not None
@@ -96,7 +97,7 @@ def test_nobody_there_is_said_with_the_address_alone() -> None:
 
 def test_without_tls_nothing_is_sent_beyond_loopback_and_tailnet(hook: HookReceiver, monkeypatch) -> None:
     named = receiver_of(f"http://localhost:{hook.port}/hook")  # the address is known only once it is connected
-    monkeypatch.setattr("vps_bridge.webhook.receiver.is_near", lambda _address: False)
+    monkeypatch.setattr("vps_bridge.signed_endpoint.is_near", lambda _address: False)
     came = len(hook.came.items)
     with pytest.raises(NotDelivered, match="use https://"):
         Post(named).send(MESSAGE, 1)

@@ -1,0 +1,42 @@
+"""A store that did not answer is left alone for a while, so that who asks it does not wait for it each time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from broker.backoff import Backoff
+from vps_bridge.durations import seconds
+from vps_bridge.errors import StoreUnavailable
+
+T = TypeVar("T")
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 30.0
+MAX_ASKED_PAUSE_S = 300.0  # what the other side asks for is believed up to here
+
+
+class Outage:
+    """Whether a store is left alone now, and why. The pauses double as long as it does not answer."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin with a store that is thought to answer."""
+        self._clock, self._until_s, self._reason = clock, 0.0, ""
+        self._pauses = self._first = Backoff.start(MIN_PAUSE_S, MAX_PAUSE_S)
+
+    def guard(self, work: Callable[[], T]) -> T:
+        """Do what needs the store, unless it is left alone. Raises `StoreUnavailable`, as `work` may."""
+        left_s = self._until_s - self._clock()
+        if left_s > 0:
+            raise StoreUnavailable(f"{self._reason} (asked again in {seconds(left_s)})")
+        try:
+            result = work()
+        except StoreUnavailable as error:
+            self._begin(error)
+            raise
+        self._pauses, self._until_s = self._first, 0.0
+        return result
+
+    def _begin(self, error: StoreUnavailable) -> None:
+        pause_s = max(self._pauses.pause_s, min(error.asks_for_s, MAX_ASKED_PAUSE_S))
+        self._until_s, self._reason = self._clock() + pause_s, str(error)
+        self._pauses = self._pauses.longer()

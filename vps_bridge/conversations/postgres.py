@@ -1,0 +1,152 @@
+"""The conversation store in PostgreSQL: for a backend that has one, and for more than one machine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from sqlalchemy import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from broker.errors import SettingsError
+from vps_bridge.conversations.outage import Outage
+from vps_bridge.conversations.postgres_database import STATEMENT_TIMEOUT_S, ConnectionCut, PostgresDatabase
+from vps_bridge.conversations.sql_store import SqlConversations
+from vps_bridge.conversations.store import WriteKind
+from vps_bridge.signed_endpoint import is_near
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from schemas.conversation import TranscriptSegment
+    from schemas.corrections import Correction
+    from vps_bridge.conversations.store import (
+        AlreadyWritten,
+        Applied,
+        Conflict,
+        HumanLabel,
+        Label,
+        StoredConversation,
+        Write,
+    )
+
+T = TypeVar("T")
+DRIVER = "postgresql+psycopg"
+SCHEMES = ("postgresql", "postgres")
+_INSTALL = "PostgreSQL needs its driver: pip install 'omi-diarization[bridge,postgres]'"
+
+
+class PostgresConversations(SqlConversations):
+    """A `ConversationStore` in one schema of a PostgreSQL database.
+
+    What a cut connection may have done or not is asked once more on a new one: everything here, asked again, is done
+    once. Where that fails too, the server is left alone for a while.
+    """
+
+    def __init__(self, url: URL, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
+        """Connect to nothing yet. Raises `SettingsError` where the driver is not installed."""
+        try:
+            self._database = PostgresDatabase(url, statement_timeout_s=statement_timeout_s)
+        except ModuleNotFoundError as error:
+            raise SettingsError("conversations_url", "the settings", _INSTALL) from error
+        self._outage = Outage()
+        super().__init__(self._database)
+
+    def check(self) -> None:
+        """Connect, and make or migrate the tables. Raises `StoreUnavailable`."""
+        with self._database.reading():
+            pass
+
+    def upsert_segments(
+        self,
+        conversation_id: str,
+        revision: int,
+        segments: Sequence[TranscriptSegment],
+        removed: Sequence[str] = (),
+    ) -> bool:
+        """See `ConversationStore.upsert_segments`."""
+        upsert = super().upsert_segments
+        return self._done(lambda: upsert(conversation_id, revision, segments, removed))
+
+    def read(self, conversation_id: str) -> StoredConversation | None:
+        """See `ConversationStore.read`."""
+        read = super().read
+        return self._done(lambda: read(conversation_id))
+
+    def apply(
+        self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
+    ) -> Applied | Conflict | AlreadyWritten:
+        """See `ConversationStore.apply`."""
+        apply = super().apply
+        return self._done(lambda: apply(conversation_id, expected_revision, write_key, labels))
+
+    def correct(
+        self,
+        conversation_id: str,
+        write_key: str,
+        labels: Sequence[HumanLabel],
+        *,
+        corrections: Sequence[Correction],
+        by: str | None,
+    ) -> Applied:
+        """See `ConversationStore.correct`."""
+        correct = super().correct
+        return self._done(lambda: correct(conversation_id, write_key, labels, corrections=corrections, by=by))
+
+    def _reverse(self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str) -> Applied:
+        reverse = super()._reverse
+        return self._done(lambda: reverse(conversation_id, version, kind, by, write_key))
+
+    def history(self, conversation_id: str) -> tuple[Write, ...]:
+        """See `ConversationStore.history`."""
+        history = super().history
+        return self._done(lambda: history(conversation_id))
+
+    def delete(self, conversation_id: str) -> None:
+        """See `ConversationStore.delete`."""
+        self._done(lambda: self._delete_rows(conversation_id))
+
+    def forget_deleted_pages(self) -> None:
+        """Leave that to the server: its files are not ours, and its own vacuum reuses what was deleted."""
+
+    def close(self) -> None:
+        """See `ConversationStore.close`."""
+        self._database.close()
+
+    def _done(self, work: Callable[[], T]) -> T:
+        return self._outage.guard(lambda: _once_more(work))
+
+
+def _once_more(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except ConnectionCut:
+        return work()
+
+
+def read_url(given: str, password: str | None) -> URL:
+    """Return the address of a database as the driver takes it.
+
+    Beyond this machine and a tailnet the connection is encrypted, unless the address itself says otherwise.
+
+    Raises:
+        SettingsError: it is none, or it holds a password.
+    """
+    words = "postgresql://user@host/database, and the password as OMI_CONVERSATIONS_SECRET or conversations_secret_file"
+    try:
+        url = make_url(given)
+    except (ArgumentError, ValueError):
+        raise SettingsError("conversations_url", "the settings", words) from None
+    if url.password is not None or "password" in url.query or url.drivername not in SCHEMES:
+        raise SettingsError("conversations_url", "the settings", words)
+    query = dict(url.query)
+    if "sslmode" not in query and not _is_local(url):
+        query["sslmode"] = "require"
+    return url.set(drivername=DRIVER, password=password, query=query)
+
+
+def _is_local(url: URL) -> bool:
+    """Whether a server is reached by a socket of this machine, on loopback or in a tailnet."""
+    hosts = [url.host] if url.host else url.query.get("host", "")
+    names = [hosts] if isinstance(hosts, str) else list(hosts)
+    return all(not name or name.startswith("/") or name == "localhost" or is_near(name) for name in names)

@@ -1,0 +1,212 @@
+"""A segment as a store keeps it, by the columns that `tables` has, and what events of the backend do to it. Pure.
+
+Columns that no message has: `backend_revision` is the revision of the event that removed the segment, else the least
+that may set a field; `field_revisions` are the revisions of the events that set fields, where higher.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any, Protocol
+
+from schemas.conversation import SegmentPiece, TranscriptSegment, Word
+from vps_bridge.conversations.store import (
+    Change,
+    LabelOrigin,
+    SegmentIncomplete,
+    StoredSegment,
+    speaker_name,
+    speaker_number,
+)
+
+
+class Row(Protocol):
+    """A segment, or a change, by the names of its columns: a dict, or what a database gives."""
+
+    def __getitem__(self, column: str, /) -> Any:  # noqa: ANN401 - what a column holds
+        """Return what a column holds."""
+        ...
+
+
+SPOKEN = ("text", "start_s", "end_s", "words")  # where one of these changes, pieces mean nothing any more
+# What a segment has that no event has named yet, and one that was removed.
+BLANK: dict[str, Any] = {
+    "field_revisions": None,
+    "text": "",
+    "start_s": 0.0,
+    "end_s": 0.0,
+    "speaker": None,
+    "original_speaker": None,
+    "written_version": None,
+    "undone": False,
+    "corrected": False,
+    "corrected_person": None,
+    "matched_person": None,
+    "is_user": False,
+    "person_id": None,
+    "label_source": None,
+    "words": None,
+    "pieces": None,
+}
+_REVISIONS = ("backend_revision", "field_revisions")
+
+
+def take_event(
+    known: Mapping[str, Row], revision: int, segments: Sequence[TranscriptSegment], removed: Sequence[str]
+) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Return the columns that an event of the backend sets, by segment id, and whether that changes anything.
+
+    `known` has at least the segments that the event names and the store has. Raises `SegmentIncomplete`.
+    """
+    sent = {segment.id: _backend_columns(segment, known.get(segment.id), revision) for segment in segments}
+    sent |= {
+        segment_id: make_tombstone(segment_id, revision)
+        for segment_id in removed
+        if segment_id not in known or newest_revision(known[segment_id]) <= revision
+    }
+    current = {segment_id: columns for segment_id, columns in sent.items() if columns}
+    changed = any(
+        segment_id not in known
+        or any(known[segment_id][name] != value for name, value in columns.items() if name not in _REVISIONS)
+        for segment_id, columns in current.items()
+    )
+    return current, changed
+
+
+def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int) -> dict[str, Any]:
+    """Return the columns that a segment of the backend sets: those it names and no higher revision has set.
+
+    The label is not among them if this pipeline or an undo set it, unless a person has labelled the segment since.
+    """
+    is_new = row is None or row["removed"]
+    floor = 0 if row is None else row["backend_revision"]
+    set_at: dict[str, int] = {} if row is None else row["field_revisions"] or {}
+    named = segment.model_fields_set - {"id"}
+    sent = segment.model_dump(mode="json", include=named).items()
+    fields = {name: value for name, value in sent if max(floor, set_at.get(name, 0)) <= revision}
+    if revision < floor or not (fields or is_new):
+        return {}
+    if is_new and not segment.has_times:
+        raise SegmentIncomplete(segment.id)
+    later = {name: at for name, at in (set_at | dict.fromkeys(fields, revision)).items() if at > floor}
+    columns = {"segment_id": segment.id, "removed": False, **fields}
+    columns |= {"backend_revision": floor, "field_revisions": later or None}
+    if "speaker" in fields:
+        columns["original_speaker"] = columns.pop("speaker")
+        source = fields.get("label_source", None if row is None else row["label_source"])
+        is_label_ours = row is not None and (row["written_version"] is not None or row["undone"] or row["corrected"])
+        if not is_label_ours or (source == "manual" and segment.speaker is not None):
+            columns |= given_label(segment.speaker)
+    if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
+        columns |= {"pieces": None, "matched_person": None}
+    return columns
+
+
+def given_label(speaker: str | None) -> dict[str, Any]:
+    """Return the columns of a label that the backend gave, and that counts."""
+    number = speaker_number(speaker)
+    label = speaker if number is None else speaker_name(number)
+    return {
+        "speaker": label,
+        "written_version": None,
+        "corrected": False,
+        "corrected_person": None,
+        "matched_person": None,
+    }
+
+
+def _is_spoken_anew(columns: Mapping[str, Any], row: Row) -> bool:
+    """Whether text, times or words change: the pieces that were cut from them mean nothing any more."""
+    return any(name in columns and columns[name] != row[name] for name in SPOKEN)
+
+
+def _is_human_labelled(columns: Mapping[str, Any], row: Row) -> bool:
+    source, is_user, person_id = (columns.get(name, row[name]) for name in ("label_source", "is_user", "person_id"))
+    return source == "manual" or (source is None and (is_user or person_id is not None))
+
+
+def newest_revision(row: Row) -> int:
+    """Return the highest revision of those that set or removed a segment."""
+    revisions: dict[str, int] = row["field_revisions"] or {}
+    return max([int(row["backend_revision"]), *revisions.values()])
+
+
+def make_tombstone(segment_id: str, revision: int) -> dict[str, Any]:
+    """Return the columns of a removed segment: nothing but its id, so that an older event cannot add it again."""
+    return {"segment_id": segment_id, "removed": True, "backend_revision": revision, **BLANK}
+
+
+def read_segment(row: Row) -> StoredSegment:
+    """Return a segment as the bridge sees it."""
+    words = None if row["words"] is None else tuple(Word.model_validate(word) for word in row["words"])
+    return StoredSegment(
+        id=row["segment_id"],
+        start_s=row["start_s"],
+        end_s=row["end_s"],
+        text=row["text"],
+        speaker=row["speaker"],
+        speaker_id=speaker_number(row["speaker"]),
+        original_speaker=row["original_speaker"],
+        is_user=row["is_user"],
+        person_id=row["corrected_person"] or row["person_id"],
+        label_source="manual" if row["corrected"] else row["label_source"],
+        words=words,
+        pieces=pieces_from_json(row["pieces"]),
+        matched_person=row["matched_person"],
+        is_undone=row["undone"],
+    )
+
+
+def read_origin(row: Row) -> LabelOrigin:
+    """Return where a segment's label comes from."""
+    return LabelOrigin(
+        row["written_version"], row["undone"], row["corrected"], row["corrected_person"], row["matched_person"]
+    )
+
+
+def changed_columns(change: Change) -> dict[str, Any]:
+    """Return the columns that a change sets on its segment."""
+    origin = change.origin_after
+    return {
+        "speaker": change.after,
+        "written_version": origin.written_version,
+        "undone": origin.is_undone,
+        "corrected": origin.is_corrected,
+        "corrected_person": origin.person_id,
+        "matched_person": origin.matched_person,
+        "pieces": pieces_to_json(change.pieces_after),
+    }
+
+
+def change_to_json(change: Change) -> dict[str, Any]:
+    """Return a change of the history as a store keeps it."""
+    return {
+        "segment_id": change.segment_id,
+        "before": change.before,
+        "after": change.after,
+        "pieces_before": pieces_to_json(change.pieces_before),
+        "pieces_after": pieces_to_json(change.pieces_after),
+        "origin_before": asdict(change.origin_before),
+        "origin_after": asdict(change.origin_after),
+    }
+
+
+def change_from_json(row: Row) -> Change:
+    """Return a change of the history that a store keeps.
+
+    Changes that an early version wrote do not tell the origins; what was there before them is taken for the backend's.
+    """
+    pieces = pieces_from_json(row["pieces_before"]), pieces_from_json(row["pieces_after"])
+    origins = LabelOrigin(**row["origin_before"] or {}), LabelOrigin(**row["origin_after"] or {})
+    return Change(row["segment_id"], row["before"], row["after"], *pieces, *origins)
+
+
+def pieces_to_json(pieces: Sequence[SegmentPiece]) -> list[dict[str, Any]] | None:
+    """Return the pieces as a store keeps them; None where there are none."""
+    return [piece.model_dump() for piece in pieces] or None
+
+
+def pieces_from_json(pieces: Sequence[Mapping[str, Any]] | None) -> tuple[SegmentPiece, ...]:
+    """Return the pieces that a store keeps."""
+    return tuple(SegmentPiece.model_validate(piece) for piece in pieces or ())
