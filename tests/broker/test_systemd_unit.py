@@ -51,7 +51,7 @@ def systemctl(tmp_path: Path) -> Callable[[str], str]:
         script = tmp_path / "systemctl"
         script.write_text(
             f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n'
-            f'[ "$1" = show ] && printf "ActiveState={state}\\nSubState=running\\nMainPID=42\\nNRestarts=3\\n"\nexit 0\n'
+            f'[ "$1" = show ] && printf "ActiveState={state}\\nSubState=running\\nMainPID=42\\nNRestarts=3"\nexit 0\n'
         )
         script.chmod(0o755)
         return str(script)

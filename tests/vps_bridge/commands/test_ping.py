@@ -21,6 +21,7 @@ from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge, wait_u
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.client.ping import Ping
 from vps_bridge.client.round_trip import LEGS, Link, Moment, RoundTrip, describe
+from vps_bridge.settings import BridgeSettings
 
 LEG_NAMES = {leg.name for leg in LEGS}
 
@@ -39,7 +40,7 @@ class Links:
     def ping(self, agent_id: str | None, *, timeout_s: float = 60.0) -> dict[str, Any]:
         """What `omi-bridge ping --json` prints, without its second of start-up."""
         broker = self.broker.reached_at(self.here.port)
-        speaks, listens = broker.settings("backend"), broker.settings("bridge")
+        speaks, listens = broker.settings("backend", BridgeSettings), broker.settings("bridge", BridgeSettings)
         return describe(Ping(speaks, listens, agent_id=agent_id, timeout_s=timeout_s).run())
 
     def command(self, *arguments: str) -> subprocess.CompletedProcess[str]:
