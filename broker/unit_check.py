@@ -15,10 +15,10 @@ _LINE = re.compile(r"^([A-Za-z]+)=(.*)$", re.MULTILINE)
 
 
 def check_unit(
-    name: str, *, data_dir: Path, config_file: Path, directory: Path = UNITS, systemctl: str = SYSTEMCTL
+    name: str, *, data_dir: Path, config_file: Path, directory: Path | None = None, systemctl: str = SYSTEMCTL
 ) -> list[Check]:
     """Check the unit `name`; nothing where there is none. `data_dir` and `config_file` are those of this command."""
-    unit_file = directory / f"{name}.service"
+    unit_file = (directory or UNITS) / f"{name}.service"
     try:
         text = unit_file.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -82,14 +82,24 @@ class PlantedBroker:
 
 def bridge_beat(*, behind_s: float = 0.0, **fields: Any) -> bytes:
     sent_at = datetime.now(UTC) - timedelta(seconds=behind_s)
-    facts = {"state": BridgeState.ONLINE, "ledger_id": LEDGER_ID, "agents_live": 1, "agents_live_ids": ("first",)}
+    facts: dict[str, Any] = {
+        "state": BridgeState.ONLINE,
+        "ledger_id": LEDGER_ID,
+        "agents_live": 1,
+        "agents_live_ids": ("first",),
+    }
     facts |= {"instance_id": "i-bridge", "versions": VERSIONS, "sent_at": sent_at, "started_at": sent_at} | fields
     return encode(BridgeHeartbeat(bridge_id="bridge", **facts))
 
 
 def agent_beat(agent_id: str, *, behind_s: float = 0.0, **fields: Any) -> bytes:
     sent_at = datetime.now(UTC) - timedelta(seconds=behind_s)
-    facts = {"state": AgentState.ONLINE, "instance_id": f"i-{agent_id}", "versions": VERSIONS, "free_capacity": 1}
+    facts: dict[str, Any] = {
+        "state": AgentState.ONLINE,
+        "instance_id": f"i-{agent_id}",
+        "versions": VERSIONS,
+        "free_capacity": 1,
+    }
     facts |= {"sent_at": sent_at, "started_at": sent_at} | fields
     return encode(AgentHeartbeat(agent_id=agent_id, **facts))
 
@@ -110,7 +120,7 @@ def run_planted_broker(directory: Path) -> Iterator[PlantedBroker]:
     urls = [f"{'mqtt' if place == 1 else 'mqtts'}://127.0.0.1:{port}" for place, port in enumerate(ports)]
     process = RunningBroker(urls[0], {}, directory / "log", "5", (program, "-c", str(own)), ports[0])
     process.start()
-    planted, ended = PlantedBroker(home, *urls), threading.Event()
+    planted, ended = PlantedBroker(home, urls[0], urls[1], urls[2]), threading.Event()
     beating = threading.Thread(target=planted.beat_on, args=(ended,), daemon=True)
     try:
         for role in ("bridge", "agent:first", "agent:second"):

@@ -96,8 +96,7 @@ def run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, dee
         *check_agent(probe),
         *check_tailnet(settings.address.host),
     ]
-    if sys.platform == "linux":
-        return [*checks, *check_unit("omi-agent", data_dir=settings.data_dir, config_file=config_file)]
+    checks += check_unit("omi-agent", data_dir=settings.data_dir, config_file=config_file)
     for is_daemon in (False, True):
         service = describe_service(config_file=config_file, is_daemon=is_daemon)
         if service.plist_file.exists() or (sys.platform == "darwin" and not is_daemon):

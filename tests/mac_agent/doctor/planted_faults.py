@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker import systemd_unit, unit_check
+from broker import unit_check
 from broker.users import read_users
 from mac_agent.outbox import EntryKind, Outbox, OutboxEntry
 from mac_agent.weights.pipelines import trust_directory
@@ -53,8 +53,7 @@ class Mac:
         units = self.scratch / "units"
         units.mkdir()
         (units / "omi-agent.service").write_text(text)
-        self.patch.setattr(systemd_unit, "UNITS", units)
-        self.patch.setitem(unit_check.check_unit.__kwdefaults__, "directory", units)
+        self.patch.setattr(unit_check, "UNITS", units)
 
     def pipeline(self) -> Path:
         own = self.scratch / "pipeline"
@@ -65,7 +64,8 @@ class Mac:
         return own
 
 
-def fill_outbox(mac: Mac) -> Path:
+def outbox_file(mac: Mac) -> Path:
+    """An outbox in which a result waits for hours."""
     path = mac.data_dir / "outbox.sqlite"
     outbox = Outbox(path, retry_s=1.0, retry_max_s=2.0)
     outbox.put(OutboxEntry("j-1", "l-1", "ledger", "call", EntryKind.TURNS, b"x" * PAGE_BYTES))
@@ -75,8 +75,12 @@ def fill_outbox(mac: Mac) -> Path:
     return path
 
 
+def fill_outbox(mac: Mac) -> None:
+    outbox_file(mac)
+
+
 def damage_outbox(mac: Mac) -> None:
-    path = fill_outbox(mac)
+    path = outbox_file(mac)
     with sqlite3.connect(path) as connection:
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     with path.open("r+b") as file:

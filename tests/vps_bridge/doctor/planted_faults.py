@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker import systemd_unit, unit_check
+from broker import unit_check
 from broker.users import read_users
 from schemas.agent import AgentState
 from schemas.bridge import BridgeState
@@ -65,8 +65,7 @@ class World:
         units = self.scratch / "units"
         units.mkdir()
         (units / "omi-bridge.service").write_text(text)
-        self.patch.setattr(systemd_unit, "UNITS", units)
-        self.patch.setitem(unit_check.check_unit.__kwdefaults__, "directory", units)
+        self.patch.setattr(unit_check, "UNITS", units)
 
 
 def damage(path: Path) -> None:
