@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from schemas.topics import TopicKind, Topics
 
+BROKER_VERSION = "$SYS/broker/version"  # Mosquitto's: `omi-bridge doctor` tells it
+
 
 @dataclass(frozen=True)
 class Access:
@@ -33,8 +35,9 @@ def access_of(role: str, topics: Topics, *, sender_id: str = "+") -> Access:
             publish = _filters(topics, "ACCEPTED PARTS UPDATED CONTROL PERSON_ACCEPTED")
             publish += _filters(topics, "FAILURE BRIDGE_HEARTBEAT", sender_id=sender_id)
             # Everything: the bridge has all audio anyway, and `omi-bridge watch` shows an operator every message.
-            receive = (f"{topics.root}/#",)
-            return Access(publish, receive, subscribe=(*_filters(topics, " ".join(TopicKind.__members__)), *receive))
+            every = f"{topics.root}/#"
+            subscribe = (*_filters(topics, " ".join(TopicKind.__members__)), every)
+            return Access(publish, receive=(every, BROKER_VERSION), subscribe=subscribe)
         case "agent":
             publish = _filters(topics, "TURNS FAILURE WANT AGENT_HEARTBEAT", sender_id=sender_id)
             # Its own beat: it sees there a second process under its id, and a will that came too late.

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 NOT_YET_VALID, ENDED = 9, 10
 UNKNOWN_CA = {2, 18, 19, 20, 21}
 OTHER_NAME = {62, 64}
+NO_TLS = "Does it speak TLS there? If not, OMI_BROKER_URL begins with mqtt:// and not with mqtts://."
 NEW_INVITATION = "Join with an invitation of this broker, which holds its CA, or set OMI_BROKER_CA_FILE to its ca.pem."
 
 
@@ -23,8 +24,9 @@ def explain_failure(error: Exception, settings: BrokerSettings) -> str:
     if isinstance(error, ssl.SSLError) and settings.address.tls:
         if error.reason in {"NO_CERTIFICATE_OR_CRL_FOUND", "PEM", "NO_START_LINE"}:
             return f"{plain}. OMI_BROKER_CA_FILE ({settings.broker_ca_file}) holds no certificate: {NEW_INVITATION}"
-        words = "Does it speak TLS there? If not, OMI_BROKER_URL begins with mqtt:// and not with mqtts://."
-        return f"{plain}. {words}"
+        return f"{plain}. {NO_TLS}"
+    if isinstance(error, ConnectionResetError) and settings.address.tls:  # how Mosquitto ends what is no MQTT
+        return f"{plain}. {NO_TLS}"
     ca_file = settings.broker_ca_file
     if settings.address.tls and ca_file is not None and isinstance(error, FileNotFoundError | PermissionError):
         return f"{plain}. OMI_BROKER_CA_FILE ({ca_file}) cannot be read: {NEW_INVITATION}"

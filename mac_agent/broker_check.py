@@ -68,6 +68,8 @@ class BrokerProbe:
     """The last heartbeat of a bridge; a retained one never replaces a live one."""
     agent: AgentHeartbeat | None = None
     """The last heartbeat of this agent."""
+    instances: set[str] = field(default_factory=set)
+    """The processes that beat as this agent while we listened."""
 
 
 def probe_broker(settings: AgentSettings, wait_s: float) -> BrokerProbe:
@@ -139,8 +141,10 @@ def check_bridge(probe: BrokerProbe, agent_id: str) -> list[Check]:
         remedy = "Look at the bridge on the VPS (journalctl -u omi-bridge), and at both clocks."
         when = "ago" if received.age_s > 0 else "ahead of our clock"
         return [failed("bridge", f"{name} was last heard {abs(received.age_s):.0f} s {when}", remedy)]
-    busy = "" if heartbeat.accepting else "; its queue is full, it takes no audio"
-    checks = [ok("bridge", f"{name} is online, {heartbeat.agents_live} agents live{busy}")]
+    found = f"{name} is online, {heartbeat.agents_live} agents live"
+    checks = [ok("bridge", found)]
+    if not heartbeat.accepting:
+        checks = [note("bridge", f"{found}; it takes no audio now", "On the VPS: omi-bridge doctor says why.")]
     return [*checks, _check_allowed(probe, heartbeat, agent_id), _check_clock(received)]
 
 
@@ -155,8 +159,13 @@ def check_agent(probe: BrokerProbe) -> list[Check]:
         else "no engine loaded"
     )
     found = f"{heartbeat.state.value}, {engine}, {heartbeat.jobs_done} jobs done, {heartbeat.jobs_failed} failed"
+    if len(probe.instances) > 1:
+        remedy = "Stop one of them, or give it an OMI_AGENT_ID and a user of its own: omi-broker add-agent DIR OTHER-ID"
+        return [failed("agent", f"{found}; {len(probe.instances)} processes beat under this id", remedy)]
     if heartbeat.last_error:
-        return [note("agent", f"{found}; last error: {heartbeat.last_error}")]
+        return [
+            note("agent", f"{found}; last error: {heartbeat.last_error}", "omi-agent logs; omi-agent doctor --deep")
+        ]
     return [ok("agent", found)]
 
 
@@ -208,7 +217,9 @@ def _record(probe: BrokerProbe, incoming: Incoming, probe_id: str, topics: Topic
                 if known is None or known.is_retained or not received.is_retained:
                     probe.bridge = received
             case TopicKind.AGENT_HEARTBEAT:
-                probe.agent = decode(AgentHeartbeat, incoming.payload)
+                probe.agent = beat = decode(AgentHeartbeat, incoming.payload)
+                if not incoming.retain and beat.state is not AgentState.OFFLINE:
+                    probe.instances.add(beat.instance_id)
             case TopicKind.CONTROL:
                 control = decode(AgentControl, incoming.payload)
                 if control.type is ControlType.CANCEL and control.job_id == probe_id:

@@ -17,6 +17,7 @@ from broker.check import Check, failed, note, ok
 from mac_agent.engine_choice import choose_engine, describe_weights
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Hints
 from mac_agent.errors import EngineError, ModelMissing
+from mac_agent.outbox import inspect_outbox
 from mac_agent.service import ServiceError, find_secrets, query
 from mac_agent.weights.pipelines import find_pipeline
 from mac_agent.weights.verdict import find_mode
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 PACKAGES = ("torch", "pyannote.audio", "av", "paho-mqtt", "omi-diarization")
 PROBE_TIMEOUT_S = 180.0  # the first import of torch after an installation compiles for minutes on a slow disk
 DEEP_CLIP_S = 12.0
+UNSETTLED_S = 900.0  # a result is settled in seconds, and offered every 5 minutes where it is not
 
 
 def check_python(*, system: str = sys.platform, machine: str = platform.machine()) -> Check:
@@ -152,6 +154,20 @@ def write_noise(path: Path, duration_s: float) -> None:
         samples = bytearray(os.urandom(int(2 * duration_s * SAMPLE_RATE_HZ)))
         samples[1::2] = bytes(len(samples) // 2)  # the high bytes are zero, so only the low 8 of 16 bits are noise
         stream.writeframes(samples)
+
+
+def check_outbox(path: Path, now: float) -> Check:
+    """Check that results leave: none waits for long, and the file they wait in is whole. `now` is Unix time."""
+    facts = inspect_outbox(path)
+    if facts.damage is not None:
+        found = f"{path} is damaged: {facts.damage}"
+        return failed("outbox", found, f"Stop the agent, rm '{path}'*, start it: what was in it is computed again.")
+    waits_s = 0.0 if facts.oldest_at is None else now - facts.oldest_at
+    found = f"{facts.waiting} results wait"
+    if waits_s > UNSETTLED_S:
+        remedy = "They stay and are sent again. See `broker` and `bridge` below; on the VPS: omi-bridge doctor"
+        return failed("outbox", f"{found} for the bridge, the oldest for {waits_s / 60:,.0f} min", remedy)
+    return ok("outbox", found)
 
 
 def check_service(service: Service) -> list[Check]:

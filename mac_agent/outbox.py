@@ -11,6 +11,7 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import structlog
 from sqlalchemy import (
@@ -102,6 +103,34 @@ class _Schedule:
 
     due_s: float
     backoff: Backoff
+
+
+@dataclass(frozen=True)
+class OutboxFacts:
+    """What somebody who looks from outside sees: how many results wait, since when, and what is wrong with the file."""
+
+    waiting: int = 0
+    oldest_at: float | None = None
+    damage: str | None = None
+
+
+def inspect_outbox(path: Path) -> OutboxFacts:
+    """Look into an outbox beside a running agent, without changing it; none at all is an empty one."""
+    if not path.exists():
+        return OutboxFacts()
+    oldest = select(func.count(), func.min(_entries.c.stored_at))
+    engine = create_engine(f"sqlite:///file:{quote(str(path))}?mode=ro&uri=true")
+    try:
+        with engine.connect() as connection:
+            found = connection.execute(text("PRAGMA quick_check(1)")).scalar()
+            if found != "ok":
+                return OutboxFacts(damage=str(found))
+            waiting, oldest_at = connection.execute(oldest).one()
+    except DatabaseError as error:
+        return OutboxFacts(damage=str(error.orig))
+    finally:
+        engine.dispose()
+    return OutboxFacts(waiting, oldest_at)
 
 
 class Outbox:

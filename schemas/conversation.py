@@ -108,7 +108,7 @@ class ConversationEvent(Message):
 
     SCHEMA: ClassVar[str] = "conversation-event"
 
-    version: str = Field(default="1.2", pattern=VERSION_PATTERN, description="major.minor of the schema.")
+    version: str = Field(default="1.3", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     event_id: Id
     type: EventType
     revision: Count = Field(default=0, description="Per conversation; a lower one never overwrites a higher.")
@@ -118,6 +118,14 @@ class ConversationEvent(Message):
         default=None,
         description="started: the one voice of this conversation is this person's and becomes a voiceprint; all else "
         "is thrown away once `updated` has told the outcome. Since 1.2.",
+    )
+    temporary: bool = Field(
+        default=False,
+        description="started, of a new conversation: a test. It is in no list, and is deleted with `deleted`, with the "
+        "next start of the bridge, or after an hour. Since 1.3.",
+    )
+    only_agent: Id | None = Field(
+        default=None, description="started, with temporary: no other agent gets its audio. Since 1.3."
     )
     language: Annotated[str, Field(max_length=35)] | None = None
     num_speakers: SpeakerHint = Field(default=None, description="A hint, as the other two.")

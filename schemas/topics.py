@@ -129,13 +129,14 @@ class Topics:
         """Topic of the bridge's receipts about a person."""
         return f"{self.root}/people/{_checked('person_id', person_id)}/accepted"
 
-    def filter(self, kind: TopicKind, *, sender_id: str = "+") -> str:
-        """Return the subscription filter for all topics of a kind, or for those of one agent or bridge."""
+    def filter(self, kind: TopicKind, *, sender_id: str = "+", conversation_id: str = "+") -> str:
+        """Return the subscription filter for all topics of a kind, or for those of one sender or conversation."""
         sender = sender_id if sender_id == "+" else _checked("sender_id", sender_id)
+        conversation = conversation_id if conversation_id == "+" else _checked("conversation_id", conversation_id)
         if kind in _CONVERSATION_LEAVES.values():
-            return f"{self.root}/conversations/+/{kind.value}"
+            return f"{self.root}/conversations/{conversation}/{kind.value}"
         if kind in _CONVERSATION_BRANCHES.values():
-            return f"{self.root}/conversations/+/{kind.value.split('/')[0]}/{sender}"
+            return f"{self.root}/conversations/{conversation}/{kind.value.split('/')[0]}/{sender}"
         if kind is TopicKind.BRIDGE_HEARTBEAT:
             return f"{self.root}/bridge/{sender}/heartbeat"
         if kind in _PERSON_LEAVES.values():

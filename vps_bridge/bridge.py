@@ -325,7 +325,9 @@ class Bridge:
             receipt, deleted = self._ingest.delete(event, conversation_id)
             self._forget(conversation_id, deleted)
             return receipt
-        if event.type is EventType.COMPLETED:
+        if event.type is EventType.STARTED and event.temporary and event.only_agent:
+            self._dispatcher.pins.pin(conversation_id, event.only_agent)
+        elif event.type is EventType.COMPLETED:
             self._schedule.note_audio(conversation_id)
         elif event.type is EventType.APPLIED:
             self._retention.note_applied(conversation_id)
@@ -340,6 +342,7 @@ class Bridge:
 
     def _forget(self, conversation_id: str, deleted: Deleted) -> None:
         self._dispatcher.cancel(deleted.leases)
+        self._dispatcher.pins.forget(conversation_id)
         self._one_offs.note_deleted(conversation_id)
         self._schedule.forget(conversation_id)
 

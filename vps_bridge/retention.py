@@ -24,6 +24,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 SWEEP_S = 60.0
+TEMPORARY_S = 3_600.0  # how long a test that nobody deleted is kept
 MAX_FORGOTTEN_AT_ONCE = 20  # conversations in one sweep: each takes some tens of milliseconds
 
 
@@ -97,6 +98,10 @@ class Retention:
             self._strip(name)  # a bridge that was killed may have left it
             if final_at <= now - self._settings.keep_audio_s:
                 self._ledger.conversations.mark_deleted(name)
+        # `omi-bridge ping` deletes its own, unless it was killed; the HTTP door waits for its own for so long.
+        kept_s = max(TEMPORARY_S, self._settings.http_answer_timeout_s + SWEEP_S)
+        for name in self._ledger.conversations.temporary(quiet_since=now - kept_s):
+            self._ledger.conversations.mark_deleted(name)
         due = self._ledger.chunks.expired(
             final_before=now - (self._settings.keep_audio_s if self._disk_reserve.is_held else 0.0),
             failed_before=now - self._settings.keep_failed_audio_s,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,7 @@ def doctor(
 
     settings = load(config, data_dir=data_dir, engine=engine).settings
     with err.status("looking …"):
-        checks = _run_checks(settings, config or default_config_file(), wait_s=wait, deep=deep)
+        checks = run_checks(settings, config or default_config_file(), wait_s=wait, deep=deep)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
@@ -61,10 +62,13 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
+def run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, deep: bool) -> list[Check]:
+    """Examine everything; `wait_s` is how long heartbeats are listened for."""
     from broker.certificate_check import check_certificate
     from broker.file_checks import check_config_file, check_data_dir, check_disk
     from broker.logs import silence_logs
+    from broker.tailnet import check_tailnet
+    from broker.unit_check import check_unit
     from mac_agent import machine_check as machine
     from mac_agent.broker_check import check_agent, check_bridge, check_broker, probe_broker
     from mac_agent.service import describe_service
@@ -80,6 +84,7 @@ def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, de
         ),
         *machine.check_weights(settings),
         machine.check_device(settings.device),
+        machine.check_outbox(settings.outbox, time.time()),
     ]
     if deep:
         checks.append(machine.check_engine(settings, engine_loader(settings)))
@@ -89,7 +94,9 @@ def _run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, de
         *check_certificate(settings),
         *check_bridge(probe, settings.agent_id),
         *check_agent(probe),
+        *check_tailnet(settings.address.host),
     ]
+    checks += check_unit("omi-agent", data_dir=settings.data_dir, config_file=config_file)
     for is_daemon in (False, True):
         service = describe_service(config_file=config_file, is_daemon=is_daemon)
         if service.plist_file.exists() or (sys.platform == "darwin" and not is_daemon):

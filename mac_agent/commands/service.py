@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.terminal import print_json
-from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigFile, err, fail, out
+from mac_agent.commands.terminal import EXIT_FAILED, EXIT_USAGE, AsJson, ConfigFile, DataDir, err, fail, out
 
 if TYPE_CHECKING:
     from mac_agent.service import Service
@@ -21,10 +21,8 @@ Daemon = Annotated[
     bool, typer.Option("--daemon", help="As a LaunchDaemon: from boot on, without anybody logged in. Needs sudo.")
 ]
 
-ON_LINUX = (
-    "launchd is macOS's. On Linux `omi-agent run` is a command for systemd: the units in systemd/ of the repository "
-    "show how (ExecStart=…/omi-agent run, EnvironmentFile= with mode 600)."
-)
+ON_LINUX = "there is no launchd on Linux, where it is systemd that runs the agent: leave --daemon out"
+NAME = "omi-agent"
 ABOUT_DAEMONS = """\
 A LaunchDaemon runs without a login. Know that:
 - FileVault: after a restart the disk stays locked until somebody types a password at the screen. Until then nothing
@@ -38,16 +36,27 @@ def install(
     *,
     daemon: Daemon = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the property list; change nothing.")] = False,
+    user: Annotated[
+        str | None, typer.Option(help="On Linux: who it runs as; default: who called sudo.", show_default=False)
+    ] = None,
     config: ConfigFile = None,
+    data_dir: DataDir = None,
 ) -> None:
-    """Start the agent at login, and again whenever it ends (at most every 30 s).
+    """Start the agent at login, and again whenever it ends (at most every 30 s); on Linux with the machine, by systemd.
 
-    The property list names the config file and holds no secret. The agent writes its own log and rotates it.
+    What is written names the config file and holds no secret. On a Mac the agent writes its own log and rotates it.
 
     Example: [bold]omi-agent install --dry-run[/bold]
 
     Example: [bold]sudo .venv/bin/omi-agent install --daemon --config ~/omi-agent.toml[/bold]
+
+    Example, on Linux: [bold]sudo omi-agent install --user omi[/bold]
     """
+    if sys.platform == "linux" and not daemon:
+        from mac_agent.commands.linux_service import install_unit
+
+        install_unit(user, config, data_dir, dry_run=dry_run)
+        return
     from mac_agent.service import LAUNCHCTL, ServiceError, render_plist
     from mac_agent.service import install as install_service
 
@@ -78,6 +87,11 @@ def uninstall(*, daemon: Daemon = False) -> None:
     from mac_agent.service import ServiceError
     from mac_agent.service import uninstall as uninstall_service
 
+    if sys.platform == "linux" and not daemon:
+        from mac_agent.commands.linux_service import uninstall_unit
+
+        uninstall_unit()
+        return
     _require_macos()
     service = _service(None, is_daemon=daemon)
     try:
@@ -88,12 +102,17 @@ def uninstall(*, daemon: Daemon = False) -> None:
 
 
 def status(*, daemon: Daemon = False, as_json: AsJson = False) -> None:
-    """Say whether launchd runs the agent; exit code 1 where it does not.
+    """Say whether launchd, or systemd on Linux, runs the agent; exit code 1 where it does not.
 
     Example: [bold]omi-agent status --json[/bold]
     """
     from mac_agent.service import ServiceError, query
 
+    if sys.platform == "linux" and not daemon:
+        from mac_agent.commands.linux_service import show_unit
+
+        show_unit(as_json=as_json)
+        return
     _require_macos()
     service = _service(None, is_daemon=daemon)
     try:
@@ -127,6 +146,8 @@ def logs(
     Example: [bold]omi-agent logs --follow[/bold]
     """
     path = file or _service(None, is_daemon=False).log_file
+    if sys.platform == "linux" and file is None:
+        fail(f"its log is systemd's: journalctl -u {NAME}", EXIT_USAGE)
     if not path.exists():
         fail(f"{path} does not exist: the service never ran. Run: omi-agent install", EXIT_FAILED)
     tail = shutil.which("tail")

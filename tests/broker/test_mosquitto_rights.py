@@ -1,5 +1,6 @@
 """Who may say and hear what: every user on every topic of a Mosquitto that we set up, both ways."""
 
+import getpass
 import itertools
 import time
 from collections.abc import Callable, Iterator
@@ -7,11 +8,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from broker.access import BROKER_VERSION
+from broker.cli import app
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
+from broker.users import read_users
 from schemas.topics import TopicKind, Topics
-from tests.brokers import RunningBroker, run_mosquitto
+from tests.brokers import RunningBroker, free_port, require_program
 from tests.inbox import MessageLog
 
 TOPICS = Topics()
@@ -74,8 +79,20 @@ Connect = Callable[..., MqttSession]
 
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
-    with run_mosquitto(tmp_path_factory.mktemp("rights"), agent_ids=("first", "second")) as running:
-        yield running
+    """As `omi-broker init` sets one up that others than this machine reach: with TLS and a CA of its own."""
+    program, port = require_program("mosquitto", "mosquitto"), free_port()
+    home = tmp_path_factory.mktemp("rights") / "omi"
+    words = ["init", str(home), "--tls", "--port", str(port), "--agent", "first", "--agent", "second"]
+    done = CliRunner().invoke(app, words, env={"OMI_CONFIG": "", "NO_COLOR": "1", "TERM": "dumb"})
+    assert done.exit_code == 0, done.output
+    own = home.parent / "own.conf"  # it must not become another user, who could not read these files
+    own.write_text(f"{(home / 'mosquitto.conf').read_text()}\nuser {getpass.getuser()}\n")
+    users, ca_file = read_users(home / "users.json"), home / "tls" / "ca.pem"
+    command = (program, "-c", str(own))
+    running = RunningBroker(f"mqtts://127.0.0.1:{port}", users, home.parent / "log", "5", command, port, ca_file)
+    running.start()
+    yield running
+    running.kill()
 
 
 @pytest.mark.parametrize("user", USERS)
@@ -106,6 +123,16 @@ def test_a_user_hears_what_it_needs_and_nothing_else(
         heard.wait_for(partial(is_message, topic, mark), ACK_S)
     time.sleep(0.3)  # what must not come had as long to come as what did
     assert {message.topic for message in heard.items if message.payload == mark} == expected
+
+
+def test_what_broker_it_is_only_the_bridge_is_told(broker: RunningBroker, connect: Connect) -> None:
+    heard: dict[str, MessageLog[Incoming]] = {user: MessageLog() for user in USERS}
+    for user in reversed(USERS):  # the bridge last: once it has heard, nobody else will
+        connect(broker, user, BROKER_VERSION, "$SYS/#", on_message=heard[user].put)
+    version = heard["bridge"].wait_for(lambda message: message.topic == BROKER_VERSION, ACK_S)
+    assert version.payload.startswith(b"mosquitto version ")
+    assert {user for user in USERS if heard[user].items} == {"bridge"}
+    assert {message.topic for message in heard["bridge"].items} == {BROKER_VERSION}
 
 
 def is_message(topic: str, payload: bytes, message: Incoming) -> bool:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -244,11 +244,14 @@ class LiveBridge:
             self.process.wait(WAIT_S)
         return self.process.returncode
 
-    def command(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
-        """Run `omi-bridge` as a person would."""
+    def command(
+        self, *arguments: str, check: bool = True, own: Mapping[str, str] | None = None, without: Sequence[str] = ()
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `omi-bridge` as a person would; `own` are further variables, `without` names some that are not set."""
+        environment = {name: value for name, value in self.environment().items() if name not in without}
         done = subprocess.run(
             [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments],
-            env=self.environment(),
+            env={**environment, **(own or {})},
             capture_output=True,
             text=True,
             timeout=WAIT_S,

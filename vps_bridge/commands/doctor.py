@@ -56,7 +56,7 @@ def doctor(
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
         with err.status("looking …"):
-            checks = _run_checks(settings, config or default_config_file(), wait)
+            checks = run_checks(settings, config or default_config_file(), wait)
     if as_json:
         print_json([asdict(check) for check in checks])
     else:
@@ -65,13 +65,15 @@ def doctor(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> list[Check]:
+def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> list[Check]:
+    """Examine everything; `wait_s` is how long heartbeats are listened for."""
     from broker.certificate_check import check_certificate
     from broker.file_checks import check_config_file, check_data_dir, check_disk
+    from broker.tailnet import check_tailnet
+    from broker.unit_check import check_unit
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
-    from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_files, check_queue, longest_wait_s
-    from vps_bridge.doctor.tailnet import check_tailnet
+    from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_door, check_files, check_queue, longest_wait_s
     from vps_bridge.doctor.webhook_check import check_webhook
 
     silence_logs()
@@ -97,7 +99,9 @@ def _run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> l
     finally:
         if ledger is not None:
             ledger.close()
-    return [*checks, *check_tailnet()]
+    checks += check_door(settings)
+    checks += check_tailnet(settings.address.host)
+    return [*checks, *check_unit("omi-bridge", data_dir=settings.data_dir, config_file=config_file)]
 
 
 def _find_reasons(ledger: Ledger, stale_s: float) -> list[str]:

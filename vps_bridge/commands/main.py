@@ -21,8 +21,10 @@ from vps_bridge.commands.jobs import cancel, failed, jobs, retry
 from vps_bridge.commands.join import join
 from vps_bridge.commands.page import page
 from vps_bridge.commands.people import people_app
+from vps_bridge.commands.ping import ping
 from vps_bridge.commands.publish import import_transcript, publish
 from vps_bridge.commands.purge import purge
+from vps_bridge.commands.service import install, status, uninstall
 from vps_bridge.commands.terminal import (
     AsJson,
     BrokerUrl,
@@ -99,6 +101,10 @@ app.command()(history)
 app.command()(undo)
 app.command()(redo)
 app.command()(doctor)
+app.command()(ping)
+app.command()(install)
+app.command()(uninstall)
+app.command()(status)
 app.command()(join)
 app.command()(page)
 

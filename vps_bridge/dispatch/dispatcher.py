@@ -29,6 +29,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.dispatch.agent_pins import AgentPins
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.durations import seconds
 from vps_bridge.intake.spool import Spool
@@ -64,7 +65,7 @@ class Dispatcher:
         """Work on this ledger and spool."""
         self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
-        self.roster = AgentRoster()
+        self.roster, self.pins = AgentRoster(), AgentPins(ledger)
         self._granted_s: dict[str, float] = {}
         self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
@@ -180,10 +181,20 @@ class Dispatcher:
         found = self._ledger.jobs.ready(
             set(embeddings.values()),
             leased=set(leased_by_conversation),
-            resting=self._rests.resting(now_s),
+            resting=self._rests.resting(now_s) | self.pins.waiting(embeddings),
             limit=sum(agent.free for agent in agents),
         )
-        ready = [ReadyJob(job.job_id, job.conversation_id, job.number, pin, job.audio_s) for job, pin in found]
+        ready = [
+            ReadyJob(
+                job.job_id,
+                job.conversation_id,
+                job.number,
+                pin,
+                job.audio_s,
+                only_agent=self.pins.agent_of(job.conversation_id),
+            )
+            for job, pin in found
+        ]
         for job_id, agent_id in match_jobs(ready, agents, leased_by_conversation):
             view = self.roster.get(agent_id)
             if view is None:

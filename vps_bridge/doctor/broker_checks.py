@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 
 from broker.check import Check, failed, note, ok
@@ -10,9 +11,11 @@ from schemas.bridge import BridgeState
 from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 
 SKEW_LIMIT_S = 5.0
+OLDEST_MOSQUITTO = 2
 MESSAGE_BYTES = 40_000  # of a message with a part of audio, beside the part
 UP = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
 RIGHTS = "Give the bridge its own user: omi-broker init DIR (run again it keeps the passwords), then reload the broker."
+PACKAGE = "omi-diarization"
 SET_CLOCK = "Set the wrong one: `timedatectl set-ntp true` here, System Settings > General > Date & Time on a Mac."
 
 
@@ -21,7 +24,12 @@ def check_broker_limits(findings: BrokerFindings, part_bytes: int) -> list[Check
     if findings.error is not None:
         return [failed("broker", findings.error)]
     found = f"{findings.url}, MQTT {findings.protocol}, packets of up to {findings.max_packet_bytes:,} bytes"
-    if findings.max_packet_bytes < part_bytes + MESSAGE_BYTES:
+    found += f", {findings.version}" if findings.version else ""
+    if _is_old(findings.version):
+        checks = [
+            failed("broker", f"{found}: older than 2.0", "Upgrade Mosquitto: its files are written for 2.0 and 2.1.")
+        ]
+    elif findings.max_packet_bytes < part_bytes + MESSAGE_BYTES:
         checks = [failed("broker", found, "Raise max_packet_size of the broker, or lower OMI_PART_BYTES.")]
     else:
         checks = [ok("broker", found)]
@@ -34,6 +42,12 @@ def check_broker_limits(findings: BrokerFindings, part_bytes: int) -> list[Check
     else:
         checks.append(ok("rights", "what this user published came back, no subscription was refused"))
     return checks
+
+
+def _is_old(version: str) -> bool:
+    """Whether it is a Mosquitto that our files are not written for: `mosquitto version 1.6.12`."""
+    found = re.fullmatch(r"mosquitto version (\d+)\..*", version)
+    return found is not None and int(found[1]) < OLDEST_MOSQUITTO
 
 
 def check_bridge_lives(findings: BrokerFindings, ledger_id: str | None, stale_s: float) -> list[Check]:
@@ -82,7 +96,8 @@ def check_agents(findings: BrokerFindings, allowed: Collection[str], stale_s: fl
         checks.append(failed("agents", "none is allowed, and none was heard", remedy))
     elif allowed and not any(name in live for name in allowed):
         checks.append(failed("agents", "none of those allowed is live", "On the Mac: omi-agent doctor"))
-    return checks + _check_clocks(findings) + _check_models({name: live[name] for name in live if name in allowed})
+    used = {name: live[name] for name in live if name in allowed}
+    return checks + _check_twins(findings) + _check_clocks(findings) + _check_models(used) + _check_versions(findings)
 
 
 def _check_agent(name: str, heard: ReceivedBeat[AgentHeartbeat] | None, stale_s: float) -> Check:
@@ -107,6 +122,26 @@ def _check_clocks(findings: BrokerFindings) -> list[Check]:
         found = ", ".join(f"{name}'s is {-age_s:+.0f} s beside ours" for name, age_s in sorted(wrong.items()))
         return [failed("clocks", found, SET_CLOCK)]
     return [ok("clocks", f"{len(ages)} agents' clocks agree with ours")] if ages else []
+
+
+def _check_twins(findings: BrokerFindings) -> list[Check]:
+    """Two processes under one agent id take each other's work, until one of them notices and stops."""
+    twins = sorted(name for name, instances in findings.agent_instances.items() if len(instances) > 1)
+    if not twins:
+        return []
+    remedy = "Stop one of them, or give it an id and a user of its own: omi-broker add-agent DIR OTHER-ID"
+    return [failed("twins", f"more than one process beats as {', '.join(twins)}", remedy)]
+
+
+def _check_versions(findings: BrokerFindings) -> list[Check]:
+    """Bridge and agents understand each other across versions; somebody who wonders should see them all the same."""
+    beats = {heard.beat.bridge_id: heard.beat for heard in findings.bridges.values()}
+    agents = {name: heard.beat for name, heard in findings.agents.items() if heard.beat.state in UP}
+    versions = {name: beat.versions.get(PACKAGE, "") for name, beat in (beats | agents).items()}
+    if len({version for version in versions.values() if version}) <= 1:
+        return []
+    found = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()) if version)
+    return [note("versions", found, "Bring all to the newest: the bridge first, then the agents.")]
 
 
 def _check_models(live: dict[str, ReceivedBeat[AgentHeartbeat]]) -> list[Check]:

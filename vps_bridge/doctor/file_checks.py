@@ -11,6 +11,7 @@ from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.database import DatabaseError
 from vps_bridge.durations import seconds
 from vps_bridge.errors import StoreUnavailable
+from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger, LedgerMissing
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
@@ -55,6 +56,20 @@ def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list
         found = ", ".join(f"{count} {what}" for what, count in bad.items() if count)
         return [*checks, failed("failures", found, "omi-bridge failed says why and what to do, then omi-bridge retry")]
     return [*checks, ok("failures", "none")]
+
+
+def check_door(settings: BridgeSettings) -> list[Check]:
+    """Check what the bridge needs to open its HTTP door; nothing where the door is off."""
+    if settings.http_port == 0:
+        return []
+    try:
+        rule = read_access_rule(settings)
+    except SettingsError as error:
+        return [
+            failed("http", str(error), "Correct it and restart the bridge: omi-bridge config shows where it is set")
+        ]
+    where = f"http://{settings.http_host}:{settings.http_port}"
+    return [ok("http", where if rule.token else f"{where}, /v1 closed: no token is set")]
 
 
 def _check_store(settings: BridgeSettings) -> Check:

@@ -43,6 +43,7 @@ _NOTE_EVENT = _EVENT.on_conflict_do_update(
 )
 _ACTIVITY: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _NOTE_ACTIVITY = THIS_CONVERSATION.values(**_ACTIVITY)
+_MARK_TEMPORARY = THIS_CONVERSATION.values(throwaway=True)
 _ALWAYS = {**HINTS, **_ACTIVITY}
 _APPLY = {
     EventType.STARTED: THIS_CONVERSATION.values(
@@ -117,7 +118,9 @@ class EventBook:
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
         with self._database.writing() as connection:
-            open_conversation(connection, conversation_id)
+            is_new = open_conversation(connection, conversation_id)
+            if is_new and event.temporary:
+                connection.execute(_MARK_TEMPORARY, {"of_conversation": conversation_id})
             it = {"of_conversation": conversation_id, "now": time.time()}
             if verdict is Verdict.ACCEPTED:
                 statement = _APPLY.get(event.type, _HEAR)

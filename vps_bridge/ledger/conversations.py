@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -176,9 +177,10 @@ class ConversationBook:
             return _to_record(row) if row else None
 
     def all(self) -> list[ConversationRecord]:
-        """Return every conversation, the one that something happened to last first."""
+        """Return every conversation but the temporary ones, the one that something happened to last first."""
+        query = select(*CONVERSATION_COLUMNS).where(~ConversationRow.throwaway)
         with self._database.reading() as connection:
-            rows = connection.execute(select(*CONVERSATION_COLUMNS).order_by(ConversationRow.last_activity_at.desc()))
+            rows = connection.execute(query.order_by(ConversationRow.last_activity_at.desc()))
             return [_to_record(row) for row in rows]
 
     def is_deleted(self, conversation_id: str) -> bool:
@@ -300,10 +302,13 @@ class ConversationBook:
             open_conversation(connection, conversation_id)
             connection.execute(THIS_CONVERSATION.values(throwaway=True), {"of_conversation": conversation_id})
 
-    def temporary(self) -> list[str]:
-        """Return the temporary conversations."""
+    def temporary(self, *, quiet_since: float = math.inf) -> list[str]:
+        """Return the temporary conversations that nothing has happened to since a Unix time."""
+        query = select(ConversationRow.conversation_id).where(
+            ConversationRow.throwaway, ConversationRow.last_activity_at <= quiet_since
+        )
         with self._database.reading() as connection:
-            return list(connection.scalars(select(ConversationRow.conversation_id).where(ConversationRow.throwaway)))
+            return list(connection.scalars(query))
 
     def mark_deleted(self, conversation_id: str) -> None:
         """Write the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
@@ -357,9 +362,10 @@ def mark_changed(connection: Connection, conversation_id: str) -> None:
     connection.execute(_MARK_CHANGED, {"of_conversation": conversation_id, "now": time.time()})
 
 
-def open_conversation(connection: Connection, conversation_id: str) -> None:
-    """Make the row of a conversation that was never heard of; a known one is left as it is."""
-    connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
+def open_conversation(connection: Connection, conversation_id: str) -> bool:
+    """Make the row of a conversation that was never heard of; a known one is left as it is. Return if it is new."""
+    made = connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
+    return bool(made.rowcount)
 
 
 def _put_tombstone(connection: Connection, conversation_id: str) -> None:

@@ -216,13 +216,17 @@ class AgentCapacity:
 
 @dataclass(frozen=True)
 class ReadyJob:
-    """A job that waits. `embedding` is the model its conversation is pinned to, or None."""
+    """A job that waits.
+
+    `embedding` is the model its conversation is pinned to, or None; `only_agent` the only agent that may have it.
+    """
 
     job_id: str
     conversation_id: str
     order: int
     embedding: tuple[str, str] | None
     audio_s: float
+    only_agent: str | None = None
 
 
 def expected_s(audio_s: float, speed_x_real_time: float) -> float:
@@ -248,7 +252,12 @@ def match_jobs(
     while waiting:
         conversation_id = min(waiting, key=lambda name: (leased.get(name, 0), waiting[name][0].order))
         pin = pins.get(conversation_id)
-        fitting = [agent for agent in able.values() if pin is None or agent.embedding == pin]
+        only = waiting[conversation_id][0].only_agent
+        fitting = [
+            agent
+            for agent in able.values()
+            if (pin is None or agent.embedding == pin) and only in (None, agent.agent_id)
+        ]
         if not fitting:
             del waiting[conversation_id]
             continue

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from broker.check import Check, CheckState
+from broker.tailnet import judge_broker_host, judge_tailnet
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.failure import FailureCode
@@ -20,7 +21,6 @@ from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.doctor.broker_checks import check_agents, check_bridge_lives, check_broker_limits
 from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 from vps_bridge.doctor.file_checks import check_queue
-from vps_bridge.doctor.tailnet import judge_tailnet
 from vps_bridge.ledger.records import QueueCounts
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
@@ -223,3 +223,26 @@ def test_what_waits_too_long_is_said_with_the_reason() -> None:
 def test_a_key_of_the_tailnet_that_ends_is_told_before(key_expiry: str | None, verdict: CheckState) -> None:
     own = {"TailscaleIPs": ["100.64.0.7"]} | ({"KeyExpiry": key_expiry} if key_expiry else {})
     assert judge_tailnet({"BackendState": "Running", "Self": own}, NOW).verdict is verdict
+
+
+BROKERS = {
+    "100.64.0.7": ("ok", "in the tailnet"),
+    "vps.tail1234.ts.net": ("ok", "in the tailnet"),
+    "100.64.0.99": ("failed", "no machine of this tailnet has the address"),
+    "100.64.0.8": ("failed", "expired"),
+    "100.64.0.9": ("failed", "not connected"),
+}
+
+
+@pytest.mark.parametrize("host", BROKERS)
+def test_a_broker_that_moved_in_the_tailnet_or_left_it_is_named(host: str) -> None:
+    own = {"TailscaleIPs": ["100.64.0.7"], "DNSName": "vps.tail1234.ts.net."}
+    peers = {
+        "a": {"TailscaleIPs": ["100.64.0.8"], "Expired": True},
+        "b": {"TailscaleIPs": ["100.64.0.9"], "Online": False},
+    }
+    verdict, said = BROKERS[host]
+    [check] = judge_broker_host({"Self": own, "Peer": peers}, host)
+    assert (check.verdict, check.remedy is None) == (verdict, verdict == "ok")
+    assert said in check.found
+    assert judge_broker_host({"Self": own, "Peer": peers}, "127.0.0.1") == []

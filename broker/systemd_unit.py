@@ -1,0 +1,254 @@
+"""A program of ours as a service of systemd: its unit, and the calls of `systemctl` that install, remove, query it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from broker.errors import BrokerError
+from broker.file_checks import SECRET_WORD
+from broker.private_files import replace_file
+
+UNITS = Path("/etc/systemd/system")
+SYSTEMCTL = "systemctl"
+SYSTEMCTL_TIMEOUT_S = 60.0
+HOMES = (Path("/home"), Path("/root"), Path("/run/user"))
+SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|\bhf_\w{8}")  # credentials in a URL; a token of the hub
+PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@+:,-]+")  # what systemd reads as it stands: no space, quote, % or $
+
+
+class ServiceProblem(BrokerError):
+    """The service cannot be installed, removed or queried; the message names the remedy."""
+
+
+@dataclass(frozen=True)
+class SystemdService:
+    """What a unit is made of. The config file may hold secrets; the unit, which everybody can read, holds none."""
+
+    name: str
+    description: str
+    program: Path
+    user: str
+    home: Path
+    config_file: Path
+    data_dir: Path
+    needs_devices: bool = False
+    """A GPU: an agent's. Without it the service sees no device but /dev/null and the like."""
+    memory_max: str | None = None
+    directory: Path = UNITS
+
+    @property
+    def unit_file(self) -> Path:
+        """Where systemd looks for it."""
+        return self.directory / f"{self.name}.service"
+
+    @property
+    def variables(self) -> Mapping[str, str]:
+        """What makes any command of the program use the files of the service."""
+        return {"OMI_CONFIG": str(self.config_file), "OMI_DATA_DIR": str(self.data_dir)}
+
+    @property
+    def command(self) -> str:
+        """How a person calls the program with the files and as the user of the service."""
+        given = " ".join(f"{name}={shlex.quote(value)}" for name, value in self.variables.items())
+        return f"sudo -H -u {self.user} {given} {self.program}"
+
+
+@dataclass(frozen=True)
+class UnitState:
+    """The state of a unit as systemd reports it."""
+
+    active: str
+    detail: str = ""
+    pid: int | None = None
+    restarts: int = 0
+    last_exit: str = ""
+
+    @property
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self.active == "active" and self.pid is not None
+
+
+def find_user(name: str | None) -> pwd.struct_passwd:
+    """Return the account that the service is to run as: the one named, else whoever called sudo, else this one.
+
+    Raises:
+        ServiceProblem: there is none, or it is root.
+    """
+    wanted = name or os.environ.get("SUDO_USER")
+    try:
+        account = pwd.getpwnam(wanted) if wanted else pwd.getpwuid(os.getuid())
+    except KeyError as error:
+        home = "/var/lib/omi-diarization"
+        raise ServiceProblem(
+            f"there is no user {wanted}: useradd --system --create-home --home-dir {home} --shell /usr/sbin/nologin "
+            f"{wanted}"
+        ) from error
+    if account.pw_uid == 0:
+        raise ServiceProblem("it must not run as root: name the user it runs as with --user")
+    return account
+
+
+def find_program(name: str) -> Path:
+    """Return the console script of this Python environment."""
+    return Path(sys.executable).parent / name
+
+
+def render_unit(service: SystemdService) -> str:
+    """Return the unit. Every user may read it: it names the config file and holds no secret.
+
+    Raises:
+        ServiceProblem: a path that systemd would read as something else.
+    """
+    for path in (service.program, service.config_file, service.data_dir):
+        if not PLAIN_PATH.fullmatch(str(path)) or not path.is_absolute():
+            raise ServiceProblem(f"{path}: use a full path without spaces, quotes, % and $")
+    environment = " ".join(f"{name}={value}" for name, value in service.variables.items())
+    inside_homes = [
+        path
+        for path in (service.program, service.config_file, service.data_dir)
+        if any(path.is_relative_to(home) for home in HOMES)
+    ]
+    memory = f"MemoryMax={service.memory_max}\n" if service.memory_max else ""
+    return f"""\
+# Written by `{service.name} install`; run it again rather than editing this, or use: systemctl edit {service.name}
+[Unit]
+Description={service.description}
+Wants=network-online.target
+After=network-online.target mosquitto.service omi-broker.service tailscaled.service
+# One that cannot start says why; five tries a minute, then systemd shows it as failed.
+StartLimitIntervalSec=60
+StartLimitBurst=5
+
+[Service]
+Type=exec
+User={service.user}
+ExecStart={service.program} run
+Environment={environment} OMI_LOG_JSON=true
+# Further settings as variables, if you have such a file (mode 0600, owner root).
+EnvironmentFile=-/etc/omi-diarization/{service.name.removeprefix("omi-")}.env
+ReadWritePaths={service.data_dir}
+UMask=0077
+Restart=always
+RestartSec=2
+TimeoutStopSec=30
+{memory}\
+# Each connection is an open file: many of them must not take those that audio and databases need.
+LimitNOFILE=65536
+# A core dump would hold audio and words.
+LimitCORE=0
+NoNewPrivileges=true
+PrivateTmp=true
+PrivateDevices={"false" if service.needs_devices else "true"}
+ProtectSystem=strict
+ProtectHome={"read-only" if inside_homes else "true"}
+ProtectKernelTunables=true
+ProtectKernelModules=true
+ProtectControlGroups=true
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=true
+LockPersonality=true
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
+def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
+    """Write the unit and have systemd start it now and with the machine; one that runs is started anew.
+
+    Raises:
+        ServiceProblem: the config file is missing or open to others, or systemd refused.
+    """
+    check_config(service)
+    if not service.program.exists():
+        raise ServiceProblem(f"{service.program} is not there: install the package into this environment")
+    try:
+        account = pwd.getpwnam(service.user)
+        service.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if service.data_dir.stat().st_uid != account.pw_uid:
+            os.chown(service.data_dir, account.pw_uid, account.pw_gid)
+        replace_file(service.unit_file, render_unit(service), mode=0o644)
+    except OSError as error:
+        raise ServiceProblem(f"{error.filename}: {error.strerror}. A service is root's to install: use sudo") from error
+    for words in (("daemon-reload",), ("enable", service.name), ("restart", service.name)):
+        done = _call(systemctl, *words)
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()
+            raise ServiceProblem(f"systemctl {' '.join(words)}: {said}. journalctl -u {service.name} may say more")
+
+
+def uninstall(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> bool:
+    """Stop it and remove its unit; data, settings and logs stay. Returns whether there was one.
+
+    Raises:
+        ServiceProblem: the unit cannot be removed.
+    """
+    if not service.unit_file.exists():
+        return False
+    _call(systemctl, "disable", "--now", service.name)
+    try:
+        service.unit_file.unlink()
+    except OSError as error:
+        raise ServiceProblem(f"{service.unit_file}: {error.strerror}. A service is root's to remove: sudo") from error
+    _call(systemctl, "daemon-reload")
+    return True
+
+
+def query(name: str, *, systemctl: str = SYSTEMCTL) -> UnitState:
+    """Return the state of a unit.
+
+    Raises:
+        ServiceProblem: `systemctl` cannot be run.
+    """
+    fields = "ActiveState,SubState,MainPID,NRestarts,Result"
+    shown = _call(systemctl, "show", name, f"--property={fields}")
+    facts = dict(line.partition("=")[::2] for line in shown.stdout.splitlines())
+    pid, restarts = facts.get("MainPID", "0"), facts.get("NRestarts", "0")
+    return UnitState(
+        active=facts.get("ActiveState", "unknown"),
+        detail=facts.get("SubState", ""),
+        pid=int(pid) if pid.isdecimal() and pid != "0" else None,
+        restarts=int(restarts) if restarts.isdecimal() else 0,
+        last_exit=facts.get("Result", ""),
+    )
+
+
+def check_config(service: SystemdService) -> None:
+    """Check that the config file is there and that no other user can read a secret in it.
+
+    Raises:
+        ServiceProblem: names what to do.
+    """
+    path = service.config_file
+    try:
+        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+    except FileNotFoundError as error:
+        raise ServiceProblem(f"{path} does not exist. Write it with: {service.command} join INVITATION") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ServiceProblem(f"{path} cannot be read ({error}): check whose it is, and that it is text") from error
+    if SECRET_WORD.search(text) and mode & 0o077:
+        raise ServiceProblem(f"{path} holds a secret and others can read it. Run: chmod 600 '{path}'")
+
+
+def _call(systemctl: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    try:
+        return subprocess.run(  # noqa: S603 - fixed arguments, no shell
+            [systemctl, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=SYSTEMCTL_TIMEOUT_S,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        raise ServiceProblem(f"{systemctl} could not be run ({error}): this machine has no systemd") from error
