@@ -8,14 +8,19 @@ a burst that was delayed is put right by the next that was not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 SAMPLE_BYTES = 2
 LAG_S = 2.5
 """The last sample of a burst is about so old when it arrives: 4 to 5 s for what was recorded 4 s before it."""
 ERROR_S = 3.0
-"""How far an estimate may be off, but for the silence within a burst: nobody knows where in the burst it was."""
+"""How far an estimate may be off."""
+MIN_SILENCE_S = 0.3
+"""Less is the jitter of the way here."""
+TOGETHER_S = 1.5
+"""What arrives at most so long after another is of one burst."""
 
 
 @dataclass(frozen=True)
@@ -55,19 +60,46 @@ def bytes_per_s(sample_rate: int) -> int:
     return SAMPLE_BYTES * sample_rate
 
 
-def place_arrivals(arrivals: Sequence[AudioArrival]) -> list[PlacedAudioBytes]:
-    """Return for each arrival when it was recorded; `arrivals` are in the order of the stream."""
+QuietPoints = Callable[[int, int], Sequence[int]]
+"""Returns for two positions of the stream where between them silence may have been left out, in order."""
+
+
+def place_arrivals(arrivals: Sequence[AudioArrival], quiet_points: QuietPoints) -> list[PlacedAudioBytes]:
+    """Return when the audio of each burst was recorded; `arrivals` are in the order of the stream.
+
+    Where more time has passed than there is audio, silence was left out somewhere in the burst: where it is quiet.
+    """
     placed: list[PlacedAudioBytes] = []
     for run in _runs(arrivals):
         first, rate = run[0].start, bytes_per_s(run[0].sample_rate)
-        bounds = [one.arrived_at - (one.end - first) / rate for one in run]
-        for place in range(len(bounds) - 2, -1, -1):
-            bounds[place] = min(bounds[place], bounds[place + 1])
-        placed += [
-            PlacedAudioBytes(one.start, one.end, one.sample_rate, bound - LAG_S + (one.start - first) / rate, first)
-            for one, bound in zip(run, bounds, strict=True)
-        ]
+        bursts = list(_bursts(run))
+        zeros = [burst[-1].arrived_at - LAG_S - (burst[-1].end - first) / rate for burst in bursts]
+        for place in range(len(zeros) - 2, -1, -1):
+            zeros[place] = min(zeros[place], zeros[place + 1])
+        before = zeros[0]
+        for burst, zero in zip(bursts, zeros, strict=True):
+            start, end = burst[0].start, burst[-1].end
+            points = (list(quiet_points(start, end)) or [start]) if zero - before >= MIN_SILENCE_S else []
+            borders = [start, *points, end]
+            for place, (begin, stop) in enumerate(pairwise(borders)):
+                at = before + (zero - before) * place / len(points) if points else zero
+                if stop > begin:
+                    recorded_at = at + (begin - first) / rate
+                    placed.append(PlacedAudioBytes(begin, stop, run[0].sample_rate, recorded_at, first))
+            before = zero
     return placed
+
+
+def _bursts(run: Sequence[AudioArrival]) -> Iterator[list[AudioArrival]]:
+    """Yield what arrived together."""
+    burst: list[AudioArrival] = []
+    for one in run:
+        if burst and one.arrived_at - burst[-1].arrived_at > TOGETHER_S:
+            yield burst
+            burst = []
+        burst.append(one)
+    if burst:
+        yield burst
 
 
 def _runs(arrivals: Sequence[AudioArrival]) -> Iterator[list[AudioArrival]]:

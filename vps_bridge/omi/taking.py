@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import structlog
 
 from schemas.audio import ChunkDescription
@@ -24,6 +25,7 @@ from vps_bridge.omi.capture_file import StoredRecord
 from vps_bridge.omi.cutting import EDGE_S, ConversationSpan, CutChunk, cut_chunks, taken_spans, window_of
 from vps_bridge.omi.placement import ERROR_S, LAG_S, SAMPLE_BYTES, AudioArrival, place_arrivals
 from vps_bridge.omi.records import AUDIO, hash_name
+from vps_bridge.omi.silence import find_quiet_points
 
 _LOG = structlog.get_logger(__name__)
 SETTLE_S = 60.0
@@ -66,7 +68,7 @@ class AudioTaker:
             for one in records
         ]
         taken = taken_spans(chunk.chunk_id for chunk in ledger.chunks.of_conversation(record.conversation_id))
-        return cut_chunks(place_arrivals(arrivals), window, taken)
+        return cut_chunks(place_arrivals(arrivals, partial(_quiet_points, records)), window, taken)
 
     def _audio_of(self, uid: str, since: float) -> list[StoredRecord]:
         return [one for one in self._log.records_of(hash_name(uid), since) if one.header.kind == AUDIO]
@@ -75,12 +77,7 @@ class AudioTaker:
         """Give the bridge a chunk; return whether it was taken, or never will be."""
         upload = Upload(self._incoming, self._max_chunk_bytes)
         try:
-            for stored in self._audio_of(record.uid, chunk.recorded_at - EARLY_S):
-                if stored.header.position >= chunk.end:
-                    break
-                start, end = chunk.start - stored.header.position, chunk.end - stored.header.position
-                if start < stored.header.length and end > 0:
-                    upload.write(stored.read(max(0, start), end))
+            upload.write(_read(self._audio_of(record.uid, chunk.recorded_at - EARLY_S), chunk.start, chunk.end))
             if upload.bytes != chunk.end - chunk.start or upload.bytes % SAMPLE_BYTES:
                 _LOG.warning("omi_audio_gone", conversation=record.conversation_id, chunk=chunk.chunk_id)
                 return True  # its time is over, or its user was removed
@@ -99,6 +96,26 @@ class AudioTaker:
         finally:
             upload.discard()
         return receipt is not None and receipt.verdict in (Verdict.ACCEPTED, Verdict.DISCARDED)
+
+
+def _read(records: Sequence[StoredRecord], start: int, end: int) -> bytes:
+    """Return bytes of the stream, as far as they are still there."""
+    parts = []
+    for stored in records:
+        if stored.header.position >= end:
+            break
+        if stored.header.end > start:
+            position = stored.header.position
+            parts.append(stored.read(max(0, start - position), end - position))
+    return b"".join(parts)
+
+
+def _quiet_points(records: Sequence[StoredRecord], start: int, end: int) -> list[int]:
+    """Return where between two positions it is quiet; the first of them is where a sample begins."""
+    data = _read(records, start, end)
+    samples = np.frombuffer(data[: len(data) // SAMPLE_BYTES * SAMPLE_BYTES], "<i2")
+    rate = next((one.header.sample_rate for one in records if one.header.end > start), 1)
+    return [start + SAMPLE_BYTES * index for index in find_quiet_points(samples, rate)]
 
 
 def _span(record: OmiConversationRecord) -> ConversationSpan:
