@@ -82,9 +82,7 @@ class ClockedBridge(LiveBridge):
         return list((self.data_dir / "bridge" / "omi" / "capture").glob("*.log"))
 
 
-def start_clocked(
-    broker: RunningBroker, data_dir: Path, backend: Backend, at: float, **options: str
-) -> ClockedBridge:
+def start_clocked(broker: RunningBroker, data_dir: Path, backend: Backend, at: float, **options: str) -> ClockedBridge:
     """Start one whose clock stands at a Unix time."""
     bridge = ClockedBridge(broker, data_dir)
     bridge.clock.set(at)

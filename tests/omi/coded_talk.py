@@ -8,19 +8,22 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from schemas.agent import AgentControl
 from schemas.codec import encode
 from schemas.turns import ChunkSpan, SpeakerTurn
-from tests.omi.traffic import Span, Talk
+from tests.omi.traffic import Talk
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 
+SpokenTurn = tuple[float, float, str]
+"""(start_s, end_s, speaker)"""
 RATE = 8_000
 LOUDNESS = {"a": 1_000, "b": 2_000, "c": 3_000}
 STEP = RATE // 100
 
 
-def coded_talk(turns: list[tuple[float, float, str]], began_at: float, tail_s: float = 1.0) -> Talk:
+def coded_talk(turns: list[SpokenTurn], began_at: float, tail_s: float = 1.0) -> Talk:
     """A talk of these turns: every sample of a turn has its speaker's loudness."""
     samples = np.zeros(round((turns[-1][1] + tail_s) * RATE), np.int16)
     for start_s, end_s, speaker in turns:
@@ -28,18 +31,18 @@ def coded_talk(turns: list[tuple[float, float, str]], began_at: float, tail_s: f
     return Talk(samples, RATE, began_at, tuple((start_s, end_s) for start_s, end_s, _ in turns))
 
 
-def draw_turns(seed: int, length_s: float, speakers: str = "ab", pauses: Span = (0.4, 6.0)) -> list[tuple[float, float, str]]:
-    """Turns of a few seconds with pauses between them, some of them long."""
+def draw_turns(seed: int, length_s: float, speakers: str = "ab") -> list[SpokenTurn]:
+    """Turns of a few seconds; the pauses between them are short, and now and then long."""
     draw, turns, at_s, speaker = random.Random(seed), [], 1.0, speakers[0]
     while at_s < length_s:
         end_s = at_s + draw.uniform(1.5, 6.0)
         turns.append((round(at_s, 2), round(end_s, 2), speaker))
-        at_s = end_s + draw.uniform(*pauses) * draw.random()
+        at_s = end_s + (draw.uniform(2.0, 12.0) if draw.random() < 0.25 else draw.uniform(0.2, 0.8))
         speaker = draw.choice([one for one in speakers if one != speaker])
     return turns
 
 
-def rows_of(turns: list[tuple[float, float, str]], name: str, zero_s: float = 0.0) -> list[dict[str, Any]]:
+def rows_of(turns: list[SpokenTurn], name: str, zero_s: float = 0.0) -> list[dict[str, Any]]:
     """A transcript of the turns; its second 0 is second `zero_s` of the talk."""
     return [
         {"id": f"{name}-{place}", "start": start_s - zero_s, "end": end_s - zero_s, "text": "words"}
@@ -72,7 +75,7 @@ class CodedAgent(ScriptedAgent):
 
     def _answer_coded(self, offer: AgentControl) -> None:
         audio = self.pull(offer)
-        turns: list[tuple[float, float, str]] = []
+        turns: list[SpokenTurn] = []
         spans: list[ChunkSpan] = []
         end_s = 0.0
         for chunk in offer.chunks:
@@ -91,7 +94,7 @@ class CodedAgent(ScriptedAgent):
         self.held.pop(offer.job_id or "", None)
 
 
-def _decode(samples: np.ndarray) -> list[tuple[float, float, str]]:
+def _decode(samples: NDArray[np.int16]) -> list[SpokenTurn]:
     steps = samples[: len(samples) // STEP * STEP].reshape(-1, STEP)[:, STEP // 2]
     found, place = [], 0
     for value, run in groupby(steps.tolist()):

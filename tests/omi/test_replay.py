@@ -2,24 +2,24 @@
 
 import itertools
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from schemas.conversation import ConversationUpdated
 from tests.brokers import RunningBroker
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
-from tests.omi.coded_talk import CodedAgent, coded_talk, draw_turns, rows_of
+from tests.omi.coded_talk import CodedAgent, SpokenTurn, coded_talk, draw_turns, rows_of
 from tests.omi.traffic import Post, Sender, make_document
 from tests.vps_bridge.live_bridge import Backend, wait_until
 
 BEGAN_AT = 1_780_000_000.0
 HOUR_S = 3_600.0
-Turn = tuple[float, float, str]
 
 
 @pytest.fixture(scope="module")
-def omi(mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedBridge]:
+def omi(
+    mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ClockedBridge]:
     bridge = start_clocked(mosquitto, tmp_path_factory.mktemp("data"), backend, BEGAN_AT)
     bridge.allow("first")
     yield bridge
@@ -40,14 +40,14 @@ def final_labels(backend: Backend, conversation_id: str) -> ConversationUpdated:
     return wait_until(find, f"final labels of {conversation_id}")
 
 
-def share_right(update: ConversationUpdated, turns: list[Turn], name: str) -> float:
+def share_right(update: ConversationUpdated, turns: list[SpokenTurn], name: str) -> float:
     """The share of seconds with the right speaker, under the best naming of the numbers."""
     labels = {label.id: label.speaker_id for label in update.segments}
     numbers, speakers = sorted({one for one in labels.values() if one is not None}), sorted({who for *_, who in turns})
     total_s = sum(end_s - start_s for start_s, end_s, _ in turns)
 
-    def right_s(naming: dict[int, str]) -> float:
-        return sum(b - a for place, (a, b, who) in enumerate(turns) if naming.get(labels.get(f"{name}-{place}") or 0 if labels.get(f"{name}-{place}") is not None else -1) == who)
+    def right_s(naming: dict[int | None, str]) -> float:
+        return sum(b - a for place, (a, b, who) in enumerate(turns) if naming.get(labels[f"{name}-{place}"]) == who)
 
     namings = itertools.permutations(numbers, min(len(numbers), len(speakers)))
     return max((right_s(dict(zip(one, speakers, strict=False))) for one in namings), default=0.0) / total_s
@@ -72,6 +72,4 @@ def test_a_talk_is_labelled(
     reported_at = posts[-1].at + 130
     assert omi.post(sender.send_conversation(document, reported_at)).status_code == 200
     update = final_labels(backend, name)
-    print(update.warnings, update.left_alone_counts, update.audio_s)
     assert share_right(update, turns, name) > 0.98
-    assert Path(omi.data_dir).exists()

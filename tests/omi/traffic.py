@@ -20,7 +20,7 @@ from vps_bridge.omi.users import NewAccess
 
 Span = tuple[float, float]
 SAMPLE_BYTES = 2
-HANGOVER_S = 0.3  # what is sent around speech
+HANGOVER_S = 0.5  # what is sent around speech
 PATHS = ("audio", "transcript", "conversation")
 
 
