@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 SAMPLE_BYTES = 2
 LAG_S = 2.5
@@ -19,7 +18,8 @@ ERROR_S = 3.0
 """How far an estimate may be off."""
 MIN_SILENCE_S = 0.3
 """Less is the jitter of the way here."""
-TOGETHER_S = 1.5
+_FULL = 0.9
+TOGETHER_S = 0.5
 """What arrives at most so long after another is of one burst."""
 
 
@@ -60,11 +60,11 @@ def bytes_per_s(sample_rate: int) -> int:
     return SAMPLE_BYTES * sample_rate
 
 
-QuietPoints = Callable[[int, int], Sequence[int]]
-"""Returns for two positions of the stream where between them silence may have been left out, in order."""
+QuietPoint = Callable[[int, int], int | None]
+"""Returns for two positions of the stream where between them silence was most likely left out, if that can be told."""
 
 
-def place_arrivals(arrivals: Sequence[AudioArrival], quiet_points: QuietPoints) -> list[PlacedAudioBytes]:
+def place_arrivals(arrivals: Sequence[AudioArrival], quiet_point: QuietPoint) -> list[PlacedAudioBytes]:
     """Return when the audio of each burst was recorded; `arrivals` are in the order of the stream.
 
     Where more time has passed than there is audio, silence was left out somewhere in the burst: where it is quiet.
@@ -76,17 +76,18 @@ def place_arrivals(arrivals: Sequence[AudioArrival], quiet_points: QuietPoints) 
         zeros = [burst[-1].arrived_at - LAG_S - (burst[-1].end - first) / rate for burst in bursts]
         for place in range(len(zeros) - 2, -1, -1):
             zeros[place] = min(zeros[place], zeros[place + 1])
-        before = zeros[0]
+        before, before_bytes = zeros[0], 0
         for burst, zero in zip(bursts, zeros, strict=True):
             start, end = burst[0].start, burst[-1].end
-            points = (list(quiet_points(start, end)) or [start]) if zero - before >= MIN_SILENCE_S else []
-            borders = [start, *points, end]
-            for place, (begin, stop) in enumerate(pairwise(borders)):
-                at = before + (zero - before) * place / len(points) if points else zero
+            cut = start
+            # A burst that is shorter than the next was sent because its session ended: nothing of it was left over.
+            if zero - before >= MIN_SILENCE_S and before_bytes >= _FULL * (end - start):
+                cut = quiet_point(start, end) or start
+            for begin, stop, at in ((start, cut, before), (cut, end, zero)):
                 if stop > begin:
                     recorded_at = at + (begin - first) / rate
                     placed.append(PlacedAudioBytes(begin, stop, run[0].sample_rate, recorded_at, first))
-            before = zero
+            before, before_bytes = zero, end - start
     return placed
 
 

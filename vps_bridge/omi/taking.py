@@ -25,7 +25,7 @@ from vps_bridge.omi.capture_file import StoredRecord
 from vps_bridge.omi.cutting import EDGE_S, ConversationSpan, CutChunk, cut_chunks, taken_spans, window_of
 from vps_bridge.omi.placement import ERROR_S, LAG_S, SAMPLE_BYTES, AudioArrival, place_arrivals
 from vps_bridge.omi.records import AUDIO, hash_name
-from vps_bridge.omi.silence import find_quiet_points
+from vps_bridge.omi.silence import find_quiet_point
 
 _LOG = structlog.get_logger(__name__)
 SETTLE_S = 60.0
@@ -68,7 +68,7 @@ class AudioTaker:
             for one in records
         ]
         taken = taken_spans(chunk.chunk_id for chunk in ledger.chunks.of_conversation(record.conversation_id))
-        return cut_chunks(place_arrivals(arrivals, partial(_quiet_points, records)), window, taken)
+        return cut_chunks(place_arrivals(arrivals, partial(_quiet_point, records)), window, taken)
 
     def _audio_of(self, uid: str, since: float) -> list[StoredRecord]:
         return [one for one in self._log.records_of(hash_name(uid), since) if one.header.kind == AUDIO]
@@ -110,12 +110,13 @@ def _read(records: Sequence[StoredRecord], start: int, end: int) -> bytes:
     return b"".join(parts)
 
 
-def _quiet_points(records: Sequence[StoredRecord], start: int, end: int) -> list[int]:
-    """Return where between two positions it is quiet; the first of them is where a sample begins."""
+def _quiet_point(records: Sequence[StoredRecord], start: int, end: int) -> int | None:
+    """Return where between two positions it is quiet for longest; the first of them is where a sample begins."""
     data = _read(records, start, end)
     samples = np.frombuffer(data[: len(data) // SAMPLE_BYTES * SAMPLE_BYTES], "<i2")
     rate = next((one.header.sample_rate for one in records if one.header.end > start), 1)
-    return [start + SAMPLE_BYTES * index for index in find_quiet_points(samples, rate)]
+    index = find_quiet_point(samples, rate)
+    return None if index is None else start + SAMPLE_BYTES * index
 
 
 def _span(record: OmiConversationRecord) -> ConversationSpan:
