@@ -54,14 +54,19 @@ class OmiBook:
             row = connection.execute(query).first()
             return None if row is None else OmiConversationRecord(*row)
 
-    def put(self, record: OmiConversationRecord) -> None:
-        """Note what was reported; what was told OMI of the conversation stays known."""
-        values = dict(vars(record))
-        changed = {name: value for name, value in values.items() if name != "conversation_id"}
+    def put(self, record: OmiConversationRecord, labels: Labels) -> None:
+        """Note what was reported, and the labels that OMI has; what it was told before stays known."""
+        told = select(OmiConversationRow.sent_labels).where(
+            OmiConversationRow.conversation_id == record.conversation_id
+        )
         with self._database.writing() as connection:
+            known: Labels = connection.scalar(told) or {}
+            both = {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}
+            values = {**vars(record), "sent_labels": both}
+            changed = {name: value for name, value in values.items() if name != "conversation_id"}
             connection.execute(
                 insert(OmiConversationRow)
-                .values(**values, sent_labels={})
+                .values(**values)
                 .on_conflict_do_update(index_elements=["conversation_id"], set_=changed)
             )
 

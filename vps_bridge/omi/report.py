@@ -64,7 +64,7 @@ class Reporter:
         known = self._ledger.omi.find(name)
         self._check_owner(report, known)
         if known is not None and known.body_sha256 == report.body_sha256:
-            self._ledger.omi.put(replace(known, waits=True))  # its audio may have come meanwhile
+            self._ledger.omi.put(replace(known, waits=True), {})  # its audio may have come meanwhile
             return
         posts = 1 if known is None else known.posts + 1
         for event in self._make_events(report, posts):
@@ -72,9 +72,12 @@ class Reporter:
             if receipt is not None and receipt.verdict is Verdict.REFUSED:
                 raise Refusal(FailureCode(receipt.reason or FailureCode.PAYLOAD_MALFORMED), receipt.message or "")
         started_at, ended_at = report.span
-        self._ledger.omi.put(
-            OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
-        )
+        labels: dict[str, list[str]] = {}
+        for segment in report.conversation.segments:
+            if segment.person_id is not None:
+                labels.setdefault(segment.person_id, []).append(segment.id)
+        record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
+        self._ledger.omi.put(record, labels)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
 
     def _check_owner(self, report: Report, known: OmiConversationRecord | None) -> None:

@@ -22,9 +22,11 @@ from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
 from vps_bridge.mailbox import BridgeBusy, Mailbox
+from vps_bridge.omi.api import read_api
 from vps_bridge.omi.capture import CAPTURE, Arrival, CaptureLog
 from vps_bridge.omi.commits import CommitQueue
 from vps_bridge.omi.counts_file import COUNTS_FILE, describe_counts
+from vps_bridge.omi.labels_back import LabelSender
 from vps_bridge.omi.listener import OmiListener
 from vps_bridge.omi.records import hash_name
 from vps_bridge.omi.report import Reporter
@@ -53,7 +55,10 @@ class OmiServer:
         *,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Open the capture log; `ledger` and `store` are used on the bridge's own thread only. Raises `OSError`."""
+        """Open the capture log; `ledger` and `store` are used on the bridge's own thread only.
+
+        Raises `OSError`, and `SettingsError` where labels cannot go back as the settings say.
+        """
         self._settings, self._clock = settings, clock
         self._disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
         self._directory = settings.root / OMI
@@ -89,6 +94,9 @@ class OmiServer:
         )
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
+        api = read_api(settings)
+        pauses = settings.retry_min_s, settings.retry_max_s
+        self._labels = None if api is None else LabelSender(settings.root, api, *pauses)
         self._worker = threading.Thread(target=self._work_on, name="omi-taker", daemon=True)
         self._worker.start()
 
@@ -109,6 +117,8 @@ class OmiServer:
         """Take no more requests; what was taken is on disk, and the next start goes on with it."""
         self._stopping.set()
         self._wanted.set()
+        if self._labels is not None:
+            self._labels.close()
         if self._server is not None:
             self._server.should_exit = True
 
@@ -117,6 +127,8 @@ class OmiServer:
         for thread in (self._thread, self._worker):
             if thread is not None:
                 thread.join(CLOSE_S)
+        if self._labels is not None:
+            self._labels.join()
         self._commits.close()
 
     def _check_room(self, arrival: Arrival) -> None:
