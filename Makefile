@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-pages bench-people bench-linking bench-words acceptance chaos pins clean
+.PHONY: bench-pages bench-omi bench-people bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -81,6 +81,9 @@ bench-jobs: models ## a thousand jobs through one agent, and what its memory doe
 
 bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it replaces and bare paho (ARGS="--json")
 	$(BIN)/python -m benchmarks.bench_delivery $(ARGS)
+
+bench-omi: $(STAMP) ## how soon the webhooks of 200 users of OMI are answered, and what a kill -9 loses (ARGS="--seconds 20")
+	$(BIN)/python -m benchmarks.bench_omi $(ARGS)
 
 bench-words: $(STAMP) ## words of real calls with the right speaker, with and without cutting segments
 	$(BIN)/python -m benchmarks.bench_words $(ARGS)

@@ -7,6 +7,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from schemas.record import (
+    VERSION_PATTERN,
     ByteCount,
     Count,
     Id,
@@ -35,6 +36,9 @@ class ChunkDescription(Record):
     chunk_id: Id | None = Field(default=None, description="Default: from sequence, else captured_at and sha256.")
     sequence: Count | None = Field(default=None, description="n-th chunk of the conversation.")
     captured_at: Timestamp | None = Field(default=None, description="Absolute time of the first sample.")
+    captured_error_s: Annotated[Seconds, PlainNumber] = Field(
+        default=0.0, description="Where captured_at is an estimate: how far it may be off. Since 1.1."
+    )
     encoding: Encoding = Field(default="auto", description="A container name, `auto`, or a raw encoding.")
     sample_rate: SampleRate | None = Field(default=None, description="Needed for raw encodings. Hz.")
     channels: Channels | None = Field(default=None, description="Needed for raw encodings.")
@@ -63,6 +67,7 @@ class AudioPayload(ChunkDescription, Message):
     ENCODING: ClassVar[str] = "msgpack"
     MAX_ENCODED_BYTES: ClassVar[int] = 64 * 2**20
 
+    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     conversation_id: Id
     sha256: Sha256 = Field(description="Of the whole chunk.")
     byte_offset: ByteCount = 0

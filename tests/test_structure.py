@@ -27,6 +27,7 @@ LAYERS = {
         {"intake", "admission", "exports"},
         {"dispatch"},
         {"retention", "schedule", "http", "webhook"},
+        {"omi"},
         {"bridge"},
         {"client", "doctor"},
         {"commands"},

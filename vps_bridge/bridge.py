@@ -7,6 +7,7 @@ import secrets
 import signal
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
@@ -31,6 +32,7 @@ from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import Refusal
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest, Taken
@@ -41,6 +43,7 @@ from vps_bridge.interpreter import set_up_interpreter
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, WorkRequest
+from vps_bridge.omi.door import OmiDoor
 from vps_bridge.presence import Presence
 from vps_bridge.publisher import HeldPublisher
 from vps_bridge.retention import Retention
@@ -61,9 +64,12 @@ INPUT_KINDS = (TopicKind.AUDIO, TopicKind.EVENTS, TopicKind.PERSON_EVENTS)
 class Bridge:
     """Everything the VPS does. `run` returns when `stop` is called or a signal arrives."""
 
-    def __init__(self, settings: BridgeSettings) -> None:
-        """Open ledger, spool and store. Raises `LedgerBusy` where another bridge has them."""
-        self._settings, self._topics = settings, Topics(settings.topic_root)
+    def __init__(self, settings: BridgeSettings, *, omi_clock: Callable[[], float] = time.time) -> None:
+        """Open ledger, spool and store. Raises `LedgerBusy` where another bridge has them.
+
+        `omi_clock` is the Unix time by which OMI's audio is placed and erased.
+        """
+        self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
         self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id)
         self._stopping, self._connected = threading.Event(), threading.Event()
@@ -108,6 +114,9 @@ class Bridge:
         self._http_door = HttpDoor(
             settings, self._mailbox, self, self._one_offs, publisher=self._publisher, guard=self._guard
         )
+        self._omi_door = OmiDoor(
+            settings, self._mailbox, self, self._ledger, self._store, guard=self._guard, clock=self._omi_clock
+        )
         self.people = PersonEvents(self._topics, self._ledger, self._store, self._publisher, self._note_change)
         self._schedule = ConversationSchedule(
             settings,
@@ -150,7 +159,9 @@ class Bridge:
             while not self._stopping.is_set():
                 self._run_once()
         finally:
+            self._omi_door.close()
             self._http_door.close()
+            self._omi_door.join()
             self._webhook.close()
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
@@ -182,6 +193,7 @@ class Bridge:
             self._tick_due_s = now_s + TICK_S
             self._guard.run("tick", partial(self._tick, now_s))
         self._http_door.keep_open(now_s, self._presence.beat_soon)
+        self._omi_door.keep_open(now_s, self._presence.beat_soon)
         if self._retention.is_due(now_s):
             self._guard.run("sweep", partial(self._sweep, now_s))
         if self._presence.is_due(now_s) and self._session.connected:
@@ -313,6 +325,11 @@ class Bridge:
     def messages_dropped(self) -> int:
         """Messages since the start that were not let in."""
         return self._admission.dropped
+
+    @property
+    def captured(self) -> CaptureCounts | None:
+        """What OMI's webhooks brought, None where their listener is off."""
+        return self._omi_door.counts
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""

@@ -69,6 +69,27 @@ class BridgeSettings(BrokerSettings):
         le=60,
         description="It has so long to be reached, and again to answer; nothing else is done meanwhile.",
     )
+    omi_http_host: str = Field(default="127.0.0.1", description="Address of the listener for OMI's webhooks.")
+    omi_http_port: int = Field(
+        default=0, ge=0, le=65_535, description="Its port, to which a proxy passes /omi/ from a public name; 0: off."
+    )
+    omi_public_url: str | None = Field(
+        default=None, description="The public name, https://host: `omi-bridge omi add` prints URLs with it."
+    )
+    omi_capture_s: float = Field(
+        default=6 * HOUR_S, gt=0, description="Audio from OMI is kept so long until its conversation is reported."
+    )
+    omi_capture_bytes: int = Field(
+        default=20 * 2**30, ge=2**20, description="So much of it is kept; beyond that OMI is told to come later."
+    )
+    omi_user_bytes: int = Field(default=2**30, ge=2**20, description="And so much of one user.")
+    omi_api_url: str | None = Field(
+        default=None, description="OMI's API, https://host: names that a match gives go there; empty: nothing does."
+    )
+    omi_admin_key: SecretStr | None = Field(
+        default=None, description="ADMIN_KEY of that backend. Not a flag: other users could read it."
+    )
+    omi_admin_key_file: UserPath | None = Field(default=None, description="File (mode 600) that holds that key.")
     heartbeat_s: float = Field(default=10.0, gt=0, le=600, description="Seconds between heartbeats.")
     stale_s: float = Field(default=30.0, gt=0, description="An agent silent for longer is taken for dead.")
     grace_s: float = Field(default=30.0, ge=0, description="Seconds a lease is kept after its agent's will.")

@@ -74,6 +74,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
     from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_door, check_files, check_queue, longest_wait_s
+    from vps_bridge.doctor.omi_check import check_omi
     from vps_bridge.doctor.webhook_check import check_webhook
 
     silence_logs()
@@ -96,6 +97,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
             reasons = _find_reasons(ledger, settings.stale_s) if longest_wait_s(counts, now) > LONG_WAIT_S else []
             checks += check_queue(counts, reasons, now)
             checks += check_webhook(settings, ledger.webhook.counts(), now)
+        checks += check_omi(settings, time.time())
     finally:
         if ledger is not None:
             ledger.close()

@@ -19,6 +19,7 @@ from vps_bridge.commands.doctor import doctor
 from vps_bridge.commands.export import HELP_EXPORT, export
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
 from vps_bridge.commands.join import join
+from vps_bridge.commands.omi import omi_app
 from vps_bridge.commands.page import page
 from vps_bridge.commands.people import people_app
 from vps_bridge.commands.ping import ping
@@ -97,6 +98,7 @@ app.command()(purge)
 app.add_typer(agents_app, name="agents")
 app.add_typer(correct_app, name="correct")
 app.add_typer(people_app, name="people")
+app.add_typer(omi_app, name="omi")
 app.command()(history)
 app.command()(undo)
 app.command()(redo)

@@ -15,7 +15,7 @@ from vps_bridge.conversations.subtitles import FORMATS, SubtitlesError, read_sub
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -52,13 +52,25 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
         rows: list[Any] = _read_cues(path, text, suffix)
     else:
         rows = list(_read_stm(path, text) if suffix == ".stm" else _read_json(path, text))
+    return read_rows(path, rows, conversation_id, keep_speakers=keep_speakers)
+
+
+def read_rows(
+    source: Path | str, rows: Sequence[Any], conversation_id: str, *, keep_speakers: bool = True
+) -> tuple[TranscriptSegment, ...]:
+    """Return the segments of objects as `read_transcript` finds them in a file; `source` names it in errors.
+
+    Raises `TranscriptError`.
+    """
     if len(rows) > MAX_SEGMENTS:
-        raise TranscriptError(f"{path}: {len(rows)} segments; at most {MAX_SEGMENTS} fit a conversation. Split it.")
-    segments = tuple(_read_segment(path, index, row, conversation_id, keep_speakers) for index, row in enumerate(rows))
+        raise TranscriptError(f"{source}: {len(rows)} segments; at most {MAX_SEGMENTS} fit a conversation. Split it.")
+    segments = tuple(
+        _read_segment(source, index, row, conversation_id, keep_speakers) for index, row in enumerate(rows)
+    )
     seen: set[str] = set()
     for segment in segments:
         if segment.id in seen:
-            raise TranscriptError(f"{path}: the id {segment.id!r} stands twice. Make it unique, or leave ids out.")
+            raise TranscriptError(f"{source}: the id {segment.id!r} stands twice. Make it unique, or leave ids out.")
         seen.add(segment.id)
     return segments
 
@@ -151,9 +163,15 @@ def _read_speaker(speaker: object, speaker_id: object) -> object:
     return None
 
 
-def _read_segment(path: Path, index: int, row: object, conversation_id: str, keep_speakers: bool) -> TranscriptSegment:  # noqa: FBT001
+def _read_segment(
+    source: Path | str,
+    index: int,
+    row: object,
+    conversation_id: str,
+    keep_speakers: bool,  # noqa: FBT001
+) -> TranscriptSegment:
     if not isinstance(row, dict):
-        raise TranscriptError(f"{path}, segment {index}: not an object. Expected {_SHAPE}.")
+        raise TranscriptError(f"{source}, segment {index}: not an object. Expected {_SHAPE}.")
     fields: dict[str, Any] = {
         "id": f"{conversation_id}-{index:05d}" if row.get("id") in (None, "") else str(row["id"]),
         "start_s": row.get("start_s", row.get("start")),
@@ -164,13 +182,15 @@ def _read_segment(path: Path, index: int, row: object, conversation_id: str, kee
         fields |= {name: row[name] for name in ("is_user", "person_id") if name in row}
         if {"speaker", "speaker_id"} & row.keys():
             fields["speaker"] = _read_speaker(row.get("speaker"), row.get("speaker_id"))
-        source = row.get("label_source", row.get("speaker_label_source"))
-        if source in ("manual", "auto"):
-            fields["label_source"] = source
+        label_source = row.get("label_source", row.get("speaker_label_source"))
+        if label_source in ("manual", "auto"):
+            fields["label_source"] = label_source
     try:
         return TranscriptSegment.model_validate(fields)
     except ValidationError as error:
         items = error.errors(include_input=False)
         wrong = ", ".join(sorted({str(item["loc"][0]) for item in items}))
         hint = " It looks like milliseconds: send seconds." if any(map(is_beyond_seconds, items)) else ""
-        raise TranscriptError(f"{path}, segment {index}: wrong or missing {wrong}. Expected {_SHAPE}.{hint}") from error
+        raise TranscriptError(
+            f"{source}, segment {index}: wrong or missing {wrong}. Expected {_SHAPE}.{hint}"
+        ) from error

@@ -16,6 +16,7 @@ from vps_bridge.http.messages import Problem
 from vps_bridge.http.own_connection import OwnConnection
 from vps_bridge.http.reading import list_agents
 from vps_bridge.http.routes import answers
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobEvent, JobState
 from vps_bridge.ledger.measures import MAX_EVENTS
@@ -32,9 +33,15 @@ class BridgeMetrics:
     Nothing is counted on the bridge's own thread: what happened since the last answer is read from the ledger.
     """
 
-    def __init__(self, *, stale_s: float, dropped: Callable[[], int]) -> None:
-        """Count from now on; an agent silent for `stale_s` is taken for dead, `dropped` counts dropped messages."""
-        self._stale_s, self._dropped = stale_s, dropped
+    def __init__(
+        self, *, stale_s: float, dropped: Callable[[], int], captured: Callable[[], CaptureCounts | None]
+    ) -> None:
+        """Count from now on.
+
+        An agent silent for `stale_s` is taken for dead, `dropped` counts dropped messages, and `captured` returns what
+        OMI's webhooks brought.
+        """
+        self._stale_s, self._dropped, self._captured = stale_s, dropped, captured
         self._started_at, self._last_event = time.time(), -1
         self._counts = CollectorRegistry()
         self._events = Counter("omi_bridge_job_events", "What happened to jobs.", ["event"], registry=self._counts)
@@ -55,7 +62,8 @@ class BridgeMetrics:
         """Return all of it in the text format of Prometheus."""
         self._catch_up(ledger)
         now = CollectorRegistry()
-        now.register(_Families([*_describe_queue(ledger), *_describe_agents(ledger, self._stale_s), self._describe()]))
+        families = [*_describe_queue(ledger), *_describe_agents(ledger, self._stale_s), self._describe()]
+        now.register(_Families([*families, *_describe_capture(self._captured())]))
         return generate_latest(now) + generate_latest(self._counts)
 
     def _catch_up(self, ledger: Ledger) -> None:
@@ -115,6 +123,18 @@ def _describe_queue(ledger: Ledger) -> Iterable[Metric]:
         _gauge("kept_audio_bytes", "Audio that is kept on the disk.", counts.bytes),
         _gauge("disk_free_bytes", "Room on the disk of the bridge's data.", ledger.free_bytes()),
     ]
+
+
+def _describe_capture(counts: CaptureCounts | None) -> Iterable[Metric]:
+    """Return what OMI's webhooks brought; nothing where the listener is off."""
+    if counts is None:
+        return []
+    posts = CounterMetricFamily("omi_bridge_omi_posts", "POSTs of OMI's webhooks.", labels=["answer"])
+    posts.add_metric(["taken"], counts.taken)
+    posts.add_metric(["unauthorized"], counts.unauthorized)
+    posts.add_metric(["malformed"], counts.malformed)
+    posts.add_metric(["turned_away"], counts.turned_away)
+    return [posts, _gauge("omi_capture_bytes", "What is kept of OMI's audio and live segments.", counts.kept_bytes)]
 
 
 def _describe_agents(ledger: Ledger, stale_s: float) -> Iterable[Metric]:

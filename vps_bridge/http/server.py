@@ -13,6 +13,7 @@ from vps_bridge.http.changes import Changes
 from vps_bridge.http.connections import CappedProtocol
 from vps_bridge.http.export_routes import add_export_routes
 from vps_bridge.http.handlers import HttpHandlers
+from vps_bridge.http.listening import BACKLOG, listen
 from vps_bridge.http.metrics import BridgeMetrics, add_metrics_route
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.http.own_connection import OwnConnection
@@ -27,7 +28,6 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 STOP_GRACE_S = 3  # how long requests in progress have once the bridge stops; those not answered by then get a 503
-BACKLOG = 128  # connections that are taken at once; each is a file of the process
 
 
 class HttpServer:
@@ -43,7 +43,9 @@ class HttpServer:
         add_reading_routes(app, self._connection, self._changes, stale_s=settings.stale_s)
         add_export_routes(app, self._connection)
         add_playback_routes(app, self._connection, settings.root)
-        metrics = BridgeMetrics(stale_s=settings.stale_s, dropped=lambda: intake.messages_dropped)
+        metrics = BridgeMetrics(
+            stale_s=settings.stale_s, dropped=lambda: intake.messages_dropped, captured=lambda: intake.captured
+        )
         add_metrics_route(app, self._connection, metrics)
         add_page_routes(app, sign_ins, settings.http_port)
         self._config = uvicorn.Config(
@@ -69,7 +71,7 @@ class HttpServer:
 
     def open(self) -> None:
         """Start to serve. Raises `OSError` where the address is in use or not of this machine."""
-        listener = _listen(self._host, self._port)
+        listener = listen(self._host, self._port)
         self._server = uvicorn.Server(self._config)
         self._thread = threading.Thread(
             target=self._serve, args=(self._server, listener), name="http-door", daemon=True
@@ -88,17 +90,3 @@ class HttpServer:
             server.run([listener])
         finally:
             self._connection.close()
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    # asyncio turns Nagle's algorithm off (a delay of 40 ms for small answers) only on a socket that names its protocol.
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener

@@ -295,6 +295,7 @@ class Ingest:
             encoding=encoding,
             sequence=description.sequence,
             captured_at_s=description.captured_at.timestamp() if description.captured_at else None,
+            captured_error_s=description.captured_error_s,
             sample_rate=description.sample_rate,
             channels=description.channels,
             duration_s=length.duration_s,

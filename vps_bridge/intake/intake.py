@@ -8,6 +8,7 @@ from schemas.agent import AgentHeartbeat
 from schemas.audio import ChunkDescription
 from schemas.conversation import Accepted
 from vps_bridge.errors import Refusal
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.person_events import PersonEvents
@@ -25,6 +26,11 @@ class Intake(Protocol):
     @property
     def messages_dropped(self) -> int:
         """Messages since the start that were not let in. This may be read from any thread."""
+        ...
+
+    @property
+    def captured(self) -> CaptureCounts | None:
+        """What OMI's webhooks brought, None where their listener is off. This may be read from any thread."""
         ...
 
     def check_room(self, size_bytes: int) -> None:

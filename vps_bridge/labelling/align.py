@@ -62,6 +62,9 @@ class AlignmentRules:
     """Within `prior_tolerance_s` of what captured_at and started_at say, this much is enough."""
     prior_margin_nats: float = -3.0
     prior_tolerance_s: float = 0.5
+    estimated_prior_nats: float = 9.0
+    estimated_margin_nats: float = 3.0
+    """Where captured_at is an estimate, all offsets within its error are looked at: of more, one fits by chance."""
     tolerance_s: float = 1.0
     """Smaller differences are the jitter of time stamps."""
     max_drift_s: float = 2.0
@@ -86,6 +89,8 @@ class Stretch:
     """The prior is of captured_at and started_at."""
     captured_s: float | None = None
     """captured_at of its second 0; None where it is unknown or strays."""
+    error_s: float = 0.0
+    """How far captured_at may be off, where it is an estimate."""
 
 
 @dataclass(frozen=True)
@@ -147,10 +152,12 @@ def find_stretches(
         if strays:
             prior_s = None
         is_timed = prior_s is not None
+        error_s = max(known[place.chunk_id].captured_error_s for place in places)
         begins = index == 0 and (len(known) == 1 or known[places[0].chunk_id].sequence in (0, 1))
         if begins and started_at_s is None and not zeros_s:
             prior_s = 0.0
-        stretches.append(Stretch(index, length_s, prior_s, is_timed, zeros_s[0] if zeros_s and not strays else None))
+        captured_s = zeros_s[0] if zeros_s and not strays else None
+        stretches.append(Stretch(index, length_s, prior_s, is_timed, captured_s, error_s))
     return tuple(stretches)
 
 
@@ -200,7 +207,7 @@ def find_clock(
     text = measure_activity(written, near, begin_s, steps, kinds)
     for place, part in enumerate(_parts_to_search(stretch.length_s)):
         sample = _measure_part(speech, heard, part, kinds)
-        offset_s = _find_anchor(sample, text, stretch.prior_s, rules, is_first=place == 0)
+        offset_s = _find_anchor(sample, text, stretch, rules, is_first=place == 0)
         if offset_s is not None:
             is_all = part == _Part(0.0, stretch.length_s)
             whole = sample if is_all else _measure_part(speech, heard, _Part(0.0, stretch.length_s), kinds)
@@ -268,13 +275,15 @@ def _measure_part(
 
 
 def _find_anchor(
-    audio: ActivitySignal, transcript: ActivitySignal, prior_s: float | None, rules: AlignmentRules, *, is_first: bool
+    audio: ActivitySignal, transcript: ActivitySignal, stretch: Stretch, rules: AlignmentRules, *, is_first: bool
 ) -> float | None:
     """Return an offset that fits the audio well enough, and better than any other; None where there is none."""
+    prior_s, tolerance_s = stretch.prior_s, max(rules.prior_tolerance_s, stretch.error_s)
+    is_estimated = stretch.error_s > rules.prior_tolerance_s
     offsets_s, nats = search_offsets(audio, transcript)
     candidates_s = offsets_s[_peaks(nats)]
     if prior_s is not None:
-        reach = round(rules.prior_tolerance_s / STEP_S)
+        reach = round(tolerance_s / STEP_S)
         candidates_s = np.concatenate((candidates_s, prior_s + np.arange(-reach, reach + 1) * STEP_S))
     totals = block_nats(audio, transcript, candidates_s).sum(axis=0, dtype=float)
     best = int(totals.argmax())
@@ -284,11 +293,12 @@ def _find_anchor(
         return float(candidates_s[best])
     if prior_s is None:
         return None
-    near = np.flatnonzero(np.abs(candidates_s - prior_s) <= rules.prior_tolerance_s + STEP_S / 2)
+    near = np.flatnonzero(np.abs(candidates_s - prior_s) <= tolerance_s + STEP_S / 2)
     best = int(near[totals[near].argmax()])
-    is_enough = totals[best] >= rules.prior_nats
+    is_enough = totals[best] >= (rules.estimated_prior_nats if is_estimated else rules.prior_nats)
+    least_margin = rules.estimated_margin_nats if is_estimated else rules.prior_margin_nats
     margin = _margin(totals, candidates_s, best, rules)
-    return float(candidates_s[best]) if is_enough and margin >= rules.prior_margin_nats else None
+    return float(candidates_s[best]) if is_enough and margin >= least_margin else None
 
 
 def _margin(totals: NDArray[np.float64], offsets_s: NDArray[np.float64], best: int, rules: AlignmentRules) -> float:

@@ -36,6 +36,7 @@ from vps_bridge.labelling.decide import (
 from vps_bridge.labelling.embedding_spaces import MEASURED, UNMEASURED
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
+from vps_bridge.labelling.joint_clock import find_joint_clocks
 from vps_bridge.labelling.link import LinkingRules, Partition
 from vps_bridge.labelling.linked_voices import LinkedVoices, link_voices
 from vps_bridge.labelling.number import VoiceBook, name_voices
@@ -228,11 +229,14 @@ def _find_clocks(
     for turn in timeline.exclusive_turns:
         speech.setdefault(turn.stretch, []).append((turn.start_s, turn.end_s))
 
-    def find(stretch: Stretch) -> StretchClock:
-        spoken, heard = speech.get(stretch.index, ()), timeline.audio.get(stretch.index, ())
+    def find_by(stretch: Stretch, spoken: Sequence[Span], heard: Sequence[Span]) -> StretchClock:
         return find_clock(stretch, spoken, heard, transcript, rules, has_word_times=len(words) > len(without_words))
 
-    clocks = [find(stretch) for stretch in stretches]
+    def find(stretch: Stretch) -> StretchClock:
+        return find_by(stretch, speech.get(stretch.index, ()), timeline.audio.get(stretch.index, ()))
+
+    joint = find_joint_clocks(stretches, speech, timeline.audio, find_by)
+    clocks = [joint.get(stretch.index) or find(stretch) for stretch in stretches]
     found = list(zip(stretches, clocks, strict=True))
     for index, stretch in enumerate(stretches):
         again = with_found_prior(stretch, found)

@@ -42,6 +42,9 @@ def make_write_key(
             for segment in evidence.segments
         ),
     }
+    errors_s = [chunk.captured_error_s for chunk in order_chunks(timeline.chunks)]
+    if any(errors_s):
+        key_facts["captured_errors"] = errors_s
     if evidence.corrections:
         said = [(kept.write, kept.said.model_dump(mode="json", exclude={"anyway"})) for kept in evidence.corrections]
         key_facts["corrections"] = said

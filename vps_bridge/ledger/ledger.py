@@ -20,6 +20,7 @@ from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.measures import Measures
+from vps_bridge.ledger.omi_conversations import OmiBook
 from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
@@ -77,6 +78,7 @@ class Ledger:
         self.refusals = RefusalBook(database)
         self.listing = Listing(database)
         self.measures = Measures(database)
+        self.omi = OmiBook(database)
         self.webhook = WebhookBook(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
         with database.writing() as connection:

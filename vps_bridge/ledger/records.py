@@ -41,6 +41,7 @@ class ChunkRecord:
     duration_s: float | None
     """None only of chunks that an earlier version accepted."""
     duration_estimated: bool
+    captured_error_s: float
     sha256: str
     bytes: int
     spool_name: str | None
@@ -56,6 +57,7 @@ class ChunkRecord:
             arrival=self.arrival,
             sequence=self.sequence,
             captured_at_s=self.captured_at_s,
+            captured_error_s=self.captured_error_s,
             duration_s=unknown_s if self.duration_s is None else self.duration_s,
             is_estimated=self.duration_estimated or self.duration_s is None,
             covered=self.covered,
@@ -79,6 +81,7 @@ class NewChunk:
     channels: int | None = None
     duration_s: float | None = None
     duration_estimated: bool = False
+    captured_error_s: float = 0.0
 
 
 @dataclass(frozen=True)

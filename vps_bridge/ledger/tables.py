@@ -226,11 +226,31 @@ class ChunkRow(Base):
     channels: Mapped[int | None]
     duration_s: Mapped[float | None]
     duration_estimated: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    captured_error_s: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     sha256: Mapped[str]
     bytes: Mapped[int]
     spool_name: Mapped[str | None]
     accepted_at: Mapped[float]
     covered: Mapped[bool] = mapped_column(default=False)
+
+
+class OmiConversationRow(Base):
+    """A conversation that OMI's webhook reported, and how far its audio and labels are. `waits`: for audio still."""
+
+    __tablename__ = "omi_conversations"
+    __table_args__ = (
+        Index("omi_conversations_uid", "uid", "started_at"),
+        Index("omi_conversations_waiting", "conversation_id", sqlite_where=text("waits = 1")),
+    )
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    uid: Mapped[str]
+    started_at: Mapped[float]
+    ended_at: Mapped[float]
+    posts: Mapped[int]
+    body_sha256: Mapped[str]
+    waits: Mapped[bool]
+    sent_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
+    sent_labels: Mapped[Any] = mapped_column(JSON, default=dict)
 
 
 class RefusedChunkRow(Base):

@@ -1,0 +1,70 @@
+"""OMI's API as the facts describe it: people, and segments that are assigned to them."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+ADMIN_KEY = "an admin key of this test alone"
+
+
+@dataclass
+class FakeApi:
+    """What was asked of it, and what it answers."""
+
+    port: int = 0
+    people: dict[str, str] = field(default_factory=dict)
+    assigned: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
+    keys: set[str] = field(default_factory=set)
+    statuses: list[int] = field(default_factory=list)
+    """Of the next PATCHes; 200 once they are used up."""
+
+
+@contextmanager
+def run_api() -> Iterator[FakeApi]:
+    api = FakeApi()
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the library
+            pass
+
+        def _answer(self, status: int, content: Any) -> None:
+            body = json.dumps(content).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def _read(self) -> Any:
+            api.keys.add(self.headers["Authorization"])
+            return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+
+        def do_GET(self) -> None:
+            self._read()
+            self._answer(200, [{"id": one, "name": name} for one, name in api.people.items()])
+
+        def do_POST(self) -> None:
+            name = self._read()["name"]
+            api.people[f"id-of-{name}"] = name
+            self._answer(200, {"id": f"id-of-{name}", "name": name})
+
+        def do_PATCH(self) -> None:
+            body = self._read()
+            status = api.statuses.pop(0) if api.statuses else 200
+            if status == 200:
+                api.assigned.append((self.path, body))
+            self._answer(status, {"status": "Ok"})
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    api.port = server.server_address[1]
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield api
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,128 @@
+"""Labels of named people reach OMI once, never as the owner, and never over what people do there."""
+
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from broker.errors import SettingsError
+from schemas.codec import encode
+from schemas.conversation import ConversationEvent, ConversationUpdated, EventType, SegmentLabel, Verdict
+from schemas.people import PersonEvent, PersonEventType
+from tests.omi.omi_api import ADMIN_KEY, FakeApi, run_api
+from tests.vps_bridge.live_bridge import wait_until
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.omi_conversations import OmiConversationRecord
+from vps_bridge.omi.api import OmiApi, read_api
+from vps_bridge.omi.labels_back import LabelSender
+from vps_bridge.settings import BridgeSettings
+
+NAME, UID = "c1", "u1"
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with run_api() as running:
+        yield running
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    book = Ledger(tmp_path, exclusive=True)
+    event = ConversationEvent(event_id="e1", type=EventType.STARTED, owner=UID)
+    book.events.note(event, NAME, Verdict.ACCEPTED)
+    book.omi.put(OmiConversationRecord(NAME, UID, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
+    yield book
+    book.close()
+
+
+@pytest.fixture
+def sender(tmp_path: Path, api: FakeApi, ledger: Ledger) -> Iterator[LabelSender]:
+    del ledger
+    running = LabelSender(tmp_path, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), 0.05, 0.1)
+    yield running
+    running.close()
+    running.join()
+
+
+def know(ledger: Ledger, person: str, name: str, *, is_owner: bool = False) -> None:
+    ledger.people.add(UID, person)
+    kind = PersonEventType.OWNER if is_owner else PersonEventType.NAMED
+    for place, one in enumerate({PersonEventType.NAMED, kind}):
+        fields = {"name": name} if one is PersonEventType.NAMED else {}
+        event = PersonEvent(event_id=f"{person}-{place}", type=one, owner=UID, revision=place, **fields)  # type: ignore[arg-type]
+        ledger.people.note(person, event, Verdict.ACCEPTED)
+
+
+def update(root: Path, version: int, *labels: SegmentLabel) -> None:
+    """Labels as the bridge writes them."""
+    payload = encode(ConversationUpdated(conversation_id=NAME, updated_version=version, state="final", segments=labels))
+    with sqlite3.connect(root / "ledger.sqlite3") as connection:
+        connection.execute("UPDATE conversations SET updated_payload = ?, updated_version = ?", (payload, version))
+    connection.close()
+
+
+def test_named_people_are_assigned_once_and_the_owner_never(
+    tmp_path: Path, api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people = {"known": "Anna", "theirs": "Bert"}
+    api.statuses = [503, 409]
+    know(ledger, "ours", "bert")
+    know(ledger, "new", "Cleo")
+    know(ledger, "me", "Me", is_owner=True)
+    update(
+        tmp_path,
+        1,
+        SegmentLabel(id="s1", person_id="ours", identity="matched"),
+        SegmentLabel(id="s2", person_id="me", identity="matched"),
+        SegmentLabel(id="s3", person_id="ours", identity="suggested"),
+        SegmentLabel(id="s9", person_id="ours", identity="matched"),
+    )
+    wait_until(lambda: not api.statuses, "two refusals")
+    update(
+        tmp_path,
+        2,
+        SegmentLabel(id="s1", person_id="ours", identity="matched"),
+        SegmentLabel(id="s4", person_id="known", identity="confirmed"),
+        SegmentLabel(id="s5", person_id="new", identity="matched"),
+        SegmentLabel(id="s6"),
+    )
+    wait_until(lambda: len(api.assigned) == 2, "the second update's labels")
+    wait_until(lambda: not ledger.omi.untold(), "all to be told")
+    path = f"/v1/conversations/{NAME}/segments/assign-bulk"
+    assert [one for one, _ in api.assigned] == [path, path]
+    assert [body for _, body in api.assigned] == [
+        {"segment_ids": ["s4"], "assign_type": "person_id", "value": "known"},
+        {"segment_ids": ["s5"], "assign_type": "person_id", "value": "id-of-Cleo"},
+    ]
+    assert api.keys == {f"Bearer {ADMIN_KEY}{UID}"}
+
+
+def test_what_fails_now_is_sent_later(tmp_path: Path, api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"known": "Anna"}
+    api.statuses = [503, 401]
+    update(tmp_path, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
+    wait_until(lambda: api.assigned, "the label")
+    wait_until(lambda: not ledger.omi.untold(), "it to be noted")
+    assert len(api.assigned) == 1
+
+
+@pytest.mark.parametrize("url", ["http://omi.example.org", "ftp://127.0.0.1", "https://", "https://a:b@host", "x"])
+def test_the_admin_key_leaves_this_machine_only_encrypted(tmp_path: Path, url: str) -> None:
+    with pytest.raises(SettingsError):
+        read_api(BridgeSettings(data_dir=tmp_path, omi_api_url=url, omi_admin_key=SecretStr(ADMIN_KEY)))
+
+
+def test_without_a_url_nothing_goes_back_and_without_a_key_the_bridge_says_so(tmp_path: Path) -> None:
+    assert read_api(BridgeSettings(data_dir=tmp_path)) is None
+    with pytest.raises(SettingsError, match="ADMIN_KEY"):
+        read_api(BridgeSettings(data_dir=tmp_path, omi_api_url="https://omi.example.org"))
+    api = read_api(
+        BridgeSettings(data_dir=tmp_path, omi_api_url="http://127.0.0.1:8000/x/", omi_admin_key=SecretStr(ADMIN_KEY))
+    )
+    assert api == OmiApi("http", "127.0.0.1", 8_000, "/x", ADMIN_KEY)
+    assert ADMIN_KEY not in repr(api)

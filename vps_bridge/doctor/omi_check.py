@@ -1,0 +1,32 @@
+"""Check the listener for OMI's webhooks: who may send, and what was turned away."""
+
+from __future__ import annotations
+
+from broker.check import Check, failed, ok
+from vps_bridge.durations import seconds
+from vps_bridge.omi.counts_file import read_counts
+from vps_bridge.omi.users import UserFile, UsersFileBroken
+from vps_bridge.settings import BridgeSettings
+
+NAME = "omi webhooks"
+RECENT_S = 24 * 3600.0
+
+
+def check_omi(settings: BridgeSettings, now: float) -> list[Check]:
+    """Check the listener, if there is one. `now` is Unix time."""
+    if settings.omi_http_port == 0:
+        return []
+    try:
+        users = UserFile(settings.root).all()
+    except UsersFileBroken as error:
+        return [failed(NAME, "nobody is let in", str(error))]
+    if not users:
+        return [failed(NAME, "on, and nobody may send", "Add a user: omi-bridge omi add UID")]
+    counts = read_counts(settings.root)
+    if counts is None:
+        return [failed(NAME, "on in these settings, off in the running bridge", "Restart the bridge.")]
+    since_s = None if counts.turned_away_at is None else now - counts.turned_away_at
+    if since_s is None or since_s > RECENT_S:
+        return [ok(NAME, f"{len(users)} users may send")]
+    found = f"{counts.turned_away} POSTs turned away since the start, the last {seconds(max(0.0, since_s))} ago"
+    return [failed(NAME, found, f"OMI drops what they held. {counts.reason}")]

@@ -1,0 +1,123 @@
+"""Conversations that OMI's webhook reported: whose they are, when they were, and what was told OMI of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.dialects.sqlite import insert
+
+from vps_bridge.database import Database
+from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow
+
+MAX_DUE = 100
+Labels = Mapping[str, list[str]]
+"""Segment ids by the person who said them."""
+
+
+@dataclass(frozen=True)
+class OmiConversationRecord:
+    """A conversation of OMI's, in Unix time. `posts`: how often it was reported; `waits`: for its audio still."""
+
+    conversation_id: str
+    uid: str
+    started_at: float
+    ended_at: float
+    posts: int
+    body_sha256: str
+    waits: bool
+
+
+_COLUMNS = (
+    OmiConversationRow.conversation_id,
+    OmiConversationRow.uid,
+    OmiConversationRow.started_at,
+    OmiConversationRow.ended_at,
+    OmiConversationRow.posts,
+    OmiConversationRow.body_sha256,
+    OmiConversationRow.waits,
+)
+
+
+class OmiBook:
+    """Conversations of OMI's, of all users."""
+
+    def __init__(self, database: Database) -> None:
+        """Work on the ledger's database."""
+        self._database = database
+
+    def find(self, conversation_id: str) -> OmiConversationRecord | None:
+        """Return one by its id."""
+        with self._database.reading() as connection:
+            query = select(*_COLUMNS).where(OmiConversationRow.conversation_id == conversation_id)
+            row = connection.execute(query).first()
+            return None if row is None else OmiConversationRecord(*row)
+
+    def put(self, record: OmiConversationRecord, labels: Labels) -> None:
+        """Note what was reported, and the labels that OMI has; what it was told before stays known."""
+        told = select(OmiConversationRow.sent_labels).where(
+            OmiConversationRow.conversation_id == record.conversation_id
+        )
+        with self._database.writing() as connection:
+            known: Labels = connection.scalar(told) or {}
+            both = {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}
+            values = {**vars(record), "sent_labels": both}
+            changed = {name: value for name, value in values.items() if name != "conversation_id"}
+            connection.execute(
+                insert(OmiConversationRow)
+                .values(**values)
+                .on_conflict_do_update(index_elements=["conversation_id"], set_=changed)
+            )
+
+    def waiting(self) -> list[OmiConversationRecord]:
+        """Return those that wait for audio."""
+        with self._database.reading() as connection:
+            query = select(*_COLUMNS).where(OmiConversationRow.waits)
+            return [OmiConversationRecord(*row) for row in connection.execute(query)]
+
+    def of_user(self, uid: str, since: float) -> list[OmiConversationRecord]:
+        """Return a user's that ended after `since`."""
+        with self._database.reading() as connection:
+            query = select(*_COLUMNS).where(OmiConversationRow.uid == uid, OmiConversationRow.ended_at > since)
+            return [OmiConversationRecord(*row) for row in connection.execute(query)]
+
+    def note_taken(self, conversation_id: str, posts: int) -> None:
+        """Note that one waits no more, unless it was reported again meanwhile."""
+        this = OmiConversationRow.conversation_id == conversation_id, OmiConversationRow.posts == posts
+        with self._database.writing() as connection:
+            connection.execute(update(OmiConversationRow).where(*this).values(waits=False))
+
+    def untold(self) -> list[tuple[str, str, bytes, Labels, int]]:
+        """Return conversations with an update that OMI was not told of: id, uid, update, what it was told, version."""
+        query = (
+            select(
+                OmiConversationRow.conversation_id,
+                OmiConversationRow.uid,
+                ConversationRow.updated_payload,
+                OmiConversationRow.sent_labels,
+                ConversationRow.updated_version,
+            )
+            .join(ConversationRow, ConversationRow.conversation_id == OmiConversationRow.conversation_id)
+            .where(
+                ConversationRow.updated_version > OmiConversationRow.sent_version,
+                ConversationRow.updated_payload.is_not(None),
+            )
+            .limit(MAX_DUE)
+        )
+        with self._database.reading() as connection:
+            return [(row[0], row[1], row[2] or b"", row[3] or {}, row[4]) for row in connection.execute(query)]
+
+    def note_told(self, conversation_id: str, version: int, labels: Labels) -> None:
+        """Note what OMI was told, up to which update."""
+        this = OmiConversationRow.conversation_id == conversation_id
+        with self._database.writing() as connection:
+            connection.execute(
+                update(OmiConversationRow).where(this).values(sent_version=version, sent_labels=dict(labels))
+            )
+
+    def forget_deleted(self) -> None:
+        """Forget conversations that were deleted."""
+        known = select(ConversationRow.conversation_id)
+        with self._database.writing() as connection:
+            connection.execute(delete(OmiConversationRow).where(OmiConversationRow.conversation_id.not_in(known)))

@@ -1,0 +1,108 @@
+"""OMI's API of a self-hosted backend, as far as labels need it: people, and whom segments are assigned to."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from broker.errors import SettingsError
+from broker.secret_setting import read_secret
+from vps_bridge.settings import BridgeSettings
+from vps_bridge.webhook.receiver import is_near
+
+TIMEOUT_S = 20.0
+MAX_ANSWER_BYTES = 8 * 2**20
+_PORTS = {"http": 80, "https": 443}
+_PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
+
+
+class ApiRefused(Exception):
+    """The API will not do it, now or later."""
+
+
+class ApiFailed(Exception):
+    """The API did not do it, and may later; the words never quote what was sent or answered."""
+
+
+@dataclass(frozen=True)
+class OmiApi:
+    """Where the API is, and the key that may act for every user of that backend."""
+
+    scheme: str
+    host: str
+    port: int
+    prefix: str
+    admin_key: str = field(repr=False)
+
+    def list_people(self, uid: str) -> dict[str, str]:
+        """Return the ids of a user's people, with their names. Raises `ApiFailed`, `ApiRefused`."""
+        answer = self._ask("GET", "/v1/users/people", uid, None)
+        rows = answer if isinstance(answer, list) else []
+        return {str(row["id"]): str(row.get("name", "")) for row in rows if isinstance(row, dict) and row.get("id")}
+
+    def add_person(self, uid: str, name: str) -> str:
+        """Add a person, or find the one of that name; return its id. Raises `ApiFailed`, `ApiRefused`."""
+        answer = self._ask("POST", "/v1/users/people", uid, {"name": name})
+        if not isinstance(answer, dict) or not answer.get("id"):
+            raise ApiFailed("OMI's answer names no person")
+        return str(answer["id"])
+
+    def assign(self, uid: str, conversation_id: str, segment_ids: Sequence[str], person_id: str) -> None:
+        """Assign segments to a person: never to the owner, that would teach the owner's voice. Raises as the others."""
+        body = {"segment_ids": list(segment_ids), "assign_type": "person_id", "value": person_id}
+        self._ask("PATCH", f"/v1/conversations/{quote(conversation_id)}/segments/assign-bulk", uid, body)
+
+    def _ask(self, method: str, path: str, uid: str, body: object) -> Any:  # noqa: ANN401 - any JSON
+        headers = {"Authorization": f"Bearer {self.admin_key}{uid}", "Connection": "close"}
+        data = None if body is None else json.dumps(body).encode()
+        if data is not None:
+            headers["Content-Type"] = "application/json"
+        connection = self._connect()
+        try:
+            connection.request(method, self.prefix + path, data, headers)
+            answer = connection.getresponse()
+            status, content = answer.status, answer.read(MAX_ANSWER_BYTES)
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            raise ApiFailed(f"{method} {self.host}: {type(error).__name__}") from error
+        finally:
+            connection.close()
+        if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            raise ApiFailed(f"{method} {self.host} answered {status}")
+        if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
+            raise ApiRefused(f"{method} {self.host} answered {status}")
+        try:
+            return json.loads(content) if content else None
+        except (ValueError, RecursionError) as error:
+            raise ApiFailed(f"{method} {self.host}: its answer is no JSON") from error
+
+    def _connect(self) -> http.client.HTTPConnection:
+        if self.scheme == "https":
+            context = ssl.create_default_context()
+            return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=context)
+        return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
+
+
+def read_api(settings: BridgeSettings) -> OmiApi | None:
+    """Return the API, None where no labels go back. Raises `SettingsError`."""
+    key = read_secret("omi_admin_key", settings.omi_admin_key, settings.omi_admin_key_file)
+    if settings.omi_api_url is None:
+        return None
+    if not key:
+        words = "labels go to OMI with its ADMIN_KEY: set OMI_OMI_ADMIN_KEY (or omi_admin_key_file)"
+        raise SettingsError("omi_admin_key", "the settings", words)
+    words = "https://host, or http://ADDRESS:port of this machine or the tailnet"
+    try:
+        parts = urlsplit(settings.omi_api_url)
+        host, port = parts.hostname or "", parts.port or _PORTS.get(parts.scheme, 0)
+        is_safe = parts.scheme == "https" or (parts.scheme == "http" and (host == "localhost" or is_near(host)))
+    except ValueError:
+        raise SettingsError("omi_api_url", "the settings", words) from None
+    if not is_safe or not host or parts.query or parts.username is not None:
+        raise SettingsError("omi_api_url", "the settings", words)
+    return OmiApi(parts.scheme, host, port, parts.path.rstrip("/"), key)

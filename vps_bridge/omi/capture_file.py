@@ -1,0 +1,116 @@
+"""One file of the capture log: where each user's records lie in it, and where the last whole record ends."""
+
+from __future__ import annotations
+
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from vps_bridge.omi.records import (
+    ERASED,
+    HEADER_BYTES,
+    NO_KEY,
+    NOBODY,
+    RecordHeader,
+    is_whole,
+    pack_header,
+    unpack_header,
+)
+
+
+@dataclass(frozen=True)
+class StoredRecord:
+    """A record, and where it is."""
+
+    header: RecordHeader
+    path: Path
+    offset: int
+    """Of its header in the file."""
+
+    def read(self, start: int = 0, end: int | None = None) -> bytes:
+        """Return bytes `start` to `end` of the payload. Raises `FileNotFoundError` where its time is over."""
+        stop = self.header.length if end is None else min(end, self.header.length)
+        with self.path.open("rb") as file:
+            file.seek(self.offset + HEADER_BYTES + start)
+            return file.read(max(0, stop - start))
+
+
+@dataclass
+class CaptureFile:
+    """A file of the log, with an index: eight bytes for each record."""
+
+    path: Path
+    number: int
+    first_at: float
+    """When its first record arrived (Unix time): the file is deleted so long after that as audio may be kept."""
+    last_at: float
+    size: int = 0
+    places: dict[bytes, array[int]] | None = field(default_factory=dict)
+    """By user the offsets of the records; None: not read yet."""
+    bytes_of: dict[bytes, int] = field(default_factory=dict)
+
+    def note(self, header: RecordHeader, offset: int) -> None:
+        """Add a record to the index."""
+        if self.places is not None:
+            self.places.setdefault(header.user, array("Q")).append(offset)
+        self.bytes_of[header.user] = self.bytes_of.get(header.user, 0) + header.length
+        self.last_at = max(self.last_at, header.arrived_at)
+
+    def load(self) -> None:
+        """Read the index where it is not read yet. Raises `OSError`."""
+        if self.places is None:
+            found = CaptureFile(self.path, self.number, self.first_at, self.last_at, self.size)
+            for record in scan(self.path, self.size, checked=False):
+                found.note(record.header, record.offset)
+            self.places, self.bytes_of, self.last_at = found.places, found.bytes_of, found.last_at
+
+    def records_of(self, user: bytes) -> Iterator[StoredRecord]:
+        """Yield a user's records in the order in which they came. Raises `OSError`."""
+        self.load()
+        offsets = (self.places or {}).get(user)
+        if not offsets:
+            return
+        with self.path.open("rb") as file:
+            for offset in list(offsets):
+                file.seek(offset)
+                header = unpack_header(file.read(HEADER_BYTES))
+                if header is not None and header.user == user:
+                    yield StoredRecord(header, self.path, offset)
+
+    def erase(self, user: bytes) -> int:
+        """Overwrite all that a user's records hold, durably; return how many they were. Raises `OSError`."""
+        records = list(self.records_of(user))
+        if not records:
+            return 0
+        with self.path.open("r+b") as file:
+            for record in records:
+                old, nothing = record.header, bytes(record.header.length)
+                blank = RecordHeader(ERASED, 0, old.arrived_at, 0, old.length, NOBODY, NO_KEY)
+                file.seek(record.offset)
+                file.write(pack_header(blank, nothing) + nothing)
+            file.flush()
+            os.fsync(file.fileno())
+        (self.places or {}).pop(user, None)
+        self.bytes_of.pop(user, None)
+        return len(records)
+
+
+def scan(path: Path, size: int, *, checked: bool) -> Iterator[StoredRecord]:
+    """Yield the records of a file from its beginning up to the first that is not whole; `checked`: by their checksums.
+
+    Raises `OSError`.
+    """
+    offset = 0
+    with path.open("rb") as file:
+        while offset + HEADER_BYTES <= size:
+            file.seek(offset)
+            data = file.read(HEADER_BYTES)
+            header = unpack_header(data)
+            if header is None or offset + HEADER_BYTES + header.length > size:
+                return
+            if checked and not is_whole(data, file.read(header.length)):
+                return
+            yield StoredRecord(header, path, offset)
+            offset += HEADER_BYTES + header.length

@@ -1,0 +1,115 @@
+"""When each part of a user's audio was recorded, as far as its arrival tells. Pure.
+
+OMI says nothing of time. It collects audio, leaves silence out, and sends what is there in bursts, some seconds late.
+So a byte of the stream cannot have been recorded later than it arrived, and what all bytes behind it say bounds it
+too: between two moments no less time can have passed than there is audio. The least of these bounds is the estimate:
+a burst that was delayed is put right by the next that was not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+SAMPLE_BYTES = 2
+LAG_S = 2.5
+"""The last sample of a burst is about so old when it arrives: 4 to 5 s for what was recorded 4 s before it."""
+ERROR_S = 3.0
+"""How far an estimate may be off."""
+MIN_SILENCE_S = 0.3
+"""Less is the jitter of the way here."""
+_FULL = 0.9
+TOGETHER_S = 0.5
+"""What arrives at most so long after another is of one burst."""
+
+
+@dataclass(frozen=True)
+class AudioArrival:
+    """Audio of one POST: which bytes of the user's stream, and when they came."""
+
+    start: int
+    end: int
+    sample_rate: int
+    arrived_at: float
+
+
+@dataclass(frozen=True)
+class PlacedAudioBytes:
+    """Bytes of the stream and when their first sample was recorded (Unix time), by estimate."""
+
+    start: int
+    end: int
+    sample_rate: int
+    recorded_at: float
+    grid: int
+    """A position at which a sample begins; that of others differs from it by whole samples."""
+
+    @property
+    def length_s(self) -> float:
+        """How long it is."""
+        return (self.end - self.start) / bytes_per_s(self.sample_rate)
+
+    @property
+    def ends_at(self) -> float:
+        """When its last sample was recorded."""
+        return self.recorded_at + self.length_s
+
+
+def bytes_per_s(sample_rate: int) -> int:
+    """Return how many bytes a second of PCM16 mono has."""
+    return SAMPLE_BYTES * sample_rate
+
+
+QuietPoint = Callable[[int, int], int | None]
+"""Returns for two positions of the stream where between them silence was most likely left out, if that can be told."""
+
+
+def place_arrivals(arrivals: Sequence[AudioArrival], quiet_point: QuietPoint) -> list[PlacedAudioBytes]:
+    """Return when the audio of each burst was recorded; `arrivals` are in the order of the stream.
+
+    Where more time has passed than there is audio, silence was left out somewhere in the burst: where it is quiet.
+    """
+    placed: list[PlacedAudioBytes] = []
+    for run in _runs(arrivals):
+        first, rate = run[0].start, bytes_per_s(run[0].sample_rate)
+        bursts = list(_bursts(run))
+        zeros = [burst[-1].arrived_at - LAG_S - (burst[-1].end - first) / rate for burst in bursts]
+        for place in range(len(zeros) - 2, -1, -1):
+            zeros[place] = min(zeros[place], zeros[place + 1])
+        before, before_bytes = zeros[0], 0
+        for burst, zero in zip(bursts, zeros, strict=True):
+            start, end = burst[0].start, burst[-1].end
+            cut = start
+            # A burst that is shorter than the next was sent because its session ended: nothing of it was left over.
+            if zero - before >= MIN_SILENCE_S and before_bytes >= _FULL * (end - start):
+                cut = quiet_point(start, end) or start
+            for begin, stop, at in ((start, cut, before), (cut, end, zero)):
+                if stop > begin:
+                    recorded_at = at + (begin - first) / rate
+                    placed.append(PlacedAudioBytes(begin, stop, run[0].sample_rate, recorded_at, first))
+            before, before_bytes = zero, end - start
+    return placed
+
+
+def _bursts(run: Sequence[AudioArrival]) -> Iterator[list[AudioArrival]]:
+    """Yield what arrived together."""
+    burst: list[AudioArrival] = []
+    for one in run:
+        if burst and one.arrived_at - burst[-1].arrived_at > TOGETHER_S:
+            yield burst
+            burst = []
+        burst.append(one)
+    if burst:
+        yield burst
+
+
+def _runs(arrivals: Sequence[AudioArrival]) -> Iterator[list[AudioArrival]]:
+    """Yield arrivals whose bytes follow each other at one sample rate."""
+    run: list[AudioArrival] = []
+    for one in arrivals:
+        if run and (one.start != run[-1].end or one.sample_rate != run[-1].sample_rate):
+            yield run
+            run = []
+        run.append(one)
+    if run:
+        yield run

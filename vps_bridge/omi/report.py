@@ -1,0 +1,107 @@
+"""A conversation that OMI reports becomes one of the bridge's: events in its name, and a note that it wants audio."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from schemas.codec import encode
+from schemas.conversation import ConversationEvent, EventType, Verdict
+from schemas.failure import FailureCode
+from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.errors import Refusal
+from vps_bridge.intake.intake import Intake
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.omi_conversations import OmiConversationRecord
+from vps_bridge.omi.documents import OmiConversation
+
+_LOG = structlog.get_logger(__name__)
+CLOCK_TOLERANCE_S = 5.0
+"""Live reports place second 0 of the transcript to about this; a started_at within it is believed."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """A conversation, whose it is, and what came with it."""
+
+    uid: str
+    conversation: OmiConversation
+    body_sha256: str
+    arrived_at: float
+    zero_at: float | None = None
+    """When second 0 of the transcript was, as live reports say (Unix time)."""
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """When the conversation was; live reports win over what OMI says where they are far apart."""
+        started_at, ended_at = self.conversation.span(self.arrived_at)
+        if self.zero_at is None or abs(self.zero_at - started_at) <= CLOCK_TOLERANCE_S:
+            return started_at, ended_at
+        return self.zero_at, self.zero_at + self.conversation.length_s
+
+
+def hash_body(body: bytes) -> str:
+    """Return what tells one report from another."""
+    return hashlib.sha256(body).hexdigest()
+
+
+class Reporter:
+    """Takes reports. Runs on the bridge's own thread only."""
+
+    def __init__(self, intake: Intake, ledger: Ledger, store: ConversationStore) -> None:
+        """Write through `intake`, as if a backend had published it."""
+        self._intake, self._ledger, self._store = intake, ledger, store
+
+    def take(self, report: Report) -> None:
+        """Take a report; the same one again, or of a deleted conversation, changes nothing. Raises `Refusal`."""
+        name = report.conversation.conversation_id
+        if self._ledger.conversations.is_deleted(name):
+            return
+        known = self._ledger.omi.find(name)
+        self._check_owner(report, known)
+        if known is not None and known.body_sha256 == report.body_sha256:
+            self._ledger.omi.put(replace(known, waits=True), {})  # its audio may have come meanwhile
+            return
+        posts = 1 if known is None else known.posts + 1
+        for event in self._make_events(report, posts):
+            receipt = self._intake.take_event(name, encode(event))
+            if receipt is not None and receipt.verdict is Verdict.REFUSED:
+                raise Refusal(FailureCode(receipt.reason or FailureCode.PAYLOAD_MALFORMED), receipt.message or "")
+        started_at, ended_at = report.span
+        labels: dict[str, list[str]] = {}
+        for segment in report.conversation.segments:
+            if segment.person_id is not None:
+                labels.setdefault(segment.person_id, []).append(segment.id)
+        record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
+        self._ledger.omi.put(record, labels)
+        _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
+
+    def _check_owner(self, report: Report, known: OmiConversationRecord | None) -> None:
+        """Raise `Refusal` where the id is of somebody else's conversation."""
+        name = report.conversation.conversation_id
+        conversation = self._ledger.conversations.get(name) if known is None else None
+        owner = known.uid if known is not None else conversation and conversation.owner
+        if owner != report.uid and (known is not None or conversation is not None):
+            msg = f"the id {name} belongs to a conversation of another user: nothing was taken"
+            raise Refusal(FailureCode.EVENT_ID_CONFLICT, msg)
+
+    def _make_events(self, report: Report, posts: int) -> list[ConversationEvent]:
+        conversation = report.conversation
+
+        def make(kind: EventType, **fields: Any) -> ConversationEvent:  # noqa: ANN401 - the event's fields
+            event_id = f"omi-{posts}-{kind.value}-{report.body_sha256[:16]}"
+            return ConversationEvent(event_id=event_id, type=kind, revision=posts, **fields)
+
+        started = datetime.fromtimestamp(report.span[0], UTC)
+        sent = {segment.id for segment in conversation.segments}
+        stored = self._store.read(conversation.conversation_id)
+        gone = tuple(one.id for one in (stored.segments if stored else ()) if one.id not in sent)
+        return [
+            make(EventType.STARTED, started_at=started, owner=report.uid, language=conversation.language),
+            make(EventType.SEGMENTS, segments=conversation.segments, removed=gone),
+            make(EventType.COMPLETED),
+        ]
