@@ -39,7 +39,12 @@ PAGES = page_names(with_decisions=True)
 SHELL = [*all_blocks("sh"), *all_blocks("bash")]
 SERVICE_FILES = {"launchd/README.md", "systemd/README.md"}  # as root, or on a Mac: checked, not run
 INLINE = re.compile(r"(?<!`)`((?:omi-(?:bridge|agent|broker)) [^`]+)`(?!`)")
-SETTINGS = {"bridge": BridgeSettings, "agent": AgentSettings, "broker": BrokerSettings, "backend": BridgeSettings}
+SETTINGS: dict[str, type[BrokerSettings]] = {
+    "bridge": BridgeSettings,
+    "agent": AgentSettings,
+    "broker": BrokerSettings,
+    "backend": BridgeSettings,
+}
 OTHER_VARIABLES = {"OMI_CONFIG", "OMI_REQUIRE_ALL", "OMI_WEBHOOK_SECRET"}  # the last one: of the example's receiver
 ENDS_EARLY = "…"  # a command that a sentence only names
 

@@ -70,4 +70,4 @@ def test_an_event_without_what_it_needs_is_refused_and_without_the_rest_taken(
         with pytest.raises(SchemaError):
             decode(message, packed(message, without))
     needed = {name: example[name] for group in row.needs for name in group if name in example}
-    assert decode(message, packed(message, bare | needed))
+    decode(message, packed(message, bare | needed))
