@@ -33,6 +33,12 @@ def explain_failure(error: Exception, settings: BrokerSettings) -> str:
     return plain
 
 
+def explain_refusal(reason: str) -> str:
+    """Return why the broker let nobody in: most often the password is another since `omi-broker rotate`."""
+    words = "Check OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD, or join again: omi-broker rotate DIR NAME invites anew."
+    return f"refused: {reason}. {words}"
+
+
 def explain_silence(reason: str, settings: BrokerSettings) -> str:
     """Return why a connection ended before the broker answered: a port of TLS closes one that speaks none."""
     if settings.address.tls:

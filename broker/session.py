@@ -21,7 +21,7 @@ from broker.backoff import Backoff
 from broker.client import check_packet_size, make_client, publish_properties
 from broker.connection import LOOP_TIMEOUT_S, Connection, ConnectionHandlers
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
-from broker.failures import explain_failure, explain_silence
+from broker.failures import explain_failure, explain_refusal, explain_silence
 from broker.receipts import PublishOutcome, Receipt, outcome_of
 from broker.records import Farewell, Incoming, SessionCounters, Will
 from broker.refusals import RefusalLog
@@ -284,7 +284,7 @@ class MqttSession:
             _log.info("broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._address.url)
             return
         if reason.is_failure:
-            self._end_reason = f"refused: {reason.getName()}"
+            self._end_reason = explain_refusal(reason.getName())
             self._fail(self._end_reason, expected=True)
             with self._changed:
                 self._refusal = reason.getName()

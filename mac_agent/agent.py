@@ -22,7 +22,6 @@ from filelock import FileLock, Timeout
 from broker.errors import NotConnected, PayloadTooLarge
 from broker.receipts import PublishOutcome, Receipt
 from broker.session import Farewell, Incoming, MqttSession, Will
-from mac_agent.heard_bridges import HeardBridges
 from mac_agent.heartbeat import (
     AgentCounters,
     AgentIdentity,
@@ -31,6 +30,7 @@ from mac_agent.heartbeat import (
 from mac_agent.held_jobs import HeldJobs
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
+from mac_agent.known_bridges import KnownBridges
 from mac_agent.log_file import LogFile
 from mac_agent.outbox import EntryKind, Outbox
 from mac_agent.own_heartbeat import OwnHeartbeat
@@ -108,7 +108,7 @@ class Agent:
         self._receipts: deque[Receipt] = deque(maxlen=QUEUE_MESSAGES)
         self._connected = threading.Event()
         self._stop = threading.Event()
-        self._bridges = HeardBridges(settings.agent_id)
+        self._bridges = KnownBridges(settings.agent_id)
         self._note_beat: Callable[[AgentHeartbeat], None] | None = None
 
     def request_stop(self) -> None:
@@ -231,7 +231,7 @@ class Agent:
         self._take_messages()
         if self._connected.is_set():
             self._connected.clear()
-            self._bridges.begin_connection()
+            self._bridges.forget()
             self._offer_everything("connected")
         self._take_reports()
         self._held_jobs.start_next()
@@ -241,7 +241,7 @@ class Agent:
         self._offer_results()
         self._heartbeat.send_if_due(self._send_heartbeat, is_connected=self._session.connected)
         self._log_losses()
-        self._bridges.tell_silence()
+        self._bridges.tell_silence(is_connected=self._session.connected)
         self._wakefulness.update(is_busy=self._held_jobs.is_busy)
         if self._log_file is not None:
             self._log_file.rotate_if_due()
@@ -292,7 +292,7 @@ class Agent:
 
     def _take_bridge_heartbeat(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
         """Offer and ask for everything again where a bridge is new or back: what was sent to it meanwhile is lost."""
-        if not retained and self._bridges.take(beat):
+        if not retained and self._bridges.is_new(beat):
             self._offer_everything("bridge is there")
 
     def _take_own_heartbeat(self, beat: AgentHeartbeat, *, retained: bool) -> None:

@@ -15,9 +15,11 @@ from pydantic_core import core_schema
 
 from schemas.messages import MESSAGE_BY_SCHEMA, MESSAGE_BY_TOPIC
 from schemas.record import Message
+from schemas.reference import write_reference
 from schemas.topics import DEFAULT_ROOT, TopicKind, Topics
 
 FOLDER = Path(__file__).parent
+REFERENCE = FOLDER.parent / "docs" / "messages.md"
 BACKEND, BRIDGE, AGENT, EVERYONE = "backend", "bridge", "agent", "everyone"
 # Sender and receiver. The bridge publishes failures too, under its own id.
 _ROUTES = {
@@ -99,15 +101,21 @@ def _channel_name(kind: TopicKind) -> str:
     return kind.value.replace("/", "-")
 
 
-def _channel(kind: TopicKind) -> dict[str, Any]:
+def _address(kind: TopicKind) -> tuple[str, list[str]]:
+    """Return a topic with the names of its ids in braces, and these names."""
     address = Topics(DEFAULT_ROOT).filter(kind)
     owners = {"conversations": "conversation_id", "agents": "agent_id", "bridge": "bridge_id", "people": "person_id"}
     names = [owners[address.removeprefix(f"{DEFAULT_ROOT}/").split("/")[0]], "agent_id"]
-    parameters = {}
+    found = []
     while "+" in address:
-        name = names.pop(0)
-        address = address.replace("+", f"{{{name}}}", 1)
-        parameters[name] = {"description": "1 to 128 of A-Z a-z 0-9 _ -, the first no _ or -."}
+        found.append(names.pop(0))
+        address = address.replace("+", f"{{{found[-1]}}}", 1)
+    return address, found
+
+
+def _channel(kind: TopicKind) -> dict[str, Any]:
+    address, names = _address(kind)
+    parameters = {name: {"description": "1 to 128 of A-Z a-z 0-9 _ -, the first no _ or -."} for name in names}
     message = MESSAGE_BY_TOPIC[kind].SCHEMA
     sender, receiver = _ROUTES[kind]
     return {
@@ -151,13 +159,21 @@ def documents() -> dict[str, str]:
     return {path: json.dumps(content, indent=2, ensure_ascii=False) + "\n" for path, content in files.items()}
 
 
+def reference() -> str:
+    """Return the text of docs/messages.md."""
+    return write_reference(_ROUTES, {kind: _address(kind)[0] for kind in TopicKind})
+
+
 def main() -> None:
-    """Write every generated file."""
+    """Write every generated file; the page in docs/ only in a checkout, an installed package has no docs."""
     for path, text in documents().items():
         file = FOLDER / path
         file.parent.mkdir(exist_ok=True)
         file.write_text(text, encoding="utf-8")
         sys.stdout.write(f"wrote {file}\n")
+    if REFERENCE.parent.is_dir():
+        REFERENCE.write_text(reference(), encoding="utf-8")
+        sys.stdout.write(f"wrote {REFERENCE}\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from pydantic_core import ErrorDetails
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
 VERSION_PATTERN = r"^[0-9]{1,3}\.[0-9]{1,3}$"
 _LOST_PLUS = re.compile(r".*[0-9]:[0-9]{2}(:[0-9.]+)? [0-9]{2}:?([0-9]{2})?")
 _LEAP_SECOND = re.compile(r".*[T ][0-9]{2}:[0-9]{2}:60([.Z+-].*)?")
@@ -99,7 +100,7 @@ def describe_wrong(item: ErrorDetails) -> str:
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]
 Sha256 = Annotated[
     str,
-    StringConstraints(pattern=r"^[0-9a-f]{64}$"),
+    StringConstraints(pattern=SHA256_PATTERN),
     BeforeValidator(lambda digest: digest.lower() if isinstance(digest, str) else digest),
 ]
 Name = Annotated[str, StringConstraints(max_length=200)]

@@ -1,9 +1,8 @@
-"""A backend that uses only HTTP: the earlier client, and every curl of the README, against the whole pipeline."""
+"""A backend that uses only HTTP: the earlier client, and every curl of docs/http.md, against the whole pipeline."""
 
 import asyncio
 import contextlib
 import json
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -13,13 +12,14 @@ import httpx
 import pytest
 
 from schemas.conversation import ConversationUpdated
-from tests.brokers import REPOSITORY, free_port
+from tests.brokers import free_port
+from tests.docs.pages import all_blocks
 from tests.e2e.system import System, read_wav, sample_folder, wait_until
 from tests.inbox import WAIT_S
 
 TOKEN = "a-token-of-this-test-alone"
-README_URL = "http://127.0.0.1:8765"
-CURLS = re.findall(r"^curl .*$", (REPOSITORY / "README.md").read_text("utf-8"), re.MULTILINE)
+PAGES_URL = "http://127.0.0.1:8765"
+CURLS = [line for block in all_blocks(run="http") if block.page == "docs/http.md" for line in block.text.splitlines()]
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def _files_with(system: System, fingerprint: bytes) -> list[Path]:
     return found
 
 
-def test_every_curl_of_the_readme_does_what_it_says(system: System, url: str, tmp_path: Path) -> None:
+def test_every_curl_of_the_page_does_what_it_says(system: System, url: str, tmp_path: Path) -> None:
     if shutil.which("curl") is None:
         pytest.skip("curl is not installed: apt-get install curl")
     assert len(CURLS) == 7
@@ -86,9 +86,9 @@ def test_every_curl_of_the_readme_does_what_it_says(system: System, url: str, tm
 
 
 def _answer(line: str, url: str, directory: Path) -> str:
-    """Run a line of the README and return what it prints."""
+    """Run a line of the page and return what it prints."""
     done = subprocess.run(
-        ["bash", "-c", line.replace(README_URL, url)],
+        ["bash", "-c", line.replace(PAGES_URL, url)],
         env={"PATH": "/usr/bin:/bin:/usr/local/bin:/opt/homebrew/bin", "TOKEN": TOKEN},
         cwd=directory,
         capture_output=True,

@@ -16,6 +16,7 @@ from pydantic import SecretStr
 
 from broker.errors import SettingsError
 from tests.brokers import free_port
+from tests.docs.pages import all_blocks
 from tests.inbox import WAIT_S, eventually
 from tests.vps_bridge.webhook.hook_receiver import SECRET, HookReceiver, Manner
 from vps_bridge.ledger.webhook_outbox import WebhookMessage
@@ -24,7 +25,6 @@ from vps_bridge.signed_endpoint import SignedEndpoint, is_near
 from vps_bridge.webhook.post import NotDelivered, Post
 from vps_bridge.webhook.receiver import read_receiver
 
-ROOT = Path(__file__).resolve().parents[3]
 MESSAGE = WebhookMessage(1, "d-1", "c1", "job-failure", b'{"conversation_id": "c1"}')
 
 
@@ -152,8 +152,7 @@ def test_the_secret_is_needed_and_may_be_in_a_file_of_its_own(tmp_path: Path) ->
 
 
 def test_the_receiver_of_the_documentation_takes_what_is_signed_and_nothing_else(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "webhook.md").read_text()
-    (program,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    (program,) = (block.text for block in all_blocks("python", run="webhook"))
     assert program.count("\n") <= 22, "ten lines, and those that a formatter puts between"
     port, said = free_port(), tmp_path / "said"
     (tmp_path / "receiver.py").write_text(program.replace("9000", str(port)))
