@@ -1,0 +1,145 @@
+"""Backends that know nothing of this repository: the Python package installed in an environment of its own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from uv import find_uv_bin
+
+from omi_diarization_client import BrokerUnavailable, Client, NoAnswer, NotAllowed
+from tests.brokers import REPOSITORY, RunningBroker
+from tests.inbox import WAIT_S
+from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, LiveBridge, call_segments, wait_until
+from tests.vps_bridge.scripted_agent import make_wav
+
+PACKAGE = REPOSITORY / "clients" / "python"
+MAX_BYTES = 20 * 2**20
+NEEDED = ("msgpack", "paho-mqtt")
+
+
+def pinned(name: str) -> str:
+    """The pin of one package with its digests, as every environment of this repository has it."""
+    pins = (REPOSITORY / "requirements" / "bridge.txt").read_text()
+    found = re.search(rf"^{name}==.*?[^\\]$", pins, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    return found[0]
+
+
+def build_wheel(directory: Path) -> Path:
+    """Build the package with the build tool that is installed here, from a copy: building leaves files behind."""
+    source = directory / "source"
+    subprocess.run(["cp", "-r", str(PACKAGE), str(source)], check=True)
+    script = f"from setuptools.build_meta import build_wheel; print(build_wheel({str(directory)!r}))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=source, capture_output=True, check=True, text=True, timeout=WAIT_S
+    )
+    return directory / done.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but the package and what it needs."""
+    directory = tmp_path_factory.mktemp("outside")
+    wheel, home = build_wheel(directory), directory / "env"
+    requirements = directory / "requirements.txt"
+    requirements.write_text("\n".join(map(pinned, NEEDED)) + "\n")
+    uv, python = find_uv_bin(), str(home / "bin" / "python")
+    began_s = time.monotonic()
+    for command in (
+        ("venv", "--quiet", "--python", sys.executable, str(home)),
+        ("pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", str(requirements)),
+        ("pip", "install", "--quiet", "--python", python, "--no-deps", str(wheel)),
+    ):
+        subprocess.run([uv, *command], check=True, timeout=WAIT_S)
+    sys.stdout.write(f"installed in {time.monotonic() - began_s:.1f} s\n")
+    return home
+
+
+def test_it_needs_two_packages_and_takes_less_than_20_mb(environment: Path) -> None:
+    (site,) = (environment / "lib").glob("python*/site-packages")
+    files = [path for path in environment.rglob("*") if path.is_file() and not path.is_symlink()]
+    size = sum(path.stat().st_size for path in files)
+    sys.stdout.write(f"{size / 2**20:.1f} MB\n")
+    assert size < MAX_BYTES
+    installed = {path.name.split("-")[0] for path in site.glob("*.dist-info")}
+    assert installed == {"omi_diarization_client", "msgpack", "paho_mqtt"}
+
+
+def test_a_backend_outside_has_everything_by_its_calls(
+    environment: Path, mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    (tmp_path / "call.wav").write_bytes(make_wav(CALL_S, tone=3))
+    transcript = [{"text": part.text, "start": part.start_s, "end": part.end_s} for part in call_segments("outside")]
+    said = {
+        "url": mosquitto.url,
+        "user": mosquitto.users["backend"].username,
+        "password": mosquitto.users["backend"].password,
+        "folder": str(tmp_path),
+        "started_at": STARTED_AT.isoformat(),
+        "transcript": transcript,
+    }
+    done = subprocess.run(
+        [
+            str(environment / "bin" / "python"),
+            "-I",
+            str(Path(__file__).with_name("outside_backend.py")),
+            json.dumps(said),
+        ],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        env={"PATH": os.environ["PATH"]},
+        text=True,
+        timeout=WAIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    two_voices = ["SPEAKER_00", "SPEAKER_01"] * 3
+    assert list(told["segments"].values()) == two_voices
+    assert (told["speakers"], told["turns"]) == (2, 6)
+    assert set(told["corrected"].values()) == {"SPEAKER_00"}
+    assert list(told["undone"].values()) == two_voices
+    assert (told["enrolment"]["person_id"], told["enrolment"]["outcome"]) == ("anna", "learned")
+    assert bridge.people("user-1") == []
+    assert (told["listened"], told["refused"]) == ("listened", "audio.undecodable")
+    wait_until(lambda: bridge.is_deleted("outside"), "the deletion")
+    assert set(told["modules"]) == {"__main__", "msgpack", "omi_diarization_client", "paho"}
+
+
+def client_of(broker: RunningBroker, role: str = "backend") -> Client:
+    user = broker.users[role]
+    return Client(broker.url, user.username, user.password)
+
+
+def test_labels_that_a_loop_did_not_finish_are_offered_again(mosquitto: RunningBroker, bridge: LiveBridge) -> None:
+    with client_of(mosquitto) as client:
+        first = client.updates(timeout_s=60.0)
+        client.publish("again", make_wav(CALL_S, tone=2))
+        heard = next(first)
+        first.close()  # the loop's body raised
+    with client_of(mosquitto) as client:
+        again = next(labels for labels in client.updates(timeout_s=60.0) if labels.conversation_id == "again")
+    assert (again.conversation_id, again.is_final) == (heard.conversation_id, True)
+
+
+def test_a_wrong_password_and_a_user_who_may_not_publish_are_named(
+    mosquitto: RunningBroker, bridge: LiveBridge
+) -> None:
+    with pytest.raises(BrokerUnavailable, match="password"), Client(mosquitto.url, "backend", "wrong"):
+        pass
+    with client_of(mosquitto, "watch") as client, pytest.raises(NotAllowed, match="use the backend's user"):
+        client.start("forbidden")
+
+
+def test_without_a_bridge_nothing_is_sent_and_what_to_start_is_named(mosquitto: RunningBroker) -> None:
+    user = mosquitto.users["backend"]
+    with Client(mosquitto.url, user.username, user.password, root="another/v1") as client:
+        with pytest.raises(NoAnswer, match="omi-bridge run"):
+            client.send_audio("c", make_wav(1.0), timeout_s=0.5)
+        with pytest.raises(NoAnswer, match="omi-bridge agents"):
+            client.wait("c", timeout_s=0.1)
