@@ -1,19 +1,23 @@
 """Backends that know nothing of this repository: the Python package installed in an environment of its own."""
 
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 from uv import find_uv_bin
 
 from omi_diarization_client import BrokerUnavailable, Client, NoAnswer, NotAllowed
-from tests.brokers import REPOSITORY, RunningBroker
+from tests.brokers import REPOSITORY, RunningBroker, require_program
 from tests.inbox import WAIT_S
+from tests.vps_bridge.http.door import TOKEN
 from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, LiveBridge, call_segments, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
 
@@ -143,3 +147,73 @@ def test_without_a_bridge_nothing_is_sent_and_what_to_start_is_named(mosquitto: 
             client.send_audio("c", make_wav(1.0), timeout_s=0.5)
         with pytest.raises(NoAnswer, match="omi-bridge agents"):
             client.wait("c", timeout_s=0.1)
+
+
+@pytest.fixture(scope="module")
+def node_example() -> Path:
+    """The example for Node with what its lock file names, installed once for each lock file."""
+    require_program("node", "nodejs")
+    npm, source = require_program("npm", "npm"), REPOSITORY / "clients" / "node"
+    digest = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
+    home = REPOSITORY / "build" / f"node-example-{digest[:16]}"
+    with FileLock(f"{home}.lock"):
+        if not (home / "node_modules" / ".package-lock.json").is_file():
+            home.mkdir(parents=True, exist_ok=True)
+            for name in ("package.json", "package-lock.json"):
+                shutil.copy(source / name, home)
+            quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--silent")
+            subprocess.run([npm, "ci", *quiet], cwd=home, check=True, timeout=WAIT_S)
+        shutil.copy(source / "publish.mjs", home)
+    return home / "publish.mjs"
+
+
+def run_outside(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command,
+        capture_output=True,
+        check=False,
+        env={"PATH": os.environ["PATH"], **environment},
+        text=True,
+        timeout=WAIT_S,
+    )
+
+
+@pytest.mark.parametrize(("mqtt_version", "seconds"), [("5", CALL_S), ("3.1.1", 80.0)], ids=["5-whole", "3.1.1-parts"])
+def test_the_example_for_node_publishes_and_prints_labels(
+    node_example: Path, mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, mqtt_version: str, seconds: float
+) -> None:
+    name, audio, segments = f"node-{seconds:.0f}", tmp_path / "call.wav", tmp_path / "segments.json"
+    audio.write_bytes(make_wav(seconds, tone=11))
+    segments.write_text(json.dumps([part.model_dump(exclude_none=True) for part in call_segments(name)]))
+    access = {
+        "OMI_BROKER_URL": mosquitto.url,
+        "OMI_BROKER_USERNAME": "backend",
+        "OMI_BROKER_PASSWORD": mosquitto.users["backend"].password,
+        "OMI_MQTT_VERSION": mqtt_version,
+        "OMI_STARTED_AT": STARTED_AT.isoformat(),
+    }
+    done = run_outside("node", str(node_example), name, str(audio), str(segments), **access)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert [label["speaker"] for label in told["segments"]] == ["SPEAKER_00", "SPEAKER_01"] * 3
+    if mqtt_version == "5":
+        refused = run_outside("node", str(node_example), name, str(segments), **access)
+        assert (refused.returncode, "audio.undecodable" in refused.stderr) == (1, True)
+
+
+def test_the_example_for_a_shell_publishes_and_prints_labels(bridge: LiveBridge, tmp_path: Path) -> None:
+    require_program("curl", "curl")
+    audio, script = tmp_path / "call.wav", str(REPOSITORY / "clients" / "shell" / "publish.sh")
+    audio.write_bytes(make_wav(CALL_S, tone=12))
+    access = {
+        "OMI_HTTP_URL": f"http://127.0.0.1:{bridge.options['OMI_HTTP_PORT']}",
+        "OMI_HTTP_TOKEN": TOKEN,
+        "OMI_TIMEOUT_S": str(int(WAIT_S)),
+    }
+    for _ in range(2):  # the second time nothing is new
+        done = run_outside("sh", script, "shell", str(audio), "rttm", **access)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert len(done.stdout.splitlines()) == len(call_segments("shell"))
+    assert len(bridge.jobs("shell")) == 1
+    refused = run_outside("sh", script, "shell", script, **access)
+    assert (refused.returncode, "audio.undecodable" in refused.stdout) == (22, True)
