@@ -4,7 +4,7 @@
 #   OMI_HTTP_TOKEN=… sh publish.sh call-1 call.wav            # prints WebVTT
 #   OMI_HTTP_TOKEN=… sh publish.sh call-1 call.wav rttm       # or srt, json
 #
-# An answer 200 or 202 is the bridge's receipt: from then on the audio is its to lose. The ids stay the same however often
+# An answer 200 or 202 is the bridge's receipt (receipts and refusals are printed on stderr): from then on the audio is its to lose. The ids stay the same however often
 # this is run for a file, so that what was accepted before is not there twice.
 set -eu
 
@@ -26,15 +26,15 @@ call() { # what fails for now (408, 429, 5xx, no connection) is tried again; a r
 }
 
 say() { # TYPE [MORE FIELDS]
-    call --output /dev/null -H 'Content-Type: application/json' "$door/events" -d \
+    call --write-out '\n' -H 'Content-Type: application/json' "$door/events" >&2 -d \
         "{\"schema\": \"conversation-event\", \"version\": \"1.2\", \"event_id\": \"$1-$chunk\", \"type\": \"$1\"${2:-}}"
 }
 
-call --output /dev/null -H 'Content-Type: application/octet-stream' -X POST -T "$audio" "$door/audio?chunk_id=$chunk"
+call --write-out '\n' -H 'Content-Type: application/octet-stream' -X POST -T "$audio" "$door/audio?chunk_id=$chunk" >&2
 say completed ', "chunks": 1'
 
 waited_s=0
-until call "$door/export?format=json" | grep -q '"state": *"final"'; do
+until call "$door/export?format=json" | grep -q '"is_final": *true'; do
     if [ "$waited_s" -ge "$timeout_s" ]; then
         echo "publish.sh: no labels within $timeout_s s: is an agent live and allowed? See omi-bridge agents" >&2
         exit 1
