@@ -36,7 +36,7 @@ from vps_bridge.commands.terminal import (
 from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
 
-TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, or STM."
+TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, TSV, or STM."
 
 
 def publish(
@@ -47,6 +47,9 @@ def publish(
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the conversation's final labels.")] = False,
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
     captured_at: Annotated[datetime | None, typer.Option(help="Absolute time of the first sample.")] = None,
+    transcript: Annotated[
+        Path | None, typer.Option(exists=True, dir_okay=False, help=f"Its transcript. {TRANSCRIPT_HELP}")
+    ] = None,
     max_speakers: Annotated[int | None, typer.Option(min=0, max=100, help="A hint; 0: none.")] = None,
     timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for labels.")] = 3600.0,
     config: ConfigFile = None,
@@ -58,17 +61,21 @@ def publish(
 
     Returns when the bridge has accepted the audio (from then on it is safe), with --wait when labels are final.
 
-    Example: omi-bridge publish call.wav --conversation call-1 --wait
+    Example: omi-bridge publish call.wav --conversation call-1 --transcript whisper.json --wait
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
     check_regular(file)
     captured = _to_utc(captured_at)
     with explained(), _refusal_explained():
+        segments = read_transcript(transcript, conversation) if transcript else ()
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         silence_logs(logging.WARNING)  # that it is connected, nobody asked; that it is not, is told while it tries
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
+            if segments:
+                client.start(captured)
+                client.send_segments(segments)
             sending = progress.add_task("sending", total=file.stat().st_size)
             chunk = client.send_file(
                 file,

@@ -19,9 +19,12 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+from vps_bridge.conversations.json_paths import UnreadableValue
+
 KNOWN_SERVICES = "Amazon Transcribe, Azure, BBC Kaldi, Google, IBM Watson, Rev, Speechmatics, Vosk"
 TICKS_PER_S = 10_000_000
 WORD_START_END = 3
+NO_TIME = "no time: write a number, in the unit of this layout"
 _UNKNOWN_SPEAKERS = ("", "UU", "M", "F")  # Speechmatics: unknown, or told apart by sex alone
 
 Word = dict[str, Any]
@@ -33,16 +36,23 @@ def find_words(content: Mapping[str, Any]) -> list[Word] | None:
 
 
 def read_seconds(time: object) -> float | None:
-    """Return a time in seconds: a number, or text as `12.9` or `12.900s`, or Google's seconds and nanoseconds apart."""
+    """Return a time in seconds: a number, or text as `12.9` or `12.900s`, or Google's seconds and nanoseconds apart.
+
+    None where there is none. Raises `UnreadableValue` where there is something else.
+    """
     if isinstance(time, Mapping):
         seconds, nanos = read_seconds(time.get("seconds", 0)), read_seconds(time.get("nanos", 0))
         return None if seconds is None or nanos is None else seconds + nanos / 1e9
-    if isinstance(time, bool) or not isinstance(time, int | float | str):
+    if time is None or time == "":
         return None
+    if isinstance(time, bool) or not isinstance(time, int | float | str):
+        raise UnreadableValue(time, NO_TIME)
     try:
         return float(time.removesuffix("s") if isinstance(time, str) else time)
-    except (ValueError, OverflowError):
+    except OverflowError:  # whole numbers have no largest one, seconds do: refused as too long
         return None
+    except ValueError:
+        raise UnreadableValue(time, NO_TIME) from None
 
 
 def _read_amazon(content: Mapping[str, Any]) -> list[Word]:
@@ -70,18 +80,15 @@ def _read_azure(content: Mapping[str, Any]) -> list[Word]:
         best = next(iter(_objects(phrase, "nBest")), {})
         for word in _objects(best, "displayWords") or _objects(best, "words"):
             start, length = word.get("offsetInTicks"), word.get("durationInTicks")
-            if isinstance(start, int | float) and isinstance(length, int | float):
-                text = word.get("displayText", word.get("word"))
-                times = _read_ticks(start), _read_ticks(start + length)
-                words.append(_word(text, *times, phrase.get("speaker", phrase.get("channel"))))
+            text, start_s, length_s = word.get("displayText", word.get("word")), _read_ticks(start), _read_ticks(length)
+            end_s = None if start_s is None or length_s is None else round(start_s + length_s, 7)
+            words.append(_word(text, start_s, end_s, phrase.get("speaker", phrase.get("channel"))))
     return words
 
 
-def _read_ticks(ticks: float) -> float | None:
-    try:
-        return ticks / TICKS_PER_S
-    except OverflowError:
-        return None
+def _read_ticks(ticks: object) -> float | None:
+    found = read_seconds(ticks)
+    return None if found is None else found / TICKS_PER_S
 
 
 def _read_google(content: Mapping[str, Any]) -> list[Word]:
@@ -114,10 +121,15 @@ def _read_ibm(content: Mapping[str, Any]) -> list[Word]:
             timed = _best(result).get("timestamps")
             words += [
                 _word(entry[0], entry[1], entry[2], speakers.get(str(entry[1])))
-                for entry in (timed if isinstance(timed, list) else ())
-                if isinstance(entry, list) and len(entry) == WORD_START_END and isinstance(entry[1], int | float)
+                for entry in map(_word_of_ibm, timed if isinstance(timed, list) else ())
             ]
     return words
+
+
+def _word_of_ibm(entry: object) -> list[Any]:
+    if not isinstance(entry, list) or len(entry) != WORD_START_END:
+        raise UnreadableValue(entry, "no word: write [text, start, end]")
+    return entry
 
 
 def _read_kaldi(content: Mapping[str, Any]) -> list[Word]:

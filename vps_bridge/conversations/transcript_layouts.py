@@ -8,7 +8,7 @@ A row has `id`, `text`, `start`, `end`, `speaker` and `words` as far as the file
 - AssemblyAI: `utterances`, else `words`; times are whole milliseconds.
 - ElevenLabs: `words`, with `speaker_id`. Gladia: `result.transcription.utterances`.
 - whisper.cpp: `transcription`, with `offsets` in milliseconds.
-- Services that give only words: `service_layouts`.
+- Services that give only words: `service_layouts`; segments under names of their own: `platform_layouts`.
 """
 
 from __future__ import annotations
@@ -20,12 +20,13 @@ from itertools import accumulate, pairwise
 from statistics import median
 from typing import Any
 
-from vps_bridge.conversations.service_layouts import KNOWN_SERVICES, find_words
+from vps_bridge.conversations.platform_layouts import KNOWN_PLATFORMS, find_platform_rows
+from vps_bridge.conversations.service_layouts import KNOWN_SERVICES, find_words, read_seconds
 
 KNOWN_LAYOUTS = (
     "the OMI backend's list of segments (also under `segments` or `transcript_segments`), whisper and whisperX "
     "(`segments`), OpenAI verbose_json (`segments`, `words`), Deepgram (`results.channels`, `results.utterances`), "
-    "AssemblyAI (`utterances`, `words`), ElevenLabs, Gladia, whisper.cpp, " + KNOWN_SERVICES
+    f"AssemblyAI (`utterances`, `words`), ElevenLabs, Gladia, whisper.cpp, {KNOWN_SERVICES}, {KNOWN_PLATFORMS}"
 )
 MAX_PAUSE_S = 1.0  # a longer one ends a segment, where a layout has only words
 MOST_SECONDS = 60  # words or utterances of whole numbers that last longer than this are in milliseconds
@@ -41,6 +42,10 @@ def find_rows(content: object) -> list[Any] | None:
         return [_with_plain_words(row) for row in content]
     if not isinstance(content, dict):
         return None
+    if isinstance(content.get("response"), dict):
+        return find_rows(content["response"])  # a finished operation of Google's
+    if platform_rows := find_platform_rows(content):
+        return [_with_plain_words(_without_nobody(row)) for row in platform_rows]
     transcription = content.get("transcription")
     if isinstance(transcription, list):
         return [_read_whisper_cpp(row) for row in transcription]
@@ -101,7 +106,11 @@ def _are_milliseconds(timed: Sequence[Row]) -> bool:
 
 
 def _scaled(item: Row, unit_s: float) -> Row:
-    timed = [name for name in ("start", "end") if isinstance(item.get(name), int | float)]
+    timed = [
+        name
+        for name in ("start", "end")
+        if isinstance(item.get(name), int | float) and not isinstance(item[name], bool)
+    ]
     words = {"words": [_scaled(word, unit_s) for word in _list_of(item, "words")]} if item.get("words") else {}
     return {**item, **{name: _to_seconds(item[name], unit_s) for name in timed}, **words}
 
@@ -226,13 +235,9 @@ def _group(words: list[Row]) -> list[Row]:
 
 
 def _time(item: Row, name: str) -> float | None:
-    """Return a time under our name or theirs; None where it is missing or none."""
-    value = item.get(f"{name}_s", item.get(name))
-    try:
-        time_s = math.nan if value is None or isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    return time_s if math.isfinite(time_s) else None
+    """Return a time under our name or theirs; None where it is missing, or NaN as some programs write it."""
+    time_s = read_seconds(item.get(f"{name}_s", item.get(name)))
+    return time_s if time_s is not None and math.isfinite(time_s) else None
 
 
 def _list_of(item: object, name: str) -> list[Row]:

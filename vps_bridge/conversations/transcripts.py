@@ -1,4 +1,4 @@
-"""Transcript files for `omi-bridge import`: JSON of several speech-to-text programs, SRT, WebVTT, or NIST STM."""
+"""Transcript files: JSON of several speech-to-text programs, SRT, WebVTT, NIST STM, or whisper's TSV."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from pydantic import ValidationError
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
 from schemas.text import KeyRepeated, decode_text, has_mark, split_lines, unique_keys
+from vps_bridge.conversations.json_paths import UnreadableValue, path_of
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.conversations.subtitles import FORMATS, SubtitlesError, read_subtitles
 from vps_bridge.conversations.transcript_layouts import KNOWN_LAYOUTS, find_rows
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
 MAX_FILE_BYTES = 64 * 2**20
@@ -34,7 +35,8 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
     """Read the segments of a transcript file.
 
     A file named `.stm` is NIST STM (`file channel speaker start end [<label>] text`). Its speakers are names that
-    people gave: each becomes a `person_id` and counts as a human's label. `.srt` and `.vtt` are subtitles.
+    people gave: each becomes a `person_id` and counts as a human's label. `.srt` and `.vtt` are subtitles,
+    `.tsv` is what whisper writes.
     Every other file is JSON in one of the layouts of `transcript_layouts`. Times are in seconds, under `start` and
     `end`, or `start_s` and `end_s`.
 
@@ -49,23 +51,38 @@ def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = T
     text = _read_text(path)
     suffix = path.suffix.lower()
     if suffix in FORMATS:
-        rows: list[Any] = _read_cues(path, text, suffix)
+        content, rows = None, _read_cues(path, text, suffix)
+    elif suffix in _LINES:
+        content, rows = None, list(_LINES[suffix](path, text))
     else:
-        rows = list(_read_stm(path, text) if suffix == ".stm" else _read_json(path, text))
-    return read_rows(path, rows, conversation_id, keep_speakers=keep_speakers)
+        content, rows = _read_json(path, text)
+    return read_rows(path, rows, conversation_id, content=content, keep_speakers=keep_speakers)
 
 
 def read_rows(
-    source: Path | str, rows: Sequence[Any], conversation_id: str, *, keep_speakers: bool = True
+    source: Path | str,
+    rows: Sequence[Any],
+    conversation_id: str,
+    *,
+    content: object = None,
+    keep_speakers: bool = True,
 ) -> tuple[TranscriptSegment, ...]:
-    """Return the segments of objects as `read_transcript` finds them in a file; `source` names it in errors.
+    """Return the segments of objects as `read_transcript` finds them in a file.
+
+    Args:
+        source: names it in errors.
+        rows: an object for each segment.
+        conversation_id: segments without an id are named after it.
+        content: the document they were found in; errors name the field in it.
+        keep_speakers: whether segments keep the speakers they name.
 
     Raises `TranscriptError`.
     """
     if len(rows) > MAX_SEGMENTS:
         raise TranscriptError(f"{source}: {len(rows)} segments; at most {MAX_SEGMENTS} fit a conversation. Split it.")
     segments = tuple(
-        _read_segment(source, index, row, conversation_id, keep_speakers) for index, row in enumerate(rows)
+        _read_segment(f"{source}, segment {index}", f"{conversation_id}-{index:05d}", row, content, keep_speakers)
+        for index, row in enumerate(rows)
     )
     seen: set[str] = set()
     for segment in segments:
@@ -104,17 +121,21 @@ def _read_cues(path: Path, text: str, suffix: str) -> list[dict[str, Any]]:
         raise TranscriptError(f"{path}: {error}.") from error
 
 
-def _read_json(path: Path, text: str) -> Iterable[Any]:
+def _read_json(path: Path, text: str) -> tuple[object, list[Any]]:
+    """Return what is in the file, and the rows that its layout makes of it."""
     try:
         content = json.loads(text, object_pairs_hook=unique_keys, parse_int=_read_integer)
     except KeyRepeated as error:
         raise TranscriptError(f"{path}: {error}.") from error
     except (ValueError, RecursionError) as error:
         raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or .stm, .srt or .vtt.") from error
-    rows = find_rows(content)
+    try:
+        rows = find_rows(content)
+    except UnreadableValue as error:
+        raise TranscriptError(f"{path}, {path_of(content, error.value) or 'a value'} is {error.expected}.") from error
     if rows is None:
         raise TranscriptError(f"{path} holds no list of segments in a layout known here. Known are {KNOWN_LAYOUTS}.")
-    return rows
+    return content, rows
 
 
 def _read_integer(digits: str) -> int:
@@ -147,6 +168,23 @@ def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
         }
 
 
+def _read_tsv(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    """Read what whisper writes: `start`, `end` and `text` parted by tabs, times in whole milliseconds."""
+    for line_number, line in enumerate(split_lines(text), start=1):
+        start, _, rest = line.partition("\t")
+        end, tab, words = rest.partition("\t")
+        if not line.strip() or (line_number == 1 and start == "start"):
+            continue
+        if not (tab and start.isascii() and start.isdigit() and end.isascii() and end.isdigit()):
+            raise TranscriptError(
+                f"{path}, line {line_number}: expected start, end (whole milliseconds) and text, parted by tabs."
+            )
+        yield {"start": _read_integer(start) / 1000, "end": _read_integer(end) / 1000, "text": words.strip()}
+
+
+_LINES = {".stm": _read_stm, ".tsv": _read_tsv}
+
+
 def _read_speaker(speaker: object, speaker_id: object) -> object:
     """Return a segment's speaker; a number, also one written as text, is that number's name, and below 0 nobody."""
     for value in (speaker, speaker_id):
@@ -163,17 +201,11 @@ def _read_speaker(speaker: object, speaker_id: object) -> object:
     return None
 
 
-def _read_segment(
-    source: Path | str,
-    index: int,
-    row: object,
-    conversation_id: str,
-    keep_speakers: bool,  # noqa: FBT001
-) -> TranscriptSegment:
+def _read_segment(place: str, made_id: str, row: object, content: object, keep_speakers: bool) -> TranscriptSegment:  # noqa: FBT001
     if not isinstance(row, dict):
-        raise TranscriptError(f"{source}, segment {index}: not an object. Expected {_SHAPE}.")
+        raise TranscriptError(f"{place}: not an object. Expected {_SHAPE}.")
     fields: dict[str, Any] = {
-        "id": f"{conversation_id}-{index:05d}" if row.get("id") in (None, "") else str(row["id"]),
+        "id": made_id if row.get("id") in (None, "") else str(row["id"]),
         "start_s": row.get("start_s", row.get("start")),
         "end_s": row.get("end_s", row.get("end")),
     }
@@ -188,9 +220,9 @@ def _read_segment(
     try:
         return TranscriptSegment.model_validate(fields)
     except ValidationError as error:
-        items = error.errors(include_input=False)
+        items = error.errors()
         wrong = ", ".join(sorted({str(item["loc"][0]) for item in items}))
+        paths = [found for item in items if (found := path_of(content, item["input"])) is not None]
+        wrong += f" (at {paths[0]})" if paths else ""
         hint = " It looks like milliseconds: send seconds." if any(map(is_beyond_seconds, items)) else ""
-        raise TranscriptError(
-            f"{source}, segment {index}: wrong or missing {wrong}. Expected {_SHAPE}.{hint}"
-        ) from error
+        raise TranscriptError(f"{place}: wrong or missing {wrong}. Expected {_SHAPE}.{hint}") from error

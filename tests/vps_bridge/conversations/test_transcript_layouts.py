@@ -257,7 +257,7 @@ HUGE = 10**400
 def test_a_number_that_is_no_speakers_is_refused_and_its_segment_named(tmp_path: Path, name: str, number: str) -> None:
     file = tmp_path / "t.json"
     file.write_text(f'[{{"start": 0, "end": 1}}, {{"start": 1, "end": 2, "{name}": {number}}}]')
-    with pytest.raises(TranscriptError, match=r"t\.json, segment 1: wrong or missing speaker\."):
+    with pytest.raises(TranscriptError, match=r"t\.json, segment 1: wrong or missing speaker \(at \[1\]\."):
         read_transcript(file, "c1")
 
 

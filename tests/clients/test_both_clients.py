@@ -1,0 +1,254 @@
+"""The rules of delivery live in two clients, the bridge's own and the package: the same calls, the same messages.
+
+What one of them learns the other must learn too: these tests fail where the two differ.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import msgpack
+import pytest
+
+import omi_diarization_client.client as package
+import vps_bridge.client.client as own
+import vps_bridge.client.connected
+from broker.session import Incoming, MqttSession
+from broker.settings import BrokerSettings
+from omi_diarization_client import Client, RefusedByBridge
+from omi_diarization_client.heartbeat import FRESH_S
+from omi_diarization_client.wire import RETRYABLE_CODES
+from schemas.audio import AudioPayload
+from schemas.codec import decode
+from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
+from schemas.corrections import Correction
+from schemas.failure import FAILURE_POLICIES
+from schemas.messages import MESSAGE_BY_TOPIC
+from schemas.people import PersonEvent
+from schemas.record import Message
+from schemas.topics import Topics
+from tests.brokers import REPOSITORY, RunningBroker
+from tests.faults.proxy import TcpProxy
+from tests.inbox import WAIT_S
+from tests.vps_bridge.live_bridge import STARTED_AT, Backend, LiveBridge, call_segments, wait_until
+from tests.vps_bridge.scripted_agent import make_wav
+from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.errors import BridgeRefused
+from vps_bridge.client.people import PeopleClient
+
+TOPICS = Topics()
+JOIN: dict[str, Any] = {"kind": "same_voice", "speaker_ids": [0, 1]}
+OWN_IDS = {"event_id", "chunk_id", "target_event_id"}  # made anew for every message
+
+
+class PackageCalls:
+    """By the package that installs alone."""
+
+    refusal: type[Exception] = RefusedByBridge
+
+    def __init__(self, broker: RunningBroker, mqtt_version: str = "auto") -> None:
+        user = broker.users["backend"]
+        self.client = Client(broker.url, user.username, user.password, mqtt_version=mqtt_version)
+
+    def conversation(self, name: str, audio: Path) -> None:
+        segments = [part.model_dump(exclude_none=True) for part in call_segments(name)]
+        with self.client as client:
+            client.start(name, STARTED_AT, owner="user-1")
+            client.send_segments(name, segments, revision=1)
+            client.send_audio(name, audio, captured_at=STARTED_AT, max_speakers=4)
+            client.complete(name, chunks=1)
+            client.wait(name)
+            event_id = client.correct(name, JOIN, by="anna")
+            client.wait(name, final=False)
+            client.undo(name, event_id, by="anna")
+            client.redo(name, event_id, by="anna")
+            client.delete(name)
+
+    def people(self, person_id: str) -> None:
+        with self.client as client:
+            client.tell(person_id, "named", owner="user-1", name="Anna")
+            client.tell(person_id, "consented", owner="user-1", consent_date=date(2026, 5, 4))
+            client.tell(person_id, "owner", owner="user-1", is_owner=True)
+            client.forget(person_id, owner="user-1")
+
+    def audio(self, name: str, path: Path) -> None:
+        with self.client as client:
+            client.send_audio(name, path, timeout_s=WAIT_S)
+
+
+class OwnCalls:
+    """By the client of this repository."""
+
+    refusal: type[Exception] = BridgeRefused
+
+    def __init__(self, broker: RunningBroker, mqtt_version: str = "auto") -> None:
+        self.settings: BrokerSettings = broker.settings("backend", mqtt_version=mqtt_version)
+
+    def conversation(self, name: str, audio: Path) -> None:
+        with BridgeClient(self.settings, name) as client:
+            client.start(STARTED_AT, owner="user-1")
+            client.send_segments(call_segments(name), revision=1)
+            client.send_file(audio, captured_at=STARTED_AT, max_speakers=4)
+            client.complete(chunks=1)
+            client.wait_updated(final=True, timeout_s=WAIT_S)
+            event_id = client.correct(Correction.model_validate(JOIN), by="anna")
+            client.wait_updated(final=False, timeout_s=WAIT_S)
+            client.undo(event_id, by="anna")
+            client.redo(event_id, by="anna")
+            client.delete()
+
+    def people(self, person_id: str) -> None:
+        with PeopleClient(self.settings, "user-1") as client:
+            client.name(person_id, "Anna")
+            client.consent(person_id, date(2026, 5, 4))
+            client.set_owner(person_id)
+            client.forget(person_id)
+
+    def audio(self, name: str, path: Path) -> None:
+        with BridgeClient(self.settings, name) as client:
+            client.send_file(path, timeout_s=WAIT_S)
+
+
+BOTH = pytest.mark.parametrize("calls", [PackageCalls, OwnCalls], ids=["package", "own"])
+
+
+@contextlib.contextmanager
+def overheard(broker: RunningBroker) -> Iterator[list[Incoming]]:
+    """All that is published, in order."""
+    heard: list[Incoming] = []
+    session = MqttSession(broker.settings("bridge"), client_id=f"ear-{uuid.uuid4().hex[:8]}", on_message=heard.append)
+    session.subscribe(f"{TOPICS.root}/#")
+    session.start()
+    session.wait_connected(WAIT_S)
+    try:
+        yield heard
+    finally:
+        session.stop()
+
+
+def said_by_backend(heard: list[Incoming], name: str) -> list[str]:
+    """What a backend said in a conversation or of a person, each message once, without ids that are new every time."""
+    said = {}
+    for incoming in list(heard):
+        kind = MESSAGE_BY_TOPIC[TOPICS.parse(incoming.topic).kind]
+        if name not in incoming.topic.split("/") or kind not in (ConversationEvent, AudioPayload, PersonEvent):
+            continue
+        check_schema(kind, incoming.payload)
+        message = decode(kind, incoming.payload)
+        fields = message.model_dump(mode="python", exclude=OWN_IDS)
+        if fields.get("type") != EventType.APPLIED:  # of how many updates there are, time decides
+            audio = hashlib.sha256(fields.pop("audio", b"")).hexdigest()
+            said[incoming.payload] = f"{kind.SCHEMA} {fields} {audio}".replace(name, "NAME")
+    return list(said.values())
+
+
+def check_schema(kind: type[Message], payload: bytes) -> None:
+    """Hold a payload to the JSON Schema that is published for it."""
+    schema = json.loads((REPOSITORY / "schemas" / "json" / f"{kind.SCHEMA}.json").read_text())
+    message = json.loads(payload) if kind.ENCODING == "json" else msgpack.unpackb(payload)
+    if kind is AudioPayload:
+        assert isinstance(message["audio"], bytes)
+        message["audio"] = ""  # JSON Schema knows no bytes
+    jsonschema.validate(message, schema)
+
+
+def has_applied(heard: list[Incoming], name: str) -> bool:
+    return any(b'"applied"' in incoming.payload for incoming in heard if incoming.topic == TOPICS.events(name))
+
+
+@pytest.mark.parametrize("seconds", [30.0, 80.0], ids=["whole", "parts"])
+def test_a_conversation_is_the_same_on_the_wire_by_either_client(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, seconds: float
+) -> None:
+    audio = tmp_path / "call.wav"
+    audio.write_bytes(make_wav(seconds, tone=4))
+    said = []
+    with overheard(mosquitto) as heard:
+        for calls in (PackageCalls(mosquitto), OwnCalls(mosquitto)):
+            name = f"same-{uuid.uuid4().hex}"
+            calls.conversation(name, audio)
+            wait_until(lambda name=name: "DELETED" in said_by_backend(heard, name)[-1], "the last event")  # type: ignore[misc]
+            said.append(said_by_backend(heard, name))
+            assert has_applied(heard, name)
+    assert said[0] == said[1]
+    assert len(said[0]) == (8 if seconds < 40 else 12)
+
+
+def test_what_is_said_of_a_person_is_the_same_on_the_wire_by_either_client(
+    mosquitto: RunningBroker, bridge: LiveBridge
+) -> None:
+    said = []
+    with overheard(mosquitto) as heard:
+        for calls in (PackageCalls(mosquitto), OwnCalls(mosquitto)):
+            name = f"p-{uuid.uuid4().hex}"
+            calls.people(name)
+            wait_until(lambda name=name: "FORGOTTEN" in said_by_backend(heard, name)[-1], "the last event")  # type: ignore[misc]
+            said.append(said_by_backend(heard, name))
+    assert said[0] == said[1]
+    assert len(said[0]) == 4
+
+
+@BOTH
+@pytest.mark.parametrize(("mqtt_version", "loses"), [("5", "mute"), ("3.1.1", "deafen")])
+def test_what_gets_lost_on_the_way_is_sent_again_until_the_receipt_and_counts_once(  # noqa: PLR0917 - fixtures
+    mosquitto: RunningBroker,
+    bridge: LiveBridge,
+    backend: Backend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: type[PackageCalls | OwnCalls],
+    mqtt_version: str,
+    loses: str,
+) -> None:
+    for module in (package, own, vps_bridge.client.connected):
+        monkeypatch.setattr(module, "RETRY_S", 0.5)
+    path, name = tmp_path / "call.wav", f"lossy-{uuid.uuid4().hex}"
+    path.write_bytes(make_wav(80.0, tone=6))
+    with TcpProxy(mosquitto.port) as link, overheard(mosquitto) as heard:
+        client = calls(mosquitto.reached_at(link.port), mqtt_version)
+        sending = threading.Thread(target=client.audio, args=(name, path))
+        link.delay(0.02)
+        sending.start()
+        wait_until(lambda: any(name in incoming.topic for incoming in heard), "the first part")
+        getattr(link, loses)()
+        time.sleep(0.2)  # what happens now is lost
+        link.cut()
+        sending.join(WAIT_S)
+    taken = [receipt for receipt in backend.seen(Accepted, name) if receipt.verdict is Verdict.ACCEPTED]
+    assert [receipt.sha256 for receipt in taken] == [hashlib.sha256(path.read_bytes()).hexdigest()]
+
+
+@BOTH
+def test_a_refusal_ends_it_with_its_code_and_what_to_do(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, calls: type[PackageCalls | OwnCalls]
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("this is no audio")
+    with pytest.raises(calls.refusal, match="publish one of these") as refused:
+        calls(mosquitto).audio("notes", path)
+    assert getattr(refused.value, "code", None) == "audio.undecodable"
+
+
+def test_limits_and_codes_are_the_same_in_both() -> None:
+    names = [
+        "WHOLE_BYTES",
+        "PART_BYTES",
+        "ENVELOPE_BYTES",
+        "PARTS_AT_ONCE",
+        "SEGMENTS_PER_EVENT",
+        "EVENT_BYTES",
+        "RETRY_S",
+    ]
+    assert {name: getattr(package, name) for name in names} == {name: getattr(own, name) for name in names}
+    assert FRESH_S == own.FRESH_BEAT_S
+    assert {str(code) for code, policy in FAILURE_POLICIES.items() if policy.is_retryable} == RETRYABLE_CODES

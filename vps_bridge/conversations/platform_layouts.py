@@ -1,0 +1,219 @@
+"""Transcripts of programs and platforms that give segments under names of their own, read as rows of segments.
+
+A row has `text`, `start`, `end`, and where the file says them `speaker` and `words`; times are seconds.
+
+- Amazon Transcribe Call Analytics: `Transcript`, milliseconds, the party as `ParticipantRole`.
+- Azure fast transcription: `phrases`, milliseconds.
+- Coqui and DeepSpeech: `transcripts[].words` with `start_time` and `duration`.
+- Google, of a finished operation: its answer under `response`.
+- NVIDIA NeMo: `timestamp.segment` and `timestamp.word`.
+- Podcast namespace: `segments` with `startTime`, `endTime` and `body`.
+- Soniox: `tokens`, pieces of words in milliseconds; a new word begins with a space.
+- Transformers pipelines: `chunks` with `timestamp`, of sentences or of words; speakers beside them, in `speakers`.
+- YouTube (json3): `events` with `segs`, milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from vps_bridge.conversations.service_layouts import read_seconds
+
+KNOWN_PLATFORMS = (
+    "Amazon Call Analytics, Azure fast transcription, Coqui, NVIDIA NeMo, the podcast namespace, Soniox, transformers "
+    "pipelines, YouTube"
+)
+
+Row = dict[str, Any]
+
+
+def find_platform_rows(content: Mapping[str, Any]) -> list[Row] | None:
+    """Return the segments of a transcript as rows; None where it is of none of these."""
+    return next((rows for read in _READERS if (rows := read(content))), None)
+
+
+def _read_call_analytics(content: Mapping[str, Any]) -> list[Row]:
+    return [
+        {
+            **_in_milliseconds(turn, "BeginOffsetMillis", "EndOffsetMillis"),
+            "text": turn.get("Content"),
+            "speaker": turn.get("ParticipantRole"),
+            "words": [
+                {**_in_milliseconds(item, "BeginOffsetMillis", "EndOffsetMillis"), "text": item.get("Content")}
+                for item in _objects(turn, "Items")
+            ],
+        }
+        for turn in _objects(content, "Transcript")
+    ]
+
+
+def _read_azure_fast(content: Mapping[str, Any]) -> list[Row]:
+    return [
+        {
+            **_with_length(phrase),
+            "text": phrase.get("text"),
+            "speaker": phrase.get("speaker"),
+            "words": [{**_with_length(word), "text": word.get("text")} for word in _objects(phrase, "words")],
+        }
+        for phrase in _objects(content, "phrases")
+    ]
+
+
+def _with_length(item: Mapping[str, Any]) -> Row:
+    start_s, length_s = _milliseconds(item.get("offsetMilliseconds")), _milliseconds(item.get("durationMilliseconds"))
+    return {"start": start_s, "end": _sum(start_s, length_s)}
+
+
+def _read_coqui(content: Mapping[str, Any]) -> list[Row]:
+    best = next(iter(_objects(content, "transcripts")), {})
+    words = []
+    for word in _objects(best, "words"):
+        start_s, length_s = read_seconds(word.get("start_time")), read_seconds(word.get("duration"))
+        words.append({"text": word.get("word"), "start": start_s, "end": _sum(start_s, length_s)})
+    return [_of_words(words, " ")] if words else []
+
+
+def _read_nemo(content: Mapping[str, Any]) -> list[Row]:
+    timestamp = content.get("timestamp")
+    if not isinstance(timestamp, Mapping):
+        return []
+    words = [{**_times(word), "text": word.get("word")} for word in _objects(timestamp, "word")]
+    rows = [
+        {**_times(item), "text": item.get("segment"), "words": _within(words, _times(item))}
+        for item in _objects(timestamp, "segment")
+    ]
+    return rows or ([_of_words(words, " ")] if words else [])
+
+
+def _read_podcast(content: Mapping[str, Any]) -> list[Row]:
+    segments = _objects(content, "segments")
+    if not any("startTime" in segment and "body" in segment for segment in segments):
+        return []
+    return [
+        {
+            "start": read_seconds(segment.get("startTime")),
+            "end": read_seconds(segment.get("endTime")),
+            "text": segment.get("body"),
+            "speaker": segment.get("speaker"),
+        }
+        for segment in segments
+    ]
+
+
+def _read_soniox(content: Mapping[str, Any]) -> list[Row]:
+    words: list[Row] = []
+    for token in _objects(content, "tokens"):
+        text = str(token.get("text") or "")
+        times = _in_milliseconds(token, "start_ms", "end_ms")
+        if times["start"] is None:
+            return []
+        begins = not words or text.startswith(" ") or token.get("speaker") != words[-1]["speaker"]
+        if begins:
+            words.append({"text": text.strip(), **times, "speaker": token.get("speaker")})
+        else:
+            words[-1]["text"] += text.rstrip()
+            words[-1]["end"] = times["end"]
+    rows: list[list[Row]] = []
+    for word in words:
+        ends = not rows or rows[-1][-1]["speaker"] != word["speaker"] or rows[-1][-1]["text"].endswith((".", "?", "!"))
+        if ends:
+            rows.append([])
+        rows[-1].append(word)
+    return [{**_of_words(row, " "), "speaker": row[0]["speaker"]} for row in rows]
+
+
+def _read_pipeline(content: Mapping[str, Any]) -> list[Row]:
+    chunks = _objects(content, "chunks")
+    timed = [{**_times_of_pair(chunk.get("timestamp")), "text": _text(chunk)} for chunk in chunks]
+    turns = [
+        {**_times_of_pair(turn.get("timestamp")), "text": _text(turn), "speaker": turn.get("speaker")}
+        for turn in _objects(content, "speakers")
+    ]
+    if not turns or not timed:
+        return timed
+    return [{**turn, "words": _within(timed, turn)} if _are_words(timed) else turn for turn in turns]
+
+
+def _are_words(timed: Sequence[Row]) -> bool:
+    """Whether a pipeline was asked for the time of every word."""
+    return bool(timed) and all(" " not in row["text"] for row in timed)
+
+
+def _read_youtube(content: Mapping[str, Any]) -> list[Row]:
+    rows = []
+    for event in _objects(content, "events"):
+        pieces = [piece for piece in _objects(event, "segs") if str(piece.get("utf8") or "").strip()]
+        start_s, length_s = _milliseconds(event.get("tStartMs")), _milliseconds(event.get("dDurationMs"))
+        if not pieces:
+            continue
+        starts = [_sum(start_s, _milliseconds(piece.get("tOffsetMs", 0))) for piece in pieces]
+        ends = [*starts[1:], _sum(start_s, length_s)]
+        words = [
+            {"text": _text(piece, "utf8"), "start": start, "end": end}
+            for piece, start, end in zip(pieces, starts, ends, strict=True)
+        ]
+        row: Row = {"text": " ".join(word["text"] for word in words), "start": start_s, "end": ends[-1]}
+        rows.append(row | ({"words": words} if len(words) > 1 else {}))
+    return rows
+
+
+_READERS: tuple[Callable[[Mapping[str, Any]], list[Row]], ...] = (
+    _read_call_analytics,
+    _read_azure_fast,
+    _read_coqui,
+    _read_nemo,
+    _read_podcast,
+    _read_soniox,
+    _read_pipeline,
+    _read_youtube,
+)
+
+
+def _of_words(words: Sequence[Row], between: str) -> Row:
+    text = between.join(str(word["text"]) for word in words)
+    return {"text": text, "start": words[0]["start"], "end": words[-1]["end"], "words": list(words)}
+
+
+def _within(words: Iterable[Row], span: Row) -> list[Row]:
+    """Return the words whose middle is in a span."""
+    if span["start"] is None or span["end"] is None:
+        return []
+    return [
+        word
+        for word in words
+        if word["start"] is not None
+        and word["end"] is not None
+        and span["start"] <= (word["start"] + word["end"]) / 2 < span["end"]
+    ]
+
+
+def _times(item: Mapping[str, Any]) -> Row:
+    return {"start": read_seconds(item.get("start")), "end": read_seconds(item.get("end"))}
+
+
+def _times_of_pair(pair: object) -> Row:
+    start, end = pair if isinstance(pair, list) and len(pair) == 2 else (None, None)  # noqa: PLR2004 - a pair
+    return {"start": read_seconds(start), "end": read_seconds(end)}
+
+
+def _in_milliseconds(item: Mapping[str, Any], start: str, end: str) -> Row:
+    return {"start": _milliseconds(item.get(start)), "end": _milliseconds(item.get(end))}
+
+
+def _milliseconds(time: object) -> float | None:
+    ms = read_seconds(time)
+    return None if ms is None else round(ms / 1000, 6)
+
+
+def _sum(start_s: float | None, length_s: float | None) -> float | None:
+    return None if start_s is None or length_s is None else round(start_s + length_s, 6)
+
+
+def _text(item: Mapping[str, Any], name: str = "text") -> str:
+    return str(item.get(name) or "").strip()
+
+
+def _objects(item: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    found = item.get(name)
+    return [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []
