@@ -128,7 +128,9 @@ class SimulatedDay:
 
     def _hear(self, name: str, kind: EventType, **fields: Any) -> None:
         self._events += 1
-        event = ConversationEvent(event_id=f"e-{self._draw.bytes(12).hex()}", type=kind, revision=self._events, **fields)
+        event = ConversationEvent(
+            event_id=f"e-{self._draw.bytes(12).hex()}", type=kind, revision=self._events, **fields
+        )
         if event.segments:
             self.store.upsert_segments(name, event.revision, event.segments)
         self.ledger.events.note(event, name, Verdict.ACCEPTED)

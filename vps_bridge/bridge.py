@@ -22,6 +22,7 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
+from vps_bridge.compaction import Compaction
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
@@ -128,6 +129,7 @@ class Bridge:
             dispatcher=self._dispatcher,
             disk_reserve=self._disk_reserve,
         )
+        self._compaction = Compaction(settings, self._ledger, self._store)
 
     def _note_connect(self) -> None:
         self._connected.set()
@@ -189,6 +191,8 @@ class Bridge:
             self._guard.run("heartbeat", self._publish_beat)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
+        if self._mailbox.is_empty:
+            self._guard.run("packing", partial(self._compaction.step, now_s))
 
     def _take_batch(self) -> None:
         """Wait for a message until the next tick, then take what there is for a moment.

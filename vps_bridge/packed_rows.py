@@ -75,8 +75,8 @@ def _pack_column(values: list[Any]) -> list[Any]:
     kinds = {type(value) for value in values}
     if kinds == {list} and all(type(item) is dict for value in values for item in value):
         return _pack_lists(values)
-    if kinds == {dict} and len({tuple(value) for value in values}) == 1:
-        return ["records", len(values), _pack_records(values)]
+    if kinds == {dict}:
+        return ["records", _pack_lists([[value] for value in values])]
     if kinds == {float}:
         return _pack_floats(values)
     if kinds == {int}:
@@ -155,7 +155,7 @@ def _unpack_column(packed: list[Any]) -> list[Any]:
         case "lists":
             return _unpack_lists(*facts)
         case "records":
-            return _unpack_records(*facts)
+            return [record for (record,) in _unpack_column(facts[0])]
         case "floats":
             return _unpack_floats(facts[0])
         case "milli":

@@ -12,6 +12,7 @@ from sqlalchemy.dialects.sqlite import insert
 from schemas.conversation import Word
 from vps_bridge.conversations.label_changes import corrected, has_result, taken_back, written
 from vps_bridge.conversations.label_columns import read_origins, set_labels
+from vps_bridge.conversations.packing import find_unpacked, pack, reading_unpacked, writing_unpacked
 from vps_bridge.conversations.reversal import find_to_redo, find_to_undo
 from vps_bridge.conversations.store import (
     AlreadyWritten,
@@ -113,7 +114,7 @@ class SqliteConversations:
     ) -> bool:
         """See `ConversationStore.upsert_segments`."""
         sent_ids = [*(segment.id for segment in segments), *removed]
-        with self._database.writing() as connection:
+        with writing_unpacked(self._database, conversation_id) as connection:
             known = _known_segments(connection, conversation_id, sent_ids)
             sent = {segment.id: _backend_fields(segment, known.get(segment.id), revision) for segment in segments}
             sent |= {
@@ -135,14 +136,14 @@ class SqliteConversations:
 
     def read(self, conversation_id: str) -> StoredConversation | None:
         """See `ConversationStore.read`."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             return _read(connection, conversation_id)
 
     def apply(
         self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
-        with self._database.writing() as connection:
+        with writing_unpacked(self._database, conversation_id) as connection:
             known_version = find_version(connection, conversation_id, write_key)
             conversation = _read(connection, conversation_id)
             if conversation is None:
@@ -172,7 +173,7 @@ class SqliteConversations:
         by: str | None,
     ) -> Applied:
         """See `ConversationStore.correct`."""
-        with self._database.writing() as connection:
+        with writing_unpacked(self._database, conversation_id) as connection:
             known_version = find_version(connection, conversation_id, write_key)
             if known_version is not None:
                 return Applied(known_version)
@@ -205,7 +206,7 @@ class SqliteConversations:
         self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str | None
     ) -> Applied:
         find = find_to_undo if kind == "undo" else find_to_redo
-        with self._database.writing() as connection:
+        with writing_unpacked(self._database, conversation_id) as connection:
             known_version = None if write_key is None else find_version(connection, conversation_id, write_key)
             if known_version is not None:
                 return Applied(known_version)
@@ -226,7 +227,7 @@ class SqliteConversations:
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             return read_history(connection, conversation_id)
 
     def delete(self, conversation_id: str) -> None:
@@ -234,6 +235,24 @@ class SqliteConversations:
         with self._database.writing() as connection:
             connection.execute(delete(conversations).where(conversations.c.conversation_id == conversation_id))
         self.forget_deleted_pages()
+
+    def pack(self, conversation_id: str) -> bool:
+        """See `ConversationStore.pack`."""
+        with self._database.writing() as connection:
+            return pack(connection, conversation_id)
+
+    def unpacked(self) -> list[str]:
+        """See `ConversationStore.unpacked`."""
+        with self._database.reading() as connection:
+            return find_unpacked(connection)
+
+    def free_pages(self, most: int) -> int:
+        """See `ConversationStore.free_pages`."""
+        return self._database.free_pages(most)
+
+    def make_shrinkable(self) -> bool:
+        """Have the file give room back, where an earlier version made it so that it cannot; see `Database`."""
+        return self._database.make_shrinkable()
 
     def forget_deleted_pages(self) -> None:
         """See `ConversationStore.forget_deleted_pages`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, Table, Text
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, Table, Text
 
 metadata = MetaData()
 
@@ -64,4 +64,11 @@ changes = Table(
     Column("pieces_after", JSON(none_as_null=True)),
     Column("origin_before", JSON(none_as_null=True)),
     Column("origin_after", JSON(none_as_null=True)),
+)
+
+packed_conversations = Table(
+    "packed_conversations",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("packed", LargeBinary, nullable=False),  # its rows of all tables but `conversations`
 )

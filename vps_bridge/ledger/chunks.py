@@ -10,6 +10,7 @@ from sqlalchemy import bindparam, insert, select, update
 from vps_bridge.database import Database
 from vps_bridge.ledger.conversations import open_for_audio
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
+from vps_bridge.ledger.packing import reading_unpacked, unpack
 from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import CHUNK_COLUMNS, ChunkRow, ConversationRow, JobChunkRow, JobRow
 
@@ -33,7 +34,7 @@ class ChunkBook:
 
     def find(self, conversation_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk by its id, also one whose audio is gone already."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
             return ChunkRecord(*row) if row else None
 
@@ -44,12 +45,13 @@ class ChunkBook:
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
         with self._database.writing() as connection:
+            unpack(connection, new.conversation_id)
             connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
             open_for_audio(connection, new.conversation_id, hints, completed=final)
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [ChunkRecord(*row) for row in rows]
 

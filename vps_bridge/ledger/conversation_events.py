@@ -19,6 +19,7 @@ from vps_bridge.ledger.conversations import (
     open_conversation,
 )
 from vps_bridge.ledger.event_content import digest_event, is_another
+from vps_bridge.ledger.packing import reading_unpacked, unpack
 from vps_bridge.ledger.tables import ConversationRow, EventRow
 
 # Statements are made once: making one costs several times what running it does.
@@ -96,7 +97,7 @@ class EventBook:
         `completed` event of a higher revision came before it.
         """
         about = {"of_conversation": conversation_id, "event_id": event.event_id}
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             known = connection.execute(_KNOWN, about).one()
         if known.is_deleted:
             return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
@@ -117,6 +118,7 @@ class EventBook:
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
         with self._database.writing() as connection:
+            unpack(connection, conversation_id)
             open_conversation(connection, conversation_id)
             it = {"of_conversation": conversation_id, "now": time.time()}
             if verdict is Verdict.ACCEPTED:

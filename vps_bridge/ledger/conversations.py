@@ -27,6 +27,7 @@ from vps_bridge.database import Database
 from vps_bridge.ledger.deleted_people import delete_learned
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
+from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import (
     ConversationRecord,
     Deleted,
@@ -43,6 +44,7 @@ from vps_bridge.ledger.tables import (
     EventRow,
     JobRow,
     LeaseRow,
+    PackedRow,
     RefusedChunkRow,
     TombstoneRow,
     WebhookRow,
@@ -164,6 +166,15 @@ class ConversationBook:
 
     def get(self, conversation_id: str) -> ConversationRecord | None:
         """Return a conversation, or None where it was never heard of or is deleted."""
+        record = self.peek(conversation_id)
+        if record is None or record.packed_at is None:
+            return record
+        with reading_unpacked(self._database, conversation_id) as connection:
+            row = connection.execute(_GET, {"of_conversation": conversation_id}).first()
+            return _to_record(row) if row else None
+
+    def peek(self, conversation_id: str) -> ConversationRecord | None:
+        """Return a conversation as it is: of a packed one without what is packed, but with an update still to send."""
         with self._database.reading() as connection:
             row = connection.execute(_GET, {"of_conversation": conversation_id}).first()
             return _to_record(row) if row else None
@@ -322,7 +333,16 @@ class ConversationBook:
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             delete_learned(connection, conversation_id)
-            for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, WebhookRow, ConversationRow):
+            for table in (
+                PackedRow,
+                ChunkRow,
+                JobRow,
+                EventRow,
+                CorrectionRow,
+                RefusedChunkRow,
+                WebhookRow,
+                ConversationRow,
+            ):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
 

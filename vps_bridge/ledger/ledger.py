@@ -17,10 +17,12 @@ from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.ledger.corrections import CorrectionBook
 from vps_bridge.ledger.jobs import JobBook
+from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.measures import Measures
 from vps_bridge.ledger.operator_actions import OperatorActions
+from vps_bridge.ledger.packing import PackBook
 from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
@@ -78,6 +80,8 @@ class Ledger:
         self.listing = Listing(database)
         self.measures = Measures(database)
         self.webhook = WebhookBook(database)
+        self.packs = PackBook(database)
+        self.kept_voices = KeptVoices(database)
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
         with database.writing() as connection:
             connection.execute(new)
@@ -94,6 +98,14 @@ class Ledger:
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""
         self._database.erase_deleted()
+
+    def free_pages(self, most: int) -> int:
+        """Give room that is not used any more back to the disk, a few pages; return how many are left to give."""
+        return self._database.free_pages(most)
+
+    def make_shrinkable(self) -> bool:
+        """Have the file give room back, where an earlier version made it so that it cannot; see `Database`."""
+        return self._database.make_shrinkable()
 
     def find_damage(self) -> list[str]:
         """Return what is wrong with the file."""

@@ -25,6 +25,7 @@ from vps_bridge.ledger.tables import (
     ConversationRow,
     CorrectionRow,
     JobRow,
+    PackedRow,
     PersonDecisionRow,
     PersonEventRow,
     PersonRow,
@@ -283,6 +284,8 @@ class PeopleBook:
             connection.execute(contents.values(content=None))
             _ask_labels(connection, owner)
             told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
+            packed = select(PackedRow.conversation_id).where(func.instr(PackedRow.people, json.dumps(person_id)) > 0)
+            told |= ConversationRow.conversation_id.in_(packed)
             dirty = update(ConversationRow).where(_belongs_to(owner), told)
             connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
 

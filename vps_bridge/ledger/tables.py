@@ -83,6 +83,8 @@ class ConversationRow(Base):
             "updated_version",
             sqlite_where=text("applied_version < updated_version"),
         ),
+        Index("conversations_unpacked", "last_activity_at", sqlite_where=text("packed_at IS NULL")),
+        Index("conversations_settled", text("coalesce(final_at, last_activity_at)")),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     last_activity_at: Mapped[float]
@@ -112,6 +114,20 @@ class ConversationRow(Base):
     owner: Mapped[str | None]
     enrols: Mapped[str | None]
     stripped: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    packed_at: Mapped[float | None]
+
+
+class PackedRow(Base):
+    """The rows of a conversation that nothing happens to any more, as one value; see `vps_bridge.ledger.packing`.
+
+    `people`: whom its latest update names. `holds_voices`: how people sound there is not forgotten yet.
+    """
+
+    __tablename__ = "packed_conversations"
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    holds_voices: Mapped[bool]
+    people: Mapped[Any] = mapped_column(JSON)
+    packed: Mapped[bytes]
 
 
 class EventRow(Base):
