@@ -32,6 +32,7 @@ SAMPLE_STEP_S = 1.0  # pyannote's windows of 10 s begin so far apart; with two s
 WORDS_PER_S = 2.5
 LABEL_EVERY_JOBS = 5  # the backend hears of labels about every five minutes while a conversation goes on
 VOCABULARY = 3_000
+OWN_SHARE = 0.02  # of the wearer's segments are labelled as theirs by hand
 STARTED_AT_S = 1_770_000_000.0
 
 
@@ -126,7 +127,7 @@ class SimulatedDay:
             yield _Spoken(at_s, at_s + min(length_s, 11.0), person)
             at_s += min(length_s, 11.0) / shape.speech_share + float(self._draw.normal(0, 0.2))
 
-    def _hear(self, name: str, kind: EventType, **fields: Any) -> None:
+    def _hear(self, name: str, kind: EventType, **fields: Any) -> None:  # noqa: ANN401 - fields of an event
         self._events += 1
         event = ConversationEvent(
             event_id=f"e-{self._draw.bytes(12).hex()}", type=kind, revision=self._events, **fields
@@ -163,13 +164,12 @@ class SimulatedDay:
                 Word(text=text, start_s=at_s, end_s=round(at_s + 0.8 * step_s, 2))
                 for text, at_s in zip(texts, starts_s, strict=True)
             )
-            times = {"start_s": round(one.start_s, 2), "end_s": round(one.end_s, 2)}
-            own = {"is_user": True, "label_source": "manual"} if one.person == 0 and self._draw.random() < 0.02 else {}
+            times: dict[str, Any] = {"start_s": round(one.start_s, 2), "end_s": round(one.end_s, 2)}
+            if one.person == 0 and self._draw.random() < OWN_SHARE:
+                times |= {"is_user": True, "label_source": "manual"}
             segment_id = self._draw.bytes(8).hex()
             segments.append(
-                TranscriptSegment(
-                    id=segment_id, text=" ".join(texts), speaker="SPEAKER_00", words=words, **times, **own
-                )
+                TranscriptSegment(id=segment_id, text=" ".join(texts), speaker="SPEAKER_00", words=words, **times)
             )
         if segments:
             self._hear(name, EventType.SEGMENTS, segments=tuple(segments))

@@ -22,6 +22,7 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
+from vps_bridge.backup.make import remove_leftovers
 from vps_bridge.compaction import Compaction
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.dispatch.dispatcher import Dispatcher
@@ -96,6 +97,7 @@ class Bridge:
         self._disk_reserve.update()
         self._spool = Spool(settings.root / SPOOL)
         self._store = SqliteConversations(settings.root / STORE_FILE)
+        remove_leftovers(settings.root)
         strays = self._spool.sweep(self._ledger.chunks.spool_names())
         _LOG.info("bridge_opened", ledger=self._ledger.ledger_id, root=str(settings.root), strays=strays)
 

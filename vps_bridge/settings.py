@@ -112,7 +112,7 @@ class BridgeSettings(BrokerSettings):
     keep_details_s: float = Field(
         default=3 * 24 * HOUR_S,
         ge=0,
-        description="What happened to each job is kept this long after its conversation went quiet; then that is packed.",
+        description="What happened to each job is kept so long after its conversation went quiet, then packed.",
     )
     keep_voices_s: float = Field(
         default=30 * 24 * HOUR_S,

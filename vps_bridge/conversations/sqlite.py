@@ -241,6 +241,11 @@ class SqliteConversations:
         with self._database.writing() as connection:
             return pack(connection, conversation_id)
 
+    def known(self) -> list[str]:
+        """See `ConversationStore.known`."""
+        with self._database.reading() as connection:
+            return list(connection.scalars(select(conversations.c.conversation_id)))
+
     def unpacked(self) -> list[str]:
         """See `ConversationStore.unpacked`."""
         with self._database.reading() as connection:

@@ -326,6 +326,10 @@ class ConversationStore(Protocol):
         """
         ...
 
+    def known(self) -> list[str]:
+        """Return the ids of all conversations."""
+        ...
+
     def unpacked(self) -> list[str]:
         """Return the conversations that are not packed."""
         ...

@@ -9,6 +9,7 @@ from sqlalchemy import delete, func, select
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
+from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.records import AgentRecord
 from vps_bridge.ledger.tables import AgentRow
 
@@ -41,9 +42,9 @@ _FORGET_STRANGERS = delete(AgentRow).where(~AgentRow.allowed, AgentRow.agent_id.
 class AgentBook:
     """The allow-list, and the latest heartbeat of each agent."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
-        self._database = database
+        self._database, self._erasures = database, erasures
 
     def note_heartbeat(self, agent_id: str, heartbeat: dict[str, Any]) -> None:
         """Keep the latest heartbeat of an agent for people to look at; of those not allowed the latest ones stay."""
@@ -57,11 +58,14 @@ class AgentBook:
     def set_allowed(self, agent_id: str, *, allowed: bool) -> None:
         """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""
         with self._database.writing() as connection:
+            if not allowed:
+                self._erasures.note(Erased.PERMISSION, agent_id)
             connection.execute(_ALLOW, {"agent_id": agent_id, "allowed": allowed, "first_seen_at": time.time()})
 
     def forget(self, agent_id: str) -> bool:
         """Delete what is known of an agent, and that it is allowed; False where it is unknown."""
         with self._database.writing() as connection:
+            self._erasures.note(Erased.AGENT, agent_id)
             return bool(connection.execute(delete(AgentRow).where(AgentRow.agent_id == agent_id)).rowcount)
 
     def allowed(self) -> frozenset[str]:

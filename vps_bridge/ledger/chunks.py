@@ -67,6 +67,35 @@ class ChunkBook:
             query = select(ChunkRow.spool_name).where(ChunkRow.spool_name.is_not(None))
             return {name for name in connection.scalars(query) if name is not None}
 
+    def needed_spool_names(self) -> set[str]:
+        """Return the names of the chunks in the spool that work in flight needs.
+
+        These are the chunks of conversations that are not final, and of jobs that are not done or can be tried again.
+        """
+        at_work = [*UNFINISHED, JobState.TURNS_STORED, JobState.FAILED]
+        busy = (
+            select(JobChunkRow.arrival)
+            .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
+            .where(JobRow.state.in_(at_work))
+        )
+        is_needed = ConversationRow.final_at.is_(None) | ~ChunkRow.covered | ChunkRow.arrival.in_(busy)
+        query = (
+            select(ChunkRow.spool_name)
+            .join(ConversationRow, ConversationRow.conversation_id == ChunkRow.conversation_id)
+            .where(ChunkRow.spool_name.is_not(None), is_needed)
+        )
+        with self._database.reading() as connection:
+            return {name for name in connection.scalars(query) if name is not None}
+
+    def keep_spooled(self, names: set[str]) -> None:
+        """Note of all other chunks that their audio is gone."""
+        query = select(ChunkRow.arrival, ChunkRow.spool_name).where(ChunkRow.spool_name.is_not(None))
+        with self._database.writing() as connection:
+            gone = [{"of_arrival": row.arrival} for row in connection.execute(query) if row.spool_name not in names]
+            if gone:
+                this = update(ChunkRow).where(ChunkRow.arrival == bindparam("of_arrival"))
+                connection.execute(this.values(spool_name=None), gone)
+
     def expired(self, *, final_before: float, failed_before: float, accepted_before: float) -> list[ChunkRecord]:
         """Return chunks whose audio is due to be unlinked, at most `MAX_EXPIRED`: ask again once these are noted.
 

@@ -25,6 +25,7 @@ from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
 from vps_bridge.ledger.deleted_people import delete_learned
+from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.packing import reading_unpacked
@@ -80,6 +81,7 @@ _MARK_DIRTY = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1)
 _MARK_CHANGED = _MARK_DIRTY.values(last_activity_at=bindparam("now"))
 _MARK_CLEAN = THIS_CONVERSATION.where(ConversationRow.dirty == bindparam("seen")).values(dirty=0)
 TOMBSTONE = select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == OF_CONVERSATION)
+_IS_TEMPORARY = select(ConversationRow.throwaway).where(ConversationRow.conversation_id == OF_CONVERSATION)
 _NEW_TOMBSTONE = insert(TombstoneRow)
 _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     index_elements=[TombstoneRow.conversation_id],
@@ -160,9 +162,9 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
 class ConversationBook:
     """Conversations, and the tombstones of deleted ones."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
-        self._database = database
+        self._database, self._erasures = database, erasures
 
     def get(self, conversation_id: str) -> ConversationRecord | None:
         """Return a conversation, or None where it was never heard of or is deleted."""
@@ -311,7 +313,7 @@ class ConversationBook:
     def mark_deleted(self, conversation_id: str) -> None:
         """Write the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
         with self._database.writing() as connection:
-            _put_tombstone(connection, conversation_id)
+            self._put_tombstone(connection, conversation_id)
 
     def unfinished_deletions(self) -> list[str]:
         """Return the deleted conversations of which something may be left."""
@@ -327,7 +329,7 @@ class ConversationBook:
     def delete(self, conversation_id: str) -> Deleted:
         """Write the tombstone and remove every row, in one transaction; return what is left to undo outside."""
         with self._database.writing() as connection:
-            _put_tombstone(connection, conversation_id)
+            self._put_tombstone(connection, conversation_id)
             rows = connection.execute(_LEASES_OF_IT, {"of_conversation": conversation_id})
             leases = tuple(LeaseRecord(*row) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
@@ -345,6 +347,15 @@ class ConversationBook:
             ):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
+
+    def _put_tombstone(self, connection: Connection, conversation_id: str) -> None:
+        """Write the tombstone, and the erasure before it; temporary conversations end with every bridge anyway."""
+        it = {"of_conversation": conversation_id}
+        is_temporary = connection.scalar(_IS_TEMPORARY, it)
+        if not is_temporary and connection.execute(TOMBSTONE, it).first() is None:
+            self._erasures.note(Erased.CONVERSATION, conversation_id)
+        stone = {"conversation_id": conversation_id, "deleted_at": time.time(), "finished": False}
+        connection.execute(_PUT_TOMBSTONE, stone)
 
 
 def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
@@ -373,12 +384,6 @@ def mark_changed(connection: Connection, conversation_id: str) -> None:
 def open_conversation(connection: Connection, conversation_id: str) -> None:
     """Make the row of a conversation that was never heard of; a known one is left as it is."""
     connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
-
-
-def _put_tombstone(connection: Connection, conversation_id: str) -> None:
-    connection.execute(
-        _PUT_TOMBSTONE, {"conversation_id": conversation_id, "deleted_at": time.time(), "finished": False}
-    )
 
 
 def _settled(*, final: bool, seen: int) -> dict[str, Any]:

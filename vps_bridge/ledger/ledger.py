@@ -16,6 +16,7 @@ from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.ledger.corrections import CorrectionBook
+from vps_bridge.ledger.erasure_log import ErasureLog
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
@@ -67,25 +68,26 @@ class Ledger:
             raise LedgerMissing(msg)
         syncs = not exclusive if sync_commits is None else sync_commits
         self._database = database = open_database(path, MIGRATIONS, sync_commits=syncs)
-        self.conversations = ConversationBook(database)
+        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
+        with database.writing() as connection:
+            connection.execute(new)
+            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+        self.erasures = ErasureLog(root, self.ledger_id)
+        self.conversations = ConversationBook(database, self.erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
         self.corrections = CorrectionBook(database)
-        self.people = PeopleBook(database)
+        self.people = PeopleBook(database, self.erasures)
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
-        self.agents = AgentBook(database)
-        self.operator_actions = OperatorActions(database)
+        self.agents = AgentBook(database, self.erasures)
+        self.operator_actions = OperatorActions(database, self.erasures)
         self.refusals = RefusalBook(database)
         self.listing = Listing(database)
         self.measures = Measures(database)
         self.webhook = WebhookBook(database)
         self.packs = PackBook(database)
         self.kept_voices = KeptVoices(database)
-        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
-        with database.writing() as connection:
-            connection.execute(new)
-            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
 
     def sync(self) -> None:
         """Put on disk whatever was committed since the last call. Raises OSError where the disk fails."""

@@ -13,12 +13,25 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-from sqlalchemy import Connection, Select, Table, bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import (
+    BindParameter,
+    Connection,
+    Select,
+    Table,
+    bindparam,
+    delete,
+    func,
+    insert,
+    literal_column,
+    select,
+    update,
+)
 
 from vps_bridge.database import Database
 from vps_bridge.ledger.job_events import is_in
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
 from vps_bridge.ledger.tables import (
+    Base,
     ChunkRow,
     ConversationRow,
     EventRow,
@@ -31,11 +44,11 @@ from vps_bridge.ledger.tables import (
 )
 from vps_bridge.packed_rows import PackedRowsDamaged, Rows, pack_rows, unpack_rows
 
-_CONVERSATION = bindparam("of_conversation")
+_CONVERSATION: BindParameter[str] = bindparam("of_conversation")
 _JOBS_OF_IT = select(JobRow.job_id).where(JobRow.conversation_id == _CONVERSATION)
 # In the order in which they are put back: rows that others belong to come first.
-_TABLES: tuple[Table, ...] = tuple(
-    row.__table__ for row in (ChunkRow, JobRow, JobChunkRow, LeaseRow, EventRow, ResultRow)
+_TABLES = tuple(
+    Base.metadata.tables[row.__tablename__] for row in (ChunkRow, JobRow, JobChunkRow, LeaseRow, EventRow, ResultRow)
 )
 _FACTS = "facts"
 """The table of one row in the packed value: the large columns of the conversation itself."""
