@@ -52,6 +52,7 @@ def remove_leftovers(root: Path) -> None:
 def _gather(root: Path, work: Path, report: Report) -> Manifest:
     ledger = Ledger(root, exclusive=False)
     try:
+        ledger.erasures.begin()
         before = ledger.erasures.read()  # what is erased from here on is erased again with a restore
     finally:
         ledger.close()
@@ -87,9 +88,8 @@ def _check_room(root: Path) -> None:
 
 
 def _describe(work: Path, before: ErasureHistory, chunks: list[str], ledger_id: str, conversations: int) -> Manifest:
-    log = work.parent / LOG_NAME
-    if log.exists():
-        shutil.copyfile(log, work / LOG_NAME)
+    if (work.parent / LOG_NAME).exists():
+        shutil.copyfile(work.parent / LOG_NAME, work / LOG_NAME)
     names = [name for name in (*DATABASES, LOG_NAME) if (work / name).exists()]
     return Manifest(
         program=version("omi-diarization"),

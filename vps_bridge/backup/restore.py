@@ -20,7 +20,7 @@ from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.database_copies import check_database
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy
-from vps_bridge.ledger.erasure_log import LOG_NAME, Erasure, read_erasures
+from vps_bridge.ledger.erasure_log import LOG_NAME, Erasure, ErasureHistory, read_erasures
 from vps_bridge.ledger.ledger import FILE_NAME
 
 NEW_SUFFIX, OLD_SUFFIX = ".restoring-", ".before-restore-"
@@ -39,7 +39,7 @@ class Restored:
     manifest: Manifest
     erased: ErasedAgain
     knows_erasures: bool
-    """Whether a log of what was erased since was there."""
+    """Whether the log was there that this backup knows the beginning of."""
     previous: Path | None
     """Where what was there before is now."""
 
@@ -75,15 +75,18 @@ def restore_backup(
         work.mkdir(mode=0o700)
         _extract(backup, manifest, work, report)
         logs = [path for path in (erasures, root / LOG_NAME) if path is not None and path.exists()]
-        again = _take_log(work, manifest, logs[0] if logs else None)
-        erased = _finish(work, again)
+        history = read_erasures(logs[0]) if logs else ErasureHistory("", ())
+        knows = bool(logs) and history.log_id == manifest.erasure_log
+        if logs:
+            shutil.copyfile(logs[0], work / LOG_NAME)  # it goes on: an older backup may come after this one
+        erased = _finish(work, history.erasures[manifest.erasures :] if knows else history.erasures)
         previous = _swap(root, work)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
     finally:
         lock.release()
-    return Restored(manifest, erased, bool(logs), previous if is_there else None)
+    return Restored(manifest, erased, knows, previous if is_there else None)
 
 
 def _lock(root: Path) -> FileLock:
@@ -134,17 +137,6 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: BackedUpF
             target.write(block)
     if digest.hexdigest() != file.sha256:
         raise BackupUnusable(backup, f"{file.name} in it is damaged")
-
-
-def _take_log(work: Path, manifest: Manifest, log: Path | None) -> tuple[Erasure, ...]:
-    """Go on with the log that is there; return what it has that the backup does not know."""
-    if log is None:
-        return ()
-    shutil.copyfile(log, work / LOG_NAME)
-    history = read_erasures(work / LOG_NAME)
-    if history.log_id == manifest.erasure_log:
-        return history.erasures[manifest.erasures :]
-    return tuple(erasure for erasure in history.erasures if erasure.at_s >= int(manifest.made_at))
 
 
 def _finish(work: Path, again: Iterable[Erasure]) -> ErasedAgain:

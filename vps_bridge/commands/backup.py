@@ -118,7 +118,10 @@ def _tell(done: Restored) -> None:
     if done.knows_erasures:
         out.print(f"erased again, as since then: {again}, {erased.agents} agents", highlight=False, soft_wrap=True)
     else:
-        words = "no erasures.log was found: what was erased after the backup is there again. Erase it again by hand."
+        words = (
+            "the erasures.log that goes with this backup was not found: what was erased since is there again. "
+            "Restore with --erasures FILE, or erase it again by hand."
+        )
         err.print(f"warning: {words}", highlight=False, soft_wrap=True)
     if done.previous is not None:
         words = f"what was there before is in {done.previous}: delete it once all is well"

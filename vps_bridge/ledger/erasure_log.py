@@ -55,17 +55,28 @@ class ErasureLog:
     """The log of one ledger. Every process that has the ledger open may add to it."""
 
     def __init__(self, root: Path, ledger_id: str) -> None:
-        """Use the log below `root`; a missing one is made with the first erasure."""
+        """Use the log below `root`; the first bridge begins it."""
         self._path, self._key = root / LOG_NAME, ledger_id.encode()
+
+    def begin(self) -> None:
+        """Make the file, where there is none: so a missing one means that it was lost."""
+        if not self._path.exists():
+            self._append("")
 
     def note(self, kind: Erased, *ids: str) -> None:
         """Put an erasure on disk, before what is to be erased goes. Raises OSError where the disk fails."""
         line = f"{kind} {int(time.time())} {self.digest(kind, *ids)}\n"
-        with self._path.open("a+b", opener=_open_private) as file:
-            is_new = file.seek(0, os.SEEK_END) == 0
-            head = f"{_HEADER} {secrets.token_hex(8)}\n" if is_new else _end_of_line(file.tell(), self._path)
-            os.write(file.fileno(), (head + line).encode())  # one write to the end: lines of two processes do not mix
-            os.fsync(file.fileno())
+        self._append(line)
+
+    def _append(self, line: str) -> None:
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            head = f"{_HEADER} {secrets.token_hex(8)}\n" if size == 0 else _end_of_line(descriptor, size)
+            os.write(descriptor, (head + line).encode())  # one write to the end: lines of two processes do not mix
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
     def digest(self, kind: Erased, *ids: str) -> str:
         """Return what the log has of these ids."""
@@ -93,12 +104,6 @@ def _parse(line: str) -> Erasure | None:
     return Erasure(Erased(words[0]), int(words[1]), words[2]) if words[1].isdigit() else None
 
 
-def _open_private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _end_of_line(size: int, path: Path) -> str:
+def _end_of_line(descriptor: int, size: int) -> str:
     """Return what ends a line that a power cut left unfinished."""
-    with path.open("rb") as file:
-        file.seek(size - 1)
-        return "" if file.read(1) == b"\n" else "\n"
+    return "" if os.pread(descriptor, 1, size - 1) == b"\n" else "\n"

@@ -73,6 +73,8 @@ class Ledger:
             connection.execute(new)
             self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
         self.erasures = ErasureLog(root, self.ledger_id)
+        if exclusive:
+            self.erasures.begin()
         self.conversations = ConversationBook(database, self.erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
