@@ -115,9 +115,9 @@ class SimulatedDay:
                 jobs += 1
                 self._diarize(name, spoken)
                 if jobs % LABEL_EVERY_JOBS == 0:
-                    self._label(name, final=False)
+                    self.label(name, final=False)
         self._hear(name, EventType.COMPLETED, chunks=chunks)
-        self._label(name, final=True)
+        self.label(name, final=True)
 
     def _speak(self, shape: DayShape, people: Sequence[int]) -> Iterator[_Spoken]:
         at_s = 1.0
@@ -231,7 +231,9 @@ class SimulatedDay:
         for one in spoken:
             start_s, end_s = max(from_s, one.start_s) - from_s, min(until_s, one.end_s) - from_s
             for at_s in np.arange(start_s, end_s, SAMPLE_STEP_S):
-                rows.append((float(at_s), min(float(at_s) + 10.0, until_s - from_s), 1.0))
+                rows.append(
+                    (float(at_s), min(float(at_s) + SAMPLE_STEP_S, end_s), min(SAMPLE_STEP_S, end_s - float(at_s)))
+                )
                 vectors.append(self._voices[one.person] + 0.3 * self._draw.standard_normal(EMBEDDING_NUMBERS))
         if not rows:
             return None
@@ -241,7 +243,8 @@ class SimulatedDay:
             embeddings=np.array(vectors, "<f2").tobytes(),
         )
 
-    def _label(self, name: str, *, final: bool) -> None:
+    def label(self, name: str, *, final: bool) -> None:
+        """Work out a conversation's labels, as the bridge does, and confirm the update as the backend does."""
         work = self._updater.read(name, final=final)
         assert work is not None
         assert self._updater.assign(work, final=final)

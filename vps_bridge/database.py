@@ -191,7 +191,8 @@ class Database:
                 return 0
             unused = int(self._driver.execute("PRAGMA freelist_count").fetchone()[0])
             if unused:
-                self._driver.execute(f"PRAGMA incremental_vacuum({int(most)})").fetchall()
+                # A page is a row without a column, of which `execute` reads only the first.
+                self._driver.executescript(f"PRAGMA incremental_vacuum({int(most)})")
             return max(0, unused - most)
 
     def make_shrinkable(self) -> bool:

@@ -35,10 +35,11 @@ def make_backup(root: Path, target: Path, report: Report) -> Manifest:
         DatabaseError: a database is damaged.
         OSError: there is no room, or `target` cannot be written.
     """
+    before = _read_erasures(root)  # what is erased from here on is erased again with a restore
     remove_leftovers(root)
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch:
         work = Path(scratch)
-        manifest = _gather(root, work, report)
+        manifest = _gather(root, work, before, report)
         _write_tar(work, manifest, target, report)
     return manifest
 
@@ -49,13 +50,16 @@ def remove_leftovers(root: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _gather(root: Path, work: Path, report: Report) -> Manifest:
+def _read_erasures(root: Path) -> ErasureHistory:
     ledger = Ledger(root, exclusive=False)
     try:
         ledger.erasures.begin()
-        before = ledger.erasures.read()  # what is erased from here on is erased again with a restore
+        return ledger.erasures.read()
     finally:
         ledger.close()
+
+
+def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> Manifest:
     spool = work / SPOOL
     spool.mkdir(mode=0o700)
     # What is unlinked while the databases are copied stays here under a second name.

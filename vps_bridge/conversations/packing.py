@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import Connection, Text, bindparam, delete, insert, select
+from sqlalchemy import Connection, Text, bindparam, delete, func, insert, select
 
 from vps_bridge.conversations.tables import changes, conversations, packed_conversations, segments, writes
 from vps_bridge.packed_rows import PackedRowsDamaged, pack_rows, unpack_rows
@@ -68,6 +68,11 @@ def unpack(connection: Connection, conversation_id: str) -> None:
 def find_unpacked(connection: Connection) -> list[str]:
     """Return the conversations that are not packed."""
     return list(connection.scalars(_UNPACKED))
+
+
+def find_sizes(connection: Connection) -> list[int]:
+    """Return how many bytes each packed conversation takes."""
+    return list(connection.scalars(select(func.length(packed_conversations.c.packed))))
 
 
 def is_packed(connection: Connection, conversation_id: str) -> bool:

@@ -10,9 +10,10 @@ from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, select, 
 from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import Word
+from vps_bridge.conversations.backend_segments import BLANK, backend_fields, newest_revision, removed_columns
 from vps_bridge.conversations.label_changes import corrected, has_result, taken_back, written
 from vps_bridge.conversations.label_columns import read_origins, set_labels
-from vps_bridge.conversations.packing import find_unpacked, pack, reading_unpacked, writing_unpacked
+from vps_bridge.conversations.packing import find_sizes, find_unpacked, pack, reading_unpacked, writing_unpacked
 from vps_bridge.conversations.reversal import find_to_redo, find_to_undo
 from vps_bridge.conversations.store import (
     AlreadyWritten,
@@ -21,7 +22,6 @@ from vps_bridge.conversations.store import (
     Conflict,
     HumanLabel,
     Label,
-    SegmentIncomplete,
     StoredConversation,
     StoredSegment,
     Write,
@@ -67,26 +67,6 @@ _EVENT_COLUMNS = tuple(column for column in segments.c if column.name not in ("c
 _SET_EVENT_COLUMNS = _CHANGE_SEGMENT.values(
     {column.name: bindparam(f"new_{column.name}", type_=column.type) for column in _EVENT_COLUMNS}
 )
-_SPOKEN = ("text", "start_s", "end_s", "words")  # where one of these changes, pieces mean nothing any more
-# What a segment has that no event has named yet, and one that was removed.
-_BLANK: dict[str, Any] = {
-    "field_revisions": None,
-    "text": "",
-    "start_s": 0.0,
-    "end_s": 0.0,
-    "speaker": None,
-    "original_speaker": None,
-    "written_version": None,
-    "undone": False,
-    "corrected": False,
-    "corrected_person": None,
-    "matched_person": None,
-    "is_user": False,
-    "person_id": None,
-    "label_source": None,
-    "words": None,
-    "pieces": None,
-}
 _REVISIONS = ("backend_revision", "field_revisions")
 
 
@@ -116,11 +96,11 @@ class SqliteConversations:
         sent_ids = [*(segment.id for segment in segments), *removed]
         with writing_unpacked(self._database, conversation_id) as connection:
             known = _known_segments(connection, conversation_id, sent_ids)
-            sent = {segment.id: _backend_fields(segment, known.get(segment.id), revision) for segment in segments}
+            sent = {segment.id: backend_fields(segment, known.get(segment.id), revision) for segment in segments}
             sent |= {
-                segment_id: _tombstone(segment_id, revision)
+                segment_id: removed_columns(segment_id, revision)
                 for segment_id in removed
-                if segment_id not in known or _newest_revision(known[segment_id]) <= revision
+                if segment_id not in known or newest_revision(known[segment_id]) <= revision
             }
             current = {segment_id: fields for segment_id, fields in sent.items() if fields}
             connection.execute(_NEW, {"conversation_id": conversation_id})
@@ -251,6 +231,11 @@ class SqliteConversations:
         with self._database.reading() as connection:
             return find_unpacked(connection)
 
+    def packed_sizes(self) -> list[int]:
+        """Return how many bytes each packed conversation takes."""
+        with self._database.reading() as connection:
+            return find_sizes(connection)
+
     def free_pages(self, most: int) -> int:
         """See `ConversationStore.free_pages`."""
         return self._database.free_pages(most)
@@ -275,58 +260,6 @@ def _have_labels(known: Mapping[str, StoredSegment], labels: Sequence[Label]) ->
 
 def _label_of(segment: StoredSegment) -> tuple[object, ...]:
     return segment.speaker, segment.pieces, segment.matched_person
-
-
-def _backend_fields(segment: TranscriptSegment, row: RowMapping | None, revision: int) -> dict[str, Any]:
-    """Return the columns that a segment of the backend sets: those it names and no higher revision has set.
-
-    The label is not among them if this pipeline or an undo set it, unless a person has labelled the segment since.
-    """
-    is_new = row is None or row["removed"]
-    floor = 0 if row is None else row["backend_revision"]
-    set_at: dict[str, int] = {} if row is None else row["field_revisions"] or {}
-    named = segment.model_fields_set - {"id"}
-    sent = segment.model_dump(mode="json", include=named).items()
-    fields = {name: value for name, value in sent if max(floor, set_at.get(name, 0)) <= revision}
-    if revision < floor or not (fields or is_new):
-        return {}
-    if is_new and not segment.has_times:
-        raise SegmentIncomplete(segment.id)
-    later = {name: at for name, at in (set_at | dict.fromkeys(fields, revision)).items() if at > floor}
-    columns = {"segment_id": segment.id, "removed": False, **fields}
-    columns |= {"backend_revision": floor, "field_revisions": later or None}
-    if "speaker" in fields:
-        columns["original_speaker"] = columns.pop("speaker")
-        source = fields.get("label_source", None if row is None else row["label_source"])
-        is_label_ours = row is not None and (row["written_version"] is not None or row["undone"] or row["corrected"])
-        if not is_label_ours or (source == "manual" and segment.speaker is not None):
-            number = speaker_number(segment.speaker)
-            columns["speaker"] = segment.speaker if number is None else speaker_name(number)
-            columns |= {"written_version": None, "corrected": False, "corrected_person": None, "matched_person": None}
-    if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
-        columns |= {"pieces": None, "matched_person": None}
-    return columns
-
-
-def _is_spoken_anew(columns: Mapping[str, Any], row: RowMapping) -> bool:
-    """Whether text, times or words change: the pieces that were cut from them mean nothing any more."""
-    return any(name in columns and columns[name] != row[name] for name in _SPOKEN)
-
-
-def _is_human_labelled(columns: Mapping[str, Any], row: RowMapping) -> bool:
-    source, is_user, person_id = (columns.get(name, row[name]) for name in ("label_source", "is_user", "person_id"))
-    return source == "manual" or (source is None and (is_user or person_id is not None))
-
-
-def _newest_revision(row: RowMapping) -> int:
-    """Return the highest revision of those that set or removed a segment."""
-    revisions: dict[str, int] = row["field_revisions"] or {}
-    return max([int(row["backend_revision"]), *revisions.values()])
-
-
-def _tombstone(segment_id: str, revision: int) -> dict[str, Any]:
-    """Return the columns of a removed segment: nothing but its id, so that an older event cannot add it again."""
-    return {"segment_id": segment_id, "removed": True, "backend_revision": revision, **_BLANK}
 
 
 def _segment_rows(connection: Connection, conversation_id: str) -> Iterable[RowMapping]:
@@ -354,7 +287,7 @@ def _put_segments(
             key = {"of_conversation": conversation_id, "of_segment": segment_id}
             changed.append(key | {f"new_{name}": columns.get(name, row[name]) for name in names})
         else:
-            added.append({"conversation_id": conversation_id, **_BLANK, **columns})
+            added.append({"conversation_id": conversation_id, **BLANK, **columns})
     if added:
         connection.execute(_NEW_SEGMENT, added)
     if changed:

@@ -163,6 +163,11 @@ class PackBook:
             connection.execute(_SHRINK, {**this, **shrunk})
             return True
 
+    def sizes(self) -> list[int]:
+        """Return how many bytes each packed conversation takes."""
+        with self._database.reading() as connection:
+            return list(connection.scalars(select(func.length(PackedRow.packed))))
+
     def packed_among(self, conversation_ids: Collection[str]) -> set[str]:
         """Return which of these conversations are packed."""
         of_them = PackedRow.conversation_id.in_(list(conversation_ids))
