@@ -23,7 +23,8 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
-from vps_bridge.conversations.open_store import open_store
+from vps_bridge.bridge_files import open_files
+from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.roster import AgentView
@@ -33,14 +34,12 @@ from vps_bridge.errors import Refusal
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.capture_counts import CaptureCounts
-from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
+from vps_bridge.intake.disk_reserve import REMEDY
 from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.person_events import PersonEvents
-from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.intake.upload import Upload
 from vps_bridge.interpreter import set_up_interpreter
-from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted
 from vps_bridge.mailbox import Mailbox, WorkRequest
 from vps_bridge.omi.door import OmiDoor
@@ -92,17 +91,9 @@ class Bridge:
         self._reported_agents: tuple[list[str], list[str]] = ([], [])
 
     def _open_files(self, settings: BridgeSettings) -> None:
-        settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
-        self._disk_reserve.release_if_full()  # even opening a database takes some room
-        self._ledger = Ledger(settings.root, exclusive=True)
+        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings)
         self._admission.set_allowed(self._ledger.agents.allowed())
         self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
-        self._disk_reserve.update()
-        self._spool = Spool(settings.root / SPOOL)
-        self._store = open_store(settings)
-        strays = self._spool.sweep(self._ledger.chunks.spool_names())
-        _LOG.info("bridge_opened", ledger=self._ledger.ledger_id, root=str(settings.root), strays=strays)
 
     def _make_parts(self, settings: BridgeSettings) -> None:
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
@@ -137,6 +128,7 @@ class Bridge:
             dispatcher=self._dispatcher,
             disk_reserve=self._disk_reserve,
         )
+        self._compaction = Compaction(settings, self._ledger, self._store)
 
     def _note_connect(self) -> None:
         self._connected.set()
@@ -201,6 +193,8 @@ class Bridge:
             self._guard.run("heartbeat", self._publish_beat)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
+        if self._mailbox.is_empty:
+            self._guard.run("packing", partial(self._compaction.step, now_s))
 
     def _take_batch(self) -> None:
         """Wait for a message until the next tick, then take what there is for a moment.

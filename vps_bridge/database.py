@@ -22,9 +22,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 BUSY_TIMEOUT_MS = 5_000
 MAX_FINDINGS = 5
+AUTO_VACUUM_INCREMENTAL = 2
+REWRITE_FACTOR = 2.2  # the new file grows in the log before it takes the old one's place
 SCRATCH_BYTES = 2**18  # what SQLite needs to open a file: the log's index and a few of its pages
 # secure_delete: what is deleted is overwritten.
+# auto_vacuum: a file can give room back in small steps. It only takes effect in a new file, so it comes first.
 _PRAGMAS = (
+    "PRAGMA auto_vacuum = INCREMENTAL",
     f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}",
     "PRAGMA journal_mode = WAL",
     "PRAGMA foreign_keys = ON",
@@ -177,6 +181,38 @@ class Database:
         """Move the write-ahead log into the file and empty it, so that neither holds deleted rows any more."""
         with self._lock:
             self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+    def free_pages(self, most: int) -> int:
+        """Give at most so many unused pages back to the disk; return how many unused ones are left.
+
+        So few take some milliseconds. Of a file that cannot shrink (`make_shrinkable`) none is given back.
+        """
+        with self._lock:
+            if not self._is_shrinkable():
+                return 0
+            unused = int(self._driver.execute("PRAGMA freelist_count").fetchone()[0])
+            if unused:
+                # A page is a row without a column, of which `execute` reads only the first.
+                self._driver.executescript(f"PRAGMA incremental_vacuum({int(most)})")
+            return max(0, unused - most)
+
+    def make_shrinkable(self) -> bool:
+        """Rewrite a file of an earlier version once, so that `free_pages` works; return whether it can shrink now.
+
+        Needs twice the file's size on the disk, else the file stays as it is. SQLite does it as one transaction: a
+        power cut leaves the old file. Raises what `STORAGE_ERRORS` names, for example where another process reads.
+        """
+        with self._lock:
+            if self._is_shrinkable():
+                return True
+            if shutil.disk_usage(self._path.parent).free < REWRITE_FACTOR * self._path.stat().st_size:
+                return False
+            self._driver.execute("VACUUM")
+            self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            return self._is_shrinkable()
+
+    def _is_shrinkable(self) -> bool:
+        return int(self._driver.execute("PRAGMA auto_vacuum").fetchone()[0]) == AUTO_VACUUM_INCREMENTAL
 
     def find_damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file, at most `MAX_FINDINGS`; reads all of it."""

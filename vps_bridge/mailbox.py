@@ -195,6 +195,12 @@ class Mailbox:
                 self._groups[name] = group  # behind all others
             return item
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing waits."""
+        with self._changed:
+            return not self._groups
+
     def close(self) -> None:
         """Take no more work requests, and answer those that wait with `BridgeBusy`."""
         with self._changed:

@@ -119,7 +119,7 @@ class Retention:
 
     def _settle_samples(self, final_until: float) -> None:
         """Replace the voice samples of conversations that were final before this Unix time by what they found."""
-        names = self._ledger.jobs.with_samples(final_after=self._settled_until, final_until=final_until)
+        names = self._ledger.kept_voices.with_samples(after=self._settled_until, until=final_until)
         for name in names:
             try:
                 payloads = {result.job_id: encode(result) for result in settle_samples(self._results_of(name))}
@@ -134,11 +134,8 @@ class Retention:
 
     def _forget_voices(self, final_until: float) -> None:
         """Drop the embeddings of voices that nobody named, of conversations that were final before this Unix time."""
-        found = self._ledger.jobs.with_voices(
-            FORGOTTEN.encode(),
-            final_after=self._forgotten_until,
-            final_until=final_until,
-            limit=MAX_FORGOTTEN_AT_ONCE,
+        found = self._ledger.kept_voices.with_voices(
+            FORGOTTEN.encode(), after=self._forgotten_until, until=final_until, limit=MAX_FORGOTTEN_AT_ONCE
         )
         for name, _ in found:
             try:

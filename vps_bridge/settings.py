@@ -147,9 +147,14 @@ class BridgeSettings(BrokerSettings):
         default=7 * 24 * HOUR_S, ge=0, description="Audio of a failed job is kept this long, so that it can be retried."
     )
     keep_samples_s: float = Field(
-        default=14 * 24 * HOUR_S,
+        default=3 * 24 * HOUR_S,
         ge=0,
         description="Voice samples are kept this long after a conversation became final; then one vector for a voice.",
+    )
+    keep_details_s: float = Field(
+        default=3 * 24 * HOUR_S,
+        ge=0,
+        description="What happened to each job is kept so long after its conversation went quiet, then packed.",
     )
     keep_voices_s: float = Field(
         default=30 * 24 * HOUR_S,

@@ -13,6 +13,7 @@ from broker.settings import load_settings, print_settings
 from broker.terminal import print_json
 from broker.version import VersionOption
 from vps_bridge.commands.agents import agents_app
+from vps_bridge.commands.backup import backup, restore
 from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.doctor import doctor
@@ -102,6 +103,8 @@ app.add_typer(omi_app, name="omi")
 app.command()(history)
 app.command()(undo)
 app.command()(redo)
+app.command()(backup)
+app.command()(restore)
 app.command()(doctor)
 app.command()(ping)
 app.command()(install)

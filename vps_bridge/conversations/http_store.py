@@ -163,6 +163,18 @@ class HttpConversations:
 
         self._ask(delete)
 
+    def pack(self, _conversation_id: str) -> bool:
+        """Leave that to the backend: the room is its own."""
+        return False
+
+    def unpacked(self) -> list[str]:
+        """Return nothing: there is nothing to pack."""
+        return []
+
+    def free_pages(self, _most: int) -> int:
+        """Return 0: there are no pages of ours."""
+        return 0
+
     def forget_deleted_pages(self) -> None:
         """Leave that to the backend: its files are not ours."""
 

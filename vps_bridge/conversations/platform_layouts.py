@@ -153,7 +153,7 @@ def _read_youtube(content: Mapping[str, Any]) -> list[Row]:
             {"text": _text(piece, "utf8"), "start": start, "end": end}
             for piece, start, end in zip(pieces, starts, ends, strict=True)
         ]
-        row: Row = {"text": " ".join(word["text"] for word in words), "start": start_s, "end": ends[-1]}
+        row: Row = {"text": " ".join(str(word["text"]) for word in words), "start": start_s, "end": ends[-1]}
         rows.append(row | ({"words": words} if len(words) > 1 else {}))
     return rows
 

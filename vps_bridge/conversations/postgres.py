@@ -106,6 +106,18 @@ class PostgresConversations(SqlConversations):
         """See `ConversationStore.delete`."""
         self._done(lambda: self._delete_rows(conversation_id))
 
+    def pack(self, _conversation_id: str) -> bool:
+        """Leave that to the server: it compresses long values itself."""
+        return False
+
+    def unpacked(self) -> list[str]:
+        """Return nothing: there is nothing to pack."""
+        return []
+
+    def free_pages(self, _most: int) -> int:
+        """Return 0: there are no pages of ours."""
+        return 0
+
     def forget_deleted_pages(self) -> None:
         """Leave that to the server: its files are not ours, and its own vacuum reuses what was deleted."""
 

@@ -100,7 +100,7 @@ class SqlConversations:
     ) -> bool:
         """See `ConversationStore.upsert_segments`."""
         sent_ids = [*(segment.id for segment in segments), *removed]
-        with self._tables.writing() as connection:
+        with self._writing(conversation_id) as connection:
             connection.execute(_NEW, {"of_conversation": conversation_id})
             connection.execute(_LOCK, {"of_conversation": conversation_id})
             known = _known_segments(connection, conversation_id, sent_ids)
@@ -112,14 +112,14 @@ class SqlConversations:
 
     def read(self, conversation_id: str) -> StoredConversation | None:
         """See `ConversationStore.read`."""
-        with self._tables.reading() as connection:
+        with self._reading(conversation_id) as connection:
             return _read(connection, conversation_id)
 
     def apply(
         self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
-        with self._tables.writing() as connection:
+        with self._writing(conversation_id) as connection:
             conversation = _read_to_write(connection, conversation_id)
             known_version = find_version(connection, conversation_id, write_key)
             refused = refuse_apply(conversation, known_version, expected_revision, labels)
@@ -138,7 +138,7 @@ class SqlConversations:
         by: str | None,
     ) -> Applied:
         """See `ConversationStore.correct`."""
-        with self._tables.writing() as connection:
+        with self._writing(conversation_id) as connection:
             connection.execute(_NEW, {"of_conversation": conversation_id})
             conversation = _read_to_write(connection, conversation_id)
             known_version = find_version(connection, conversation_id, write_key)
@@ -162,7 +162,7 @@ class SqlConversations:
         return self._reverse(conversation_id, version, "redo", by, write_key or new_key("redo", version))
 
     def _reverse(self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str) -> Applied:
-        with self._tables.writing() as connection:
+        with self._writing(conversation_id) as connection:
             conversation = _read_to_write(connection, conversation_id)
             known_version = find_version(connection, conversation_id, write_key)
             if known_version is not None:
@@ -175,8 +175,16 @@ class SqlConversations:
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
-        with self._tables.reading() as connection:
+        with self._reading(conversation_id) as connection:
             return read_history(connection, conversation_id)
+
+    def _reading(self, _conversation_id: str) -> AbstractContextManager[Connection]:
+        """Lend a connection to read a conversation."""
+        return self._tables.reading()
+
+    def _writing(self, _conversation_id: str) -> AbstractContextManager[Connection]:
+        """Lend a connection for one transaction on a conversation."""
+        return self._tables.writing()
 
     def _delete_rows(self, conversation_id: str) -> None:
         """Delete a conversation; what belongs to it goes with it, by the tables' foreign keys."""

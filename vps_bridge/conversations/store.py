@@ -319,6 +319,21 @@ class ConversationStore(Protocol):
         """
         ...
 
+    def pack(self, conversation_id: str) -> bool:
+        """Keep a conversation that nothing happens to in little room, until it is asked for again.
+
+        Returns False where there is nothing to pack. Nothing that the other methods return changes.
+        """
+        ...
+
+    def unpacked(self) -> list[str]:
+        """Return the conversations that could be packed and are not."""
+        ...
+
+    def free_pages(self, most: int) -> int:
+        """Give at most so many unused pages back to the disk; return how many unused ones are left."""
+        ...
+
     def forget_deleted_pages(self) -> None:
         """Remove from the files, too, what was deleted or replaced, so that nobody can read it there."""
         ...

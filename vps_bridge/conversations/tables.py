@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sqlalchemy import JSON, Boolean, Column, Float, Integer, MetaData, Table, Text, TypeDecorator
+from sqlalchemy import JSON, Boolean, Column, Float, Integer, LargeBinary, MetaData, Table, Text, TypeDecorator
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,4 +104,11 @@ changes = Table(
     Column("pieces_after", JSON(none_as_null=True)),
     Column("origin_before", JSON(none_as_null=True)),
     Column("origin_after", JSON(none_as_null=True)),
+)
+
+packed_conversations = Table(
+    "packed_conversations",
+    metadata,
+    Column("conversation_id", Text, primary_key=True),
+    Column("packed", LargeBinary, nullable=False),  # its rows of all tables but `conversations`
 )

@@ -104,6 +104,9 @@ class Results:
 
     def _lease_of(self, agent_id: str, job_id: str, lease_id: str, conversation_id: str) -> LeaseRecord | None:
         lease = self._ledger.leases.find(lease_id)
+        if lease is None and self._ledger.packs.packed_among([conversation_id]):
+            self._ledger.conversations.get(conversation_id)  # puts its leases back: a late result counts
+            lease = self._ledger.leases.find(lease_id)
         fits = (
             lease is not None
             and lease.job_id == job_id

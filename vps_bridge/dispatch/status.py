@@ -33,6 +33,9 @@ def describe_status(
         return ConversationState.FAILED, f"{conversation.set_aside}: omi-bridge retry {conversation.conversation_id}"
     if conversation.final_at is not None:
         return ConversationState.FINAL, None
+    if conversation.packed_at is not None:  # nothing of it is at work; which audio is missing, `show` tells
+        why = "completed: audio to come" if conversation.completed else None
+        return ConversationState.WAITING if why else ConversationState.ASSIGNED, why
     if any(job.state in UNFINISHED for job in jobs):
         return ConversationState.WAITING, _why_diarization_waits(conversation, jobs, agents, now - stale_s)
     if any(not chunk.covered for chunk in chunks):

@@ -204,7 +204,7 @@ class Updater:
             name = offer.conversation_id
             if self._latest.get(name) != offer.number:
                 continue  # a later one took its place
-            conversation = self._ledger.conversations.get(name)
+            conversation = self._ledger.conversations.peek(name)
             payload = conversation.updated_payload if conversation else None
             if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
                 del self._latest[name]

@@ -161,7 +161,9 @@ def _summarize(
     record: ConversationRecord, ledger: Ledger, agents: list[AgentRecord], stale_s: float
 ) -> ConversationSummary:
     name, voices = record.conversation_id, _voices_of(record)
-    chunks, jobs = ledger.chunks.of_conversation(name), ledger.jobs.of_conversation(name)
+    is_packed = record.packed_at is not None
+    chunks = [] if is_packed else ledger.chunks.of_conversation(name)
+    jobs = [] if is_packed else ledger.jobs.of_conversation(name)
     state, reason = describe_status(record, chunks, jobs, agents, now=time.time(), stale_s=stale_s)
     return ConversationSummary(
         conversation_id=name,

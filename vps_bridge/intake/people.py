@@ -57,8 +57,9 @@ class People:
             self._ledger.conversations.mark_deleted(name)  # first: it would bring the person back
         naming = self._ledger.people.naming(owner, person_id)
         self._ledger.people.forget(owner, person_id)
-        for name, voices in naming.items():
-            book = VoiceBook.from_json(voices) if voices else VoiceBook()
+        for name in naming:
+            conversation = self._ledger.conversations.get(name)
+            book = VoiceBook.from_json(conversation.voices) if conversation and conversation.voices else VoiceBook()
             numbers = {
                 voice.speaker_id for voice in book.voices if person_id in (voice.person_id, voice.matched_person)
             }

@@ -2,11 +2,13 @@
 
 Each is replaced by a drawn vector, the same for all parts of one voice and unlike that of any other. It says only what
 the labels say, and nothing about a person; so a segment or a correction that comes later meets the same voices.
+A voice that somebody named keeps its sound, in one vector for all its parts: one for each of its jobs would take more
+room than everything else that is kept of the conversation.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from vps_bridge.labelling.vote import TranscriptTurn, measure_segments
 FORGOTTEN = "voices.forgotten"
 """A warning of every result whose embeddings were replaced."""
 _MAX_WARNINGS = 50
+MIN_WEIGHT_S = 0.1
 
 
 def find_named(segments: Sequence[StoredSegment], turns: Iterable[ConversationTurn]) -> frozenset[int]:
@@ -41,15 +44,18 @@ def forget_voices(results: Sequence[SpeakerTurns], book: VoiceBook, named: froze
     """Return a conversation's results without voice samples and without the embeddings of voices that nobody named."""
     number_of = {member: voice.speaker_id for voice in book.voices for member in voice.members}
     stand_ins = _StandIns()
+    settled = [result for result in settle_samples(results) if FORGOTTEN not in result.warnings]
+    for number, embedding in _mean_sounds(settled, number_of, named):
+        stand_ins.keep(number, embedding)
     for result in results:
         for voice in result.speakers if FORGOTTEN in result.warnings else ():
-            number = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
-            if voice.embedding is not None and number is not None:
-                stand_ins.keep(number, voice.embedding)
+            known = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
+            if voice.embedding is not None and known is not None:
+                stand_ins.keep(known, voice.embedding)
 
     def forget(job_id: str, voice: SpeakerVoice) -> SpeakerVoice:
         number = number_of.get(LocalSpeaker(job_id, voice.speaker))
-        if voice.embedding is None or number in named:
+        if voice.embedding is None:
             return voice
         stand_in = None if number is None else stand_ins.of(number, len(voice.embedding))
         return voice.model_copy(update={"embedding": stand_in})
@@ -61,9 +67,26 @@ def forget_voices(results: Sequence[SpeakerTurns], book: VoiceBook, named: froze
                 "warnings": (*result.warnings[: _MAX_WARNINGS - 1], FORGOTTEN),
             }
         )
-        for result in settle_samples(results)
-        if FORGOTTEN not in result.warnings
+        for result in settled
     ]
+
+
+def _mean_sounds(
+    results: Sequence[SpeakerTurns], number_of: Mapping[LocalSpeaker, int], named: frozenset[int]
+) -> Iterator[tuple[int, bytes]]:
+    """Yield each named voice's mean embedding, weighted by clean speech; one for each length of embeddings."""
+    sums: dict[tuple[int, int], NDArray[np.float64]] = {}
+    for result in results:
+        for voice in result.speakers:
+            number = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
+            if voice.embedding is not None and number in named:
+                vector = np.frombuffer(voice.embedding, "<f4").astype(np.float64)
+                key = number, len(vector)
+                sums[key] = sums.get(key, 0.0) + max(voice.clean_speech_s, MIN_WEIGHT_S) * vector
+    for (number, _), total in sums.items():
+        length = float(np.linalg.norm(total))
+        if length > 0.0:
+            yield number, (total / length).astype("<f4").tobytes()
 
 
 def forget_numbers(results: Sequence[SpeakerTurns], book: VoiceBook, numbers: frozenset[int]) -> list[SpeakerTurns]:

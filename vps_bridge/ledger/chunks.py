@@ -8,10 +8,12 @@ from dataclasses import fields
 from sqlalchemy import bindparam, insert, select, update
 
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import open_for_audio
+from vps_bridge.ledger.columns import CHUNK_COLUMNS
+from vps_bridge.ledger.conversation_changes import open_for_audio
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
+from vps_bridge.ledger.packing import reading_unpacked, unpack
 from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
-from vps_bridge.ledger.tables import CHUNK_COLUMNS, ChunkRow, ConversationRow, JobChunkRow, JobRow
+from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow
 
 MAX_EXPIRED = 500
 _OF_CONVERSATION = (
@@ -33,7 +35,7 @@ class ChunkBook:
 
     def find(self, conversation_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk by its id, also one whose audio is gone already."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
             return ChunkRecord(*row) if row else None
 
@@ -44,12 +46,13 @@ class ChunkBook:
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
         with self._database.writing() as connection:
+            unpack(connection, new.conversation_id)
             connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
             open_for_audio(connection, new.conversation_id, hints, completed=final)
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [ChunkRecord(*row) for row in rows]
 
@@ -64,6 +67,35 @@ class ChunkBook:
         with self._database.reading() as connection:
             query = select(ChunkRow.spool_name).where(ChunkRow.spool_name.is_not(None))
             return {name for name in connection.scalars(query) if name is not None}
+
+    def needed_spool_names(self) -> set[str]:
+        """Return the names of the chunks in the spool that work in flight needs.
+
+        These are the chunks of conversations that are not final, and of jobs that are not done or can be tried again.
+        """
+        at_work = [*UNFINISHED, JobState.TURNS_STORED, JobState.FAILED]
+        busy = (
+            select(JobChunkRow.arrival)
+            .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
+            .where(JobRow.state.in_(at_work))
+        )
+        is_needed = ConversationRow.final_at.is_(None) | ~ChunkRow.covered | ChunkRow.arrival.in_(busy)
+        query = (
+            select(ChunkRow.spool_name)
+            .join(ConversationRow, ConversationRow.conversation_id == ChunkRow.conversation_id)
+            .where(ChunkRow.spool_name.is_not(None), is_needed)
+        )
+        with self._database.reading() as connection:
+            return {name for name in connection.scalars(query) if name is not None}
+
+    def keep_spooled(self, names: set[str]) -> None:
+        """Note of all other chunks that their audio is gone."""
+        query = select(ChunkRow.arrival, ChunkRow.spool_name).where(ChunkRow.spool_name.is_not(None))
+        with self._database.writing() as connection:
+            gone = [{"of_arrival": row.arrival} for row in connection.execute(query) if row.spool_name not in names]
+            if gone:
+                this = update(ChunkRow).where(ChunkRow.arrival == bindparam("of_arrival"))
+                connection.execute(this.values(spool_name=None), gone)
 
     def expired(self, *, final_before: float, failed_before: float, accepted_before: float) -> list[ChunkRecord]:
         """Return chunks whose audio is due to be unlinked, at most `MAX_EXPIRED`: ask again once these are noted.

@@ -11,14 +11,10 @@ from sqlalchemy.dialects.sqlite import insert
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from schemas.failure import FailureCode
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import (
-    HINTS,
-    OF_CONVERSATION,
-    THIS_CONVERSATION,
-    TOMBSTONE,
-    open_conversation,
-)
+from vps_bridge.ledger.conversation_changes import HINTS, OF_CONVERSATION, THIS_CONVERSATION, open_conversation
+from vps_bridge.ledger.conversations import TOMBSTONE
 from vps_bridge.ledger.event_content import digest_event, is_another
+from vps_bridge.ledger.packing import reading_unpacked, unpack
 from vps_bridge.ledger.tables import ConversationRow, EventRow
 
 # Statements are made once: making one costs several times what running it does.
@@ -97,7 +93,7 @@ class EventBook:
         `completed` event of a higher revision came before it.
         """
         about = {"of_conversation": conversation_id, "event_id": event.event_id}
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             known = connection.execute(_KNOWN, about).one()
         if known.is_deleted:
             return Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED
@@ -118,6 +114,7 @@ class EventBook:
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
         with self._database.writing() as connection:
+            unpack(connection, conversation_id)
             is_new = open_conversation(connection, conversation_id)
             if is_new and event.temporary:
                 connection.execute(_MARK_TEMPORARY, {"of_conversation": conversation_id})

@@ -9,7 +9,6 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
-    BindParameter,
     Connection,
     Row,
     Select,
@@ -25,25 +24,27 @@ from sqlalchemy import (
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
+from vps_bridge.ledger.columns import CONVERSATION_COLUMNS, LEASE_COLUMNS
+from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
 from vps_bridge.ledger.deleted_people import delete_learned
+from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
+from vps_bridge.ledger.packing import reading_unpacked, unpack
 from vps_bridge.ledger.records import (
     ConversationRecord,
     Deleted,
     LeaseRecord,
-    SpeakerHints,
 )
 from vps_bridge.ledger.tables import (
-    CONVERSATION_COLUMNS,
     IS_UNFINISHED,
-    LEASE_COLUMNS,
     ChunkRow,
     ConversationRow,
     CorrectionRow,
     EventRow,
     JobRow,
     LeaseRow,
+    PackedRow,
     RefusedChunkRow,
     TombstoneRow,
     WebhookRow,
@@ -69,16 +70,11 @@ class AssignedUpdate:
     """Where the audio lies in the transcript, as JSON."""
 
 
-# A name in an UPDATE that is no column's: which conversation it is about.
-OF_CONVERSATION: BindParameter[str] = bindparam("of_conversation")
 _OF_IT = ChunkRow.conversation_id == ConversationRow.conversation_id
 _GET: Select[Any] = select(*CONVERSATION_COLUMNS).where(ConversationRow.conversation_id == OF_CONVERSATION)
-_NEW = insert(ConversationRow).on_conflict_do_nothing()
-THIS_CONVERSATION = update(ConversationRow).where(ConversationRow.conversation_id == OF_CONVERSATION)
-_MARK_DIRTY = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1)
-_MARK_CHANGED = _MARK_DIRTY.values(last_activity_at=bindparam("now"))
 _MARK_CLEAN = THIS_CONVERSATION.where(ConversationRow.dirty == bindparam("seen")).values(dirty=0)
 TOMBSTONE = select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == OF_CONVERSATION)
+_IS_TEMPORARY = select(ConversationRow.throwaway).where(ConversationRow.conversation_id == OF_CONVERSATION)
 _NEW_TOMBSTONE = insert(TombstoneRow)
 _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     index_elements=[TombstoneRow.conversation_id],
@@ -125,28 +121,6 @@ _LEASES_OF_IT = (
     .where(JobRow.conversation_id == OF_CONVERSATION, JobRow.state == JobState.LEASED)
 )
 
-# A later hint replaces an earlier one; None leaves it.
-HINTS: dict[str, Any] = {
-    "num_speakers": func.coalesce(bindparam("num"), ConversationRow.num_speakers),
-    "min_speakers": func.coalesce(bindparam("minimum"), ConversationRow.min_speakers),
-    "max_speakers": func.coalesce(bindparam("maximum"), ConversationRow.max_speakers),
-}
-_ACTIVE_NOW: dict[str, Any] = {"last_activity_at": bindparam("now")}
-_WITH_AUDIO = insert(ConversationRow)
-_OPEN_FOR_AUDIO = _WITH_AUDIO.on_conflict_do_update(
-    index_elements=[ConversationRow.conversation_id],
-    set_={
-        "final_at": None,
-        "completed": ConversationRow.completed | _WITH_AUDIO.excluded.completed,
-        "stripped": False,
-        "last_activity_at": _WITH_AUDIO.excluded.last_activity_at,
-        **{
-            name: func.coalesce(_WITH_AUDIO.excluded[name], getattr(ConversationRow, name))
-            for name in ("num_speakers", "min_speakers", "max_speakers")
-        },
-    },
-)
-_REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 _SETTLED = {
     "dirty": case((ConversationRow.dirty == bindparam("seen"), 0), else_=ConversationRow.dirty),
     "label_tries": 0,
@@ -166,12 +140,21 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
 class ConversationBook:
     """Conversations, and the tombstones of deleted ones."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
-        self._database = database
+        self._database, self._erasures = database, erasures
 
     def get(self, conversation_id: str) -> ConversationRecord | None:
         """Return a conversation, or None where it was never heard of or is deleted."""
+        record = self.peek(conversation_id)
+        if record is None or record.packed_at is None:
+            return record
+        with reading_unpacked(self._database, conversation_id) as connection:
+            row = connection.execute(_GET, {"of_conversation": conversation_id}).first()
+            return _to_record(row) if row else None
+
+    def peek(self, conversation_id: str) -> ConversationRecord | None:
+        """Return a conversation as it is: of a packed one without what is packed, but with an update still to send."""
         with self._database.reading() as connection:
             row = connection.execute(_GET, {"of_conversation": conversation_id}).first()
             return _to_record(row) if row else None
@@ -260,6 +243,9 @@ class ConversationBook:
         """
         with self._database.writing() as connection:
             row = connection.execute(_COUNT_TRY, {"of_conversation": conversation_id}).first()
+            if row is not None and row.packed_at is not None:
+                unpack(connection, conversation_id)
+                row = connection.execute(_GET, {"of_conversation": conversation_id}).one()
             return _to_record(row) if row else None
 
     def take_try_back(self, conversation_id: str) -> None:
@@ -313,7 +299,7 @@ class ConversationBook:
     def mark_deleted(self, conversation_id: str) -> None:
         """Write the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
         with self._database.writing() as connection:
-            _put_tombstone(connection, conversation_id)
+            self._put_tombstone(connection, conversation_id)
 
     def unfinished_deletions(self) -> list[str]:
         """Return the deleted conversations of which something may be left."""
@@ -329,49 +315,33 @@ class ConversationBook:
     def delete(self, conversation_id: str) -> Deleted:
         """Write the tombstone and remove every row, in one transaction; return what is left to undo outside."""
         with self._database.writing() as connection:
-            _put_tombstone(connection, conversation_id)
+            self._put_tombstone(connection, conversation_id)
             rows = connection.execute(_LEASES_OF_IT, {"of_conversation": conversation_id})
             leases = tuple(LeaseRecord(*row) for row in rows)
             mine = ChunkRow.conversation_id == conversation_id
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             delete_learned(connection, conversation_id)
-            for table in (ChunkRow, JobRow, EventRow, CorrectionRow, RefusedChunkRow, WebhookRow, ConversationRow):
+            for table in (
+                PackedRow,
+                ChunkRow,
+                JobRow,
+                EventRow,
+                CorrectionRow,
+                RefusedChunkRow,
+                WebhookRow,
+                ConversationRow,
+            ):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             return Deleted(names, leases)
 
-
-def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
-    """Let a conversation wait for the job of its new audio; one that was never heard of is made."""
-    new = {"conversation_id": conversation_id, "last_activity_at": time.time(), "completed": completed}
-    given = {"num_speakers": hints.num, "min_speakers": hints.minimum, "max_speakers": hints.maximum}
-    connection.execute(_OPEN_FOR_AUDIO, {**new, **{name: number or None for name, number in given.items()}})
-
-
-def reopen(connection: Connection, conversation_id: str) -> None:
-    """Let a conversation wait for a job that is tried again."""
-    connection.execute(_REOPEN, {"of_conversation": conversation_id, "now": time.time()})
-
-
-def mark_dirty(connection: Connection, conversation_id: str) -> None:
-    """Ask for a new assignment."""
-    connection.execute(_MARK_DIRTY, {"of_conversation": conversation_id})
-
-
-def mark_changed(connection: Connection, conversation_id: str) -> None:
-    """Ask for a new assignment, and note that something happened to the conversation now."""
-    connection.execute(_MARK_CHANGED, {"of_conversation": conversation_id, "now": time.time()})
-
-
-def open_conversation(connection: Connection, conversation_id: str) -> bool:
-    """Make the row of a conversation that was never heard of; a known one is left as it is. Return if it is new."""
-    made = connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
-    return bool(made.rowcount)
-
-
-def _put_tombstone(connection: Connection, conversation_id: str) -> None:
-    connection.execute(
-        _PUT_TOMBSTONE, {"conversation_id": conversation_id, "deleted_at": time.time(), "finished": False}
-    )
+    def _put_tombstone(self, connection: Connection, conversation_id: str) -> None:
+        """Write the tombstone, and the erasure before it; temporary conversations end with every bridge anyway."""
+        it = {"of_conversation": conversation_id}
+        is_temporary = connection.scalar(_IS_TEMPORARY, it)
+        if not is_temporary and connection.execute(TOMBSTONE, it).first() is None:
+            self._erasures.note(Erased.CONVERSATION, conversation_id)
+        stone = {"conversation_id": conversation_id, "deleted_at": time.time(), "finished": False}
+        connection.execute(_PUT_TOMBSTONE, stone)
 
 
 def _settled(*, final: bool, seen: int) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from sqlalchemy import JSON, bindparam, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
+from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
 from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import CorrectionRow
 

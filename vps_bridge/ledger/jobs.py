@@ -12,10 +12,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import mark_changed, mark_dirty
+from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
+from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
 from vps_bridge.ledger.decoded_lengths import note_decoded_lengths
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, is_in, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
+from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import (
     ChunkRecord,
     FailedJob,
@@ -27,9 +29,7 @@ from vps_bridge.ledger.records import (
     StoredResult,
 )
 from vps_bridge.ledger.tables import (
-    CHUNK_COLUMNS,
     IS_UNFINISHED,
-    JOB_COLUMNS,
     ChunkRow,
     ConversationRow,
     JobChunkRow,
@@ -153,7 +153,7 @@ class JobBook:
 
     def of_conversation(self, conversation_id: str) -> list[JobRecord]:
         """Return a conversation's jobs, oldest first."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [JobRecord(*row) for row in rows]
 
@@ -166,7 +166,7 @@ class JobBook:
             query = query.where(JobRow.state.in_(states))
         if conversation_id is not None:
             query = query.where(JobRow.conversation_id == conversation_id)
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id or "") as connection:
             return [JobRecord(*row) for row in connection.execute(query)][::-1]
 
     def failed(self, *, limit: int | None = None) -> list[FailedJob]:
@@ -305,39 +305,9 @@ class JobBook:
 
     def results(self, conversation_id: str) -> list[StoredResult]:
         """Return the results of a conversation's jobs, in order of the jobs."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_RESULTS, {"conversation_id": conversation_id})
             return [StoredResult(**row._asdict()) for row in rows]
-
-    def with_samples(self, *, final_after: float, final_until: float) -> list[str]:
-        """Return the conversations that became final between these Unix times and whose results hold voice samples."""
-        final = ConversationRow.final_at > final_after, ConversationRow.final_at <= final_until
-        query = (
-            select(JobRow.conversation_id)
-            .join(ResultRow, ResultRow.job_id == JobRow.job_id)
-            .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-            .where(*final, func.instr(ResultRow.payload, b"voice_samples") > 0)
-            .distinct()
-        )
-        with self._database.reading() as connection:
-            return list(connection.scalars(query))
-
-    def with_voices(
-        self, marker: bytes, *, final_after: float, final_until: float, limit: int
-    ) -> list[tuple[str, float]]:
-        """Return conversations, and when they became final, that have results without this marker; oldest first."""
-        final_at = ConversationRow.final_at
-        query = (
-            select(JobRow.conversation_id, final_at)
-            .join(ResultRow, ResultRow.job_id == JobRow.job_id)
-            .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-            .where(final_at > final_after, final_at <= final_until, func.instr(ResultRow.payload, marker) == 0)
-            .distinct()
-            .order_by(final_at)
-            .limit(limit)
-        )
-        with self._database.reading() as connection:
-            return [(name, moment or 0.0) for name, moment in connection.execute(query)]
 
     def replace_results(self, payloads: dict[str, bytes]) -> None:
         """Keep other bytes for the results of these jobs."""

@@ -9,10 +9,11 @@ from dataclasses import replace
 from sqlalchemy import bindparam, insert, select, update
 
 from vps_bridge.database import Database
+from vps_bridge.ledger.columns import JOB_COLUMNS, LEASE_COLUMNS, MAX_SPEAKERS
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import JobRecord, LeaseRecord
-from vps_bridge.ledger.tables import JOB_COLUMNS, LEASE_COLUMNS, MAX_SPEAKERS, ConversationRow, JobRow, LeaseRow
+from vps_bridge.ledger.tables import ConversationRow, JobRow, LeaseRow
 from vps_bridge.rules.lease import LeaseEnd
 
 LEASE_ID_BYTES = 16  # 128 random bits

@@ -16,12 +16,15 @@ from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.ledger.corrections import CorrectionBook
+from vps_bridge.ledger.erasure_log import ErasureLog
 from vps_bridge.ledger.jobs import JobBook
+from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.measures import Measures
 from vps_bridge.ledger.omi_conversations import OmiBook
 from vps_bridge.ledger.operator_actions import OperatorActions
+from vps_bridge.ledger.packing import PackBook
 from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
@@ -66,24 +69,29 @@ class Ledger:
             raise LedgerMissing(msg)
         syncs = not exclusive if sync_commits is None else sync_commits
         self._database = database = open_database(path, MIGRATIONS, sync_commits=syncs)
-        self.conversations = ConversationBook(database)
+        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
+        with database.writing() as connection:
+            connection.execute(new)
+            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+        self.erasures = ErasureLog(root, self.ledger_id)
+        if exclusive:
+            self.erasures.begin()
+        self.conversations = ConversationBook(database, self.erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
         self.corrections = CorrectionBook(database)
-        self.people = PeopleBook(database)
+        self.people = PeopleBook(database, self.erasures)
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
-        self.agents = AgentBook(database)
-        self.operator_actions = OperatorActions(database)
+        self.agents = AgentBook(database, self.erasures)
+        self.operator_actions = OperatorActions(database, self.erasures)
         self.refusals = RefusalBook(database)
         self.listing = Listing(database)
         self.measures = Measures(database)
         self.omi = OmiBook(database)
         self.webhook = WebhookBook(database)
-        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
-        with database.writing() as connection:
-            connection.execute(new)
-            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+        self.packs = PackBook(database)
+        self.kept_voices = KeptVoices(database)
 
     def sync(self) -> None:
         """Put on disk whatever was committed since the last call. Raises OSError where the disk fails."""
@@ -96,6 +104,14 @@ class Ledger:
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""
         self._database.erase_deleted()
+
+    def free_pages(self, most: int) -> int:
+        """Give room that is not used any more back to the disk, a few pages; return how many are left to give."""
+        return self._database.free_pages(most)
+
+    def make_shrinkable(self) -> bool:
+        """Have the file give room back, where an earlier version made it so that it cannot; see `Database`."""
+        return self._database.make_shrinkable()
 
     def find_damage(self) -> list[str]:
         """Return what is wrong with the file."""

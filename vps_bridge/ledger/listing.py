@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import bindparam, func, null, select
 
 from vps_bridge.database import Database
+from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.tables import (
     AgentRow,
@@ -90,7 +91,7 @@ class Listing:
 
     def audio_places(self, conversation_id: str) -> Any:  # noqa: ANN401 - JSON
         """Return where a conversation's audio lies in its transcript, as its latest update noted; None before one."""
-        with self._database.reading() as connection:
+        with reading_unpacked(self._database, conversation_id) as connection:
             return connection.scalar(_PLACES, {"of_conversation": conversation_id})
 
     def change_mark(self) -> int:

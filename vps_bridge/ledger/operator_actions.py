@@ -12,7 +12,8 @@ from sqlalchemy import Connection, bindparam, select, update
 
 from schemas.failure import FailureCode
 from vps_bridge.database import Database
-from vps_bridge.ledger.conversations import mark_dirty, reopen
+from vps_bridge.ledger.conversation_changes import mark_dirty, reopen
+from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import OF_JOB, OPERATOR, move, note_event
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState, states_before
 from vps_bridge.ledger.tables import ChunkRow, JobChunkRow, JobRow, LeaseRow
@@ -48,9 +49,9 @@ _GIVE_UP = move(JobEvent.GIVEN_UP).values(
 class OperatorActions:
     """What an operator's commands change."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
-        self._database = database
+        self._database, self._erasures = database, erasures
 
     def retry(self, job_id: str) -> ActionResult:
         """Let a failed job wait for an agent again, with all its attempts; its conversation waits for it again."""
@@ -95,6 +96,7 @@ class OperatorActions:
         of_it = (JobRow.conversation_id == conversation_id) & JobRow.state.in_(states_before(JobEvent.GIVEN_UP))
         with self._database.writing() as connection:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
+            self._erasures.note(Erased.AUDIO, conversation_id)
             connection.execute(update(ChunkRow).where(mine).values(spool_name=None))
             for job in connection.execute(select(JobRow.job_id, JobRow.lease_id).where(of_it)).all():
                 connection.execute(_GIVE_UP, {"of_job": job.job_id, "now": time.time()})

@@ -19,12 +19,14 @@ from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.database import CachedRead, Database
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
+from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
     CorrectionRow,
     JobRow,
+    PackedRow,
     PersonDecisionRow,
     PersonEventRow,
     PersonRow,
@@ -99,9 +101,9 @@ _PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
 class PeopleBook:
     """People of all owners; every method is about one owner's."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
-        self._database = database
+        self._database, self._erasures = database, erasures
         self._is_anybody_known = CachedRead(database, self._read_whether_anybody_is_known)
 
     # ---------------------------------------------------------------------------------------------- reading
@@ -150,6 +152,12 @@ class PeopleBook:
         query = select(ConversationRow.conversation_id, ConversationRow.voices).where(_belongs_to(owner))
         with self._database.reading() as connection:
             return {name: voices for name, voices in connection.execute(query) if json.dumps(person_id) in str(voices)}
+
+    def voices_by_owner(self) -> list[tuple[str, Any]]:
+        """Return the owner and the voices of every conversation that has some."""
+        query = select(func.coalesce(ConversationRow.owner, NOBODY), ConversationRow.voices)
+        with self._database.reading() as connection:
+            return [(owner, voices) for owner, voices in connection.execute(query) if voices]
 
     def from_conversation(self, conversation_id: str) -> dict[tuple[str, str], PrintRecord]:
         """Return the voiceprints that people confirmed in a conversation, by owner and person."""
@@ -286,6 +294,7 @@ class PeopleBook:
         mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
         said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
         with self._database.writing() as connection:
+            self._erasures.note(Erased.PERSON, owner, person_id)
             for row in connection.execute(said.where(CorrectionRow.conversation_id.in_(mine))).all():
                 if any(one.get("person_id") == person_id for one in row.said):
                     this = (CorrectionRow.conversation_id == row.conversation_id) & (CorrectionRow.write == row.write)
@@ -296,6 +305,8 @@ class PeopleBook:
             connection.execute(contents.values(content=None))
             _ask_labels(connection, owner)
             told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
+            packed = select(PackedRow.conversation_id).where(func.instr(PackedRow.people, json.dumps(person_id)) > 0)
+            told |= ConversationRow.conversation_id.in_(packed)
             dirty = update(ConversationRow).where(_belongs_to(owner), told)
             connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
 

@@ -127,6 +127,8 @@ class ConversationRecord:
     """Of its latest `started` event; -1: none has come."""
     stripped: bool = False
     """Of an enrolment: its outcome is told, and its audio and results are thrown away."""
+    packed_at: float | None = None
+    """Since when its rows are packed (Unix time); None where they are not."""
     embedding: tuple[str, str] | None = field(kw_only=True)
 
 

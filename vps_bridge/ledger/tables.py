@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import fields
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -14,14 +13,11 @@ from sqlalchemy import (
     String,
     TypeDecorator,
     UniqueConstraint,
-    func,
-    select,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState
-from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, JobRecord
 from vps_bridge.rules.lease import LeaseEnd
 
 E = TypeVar("E", bound=StrEnum)
@@ -94,6 +90,8 @@ class ConversationRow(Base):
             "updated_version",
             sqlite_where=text("applied_version < updated_version"),
         ),
+        Index("conversations_unpacked", "last_activity_at", sqlite_where=text("packed_at IS NULL")),
+        Index("conversations_settled", text("coalesce(final_at, last_activity_at)")),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     last_activity_at: Mapped[float]
@@ -123,6 +121,20 @@ class ConversationRow(Base):
     owner: Mapped[str | None]
     enrols: Mapped[str | None]
     stripped: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    packed_at: Mapped[float | None]
+
+
+class PackedRow(Base):
+    """The rows of a conversation that nothing happens to any more, as one value; see `vps_bridge.ledger.packing`.
+
+    `people`: whom its latest update names. `holds_voices`: how people sound there is not forgotten yet.
+    """
+
+    __tablename__ = "packed_conversations"
+    conversation_id: Mapped[str] = mapped_column(primary_key=True)
+    holds_voices: Mapped[bool]
+    people: Mapped[Any] = mapped_column(JSON)
+    packed: Mapped[bytes]
 
 
 class EventRow(Base):
@@ -377,29 +389,3 @@ class WebhookRow(Base):
 
 IS_UNFINISHED = text(f"jobs.{_UNFINISHED_SQL}")
 """A job that is still to be worked on; spelled as the index `jobs_busy` is, so that SQLite uses it."""
-
-# The columns of a record, in the order of its fields: a record is made of a row by place, in a third of the time that
-# names take. Statements select these, and no object of the mapper is ever made.
-CHUNK_COLUMNS = tuple(getattr(ChunkRow, item.name) for item in fields(ChunkRecord))
-CONVERSATION_COLUMNS = (
-    *(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name != "embedding"),
-    ConversationRow.embedding_model,
-    ConversationRow.embedding_revision,
-)
-JOB_COLUMNS = tuple(getattr(JobRow, item.name) for item in fields(JobRecord) if item.name != "agent_id")
-_IS_CURRENT = func.coalesce((JobRow.state == JobState.LEASED) & (JobRow.lease_id == LeaseRow.lease_id), False)
-MAX_SPEAKERS = func.coalesce(ConversationRow.max_speakers, ConversationRow.num_speakers)
-_MAX_SPEAKERS_OF_JOB = select(MAX_SPEAKERS).where(ConversationRow.conversation_id == JobRow.conversation_id)
-LEASE_COLUMNS = (
-    LeaseRow.lease_id,
-    LeaseRow.job_id,
-    JobRow.conversation_id,
-    LeaseRow.agent_id,
-    LeaseRow.instance_id,
-    JobRow.audio_s,
-    LeaseRow.lease_end,
-    _IS_CURRENT.label("is_current"),
-    JobRow.attempts,
-    _MAX_SPEAKERS_OF_JOB.correlate(JobRow).scalar_subquery().label("max_speakers"),
-)
-"""Of a lease and its job, joined; in the order of the fields of `LeaseRecord`."""

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 from broker.errors import SettingsError
 from broker.secret_setting import read_secret
 from vps_bridge.settings import BridgeSettings
-from vps_bridge.webhook.receiver import is_near
+from vps_bridge.signed_endpoint import is_near
 
 TIMEOUT_S = 20.0
 MAX_ANSWER_BYTES = 8 * 2**20

@@ -1,0 +1,154 @@
+"""Making a backup beside a running bridge: both databases as of one moment, and the audio of work in flight."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, Manifest, describe_file
+from vps_bridge.database_copies import check_database, copy_databases
+from vps_bridge.intake.spool import SPOOL
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.erasure_log import LOG_NAME, ErasureHistory
+
+WORK_PREFIX = ".backup-"  # a directory below the bridge's root while a backup is made
+ROOM_FACTOR = 1.2  # of the databases' size
+Report = Callable[[str, int, int], None]
+"""Called with what is done, how many bytes of it, and of how many."""
+
+
+def make_backup(root: Path, target: Path, report: Report) -> Manifest:
+    """Write a backup of the bridge's files below `root` into `target`, which is replaced as a whole or not at all.
+
+    A chunk that was accepted before this is called is in it, and one that is accepted later is not.
+
+    Raises:
+        LedgerMissing: no bridge ever ran there.
+        DatabaseError: a database is damaged.
+        OSError: there is no room, or `target` cannot be written.
+    """
+    before = _read_erasures(root)  # what is erased from here on is erased again with a restore
+    remove_leftovers(root)
+    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch:
+        work = Path(scratch)
+        manifest = _gather(root, work, before, report)
+        _write_tar(work, manifest, target, report)
+    return manifest
+
+
+def remove_leftovers(root: Path) -> None:
+    """Remove what a backup left behind that was killed: it may hold audio that was erased since."""
+    for path in root.glob(f"{WORK_PREFIX}*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _read_erasures(root: Path) -> ErasureHistory:
+    ledger = Ledger(root, exclusive=False)
+    try:
+        ledger.erasures.begin()
+        return ledger.erasures.read()
+    finally:
+        ledger.close()
+
+
+def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> Manifest:
+    spool = work / SPOOL
+    spool.mkdir(mode=0o700)
+    # What is unlinked while the databases are copied stays here under a second name.
+    _link_all(root / SPOOL, spool, [path.name for path in (root / SPOOL).glob("*")])
+    _check_room(root)
+    copies = {root / name: work / name for name in DATABASES if (root / name).exists()}
+    copy_databases(copies, lambda done, total: report("copying", done, total))
+    for path in copies.values():
+        check_database(path)
+    copy = Ledger(work, exclusive=True)
+    try:
+        needed = copy.chunks.needed_spool_names()
+        _link_all(root / SPOOL, spool, needed)
+        for path in list(spool.iterdir()):
+            if path.name not in needed:
+                path.unlink()
+        there = {path.name for path in spool.iterdir()}
+        copy.chunks.keep_spooled(there)
+        conversations, ledger_id = len(copy.listing.latest_first()), copy.ledger_id
+    finally:
+        copy.close()
+    return _describe(work, before, sorted(there), ledger_id, conversations)
+
+
+def _check_room(root: Path) -> None:
+    """Refuse to fill the bridge's own disk with the copies."""
+    size = sum((root / name).stat().st_size for name in DATABASES if (root / name).exists())
+    if shutil.disk_usage(root).free < ROOM_FACTOR * size:
+        raise OSError(errno.ENOSPC, f"a backup first needs {ROOM_FACTOR * size / 2**20:.0f} MiB there", str(root))
+
+
+def _describe(work: Path, before: ErasureHistory, chunks: list[str], ledger_id: str, conversations: int) -> Manifest:
+    if (work.parent / LOG_NAME).exists():
+        shutil.copyfile(work.parent / LOG_NAME, work / LOG_NAME)
+    names = [name for name in (*DATABASES, LOG_NAME) if (work / name).exists()]
+    return Manifest(
+        program=version("omi-diarization"),
+        ledger_id=ledger_id,
+        made_at=time.time(),
+        erasure_log=before.log_id,
+        erasures=len(before.erasures),
+        conversations=conversations,
+        chunks=len(chunks),
+        files=tuple(describe_file(work, name) for name in (*names, *(f"{SPOOL}/{name}" for name in chunks))),
+    )
+
+
+def _link_all(source: Path, target: Path, names: Iterable[str]) -> None:
+    """Give files a second name, or copy them where the file system has none; what is gone already is left out."""
+    for name in names:
+        if (target / name).exists():
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            try:
+                os.link(source / name, target / name)
+            except OSError:
+                shutil.copyfile(source / name, target / name)
+
+
+def _write_tar(work: Path, manifest: Manifest, target: Path, report: Report) -> None:
+    (work / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+    descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+                done = 0
+                for member in (MANIFEST_NAME, *(found.name for found in manifest.files)):
+                    tar.add(work / member, arcname=member, filter=_anonymous)
+                    done += (work / member).stat().st_size
+                    report("writing", done, manifest.total_bytes)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    _sync_directory(target.parent)
+
+
+def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    member.mode = 0o600
+    return member
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

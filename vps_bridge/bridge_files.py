@@ -1,0 +1,47 @@
+"""The files of a running bridge: opened in the order in which a full disk lets each be opened."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import structlog
+
+from vps_bridge.backup.make import remove_leftovers
+from vps_bridge.conversations.open_store import open_store
+from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.intake.disk_reserve import DiskReserve
+from vps_bridge.intake.spool import SPOOL, Spool
+from vps_bridge.ledger import Ledger
+from vps_bridge.settings import BridgeSettings
+
+_LOG = structlog.get_logger(__name__)
+
+
+class BridgeFiles(NamedTuple):
+    """What a bridge keeps on its disk, and its conversations, which may be elsewhere."""
+
+    disk_reserve: DiskReserve
+    ledger: Ledger
+    spool: Spool
+    store: ConversationStore
+
+
+def open_files(settings: BridgeSettings) -> BridgeFiles:
+    """Open everything, made where it is missing.
+
+    Raises:
+        LedgerBusy: another bridge has them.
+        vps_bridge.database.DatabaseError: a file cannot be used.
+        SettingsError: the settings describe no store.
+    """
+    settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
+    disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
+    disk_reserve.release_if_full()  # even opening a database takes some room
+    ledger = Ledger(settings.root, exclusive=True)
+    disk_reserve.update()
+    spool = Spool(settings.root / SPOOL)
+    store = open_store(settings)
+    remove_leftovers(settings.root)
+    strays = spool.sweep(ledger.chunks.spool_names())
+    _LOG.info("bridge_opened", ledger=ledger.ledger_id, root=str(settings.root), strays=strays)
+    return BridgeFiles(disk_reserve, ledger, spool, store)

@@ -1,0 +1,69 @@
+"""What audio, events and jobs change in a conversation's row; within the transaction of their cause."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from sqlalchemy import BindParameter, Connection, bindparam, func, update
+from sqlalchemy.dialects.sqlite import insert
+
+from vps_bridge.ledger.records import SpeakerHints
+from vps_bridge.ledger.tables import ConversationRow
+
+# A name in an UPDATE that is no column's: which conversation it is about.
+OF_CONVERSATION: BindParameter[str] = bindparam("of_conversation")
+_NEW = insert(ConversationRow).on_conflict_do_nothing()
+THIS_CONVERSATION = update(ConversationRow).where(ConversationRow.conversation_id == OF_CONVERSATION)
+_MARK_DIRTY = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1)
+_MARK_CHANGED = _MARK_DIRTY.values(last_activity_at=bindparam("now"))
+# A later hint replaces an earlier one; None leaves it.
+HINTS: dict[str, Any] = {
+    "num_speakers": func.coalesce(bindparam("num"), ConversationRow.num_speakers),
+    "min_speakers": func.coalesce(bindparam("minimum"), ConversationRow.min_speakers),
+    "max_speakers": func.coalesce(bindparam("maximum"), ConversationRow.max_speakers),
+}
+_ACTIVE_NOW: dict[str, Any] = {"last_activity_at": bindparam("now")}
+_WITH_AUDIO = insert(ConversationRow)
+_OPEN_FOR_AUDIO = _WITH_AUDIO.on_conflict_do_update(
+    index_elements=[ConversationRow.conversation_id],
+    set_={
+        "final_at": None,
+        "completed": ConversationRow.completed | _WITH_AUDIO.excluded.completed,
+        "stripped": False,
+        "last_activity_at": _WITH_AUDIO.excluded.last_activity_at,
+        **{
+            name: func.coalesce(_WITH_AUDIO.excluded[name], getattr(ConversationRow, name))
+            for name in ("num_speakers", "min_speakers", "max_speakers")
+        },
+    },
+)
+_REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
+
+
+def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
+    """Let a conversation wait for the job of its new audio; one that was never heard of is made."""
+    new = {"conversation_id": conversation_id, "last_activity_at": time.time(), "completed": completed}
+    given = {"num_speakers": hints.num, "min_speakers": hints.minimum, "max_speakers": hints.maximum}
+    connection.execute(_OPEN_FOR_AUDIO, {**new, **{name: number or None for name, number in given.items()}})
+
+
+def reopen(connection: Connection, conversation_id: str) -> None:
+    """Let a conversation wait for a job that is tried again."""
+    connection.execute(_REOPEN, {"of_conversation": conversation_id, "now": time.time()})
+
+
+def mark_dirty(connection: Connection, conversation_id: str) -> None:
+    """Ask for a new assignment."""
+    connection.execute(_MARK_DIRTY, {"of_conversation": conversation_id})
+
+
+def mark_changed(connection: Connection, conversation_id: str) -> None:
+    """Ask for a new assignment, and note that something happened to the conversation now."""
+    connection.execute(_MARK_CHANGED, {"of_conversation": conversation_id, "now": time.time()})
+
+
+def open_conversation(connection: Connection, conversation_id: str) -> bool:
+    """Make the row of a conversation that was never heard of; a known one is left as it is. Return if it is new."""
+    made = connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
+    return bool(made.rowcount)

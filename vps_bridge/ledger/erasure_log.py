@@ -1,0 +1,109 @@
+"""What was erased, kept beside the databases, so that restoring an older backup erases it again.
+
+A line an erasure: what kind, when, and a digest of the id under the ledger's own random key. So the file holds no id
+and no name, and without the ledger nobody can check a guess against it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+LOG_NAME = "erasures.log"
+_HEADER = "omi-diarization-erasures 1"
+_DIGEST_BYTES = 16
+_FIELDS = 3
+
+
+class Erased(StrEnum):
+    """What is erased."""
+
+    CONVERSATION = "conversation"
+    AUDIO = "audio"
+    """Of a conversation; its labels stay."""
+    PERSON = "person"
+    AGENT = "agent"
+    PERMISSION = "permission"
+    """Of an agent, to be given audio."""
+
+
+@dataclass(frozen=True)
+class Erasure:
+    """One line."""
+
+    kind: Erased
+    at_s: int
+    """Unix time."""
+    digest: str
+
+
+@dataclass(frozen=True)
+class ErasureHistory:
+    """A whole log."""
+
+    log_id: str
+    """Random: it tells this log from one that was begun anew."""
+    erasures: tuple[Erasure, ...]
+
+
+class ErasureLog:
+    """The log of one ledger. Every process that has the ledger open may add to it."""
+
+    def __init__(self, root: Path, ledger_id: str) -> None:
+        """Use the log below `root`; the first bridge begins it."""
+        self._path, self._key = root / LOG_NAME, ledger_id.encode()
+
+    def begin(self) -> None:
+        """Make the file, where there is none: so a missing one means that it was lost."""
+        if not self._path.exists():
+            self._append("")
+
+    def note(self, kind: Erased, *ids: str) -> None:
+        """Put an erasure on disk, before what is to be erased goes. Raises OSError where the disk fails."""
+        line = f"{kind} {int(time.time())} {self.digest(kind, *ids)}\n"
+        self._append(line)
+
+    def _append(self, line: str) -> None:
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
+        try:
+            size = os.fstat(descriptor).st_size
+            head = f"{_HEADER} {secrets.token_hex(8)}\n" if size == 0 else _end_of_line(descriptor, size)
+            os.write(descriptor, (head + line).encode())  # one write to the end: lines of two processes do not mix
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def digest(self, kind: Erased, *ids: str) -> str:
+        """Return what the log has of these ids."""
+        said = "\0".join((kind, *ids)).encode()
+        return hashlib.blake2b(said, key=self._key, digest_size=_DIGEST_BYTES).hexdigest()
+
+    def read(self) -> ErasureHistory:
+        """Return all of it; nothing where there is none."""
+        return read_erasures(self._path)
+
+
+def read_erasures(path: Path) -> ErasureHistory:
+    """Return what a log holds. A line that was cut off by a power cut is left out."""
+    try:
+        head, *lines = path.read_text(encoding="ascii", errors="replace").splitlines() or [""]
+    except FileNotFoundError:
+        return ErasureHistory("", ())
+    return ErasureHistory(head.rpartition(" ")[2], tuple(found for line in lines if (found := _parse(line))))
+
+
+def _parse(line: str) -> Erasure | None:
+    words = line.split()
+    if len(words) != _FIELDS or words[0] not in set(Erased) or len(words[2]) != 2 * _DIGEST_BYTES:
+        return None
+    return Erasure(Erased(words[0]), int(words[1]), words[2]) if words[1].isdigit() else None
+
+
+def _end_of_line(descriptor: int, size: int) -> str:
+    """Return what ends a line that a power cut left unfinished."""
+    return "" if os.pread(descriptor, 1, size - 1) == b"\n" else "\n"
