@@ -12,7 +12,7 @@ PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; 
 PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge tests demo benchmarks)
 
-.PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
+.PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods bench-year
 .PHONY: bench-people bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
@@ -90,6 +90,9 @@ bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by 
 
 bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
 	$(BIN)/python -m benchmarks.bench_queue $(ARGS)
+
+bench-year: $(STAMP) ## a year of 16 hours a day in ledger and store: bytes, and how long commands take (ARGS="--days 20")
+	$(BIN)/python -m benchmarks.bench_year $(ARGS)
 
 bench-labels: models ## how true labels are: clock, and chunks against one upload (ARGS="--quick", "--only chunks")
 	$(BIN)/python -m benchmarks.bench_labels $(ARGS)

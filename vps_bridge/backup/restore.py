@@ -151,7 +151,8 @@ def _finish(work: Path, again: Iterable[Erasure]) -> ErasedAgain:
 
 def _swap(root: Path, work: Path) -> Path:
     """Put the new directory in the old one's place, which keeps a name of its own."""
-    previous = root.with_name(f"{root.name}{OLD_SUFFIX}{time.strftime('%Y%m%d-%H%M%S')}")
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    previous = root.with_name(f"{root.name}{OLD_SUFFIX}{moment}-{secrets.token_hex(2)}")
     root.rename(previous)
     work.rename(root)
     if not (previous / FILE_NAME).exists():
