@@ -12,7 +12,7 @@ import typer
 from broker.terminal import print_json
 from schemas.codec import decode
 from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
-from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, show_job
+from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, print_rest, show_job
 from vps_bridge.commands.terminal import (
     AsJson,
     ConfigFile,
