@@ -23,7 +23,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.backup.make import remove_leftovers
-from vps_bridge.compaction import Compaction
+from vps_bridge.compaction import Compaction, make_shrinkable
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
@@ -98,6 +98,7 @@ class Bridge:
         self._spool = Spool(settings.root / SPOOL)
         self._store = SqliteConversations(settings.root / STORE_FILE)
         remove_leftovers(settings.root)
+        make_shrinkable(self._ledger, self._store)
         strays = self._spool.sweep(self._ledger.chunks.spool_names())
         _LOG.info("bridge_opened", ledger=self._ledger.ledger_id, root=str(settings.root), strays=strays)
 

@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
+from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.database import STORAGE_ERRORS
 from vps_bridge.labelling.forget_voices import FORGOTTEN
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
@@ -88,6 +90,17 @@ class Compaction:
             people=find_people(conversation.updated_payload or b"{}"),
             holds_voices=any(FORGOTTEN.encode() not in result.payload for result in results),
         )
+
+
+def make_shrinkable(ledger: Ledger, store: SqliteConversations) -> None:
+    """Rewrite the files of an earlier version once, when the bridge starts, so that they can give room back."""
+    for part, shrink in (("ledger", ledger.make_shrinkable), ("conversations", store.make_shrinkable)):
+        try:
+            done, why = shrink(), "no room on the disk for a second copy"
+        except STORAGE_ERRORS as error:
+            done, why = False, str(error)
+        if not done:
+            _LOG.warning("file_cannot_shrink", file=part, reason=why, remedy="make room, and start the bridge again")
 
 
 def brief_voices(voices: Any) -> Any:  # noqa: ANN401 - as the ledger keeps them
