@@ -20,13 +20,13 @@ MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
 # From low to high: a package imports packages of the lines before its own, never one of its own line or after.
 LAYERS = {
     "vps_bridge": (
-        {"errors", "backoff", "durations", "interpreter", "rules", "people", "migrations"},
+        {"errors", "backoff", "durations", "interpreter", "rules", "people", "migrations", "packed_rows"},
         {"error_guard", "settings", "database"},
-        {"conversations", "ledger"},
+        {"conversations", "ledger", "database_copies"},
         {"labelling", "mailbox", "publisher", "presence"},
         {"intake", "admission", "exports"},
-        {"dispatch"},
-        {"retention", "schedule", "http", "webhook"},
+        {"dispatch", "backup"},
+        {"retention", "compaction", "schedule", "http", "webhook"},
         {"bridge"},
         {"client", "doctor"},
         {"commands"},
