@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from sqlite3 import Connection as SqliteConnection
 
 BUSY_TIMEOUT_MS = 5_000
+READERS_TIMEOUT_MS = 250  # so long the log waits for those who read before it is emptied
 MAX_FINDINGS = 5
 AUTO_VACUUM_INCREMENTAL = 2
 REWRITE_FACTOR = 2.2  # the new file grows in the log before it takes the old one's place
@@ -177,9 +178,16 @@ class Database:
             self._log = None
 
     def erase_deleted(self) -> None:
-        """Move the write-ahead log into the file and empty it, so that neither holds deleted rows any more."""
+        """Move the write-ahead log into the file and empty it, so that neither holds deleted rows any more.
+
+        Not while another process reads for long, as a backup does: the next call does it, and nobody waits.
+        """
         with self._lock:
-            self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            self._driver.execute(f"PRAGMA busy_timeout = {READERS_TIMEOUT_MS}").fetchall()
+            try:
+                self._driver.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            finally:
+                self._driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").fetchall()
 
     def free_pages(self, most: int) -> int:
         """Give at most so many unused pages back to the disk; return how many unused ones are left.

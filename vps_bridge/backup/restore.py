@@ -19,8 +19,8 @@ from vps_bridge.backup.manifest import (
     DATABASES,
     MANIFEST_NAME,
     BackedUpFile,
-    BackupUnusable,
     BackupManifest,
+    BackupUnusable,
     read_manifest,
 )
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
