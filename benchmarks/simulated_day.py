@@ -245,9 +245,9 @@ class SimulatedDay:
 
     def label(self, name: str, *, final: bool) -> None:
         """Work out a conversation's labels, as the bridge does, and confirm the update as the backend does."""
-        work = self._updater.read(name, final=final)
-        assert work is not None
-        assert self._updater.assign(work, final=final)
+        conversation = self.ledger.conversations.get(name)
+        assert conversation is not None
+        assert self._updater.assign(self._updater.read(conversation, final=final), final=final)
         conversation = self.ledger.conversations.get(name)
         assert conversation is not None
         self._hear(name, EventType.APPLIED, updated_version=conversation.updated_version)

@@ -362,6 +362,7 @@ class Bridge:
 
     def _note_final(self, conversation_id: str, now_s: float) -> None:
         self._retention.note_final(conversation_id, now_s)
+        self._compaction.note_final(now_s)
         self._one_offs.answer_if_final(conversation_id)
 
     def _note_failed(self, conversation_id: str, reason: str) -> None:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import structlog
 
 from vps_bridge.backup.make import remove_leftovers
+from vps_bridge.compaction import make_shrinkable
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.disk_reserve import DiskReserve
@@ -42,6 +43,7 @@ def open_files(settings: BridgeSettings) -> BridgeFiles:
     spool = Spool(settings.root / SPOOL)
     store = open_store(settings)
     remove_leftovers(settings.root)
+    make_shrinkable(ledger, store)
     strays = spool.sweep(ledger.chunks.spool_names())
     _LOG.info("bridge_opened", ledger=ledger.ledger_id, root=str(settings.root), strays=strays)
     return BridgeFiles(disk_reserve, ledger, spool, store)

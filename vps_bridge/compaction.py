@@ -14,7 +14,9 @@ from typing import Any
 
 import structlog
 
+from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.database import STORAGE_ERRORS
 from vps_bridge.labelling.forget_voices import FORGOTTEN
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
@@ -40,6 +42,10 @@ class Compaction:
         self._failed: set[str] = set()
         self._due_s = 0.0
 
+    def note_final(self, now_s: float) -> None:
+        """Note that a conversation became final: look for it once it was quiet long enough."""
+        self._due_s = min(self._due_s, now_s + self._quiet_s())
+
     def step(self, now_s: float) -> bool:
         """Do the next step, if one is due; return whether there was anything to do."""
         if now_s < self._due_s:
@@ -59,13 +65,13 @@ class Compaction:
 
     def _look(self) -> list[str]:
         """Return what can be packed: in the ledger, and what only the store has unpacked, for somebody who read it."""
-        idle = self._ledger.packs.idle(self._quiet_since(), AT_ONCE)
+        idle = self._ledger.packs.idle(time.time() - self._quiet_s(), AT_ONCE)
         left = self._ledger.packs.packed_among(self._store.unpacked())
         return [name for name in dict.fromkeys([*idle, *sorted(left)]) if name not in self._failed]
 
-    def _quiet_since(self) -> float:
-        """Return the Unix time since when nothing may have happened; voice samples are never packed."""
-        return time.time() - max(self._settings.keep_details_s, self._settings.keep_samples_s)
+    def _quiet_s(self) -> float:
+        """Return how long nothing may have happened; voice samples are never packed."""
+        return max(self._settings.keep_details_s, self._settings.keep_samples_s)
 
     def _pack(self, name: str) -> None:
         conversation = self._ledger.conversations.peek(name)
@@ -74,7 +80,7 @@ class Compaction:
         try:
             if conversation.packed_at is None:
                 brief = self._describe(conversation)
-                if not self._ledger.packs.pack(name, brief, self._quiet_since()):
+                if not self._ledger.packs.pack(name, brief, time.time() - self._quiet_s()):
                     return  # something happened meanwhile
             self._store.pack(name)
         except PackedRowsDamaged as error:
@@ -88,6 +94,20 @@ class Compaction:
             people=find_people(conversation.updated_payload or b"{}"),
             holds_voices=any(FORGOTTEN.encode() not in result.payload for result in results),
         )
+
+
+def make_shrinkable(ledger: Ledger, store: ConversationStore) -> None:
+    """Rewrite the files of an earlier version once, when the bridge starts, so that they can give room back."""
+    files = {"ledger": ledger.make_shrinkable}
+    if isinstance(store, SqliteConversations):  # what is elsewhere is not ours to rewrite
+        files["conversations"] = store.make_shrinkable
+    for part, shrink in files.items():
+        try:
+            done, why = shrink(), "no room on the disk for a second copy"
+        except STORAGE_ERRORS as error:
+            done, why = False, str(error)
+        if not done:
+            _LOG.warning("file_cannot_shrink", file=part, reason=why, remedy="make room, and start the bridge again")
 
 
 def brief_voices(voices: Any) -> Any:  # noqa: ANN401 - as the ledger keeps them

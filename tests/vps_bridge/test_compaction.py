@@ -12,13 +12,19 @@ from typing import Any, cast
 import pytest
 
 from benchmarks.simulated_day import DayShape, SimulatedDay
+from schemas.conversation import EventType, Verdict
 from schemas.corrections import Correction, CorrectionKind
+from tests.brokers import RunningBroker
+from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, run_bridge, wait_until
+from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.compaction import Compaction
+from vps_bridge.dispatch.results import Results
 from vps_bridge.exports.gather import gather_export
 from vps_bridge.http.reading import list_conversations, read_conversation
 from vps_bridge.intake.corrections import Corrections
 from vps_bridge.intake.people import People
 from vps_bridge.intake.spool import Spool
+from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.retention import Retention
 
@@ -162,6 +168,40 @@ def test_what_comes_late_finds_what_it_belongs_to(day: IdleDay) -> None:
     assert [one.chunk_id for one in day.ledger.chunks.of_conversation(old)][-1] == "late"
     assert len(day.ledger.chunks.of_conversation(old)) == SHAPE.conversation_s / 10 + 1
     assert day.pack() == set(), "it is open again"
+
+
+def test_a_late_result_is_settled_as_what_it_is(day: IdleDay) -> None:
+    old, _ = day.names
+    result = day.ledger.jobs.results(old)[0].payload
+    settled: list[Any] = []
+    dispatcher = cast("Any", SimpleNamespace(settle=lambda *said: settled.append(said[3])))
+    assert day.pack() == {old}
+    Results(day.ledger, dispatcher, day.settings.max_audio_s).take_turns(old, "mac-studio", result)
+    assert settled == [Verdict.DUPLICATE]
+
+
+@pytest.mark.long
+def test_a_running_bridge_packs_and_takes_a_correction_of_what_it_packed(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path: Path
+) -> None:
+    at_once = {"OMI_KEEP_AUDIO_S": "0", "OMI_KEEP_SAMPLES_S": "0", "OMI_KEEP_DETAILS_S": "0"}
+    with run_bridge(own_broker, tmp_path / "data", own_backend, **at_once) as bridge:
+        bridge.allow("first")
+        with ScriptedAgent(own_broker, "first") as agent:
+            own_backend.send_call("old")
+            offer = agent.wait_offer("old")
+            own_backend.send_call("newer", tone=1)
+            agent.answer(offer, CALL_TURNS)
+            version = own_backend.wait_updated("old").updated_version
+            own_backend.event("old", EventType.APPLIED, updated_version=version)
+        ledger = Ledger(tmp_path / "data" / "bridge", exclusive=False)
+        wait_until(lambda: ledger.packs.packed_among(["old"]), "packing", 100.0)
+        said = Correction(kind=CorrectionKind.VOICE_IS, speaker_id=0, person_id="anna")
+        own_backend.event("old", EventType.CORRECTED, corrections=(said,))
+        update = own_backend.wait_updated("old", version=version + 1)
+        assert [person.person_id for person in update.people] == ["anna"]
+        assert {label.speaker_id for label in update.segments} == {0, 1}
+        ledger.close()
 
 
 def test_a_person_who_is_forgotten_goes_from_what_is_packed(day: IdleDay) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
 
-from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, Manifest, describe_file
+from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackupManifest, describe_file
 from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger
@@ -25,7 +25,7 @@ Report = Callable[[str, int, int], None]
 """Called with what is done, how many bytes of it, and of how many."""
 
 
-def make_backup(root: Path, target: Path, report: Report) -> Manifest:
+def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     """Write a backup of the bridge's files below `root` into `target`, which is replaced as a whole or not at all.
 
     A chunk that was accepted before this is called is in it, and one that is accepted later is not.
@@ -59,7 +59,7 @@ def _read_erasures(root: Path) -> ErasureHistory:
         ledger.close()
 
 
-def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> Manifest:
+def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> BackupManifest:
     spool = work / SPOOL
     spool.mkdir(mode=0o700)
     # What is unlinked while the databases are copied stays here under a second name.
@@ -91,11 +91,13 @@ def _check_room(root: Path) -> None:
         raise OSError(errno.ENOSPC, f"a backup first needs {ROOM_FACTOR * size / 2**20:.0f} MiB there", str(root))
 
 
-def _describe(work: Path, before: ErasureHistory, chunks: list[str], ledger_id: str, conversations: int) -> Manifest:
+def _describe(
+    work: Path, before: ErasureHistory, chunks: list[str], ledger_id: str, conversations: int
+) -> BackupManifest:
     if (work.parent / LOG_NAME).exists():
         shutil.copyfile(work.parent / LOG_NAME, work / LOG_NAME)
     names = [name for name in (*DATABASES, LOG_NAME) if (work / name).exists()]
-    return Manifest(
+    return BackupManifest(
         program=version("omi-diarization"),
         ledger_id=ledger_id,
         made_at=time.time(),
@@ -119,7 +121,7 @@ def _link_all(source: Path, target: Path, names: Iterable[str]) -> None:
                 shutil.copyfile(source / name, target / name)
 
 
-def _write_tar(work: Path, manifest: Manifest, target: Path, report: Report) -> None:
+def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Report) -> None:
     (work / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:

@@ -36,7 +36,7 @@ class BackedUpFile(BaseModel):
     sha256: str
 
 
-class Manifest(BaseModel):
+class BackupManifest(BaseModel):
     """What a backup says of itself."""
 
     model_config = ConfigDict(frozen=True)
@@ -68,7 +68,7 @@ def describe_file(root: Path, name: str) -> BackedUpFile:
         )
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: Path) -> BackupManifest:
     """Return what a backup says of itself. Raises `BackupUnusable`."""
     try:
         with tarfile.open(path, "r:") as tar:
@@ -76,6 +76,6 @@ def read_manifest(path: Path) -> Manifest:
             if member is None or member.name != MANIFEST_NAME or member.size > MAX_MANIFEST_BYTES:
                 raise BackupUnusable(path, "it is no backup of omi-bridge")
             data = tar.extractfile(member)
-            return Manifest.model_validate_json(data.read() if data else b"")
+            return BackupManifest.model_validate_json(data.read() if data else b"")
     except (tarfile.TarError, ValueError) as error:
         raise BackupUnusable(path, "it is no backup that this version can read") from error

@@ -15,7 +15,14 @@ from filelock import FileLock, Timeout
 
 from vps_bridge.backup.erase_again import ErasedAgain, erase_again
 from vps_bridge.backup.make import Report, remove_leftovers
-from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupUnusable, Manifest, read_manifest
+from vps_bridge.backup.manifest import (
+    DATABASES,
+    MANIFEST_NAME,
+    BackedUpFile,
+    BackupManifest,
+    BackupUnusable,
+    read_manifest,
+)
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.database_copies import check_database
 from vps_bridge.intake.spool import SPOOL, Spool
@@ -36,7 +43,7 @@ class RestoreRefused(Exception):
 class Restored:
     """What a restore did."""
 
-    manifest: Manifest
+    manifest: BackupManifest
     erased: ErasedAgain
     knows_erasures: bool
     """Whether the log was there that this backup knows the beginning of."""
@@ -101,7 +108,7 @@ def _lock(root: Path) -> FileLock:
     return lock
 
 
-def _extract(backup: Path, manifest: Manifest, work: Path, report: Report) -> None:
+def _extract(backup: Path, manifest: BackupManifest, work: Path, report: Report) -> None:
     """Write the files that the manifest names, and check each; nothing else of the archive is used."""
     (work / SPOOL).mkdir(mode=0o700)
     wanted = {file.name: file for file in manifest.files}
@@ -151,7 +158,8 @@ def _finish(work: Path, again: Iterable[Erasure]) -> ErasedAgain:
 
 def _swap(root: Path, work: Path) -> Path:
     """Put the new directory in the old one's place, which keeps a name of its own."""
-    previous = root.with_name(f"{root.name}{OLD_SUFFIX}{time.strftime('%Y%m%d-%H%M%S')}")
+    moment = time.strftime("%Y%m%d-%H%M%S")
+    previous = root.with_name(f"{root.name}{OLD_SUFFIX}{moment}-{secrets.token_hex(2)}")
     root.rename(previous)
     work.rename(root)
     if not (previous / FILE_NAME).exists():

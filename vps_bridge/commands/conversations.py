@@ -12,7 +12,7 @@ import typer
 from broker.terminal import print_json
 from schemas.codec import decode
 from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
-from vps_bridge.commands.jobs import describe_refused, print_refused, show_job
+from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, print_rest, show_job
 from vps_bridge.commands.terminal import (
     AsJson,
     ConfigFile,
@@ -30,8 +30,10 @@ from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.dispatch.status import describe_status
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.ledger.records import AgentRecord, ConversationRecord
 from vps_bridge.ledger.refusals import RefusedChunk
+
+READ_AT_ONCE = 500
 
 
 def show(
@@ -58,7 +60,7 @@ def show(
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = _describe_segments(stored.segments if stored else (), record)
-        facts = _conversation_facts(record, ledger, stale_s)
+        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s)
         update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
         warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
         failures = describe_failures(jobs)
@@ -156,13 +158,15 @@ def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> N
         out.print(words, highlight=False, soft_wrap=True)
 
 
-def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: float) -> dict[str, Any]:
-    name = record.conversation_id
+def _conversation_facts(
+    record: ConversationRecord, ledger: Ledger, agents: Sequence[AgentRecord], stale_s: float
+) -> dict[str, Any]:
+    name, is_settled = record.conversation_id, record.packed_at is not None or record.final_at is not None
     state, reason = describe_status(
         record,
-        ledger.chunks.of_conversation(name),
-        ledger.jobs.all(conversation_id=name),
-        ledger.agents.all(),
+        [] if is_settled else ledger.chunks.of_conversation(name),
+        [] if is_settled else ledger.jobs.all(conversation_id=name),
+        agents,
         now=time.time(),
         stale_s=stale_s,
     )
@@ -171,13 +175,20 @@ def _conversation_facts(record: ConversationRecord, ledger: Ledger, stale_s: flo
     return facts
 
 
-def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
-    """List the conversations and where each stands.
+def conversations(
+    limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False
+) -> None:
+    """List the conversations and where each stands, the latest first.
 
-    Example: omi-bridge conversations --json
+    Example: omi-bridge conversations --limit 200
     """
     with explained(), opened(config, data_dir) as (ledger, _store, stale_s):
-        listed = [_conversation_facts(record, ledger, stale_s) for record in ledger.conversations.all()]
+        names = ledger.listing.latest_first()
+        names = names[: bounded(limit, as_json=as_json)]
+        batches = (names[start : start + READ_AT_ONCE] for start in range(0, len(names), READ_AT_ONCE))
+        records = (record for batch in batches for record in ledger.listing.some(batch))
+        agents = ledger.agents.all()
+        listed = [_conversation_facts(record, ledger, agents, stale_s) for record in records]
         if as_json:
             print_json(listed)
             return
@@ -187,3 +198,4 @@ def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: 
             active = f"{age(facts['last_activity_at'])} ago"
             table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", active, *versions)
         out.print(table)
+        print_rest(len(listed), len(ledger.listing.latest_first()))

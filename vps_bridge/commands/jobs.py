@@ -69,7 +69,7 @@ def jobs(
     """
     states = (state,) if state else ()
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
-        found = ledger.jobs.all(states=states, limit=_limit(limit, as_json=as_json))
+        found = ledger.jobs.all(states=states, limit=bounded(limit, as_json=as_json))
         if as_json:
             print_json([asdict(job) for job in found])
             return
@@ -82,7 +82,7 @@ def jobs(
             table.add_row(*(row if is_wide else row[:-1]))
         out.print(table)
         out.print(_sum_up(counts, ledger.refusals.count()), highlight=False)
-        _print_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
+        print_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
 
 
 def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
@@ -93,8 +93,8 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
     Example: omi-bridge failed --json | jq -r '.[] | select(.has_audio) | .job_id'
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
-        found, set_aside = ledger.jobs.failed(limit=_limit(limit, as_json=as_json)), ledger.conversations.set_aside()
-        refused = ledger.refusals.latest(_limit(limit, as_json=as_json))
+        found, set_aside = ledger.jobs.failed(limit=bounded(limit, as_json=as_json)), ledger.conversations.set_aside()
+        refused = ledger.refusals.latest(bounded(limit, as_json=as_json))
         if as_json:
             aside = [_describe_set_aside(*item) for item in set_aside]
             print_json([*map(_describe_failed, found), *map(describe_refused, refused), *aside])
@@ -112,9 +112,9 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
             why = f"  why:  {job.failure_code}: {job.failure_message}"
             out.print(why, highlight=False, soft_wrap=True)
             out.print(f"  then: {advise(item)}", highlight=False, soft_wrap=True)
-        _print_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
+        print_rest(len(found), ledger.jobs.by_state().get(JobState.FAILED, 0))
         print_refused(refused)
-        _print_rest(len(refused), ledger.refusals.count())
+        print_rest(len(refused), ledger.refusals.count())
 
 
 def retry(
@@ -224,7 +224,8 @@ def _print_outcomes(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _limit(limit: int | None, *, as_json: bool) -> int | None:
+def bounded(limit: int | None, *, as_json: bool) -> int | None:
+    """Return how many to list; None: all."""
     if limit is None:
         return None if as_json else SHOWN_JOBS
     return limit or None
@@ -236,7 +237,8 @@ def _sum_up(counts: Mapping[JobState, int], refused: int) -> str:
     return f"{jobs}; {refused:,} chunks refused: omi-bridge failed" if refused else jobs
 
 
-def _print_rest(shown: int, total: int) -> None:
+def print_rest(shown: int, total: int) -> None:
+    """Say how many more there are."""
     if total > shown:
         out.print(f"{total - shown:,} earlier ones are not shown: --limit 0 shows all", highlight=False)
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 _ID = bindparam("of_conversation", type_=Text)
 _TABLES = (segments, writes, changes)  # in the order in which they are put back
 _PACKED = select(packed_conversations.c.packed).where(packed_conversations.c.conversation_id == _ID)
-_IS_PACKED = select(packed_conversations.c.conversation_id).where(packed_conversations.c.conversation_id == _ID)
+_IS_PACKED = "SELECT 1 FROM packed_conversations WHERE conversation_id = ?"
 _IS_KNOWN = select(conversations.c.conversation_id).where(conversations.c.conversation_id == _ID)
 _DROP = delete(packed_conversations).where(packed_conversations.c.conversation_id == _ID)
 _UNPACKED = select(conversations.c.conversation_id).where(
@@ -36,7 +36,7 @@ def pack(connection: Connection, conversation_id: str) -> bool:
     The rows go only once what they were packed into was read back and is the same.
     """
     this = {"of_conversation": conversation_id}
-    if is_packed(connection, conversation_id) or connection.execute(_IS_KNOWN, this).first() is None:
+    if connection.scalar(_PACKED, this) is not None or connection.execute(_IS_KNOWN, this).first() is None:
         return False
     rows = {
         table.name: [dict(row) for row in connection.execute(statement, this).mappings()]
@@ -75,16 +75,11 @@ def find_sizes(connection: Connection) -> list[int]:
     return list(connection.scalars(select(func.length(packed_conversations.c.packed))))
 
 
-def is_packed(connection: Connection, conversation_id: str) -> bool:
-    """Whether a conversation is packed."""
-    return connection.execute(_IS_PACKED, {"of_conversation": conversation_id}).first() is not None
-
-
 @contextmanager
 def reading_unpacked(database: Database, conversation_id: str) -> Iterator[Connection]:
     """Lend the connection to read a conversation; one that is packed is unpacked first."""
     with database.reading() as connection:
-        if not is_packed(connection, conversation_id):
+        if not database.has_row(_IS_PACKED, conversation_id):
             yield connection
             return
     with writing_unpacked(database, conversation_id) as connection:
@@ -95,7 +90,8 @@ def reading_unpacked(database: Database, conversation_id: str) -> Iterator[Conne
 def writing_unpacked(database: Database, conversation_id: str) -> Iterator[Connection]:
     """Lend the connection for one transaction on a conversation; one that is packed is unpacked first."""
     with database.writing() as connection:
-        unpack(connection, conversation_id)
+        if database.has_row(_IS_PACKED, conversation_id):
+            unpack(connection, conversation_id)
         yield connection
 
 

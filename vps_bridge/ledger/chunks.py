@@ -11,7 +11,7 @@ from vps_bridge.database import Database
 from vps_bridge.ledger.columns import CHUNK_COLUMNS
 from vps_bridge.ledger.conversation_changes import open_for_audio
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
-from vps_bridge.ledger.packing import reading_unpacked, unpack
+from vps_bridge.ledger.packing import reading_unpacked, writing_unpacked
 from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow
 
@@ -45,8 +45,7 @@ class ChunkBook:
         `final`: no more audio follows, so the conversation is completed.
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
-        with self._database.writing() as connection:
-            unpack(connection, new.conversation_id)
+        with writing_unpacked(self._database, new.conversation_id) as connection:
             connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
             open_for_audio(connection, new.conversation_id, hints, completed=final)
 

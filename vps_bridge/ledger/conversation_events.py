@@ -14,7 +14,7 @@ from vps_bridge.database import Database
 from vps_bridge.ledger.conversation_changes import HINTS, OF_CONVERSATION, THIS_CONVERSATION, open_conversation
 from vps_bridge.ledger.conversations import TOMBSTONE
 from vps_bridge.ledger.event_content import digest_event, is_another
-from vps_bridge.ledger.packing import reading_unpacked, unpack
+from vps_bridge.ledger.packing import reading_unpacked, writing_unpacked
 from vps_bridge.ledger.tables import ConversationRow, EventRow
 
 # Statements are made once: making one costs several times what running it does.
@@ -113,8 +113,7 @@ class EventBook:
         labels stand on opens it again.
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
-        with self._database.writing() as connection:
-            unpack(connection, conversation_id)
+        with writing_unpacked(self._database, conversation_id) as connection:
             is_new = open_conversation(connection, conversation_id)
             if is_new and event.temporary:
                 connection.execute(_MARK_TEMPORARY, {"of_conversation": conversation_id})

@@ -159,13 +159,6 @@ class ConversationBook:
             row = connection.execute(_GET, {"of_conversation": conversation_id}).first()
             return _to_record(row) if row else None
 
-    def all(self) -> list[ConversationRecord]:
-        """Return every conversation but the temporary ones, the one that something happened to last first."""
-        query = select(*CONVERSATION_COLUMNS).where(~ConversationRow.throwaway)
-        with self._database.reading() as connection:
-            rows = connection.execute(query.order_by(ConversationRow.last_activity_at.desc()))
-            return [_to_record(row) for row in rows]
-
     def is_deleted(self, conversation_id: str) -> bool:
         """Whether a tombstone stands for this conversation."""
         with self._database.reading() as connection:

@@ -55,7 +55,7 @@ _FACTS = "facts"
 _LARGE_COLUMNS = ("voices", "audio_places", "updated_payload")
 
 # Statements are made once: making one costs several times what running it does.
-_IS_PACKED = select(PackedRow.conversation_id).where(PackedRow.conversation_id == _CONVERSATION)
+_IS_PACKED = "SELECT 1 FROM packed_conversations WHERE conversation_id = ?"
 _PACKED = select(PackedRow.packed).where(PackedRow.conversation_id == _CONVERSATION)
 _THIS = update(ConversationRow).where(ConversationRow.conversation_id == _CONVERSATION)
 _SHRINK = _THIS.values(
@@ -179,11 +179,19 @@ class PackBook:
 def reading_unpacked(database: Database, conversation_id: str) -> Iterator[Connection]:
     """Lend the connection to read a conversation's rows; those that are packed are put back first."""
     with database.reading() as connection:
-        if not _is_packed(connection, conversation_id):
+        if not database.has_row(_IS_PACKED, conversation_id):
             yield connection
             return
+    with writing_unpacked(database, conversation_id) as connection:
+        yield connection
+
+
+@contextmanager
+def writing_unpacked(database: Database, conversation_id: str) -> Iterator[Connection]:
+    """Lend the connection for one transaction on a conversation's rows; those that are packed are put back first."""
     with database.writing() as connection:
-        unpack(connection, conversation_id)
+        if database.has_row(_IS_PACKED, conversation_id):
+            unpack(connection, conversation_id)
         yield connection
 
 
@@ -200,10 +208,6 @@ def unpack(connection: Connection, conversation_id: str) -> None:
     (facts,) = rows[_FACTS]
     connection.execute(_THIS.values(packed_at=None, **facts), this)
     connection.execute(_DROP, this)
-
-
-def _is_packed(connection: Connection, conversation_id: str) -> bool:
-    return connection.execute(_IS_PACKED, {"of_conversation": conversation_id}).first() is not None
 
 
 def _read_rows(connection: Connection, conversation_id: str, *, with_payload: bool) -> Rows:

@@ -19,7 +19,7 @@ from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, run_bridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.backup.erase_again import ErasedAgain
 from vps_bridge.backup.make import WORK_PREFIX, make_backup
-from vps_bridge.backup.manifest import BackupUnusable, Manifest, read_manifest
+from vps_bridge.backup.manifest import BackupManifest, BackupUnusable, read_manifest
 from vps_bridge.backup.restore import Restored, RestoreRefused, restore_backup
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
@@ -123,7 +123,7 @@ class StoppedBridge:
             store.close()
             ledger.close()
 
-    def back_up(self) -> Manifest:
+    def back_up(self) -> BackupManifest:
         return make_backup(self.root, self.file, ignore)
 
     def restore(self, **options: Any) -> Restored:

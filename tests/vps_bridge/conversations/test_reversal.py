@@ -49,6 +49,7 @@ def test_an_undo_of_an_earlier_version_is_undone(tmp_path):
         connection.execute("ALTER TABLE segments DROP COLUMN corrected")
         for name in ("origin_before", "origin_after"):
             connection.execute(f"ALTER TABLE changes DROP COLUMN {name}")
+        connection.execute("DROP TABLE packed_conversations")
         connection.execute("UPDATE alembic_version SET version_num = '0003'")
     store = SqliteConversations(tmp_path / "c.db")
     store.undo("c1", 2)

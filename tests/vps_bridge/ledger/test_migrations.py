@@ -120,7 +120,7 @@ def test_a_ledger_of_an_earlier_version_knows_which_conversations_are_alive(tmp_
     assert set(ledger.conversations.quiet_since(now - DAY_S)) == {"quiet", "silent"}, "only these may be erased"
     assert ledger.conversations.get("result").last_activity_at == pytest.approx(hour_ago)
     assert ledger.conversations.get("told").last_activity_at >= now, "nobody knows when its event came"
-    assert len(ledger.conversations.all()) == 6
+    assert len(ledger.listing.latest_first()) == 6
     ledger.close()
 
 
