@@ -214,8 +214,10 @@ def _describe(error: DBAPIError) -> str:
     if state is None and isinstance(error, OperationalError):  # no connection: the words are the library's, on the way
         words = str(error.orig).strip().partition("\n")[0]
         return f"cannot be reached ({words}): look whether it runs, at OMI_CONVERSATIONS_URL and at the password"
+    rights = f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {SCHEMA}"
     advice = {
-        "42501": f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {SCHEMA}",
+        "42501": rights,
+        "42P01": rights,  # whoever may not use a schema does not see its tables
         "25006": "it is a copy that takes no writes: name the server that does",
         "53100": "its disk is full: make room on it",
         "55P03": "another connection holds the conversation: look for one that is idle in a transaction",
