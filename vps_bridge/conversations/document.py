@@ -78,6 +78,10 @@ class ConversationDocument:
         """Return the number of the last write with this key, or None where there was none."""
         return max((write.version for write in self.writes if write.write_key == write_key), default=None)
 
+    def says_the_same(self, other: ConversationDocument) -> bool:
+        """Whether segments and history are the same."""
+        return (self.rows, self.writes) == (other.rows, other.writes)
+
     def read(self) -> StoredConversation:
         """Return the conversation as the bridge sees it."""
         segments = [read_segment(row) for row in self.rows.values() if not row["removed"]]

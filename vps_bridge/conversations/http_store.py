@@ -229,7 +229,7 @@ class _WriteAttempt:
     ) -> None:
         if now.etag == before.etag:
             raise self._misbehaves("kept the ETag of a document that changed: of two writers one would lose")
-        if wanted is not None and now.etag == answer.etag and now.document.read() != wanted.read():
+        if wanted is not None and now.etag == answer.etag and not now.document.says_the_same(wanted):
             raise self._misbehaves("stored another document than it was sent: keep every member as it is")
 
     def _check_refused(self, before: TaggedDocument, now: TaggedDocument, answer: PutAnswer) -> None:

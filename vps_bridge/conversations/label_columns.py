@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Connection, Text, bindparam, select, update
 
+from vps_bridge.conversations.many_rows import execute_many
 from vps_bridge.conversations.segment_rows import changed_columns, read_origin
 from vps_bridge.conversations.store import Change, LabelOrigin
 from vps_bridge.conversations.tables import segments
@@ -41,5 +42,4 @@ def set_labels(connection: Connection, conversation_id: str, made: Sequence[Chan
         }
         for change in made
     ]
-    if rows:
-        connection.execute(_SET_LABEL, rows)
+    execute_many(connection, _SET_LABEL, rows)

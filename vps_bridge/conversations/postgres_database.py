@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, text
+from sqlalchemy import URL, Connection, create_engine, event, text
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
 
 from vps_bridge.durations import seconds
@@ -40,6 +41,9 @@ _CONNECTING: dict[str, Any] = {
     "prepare_threshold": None,  # prepared statements belong to one connection of a pool between here and the server
     "client_encoding": "utf8",
     "application_name": "omi-diarization",
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
 }
 
 
@@ -86,12 +90,29 @@ class PostgresDatabase:
         with (
             _explained(self._shown),
             self._engine.connect() as connection,
-            _deadline(connection, self._limit_s + MARGIN_S) as deadline,
+            self._deadline(connection) as deadline,
             deadline.explained(self._shown),
             connection.execution_options(**options).begin(),
         ):
             connection.exec_driver_sql(_BEGIN.format(limit_ms=round(self._limit_s * 1000)))
             yield connection
+
+    @contextmanager
+    def _deadline(self, connection: Connection) -> Iterator[_Deadline]:
+        driver: Any = connection.connection.driver_connection
+        deadline = _Deadline(driver.fileno(), self._limit_s + MARGIN_S)
+
+        def extend(*_: object) -> None:
+            deadline.extend()
+
+        event.listen(self._engine, "before_cursor_execute", extend)
+        event.listen(self._engine, "commit", extend)
+        try:
+            yield deadline
+        finally:
+            event.remove(self._engine, "before_cursor_execute", extend)
+            event.remove(self._engine, "commit", extend)
+            deadline.end()
 
     def _migrate(self) -> None:
         revisions = sorted(script.name.split("_")[0] for script in (MIGRATIONS / "versions").glob("*.py"))
@@ -134,24 +155,31 @@ def _read_revision(connection: Connection) -> str | None:
 
 
 class _Deadline:
-    """Hangs up where the server does not answer in time: a library that waits for a socket waits for ever."""
+    """Hangs up where a statement is not answered in time: a library that waits for a socket waits for ever."""
 
     def __init__(self, file_number: int, limit_s: float) -> None:
         self._socket = socket.socket(fileno=os.dup(file_number))
-        self._limit_s, self._is_over = limit_s, False
-        self._timer = threading.Timer(limit_s, self._hang_up)
-        self._timer.daemon = True
-        self._timer.start()
+        self._limit_s, self._is_over, self._ended = limit_s, False, threading.Event()
+        self.extend()
+        self._thread = threading.Thread(target=self._watch, name="postgres-deadline", daemon=True)
+        self._thread.start()
 
-    def _hang_up(self) -> None:
+    def extend(self) -> None:
+        """Begin anew: a statement is about to be sent."""
+        self._due_s = time.monotonic() + self._limit_s
+
+    def _watch(self) -> None:
+        while (left_s := self._due_s - time.monotonic()) > 0:
+            if self._ended.wait(left_s):
+                return
         self._is_over = True
         with suppress(OSError):  # it has ended by itself
             self._socket.shutdown(socket.SHUT_RDWR)
 
     def end(self) -> None:
         """Hang up no more."""
-        self._timer.cancel()
-        self._timer.join()
+        self._ended.set()
+        self._thread.join()
         self._socket.close()
 
     @contextmanager
@@ -165,16 +193,6 @@ class _Deadline:
                     f"{shown} did not answer within {seconds(self._limit_s)}: look at its load and at the network"
                 ) from error
             raise
-
-
-@contextmanager
-def _deadline(connection: Connection, limit_s: float) -> Iterator[_Deadline]:
-    driver: Any = connection.connection.driver_connection
-    deadline = _Deadline(driver.fileno(), limit_s)
-    try:
-        yield deadline
-    finally:
-        deadline.end()
 
 
 @contextmanager
@@ -196,8 +214,10 @@ def _describe(error: DBAPIError) -> str:
     if state is None and isinstance(error, OperationalError):  # no connection: the words are the library's, on the way
         words = str(error.orig).strip().partition("\n")[0]
         return f"cannot be reached ({words}): look whether it runs, at OMI_CONVERSATIONS_URL and at the password"
+    rights = f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {SCHEMA}"
     advice = {
-        "42501": f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {SCHEMA}",
+        "42501": rights,
+        "42P01": rights,  # whoever may not use a schema does not see its tables
         "25006": "it is a copy that takes no writes: name the server that does",
         "53100": "its disk is full: make room on it",
         "55P03": "another connection holds the conversation: look for one that is idle in a transaction",

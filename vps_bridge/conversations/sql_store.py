@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from sqlalchemy import Connection, RowMapping, Text, bindparam, delete, insert, select, text, update
 
 from vps_bridge.conversations.label_columns import read_origins, set_labels
+from vps_bridge.conversations.many_rows import execute_many
 from vps_bridge.conversations.segment_rows import BLANK, read_segment, take_event
 from vps_bridge.conversations.store import (
     AlreadyWritten,
@@ -223,10 +224,8 @@ def _put_segments(
             changed.append(key | {f"new_{name}": columns.get(name, row[name]) for name in names})
         else:
             added.append({"conversation_id": conversation_id, **BLANK, **columns})
-    if added:
-        connection.execute(_NEW_SEGMENT, added)
-    if changed:
-        connection.execute(_SET_EVENT_COLUMNS, changed)
+    execute_many(connection, _NEW_SEGMENT, added)
+    execute_many(connection, _SET_EVENT_COLUMNS, changed)
 
 
 def _write(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Connection, Text, bindparam, func, insert, select
 
+from vps_bridge.conversations.many_rows import execute_many
 from vps_bridge.conversations.segment_rows import change_from_json, change_to_json
 from vps_bridge.conversations.store import Change, Write
 from vps_bridge.conversations.tables import changes, writes
@@ -30,9 +31,7 @@ def record_write(connection: Connection, conversation_id: str, write: Write) -> 
     """Add a write with its changes to the history."""
     key = {"conversation_id": conversation_id, "version": write.version}
     connection.execute(_NEW_WRITE, key | write_to_json(write))
-    rows = [key | change_to_json(change) for change in write.changes]
-    if rows:
-        connection.execute(_NEW_CHANGE, rows)
+    execute_many(connection, _NEW_CHANGE, [key | change_to_json(change) for change in write.changes])
 
 
 def read_history(connection: Connection, conversation_id: str) -> tuple[Write, ...]:

@@ -41,7 +41,8 @@ def correct(store: ConversationStore, key: str, segment_id: str, speaker_id: int
 
 def at_once(*works: Callable[[], Any]) -> list[Any]:
     """What each returned or raised, all of them begun together."""
-    gate, results = threading.Barrier(len(works)), [None] * len(works)
+    gate = threading.Barrier(len(works))
+    results: dict[int, Any] = {}
 
     def run(place: int, work: Callable[[], Any]) -> None:
         gate.wait()
@@ -55,7 +56,7 @@ def at_once(*works: Callable[[], Any]) -> list[Any]:
         thread.start()
     for thread in threads:
         thread.join()
-    return results
+    return [results[place] for place in range(len(works))]
 
 
 @pytest.fixture
@@ -162,7 +163,13 @@ def test_a_person_may_speak_of_a_conversation_without_a_transcript(store):
 
 def test_text_words_numbers_and_names_come_back_exactly_as_they_came(open_store):
     words = [{"text": ODD_TEXT[:40], "start_s": 0.1, "end_s": 1 / 3}, {"text": "", "start_s": -0.0, "end_s": 1e-7}]
-    given = {"text": ODD_TEXT, "speaker": "Zoë \0", "person_id": "ö/\0?", "label_source": "auto", "words": words}
+    given: dict[str, Any] = {
+        "text": ODD_TEXT,
+        "speaker": "Zoë \0",
+        "person_id": "ö/\0?",
+        "label_source": "auto",
+        "words": words,
+    }
     segment = TranscriptSegment(id="ü \U0001f5e3", start_s=0.1 + 0.2, end_s=604800, **given)
     first, second = open_store(), open_store()
     assert first.upsert_segments("c1", 1, [segment])
