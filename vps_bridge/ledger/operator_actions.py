@@ -96,7 +96,8 @@ class OperatorActions:
         of_it = (JobRow.conversation_id == conversation_id) & JobRow.state.in_(states_before(JobEvent.GIVEN_UP))
         with self._database.writing() as connection:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
-            self._erasures.note(Erased.AUDIO, conversation_id)
+            if names:
+                self._erasures.note(Erased.AUDIO, conversation_id)
             connection.execute(update(ChunkRow).where(mine).values(spool_name=None))
             for job in connection.execute(select(JobRow.job_id, JobRow.lease_id).where(of_it)).all():
                 connection.execute(_GIVE_UP, {"of_job": job.job_id, "now": time.time()})

@@ -15,6 +15,7 @@ import pytest
 
 from schemas.conversation import TranscriptSegment
 from tests.brokers import RunningBroker
+from tests.vps_bridge.commands.kept_call import KeptCall
 from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.backup.erase_again import ErasedAgain
@@ -104,6 +105,8 @@ class StoppedBridge:
 
     def __init__(self, root: Path) -> None:
         self.root, self.file = root, root.parent / "backup.tar"
+
+    def write(self) -> None:
         with self.opened() as (ledger, store, spool):
             for name in (IN_FLIGHT, ERASED, SILENCED):
                 new = NewChunk(name, "c", "0" * 64, 1_000, spool.write(make_wav(1.0)), "wav", duration_s=CALL_S)
@@ -167,8 +170,17 @@ ERASED_SINCE = {
 }
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files, to be copied: to make them takes longer than any test here."""
+    root = tmp_path_factory.mktemp("written") / "bridge"
+    StoppedBridge(root).write()
+    return root
+
+
 @pytest.fixture
-def stopped(tmp_path: Path) -> StoppedBridge:
+def stopped(written: Path, tmp_path: Path) -> StoppedBridge:
+    shutil.copytree(written, tmp_path / "bridge")
     return StoppedBridge(tmp_path / "bridge")
 
 
@@ -263,3 +275,17 @@ def test_a_backup_is_private_anonymous_and_holds_only_audio_that_is_needed(stopp
 def test_where_no_bridge_ever_ran_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     with pytest.raises(LedgerMissing, match="omi-bridge run"):
         make_backup(tmp_path / "bridge", tmp_path / "backup.tar", ignore)
+
+
+def test_commands_say_what_they_did_and_what_to_do(tmp_path: Path) -> None:
+    call, file = KeptCall(tmp_path / "data"), tmp_path / "backup.tar"
+    assert "make it first" in call.run("backup", str(tmp_path / "missing" / "backup.tar")).stderr
+    assert "1 conversations and 0 chunks of audio" in call.run("backup", str(file)).stdout
+    assert "say --overwrite" in call.run("restore", str(file)).stderr
+    assert "say --yes" in call.run("restore", str(file), "--overwrite").stderr
+    done = call.run("restore", str(file), "--overwrite", "--yes")
+    assert done.exit_code == 0
+    assert "restored 1 conversations" in done.stdout
+    assert "erased again, as since then: 0 conversations" in done.stdout
+    assert "delete it once all is well" in done.stdout
+    assert call.run("show", "call").exit_code == 0
