@@ -186,4 +186,7 @@ def conversations(config: ConfigFile = None, data_dir: DataDir = None, as_json: 
             versions = (str(facts["updated_version"]), str(facts["applied_version"]))
             active = f"{age(facts['last_activity_at'])} ago"
             table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", active, *versions)
-        out.print(table)
+        if listed:
+            out.print(table)
+        else:
+            out.print("no conversation yet: omi-bridge publish FILE --conversation ID makes one", highlight=False)
