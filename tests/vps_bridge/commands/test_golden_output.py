@@ -198,6 +198,7 @@ def _all_commands() -> dict[str, tuple[str, ...]]:
     return found
 
 
+@pytest.mark.slow  # 40 of them
 @pytest.mark.parametrize("name", _all_commands())
 def test_the_help_of_every_command_fits_80_columns_and_has_an_example(name: str, patch: pytest.MonkeyPatch) -> None:
     done = CliRunner().invoke(app, [*_all_commands()[name], "--help"], env={"COLUMNS": str(COLUMNS)})
