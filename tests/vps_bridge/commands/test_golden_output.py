@@ -191,7 +191,7 @@ def test_a_doctors_lines(patch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 def _all_commands() -> dict[str, tuple[str, ...]]:
     root = typer.main.get_command(app)
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for name, command in root.commands.items():  # type: ignore[attr-defined] # of a group
         found[name] = (name,)
         found |= {f"{name} {sub}": (name, sub) for sub in getattr(command, "commands", {})}
