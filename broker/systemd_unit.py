@@ -24,6 +24,50 @@ SECRET_VALUE = re.compile(r"://[^/\s]*:[^/\s]*@|\bhf_\w{8}")  # credentials in a
 PLAIN_PATH = re.compile(r"[A-Za-z0-9_./@+:,-]+")  # what systemd reads as it stands: no space, quote, % or $
 
 
+UNIT = """\
+# Written by `{name} install`; run it again rather than editing this, or use: systemctl edit {name}
+[Unit]
+Description={description}
+Wants=network-online.target
+After=network-online.target mosquitto.service omi-broker.service tailscaled.service
+# One that cannot start says why; five tries a minute, then systemd shows it as failed.
+StartLimitIntervalSec=60
+StartLimitBurst=5
+
+[Service]
+Type=exec
+User={user}
+ExecStart={program} run
+Environment={environment} OMI_LOG_JSON=true
+# Further settings as variables, if you have such a file (mode 0600, owner root).
+EnvironmentFile=-/etc/omi-diarization/{short_name}.env
+ReadWritePaths={data_dir}
+UMask=0077
+Restart=always
+RestartSec=2
+TimeoutStopSec=30
+{memory}# Each connection is an open file: many of them must not take those that audio and databases need.
+LimitNOFILE=65536
+# A core dump would hold audio and words.
+LimitCORE=0
+NoNewPrivileges=true
+PrivateTmp=true
+PrivateDevices={private_devices}
+ProtectSystem=strict
+ProtectHome={protect_home}
+ProtectKernelTunables=true
+ProtectKernelModules=true
+ProtectControlGroups=true
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+RestrictNamespaces=true
+LockPersonality=true
+SystemCallArchitectures=native
+
+[Install]
+WantedBy=multi-user.target
+"""
+
+
 class ServiceProblem(BrokerError):
     """The service cannot be installed, removed or queried; the message names the remedy."""
 
@@ -111,56 +155,20 @@ def render_unit(service: SystemdService) -> str:
     for path in (service.program, service.config_file, service.data_dir):
         if not PLAIN_PATH.fullmatch(str(path)) or not path.is_absolute():
             raise ServiceProblem(f"{path}: use a full path without spaces, quotes, % and $")
-    environment = " ".join(f"{name}={value}" for name, value in service.variables.items())
-    inside_homes = [
-        path
-        for path in (service.program, service.config_file, service.data_dir)
-        if any(path.is_relative_to(home) for home in HOMES)
-    ]
-    memory = f"MemoryMax={service.memory_max}\n" if service.memory_max else ""
-    return f"""\
-# Written by `{service.name} install`; run it again rather than editing this, or use: systemctl edit {service.name}
-[Unit]
-Description={service.description}
-Wants=network-online.target
-After=network-online.target mosquitto.service omi-broker.service tailscaled.service
-# One that cannot start says why; five tries a minute, then systemd shows it as failed.
-StartLimitIntervalSec=60
-StartLimitBurst=5
-
-[Service]
-Type=exec
-User={service.user}
-ExecStart={service.program} run
-Environment={environment} OMI_LOG_JSON=true
-# Further settings as variables, if you have such a file (mode 0600, owner root).
-EnvironmentFile=-/etc/omi-diarization/{service.name.removeprefix("omi-")}.env
-ReadWritePaths={service.data_dir}
-UMask=0077
-Restart=always
-RestartSec=2
-TimeoutStopSec=30
-{memory}\
-# Each connection is an open file: many of them must not take those that audio and databases need.
-LimitNOFILE=65536
-# A core dump would hold audio and words.
-LimitCORE=0
-NoNewPrivileges=true
-PrivateTmp=true
-PrivateDevices={"false" if service.needs_devices else "true"}
-ProtectSystem=strict
-ProtectHome={"read-only" if inside_homes else "true"}
-ProtectKernelTunables=true
-ProtectKernelModules=true
-ProtectControlGroups=true
-RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
-RestrictNamespaces=true
-LockPersonality=true
-SystemCallArchitectures=native
-
-[Install]
-WantedBy=multi-user.target
-"""
+    paths = (service.program, service.config_file, service.data_dir)
+    is_in_homes = any(path.is_relative_to(home) for path in paths for home in HOMES)
+    return UNIT.format(
+        name=service.name,
+        short_name=service.name.removeprefix("omi-"),
+        description=service.description,
+        user=service.user,
+        program=service.program,
+        environment=" ".join(f"{name}={value}" for name, value in service.variables.items()),
+        data_dir=service.data_dir,
+        memory=f"MemoryMax={service.memory_max}\n" if service.memory_max else "",
+        private_devices="false" if service.needs_devices else "true",
+        protect_home="read-only" if is_in_homes else "true",
+    )
 
 
 def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
@@ -173,10 +181,7 @@ def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
     if not service.program.exists():
         raise ServiceProblem(f"{service.program} is not there: install the package into this environment")
     try:
-        account = pwd.getpwnam(service.user)
-        service.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if service.data_dir.stat().st_uid != account.pw_uid:
-            os.chown(service.data_dir, account.pw_uid, account.pw_gid)
+        _make_data_dir(service.data_dir, pwd.getpwnam(service.user))
         replace_file(service.unit_file, render_unit(service), mode=0o644)
     except OSError as error:
         raise ServiceProblem(f"{error.filename}: {error.strerror}. A service is root's to install: use sudo") from error
@@ -185,6 +190,16 @@ def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip()
             raise ServiceProblem(f"systemctl {' '.join(words)}: {said}. journalctl -u {service.name} may say more")
+
+
+def _make_data_dir(directory: Path, account: pwd.struct_passwd) -> None:
+    """Make a directory and the missing ones above it, all of them its user's: else that user could not go in."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700)
+        os.chown(path, account.pw_uid, account.pw_gid)
+    if directory.stat().st_uid != account.pw_uid:
+        raise ServiceProblem(f"{directory} is not {account.pw_name}'s: chown -R {account.pw_name}: {directory}")
 
 
 def uninstall(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> bool:

@@ -172,7 +172,7 @@ Plant = Callable[[Any], None]
 
 
 @dataclass(frozen=True)
-class Fault:
+class PlantedFault:
     """A fault: how it is planted, which check finds it, and what that says and advises."""
 
     plant: Plant

@@ -77,6 +77,20 @@ def test_it_is_installed_started_asked_and_removed(service: SystemdService, syst
     assert service.data_dir.exists(), "data stays"
 
 
+def test_a_directory_is_made_for_its_user_with_all_above_it(
+    service: SystemdService, systemctl: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owners: dict[Path, int] = {}
+    monkeypatch.setattr(os, "chown", lambda path, uid, _gid: owners.update({path: uid}))
+    deep = service.home / "new" / "share" / "omi"
+    install(replace(service, data_dir=deep), systemctl=systemctl("active"))
+    assert owners == dict.fromkeys((deep, deep.parent, deep.parent.parent), os.getuid())
+    if os.geteuid() == 0:
+        other = next(account.pw_name for account in pwd.getpwall() if account.pw_uid != 0)
+        with pytest.raises(ServiceProblem, match=f"chown -R {other}"):
+            install(replace(service, data_dir=deep, user=other), systemctl=systemctl("active"))
+
+
 def test_the_command_for_two_in_the_morning_reaches_the_files_of_the_service(service: SystemdService) -> None:
     service.unit_file.write_text(render_unit(service))
     assert f"OMI_DATA_DIR={service.data_dir}" in service.command

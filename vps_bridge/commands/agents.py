@@ -46,7 +46,10 @@ def agents(
         table = make_table("agent", "allowed", "state", "heard", "engine", "device", "jobs")
         for record in records:
             table.add_row(*_agent_row(record))
-        out.print(table)
+        if records:
+            out.print(table)
+        else:
+            out.print("no agent was ever heard. On its machine: omi-agent doctor, omi-agent run", highlight=False)
         if any(not record.allowed for record in records):
             out.print("an agent that is not allowed gets no audio: omi-bridge agents allow ID")
 

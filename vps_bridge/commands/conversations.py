@@ -197,5 +197,8 @@ def conversations(
             versions = (str(facts["updated_version"]), str(facts["applied_version"]))
             active = f"{age(facts['last_activity_at'])} ago"
             table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", active, *versions)
-        out.print(table)
-        print_rest(len(listed), len(ledger.listing.latest_first()))
+        if listed:
+            out.print(table)
+            print_rest(len(listed), len(ledger.listing.latest_first()))
+        else:
+            out.print("no conversation yet: omi-bridge publish FILE --conversation ID makes one", highlight=False)

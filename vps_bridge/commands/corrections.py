@@ -252,6 +252,8 @@ def history(
         return
     for write in writes:
         _print_write(write)
+    if not writes:
+        out.print("no label of it was ever written", highlight=False)
 
 
 def _print_write(write: HistoryEntry) -> None:

@@ -55,12 +55,13 @@ def ping(
     if as_json:
         print_json(describe(trip))
     else:
-        _print(trip)
+        print_trip(trip)
     if not trip.ok:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _print(trip: RoundTrip) -> None:
+def print_trip(trip: RoundTrip) -> None:
+    """Print each leg, what is slow, and where it stopped."""
     from vps_bridge.client.round_trip import MENDS
 
     for leg in trip.legs():

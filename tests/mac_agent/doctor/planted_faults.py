@@ -21,7 +21,7 @@ from mac_agent.weights.pipelines import trust_directory
 from schemas.agent import AgentState
 from schemas.bridge import BridgeState
 from tests.mac_agent.small_hub import PIPELINE_FILES
-from tests.planted_broker import Fault, PlantedBroker, agent_beat, bridge_beat, fake_tailscale, make_other_ca
+from tests.planted_broker import PlantedBroker, PlantedFault, agent_beat, bridge_beat, fake_tailscale, make_other_ca
 
 PAGE_BYTES = 4096
 SELF = {"TailscaleIPs": ["100.64.0.5"], "DNSName": "mac.tail1234.ts.net."}
@@ -133,76 +133,80 @@ def expiring(days: float) -> dict[str, Any]:
 
 
 UNIT = f"[Service]\nUser=root\nExecStart={sys.executable} run\n"
-FAULTS: dict[str, Fault] = {
+FAULTS: dict[str, PlantedFault] = {
     # the broker, and the way to it
-    "wrong password": Fault(lambda m: m.set(broker_password="no"), "broker", "OMI_BROKER_PASSWORD"),
-    "nobody listens": Fault(lambda m: m.set(broker_url=nobody_listens()), "broker", "OMI_BROKER_URL"),
-    "wrong CA": Fault(
+    "wrong password": PlantedFault(lambda m: m.set(broker_password="no"), "broker", "OMI_BROKER_PASSWORD"),
+    "nobody listens": PlantedFault(lambda m: m.set(broker_url=nobody_listens()), "broker", "OMI_BROKER_URL"),
+    "wrong CA": PlantedFault(
         lambda m: m.set(broker_ca_file=make_other_ca(m.scratch)), "broker", "signed by no CA that OMI_BROKER_CA_FILE"
     ),
-    "no CA": Fault(lambda m: m.patch.delenv("OMI_BROKER_CA_FILE"), "broker", "Join with an invitation"),
-    "TLS spoken to a port without": Fault(
+    "no CA": PlantedFault(lambda m: m.patch.delenv("OMI_BROKER_CA_FILE"), "broker", "Join with an invitation"),
+    "TLS spoken to a port without": PlantedFault(
         lambda m: m.set(broker_url=m.broker.plain_url.replace("mqtt:", "mqtts:")), "broker", "begins with mqtt://"
     ),
-    "no TLS spoken to a port with": Fault(
+    "no TLS spoken to a port with": PlantedFault(
         lambda m: m.set(broker_url=m.broker.tls_url.replace("mqtts:", "mqtt:")), "broker", "begins with mqtts://"
     ),
-    "a name the certificate is not for": Fault(
+    "a name the certificate is not for": PlantedFault(
         lambda m: m.set(broker_url=m.broker.tls_url.replace("127.0.0.1", "localhost")), "broker", "init DIR --name"
     ),
-    "a certificate that ends": Fault(
+    "a certificate that ends": PlantedFault(
         lambda m: m.set(broker_url=m.broker.ending_url), "certificate", "in 4 days", "omi-broker rotate DIR"
     ),
-    "another agent's user": Fault(lambda m: m.become("agent:second"), "topics", "want", "omi-broker add-agent"),
-    "another topic root": Fault(lambda m: m.set(topic_root="other/v1"), "topics", "want", "omi-broker add-agent"),
-    "packets too small for audio": Fault(
+    "another agent's user": PlantedFault(lambda m: m.become("agent:second"), "topics", "want", "omi-broker add-agent"),
+    "another topic root": PlantedFault(
+        lambda m: m.set(topic_root="other/v1"), "topics", "want", "omi-broker add-agent"
+    ),
+    "packets too small for audio": PlantedFault(
         lambda m: m.set(assumed_max_packet_bytes=100_000, mqtt_version="3.1.1"),
         "broker",
         "packets of up to 100,000",
         "max_packet_size",
     ),
     # this machine
-    "a config file that others can read": Fault(open_config, "config file", "others can read it", "chmod 600"),
-    "a data directory that others can write into": Fault(
+    "a config file that others can read": PlantedFault(open_config, "config file", "others can read it", "chmod 600"),
+    "a data directory that others can write into": PlantedFault(
         lambda m: m.data_dir.chmod(0o777), "data directory", "others may write", "chmod 700"
     ),
-    "a data directory that cannot be": Fault(no_data_dir, "data directory", "cannot be used", "OMI_DATA_DIR"),
-    "a full disk": Fault(lambda m: m.set(max_job_bytes=10**18), "disk", "GB free", "Make room"),
-    "weights that nobody trusted": Fault(untrusted, "weights", "omi-agent trust"),
-    "weights that were changed": Fault(tampered, "weights", "embedding/pytorch_model.bin"),
-    "an engine that is none": Fault(lambda m: m.set(engine="embedded-nothing"), "weights", "embedded-nothing"),
-    "a device that is not here": Fault(lambda m: m.set(device="tpu"), "device", "tpu is set", "OMI_DEVICE"),
-    "a damaged outbox": Fault(damage_outbox, "outbox", "is damaged", "rm "),
-    "a result nobody settles": Fault(fill_outbox, "outbox", "the oldest for 120 min", "omi-bridge doctor"),
+    "a data directory that cannot be": PlantedFault(no_data_dir, "data directory", "cannot be used", "OMI_DATA_DIR"),
+    "a full disk": PlantedFault(lambda m: m.set(max_job_bytes=10**18), "disk", "GB free", "Make room"),
+    "weights that nobody trusted": PlantedFault(untrusted, "weights", "omi-agent trust"),
+    "weights that were changed": PlantedFault(tampered, "weights", "embedding/pytorch_model.bin"),
+    "an engine that is none": PlantedFault(lambda m: m.set(engine="embedded-nothing"), "weights", "embedded-nothing"),
+    "a device that is not here": PlantedFault(lambda m: m.set(device="tpu"), "device", "tpu is set", "OMI_DEVICE"),
+    "a damaged outbox": PlantedFault(damage_outbox, "outbox", "is damaged", "rm "),
+    "a result nobody settles": PlantedFault(fill_outbox, "outbox", "the oldest for 120 min", "omi-bridge doctor"),
     # the bridge and the agent itself
-    "no bridge": Fault(bridge(), "bridge", "no heartbeat", "omi-bridge run"),
-    "a stopped bridge": Fault(bridge({"state": BridgeState.STOPPED}), "bridge", "stopped", "omi-bridge run"),
-    "a bridge that takes no audio": Fault(
+    "no bridge": PlantedFault(bridge(), "bridge", "no heartbeat", "omi-bridge run"),
+    "a stopped bridge": PlantedFault(bridge({"state": BridgeState.STOPPED}), "bridge", "stopped", "omi-bridge run"),
+    "a bridge that takes no audio": PlantedFault(
         bridge({"accepting": False}), "bridge", "takes no audio", "omi-bridge doctor", verdict="note"
     ),
-    "a bridge that does not answer": Fault(lambda _: None, "topics", "did not answer", "OMI_AGENT_ID"),
-    "nobody has allowed it": Fault(
+    "a bridge that does not answer": PlantedFault(lambda _: None, "topics", "did not answer", "OMI_AGENT_ID"),
+    "nobody has allowed it": PlantedFault(
         bridge({"agents_waiting": ("first",)}), "allowed", "waits", "omi-bridge agents allow first"
     ),
-    "a wrong clock": Fault(bridge({"behind_s": 90}), "clock", "ours is +", "timedatectl set-ntp"),
-    "an agent that does not run": Fault(agent(), "agent", "not running", "omi-agent run", verdict="note"),
-    "two processes of one agent": Fault(agent({}, {"instance_id": "i-2"}), "agent", "2 processes", "OMI_AGENT_ID"),
-    "an agent in trouble": Fault(
+    "a wrong clock": PlantedFault(bridge({"behind_s": 90}), "clock", "ours is +", "timedatectl set-ntp"),
+    "an agent that does not run": PlantedFault(agent(), "agent", "not running", "omi-agent run", verdict="note"),
+    "two processes of one agent": PlantedFault(
+        agent({}, {"instance_id": "i-2"}), "agent", "2 processes", "OMI_AGENT_ID"
+    ),
+    "an agent in trouble": PlantedFault(
         agent({"last_error": "out of memory"}), "agent", "out of memory", "omi-agent logs", "note"
     ),
-    "an agent that stopped": Fault(
+    "an agent that stopped": PlantedFault(
         agent({"state": AgentState.STOPPED}), "agent", "not running", "omi-agent run", verdict="note"
     ),
     # the tailnet and the service
-    "not logged in to the tailnet": Fault(
+    "not logged in to the tailnet": PlantedFault(
         lambda m: m.tailscale({"BackendState": "NeedsLogin"}), "tailnet", "NeedsLogin", "tailscale up"
     ),
-    "an expired key": Fault(lambda m: m.tailscale(expiring(-2)), "tailnet", "expired on", "--force-reauth"),
-    "a key that expires soon": Fault(
+    "an expired key": PlantedFault(lambda m: m.tailscale(expiring(-2)), "tailnet", "expired on", "--force-reauth"),
+    "a key that expires soon": PlantedFault(
         lambda m: m.tailscale(expiring(3)), "tailnet", "expires on", "--force-reauth", verdict="note"
     ),
-    "a unit that starts nothing": Fault(lambda m: m.unit("[Unit]\n"), "service", "damaged", "omi-agent install"),
-    "a unit with a secret": Fault(
+    "a unit that starts nothing": PlantedFault(lambda m: m.unit("[Unit]\n"), "service", "damaged", "omi-agent install"),
+    "a unit with a secret": PlantedFault(
         lambda m: m.unit(UNIT + "Environment=OMI_BROKER_PASSWORD=hush\n"), "service", "for anyone to read", "mode 600"
     ),
 }

@@ -19,7 +19,7 @@ from broker.users import read_users
 from schemas.agent import AgentState
 from schemas.bridge import BridgeState
 from schemas.turns import EngineDescription
-from tests.planted_broker import Fault, PlantedBroker, agent_beat, bridge_beat, fake_tailscale, make_other_ca
+from tests.planted_broker import PlantedBroker, PlantedFault, agent_beat, bridge_beat, fake_tailscale, make_other_ca
 from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.refusals import RefusedChunk
@@ -174,77 +174,83 @@ def token_file(world: World) -> None:
 
 
 UNIT = f"[Service]\nUser=root\nExecStart={sys.executable} run\n"
-FAULTS: dict[str, Fault] = {
+FAULTS: dict[str, PlantedFault] = {
     # the broker, and the way to it
-    "wrong password": Fault(lambda w: w.set(broker_password="no"), "broker", "OMI_BROKER_PASSWORD"),
-    "nobody listens": Fault(lambda w: w.set(broker_url=nobody_listens()), "broker", "OMI_BROKER_URL"),
-    "wrong CA": Fault(
+    "wrong password": PlantedFault(lambda w: w.set(broker_password="no"), "broker", "OMI_BROKER_PASSWORD"),
+    "nobody listens": PlantedFault(lambda w: w.set(broker_url=nobody_listens()), "broker", "OMI_BROKER_URL"),
+    "wrong CA": PlantedFault(
         lambda w: w.set(broker_ca_file=make_other_ca(w.scratch)), "broker", "signed by no CA that OMI_BROKER_CA_FILE"
     ),
-    "no CA": Fault(lambda w: w.patch.delenv("OMI_BROKER_CA_FILE"), "broker", "Join with an invitation"),
-    "a CA file that is none": Fault(lambda w: w.set(broker_ca_file=w.config), "broker", "holds no certificate"),
-    "TLS spoken to a port without": Fault(
+    "no CA": PlantedFault(lambda w: w.patch.delenv("OMI_BROKER_CA_FILE"), "broker", "Join with an invitation"),
+    "a CA file that is none": PlantedFault(lambda w: w.set(broker_ca_file=w.config), "broker", "holds no certificate"),
+    "TLS spoken to a port without": PlantedFault(
         lambda w: w.set(broker_url=w.broker.plain_url.replace("mqtt:", "mqtts:")), "broker", "begins with mqtt://"
     ),
-    "no TLS spoken to a port with": Fault(
+    "no TLS spoken to a port with": PlantedFault(
         lambda w: w.set(broker_url=w.broker.tls_url.replace("mqtts:", "mqtt:")), "broker", "begins with mqtts://"
     ),
-    "a name the certificate is not for": Fault(
+    "a name the certificate is not for": PlantedFault(
         lambda w: w.set(broker_url=w.broker.tls_url.replace("127.0.0.1", "localhost")), "broker", "init DIR --name"
     ),
-    "a certificate that ends": Fault(
+    "a certificate that ends": PlantedFault(
         lambda w: w.set(broker_url=w.broker.ending_url), "certificate", "in 4 days", "omi-broker rotate DIR"
     ),
-    "an agent's user": Fault(lambda w: w.become("agent:second"), "rights", "/control", "omi-broker init DIR"),
-    "another topic root": Fault(lambda w: w.set(topic_root="other/v1"), "rights", "other/v1", "omi-broker init DIR"),
-    "parts larger than the broker takes": Fault(
+    "an agent's user": PlantedFault(lambda w: w.become("agent:second"), "rights", "/control", "omi-broker init DIR"),
+    "another topic root": PlantedFault(
+        lambda w: w.set(topic_root="other/v1"), "rights", "other/v1", "omi-broker init DIR"
+    ),
+    "parts larger than the broker takes": PlantedFault(
         lambda w: w.set(part_bytes=1_499_999, assumed_max_packet_bytes=1_000_000, mqtt_version="3.1.1"),
         "broker",
         "packets of up to 1,000,000",
         "max_packet_size",
     ),
     # this machine and these files
-    "a config file that others can read": Fault(open_config, "config file", "others can read it", "chmod 600"),
-    "a data directory that others can write into": Fault(
+    "a config file that others can read": PlantedFault(open_config, "config file", "others can read it", "chmod 600"),
+    "a data directory that others can write into": PlantedFault(
         lambda w: w.root.chmod(0o777), "data directory", "others may write", "chmod 700"
     ),
-    "a full disk": Fault(lambda w: w.set(ballast_bytes=10**18), "disk", "GB free", "Make room"),
-    "a damaged ledger": Fault(lambda w: damage(w.root / "ledger.sqlite3"), "ledger", "", "restore a backup"),
-    "damaged conversations": Fault(
+    "a full disk": PlantedFault(lambda w: w.set(ballast_bytes=10**18), "disk", "GB free", "Make room"),
+    "a damaged ledger": PlantedFault(lambda w: damage(w.root / "ledger.sqlite3"), "ledger", "", "restore a backup"),
+    "damaged conversations": PlantedFault(
         lambda w: damage(w.root / "conversations.sqlite3"), "conversations", "", "restore a backup"
     ),
-    "a ledger of a newer version": Fault(lambda w: make_newer(w.root / "ledger.sqlite3"), "ledger", "9999", "backup"),
-    "a token that others can read": Fault(token_file, "http", "chmod 600", "restart the bridge"),
-    "a door to the network without a token": Fault(
+    "a ledger of a newer version": PlantedFault(
+        lambda w: make_newer(w.root / "ledger.sqlite3"), "ledger", "9999", "backup"
+    ),
+    "a token that others can read": PlantedFault(token_file, "http", "chmod 600", "restart the bridge"),
+    "a door to the network without a token": PlantedFault(
         lambda w: w.set(http_port=8765, http_host="0.0.0.0"), "http", "a token is needed", "restart the bridge"
     ),
     # bridges and agents
-    "a dead bridge": Fault(bridge(), "bridge", "none is live", "systemctl start omi-bridge"),
-    "a stopped bridge": Fault(bridge({"state": BridgeState.STOPPED}), "bridge", "stopped", "Start it"),
-    "a second bridge": Fault(
+    "a dead bridge": PlantedFault(bridge(), "bridge", "none is live", "systemctl start omi-bridge"),
+    "a stopped bridge": PlantedFault(bridge({"state": BridgeState.STOPPED}), "bridge", "stopped", "Start it"),
+    "a second bridge": PlantedFault(
         lambda w: w.broker.beats["bridge"].append(bridge_beat(instance_id="i-2")), "bridge", "two are live", "Stop one"
     ),
-    "another bridge's files": Fault(bridge({"ledger_id": "l-other"}), "bridge", "another ledger", "--data-dir"),
-    "a bridge that takes no audio": Fault(bridge({"accepting": False}), "bridge", "takes no audio", "queue"),
-    "an agent nobody allowed": Fault(deny, "agent first", "nobody has allowed it", "omi-bridge agents allow first"),
-    "no agent at all": Fault(forget_agents, "agents", "none is allowed", "omi-bridge agents allow ID"),
-    "an agent that is gone": Fault(agent(state=AgentState.STOPPED), "agents", "none", "omi-agent doctor"),
-    "a wrong clock": Fault(agent(behind_s=90), "clocks", "first's is -", "timedatectl set-ntp"),
-    "two processes of one agent": Fault(
+    "another bridge's files": PlantedFault(bridge({"ledger_id": "l-other"}), "bridge", "another ledger", "--data-dir"),
+    "a bridge that takes no audio": PlantedFault(bridge({"accepting": False}), "bridge", "takes no audio", "queue"),
+    "an agent nobody allowed": PlantedFault(
+        deny, "agent first", "nobody has allowed it", "omi-bridge agents allow first"
+    ),
+    "no agent at all": PlantedFault(forget_agents, "agents", "none is allowed", "omi-bridge agents allow ID"),
+    "an agent that is gone": PlantedFault(agent(state=AgentState.STOPPED), "agents", "none", "omi-agent doctor"),
+    "a wrong clock": PlantedFault(agent(behind_s=90), "clocks", "first's is -", "timedatectl set-ntp"),
+    "two processes of one agent": PlantedFault(
         lambda w: w.broker.beats["agent:first"].append(agent_beat("first", instance_id="i-2")),
         "twins",
         "more than one process beats as first",
         "add-agent",
     ),
-    "two models": Fault(two_models, "models", "model-of-first", "fetch-model", verdict="note"),
-    "an agent in trouble": Fault(
+    "two models": PlantedFault(two_models, "models", "model-of-first", "fetch-model", verdict="note"),
+    "an agent in trouble": PlantedFault(
         agent(last_error="out of memory"),
         "agent first",
         "out of memory",
         "omi-agent doctor",
         verdict="note",
     ),
-    "an agent of an older version": Fault(
+    "an agent of an older version": PlantedFault(
         agent(versions={"omi-diarization": "0.0.1"}),
         "versions",
         "first 0.0.1",
@@ -252,30 +258,34 @@ FAULTS: dict[str, Fault] = {
         verdict="note",
     ),
     # the work
-    "a job that waits for hours": Fault(let_wait, "queue", "no allowed agent is live (first)", "omi-bridge jobs"),
-    "a job that failed": Fault(give_up, "failures", "1 jobs", "omi-bridge failed"),
-    "audio that was refused": Fault(refuse_audio, "failures", "pieces of audio refused", "omi-bridge failed"),
-    "a webhook that nobody takes": Fault(fill_webhook, "webhook", "HTTP 500", "docs/webhook.md"),
+    "a job that waits for hours": PlantedFault(
+        let_wait, "queue", "no allowed agent is live (first)", "omi-bridge jobs"
+    ),
+    "a job that failed": PlantedFault(give_up, "failures", "1 jobs", "omi-bridge failed"),
+    "audio that was refused": PlantedFault(refuse_audio, "failures", "pieces of audio refused", "omi-bridge failed"),
+    "a webhook that nobody takes": PlantedFault(fill_webhook, "webhook", "HTTP 500", "docs/webhook.md"),
     # the tailnet and the service
-    "not logged in to the tailnet": Fault(
+    "not logged in to the tailnet": PlantedFault(
         lambda w: w.tailscale({"BackendState": "NeedsLogin"}), "tailnet", "NeedsLogin", "tailscale up"
     ),
-    "an expired key": Fault(lambda w: w.tailscale(expiring(-2)), "tailnet", "expired on", "--force-reauth"),
-    "a key that expires soon": Fault(
+    "an expired key": PlantedFault(lambda w: w.tailscale(expiring(-2)), "tailnet", "expired on", "--force-reauth"),
+    "a key that expires soon": PlantedFault(
         lambda w: w.tailscale(expiring(3)), "tailnet", "expires on", "--force-reauth", verdict="note"
     ),
-    "a tailscale that says nothing": Fault(lambda w: w.tailscale("what?"), "tailnet", "no answer", "tailscaled"),
-    "a unit that starts nothing": Fault(lambda w: w.unit("[Unit]\n"), "service", "damaged", "omi-bridge install"),
-    "a unit whose program is gone": Fault(
+    "a tailscale that says nothing": PlantedFault(lambda w: w.tailscale("what?"), "tailnet", "no answer", "tailscaled"),
+    "a unit that starts nothing": PlantedFault(
+        lambda w: w.unit("[Unit]\n"), "service", "damaged", "omi-bridge install"
+    ),
+    "a unit whose program is gone": PlantedFault(
         lambda w: w.unit(UNIT.replace(sys.executable, "/opt/gone/omi-bridge")), "service", "/opt/gone", "install"
     ),
-    "a unit of a user that is gone": Fault(
+    "a unit of a user that is gone": PlantedFault(
         lambda w: w.unit(UNIT.replace("root", "no-such-user")), "service", "no such user", "--user"
     ),
-    "a unit with a secret": Fault(
+    "a unit with a secret": PlantedFault(
         lambda w: w.unit(UNIT + "Environment=OMI_BROKER_PASSWORD=hush\n"), "service", "for anyone to read", "mode 600"
     ),
-    "a unit of another directory": Fault(
+    "a unit of another directory": PlantedFault(
         lambda w: w.unit(UNIT + "Environment=OMI_DATA_DIR=/srv/omi\n"),
         "service",
         "/srv/omi",
