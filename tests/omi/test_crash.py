@@ -8,7 +8,7 @@ import pytest
 
 from tests.brokers import RunningBroker, free_port
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
-from tests.omi.traffic import Sender, make_document
+from tests.omi.traffic import OmiSender, make_document
 from tests.vps_bridge.live_bridge import Backend, wait_until
 from vps_bridge.doctor.omi_check import check_omi
 from vps_bridge.ledger import Ledger
@@ -74,7 +74,7 @@ def test_what_was_answered_is_in_its_conversation_after_a_kill_and_once(
         assert again.status_code == 200
         row = {"id": f"s{user}", "start": 0.0, "end": 200.0, "text": "words"}
         document = make_document(f"c{user}", BEGAN_AT - 100, [row])
-        assert omi.post(Sender(access).send_conversation(document, BEGAN_AT + 200)).status_code == 200
+        assert omi.post(OmiSender(access).send_conversation(document, BEGAN_AT + 200)).status_code == 200
     for user in range(USERS):
         wanted = [body(user, place) for place in answered[user]]
         audio = wait_audio(omi, user, len(wanted) * 2 * RATE)
@@ -114,7 +114,7 @@ def test_what_finds_no_room_is_503_and_counted_and_what_a_removed_user_sent_is_g
 
 def test_a_conversation_is_taken_up_by_the_next_start(omi: ClockedBridge, own_backend: Backend) -> None:
     access = omi.add_user("u0")
-    sender = Sender(access)
+    sender = OmiSender(access)
     document = make_document("c0", BEGAN_AT - 10, [{"id": "s", "start": 0.0, "end": 20.0, "text": "words"}])
     assert omi.client.post(url(access), content=body(0, 0)).status_code == 200
     assert omi.post(sender.send_conversation(document, BEGAN_AT + 1)).status_code == 200

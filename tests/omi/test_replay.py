@@ -12,7 +12,7 @@ from schemas.conversation import ConversationUpdated
 from tests.brokers import RunningBroker
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
 from tests.omi.coded_talk import CodedAgent, SpokenTurn, coded_talk, draw_turns, rows_of
-from tests.omi.traffic import Sender, Talk, make_document
+from tests.omi.traffic import OmiSender, Talk, make_document
 from tests.vps_bridge.live_bridge import Backend, wait_until
 from vps_bridge.ledger import Ledger
 
@@ -42,7 +42,7 @@ class Told:
     """A talk that was sent and is to be reported."""
 
     name: str
-    sender: Sender
+    sender: OmiSender
     turns: list[SpokenTurn]
     talk: Talk
 
@@ -55,7 +55,7 @@ class Told:
         return self.talk.began_at + self.turns[-1][1]
 
 
-def send_talk(omi: ClockedBridge, sender: Sender, name: str, length_s: float, seed: int, at: float) -> Told:
+def send_talk(omi: ClockedBridge, sender: OmiSender, name: str, length_s: float, seed: int, at: float) -> Told:
     turns = draw_turns(seed, length_s)
     talk = coded_talk(turns, at)
     for place, post in enumerate(sender.send_audio(talk)):
@@ -107,9 +107,9 @@ def audio_bytes(omi: ClockedBridge, conversation_id: str) -> int:
 
 def test_talks_of_every_kind_of_sender_are_labelled(omi: ClockedBridge, backend: Backend) -> None:
     senders = {
-        "old": Sender(omi.add_user("old"), "A", is_signed=False, buffer_s=5.0),
-        "new": Sender(omi.add_user("new"), "B", seed=3, retries=0.1),
-        "plain": Sender(omi.add_user("plain"), "B", is_signed=False, seed=2),
+        "old": OmiSender(omi.add_user("old"), "A", is_signed=False, buffer_s=5.0),
+        "new": OmiSender(omi.add_user("new"), "B", seed=3, retries=0.1),
+        "plain": OmiSender(omi.add_user("plain"), "B", is_signed=False, seed=2),
     }
     told = [
         send_talk(omi, sender, f"talk-{name}", 75.0, place, BEGAN_AT + 100)
@@ -126,7 +126,7 @@ def test_talks_of_every_kind_of_sender_are_labelled(omi: ClockedBridge, backend:
 
 
 def test_each_conversation_has_its_own_audio_and_a_merged_one_has_both(omi: ClockedBridge, backend: Backend) -> None:
-    sender = Sender(omi.add_user("two"), "B", seed=1)
+    sender = OmiSender(omi.add_user("two"), "B", seed=1)
     first = send_talk(omi, sender, "first", 20.0, 5, BEGAN_AT + 1_000)
     second = send_talk(omi, sender, "second", 20.0, 6, first.ended_at + 140)
     at = second.ended_at + REPORTED_S
@@ -156,7 +156,7 @@ def test_each_conversation_has_its_own_audio_and_a_merged_one_has_both(omi: Cloc
 def test_audio_that_comes_after_its_conversation_was_reported_is_taken_too(
     omi: ClockedBridge, backend: Backend
 ) -> None:
-    sender = Sender(omi.add_user("late"), "B")
+    sender = OmiSender(omi.add_user("late"), "B")
     turns = draw_turns(8, 20.0)
     talk = coded_talk(turns, BEGAN_AT + 2_000)
     posts = sender.send_audio(talk)
@@ -175,7 +175,7 @@ def test_audio_that_comes_after_its_conversation_was_reported_is_taken_too(
 def test_live_segments_are_answered_with_nothing_and_tell_when_the_conversation_was(
     omi: ClockedBridge, backend: Backend
 ) -> None:
-    sender = Sender(omi.add_user("live"), "B")
+    sender = OmiSender(omi.add_user("live"), "B")
     told = send_talk(omi, sender, "live-talk", 30.0, 9, BEGAN_AT + 3_000)
     rows = rows_of(told.turns, "live-talk")
     for post in sender.send_live(rows, told.talk.began_at):
@@ -201,7 +201,7 @@ def test_nobody_else_gets_in_and_nothing_else_is_there(omi: ClockedBridge) -> No
     assert omi.client.get(f"{audio}{access.token}").status_code == 405
     assert omi.client.post(f"{audio.replace('8000', 'fast')}{access.token}", content=b"12").status_code == 400
     claim = make_document("talk-new", BEGAN_AT, [])
-    theft = omi.post(Sender(access).send_conversation(claim, BEGAN_AT + 4_000))
+    theft = omi.post(OmiSender(access).send_conversation(claim, BEGAN_AT + 4_000))
     assert theft.status_code == 409
     assert access.token not in omi.log_file.read_text()
 

@@ -42,6 +42,21 @@ ROOM_EVERY_S = 0.5  # how much is free is not asked for every POST
 RESERVE_BYTES = 2 * 2**20  # what may arrive until it is asked again
 
 
+def _configure(app: OmiListener) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=CappedProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+    )
+
+
 class OmiServer:
     """Serves OMI's webhooks from `open` to `close`."""
 
@@ -80,18 +95,7 @@ class OmiServer:
             clock=clock,
             on_report=self._wanted.set,
         )
-        self._config = uvicorn.Config(
-            app,
-            http=CappedProtocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=STOP_GRACE_S,
-        )
+        self._config = _configure(app)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         api = read_api(settings)
