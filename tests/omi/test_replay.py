@@ -8,16 +8,17 @@ from typing import Any
 import httpx
 import pytest
 
-from schemas.conversation import ConversationUpdated
+from schemas.conversation import ConversationUpdated, EventType
 from tests.brokers import RunningBroker
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
-from tests.omi.coded_talk import CodedAgent, SpokenTurn, coded_talk, draw_turns, rows_of
+from tests.omi.coded_talk import LOUDNESS, CodedAgent, SpokenTurn, coded_talk, draw_turns, rows_of
 from tests.omi.traffic import OmiSender, Talk, make_document
 from tests.vps_bridge.live_bridge import Backend, wait_until
 from vps_bridge.ledger import Ledger
 
 BEGAN_AT = 1_780_000_000.0
 HOUR_S = 3_600.0
+HERS = LOUDNESS["c"].to_bytes(2, "little") * 1_000  # what only one talk has
 REPORTED_S = 130.0  # after the last audio: OMI waits two minutes for more
 
 
@@ -55,8 +56,10 @@ class Told:
         return self.talk.began_at + self.turns[-1][1]
 
 
-def send_talk(omi: ClockedBridge, sender: OmiSender, name: str, length_s: float, seed: int, at: float) -> Told:
-    turns = draw_turns(seed, length_s)
+def send_talk(
+    omi: ClockedBridge, sender: OmiSender, name: str, length_s: float, seed: int, at: float, *, speakers: str = "ab"
+) -> Told:
+    turns = draw_turns(seed, length_s, speakers)
     talk = coded_talk(turns, at)
     for place, post in enumerate(sender.send_audio(talk)):
         if place % 10 == 9:
@@ -185,6 +188,19 @@ def test_live_segments_are_answered_with_nothing_and_tell_when_the_conversation_
     assert report(omi, told, document, told.ended_at + REPORTED_S).status_code == 200
     update = final_labels(backend, "live-talk")
     assert update.audio_s > 20
+
+
+def test_of_a_deleted_conversation_the_capture_keeps_nothing(omi: ClockedBridge, backend: Backend) -> None:
+    sender = OmiSender(omi.add_user("gone"), "B")
+    told = send_talk(omi, sender, "gone-talk", 10.0, 12, BEGAN_AT + 3_500, speakers="ac")
+    assert report(omi, told, told.document(), told.ended_at + REPORTED_S).status_code == 200
+    wait_until(lambda: audio_of(omi, "gone-talk"), "its audio")
+    assert any(HERS in path.read_bytes() for path in omi.capture)
+    backend.event("gone-talk", EventType.DELETED)
+    wait_until(lambda: not any(HERS in path.read_bytes() for path in omi.capture), "the audio to be erased")
+    # The same report again brings nothing back.
+    assert report(omi, told, told.document(), told.ended_at + 2 * REPORTED_S).status_code == 200
+    assert omi.is_deleted("gone-talk")
 
 
 def test_nobody_else_gets_in_and_nothing_else_is_there(omi: ClockedBridge) -> None:

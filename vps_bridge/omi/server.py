@@ -30,7 +30,7 @@ from vps_bridge.omi.labels_back import LabelSender
 from vps_bridge.omi.listener import OmiListener
 from vps_bridge.omi.records import hash_name
 from vps_bridge.omi.report import Reporter
-from vps_bridge.omi.taking import AudioTaker
+from vps_bridge.omi.taking import SETTLE_S, AudioTaker
 from vps_bridge.omi.users import OMI, UserFile, UsersFileBroken
 from vps_bridge.settings import BridgeSettings
 
@@ -171,12 +171,14 @@ class OmiServer:
             ledger.close()
 
     def _tidy(self, ledger: Ledger) -> None:
-        """Delete what has had its time, and what is left of users who were removed."""
+        """Delete what has had its time, and what is left of deleted conversations and of users who were removed."""
         expired = self._log.expire(self._clock())
         if expired:
             _LOG.info("omi_capture_erased", files=expired)
         self._erase_removed()
-        ledger.omi.forget_deleted()
+        for record in ledger.omi.deleted():
+            self._log.erase(hash_name(record.uid), record.started_at, record.ended_at + SETTLE_S)
+            ledger.omi.forget(record.conversation_id)
         self.counts.kept_bytes = self._log.kept_bytes
         self._write_counts()
 
