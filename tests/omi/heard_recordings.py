@@ -13,7 +13,7 @@ from schemas.conversation import ConversationUpdated
 from tests.omi.coded_talk import SpokenTurn
 from tests.omi.traffic import Talk
 
-NAMES = ("repair_call_40", "sample", "talk3-1", "talk5-1")
+NAMES = ("repair_call_40", "sample", "talk3-1")
 WORD_S = 0.3
 LONGEST_SEGMENT_S = 8.0
 MIN_PAUSE_S, PAUSED = 0.2, 0.3  # the share of such pauses that becomes one of seconds

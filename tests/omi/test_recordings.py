@@ -92,7 +92,7 @@ def send_as_omi(omi: ClockedBridge, sender: OmiSender, recording: HeardRecording
 def test_words_are_as_right_as_with_true_times(omi: ClockedBridge, backend: Backend) -> None:
     senders = {
         "a": OmiSender(omi.add_user(f"a-{uuid.uuid4().hex}"), "A", is_signed=False, buffer_s=5.0, seed=4),
-        "b": OmiSender(omi.add_user(f"b-{uuid.uuid4().hex}"), "B", seed=5, retries=0.05),
+        "b": OmiSender(omi.add_user(f"b-{uuid.uuid4().hex}"), "B", seed=5, retries=0.02),
     }
     total: dict[str, float] = dict.fromkeys(("true", *senders), 0.0)
     recordings = hear(BEGAN_AT + 1_000)
