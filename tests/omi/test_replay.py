@@ -115,7 +115,7 @@ def test_talks_of_every_kind_of_sender_are_labelled(omi: ClockedBridge, backend:
         "plain": OmiSender(omi.add_user("plain"), "B", is_signed=False, seed=2),
     }
     told = [
-        send_talk(omi, sender, f"talk-{name}", 75.0, place, BEGAN_AT + 100)
+        send_talk(omi, sender, f"talk-{name}", 60.0, place, BEGAN_AT + 100)
         for place, (name, sender) in enumerate(senders.items())
     ]
     for one in told:
