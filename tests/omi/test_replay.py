@@ -12,7 +12,7 @@ from schemas.conversation import ConversationUpdated, EventType
 from tests.brokers import RunningBroker
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
 from tests.omi.coded_talk import LOUDNESS, CodedAgent, SpokenTurn, coded_talk, draw_turns, rows_of
-from tests.omi.traffic import OmiSender, Talk, make_document
+from tests.omi.traffic import SAMPLE_BYTES, OmiSender, Talk, make_document
 from tests.vps_bridge.live_bridge import Backend, wait_until
 from vps_bridge.ledger import Ledger
 
@@ -33,7 +33,8 @@ def omi(
 
 
 @pytest.fixture(scope="module", autouse=True)
-def agent(mosquitto: RunningBroker) -> Iterator[CodedAgent]:
+def agent(mosquitto: RunningBroker, omi: ClockedBridge) -> Iterator[CodedAgent]:
+    del omi  # ends after the agent: a job that is under way is answered
     with CodedAgent(mosquitto, "first") as working, working.at_work():
         yield working
 
@@ -108,6 +109,12 @@ def audio_bytes(omi: ClockedBridge, conversation_id: str) -> int:
     return sum(end - start for start, end, _ in audio_of(omi, conversation_id))
 
 
+def wait_audio(omi: ClockedBridge, told: Told) -> None:
+    """Wait until a conversation has every sample that was sent of it; a half one at the end may be left."""
+    sent = sum(len(post.body) for post in told.sender.send_audio(told.talk) if not post.is_retry)
+    wait_until(lambda: 0 <= sent - audio_bytes(omi, told.name) < SAMPLE_BYTES, f"all audio of {told.name}")
+
+
 def test_talks_of_every_kind_of_sender_are_labelled(omi: ClockedBridge, backend: Backend) -> None:
     senders = {
         "old": OmiSender(omi.add_user("old"), "A", is_signed=False, buffer_s=5.0),
@@ -115,7 +122,7 @@ def test_talks_of_every_kind_of_sender_are_labelled(omi: ClockedBridge, backend:
         "plain": OmiSender(omi.add_user("plain"), "B", is_signed=False, seed=2),
     }
     told = [
-        send_talk(omi, sender, f"talk-{name}", 60.0, place, BEGAN_AT + 100)
+        send_talk(omi, sender, f"talk-{name}", 45.0, place, BEGAN_AT + 100)
         for place, (name, sender) in enumerate(senders.items())
     ]
     for one in told:
@@ -123,11 +130,10 @@ def test_talks_of_every_kind_of_sender_are_labelled(omi: ClockedBridge, backend:
     for one in told:
         update = final_labels(backend, one.name)
         assert share_right(update, one.turns, one.name) > 0.9, (one.name, update.warnings)
-        # Every sample that was sent is there once.
-        sent = sum(len(post.body) for post in one.sender.send_audio(one.talk) if not post.is_retry)
-        assert abs(audio_bytes(omi, one.name) - sent) <= 4
+        wait_audio(omi, one)
 
 
+@pytest.mark.slow
 def test_each_conversation_has_its_own_audio_and_a_merged_one_has_both(omi: ClockedBridge, backend: Backend) -> None:
     sender = OmiSender(omi.add_user("two"), "B", seed=1)
     first = send_talk(omi, sender, "first", 20.0, 5, BEGAN_AT + 1_000)
@@ -135,7 +141,7 @@ def test_each_conversation_has_its_own_audio_and_a_merged_one_has_both(omi: Cloc
     at = second.ended_at + REPORTED_S
     for one in (first, second):
         assert report(omi, one, one.document(), at).status_code == 200
-        wait_until(lambda name=one.name: audio_of(omi, name), "its audio")  # type: ignore[misc]
+        wait_audio(omi, one)
     spans = audio_of(omi, "first"), audio_of(omi, "second")
     assert spans[0][-1][1] <= spans[1][0][0]
 
@@ -156,6 +162,7 @@ def test_each_conversation_has_its_own_audio_and_a_merged_one_has_both(omi: Cloc
     assert {label.id for label in again.segments} == {row["id"] for row in first.document()["transcript_segments"]}
 
 
+@pytest.mark.slow
 def test_audio_that_comes_after_its_conversation_was_reported_is_taken_too(
     omi: ClockedBridge, backend: Backend
 ) -> None:
@@ -175,6 +182,7 @@ def test_audio_that_comes_after_its_conversation_was_reported_is_taken_too(
     final_labels(backend, "late-audio")
 
 
+@pytest.mark.slow
 def test_live_segments_are_answered_with_nothing_and_tell_when_the_conversation_was(
     omi: ClockedBridge, backend: Backend
 ) -> None:
@@ -194,7 +202,7 @@ def test_of_a_deleted_conversation_the_capture_keeps_nothing(omi: ClockedBridge,
     sender = OmiSender(omi.add_user("gone"), "B")
     told = send_talk(omi, sender, "gone-talk", 10.0, 12, BEGAN_AT + 3_500, speakers="ac")
     assert report(omi, told, told.document(), told.ended_at + REPORTED_S).status_code == 200
-    wait_until(lambda: audio_of(omi, "gone-talk"), "its audio")
+    final_labels(backend, "gone-talk")
     assert any(HERS in path.read_bytes() for path in omi.capture)
     backend.event("gone-talk", EventType.DELETED)
     wait_until(lambda: not any(HERS in path.read_bytes() for path in omi.capture), "the audio to be erased")
