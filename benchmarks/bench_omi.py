@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from broker.logs import silence_logs
 from tests.brokers import run_mosquitto
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
 from tests.vps_bridge.live_bridge import Backend
@@ -156,6 +157,7 @@ def measure_disk(n_users: int) -> str:
 
 def main() -> None:
     """Print a table."""
+    silence_logs()
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--users", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=60.0)

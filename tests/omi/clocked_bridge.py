@@ -11,7 +11,7 @@ import httpx
 
 from tests.brokers import RunningBroker, free_port
 from tests.inbox import WAIT_S
-from tests.omi.traffic import Post
+from tests.omi.traffic import OmiPost
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
 from vps_bridge.omi.users import NewAccess, UserFile
 
@@ -66,7 +66,7 @@ class ClockedBridge(LiveBridge):
 
         wait_until(is_open, "the listener for OMI")
 
-    def post(self, post: Post) -> httpx.Response:
+    def post(self, post: OmiPost) -> httpx.Response:
         """Send what OMI sends, at its time."""
         self.clock.set(post.at)
         return self.client.post(post.url, content=post.body, headers=post.headers)

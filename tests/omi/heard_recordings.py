@@ -13,10 +13,10 @@ from schemas.conversation import ConversationUpdated
 from tests.omi.coded_talk import SpokenTurn
 from tests.omi.traffic import Talk
 
-NAMES = ("repair_call_40", "sample", "talk3-1", "talk5-1")
+NAMES = ("repair_call_40", "sample", "talk3-1")
 WORD_S = 0.3
 LONGEST_SEGMENT_S = 8.0
-PAUSES_EVERY_S = 25.0
+MIN_PAUSE_S, PAUSED = 0.2, 0.3  # the share of such pauses that becomes one of seconds
 BACKGROUND = 20.0  # of 32,768: a room is never silent
 
 
@@ -45,15 +45,10 @@ class HeardRecording:
         numbers = sorted({number for number, _ in words if number is not None})
         speakers: list[str | None] = sorted({who for _, who in words})
         speakers += [None] * max(0, len(numbers) - len(speakers))
-        best = max(
-            (
-                sum(
-                    words.get((number, who), 0) for number, who in zip(numbers, naming, strict=False) if who is not None
-                )
-                for naming in itertools.permutations(speakers, len(numbers))
-            ),
-            default=0,
-        )
+        best = 0
+        for naming in itertools.permutations(speakers, len(numbers)):
+            pairs = zip(numbers, naming, strict=False)
+            best = max(best, sum(words.get((number, who), 0) for number, who in pairs if who is not None))
         return best / sum(words.values())
 
 
@@ -68,7 +63,7 @@ def _with_pauses(recording: Recording, seed: int, began_at: float) -> HeardRecor
     cuts_s = [
         (before[1] + after[0]) / 2
         for before, after in itertools.pairwise(merged)
-        if after[0] - before[1] > 0.2 and draw.random() < (after[0] - merged[0][0]) and draw.random() < 0.3
+        if after[0] - before[1] > MIN_PAUSE_S and draw.random() < PAUSED
     ]
     parts, inserted, last_s = [], [], 0.0
     samples = recording.waveform * 32_767

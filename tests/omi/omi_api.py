@@ -23,42 +23,56 @@ class FakeApi:
     """Of the next PATCHes; 200 once they are used up."""
 
 
+class _Handler(BaseHTTPRequestHandler):
+    """Answers for the `FakeApi` of its server."""
+
+    @property
+    def _api(self) -> FakeApi:
+        assert isinstance(self.server, _Server)
+        return self.server.api
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the library
+        pass
+
+    def _answer(self, status: int, content: Any) -> None:
+        body = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _read(self) -> Any:
+        self._api.keys.add(self.headers["Authorization"])
+        return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
+
+    def do_GET(self) -> None:
+        self._read()
+        self._answer(200, [{"id": one, "name": name} for one, name in self._api.people.items()])
+
+    def do_POST(self) -> None:
+        name = self._read()["name"]
+        self._api.people[f"id-of-{name}"] = name
+        self._answer(200, {"id": f"id-of-{name}", "name": name})
+
+    def do_PATCH(self) -> None:
+        body = self._read()
+        status = self._api.statuses.pop(0) if self._api.statuses else 200
+        if status == 200:
+            self._api.assigned.append((self.path, body))
+        self._answer(status, {"status": "Ok"})
+
+
+class _Server(ThreadingHTTPServer):
+    def __init__(self, api: FakeApi) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.api = api
+
+
 @contextmanager
 def run_api() -> Iterator[FakeApi]:
+    """Yield one that listens on this machine."""
     api = FakeApi()
-
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - as in the library
-            pass
-
-        def _answer(self, status: int, content: Any) -> None:
-            body = json.dumps(content).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def _read(self) -> Any:
-            api.keys.add(self.headers["Authorization"])
-            return json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"null")
-
-        def do_GET(self) -> None:
-            self._read()
-            self._answer(200, [{"id": one, "name": name} for one, name in api.people.items()])
-
-        def do_POST(self) -> None:
-            name = self._read()["name"]
-            api.people[f"id-of-{name}"] = name
-            self._answer(200, {"id": f"id-of-{name}", "name": name})
-
-        def do_PATCH(self) -> None:
-            body = self._read()
-            status = api.statuses.pop(0) if api.statuses else 200
-            if status == 200:
-                api.assigned.append((self.path, body))
-            self._answer(status, {"status": "Ok"})
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server = _Server(api)
     api.port = server.server_address[1]
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()

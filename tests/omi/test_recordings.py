@@ -3,6 +3,7 @@
 import sys
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from tests.e2e.system import System, models_dir, run_system
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
 from tests.omi.heard_recordings import HeardRecording, hear
 from tests.omi.test_replay import final_labels
-from tests.omi.traffic import SAMPLE_BYTES, Sender, make_document
+from tests.omi.traffic import SAMPLE_BYTES, OmiSender, Talk, make_document
 from tests.vps_bridge.live_bridge import Backend
 
 pytestmark = [pytest.mark.slow, pytest.mark.shared, pytest.mark.timeout(1_800)]
@@ -74,7 +75,7 @@ def publish_with_true_times(backend: Backend, recording: HeardRecording, name: s
     backend.event(name, EventType.COMPLETED, chunks=len(talk.sent_spans(14.0)))
 
 
-def send_as_omi(omi: ClockedBridge, sender: Sender, recording: HeardRecording, name: str) -> None:
+def send_as_omi(omi: ClockedBridge, sender: OmiSender, recording: HeardRecording, name: str) -> None:
     posts = sender.send_audio(recording.talk)
     for place, post in enumerate(posts):
         if place % 40 == 39:
@@ -90,8 +91,8 @@ def send_as_omi(omi: ClockedBridge, sender: Sender, recording: HeardRecording, n
 
 def test_words_are_as_right_as_with_true_times(omi: ClockedBridge, backend: Backend) -> None:
     senders = {
-        "a": Sender(omi.add_user(f"a-{uuid.uuid4().hex}"), "A", is_signed=False, buffer_s=5.0, seed=4),
-        "b": Sender(omi.add_user(f"b-{uuid.uuid4().hex}"), "B", seed=5, retries=0.05),
+        "a": OmiSender(omi.add_user(f"a-{uuid.uuid4().hex}"), "A", is_signed=False, buffer_s=5.0, seed=4),
+        "b": OmiSender(omi.add_user(f"b-{uuid.uuid4().hex}"), "B", seed=5, retries=0.02),
     }
     total: dict[str, float] = dict.fromkeys(("true", *senders), 0.0)
     recordings = hear(BEGAN_AT + 1_000)
@@ -113,7 +114,5 @@ def test_words_are_as_right_as_with_true_times(omi: ClockedBridge, backend: Back
         assert total[kind] > total["true"] - MOST_LESS
 
 
-def _later(recording: HeardRecording, seconds: float):
-    from dataclasses import replace
-
+def _later(recording: HeardRecording, seconds: float) -> Talk:
     return replace(recording.talk, began_at=recording.talk.began_at + seconds)

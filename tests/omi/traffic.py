@@ -25,7 +25,7 @@ PATHS = ("audio", "transcript", "conversation")
 
 
 @dataclass(frozen=True)
-class Post:
+class OmiPost:
     """One request."""
 
     at: float
@@ -62,7 +62,7 @@ class Talk:
 
 
 @dataclass(frozen=True)
-class Sender:
+class OmiSender:
     """A backend of one generation."""
 
     access: NewAccess
@@ -75,7 +75,7 @@ class Sender:
     retries: float = 0.0
     """Share of chunks that are sent again because their answer was lost."""
 
-    def send_audio(self, talk: Talk, *, longest_gap_s: float = 14.0) -> list[Post]:
+    def send_audio(self, talk: Talk, *, longest_gap_s: float = 14.0) -> list[OmiPost]:
         """The POSTs of a talk, in the order of arrival."""
         draw = random.Random(self.seed)
         parts = [
@@ -83,7 +83,7 @@ class Sender:
         ]
         heard = np.concatenate([samples for samples, _ in parts])
         times_s = np.concatenate([start_s + np.arange(1, len(samples) + 1) / talk.rate for samples, start_s in parts])
-        posts: list[Post] = []
+        posts: list[OmiPost] = []
         step = round(self.buffer_s * talk.rate)
         for start in range(0, len(heard), step):
             block = heard[start : start + step]
@@ -91,11 +91,11 @@ class Sender:
             posts += self._burst(block.tobytes(), talk.rate, at, draw)
         return posts
 
-    def _burst(self, data: bytes, rate: int, at: float, draw: random.Random) -> list[Post]:
+    def _burst(self, data: bytes, rate: int, at: float, draw: random.Random) -> list[OmiPost]:
         if self.generation == "A":
             return [self._post("audio", data, at, {"sample_rate": str(rate)})]
         size = SAMPLE_BYTES * rate + 1 if self.seed % 2 else SAMPLE_BYTES * rate  # some cut within a sample
-        posts: list[Post] = []
+        posts: list[OmiPost] = []
         for place in range(0, len(data), size):
             post = self._post("audio", data[place : place + size], at, {"sample_rate": str(rate)})
             posts.append(post)
@@ -105,7 +105,7 @@ class Sender:
                 posts.append(replace(post, at=at, is_retry=True))
         return posts
 
-    def send_live(self, rows: Sequence[dict[str, Any]], zero_at: float) -> list[Post]:
+    def send_live(self, rows: Sequence[dict[str, Any]], zero_at: float) -> list[OmiPost]:
         """Live segments, each some time after its end."""
         uid = self.access.user.uid
         return [
@@ -113,22 +113,22 @@ class Sender:
             for row in rows
         ]
 
-    def send_conversation(self, document: dict[str, Any], at: float) -> Post:
+    def send_conversation(self, document: dict[str, Any], at: float) -> OmiPost:
         """The webhook of a conversation that was created."""
         return self._post("conversation", _json(document), at, {})
 
-    def _post(self, path: str, body: bytes, at: float, query: dict[str, str]) -> Post:
+    def _post(self, path: str, body: bytes, at: float, query: dict[str, str]) -> OmiPost:
         uid = self.access.user.uid
         fields = "&".join(f"{name}={value}" for name, value in {**query, "uid": uid}.items())
         headers = {"Content-Type": "application/octet-stream" if path == "audio" else "application/json"}
         if self.generation == "A":  # it puts its query behind the user's own with a second question mark
-            return Post(at, f"/omi/{path}?token={self.access.token}?{fields}", body, headers)
+            return OmiPost(at, f"/omi/{path}?token={self.access.token}?{fields}", body, headers)
         headers["Idempotency-Key"] = str(uuid.UUID(int=random.Random(f"{at}{path}").getrandbits(128)))
         if not self.is_signed:
-            return Post(at, f"/omi/{path}?token={self.access.token}&{fields}", body, headers)
+            return OmiPost(at, f"/omi/{path}?token={self.access.token}&{fields}", body, headers)
         signed = hmac.new(self.access.user.secret.encode(), f"{int(at)}.{uid}.".encode() + body, hashlib.sha256)
         headers["X-Omi-Signature"] = f"t={int(at)},v1={signed.hexdigest()}"
-        return Post(at, f"/omi/{path}?{fields}", body, headers)
+        return OmiPost(at, f"/omi/{path}?{fields}", body, headers)
 
 
 def make_document(

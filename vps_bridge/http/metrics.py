@@ -34,7 +34,11 @@ class BridgeMetrics:
     """
 
     def __init__(
-        self, *, stale_s: float, dropped: Callable[[], int], captured: Callable[[], CaptureCounts | None]
+        self,
+        *,
+        stale_s: float,
+        dropped: Callable[[], int],
+        captured: Callable[[], CaptureCounts | None] = lambda: None,
     ) -> None:
         """Count from now on.
 

@@ -9,7 +9,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import Database
-from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow
+from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
 MAX_DUE = 100
 Labels = Mapping[str, list[str]]
@@ -116,8 +116,15 @@ class OmiBook:
                 update(OmiConversationRow).where(this).values(sent_version=version, sent_labels=dict(labels))
             )
 
-    def forget_deleted(self) -> None:
-        """Forget conversations that were deleted."""
-        known = select(ConversationRow.conversation_id)
+    def deleted(self) -> list[OmiConversationRecord]:
+        """Return those that were deleted here, whose audio may still be kept."""
+        tombstone = TombstoneRow.conversation_id == OmiConversationRow.conversation_id
+        with self._database.reading() as connection:
+            query = select(*_COLUMNS).join(TombstoneRow, tombstone)
+            return [OmiConversationRecord(*row) for row in connection.execute(query)]
+
+    def forget(self, conversation_id: str) -> None:
+        """Forget one."""
+        this = OmiConversationRow.conversation_id == conversation_id
         with self._database.writing() as connection:
-            connection.execute(delete(OmiConversationRow).where(OmiConversationRow.conversation_id.not_in(known)))
+            connection.execute(delete(OmiConversationRow).where(this))

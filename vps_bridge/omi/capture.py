@@ -6,6 +6,7 @@ when its first record is as old as audio may be kept.
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections import OrderedDict
@@ -212,11 +213,14 @@ class CaptureLog:
             _sync_directory(self._directory)
         return len(old)
 
-    def erase(self, user: bytes) -> int:
-        """Overwrite all that there is of a user; return how many records that was. Raises `OSError`."""
+    def erase(self, user: bytes, since: float = 0.0, until: float = math.inf) -> int:
+        """Overwrite what of a user arrived within a time (Unix time); return how many records that was.
+
+        Raises `OSError`.
+        """
         with self._lock:
-            files = list(self._files)
-        return sum(file.erase(user) for file in files)
+            files = [file for file in self._files if file.last_at >= since and file.first_at <= until]
+        return sum(file.erase(user, since, until) for file in files)
 
     def close(self) -> None:
         """Close the file that is being written."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,9 +79,12 @@ class CaptureFile:
                 if header is not None and header.user == user:
                     yield StoredRecord(header, self.path, offset)
 
-    def erase(self, user: bytes) -> int:
-        """Overwrite all that a user's records hold, durably; return how many they were. Raises `OSError`."""
-        records = list(self.records_of(user))
+    def erase(self, user: bytes, since: float, until: float) -> int:
+        """Overwrite what a user's records of a time of arrival hold, durably; return how many they were.
+
+        Raises `OSError`.
+        """
+        records = [one for one in self.records_of(user) if since <= one.header.arrived_at <= until]
         if not records:
             return 0
         with self.path.open("r+b") as file:
@@ -92,9 +95,18 @@ class CaptureFile:
                 file.write(pack_header(blank, nothing) + nothing)
             file.flush()
             os.fsync(file.fileno())
-        (self.places or {}).pop(user, None)
-        self.bytes_of.pop(user, None)
+        self._forget(user, records)
         return len(records)
+
+    def _forget(self, user: bytes, records: Sequence[StoredRecord]) -> None:
+        gone = {record.offset for record in records}
+        places = self.places or {}
+        kept = array("Q", (offset for offset in places.pop(user, ()) if offset not in gone))
+        if kept:
+            places[user] = kept
+            self.bytes_of[user] -= sum(record.header.length for record in records)
+        else:
+            self.bytes_of.pop(user, None)
 
 
 def scan(path: Path, size: int, *, checked: bool) -> Iterator[StoredRecord]:

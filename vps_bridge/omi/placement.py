@@ -8,8 +8,11 @@ a burst that was delayed is put right by the next that was not.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from statistics import median
 
 SAMPLE_BYTES = 2
 LAG_S = 2.5
@@ -19,8 +22,8 @@ ERROR_S = 3.0
 MIN_SILENCE_S = 0.3
 """Less is the jitter of the way here."""
 _FULL = 0.9
-TOGETHER_S = 0.5
-"""What arrives at most so long after another is of one burst."""
+TOGETHER_S, SHORT_RETRY_S, RETRIED_S = 0.5, 1.6, 40.0
+"""What arrives at most so long after another is of one burst; where it is tried again, up to so long."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,8 @@ def place_arrivals(arrivals: Sequence[AudioArrival], quiet_point: QuietPoint) ->
     placed: list[PlacedAudioBytes] = []
     for run in _runs(arrivals):
         first, rate = run[0].start, bytes_per_s(run[0].sample_rate)
-        bursts = list(_bursts(run))
-        zeros = [burst[-1].arrived_at - LAG_S - (burst[-1].end - first) / rate for burst in bursts]
+        bursts = _bursts(run)
+        zeros = [_sent_at(burst) - LAG_S - (burst[-1].end - first) / rate for burst in bursts]
         for place in range(len(zeros) - 2, -1, -1):
             zeros[place] = min(zeros[place], zeros[place + 1])
         before, before_bytes = zeros[0], 0
@@ -91,16 +94,42 @@ def place_arrivals(arrivals: Sequence[AudioArrival], quiet_point: QuietPoint) ->
     return placed
 
 
-def _bursts(run: Sequence[AudioArrival]) -> Iterator[list[AudioArrival]]:
-    """Yield what arrived together."""
-    burst: list[AudioArrival] = []
+def _bursts(run: Sequence[AudioArrival]) -> list[list[AudioArrival]]:
+    """Return what was sent together. What a chunk that was tried again tore apart is put together again.
+
+    A sender's bursts are as long as its buffer, so two parts that make one buffer are of one burst.
+    """
+    parts: list[list[AudioArrival]] = []
     for one in run:
-        if burst and one.arrived_at - burst[-1].arrived_at > TOGETHER_S:
-            yield burst
-            burst = []
-        burst.append(one)
-    if burst:
-        yield burst
+        if not parts or one.arrived_at - parts[-1][-1].arrived_at > TOGETHER_S:
+            parts.append([])
+        parts[-1].append(one)
+    usual = _usual_size(parts)
+    bursts: list[list[AudioArrival]] = []
+    for part in parts:
+        is_near = bool(bursts) and part[0].arrived_at - bursts[-1][-1].arrived_at <= RETRIED_S
+        if is_near and _size(bursts[-1]) + _size(part) <= usual:
+            bursts[-1] += part
+        else:
+            bursts.append(part)
+    return bursts
+
+
+def _usual_size(parts: Sequence[Sequence[AudioArrival]]) -> float:
+    """Return the size of the part in the middle of all audio; a backlog that came at once does not count as usual."""
+    sizes = sorted(_size(part) for part in parts)
+    reached = list(accumulate(sizes))
+    return min(sizes[bisect_left(reached, reached[-1] / 2)], 2 * median(sizes))
+
+
+def _sent_at(burst: Sequence[AudioArrival]) -> float:
+    """Return when a burst began to arrive: its last sample was recorded then. After a long hole, when the rest did."""
+    begins = [after for before, after in pairwise(burst) if after.arrived_at - before.arrived_at > SHORT_RETRY_S]
+    return (begins[-1] if begins else burst[0]).arrived_at
+
+
+def _size(burst: Sequence[AudioArrival]) -> int:
+    return burst[-1].end - burst[0].start
 
 
 def _runs(arrivals: Sequence[AudioArrival]) -> Iterator[list[AudioArrival]]:

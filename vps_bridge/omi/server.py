@@ -30,7 +30,7 @@ from vps_bridge.omi.labels_back import LabelSender
 from vps_bridge.omi.listener import OmiListener
 from vps_bridge.omi.records import hash_name
 from vps_bridge.omi.report import Reporter
-from vps_bridge.omi.taking import AudioTaker
+from vps_bridge.omi.taking import SETTLE_S, AudioTaker
 from vps_bridge.omi.users import OMI, UserFile, UsersFileBroken
 from vps_bridge.settings import BridgeSettings
 
@@ -40,6 +40,21 @@ CLOSE_S = 8.0
 LOOK_S = 1.0
 ROOM_EVERY_S = 0.5  # how much is free is not asked for every POST
 RESERVE_BYTES = 2 * 2**20  # what may arrive until it is asked again
+
+
+def _configure(app: OmiListener) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        http=CappedProtocol,
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=STOP_GRACE_S,
+    )
 
 
 class OmiServer:
@@ -80,18 +95,7 @@ class OmiServer:
             clock=clock,
             on_report=self._wanted.set,
         )
-        self._config = uvicorn.Config(
-            app,
-            http=CappedProtocol,
-            ws="none",
-            loop="asyncio",
-            lifespan="off",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            timeout_graceful_shutdown=STOP_GRACE_S,
-        )
+        self._config = _configure(app)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         api = read_api(settings)
@@ -167,12 +171,14 @@ class OmiServer:
             ledger.close()
 
     def _tidy(self, ledger: Ledger) -> None:
-        """Delete what has had its time, and what is left of users who were removed."""
+        """Delete what has had its time, and what is left of deleted conversations and of users who were removed."""
         expired = self._log.expire(self._clock())
         if expired:
             _LOG.info("omi_capture_erased", files=expired)
         self._erase_removed()
-        ledger.omi.forget_deleted()
+        for record in ledger.omi.deleted():
+            self._log.erase(hash_name(record.uid), record.started_at, record.ended_at + SETTLE_S)
+            ledger.omi.forget(record.conversation_id)
         self.counts.kept_bytes = self._log.kept_bytes
         self._write_counts()
 

@@ -43,8 +43,6 @@ class ChunkInfo:
     sequence: int | None = None
     captured_at_s: float | None = None
     """Unix time of the first sample."""
-    captured_error_s: float = 0.0
-    """Where that is an estimate, by when the audio arrived: how far it may be off."""
     duration_s: float = 0.0
     is_estimated: bool = False
     """Nobody counted or decoded it: `duration_s` may be several times too long or too short."""
@@ -52,6 +50,8 @@ class ChunkInfo:
     """Already fresh in a job."""
     available: bool = True
     """Its audio is still kept: only such a chunk can give a later job context."""
+    captured_error_s: float = 0.0
+    """Where `captured_at_s` is an estimate, by when the audio arrived: how far it may be off."""
 
 
 @dataclass(frozen=True)
