@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
@@ -15,7 +15,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from broker.terminal import print_json
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated
-from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -73,13 +73,7 @@ def publish(
             if segments:
                 client.start(captured)
                 client.send_segments(segments)
-            sending = progress.add_task("sending", total=file.stat().st_size)
-            chunk = client.send_file(
-                file,
-                report=lambda sent, total: progress.update(sending, completed=sent, total=total),
-                captured_at=captured,
-                max_speakers=max_speakers,
-            )
+            chunk = _send(client, progress, file, captured_at=captured, max_speakers=max_speakers)
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
             update = _wait(client, progress, timeout_s) if wait else None
@@ -92,6 +86,13 @@ def publish(
                 _print_update(update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
+
+
+def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) -> SentChunk:  # noqa: ANN401 - fields of AudioPayload
+    sending = progress.add_task("sending", total=file.stat().st_size)
+    return client.send_file(
+        file, report=lambda sent, total: progress.update(sending, completed=sent, total=total), **facts
+    )
 
 
 def _to_utc(moment: datetime | None) -> datetime | None:
