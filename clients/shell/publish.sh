@@ -4,8 +4,8 @@
 #   OMI_HTTP_TOKEN=… sh publish.sh call-1 call.wav            # prints WebVTT
 #   OMI_HTTP_TOKEN=… sh publish.sh call-1 call.wav rttm       # or srt, json
 #
-# An answer 200 or 202 is the bridge's receipt (receipts and refusals are printed on stderr): from then on the audio is its to lose. The ids stay the same however often
-# this is run for a file, so that what was accepted before is not there twice.
+# An answer 200 or 202 is the bridge's receipt: from then on the audio is its to lose. Receipts and refusals are printed
+# on stderr. The ids stay the same however often this is run for a file, so that what was accepted is not there twice.
 set -eu
 
 conversation=${1:?"usage: publish.sh CONVERSATION AUDIO [vtt|srt|rttm|json]"}

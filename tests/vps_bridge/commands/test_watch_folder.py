@@ -30,6 +30,7 @@ SRT = "".join(
     for place, (start, end, _) in enumerate(CALL_TURNS, 1)
 )
 FAST = ("--settle-s", "0.3", "--json")
+START = "from vps_bridge.commands.main import main; main()"
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Folder:
 
     def start(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", "vps_bridge.commands.main", "watch-folder", str(self.path), *FAST],
+            [sys.executable, "-c", START, "watch-folder", str(self.path), *FAST],
             env=self.broker.environment("backend"),
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
