@@ -14,7 +14,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 
 from broker.terminal import print_json
 from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import ConversationUpdated
+from schemas.conversation import ConversationUpdated, TranscriptSegment
 from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.terminal import (
@@ -70,9 +70,7 @@ def publish(
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
-            if segments:
-                client.start(captured)
-                client.send_segments(segments)
+            _send_transcript(client, captured, segments)
             chunk = _send(client, progress, file, captured_at=captured, max_speakers=max_speakers)
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
@@ -86,6 +84,12 @@ def publish(
                 _print_update(update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
+
+
+def _send_transcript(client: BridgeClient, started: datetime | None, segments: tuple[TranscriptSegment, ...]) -> None:
+    if segments:
+        client.start(started)
+        client.send_segments(segments)
 
 
 def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) -> SentChunk:  # noqa: ANN401 - fields of AudioPayload
