@@ -14,8 +14,9 @@ import pytest
 from filelock import FileLock
 from uv import find_uv_bin
 
+from broker.certificates import OwnCertificates, make_certificates
 from omi_diarization_client import BrokerUnavailable, Client, NoAnswer, NotAllowed
-from tests.brokers import REPOSITORY, RunningBroker, require_program
+from tests.brokers import REPOSITORY, RunningBroker, require_program, run_embedded, run_mosquitto
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN
 from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, LiveBridge, call_segments, wait_until
@@ -217,3 +218,29 @@ def test_the_example_for_a_shell_publishes_and_prints_labels(bridge: LiveBridge,
     assert len(bridge.jobs("shell")) == 1
     refused = run_outside("sh", script, "shell", script, **access)
     assert (refused.returncode, "audio.undecodable" in refused.stderr) == (22, True)
+
+
+def test_over_tls_the_broker_must_have_a_certificate_of_the_given_ca(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omi_diarization_client.client.CONNECT_S", 2.0)
+    (tmp_path / "tls").mkdir()
+    files = OwnCertificates.below(tmp_path)
+    make_certificates(files, ["127.0.0.1"])
+    with run_mosquitto(tmp_path, tls=files.server) as broker:
+        user = broker.users["backend"]
+        with Client(broker.url, user.username, user.password, files.ca) as client, pytest.raises(NoAnswer):
+            client.send_audio("c", b"", timeout_s=0.1)
+        with pytest.raises(BrokerUnavailable, match="certificate verify failed"), Client(broker.url, user.username):
+            pass
+
+
+@pytest.mark.slow
+def test_a_broker_that_knows_only_mqtt_3_1_1_is_found_out(tmp_path: Path) -> None:
+    with run_embedded(tmp_path) as broker:
+        user = broker.users["backend"]
+        with (
+            Client(broker.url, user.username, user.password) as client,
+            pytest.raises(NoAnswer, match="omi-bridge run"),
+        ):
+            client.send_audio("c", b"", timeout_s=0.1)

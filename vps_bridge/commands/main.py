@@ -85,7 +85,7 @@ def run(
 
 app.command()(publish)
 app.command("import")(import_transcript)
-app.command(help=HELP_WATCH_FOLDER)(watch_folder)
+app.command("watch-folder", help=HELP_WATCH_FOLDER)(watch_folder)
 app.command()(show)
 app.command()(conversations)
 app.command(help=HELP_EXPORT)(export)
