@@ -18,21 +18,8 @@ from vps_bridge.commands.main import app
 
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
-    *(
-        "failed",
-        "retry",
-        "cancel",
-        "purge",
-        "correct",
-        "redo",
-        "doctor",
-        "page",
-        "people",
-        "export",
-        "join",
-        "watch-folder",
-    ),
-    *(("agents", "allow"), ("agents", "deny")),
+    *("failed", "retry", "cancel", "purge", "correct", "redo", "doctor", "page", "people", "export", "join"),
+    *("watch-folder", ("agents", "allow"), ("agents", "deny")),
 ]
 
 
