@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -15,6 +16,8 @@ from filelock import FileLock
 from uv import find_uv_bin
 
 from broker.certificates import OwnCertificates, make_certificates
+from integrations.omi.labels import OwnersFile
+from integrations.omi.publish import PusherTap, TapPublisher
 from omi_diarization_client import BrokerUnavailable, Client, NoAnswer, NotAllowed
 from tests.brokers import REPOSITORY, RunningBroker, require_program, run_embedded, run_mosquitto
 from tests.inbox import WAIT_S
@@ -244,3 +247,22 @@ def test_a_broker_that_knows_only_mqtt_3_1_1_is_found_out(tmp_path: Path) -> Non
             pytest.raises(NoAnswer, match="omi-bridge run"),
         ):
             client.send_audio("c", b"", timeout_s=0.1)
+
+
+def test_what_a_pusher_of_omi_hears_is_labelled_and_known_by_its_owner(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMI_OWNERS_FILE", str(tmp_path / "owners.tsv"))
+    publisher = TapPublisher(lambda: client_of(mosquitto), 8_000)
+    tap = PusherTap("user-7", 8_000, publisher)
+    began_s = STARTED_AT.timestamp()
+    with client_of(mosquitto) as client:
+        tap.frame(struct.pack("<I", 103) + b"pushed")
+        for second in range(int(CALL_S)):
+            tap.frame(struct.pack("<Id", 101, began_s + second) + bytes(16_000))
+        tap.close()
+        publisher.stop(timeout_s=WAIT_S)
+        labels = client.wait("pushed", timeout_s=WAIT_S)
+    assert (labels.speakers, len(labels.turns)) == (2, len(call_segments("pushed")))
+    assert round(labels.message["audio_s"]) == CALL_S
+    assert OwnersFile(tmp_path / "owners.tsv").find("pushed") == "user-7"

@@ -149,7 +149,7 @@ def _read_youtube(content: Mapping[str, Any]) -> list[Row]:
             continue
         starts = [_sum(start_s, _milliseconds(piece.get("tOffsetMs", 0))) for piece in pieces]
         ends = [*starts[1:], _sum(start_s, length_s)]
-        words = [
+        words: list[Row] = [
             {"text": _text(piece, "utf8"), "start": start, "end": end}
             for piece, start, end in zip(pieces, starts, ends, strict=True)
         ]

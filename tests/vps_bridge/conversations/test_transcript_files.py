@@ -18,7 +18,8 @@ WORDS = [[("Hello", 0.5, 0.9), ("there.", 1.0, 1.3)], [("Hi,", 2.0, 2.3), ("Anna
 BARE = [[(text.strip(".,"), start_s, end_s) for text, start_s, end_s in line] for line in WORDS]
 LOWER = [(word.lower(), start_s, end_s) for line in BARE for word, start_s, end_s in line]
 SHARED = [[("Hello", 0.5, 1.0), ("there.", 1.0, 1.3)], [("Hi,", 2.0, 2.5), ("Anna.", 2.5, 2.9)]]  # no ends of words
-TWO, NOBODY, NONE = ["SPEAKER_00", "SPEAKER_01"], [None, None], [[], []]
+TWO, NOBODY = ["SPEAKER_00", "SPEAKER_01"], [None, None]
+NONE: list[list[Any]] = [[], []]
 # Without punctuation and speakers a service's words are one line, where no pause is longer than a second.
 ONE = ([("hello there hi anna", 0.5, 2.9)], [LOWER])
 
