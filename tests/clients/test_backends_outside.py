@@ -140,7 +140,10 @@ def test_a_wrong_password_and_a_user_who_may_not_publish_are_named(
 ) -> None:
     with pytest.raises(BrokerUnavailable, match="password"), Client(mosquitto.url, "backend", "wrong"):
         pass
-    with client_of(mosquitto, "watch") as client, pytest.raises(NotAllowed, match="use the backend's user"):
+    with (
+        client_of(mosquitto, "watch") as client,
+        pytest.raises(NotAllowed, match=r"publish to .* use the backend's user"),
+    ):
         client.start("forbidden")
 
 
@@ -239,14 +242,15 @@ def test_over_tls_the_broker_must_have_a_certificate_of_the_given_ca(
 
 
 @pytest.mark.slow
-def test_a_broker_that_knows_only_mqtt_3_1_1_is_found_out(tmp_path: Path) -> None:
+def test_a_broker_that_knows_only_mqtt_3_1_1_is_found_out_and_says_who_may_not_listen(tmp_path: Path) -> None:
     with run_embedded(tmp_path) as broker:
-        user = broker.users["backend"]
-        with (
-            Client(broker.url, user.username, user.password) as client,
-            pytest.raises(NoAnswer, match="omi-bridge run"),
-        ):
+        with client_of(broker) as client, pytest.raises(NoAnswer, match="omi-bridge"):
             client.send_audio("c", b"", timeout_s=0.1)
+        with (
+            client_of(broker, "agent") as client,
+            pytest.raises(NotAllowed, match=r"listen to .* use the backend's user"),
+        ):
+            client.start("c")
 
 
 def test_what_a_pusher_of_omi_hears_is_labelled_and_known_by_its_owner(

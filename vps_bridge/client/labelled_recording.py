@@ -12,7 +12,10 @@ UNKNOWN = "unknown"
 
 
 def describe_recording(update: ConversationUpdated, transcript: Sequence[TranscriptSegment]) -> ExportedConversation:
-    """Return a recording as it is exported. People go by their ids: an update knows no names."""
+    """Return a recording as it is exported. People go by their ids: an update knows no names.
+
+    Where there were too many turns for an update, the lines of the transcript stand for them.
+    """
     labels = {label.id: label for label in update.segments}
     people = {person.speaker_id: person.person_id for person in update.people if person.identity != "suggested"}
     lines = [line for segment in transcript for line in _split(segment, labels.get(segment.id), people)]
@@ -20,6 +23,8 @@ def describe_recording(update: ConversationUpdated, transcript: Sequence[Transcr
         ExportedTurn(start_s=turn.start_s, end_s=turn.end_s, speaker=_speaker(turn.speaker_id, people))
         for turn in update.turns or ()
     ]
+    if update.turns is None:
+        turns = [ExportedTurn(start_s=line.start_s, end_s=line.end_s, speaker=line.speaker) for line in lines]
     return ExportedConversation(
         conversation_id=update.conversation_id,
         started_at=None,

@@ -66,6 +66,7 @@ class WatchedFolder:
         self._settings, self._folder, self._listener, self._report = settings, folder, listener, report
         self._records, self._settled = FolderRecords(folder), SettledFiles(settle_s)
         self._digests: dict[DroppedRecording, str] = {}
+        self._unreadable: set[DroppedRecording] = set()
         self._resting_until_s = 0.0
         self._awaited = {record.conversation_id: record.digest for record in self._records.awaited()}
         for conversation_id in self._awaited:
@@ -106,6 +107,11 @@ class WatchedFolder:
                 self._write_beside(record, recording)
         except (FileChanged, FileNotFoundError):
             return False  # somebody writes it still, or took it away
+        except PermissionError as error:
+            if recording not in self._unreadable:
+                self._unreadable.add(recording)
+                self._report(FolderNews(name, "refused", f"{error.filename} is not readable: give this user the right"))
+            return True
         return record is not None
 
     def _is_error_deleted(self, record: RecordingRecord, name: str) -> bool:

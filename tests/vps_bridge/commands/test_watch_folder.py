@@ -16,6 +16,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from schemas.conversation import ConversationUpdated, TranscriptSegment, Word
+from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import answering
@@ -23,6 +25,7 @@ from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, LiveBridge, wait_un
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.client.dropped_files import SettledFiles, find_recordings
 from vps_bridge.client.folder_records import RECORDS_FOLDER, conversation_of
+from vps_bridge.client.labelled_recording import describe_recording
 from vps_bridge.commands.main import app
 
 SRT = "".join(
@@ -151,6 +154,17 @@ def test_a_file_that_was_not_written_here_is_never_replaced(folder: Folder, agen
     assert (folder.path / "call.wav.rttm").stat().st_ino != before[1]
 
 
+def test_what_an_agent_could_not_diarize_is_said_beside_what_there_is(
+    folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge
+) -> None:
+    folder.drop("call.wav", tone=27)
+    with answering(mosquitto, lambda agent, offer: agent.fail(offer, FailureCode.AUDIO_TOO_LONG, retryable=False)):
+        code, news, _ = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (1, ["accepted", "failed"])
+    assert "audio.too_long: as the test told it\nThen: raise OMI_MAX_AUDIO_S" in folder.text("call.wav.error.txt")
+    assert folder.text("call.wav.rttm") == ""
+
+
 def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigterm(
     folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge
 ) -> None:
@@ -181,6 +195,25 @@ def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigte
     assert running.returncode == 0, errors
     assert [json.loads(line)["outcome"] for line in output.splitlines()] == ["done"]
     assert len(bridge.jobs(conversation)) == 1
+
+
+def test_pieces_are_lines_of_their_own_and_lines_stand_for_turns_that_were_too_many() -> None:
+    words = tuple(Word(text=text, start_s=at_s, end_s=at_s + 1) for at_s, text in enumerate(("well", "yes", "no")))
+    segments = (
+        TranscriptSegment(id="a", start_s=0.0, end_s=3.0, text="well yes no", words=words),
+        TranscriptSegment(id="b", start_s=3.0, end_s=4.0, text="hm", speaker="SPEAKER_07"),
+    )
+    pieces = [
+        {"start_s": 0, "end_s": 1, "first_word": 0, "last_word": 0, "speaker": "SPEAKER_00", "speaker_id": 0},
+        {"start_s": 1, "end_s": 3, "first_word": 1, "last_word": 2, "speaker": "SPEAKER_01", "speaker_id": 1},
+    ]
+    known = [{"speaker_id": 1, "person_id": "anna", "identity": "matched"}]
+    label = {"id": "a", "speaker": "SPEAKER_01", "speaker_id": 1, "pieces": pieces}
+    message = {"conversation_id": "c", "updated_version": 1, "state": "final", "segments": [label], "people": known}
+    found = describe_recording(ConversationUpdated.model_validate(message), segments)
+    expected = [(0.0, "SPEAKER_00", "well"), (1.0, "anna", "yes no"), (3.0, "SPEAKER_07", "hm")]
+    assert [(line.start_s, line.speaker.name, line.text) for line in found.lines] == expected
+    assert [(turn.start_s, turn.speaker.name) for turn in found.turns] == [each[:2] for each in expected]
 
 
 def test_a_recording_is_taken_when_it_and_its_transcript_have_stopped_changing(tmp_path: Path) -> None:
