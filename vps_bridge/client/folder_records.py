@@ -37,6 +37,11 @@ class RecordingRecord(BaseModel):
     update: ConversationUpdated | None = None
 
     @property
+    def updated_version(self) -> int:
+        """Return which update it holds; 0: none."""
+        return self.update.updated_version if self.update is not None else 0
+
+    @property
     def conversation_id(self) -> str:
         """Return the same id at every attempt, so that what the bridge has already is not there twice."""
         return conversation_of(self.digest)
@@ -48,6 +53,8 @@ class WrittenFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     digest: str
+    updated_version: int
+    """Of the update that it was made of; 0 where there was none."""
     content_sha256: str
     """Where the file holds something else now, it is somebody else's, and stays."""
 
@@ -89,6 +96,11 @@ class FolderRecords:
             return None
         except (ValidationError, UnicodeDecodeError) as error:
             raise FolderUnreadable(path) from error
+
+    def find(self, conversation_id: str) -> RecordingRecord | None:
+        """Return the recording of a conversation; None: it is of none in this folder."""
+        digests = [path.stem for path in self._place.glob("*.json") if conversation_of(path.stem) == conversation_id]
+        return self.read(digests[0]) if digests else None
 
     def awaited(self) -> list[RecordingRecord]:
         """Return the recordings whose labels are awaited."""

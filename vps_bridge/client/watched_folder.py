@@ -33,7 +33,7 @@ from vps_bridge.conversations.transcripts import TranscriptError, read_transcrip
 from vps_bridge.exports.formats import ExportFormat, render_export
 
 FORMATS = (ExportFormat.RTTM, ExportFormat.JSON, ExportFormat.SRT)
-ERROR_SUFFIX = ".error.txt"
+ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666
 BRIDGE_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 300.0
 TRY_AGAIN_S = 15.0  # after the bridge did not answer
@@ -66,6 +66,7 @@ class WatchedFolder:
         self._settings, self._folder, self._listener, self._report = settings, folder, listener, report
         self._records, self._settled = FolderRecords(folder), SettledFiles(settle_s)
         self._digests: dict[DroppedRecording, str] = {}
+        self._done: dict[DroppedRecording, Path | None] = {}  # with the file that says what was wrong
         self._unreadable: set[DroppedRecording] = set()
         self._resting_until_s = 0.0
         self._awaited = {record.conversation_id: record.digest for record in self._records.awaited()}
@@ -83,10 +84,14 @@ class WatchedFolder:
             self._finish(update)
         recordings = find_recordings(self._folder)
         settled = self._settled.look(recordings, time.monotonic())
-        self._digests = {each: digest for each, digest in self._digests.items() if each in recordings}
+        present = set(recordings)
+        self._digests = {each: digest for each, digest in self._digests.items() if each in present}
+        self._done = {each: error for each, error in self._done.items() if each in present}
         is_done = len(settled) == len(recordings)
         for recording in settled:
-            is_done = self._take(recording) and is_done
+            error_file = self._done.get(recording)
+            if recording not in self._done or (error_file is not None and not error_file.exists()):
+                is_done = self._take(recording) and is_done
         return is_done and not self._awaited
 
     def _take(self, recording: DroppedRecording) -> bool:
@@ -105,6 +110,8 @@ class WatchedFolder:
                 record = self._publish(recording, digest)
             if record is not None and record.state is not RecordingState.ACCEPTED:
                 self._write_beside(record, recording)
+                is_refused = record.state is RecordingState.REFUSED
+                self._done[recording] = self._folder / f"{name}{ERROR_SUFFIX}" if is_refused else None
         except (FileChanged, FileNotFoundError):
             return False  # somebody writes it still, or took it away
         except PermissionError as error:
@@ -150,16 +157,20 @@ class WatchedFolder:
         return record
 
     def _finish(self, update: ConversationUpdated) -> None:
-        """Keep an update that is awaited; of other conversations somebody else takes care."""
-        digest = self._awaited.get(update.conversation_id)
-        if digest is None or update.state != "final":
+        """Keep an update that is awaited, or newer than what is written; others are no business of this folder."""
+        known = self._records.find(update.conversation_id) if update.state == "final" else None
+        if known is None:
+            return
+        if known.state is RecordingState.DONE and update.updated_version <= known.updated_version:
+            self._listener.confirm(update)
             return
         failed = [f"{each.code}: {each.message}\nThen: {each.remedy}" for each in update.failures]
         if update.failed_jobs and not failed:
             failed = ["a job failed: `omi-bridge failed` says why"]
         error = "\n".join(failed) or None
-        self._records.write(RecordingRecord(digest=digest, state=RecordingState.DONE, update=update, error=error))
-        del self._awaited[update.conversation_id]
+        self._records.write(RecordingRecord(digest=known.digest, state=RecordingState.DONE, update=update, error=error))
+        self._awaited.pop(update.conversation_id, None)
+        self._done = {each: file for each, file in self._done.items() if self._digests.get(each) != known.digest}
         self._listener.confirm(update)
 
     def _write_beside(self, record: RecordingRecord, recording: DroppedRecording) -> None:
@@ -168,16 +179,21 @@ class WatchedFolder:
         error_file = f"{name}{ERROR_SUFFIX}"
         files = [f"{name}.{form}" for form in FORMATS] if record.update is not None else []
         files += [error_file] if record.error else []
-        known = {file: self._records.written(file) for file in files}
-        if all(written is not None and written.digest == record.digest for written in known.values()):
+        source = (record.digest, record.updated_version)
+        written = [self._records.written(file) for file in files]
+        if all(each is not None and (each.digest, each.updated_version) == source for each in written):
             return
         texts = self._render(record, recording) | ({error_file: f"{record.error}\n"} if record.error else {})
         kept = tuple(file for file, text in texts.items() if not self._is_ours(file, text))
+        mode = recording.audio.stat().st_mode & READABLE_AS  # who may hear it may read it
         for file in set(texts) - set(kept):
-            replace_file(self._folder / file, texts[file])
+            replace_file(self._folder / file, texts[file], mode=mode)
         contents = {file: "" if file in kept else digest_text(text) for file, text in texts.items()}
         self._records.note_written(
-            {file: WrittenFile(digest=record.digest, content_sha256=content) for file, content in contents.items()}
+            {
+                file: WrittenFile(digest=record.digest, updated_version=record.updated_version, content_sha256=content)
+                for file, content in contents.items()
+            }
         )
         if not record.error:
             self._remove_error(error_file)

@@ -16,12 +16,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from schemas.conversation import ConversationUpdated, TranscriptSegment, Word
+from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment, Word
+from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import answering
-from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, LiveBridge, wait_until
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.client.dropped_files import SettledFiles, find_recordings
 from vps_bridge.client.folder_records import RECORDS_FOLDER, conversation_of
@@ -91,7 +92,7 @@ def agent(mosquitto: RunningBroker, bridge: LiveBridge) -> Iterator[ScriptedAgen
 def test_recordings_are_labelled_beside_themselves_and_only_once(
     folder: Folder, bridge: LiveBridge, agent: ScriptedAgent
 ) -> None:
-    folder.drop("call.wav", tone=21)
+    folder.drop("call.wav", tone=21).chmod(0o640)
     (folder.path / "call.srt").write_text(SRT)
     folder.drop("bare.wav", tone=22)
     (folder.path / "notes.txt").write_text("nothing to do with it")
@@ -102,6 +103,7 @@ def test_recordings_are_labelled_beside_themselves_and_only_once(
     }
     assert "SPEAKER_00: word 1\n" in folder.text("call.wav.srt")
     assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt")
+    assert (folder.path / "call.wav.srt").stat().st_mode & 0o777 == 0o640, "who may hear it may read it"
     for name in ("call.wav", "bare.wav"):
         assert len(folder.text(f"{name}.rttm").splitlines()) == len(CALL_TURNS)
         assert json.loads(folder.text(f"{name}.json"))["is_final"] is True
@@ -166,7 +168,7 @@ def test_what_an_agent_could_not_diarize_is_said_beside_what_there_is(
 
 
 def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigterm(
-    folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge
+    folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge, backend: Backend
 ) -> None:
     records = folder.path / RECORDS_FOLDER
     with ScriptedAgent(mosquitto, "first") as agent:
@@ -188,12 +190,15 @@ def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigte
         wait_until(lambda: bridge.jobs(conversation)[0]["state"] == "done" or None, "the labels, heard by nobody")
         running = folder.start()
         wait_until(lambda: (folder.path / "call.wav.srt").exists() or None, "the files")
+        join = Correction(kind=CorrectionKind.SAME_VOICE, speaker_ids=(0, 1))
+        backend.event(conversation, EventType.CORRECTED, corrections=(join,))
+        wait_until(lambda: "SPEAKER_01" not in folder.text("call.wav.srt") or None, "the correction")
         code, _, said = folder.once()
         assert (code, "another `omi-bridge watch-folder` watches" in said) == (1, True)
         running.send_signal(signal.SIGTERM)
         output, errors = running.communicate(timeout=WAIT_S)
     assert running.returncode == 0, errors
-    assert [json.loads(line)["outcome"] for line in output.splitlines()] == ["done"]
+    assert [json.loads(line)["outcome"] for line in output.splitlines()] == ["done", "done"]
     assert len(bridge.jobs(conversation)) == 1
 
 
