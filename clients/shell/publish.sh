@@ -13,7 +13,7 @@ audio=${2:?"usage: publish.sh CONVERSATION AUDIO [vtt|srt|rttm|json]"}
 format=${3:-vtt}
 door=${OMI_HTTP_URL:-http://127.0.0.1:8765}/v1/conversations/$conversation
 timeout_s=${OMI_TIMEOUT_S:-3600}
-chunk=f-$(sha256sum <"$audio" | cut -c 1-32)
+chunk=f-$({ sha256sum 2>/dev/null || shasum -a 256; } <"$audio" | cut -c 1-32)
 
 # The token goes in a file that only we can read: on the command line every user of the machine could.
 secret=$(mktemp)

@@ -1,71 +1,43 @@
-"""Backends that know nothing of this repository: the Python package installed in an environment of its own."""
+"""The clients on one broker and bridge: as their users have them, and the two that share the rules of delivery.
+
+The rules live in two clients, the bridge's own and the package: the same calls, the same messages. What one of them
+learns the other must learn too: the tests fail where the two differ.
+"""
+
+from __future__ import annotations
 
 import hashlib
 import json
 import os
-import re
-import shutil
 import struct
 import subprocess
 import sys
+import threading
 import time
+import uuid
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
-from uv import find_uv_bin
 
+import omi_diarization_client.client as package
+import vps_bridge.client.client as own
+import vps_bridge.client.connected
 from broker.certificates import OwnCertificates, make_certificates
 from integrations.omi.labels import OwnersFile
 from integrations.omi.publish import PusherTap, TapPublisher
 from omi_diarization_client import BrokerUnavailable, Client, NoAnswer, NotAllowed
+from omi_diarization_client.heartbeat import FRESH_S
+from omi_diarization_client.wire import RETRYABLE_CODES
+from schemas.conversation import Accepted, Verdict
+from schemas.failure import FAILURE_POLICIES
 from tests.brokers import REPOSITORY, RunningBroker, require_program, run_embedded, run_mosquitto
+from tests.clients.installed import MAX_BYTES, run_outside
+from tests.clients.wire_calls import BOTH, OwnCalls, PackageCalls, has_applied, overheard, said_by_backend
+from tests.faults.proxy import TcpProxy
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN
-from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, LiveBridge, call_segments, wait_until
+from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, Backend, LiveBridge, call_segments, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
-
-PACKAGE = REPOSITORY / "clients" / "python"
-MAX_BYTES = 20 * 2**20
-NEEDED = ("msgpack", "paho-mqtt")
-
-
-def pinned(name: str) -> str:
-    """The pin of one package with its digests, as every environment of this repository has it."""
-    pins = (REPOSITORY / "requirements" / "bridge.txt").read_text()
-    found = re.search(rf"^{name}==.*?[^\\]$", pins, re.DOTALL | re.MULTILINE)
-    assert found is not None
-    return found[0]
-
-
-def build_wheel(directory: Path) -> Path:
-    """Build the package with the build tool that is installed here, from a copy: building leaves files behind."""
-    source = directory / "source"
-    subprocess.run(["cp", "-r", str(PACKAGE), str(source)], check=True)
-    script = f"from setuptools.build_meta import build_wheel; print(build_wheel({str(directory)!r}))"
-    done = subprocess.run(
-        [sys.executable, "-c", script], cwd=source, capture_output=True, check=True, text=True, timeout=WAIT_S
-    )
-    return directory / done.stdout.splitlines()[-1]
-
-
-@pytest.fixture(scope="module")
-def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An environment with nothing but the package and what it needs."""
-    directory = tmp_path_factory.mktemp("outside")
-    wheel, home = build_wheel(directory), directory / "env"
-    requirements = directory / "requirements.txt"
-    requirements.write_text("\n".join(map(pinned, NEEDED)) + "\n")
-    uv, python = find_uv_bin(), str(home / "bin" / "python")
-    began_s = time.monotonic()
-    for command in (
-        ("venv", "--quiet", "--python", sys.executable, str(home)),
-        ("pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", str(requirements)),
-        ("pip", "install", "--quiet", "--python", python, "--no-deps", str(wheel)),
-    ):
-        subprocess.run([uv, *command], check=True, timeout=WAIT_S)
-    sys.stdout.write(f"installed in {time.monotonic() - began_s:.1f} s\n")
-    return home
 
 
 def test_it_needs_two_packages_and_takes_less_than_20_mb(environment: Path) -> None:
@@ -156,35 +128,6 @@ def test_without_a_bridge_nothing_is_sent_and_what_to_start_is_named(mosquitto: 
             client.wait("c", timeout_s=0.1)
 
 
-@pytest.fixture(scope="module")
-def node_example() -> Path:
-    """The example for Node with what its lock file names, installed once for each lock file."""
-    require_program("node", "nodejs")
-    npm, source = require_program("npm", "npm"), REPOSITORY / "clients" / "node"
-    digest = hashlib.sha256((source / "package-lock.json").read_bytes()).hexdigest()
-    home = REPOSITORY / "build" / f"node-example-{digest[:16]}"
-    with FileLock(f"{home}.lock"):
-        if not (home / "node_modules" / ".package-lock.json").is_file():
-            home.mkdir(parents=True, exist_ok=True)
-            for name in ("package.json", "package-lock.json"):
-                shutil.copy(source / name, home)
-            quiet = ("--no-audit", "--no-fund", "--ignore-scripts", "--prefer-offline", "--silent")
-            subprocess.run([npm, "ci", *quiet], cwd=home, check=True, timeout=WAIT_S)
-        shutil.copy(source / "publish.mjs", home)
-    return home / "publish.mjs"
-
-
-def run_outside(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command,
-        capture_output=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], **environment},
-        text=True,
-        timeout=WAIT_S,
-    )
-
-
 @pytest.mark.parametrize(("mqtt_version", "seconds"), [("5", CALL_S), ("3.1.1", 80.0)], ids=["5-whole", "3.1.1-parts"])
 def test_the_example_for_node_publishes_and_prints_labels(
     node_example: Path, mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, mqtt_version: str, seconds: float
@@ -270,3 +213,91 @@ def test_what_a_pusher_of_omi_hears_is_labelled_and_known_by_its_owner(
     assert (labels.speakers, len(labels.turns)) == (2, len(call_segments("pushed")))
     assert round(labels.message["audio_s"]) == CALL_S
     assert OwnersFile(tmp_path / "owners.tsv").find("pushed") == "user-7"
+
+
+def test_a_conversation_is_the_same_on_the_wire_by_either_client(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    small, large = tmp_path / "small.wav", tmp_path / "large.wav"
+    small.write_bytes(make_wav(CALL_S, tone=4))
+    large.write_bytes(make_wav(80.0, tone=5))  # goes in parts
+    said = []
+    with overheard(mosquitto) as heard:
+        for calls in (PackageCalls(mosquitto), OwnCalls(mosquitto)):
+            name = f"same-{uuid.uuid4().hex}"
+            calls.conversation(name, small, large)
+            wait_until(lambda name=name: "DELETED" in said_by_backend(heard, name)[-1], "the last event")  # type: ignore[misc]
+            said.append(said_by_backend(heard, name))
+            assert has_applied(heard, name)
+    assert said[0] == said[1]
+    assert len(said[0]) == 13
+
+
+def test_what_is_said_of_a_person_is_the_same_on_the_wire_by_either_client(
+    mosquitto: RunningBroker, bridge: LiveBridge
+) -> None:
+    said = []
+    with overheard(mosquitto) as heard:
+        for calls in (PackageCalls(mosquitto), OwnCalls(mosquitto)):
+            name = f"p-{uuid.uuid4().hex}"
+            calls.people(name)
+            wait_until(lambda name=name: "FORGOTTEN" in said_by_backend(heard, name)[-1], "the last event")  # type: ignore[misc]
+            said.append(said_by_backend(heard, name))
+    assert said[0] == said[1]
+    assert len(said[0]) == 4
+
+
+@BOTH
+@pytest.mark.parametrize(("mqtt_version", "loses"), [("5", "mute"), ("3.1.1", "deafen")])
+def test_what_gets_lost_on_the_way_is_sent_again_until_the_receipt_and_counts_once(  # noqa: PLR0917 - fixtures
+    mosquitto: RunningBroker,
+    bridge: LiveBridge,
+    backend: Backend,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    calls: type[PackageCalls | OwnCalls],
+    mqtt_version: str,
+    loses: str,
+) -> None:
+    for module in (package, own, vps_bridge.client.connected):
+        monkeypatch.setattr(module, "RETRY_S", 0.5)
+    path, name = tmp_path / "call.wav", f"lossy-{uuid.uuid4().hex}"
+    path.write_bytes(make_wav(80.0, tone=6))
+    with TcpProxy(mosquitto.port) as link, overheard(mosquitto) as heard:
+        client = calls(mosquitto.reached_at(link.port), mqtt_version)
+        sending = threading.Thread(target=client.audio, args=(name, path))
+        link.delay(0.02)
+        sending.start()
+        wait_until(lambda: any(name in incoming.topic for incoming in heard), "the first part")
+        getattr(link, loses)()
+        time.sleep(0.2)  # what happens now is lost
+        link.cut()
+        sending.join(WAIT_S)
+    taken = [receipt for receipt in backend.seen(Accepted, name) if receipt.verdict is Verdict.ACCEPTED]
+    assert [receipt.sha256 for receipt in taken] == [hashlib.sha256(path.read_bytes()).hexdigest()]
+
+
+@BOTH
+def test_a_refusal_ends_it_with_its_code_and_what_to_do(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, calls: type[PackageCalls | OwnCalls]
+) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("this is no audio")
+    with pytest.raises(calls.refusal, match="publish one of these") as refused:
+        calls(mosquitto).audio("notes", path)
+    assert getattr(refused.value, "code", None) == "audio.undecodable"
+
+
+def test_limits_and_codes_are_the_same_in_both() -> None:
+    names = [
+        "WHOLE_BYTES",
+        "PART_BYTES",
+        "ENVELOPE_BYTES",
+        "PARTS_AT_ONCE",
+        "SEGMENTS_PER_EVENT",
+        "EVENT_BYTES",
+        "RETRY_S",
+    ]
+    assert {name: getattr(package, name) for name in names} == {name: getattr(own, name) for name in names}
+    assert FRESH_S == own.FRESH_BEAT_S
+    assert {str(code) for code, policy in FAILURE_POLICIES.items() if policy.is_retryable} == RETRYABLE_CODES
