@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ from schemas.conversation import Accepted, Verdict
 from schemas.failure import FAILURE_POLICIES
 from tests.brokers import REPOSITORY, RunningBroker, require_program, run_embedded, run_mosquitto
 from tests.clients.installed import MAX_BYTES, run_outside
-from tests.clients.wire_calls import BOTH, OwnCalls, PackageCalls, has_applied, overheard, said_by_backend
+from tests.clients.wire_calls import BOTH, TOPICS, OwnCalls, PackageCalls, has_applied, overheard, said_by_backend
 from tests.faults.proxy import TcpProxy
 from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN
@@ -128,27 +129,48 @@ def test_without_a_bridge_nothing_is_sent_and_what_to_start_is_named(mosquitto: 
             client.wait("c", timeout_s=0.1)
 
 
-@pytest.mark.parametrize(("mqtt_version", "seconds"), [("5", CALL_S), ("3.1.1", 80.0)], ids=["5-whole", "3.1.1-parts"])
-def test_the_example_for_node_publishes_and_prints_labels(
-    node_example: Path, mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, mqtt_version: str, seconds: float
-) -> None:
-    name, audio, segments = f"node-{seconds:.0f}", tmp_path / "call.wav", tmp_path / "segments.json"
-    audio.write_bytes(make_wav(seconds, tone=11))
+def node_command(example: Path, broker: RunningBroker, name: str, audio: Path) -> tuple[list[str], dict[str, str]]:
+    """The example for Node with a transcript, and the environment of its process."""
+    segments = audio.with_suffix(".json")
     segments.write_text(json.dumps([part.model_dump(exclude_none=True) for part in call_segments(name)]))
     access = {
-        "OMI_BROKER_URL": mosquitto.url,
+        "OMI_BROKER_URL": broker.url,
         "OMI_BROKER_USERNAME": "backend",
-        "OMI_BROKER_PASSWORD": mosquitto.users["backend"].password,
-        "OMI_MQTT_VERSION": mqtt_version,
+        "OMI_BROKER_PASSWORD": broker.users["backend"].password,
         "OMI_STARTED_AT": STARTED_AT.isoformat(),
     }
-    done = run_outside("node", str(node_example), name, str(audio), str(segments), **access)
+    return ["node", str(example), name, str(audio), str(segments)], access
+
+
+def check_node(done: subprocess.CompletedProcess[str]) -> None:
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [label["speaker"] for label in told["segments"]] == ["SPEAKER_00", "SPEAKER_01"] * 3
-    if mqtt_version == "5":
-        refused = run_outside("node", str(node_example), name, str(segments), **access)
-        assert (refused.returncode, "audio.undecodable" in refused.stderr) == (1, True)
+    assert [label["speaker"] for label in json.loads(done.stdout)["segments"]] == ["SPEAKER_00", "SPEAKER_01"] * 3
+
+
+def test_the_example_for_node_publishes_and_prints_labels(
+    node_example: Path, mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    audio = tmp_path / "call.wav"
+    audio.write_bytes(make_wav(CALL_S, tone=11))
+    command, access = node_command(node_example, mosquitto, "node", audio)
+    check_node(run_outside(*command, **access))
+    audio.write_text("this is no audio")
+    refused = run_outside(*command, **access)
+    assert (refused.returncode, "audio.undecodable" in refused.stderr) == (1, True)
+
+
+def test_the_example_for_node_sends_parts_over_mqtt_3_1_1_and_goes_on_after_a_cut(
+    node_example: Path, mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    audio = tmp_path / "call.wav"
+    audio.write_bytes(make_wav(80.0, tone=12))
+    with TcpProxy(mosquitto.port) as link, overheard(mosquitto) as heard, ThreadPoolExecutor(1) as pool:
+        command, access = node_command(node_example, mosquitto.reached_at(link.port), "node-cut", audio)
+        running = pool.submit(run_outside, *command, **access, OMI_MQTT_VERSION="3.1.1")
+        wait_until(lambda: any(incoming.topic == TOPICS.audio("node-cut") for incoming in heard), "the first part")
+        link.cut()
+        check_node(running.result(WAIT_S))
+    assert len(bridge.jobs("node-cut")) == 1
 
 
 def test_the_example_for_a_shell_publishes_and_prints_labels(bridge: LiveBridge, tmp_path: Path) -> None:
