@@ -202,7 +202,7 @@ def test_a_damaged_file_is_refused_and_the_place_and_what_to_do_are_named(
     assert name in str(refused.value)
 
 
-ODD = [None, True, "x", [{}], 10**400, math.nan]
+ODD: list[Any] = [None, True, "x", [{}], 10**400, math.nan]
 JSON_FILES = [name for name in EXPECTED if name.endswith(".json")]
 
 
