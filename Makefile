@@ -10,7 +10,7 @@ STAMP  := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3.14 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 PINS   := $(wildcard requirements/*.txt)
-CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diarization_client tests demo benchmarks)
+CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diarization_client integrations tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
 .PHONY: bench-pages bench-omi bench-year bench-people bench-linking bench-words acceptance chaos pins clean

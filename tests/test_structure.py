@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("schemas", "broker", "mac_agent", "vps_bridge")
-FOLDERS = (*ROOMS, "clients", "demo", "benchmarks", "tests")
+FOLDERS = (*ROOMS, "clients", "integrations", "demo", "benchmarks", "tests")
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 400, 40
 
 # From low to high: a package imports packages of the lines before its own, never one of its own line or after.

@@ -132,6 +132,7 @@ try {
     },
     false, // a wrong password is told at once
   );
+  client.on("error", (error) => console.error(`publish.mjs: ${error.message}: connecting again`)); // else Node would end
   const bridge = new Bridge(client, conversationId);
   await bridge.listen();
   await bridge.say("started", { started_at: process.env.OMI_STARTED_AT });

@@ -4,8 +4,8 @@
 #   OMI_HTTP_TOKEN=… sh publish.sh call-1 call.wav            # prints WebVTT
 #   OMI_HTTP_TOKEN=… sh publish.sh call-1 call.wav rttm       # or srt, json
 #
-# An answer 200 or 202 is the bridge's receipt (receipts and refusals are printed on stderr): from then on the audio is its to lose. The ids stay the same however often
-# this is run for a file, so that what was accepted before is not there twice.
+# An answer 200 or 202 is the bridge's receipt: from then on the audio is its to lose. Receipts and refusals are printed
+# on stderr. The ids stay the same however often this is run for a file, so that what was accepted is not there twice.
 set -eu
 
 conversation=${1:?"usage: publish.sh CONVERSATION AUDIO [vtt|srt|rttm|json]"}
@@ -13,7 +13,7 @@ audio=${2:?"usage: publish.sh CONVERSATION AUDIO [vtt|srt|rttm|json]"}
 format=${3:-vtt}
 door=${OMI_HTTP_URL:-http://127.0.0.1:8765}/v1/conversations/$conversation
 timeout_s=${OMI_TIMEOUT_S:-3600}
-chunk=f-$(sha256sum <"$audio" | cut -c 1-32)
+chunk=f-$({ sha256sum 2>/dev/null || shasum -a 256; } <"$audio" | cut -c 1-32)
 
 # The token goes in a file that only we can read: on the command line every user of the machine could.
 secret=$(mktemp)

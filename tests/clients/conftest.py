@@ -1,11 +1,13 @@
 """One broker, one bridge with an HTTP door and one agent that answers, for all tests of a file."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from schemas.agent import AgentControl
 from tests.brokers import RunningBroker, run_mosquitto
+from tests.clients.installed import install_node_example, install_package
 from tests.vps_bridge.http.door import answering, open_door
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent
@@ -40,3 +42,15 @@ def bridge(
         running.allow("first")
         with answering(mosquitto, reply):
             yield running
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An environment with nothing but the Python package and what it needs."""
+    return install_package(tmp_path_factory.mktemp("outside"))
+
+
+@pytest.fixture(scope="module")
+def node_example() -> Path:
+    """The example for Node with what it needs."""
+    return install_node_example()

@@ -43,3 +43,11 @@ class FileChanged(ClientError):
     def __init__(self, path: Path) -> None:
         """Name the file."""
         super().__init__(f"{path} changed while it was sent: wait until it is written, then publish it again")
+
+
+class FolderUnreadable(ClientError):
+    """What a watched folder remembers of a recording cannot be read."""
+
+    def __init__(self, path: Path) -> None:
+        """Name the file."""
+        super().__init__(f"{path} is damaged: delete it, and its recording is looked at again")

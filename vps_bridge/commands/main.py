@@ -37,6 +37,7 @@ from vps_bridge.commands.terminal import (
     out,
 )
 from vps_bridge.commands.watch import summarize, watch_messages
+from vps_bridge.commands.watch_folder import HELP_WATCH_FOLDER, watch_folder
 from vps_bridge.settings import BridgeSettings
 
 HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
@@ -88,6 +89,7 @@ def run(
 
 app.command()(publish)
 app.command("import")(import_transcript)
+app.command("watch-folder", help=HELP_WATCH_FOLDER)(watch_folder)
 app.command()(show)
 app.command()(conversations)
 app.command(help=HELP_EXPORT)(export)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
@@ -16,8 +16,8 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeE
 from broker.logs import silence_logs
 from broker.terminal import print_json
 from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import ConversationUpdated
-from vps_bridge.client.client import BridgeClient
+from schemas.conversation import ConversationUpdated, TranscriptSegment
+from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -73,16 +73,8 @@ def publish(
         silence_logs(logging.WARNING)  # that it is connected, nobody asked; that it is not, is told while it tries
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
-            if segments:
-                client.start(captured)
-                client.send_segments(segments)
-            sending = progress.add_task("sending", total=file.stat().st_size)
-            chunk = client.send_file(
-                file,
-                report=lambda sent, total: progress.update(sending, completed=sent, total=total),
-                captured_at=captured,
-                max_speakers=max_speakers,
-            )
+            _send_transcript(client, captured, segments)
+            chunk = _send(client, progress, file, captured_at=captured, max_speakers=max_speakers)
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
             update = _wait(client, progress, timeout_s) if wait else None
@@ -95,6 +87,19 @@ def publish(
                 _print_update(update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
+
+
+def _send_transcript(client: BridgeClient, started: datetime | None, segments: tuple[TranscriptSegment, ...]) -> None:
+    if segments:
+        client.start(started)
+        client.send_segments(segments)
+
+
+def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) -> SentChunk:  # noqa: ANN401 - fields of AudioPayload
+    sending = progress.add_task("sending", total=file.stat().st_size)
+    return client.send_file(
+        file, report=lambda sent, total: progress.update(sending, completed=sent, total=total), **facts
+    )
 
 
 def _to_utc(moment: datetime | None) -> datetime | None:

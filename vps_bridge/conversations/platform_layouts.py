@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
-from vps_bridge.conversations.service_layouts import read_seconds
+from vps_bridge.conversations.service_layouts import objects_of, read_seconds
 
 KNOWN_PLATFORMS = (
     "Amazon Call Analytics, Azure fast transcription, Coqui, NVIDIA NeMo, the podcast namespace, Soniox, transformers "
@@ -41,10 +41,10 @@ def _read_call_analytics(content: Mapping[str, Any]) -> list[Row]:
             "speaker": turn.get("ParticipantRole"),
             "words": [
                 {**_in_milliseconds(item, "BeginOffsetMillis", "EndOffsetMillis"), "text": item.get("Content")}
-                for item in _objects(turn, "Items")
+                for item in objects_of(turn, "Items")
             ],
         }
-        for turn in _objects(content, "Transcript")
+        for turn in objects_of(content, "Transcript")
     ]
 
 
@@ -54,9 +54,9 @@ def _read_azure_fast(content: Mapping[str, Any]) -> list[Row]:
             **_with_length(phrase),
             "text": phrase.get("text"),
             "speaker": phrase.get("speaker"),
-            "words": [{**_with_length(word), "text": word.get("text")} for word in _objects(phrase, "words")],
+            "words": [{**_with_length(word), "text": word.get("text")} for word in objects_of(phrase, "words")],
         }
-        for phrase in _objects(content, "phrases")
+        for phrase in objects_of(content, "phrases")
     ]
 
 
@@ -66,9 +66,9 @@ def _with_length(item: Mapping[str, Any]) -> Row:
 
 
 def _read_coqui(content: Mapping[str, Any]) -> list[Row]:
-    best = next(iter(_objects(content, "transcripts")), {})
+    best = next(iter(objects_of(content, "transcripts")), {})
     words = []
-    for word in _objects(best, "words"):
+    for word in objects_of(best, "words"):
         start_s, length_s = read_seconds(word.get("start_time")), read_seconds(word.get("duration"))
         words.append({"text": word.get("word"), "start": start_s, "end": _sum(start_s, length_s)})
     return [_of_words(words, " ")] if words else []
@@ -78,16 +78,16 @@ def _read_nemo(content: Mapping[str, Any]) -> list[Row]:
     timestamp = content.get("timestamp")
     if not isinstance(timestamp, Mapping):
         return []
-    words = [{**_times(word), "text": word.get("word")} for word in _objects(timestamp, "word")]
+    words = [{**_times(word), "text": word.get("word")} for word in objects_of(timestamp, "word")]
     rows = [
         {**_times(item), "text": item.get("segment"), "words": _within(words, _times(item))}
-        for item in _objects(timestamp, "segment")
+        for item in objects_of(timestamp, "segment")
     ]
     return rows or ([_of_words(words, " ")] if words else [])
 
 
 def _read_podcast(content: Mapping[str, Any]) -> list[Row]:
-    segments = _objects(content, "segments")
+    segments = objects_of(content, "segments")
     if not any("startTime" in segment and "body" in segment for segment in segments):
         return []
     return [
@@ -103,7 +103,7 @@ def _read_podcast(content: Mapping[str, Any]) -> list[Row]:
 
 def _read_soniox(content: Mapping[str, Any]) -> list[Row]:
     words: list[Row] = []
-    for token in _objects(content, "tokens"):
+    for token in objects_of(content, "tokens"):
         text = str(token.get("text") or "")
         times = _in_milliseconds(token, "start_ms", "end_ms")
         if times["start"] is None:
@@ -124,11 +124,11 @@ def _read_soniox(content: Mapping[str, Any]) -> list[Row]:
 
 
 def _read_pipeline(content: Mapping[str, Any]) -> list[Row]:
-    chunks = _objects(content, "chunks")
+    chunks = objects_of(content, "chunks")
     timed = [{**_times_of_pair(chunk.get("timestamp")), "text": _text(chunk)} for chunk in chunks]
     turns = [
         {**_times_of_pair(turn.get("timestamp")), "text": _text(turn), "speaker": turn.get("speaker")}
-        for turn in _objects(content, "speakers")
+        for turn in objects_of(content, "speakers")
     ]
     if not turns or not timed:
         return timed
@@ -142,14 +142,14 @@ def _are_words(timed: Sequence[Row]) -> bool:
 
 def _read_youtube(content: Mapping[str, Any]) -> list[Row]:
     rows = []
-    for event in _objects(content, "events"):
-        pieces = [piece for piece in _objects(event, "segs") if str(piece.get("utf8") or "").strip()]
+    for event in objects_of(content, "events"):
+        pieces = [piece for piece in objects_of(event, "segs") if str(piece.get("utf8") or "").strip()]
         start_s, length_s = _milliseconds(event.get("tStartMs")), _milliseconds(event.get("dDurationMs"))
         if not pieces:
             continue
         starts = [_sum(start_s, _milliseconds(piece.get("tOffsetMs", 0))) for piece in pieces]
         ends = [*starts[1:], _sum(start_s, length_s)]
-        words = [
+        words: list[Row] = [
             {"text": _text(piece, "utf8"), "start": start, "end": end}
             for piece, start, end in zip(pieces, starts, ends, strict=True)
         ]
@@ -212,8 +212,3 @@ def _sum(start_s: float | None, length_s: float | None) -> float | None:
 
 def _text(item: Mapping[str, Any], name: str = "text") -> str:
     return str(item.get(name) or "").strip()
-
-
-def _objects(item: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
-    found = item.get(name)
-    return [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []

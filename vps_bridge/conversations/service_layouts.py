@@ -59,8 +59,8 @@ def _read_amazon(content: Mapping[str, Any]) -> list[Word]:
     results = _object(content, "results")
     speakers = {
         str(item.get("start_time")): item.get("speaker_label", segment.get("speaker_label"))
-        for segment in _objects(_object(results, "speaker_labels"), "segments")
-        for item in _objects(segment, "items")
+        for segment in objects_of(_object(results, "speaker_labels"), "segments")
+        for item in objects_of(segment, "items")
     }
     return _join(
         _word(
@@ -70,15 +70,15 @@ def _read_amazon(content: Mapping[str, Any]) -> list[Word]:
             item.get("speaker_label", speakers.get(str(item.get("start_time")))),
             is_punctuation=item.get("type") == "punctuation",
         )
-        for item in _objects(results, "items")
+        for item in objects_of(results, "items")
     )
 
 
 def _read_azure(content: Mapping[str, Any]) -> list[Word]:
     words = []
-    for phrase in _objects(content, "recognizedPhrases"):
-        best = next(iter(_objects(phrase, "nBest")), {})
-        for word in _objects(best, "displayWords") or _objects(best, "words"):
+    for phrase in objects_of(content, "recognizedPhrases"):
+        best = next(iter(objects_of(phrase, "nBest")), {})
+        for word in objects_of(best, "displayWords") or objects_of(best, "words"):
             start, length = word.get("offsetInTicks"), word.get("durationInTicks")
             text, start_s, length_s = word.get("displayText", word.get("word")), _read_ticks(start), _read_ticks(length)
             end_s = None if start_s is None or length_s is None else round(start_s + length_s, 7)
@@ -92,7 +92,7 @@ def _read_ticks(ticks: object) -> float | None:
 
 
 def _read_google(content: Mapping[str, Any]) -> list[Word]:
-    results = [_objects(_best(result), "words") for result in _objects(content, "results")]
+    results = [objects_of(_best(result), "words") for result in objects_of(content, "results")]
     if not any(results):
         return []
     tags = ("speakerTag", "speakerLabel", "speaker_tag", "speaker_label")
@@ -113,11 +113,11 @@ def _read_google(content: Mapping[str, Any]) -> list[Word]:
 
 
 def _read_ibm(content: Mapping[str, Any]) -> list[Word]:
-    parts = [part for part in _objects(content, "results") if "results" in part] or [content]
+    parts = [part for part in objects_of(content, "results") if "results" in part] or [content]
     words = []
     for part in parts:
-        speakers = {str(entry.get("from")): entry.get("speaker") for entry in _objects(part, "speaker_labels")}
-        for result in _objects(part, "results"):
+        speakers = {str(entry.get("from")): entry.get("speaker") for entry in objects_of(part, "speaker_labels")}
+        for result in objects_of(part, "results"):
             timed = _best(result).get("timestamps")
             words += [
                 _word(entry[0], entry[1], entry[2], speakers.get(str(entry[1])))
@@ -136,11 +136,11 @@ def _read_kaldi(content: Mapping[str, Any]) -> list[Word]:
     answer = _object(content, "retval")
     spans = [
         (segment.get("start"), segment.get("duration"), _object(segment, "speaker").get("@id"))
-        for segment in _objects(_object(answer, "segmentation"), "segments")
+        for segment in objects_of(_object(answer, "segmentation"), "segments")
     ]
     words = [
         _word(word.get("punct") or word.get("word"), word.get("start"), word.get("end"))
-        for word in _objects(answer, "words")
+        for word in objects_of(answer, "words")
     ]
     return _with_speakers(words, spans)
 
@@ -154,25 +154,25 @@ def _read_rev(content: Mapping[str, Any]) -> list[Word]:
             monologue.get("speaker"),
             is_punctuation=element.get("type") == "punct",
         )
-        for monologue in _objects(content, "monologues")
-        for element in _objects(monologue, "elements")
+        for monologue in objects_of(content, "monologues")
+        for element in objects_of(monologue, "elements")
     )
 
 
 def _read_speechmatics_1(content: Mapping[str, Any]) -> list[Word]:
-    timed = [word for word in _objects(content, "words") if "time" in word and "duration" in word]
+    timed = [word for word in objects_of(content, "words") if "time" in word and "duration" in word]
     words = []
     for word in timed:
         start_s, length_s = read_seconds(word["time"]), read_seconds(word["duration"])
         end_s = None if start_s is None or length_s is None else start_s + length_s
         is_mark = not any(map(str.isalnum, str(word.get("name"))))
         words.append(_word(word.get("name"), start_s, end_s, is_punctuation=is_mark))
-    spans = [(entry.get("time"), entry.get("duration"), entry.get("name")) for entry in _objects(content, "speakers")]
+    spans = [(entry.get("time"), entry.get("duration"), entry.get("name")) for entry in objects_of(content, "speakers")]
     return _with_speakers(_join(words), spans)
 
 
 def _read_speechmatics_2(content: Mapping[str, Any]) -> list[Word]:
-    results = [result for result in _objects(content, "results") if "content" in _best(result)]
+    results = [result for result in objects_of(content, "results") if "content" in _best(result)]
     return _join(
         _word(
             _best(result)["content"],
@@ -188,7 +188,7 @@ def _read_speechmatics_2(content: Mapping[str, Any]) -> list[Word]:
 def _read_vosk(content: Mapping[str, Any]) -> list[Word]:
     return [
         _word(word.get("word"), word.get("start"), word.get("end"))
-        for word in _objects(content, "result")
+        for word in objects_of(content, "result")
         if "word" in word
     ]
 
@@ -251,7 +251,7 @@ def _first(item: Mapping[str, Any], *names: str) -> Any:  # noqa: ANN401 - what 
 
 
 def _best(item: Mapping[str, Any]) -> Mapping[str, Any]:
-    return next(iter(_objects(item, "alternatives")), {})
+    return next(iter(objects_of(item, "alternatives")), {})
 
 
 def _object(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
@@ -259,6 +259,7 @@ def _object(item: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return found if isinstance(found, Mapping) else {}
 
 
-def _objects(item: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def objects_of(item: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+    """Return the objects of a list; none where there is no list."""
     found = item.get(name)
     return [entry for entry in found if isinstance(entry, Mapping)] if isinstance(found, list) else []

@@ -190,20 +190,28 @@ class Client:
         if labels is None:
             remedy = "is an agent live and allowed? On the VPS see `omi-bridge agents` and `omi-bridge jobs`"
             raise NoAnswer(f"no labels of {conversation_id} within {timeout_s:g} s: {remedy}")
-        self._confirm(labels)
+        self.confirm(labels)
         return labels
 
-    def updates(self, *, timeout_s: float | None = None) -> Generator[ConversationLabels, None, None]:
+    def confirm(self, labels: ConversationLabels) -> None:
+        """Tell the bridge that labels were dealt with: until then it offers them again, ever more rarely."""
+        self._updates.confirm(labels)
+        self._publish_applied(labels)
+
+    def updates(
+        self, *, timeout_s: float | None = None, confirms: bool = True
+    ) -> Generator[ConversationLabels, None, None]:
         """Yield labels of all conversations as they come, until none came for `timeout_s` (None: for ever).
 
         The bridge is told that they came when the next ones are asked for: what the loop's body did not finish, because
-        it raised or died, is offered again.
+        it raised or died, is offered again. Where `confirms` is False, `confirm` says which were dealt with.
         """
         self._updates.listen()
         self._connection.subscribe(wire.conversation_topic(self._root, "+", "updated"), 1, CONNECT_S)
         while (labels := self._updates.take_any(timeout_s)) is not None:
             yield labels
-            self._confirm(labels)
+            if confirms:
+                self.confirm(labels)
 
     # --------------------------------------------------------------------------------------------- people
 
@@ -320,10 +328,6 @@ class Client:
             self._connection.subscribe(topic_filter, 1, CONNECT_S)
         for topic_filter in unheard:
             self._connection.unsubscribe(topic_filter)
-
-    def _confirm(self, labels: ConversationLabels) -> None:
-        self._updates.confirm(labels)
-        self._publish_applied(labels)
 
     def _publish_applied(self, labels: ConversationLabels) -> None:
         """Tell the bridge once: where it gets lost the bridge offers the update again, and is told again."""

@@ -25,7 +25,7 @@ from paho.mqtt.client import MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.reasoncodes import ReasonCode
 
-from omi_diarization_client.errors import BrokerUnavailable
+from omi_diarization_client.errors import BrokerUnavailable, NotAllowed
 
 _LOG = logging.getLogger("omi_diarization_client")
 ASSUMED_PACKET_BYTES = 1_900_000  # of a broker that announces no limit: Mosquitto 2.1 takes 2,000,000
@@ -88,6 +88,7 @@ class BrokerConnection:
         self._client: PahoClient | None = None
         self._filters: dict[str, int] = {}
         self._granted: set[str] = set()
+        self._denied: set[str] = set()
         self._asked: dict[int, list[str]] = {}
         self._sent: dict[int, SentMessage] = {}
         self._reason, self._is_refused, self._has_connected = "no answer", False, False
@@ -114,13 +115,21 @@ class BrokerConnection:
             self._thread.join(10 * LOOP_S)
 
     def subscribe(self, topic_filter: str, qos: int, timeout_s: float) -> None:
-        """Listen, now and after every reconnect. Returns once the broker said yes, or after `timeout_s`."""
+        """Listen, now and after every reconnect. Returns once the broker said yes, or after `timeout_s`.
+
+        Raises:
+            NotAllowed: the broker said no.
+        """
         with self._changed:
             if topic_filter not in self._filters:
                 self._filters[topic_filter] = qos
                 if self._client is not None:
                     self._ask(self._client, topic_filter, qos)
-            self._changed.wait_for(lambda: topic_filter in self._granted, timeout_s)
+            self._changed.wait_for(lambda: topic_filter in self._granted | self._denied, timeout_s)
+            if topic_filter in self._denied:
+                del self._filters[topic_filter]
+                self._denied.discard(topic_filter)
+                raise NotAllowed(f"the broker does not let this user listen to {topic_filter}: use the backend's user")
 
     def unsubscribe(self, topic_filter: str) -> None:
         """Stop listening."""
@@ -231,10 +240,7 @@ class BrokerConnection:
     def _note_suback(self, mid: int, reasons: list[ReasonCode]) -> None:
         with self._changed:
             for topic_filter, reason in zip(self._asked.pop(mid, ()), reasons, strict=False):
-                if reason.is_failure:
-                    _LOG.warning("the broker does not let this user listen to %s: %s", topic_filter, reason.getName())
-                else:
-                    self._granted.add(topic_filter)
+                (self._denied if reason.is_failure else self._granted).add(topic_filter)
             self._changed.notify_all()
 
     def _note_puback(self, mid: int, reason: ReasonCode) -> None:
@@ -257,6 +263,7 @@ class BrokerConnection:
             self._sent.clear()
             self._asked.clear()
             self._granted.clear()
+            self._denied.clear()
             self._changed.notify_all()
         for sent in lost:
             sent.settle("lost")

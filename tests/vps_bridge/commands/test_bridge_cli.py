@@ -19,7 +19,7 @@ from vps_bridge.commands.main import app
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
     *("failed", "retry", "cancel", "purge", "correct", "redo", "doctor", "page", "people", "export", "join"),
-    *("backup", "restore"),
+    *("backup", "restore", "watch-folder"),
     *(("agents", "allow"), ("agents", "deny")),
 ]
 

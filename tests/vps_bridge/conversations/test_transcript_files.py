@@ -5,6 +5,10 @@ The same two lines are said in every file; a layout differs in what it can say o
 
 from __future__ import annotations
 
+import contextlib
+import json
+import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,8 @@ WORDS = [[("Hello", 0.5, 0.9), ("there.", 1.0, 1.3)], [("Hi,", 2.0, 2.3), ("Anna
 BARE = [[(text.strip(".,"), start_s, end_s) for text, start_s, end_s in line] for line in WORDS]
 LOWER = [(word.lower(), start_s, end_s) for line in BARE for word, start_s, end_s in line]
 SHARED = [[("Hello", 0.5, 1.0), ("there.", 1.0, 1.3)], [("Hi,", 2.0, 2.5), ("Anna.", 2.5, 2.9)]]  # no ends of words
-TWO, NOBODY, NONE = ["SPEAKER_00", "SPEAKER_01"], [None, None], [[], []]
+TWO, NOBODY = ["SPEAKER_00", "SPEAKER_01"], [None, None]
+NONE: list[list[Any]] = [[], []]
 # Without punctuation and speakers a service's words are one line, where no pause is longer than a second.
 ONE = ([("hello there hi anna", 0.5, 2.9)], [LOWER])
 
@@ -195,3 +200,36 @@ def test_a_damaged_file_is_refused_and_the_place_and_what_to_do_are_named(
     with pytest.raises(TranscriptError, match=message) as refused:
         read_transcript(tmp_path / name, "c1")
     assert name in str(refused.value)
+
+
+ODD: list[Any] = [None, True, "x", [{}], 10**400, math.nan]
+JSON_FILES = [name for name in EXPECTED if name.endswith(".json")]
+
+
+def spots(content: object, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """The path of every value in a document but the document itself."""
+    items = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    for key, value in items:
+        yield (*path, key)
+        yield from spots(value, (*path, key))
+
+
+def with_value(content: Any, path: tuple[str | int, ...], value: object) -> Any:
+    """The same document with another value at a path."""
+    if not path:
+        return value
+    changed = content.copy()
+    changed[path[0]] = with_value(content[path[0]], path[1:], value)
+    return changed
+
+
+@pytest.mark.parametrize("name", JSON_FILES)
+def test_whatever_stands_anywhere_in_a_file_is_read_or_refused_and_nothing_else(name: str, tmp_path: Path) -> None:
+    content, path = json.loads((FILES / name).read_text()), tmp_path / name
+    # One place for each shape of path: segments and words are all alike.
+    places = {tuple("[]" if isinstance(step, int) else step for step in spot): spot for spot in spots(content)}
+    for spot in places.values():
+        for value in ODD:
+            path.write_text(json.dumps(with_value(content, spot, value)))
+            with contextlib.suppress(TranscriptError):
+                read_transcript(path, "c1")

@@ -1,0 +1,243 @@
+"""`omi-bridge watch-folder` on a real broker and bridge: what is dropped is labelled once, whatever ends in between."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment, Word
+from schemas.corrections import Correction, CorrectionKind
+from schemas.failure import FailureCode
+from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
+from tests.vps_bridge.http.door import answering
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, LiveBridge, wait_until
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.client.dropped_files import SettledFiles, find_recordings
+from vps_bridge.client.folder_records import RECORDS_FOLDER, conversation_of
+from vps_bridge.client.labelled_recording import describe_recording
+from vps_bridge.commands.main import app
+
+SRT = "".join(
+    f"{place}\n00:00:{int(start):02},500 --> 00:00:{int(end):02},500\nword {place}\n\n"
+    for place, (start, end, _) in enumerate(CALL_TURNS, 1)
+)
+FAST = ("--settle-s", "0.3", "--json")
+START = "from vps_bridge.commands.main import main; main()"
+
+
+@dataclass
+class Folder:
+    """A folder, and the command that watches it."""
+
+    path: Path
+    broker: RunningBroker
+
+    def drop(self, name: str, *, tone: int, seconds: float = CALL_S) -> Path:
+        path = self.path / name
+        path.write_bytes(make_wav(seconds, tone=tone))
+        return path
+
+    def once(self, *options: str) -> tuple[int, list[dict[str, Any]], str]:
+        """Exit code, news, and what was said on stderr."""
+        arguments = ["watch-folder", str(self.path), "--once", *FAST, *options]
+        done = CliRunner().invoke(app, arguments, env=self.broker.environment("backend"))
+        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+        return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
+
+    def start(self) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", START, "watch-folder", str(self.path), *FAST],
+            env=self.broker.environment("backend"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def text(self, name: str) -> str:
+        return (self.path / name).read_text()
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
+
+    def conversation(self, name: str) -> str:
+        (recording,) = [each for each in find_recordings(self.path) if each.audio.name == name]
+        return conversation_of(recording.digest())
+
+
+@pytest.fixture
+def folder(mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path) -> Folder:
+    path = tmp_path / "recordings"
+    path.mkdir()
+    return Folder(path, mosquitto)
+
+
+@pytest.fixture
+def agent(mosquitto: RunningBroker, bridge: LiveBridge) -> Iterator[ScriptedAgent]:
+    with answering(mosquitto) as running:
+        yield running
+
+
+def test_recordings_are_labelled_beside_themselves_and_only_once(
+    folder: Folder, bridge: LiveBridge, agent: ScriptedAgent
+) -> None:
+    folder.drop("call.wav", tone=21).chmod(0o640)
+    (folder.path / "call.srt").write_text(SRT)
+    folder.drop("bare.wav", tone=22)
+    (folder.path / "notes.txt").write_text("nothing to do with it")
+    code, news, _ = folder.once()
+    assert code == 0
+    assert {(each["file"], each["outcome"]) for each in news} == {
+        (name, outcome) for name in ("bare.wav", "call.wav") for outcome in ("accepted", "done")
+    }
+    assert "SPEAKER_00: word 1\n" in folder.text("call.wav.srt")
+    assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt")
+    assert (folder.path / "call.wav.srt").stat().st_mode & 0o777 == 0o640, "who may hear it may read it"
+    for name in ("call.wav", "bare.wav"):
+        assert len(folder.text(f"{name}.rttm").splitlines()) == len(CALL_TURNS)
+        assert json.loads(folder.text(f"{name}.json"))["is_final"] is True
+    before = {path: path.stat().st_mtime_ns for path in folder.path.iterdir() if path.is_file()}
+    shutil.copy(folder.path / "bare.wav", folder.path / "copy.wav")
+    code, news, _ = folder.once()
+    assert (code, [(each["file"], each["outcome"]) for each in news]) == (0, [("copy.wav", "done")])
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert folder.text("copy.wav.rttm") == folder.text("bare.wav.rttm")
+    assert len(bridge.jobs(folder.conversation("bare.wav"))) == 1
+
+
+def test_what_cannot_be_diarized_says_why_beside_it_and_is_tried_again_once_it_is_mended(
+    folder: Folder, agent: ScriptedAgent
+) -> None:
+    (folder.path / "noise.wav").write_text("this is no audio")
+    folder.drop("call.wav", tone=23)
+    (folder.path / "call.srt").write_text(SRT.replace("-->", "->", 1))
+    code, news, _ = folder.once()
+    assert (code, sorted(each["outcome"] for each in news)) == (1, ["refused", "refused"])
+    assert "audio.undecodable" in folder.text("noise.wav.error.txt")
+    assert "call.srt: line 2 is no times of a cue" in folder.text("call.wav.error.txt")
+    assert folder.once()[:2] == (0, []), "it was said"
+    (folder.path / "noise.wav.error.txt").unlink()
+    assert [each["outcome"] for each in folder.once()[1]] == ["refused"], "deleting it asks for another try"
+    (folder.path / "call.srt").write_text(SRT)
+    (folder.path / "noise.wav").unlink()
+    assert folder.once()[0] == 0
+    assert "call.wav.error.txt" not in folder.names()
+    assert "word 6" in folder.text("call.wav.srt")
+
+
+def test_a_file_that_was_not_written_here_is_never_replaced(folder: Folder, agent: ScriptedAgent) -> None:
+    folder.drop("call.wav", tone=24)
+    (folder.path / "call.wav.srt").write_text("mine")
+    (folder.path / "elsewhere").write_text("mine too")
+    (folder.path / "call.wav.json").symlink_to(folder.path / "elsewhere")
+    code, news, _ = folder.once()
+    assert code == 0
+    assert {each["outcome"]: each["files"] for each in news} == {
+        "accepted": [],
+        "kept": ["call.wav.json", "call.wav.srt"],
+        "done": ["call.wav.rttm"],
+    }
+    assert (folder.text("call.wav.srt"), folder.text("elsewhere")) == ("mine", "mine too")
+    folder.drop("call.wav", tone=25)  # another recording under the name: what was written here is replaced
+    before = folder.text("call.wav.json"), (folder.path / "call.wav.rttm").stat().st_ino
+    assert folder.once()[0] == 0
+    assert folder.text("call.wav.json") == before[0]
+    assert (folder.path / "call.wav.rttm").stat().st_ino != before[1]
+
+
+def test_what_an_agent_could_not_diarize_is_said_beside_what_there_is(
+    folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge
+) -> None:
+    folder.drop("call.wav", tone=27)
+    with answering(mosquitto, lambda agent, offer: agent.fail(offer, FailureCode.AUDIO_TOO_LONG, retryable=False)):
+        code, news, _ = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (1, ["accepted", "failed"])
+    assert "audio.too_long: as the test told it\nThen: raise OMI_MAX_AUDIO_S" in folder.text("call.wav.error.txt")
+    assert folder.text("call.wav.rttm") == ""
+
+
+def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigterm(
+    folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge, backend: Backend
+) -> None:
+    records = folder.path / RECORDS_FOLDER
+    with ScriptedAgent(mosquitto, "first") as agent:
+        running = folder.start()
+        path = folder.path / "call.wav"
+        audio = make_wav(CALL_S, tone=26)
+        with path.open("wb") as file:  # it grows for longer than it takes to settle
+            for begin in range(0, len(audio), 100_000):
+                file.write(audio[begin : begin + 100_000])
+                file.flush()
+                threading.Event().wait(0.1)
+        wait_until(lambda: any(b'"accepted"' in each.read_bytes() for each in records.glob("*.json")), "accepted")
+        running.kill()
+        running.communicate(timeout=WAIT_S)
+        conversation = folder.conversation("call.wav")
+        offer = agent.wait_offer(conversation)
+        assert list(agent.pull(offer).values()) == [audio], "all of it, and nothing before it was whole"
+        agent.answer(offer, CALL_TURNS)
+        wait_until(lambda: bridge.jobs(conversation)[0]["state"] == "done" or None, "the labels, heard by nobody")
+        running = folder.start()
+        wait_until(lambda: (folder.path / "call.wav.srt").exists() or None, "the files")
+        join = Correction(kind=CorrectionKind.SAME_VOICE, speaker_ids=(0, 1))
+        backend.event(conversation, EventType.CORRECTED, corrections=(join,))
+        wait_until(lambda: "SPEAKER_01" not in folder.text("call.wav.srt") or None, "the correction")
+        code, _, said = folder.once()
+        assert (code, "another `omi-bridge watch-folder` watches" in said) == (1, True)
+        running.send_signal(signal.SIGTERM)
+        output, errors = running.communicate(timeout=WAIT_S)
+    assert running.returncode == 0, errors
+    assert [json.loads(line)["outcome"] for line in output.splitlines()] == ["done", "done"]
+    assert len(bridge.jobs(conversation)) == 1
+
+
+def test_pieces_are_lines_of_their_own_and_lines_stand_for_turns_that_were_too_many() -> None:
+    words = tuple(Word(text=text, start_s=at_s, end_s=at_s + 1) for at_s, text in enumerate(("well", "yes", "no")))
+    segments = (
+        TranscriptSegment(id="a", start_s=0.0, end_s=3.0, text="well yes no", words=words),
+        TranscriptSegment(id="b", start_s=3.0, end_s=4.0, text="hm", speaker="SPEAKER_07"),
+    )
+    pieces = [
+        {"start_s": 0, "end_s": 1, "first_word": 0, "last_word": 0, "speaker": "SPEAKER_00", "speaker_id": 0},
+        {"start_s": 1, "end_s": 3, "first_word": 1, "last_word": 2, "speaker": "SPEAKER_01", "speaker_id": 1},
+    ]
+    known = [{"speaker_id": 1, "person_id": "anna", "identity": "matched"}]
+    label = {"id": "a", "speaker": "SPEAKER_01", "speaker_id": 1, "pieces": pieces}
+    message = {"conversation_id": "c", "updated_version": 1, "state": "final", "segments": [label], "people": known}
+    found = describe_recording(ConversationUpdated.model_validate(message), segments)
+    expected = [(0.0, "SPEAKER_00", "well"), (1.0, "anna", "yes no"), (3.0, "SPEAKER_07", "hm")]
+    assert [(line.start_s, line.speaker.name, line.text) for line in found.lines] == expected
+    assert [(turn.start_s, turn.speaker.name) for turn in found.turns] == [each[:2] for each in expected]
+
+
+def test_a_recording_is_taken_when_it_and_its_transcript_have_stopped_changing(tmp_path: Path) -> None:
+    audio, settled = tmp_path / "call.WAV", SettledFiles(2.0)
+    (tmp_path / ".hidden.wav").write_bytes(b"x")
+    (tmp_path / "link.wav").symlink_to(audio)
+    (tmp_path / "empty.wav").touch()
+
+    def look(now_s: float) -> list[str]:
+        return [each.audio.name for each in settled.look(find_recordings(tmp_path), now_s)]
+
+    audio.write_bytes(b"x")
+    assert (look(0.0), look(1.9), look(2.0)) == ([], [], ["call.WAV"])
+    audio.write_bytes(b"xx")
+    assert (look(3.0), look(4.9), look(5.0)) == ([], [], ["call.WAV"])
+    (tmp_path / "call.json").write_text("[]")
+    assert (look(6.0), look(8.0)) == ([], ["call.WAV"])
+    (recording,) = find_recordings(tmp_path)
+    assert recording.transcript == tmp_path / "call.json"
+    before = recording.digest()
+    (tmp_path / "call.json").write_text("[{}]")
+    assert find_recordings(tmp_path)[0].digest() != before

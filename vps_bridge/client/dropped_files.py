@@ -1,0 +1,88 @@
+"""The recordings in a folder into which people and programs drop files, and which of them are written to their end."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+AUDIO_SUFFIXES = frozenset(
+    {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif", ".caf"}
+)
+TRANSCRIPT_SUFFIXES = (".json", ".srt", ".vtt", ".tsv", ".stm")  # of several the first one counts: it has words
+READ_BYTES = 1_000_000
+
+
+@dataclass(frozen=True)
+class DroppedRecording:
+    """A recording, the transcript beside it, and what their sizes and times of change were when they were looked at."""
+
+    audio: Path
+    transcript: Path | None
+    signature: tuple[int, ...]
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that it is made of."""
+        return (self.audio,) if self.transcript is None else (self.audio, self.transcript)
+
+    def digest(self) -> str:
+        """Return a hash of its content, by which it is known under every name."""
+        digests = []
+        for path in self.files:
+            digest = hashlib.sha256()
+            with path.open("rb") as file:
+                while part := file.read(READ_BYTES):
+                    digest.update(part)
+            digests.append(digest.hexdigest())
+        return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def find_recordings(folder: Path) -> list[DroppedRecording]:
+    """Return the recordings in a folder, by name. Hidden files, links and files without a byte are none.
+
+    The transcript of `call.wav` is `call.json`, `call.srt`, `call.vtt`, `call.tsv` or `call.stm`.
+    """
+    files = {path.name: path for path in folder.iterdir() if _is_file(path)}
+    found = []
+    for name in sorted(files):
+        audio = files[name]
+        if audio.suffix.lower() not in AUDIO_SUFFIXES:
+            continue
+        transcript = next((files[audio.stem + end] for end in TRANSCRIPT_SUFFIXES if audio.stem + end in files), None)
+        try:
+            signature = _sign((audio,) if transcript is None else (audio, transcript))
+        except FileNotFoundError:
+            continue  # it went away meanwhile
+        if signature[0] > 0:
+            found.append(DroppedRecording(audio, transcript, signature))
+    return found
+
+
+def _is_file(path: Path) -> bool:
+    return not path.name.startswith(".") and path.is_file() and not path.is_symlink()
+
+
+def _sign(files: Iterable[Path]) -> tuple[int, ...]:
+    return tuple(number for path in files for number in (path.stat().st_size, path.stat().st_mtime_ns))
+
+
+class SettledFiles:
+    """Tells which recordings have not changed for a while: nobody writes them any more."""
+
+    def __init__(self, settle_s: float) -> None:
+        """Wait so long after the last change that was seen."""
+        self._settle_s = settle_s
+        self._seen: dict[Path, tuple[DroppedRecording, float]] = {}
+
+    def look(self, recordings: Iterable[DroppedRecording], now_s: float) -> list[DroppedRecording]:
+        """Return those that are settled, given what is there at a moment of the monotonic clock."""
+        before, self._seen = self._seen, {}
+        settled = []
+        for recording in recordings:
+            known, since_s = before.get(recording.audio, (recording, now_s))
+            self._seen[recording.audio] = (recording, since_s if known == recording else now_s)
+            if now_s - self._seen[recording.audio][1] >= self._settle_s:
+                settled.append(recording)
+        return settled

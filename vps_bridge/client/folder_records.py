@@ -1,0 +1,141 @@
+"""What became of the recordings of a folder, kept in the folder itself, so that it is known after a restart."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from broker.private_files import replace_file
+from schemas.conversation import ConversationUpdated
+from vps_bridge.client.errors import FolderUnreadable
+
+RECORDS_FOLDER = ".omi-diarization"
+
+
+class RecordingState(StrEnum):
+    """How far a recording is."""
+
+    ACCEPTED = "accepted"
+    """The bridge has it; its labels are awaited."""
+    DONE = "done"
+    REFUSED = "refused"
+    """It cannot be diarized as it is; `error` says why."""
+
+
+class RecordingRecord(BaseModel):
+    """What became of one recording, by the hash of its content."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    state: RecordingState
+    error: str | None = None
+    update: ConversationUpdated | None = None
+
+    @property
+    def updated_version(self) -> int:
+        """Return which update it holds; 0: none."""
+        return self.update.updated_version if self.update is not None else 0
+
+    @property
+    def conversation_id(self) -> str:
+        """Return the same id at every attempt, so that what the bridge has already is not there twice."""
+        return conversation_of(self.digest)
+
+
+class WrittenFile(BaseModel):
+    """A file that was written beside a recording: for which recording, and with what in it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    digest: str
+    updated_version: int
+    """Of the update that it was made of; 0 where there was none."""
+    content_sha256: str
+    """Where the file holds something else now, it is somebody else's, and stays."""
+
+
+_WRITTEN = TypeAdapter(dict[str, WrittenFile])
+
+
+def conversation_of(digest: str) -> str:
+    """Return the id of a recording's conversation."""
+    return f"file-{digest[:32]}"
+
+
+class FolderRecords:
+    """The records of one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make the place for them. Raises `OSError` where the folder cannot be written."""
+        self._place = folder / RECORDS_FOLDER
+        self._place.mkdir(mode=0o700, exist_ok=True)
+        self._written_file = self._place / "written"
+        try:
+            self._written = _WRITTEN.validate_json(self._written_file.read_bytes())
+        except FileNotFoundError:
+            self._written = {}
+        except ValidationError as error:
+            raise FolderUnreadable(self._written_file) from error
+
+    @property
+    def lock_file(self) -> Path:
+        """The file that is locked while somebody watches the folder."""
+        return self._place / "lock"
+
+    def read(self, digest: str) -> RecordingRecord | None:
+        """Return what is known of a recording; None: nothing."""
+        path = self._path(digest)
+        try:
+            return RecordingRecord.model_validate_json(path.read_text("utf-8"))
+        except FileNotFoundError:
+            return None
+        except (ValidationError, UnicodeDecodeError) as error:
+            raise FolderUnreadable(path) from error
+
+    def find(self, conversation_id: str) -> RecordingRecord | None:
+        """Return the recording of a conversation; None: it is of none in this folder."""
+        digests = [path.stem for path in self._place.glob("*.json") if conversation_of(path.stem) == conversation_id]
+        return self.read(digests[0]) if digests else None
+
+    def awaited(self) -> list[RecordingRecord]:
+        """Return the recordings whose labels are awaited."""
+        found = [self.read(path.stem) for path in sorted(self._place.glob("*.json"))]
+        return [record for record in found if record is not None and record.state is RecordingState.ACCEPTED]
+
+    def write(self, record: RecordingRecord) -> None:
+        """Keep a record, whole or not at all."""
+        replace_file(self._path(record.digest), record.model_dump_json(by_alias=True, exclude_none=True))
+
+    def forget(self, digest: str) -> None:
+        """Forget a recording, so that it is tried again."""
+        self._path(digest).unlink(missing_ok=True)
+
+    def written(self, file: str) -> WrittenFile | None:
+        """Return what is known of a file beside a recording; None: it was not written here."""
+        return self._written.get(file)
+
+    def note_written(self, files: Mapping[str, WrittenFile]) -> None:
+        """Keep which files were written."""
+        self._written |= files
+        self._keep_written()
+
+    def note_removed(self, file: str) -> None:
+        """Forget a file that is gone."""
+        self._written.pop(file, None)
+        self._keep_written()
+
+    def _keep_written(self) -> None:
+        replace_file(self._written_file, _WRITTEN.dump_json(self._written))
+
+    def _path(self, digest: str) -> Path:
+        return self._place / f"{digest}.json"
+
+
+def digest_text(text: str) -> str:
+    """Return the hash by which a written file is known to be ours."""
+    return hashlib.sha256(text.encode()).hexdigest()

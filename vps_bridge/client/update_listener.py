@@ -1,0 +1,60 @@
+"""Hears the updates of all conversations, and confirms those that were dealt with."""
+
+from __future__ import annotations
+
+import queue
+import secrets
+
+import structlog
+
+from broker.errors import NotConnected
+from broker.session import Incoming
+from broker.settings import BrokerSettings
+from schemas.codec import decode, encode
+from schemas.conversation import ConversationEvent, ConversationUpdated, EventType
+from schemas.errors import SchemaError
+from schemas.topics import TopicKind, Topics
+from vps_bridge.client.connected import ConnectedClient
+
+_LOG = structlog.get_logger(__name__)
+MAX_WAITING = 1_000  # further ones are let go: the bridge offers an update again until it is confirmed
+
+
+class UpdateListener(ConnectedClient):
+    """A connection that hears every `updated`. Used by one thread, as a context manager."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        """Prepare a connection."""
+        self._topics = Topics(settings.topic_root)
+        self._messages: queue.Queue[Incoming] = queue.Queue(MAX_WAITING)
+        super().__init__(settings, {self._topics.filter(TopicKind.UPDATED): 1}, self._keep)
+
+    def take(self) -> list[ConversationUpdated]:
+        """Return the updates that came, in order."""
+        found = []
+        while not self._messages.empty():
+            message = self._messages.get()
+            try:
+                found.append(decode(ConversationUpdated, message.payload))
+            except SchemaError as error:
+                _LOG.warning("unreadable", topic=message.topic, error=str(error))
+        return found
+
+    def confirm(self, update: ConversationUpdated) -> None:
+        """Tell the bridge that an update was dealt with; where that is lost, it offers it again."""
+        self._tell(update.conversation_id, EventType.APPLIED, updated_version=update.updated_version)
+
+    def ask_again(self, conversation_id: str) -> None:
+        """Ask for a conversation's latest update, also if it was confirmed before."""
+        self._tell(conversation_id, EventType.RESYNC)
+
+    def _keep(self, message: Incoming) -> None:
+        if not self._messages.full():
+            self._messages.put(message)
+
+    def _tell(self, conversation_id: str, kind: EventType, *, updated_version: int | None = None) -> None:
+        event = ConversationEvent(event_id=f"e-{secrets.token_hex(12)}", type=kind, updated_version=updated_version)
+        try:
+            self._session.publish(self._topics.events(conversation_id), encode(event))
+        except NotConnected as error:
+            _LOG.warning("connection_lost", conversation=conversation_id, reason=str(error))
