@@ -31,8 +31,8 @@ NEEDS = {
     "journal": "reads the journal of a machine with systemd",
 }
 """Why a block is not run."""
-WRITTEN_ELSEWHERE = {"docs/backup.md", "docs/omi.md", "docs/stores.md", "clients/python/README.md"}
-"""Linked pages that may be missing, and whose blocks may be without a label."""
+WRITTEN_ELSEWHERE = {"docs/backup.md", "docs/omi.md", "docs/stores.md", "clients/README.md", "clients/python/README.md"}
+"""Linked pages that may be missing; their commands and links are checked, and their blocks need no label."""
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -63,7 +63,7 @@ def page_names(*, with_decisions: bool = False) -> list[str]:
     """Return the pages, relative to the root: README, everything in docs/, and the READMEs of service files."""
     names = ["README.md", "CONTRIBUTING.md", "launchd/README.md", "systemd/README.md"]
     names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
-    names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "clients").glob("*/README.md"))]
+    names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "clients").rglob("README.md"))]
     if with_decisions:
         names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs" / "adr").glob("*.md"))]
     return names
