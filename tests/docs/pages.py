@@ -24,7 +24,7 @@ RUNS = {
 NEEDS = {
     "network": "downloads gigabytes; `.ci/run` does the same from the same pins",
     "mac": "launchd is there on a Mac alone; tests/mac_agent/test_mac_service.py runs them with a stand-in",
-    "root": "changes the machine's firewall or services",
+    "root": "changes files, users, the firewall or services of the machine",
     "hub": "weights behind a personal licence",
     "secrets": "shows where a secret goes; the tests put their own there",
     "systemd": "tests/docs/test_walk.py starts, restarts and reloads services by a stand-in for systemctl",
