@@ -106,6 +106,8 @@ def set_up_the_mac(mac: StandInMachine) -> None:
             mac.start(block.text, mac.root / "run" / "omi-agent.log")
             wait_until(lambda: httpx.get(health).json()["status"] == "healthy", "an agent that works")
     assert "ok     allowed: my-mac may work for bridge" in said
+    assert "ok     agent: online, " in said
+    assert " offline " not in said, "a word that reads as a fault"
     assert not (mac.home / "my-mac.invitation").exists(), "a secret is left"
 
 
