@@ -108,9 +108,9 @@ def configure_logs(*, as_json: bool) -> None:
     )
 
 
-def silence_logs(level: int = logging.CRITICAL) -> None:
-    """Keep the log of an MQTT session below `level` off the terminal, for a command that reports problems itself."""
+def silence_logs() -> None:
+    """Keep the log of an MQTT session off the terminal, for a command that reports the same problems itself."""
     structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(level),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL),
         logger_factory=structlog.PrintLoggerFactory(cast("TextIO", _Stderr(sys.stderr))),
     )

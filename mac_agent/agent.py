@@ -30,7 +30,6 @@ from mac_agent.heartbeat import (
 from mac_agent.held_jobs import HeldJobs
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
-from mac_agent.known_bridges import KnownBridges
 from mac_agent.log_file import LogFile
 from mac_agent.outbox import EntryKind, Outbox
 from mac_agent.own_heartbeat import OwnHeartbeat
@@ -39,7 +38,7 @@ from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import Worker, read_limits
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
 from schemas.audio import AudioPart
-from schemas.bridge import BridgeHeartbeat
+from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
 from schemas.heartbeat import must_yield
@@ -108,7 +107,7 @@ class Agent:
         self._receipts: deque[Receipt] = deque(maxlen=QUEUE_MESSAGES)
         self._connected = threading.Event()
         self._stop = threading.Event()
-        self._bridges = KnownBridges(settings.agent_id)
+        self._bridges: dict[str, str] = {}
         self._note_beat: Callable[[AgentHeartbeat], None] | None = None
 
     def request_stop(self) -> None:
@@ -231,7 +230,7 @@ class Agent:
         self._take_messages()
         if self._connected.is_set():
             self._connected.clear()
-            self._bridges.forget()
+            self._bridges.clear()  # which of them are on this broker, their next live heartbeats show
             self._offer_everything("connected")
         self._take_reports()
         self._held_jobs.start_next()
@@ -241,7 +240,6 @@ class Agent:
         self._offer_results()
         self._heartbeat.send_if_due(self._send_heartbeat, is_connected=self._session.connected)
         self._log_losses()
-        self._bridges.tell_silence(is_connected=self._session.connected)
         self._wakefulness.update(is_busy=self._held_jobs.is_busy)
         if self._log_file is not None:
             self._log_file.rotate_if_due()
@@ -292,7 +290,14 @@ class Agent:
 
     def _take_bridge_heartbeat(self, beat: BridgeHeartbeat, *, retained: bool) -> None:
         """Offer and ask for everything again where a bridge is new or back: what was sent to it meanwhile is lost."""
-        if not retained and self._bridges.is_new(beat):
+        if retained:
+            return
+        is_known = self._bridges.get(beat.bridge_id) == beat.instance_id
+        if beat.state is not BridgeState.ONLINE:
+            if is_known:  # the will of an instance before it may come late
+                del self._bridges[beat.bridge_id]
+        elif not is_known:
+            self._bridges[beat.bridge_id] = beat.instance_id
             self._offer_everything("bridge is there")
 
     def _take_own_heartbeat(self, beat: AgentHeartbeat, *, retained: bool) -> None:

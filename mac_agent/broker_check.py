@@ -20,11 +20,13 @@ from broker.check import Check, failed, note, ok
 from broker.errors import BrokerError
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
+from mac_agent.weights.verdict import EXACT, STRETCH
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, AgentWant, ByteRange, ControlType
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
 from schemas.topics import TopicKind, Topics
+from schemas.turns import EngineDescription
 
 if TYPE_CHECKING:
     from broker.receipts import Receipt
@@ -153,11 +155,7 @@ def check_agent(probe: BrokerProbe) -> list[Check]:
     heartbeat = probe.agent
     if heartbeat is None or heartbeat.state in (AgentState.STOPPED, AgentState.OFFLINE):
         return [note("agent", "not running", "omi-agent run, or omi-agent install")] if probe.error is None else []
-    engine = (
-        f"{heartbeat.engine.name} {heartbeat.engine.mode} on {heartbeat.engine.device}"
-        if heartbeat.engine
-        else "no engine loaded"
-    )
+    engine = _describe_engine(heartbeat.engine) if heartbeat.engine else "no engine loaded"
     found = f"{heartbeat.state.value}, {engine}, {heartbeat.jobs_done} jobs done, {heartbeat.jobs_failed} failed"
     if len(probe.instances) > 1:
         remedy = "Stop one of them, or give it an OMI_AGENT_ID and a user of its own: omi-broker add-agent DIR OTHER-ID"
@@ -167,6 +165,12 @@ def check_agent(probe: BrokerProbe) -> list[Check]:
             note("agent", f"{found}; last error: {heartbeat.last_error}", "omi-agent logs; omi-agent doctor --deep")
         ]
     return [ok("agent", found)]
+
+
+def _describe_engine(engine: EngineDescription) -> str:
+    """Name engine and device, and the mode where there are two: that of the others, `offline`, reads as a fault."""
+    mode = f" {engine.mode}" if engine.mode in (EXACT, STRETCH) else ""
+    return f"{engine.name}{mode} on {engine.device}"
 
 
 def _check_allowed(probe: BrokerProbe, heartbeat: BridgeHeartbeat, agent_id: str) -> Check:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from mac_agent.weights.manifest import Manifest
     from mac_agent.weights.verdict import StretchVerdict
 
-# The latencies that the README promises for a warm engine, decoding included: (seconds of audio, limit in seconds).
+# The latencies that docs/engines.md names for a warm engine, decoding included: (seconds of audio, limit in seconds).
 LATENCY_LIMITS = ((30.0, 5.0), (60.0, 6.0), (300.0, 30.0))
 _LONGEST_SAMPLES = round(max(audio_s for audio_s, _ in LATENCY_LIMITS) * SAMPLE_RATE_HZ)
 _INT16_PEAK = 32_767

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import json
-import pprint
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
@@ -49,6 +48,7 @@ This page is written by `python -m schemas.document` from the code: do not edit 
 - Send every message again until its receipt: audio and events until `accepted`; the bridge sends `updated` until you
   say `applied`. The same id with the same content is answered the same, and changes nothing twice.
 """
+_LITERAL_CHARS = 90  # with the name before it, what fits a line
 _LONG_NUMBER = 1e6  # a bound above it says nothing to a person
 _PATTERNS = {ID_PATTERN: "id", SHA256_PATTERN: "sha256", VERSION_PATTERN: "version"}
 _RAW_MEANS = {
@@ -250,10 +250,28 @@ def _examples(message: type[Message]) -> str:
     """Return the examples: events a line each, what is msgpack as the object that is packed."""
     payloads = examples_of(message.SCHEMA, message.model_fields["version"].default)
     if message.ENCODING == "msgpack":
-        return f"```python\n{pprint.pformat(payloads[0], width=100, sort_dicts=False)}\n```\n"
+        return f"```python\n{_literal(payloads[0])}\n```\n"
     indent = 2 if len(payloads) == 1 else None
     lines = "\n".join(json.dumps(payload, indent=indent, ensure_ascii=False) for payload in payloads)
     return f"```json\n{lines}\n```\n"
+
+
+def _literal(value: Any, indent: int = 0) -> str:  # noqa: ANN401 - any part of a payload
+    """Return a part of a payload as Python, as `ruff format` would have it: what does not fit a line, a line each."""
+    if isinstance(value, bytes):
+        return 'b"' + "".join(f"\\x{byte:02x}" for byte in value) + '"'
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return f"[{', '.join(_literal(item, 1) for item in value)}]"
+    if not isinstance(value, dict):
+        return str(value)
+    inline = ", ".join(f"{json.dumps(name)}: {_literal(item, 1)}" for name, item in value.items())
+    if indent and indent + len(inline) < _LITERAL_CHARS:
+        return "{" + inline + "}"
+    inner = indent + 4
+    lines = [f"{' ' * inner}{json.dumps(name)}: {_literal(item, inner)},\n" for name, item in value.items()]
+    return "{\n" + "".join(lines) + " " * indent + "}"
 
 
 def _enum(kind: type[StrEnum], means: Mapping[str, str]) -> str:

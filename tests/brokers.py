@@ -207,7 +207,7 @@ def run_nats(
     topic_root: str = DEFAULT_ROOT,
     mqtt_version: str = "auto",
 ) -> Iterator[RunningBroker]:
-    """A NATS server as the README says to set one up: JetStream, MQTT, one user with its rights for each program."""
+    """A NATS server as docs/brokers.md says to set it up: JetStream, MQTT, a user with its rights for each program."""
     program = require_program("nats-server", "nats-server")
     port, topics = free_port(), Topics(topic_root)
     home = directory / f"nats-{port}"

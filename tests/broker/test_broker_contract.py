@@ -1,4 +1,4 @@
-"""What the pipeline needs of a broker, tested on each broker of the README with the MQTT version it is used with."""
+"""What the pipeline needs of a broker, on each broker of docs/brokers.md with the MQTT version it is used with."""
 
 import sys
 import uuid
@@ -175,7 +175,7 @@ def test_a_broken_link_publishes_the_will_and_retains_it(broker: RunningBroker, 
 @pytest.mark.slow
 def test_a_link_that_silently_died_is_noticed_by_keepalive(name: str, broker: RunningBroker, connect: Connect) -> None:
     if name == "embedded":
-        pytest.skip("amqtt has no keepalive, as the README says: the age of the heartbeat tells")
+        pytest.skip("amqtt has no keepalive, as docs/brokers.md says: the age of the heartbeat tells")
     heartbeat = TOPICS.agent_heartbeat(AGENT_ID)
     inbox: MessageLog[Incoming] = MessageLog()
     connect(broker, "bridge", HEARTBEATS, on_message=inbox.put)
@@ -212,7 +212,7 @@ def test_an_agent_neither_speaks_for_another_nor_hears_its_audio(
     name: str, broker: RunningBroker, connect: Connect
 ) -> None:
     if name == "embedded":
-        pytest.skip("all agents are one user of the embedded one, as the README says")
+        pytest.skip("all agents are one user of the embedded one, as docs/brokers.md says")
     said: MessageLog[Incoming] = MessageLog()
     heard: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()

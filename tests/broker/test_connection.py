@@ -184,6 +184,15 @@ def test_wrong_password_is_named(any_broker, connect):
     assert "not-the-password" not in str(raised.value)
 
 
+def test_a_program_that_goes_on_trying_logs_which_setting_is_wrong(any_broker):
+    wrong = any_broker.settings("bridge", broker_password="not-the-password")
+    session = MqttSession(wrong, client_id="bridge-wrong", on_message=ignore)
+    session.start()
+    eventually(lambda: session.last_error is not None)
+    assert "Check OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD" in (session.last_error or "")
+    session.stop()
+
+
 def test_anonymous_is_refused(any_broker, connect):
     with pytest.raises(BrokerRefused):
         connect(any_broker, "bridge", settings={"broker_username": None, "broker_password": None})

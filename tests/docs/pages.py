@@ -24,15 +24,15 @@ RUNS = {
 NEEDS = {
     "network": "downloads gigabytes; `.ci/run` does the same from the same pins",
     "mac": "launchd is there on a Mac alone; tests/mac_agent/test_mac_service.py runs them with a stand-in",
-    "root": "changes the machine's firewall or services",
+    "root": "changes files, users, the firewall or services of the machine",
     "hub": "weights behind a personal licence",
     "secrets": "shows where a secret goes; the tests put their own there",
     "systemd": "tests/docs/test_walk.py starts, restarts and reloads services by a stand-in for systemctl",
     "journal": "reads the journal of a machine with systemd",
 }
 """Why a block is not run."""
-WRITTEN_ELSEWHERE = {"docs/backup.md", "docs/omi.md", "docs/stores.md", "clients/python/README.md"}
-"""Linked pages that may be missing, and whose blocks may be without a label."""
+WRITTEN_ELSEWHERE = {"docs/backup.md", "docs/omi.md", "docs/stores.md", "clients/README.md", "clients/python/README.md"}
+"""Linked pages that may be missing; their commands and links are checked, and their blocks need no label."""
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
@@ -63,7 +63,7 @@ def page_names(*, with_decisions: bool = False) -> list[str]:
     """Return the pages, relative to the root: README, everything in docs/, and the READMEs of service files."""
     names = ["README.md", "CONTRIBUTING.md", "launchd/README.md", "systemd/README.md"]
     names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
-    names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "clients").glob("*/README.md"))]
+    names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "clients").rglob("README.md"))]
     if with_decisions:
         names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs" / "adr").glob("*.md"))]
     return names

@@ -136,7 +136,7 @@ def make_machine(root: Path, environment: dict[str, str], replaced: dict[str, st
     debians = _DEBIANS_MOSQUITTO.format(root=root, user=getpass.getuser())
     (root / "etc/mosquitto/mosquitto.conf").write_text(debians)
     for name, text in _STAND_INS.items():
-        _write_program(root / "bin" / name, text)
+        write_program(root / "bin" / name, text)
     places = [str(root / "usr/local/bin"), str(root / "bin"), os.environ["PATH"], "/usr/sbin"]
     ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMI_", "XDG_"))}
     own = {"HOME": str(root / "home"), "OMI_TEST_ROOT": str(root), "PATH": os.pathsep.join(places)}
@@ -144,10 +144,11 @@ def make_machine(root: Path, environment: dict[str, str], replaced: dict[str, st
     machine = StandInMachine(root, ours | environment | own | plain, root / "home", replaced)
     for name, module in MODULES.items():
         text = f'exec {sys.executable} -c "from {module} import main; main()" "$@"'
-        _write_program(machine.programs / name, text)
+        write_program(machine.programs / name, text)
     return machine
 
 
-def _write_program(path: Path, text: str) -> None:
+def write_program(path: Path, text: str) -> None:
+    """Write a program of bash."""
     path.write_text(f"#!/bin/bash\n{text}\n")
     path.chmod(0o755)

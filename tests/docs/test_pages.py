@@ -51,9 +51,11 @@ ENDS_EARLY = "…"  # a command that a sentence only names
 
 @pytest.mark.parametrize("block", all_blocks(), ids=str)
 def test_a_block_names_its_language_and_a_shell_block_its_proof(block: Block) -> None:
+    if block.page in WRITTEN_ELSEWHERE:
+        return
     assert block.language in LANGUAGES
     assert block.language != "bash" or block.page in SERVICE_FILES
-    if block.language == "sh" and block.page not in WRITTEN_ELSEWHERE:
+    if block.language == "sh":
         run, needs = block.label("run"), block.label("needs")
         assert (run is None) != (needs is None), "a shell block has a label: run=… or needs=…"
         assert run is None or run in RUNS

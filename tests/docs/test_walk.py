@@ -1,26 +1,35 @@
 """From a fresh machine to a corrected label, by the pages alone: their commands, in their order, as they stand.
 
-VPS and Mac are directories of this machine; broker, bridge, agent, engine and browser are real.
+VPS and Mac are directories of this machine; broker, bridge, agent and browser are real. So is the engine, on the real
+call, in `make acceptance`; with every change an engine that hears pitches, on tones in place of the call's voices.
 """
 
 import json
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 from playwright.sync_api import Page, expect
+from typer.testing import CliRunner
 
 from tests.brokers import free_port, require_program
 from tests.docs.pages import Block, all_blocks, blocks_of
-from tests.docs.stand_in_machine import StandInMachine, make_machine
+from tests.docs.stand_in_machine import StandInMachine, make_machine, write_program
+from tests.docs.tones import make_tones
 from tests.e2e.system import models_dir, sample_folder, wait_until, weights_dir
 from tests.vps_bridge.http.chromium import run_chromium
+from vps_bridge.commands.main import app as bridge_app
+from vps_bridge.conversations.transcripts import read_transcript
 
 pytestmark = pytest.mark.long
 BLOCKS = all_blocks(run="walk")
 PAGES = {"docs/set-up-vps.md", "docs/set-up-mac.md", "docs/first-conversation.md"}
+VOICES = "010100100110"  # who says each of its lines
+PITCHES_HZ, CALL_S = (400, 800), 30.0
+START_AGENT = "from mac_agent.commands.main import main; main()"
 TAKEN = 6  # the line that is given to somebody else, at 0:14.4
 
 
@@ -29,8 +38,8 @@ def steps(page: str) -> list[Block]:
     return [block for block in BLOCKS if block.page == page]
 
 
-@pytest.fixture
-def machine(tmp_path: Path) -> Iterator[StandInMachine]:
+@pytest.fixture(params=["tones", pytest.param("embedded", marks=pytest.mark.slow)])
+def machine(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StandInMachine]:
     """The VPS."""
     require_program("mosquitto", "mosquitto")
     if not (models_dir() / "embedded").is_dir():
@@ -44,8 +53,27 @@ def machine(tmp_path: Path) -> Iterator[StandInMachine]:
     # On loopback TLS is not the default, and the port of a broker with TLS may be another's on this machine.
     host = '--host "$(tailscale ip -4)"'
     machine = make_machine(tmp_path, environment, {host: f"{host} --tls --port {free_port()}"})
+    write_call(machine, is_real=request.param == "embedded")
     yield machine
     machine.stop()
+
+
+def write_call(machine: StandInMachine, *, is_real: bool) -> None:
+    """Put the call and the page's transcript of it into the home of whoever types; without an engine, as tones."""
+    (transcript,) = (block for block in blocks_of("docs/first-conversation.md") if block.label("file"))
+    file = machine.home / (transcript.label("file") or "")
+    file.write_text(transcript.text)
+    if is_real:
+        shutil.copy(sample_folder() / "sample.wav", machine.home / "call.wav")
+        return
+    lines = zip(read_transcript(file, "call-1"), VOICES, strict=True)
+    turns = [(line.start_s, line.end_s, PITCHES_HZ[int(voice)]) for line, voice in lines]
+    (machine.home / "call.wav").write_bytes(make_tones(turns, CALL_S))
+    own = {"OMI_CHAOS_RUN_LOG": str(machine.root / "runs.log"), "OMI_CHAOS_MAX_NAP_S": "0"}
+    machine.environment |= own
+    run = f"{sys.executable} -m tests.faults.null_agent"
+    command = f'case $1 in run) exec {run} ;; *) exec {sys.executable} -c "{START_AGENT}" "$@" ;; esac'
+    write_program(machine.programs / "omi-agent", command)
 
 
 @pytest.fixture
@@ -78,6 +106,8 @@ def set_up_the_mac(mac: StandInMachine) -> None:
             mac.start(block.text, mac.root / "run" / "omi-agent.log")
             wait_until(lambda: httpx.get(health).json()["status"] == "healthy", "an agent that works")
     assert "ok     allowed: my-mac may work for bridge" in said
+    assert "ok     agent: online, " in said
+    assert " offline " not in said, "a word that reads as a fault"
     assert not (mac.home / "my-mac.invitation").exists(), "a secret is left"
 
 
@@ -104,9 +134,6 @@ def test_from_nothing_to_a_corrected_label_by_the_commands_of_the_pages(
     set_up_the_vps(machine)
     set_up_the_mac(mac)
 
-    shutil.copy(sample_folder() / "sample.wav", machine.home / "call.wav")
-    (transcript,) = (block for block in blocks_of("docs/first-conversation.md") if block.label("file"))
-    (machine.home / (transcript.label("file") or "")).write_text(transcript.text)
     copy, publish, page, take_back = steps("docs/first-conversation.md")
     take(machine, copy)
     said = take(machine, publish)
@@ -126,6 +153,8 @@ def test_from_nothing_to_a_corrected_label_by_the_commands_of_the_pages(
 
 
 def labels(machine: StandInMachine) -> list[str]:
-    """Return who speaks, line by line."""
-    shown = json.loads(machine.run("omi-bridge show call-1 --json"))
-    return [segment["speaker"] for segment in shown["segments"]]
+    """Return who speaks, line by line, as `omi-bridge show` has it; in this process, which starts it at once."""
+    data_dir = str(machine.root / "var/lib/omi-diarization")
+    shown = CliRunner().invoke(bridge_app, ["show", "call-1", "--json", "--data-dir", data_dir])
+    assert shown.exit_code == 0, shown.output
+    return [segment["speaker"] for segment in json.loads(shown.output)["segments"]]

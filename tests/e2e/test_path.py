@@ -231,7 +231,7 @@ def test_an_operator_reads_heartbeats_updates_and_failures_with_mosquitto_sub(
     topics = ("omi/v1/+/+/heartbeat", "omi/v1/conversations/+/updated", "omi/v1/conversations/+/failure/#")
 
     def listen(seconds: int) -> list[str]:
-        """Return what the command of the README prints within some seconds."""
+        """Return what the command of docs/operating.md prints within some seconds."""
         done = subprocess.run(
             [*login, "-v", "-W", str(seconds), *(word for topic in topics for word in ("-t", topic))],
             check=False,

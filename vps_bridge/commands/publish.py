@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,7 +12,6 @@ from typing import Annotated, Any
 import typer
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
-from broker.logs import silence_logs
 from broker.terminal import print_json
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated, TranscriptSegment
@@ -70,7 +68,6 @@ def publish(
     with explained(), _refusal_explained():
         segments = read_transcript(transcript, conversation) if transcript else ()
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
-        silence_logs(logging.WARNING)  # that it is connected, nobody asked; that it is not, is told while it tries
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
             _send_transcript(client, captured, segments)
@@ -177,7 +174,6 @@ def import_transcript(
     with explained():
         segments = read_transcript(file, conversation, keep_speakers=keep_speakers)
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
-        silence_logs(logging.WARNING)  # that it is connected, nobody asked; that it is not, is told while it tries
         with BridgeClient(settings, conversation) as client:
             client.wait_bridge()
             client.start(started)
