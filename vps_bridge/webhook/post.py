@@ -14,7 +14,7 @@ from vps_bridge.ledger.webhook_outbox import WebhookMessage
 from vps_bridge.webhook.receiver import NOT_ENCRYPTED, Receiver, sign
 
 OK, REDIRECT, CLIENT_ERROR = 200, 300, 400
-SIGNATURE, DELIVERY = "Omi-Signature", "Idempotency-Key"
+SIGNATURE, DELIVERY, SCHEMA = "Omi-Signature", "Idempotency-Key", "Omi-Schema"
 
 
 class NotDelivered(Exception):
@@ -39,7 +39,7 @@ class Post:
             "User-Agent": self._agent,
             DELIVERY: message.delivery_id,
             SIGNATURE: sign(receiver.secret, now, message.body),
-            "Omi-Schema": message.schema_name,
+            SCHEMA: message.schema_name,
             "Connection": "close",
         }
         self._is_cut_off = False
