@@ -13,11 +13,12 @@ import httpx
 from rich.console import Console
 
 from demo.call import MIN_JUDGED_S
-from demo.programs import MODULES, Programs, free_port
+from demo.programs import MODULES, DemoProgram, Programs, free_port
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 
 BY = "the demo, wrong on purpose"
 CHECK_S = 1.0
+MAX_RESTARTS = 10  # of each program: one that cannot run is not started for ever
 
 
 def open_door() -> dict[str, str]:
@@ -54,16 +55,29 @@ def mislabel(conversation_id: str, segments: Sequence[TranscriptSegment], update
 
 
 def keep_running(programs: Programs, console: Console) -> None:
-    """Print a link to the page and wait until Ctrl-C."""
+    """Print a link to the page and wait until Ctrl-C; a program that ends is started again."""
     command = [sys.executable, "-c", f"from {MODULES['omi-bridge']} import main; main()", "page"]
     link = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     console.print(f"\nThe page, for one browser within ten minutes:\n{link}", highlight=False, soft_wrap=True)
     console.print(
         "One line of the conversation `call` is given to the wrong speaker on purpose. Find it, correct it, name both "
-        "voices, take it back. Ctrl-C ends everything.",
+        "voices, take it back. Ctrl-C ends everything and deletes its data.",
         soft_wrap=True,
     )
+    restarts = dict.fromkeys((program.name for program in programs.running), 0)
     while True:
         for program in programs.running:
-            program.check()
+            if program.has_ended and restarts[program.name] <= MAX_RESTARTS:
+                restarts[program.name] += 1
+                _go_on(program, console, is_last=restarts[program.name] > MAX_RESTARTS)
         time.sleep(CHECK_S)
+
+
+def _go_on(program: DemoProgram, console: Console, *, is_last: bool) -> None:
+    """Say that a program ended, and start it again unless it ended too often; its data stays as it is."""
+    ended = f"{program.name} ended (exit code {program.process.returncode}; its log: {program.log_file})"
+    if is_last:
+        console.print(f"{ended}, too often: it stays ended, the rest goes on", highlight=False, soft_wrap=True)
+        return
+    program.restart()
+    console.print(f"{ended}: started again, nothing is lost", highlight=False, soft_wrap=True)
