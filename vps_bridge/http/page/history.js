@@ -88,11 +88,11 @@ export class History {
     const lines = write.corrections.map((said, place) => describeCorrection(said, write.outcomes[place], this.segments));
     const labels = write.changes.length;
     const changed = labels ? `${labels} ${labels === 1 ? "label" : "labels"} changed` : null;
+    const canAct = write.kind === "correct" || (write.kind === "apply" && labels > 0); // others act on these
     const isBack = write.undone_by !== null;
     const quiet = [changed, isBack && canAct ? `taken back by change ${write.undone_by}` : null].filter(Boolean);
     const act = isBack ? () => this.act(redo, write) : () => this.act(undo, write);
     const words = isBack ? "Bring back" : "Take back";
-    const canAct = write.kind === "correct" || (write.kind === "apply" && labels > 0); // others act on these
     return element(
       "li",
       { class: "card" },

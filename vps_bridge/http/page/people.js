@@ -83,7 +83,7 @@ export class PeopleView {
       [element("strong", {}, nameOf(person)), person.is_owner ? " the owner" : ""],
       person.consent_date
         ? `agreed on ${person.consent_date}`
-        : element("span", { class: "problem" }, "no consent date: Change… takes it"),
+        : element("span", { class: "problem" }, "no consent date (Change… sets it)"),
       describePrints(person.prints),
       element(
         "span",
