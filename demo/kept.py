@@ -7,18 +7,19 @@ import secrets
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import httpx
 from rich.console import Console
 
 from demo.call import MIN_JUDGED_S
-from demo.programs import MODULES, DemoProgram, Programs, free_port
+from demo.programs import MODULES, Programs, free_port
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 
 BY = "the demo, wrong on purpose"
 CHECK_S = 1.0
-MAX_RESTARTS = 10  # of each program: one that cannot run is not started for ever
+MAX_STARTS = 10  # of each program after it ended: one that cannot run is not started for ever
 
 
 def open_door() -> dict[str, str]:
@@ -64,20 +65,22 @@ def keep_running(programs: Programs, console: Console) -> None:
         "voices, take it back. Ctrl-C ends everything and deletes its data.",
         soft_wrap=True,
     )
-    restarts = dict.fromkeys((program.name for program in programs.running), 0)
+    starts = Counter[str]()
     while True:
-        for program in programs.running:
-            if program.has_ended and restarts[program.name] <= MAX_RESTARTS:
-                restarts[program.name] += 1
-                _go_on(program, console, is_last=restarts[program.name] > MAX_RESTARTS)
+        go_on(programs, starts, console)
         time.sleep(CHECK_S)
 
 
-def _go_on(program: DemoProgram, console: Console, *, is_last: bool) -> None:
-    """Say that a program ended, and start it again unless it ended too often; its data stays as it is."""
-    ended = f"{program.name} ended (exit code {program.process.returncode}; its log: {program.log_file})"
-    if is_last:
-        console.print(f"{ended}, too often: it stays ended, the rest goes on", highlight=False, soft_wrap=True)
-        return
-    program.restart()
-    console.print(f"{ended}: started again, nothing is lost", highlight=False, soft_wrap=True)
+def go_on(programs: Programs, starts: Counter[str], console: Console) -> None:
+    """Start each program again that has ended, its data as it was, and say so; `starts` counts that for each."""
+    for program in programs.running:
+        if not program.has_ended or starts[program.name] > MAX_STARTS:
+            continue
+        starts[program.name] += 1
+        ended = f"{program.name} ended (exit code {program.process.returncode}; its log: {program.log_file})"
+        if starts[program.name] > MAX_STARTS:
+            ended += ", too often: it stays ended, the rest goes on"
+        else:
+            program.restart()
+            ended += ": started again, nothing is lost"
+        console.print(ended, highlight=False, soft_wrap=True)
