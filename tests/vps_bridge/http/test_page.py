@@ -186,7 +186,7 @@ def test_everything_is_reached_by_the_keyboard(called: Door, page: Page) -> None
     call(called, "keyed")
     visit(page, "keyed")
     page.locator("main").focus()
-    for _ in range(3):
+    for _ in range(4 + 3):  # the downloads, then the timeline's buttons
         page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Show all")).to_be_focused()
     rows = page.get_by_role("list", name="Segments").get_by_role("listitem")

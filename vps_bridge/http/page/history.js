@@ -85,7 +85,10 @@ export class History {
 
   describe(write) {
     const who = write.kind === "apply" ? "The bridge" : write.by || "Somebody";
-    const lines = write.corrections.map((said, place) => describeCorrection(said, write.outcomes[place], this.segments));
+    const root = this.rootOf(write);
+    const lines = root === write
+      ? write.corrections.map((said, place) => describeCorrection(said, write.outcomes[place], this.segments))
+      : [this.said(root)];
     const labels = write.changes.length;
     const changed = labels ? `${labels} ${labels === 1 ? "label" : "labels"} changed` : null;
     const canAct = write.kind === "correct" || (write.kind === "apply" && labels > 0); // others act on these
@@ -96,18 +99,12 @@ export class History {
     return element(
       "li",
       { class: "card" },
-      element("p", {}, element("strong", {}, `${write.version}. ${who} `), this.describeKind(write), ` ${ago(write.written_at_s)}`),
+      element("p", {}, element("strong", {}, `${write.version}. ${who} `), describeKind(write), ` ${ago(write.written_at_s)}`),
       lines.map((line) => element("p", {}, line)),
       quiet.length ? element("p", { class: "quiet" }, quiet.join("; ")) : null,
       !canAct ? null
         : button(words, act, { "data-key": `write-${write.version}`, "aria-label": `${words} change ${write.version}` }),
     );
-  }
-
-  describeKind(write) {
-    if (write.kind === "undo" || write.kind === "redo") return this.summarize(write);
-    if (write.kind === "correct") return "corrected";
-    return write.because_of === null ? "labelled" : `labelled anew, because of change ${write.because_of}`;
   }
 
   async act(change, write) {
@@ -119,6 +116,13 @@ export class History {
       notify(error.message);
     }
   }
+}
+
+function describeKind(write) {
+  if (write.kind === "undo") return "took back";
+  if (write.kind === "redo") return "brought back";
+  if (write.kind === "correct") return "corrected";
+  return write.because_of === null ? "labelled" : `labelled anew, because of change ${write.because_of}`;
 }
 
 function describeCorrection(said, outcome, segments) {

@@ -39,7 +39,7 @@ export class Timeline {
     );
     this.track.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     this.shown = element("span", { class: "quiet" });
-    this.legend = element("span", { class: "quiet", hidden: true },
+    this.legend = element("span", { class: "legend", hidden: true },
       element("span", { class: "swatch overlap", "aria-hidden": "true" }), "two speak at once");
     this.tools = element(
       "p",
