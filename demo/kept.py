@@ -7,6 +7,7 @@ import secrets
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 
 import httpx
@@ -18,6 +19,7 @@ from schemas.conversation import ConversationUpdated, TranscriptSegment
 
 BY = "the demo, wrong on purpose"
 CHECK_S = 1.0
+MAX_STARTS = 10  # of each program after it ended: one that cannot run is not started for ever
 
 
 def open_door() -> dict[str, str]:
@@ -54,16 +56,31 @@ def mislabel(conversation_id: str, segments: Sequence[TranscriptSegment], update
 
 
 def keep_running(programs: Programs, console: Console) -> None:
-    """Print a link to the page and wait until Ctrl-C."""
+    """Print a link to the page and wait until Ctrl-C; a program that ends is started again."""
     command = [sys.executable, "-c", f"from {MODULES['omi-bridge']} import main; main()", "page"]
     link = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     console.print(f"\nThe page, for one browser within ten minutes:\n{link}", highlight=False, soft_wrap=True)
     console.print(
         "One line of the conversation `call` is given to the wrong speaker on purpose. Find it, correct it, name both "
-        "voices, take it back. Ctrl-C ends everything.",
+        "voices, take it back. Ctrl-C ends everything and deletes its data.",
         soft_wrap=True,
     )
+    starts = Counter[str]()
     while True:
-        for program in programs.running:
-            program.check()
+        go_on(programs, starts, console)
         time.sleep(CHECK_S)
+
+
+def go_on(programs: Programs, starts: Counter[str], console: Console) -> None:
+    """Start each program again that has ended, its data as it was, and say so; `starts` counts that for each."""
+    for program in programs.running:
+        if not program.has_ended or starts[program.name] > MAX_STARTS:
+            continue
+        starts[program.name] += 1
+        ended = f"{program.name} ended (exit code {program.process.returncode}; its log: {program.log_file})"
+        if starts[program.name] > MAX_STARTS:
+            ended += ", too often: it stays ended, the rest goes on"
+        else:
+            program.restart()
+            ended += ": started again, nothing is lost"
+        console.print(ended, highlight=False, soft_wrap=True)

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +30,8 @@ class DemoProgram:
     name: str
     process: subprocess.Popen[bytes]
     log_file: Path
+    begin: Callable[[], subprocess.Popen[bytes]]
+    """Starts the process anew."""
 
     @property
     def pid(self) -> int:
@@ -42,6 +44,15 @@ class DemoProgram:
             tail = "\n".join(self.log_file.read_text(errors="replace").splitlines()[-15:])
             msg = f"{self.name} ended with exit code {self.process.returncode}; the end of {self.log_file}:\n{tail}"
             raise ProgramFailed(msg)
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether it has ended."""
+        return self.process.poll() is not None
+
+    def restart(self) -> None:
+        """Start it again once it has ended, as systemd and launchd would."""
+        self.process = self.begin()
 
     def stop(self) -> int:
         """Ask it to stop (SIGTERM), wait, and return its exit code."""
@@ -90,16 +101,20 @@ class Programs:
     ) -> DemoProgram:
         """Start any program; its log is `name`.log."""
         log_file = self.directory / f"{name}.log"
-        with log_file.open("ab") as log:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env={**os.environ, **self.environment, **(environment or {})},
-                start_new_session=True,  # Ctrl-C ends only this program, which then stops the others in order
-            )
-        program = DemoProgram(name, process, log_file)
+        variables = {**os.environ, **self.environment, **(environment or {})}
+
+        def begin() -> subprocess.Popen[bytes]:
+            with log_file.open("ab") as log:
+                return subprocess.Popen(
+                    command,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    env=variables,
+                    start_new_session=True,  # Ctrl-C ends only this program, which then stops the others in order
+                )
+
+        program = DemoProgram(name, begin(), log_file, begin)
         self.running.append(program)
         return program
 

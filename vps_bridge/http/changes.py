@@ -35,11 +35,12 @@ class ChangeNotice(BaseModel):
     jobs: bool = Field(default=False, description="A job, or audio that failed.")
     agents: bool = False
     people: bool = Field(default=False, description="Somebody whom an owner knows.")
+    webhook: bool = Field(default=False, description="What its receiver has not taken yet.")
 
     @property
     def is_empty(self) -> bool:
         """Whether nothing changed."""
-        return not (self.conversations or self.many or self.jobs or self.agents or self.people)
+        return self == ChangeNotice()
 
     def merge(self, later: ChangeNotice) -> ChangeNotice:
         """Return both as one, so that a slow reader has one waiting at most."""
@@ -51,6 +52,7 @@ class ChangeNotice(BaseModel):
             jobs=self.jobs or later.jobs,
             agents=self.agents or later.agents,
             people=self.people or later.people,
+            webhook=self.webhook or later.webhook,
         )
 
 
@@ -64,10 +66,11 @@ def compare_marks(before: Marks, after: Marks) -> ChangeNotice:
         jobs=(before.jobs, before.refused) != (after.jobs, after.refused),
         agents=before.agents != after.agents,
         people=before.people != after.people,
+        webhook=before.webhook != after.webhook,
     )
 
 
-EVERYTHING = ChangeNotice(many=True, jobs=True, agents=True, people=True)
+EVERYTHING = ChangeNotice(many=True, jobs=True, agents=True, people=True, webhook=True)
 
 
 class _Listener:

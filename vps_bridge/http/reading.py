@@ -27,6 +27,7 @@ from vps_bridge.http.reading_records import (
     ListedVoice,
     RecentWork,
     SpokenPiece,
+    WebhookStatus,
 )
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
@@ -128,6 +129,20 @@ def read_status(ledger: Ledger) -> BridgeStatus:
         oldest_at=counts.oldest_at,
         recent=_describe_recent(ledger),
         failures=failures,
+    )
+
+
+def read_webhook(ledger: Ledger) -> WebhookStatus:
+    """Return whether the webhook is on, and what its receiver has not taken yet."""
+    counts = ledger.webhook.counts()
+    if counts is None:
+        return WebhookStatus(is_on=False, waiting=0, oldest_at=None, last_error=None, last_error_at=None)
+    return WebhookStatus(
+        is_on=True,
+        waiting=counts.waiting,
+        oldest_at=counts.oldest_at,
+        last_error=counts.last_error,
+        last_error_at=counts.tried_at,
     )
 
 

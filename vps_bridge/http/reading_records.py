@@ -187,6 +187,16 @@ class BridgeStatus(BaseModel):
     failures: list[ListedFailure] = Field(description="The latest of each kind, latest first.")
 
 
+class WebhookStatus(BaseModel):
+    """The webhook: whether it is on, and what its receiver has not taken yet."""
+
+    is_on: bool = Field(description="Whether OMI_WEBHOOK_URL names a receiver.")
+    waiting: int = Field(description="Messages that the receiver has not taken yet.")
+    oldest_at: float | None = Field(description="Since when the oldest of them has waited.")
+    last_error: str | None = Field(description="Why the one that was tried last was not taken; null where none was.")
+    last_error_at: float | None = Field(description="When that was.")
+
+
 class JobAction(BaseModel):
     """What became of a retry or a cancellation."""
 

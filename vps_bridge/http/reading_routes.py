@@ -16,7 +16,14 @@ from vps_bridge.dispatch.operator_answers import CANCEL_REFUSED, RETRY_REFUSED, 
 from vps_bridge.http.changes import Changes
 from vps_bridge.http.messages import HttpProblem, Problem
 from vps_bridge.http.own_connection import OwnConnection
-from vps_bridge.http.reading import list_agents, list_conversations, list_jobs, read_conversation, read_status
+from vps_bridge.http.reading import (
+    list_agents,
+    list_conversations,
+    list_jobs,
+    read_conversation,
+    read_status,
+    read_webhook,
+)
 from vps_bridge.http.reading_records import (
     AgentPage,
     BridgeStatus,
@@ -24,6 +31,7 @@ from vps_bridge.http.reading_records import (
     ConversationPage,
     JobAction,
     JobPage,
+    WebhookStatus,
 )
 from vps_bridge.http.routes import ConversationId, answers
 from vps_bridge.ledger import Ledger
@@ -93,6 +101,11 @@ def _add_operation(app: FastAPI, connection: OwnConnection, stale_s: float) -> N
     async def status() -> Response:
         """Say what waits, what failed and why, and how much room there is."""
         return await _read(connection, lambda ledger, _: read_status(ledger))
+
+    @app.get("/v1/webhook", response_model=WebhookStatus, responses=answers(_READ_CODES, Problem))
+    async def webhook() -> Response:
+        """Say whether the webhook is on, how many of its messages wait, since when, and what its receiver did last."""
+        return await _read(connection, lambda ledger, _: read_webhook(ledger))
 
 
 def _add_actions(app: FastAPI, connection: OwnConnection, changes: Changes) -> None:

@@ -40,6 +40,7 @@ from vps_bridge.http.one_off import NoAgent
 from vps_bridge.http.page_headers import PageHeaders
 from vps_bridge.http.people import add_people
 from vps_bridge.http.sign_in import SignIns
+from vps_bridge.http.webhook_document import SENT, describe_webhooks
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
 
@@ -71,7 +72,7 @@ _AUDIO_BODY = {
         "content": {"audio/*": _BINARY, "application/octet-stream": _BINARY},
     }
 }
-_EVENTS = (ConversationEvent, PersonEvent)
+_OWN_FORMS = (ConversationEvent, PersonEvent, *SENT)  # messages that our own encoder and decoder know, and not FastAPI
 
 
 def _event_body(event: type[Message]) -> dict[str, Any]:
@@ -225,19 +226,20 @@ def _explain(error: Exception) -> HttpProblem:
 
 
 def _add_document(app: FastAPI, open_paths: Sequence[str]) -> None:
-    """Add to the document what FastAPI does not know: the token, and the events, which our own decoder reads."""
+    """Add to the document what FastAPI does not know: the token, the webhook, and the messages of the contract."""
 
     def document() -> Mapping[str, Any]:
         if app.openapi_schema is None:
             described = get_openapi(title=app.title, version=app.version, routes=app.routes)
-            for kind in _EVENTS:
-                event = message_schema(kind, reference=_REFERENCE)
-                parts = event.pop("$defs", {})
-                described["components"]["schemas"] |= {**parts, kind.__name__: event}
+            for kind in _OWN_FORMS:
+                message = message_schema(kind, reference=_REFERENCE)
+                parts = message.pop("$defs", {})
+                described["components"]["schemas"] |= {**parts, kind.__name__: message}
             described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             for path, operations in described["paths"].items():
                 for operation in operations.values():
                     operation["security"] = [{"token": []}, *([{}] if path in open_paths else [])]
+            described["webhooks"] = describe_webhooks(_REFERENCE)
             app.openapi_schema = described
         return app.openapi_schema
 

@@ -18,6 +18,7 @@ from vps_bridge.ledger.tables import (
     PersonDecisionRow,
     PersonRow,
     RefusedChunkRow,
+    WebhookRow,
 )
 
 _LARGE = ("updated_payload", "embedding")
@@ -57,6 +58,8 @@ class Marks:
     agents: tuple[Any, ...]
     people: tuple[int, int] = (0, 0)
     """The number of the latest decision about anybody, and how many people there are."""
+    webhook: tuple[Any, ...] = ()
+    """How many of its messages wait, and when one was tried last."""
 
 
 class Listing:
@@ -115,4 +118,5 @@ class Listing:
                     connection.scalar(select(func.max(PersonDecisionRow.number))) or 0,
                     connection.scalar(select(func.count()).select_from(PersonRow)) or 0,
                 ),
+                webhook=tuple(connection.execute(select(func.count(), func.max(WebhookRow.tried_at))).one()),
             )

@@ -74,7 +74,10 @@ _SENT = delete(WebhookRow).where(_THIS)
 _FAILED = update(WebhookRow).where(_THIS).values(last_error=bindparam("error"), tried_at=bindparam("now"))
 _COUNTS = select(func.count(), func.min(WebhookRow.created_at))
 _LAST_ERROR = (
-    select(WebhookRow.last_error).where(WebhookRow.tried_at.is_not(None)).order_by(WebhookRow.tried_at.desc()).limit(1)
+    select(WebhookRow.last_error, WebhookRow.tried_at)
+    .where(WebhookRow.tried_at.is_not(None))
+    .order_by(WebhookRow.tried_at.desc())
+    .limit(1)
 )
 
 
@@ -92,11 +95,12 @@ class WebhookMessage:
 
 @dataclass(frozen=True)
 class WebhookCounts:
-    """What waits. `oldest_at` is Unix time; `last_error` says why what was tried last was not taken."""
+    """What waits. Times are Unix seconds; `last_error` says why what was tried last, at `tried_at`, was not taken."""
 
     waiting: int
     oldest_at: float | None
     last_error: str | None
+    tried_at: float | None = None
 
 
 class WebhookBook:
@@ -143,7 +147,8 @@ class WebhookBook:
             if connection.execute(WEBHOOK_IS_ON).first() is None:
                 return None
             waiting, oldest_at = connection.execute(_COUNTS).one()
-            return WebhookCounts(waiting, oldest_at, connection.execute(_LAST_ERROR).scalar())
+            last_error, tried_at = connection.execute(_LAST_ERROR).first() or (None, None)
+            return WebhookCounts(waiting, oldest_at, last_error, tried_at)
 
 
 def queue_update(connection: Connection, conversation_id: str) -> None:

@@ -8,7 +8,7 @@ from vps_bridge.ledger.webhook_outbox import WebhookMessage
 from vps_bridge.signed_endpoint import SIGNATURE, SignedEndpoint, sign
 from vps_bridge.timed_calls import CLIENT_ERROR, OK, REDIRECT, CallFailed, TimedCalls
 
-DELIVERY = "Idempotency-Key"
+DELIVERY, SCHEMA = "Idempotency-Key", "Omi-Schema"
 
 
 class NotDelivered(Exception):
@@ -29,7 +29,7 @@ class Post:
             "Content-Type": "application/json",
             DELIVERY: message.delivery_id,
             SIGNATURE: sign(receiver.secret, now, message.body),
-            "Omi-Schema": message.schema_name,
+            SCHEMA: message.schema_name,
         }
         try:
             status = self._calls.call("POST", receiver.target, headers, message.body).status

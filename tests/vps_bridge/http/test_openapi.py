@@ -32,6 +32,7 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
         "/v1/jobs/{job_id}/cancel",
         "/v1/agents",
         "/v1/status",
+        "/v1/webhook",
         "/v1/changes",
         "/v1/owners",
         "/v1/people",
@@ -44,6 +45,14 @@ def test_its_document_names_its_paths_and_loads_nothing_from_elsewhere(door: Doo
     }
     assert {} in document["paths"]["/health"]["get"]["security"]
     assert {} not in document["paths"]["/v1/conversations/{conversation_id}/audio"]["post"]["security"]
+    assert set(document["webhooks"]) == {"conversation-updated", "job-failure"}
+    for name, sent in document["webhooks"].items():
+        body = sent["post"]["requestBody"]["content"]["application/json"]["schema"]
+        message = document["components"]["schemas"][body["$ref"].rpartition("/")[2]]
+        assert message["properties"]["schema"]["const"] == name
+        headers = {item["name"] for item in sent["post"]["parameters"] if item["in"] == "header" and item["required"]}
+        assert headers == {"Omi-Signature", "Idempotency-Key", "Omi-Schema"}
+        assert sent["post"]["security"] == [], "it is signed, and carries no token"
     for page in ("/docs", "/redoc"):
         assert door.client.get(page).status_code == 404
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Locator, Page, Route, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from schemas.agent import AgentControl
 from schemas.conversation import EventType, TranscriptSegment
@@ -15,7 +15,8 @@ from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.vps_bridge.http.chromium import open_page, run_chromium
 from tests.vps_bridge.http.door import Door, answering
-from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, STARTED_AT, call_segments
+from tests.vps_bridge.http.page_steps import call, names, save, visit
+from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, call_segments
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 
 pytestmark = pytest.mark.long
@@ -65,28 +66,6 @@ def page(browser: Browser, called: Door) -> Iterator[Page]:
         yield opened
 
 
-def call(door: Door, name: str, **started: str) -> None:
-    if started:
-        door.event(name, EventType.STARTED, started_at=STARTED_AT.isoformat(), **started)
-    door.backend.send_call(name)
-    door.backend.wait_updated(name)
-
-
-def visit(page: Page, name: str) -> None:
-    page.goto(f"/#/conversations/{name}")
-    expect(page.get_by_role("list", name="Segments").get_by_role("listitem").first).to_be_visible()
-
-
-def names(page: Page) -> Locator:
-    """Who speaks, segment by segment."""
-    return page.get_by_role("list", name="Segments").locator(".who strong")
-
-
-def save(page: Page) -> None:
-    page.get_by_role("button", name="Save").click()
-    expect(page.get_by_role("dialog")).to_have_count(0)
-
-
 def test_a_stranger_is_told_how_to_sign_in_and_signing_out_ends_it(browser: Browser, called: Door) -> None:
     stranger = browser.new_page(base_url=called.url)
     stranger.goto("/")
@@ -112,14 +91,15 @@ def test_naming_joining_and_taking_back_and_a_second_page_sees_it(browser: Brows
         save(page)
         expect(names(page)).to_have_text(["anna", "Speaker 1"] * 3)
         expect(names(second)).to_have_text(["anna", "Speaker 1"] * 3)
-        expect(second.get_by_text("Speaker 0 is anna – it reaches the whole voice")).to_be_visible()
+        expect(second.get_by_text("Speaker 0 is anna – so said of the whole voice")).to_be_visible()
         expect(second.get_by_text("2. ben")).to_be_visible()
     page.get_by_role("button", name="Speaker 1 is the same as…").click()
     page.get_by_role("radio", name="anna").check()
     save(page)
     expect(names(page)).to_have_text(["anna"] * 6)
-    page.get_by_role("button", name="Undo").click()
+    page.get_by_role("button", name="Undo: Speakers 1 and 0 are one").click()
     expect(names(page)).to_have_text(["anna", "Speaker 1"] * 3)
+    expect(page.get_by_text("Done: taken back: Speakers 1 and 0 are one.")).to_be_visible()
     page.get_by_role("button", name="Undo").click()
     expect(names(page)).to_have_text(["Speaker 0", "Speaker 1"] * 3)
     expect(page.get_by_role("button", name="Undo")).to_be_disabled()
@@ -150,12 +130,12 @@ def test_one_segment_is_given_to_another_voice_and_to_nobody_known(called: Door,
     page.get_by_role("dialog").get_by_label("Speaker 0").check()
     save(page)
     expect(names(page).nth(1)).to_have_text("Speaker 0")
-    expect(page.get_by_text("labelled by a person")).to_have_count(1)
+    expect(page.get_by_text("a person said so, but Speaker 1 is heard here")).to_have_count(1)
     page.get_by_role("button", name="Correct who speaks at 0:15.5").click()
-    page.get_by_label("somebody else, who has no voice here yet").check()
+    page.get_by_label("a new voice").check()
     save(page)
     expect(names(page).nth(3)).to_have_text("Speaker 2")
-    expect(page.get_by_text("one segment is somebody else")).to_be_visible()
+    expect(page.get_by_role("listitem").filter(has_text="“word” (0:15.5) is somebody else –")).to_be_visible()
     page.get_by_role("button", name="Correct who speaks at 0:25.5").click()
     save_button = page.get_by_role("button", name="Save")
     save_button.click()
@@ -206,7 +186,7 @@ def test_everything_is_reached_by_the_keyboard(called: Door, page: Page) -> None
     call(called, "keyed")
     visit(page, "keyed")
     page.locator("main").focus()
-    for _ in range(3):
+    for _ in range(4 + 3):  # the downloads, then the timeline's buttons
         page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Show all")).to_be_focused()
     rows = page.get_by_role("list", name="Segments").get_by_role("listitem")

@@ -45,7 +45,7 @@ export function newId(kind) {
 }
 
 export function sendEvent(id, fields) {
-  const event = { schema: "conversation-event", version: "1.2", event_id: newId("e"), by: whoAmI(), ...fields };
+  const event = { schema: "conversation-event", version: "1.2", event_id: newId("e"), by: whoAmI() ?? "somebody on the page", ...fields };
   return post(`${conversationPath(id)}/events`, event);
 }
 
@@ -67,9 +67,9 @@ export function redo(id, write) {
 
 const NAME = "omi-page-name";
 
-// Who the history says made a change.
+// Who the history says made a change; null where nobody has said.
 export function whoAmI() {
-  return localStorage.getItem(NAME) || "page";
+  return localStorage.getItem(NAME) || null;
 }
 
 export function setWhoIAm(name) {

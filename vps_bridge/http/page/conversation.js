@@ -8,7 +8,7 @@ import { History } from "./history.js";
 import { Player } from "./player.js";
 import { Timeline } from "./timeline.js";
 import { Transcript, swatch } from "./transcript.js";
-import { voiceName } from "./voices.js";
+import { namer, voiceName } from "./voices.js";
 
 const STATE_WORDS = {
   waiting: "waiting",
@@ -19,10 +19,10 @@ const STATE_WORDS = {
 };
 
 const DOWNLOADS = [
-  ["vtt", "subtitles of web pages, with speakers"],
-  ["srt", "subtitles that every player takes"],
-  ["rttm", "who speaks when, for tools that measure it"],
-  ["json", "everything, for programs"],
+  ["vtt", "subtitles, VTT", "subtitles of web pages, with speakers"],
+  ["srt", "subtitles, SRT", "subtitles that every player takes"],
+  ["rttm", "who speaks when, RTTM", "for tools that measure it"],
+  ["json", "everything, JSON", "for programs"],
 ];
 
 export class ConversationView {
@@ -37,7 +37,7 @@ export class ConversationView {
     this.timeline = new Timeline((segment) => this.choose(segment));
     this.transcript = new Transcript({
       onChoose: (segment) => this.timeline.choose(segment),
-      onCorrect: (segment) => correctSegment(this.id, segment, this.voices, this.people),
+      onCorrect: (segment) => correctSegment(this.id, segment, this.nameOf(segment), this.voices, this.people),
       onPlay: (segment) => this.player.play(segment),
     });
     this.history = new History(id);
@@ -47,6 +47,7 @@ export class ConversationView {
       {},
       element("h1", {}, id),
       this.state,
+      showDownloads(id),
       this.faults,
       element(
         "section",
@@ -63,7 +64,6 @@ export class ConversationView {
         this.transcript.root,
       ),
       this.history.root,
-      showDownloads(id),
     );
   }
 
@@ -84,11 +84,12 @@ export class ConversationView {
       name: voiceName(voice, called),
       mayBe: voice.known && (called.get(voice.known.person_id) ?? voice.known.person_id),
     }));
+    this.nameOf = namer(this.voices, called);
     this.showState(found);
     this.showLanes();
     this.timeline.update(this.voices, found.segments, found.turns);
-    this.transcript.update(this.voices, found.segments, called);
-    this.history.update(history.writes);
+    this.transcript.update(this.voices, found.segments, found.turns, this.nameOf);
+    this.history.update(history.writes, found.segments);
   }
 
   close() {
@@ -107,8 +108,8 @@ export class ConversationView {
     const leftAlone = found.segments.filter((segment) => segment.left_alone && !segment.by_person).length;
     const facts = [
       `${found.voices.length} ${found.voices.length === 1 ? "voice" : "voices"}`,
-      `${found.segments.length} segments`,
-      leftAlone ? `${leftAlone} left alone` : null,
+      `${found.segments.length} ${found.segments.length === 1 ? "line" : "lines"}`,
+      leftAlone ? `${leftAlone} left as it was` : null,
       found.audio_s ? `${duration(found.audio_s)} of audio` : null,
     ].filter(Boolean);
     replaceKeepingFocus(
@@ -154,9 +155,8 @@ export class ConversationView {
 
 // Links, not scripts: the browser saves what it is sent under the name that comes with it.
 function showDownloads(id) {
-  const links = DOWNLOADS.map(([format, words]) =>
-    element("a", { href: `${conversationPath(id)}/export?format=${format}`, download: true, title: words },
-      format.toUpperCase()),
+  const links = DOWNLOADS.map(([format, words, use]) =>
+    element("a", { href: `${conversationPath(id)}/export?format=${format}`, download: true, title: use }, words),
   );
   return element("nav", { class: "row", "aria-label": "Download this conversation" }, "Download:", links);
 }

@@ -55,8 +55,8 @@ export class ConversationsView {
   }
 
   async refresh(notice) {
-    const isOnlyAgents = notice?.agents && !notice.all && !notice.many && !notice.jobs && !notice.conversations?.length;
-    if (isOnlyAgents && !this.hasWaiting) return;
+    const isElsewhere = notice && !notice.all && !notice.many && !notice.jobs && !notice.conversations?.length;
+    if (isElsewhere && !(notice.agents && this.hasWaiting)) return;
     const wanted = [this.search.value.trim(), this.state.value].join("\n");
     const [found, next] = await this.readPages();
     if (wanted === [this.search.value.trim(), this.state.value].join("\n")) this.show(found, next);
@@ -84,7 +84,7 @@ export class ConversationsView {
       element("a", { href: `#/conversations/${encodeURIComponent(item.conversation_id)}`, "data-key": item.conversation_id },
         item.conversation_id),
       element("span", { class: `state ${item.state}` }, STATE_WORDS[item.state] ?? item.state),
-      item.reason ?? "–",
+      item.reason ?? "",
       item.people.length ? `${item.speakers}: ${item.people.join(", ")}` : String(item.speakers),
       ago(item.last_activity_at),
     ]);

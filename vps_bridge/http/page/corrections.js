@@ -7,12 +7,12 @@ import { clock } from "./format.js";
 
 // As every correction: asked with the name of whoever makes it.
 function ask(title, fields, read, send) {
-  const who = element("input", { type: "text", id: "who-says", value: whoAmI(), maxlength: 100, autocomplete: "off" });
-  const named = element("p", {}, element("label", { for: "who-says" }, "Your name, for the history"), who);
+  const who = element("input", { type: "text", id: "who-says", value: whoAmI() ?? "", maxlength: 100, autocomplete: "off" });
+  const named = element("p", {}, element("label", { for: "who-says" }, "Your name, for the history (may stay empty)"), who);
   const sendNamed = async (said) => {
     setWhoIAm(who.value);
     await send(said);
-    return "Taken. The labels are being worked out.";
+    return "Saved. The labels are being worked out.";
   };
   askInDialog(title, [...fields, named], read, sendNamed);
 }
@@ -34,7 +34,9 @@ function peopleOf(voices, known) {
 export function nameVoice(conversationId, voice, voices, known) {
   const [input, field] = personInput(peopleOf(voices, known), "Who is it?");
   input.value = voice.person_id ?? "";
-  ask(`Name ${voice.name}`, [field], () => input.value.trim() || null, (person) =>
+  const learned = element("p", { class: "quiet" },
+    "The voice is learned under this name, to know it again in later conversations. People shows whom the bridge knows, and forgets them.");
+  ask(`Name ${voice.name}`, [field, learned], () => input.value.trim() || null, (person) =>
     correct(conversationId, { kind: "voice_is", speaker_id: voice.speaker_id, person_id: person }),
   );
 }
@@ -74,12 +76,12 @@ export function mergeVoice(conversationId, voice, voices) {
   );
 }
 
-export function correctSegment(conversationId, segment, voices, people) {
+export function correctSegment(conversationId, segment, now, voices, people) {
   const known = voices.filter((voice) => voice.speaker_id !== segment.speaker_id);
   const [group, chosen] = choices("This is", [
     ...known.map((voice) => [voice.name, `voice ${voice.speaker_id}`]),
-    ["somebody else, who has no voice here yet", "other"],
-    ["a person whom I name", "person"],
+    ["somebody who is not in the list: a new voice", "other"],
+    ["a person, by name:", "person"],
   ]);
   const [input, field] = personInput(peopleOf(voices, people), "The person’s name");
   input.addEventListener("input", () => {
@@ -95,8 +97,9 @@ export function correctSegment(conversationId, segment, voices, people) {
     const number = choice === null ? null : Number(choice.slice("voice ".length));
     return number === null ? null : { kind: "segment_is", segment_id: segment.id, speaker_id: number };
   };
-  const said = element("p", { class: "quiet" }, segment.text.slice(0, 300));
-  ask(`Who speaks at ${clock(segment.start_s)}?`, [said, group, field], read, (correction) =>
+  group.append(field);
+  const said = element("p", { class: "quiet" }, `Given to ${now} now: “${segment.text.slice(0, 300)}”`);
+  ask(`Who speaks at ${clock(segment.start_s)}?`, [said, group], read, (correction) =>
     correct(conversationId, correction),
   );
 }

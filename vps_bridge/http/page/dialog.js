@@ -13,10 +13,11 @@ export function askInDialog(title, fields, read, send, words = "Save") {
       problem.textContent = "Choose or type something first.";
       return;
     }
+    const began_ms = performance.now();
     try {
       const told = await send(said);
       dialog.close();
-      notify(told);
+      notify(told, began_ms);
     } catch (error) {
       problem.textContent = error.message;
     }

@@ -15,17 +15,20 @@ export function button(words, onclick, properties = {}) {
   return element("button", { type: "button", onclick, ...properties }, words);
 }
 
-// A table that names what it is about; `rows` are lists of cells, each text or an element.
+// A table that names what it is about; `rows` are lists of cells, each text or an element. Its roles are said, because
+// a narrow window shows each row as a list (style.css), which would take them away.
 export function table(caption, columns, rows) {
   return element(
     "div",
     { class: "scroll", tabindex: 0, role: "region", "aria-label": `${caption}: table` },
     element(
       "table",
-      {},
+      { role: "table" },
       element("caption", { class: "hidden" }, caption),
-      element("thead", {}, element("tr", {}, columns.map((words) => element("th", { scope: "col" }, words)))),
-      element("tbody", {}, rows.map((cells) => element("tr", {}, cells.map((cell) => element("td", {}, cell))))),
+      element("thead", { role: "rowgroup" }, element("tr", { role: "row" },
+        columns.map((words) => element("th", { scope: "col", role: "columnheader" }, words)))),
+      element("tbody", { role: "rowgroup" }, rows.map((cells) => element("tr", { role: "row" },
+        cells.map((cell, place) => element("td", { role: "cell", "data-column": columns[place] }, cell))))),
     ),
   );
 }
@@ -38,9 +41,12 @@ export function replaceKeepingFocus(parent, ...children) {
 }
 
 let clearing = 0;
+let told_ms = 0;
 
-// Tells what happened, to the eye and to a screen reader.
-export function notify(words) {
+// Tells what happened, to the eye and to a screen reader; not where something newer than `since_ms` was told already.
+export function notify(words, since_ms = Infinity) {
+  if (told_ms > since_ms) return;
+  told_ms = performance.now();
   const notice = document.getElementById("notice");
   notice.textContent = words;
   clearTimeout(clearing);

@@ -29,7 +29,7 @@ export class Enrolment {
       "section",
       { "aria-labelledby": "enrol-title", class: "narrow" },
       element("h2", { id: "enrol-title" }, "Teach a voice"),
-      element("p", {}, "A recording of one person alone, half a minute or longer. It is thrown away afterwards."),
+      element("p", {}, "To name a voice in a conversation teaches it. Or send a recording of one person alone, half a minute or longer: it is thrown away afterwards."),
       element(
         "form",
         { onsubmit: (event) => this.send(event) },

@@ -11,7 +11,7 @@ export function clock(seconds) {
 export function duration(seconds) {
   if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
   if (seconds < 3600) return `${Math.round(seconds / 60)} min`;
-  return `${(seconds / 3600).toFixed(1)} h`;
+  return `${(seconds / 3600).toFixed(1).replace(".0", "")} h`;
 }
 
 export function ago(unixSeconds) {

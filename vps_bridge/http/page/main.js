@@ -78,6 +78,7 @@ function merge(before, after) {
     jobs: before.jobs || after.jobs,
     agents: before.agents || after.agents,
     people: before.people || after.people,
+    webhook: before.webhook || after.webhook,
     conversations: [...(before.conversations ?? []), ...(after.conversations ?? [])],
   };
 }
@@ -133,7 +134,8 @@ signOut.addEventListener("click", async () => {
 document.getElementById("skip").addEventListener("click", () => main.focus());
 window.addEventListener("hashchange", async () => {
   await show();
-  main.focus();
+  main.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
 });
 document.addEventListener("visibilitychange", () => {
   if (!document.hidden) refresh({ all: true });

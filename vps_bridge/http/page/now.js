@@ -18,21 +18,39 @@ export class NowView {
 
   constructor() {
     this.agents = element("section", { "aria-labelledby": "agents-title" });
+    this.attention = element("section", { "aria-label": "Is anything stuck", role: "status" });
     this.queue = element("section", { "aria-labelledby": "queue-title" });
+    this.webhook = element("section", { "aria-labelledby": "webhook-title" });
     this.failures = element("section", { "aria-labelledby": "failures-title" });
-    this.root = element("div", {}, element("h1", {}, "Now"), this.agents, this.failures, this.queue);
+    this.root = element("div", {}, element("h1", {}, "Now"), this.attention, this.agents, this.failures, this.queue,
+      this.webhook);
   }
 
   async refresh() {
-    const [agents, status, leased, ready] = await Promise.all([
+    const [agents, status, leased, ready, webhook] = await Promise.all([
       read("/v1/agents"),
       read("/v1/status"),
       read("/v1/jobs", { state: "leased" }),
       read("/v1/jobs", { state: "ready", limit: 20 }),
+      read("/v1/webhook"),
     ]);
+    this.showAttention(findStuck(agents.agents, status, webhook));
     this.showAgents(agents.agents);
     this.showFailures(status.failures);
     this.showQueue(status, leased, ready);
+    this.showWebhook(webhook);
+  }
+
+  // A screen reader says it when it becomes different, and not with every beat.
+  showAttention(stuck) {
+    const words = stuck.join("\n");
+    if (words === this.said) return;
+    this.said = words;
+    this.attention.replaceChildren(
+      stuck.length
+        ? element("ul", { class: "cards" }, stuck.map((line) => element("li", { class: "card failed" }, line)))
+        : element("p", { class: "state final" }, "Nothing is stuck."),
+    );
   }
 
   close() {}
@@ -102,10 +120,10 @@ export class NowView {
 
   showQueue(status, leased, ready) {
     const facts = [
-      ["Chunks being gathered", status.chunks_waiting],
+      ["Pieces of audio not yet in a job", status.chunks_waiting],
       ["Jobs that wait", status.jobs_ready],
       ["Jobs that are worked on", status.jobs_leased],
-      ["The oldest of it came", status.oldest_at ? ago(status.oldest_at) : "–"],
+      ["The oldest of these came", status.oldest_at ? ago(status.oldest_at) : "nothing waits"],
       [`Audio labelled in the last ${duration(status.recent.span_s)}`, duration(status.recent.labelled_audio_s)],
       ["From audio to labels", describeLatency(status.recent)],
       ["Audio kept here", bytes(status.audio_bytes)],
@@ -134,17 +152,50 @@ export class NowView {
       rows.length ? table("Jobs that wait or are worked on", columns, rows) : element("p", {}, "No job waits."),
     );
   }
+
+  showWebhook(webhook) {
+    replaceKeepingFocus(
+      this.webhook,
+      element("h2", { id: "webhook-title" }, "Webhook"),
+      element("p", {}, describeWebhook(webhook)),
+      webhook.last_error
+        ? element("p", { class: "problem" }, `Tried last ${ago(webhook.last_error_at)}: ${webhook.last_error}`)
+        : "",
+    );
+  }
+}
+
+// What keeps labels or messages from coming, each with what to do.
+function findStuck(agents, status, webhook) {
+  const stuck = agents.filter((agent) => !agent.allowed)
+    .map((agent) => `${agent.agent_id} asks for work and is not allowed. To allow it: omi-bridge agents allow ${agent.agent_id}`);
+  if (!agents.some((agent) => agent.allowed && agent.is_live)) {
+    const waiting = status.chunks_waiting + status.jobs_ready ? " and what waits below stays there" : "";
+    stuck.push(`No agent is online: nothing is labelled${waiting}. Start one on the Mac: omi-agent run`);
+  }
+  const failed = status.failures.length;
+  if (failed) stuck.push(`${failed} ${failed === 1 ? "failure needs" : "failures need"} a decision: see Failures below.`);
+  if (webhook.last_error) stuck.push("The webhook’s receiver does not take its messages: see Webhook below.");
+  return stuck;
+}
+
+function describeWebhook(webhook) {
+  if (!webhook.is_on) return "Off. OMI_WEBHOOK_URL turns it on.";
+  if (!webhook.waiting) return "On. Its receiver has taken everything.";
+  const words = `${webhook.waiting} ${webhook.waiting === 1 ? "message waits" : "messages wait"}`;
+  return `On. ${words}, the oldest since ${ago(webhook.oldest_at)}.`;
 }
 
 function describeAgent(agent) {
   if (!agent.allowed) return `not allowed: omi-bridge agents allow ${agent.agent_id}`;
-  const words = agent.is_live ? agent.state : `not heard of (last: ${agent.state ?? "nothing"})`;
+  const isEnded = ["stopped", "offline"].includes(agent.state);
+  const words = agent.is_live || isEnded ? agent.state : `silent (last: ${agent.state ?? "nothing"})`;
   return agent.last_error ? `${words}; last error: ${agent.last_error}` : words;
 }
 
 function describeLatency(recent) {
   if (recent.median_latency_s === null) return "–";
-  return `${duration(recent.median_latency_s)}, at most ${duration(recent.slow_latency_s)} for 95 %`;
+  return `half within ${duration(recent.median_latency_s)}, 95 % within ${duration(recent.slow_latency_s)}`;
 }
 
 function describeProgress(job) {

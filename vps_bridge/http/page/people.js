@@ -80,14 +80,16 @@ export class PeopleView {
 
   showPeople() {
     const rows = this.people.map((person) => [
-      element("strong", {}, nameOf(person)),
-      person.is_owner ? "the owner" : "",
-      person.consent_date ? `agreed on ${person.consent_date}` : element("span", { class: "problem" }, "no consent date"),
+      [element("strong", {}, nameOf(person)), person.is_owner ? " the owner" : ""],
+      person.consent_date
+        ? `agreed on ${person.consent_date}`
+        : element("span", { class: "problem" }, "no consent date (Change… sets it)"),
       describePrints(person.prints),
       element(
         "span",
         { class: "row" },
-        this.action("Show", person, () => this.showDetails(person.person_id)),
+        this.action("Show", person, () => this.showDetails(person.person_id),
+          { "aria-expanded": String(this.shown === person.person_id) }),
         this.action("Change…", person, () => change(person, this.owner.value)),
         this.action("Forget…", person, () => forget(person, this.owner.value)),
       ),
@@ -95,19 +97,21 @@ export class PeopleView {
     replaceKeepingFocus(
       this.found,
       rows.length
-        ? table("People", ["Person", "Role", "Consent", "Voiceprints", "Actions"], rows)
-        : element("p", {}, "Nobody is known yet. Teach a voice below, or name one in a conversation."),
+        ? table("People", ["Person", "Consent", "Voiceprints", "Actions"], rows)
+        : element("p", {}, "Nobody is known yet. Name a voice in a conversation, or teach one below."),
     );
   }
 
-  action(words, person, act) {
+  action(words, person, act, more = {}) {
     const label = `${words.replace("…", "")} ${nameOf(person)}`;
-    return button(words, act, { "data-key": `${words}-${person.person_id}`, "aria-label": label });
+    return button(words, act, { "data-key": `${words}-${person.person_id}`, "aria-label": label, ...more });
   }
 
   async showDetails(id) {
     this.shown = this.shown === id ? null : id;
+    this.showPeople();
     await this.readDetails();
+    if (this.shown) this.details.scrollIntoView({ block: "nearest" });
   }
 
   async readDetails() {
@@ -135,7 +139,7 @@ function describePerson(person) {
       made.similarity === null ? "" : `, ${made.similarity.toFixed(2)} alike`),
   );
   return [
-    element("h2", {}, `${nameOf(person)} (${person.person_id})`),
+    element("h2", {}, nameOf(person) === person.person_id ? nameOf(person) : `${nameOf(person)} (${person.person_id})`),
     element("h3", {}, "Voiceprints"),
     prints.length ? element("ul", { class: "cards" }, prints) : element("p", {}, "None: the voice is not recognised."),
     element("h3", {}, "Heard in"),
@@ -165,13 +169,13 @@ function field(words, properties) {
 }
 
 function change(person, owner) {
-  const [name, named] = field("Name", { type: "text", id: "person-name", maxlength: 200, value: person.name ?? "" });
+  const [name, named] = field("Name", { type: "text", id: "person-name", maxlength: 200, value: nameOf(person) });
   const [agreed, consented] = field("Agreed on", { type: "date", id: "person-agreed", value: person.consent_date ?? "" });
   const [isOwner, owned] = field("Is the owner", { type: "checkbox", id: "person-owner", checked: person.is_owner });
   const about = { owner: owner || null, revision: person.revision };
   const read = () => {
     const events = [];
-    if (name.value.trim() && name.value.trim() !== person.name) events.push({ type: "named", name: name.value.trim() });
+    if (name.value.trim() && name.value.trim() !== nameOf(person)) events.push({ type: "named", name: name.value.trim() });
     if (agreed.value && agreed.value !== person.consent_date) {
       events.push({ type: "consented", consent_date: agreed.value });
     }
@@ -187,8 +191,8 @@ function change(person, owner) {
 
 function forget(person, owner) {
   const words =
-    "This erases the name, the voiceprints, and how the voice sounds in every conversation. It cannot be undone. " +
-    "Labels that people gave stay.";
+    "The voice is not recognised any more: this erases the voiceprints, and how the voice sounds in every conversation. " +
+    "It cannot be undone. Where somebody wrote the name into a conversation it stays, and is corrected there.";
   const send = async () => {
     await erase(personPath(person.person_id), owner ? { owner } : {});
     return `${nameOf(person)} is forgotten.`;

@@ -46,6 +46,16 @@ export function firstPlace(count, holds) {
   return low;
 }
 
+// Returns whose turns are longest within a stretch, by number; null where nobody speaks.
+export function longestWithin(turns, start_s, end_s) {
+  const spoken = new Map();
+  for (const turn of turns.within(start_s, end_s)) {
+    const length_s = Math.min(turn.end_s, end_s) - Math.max(turn.start_s, start_s);
+    if (length_s > 0) spoken.set(turn.speaker_id, (spoken.get(turn.speaker_id) ?? 0) + length_s);
+  }
+  return [...spoken].sort((one, other) => other[1] - one[1])[0]?.[0] ?? null;
+}
+
 // Returns the stretches in which two or more of these spans are at once.
 export function overlaps(spans) {
   const edges = spans.flatMap((span) => [[span.start_s, 1], [span.end_s, -1]]);

@@ -39,6 +39,8 @@ export class Timeline {
     );
     this.track.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     this.shown = element("span", { class: "quiet" });
+    this.legend = element("span", { class: "legend", hidden: true },
+      element("span", { class: "swatch overlap", "aria-hidden": "true" }), "two speak at once");
     this.tools = element(
       "p",
       { class: "row" },
@@ -46,6 +48,7 @@ export class Timeline {
       button("Zoom out", () => this.zoom(ZOOM)),
       button("Show all", () => this.showAll()),
       this.shown,
+      this.legend,
     );
     this.sizes = new ResizeObserver(() => this.draw());
     this.sizes.observe(this.track);
@@ -68,6 +71,7 @@ export class Timeline {
     this.start_s = Math.min(this.segments.start_s, this.turns.start_s, 0);
     this.end_s = Math.max(this.segments.end_s, this.turns.end_s, this.start_s + MIN_WINDOW_S);
     const overlap_s = this.doubled.spans.reduce((sum, span) => sum + span.end_s - span.start_s, 0);
+    this.legend.hidden = overlap_s === 0;
     const lanes = voices.map((voice) => `${voice.name} speaks ${duration(voice.speech_s)}`).join(", ");
     this.words.textContent = `${duration(this.end_s)} long. ${lanes}. Two at once for ${duration(overlap_s)}.`;
     if (isFirst) this.showAll();

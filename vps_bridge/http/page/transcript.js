@@ -2,8 +2,8 @@
 
 import { button, element } from "./element.js";
 import { clock, percent } from "./format.js";
-import { firstPlace } from "./spans.js";
-import { colourNumber, namer } from "./voices.js";
+import { SortedSpans, firstPlace, longestWithin } from "./spans.js";
+import { colourNumber } from "./voices.js";
 
 const GUESSED_ROW_PX = 64;
 const BEYOND_PX = 400; // rows are made so far beyond what is in sight
@@ -24,6 +24,7 @@ export class Transcript {
     this.onChoose = onChoose;
     this.onCorrect = onCorrect;
     this.segments = [];
+    this.turns = new SortedSpans([]);
     this.heights = new Map(); // as measured, by segment
     this.tops = new Float64Array(1);
     this.rows = new Map(); // the rows that exist, by place
@@ -47,10 +48,11 @@ export class Transcript {
     this.sizes.disconnect();
   }
 
-  update(voices, segments, called) {
+  update(voices, segments, turns, nameOf) {
     const chosenId = this.segments[this.chosen]?.id;
     const focused = this.focusedControl();
-    this.nameOf = namer(voices, called);
+    this.nameOf = nameOf;
+    this.turns = new SortedSpans(turns ?? []);
     this.labelNames = new Map(voices.map((voice) => [voice.speaker, voice.name]));
     this.segments = segments;
     this.chosen = Math.max(0, segments.findIndex((segment) => segment.id === chosenId));
@@ -89,6 +91,7 @@ export class Transcript {
     const row = this.rows.get(place);
     if (!row) return;
     row.tabIndex = isChosen ? 0 : -1;
+    for (const control of row.querySelectorAll("button")) control.tabIndex = row.tabIndex; // Tab leaves the list after one row
     if (isChosen) row.setAttribute("aria-current", "true");
     else row.removeAttribute("aria-current");
   }
@@ -199,7 +202,7 @@ export class Transcript {
         onfocus: choose,
       },
       element("p", { class: "who" }, swatch(segment.speaker_id), element("strong", {}, name), ` ${clock(segment.start_s)}`),
-      element("div", { class: "said" }, this.saidBy(segment), describeLabel(segment, this.labelNames)),
+      element("div", { class: "said" }, this.saidBy(segment), this.describeLabel(segment, name)),
       element(
         "p",
         { class: "row" },
@@ -221,18 +224,24 @@ export class Transcript {
       element("p", {}, swatch(piece.speaker_id), element("strong", {}, this.nameOf(piece)), ` ${piece.text}`),
     );
   }
+
+  describeLabel(segment, name) {
+    const words = [];
+    const heard = segment.by_person ? longestWithin(this.turns, segment.start_s, segment.end_s) : null;
+    const isOdd = heard !== null && heard !== segment.speaker_id;
+    if (isOdd) {
+      words.push(`a person said so, but ${this.nameOf({ speaker_id: heard })} is heard here`);
+    } else if (segment.by_person) words.push("a person said so");
+    else if (segment.left_alone) words.push(`left as it was: ${LEFT_ALONE[segment.left_alone] ?? segment.left_alone}`);
+    if (segment.coverage !== null && segment.speaker_id !== null) {
+      words.push(`${name} is heard in ${percent(segment.coverage)} of it`);
+    }
+    if (segment.runner_up) words.push(`next: ${this.labelNames.get(segment.runner_up) ?? segment.runner_up}`);
+    if (segment.pieces.some((piece) => piece.estimated)) words.push("cut where a sentence ends: its words have no times");
+    return words.length ? element("p", { class: isOdd ? "problem" : "quiet" }, words.join(" · ")) : null;
+  }
 }
 
 export function swatch(speakerId) {
   return element("span", { class: `swatch voice-${colourNumber(speakerId)}`, "aria-hidden": "true" });
-}
-
-function describeLabel(segment, labelNames) {
-  const words = [];
-  if (segment.by_person) words.push("labelled by a person");
-  else if (segment.left_alone) words.push(`left alone: ${LEFT_ALONE[segment.left_alone] ?? segment.left_alone}`);
-  if (segment.coverage !== null && segment.speaker_id !== null) words.push(`covers ${percent(segment.coverage)} of it`);
-  if (segment.runner_up) words.push(`else ${labelNames.get(segment.runner_up) ?? segment.runner_up}`);
-  if (segment.pieces.some((piece) => piece.estimated)) words.push("cut where a sentence ends: its words have no times");
-  return words.length ? element("p", { class: "quiet" }, words.join(" · ")) : null;
 }

@@ -1,0 +1,141 @@
+"""The page as somebody sees it who has read nothing: what is stuck, which line is wrong, what a click will do."""
+
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, Page, expect
+
+from tests.brokers import RunningBroker, free_port
+from tests.vps_bridge.http.chromium import open_page, run_chromium
+from tests.vps_bridge.http.door import Door, answering, open_door
+from tests.vps_bridge.http.page_steps import call, names, save, visit
+from tests.vps_bridge.live_bridge import Backend, run_bridge, wait_until
+from tests.vps_bridge.webhook.hook_receiver import SECRET
+
+pytestmark = pytest.mark.long
+NARROW = {"width": 360, "height": 740}
+ZOOMED = {"width": 640, "height": 450}  # a window of 1280 x 900 at 200 %
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with run_chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def door(mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
+    """A door whose bridge has an agent that answers, and a webhook whose receiver nobody started."""
+    hook = {"OMI_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}/hook", "OMI_WEBHOOK_SECRET": SECRET}
+    data = tmp_path_factory.mktemp("data")
+    with run_bridge(mosquitto, data, backend, **open_door(**hook)) as bridge:
+        bridge.allow("first")
+        yield Door(bridge, backend)
+
+
+@pytest.fixture
+def page(browser: Browser, door: Door) -> Iterator[Page]:
+    with open_page(browser, door) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def called(mosquitto: RunningBroker, door: Door) -> Iterator[Door]:
+    with answering(mosquitto):
+        call(door, "seen")
+        yield door
+
+
+def test_now_says_first_what_is_stuck_and_what_to_do(door: Door, page: Page) -> None:
+    stuck = page.get_by_role("status", name="Is anything stuck")
+    expect(stuck).to_contain_text("No agent is online: nothing is labelled. Start one on the Mac: omi-agent run")
+    expect(page.get_by_text("On. Its receiver has taken everything.")).to_be_visible()
+
+
+def test_now_shows_what_the_webhooks_receiver_has_not_taken_as_programs_read_it(called: Door, page: Page) -> None:
+    stuck = page.get_by_role("status", name="Is anything stuck")
+    expect(stuck).to_contain_text("The webhook’s receiver does not take its messages")
+    expect(stuck).not_to_contain_text("No agent")
+    webhook = page.get_by_role("region", name="Webhook")
+    expect(webhook).to_contain_text("On. 1 message waits, the oldest since")
+    expect(webhook).to_contain_text("Connection refused")
+    said = called.client.get("/v1/webhook").json()
+    assert (said["is_on"], said["waiting"]) == (True, 1)
+    assert "Connection refused" in said["last_error"]
+    assert said["oldest_at"] <= said["last_error_at"]
+
+
+def test_a_line_that_somebody_gave_to_another_than_is_heard_says_so_until_it_is_corrected(
+    called: Door, page: Page
+) -> None:
+    call(called, "wrong")
+    said = [{"kind": "segment_is", "segment_id": "wrong-1", "speaker_id": 0}]
+    visit(page, "wrong")
+    segments = called.client.get("/v1/conversations/wrong").json()["segments"]
+    said[0]["segment_id"] = segments[1]["id"]
+    called.client.post(
+        "/v1/conversations/wrong/events",
+        json={"schema": "conversation-event", "version": "1.1", "event_id": "e-wrong", "type": "corrected", "by": "x"}
+        | {"corrections": said},
+    ).raise_for_status()
+    odd = page.get_by_role("listitem").filter(has_text="a person said so, but Speaker 1 is heard here")
+    expect(odd).to_have_count(1)
+    odd.get_by_role("button", name="Correct").click()
+    expect(page.get_by_text("Given to Speaker 0 now: “word”")).to_be_visible()
+    page.get_by_role("dialog").get_by_label("Speaker 1").check()
+    save(page)
+    expect(page.get_by_text("Done: “word” (0:05.5) is Speaker 1.")).to_be_visible()
+    expect(odd).to_have_count(0)
+    expect(names(page)).to_have_text(["Speaker 0", "Speaker 1"] * 3)
+    page.get_by_role("button", name="Undo: “word” (0:05.5) is Speaker 1").click()
+    expect(page.get_by_role("listitem").filter(has_text="taken back by change 4")).to_be_visible()
+    expect(page.get_by_role("button", name="Take back change 4")).to_have_count(0)  # Redo, or change 3, does that
+    expect(page.get_by_role("button", name="Redo: “word” (0:05.5) is Speaker 1")).to_be_enabled()
+
+
+def test_whom_naming_teaches_and_what_forgetting_leaves_is_said_before(called: Door, page: Page) -> None:
+    call(called, "taught")
+    visit(page, "taught")
+    page.get_by_role("button", name="Name Speaker 0").click()
+    expect(page.get_by_text("The voice is learned under this name")).to_be_visible()
+    page.get_by_label("Who is it?").fill("dora")
+    save(page)
+    expect(names(page).first).to_have_text("dora")
+    said = called.client.get("/v1/conversations/taught/history").json()["writes"][-1]
+    assert said["by"] == "somebody on the page"
+    page.get_by_role("link", name="People").click()
+    page.get_by_role("button", name="Change dora").click()
+    expect(page.get_by_role("dialog").get_by_label("Name")).to_have_value("dora")
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Forget dora").click()
+    expect(page.get_by_text("it stays, and is corrected there")).to_be_visible()
+
+
+@pytest.mark.parametrize("size", [NARROW, ZOOMED], ids=["narrow", "zoomed"])
+def test_nothing_is_cut_off_in_a_narrow_window_or_at_twice_the_size(called: Door, page: Page, size: dict) -> None:
+    page.set_viewport_size(size)
+    for path in ("/#/now", "/#/conversations", "/#/conversations/seen", "/#/people"):
+        page.goto(path)
+        expect(page.locator("h1")).to_be_visible()
+        expect(page.locator("table, .segment, #enrol-title").first).to_be_visible()
+        beyond = page.evaluate(
+            "() => Array.from(document.querySelectorAll('body *'), (one) => [one.tagName, one.getBoundingClientRect()])"
+            ".filter(([, box]) => box.width > 1 && box.right > innerWidth + 1 && box.left >= 0).map(([tag]) => tag)"
+        )
+        assert beyond == [], path
+
+
+def test_a_conversation_opens_at_its_top_and_tab_leaves_the_transcript_after_one_line(called: Door, page: Page) -> None:
+    page.set_viewport_size(ZOOMED)
+    page.goto("/#/conversations")
+    page.get_by_role("link", name="seen").press("Enter")
+    rows = page.get_by_role("list", name="Segments").get_by_role("listitem")
+    expect(rows.first).to_be_visible()
+    assert page.evaluate("scrollY") == 0
+    rows.first.focus()
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Play 0:00.5")).to_be_focused()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    expect(page.get_by_role("button", name="Take back change 1")).to_be_focused()
+    wait_until(lambda: page.evaluate("scrollY") > 0, "the history in sight")
