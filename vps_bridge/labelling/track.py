@@ -7,13 +7,14 @@ stretch. Its most likely course is found block by block (Viterbi); small changes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import TOUCHING_S, ClockPiece, Span
+from vps_bridge.labelling.offset_line import LineRules, OffsetLine, fit_offset_line
 from vps_bridge.labelling.offset_search import (
     BLOCK_S,
     BLOCK_STEPS,
@@ -37,7 +38,6 @@ _GUARD_S, _HOLE_S = 10.0, 10.0
 _PART_STEPS = 60 * 2 * BLOCK_STEPS
 _STEADY_REACH_STEPS = 15
 _STEADY_BLOCKS = 6
-_DRIFT_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,7 @@ class TrackingRules:
     """How much better the offset of a piece is than any that differs by more than 1 s."""
     edge_nats: float = 3.0
     """Where a piece ends is uncertain as long as the nats differ by less than this: that part gets no offset."""
+    lines: LineRules = field(default_factory=LineRules)
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,9 @@ def _track_part(
     parts = _bridge([part for run in runs for part in _without_doubt(nats, run, rules)])
     if len(parts) != 1 or max(abs(state - REACH_STEPS) for state in parts[0].states) > round(1.0 / STEP_S):
         parts = [part for part in parts if _is_certain(nats, part, rules)]
-    lines = [_fit_line(nats, part, near) for part in parts]
+    fitted = [(part, _fit_line(nats, part, near, rules)) for part in parts]
+    parts = [_keep(part, line.certain) for part, line in fitted if line.certain[1] > line.certain[0]]
+    lines = [(line.base_s, line.slope) for _, line in fitted if line.certain[1] > line.certain[0]]
     bounds = [_trim(audio, transcript, part, line, rules) for part, line in zip(parts, lines, strict=True)]
     for index, (earlier, later) in enumerate(pairwise(parts)):
         if earlier.last == later.first:
@@ -288,21 +291,18 @@ def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules) -> bool:
     return own - float(others.max()) >= rules.piece_margin_nats
 
 
-def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset) -> tuple[float, float]:
-    """Return the offset at second 0 of the stretch, and how much it grows in a second."""
-    center_s = found.offset_s - (nats.shape[1] // 2) * STEP_S
+def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset, rules: TrackingRules) -> OffsetLine:
+    """Return the line of a run's offsets, and which of its blocks it certainly holds for."""
     states = np.asarray(run.states)
-    middles_s = (np.arange(run.first, run.last) + 0.5) * BLOCK_S
-    if len(states) > 1:
-        slope, base = np.polyfit(middles_s, center_s + states * STEP_S, 1)
-        if abs(slope) * len(states) * BLOCK_S >= _DRIFT_S:
-            return float(base), float(slope)
-    state = round(float(states.mean()))
-    near = nats[run.first : run.last, max(0, state - 1) : state + 2].sum(axis=0, dtype=float)
-    shift = 0.0
-    if len(near) == 3 and near[1] > max(near[0], near[2]):  # noqa: PLR2004 - a parabola through three points
-        shift = 0.5 * (near[0] - near[2]) / (near[0] - 2 * near[1] + near[2])
-    return _prefer_prior(float(center_s + (state + shift) * STEP_S), found.prior_s), 0.0
+    center_s = found.offset_s - (nats.shape[1] // 2) * STEP_S
+    line = fit_offset_line(nats[run.first : run.last], states, run.first, center_s, rules.lines)
+    return line if line.slope else replace(line, base_s=_prefer_prior(line.base_s, found.prior_s))
+
+
+def _keep(run: _OffsetRun, blocks: tuple[int, int]) -> _OffsetRun:
+    """Return only these blocks of a run."""
+    first, last = blocks
+    return replace(run, first=run.first + first, last=run.first + last, states=run.states[first:last])
 
 
 def _prefer_prior(offset_s: float, prior_s: float | None) -> float:
