@@ -286,7 +286,7 @@ def _find_anchor(
         return None
     near = np.flatnonzero(np.abs(candidates_s - prior_s) <= rules.prior_tolerance_s + STEP_S / 2)
     best = int(near[totals[near].argmax()])
-    is_enough = totals[best] >= rules.prior_nats
+    is_enough = totals[best] >= rules.prior_nats + more
     margin = _margin(totals, candidates_s, best, rules)
     return float(candidates_s[best]) if is_enough and margin >= rules.prior_margin_nats else None
 

@@ -62,7 +62,12 @@ class TrackingRules:
     """The first and last seconds of a piece must speak this much for its offset."""
     steady_nats: float = -3.0
     """Any half minute must have this much, or the part is looked at closely."""
+    expected_end_nats_per_s: float = 0.04
+    """The first and last blocks must together speak this much for the offset that the times say."""
+    expected_nats: float = 6.0
+    """One piece with the offset that the times say must have this much,"""
     min_piece_nats: float = 14.0
+    """and any other this much."""
     piece_margin_nats: float = 8.0
     """How much better the offset of a piece is than any that differs by more than 1 s."""
     edge_nats: float = 3.0
@@ -138,8 +143,8 @@ def _track_part(
     prior_state = None if near.prior_s is None else REACH_STEPS + round((near.prior_s - near.offset_s) / STEP_S)
     runs = list(_cut_runs(_best_course(nats, rules), prior_state))
     parts = _bridge([part for run in runs for part in _without_doubt(nats, run, rules)])
-    if len(parts) != 1 or max(abs(state - REACH_STEPS) for state in parts[0].states) > round(1.0 / STEP_S):
-        parts = [part for part in parts if _is_certain(nats, part, rules)]
+    is_one = len(parts) == 1 and max(abs(state - REACH_STEPS) for state in parts[0].states) <= round(1.0 / STEP_S)
+    parts = [part for part in parts if _is_certain(nats, part, rules, is_expected=is_one and part.is_expected)]
     fitted = [(part, _fit_line(nats, part, near, rules)) for part in parts]
     parts = [_keep(part, line.certain) for part, line in fitted if line.certain[1] > line.certain[0]]
     lines = [(line.base_s, line.slope) for _, line in fitted if line.certain[1] > line.certain[0]]
@@ -249,8 +254,9 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
     for first, last in edges.reshape(-1, 2):
         at_start = run.is_expected and run.first + first == 0
         at_end = run.is_expected and run.first + last == len(nats)
-        begin = int(first) + (0 if at_start else _cut_back(own[first:last]))
-        end = int(last) - (0 if at_end else _cut_back(own[begin:last][::-1]))
+        asked = rules.expected_end_nats_per_s * BLOCK_S
+        begin = int(first) + _cut_back(own[first:last] - asked * at_start)
+        end = int(last) - _cut_back((own[begin:last] - asked * at_end)[::-1])
         if end > begin:
             yield _OffsetRun(run.first + begin, run.first + end, run.states[begin:end], run.is_expected)
 
@@ -275,11 +281,13 @@ def _bridge(parts: Sequence[_OffsetRun]) -> list[_OffsetRun]:
     return joined
 
 
-def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules) -> bool:
+def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules, *, is_expected: bool) -> bool:
     """Whether the run's offset fits by itself, and clearly better than any other."""
     rows, states = np.arange(run.first, run.last), np.asarray(run.states)
     shifts = np.arange(-nats.shape[1] + 1, nats.shape[1])
     own = float(nats[rows, states].sum())
+    if is_expected:
+        return own >= rules.expected_nats
     if own < rules.min_piece_nats:
         return False
     padded = np.pad(nats[rows], ((0, 0), (nats.shape[1], nats.shape[1])))
