@@ -276,7 +276,8 @@ def _find_anchor(
     if prior_s is not None:
         reach = round(rules.prior_tolerance_s / STEP_S)
         candidates_s = np.concatenate((candidates_s, prior_s + np.arange(-reach, reach + 1) * STEP_S))
-    totals = block_nats(audio, transcript, candidates_s).sum(axis=0, dtype=float)
+    blocks = block_nats(audio, transcript, candidates_s)
+    totals = blocks.sum(axis=0, dtype=float)
     best = int(totals.argmax())
     more = 0.0 if is_first else rules.later_nats
     margin = _margin(totals, candidates_s, best, rules)
@@ -286,7 +287,8 @@ def _find_anchor(
         return None
     near = np.flatnonzero(np.abs(candidates_s - prior_s) <= rules.prior_tolerance_s + STEP_S / 2)
     best = int(near[totals[near].argmax()])
-    is_enough = totals[best] >= rules.prior_nats + more
+    spread = np.minimum(blocks[:, best], rules.prior_nats / 3).sum(dtype=float)
+    is_enough = spread >= rules.prior_nats + more and totals[best] >= 0
     margin = _margin(totals, candidates_s, best, rules)
     return float(candidates_s[best]) if is_enough and margin >= rules.prior_margin_nats else None
 

@@ -38,8 +38,10 @@ class OffsetLine:
 
     base_s: float
     slope: float
-    certain: tuple[int, int]
-    """From which block of the run to before which it holds; empty where the first is not before the last."""
+    first: int
+    """The first block of the run that it certainly holds for;"""
+    states: tuple[int, ...]
+    """and its state in this block and those that follow, as far as it holds; none where it holds for no block."""
 
 
 def fit_offset_line(nats: Array, states: NDArray[np.intp], first: int, center_s: float, rules: LineRules) -> OffsetLine:
@@ -68,12 +70,12 @@ def fit_offset_line(nats: Array, states: NDArray[np.intp], first: int, center_s:
     rivals = lines[totals >= totals[best] - rules.doubt_nats]
     apart_s = np.abs(rivals - lines[best]).max(axis=0) * STEP_S
     agreed = np.flatnonzero(apart_s <= rules.tolerance_s)
-    certain = (int(agreed[0]), int(agreed[-1]) + 1) if len(agreed) else (0, 0)
+    held = places[best][agreed].clip(0, nats.shape[1] - 1)
     shift = _between(totals[best[0]], int(best[1]))
     slope = slopes[best[0]] * STEP_S / BLOCK_S
     middle_s = (first + len(states) / 2) * BLOCK_S
     offset_s = center_s + (center + shifts[best[1]] + shift) * STEP_S
-    return OffsetLine(float(offset_s - slope * middle_s), float(slope), certain)
+    return OffsetLine(float(offset_s - slope * middle_s), float(slope), int(agreed[0]) if len(agreed) else 0, tuple(map(int, held)))
 
 
 def _between(totals: NDArray[np.float64], best: int) -> float:

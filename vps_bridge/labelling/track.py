@@ -63,7 +63,9 @@ class TrackingRules:
     steady_nats: float = -3.0
     """Any half minute must have this much, or the part is looked at closely."""
     expected_end_nats_per_s: float = 0.04
-    """The first and last blocks must together speak this much for the offset that the times say."""
+    """The first and last blocks must together speak this much for the offset that the times say,"""
+    expected_end_s: float = 20.0
+    """but the times alone are enough for this long, and a third of what speaks for them."""
     expected_nats: float = 6.0
     """One piece with the offset that the times say must have this much,"""
     min_piece_nats: float = 14.0
@@ -143,11 +145,14 @@ def _track_part(
     prior_state = None if near.prior_s is None else REACH_STEPS + round((near.prior_s - near.offset_s) / STEP_S)
     runs = list(_cut_runs(_best_course(nats, rules), prior_state))
     parts = _bridge([part for run in runs for part in _without_doubt(nats, run, rules)])
-    is_one = len(parts) == 1 and max(abs(state - REACH_STEPS) for state in parts[0].states) <= round(1.0 / STEP_S)
-    parts = [part for part in parts if _is_certain(nats, part, rules, is_expected=is_one and part.is_expected)]
-    fitted = [(part, _fit_line(nats, part, near, rules)) for part in parts]
-    parts = [_keep(part, line.certain) for part, line in fitted if line.certain[1] > line.certain[0]]
-    lines = [(line.base_s, line.slope) for _, line in fitted if line.certain[1] > line.certain[0]]
+    fitted = [(_hold(part, line), line) for part in parts if (line := _fit_line(nats, part, near, rules)).states]
+    is_one = len(fitted) == 1
+    fitted = [
+        (part, line)
+        for part, line in fitted
+        if _is_certain(nats, part, rules, is_expected=is_one and part.is_expected)
+    ]
+    parts, lines = [part for part, _ in fitted], [(line.base_s, line.slope) for _, line in fitted]
     bounds = [_trim(audio, transcript, part, line, rules) for part, line in zip(parts, lines, strict=True)]
     for index, (earlier, later) in enumerate(pairwise(parts)):
         if earlier.last == later.first:
@@ -257,6 +262,8 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
         asked = rules.expected_end_nats_per_s * BLOCK_S
         begin = int(first) + _cut_back(own[first:last] - asked * at_start)
         end = int(last) - _cut_back((own[begin:last] - asked * at_end)[::-1])
+        trusted = min(round(rules.expected_end_s / BLOCK_S), (end - begin) // 3)
+        begin, end = max(int(first), begin - trusted * at_start), min(int(last), end + trusted * at_end)
         if end > begin:
             yield _OffsetRun(run.first + begin, run.first + end, run.states[begin:end], run.is_expected)
 
@@ -307,10 +314,10 @@ def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset, rules: TrackingR
     return line if line.slope else replace(line, base_s=_prefer_prior(line.base_s, found.prior_s))
 
 
-def _keep(run: _OffsetRun, blocks: tuple[int, int]) -> _OffsetRun:
-    """Return only these blocks of a run."""
-    first, last = blocks
-    return replace(run, first=run.first + first, last=run.first + last, states=run.states[first:last])
+def _hold(run: _OffsetRun, line: OffsetLine) -> _OffsetRun:
+    """Return the blocks of a run that its line certainly holds for."""
+    first = run.first + line.first
+    return replace(run, first=first, last=first + len(line.states), states=line.states)
 
 
 def _prefer_prior(offset_s: float, prior_s: float | None) -> float:
