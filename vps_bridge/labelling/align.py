@@ -58,9 +58,9 @@ class AlignmentRules:
     margin_nats: float = 9.0
     later_nats: float = 2.0
     """So much more is needed where not the whole stretch was compared, but one of several parts of it."""
-    prior_nats: float = 6.0
+    prior_nats: float = 8.0
     """Within `prior_tolerance_s` of what captured_at and started_at say, this much is enough."""
-    prior_margin_nats: float = -3.0
+    prior_margin_nats: float = 0.0
     prior_tolerance_s: float = 0.5
     tolerance_s: float = 1.0
     """Smaller differences are the jitter of time stamps."""
@@ -276,8 +276,7 @@ def _find_anchor(
     if prior_s is not None:
         reach = round(rules.prior_tolerance_s / STEP_S)
         candidates_s = np.concatenate((candidates_s, prior_s + np.arange(-reach, reach + 1) * STEP_S))
-    blocks = block_nats(audio, transcript, candidates_s)
-    totals = blocks.sum(axis=0, dtype=float)
+    totals = block_nats(audio, transcript, candidates_s).sum(axis=0, dtype=float)
     best = int(totals.argmax())
     more = 0.0 if is_first else rules.later_nats
     margin = _margin(totals, candidates_s, best, rules)
@@ -287,8 +286,7 @@ def _find_anchor(
         return None
     near = np.flatnonzero(np.abs(candidates_s - prior_s) <= rules.prior_tolerance_s + STEP_S / 2)
     best = int(near[totals[near].argmax()])
-    spread = np.minimum(blocks[:, best], rules.prior_nats / 3).sum(dtype=float)
-    is_enough = spread >= rules.prior_nats + more and totals[best] >= 0
+    is_enough = totals[best] >= rules.prior_nats + more
     margin = _margin(totals, candidates_s, best, rules)
     return float(candidates_s[best]) if is_enough and margin >= rules.prior_margin_nats else None
 

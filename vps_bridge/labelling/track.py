@@ -65,7 +65,9 @@ class TrackingRules:
     expected_end_nats_per_s: float = 0.04
     """The first and last blocks must together speak this much for the offset that the times say,"""
     expected_end_s: float = 20.0
-    """but the times alone are enough for this long, and a third of what speaks for them."""
+    """but the times alone are enough for this long, and a third of what speaks for them,"""
+    quiet_nats: float = 1.5
+    """unless it speaks this much against them."""
     expected_nats: float = 6.0
     """One piece with the offset that the times say must have this much,"""
     min_piece_nats: float = 14.0
@@ -263,7 +265,8 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
         begin = int(first) + _cut_back(own[first:last] - asked * at_start)
         end = int(last) - _cut_back((own[begin:last] - asked * at_end)[::-1])
         trusted = min(round(rules.expected_end_s / BLOCK_S), (end - begin) // 3)
-        begin, end = max(int(first), begin - trusted * at_start), min(int(last), end + trusted * at_end)
+        before, behind = own[first:begin][::-1][: trusted * at_start], own[end:last][: trusted * at_end]
+        begin, end = begin - _count_quiet(before, rules), end + _count_quiet(behind, rules)
         if end > begin:
             yield _OffsetRun(run.first + begin, run.first + end, run.states[begin:end], run.is_expected)
 
@@ -271,6 +274,12 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
 def _cut_back(nats: NDArray[np.floating]) -> int:
     """Return how many of the first values to leave out, because together they speak against the offset."""
     return int(np.concatenate(([0.0], np.cumsum(nats, dtype=float))).argmin())
+
+
+def _count_quiet(nats: NDArray[np.floating], rules: TrackingRules) -> int:
+    """Return how many of the first values may be taken along, because together they do not speak against the offset."""
+    against = np.flatnonzero(np.cumsum(nats, dtype=float) < -rules.quiet_nats)
+    return int(against[0]) if len(against) else len(nats)
 
 
 def _bridge(parts: Sequence[_OffsetRun]) -> list[_OffsetRun]:
