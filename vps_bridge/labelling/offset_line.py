@@ -75,7 +75,8 @@ def fit_offset_line(nats: Array, states: NDArray[np.intp], first: int, center_s:
     slope = slopes[best[0]] * STEP_S / BLOCK_S
     middle_s = (first + len(states) / 2) * BLOCK_S
     offset_s = center_s + (center + shifts[best[1]] + shift) * STEP_S
-    return OffsetLine(float(offset_s - slope * middle_s), float(slope), int(agreed[0]) if len(agreed) else 0, tuple(map(int, held)))
+    held_from = int(agreed[0]) if len(agreed) else 0
+    return OffsetLine(float(offset_s - slope * middle_s), float(slope), held_from, tuple(map(int, held)))
 
 
 def _between(totals: NDArray[np.float64], best: int) -> float:

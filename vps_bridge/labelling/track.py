@@ -150,9 +150,7 @@ def _track_part(
     fitted = [(_hold(part, line), line) for part in parts if (line := _fit_line(nats, part, near, rules)).states]
     is_one = len(fitted) == 1
     fitted = [
-        (part, line)
-        for part, line in fitted
-        if _is_certain(nats, part, rules, is_expected=is_one and part.is_expected)
+        (part, line) for part, line in fitted if _is_certain(nats, part, rules, is_expected=is_one and part.is_expected)
     ]
     parts, lines = [part for part, _ in fitted], [(line.base_s, line.slope) for _, line in fitted]
     bounds = [_trim(audio, transcript, part, line, rules) for part, line in zip(parts, lines, strict=True)]
@@ -257,14 +255,15 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
         limits[[0, -1]] = rules.expected_doubt_nats if run.is_expected else rules.doubt_nats
         for first in np.flatnonzero(best >= limits):
             doubted[first : first + length] = True
+    heard = nats[blocks].any(axis=1)
+    asked = np.where(heard, rules.expected_end_nats_per_s * BLOCK_S, 0.0)
     edges = np.flatnonzero(np.diff(np.concatenate(([True], doubted, [True])).astype(int)))
     for first, last in edges.reshape(-1, 2):
         at_start = run.is_expected and run.first + first == 0
         at_end = run.is_expected and run.first + last == len(nats)
-        asked = rules.expected_end_nats_per_s * BLOCK_S
-        begin = int(first) + _cut_back(own[first:last] - asked * at_start)
-        end = int(last) - _cut_back((own[begin:last] - asked * at_end)[::-1])
-        trusted = min(round(rules.expected_end_s / BLOCK_S), (end - begin) // 3)
+        begin = int(first) + _cut_back(own[first:last] - asked[first:last] * at_start)
+        end = int(last) - _cut_back((own[begin:last] - asked[begin:last] * at_end)[::-1])
+        trusted = min(round(rules.expected_end_s / BLOCK_S), int(heard[begin:end].sum()) // 3)
         before, behind = own[first:begin][::-1][: trusted * at_start], own[end:last][: trusted * at_end]
         begin, end = begin - _count_quiet(before, rules), end + _count_quiet(behind, rules)
         if end > begin:
