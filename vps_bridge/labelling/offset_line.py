@@ -16,7 +16,7 @@ from vps_bridge.labelling.offset_search import BLOCK_S, STEP_S, Array
 _STEEPEST = 0.0125
 """Clocks that differ by more than this are of another rate of samples, and nothing is placed by them."""
 _REACH_STEPS = 15
-_FINEST_S = 0.2
+_FINEST_S = 0.1
 """The ends of two neighbouring lines differ by this."""
 
 
@@ -26,9 +26,9 @@ class LineRules:
 
     drift_cost: float = 3.0
     """A line that drifts must fit better than a constant one by this much."""
-    doubt_nats: float = 4.0
+    doubt_nats: float = 5.0
     """Lines that fit worse than the best by less than this may be the right one."""
-    tolerance_s: float = 0.45
+    tolerance_s: float = 0.4
     """Blocks where such lines differ by more than this from the best have no place."""
 
 
