@@ -60,7 +60,7 @@ class AlignmentRules:
     """So much more is needed where not the whole stretch was compared, but one of several parts of it."""
     prior_nats: float = 8.0
     """Within `prior_tolerance_s` of what captured_at and started_at say, this much is enough."""
-    prior_margin_nats: float = 0.0
+    prior_margin_nats: float = -3.0
     prior_tolerance_s: float = 0.5
     tolerance_s: float = 1.0
     """Smaller differences are the jitter of time stamps."""

@@ -69,14 +69,26 @@ def fit_offset_line(nats: Array, states: NDArray[np.intp], first: int, center_s:
     best = np.unravel_index(int(totals.argmax()), totals.shape)
     rivals = lines[totals >= totals[best] - rules.doubt_nats]
     apart_s = np.abs(rivals - lines[best]).max(axis=0) * STEP_S
-    agreed = np.flatnonzero(apart_s <= rules.tolerance_s)
-    held = places[best][agreed].clip(0, nats.shape[1] - 1)
+    first_held, last_held = _around(apart_s, (apart_s <= rules.tolerance_s) | ~nats.any(axis=1))
+    held = places[best][first_held:last_held].clip(0, nats.shape[1] - 1)
     shift = _between(totals[best[0]], int(best[1]))
     slope = slopes[best[0]] * STEP_S / BLOCK_S
     middle_s = (first + len(states) / 2) * BLOCK_S
     offset_s = center_s + (center + shifts[best[1]] + shift) * STEP_S
-    held_from = int(agreed[0]) if len(agreed) else 0
-    return OffsetLine(float(offset_s - slope * middle_s), float(slope), held_from, tuple(map(int, held)))
+    return OffsetLine(float(offset_s - slope * middle_s), float(slope), first_held, tuple(map(int, held)))
+
+
+def _around(apart_s: NDArray[np.float64], is_certain: NDArray[np.bool_]) -> tuple[int, int]:
+    """Return from where to before where all is certain, around the block where the lines are nearest to each other.
+
+    Blocks that nobody heard are as certain as any: nobody speaks in them.
+    """
+    middle = int(apart_s.argmin())
+    if not is_certain[middle]:
+        return 0, 0
+    doubtful = np.concatenate(([-1], np.flatnonzero(~is_certain), [len(is_certain)]))
+    place = int(np.searchsorted(doubtful, middle))
+    return int(doubtful[place - 1]) + 1, int(doubtful[place])
 
 
 def _between(totals: NDArray[np.float64], best: int) -> float:

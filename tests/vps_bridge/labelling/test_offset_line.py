@@ -9,12 +9,14 @@ from vps_bridge.labelling.offset_line import LineRules, fit_offset_line
 from vps_bridge.labelling.offset_search import BLOCK_S, STEP_S
 
 STATES, MIDDLE = 121, 60
+LITTLE = 0.01
+"""Nats of a block that was heard, and that says nothing."""
 
 
 def speaking(blocks, speaking_blocks, slope=0.0):
     """Return nats that speak for one line, in these blocks only, and its states."""
     states = np.rint(MIDDLE + slope * (np.arange(blocks) - (blocks - 1) / 2) * BLOCK_S / STEP_S).astype(int)
-    nats = np.zeros((blocks, STATES), np.float32)
+    nats = np.full((blocks, STATES), LITTLE, np.float32)
     for block in speaking_blocks:
         nats[block] = np.clip(4.0 - 2.0 * np.abs(np.arange(STATES) - states[block]), -4.0, 4.0)
     return nats, states
@@ -44,5 +46,13 @@ def test_blocks_far_from_the_pauses_that_speak_have_no_place():
 
 
 def test_a_run_that_nothing_speaks_for_has_no_place():
-    nats = np.zeros((24, STATES), np.float32)
+    nats = np.full((24, STATES), LITTLE, np.float32)
     assert fit_offset_line(nats, np.full(24, MIDDLE), 0, 0.0, LineRules()).states == ()
+
+
+def test_blocks_that_nobody_heard_yet_go_with_those_before_them():
+    """So an end that more audio may come behind is not cut back any further than one where the audio ends."""
+    nats, _ = speaking(24, range(6))
+    nats[6:] = 0.0
+    line = fit_offset_line(nats, np.full(24, MIDDLE), 0, 0.0, LineRules())
+    assert (line.first, len(line.states)) == (0, 24)
