@@ -255,7 +255,7 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
         limits[[0, -1]] = rules.expected_doubt_nats if run.is_expected else rules.doubt_nats
         for first in np.flatnonzero(best >= limits):
             doubted[first : first + length] = True
-    heard = nats[blocks].any(axis=1)
+    heard = np.asarray(nats[blocks].any(axis=1))
     asked = np.where(heard, rules.expected_end_nats_per_s * BLOCK_S, 0.0)
     edges = np.flatnonzero(np.diff(np.concatenate(([True], doubted, [True])).astype(int)))
     for first, last in edges.reshape(-1, 2):
