@@ -58,7 +58,7 @@ class AlignmentRules:
     margin_nats: float = 9.0
     later_nats: float = 2.0
     """So much more is needed where not the whole stretch was compared, but one of several parts of it."""
-    prior_nats: float = 6.0
+    prior_nats: float = 8.0
     """Within `prior_tolerance_s` of what captured_at and started_at say, this much is enough."""
     prior_margin_nats: float = -3.0
     prior_tolerance_s: float = 0.5
@@ -295,8 +295,9 @@ def _find_anchor(
         return None
     near = np.flatnonzero(np.abs(candidates_s - prior_s) <= tolerance_s + STEP_S / 2)
     best = int(near[totals[near].argmax()])
-    is_enough = totals[best] >= (rules.estimated_prior_nats if is_estimated else rules.prior_nats)
+    least_nats = rules.estimated_prior_nats if is_estimated else rules.prior_nats
     least_margin = rules.estimated_margin_nats if is_estimated else rules.prior_margin_nats
+    is_enough = totals[best] >= least_nats + more
     margin = _margin(totals, candidates_s, best, rules)
     return float(candidates_s[best]) if is_enough and margin >= least_margin else None
 

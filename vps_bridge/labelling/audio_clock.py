@@ -20,6 +20,9 @@ Span = tuple[float, float]
 TOUCHING_S = 1e-3
 """Spans this near to each other have no gap between them: chunks are placed to the sample, sums of floats are not."""
 
+ENOUGH_AROUND_S = 1.0
+"""A job that hears this long before and behind a second decides it for good: docs/adr/0032-certain-lines.md."""
+
 
 class SpanUnion:
     """The seconds that any of some spans covers, for many questions about them."""
@@ -183,27 +186,32 @@ def _join_overlapping(turns: Iterable[SpeakerTurn]) -> list[LocalTurn]:
 def divide_between_jobs(windows: Mapping[str, Sequence[JobWindow]]) -> dict[str, tuple[Span, ...]]:
     """Give every second of audio to one of the jobs that cover it; return the spans that each job gets.
 
-    A second goes to the job whose window extends farthest beyond it on both sides, so the overlap of two successive
-    jobs is cut in its middle: diarization is least reliable where a job's audio begins or ends.
+    A second goes to the first job that hears `ENOUGH_AROUND_S` on both sides of it, so what people saw stands when
+    later jobs hear it again. Where none does, it goes to the job whose window extends farthest beyond it on both sides:
+    diarization is least reliable where a job's audio begins or ends.
+
+    Args:
+        windows: by job, in the order in which the jobs were made.
     """
-    spans = sorted((*window.span, job_id) for job_id, listed in windows.items() for window in listed)
-    given: dict[str, list[Span]] = {job_id: [] for job_id in windows}
-    cuts = sorted({edge for start_s, end_s, _ in spans for edge in (start_s, end_s)})
-    active: list[tuple[float, float, str]] = []
-    remaining = iter(spans)
+    ranked = [(*window.span, rank) for rank, listed in enumerate(windows.values()) for window in listed]
+    given: list[list[Span]] = [[] for _ in windows]
+    cuts = sorted({edge for start_s, end_s, _ in ranked for edge in (start_s, end_s)})
+    active: list[tuple[float, float, int]] = []
+    remaining = iter(sorted(ranked))
     following = next(remaining, None)
     for begin_s, end_s in pairwise(cuts):
         active = [span for span in active if span[1] > begin_s]
         while following is not None and following[0] <= begin_s:
             active.append(following)
             following = next(remaining, None)
-        middles = {(a[0] + b[1]) / 2 for a in active for b in active if a is not b}
-        inner = [begin_s, *sorted(middle for middle in middles if begin_s < middle < end_s), end_s]
+        edges = {(a[0] + b[1]) / 2 for a in active for b in active if a is not b}
+        edges |= {edge for a in active for edge in (a[0] + ENOUGH_AROUND_S, a[1] - ENOUGH_AROUND_S)}
+        inner = [begin_s, *sorted(edge for edge in edges if begin_s < edge < end_s), end_s]
         for piece in pairwise(inner):
-            job_id = _most_central_job(active, sum(piece) / 2)
-            if job_id is not None:
-                _append(given[job_id], piece)
-    return {job_id: tuple(listed) for job_id, listed in given.items()}
+            rank = _deciding_job(active, sum(piece) / 2)
+            if rank is not None:
+                _append(given[rank], piece)
+    return {job_id: tuple(spans) for job_id, spans in zip(windows, given, strict=True)}
 
 
 def clip_turns(turns: Iterable[LocalTurn], spans: Sequence[Span]) -> tuple[LocalTurn, ...]:
@@ -216,15 +224,15 @@ def clip_turns(turns: Iterable[LocalTurn], spans: Sequence[Span]) -> tuple[Local
     )
 
 
-def _most_central_job(spans: Iterable[tuple[float, float, str]], moment_s: float) -> str | None:
-    """Return the job of the span whose nearest edge is farthest from the moment; None where no span covers it."""
-    ranked = (
-        (-min(moment_s - start_s, end_s - moment_s), start_s - end_s, job_id)
-        for start_s, end_s, job_id in spans
+def _deciding_job(spans: Iterable[tuple[float, float, int]], moment_s: float) -> int | None:
+    """Return the rank of the job that decides a moment; None where no span covers it."""
+    rated = (
+        (-min(moment_s - start_s, end_s - moment_s, ENOUGH_AROUND_S), rank)
+        for start_s, end_s, rank in spans
         if start_s < moment_s < end_s
     )
-    best = min(ranked, default=None)
-    return None if best is None else best[2]
+    best = min(rated, default=None)
+    return None if best is None else best[1]
 
 
 def _append(spans: list[Span], piece: Span) -> None:

@@ -111,7 +111,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     origins = stretch_origins(chunks, placed)
     place_of = {place.chunk_id: place for place in placed}
     windows = {job.job_id: job_windows(job.chunks, place_of, origins) for job in jobs}
-    given = divide_between_jobs(windows)
+    given = divide_between_jobs({job_id: windows[job_id] for job_id in _in_order_made(jobs, chunks)})
     speakers: list[LocalSpeakerEvidence] = []
     turns: list[TimelineTurn] = []
     exclusive_turns: list[TimelineTurn] = []
@@ -134,6 +134,13 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
         audio=_audio_by_stretch(given, origins),
         warnings=_collect_warnings(jobs, speakers),
     )
+
+
+def _in_order_made(jobs: Sequence[JobEvidence], chunks: Iterable[ChunkInfo]) -> list[str]:
+    """Return the ids of the jobs in the order in which they could be made: by the arrival of their last chunk."""
+    arrival_of = {chunk.chunk_id: chunk.arrival for chunk in chunks}
+    last = {job.job_id: max((arrival_of.get(span.chunk_id, 0) for span in job.chunks), default=0) for job in jobs}
+    return sorted(last, key=lambda job_id: (last[job_id], job_id))
 
 
 def _with_decoded_durations(chunks: Iterable[ChunkInfo], jobs: Sequence[JobEvidence]) -> tuple[ChunkInfo, ...]:

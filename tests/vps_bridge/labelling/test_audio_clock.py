@@ -24,14 +24,19 @@ def window(start_s, end_s, shift_s=0.0):
     return JobWindow(start_s, end_s, shift_s)
 
 
-def test_the_overlap_of_two_jobs_is_cut_in_its_middle():
+def test_what_a_job_decided_stands_up_to_its_last_second():
     given = divide_between_jobs({"j1": [window(0, 60)], "j2": [window(50, 110)]})
-    assert given == {"j1": ((0, 55.0),), "j2": ((55.0, 110),)}
+    assert given == {"j1": ((0, 59.0),), "j2": ((59.0, 110),)}
 
 
-def test_a_late_job_gets_the_middle_of_its_audio():
+def test_a_late_job_gets_what_no_job_before_it_heard():
     given = divide_between_jobs({"j1": [window(0, 60)], "j2": [window(70, 130)], "late": [window(40, 90)]})
-    assert given == {"j1": ((0, 50.0),), "late": ((50.0, 80.0),), "j2": ((80.0, 130),)}
+    assert given == {"j1": ((0, 59.0),), "late": ((59.0, 71.0),), "j2": ((71.0, 130),)}
+
+
+def test_seconds_at_the_edge_of_every_job_go_to_the_job_that_hears_most_around_them():
+    given = divide_between_jobs({"j1": [window(0, 60)], "j2": [window(59.2, 119.2)]})
+    assert given == {"j1": ((0, pytest.approx(59.6)),), "j2": ((pytest.approx(59.6), 119.2),)}
 
 
 def test_a_job_with_context_from_across_a_gap_gets_its_own_audio():
@@ -83,3 +88,16 @@ def test_every_second_of_any_job_is_given_once_to_a_job_that_covers_it(drawn):
     for start, length in drawn:
         covered |= set(range(start, start + length))
     assert sum(end_s - start_s for start_s, end_s in spans) == pytest.approx(len(covered))
+
+
+@given(st.lists(st.tuples(st.integers(0, 200), st.integers(3, 90)), min_size=2, max_size=8), st.data())
+def test_later_jobs_take_no_second_that_a_job_heard_well_before_them(drawn, data):
+    windows = {f"j{n}": [window(start, start + length)] for n, (start, length) in enumerate(drawn)}
+    made = data.draw(st.integers(1, len(drawn) - 1))
+    earlier = divide_between_jobs(dict(list(windows.items())[:made]))
+    later = divide_between_jobs(windows)
+    for job, spans in earlier.items():
+        begin_s, end_s = windows[job][0].span
+        moments = [moment_s / 2 + 0.25 for moment_s in range(2 * int(begin_s) + 2, 2 * int(end_s) - 2)]
+        for moment_s in (moment_s for moment_s in moments if any(a < moment_s < b for a, b in spans)):
+            assert any(a < moment_s < b for a, b in later[job])
