@@ -140,10 +140,9 @@ def conversation_router(documents: Documents, secret: str) -> APIRouter:
     def put_document(
         conversation_id: ConversationId, body: Annotated[bytes, Depends(read_signed)], request: Request
     ) -> Response:
-        expected_tag = _read_condition(request)
         _check_document(conversation_id, body)
         try:
-            tag = documents.write(conversation_id, body, expected_tag)
+            tag = documents.write(conversation_id, body, _read_condition(request))
         except DocumentDeleted:
             return _absent(410)
         except DocumentChanged:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from vps_bridge.omi.documents import DocumentWrong, LiveSegment, read_conversation, read_live, transcript_zero
+from vps_bridge.omi.documents import LiveSegment, WebhookDocumentWrong, read_conversation, read_live, transcript_zero
 
 AT = datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
 
@@ -56,7 +56,7 @@ def test_times_without_a_zone_are_utc_and_missing_ones_follow_from_the_others() 
     ],
 )
 def test_what_is_no_conversation_is_refused_without_quoting_it(wrong: bytes) -> None:
-    with pytest.raises(DocumentWrong) as caught:
+    with pytest.raises(WebhookDocumentWrong) as caught:
         read_conversation(wrong)
     assert "secret" not in str(caught.value)
 
@@ -65,7 +65,7 @@ def test_live_segments_come_in_an_object_or_as_a_bare_list() -> None:
     rows = [{"id": "a", "end": 2.5}, {"end": 3}, {"id": "b", "end": True}, "odd"]
     assert read_live(json.dumps(rows).encode()) == (LiveSegment("a", 2.5),)
     assert read_live(json.dumps({"segments": rows, "session_id": "u1"}).encode()) == (LiveSegment("a", 2.5),)
-    with pytest.raises(DocumentWrong):
+    with pytest.raises(WebhookDocumentWrong):
         read_live(b'{"session_id": "u1"}')
 
 

@@ -22,7 +22,7 @@ LIVE_LAG_S = 1.5
 _MOMENT = TypeAdapter(AwareDatetime)
 
 
-class DocumentWrong(Exception):
+class WebhookDocumentWrong(Exception):
     """A body that is not what OMI sends; the message names the field, never its value."""
 
 
@@ -68,17 +68,17 @@ class OmiConversation:
 
 
 def read_conversation(body: bytes) -> OmiConversation:
-    """Read the body of a `memory created` webhook. Raises `DocumentWrong`."""
+    """Read the body of a `memory created` webhook. Raises `WebhookDocumentWrong`."""
     content = _read_json(body)
     try:
         document = _Document.model_validate(content)
     except ValidationError as error:
         wrong = ", ".join(sorted({str(item["loc"][0]) if item["loc"] else "the body" for item in error.errors()}))
-        raise DocumentWrong(f"wrong or missing: {wrong}; a conversation as OMI sends it has an id") from None
+        raise WebhookDocumentWrong(f"wrong or missing: {wrong}; a conversation as OMI sends it has an id") from None
     try:
         segments = read_rows("conversation", document.transcript_segments, document.id)
     except TranscriptError as error:
-        raise DocumentWrong(str(error)) from None
+        raise WebhookDocumentWrong(str(error)) from None
     language = document.language
     return OmiConversation(
         document.id,
@@ -100,11 +100,13 @@ class LiveSegment:
 
 
 def read_live(body: bytes) -> tuple[LiveSegment, ...]:
-    """Read live segments: an object with `segments`, or a list of them. Raises `DocumentWrong`."""
+    """Read live segments: an object with `segments`, or a list of them. Raises `WebhookDocumentWrong`."""
     content = _read_json(body)
     rows = content.get("segments") if isinstance(content, dict) else content
     if not isinstance(rows, list) or len(rows) > MAX_SEGMENTS_LIVE:
-        raise DocumentWrong(f"expected a list of at most {MAX_SEGMENTS_LIVE} segments, or an object with `segments`")
+        raise WebhookDocumentWrong(
+            f"expected a list of at most {MAX_SEGMENTS_LIVE} segments, or an object with `segments`"
+        )
     found = [row for row in rows if isinstance(row, dict)]
     return tuple(
         LiveSegment(str(row["id"]), float(row["end"]))
@@ -127,9 +129,9 @@ def _read_json(body: bytes) -> Any:  # noqa: ANN401 - any JSON
     try:
         return json.loads(body, object_pairs_hook=unique_keys)
     except KeyRepeated:
-        raise DocumentWrong("a key stands twice in one object") from None
+        raise WebhookDocumentWrong("a key stands twice in one object") from None
     except (ValueError, RecursionError):
-        raise DocumentWrong("the body is not JSON") from None
+        raise WebhookDocumentWrong("the body is not JSON") from None
 
 
 def _read_moment(value: object) -> datetime | None:

@@ -17,7 +17,13 @@ from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.omi.capture import Arrival, CaptureLog
 from vps_bridge.omi.commits import CommitQueue
-from vps_bridge.omi.documents import DocumentWrong, OmiConversation, read_conversation, read_live, transcript_zero
+from vps_bridge.omi.documents import (
+    OmiConversation,
+    WebhookDocumentWrong,
+    read_conversation,
+    read_live,
+    transcript_zero,
+)
 from vps_bridge.omi.records import AUDIO, NO_KEY, SEGMENTS, hash_name
 from vps_bridge.omi.report import Report, Reporter, hash_body
 from vps_bridge.omi.request import (
@@ -136,7 +142,7 @@ class OmiListener:
         """Keep live segments as long as audio: when each was reported tells where its conversation's second 0 is."""
         try:
             segments = read_live(body)
-        except DocumentWrong as error:
+        except WebhookDocumentWrong as error:
             raise WebhookProblem(HTTPStatus.BAD_REQUEST, str(error)) from None
         if segments:
             kept = json.dumps({"segments": [{"id": one.segment_id, "end": one.end_s} for one in segments]}).encode()
@@ -146,7 +152,7 @@ class OmiListener:
         arrived_at = self._clock()
         try:
             conversation = await asyncio.to_thread(read_conversation, body)
-        except DocumentWrong as error:
+        except WebhookDocumentWrong as error:
             raise WebhookProblem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
         if conversation.is_discarded:
             return

@@ -5,10 +5,8 @@ from __future__ import annotations
 from http import HTTPStatus
 
 from vps_bridge.ledger.webhook_outbox import WebhookMessage
-from vps_bridge.signed_endpoint import SIGNATURE, SignedEndpoint, sign
+from vps_bridge.signed_endpoint import DELIVERY, SCHEMA, SIGNATURE, SignedEndpoint, sign
 from vps_bridge.timed_calls import CLIENT_ERROR, OK, REDIRECT, CallFailed, TimedCalls
-
-DELIVERY, SCHEMA = "Idempotency-Key", "Omi-Schema"
 
 
 class NotDelivered(Exception):

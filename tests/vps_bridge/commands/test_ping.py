@@ -47,7 +47,7 @@ class Links:
     def listed(self) -> list[str]:
         """What `omi-bridge conversations` lists, without its second of start-up."""
         ledger = Ledger(self.bridge.data_dir / "bridge", exclusive=False)
-        names = [record.conversation_id for record in ledger.conversations.all()]
+        names = [record.conversation_id for record in ledger.listing.some(ledger.listing.latest_first())]
         ledger.close()
         return names
 
