@@ -56,7 +56,7 @@ def desk(tmp_path: Path) -> Path:
 
 def backend_environment(system: RunningSystem, desk: Path) -> dict[str, str]:
     """What a backend has: the address, its user, the CA, the door's token."""
-    ours = {name: value for name, value in os.environ.items() if not name.startswith("OMI_")}
+    ours = {name: value for name, value in os.environ.items() if not name.startswith(("OMI_", "XDG_"))}
     names = ("OMI_BROKER_URL", "OMI_BROKER_USERNAME", "OMI_BROKER_PASSWORD", "OMI_BROKER_CA_FILE")
     own = {name: system.broker.environment("backend")[name] for name in names}
     return ours | own | {"HOME": str(desk), "TOKEN": TOKEN, "OMI_DATA_DIR": str(desk / "data")}
