@@ -58,6 +58,28 @@ def test_a_damaged_end_is_no_audio(tmp_path: Path) -> None:
     assert stream_of(CaptureLog(tmp_path, KEEP_S, AT)) == b"one"
 
 
+def test_an_erasure_that_was_cut_off_costs_no_other_record(tmp_path: Path) -> None:
+    log = CaptureLog(tmp_path, KEEP_S, AT)
+    log.append([audio(b"one"), audio(b"half erased", user=BERT), audio(b"two")])
+    file = next(tmp_path.glob("*.log"))
+    file.write_bytes(file.read_bytes().replace(b"half", bytes(4)))
+    after = CaptureLog(tmp_path, KEEP_S, AT)
+    assert (stream_of(after), stream_of(after, BERT)) == (b"onetwo", b"")
+    assert b"erased" not in file.read_bytes()
+
+
+def test_what_an_earlier_run_wrote_is_counted_and_erased_too(tmp_path: Path) -> None:
+    for start in range(3):
+        earlier = CaptureLog(tmp_path, 10**6, AT + start * 10_000)
+        earlier.append([audio(b"four", at=AT + start * 10_000)])
+    for path in tmp_path.glob("*.log"):
+        os.utime(path, (AT, AT))
+    log = CaptureLog(tmp_path, 10**6, AT + 30_000)
+    log.load()
+    assert (log.bytes_of(ANNA), log.users()) == (12, {ANNA})
+    assert log.erase(ANNA) == 3
+
+
 def test_a_disk_that_refuses_leaves_nothing_of_what_was_not_promised(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

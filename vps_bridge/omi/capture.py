@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from vps_bridge.omi.capture_file import CaptureFile, StoredRecord, scan
+from vps_bridge.omi.capture_file import CaptureFile, StoredRecord, find_damaged, scan
 from vps_bridge.omi.records import AUDIO, HEADER_BYTES, NO_KEY, NOBODY, RecordHeader, pack_header
 
 _LOG = structlog.get_logger(__name__)
@@ -57,19 +57,35 @@ class CaptureLog:
         self._take_up(now)
 
     def _take_up(self, now: float) -> None:
-        """Cut the torn end off the latest file; know again where streams ended and which keys were used."""
+        """Mend the latest file; know again where streams ended and which keys were used."""
         for file in self._files[-1:]:
-            records = list(scan(file.path, file.size, checked=True))
-            whole = records[-1].offset + HEADER_BYTES + records[-1].header.length if records else 0
-            if whole < file.size:
-                _LOG.warning("capture_end_cut", bytes=file.size - whole)
-                os.truncate(file.path, whole)
-                file.size = whole
+            self._mend(file)
         for file in self._files:
             if now - file.last_at < KEYS_KEPT_S or file is self._files[-1]:
                 file.load()
-                for record in scan(file.path, file.size, checked=False):
+                for record in scan(file.path, file.size):
                     self._note(record.header)
+
+    def _mend(self, file: CaptureFile) -> None:
+        """Cut the torn end off a file; erase what an erasure that was cut off left damaged before it."""
+        records = list(scan(file.path, file.size))
+        damaged = find_damaged(records)
+        while records and damaged and records[-1] == damaged[-1]:
+            records.pop()
+            damaged.pop()
+        file.blank(damaged)
+        whole = records[-1].offset + HEADER_BYTES + records[-1].header.length if records else 0
+        if whole < file.size:
+            _LOG.warning("capture_end_cut", bytes=file.size - whole)
+            os.truncate(file.path, whole)
+            file.size = whole
+
+    def load(self) -> None:
+        """Read the indexes of all files: before, a user's bytes in older ones are not known. Raises `OSError`."""
+        with self._lock:
+            files = list(self._files)
+        for file in files:
+            file.load()
 
     def _note(self, header: RecordHeader) -> None:
         if header.kind == AUDIO:
@@ -231,7 +247,7 @@ class CaptureLog:
 
 def _open_file(path: Path) -> CaptureFile:
     known = path.stat()
-    first = next(scan(path, known.st_size, checked=False), None)
+    first = next(scan(path, known.st_size), None)
     first_at = known.st_mtime if first is None else first.header.arrived_at
     number = int(path.stem) if path.stem.isdigit() else 0
     return CaptureFile(path, number, first_at, known.st_mtime, known.st_size, places=None)

@@ -62,7 +62,7 @@ class CaptureFile:
         """Read the index where it is not read yet. Raises `OSError`."""
         if self.places is None:
             found = CaptureFile(self.path, self.number, self.first_at, self.last_at, self.size)
-            for record in scan(self.path, self.size, checked=False):
+            for record in scan(self.path, self.size):
                 found.note(record.header, record.offset)
             self.places, self.bytes_of, self.last_at = found.places, found.bytes_of, found.last_at
 
@@ -87,16 +87,20 @@ class CaptureFile:
         records = [one for one in self.records_of(user) if since <= one.header.arrived_at <= until]
         if not records:
             return 0
+        self.blank(records)
+        self._forget(user, records)
+        return len(records)
+
+    def blank(self, records: Sequence[StoredRecord]) -> None:
+        """Overwrite records, durably: they are whole afterwards, and hold nothing. Raises `OSError`."""
         with self.path.open("r+b") as file:
             for record in records:
                 old, nothing = record.header, bytes(record.header.length)
-                blank = RecordHeader(ERASED, 0, old.arrived_at, 0, old.length, NOBODY, NO_KEY)
+                header = RecordHeader(ERASED, 0, old.arrived_at, 0, old.length, NOBODY, NO_KEY)
                 file.seek(record.offset)
-                file.write(pack_header(blank, nothing) + nothing)
+                file.write(pack_header(header, nothing) + nothing)
             file.flush()
             os.fsync(file.fileno())
-        self._forget(user, records)
-        return len(records)
 
     def _forget(self, user: bytes, records: Sequence[StoredRecord]) -> None:
         gone = {record.offset for record in records}
@@ -109,20 +113,26 @@ class CaptureFile:
             self.bytes_of.pop(user, None)
 
 
-def scan(path: Path, size: int, *, checked: bool) -> Iterator[StoredRecord]:
-    """Yield the records of a file from its beginning up to the first that is not whole; `checked`: by their checksums.
-
-    Raises `OSError`.
-    """
+def scan(path: Path, size: int) -> Iterator[StoredRecord]:
+    """Yield the records of a file, whole or not, up to where none begins. Raises `OSError`."""
     offset = 0
     with path.open("rb") as file:
         while offset + HEADER_BYTES <= size:
             file.seek(offset)
-            data = file.read(HEADER_BYTES)
-            header = unpack_header(data)
+            header = unpack_header(file.read(HEADER_BYTES))
             if header is None or offset + HEADER_BYTES + header.length > size:
-                return
-            if checked and not is_whole(data, file.read(header.length)):
                 return
             yield StoredRecord(header, path, offset)
             offset += HEADER_BYTES + header.length
+
+
+def find_damaged(records: Sequence[StoredRecord]) -> list[StoredRecord]:
+    """Return the records that do not have the checksum they state. Raises `OSError`."""
+    damaged = []
+    for record in records:
+        with record.path.open("rb") as file:
+            file.seek(record.offset)
+            data = file.read(HEADER_BYTES)
+            if not is_whole(data, file.read(record.header.length)):
+                damaged.append(record)
+    return damaged

@@ -107,7 +107,7 @@ class OmiListener:
             raise WebhookProblem(HTTPStatus.METHOD_NOT_ALLOWED, "only POST")
         request = read_request(scope)
         user = find_user(request, self._users)
-        body = await self._read(request, receive)
+        body = await self._read(receive)
         check_signature(request, user, body, self._clock())
         if scope["path"] == PATHS[0]:
             await self._take_audio(request, user, body)
@@ -117,16 +117,21 @@ class OmiListener:
             await self._take_conversation(user, body)
         return HTTPStatus.OK
 
-    async def _read(self, request: WebhookRequest, receive: Receive) -> bytes:
-        """Return the body, unless too many large ones are being read."""
-        size = request.declared_bytes
-        if self._reading_bytes and self._reading_bytes + size > MAX_READING_BYTES:
-            raise WebhookProblem(HTTPStatus.SERVICE_UNAVAILABLE, "too much arrives at once: send it again later")
-        self._reading_bytes += size
+    async def _read(self, receive: Receive) -> bytes:
+        """Return the body, unless too much is being read: whose it is may be known only from all of it."""
+        came_bytes = 0
+
+        def count(size: int) -> None:
+            nonlocal came_bytes
+            came_bytes += size
+            self._reading_bytes += size
+            if self._reading_bytes > MAX_READING_BYTES:
+                raise WebhookProblem(HTTPStatus.SERVICE_UNAVAILABLE, "too much arrives at once: send it again later")
+
         try:
-            return await read_body(receive)
+            return await read_body(receive, count)
         finally:
-            self._reading_bytes -= size
+            self._reading_bytes -= came_bytes
 
     async def _take_audio(self, request: WebhookRequest, user: OmiUser, body: bytes) -> None:
         rate = request.query.get("sample_rate", "")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import unquote_plus
@@ -16,7 +17,7 @@ MAX_QUERY_BYTES = 8_192
 MAX_BODY_BYTES = 32 * 2**20
 BODY_TIMEOUT_S = 60.0
 MAX_READING_BYTES = 256 * 2**20
-"""Of all bodies that are being read, as far as their lengths are declared."""
+"""Of all bodies that are being read."""
 
 
 class WebhookProblem(Exception):
@@ -44,12 +45,6 @@ class WebhookRequest:
     def key(self) -> str:
         """Its Idempotency-Key; empty where it has none."""
         return self.headers.get(b"idempotency-key", b"").decode("latin-1")
-
-    @property
-    def declared_bytes(self) -> int:
-        """How long its body says it is; 0 where it does not."""
-        declared = self.headers.get(b"content-length", b"")
-        return int(declared) if declared.isdigit() and len(declared) < 20 else 0  # noqa: PLR2004 - digits of 2**63
 
 
 def read_request(scope: Scope) -> WebhookRequest:
@@ -98,8 +93,11 @@ def _unauthorized() -> WebhookProblem:
     return WebhookProblem(HTTPStatus.UNAUTHORIZED, msg)
 
 
-async def read_body(receive: Receive) -> bytes:
-    """Return a body. Raises `WebhookProblem` (too large, too slow) or `ConnectionError` (it broke off)."""
+async def read_body(receive: Receive, on_bytes: Callable[[int], None]) -> bytes:
+    """Return a body; `on_bytes` is told of what came, and may raise.
+
+    Raises `WebhookProblem` where it is too large or too slow, `ConnectionError` where it breaks off.
+    """
     parts: list[bytes] = []
     total_bytes = 0
     try:
@@ -110,6 +108,7 @@ async def read_body(receive: Receive) -> bytes:
                     raise ConnectionError
                 parts.append(message.get("body", b""))
                 total_bytes += len(parts[-1])
+                on_bytes(len(parts[-1]))
                 if total_bytes > MAX_BODY_BYTES:
                     msg = f"more than {MAX_BODY_BYTES} bytes: have OMI send every few seconds"
                     raise WebhookProblem(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, msg)

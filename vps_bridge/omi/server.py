@@ -159,7 +159,9 @@ class OmiServer:
             self._wanted.wait(LOOK_S)
             self._wanted.clear()
             try:
-                ledger = ledger or Ledger(self._settings.root, exclusive=False, sync_commits=False)
+                if ledger is None:
+                    ledger = Ledger(self._settings.root, exclusive=False, sync_commits=False)
+                    self._log.load()
                 self._tidy(ledger)
                 self._taker.take_due(ledger, self._clock(), lambda: not self._stopping.is_set())
             except BridgeBusy:
