@@ -56,6 +56,8 @@ class AlignmentRules:
 
     min_nats: float = 16.0
     margin_nats: float = 9.0
+    minute_nats: float = 2.0
+    """So much more is needed for each minute beyond the first: by chance, too, more says more."""
     later_nats: float = 2.0
     """So much more is needed where not the whole stretch was compared, but one of several parts of it."""
     prior_nats: float = 8.0
@@ -289,7 +291,9 @@ def _find_anchor(
     best = int(totals.argmax())
     more = 0.0 if is_first else rules.later_nats
     margin = _margin(totals, candidates_s, best, rules)
-    if totals[best] >= rules.min_nats + more and margin >= rules.margin_nats + more:
+    minutes = np.count_nonzero(audio.rows[3]) * STEP_S / 60
+    asked = rules.min_nats + more + rules.minute_nats * max(0.0, minutes - 1)
+    if totals[best] >= asked and margin >= rules.margin_nats + more:
         return float(candidates_s[best])
     if prior_s is None:
         return None
