@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import version as package_version
 
+from schemas.webhook_headers import DELIVERY, SCHEMA, SIGNATURE
 from vps_bridge.ledger.webhook_outbox import WebhookMessage
 from vps_bridge.webhook.receiver import NOT_ENCRYPTED, Receiver, sign
 
 OK, REDIRECT, CLIENT_ERROR = 200, 300, 400
-SIGNATURE, DELIVERY, SCHEMA = "Omi-Signature", "Idempotency-Key", "Omi-Schema"
 
 
 class NotDelivered(Exception):
