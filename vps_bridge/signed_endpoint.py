@@ -11,8 +11,6 @@ from urllib.parse import urlsplit
 from broker.errors import SettingsError
 
 MIN_SECRET_CHARS = 16
-SIGNATURE, SCHEMA, DELIVERY = "Omi-Signature", "Omi-Schema", "Idempotency-Key"
-"""Headers: who sent it, which message it is, and which delivery, the same for every attempt."""
 _PORTS = {"http": 80, "https": 443}
 _TAILNET = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 

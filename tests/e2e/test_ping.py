@@ -29,5 +29,9 @@ def test_a_second_of_speech_comes_back_from_a_real_agent_and_leaves_nothing(any_
     ]
     assert next(leg["ms"] for leg in told["legs"] if leg["leg"] == "worked on") > 0
     ledger = Ledger(any_system.data_dir / "bridge", exclusive=False)
-    assert (ledger.listing.some(ledger.listing.latest_first()), ledger.conversations.temporary(), ledger.jobs.all()) == ([], [], [])
+    assert (
+        ledger.listing.some(ledger.listing.latest_first()),
+        ledger.conversations.temporary(),
+        ledger.jobs.all(),
+    ) == ([], [], [])
     ledger.close()

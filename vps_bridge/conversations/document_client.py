@@ -9,6 +9,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from http import HTTPStatus
 
+from schemas.webhook_headers import SIGNATURE
 from vps_bridge.conversations.document import (
     MAX_DOCUMENT_BYTES,
     SCHEMA,
@@ -17,7 +18,7 @@ from vps_bridge.conversations.document import (
     read_document,
 )
 from vps_bridge.errors import StoreMisbehaves, StoreUnavailable
-from vps_bridge.signed_endpoint import SIGNATURE, SignedEndpoint, sign
+from vps_bridge.signed_endpoint import SignedEndpoint, sign
 from vps_bridge.timed_calls import CLIENT_ERROR, OK, REDIRECT, SERVER_ERROR, Answer, CallFailed, TimedCalls
 
 MAX_ETAG_CHARS = 1_000

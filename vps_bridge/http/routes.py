@@ -72,7 +72,8 @@ _AUDIO_BODY = {
         "content": {"audio/*": _BINARY, "application/octet-stream": _BINARY},
     }
 }
-_OWN_FORMS = (ConversationEvent, PersonEvent, *SENT)  # messages that our own encoder and decoder know, and not FastAPI
+# Messages that our own encoder and decoder know, and not FastAPI.
+_OWN_FORMS: tuple[type[Message], ...] = (ConversationEvent, PersonEvent, *SENT)
 
 
 def _event_body(event: type[Message]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 from schemas.conversation import ConversationUpdated
 from schemas.failure import JobFailure
 from schemas.record import Message
-from vps_bridge.signed_endpoint import DELIVERY, SCHEMA, SIGNATURE
+from schemas.webhook_headers import DELIVERY, SCHEMA, SIGNATURE
 
 SENT: tuple[type[Message], ...] = (ConversationUpdated, JobFailure)
 _SUMMARIES = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
+from schemas.webhook_headers import DELIVERY, SCHEMA, SIGNATURE
 from vps_bridge.ledger.webhook_outbox import WebhookMessage
-from vps_bridge.signed_endpoint import DELIVERY, SCHEMA, SIGNATURE, SignedEndpoint, sign
+from vps_bridge.signed_endpoint import SignedEndpoint, sign
 from vps_bridge.timed_calls import CLIENT_ERROR, OK, REDIRECT, CallFailed, TimedCalls
 
 

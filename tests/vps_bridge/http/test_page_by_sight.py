@@ -3,18 +3,19 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, ViewportSize, expect
 
+from schemas.conversation import EventType
 from tests.brokers import RunningBroker, free_port
 from tests.vps_bridge.http.chromium import open_page, run_chromium
 from tests.vps_bridge.http.door import Door, answering, open_door
 from tests.vps_bridge.http.page_steps import call, names, save, visit
-from tests.vps_bridge.live_bridge import Backend, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import Backend, call_segments, run_bridge, wait_until
 from tests.vps_bridge.webhook.hook_receiver import SECRET
 
 pytestmark = pytest.mark.long
-NARROW = {"width": 360, "height": 740}
-ZOOMED = {"width": 640, "height": 450}  # a window of 1280 x 900 at 200 %
+NARROW: ViewportSize = {"width": 360, "height": 740}
+ZOOMED: ViewportSize = {"width": 640, "height": 450}  # a window of 1280 x 900 at 200 %
 
 
 @pytest.fixture(scope="module")
@@ -69,15 +70,10 @@ def test_a_line_that_somebody_gave_to_another_than_is_heard_says_so_until_it_is_
     called: Door, page: Page
 ) -> None:
     call(called, "wrong")
-    said = [{"kind": "segment_is", "segment_id": "wrong-1", "speaker_id": 0}]
     visit(page, "wrong")
-    segments = called.client.get("/v1/conversations/wrong").json()["segments"]
-    said[0]["segment_id"] = segments[1]["id"]
-    called.client.post(
-        "/v1/conversations/wrong/events",
-        json={"schema": "conversation-event", "version": "1.1", "event_id": "e-wrong", "type": "corrected", "by": "x"}
-        | {"corrections": said},
-    ).raise_for_status()
+    second = call_segments("wrong")[1].id
+    said = [{"kind": "segment_is", "segment_id": second, "speaker_id": 0}]
+    assert called.event("wrong", EventType.CORRECTED, corrections=said, by="x").status_code == 200
     odd = page.get_by_role("listitem").filter(has_text="a person said so, but Speaker 1 is heard here")
     expect(odd).to_have_count(1)
     odd.get_by_role("button", name="Correct").click()
@@ -112,7 +108,7 @@ def test_whom_naming_teaches_and_what_forgetting_leaves_is_said_before(called: D
 
 
 @pytest.mark.parametrize("size", [NARROW, ZOOMED], ids=["narrow", "zoomed"])
-def test_nothing_is_cut_off_in_a_narrow_window_or_at_twice_the_size(called: Door, page: Page, size: dict) -> None:
+def test_nothing_is_cut_off_in_a_narrow_window_or_at_200_percent(called: Door, page: Page, size: ViewportSize) -> None:
     page.set_viewport_size(size)
     for path in ("/#/now", "/#/conversations", "/#/conversations/seen", "/#/people"):
         page.goto(path)

@@ -161,12 +161,12 @@ def test_so_many_pages_listen_and_no_more_until_one_goes(called: Door) -> None:
 
 def test_notices_name_what_changed_and_stay_small() -> None:
     before = Marks({"a": (1, 2), "b": (1, 2)}, jobs=3, refused=0.0, agents=())
-    after = Marks({"a": (1, 3), "c": (1, 2)}, jobs=4, refused=0.0, agents=())
+    after = Marks({"a": (1, 3), "c": (1, 2)}, jobs=4, refused=0.0, agents=(), webhook=(1, None))
     notice = compare_marks(before, after)
-    assert notice == ChangeNotice(conversations=("a", "b", "c"), jobs=True)
+    assert notice == ChangeNotice(conversations=("a", "b", "c"), jobs=True, webhook=True)
     assert compare_marks(after, after).is_empty
     flood = Marks({str(number): (1,) for number in range(MAX_NAMED + 1)}, jobs=3, refused=0.0, agents=())
-    assert notice.merge(compare_marks(before, flood)) == ChangeNotice(many=True, jobs=True)
+    assert notice.merge(compare_marks(before, flood)) == ChangeNotice(many=True, jobs=True, webhook=True)
 
 
 def test_a_conversation_is_downloaded_and_written_by_a_command_with_the_names_of_its_people(called: Door) -> None:

@@ -35,7 +35,7 @@ export class ConversationsView {
       element(
         "form",
         { class: "row", role: "search", onsubmit: (event) => event.preventDefault() },
-        element("label", { for: "search" }, "Id or person"),
+        element("label", { for: "search" }, "Search (id or person)"),
         this.search,
         element("label", { for: "state" }, "State"),
         this.state,
