@@ -88,6 +88,7 @@ KNOWN = ChunkRecord(
     channels=None,
     duration_s=30.0,
     duration_estimated=False,
+    captured_error_s=0.0,
     sha256="0" * 64,
     bytes=240_000,
     spool_name="s",
