@@ -43,7 +43,7 @@ class HeardRecording:
             key = labels[f"{conversation_id}-{place}"], who
             words[key] = words.get(key, 0) + max(1, round((end_s - start_s) / WORD_S))
         numbers = sorted({number for number, _ in words if number is not None})
-        speakers: list[str | None] = sorted({who for _, who in words})
+        speakers: list[str | None] = [*sorted({who for _, who in words})]
         speakers += [None] * max(0, len(numbers) - len(speakers))
         best = 0
         for naming in itertools.permutations(speakers, len(numbers)):
