@@ -34,7 +34,8 @@ class SignedClient:
         age_s: int = 0,
         signed_as: dict[str, Any] | None = None,
     ) -> Response:
-        parts: dict[str, Any] = {"method": method, "name": "c1", "condition": "".join((headers or {}).values()), "body": body}
+        condition = "".join((headers or {}).values())
+        parts: dict[str, Any] = {"method": method, "name": "c1", "condition": condition, "body": body}
         parts |= signed_as or {}
         signed: bytes = f"{parts['method']}\n{parts['name']}\n{parts['condition']}\n".encode() + parts["body"]
         own = {"Omi-Signature": sign(secret, int(time.time()) - age_s, signed), **(headers or {})}
