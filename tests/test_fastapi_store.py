@@ -34,9 +34,10 @@ class SignedClient:
         age_s: int = 0,
         signed_as: dict[str, Any] | None = None,
     ) -> Response:
-        parts: dict[str, Any] = {"method": method, "name": "c1", "condition": "".join((headers or {}).values()), "body": body}
+        condition = "".join((headers or {}).values())
+        parts: dict[str, Any] = {"method": method, "name": "c1", "condition": condition, "body": body}
         parts |= signed_as or {}
-        signed = f"{parts['method']}\n{parts['name']}\n{parts['condition']}\n".encode() + parts["body"]
+        signed: bytes = f"{parts['method']}\n{parts['name']}\n{parts['condition']}\n".encode() + parts["body"]
         own = {"Omi-Signature": sign(secret, int(time.time()) - age_s, signed), **(headers or {})}
         async with AsyncClient(transport=ASGITransport(self.app), base_url="http://backend") as client:
             return await client.request(method, "/c1", content=body, headers=own)
