@@ -3,8 +3,9 @@
     python -m benchmarks.bench_year               a year
     python -m benchmarks.bench_year --days 20     less
 
-One day is written, labelled and packed by the bridge's own functions; the days before the last three are copies of it
-under ids of their own. The last days are as the bridge keeps them: with voice samples, and not packed yet.
+Eight conversations of 40 minutes are written, labelled and packed by the bridge's own functions; a day is three times
+these, and the days before the last three are copies of it under ids of their own. The last three days are written anew,
+and as the bridge keeps them: with voice samples, and not packed yet.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,8 @@ from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.retention import Retention
 
 REPORT = Path(__file__).with_name("year.md")
+DRAWN = 8
+"""Of a day's conversations so many are drawn; the others are copies of these."""
 WITH_SAMPLES_DAYS = 3
 """As `keep_samples_s` and `keep_details_s` have it by default."""
 WITH_VOICES_DAYS = 30
@@ -85,29 +88,11 @@ def main() -> None:
 
 def measure(data_dir: Path, days: int, progress: Progress) -> YearMeasurement:
     """Write the year, and measure."""
-    task = progress.add_task("one day, labelled", total=days)
-    shape, day = DayShape(), SimulatedDay(data_dir)
-    # Copies of rows are no business of the ledger's.
+    task = progress.add_task("a day, labelled", total=days)
+    day = SimulatedDay(data_dir)
+    # Copies of rows, and what tables take, are no business of the ledger's.
     ledger, store = day.ledger._database, day.store._database  # noqa: SLF001
-    day.add(shape)
-    day_bytes = _sum_tables(count_bytes(ledger), count_bytes(store))
-    make_older(ledger, WITH_SAMPLES_DAYS + 1.0)
-    _keep_house(day)
-    with_voices = read_packed(ledger, store)
-    make_older(ledger, float(WITH_VOICES_DAYS))
-    _keep_house(day)
-    packed = read_packed(ledger, store)
-    packed_day_bytes = (
-        shape.conversations / len(packed) * (sum(day.ledger.packs.sizes()) + sum(day.store.packed_sizes()))
-    )
-    for number in range(days - WITH_SAMPLES_DAYS):
-        age_days = days - number
-        kept = packed if age_days > WITH_VOICES_DAYS else with_voices
-        _copy_day(day, kept, age_days - (2 if kept is with_voices else WITH_VOICES_DAYS + 2))
-        progress.update(task, description=f"day {number + 1}", advance=1)
-    for number in range(WITH_SAMPLES_DAYS):
-        day.add(shape, day=days + number)
-        progress.advance(task)
+    day_bytes, packed_day_bytes = write_year(day, days, lambda: progress.advance(task))
     conversations = len(day.ledger.listing.latest_first())
     day.ledger.forget_deleted_pages()
     day.store.forget_deleted_pages()
@@ -116,18 +101,45 @@ def measure(data_dir: Path, days: int, progress: Progress) -> YearMeasurement:
     newest, oldest = (day.ledger.listing.latest_first()[place] for place in (0, -1))
     day.close()
     progress.update(task, description="commands")
-    root = day.settings.root
-    file_bytes = {name: (root / name).stat().st_size for name in (FILE_NAME, STORE_FILE)}
+    file_bytes = {name: (day.settings.root / name).stat().st_size for name in (FILE_NAME, STORE_FILE)}
     commands_s = time_commands(data_dir, newest, oldest)
     return YearMeasurement(
         days, conversations, day_bytes, packed_day_bytes, file_bytes, year_bytes, commands_s, lists_s
     )
 
 
-def _copy_day(day: SimulatedDay, kept: Sequence[PackedConversation], older_days: float) -> None:
+def write_year(day: SimulatedDay, days: int, advance: Callable[[], None]) -> tuple[dict[str, int], float]:
+    """Write all days; return what one takes as it comes, by table, and once it is packed and its voices forgotten."""
+    ledger, store = day.ledger._database, day.store._database  # noqa: SLF001 - as above
+    shape, some = DayShape(), DayShape(conversations=DRAWN + 1)  # the newest one is never packed
+    day.add(some)
+    as_it_comes = _sum_tables(count_bytes(ledger), count_bytes(store))
+    scale = shape.conversations / some.conversations
+    make_older(ledger, WITH_SAMPLES_DAYS + 1.0)
+    _keep_house(day)
+    with_voices = read_packed(ledger, store)
+    make_older(ledger, float(WITH_VOICES_DAYS))
+    _keep_house(day)
+    packed = read_packed(ledger, store)
+    sizes = sum(day.ledger.packs.sizes()) + sum(day.store.packed_sizes())
+    for number in range(days - WITH_SAMPLES_DAYS):
+        age_days = days - number
+        kept = packed if age_days > WITH_VOICES_DAYS else with_voices
+        older_days = age_days - (2 if kept is with_voices else WITH_VOICES_DAYS + 2)
+        _copy_day(day, kept * (shape.conversations // DRAWN), older_days, readable=number == 0)
+        advance()
+    for number in range(WITH_SAMPLES_DAYS):
+        day.add(shape, day=days + number)
+        advance()
+    day_bytes = {name: round(scale * size) for name, size in as_it_comes.items()}
+    return day_bytes, shape.conversations / len(packed) * sizes
+
+
+def _copy_day(day: SimulatedDay, kept: Sequence[PackedConversation], older_days: float, *, readable: bool) -> None:
     for found in kept:
         name = found.name[:-12] + secrets.token_hex(6)
-        add_copy(day.ledger._database, day.store._database, found, name, 86_400.0 * older_days)  # noqa: SLF001
+        ledger, store = day.ledger._database, day.store._database  # noqa: SLF001 - as above
+        add_copy(ledger, store, found, name, 86_400.0 * older_days, readable=readable)
 
 
 def _keep_house(day: SimulatedDay) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import zlib
+import lzma
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,14 +18,13 @@ _MOMENTS = ("last_activity_at", "final_at", "packed_at", "started_at_s")
 
 @dataclass(frozen=True)
 class PackedConversation:
-    """A packed conversation as ledger and store hold it; the values are compressed no more."""
+    """A packed conversation as ledger and store hold it."""
 
     name: str
     row: dict[str, Any]
     packed_row: dict[str, Any]
-    plain: bytes
     store_row: dict[str, Any]
-    store_plain: bytes
+    store_packed: bytes
 
 
 def read_packed(ledger: Database, store: Database) -> list[PackedConversation]:
@@ -38,31 +37,32 @@ def read_packed(ledger: Database, store: Database) -> list[PackedConversation]:
             kept = other.execute(select(conversations).where(conversations.c.conversation_id == name)).mappings().one()
             of_it = packed_conversations.c.conversation_id == name
             value = other.scalar(select(packed_conversations.c.packed).where(of_it))
-            plain = zlib.decompress(packed["packed"]), zlib.decompress(value or b"")
-            found.append(PackedConversation(name, dict(row), dict(packed), plain[0], dict(kept), plain[1]))
+            found.append(PackedConversation(name, dict(row), dict(packed), dict(kept), value or b""))
         return found
 
 
-def add_copy(ledger: Database, store: Database, found: PackedConversation, name: str, older_s: float) -> None:
+def add_copy(
+    ledger: Database, store: Database, found: PackedConversation, name: str, older_s: float, *, readable: bool
+) -> None:
     """Write a copy of a conversation, so many seconds older; `name` is as long as the one it replaces.
 
-    Its rows have the numbers of the first one's: of two copies of one only one can be unpacked at a time.
+    Only what is `readable` has the new name in its packed rows too, which takes ten times as long; the bytes are as
+    many. Its rows have the numbers of the first one's: of two copies of one only one can be unpacked at a time.
     """
     row = {**found.row, "conversation_id": name} | {key: found.row[key] - older_s for key in _MOMENTS}
-    key = {"conversation_id": name}
+    key, packed = {"conversation_id": name}, (found.packed_row["packed"], found.store_packed)
+    if readable:
+        packed = _rename(packed[0], found.name, name), _rename(packed[1], found.name, name)
     with ledger.writing() as connection:
         connection.execute(insert(_CONVERSATIONS), row)
-        connection.execute(
-            insert(_PACKED), {**found.packed_row, **key, "packed": _rename(found.plain, found.name, name)}
-        )
+        connection.execute(insert(_PACKED), {**found.packed_row, **key, "packed": packed[0]})
     with store.writing() as connection:
         connection.execute(insert(conversations), {**found.store_row, **key})
-        packed = _rename(found.store_plain, found.name, name)
-        connection.execute(insert(packed_conversations), {**key, "packed": packed})
+        connection.execute(insert(packed_conversations), {**key, "packed": packed[1]})
 
 
-def _rename(plain: bytes, old: str, new: str) -> bytes:
-    return zlib.compress(plain.replace(old.encode(), new.encode()))
+def _rename(packed: bytes, old: str, new: str) -> bytes:
+    return lzma.compress(lzma.decompress(packed).replace(old.encode(), new.encode()), preset=1)
 
 
 def make_older(database: Database, days: float) -> None:

@@ -29,6 +29,7 @@ CHUNK_S = 10.0
 AUDIO_BYTES_PER_S = 4_000  # Opus, as the necklace sends it
 EMBEDDING_NUMBERS = 256  # of WeSpeaker
 SAMPLE_STEP_S = 1.0  # pyannote's windows of 10 s begin so far apart; with two speakers in each: two samples
+SHORTEST_SAMPLE_S = 0.05
 WORDS_PER_S = 2.5
 LABEL_EVERY_JOBS = 5  # the backend hears of labels about every five minutes while a conversation goes on
 VOCABULARY = 3_000
@@ -230,7 +231,7 @@ class SimulatedDay:
         vectors = []
         for one in spoken:
             start_s, end_s = max(from_s, one.start_s) - from_s, min(until_s, one.end_s) - from_s
-            for at_s in np.arange(start_s, end_s, SAMPLE_STEP_S):
+            for at_s in np.arange(start_s, end_s - SHORTEST_SAMPLE_S, SAMPLE_STEP_S):
                 rows.append(
                     (float(at_s), min(float(at_s) + SAMPLE_STEP_S, end_s), min(SAMPLE_STEP_S, end_s - float(at_s)))
                 )

@@ -6,8 +6,8 @@ a result) are columns of their own. Only values that SQLite, JSON and msgpack kn
 
 from __future__ import annotations
 
+import lzma
 import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from itertools import accumulate, pairwise
 from typing import Any
@@ -19,7 +19,7 @@ Rows = dict[str, list[dict[str, Any]]]
 
 FORMAT = 1
 MAX_BYTES = 2**30  # of one conversation, unpacked; what is damaged must not fill the memory
-_LEVEL = 9
+_PRESET = 1  # zlib packs a third less, in as long; higher presets gain 6 % and take six times as long
 _MILLI = 1_000
 _HEX = set("0123456789abcdef")
 _SEPARATORS = (" ", "\n", "\0")
@@ -38,13 +38,13 @@ class PackedRowsDamaged(Exception):
 def pack_rows(rows: Rows) -> bytes:
     """Return the rows of some tables as compressed bytes."""
     packed = {table: [len(found), _pack_records(found)] for table, found in rows.items()}
-    return zlib.compress(bytes(msgpack.packb([FORMAT, packed])), _LEVEL)
+    return lzma.compress(bytes(msgpack.packb([FORMAT, packed])), preset=_PRESET)
 
 
 def unpack_rows(data: bytes) -> Rows:
     """Return the rows that `pack_rows` was given. Raises `PackedRowsDamaged`."""
     try:
-        inflate = zlib.decompressobj()
+        inflate = lzma.LZMADecompressor()
         plain = inflate.decompress(data, MAX_BYTES)
         if not inflate.eof:
             raise PackedRowsDamaged("cut off, or too large")
@@ -52,7 +52,7 @@ def unpack_rows(data: bytes) -> Rows:
         if form != FORMAT:
             raise PackedRowsDamaged(f"format {form}")
         return {table: _unpack_records(count, columns) for table, (count, columns) in packed.items()}
-    except (zlib.error, ValueError, TypeError, KeyError, struct.error, msgpack.UnpackException) as error:
+    except (lzma.LZMAError, EOFError, ValueError, TypeError, KeyError, struct.error, msgpack.UnpackException) as error:
         raise PackedRowsDamaged(type(error).__name__) from error
 
 

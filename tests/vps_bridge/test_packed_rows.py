@@ -25,7 +25,7 @@ def test_rows_come_back_as_they_were(drawn):
 
 def test_what_is_damaged_is_an_error_that_names_the_remedy():
     packed = pack_rows({"rows": [{"a": "text", "b": 1.5}] * 50})
-    for wrong in (b"", packed[:-9], packed[:20] + b"\0" + packed[21:], b"no zlib"):
+    for wrong in (b"", packed[:-9], packed[:20] + b"\0" + packed[21:], b"no xz"):
         with pytest.raises(PackedRowsDamaged, match="omi-bridge restore"):
             unpack_rows(wrong)
 
