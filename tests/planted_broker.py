@@ -32,6 +32,8 @@ TOPICS = Topics()
 BEAT_S = 0.1
 LEDGER_ID = "l-planted"
 VERSIONS = {"omi-diarization": "9.9"}
+Beat = Callable[[], bytes]
+"""Makes the bytes of a heartbeat."""
 
 
 @dataclass
@@ -43,7 +45,7 @@ class PlantedBroker:
     plain_url: str
     ending_url: str
     """With TLS, and a certificate that ends within days."""
-    beats: dict[str, list[bytes]] = field(default_factory=dict)
+    beats: dict[str, list[Beat]] = field(default_factory=dict)
     """By the role that sends them: the beats sent ever again."""
     sessions: dict[str, MqttSession] = field(default_factory=dict)
 
@@ -67,41 +69,37 @@ class PlantedBroker:
     def beat_on(self, ended: threading.Event) -> None:
         """Send all beats again and again until `ended`."""
         while not ended.wait(BEAT_S):
-            for role, payloads in list(self.beats.items()):
-                for payload in payloads:
+            for role, beats in list(self.beats.items()):
+                for beat in list(beats):
                     topic = TOPICS.bridge_heartbeat("bridge")
                     if role != "bridge":
                         topic = TOPICS.agent_heartbeat(role.partition(":")[2])
                     with contextlib.suppress(Exception):
-                        self.sessions[role].publish(topic, payload, qos=0)
+                        self.sessions[role].publish(topic, beat(), qos=0)
 
     def be_well(self) -> None:
         """One bridge and one agent, which it counts as live and allowed."""
         self.beats = {"bridge": [bridge_beat()], "agent:first": [agent_beat("first")]}
 
 
-def bridge_beat(*, behind_s: float = 0.0, **fields: Any) -> bytes:
-    sent_at = datetime.now(UTC) - timedelta(seconds=behind_s)
-    facts: dict[str, Any] = {
-        "state": BridgeState.ONLINE,
-        "ledger_id": LEDGER_ID,
-        "agents_live": 1,
-        "agents_live_ids": ("first",),
-    }
-    facts |= {"instance_id": "i-bridge", "versions": VERSIONS, "sent_at": sent_at, "started_at": sent_at} | fields
-    return encode(BridgeHeartbeat(bridge_id="bridge", **facts))
+def bridge_beat(*, behind_s: float = 0.0, **fields: Any) -> Beat:
+    """A healthy beat but for these fields; `behind_s`: by a clock that is so much late."""
+    facts: dict[str, Any] = {"state": BridgeState.ONLINE, "ledger_id": LEDGER_ID, "agents_live": 1}
+    facts |= {"agents_live_ids": ("first",), "instance_id": "i-bridge", "versions": VERSIONS} | fields
+    return lambda: encode(BridgeHeartbeat(bridge_id="bridge", **facts, **_sent(behind_s)))
 
 
-def agent_beat(agent_id: str, *, behind_s: float = 0.0, **fields: Any) -> bytes:
+def agent_beat(agent_id: str, *, behind_s: float = 0.0, **fields: Any) -> Beat:
+    """The same of an agent."""
+    facts: dict[str, Any] = {"state": AgentState.ONLINE, "instance_id": f"i-{agent_id}", "versions": VERSIONS}
+    facts |= {"free_capacity": 1} | fields
+    return lambda: encode(AgentHeartbeat(agent_id=agent_id, **facts, **_sent(behind_s)))
+
+
+def _sent(behind_s: float) -> dict[str, Any]:
+    """A beat says when it was sent: it is made anew each time."""
     sent_at = datetime.now(UTC) - timedelta(seconds=behind_s)
-    facts: dict[str, Any] = {
-        "state": AgentState.ONLINE,
-        "instance_id": f"i-{agent_id}",
-        "versions": VERSIONS,
-        "free_capacity": 1,
-    }
-    facts |= {"sent_at": sent_at, "started_at": sent_at} | fields
-    return encode(AgentHeartbeat(agent_id=agent_id, **facts))
+    return {"sent_at": sent_at, "started_at": sent_at}
 
 
 @contextlib.contextmanager
