@@ -38,7 +38,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "a1eef529f606bf80c4140e6a93df45cc405a1b164f473c7e1171191385946e18"
+KEY = "bbc6a3ac2a32565640ee719fd80d63c636cfad4f71064d8bc83bc3bc1cdba44d"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
