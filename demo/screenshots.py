@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
+from PIL import Image
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
@@ -18,6 +19,7 @@ SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
 LINK = "/sign-in?link="
 WAIT_MS = 30_000
 EXIT_NOT_HERE = 2
+COLOURS = 64
 
 
 def main() -> int:
@@ -65,8 +67,17 @@ def _sign_in(browser: Browser, link: str) -> Page:
 
 def _save(page: Page, name: str) -> None:
     page.evaluate("() => new Promise(requestAnimationFrame)")  # the canvas is drawn in the next frame
-    page.screenshot(path=DOCS / f"{name}.png")
-    sys.stdout.write(f"docs/{name}.png: {(DOCS / f'{name}.png').stat().st_size:,} bytes\n")
+    picture = DOCS / f"{name}.png"
+    page.screenshot(path=picture)
+    _make_small(picture)
+    sys.stdout.write(f"docs/{name}.png: {picture.stat().st_size:,} bytes\n")
+
+
+def _make_small(picture: Path) -> None:
+    """Keep the colours that matter: a repository holds every version of a picture for ever."""
+    with Image.open(picture) as taken:
+        few = taken.convert("RGB").quantize(COLOURS, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.save(picture, optimize=True)
 
 
 if __name__ == "__main__":
