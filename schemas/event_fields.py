@@ -25,7 +25,7 @@ _TARGET = (("target_event_id", "target_write"),)
 EVENT_FIELDS: Mapping[EventType, EventFields] = {
     EventType.STARTED: EventFields(
         "The conversation began. Optional: audio or segments begin one too.",
-        may=("started_at", "owner", "language", "enrols"),
+        may=("started_at", "owner", "language", "enrols", "temporary", "only_agent"),
     ),
     EventType.SEGMENTS: EventFields(
         "Pieces of the transcript, new or changed, and ids of those that are gone. What is not named stays as it is.",

@@ -31,8 +31,6 @@ NEEDS = {
     "journal": "reads the journal of a machine with systemd",
 }
 """Why a block is not run."""
-WRITTEN_ELSEWHERE = {"docs/backup.md", "docs/omi.md", "docs/stores.md", "clients/README.md", "clients/python/README.md"}
-"""Linked pages that may be missing; their commands and links are checked, and their blocks need no label."""
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
