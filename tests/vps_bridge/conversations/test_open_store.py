@@ -150,6 +150,7 @@ def refusal_of(store: PostgresConversations) -> str:
     return str(refused.value)
 
 
+@pytest.mark.slow
 def test_a_postgresql_that_cannot_be_used_says_why_and_what_to_do(postgres: RunningPostgres) -> None:
     with postgres.superuser() as connection:
         connection.exec_driver_sql(f"CREATE ROLE guest LOGIN PASSWORD '{PASSWORD}'")

@@ -175,6 +175,7 @@ def test_a_commit_whose_answer_is_lost_is_found_out_and_made_once(postgres: Runn
         witness.close()
 
 
+@pytest.mark.slow
 def test_a_write_that_waits_for_another_connection_is_killed_and_then_made_once(postgres: RunningPostgres) -> None:
     empty_postgres(postgres)
     store, other = open_postgres(postgres), open_postgres(postgres)
