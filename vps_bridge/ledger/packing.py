@@ -203,8 +203,9 @@ def unpack(connection: Connection, conversation_id: str) -> None:
         return
     rows = unpack_rows(packed)
     for table in _TABLES:
-        for row in _insertable(rows.get(table.name, []), table):
-            connection.execute(insert(table), row)
+        known = list(_insertable(rows.get(table.name, []), table))
+        if known:
+            connection.execute(insert(table), known)
     (facts,) = rows[_FACTS]
     connection.execute(_THIS.values(packed_at=None, **facts), this)
     connection.execute(_DROP, this)
