@@ -36,8 +36,8 @@ def _whole_call() -> bytes:
 
 
 def _with_version(payload: bytes, version: bytes) -> bytes:
-    assert payload.count(b"\xa31.0") == 1
-    return payload.replace(b"\xa31.0", b"\xa3" + version)
+    assert payload.count(b"\xa31.1") == 1
+    return payload.replace(b"\xa31.1", b"\xa3" + version)
 
 
 def _payload(conversation_id: str, audio: bytes, **fields: object) -> bytes:

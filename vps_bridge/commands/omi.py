@@ -32,7 +32,13 @@ PATHS = {
 }
 """What OMI's developer settings call them, and our paths."""
 PLACEHOLDER = "https://YOUR-PUBLIC-NAME"
-omi_app = typer.Typer(cls=ProgramGroup, no_args_is_help=True, help="Users of OMI whose webhooks are taken.")
+HELP_OMI = """Users of OMI whose webhooks are taken.
+
+Example:
+
+  omi-bridge omi add 0bJSf2kdTq
+"""
+omi_app = typer.Typer(cls=ProgramGroup, no_args_is_help=True, help=HELP_OMI, rich_markup_mode=None)
 Uid = Annotated[str, typer.Argument(help="The user's id in OMI, as its backend has it.")]
 SecretFile = Annotated[
     Path | None, typer.Option(exists=True, dir_okay=False, help="File with the secret that OMI signs with, if it does.")

@@ -56,11 +56,9 @@ class AlignmentRules:
 
     min_nats: float = 16.0
     margin_nats: float = 9.0
-    minute_nats: float = 2.0
-    """So much more is needed for each minute beyond the first: by chance, too, more says more."""
     later_nats: float = 2.0
     """So much more is needed where not the whole stretch was compared, but one of several parts of it."""
-    prior_nats: float = 8.0
+    prior_nats: float = 6.0
     """Within `prior_tolerance_s` of what captured_at and started_at say, this much is enough."""
     prior_margin_nats: float = -3.0
     prior_tolerance_s: float = 0.5
@@ -291,17 +289,14 @@ def _find_anchor(
     best = int(totals.argmax())
     more = 0.0 if is_first else rules.later_nats
     margin = _margin(totals, candidates_s, best, rules)
-    minutes = np.count_nonzero(audio.rows[3]) * STEP_S / 60
-    asked = rules.min_nats + more + rules.minute_nats * max(0.0, minutes - 1)
-    if totals[best] >= asked and margin >= rules.margin_nats + more:
+    if totals[best] >= rules.min_nats + more and margin >= rules.margin_nats + more:
         return float(candidates_s[best])
     if prior_s is None:
         return None
     near = np.flatnonzero(np.abs(candidates_s - prior_s) <= tolerance_s + STEP_S / 2)
     best = int(near[totals[near].argmax()])
-    least_nats = rules.estimated_prior_nats if is_estimated else rules.prior_nats
+    is_enough = totals[best] >= (rules.estimated_prior_nats if is_estimated else rules.prior_nats)
     least_margin = rules.estimated_margin_nats if is_estimated else rules.prior_margin_nats
-    is_enough = totals[best] >= least_nats + more
     margin = _margin(totals, candidates_s, best, rules)
     return float(candidates_s[best]) if is_enough and margin >= least_margin else None
 

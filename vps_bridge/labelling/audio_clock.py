@@ -21,7 +21,7 @@ TOUCHING_S = 1e-3
 """Spans this near to each other have no gap between them: chunks are placed to the sample, sums of floats are not."""
 
 ENOUGH_AROUND_S = 1.0
-"""A job that hears this long before and behind a second decides it for good: docs/adr/0032-certain-lines.md."""
+"""A job that hears this long before and behind a second decides it for good: docs/adr/0032-first-job-decides.md."""
 
 
 class SpanUnion:

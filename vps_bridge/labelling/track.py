@@ -7,14 +7,13 @@ stretch. Its most likely course is found block by block (Viterbi); small changes
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import TOUCHING_S, ClockPiece, Span
-from vps_bridge.labelling.offset_line import LineRules, OffsetLine, fit_offset_line
 from vps_bridge.labelling.offset_search import (
     BLOCK_S,
     BLOCK_STEPS,
@@ -38,6 +37,7 @@ _GUARD_S, _HOLE_S = 10.0, 10.0
 _PART_STEPS = 60 * 2 * BLOCK_STEPS
 _STEADY_REACH_STEPS = 15
 _STEADY_BLOCKS = 6
+_DRIFT_S = 0.3
 
 
 @dataclass(frozen=True)
@@ -62,21 +62,11 @@ class TrackingRules:
     """The first and last seconds of a piece must speak this much for its offset."""
     steady_nats: float = -3.0
     """Any half minute must have this much, or the part is looked at closely."""
-    expected_end_nats_per_s: float = 0.04
-    """The first and last blocks must together speak this much for the offset that the times say,"""
-    expected_end_s: float = 20.0
-    """but the times alone are enough for this long, and a third of what speaks for them,"""
-    quiet_nats: float = 1.5
-    """unless it speaks this much against them."""
-    expected_nats: float = 6.0
-    """One piece with the offset that the times say must have this much,"""
     min_piece_nats: float = 14.0
-    """and any other this much."""
     piece_margin_nats: float = 8.0
     """How much better the offset of a piece is than any that differs by more than 1 s."""
     edge_nats: float = 3.0
     """Where a piece ends is uncertain as long as the nats differ by less than this: that part gets no offset."""
-    lines: LineRules = field(default_factory=LineRules)
 
 
 @dataclass(frozen=True)
@@ -147,12 +137,9 @@ def _track_part(
     prior_state = None if near.prior_s is None else REACH_STEPS + round((near.prior_s - near.offset_s) / STEP_S)
     runs = list(_cut_runs(_best_course(nats, rules), prior_state))
     parts = _bridge([part for run in runs for part in _without_doubt(nats, run, rules)])
-    fitted = [(_hold(part, line), line) for part in parts if (line := _fit_line(nats, part, near, rules)).states]
-    is_one = len(fitted) == 1
-    fitted = [
-        (part, line) for part, line in fitted if _is_certain(nats, part, rules, is_expected=is_one and part.is_expected)
-    ]
-    parts, lines = [part for part, _ in fitted], [(line.base_s, line.slope) for _, line in fitted]
+    if len(parts) != 1 or max(abs(state - REACH_STEPS) for state in parts[0].states) > round(1.0 / STEP_S):
+        parts = [part for part in parts if _is_certain(nats, part, rules)]
+    lines = [_fit_line(nats, part, near) for part in parts]
     bounds = [_trim(audio, transcript, part, line, rules) for part, line in zip(parts, lines, strict=True)]
     for index, (earlier, later) in enumerate(pairwise(parts)):
         if earlier.last == later.first:
@@ -255,17 +242,12 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
         limits[[0, -1]] = rules.expected_doubt_nats if run.is_expected else rules.doubt_nats
         for first in np.flatnonzero(best >= limits):
             doubted[first : first + length] = True
-    heard = np.asarray(nats[blocks].any(axis=1))
-    asked = np.where(heard, rules.expected_end_nats_per_s * BLOCK_S, 0.0)
     edges = np.flatnonzero(np.diff(np.concatenate(([True], doubted, [True])).astype(int)))
     for first, last in edges.reshape(-1, 2):
         at_start = run.is_expected and run.first + first == 0
         at_end = run.is_expected and run.first + last == len(nats)
-        begin = int(first) + _cut_back(own[first:last] - asked[first:last] * at_start)
-        end = int(last) - _cut_back((own[begin:last] - asked[begin:last] * at_end)[::-1])
-        trusted = min(round(rules.expected_end_s / BLOCK_S), int(heard[begin:end].sum()) // 3)
-        before, behind = own[first:begin][::-1][: trusted * at_start], own[end:last][: trusted * at_end]
-        begin, end = begin - _count_quiet(before, rules), end + _count_quiet(behind, rules)
+        begin = int(first) + (0 if at_start else _cut_back(own[first:last]))
+        end = int(last) - (0 if at_end else _cut_back(own[begin:last][::-1]))
         if end > begin:
             yield _OffsetRun(run.first + begin, run.first + end, run.states[begin:end], run.is_expected)
 
@@ -273,12 +255,6 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
 def _cut_back(nats: NDArray[np.floating]) -> int:
     """Return how many of the first values to leave out, because together they speak against the offset."""
     return int(np.concatenate(([0.0], np.cumsum(nats, dtype=float))).argmin())
-
-
-def _count_quiet(nats: NDArray[np.floating], rules: TrackingRules) -> int:
-    """Return how many of the first values may be taken along, because together they do not speak against the offset."""
-    against = np.flatnonzero(np.cumsum(nats, dtype=float) < -rules.quiet_nats)
-    return int(against[0]) if len(against) else len(nats)
 
 
 def _bridge(parts: Sequence[_OffsetRun]) -> list[_OffsetRun]:
@@ -296,13 +272,11 @@ def _bridge(parts: Sequence[_OffsetRun]) -> list[_OffsetRun]:
     return joined
 
 
-def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules, *, is_expected: bool) -> bool:
+def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules) -> bool:
     """Whether the run's offset fits by itself, and clearly better than any other."""
     rows, states = np.arange(run.first, run.last), np.asarray(run.states)
     shifts = np.arange(-nats.shape[1] + 1, nats.shape[1])
     own = float(nats[rows, states].sum())
-    if is_expected:
-        return own >= rules.expected_nats
     if own < rules.min_piece_nats:
         return False
     padded = np.pad(nats[rows], ((0, 0), (nats.shape[1], nats.shape[1])))
@@ -314,18 +288,21 @@ def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules, *, is_expect
     return own - float(others.max()) >= rules.piece_margin_nats
 
 
-def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset, rules: TrackingRules) -> OffsetLine:
-    """Return the line of a run's offsets, and which of its blocks it certainly holds for."""
-    states = np.asarray(run.states)
+def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset) -> tuple[float, float]:
+    """Return the offset at second 0 of the stretch, and how much it grows in a second."""
     center_s = found.offset_s - (nats.shape[1] // 2) * STEP_S
-    line = fit_offset_line(nats[run.first : run.last], states, run.first, center_s, rules.lines)
-    return line if line.slope else replace(line, base_s=_prefer_prior(line.base_s, found.prior_s))
-
-
-def _hold(run: _OffsetRun, line: OffsetLine) -> _OffsetRun:
-    """Return the blocks of a run that its line certainly holds for."""
-    first = run.first + line.first
-    return replace(run, first=first, last=first + len(line.states), states=line.states)
+    states = np.asarray(run.states)
+    middles_s = (np.arange(run.first, run.last) + 0.5) * BLOCK_S
+    if len(states) > 1:
+        slope, base = np.polyfit(middles_s, center_s + states * STEP_S, 1)
+        if abs(slope) * len(states) * BLOCK_S >= _DRIFT_S:
+            return float(base), float(slope)
+    state = round(float(states.mean()))
+    near = nats[run.first : run.last, max(0, state - 1) : state + 2].sum(axis=0, dtype=float)
+    shift = 0.0
+    if len(near) == 3 and near[1] > max(near[0], near[2]):  # noqa: PLR2004 - a parabola through three points
+        shift = 0.5 * (near[0] - near[2]) / (near[0] - 2 * near[1] + near[2])
+    return _prefer_prior(float(center_s + (state + shift) * STEP_S), found.prior_s), 0.0
 
 
 def _prefer_prior(offset_s: float, prior_s: float | None) -> float:

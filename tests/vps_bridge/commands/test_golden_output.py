@@ -64,9 +64,7 @@ TABLES = {"agents", "conversations", "jobs", "jobs-failed", "show-conversation"}
 def patch() -> Iterator[pytest.MonkeyPatch]:
     """One moment, ids that count up, and a terminal of 80 columns."""
     with pytest.MonkeyPatch.context() as made:
-        numbers = itertools.count()
         made.setattr(time, "time", lambda: NOW)
-        made.setattr(secrets, "token_hex", lambda size=16: f"{next(numbers):0{2 * size}x}")
         for console in (terminal.out, terminal.err):
             made.setattr(console, "_width", COLUMNS)
         made.setenv("TZ", "UTC")
@@ -83,6 +81,8 @@ def data_dir(patch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
     """The files of a bridge: two conversations, three jobs, audio that was refused, two agents, a person."""
     home = tmp_path_factory.mktemp("golden")
     ledger = Ledger(home / "bridge", exclusive=True)
+    numbers = itertools.count(1)  # of what follows: which ids the ledger gave itself does not matter
+    patch.setattr(secrets, "token_hex", lambda size=16: f"{next(numbers):0{2 * size}x}")
     started = ConversationEvent(event_id="e-1", type=EventType.STARTED, owner="user-1")
     ledger.events.note(started, "call-1", Verdict.ACCEPTED)
     jobs = [_job(ledger, "call-1", "k-1", 60.0), _job(ledger, LONG, "k-2", 90.5), _job(ledger, LONG, "k-3", 15.0)]

@@ -13,17 +13,10 @@ from hypothesis import strategies as st
 
 from schemas.turns import ChunkSpan, SpeakerTurn, SpeakerVoice
 from vps_bridge.conversations.store import StoredSegment, speaker_number
-from vps_bridge.labelling.align import AlignmentRules
-from vps_bridge.labelling.offset_line import LineRules
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, RelabelPolicy, relabel
-from vps_bridge.labelling.track import TrackingRules
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, plan_jobs
 
 POLICY = RelabelPolicy()
-LONG_TURNS = replace(
-    POLICY, alignment=AlignmentRules(tracking=TrackingRules(lines=LineRules(doubt_nats=0.5, drift_cost=6.0)))
-)
-"""Few turns of a minute do not tell a clock's rate. With this they have a place: these tests are about voices."""
 T0 = 1_700_000_000.0
 PEOPLE = dict(zip("ABCD", np.linalg.qr(np.random.default_rng(7).normal(size=(32, 4)))[0].T, strict=True))
 DIALOGUE = [("ABAC"[n % 4], n * 8.0 + 0.5, n * 8.0 + 7.0 + (n % 3) * 0.4) for n in range(40)]
@@ -165,9 +158,9 @@ def test_a_voice_found_later_in_earlier_audio_takes_the_next_number():
     evidence = evidence_of(spoken, 120.0, segments=transcript(spoken))
     late = [chunk for chunk in evidence.chunks if chunk.captured_at_s >= T0 + 60]
     plans = plan_jobs(late, closing=True, idle_s=0.0, rules=AssemblyRules())
-    first = relabel(replace(evidence, jobs=tuple(diarize(late, plan, spoken) for plan in plans)), LONG_TURNS)
+    first = relabel(replace(evidence, jobs=tuple(diarize(late, plan, spoken) for plan in plans)), POLICY)
     assert [segment.speaker for segment in first.segments] == [None, "SPEAKER_00"]
-    second = relabel(replace(evidence, voices=first.voices, segments=apply(evidence.segments, first)), LONG_TURNS)
+    second = relabel(replace(evidence, voices=first.voices, segments=apply(evidence.segments, first)), POLICY)
     assert [segment.speaker for segment in second.segments] == ["SPEAKER_01", "SPEAKER_00"]
 
 
@@ -303,19 +296,19 @@ def test_wrong_sample_rates_are_flagged():
 def test_two_labels_of_one_person_join_what_the_voices_do_not():
     spoken = [("A", 1.0, 58.0), ("B", 181.0, 238.0)]
     evidence = evidence_of(spoken, 240.0, segments=transcript(spoken))
-    assert relabel(evidence, LONG_TURNS).speakers == 2
+    assert relabel(evidence, POLICY).speakers == 2
     named = tuple(replace(segment, person_id="p", label_source="manual") for segment in evidence.segments)
-    assert relabel(replace(evidence, segments=named), LONG_TURNS).speakers == 1
+    assert relabel(replace(evidence, segments=named), POLICY).speakers == 1
 
 
 def test_two_persons_are_never_one_voice():
     spoken = [("A", 1.0, 58.0), ("A", 181.0, 238.0)]
     evidence = evidence_of(spoken, 240.0, segments=transcript(spoken))
-    assert relabel(evidence, LONG_TURNS).speakers == 1
+    assert relabel(evidence, POLICY).speakers == 1
     named = tuple(
         replace(segment, person_id=f"p{n}", label_source="manual") for n, segment in enumerate(evidence.segments)
     )
-    assert relabel(replace(evidence, segments=named), LONG_TURNS).speakers == 2
+    assert relabel(replace(evidence, segments=named), POLICY).speakers == 2
 
 
 def test_a_merge_retires_a_number_and_reports_it():
@@ -324,9 +317,9 @@ def test_a_merge_retires_a_number_and_reports_it():
     split = tuple(
         replace(segment, person_id=f"p{n}", label_source="manual") for n, segment in enumerate(evidence.segments)
     )
-    first = relabel(replace(evidence, segments=split), LONG_TURNS)
+    first = relabel(replace(evidence, segments=split), POLICY)
     assert first.speakers == 3
-    second = relabel(replace(evidence, voices=first.voices), LONG_TURNS)
+    second = relabel(replace(evidence, voices=first.voices), POLICY)
     (merged,) = [change for change in second.voice_changes if change.change == "merged"]
     assert (second.speakers, second.voices.retired) == (2, (merged.speaker_id,))
 

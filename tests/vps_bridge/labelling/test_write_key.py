@@ -38,7 +38,7 @@ EVIDENCE = ConversationEvidence(
     links=(SpeakerLink("cannot", LocalSpeaker("j1", "SPEAKER_00"), LocalSpeaker("j1", "SPEAKER_01")),),
     min_speakers=2,
 )
-KEY = "bbc6a3ac2a32565640ee719fd80d63c636cfad4f71064d8bc83bc3bc1cdba44d"
+KEY = "357f87c2dc5caf9a41043da8a73804b16dc767efa1561b764de1d420a12c912d"
 
 
 def test_the_same_evidence_has_the_same_key_in_every_version():
