@@ -14,7 +14,7 @@ from typing import Any
 import msgpack
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_EVENT_VERSION, _PERSON_VERSION, _AUDIO_VERSION = "1.2", "1.0", "1.0"
+_EVENT_VERSION, _PERSON_VERSION, _AUDIO_VERSION = "1.3", "1.0", "1.1"
 # Codes with which the same audio or event, sent again later, may be accepted.
 RETRYABLE_CODES = frozenset(
     {
