@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import open_database
+from vps_bridge.database import DAMAGE_ERRORS, Database, DatabaseUnreadable, open_database, reason_of
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
@@ -56,7 +56,8 @@ class Ledger:
 
         `sync_commits`: whether a transaction is on disk when it returns; by default those of commands are.
 
-        Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
+        Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none, and
+        `vps_bridge.database.DatabaseError` where the file cannot be used.
         """
         self.root = root
         path = root / FILE_NAME
@@ -68,14 +69,26 @@ class Ledger:
             msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
             raise LedgerMissing(msg)
         syncs = not exclusive if sync_commits is None else sync_commits
-        self._database = database = open_database(path, MIGRATIONS, sync_commits=syncs)
+        self._database = open_database(path, MIGRATIONS, sync_commits=syncs)
+        try:
+            self.ledger_id = self._read_id()
+            self.erasures = ErasureLog(root, self.ledger_id)
+            if exclusive:
+                self.erasures.begin()
+            self._open_books(self._database)
+        except DAMAGE_ERRORS as error:
+            self._database.close()
+            raise DatabaseUnreadable(path, reason_of(error)) from error
+
+    def _read_id(self) -> str:
+        """Return the ledger's id, given to it at first."""
         new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
-        with database.writing() as connection:
+        with self._database.writing() as connection:
             connection.execute(new)
-            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
-        self.erasures = ErasureLog(root, self.ledger_id)
-        if exclusive:
-            self.erasures.begin()
+            return connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+
+    def _open_books(self, database: Database) -> None:
+        """Open what reads and writes the tables; some of it reads them now."""
         self.conversations = ConversationBook(database, self.erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
