@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from broker.address import parse_broker_url
+from broker.address import parse_broker_urls
 from broker.errors import BrokerError, UnsafeFile
 from broker.text_files import read_text
 from schemas.errors import SchemaError
@@ -122,7 +122,7 @@ def _checked(unpacked: Any) -> Invitation:  # noqa: ANN401 - whatever was unpack
     if not all(isinstance(value, str) and value.isprintable() for value in fields.values()):
         raise TypeError("text")
     invitation = Invitation(**fields, ca=ssl.DER_cert_to_PEM_cert(ca) if ca is not None else None)
-    parse_broker_url(invitation.url)
+    parse_broker_urls(invitation.url)
     Topics(invitation.topic_root)
     if invitation.role not in JOINED_BY or not (invitation.sender_id is None or is_id(invitation.sender_id)):
         raise ValueError("role")

@@ -106,8 +106,8 @@ def test_password_inside_the_url_is_used_and_shown_nowhere(capsys):
     assert settings.broker_username == "necklace"
     assert settings.broker_password is not None
     assert settings.broker_password.get_secret_value() == SECRET
-    assert settings.address.port == 8883
-    assert settings.address.tls
+    assert settings.addresses[0].port == 8883
+    assert settings.uses_tls
     assert loaded.sources["broker_password"] == "flag"
     print_settings(loaded, as_json=True)
     print_settings(loaded, as_json=False)
