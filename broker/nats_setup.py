@@ -65,6 +65,7 @@ class ClusterSetup:
     users: dict[str, Credentials]
     invitations: dict[str, Path]
     before: NatsCluster | None
+    has_new_certificates: bool = False
 
     @property
     def is_moved(self) -> bool:
@@ -191,7 +192,7 @@ def set_up_cluster(directory: Path, wanted: WantedCluster, *, renew_certificates
             f"{error.filename or directory} cannot be written ({error.strerror}). Run this as root, or as the user the "
             "files belong to."
         ) from error
-    return ClusterSetup(directory.absolute(), cluster, credentials, written, before)
+    return ClusterSetup(directory.absolute(), cluster, credentials, written, before, renew_certificates)
 
 
 def change_password(directory: Path, user: str) -> ClusterSetup:

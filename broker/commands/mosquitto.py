@@ -61,9 +61,7 @@ def init(
     """
     _check_tls(certificate, key, tls=tls, insecure=insecure)
     if is_cluster(directory):
-        fail(
-            f"{directory} holds a cluster, which omi-broker nats changes: give a Mosquitto a directory of its own."
-        )
+        fail(f"{directory} holds a cluster, which omi-broker nats changes: give a Mosquitto a directory of its own.")
     with explained():
         from broker.listener import TlsFiles
         from broker.mosquitto_setup import Wanted, set_up_mosquitto

@@ -120,13 +120,15 @@ def _print_next_steps(setup: ClusterSetup, folders: dict[str, Path]) -> None:
     elsewhere = setup.cluster.installed_at
     if setup.before is not None:
         if elsewhere:
-            out.print("copy the nats.conf of each node to its machine again:", markup=False)
+            out.print("copy the files of each node to its machine again:", markup=False)
             for node in setup.cluster.nodes:
-                out.print(f"  scp {folders[node.name]}/nats.conf root@{node.host}:{elsewhere}/", markup=False)
+                out.print(f"  scp {folders[node.name]}/* root@{node.host}:{elsewhere}/", markup=False)
+            out.print(f"  and there: chown nats: {elsewhere}/*", markup=False)
         out.print(f"each server takes users and passwords after: {RELOAD}", markup=False)
         out.print("  (or kill -HUP its process); nobody whose password is the same is cut off", markup=False)
-        if setup.before != setup.cluster:
-            out.print("nodes, addresses, TLS it takes after: systemctl restart nats-server, one by one", markup=False)
+        if setup.before != setup.cluster or setup.has_new_certificates:
+            words = "nodes, addresses, TLS and certificates it takes after: systemctl restart nats-server"
+            out.print(f"{words}, one by one", markup=False)
         if setup.is_moved:
             out.print("its addresses are others: every program has to join again", style="yellow")
         return
