@@ -63,10 +63,7 @@ def test_an_invitation_names_every_server_and_what_this_broker_needs(cluster, tm
     assert invitation.url == ",".join(cluster.url_of(name) for name in NAMES)
     assert invitation.ca == cluster.ca_file.read_text()
     config = tmp_path / "config.toml"
-    from broker.join import join_broker
-
-    join_broker(invitation, config, "agent", tmp_path / "ca.pem", id_setting="agent_id")
-
+    accept_invitation(invitation, config, table="agent", id_setting="agent_id")
     settings = load_settings(AgentSettings, flags={}, config_file=config).settings
     assert (settings.mqtt_version, settings.mqtt_qos, len(settings.addresses)) == ("3.1.1", 0, 3)
     session = MqttSession(settings, client_id=f"joined-{secrets.token_hex(4)}", on_message=lambda _: None)
