@@ -83,7 +83,7 @@ def parse_broker_url(url: str) -> ParsedUrl:
         ValueError: not such a URL. The message never repeats the URL, which may hold a password.
     """
     parts = urlsplit(url)
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or "," in parts.hostname:
         msg = "must be a URL such as mqtt://127.0.0.1:1883 or mqtts://broker.example:8883"
         raise ValueError(msg)
     if parts.path.strip("/") or parts.query or parts.fragment:

@@ -99,7 +99,7 @@ class RunningCluster:
         from broker.errors import BrokerError
         from broker.session import MqttSession
 
-        settings = self.settings("watch", broker_url=self.url_of(name))
+        settings: BrokerSettings = self.settings("watch", broker_url=self.url_of(name))
         session = MqttSession(settings, client_id=f"ready-{os.urandom(4).hex()}", on_message=lambda _: None)
         session.start()
         try:

@@ -17,8 +17,9 @@ from typer.testing import CliRunner, Result
 from broker.cli import app
 from broker.errors import BrokerRefused, NotConnected
 from broker.invitation import read_invitation_file
+from broker.join import accept_invitation
 from broker.session import Incoming, MqttSession
-from broker.settings import BrokerSettings, load_settings
+from broker.settings import load_settings
 from mac_agent.settings import AgentSettings
 from schemas.agent import AgentControl
 from schemas.conversation import ConversationUpdated, EventType
@@ -219,9 +220,3 @@ def test_what_others_send_with_qos_1_is_seen_by_this_look_and_is_unreadable_as_s
         listener.stop()
     assert any(files_with(readable.store(name), needle) for name in NAMES)
     assert not any(files_with(cluster.store(name), needle) for name in NAMES)
-
-
-def test_settings_name_several_servers_of_one_broker():
-    settings = BrokerSettings(broker_url="mqtts://u:p@one:8884, mqtts://two")
-    assert settings.broker_url == "mqtts://one:8884,mqtts://two:8883"
-    assert settings.broker_username == "u"
