@@ -11,6 +11,7 @@ import pytest
 
 from schemas.conversation import ConversationUpdated, EventType
 from tests.brokers import RunningBroker, free_port
+from tests.inbox import WAIT_S
 from tests.omi.clocked_bridge import ClockedBridge, start_clocked
 from tests.omi.coded_talk import LOUDNESS, CodedAgent, SpokenTurn, coded_talk, draw_turns, rows_of
 from tests.omi.traffic import SAMPLE_BYTES, OmiSender, Talk, make_document
@@ -81,13 +82,15 @@ def report(omi: ClockedBridge, told: Told, document: dict[str, Any], at: float) 
     return omi.post(told.sender.send_conversation(document, at))
 
 
-def final_labels(backend: Backend, conversation_id: str, after: int = 0) -> ConversationUpdated:
+def final_labels(
+    backend: Backend, conversation_id: str, after: int = 0, timeout_s: float = WAIT_S
+) -> ConversationUpdated:
     def find() -> ConversationUpdated | None:
         updates = backend.seen(ConversationUpdated, conversation_id)
         final = [update for update in updates if update.state == "final" and update.updated_version > after]
         return final[-1] if final else None
 
-    return wait_until(find, f"final labels of {conversation_id}")
+    return wait_until(find, f"final labels of {conversation_id}", timeout_s)
 
 
 def share_right(update: ConversationUpdated, turns: list[SpokenTurn], name: str) -> float:
