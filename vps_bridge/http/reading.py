@@ -52,12 +52,7 @@ def list_conversations(
     limit: int,
     waits_for: str = "",
 ) -> ConversationPage:
-    """Return a part of the list of conversations.
-
-    Args:
-        search: part of an id or of a person's.
-        waits_for: part of what it waits for, or of why it failed.
-    """
+    """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for."""
     wanted, agents, names = search.casefold(), ledger.agents.all(), ledger.listing.latest_first()
     reason = waits_for.casefold()
     if wanted:

@@ -64,7 +64,7 @@ def _add_conversations(app: FastAPI, connection: OwnConnection, stale_s: float) 
     async def conversations(
         search: Annotated[str, Query(max_length=200, description="Part of an id, or of a person's.")] = "",
         state: ConversationState | None = None,
-        waits_for: Annotated[str, Query(max_length=200, description="Part of what it waits for, or why it failed.")] = "",
+        waits_for: Annotated[str, Query(max_length=200, description="Part of what it waits for.")] = "",
         offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:

@@ -105,7 +105,8 @@ def test_what_is_told_covers_no_control_of_a_line(called: Door, page: Page) -> N
     expect(told).to_have_text("Done: Speaker 0 is emil.")
     under = """(told) => {
       const [one, rows] = [told.getBoundingClientRect(), document.querySelectorAll(".segment button")];
-      return [...rows].map((it) => it.getBoundingClientRect()).filter((it) => it.right > one.left && it.left < one.right).length;
+      const isUnder = (it) => it.right > one.left && it.left < one.right;
+      return [...rows].filter((row) => isUnder(row.getBoundingClientRect())).length;
     }"""
     assert told.evaluate(under) == 0
 
