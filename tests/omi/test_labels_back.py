@@ -30,7 +30,7 @@ def api() -> Iterator[FakeApi]:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    book = Ledger(tmp_path, exclusive=True)
+    book = Ledger(tmp_path / "bridge", exclusive=True)
     event = ConversationEvent(event_id="e1", type=EventType.STARTED, owner=UID)
     book.events.note(event, NAME, Verdict.ACCEPTED)
     book.omi.put(OmiConversationRecord(NAME, UID, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
@@ -41,7 +41,7 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 @pytest.fixture
 def sender(tmp_path: Path, api: FakeApi, ledger: Ledger) -> Iterator[LabelSender]:
     del ledger
-    running = LabelSender(tmp_path, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), 0.05, 0.1)
+    running = LabelSender(BridgeSettings(data_dir=tmp_path), OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), 0.05, 0.1)
     yield running
     running.close()
     running.join()

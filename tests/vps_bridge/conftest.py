@@ -4,9 +4,18 @@ from pathlib import Path
 import pytest
 
 from tests.brokers import RunningBroker, run_mosquitto
+from tests.postgres_server import RunningPostgres, run_postgres
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
 
 AGENTS = ("first", "second")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[RunningPostgres]:
+    """One server for all tests of a run, each in a database of its own or in an empty one."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'omi-diarization[postgres]'")
+    with run_postgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="module")

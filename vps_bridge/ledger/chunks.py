@@ -7,9 +7,9 @@ from dataclasses import fields
 
 from sqlalchemy import bindparam, insert, select, update
 
-from vps_bridge.database import Database
 from vps_bridge.ledger.columns import CHUNK_COLUMNS
 from vps_bridge.ledger.conversation_changes import open_for_audio
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
 from vps_bridge.ledger.packing import reading_unpacked, writing_unpacked
 from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
@@ -29,7 +29,7 @@ _NEW_FIELDS = tuple(item.name for item in fields(NewChunk))
 class ChunkBook:
     """Chunks of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

@@ -21,11 +21,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert, larger
 from vps_bridge.ledger.columns import CONVERSATION_COLUMNS, LEASE_COLUMNS
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.deleted_people import delete_learned
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import is_in, note_labelled
@@ -80,7 +80,7 @@ _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     index_elements=[TombstoneRow.conversation_id],
     set_={"deleted_at": _NEW_TOMBSTONE.excluded.deleted_at, "finished": _NEW_TOMBSTONE.excluded.finished},
 )
-_UNFINISHED = select(TombstoneRow.conversation_id).where(TombstoneRow.finished == literal_column("0"))
+_UNFINISHED = select(TombstoneRow.conversation_id).where(~TombstoneRow.finished)
 _IS_TRIED = ConversationRow.set_aside.is_(None)
 _DIRTY = select(ConversationRow.conversation_id).where(ConversationRow.dirty > literal_column("0"), _IS_TRIED)
 _SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).where(
@@ -88,7 +88,7 @@ _SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).
 )
 _TRIES = ConversationRow.label_tries
 _COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(*CONVERSATION_COLUMNS)
-_TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=func.max(0, _TRIES - 1))
+_TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=larger(0, _TRIES - 1))
 _PUT_ASIDE = THIS_CONVERSATION.values(set_aside=bindparam("reason"))
 _BRING_BACK = THIS_CONVERSATION.where(ConversationRow.set_aside.is_not(None)).values(
     set_aside=None, label_tries=0, dirty=ConversationRow.dirty + 1
@@ -140,7 +140,7 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
 class ConversationBook:
     """Conversations, and the tombstones of deleted ones."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
 

@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import JSON, bindparam, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import CorrectionRow
 
@@ -28,7 +28,7 @@ _SET_VOICES = THIS_CONVERSATION.values(voices=bindparam("new_voices", type_=JSON
 class CorrectionBook:
     """Corrections of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

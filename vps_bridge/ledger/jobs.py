@@ -11,9 +11,9 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
-from vps_bridge.database import Database
 from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
 from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.decoded_lengths import note_decoded_lengths
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, is_in, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
@@ -136,7 +136,7 @@ _REFUSED = select(func.count()).select_from(RefusedChunkRow)
 class JobBook:
     """Jobs of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -329,7 +329,7 @@ class JobBook:
             jobs_leased=states.get(JobState.LEASED, 0),
             jobs_failed=states.get(JobState.FAILED, 0),
             conversations_failed=failed or 0,
-            bytes=size or 0,
+            bytes=int(size or 0),
             oldest_at=min(oldest, default=None),
             chunks_refused=refused or 0,
         )

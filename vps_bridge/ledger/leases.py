@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from vps_bridge.database import Database
 from vps_bridge.ledger.columns import JOB_COLUMNS, LEASE_COLUMNS, MAX_SPEAKERS
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import JobRecord, LeaseRecord
@@ -62,7 +62,7 @@ _MARK_RETURNED = _THIS.values(lease_end=None, instance_id=bindparam("to_instance
 class LeaseBook:
     """Leases of all jobs, current and long over."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 import shutil
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
 
 from vps_bridge.database import open_database
 from vps_bridge.ledger.agents import AgentBook
+from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
@@ -29,6 +30,11 @@ from vps_bridge.ledger.people import PeopleBook
 from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
 from vps_bridge.ledger.webhook_outbox import WebhookBook
+
+if TYPE_CHECKING:
+    from vps_bridge.ledger.database import LedgerDatabase
+    from vps_bridge.ledger.postgres import PostgresLedger
+    from vps_bridge.ledger.server_connection import LedgerServer
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
@@ -51,28 +57,40 @@ class Ledger:
     on disk when they return.
     """
 
-    def __init__(self, root: Path, *, exclusive: bool, sync_commits: bool | None = None) -> None:
-        """Open the ledger below `root`; the running bridge takes it exclusively, commands share it.
+    def __init__(
+        self, root: Path, *, exclusive: bool, sync_commits: bool | None = None, server: LedgerServer | None = None
+    ) -> None:
+        """Open the ledger: the running bridge takes it exclusively, commands share it.
 
-        `sync_commits`: whether a transaction is on disk when it returns; by default those of commands are.
+        Args:
+            root: the bridge's directory. The ledger is a file there, unless a server keeps it; the log of erasures is
+                there anyway.
+            exclusive: this is the bridge, or does what only the bridge may.
+            sync_commits: whether a transaction is on disk when it returns; by default those of commands are.
+            server: the server that keeps it.
 
-        Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
+        Raises:
+            LedgerBusy: another bridge runs on it.
+            LedgerMissing: a command finds none.
+            LedgerUnavailable: the server cannot be used.
         """
         self.root = root
-        path = root / FILE_NAME
         self._lock: FileLock | None = None
         if exclusive:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(root / "ledger.lock")
-        elif not path.exists():
-            msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
-            raise LedgerMissing(msg)
         syncs = not exclusive if sync_commits is None else sync_commits
-        self._database = database = open_database(path, MIGRATIONS, sync_commits=syncs)
-        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
-        with database.writing() as connection:
-            connection.execute(new)
-            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+        try:
+            if server is None:
+                database = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
+            else:
+                database = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
+            self._database = database
+            self.ledger_id = _read_id(database)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
         self.erasures = ErasureLog(root, self.ledger_id)
         if exclusive:
             self.erasures.begin()
@@ -127,6 +145,44 @@ class Ledger:
         self._database.close()
         if self._lock is not None:
             self._lock.release()
+
+
+def _open_file(path: Path, *, exclusive: bool, sync_commits: bool) -> LedgerDatabase:
+    if not exclusive and not path.exists():
+        msg = f"no bridge has run with {path.parent} yet: start `omi-bridge run`, or name its --data-dir"
+        raise LedgerMissing(msg)
+    return open_database(path, MIGRATIONS, sync_commits=sync_commits)
+
+
+def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool) -> LedgerDatabase:
+    from vps_bridge.ledger.postgres import PostgresLedger  # noqa: PLC0415 - nearly every ledger is a file
+
+    database = PostgresLedger(server, sync_commits=sync_commits)
+    try:
+        _take(database, server, exclusive=exclusive)
+        database.migrate()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _take(database: PostgresLedger, server: LedgerServer, *, exclusive: bool) -> None:
+    if exclusive and not database.hold():
+        msg = "another omi-bridge runs on this ledger: stop it, or give this one another OMI_DATABASE_URL"
+        raise LedgerBusy(msg)
+    if not exclusive and not database.exists():
+        msg = f"{server.shown} keeps no ledger yet: start `omi-bridge run`, or correct OMI_DATABASE_URL"
+        raise LedgerMissing(msg)
+
+
+def _read_id(database: LedgerDatabase) -> str:
+    """Return the ledger's random id, made where it has none yet."""
+    new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
+    with database.writing() as connection:
+        connection.execute(new)
+        found: str = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+        return found
 
 
 def _lock(path: Path) -> FileLock:

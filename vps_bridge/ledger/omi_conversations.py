@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
 MAX_DUE = 100
@@ -43,7 +43,7 @@ _COLUMNS = (
 class OmiBook:
     """Conversations of OMI's, of all users."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

@@ -11,8 +11,8 @@ from enum import StrEnum
 from sqlalchemy import Connection, bindparam, select, update
 
 from schemas.failure import FailureCode
-from vps_bridge.database import Database
 from vps_bridge.ledger.conversation_changes import mark_dirty, reopen
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import OF_JOB, OPERATOR, move, note_event
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState, states_before
@@ -49,7 +49,7 @@ _GIVE_UP = move(JobEvent.GIVEN_UP).values(
 class OperatorActions:
     """What an operator's commands change."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
 

@@ -11,13 +11,13 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, union, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Text, bindparam, cast, delete, func, select, union, update
 
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
-from vps_bridge.database import CachedRead, Database
+from vps_bridge.ledger.both_dialects import holds, insert, larger
+from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.event_content import digest_event, is_another
@@ -101,7 +101,7 @@ _PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
 class PeopleBook:
     """People of all owners; every method is about one owner's."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
         self._is_anybody_known = CachedRead(database, self._read_whether_anybody_is_known)
@@ -304,8 +304,9 @@ class PeopleBook:
             contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
             connection.execute(contents.values(content=None))
             _ask_labels(connection, owner)
-            told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
-            packed = select(PackedRow.conversation_id).where(func.instr(PackedRow.people, json.dumps(person_id)) > 0)
+            told: Any = holds(ConversationRow.updated_payload, json.dumps(person_id).encode())
+            named = holds(cast(PackedRow.people, Text), json.dumps(person_id))
+            packed = select(PackedRow.conversation_id).where(named)
             told |= ConversationRow.conversation_id.in_(packed)
             dirty = update(ConversationRow).where(_belongs_to(owner), told)
             connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
@@ -326,7 +327,7 @@ def _add(connection: Connection, owner: str, person_id: str) -> None:
 
 def _apply(connection: Connection, owner: str, person_id: str, event: PersonEvent) -> None:
     this = update(PersonRow).where(_is(PersonRow, owner, person_id))
-    newest = {"revision": func.max(PersonRow.revision, event.revision)}
+    newest = {"revision": larger(PersonRow.revision, event.revision)}
     match event.type:
         case PersonEventType.NAMED:
             connection.execute(this.values(name=event.name, **newest))
