@@ -38,9 +38,9 @@ class Publisher:
         """Send one message; return False (and log it) where the session did not take it."""
         return self.send_largest(topic, (message,), retain=retain)
 
-    def send_ahead(self, topic: str, message: Message) -> bool:
+    def send_ahead(self, topic: str, message: Message, *, retain: bool = False) -> bool:
         """Send a message that promises nothing, at once: before those that wait for a sync."""
-        return Publisher.send_largest(self, topic, (message,))
+        return Publisher.send_largest(self, topic, (message,), retain=retain)
 
     def send_largest(self, topic: str, forms: Iterable[Message | Encoded], *, retain: bool = False) -> bool:
         """Send the first of several forms of a message, largest first, that is within the limits of schema and broker.

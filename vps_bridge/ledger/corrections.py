@@ -40,7 +40,7 @@ class CorrectionBook:
 
     def add(self, conversation_id: str, correction: CorrectionRecord) -> None:
         """Keep a correction and ask for new labels; one with the same number is there already."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             open_conversation(connection, conversation_id)
             connection.execute(_ADD, {"conversation_id": conversation_id, **asdict(correction)})
             mark_changed(connection, conversation_id)
@@ -61,7 +61,7 @@ class CorrectionBook:
             voices_now: the published voices until now, for when it is switched back.
             voices: the published voices that the next labels start from.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             for write, is_in_force in in_force.items():
                 switch = {"of_write": write, "is_in_force": is_in_force, "voices_now": voices_now}
                 connection.execute(_SWITCH, {"of_conversation": conversation_id, **switch})

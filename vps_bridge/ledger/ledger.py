@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 
 from vps_bridge.database import open_database
+from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.chunks import ChunkBook
@@ -23,6 +25,7 @@ from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.measures import Measures
+from vps_bridge.ledger.news import NoNews
 from vps_bridge.ledger.omi_conversations import OmiBook
 from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.packing import PackBook
@@ -32,7 +35,10 @@ from vps_bridge.ledger.tables import MetaRow
 from vps_bridge.ledger.webhook_outbox import WebhookBook
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from vps_bridge.ledger.database import LedgerDatabase
+    from vps_bridge.ledger.news import News
     from vps_bridge.ledger.postgres import PostgresLedger
     from vps_bridge.ledger.server_connection import LedgerServer
 
@@ -76,16 +82,17 @@ class Ledger:
         """
         self.root = root
         self._lock: FileLock | None = None
+        self._on_server: PostgresLedger | None = None
         if exclusive:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(root / "ledger.lock")
         syncs = not exclusive if sync_commits is None else sync_commits
         try:
             if server is None:
-                database = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
+                database: LedgerDatabase = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             else:
-                database = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
-            self._database = database
+                database = self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
+            self._database: LedgerDatabase = database
             self.ledger_id = _read_id(database)
         except BaseException:
             if self._lock is not None:
@@ -135,16 +142,40 @@ class Ledger:
         """Return what is wrong with the file."""
         return self._database.find_damage()
 
+    @property
+    def is_on_server(self) -> bool:
+        """Whether a server keeps it, and no file of ours."""
+        return self._on_server is not None
+
+    def listen(self, on_news: Callable[[], None]) -> News:
+        """Have `on_news` called, from another thread, soon after others have written into a ledger on a server."""
+        return NoNews() if self._on_server is None else self._on_server.listen(on_news)
+
+    def take_labels(self, conversation_id: str) -> bool:
+        """Take the linking and labelling of a conversation for this process; False where another one has it.
+
+        Until `give_labels`, or until our connection ends. A ledger in a file has one bridge, which has it all.
+        """
+        return self._on_server is None or self._on_server.take(f"labels of {conversation_id}")
+
+    def give_labels(self, conversation_id: str) -> None:
+        """Give back what `take_labels` took."""
+        if self._on_server is not None:
+            self._on_server.give(f"labels of {conversation_id}")
+
     def free_bytes(self) -> int:
         """Return how much room the ledger's disk has left."""
         return shutil.disk_usage(self.root).free
 
     def close(self) -> None:
         """Close the database and let go of the lock."""
-        self.sync()
-        self._database.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            with suppress(LedgerUnavailable):  # nobody was promised what may be lost with the server
+                self.sync()
+        finally:
+            self._database.close()
+            if self._lock is not None:
+                self._lock.release()
 
 
 def _open_file(path: Path, *, exclusive: bool, sync_commits: bool) -> LedgerDatabase:
@@ -154,7 +185,7 @@ def _open_file(path: Path, *, exclusive: bool, sync_commits: bool) -> LedgerData
     return open_database(path, MIGRATIONS, sync_commits=sync_commits)
 
 
-def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool) -> LedgerDatabase:
+def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool) -> PostgresLedger:
     from vps_bridge.ledger.postgres import PostgresLedger  # noqa: PLC0415 - nearly every ledger is a file
 
     database = PostgresLedger(server, sync_commits=sync_commits)

@@ -59,7 +59,7 @@ class OmiBook:
         told = select(OmiConversationRow.sent_labels).where(
             OmiConversationRow.conversation_id == record.conversation_id
         )
-        with self._database.writing() as connection:
+        with self._database.writing(record.conversation_id) as connection:
             known: Labels = connection.scalar(told) or {}
             both = {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}
             values = {**vars(record), "sent_labels": both}

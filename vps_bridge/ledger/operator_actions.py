@@ -36,7 +36,10 @@ class ActionResult(StrEnum):
     UNKNOWN = "unknown"
 
 
-_THE_JOB = select(JobRow.conversation_id, JobRow.state, JobRow.lease_id).where(JobRow.job_id == OF_JOB)
+# Its row is locked; SQLite has one writer at a time, and locks none.
+_THE_JOB = (
+    select(JobRow.conversation_id, JobRow.state, JobRow.lease_id).where(JobRow.job_id == OF_JOB).with_for_update()
+)
 _RETRY = move(JobEvent.RETRIED).values(
     attempts=0, deaths=0, lease_id=None, ended_at=None, failure_code=None, failure_message=None
 )
@@ -94,7 +97,7 @@ class OperatorActions:
         """
         mine = (ChunkRow.conversation_id == conversation_id) & ChunkRow.spool_name.is_not(None)
         of_it = (JobRow.conversation_id == conversation_id) & JobRow.state.in_(states_before(JobEvent.GIVEN_UP))
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             if names:
                 self._erasures.note(Erased.AUDIO, conversation_id)

@@ -146,7 +146,7 @@ class PackBook:
         The rows go only once what they were packed into was read back and is the same.
         """
         this = {"of_conversation": conversation_id}
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             if connection.execute(_IS_IDLE, {**this, "quiet_since": quiet_since}).first() is None:
                 return False
             is_to_send = connection.execute(_IS_TO_SEND, this).first() is not None
@@ -189,7 +189,7 @@ def reading_unpacked(database: LedgerDatabase, conversation_id: str) -> Iterator
 @contextmanager
 def writing_unpacked(database: LedgerDatabase, conversation_id: str) -> Iterator[Connection]:
     """Lend the connection for one transaction on a conversation's rows; those that are packed are put back first."""
-    with database.writing() as connection:
+    with database.writing(conversation_id) as connection:
         if database.has_row(_IS_PACKED, conversation_id):
             unpack(connection, conversation_id)
         yield connection

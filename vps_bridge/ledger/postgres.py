@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError
 
+from vps_bridge.database import DatabaseError
 from vps_bridge.database_server import ServerSchema, bring_up_to_date, describe_failure, read_revision
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
-from vps_bridge.ledger.server_connection import LedgerServer, ServerConnection
+from vps_bridge.ledger.server_connection import SCHEMA, SETTING, LedgerServer, ServerConnection
+from vps_bridge.ledger.server_news import CHANNEL, ServerNews
 from vps_bridge.outage import Outage
 
-SCHEMA = "omi_ledger"
 MIGRATIONS = Path(__file__).parent / "migrations"
 TABLES = ServerSchema(SCHEMA, MIGRATIONS, MIGRATIONS / "postgres" / "0015_tables.sql")
-SETTING = "database"
 MAX_PAUSE_S = 5.0  # between two attempts to connect: nobody is labelled meanwhile
 RIGHTS = ("42501", "42P01")  # whoever may not use a schema does not see its tables
 _LIVE_BRIDGE = 0x6F6D696C  # the advisory lock of the bridge that runs on the ledger
 _READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITE = b"BEGIN"
 # A commit of the bridge returns before it is on the server's disk; this one waits for all that were made before it.
-_SYNC = b"BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'omi', ''); COMMIT"
+_SYNC = (
+    b"BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'omi', ''); "
+    b"NOTIFY %s; COMMIT" % CHANNEL.encode()
+)
+_COMMIT, _COMMIT_AND_TELL = b"COMMIT", b"NOTIFY %s; COMMIT" % CHANNEL.encode()
 _MARK = "SELECT pg_catalog.pg_current_snapshot()::text"
 
 
@@ -54,14 +58,12 @@ class PostgresLedger:
             return read_revision(kept.connection, TABLES) is not None
 
     def migrate(self) -> None:
-        """Make the tables, or bring them to the newest schema. Raises `LedgerUnavailable`."""
+        """Make the tables, or bring them to the newest schema. Raises `DatabaseError`, `LedgerUnavailable`."""
         with self.writing() as connection:
             try:
                 bring_up_to_date(connection, TABLES, self._server.shown)
-            except LedgerUnavailable:
-                raise
             except StoreUnavailable as error:
-                raise LedgerUnavailable(str(error)) from error
+                raise DatabaseError(str(error)) from error
 
     def hold(self) -> bool:
         """Take the ledger for the bridge that runs on it, until `close`; False where another one holds it."""
@@ -74,7 +76,7 @@ class PostgresLedger:
     @contextmanager
     def reading(self) -> Iterator[Connection]:
         """See `LedgerDatabase.reading`."""
-        with self._transaction(_READ) as connection:
+        with self._transaction(_READ, _COMMIT) as connection:
             yield connection
 
     @contextmanager
@@ -83,12 +85,13 @@ class PostgresLedger:
         begin = _WRITE
         if conversation_id is not None:
             begin += b"; SELECT pg_advisory_xact_lock(%d)" % lock_number(conversation_id)
-        with self._transaction(begin) as connection:
+        # What the bridge writes is announced with its next `sync`.
+        with self._transaction(begin, _COMMIT_AND_TELL if self._sync_commits else _COMMIT) as connection:
             yield connection
             self._has_unsynced |= not self._sync_commits  # before the commit: what is cut off may be done
 
     @contextmanager
-    def _transaction(self, begin: bytes) -> Iterator[Connection]:
+    def _transaction(self, begin: bytes, commit: bytes) -> Iterator[Connection]:
         with self._using() as kept:
             if self._is_busy:
                 msg = "a transaction was begun within another one"
@@ -97,7 +100,7 @@ class PostgresLedger:
             try:
                 kept.exchange(begin)
                 yield kept.connection
-                kept.exchange(b"COMMIT")
+                kept.exchange(commit)
             except Exception:
                 kept.roll_back()
                 raise
@@ -154,6 +157,28 @@ class PostgresLedger:
         self.change_mark()
         return []
 
+    # ---------------------------------------------------------------------------------- several who write
+
+    def listen(self, on_news: Callable[[], None]) -> ServerNews:
+        """Have `on_news` called, from another thread, soon after another connection has written."""
+        return ServerNews(self._server, self._own_ids, on_news)
+
+    def _own_ids(self) -> set[int]:
+        kept = self._kept
+        return {kept.server_id} if kept is not None else set()
+
+    def take(self, name: str) -> bool:
+        """Take a lock of this name until `give`, or until the connection ends; False where another one has it."""
+        return self._ask(f"SELECT pg_try_advisory_lock({lock_number(name)})")
+
+    def give(self, name: str) -> None:
+        """Give a lock back that `take` took. Where the connection was cut, the server has done it."""
+        self._ask(f"SELECT pg_advisory_unlock({lock_number(name)})")
+
+    def _ask(self, question: str) -> bool:
+        with self._using() as kept:
+            return bool(kept.connection.exec_driver_sql(question).scalar_one())
+
     def close(self) -> None:
         """End the connection, and let go of the ledger."""
         with self._lock:
@@ -186,7 +211,7 @@ class PostgresLedger:
                     kept.rest()
 
     def _connect(self) -> ServerConnection:
-        kept = ServerConnection(self._server, schema=SCHEMA, setting=SETTING, sync_commits=self._sync_commits)
+        kept = ServerConnection(self._server, sync_commits=self._sync_commits)
         if self._is_bridge and not _take_ledger(kept):
             kept.close()
             raise LedgerUnavailable(

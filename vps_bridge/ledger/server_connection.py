@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import URL, create_engine, event
 from sqlalchemy.exc import DBAPIError
@@ -15,9 +15,8 @@ from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.hang_up import HangUp
 
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
-
+SCHEMA, SETTING = "omi_ledger", "database"
+_SQLSTATE = ord("C")  # the field of an error that holds it: PG_DIAG_SQLSTATE
 MARGIN_S = 2.0  # the server ends a statement by itself; it is hung up on where it does not
 IDLE_LIMIT_MS = 60_000  # a process that stops in a transaction holds up nobody for longer
 INSTALL = "PostgreSQL needs its driver: pip install 'omi-diarization[bridge,postgres]'"
@@ -40,22 +39,22 @@ class LedgerServer:
 class ServerConnection:
     """A connection on which transactions are begun and ended by messages of ours; SQLAlchemy runs the statements."""
 
-    def __init__(self, server: LedgerServer, *, schema: str, setting: str, sync_commits: bool) -> None:
+    def __init__(self, server: LedgerServer, *, sync_commits: bool) -> None:
         """Connect. Raises `LedgerUnavailable` where that fails, `SettingsError` where there is no driver."""
-        self._server, self._schema = server, schema
+        self._server = server
         try:
             self._engine = create_engine(
                 server.url,
                 poolclass=NullPool,
                 isolation_level="AUTOCOMMIT",
-                connect_args={**CONNECTING, "options": _options(server.timeout_s, schema, sync_commits=sync_commits)},
+                connect_args={**CONNECTING, "options": _options(server.timeout_s, sync_commits=sync_commits)},
             )
         except ModuleNotFoundError as error:
-            raise SettingsError(f"{setting}_url", "the settings", INSTALL) from error
+            raise SettingsError(f"{SETTING}_url", "the settings", INSTALL) from error
         try:
             self.connection = self._engine.connect()
         except DBAPIError as error:
-            raise LedgerUnavailable(f"{server.shown} {describe_failure(error, schema, setting)}") from error
+            raise LedgerUnavailable(f"{server.shown} {describe_failure(error, SCHEMA, SETTING)}") from error
         driver: Any = self.connection.connection.driver_connection
         self._driver = driver
         self._hang_up = HangUp(driver.fileno(), server.timeout_s + MARGIN_S)
@@ -68,23 +67,30 @@ class ServerConnection:
 
     def exchange(self, command: bytes) -> None:
         """Send commands of ours, and wait for the answer to all of them. Raises `LedgerUnavailable`."""
-        from psycopg import Error  # noqa: PLC0415 - only whoever has such a ledger has the driver
-
         self._hang_up.extend()
         try:
             result = self._driver.pgconn.exec_(command)
-        except Error as error:
+        except self._engine.dialect.loaded_dbapi.Error as error:
             raise self.explain_end() from error
         if self.is_broken:
             raise self.explain_end()
         # A commit of what failed before is answered with a ROLLBACK and no error.
-        if result.error_message or (command == b"COMMIT" and result.command_status != b"COMMIT"):
-            raise LedgerUnavailable(f"{self._server.shown} {describe_refusal(_sqlstate(result), self._schema)}")
+        if result.error_message or (command.endswith(b"COMMIT") and result.command_status != b"COMMIT"):
+            raise LedgerUnavailable(f"{self._server.shown} {describe_refusal(_sqlstate(result), SCHEMA)}")
 
     def roll_back(self) -> None:
         """End the transaction, as far as the connection is there."""
         if not self.is_broken:
             self.exchange(b"ROLLBACK")
+
+    @property
+    def server_id(self) -> int:
+        """The number by which the server knows this connection."""
+        return int(self._driver.pgconn.backend_pid)
+
+    def wait_for_news(self, timeout_s: float) -> set[int]:
+        """Return the connections that announced something meanwhile, by number. Raises what the driver does."""
+        return {found.pid for found in self._driver.notifies(timeout=timeout_s, stop_after=1)}
 
     def rest(self) -> None:
         """Watch nothing: everything was answered."""
@@ -105,10 +111,10 @@ class ServerConnection:
         self._engine.dispose()
 
 
-def _options(timeout_s: float, schema: str, *, sync_commits: bool) -> str:
+def _options(timeout_s: float, *, sync_commits: bool) -> str:
     limit_ms = round(timeout_s * 1_000)
     settings = {
-        "search_path": schema,
+        "search_path": SCHEMA,
         "statement_timeout": limit_ms,
         "lock_timeout": limit_ms,
         "idle_in_transaction_session_timeout": IDLE_LIMIT_MS,
@@ -121,7 +127,5 @@ def _options(timeout_s: float, schema: str, *, sync_commits: bool) -> str:
     return " ".join(f"-c {name}={value}" for name, value in settings.items())
 
 
-def _sqlstate(result: PGresult) -> str:
-    from psycopg.pq import DiagnosticField  # noqa: PLC0415 - as above
-
-    return (result.error_field(DiagnosticField.SQLSTATE) or b"none").decode()
+def _sqlstate(result: Any) -> str:  # noqa: ANN401 - a PGresult of the driver, which not every bridge has
+    return (result.error_field(_SQLSTATE) or b"none").decode()

@@ -32,7 +32,7 @@ CREATE INDEX chunks_spooled ON chunks (accepted_at, bytes) WHERE spool_name IS N
 CREATE INDEX chunks_uncovered ON chunks (conversation_id, accepted_at) WHERE NOT covered;
 CREATE TABLE conversations (
     conversation_id varchar COLLATE "C" NOT NULL,
-    last_activity_at double precision NOT NULL,
+    last_activity_at double precision DEFAULT 0 NOT NULL,
     started_at_s double precision,
     language varchar COLLATE "C",
     started_revision bigint NOT NULL,
