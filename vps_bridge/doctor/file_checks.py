@@ -12,7 +12,7 @@ from vps_bridge.database import DatabaseError
 from vps_bridge.durations import seconds
 from vps_bridge.errors import StoreUnavailable
 from vps_bridge.http.access import read_access_rule
-from vps_bridge.ledger import Ledger, LedgerMissing
+from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
 
@@ -28,7 +28,7 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     """
     store = _check_store(settings)
     try:
-        ledger = Ledger(settings.root, exclusive=False)
+        ledger = open_ledger(settings, exclusive=False)
     except LedgerMissing as error:
         return [note("ledger", str(error))], None
     except DatabaseError as error:
