@@ -53,15 +53,14 @@ def list_conversations(
     waits_for: str = "",
 ) -> ConversationPage:
     """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for."""
-    wanted, agents, names = search.casefold(), ledger.agents.all(), ledger.listing.latest_first()
-    reason = waits_for.casefold()
-    if wanted:
-        voices = ledger.listing.voices()
-        names = [name for name in names if _matches(wanted, name, voices.get(name))]
+    wanted, agents, reason = search.casefold(), ledger.agents.all(), waits_for.casefold()
+    names = _search(ledger, wanted) if wanted else None
     found: list[ConversationSummary] = []
-    place = offset
-    while place < len(names) and len(found) < limit:
-        batch = names[place : place + min(BATCH, limit - len(found))]
+    place, is_more = offset, True
+    while is_more and len(found) < limit:
+        wants = min(BATCH, limit - len(found))
+        batch = ledger.listing.latest(place, wants + 1) if names is None else names[place : place + wants + 1]
+        batch, is_more = batch[:wants], len(batch) > wants
         place += len(batch)
         summaries = [_summarize(record, ledger, agents, stale_s) for record in ledger.listing.some(batch)]
         found += [
@@ -69,7 +68,13 @@ def list_conversations(
             for summary in summaries
             if state in (None, summary.state) and reason in (summary.reason or "").casefold()
         ]
-    return ConversationPage(conversations=found, next_offset=place if place < len(names) else None)
+    return ConversationPage(conversations=found, next_offset=place if is_more else None)
+
+
+def _search(ledger: Ledger, wanted: str) -> list[str]:
+    """Return the conversations whose id, or the id of somebody in them, holds these letters; reads all of them."""
+    voices = ledger.listing.voices()
+    return [name for name in ledger.listing.latest_first() if _matches(wanted, name, voices.get(name))]
 
 
 def read_conversation(

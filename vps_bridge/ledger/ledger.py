@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from vps_bridge.ledger.news import News
     from vps_bridge.ledger.postgres import PostgresLedger
     from vps_bridge.ledger.server_connection import LedgerServer
+    from vps_bridge.ledger.server_facts import ServerFacts
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
@@ -161,6 +162,10 @@ class Ledger:
     def is_on_server(self) -> bool:
         """Whether a server keeps it, and no file of ours."""
         return self._on_server is not None
+
+    def describe_server(self) -> ServerFacts | None:
+        """Return what is worth knowing of the server that keeps it; None where a file does."""
+        return None if self._on_server is None else self._on_server.describe()
 
     def listen(self, on_news: Callable[[], None]) -> News:
         """Have `on_news` called, from another thread, soon after others have written into a ledger on a server."""
