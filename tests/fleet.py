@@ -70,7 +70,8 @@ class FleetAgent:
     done_s: float = 0.0
     """Seconds of audio whose result was settled."""
     settled: list[str] = field(default_factory=list)
-    busy_s: float = 0.0
+    finished_s: float = 0.0
+    """Seconds of audio that its engine is done with."""
     beat_due_s: float = 0.0
     told: tuple[object, ...] = ()
     connects: list[float] = field(default_factory=list)
@@ -79,6 +80,12 @@ class FleetAgent:
     def free(self) -> int:
         active = sum(job.state is not HeldJobState.OUTBOX for job in self.jobs.values())
         return PLACES - active if self.state is AgentState.ONLINE else 0
+
+    def worked_s(self, now_s: float) -> float:
+        """Return the seconds of audio that its engine has worked through, its running job's too."""
+        running = [job for job in list(self.jobs.values()) if job.state is HeldJobState.RUNNING]
+        left_s = sum(max(0.0, job.until_s - now_s) * self.speed_x for job in running)
+        return self.finished_s + sum(job.audio_s for job in running) - left_s
 
 
 class Fleet:
@@ -196,13 +203,12 @@ class Fleet:
         running = next((job for job in agent.jobs.values() if job.state is HeldJobState.RUNNING), None)
         if running is not None and now_s >= running.until_s:
             running.state, running.due_s, running.result = HeldJobState.OUTBOX, 0.0, encode(_result(agent, running))
+            agent.finished_s += running.audio_s
             running = None
         if running is None:
             waiting = next((job for job in agent.jobs.values() if job.state is HeldJobState.QUEUED), None)
             if waiting is not None:
-                took_s = waiting.audio_s / agent.speed_x
-                waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + took_s
-                agent.busy_s += took_s
+                waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + waiting.audio_s / agent.speed_x
         for job in list(agent.jobs.values()):
             if now_s >= job.due_s and job.state in (HeldJobState.RECEIVING, HeldJobState.OUTBOX):
                 job.due_s = now_s + REOFFER_S
