@@ -39,7 +39,7 @@ from tests.inbox import WAIT_S
 TOPICS = Topics()
 PLACES = 8  # as `OMI_MAX_JOBS`
 TICK_S = 0.02
-REOFFER_S = 2.0
+OFFER_RETRY_S, RETRY_MAX_S = 15.0, 300.0  # as the agent's settings
 ENGINE = EngineDescription(name="fleet", embedding_model="none", embedding_revision="1")
 DEFAULT_S = 10.0  # of a job whose offer says nothing about its length
 
@@ -52,6 +52,7 @@ class _Job:
     state: HeldJobState = HeldJobState.RECEIVING
     until_s: float = 0.0
     due_s: float = 0.0
+    pause_s: float = OFFER_RETRY_S
     result: bytes = b""
 
 
@@ -108,7 +109,7 @@ class Fleet:
             agent.connects.append(time.monotonic())
             agent.beat_due_s = 0.0
             for job in list(agent.jobs.values()):
-                job.due_s = 0.0
+                job.due_s, job.pause_s = 0.0, OFFER_RETRY_S
 
         agent.session = MqttSession(
             self._settings(f"agent:{agent.agent_id}"),
@@ -202,7 +203,8 @@ class Fleet:
             return
         running = next((job for job in agent.jobs.values() if job.state is HeldJobState.RUNNING), None)
         if running is not None and now_s >= running.until_s:
-            running.state, running.due_s, running.result = HeldJobState.OUTBOX, 0.0, encode(_result(agent, running))
+            running.state, running.result = HeldJobState.OUTBOX, encode(_result(agent, running))
+            running.due_s, running.pause_s = 0.0, OFFER_RETRY_S
             agent.finished_s += running.audio_s
             running = None
         if running is None:
@@ -211,7 +213,7 @@ class Fleet:
                 waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + waiting.audio_s / agent.speed_x
         for job in list(agent.jobs.values()):
             if now_s >= job.due_s and job.state in (HeldJobState.RECEIVING, HeldJobState.OUTBOX):
-                job.due_s = now_s + REOFFER_S
+                job.due_s, job.pause_s = now_s + job.pause_s, min(2 * job.pause_s, RETRY_MAX_S)
                 self._send_of(agent, job)
         told = (agent.state, agent.free, tuple(agent.jobs))
         if now_s >= agent.beat_due_s or told != agent.told:

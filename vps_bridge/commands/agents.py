@@ -33,7 +33,7 @@ agents_app = typer.Typer(cls=ProgramGroup, invoke_without_command=True)
 def agents(
     context: typer.Context, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
-    """List the agents. `agents allow ID` lets one have audio; `deny`, `forget` and `drain` take that back in their ways.
+    """List the agents. `agents allow ID` lets one have audio; `deny`, `forget` and `drain` take that back.
 
     Example: omi-bridge agents, or omi-bridge agents allow my-mac
     """
