@@ -78,6 +78,13 @@ class BrokerSettings(BaseSettings):
     reconnect_min_s: float = Field(
         default=0.5, gt=0, le=60, description="Shortest pause before a reconnect; doubles, with jitter."
     )
+    reconnect_spread: float = Field(
+        default=1.0,
+        ge=1,
+        le=100,
+        description="The first pause after a lost connection is anything up to so many times reconnect_min_s, so that "
+        "many clients do not come back at once.",
+    )
     reconnect_max_s: float = Field(default=30.0, gt=0, le=600, description="Longest pause before a reconnect.")
     assumed_max_packet_bytes: int = Field(
         default=1_900_000,

@@ -39,7 +39,7 @@ from tests.inbox import WAIT_S
 TOPICS = Topics()
 PLACES = 8  # as `OMI_MAX_JOBS`
 TICK_S = 0.02
-REOFFER_S = 2.0
+OFFER_RETRY_S, RETRY_MAX_S = 15.0, 300.0  # as the agent's settings
 ENGINE = EngineDescription(name="fleet", embedding_model="none", embedding_revision="1")
 DEFAULT_S = 10.0  # of a job whose offer says nothing about its length
 
@@ -52,6 +52,7 @@ class _Job:
     state: HeldJobState = HeldJobState.RECEIVING
     until_s: float = 0.0
     due_s: float = 0.0
+    pause_s: float = OFFER_RETRY_S
     result: bytes = b""
 
 
@@ -70,7 +71,8 @@ class FleetAgent:
     done_s: float = 0.0
     """Seconds of audio whose result was settled."""
     settled: list[str] = field(default_factory=list)
-    busy_s: float = 0.0
+    finished_s: float = 0.0
+    """Seconds of audio that its engine is done with."""
     beat_due_s: float = 0.0
     told: tuple[object, ...] = ()
     connects: list[float] = field(default_factory=list)
@@ -79,6 +81,12 @@ class FleetAgent:
     def free(self) -> int:
         active = sum(job.state is not HeldJobState.OUTBOX for job in self.jobs.values())
         return PLACES - active if self.state is AgentState.ONLINE else 0
+
+    def worked_s(self, now_s: float) -> float:
+        """Return the seconds of audio that its engine has worked through, its running job's too."""
+        running = [job for job in list(self.jobs.values()) if job.state is HeldJobState.RUNNING]
+        left_s = sum(max(0.0, job.until_s - now_s) * self.speed_x for job in running)
+        return self.finished_s + sum(job.audio_s for job in running) - left_s
 
 
 class Fleet:
@@ -101,7 +109,7 @@ class Fleet:
             agent.connects.append(time.monotonic())
             agent.beat_due_s = 0.0
             for job in list(agent.jobs.values()):
-                job.due_s = 0.0
+                job.due_s, job.pause_s = 0.0, OFFER_RETRY_S
 
         agent.session = MqttSession(
             self._settings(f"agent:{agent.agent_id}"),
@@ -195,17 +203,17 @@ class Fleet:
             return
         running = next((job for job in agent.jobs.values() if job.state is HeldJobState.RUNNING), None)
         if running is not None and now_s >= running.until_s:
-            running.state, running.due_s, running.result = HeldJobState.OUTBOX, 0.0, encode(_result(agent, running))
+            running.state, running.result = HeldJobState.OUTBOX, encode(_result(agent, running))
+            running.due_s, running.pause_s = 0.0, OFFER_RETRY_S
+            agent.finished_s += running.audio_s
             running = None
         if running is None:
             waiting = next((job for job in agent.jobs.values() if job.state is HeldJobState.QUEUED), None)
             if waiting is not None:
-                took_s = waiting.audio_s / agent.speed_x
-                waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + took_s
-                agent.busy_s += took_s
+                waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + waiting.audio_s / agent.speed_x
         for job in list(agent.jobs.values()):
             if now_s >= job.due_s and job.state in (HeldJobState.RECEIVING, HeldJobState.OUTBOX):
-                job.due_s = now_s + REOFFER_S
+                job.due_s, job.pause_s = now_s + job.pause_s, min(2 * job.pause_s, RETRY_MAX_S)
                 self._send_of(agent, job)
         told = (agent.state, agent.free, tuple(agent.jobs))
         if now_s >= agent.beat_due_s or told != agent.told:
