@@ -172,7 +172,8 @@ def main() -> None:
     known, enrolled = said["known"], said["enrolled"]
 
     first = calls.send("first")
-    told["first"] = calls.named(first); sys.stderr.write("FIRST " + json.dumps({k: v for k, v in first.items() if k != "turns"}) + str(len(first["turns"])))
+    told["first"] = calls.named(first)
+    sys.stderr.write("FIRST " + json.dumps({k: v for k, v in first.items() if k != "turns"}) + str(len(first["turns"])))
     about = {"owner": OWNER, "conversation_id": "first", "speaker_id": calls.number_of(first, known)}
     receipts = [
         backend.send("people-events", "anna", {"type": "confirmed", "by": "me", **about}),
@@ -184,7 +185,9 @@ def main() -> None:
     second = calls.send("second")
     told["second"] = calls.named(second)
     wrong = {"kind": "voice_is_not", "speaker_id": calls.number_of(second, known), "person_id": "anna"}
-    receipts.append(backend.send("events", "second", {"type": "corrected", "event_id": "e-not", "corrections": [wrong]}))
+    receipts.append(
+        backend.send("events", "second", {"type": "corrected", "event_id": "e-not", "corrections": [wrong]})
+    )
     corrected = backend.updated("second", second)
     told["corrected"], told["outcomes"] = calls.named(corrected), corrected.get("corrections")
     receipts.append(backend.send("events", "second", {"type": "undone", "target_event_id": "e-not"}))
