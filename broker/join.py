@@ -68,6 +68,8 @@ def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, 
         "broker_username": invitation.username,
         "broker_password": invitation.password,
         "broker_ca_file": str(ca_file) if ca_file else None,
+        "mqtt_version": invitation.mqtt_version,
+        "mqtt_qos": invitation.mqtt_qos,
         "topic_root": invitation.topic_root if invitation.topic_root != DEFAULT_ROOT else None,
     }
     if id_setting is not None:

@@ -23,9 +23,9 @@ from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore, StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
 from vps_bridge.database import DatabaseError
-from vps_bridge.errors import AnotherBridge, StoreUnavailable
+from vps_bridge.errors import AnotherBridge, LedgerUnavailable, StoreUnavailable
 from vps_bridge.intake.disk_reserve import DiskReserve
-from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing, open_ledger
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.settings import BridgeSettings
 
@@ -52,6 +52,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_OTHER_BRIDGE)
     except (BrokerError, ClientError, LedgerMissing, StoreError, DatabaseError, TranscriptError, SchemaError) as error:
         fail(str(error), EXIT_FAILED)
+    except LedgerUnavailable as error:
+        fail(f"the ledger: {error}", EXIT_FAILED)
     except StoreUnavailable as error:
         fail(f"the conversation store: {error}", EXIT_FAILED)
     except BrokenPipeError:
@@ -146,7 +148,7 @@ def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger,
     """Open ledger and store, beside a running bridge or without one; the third value is the setting `stale_s`."""
     settings = load(config, "bridge", data_dir=data_dir)
     DiskReserve(settings.root, settings.ballast_bytes).release_if_full()  # a stopped bridge cannot do it
-    ledger = Ledger(settings.root, exclusive=False)
+    ledger = open_ledger(settings, exclusive=False)
     store = open_store(settings)
     try:
         yield ledger, store, settings.stale_s

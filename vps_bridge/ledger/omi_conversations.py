@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.records import LIVE
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
@@ -44,7 +44,7 @@ _COLUMNS = (
 class OmiBook:
     """Conversations of OMI's, of all users."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -60,7 +60,7 @@ class OmiBook:
         told = select(OmiConversationRow.sent_labels).where(
             OmiConversationRow.conversation_id == record.conversation_id
         )
-        with self._database.writing() as connection:
+        with self._database.writing(record.conversation_id) as connection:
             known: Labels = connection.scalar(told) or {}
             both = {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}
             values = {**vars(record), "sent_labels": both}

@@ -21,7 +21,7 @@ from vps_bridge.http.listening import listen
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.intake import Intake
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.omi.api import read_api
 from vps_bridge.omi.capture import CAPTURE, Arrival, CaptureLog
@@ -105,7 +105,7 @@ class OmiServer:
         self._thread: threading.Thread | None = None
         api = read_api(settings)
         pauses = settings.retry_min_s, settings.retry_max_s
-        self._labels = None if api is None else LabelSender(settings.root, api, *pauses)
+        self._labels = None if api is None else LabelSender(settings, api, *pauses)
         self._worker = threading.Thread(target=self._work_on, name="omi-taker", daemon=True)
         self._worker.start()
 
@@ -165,7 +165,7 @@ class OmiServer:
             self._wanted.clear()
             try:
                 if ledger is None:
-                    ledger = Ledger(self._settings.root, exclusive=False, sync_commits=False)
+                    ledger = open_ledger(self._settings, exclusive=False, sync_commits=False)
                     self._log.load()
                 self._tidy(ledger)
                 self._show_live()
