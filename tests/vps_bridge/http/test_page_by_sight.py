@@ -78,7 +78,7 @@ def test_a_line_that_somebody_gave_to_another_than_is_heard_says_so_until_it_is_
     assert called.event("wrong", EventType.CORRECTED, corrections=said, by="x").status_code == 200
     odd = page.get_by_role("listitem").filter(has_text="a person said so, but Speaker 1 is heard here")
     expect(odd).to_have_count(1)
-    check = page.get_by_role("button", name="Next of 1 line to check")
+    check = page.get_by_role("button", name="1 line to check: show it")
     check.press("Enter")
     expect(odd).to_be_focused()  # so Enter corrects it
     odd.get_by_role("button", name="Correct").click()
