@@ -26,10 +26,12 @@ from vps_bridge.http.reading_records import (
     ListedFailure,
     ListedJob,
     ListedVoice,
+    OmiStatus,
     RecentWork,
     SpokenPiece,
     WebhookStatus,
 )
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
@@ -129,8 +131,8 @@ def list_agents(ledger: Ledger, *, stale_s: float) -> AgentPage:
     return AgentPage(agents=[_describe_agent(agent, heard_after) for agent in ledger.agents.all()])
 
 
-def read_status(ledger: Ledger) -> BridgeStatus:
-    """Return what waits, what failed and how much room there is."""
+def read_status(ledger: Ledger, captured: CaptureCounts | None = None) -> BridgeStatus:
+    """Return what waits, what failed and how much room there is; `captured` is what OMI's webhooks brought."""
     counts = ledger.jobs.counts()
     failures = [_describe_failed_job(item) for item in reversed(ledger.jobs.failed(limit=MAX_FAILURES))]
     failures += [_describe_set_aside(*item) for item in ledger.conversations.set_aside()[:MAX_FAILURES]]
@@ -146,6 +148,7 @@ def read_status(ledger: Ledger) -> BridgeStatus:
         disk_free_bytes=ledger.free_bytes(),
         oldest_at=counts.oldest_at,
         recent=_describe_recent(ledger),
+        omi=None if captured is None else OmiStatus.model_validate(captured, from_attributes=True),
         failures=failures,
     )
 
