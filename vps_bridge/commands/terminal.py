@@ -76,6 +76,9 @@ def explained() -> Iterator[None]:
         fail(f"the conversation store: {error}", EXIT_FAILED)
     except BrokenPipeError:
         raise  # whoever reads our output wants no more of it
+    except PermissionError as error:
+        whose = "run this as the user whose it is (sudo -u USER), as the service does"
+        fail(f"{error.filename or 'the system'}: {error.strerror}: {whose}", EXIT_FAILED)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
 
@@ -189,5 +192,6 @@ def named_damage(ledger: Ledger, store: ConversationStore) -> Iterator[None]:
             files[STORE_FILE] = store
         for name, file in files.items():
             if found := file.find_damage():
-                raise DatabaseUnreadable(ledger.root / name, found[0]) from error
+                lines = [line for line in found[0].splitlines() if not line.startswith("***")]  # a heading of SQLite's
+                raise DatabaseUnreadable(ledger.root / name, lines[0]) from error
         raise
