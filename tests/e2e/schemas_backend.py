@@ -18,7 +18,8 @@ from typing import Any
 
 import jsonschema
 import msgpack
-from paho.mqtt.client import CallbackAPIVersion, Client, MQTTMessage
+from paho.mqtt.client import Client, MQTTMessage
+from paho.mqtt.enums import CallbackAPIVersion
 
 WAIT_S, AGAIN_S = 150.0, 15.0
 OWNER, STARTED_AT = "user-1", datetime(2026, 5, 4, 10, 0, tzinfo=UTC)
