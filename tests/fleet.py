@@ -144,9 +144,9 @@ class Fleet:
             old = self.agents[agent_id]
             new = FleetAgent(agent_id, old.speed_x, done_s=old.done_s, settled=old.settled)
             new.jobs = {name: job for name, job in old.jobs.items() if job.state is HeldJobState.OUTBOX}
+            self._prepare(new)
             self.agents[agent_id] = new
         old.session.stop()
-        self._prepare(new)
         new.session.start()
         new.session.wait_connected(WAIT_S)
 
