@@ -106,11 +106,14 @@ def read_invitation_file(path: Path) -> Invitation:
         BrokerError: it cannot be read.
     """
     try:
+        if path.is_dir():
+            raise BrokerError(f"{path} is a directory: name the file of one invitation in it")
         if path.stat().st_mode & 0o077:
             raise UnsafeFile(path, "other users of this machine can read the password in it", f"chmod 600 '{path}'")
         return read_invitation(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        words = f"the invitation {path} cannot be read ({error}): copy it from the broker's machine"
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        words = f"the invitation {path} cannot be read ({reason}): copy it from the broker's machine"
         raise BrokerError(words) from error
 
 

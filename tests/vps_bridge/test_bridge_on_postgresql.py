@@ -1,0 +1,115 @@
+"""A whole bridge whose ledger is in PostgreSQL: what it does with a file it does with a server, and outlives it."""
+
+import contextlib
+import itertools
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.conversation import ConversationEvent, EventType
+from schemas.record import Message
+from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
+from tests.postgres_server import RunningPostgres, ledger_options, run_postgres
+from tests.vps_bridge.answering_agent import AnsweringAgent
+from tests.vps_bridge.live_bridge import (
+    CALL_S,
+    CALL_TURNS,
+    STARTED_AT,
+    TOPICS,
+    Backend,
+    LiveBridge,
+    audio_payload,
+    run_bridge,
+    wait_until,
+)
+from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+
+OFFER_S = 1.0
+
+
+@pytest.fixture
+def bridge(
+    own_broker: RunningBroker, own_backend: Backend, postgres: RunningPostgres, tmp_path: Path
+) -> Iterator[LiveBridge]:
+    options = ledger_options(postgres, postgres.new_database())
+    with run_bridge(own_broker, tmp_path / "data", own_backend, **options) as running:
+        running.allow("first")
+        yield running
+
+
+def offer(backend: Backend, topic: str, message: Message, conversation_id: str, **ids: str) -> None:
+    """Send it again and again until its receipt comes, as every publisher does."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not backend.receipts(conversation_id, **ids):
+        assert time.monotonic() < deadline_s, f"no receipt for {ids}"
+        backend.publish(topic, message)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: backend.receipts(conversation_id, **ids), "a receipt", OFFER_S)
+
+
+def offer_call(backend: Backend, name: str) -> None:
+    """A whole call: started, one chunk, completed."""
+    for kind, fields in (
+        (EventType.STARTED, {"started_at": STARTED_AT}),
+        (EventType.COMPLETED, {"chunks": 1}),
+    ):
+        event = ConversationEvent(event_id=f"{name}-{kind}", type=kind, **fields)
+        offer(backend, TOPICS.events(name), event, name, event_id=event.event_id)
+    payload = audio_payload(name, make_wav(CALL_S), chunk_id=f"{name}-k", captured_at=STARTED_AT)
+    offer(backend, TOPICS.audio(name), payload, name, chunk_id=f"{name}-k")
+
+
+def test_a_call_is_taken_in_worked_on_and_labelled(
+    own_broker: RunningBroker, own_backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(own_broker, "first") as agent:
+        own_backend.send_call("call")
+        agent.answer(agent.wait_offer("call"), CALL_TURNS)
+        assert own_backend.wait_updated("call").speakers == 2
+    assert bridge.json("jobs")[0]["state"] == "done"
+    assert not list((bridge.data_dir / "bridge").glob("ledger.sqlite3*"))
+
+
+@pytest.mark.slow
+def test_neither_a_killed_server_nor_a_killed_bridge_loses_or_doubles_what_was_accepted(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path: Path
+) -> None:
+    """Both are killed again and again while calls come in, are worked on and are labelled."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(run_postgres())
+        options = ledger_options(server, "postgres")
+        bridge = stack.enter_context(run_bridge(own_broker, tmp_path / "data", own_backend, **options))
+        bridge.allow("first")
+        stack.enter_context(AnsweringAgent(own_broker, "first"))
+        names, is_over = [f"call-{number}" for number in range(40)], threading.Event()
+
+        def break_things() -> None:
+            for number in itertools.count():
+                if is_over.wait(1.5):
+                    return
+                if number % 3 == 2:
+                    bridge.kill()
+                    bridge.start(own_backend)
+                else:
+                    server.kill()
+                    time.sleep(0.3 * (number % 4))
+                    server.start()
+
+        breaker = threading.Thread(target=break_things)
+        breaker.start()
+        for name in names:
+            offer_call(own_backend, name)
+        is_over.set()
+        breaker.join()
+        for name in names:
+            own_backend.wait_updated(name)
+        jobs = [job for name in names for job in bridge.jobs(name)]
+        assert len(jobs) == len(names), "each call is one job"
+        assert {job["state"] for job in jobs} == {"done"}
+        assert not bridge.logged("bridge_stopped")
+        spooled = {path.name for path in bridge.spool.iterdir()}
+        assert len(spooled) == len(names), "no audio of a chunk that nobody knows"
