@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
 LEDGER_ID = "ledger_id"
+HOLD_S, HOLD_POLL_S = 5.0, 0.2
 
 
 class LedgerBusy(Exception):
@@ -203,8 +205,18 @@ def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool
     return database
 
 
+def _hold(database: PostgresLedger) -> bool:
+    """Take the ledger; after a `kill -9` the server may need a moment to notice that the last bridge is gone."""
+    until_s = time.monotonic() + HOLD_S
+    while not database.hold():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(HOLD_POLL_S)
+    return True
+
+
 def _take(database: PostgresLedger, server: LedgerServer, *, exclusive: bool) -> None:
-    if exclusive and not database.hold():
+    if exclusive and not _hold(database):
         msg = "another omi-bridge runs on this ledger: stop it, or give this one another OMI_DATABASE_URL"
         raise LedgerBusy(msg)
     if not exclusive and not database.exists():

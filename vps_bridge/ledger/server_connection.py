@@ -57,7 +57,7 @@ class ServerConnection:
             self.connection = self._engine.connect()
         except DBAPIError as error:
             raise LedgerUnavailable(f"{server.shown} {describe_failure(error, SCHEMA, SETTING)}") from error
-        if self._engine.dialect.server_version_info < OLDEST:  # type: ignore[attr-defined] # of this dialect
+        if (self._engine.dialect.server_version_info or OLDEST) < OLDEST:
             self.connection.close()
             msg = f"{server.shown} is too old: the ledger needs PostgreSQL {OLDEST[0]} or a later one"
             raise DatabaseError(msg)
