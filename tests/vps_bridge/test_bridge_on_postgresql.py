@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from schemas.agent import AgentControl, OfferedChunk
+from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType
 from schemas.record import Message
 from tests.brokers import RunningBroker
@@ -75,7 +76,7 @@ def test_a_call_is_taken_in_worked_on_and_labelled(
 
 
 class PatientAgent(AnsweringAgent):
-    """It asks again for parts that do not come, as an agent does; it gives up what it is told to."""
+    """It asks again for parts, and offers its result, until they come and it is settled, as an agent does."""
 
     def _do(self, offer: AgentControl) -> None:
         for chunk in offer.chunks:
@@ -84,8 +85,15 @@ class PatientAgent(AnsweringAgent):
                     self.want(offer, chunk.chunk_id, start, min(start + RANGE_BYTES, chunk.bytes))
                 with contextlib.suppress(AssertionError):
                     wait_until(lambda chunk=chunk: self._has(offer, chunk), "the parts", OFFER_S)  # type: ignore[misc]
-        if self.held.get(offer.job_id or "") == offer.lease_id:
-            self.answer(offer, CALL_TURNS)
+        result = encode(self.result(offer, CALL_TURNS))
+        while self.held.get(offer.job_id or "") == offer.lease_id and not self._is_settled(offer):
+            self.send_raw(offer.conversation_id or "", result)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: self._is_settled(offer), "the receipt of a result", OFFER_S)
+        self.held.pop(offer.job_id or "", None)
+
+    def _is_settled(self, offer: AgentControl) -> bool:
+        return any(settled.lease_id == offer.lease_id for settled in self.settled.items)
 
     def _has(self, offer: AgentControl, chunk: OfferedChunk) -> bool:
         of_it = [p for p in self.parts.items if (p.lease_id, p.chunk_id) == (offer.lease_id, chunk.chunk_id)]

@@ -94,6 +94,7 @@ class Ledger:
             if server is None:
                 database: LedgerDatabase = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             else:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: the log of erasures
                 database = self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
             self._database: LedgerDatabase = database
             self.ledger_id = _read_id(database)
