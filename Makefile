@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diarization_client integrations tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-pages bench-omi bench-year bench-people bench-linking bench-words acceptance chaos pins clean
+.PHONY: bench-pages bench-omi bench-omi-placement bench-year bench-people bench-linking bench-words acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -85,6 +85,9 @@ bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it repla
 
 bench-omi: $(STAMP) ## how soon the webhooks of 200 users of OMI are answered, and what a kill -9 loses (ARGS="--seconds 20")
 	$(BIN)/python -m benchmarks.bench_omi $(ARGS)
+
+bench-omi-placement: $(STAMP) ## how much of the speech in OMI's audio is placed rightly, by arrival and with true times (needs ../shared/audio)
+	$(BIN)/python -m benchmarks.omi_placement
 
 bench-words: $(STAMP) ## words of real calls with the right speaker, with and without cutting segments
 	$(BIN)/python -m benchmarks.bench_words $(ARGS)
