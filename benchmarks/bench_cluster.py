@@ -157,9 +157,7 @@ def main() -> None:
     if options.json:
         print(json.dumps({"runs": [asdict(run) for run in runs], "outage_s": outage_s}, indent=2))
         return
-    print(
-        "| QoS | parts of 256 KiB | a small message, median | servers' processor time | disks with audio | kept |"
-    )
+    print("| QoS | parts of 256 KiB | a small message, median | servers' processor time | disks with audio | kept |")
     print("|---|---|---|---|---|---|")
     for run in runs:
         print(

@@ -49,6 +49,8 @@ class _Job:
     offer: AgentControl
     audio_s: float
     missing: set[str]
+    parts: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Of each chunk the bytes that came, by their offset."""
     state: HeldJobState = HeldJobState.RECEIVING
     until_s: float = 0.0
     due_s: float = 0.0
@@ -142,9 +144,9 @@ class Fleet:
             old = self.agents[agent_id]
             new = FleetAgent(agent_id, old.speed_x, done_s=old.done_s, settled=old.settled)
             new.jobs = {name: job for name, job in old.jobs.items() if job.state is HeldJobState.OUTBOX}
+            self._prepare(new)
             self.agents[agent_id] = new
         old.session.stop()
-        self._prepare(new)
         new.session.start()
         new.session.wait_connected(WAIT_S)
 
@@ -193,8 +195,11 @@ class Fleet:
         job = agent.jobs.get(part.job_id)
         if job is None or job.state is not HeldJobState.RECEIVING:
             return
-        if hashlib.sha256(part.audio).hexdigest() == part.part_sha256 and len(part.audio) == part.total_bytes:
-            job.missing.discard(part.chunk_id)
+        if hashlib.sha256(part.audio).hexdigest() == part.part_sha256:
+            parts = job.parts.setdefault(part.chunk_id, {})
+            parts[part.byte_offset] = len(part.audio)
+            if sum(parts.values()) >= part.total_bytes:
+                job.missing.discard(part.chunk_id)
         if not job.missing:
             job.state = HeldJobState.QUEUED
 

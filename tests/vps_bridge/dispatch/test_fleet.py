@@ -16,8 +16,8 @@ from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, audio_payload, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
 
-SPEEDS_X = {f"mac-{number:02}": (20.0, 40.0, 80.0)[number % 3] for number in range(50)}
-AUDIO_S = 20.0
+SPEEDS_X = {f"mac-{number:02}": (6.0, 12.0, 24.0)[number % 3] for number in range(50)}
+AUDIO_S = 6.0
 
 
 @pytest.fixture(scope="module")
