@@ -67,8 +67,16 @@ class People:
         """
         for name in self._ledger.people.enrolling(owner, person_id):
             self._ledger.conversations.mark_deleted(name)  # first: it would bring the person back
-        naming = self._ledger.people.naming(owner, person_id)
+        # The voices before the person: whoever is interrupted between finds them by the person's id once more.
+        done = self._forget_sounds(owner, person_id, done=set())
         self._ledger.people.forget(owner, person_id)
+        self._forget_sounds(owner, person_id, done=done)  # in which a running bridge recognised the person meanwhile
+        self._ledger.sync()
+        self._ledger.forget_deleted_pages()
+
+    def _forget_sounds(self, owner: str, person_id: str, *, done: set[str]) -> set[str]:
+        """Forget how the person sounds in the owner's conversations but those that are done; return which were."""
+        naming = self._ledger.people.naming(owner, person_id).keys() - done
         for name in naming:
             conversation = self._ledger.conversations.get(name)
             book = VoiceBook.from_json(conversation.voices) if conversation and conversation.voices else VoiceBook()
@@ -77,8 +85,7 @@ class People:
             }
             if numbers:
                 self._forget_voices(name, book, frozenset(numbers))
-        self._ledger.sync()
-        self._ledger.forget_deleted_pages()
+        return done | naming
 
     def _forget_voices(self, name: str, book: VoiceBook, numbers: frozenset[int]) -> None:
         # Imported here: every command imports this file, and only this needs numpy.

@@ -34,6 +34,11 @@ def test_a_person_is_named_confirmed_read_exported_and_forgotten(mosquitto: Runn
     exported = door.client.get("/v1/people/ben/export", params=mine).json()
     assert exported["heard_in"] == [{"conversation_id": "call", "speaker_id": 1, "identity": "confirmed"}]
     assert len(exported["voiceprints"]) == 1
+    ((heard,), (said,)) = exported["heard_voices"], exported["said_of"]
+    assert (heard["conversation_id"], heard["speaker_id"], len(heard["vector"])) == ("call", 1, 64)
+    assert heard["vector"] == pytest.approx(exported["voiceprints"][0]["vector"], abs=1e-6), "it is forgotten with it"
+    assert (said["conversation_id"], said["in_force"]) == ("call", True)
+    assert [(one["kind"], one["person_id"]) for one in said["corrections"]] == [("voice_is", "ben")]
     assert door.client.get("/v1/people").json() == {"owner": None, "people": []}
     assert door.client.get("/v1/people/ben").status_code == 404
     assert door.open.get("/v1/people/ben", params=mine).status_code == 401
