@@ -130,8 +130,7 @@ class Ingest:
         `deleted` is left to `delete`, even when it comes again: that completes a deletion that was interrupted.
         """
         try:
-            event = decode(ConversationEvent, data)
-            check_fields(event)
+            event = check_fields(decode(ConversationEvent, data))
         except SchemaError as error:
             refusal = Refusal(FailureCode(error.code), str(error))
             event_id = read_envelope(ConversationEvent, data).event_id
