@@ -83,4 +83,11 @@ class Streams:
 
 def files_with(directory: Path, content: bytes) -> list[Path]:
     """The files below a directory that hold these bytes."""
-    return [path for path in directory.rglob("*") if path.is_file() and content in path.read_bytes()]
+    return [path for path in directory.rglob("*") if _holds(path, content)]
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.is_file() and content in path.read_bytes()
+    except FileNotFoundError:  # the server has deleted it meanwhile
+        return False
