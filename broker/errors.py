@@ -18,7 +18,7 @@ class BrokerUnreachable(BrokerError):
         self.url = url
         self.reason = reason
         if url.startswith("mqtts://"):
-            start = "On its machine: systemctl status mosquitto, omi-broker check DIR. Or is this the wrong OMI_BROKER_URL?"
+            start = "There: systemctl status mosquitto, omi-broker check DIR. Or is OMI_BROKER_URL wrong?"
         else:
             start = "Join a broker with an invitation, start one with `omi-broker run`, or set OMI_BROKER_URL."
         remedy = f". Is it running and reachable from here? {start}"

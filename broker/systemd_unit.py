@@ -216,8 +216,8 @@ def uninstall(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> bool:
     try:
         service.unit_file.unlink()
     except OSError as error:
-        again = f"sudo {find_program(service.name)} uninstall"
-        raise ServiceProblem(f"{service.unit_file}: {error.strerror}. A service is root's to remove: {again}") from error
+        again = f"A service is root's to remove: sudo {find_program(service.name)} uninstall"
+        raise ServiceProblem(f"{service.unit_file}: {error.strerror}. {again}") from error
     _call(systemctl, "daemon-reload")
     return True
 

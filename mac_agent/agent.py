@@ -295,7 +295,7 @@ class Agent:
             return
         is_waiting, own = self._settings.agent_id in beat.agents_waiting, self._settings.agent_id
         if is_waiting and not self._is_waiting:
-            _log.warning("nobody has allowed this agent", remedy=f"on the bridge's machine: omi-bridge agents allow {own}")
+            _log.warning("nobody has allowed this agent", remedy=f"on the VPS: omi-bridge agents allow {own}")
         self._is_waiting = is_waiting
         is_known = self._bridges.get(beat.bridge_id) == beat.instance_id
         if beat.state is not BridgeState.ONLINE:

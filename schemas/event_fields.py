@@ -73,9 +73,6 @@ def check_fields(event: ConversationEvent | PersonEvent) -> None:
     else:
         every, tables = EVERY_PERSON_EVENT, {kind.value: fields for kind, fields in PERSON_EVENT_FIELDS.items()}
     own = tables[event.type]
-    for group in own.needs:
-        if not event.model_fields_set.intersection(group):
-            raise MessageMalformed(f"a `{event.type}` event needs {' or '.join(group)}")
     known = type(event).model_fields
     said = [name for name in known if name in event.model_fields_set and getattr(event, name) != known[name].default]
     for name in said:

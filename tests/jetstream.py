@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -83,7 +84,10 @@ class Streams:
 
 def files_with(directory: Path, content: bytes) -> list[Path]:
     """The files below a directory that hold these bytes."""
-    return [path for path in directory.rglob("*") if _holds(path, content)]
+    # `os.walk` bears that directories vanish: the server deletes some.
+    return [
+        path for root, _, names in os.walk(directory) for name in names if _holds(path := Path(root, name), content)
+    ]
 
 
 def _holds(path: Path, content: bytes) -> bool:

@@ -125,4 +125,3 @@ def drop(session: MqttSession) -> None:
         plain = client.socket()
         if plain is not None:
             plain.close()
-

@@ -171,7 +171,7 @@ def test_with_the_old_password_nobody_gets_in_after_rotate_and_others_stay(home,
 
 
 def test_an_agent_is_added_while_traffic_runs_and_nobody_is_cut_off(home, enter):
-    """Every event that the backend sends meanwhile arrives, on the connections there were, and the new agent gets in."""
+    """All that the backend sends meanwhile arrives, on the connections there were, and the new agent gets in."""
     heard: MessageLog[Incoming] = MessageLog()
     bridge = enter("bridge", TOPICS.events("c-1"), TOPICS.want("newcomer"), on_message=heard.put)
     backend, first = enter("backend", TOPICS.accepted("c-1")), enter("agent:first", TOPICS.control("first"))

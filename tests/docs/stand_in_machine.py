@@ -2,8 +2,8 @@
 
 Paths below /etc, /opt, /usr/local and /var are moved into it. Programs that would change the machine, or need a second
 one, have stand-ins: `apt` and `useradd` do nothing, `sudo` changes no user, `scp` copies,
-`tailscale` has the address 127.0.0.1, and `systemctl` starts what a unit says. Files that `install` gives to another user become nobody's,
-whom a test that runs as root takes for `omi`.
+`tailscale` has the address 127.0.0.1, and `systemctl` starts what a unit says. What `install` gives to another user
+becomes nobody's, whom a test that runs as root takes for `omi`.
 """
 
 import getpass
@@ -34,7 +34,10 @@ while [[ $1 == -* ]]; do case $1 in -u) shift 2 ;; *) shift ;; esac; done
 exec env HOME="$OMI_TEST_ROOT/var/lib/omi-diarization" "$@" """,
     "install": """
 words=()
-while (($#)); do case $1 in -o | -g) [[ $UID == 0 ]] && words+=("$1" 65534); shift 2 ;; *) words+=("$1"); shift ;; esac; done
+while (($#)); do case $1 in
+-o | -g) [[ $UID == 0 ]] && words+=("$1" 65534); shift 2 ;;
+*) words+=("$1"); shift ;;
+esac; done
 PATH=/usr/bin:/bin exec install "${words[@]}" """,
     "scp": 'exec cp -p "${1#*:}" "$2"',
     "systemctl": f'exec {sys.executable} -m tests.docs.stand_in_systemctl "$@"',

@@ -86,7 +86,7 @@ def main() -> int:
             case "show":
                 process = running(name)
                 state, pid = ("active", process.pid) if process else ("inactive", 0)
-                print(f"ActiveState={state}\nSubState=running\nMainPID={pid}")
+                sys.stdout.write(f"ActiveState={state}\nSubState=running\nMainPID={pid}\n")
             case "restart":
                 stop(name)
                 start(name)

@@ -81,6 +81,7 @@ def test_a_forgotten_person_is_in_no_file_though_the_calls_are_packed(
     assert find_traces(bridge.data_dir) == {"b"}
 
 
+@pytest.mark.slow
 def test_of_deleted_calls_no_voice_is_left_and_of_whom_they_taught_no_print(
     people: OwnersBackend, bridge: LiveBridge, packed_calls: tuple[ConversationUpdated, ConversationUpdated]
 ) -> None:
@@ -94,6 +95,7 @@ def test_of_deleted_calls_no_voice_is_left_and_of_whom_they_taught_no_print(
     assert find_traces(bridge.data_dir) == set()
 
 
+@pytest.mark.slow
 def test_purging_and_forgetting_everything_leaves_nothing_of_anybody(
     people: OwnersBackend, bridge: LiveBridge, packed_calls: tuple[ConversationUpdated, ConversationUpdated]
 ) -> None:

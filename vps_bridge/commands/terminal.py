@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.table import Column, Table
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
@@ -69,6 +70,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_FAILED)
     except LedgerUnavailable as error:
         fail(f"the ledger: {error}", EXIT_FAILED)
+    except (IntegrityError, ProgrammingError):
+        raise  # no damage: a fault of the program
     except DAMAGE_ERRORS as error:  # ahead of whoever knows which file it is
         words = f"a file of the bridge cannot be read or written ({reason_of(error)}). omi-bridge doctor says which"
         fail(f"{words}, and what mends it", EXIT_FAILED)

@@ -35,7 +35,14 @@ from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, FailedJob
+from vps_bridge.ledger.records import (
+    AgentRecord,
+    ChunkRecord,
+    ConversationRecord,
+    ConversationState,
+    FailedJob,
+    JobRecord,
+)
 from vps_bridge.ledger.refusals import RefusedChunk
 
 BATCH = 50  # conversations whose state is worked out at once
@@ -64,7 +71,7 @@ def list_conversations(
         batch = ledger.listing.latest(place, wants + 1) if names is None else names[place : place + wants + 1]
         batch, is_more = batch[:wants], len(batch) > wants
         place += len(batch)
-        summaries = [_summarize(record, ledger, agents, stale_s) for record in ledger.listing.some(batch)]
+        summaries = _summarize_all(ledger.listing.some(batch), ledger, agents, stale_s)
         found += [
             summary
             for summary in summaries
@@ -92,7 +99,7 @@ def read_conversation(
     voices = _voices_of(record)
     people = {voice.speaker_id: voice.person_id for voice in voices}
     segments = _label_segments(stored.segments if stored else (), told, people)
-    summary = _summarize(record, ledger, ledger.agents.all(), stale_s)
+    (summary,) = _summarize_all([record], ledger, ledger.agents.all(), stale_s)
     return ConversationDetail(
         **summary.model_dump(include=set(ConversationSummary.model_fields) & set(ConversationDetail.model_fields)),
         owner=record.owner,
@@ -196,13 +203,27 @@ def _voices_of(record: ConversationRecord) -> tuple[Voice, ...]:
     return _read_voices(record.voices)
 
 
+def _summarize_all(
+    records: list[ConversationRecord], ledger: Ledger, agents: list[AgentRecord], stale_s: float
+) -> list[ConversationSummary]:
+    names = [record.conversation_id for record in records if record.packed_at is None]
+    chunks = ledger.chunks.of_unpacked(names) if names else {}
+    jobs = ledger.jobs.of_unpacked(names) if names else {}
+    summaries = []
+    for record in records:
+        of_it = chunks.get(record.conversation_id, []), jobs.get(record.conversation_id, [])
+        summaries.append(_summarize(record, *of_it, agents, stale_s))
+    return summaries
+
+
 def _summarize(
-    record: ConversationRecord, ledger: Ledger, agents: list[AgentRecord], stale_s: float
+    record: ConversationRecord,
+    chunks: list[ChunkRecord],
+    jobs: list[JobRecord],
+    agents: list[AgentRecord],
+    stale_s: float,
 ) -> ConversationSummary:
     name, voices = record.conversation_id, _voices_of(record)
-    is_packed = record.packed_at is not None
-    chunks = [] if is_packed else ledger.chunks.of_conversation(name)
-    jobs = [] if is_packed else ledger.jobs.of_conversation(name)
     state, reason = describe_status(record, chunks, jobs, agents, now=time.time(), stale_s=stale_s)
     return ConversationSummary(
         conversation_id=name,

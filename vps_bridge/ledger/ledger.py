@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
 LEDGER_ID = "ledger_id"
+HOLD_S, HOLD_POLL_S = 5.0, 0.2
 
 
 class LedgerBusy(Exception):
@@ -93,6 +95,7 @@ class Ledger:
             if server is None:
                 database: LedgerDatabase = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             else:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: the log of erasures
                 database = self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
             self._database: LedgerDatabase = database
             self._read(database, exclusive=exclusive, file=None if server else root / FILE_NAME)
@@ -218,8 +221,18 @@ def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool
     return database
 
 
+def _hold(database: PostgresLedger) -> bool:
+    """Take the ledger; after a `kill -9` the server may need a moment to notice that the last bridge is gone."""
+    until_s = time.monotonic() + HOLD_S
+    while not database.hold():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(HOLD_POLL_S)
+    return True
+
+
 def _take(database: PostgresLedger, server: LedgerServer, *, exclusive: bool) -> None:
-    if exclusive and not database.hold():
+    if exclusive and not _hold(database):
         msg = "another omi-bridge runs on this ledger: stop it, or give this one another OMI_DATABASE_URL"
         raise LedgerBusy(msg)
     if not exclusive and not database.exists():

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool
 
 from broker.errors import SettingsError
 from vps_bridge.database import DatabaseError
-from vps_bridge.database_server import CONNECTING, describe_failure, describe_refusal, show_server
+from vps_bridge.database_server import CONNECTING, describe_failure, describe_refusal, replace_nul, show_server
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.hang_up import HangUp
@@ -53,11 +53,12 @@ class ServerConnection:
             )
         except ModuleNotFoundError as error:
             raise SettingsError(f"{SETTING}_url", "the settings", INSTALL) from error
+        replace_nul(self._engine)
         try:
             self.connection = self._engine.connect()
         except DBAPIError as error:
             raise LedgerUnavailable(f"{server.shown} {describe_failure(error, SCHEMA, SETTING)}") from error
-        if self._engine.dialect.server_version_info < OLDEST:  # type: ignore[attr-defined] # of this dialect
+        if (self._engine.dialect.server_version_info or OLDEST) < OLDEST:
             self.connection.close()
             msg = f"{server.shown} is too old: the ledger needs PostgreSQL {OLDEST[0]} or a later one"
             raise DatabaseError(msg)

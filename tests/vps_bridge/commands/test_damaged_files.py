@@ -50,7 +50,8 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def damage(file: Path, drawn: random.Random) -> None:
     """Overwrite, cut or empty a file, or put something else in its place."""
-    data, kind = bytearray(file.read_bytes()), drawn.choice(("bytes", "page", "pages", "pages", "cut", "text", "folder"))
+    data = bytearray(file.read_bytes())
+    kind = drawn.choice(("bytes", "page", "pages", "pages", "cut", "text", "folder"))
     start, count = drawn.randrange(len(data)), {"page": PAGE_BYTES, "pages": 40 * PAGE_BYTES}.get(kind, 8)
     match kind:
         case "cut":
