@@ -85,9 +85,8 @@ class Streams:
 def files_with(directory: Path, content: bytes) -> list[Path]:
     """The files below a directory that hold these bytes."""
     # `os.walk` bears that directories vanish: the server deletes some.
-    return [
-        path for root, _, names in os.walk(directory) for name in names if _holds(path := Path(root, name), content)
-    ]
+    found = (Path(root, name) for root, _, names in os.walk(directory) for name in names)
+    return [path for path in found if _holds(path, content)]
 
 
 def _holds(path: Path, content: bytes) -> bool:
