@@ -13,7 +13,8 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diarization_client integrations tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-ledgers bench-pages bench-omi bench-omi-placement bench-year bench-people bench-linking bench-words acceptance chaos pins clean
+.PHONY: bench-fleet bench-cluster bench-ledgers bench-pages bench-omi bench-omi-placement bench-year bench-people bench-linking bench-words
+.PHONY: acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -73,6 +74,12 @@ bench-pages: $(STAMP) ## what ten open pages cost the bridge, with a thousand co
 
 bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (ARGS="--jobs 24 --sleep-s 2")
 	$(BIN)/python -m benchmarks.bench_two_agents $(ARGS)
+
+bench-fleet: $(STAMP) ## how fairly fifty agents share a backlog, and how soon it is done
+	$(BIN)/python -m benchmarks.bench_fleet $(ARGS)
+
+bench-cluster: $(STAMP) ## what QoS 1 costs on a cluster of three NATS servers beside QoS 0
+	$(BIN)/python -m benchmarks.bench_cluster $(ARGS)
 
 bench-floods: $(STAMP) ## how long an honest backend waits while another user floods the bridge
 	$(BIN)/python -m benchmarks.bench_floods
