@@ -38,6 +38,8 @@ _PRAGMAS = (
 
 STORAGE_ERRORS = (OSError, sqlite3.Error, DBAPIError)
 """What a disk that is full or fails raises, in a file or in a database."""
+DAMAGE_ERRORS = (sqlite3.DatabaseError, DriverError, UnicodeDecodeError)
+"""What a damaged file raises; the last where what SQLite says of it holds bytes of the damage."""
 
 
 class DatabaseError(Exception):
@@ -72,6 +74,11 @@ class DiskFull(DatabaseError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"the disk of {path} is full: make room on it and start again; nothing is lost")
         self.path = path
+
+
+def reason_of(error: Exception) -> str:
+    """Return what SQLite said, without the statement that SQLAlchemy adds."""
+    return str(error.orig if isinstance(error, DBAPIError) else error)
 
 
 class Database:
@@ -232,9 +239,12 @@ class Database:
 
     def find_damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file, at most `MAX_FINDINGS`; reads all of it."""
-        with self.reading() as connection:
-            found = connection.exec_driver_sql(f"PRAGMA quick_check({MAX_FINDINGS})").scalars()
-            return [line for line in found if line != "ok"]
+        try:
+            with self.reading() as connection:
+                found = connection.exec_driver_sql(f"PRAGMA quick_check({MAX_FINDINGS})").scalars()
+                return [line for line in found if line != "ok"]
+        except DAMAGE_ERRORS as error:  # damaged where the check itself reads
+            return [reason_of(error)]
 
     def close(self) -> None:
         """Close the file; nothing can be read or written any more."""
@@ -270,11 +280,11 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
     event.listen(engine, "connect", partial(_set_pragmas, synchronous="FULL" if sync_commits else "NORMAL"))
     try:
         _migrate(engine, path, migrations)
-    except DriverError as error:
+    except DAMAGE_ERRORS as error:
         engine.dispose()
         if shutil.disk_usage(path.parent).free < SCRATCH_BYTES:
             raise DiskFull(path) from error
-        raise DatabaseUnreadable(path, str(error.orig)) from error
+        raise DatabaseUnreadable(path, reason_of(error)) from error
     except DatabaseError:
         engine.dispose()
         raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broker.check import Check, failed, note, ok
+from broker.check import Check, CheckState, failed, note, ok
 from broker.errors import SettingsError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import SqliteConversations
@@ -24,7 +24,10 @@ RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and resto
 
 
 def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
-    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller."""
+    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller.
+
+    A damaged ledger is not returned: what is read from it may be wrong, or end the command.
+    """
     store = _check_store(settings)
     try:
         ledger = open_ledger(settings, exclusive=False)
@@ -37,7 +40,11 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     except DatabaseError as error:
         return [failed("ledger", str(error), RESTORE), store], None
     facts = ledger.describe_server()
-    return [_judge("ledger", ledger.find_damage()) if facts is None else _judge_server(facts), store], ledger
+    judged = _judge("ledger", ledger) if facts is None else _judge_server(facts)
+    if facts is None and judged.verdict is CheckState.FAILED:
+        ledger.close()
+        return [judged, store], None
+    return [judged, store], ledger
 
 
 def longest_wait_s(counts: QueueCounts, now: float) -> float:
@@ -88,7 +95,7 @@ def _check_store(settings: BridgeSettings) -> Check:
         return failed("conversations", str(error), STORE_REMEDY)
     try:
         if isinstance(store, SqliteConversations):
-            return _judge("conversations", store.find_damage())
+            return _judge("conversations", store)
         store.check()
     except StoreUnavailable as error:
         return failed("conversations", str(error), STORE_REMEDY)
@@ -105,7 +112,8 @@ def _judge_server(facts: ServerFacts) -> Check:
     return ok("ledger", f"{facts.shown} (version {facts.version}) answers, and syncs what it commits")
 
 
-def _judge(name: str, damage: Sequence[str]) -> Check:
+def _judge(name: str, file: Ledger | SqliteConversations) -> Check:
+    damage = file.find_damage()
     if damage:
         return failed(name, f"the file is damaged: {'; '.join(damage)}", RESTORE)
     return ok(name, "the file is whole")

@@ -26,10 +26,12 @@ from vps_bridge.http.reading_records import (
     ListedFailure,
     ListedJob,
     ListedVoice,
+    OmiStatus,
     RecentWork,
     SpokenPiece,
     WebhookStatus,
 )
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
@@ -50,10 +52,17 @@ NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
 
 
 def list_conversations(
-    ledger: Ledger, *, stale_s: float, search: str, state: ConversationState | None, offset: int, limit: int
+    ledger: Ledger,
+    *,
+    stale_s: float,
+    search: str,
+    state: ConversationState | None,
+    offset: int,
+    limit: int,
+    waits_for: str = "",
 ) -> ConversationPage:
-    """Return a part of the list of conversations; `search` is part of an id or of a person's."""
-    wanted, agents = search.casefold(), ledger.agents.all()
+    """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for."""
+    wanted, agents, reason = search.casefold(), ledger.agents.all(), waits_for.casefold()
     names = _search(ledger, wanted) if wanted else None
     found: list[ConversationSummary] = []
     place, is_more = offset, True
@@ -63,7 +72,11 @@ def list_conversations(
         batch, is_more = batch[:wants], len(batch) > wants
         place += len(batch)
         summaries = _summarize_all(ledger.listing.some(batch), ledger, agents, stale_s)
-        found += [summary for summary in summaries if state in (None, summary.state)]
+        found += [
+            summary
+            for summary in summaries
+            if state in (None, summary.state) and reason in (summary.reason or "").casefold()
+        ]
     return ConversationPage(conversations=found, next_offset=place if is_more else None)
 
 
@@ -125,8 +138,8 @@ def list_agents(ledger: Ledger, *, stale_s: float) -> AgentPage:
     return AgentPage(agents=[_describe_agent(agent, heard_after) for agent in ledger.agents.all()])
 
 
-def read_status(ledger: Ledger) -> BridgeStatus:
-    """Return what waits, what failed and how much room there is."""
+def read_status(ledger: Ledger, captured: CaptureCounts | None = None) -> BridgeStatus:
+    """Return what waits, what failed and how much room there is; `captured` is what OMI's webhooks brought."""
     counts = ledger.jobs.counts()
     failures = [_describe_failed_job(item) for item in reversed(ledger.jobs.failed(limit=MAX_FAILURES))]
     failures += [_describe_set_aside(*item) for item in ledger.conversations.set_aside()[:MAX_FAILURES]]
@@ -142,6 +155,7 @@ def read_status(ledger: Ledger) -> BridgeStatus:
         disk_free_bytes=ledger.free_bytes(),
         oldest_at=counts.oldest_at,
         recent=_describe_recent(ledger),
+        omi=None if captured is None else OmiStatus.model_validate(captured, from_attributes=True),
         failures=failures,
     )
 

@@ -16,6 +16,7 @@ from schemas.audio_container import CONTAINER_NAMES, find_container
 from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
+from schemas.event_fields import check_fields
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
@@ -130,6 +131,7 @@ class Ingest:
         """
         try:
             event = decode(ConversationEvent, data)
+            check_fields(event)
         except SchemaError as error:
             refusal = Refusal(FailureCode(error.code), str(error))
             event_id = read_envelope(ConversationEvent, data).event_id

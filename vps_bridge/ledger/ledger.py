@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from sqlalchemy import select
 
-from vps_bridge.database import open_database
+from vps_bridge.database import DAMAGE_ERRORS, DatabaseUnreadable, open_database, reason_of
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
@@ -82,6 +82,7 @@ class Ledger:
             LedgerBusy: another bridge runs on it.
             LedgerMissing: a command finds none.
             LedgerUnavailable: the server cannot be used.
+            vps_bridge.database.DatabaseError: the file cannot be used.
         """
         self.root = root
         self._lock: FileLock | None = None
@@ -96,14 +97,28 @@ class Ledger:
                 self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
             database = self._on_server or _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             self._database: LedgerDatabase = database
-            self.ledger_id = _read_id(database)
+            self._read(database, exclusive=exclusive, file=None if server else root / FILE_NAME)
         except BaseException:
             if self._lock is not None:
                 self._lock.release()
             raise
-        self.erasures = ErasureLog(root, self.ledger_id)
-        if exclusive:
-            self.erasures.begin()
+
+    def _read(self, database: LedgerDatabase, *, exclusive: bool, file: Path | None) -> None:
+        """Read what each use needs. Raises `DatabaseUnreadable` where a file is damaged there."""
+        try:
+            self.ledger_id = _read_id(database)
+            self.erasures = ErasureLog(self.root, self.ledger_id)
+            if exclusive:
+                self.erasures.begin()
+            self._open_books(database)
+        except DAMAGE_ERRORS as error:
+            database.close()
+            if file is None:
+                raise
+            raise DatabaseUnreadable(file, reason_of(error)) from error
+
+    def _open_books(self, database: LedgerDatabase) -> None:
+        """Open what reads and writes the tables; some of it reads them now."""
         self.conversations = ConversationBook(database, self.erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)

@@ -9,6 +9,7 @@ from sqlalchemy import delete, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
+from vps_bridge.ledger.records import LIVE
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
 MAX_DUE = 100
@@ -87,6 +88,13 @@ class OmiBook:
         this = OmiConversationRow.conversation_id == conversation_id, OmiConversationRow.posts == posts
         with self._database.writing() as connection:
             connection.execute(update(OmiConversationRow).where(*this).values(waits=False))
+
+    def live(self) -> list[tuple[str, str | None]]:
+        """Return the conversations that show live segments: id, and whose it is."""
+        name = ConversationRow.conversation_id
+        query = select(name, ConversationRow.owner).where(name >= LIVE, name < LIVE + "~")
+        with self._database.reading() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def untold(self) -> list[tuple[str, str, bytes, Labels, int]]:
         """Return conversations with an update that OMI was not told of: id, uid, update, what it was told, version."""
