@@ -255,13 +255,11 @@ class Ingest:
     def _accept(self, new: NewChunk, description: ChunkDescription) -> None:
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
         try:
-            is_accepted = self._ledger.chunks.accept(new, hints, final=description.final)
+            if not self._ledger.chunks.accept(new, hints, final=description.final):
+                raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         except Exception:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
-        if not is_accepted:
-            self._spool.remove(new.spool_name)
-            raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
         _LOG.info(

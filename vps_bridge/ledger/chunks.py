@@ -131,16 +131,17 @@ class ChunkBook:
         """
         needs_audio = [*UNFINISHED, JobState.TURNS_STORED]
         may_be_retried = (JobRow.state == JobState.FAILED) & (JobRow.ended_at > failed_before)
-        busy = (
+        busy = (  # of this chunk: all that are would be read from end to end
             select(JobChunkRow.arrival)
             .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
-            .where(JobRow.state.in_(needs_audio) | may_be_retried)
+            .where(JobChunkRow.arrival == ChunkRow.arrival, JobRow.state.in_(needs_audio) | may_be_retried)
+            .exists()
         )
         settled = (
             (ConversationRow.final_at.is_not(None))
             & (ConversationRow.final_at <= final_before)
             & ChunkRow.covered
-            & ChunkRow.arrival.not_in(busy)
+            & ~busy
         )
         query = (
             select(*CHUNK_COLUMNS)
