@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -33,14 +34,17 @@ from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import Refusal
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
+from vps_bridge.intake.bucket_spool import BucketSpool
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.disk_reserve import REMEDY
 from vps_bridge.intake.history import ConversationHistory, read_history
-from vps_bridge.intake.ingest import Ingest, Taken
+from vps_bridge.intake.ingest import Ingest
+from vps_bridge.intake.outgoing import Outgoing
 from vps_bridge.intake.person_events import PersonEvents
-from vps_bridge.intake.upload import Upload
+from vps_bridge.intake.taken import Taken
+from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.interpreter import set_up_interpreter
-from vps_bridge.ledger.records import Deleted
+from vps_bridge.ledger.records import ChunkRecord, Deleted
 from vps_bridge.mailbox import Mailbox, WorkRequest
 from vps_bridge.omi.door import OmiDoor
 from vps_bridge.presence import Presence
@@ -88,10 +92,13 @@ class Bridge:
         self._make_parts(settings)
         self._tick_due_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
-        self._reported_agents: tuple[list[str], list[str]] = ([], [])
+        self._reported: tuple[tuple[list[str], list[str]], bool] = (
+            ([], []),
+            True,
+        )  # live agents, whether audio is taken
 
     def _open_files(self, settings: BridgeSettings) -> None:
-        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings)
+        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask)
         self._admission.set_allowed(self._ledger.agents.allowed())
         self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
 
@@ -99,6 +106,10 @@ class Bridge:
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
         self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
+        if isinstance(self._spool, BucketSpool):
+            self._ingest.outgoing = Outgoing(
+                self._spool, ask=self._mailbox.ask, take=self.take_upload, refuse=self._ingest.refuse
+            )
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._webhook = Webhook(settings, self._ledger)
         self._one_offs = OneOffRequests(self, self._ledger)
@@ -118,6 +129,7 @@ class Bridge:
             on_final=self._note_final,
             on_failed=self._note_failed,
             wake=self._mailbox.wake,
+            awaits_audio=self._ingest.awaits_audio,
         )
         self._retention = Retention(
             settings,
@@ -158,6 +170,7 @@ class Bridge:
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
             self._schedule.close()
+            self._spool.close()
             last_beat = encode(self._presence.make_beat(BridgeState.STOPPED))
             self._session.stop(Farewell(self._beat_topic, last_beat, retain=True))
             self._ledger.close()
@@ -267,7 +280,8 @@ class Bridge:
         if self._disk_reserve.update():
             self._presence.beat_soon()
             self._retention.sweep_by(now_s)
-        for conversation_id in self._ledger.conversations.unfinished_deletions():
+        self._spool.probe(now_s)
+        for conversation_id in filter(self._spool.may_erase, self._ledger.conversations.unfinished_deletions()):
             self._guard.run(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
         self._is_to_dispatch |= self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
@@ -275,7 +289,7 @@ class Bridge:
         sender_limit.report()
         self._dispatcher.note_heartbeats()
         self._dispatch()
-        if self._live_agents() != self._reported_agents:
+        if (self._live_agents(), self._spool.problem is None) != self._reported:
             self._presence.beat_soon()
 
     def _dispatch(self) -> None:
@@ -293,13 +307,17 @@ class Bridge:
         self._ingest.check_room(size_bytes)
 
     def take_upload(
-        self, conversation_id: str, description: ChunkDescription, upload: Upload, sha256: str | None = None
+        self, conversation_id: str, description: ChunkDescription, upload: ArrivedFile, sha256: str | None = None
     ) -> Taken:
         """Take a chunk that has streamed in; `sha256` is what the publisher says it has."""
         taken = self._ingest.take_upload(conversation_id, description, upload, sha256)
         if taken.is_new:
             self._schedule.note_audio(conversation_id)
         return taken
+
+    def audio_file(self, chunk: ChunkRecord) -> Path:
+        """Return a chunk's file; see `Spool.fetch`."""
+        return self._spool.fetch(chunk)
 
     def note_refused(self, conversation_id: str, chunk_id: str | None, refusal: Refusal, size_bytes: int) -> None:
         """Note audio that was refused before it was read."""
@@ -383,14 +401,15 @@ class Bridge:
         return [name for name in live if name in allowed], [name for name in live if name not in allowed]
 
     def _publish_beat(self) -> None:
-        self._reported_agents = live, waiting = self._live_agents()
+        live, waiting = self._live_agents()
+        self._reported = (live, waiting), self._spool.problem is None
         beat = self._presence.make_online_beat(
             live=live,
             waiting=waiting,
             counts=self._ledger.jobs.counts(),
             dropped=self._admission.dropped,
-            has_disk_room=self._disk_reserve.is_held,
+            has_room=self._disk_reserve.is_held and self._spool.problem is None,
             webhook=self._webhook.describe(),
-            last_error=self._guard.summary() if self._disk_reserve.is_held else REMEDY,
+            last_error=(self._spool.problem or self._guard.summary()) if self._disk_reserve.is_held else REMEDY,
         )
         self._publisher.send(self._beat_topic, beat, retain=True)

@@ -9,10 +9,10 @@ from sqlalchemy import URL, make_url
 from sqlalchemy.exc import ArgumentError
 
 from broker.errors import SettingsError
-from vps_bridge.conversations.outage import Outage
 from vps_bridge.conversations.postgres_database import STATEMENT_TIMEOUT_S, ConnectionCut, PostgresDatabase
 from vps_bridge.conversations.sql_store import SqlConversations
 from vps_bridge.conversations.store import WriteKind
+from vps_bridge.outage import Outage
 from vps_bridge.signed_endpoint import is_near
 
 if TYPE_CHECKING:

@@ -42,7 +42,7 @@ class HttpServer:
         app = make_app(handlers, read_access_rule(settings), sign_ins, settings.http_port)
         add_reading_routes(app, self._connection, self._changes, stale_s=settings.stale_s)
         add_export_routes(app, self._connection)
-        add_playback_routes(app, self._connection, settings.root)
+        add_playback_routes(app, self._connection, intake.audio_file)
         metrics = BridgeMetrics(
             stale_s=settings.stale_s, dropped=lambda: intake.messages_dropped, captured=lambda: intake.captured
         )

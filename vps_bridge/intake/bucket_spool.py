@@ -1,0 +1,300 @@
+"""A spool whose audio is in a bucket, with copies on this disk for as long as there is room for them.
+
+The bridge's own thread never waits for the bucket: what has to be asked of it is done by `Transfers`, and the bridge
+asks again. A chunk that was accepted into the directory before there was a bucket is still there, and read from there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import CancelledError
+from functools import partial
+from pathlib import Path
+
+import structlog
+
+from vps_bridge.bucket.audio import CANARY, BucketAudio, is_in_bucket
+from vps_bridge.bucket.encryption import AudioDamaged, ChunkNames
+from vps_bridge.bucket.objects import ObjectMissing
+from vps_bridge.bucket.transfers import Transfers
+from vps_bridge.errors import StoreUnavailable
+from vps_bridge.intake.spool import Spool
+from vps_bridge.ledger.records import ChunkRecord
+
+_LOG = structlog.get_logger(__name__)
+COPIES = "copies"  # below the bridge's root
+REST_S = 5.0  # a deletion that failed is tried again so soon
+PROBE_S = 5.0
+SEARCH_S = 3_600.0
+MAX_READERS = 16  # of one chunk that is on its way
+Call = Callable[[], object]
+
+
+class BucketSpool(Spool):
+    """The spool of the settings `spool_url`. Methods are for the bridge's own thread, where nothing else is said."""
+
+    def __init__(
+        self,
+        root: Path,
+        spool: str,
+        audio: BucketAudio,
+        ledger_id: str,
+        *,
+        copies_bytes: int,
+        orphan_s: float,
+        transfers: Transfers,
+        on_thread: Callable[[Call], object],
+    ) -> None:
+        """Keep at most `copies_bytes` of copies below `root`, and delete what the ledger never knew after `orphan_s`.
+
+        `on_thread` has something done by the bridge's own thread.
+        """
+        super().__init__(root / spool)
+        self.audio, self.transfers, self._ledger_id, self._on_thread = audio, transfers, ledger_id, on_thread
+        self._copies_bytes, self._orphan_s = copies_bytes, orphan_s
+        self._copies = root / COPIES
+        self._copies.mkdir(exist_ok=True, mode=0o700)
+        self._lock = threading.Lock()
+        self._readers: dict[str, list[Call]] = {}  # by chunk that is on its way, who waits for it
+        self._lost = set[str]()  # what the bucket does not have, or not as it was accepted
+        self._removing, self._removed = set[str](), set[str]()  # chunks
+        self._erasing, self._erased = set[str](), set[str]()  # conversations
+        self._rests = dict[str, float]()  # of conversations that could not be erased, until when (monotonic seconds)
+        self._searched_s, self._probed_s = -math.inf, 0.0
+        for directory in (self._copies, audio.scratch):
+            for left in directory.iterdir():  # of a bridge that was killed: what it fetched is fetched again
+                left.unlink() if left.is_file() else shutil.rmtree(left, ignore_errors=True)
+
+    def path(self, name: str) -> Path:
+        """Return where a chunk is on this disk, if it is."""
+        return (self._copies if is_in_bucket(name) else self.directory) / name
+
+    def names_of(self, conversation_id: str, chunk_id: str, name: str) -> ChunkNames:
+        """Return what a chunk is bound to."""
+        return ChunkNames(self._ledger_id, conversation_id, chunk_id, name)
+
+    # ------------------------------------------------------------------------------------------- reading
+
+    def is_at_hand(self, chunk: ChunkRecord, then: Call) -> bool:
+        """As `Spool.is_at_hand`: a chunk that has no copy here is fetched. Where that fails, `then` is not called."""
+        name = chunk.spool_name or ""
+        if not is_in_bucket(name) or name in self._lost:
+            return True
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.path(name))  # it was used: others go before it
+            return True
+        with self._lock:
+            if name in self._readers:
+                if len(self._readers[name]) < MAX_READERS:
+                    self._readers[name].append(then)
+                return False
+            self._readers[name] = [then]
+        self._submit(name, partial(self._bring, chunk))
+        return False
+
+    def _bring(self, chunk: ChunkRecord) -> None:
+        """Fetch a chunk and call who waits for it. Runs on a thread of `Transfers`."""
+        name = chunk.spool_name or ""
+        came = False
+        try:
+            self.fetch(chunk)
+            came = True
+        except FileNotFoundError:
+            self._lost.add(name)
+            came = True  # that it is gone, those who wait find out
+        except (StoreUnavailable, OSError) as error:
+            words = str(error) if isinstance(error, StoreUnavailable) else error.strerror
+            _LOG.warning("audio_not_fetched", conversation=chunk.conversation_id, chunk=chunk.chunk_id, error=words)
+        finally:
+            with self._lock:
+                readers = self._readers.pop(name, [])
+            for reader in readers if came else ():
+                self._on_thread(reader)
+
+    def fetch(self, chunk: ChunkRecord) -> Path:
+        """As `Spool.fetch`."""
+        name = chunk.spool_name or ""
+        path = self.path(name)
+        if path.is_file() or not is_in_bucket(name):
+            return super().fetch(chunk)
+        try:
+            self.audio.fetch(path, self.names_of(chunk.conversation_id, chunk.chunk_id, name), chunk.sha256)
+        except ObjectMissing as error:
+            _LOG.error("audio_missing", conversation=chunk.conversation_id, chunk=chunk.chunk_id)
+            raise FileNotFoundError(name) from error
+        except AudioDamaged as error:
+            _LOG.error("audio_damaged", conversation=chunk.conversation_id, chunk=chunk.chunk_id, error=str(error))
+            raise FileNotFoundError(name) from error
+        return path
+
+    def is_sound(self, chunk: ChunkRecord) -> bool:
+        """As `Spool.is_sound`; a copy that was changed is deleted, and whoever reads the bucket checks what comes."""
+        name = chunk.spool_name or ""
+        if super().is_sound(chunk):
+            return True
+        if not is_in_bucket(name) or name in self._lost:
+            return False
+        self.path(name).unlink(missing_ok=True)
+        return True
+
+    # ------------------------------------------------------------------------------------------ deleting
+
+    def remove(self, names: Iterable[str]) -> frozenset[str]:
+        """As `Spool.remove`: copies at once, the bucket's as soon as it answers."""
+        asked = frozenset(names)
+        super().remove(asked)
+        kept = {name for name in asked if is_in_bucket(name)}
+        with self._lock:
+            starting = kept - self._removing - self._removed
+            self._removing |= starting
+        places: dict[str, list[str]] = {}
+        for name in starting:
+            places.setdefault(name.partition("-")[0], []).append(name)
+        for place, mine in places.items():
+            self._submit(place, partial(self._remove, mine))
+        with self._lock:
+            gone = (asked - kept) | (kept & self._removed)
+            self._removed -= gone
+            self._lost -= gone
+        return gone
+
+    def _remove(self, names: list[str]) -> None:
+        """Delete chunks from the bucket. Runs on a thread of `Transfers`."""
+        try:
+            self.audio.erase(names)
+            with self._lock:
+                self._removed |= set(names)
+        except StoreUnavailable as error:
+            _LOG.warning("audio_not_deleted", chunks=len(names), error=str(error))
+        finally:
+            with self._lock:
+                self._removing -= set(names)
+
+    def discard(self, name: str) -> None:
+        """Delete a chunk that the ledger never had; if that fails it is found as an orphan."""
+        self.path(name).unlink(missing_ok=True)
+
+        def erase() -> None:
+            with contextlib.suppress(StoreUnavailable):
+                self.audio.erase([name])
+
+        self._submit(name.partition("-")[0], erase)
+
+    def may_erase(self, conversation_id: str) -> bool:
+        """As `Spool.may_erase`."""
+        with self._lock:
+            is_resting = time.monotonic() < self._rests.get(conversation_id, 0.0)
+            return conversation_id in self._erased or not (conversation_id in self._erasing or is_resting)
+
+    def erase(self, conversation_id: str, names: Iterable[str]) -> bool:
+        """As `Spool.erase`: whatever the bucket has of the conversation, also what no ledger ever knew."""
+        place = self.audio.place_of(conversation_id)
+        super().remove(names)
+        for path in self._copies.glob(f"{place}-*"):
+            path.unlink(missing_ok=True)
+        with self._lock:
+            if conversation_id in self._erased:
+                self._erased.discard(conversation_id)
+                return True
+            if conversation_id in self._erasing:
+                return False
+            self._erasing.add(conversation_id)
+        self._submit(place, partial(self._erase, conversation_id))
+        return False
+
+    def _erase(self, conversation_id: str) -> None:
+        """Delete a conversation's objects. Runs on a thread of `Transfers`, after what is being put of it."""
+        try:
+            count = self.audio.erase_conversation(conversation_id)
+            with self._lock:
+                self._erased.add(conversation_id)
+                self._rests.pop(conversation_id, None)
+            _LOG.info("bucket_erased", conversation=conversation_id, objects=count)
+        except StoreUnavailable as error:
+            with self._lock:
+                self._rests[conversation_id] = time.monotonic() + REST_S
+            _LOG.warning("bucket_not_erased", conversation=conversation_id, error=str(error))
+        finally:
+            with self._lock:
+                self._erasing.discard(conversation_id)
+
+    # ---------------------------------------------------------------------------------------- now and then
+
+    def adopt(self, path: Path, name: str | None = None) -> str:
+        """As `Spool.adopt`; a chunk that the bucket has is only a copy, which may be lost."""
+        if name is None or not is_in_bucket(name):
+            return super().adopt(path, name)
+        path.replace(self.path(name))
+        return name
+
+    @property
+    def problem(self) -> str | None:
+        """As `Spool.problem`."""
+        return self.audio.objects.problem
+
+    def tidy(self, known: Callable[[], set[str]], *, keep_copies: bool) -> None:
+        """Delete copies that are not needed, ask a bucket that failed again, and look for orphans once an hour."""
+        now_s = time.monotonic()
+        known_now = known()
+        self._evict(known_now, self._copies_bytes if keep_copies else 0)
+        if now_s - self._searched_s >= SEARCH_S:
+            self._searched_s = now_s
+            self._submit(CANARY, partial(self._search, known))
+
+    def probe(self, now_s: float) -> None:
+        """Ask a bucket that does not answer whether it does again: audio is not sent to a bridge that takes none."""
+        if self.problem is not None and now_s >= self._probed_s:
+            self._probed_s = now_s + PROBE_S
+            self._submit(CANARY, self._prove)
+
+    def _prove(self) -> None:
+        with contextlib.suppress(StoreUnavailable):
+            self.audio.prove()
+
+    def _evict(self, known: set[str], limit_bytes: int) -> None:
+        """Delete copies of what the ledger does not know any more, and those used longest ago, down to a limit."""
+        copies = []
+        for path in self._copies.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if path.name not in known:
+                    path.unlink()
+                else:
+                    found = path.stat()
+                    copies.append((found.st_mtime, found.st_size, path))
+        total = sum(size for _, size, _ in copies)
+        for _, size, path in sorted(copies, key=lambda copy: copy[0]):
+            if total <= limit_bytes:
+                break
+            path.unlink(missing_ok=True)
+            total -= size
+
+    def _search(self, known: Callable[[], set[str]]) -> None:
+        """Find objects that no ledger's row ever came for. Runs on a thread of `Transfers`."""
+        try:
+            old = [stray.name for stray in self.audio.strays() if stray.age_s > self._orphan_s]
+        except StoreUnavailable as error:
+            _LOG.warning("orphans_not_searched", error=str(error))
+            return
+        if old:
+            self._on_thread(partial(self._drop_unknown, old, known))
+
+    def _drop_unknown(self, names: list[str], known: Callable[[], set[str]]) -> None:
+        unknown = set(names) - known()
+        for name in unknown:
+            self.discard(name)
+        if unknown:
+            _LOG.warning("orphans_deleted", objects=len(unknown))
+
+    def close(self) -> None:
+        """As `Spool.close`."""
+        self.transfers.close()
+
+    def _submit(self, key: str, work: Call) -> None:
+        with contextlib.suppress(CancelledError):  # the bridge stops: the next one does it
+            self.transfers.submit(key, work)
