@@ -96,8 +96,8 @@ class RunningBucket:
         body: bytes = self.admin.get_object(Bucket=BUCKET, Key=key, VersionId=version)["Body"].read()
         return body
 
-    def keep_versions(self) -> None:
-        self.admin.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    def keep_versions(self, bucket: str = BUCKET) -> None:
+        self.admin.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
 
     def allow(self, *rights: str) -> None:
         """Give the bridge's user these rights and no others."""
@@ -126,9 +126,7 @@ class RunningBucket:
     def _client(self, service: str, keys: tuple[str, str]) -> Any:
         import boto3
 
-        session = boto3.session.Session(
-            aws_access_key_id=keys[0], aws_secret_access_key=keys[1], region_name=REGION
-        )
+        session = boto3.session.Session(aws_access_key_id=keys[0], aws_secret_access_key=keys[1], region_name=REGION)
         return session.client(service, endpoint_url=self.url)
 
 

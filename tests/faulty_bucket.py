@@ -1,4 +1,4 @@
-"""A way to a bucket on which answers fail as a test says: refused, slow, lost, cut off, or other bytes than were asked."""
+"""A way to a bucket on which answers fail as a test says: refused, slow, lost, or with other bytes than were asked."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class _Handler(BaseHTTPRequestHandler):
     faults: ClassVar[Faults]
     target_port: ClassVar[int]
 
-    def _pass_on(self) -> None:
+    def pass_on(self) -> None:
         faults = self.faults
         faults.asked.append((self.command, self.path))
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -85,8 +85,6 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _pass_on
-
     def log_message(self, *_: object) -> None:
         """Say nothing."""
 
@@ -102,7 +100,8 @@ class _Server(ThreadingHTTPServer):
 def faulty_way(target_port: int) -> Iterator[tuple[str, Faults]]:
     """Return the address of the way, and what may go wrong on it."""
     faults = Faults()
-    handler = type("Handler", (_Handler,), {"faults": faults, "target_port": target_port})
+    methods = {f"do_{name}": _Handler.pass_on for name in Faults.methods}
+    handler = type("Handler", (_Handler,), {"faults": faults, "target_port": target_port, **methods})
     server = _Server(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, name="faulty way", daemon=True)
     thread.start()

@@ -25,6 +25,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.bridge_files import open_files
+from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
@@ -342,6 +343,11 @@ class Bridge:
     def captured(self) -> CaptureCounts | None:
         """What OMI's webhooks brought, None where their listener is off."""
         return self._omi_door.counts
+
+    @property
+    def bucket(self) -> BucketCounts | None:
+        """What was counted of the bucket, None where audio is in a directory."""
+        return None if self._ingest.outgoing is None else self._ingest.outgoing.count()
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""

@@ -87,7 +87,7 @@ class Retention:
         """Unlink audio that is due, and forget parts that stopped coming, and pages of what was deleted."""
         self._due_s = now_s + SWEEP_S
         self._ingest.clean_up(now_s)
-        self._spool.tidy(self._ledger.chunks.spool_names, keep_copies=self._disk_reserve.is_held)
+        self._spool.tidy(keep_copies=self._disk_reserve.is_held)
         self._ledger.forget_deleted_pages()
         self._store.forget_deleted_pages()
         now = time.time()

@@ -71,7 +71,10 @@ class BucketObjects:
         except ImportError as error:
             words = "a bucket needs boto3: pip install 'omi-diarization[bucket]' (requirements/bucket.txt)"
             raise SettingsError("spool_url", "the settings", words) from error
-        self.address, self._outage, self._has_versions = address, Outage(), False
+        self.address, self._outage, self.has_versions = address, Outage(), False
+        self._refused = dict[str, str]()  # by call, why it is refused
+        self.calls = self.failures = 0
+        """Since the start; of several threads, so a few may be missing."""
         config = Config(
             signature_version="s3v4",
             connect_timeout=address.timeout_s,
@@ -90,8 +93,8 @@ class BucketObjects:
 
     @property
     def problem(self) -> str | None:
-        """Why the store is left alone just now; None where it answered last."""
-        return self._outage.reason
+        """Why the store cannot be used just now; None where it did what it was asked last."""
+        return self._outage.reason or next(iter(self._refused.copy().values()), None)
 
     def find_versions(self) -> bool:
         """Ask whether the bucket keeps versions of what is deleted, and remember it: deletions delete them too."""
@@ -99,8 +102,8 @@ class BucketObjects:
             answer = self._call("get_bucket_versioning")
         except _NotKnown:
             answer = {}  # a store without versions
-        self._has_versions = answer.get("Status") in ("Enabled", "Suspended")
-        return self._has_versions
+        self.has_versions = answer.get("Status") in ("Enabled", "Suspended")
+        return self.has_versions
 
     def put(self, key: str, file: Path, md5: str) -> None:
         """Store a file as a whole, durably; the same key again replaces it."""
@@ -122,7 +125,7 @@ class BucketObjects:
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield what is stored below a prefix: every version, and every mark of a deletion."""
-        if not self._has_versions:
+        if not self.has_versions:
             for page in self._pages("list_objects_v2", "ContinuationToken", "NextContinuationToken", prefix):
                 for found in page.get("Contents", ()):
                     yield StoredObject(found["Key"], None, found["LastModified"].timestamp())
@@ -169,15 +172,25 @@ class BucketObjects:
             more = {name: value for name, value in marks.items() if value}
 
     def _call(self, name: str, **arguments: object) -> dict[str, Any]:
-        def ask() -> dict[str, Any] | ObjectMissing | _NotKnown:
+        def ask() -> dict[str, Any] | ObjectMissing | BucketRefuses | _NotKnown:
             try:
                 with self._explained():
                     answer: dict[str, Any] = getattr(self._client, name)(Bucket=self.address.bucket, **arguments)
                     return answer
-            except (ObjectMissing, _NotKnown) as error:
-                return error  # that is an answer too: the store is there
+            except (ObjectMissing, BucketRefuses, _NotKnown) as error:
+                return error  # that is an answer too: the store is there, nobody waits for it
 
-        answer = self._outage.guard(ask)
+        self.calls += 1
+        try:
+            answer = self._outage.guard(ask)
+        except StoreUnavailable:
+            self.failures += 1
+            raise
+        if isinstance(answer, BucketRefuses):
+            self.failures += 1
+            self._refused[name] = str(answer)
+        elif not isinstance(answer, _NotKnown):
+            self._refused.pop(name, None)
         if isinstance(answer, Exception):
             raise answer
         return answer

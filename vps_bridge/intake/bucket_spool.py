@@ -24,7 +24,8 @@ from vps_bridge.bucket.encryption import AudioDamaged, ChunkNames
 from vps_bridge.bucket.objects import ObjectMissing
 from vps_bridge.bucket.transfers import Transfers
 from vps_bridge.errors import StoreUnavailable
-from vps_bridge.intake.spool import Spool
+from vps_bridge.intake.spool import SPOOL, Spool
+from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ChunkRecord
 
 _LOG = structlog.get_logger(__name__)
@@ -32,6 +33,7 @@ COPIES = "copies"  # below the bridge's root
 REST_S = 5.0  # a deletion that failed is tried again so soon
 PROBE_S = 5.0
 SEARCH_S = 3_600.0
+MOVED_AT_ONCE = 16
 MAX_READERS = 16  # of one chunk that is on its way
 Call = Callable[[], object]
 
@@ -42,9 +44,8 @@ class BucketSpool(Spool):
     def __init__(
         self,
         root: Path,
-        spool: str,
+        ledger: Ledger,
         audio: BucketAudio,
-        ledger_id: str,
         *,
         copies_bytes: int,
         orphan_s: float,
@@ -55,8 +56,8 @@ class BucketSpool(Spool):
 
         `on_thread` has something done by the bridge's own thread.
         """
-        super().__init__(root / spool)
-        self.audio, self.transfers, self._ledger_id, self._on_thread = audio, transfers, ledger_id, on_thread
+        super().__init__(root / SPOOL)
+        self.audio, self.transfers, self._ledger, self._on_thread = audio, transfers, ledger, on_thread
         self._copies_bytes, self._orphan_s = copies_bytes, orphan_s
         self._copies = root / COPIES
         self._copies.mkdir(exist_ok=True, mode=0o700)
@@ -66,6 +67,7 @@ class BucketSpool(Spool):
         self._removing, self._removed = set[str](), set[str]()  # chunks
         self._erasing, self._erased = set[str](), set[str]()  # conversations
         self._rests = dict[str, float]()  # of conversations that could not be erased, until when (monotonic seconds)
+        self._moving = 0  # chunks
         self._searched_s, self._probed_s = -math.inf, 0.0
         for directory in (self._copies, audio.scratch):
             for left in directory.iterdir():  # of a bridge that was killed: what it fetched is fetched again
@@ -77,7 +79,7 @@ class BucketSpool(Spool):
 
     def names_of(self, conversation_id: str, chunk_id: str, name: str) -> ChunkNames:
         """Return what a chunk is bound to."""
-        return ChunkNames(self._ledger_id, conversation_id, chunk_id, name)
+        return ChunkNames(self._ledger.ledger_id, conversation_id, chunk_id, name)
 
     # ------------------------------------------------------------------------------------------- reading
 
@@ -238,14 +240,14 @@ class BucketSpool(Spool):
         """As `Spool.problem`."""
         return self.audio.objects.problem
 
-    def tidy(self, known: Callable[[], set[str]], *, keep_copies: bool) -> None:
-        """Delete copies that are not needed, ask a bucket that failed again, and look for orphans once an hour."""
+    def tidy(self, *, keep_copies: bool) -> None:
+        """Delete copies that are not needed, bring in what is still in the directory, look for orphans once an hour."""
         now_s = time.monotonic()
-        known_now = known()
-        self._evict(known_now, self._copies_bytes if keep_copies else 0)
+        self._evict(self._ledger.chunks.spool_names(), self._copies_bytes if keep_copies else 0)
+        self._move_in()
         if now_s - self._searched_s >= SEARCH_S:
             self._searched_s = now_s
-            self._submit(CANARY, partial(self._search, known))
+            self._submit(CANARY, self._search)
 
     def probe(self, now_s: float) -> None:
         """Ask a bucket that does not answer whether it does again: audio is not sent to a bridge that takes none."""
@@ -274,7 +276,41 @@ class BucketSpool(Spool):
             path.unlink(missing_ok=True)
             total -= size
 
-    def _search(self, known: Callable[[], set[str]]) -> None:
+    def _move_in(self) -> None:
+        """Bring chunks into the bucket that were accepted into the directory, before there was a bucket."""
+        if self._moving or self.problem is not None:
+            return
+        for chunk in self._ledger.chunks.in_directory(MOVED_AT_ONCE):
+            if self.path(chunk.spool_name or "").is_file():
+                self._moving += 1
+                new = self.audio.new_name(chunk.conversation_id)
+                self._submit(self.audio.place_of(chunk.conversation_id), partial(self._move, chunk, new))
+
+    def _move(self, chunk: ChunkRecord, new: str) -> None:
+        """Put a chunk. Runs on a thread of `Transfers`."""
+        is_there = False
+        try:
+            names = self.names_of(chunk.conversation_id, chunk.chunk_id, new)
+            self.audio.put(self.path(chunk.spool_name or ""), names)
+            is_there = True
+        except (StoreUnavailable, OSError) as error:
+            words = str(error) if isinstance(error, StoreUnavailable) else error.strerror
+            _LOG.warning("audio_not_moved", conversation=chunk.conversation_id, chunk=chunk.chunk_id, error=words)
+        finally:
+            self._on_thread(partial(self._note_moved, chunk, new, is_there=is_there))
+
+    def _note_moved(self, chunk: ChunkRecord, new: str, *, is_there: bool) -> None:
+        old = chunk.spool_name or ""
+        self._moving -= 1
+        if is_there and self._ledger.chunks.move_spooled(chunk.arrival, old, new):
+            self._ledger.sync()  # the file must not be gone before the row that says where its audio is
+            self.path(old).replace(self.path(new))
+            _LOG.info("audio_moved_to_bucket", conversation=chunk.conversation_id, chunk=chunk.chunk_id)
+            self._move_in()
+        elif is_there:
+            self.discard(new)  # it was deleted meanwhile
+
+    def _search(self) -> None:
         """Find objects that no ledger's row ever came for. Runs on a thread of `Transfers`."""
         try:
             old = [stray.name for stray in self.audio.strays() if stray.age_s > self._orphan_s]
@@ -282,10 +318,10 @@ class BucketSpool(Spool):
             _LOG.warning("orphans_not_searched", error=str(error))
             return
         if old:
-            self._on_thread(partial(self._drop_unknown, old, known))
+            self._on_thread(partial(self._drop_unknown, old))
 
-    def _drop_unknown(self, names: list[str], known: Callable[[], set[str]]) -> None:
-        unknown = set(names) - known()
+    def _drop_unknown(self, names: list[str]) -> None:
+        unknown = set(names) - self._ledger.chunks.spool_names()
         for name in unknown:
             self.discard(name)
         if unknown:

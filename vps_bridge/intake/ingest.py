@@ -202,7 +202,8 @@ class Ingest:
         deleted = erase_conversation(conversation_id, self._ledger, self._spool, self._store)
         for event_id in self._to_be_told.pop(conversation_id, ()) if deleted.finished else ():
             self._receipts.send_event(conversation_id, event_id, Verdict.ACCEPTED)
-        _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
+        if deleted.finished:
+            _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
         return deleted
 
     def awaits_audio(self, conversation_id: str) -> bool:

@@ -106,9 +106,8 @@ def open_spool(settings: BridgeSettings, ledger: Ledger, on_thread: Callable[[Ca
         _LOG.error("bucket_unavailable", error=str(error), remedy="audio is refused until it answers")
     return BucketSpool(
         settings.root,
-        SPOOL,
+        ledger,
         audio,
-        ledger.ledger_id,
         copies_bytes=settings.spool_copies_bytes,
         orphan_s=settings.spool_orphan_s,
         transfers=Transfers(),

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from schemas.audio import ChunkDescription
 from schemas.failure import FailureCode
+from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.errors import Refusal, StoreUnavailable, refusal_of
 from vps_bridge.intake.bucket_spool import BucketSpool
 from vps_bridge.intake.taken import Taken
@@ -50,6 +51,11 @@ class Outgoing:
         """
         self._spool, self._ask, self._take, self._refuse = spool, ask, take, refuse
         self._going: dict[tuple[str, str], str] = {}  # the sha256 of each
+
+    def count(self) -> BucketCounts:
+        """Return what `/metrics` tells. This may be called from any thread."""
+        objects = self._spool.audio.objects
+        return BucketCounts(objects.calls, objects.failures, len(self._going), objects.problem is None)
 
     def has(self, conversation_id: str, chunk_id: str, sha256: str) -> bool:
         """Whether this very chunk is on its way."""

@@ -108,8 +108,8 @@ class Spool:
             path.unlink(missing_ok=True)
         return len(strays)
 
-    def tidy(self, known: Callable[[], set[str]], *, keep_copies: bool) -> None:
-        """Do what has to be done now and then. `known` returns what the ledger knows."""
+    def tidy(self, *, keep_copies: bool) -> None:
+        """Do what has to be done now and then; without `keep_copies` the disk is full."""
 
     def may_erase(self, conversation_id: str) -> bool:  # noqa: ARG002 - a bucket may be resting
         """Whether `erase` has something to do, or to tell, of a conversation now."""

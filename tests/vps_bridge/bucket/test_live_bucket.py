@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import uuid
-from pathlib import Path
 
 import pytest
 
 from schemas.conversation import EventType, Verdict
 from tests.brokers import RunningBroker
 from tests.bucket_server import RunningBucket
-from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.intake.bucket_spool import COPIES
 
