@@ -36,7 +36,7 @@ class Faults:
         self.methods = Faults.methods
 
 
-class _Handler(BaseHTTPRequestHandler):
+class _PassingHandler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     faults: ClassVar[Faults]
     target_port: ClassVar[int]
@@ -89,7 +89,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-class _Server(ThreadingHTTPServer):
+class _PassingServer(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
@@ -100,9 +100,9 @@ class _Server(ThreadingHTTPServer):
 def faulty_way(target_port: int) -> Iterator[tuple[str, Faults]]:
     """Return the address of the way, and what may go wrong on it."""
     faults = Faults()
-    methods = {f"do_{name}": _Handler.pass_on for name in Faults.methods}
-    handler = type("Handler", (_Handler,), {"faults": faults, "target_port": target_port, **methods})
-    server = _Server(("127.0.0.1", 0), handler)
+    methods = {f"do_{name}": _PassingHandler.pass_on for name in Faults.methods}
+    handler = type("Handler", (_PassingHandler,), {"faults": faults, "target_port": target_port, **methods})
+    server = _PassingServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, name="faulty way", daemon=True)
     thread.start()
     try:

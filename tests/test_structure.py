@@ -37,7 +37,7 @@ LAYERS = {
         {"intake", "admission", "exports"},
         {"dispatch", "backup"},
         {"retention", "compaction", "schedule", "http", "webhook"},
-        {"bridge_files", "omi"},
+        {"beats", "bridge_files", "omi"},
         {"bridge"},
         {"client", "doctor"},
         {"commands"},

@@ -24,12 +24,12 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
+from vps_bridge.beats import BeatSources, BridgeBeats
 from vps_bridge.bridge_files import open_files
 from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
-from vps_bridge.dispatch.roster import AgentView
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import Refusal
@@ -37,7 +37,6 @@ from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.bucket_spool import BucketSpool
 from vps_bridge.intake.capture_counts import CaptureCounts
-from vps_bridge.intake.disk_reserve import REMEDY
 from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest
 from vps_bridge.intake.outgoing import Outgoing
@@ -93,10 +92,6 @@ class Bridge:
         self._make_parts(settings)
         self._tick_due_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
-        self._reported: tuple[tuple[list[str], list[str]], bool] = (
-            ([], []),
-            True,
-        )  # live agents, whether audio is taken
 
     def _open_files(self, settings: BridgeSettings) -> None:
         self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask)
@@ -120,6 +115,9 @@ class Bridge:
         self._omi_door = OmiDoor(
             settings, self._mailbox, self, self._ledger, self._store, guard=self._guard, clock=self._omi_clock
         )
+        self._make_later_parts(settings)
+
+    def _make_later_parts(self, settings: BridgeSettings) -> None:
         self.people = PersonEvents(self._topics, self._ledger, self._store, self._publisher, self._note_change)
         self._schedule = ConversationSchedule(
             settings,
@@ -142,6 +140,9 @@ class Bridge:
             disk_reserve=self._disk_reserve,
         )
         self._compaction = Compaction(settings, self._ledger, self._store)
+        parts = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve, self._spool
+        sources = BeatSources(*parts, self._mailbox.read_until_s)
+        self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, sources)
 
     def _note_connect(self) -> None:
         self._connected.set()
@@ -204,7 +205,7 @@ class Bridge:
             self._guard.run("sweep", partial(self._sweep, now_s))
         if self._presence.is_due(now_s) and self._session.connected:
             self._presence.note_beat(now_s)
-            self._guard.run("heartbeat", self._publish_beat)
+            self._guard.run("heartbeat", self._beats.publish)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
         if self._mailbox.is_empty:
@@ -290,7 +291,7 @@ class Bridge:
         sender_limit.report()
         self._dispatcher.note_heartbeats()
         self._dispatch()
-        if (self._live_agents(), self._spool.problem is None) != self._reported:
+        if self._beats.has_news():
             self._presence.beat_soon()
 
     def _dispatch(self) -> None:
@@ -351,8 +352,7 @@ class Bridge:
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
-        allowed = self._ledger.agents.allowed()
-        return [view.heartbeat for view in self._live_views() if view.heartbeat.agent_id in allowed]
+        return self._beats.live_agents()
 
     def _follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
         """Do what an accepted event asks for; a deletion has its receipt only then."""
@@ -394,28 +394,3 @@ class Bridge:
         failure = JobFailure(conversation_id=conversation_id, code=FailureCode.LABELS_FAILED, message=reason)
         self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
         self._presence.beat_soon()
-
-    # ------------------------------------------------------------------------------------------- heartbeats
-
-    def _live_views(self) -> list[AgentView]:
-        return self._dispatcher.roster.live(self._mailbox.read_until_s(), self._settings.stale_s)
-
-    def _live_agents(self) -> tuple[list[str], list[str]]:
-        """Return the live agents: those that are allowed, and those that nobody has allowed yet."""
-        live = sorted(view.heartbeat.agent_id for view in self._live_views())
-        allowed = self._ledger.agents.allowed()
-        return [name for name in live if name in allowed], [name for name in live if name not in allowed]
-
-    def _publish_beat(self) -> None:
-        live, waiting = self._live_agents()
-        self._reported = (live, waiting), self._spool.problem is None
-        beat = self._presence.make_online_beat(
-            live=live,
-            waiting=waiting,
-            counts=self._ledger.jobs.counts(),
-            dropped=self._admission.dropped,
-            has_room=self._disk_reserve.is_held and self._spool.problem is None,
-            webhook=self._webhook.describe(),
-            last_error=(self._spool.problem or self._guard.summary()) if self._disk_reserve.is_held else REMEDY,
-        )
-        self._publisher.send(self._beat_topic, beat, retain=True)

@@ -66,6 +66,7 @@ class BucketSpool(Spool):
         self._lost = set[str]()  # what the bucket does not have, or not as it was accepted
         self._removing, self._removed = set[str](), set[str]()  # chunks
         self._erasing, self._erased = set[str](), set[str]()  # conversations
+        self._unwanted = set[str]()  # chunks that could not be discarded
         self._rests = dict[str, float]()  # of conversations that could not be erased, until when (monotonic seconds)
         self._moving = 0  # chunks
         self._searched_s, self._probed_s = -math.inf, 0.0
@@ -179,14 +180,23 @@ class BucketSpool(Spool):
                 self._removing -= set(names)
 
     def discard(self, name: str) -> None:
-        """Delete a chunk that the ledger never had; if that fails it is found as an orphan."""
+        """Delete a chunk that the ledger never had; what is left of it if this ends before is found as an orphan."""
         self.path(name).unlink(missing_ok=True)
+        self._submit(name.partition("-")[0], partial(self._discard, name))
 
-        def erase() -> None:
-            with contextlib.suppress(StoreUnavailable):
-                self.audio.erase([name])
+    def _discard(self, name: str) -> None:
+        """Delete an object. Runs on a thread of `Transfers`."""
+        try:
+            self.audio.erase([name])
+        except StoreUnavailable:
+            with self._lock:
+                self._unwanted.add(name)
 
-        self._submit(name.partition("-")[0], erase)
+    def _discard_again(self) -> None:
+        with self._lock:
+            unwanted, self._unwanted = self._unwanted, set()
+        for name in unwanted:
+            self.discard(name)
 
     def may_erase(self, conversation_id: str) -> bool:
         """As `Spool.may_erase`."""
@@ -245,6 +255,7 @@ class BucketSpool(Spool):
         now_s = time.monotonic()
         self._evict(self._ledger.chunks.spool_names(), self._copies_bytes if keep_copies else 0)
         self._move_in()
+        self._discard_again()
         if now_s - self._searched_s >= SEARCH_S:
             self._searched_s = now_s
             self._submit(CANARY, self._search)
@@ -258,6 +269,7 @@ class BucketSpool(Spool):
     def _prove(self) -> None:
         with contextlib.suppress(StoreUnavailable):
             self.audio.prove()
+            self._discard_again()
 
     def _evict(self, known: set[str], limit_bytes: int) -> None:
         """Delete copies of what the ledger does not know any more, and those used longest ago, down to a limit."""
