@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -48,6 +49,9 @@ class Place:
         (audio or self.audio).fetch(self.directory / "came", names, SHA256)
         return (self.directory / "came").read_bytes()
 
+    def key(self, names: ChunkNames) -> str:
+        return f"audio/{self.ledger_id}/{names.name.replace('-', '/')}"
+
     def left(self) -> list[tuple[str, str]]:
         return [found for found in self.bucket.audio() if self.ledger_id in found[0]]
 
@@ -76,16 +80,16 @@ def kind(request: pytest.FixtureRequest, bucket: RunningBucket) -> str:
 def test_of_a_deleted_conversation_no_version_is_left(kind: str, place: Place) -> None:
     kept = place.names("call-2")
     place.audio.put(place.file, kept)
-    for chunk_id in ("chunk-1", "chunk-2"):
-        names = place.names(chunk_id=chunk_id)
+    doomed = [place.names(chunk_id=chunk_id) for chunk_id in ("chunk-1", "chunk-2")]
+    for names in doomed:
         for _ in range(3):  # as after answers that were lost
             place.audio.put(place.file, names)
         assert place.fetched(names) == AUDIO
     # Somebody else's tool deletes as S3 does: in a bucket with versions that only marks.
-    place.bucket.admin.delete_object(Bucket=BUCKET, Key=place.left()[-1][0])
+    place.bucket.admin.delete_object(Bucket=BUCKET, Key=place.key(doomed[0]))
     assert len(place.left()) >= 2
     assert place.audio.erase_conversation("call-1") > 0
-    assert {key for key, _ in place.left()} == {f"audio/{place.ledger_id}/{kept.name.replace('-', '/')}"}
+    assert {key for key, _ in place.left()} == {place.key(kept)}
     place.audio.erase([kept.name])
     place.audio.erase([kept.name])
     assert place.left() == []
@@ -259,11 +263,27 @@ def test_a_put_whose_answer_was_lost_is_no_second_chunk(place: Place, way: tuple
     faults.loses_answers, faults.methods = True, ("PUT",)
     with pytest.raises(StoreUnavailable):
         far.put(place.file, names)
-    assert {key for key, _ in place.left()} == {f"audio/{place.ledger_id}/{names.name.replace('-', '/')}"}
+    assert {key for key, _ in place.left()} == {place.key(names)}
     place.audio.put(place.file, names)
     assert place.fetched(names) == AUDIO
     place.audio.erase_conversation("call-1")
     assert place.left() == []
+
+
+def test_large_audio_takes_little_memory_on_its_way_out_and_back(place: Place) -> None:
+    large = AUDIO * 25  # 32 MB
+    place.file.write_bytes(large)
+    names, sha256 = place.names(), hashlib.sha256(large).hexdigest()
+    del large
+    tracemalloc.start()
+    try:
+        place.audio.put(place.file, names)
+        place.audio.fetch(place.directory / "came", names, sha256)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert place.file.stat().st_size == (place.directory / "came").stat().st_size == 25 * len(AUDIO)
+    assert peak_bytes < 12e6
 
 
 def test_the_age_of_what_nobody_knows_is_by_the_buckets_own_clock(place: Place) -> None:

@@ -1,86 +1,30 @@
-"""A live bridge whose audio is in a bucket, from a publisher to an agent and to its deletion; and when it fails."""
+"""A live bridge whose audio is in a bucket, from a publisher to an agent and to its deletion."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
 
 import httpx
 import pytest
 
-from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, Verdict
-from schemas.failure import FailureCode
 from tests.brokers import RunningBroker, free_port
-from tests.bucket_server import BUCKET, RunningBucket
-from tests.faulty_bucket import Faults, faulty_way
+from tests.bucket_server import RunningBucket
+from tests.vps_bridge.bucket.bucket_files import AUDIO, assert_nowhere, forget_copies, new_name, own_audio
 from tests.vps_bridge.live_bridge import (
     CALL_TURNS,
     TOPICS,
     Backend,
     LiveBridge,
-    audio_payload,
     part_payload,
     run_bridge,
     wait_until,
 )
-from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
-from vps_bridge.bucket.keys import drop_old_keys, rotate_key_file
-from vps_bridge.intake.bucket_spool import COPIES
-from vps_bridge.ledger import Ledger
+from tests.vps_bridge.scripted_agent import ScriptedAgent
 
-AUDIO = make_wav(30.0)
 TOKEN = "a-token-of-these-tests-alone"
-
-
-def new_name() -> str:
-    return f"call-{uuid.uuid4().hex[:8]}"
-
-
-def own_audio(bucket: RunningBucket, bridge: LiveBridge) -> list[str]:
-    """The keys of everything of one ledger, a key for each version."""
-    ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
-    try:
-        return [key for key, _ in bucket.audio() if ledger.ledger_id in key]
-    finally:
-        ledger.close()
-
-
-def forget_copies(bridge: LiveBridge) -> None:
-    for copy in (bridge.data_dir / "bridge" / COPIES).iterdir():
-        copy.unlink()
-
-
-def assert_nowhere(bridge: LiveBridge, audio: bytes, *ids: str) -> None:
-    """No file of the bridge has a piece of this audio, or one of these ids in its name."""
-    piece = audio[len(audio) // 2 :][:200]
-    for path in (bridge.data_dir / "bridge").rglob("*"):
-        if path.is_file() and ".sqlite3" not in path.name:
-            assert piece not in path.read_bytes(), path
-            assert not any(name in path.name for name in ids), path
-
-
-@contextmanager
-def bridge_behind(
-    bucket: RunningBucket, broker: RunningBroker, backend: Backend, data: Path, **options: str
-) -> Iterator[tuple[LiveBridge, Faults]]:
-    """A bridge, and what may go wrong on its way to the bucket."""
-    with faulty_way(bucket.port) as (url, faults):
-        settings = bucket.environment(data, endpoint=url, OMI_SPOOL_TIMEOUT_S="2", **options)
-        with run_bridge(broker, data, backend, **settings) as bridge:
-            bridge.allow("first")
-            yield bridge, faults
-
-
-@pytest.fixture
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("data")
 
 
 @pytest.fixture(scope="module")
@@ -163,149 +107,3 @@ def test_audio_alone_can_be_purged_while_the_bridge_runs(
     assert "1 chunks" in bridge.command("purge", name, "--audio", "--yes").stdout
     assert own_audio(bucket, bridge) == []
     assert_nowhere(bridge, AUDIO)
-
-
-def test_nothing_is_accepted_that_the_bucket_does_not_have_and_nothing_is_doubled(
-    bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
-) -> None:
-    with bridge_behind(bucket, mosquitto, backend, data) as (bridge, faults):
-        name = new_name()
-        assert backend.audio(name, AUDIO, chunk_id="before").verdict is Verdict.ACCEPTED
-
-        faults.status, faults.code = 507, "InsufficientStorage"
-        refused = backend.audio(name, AUDIO, chunk_id="full")
-        assert (refused.verdict, refused.reason) == (Verdict.REFUSED, FailureCode.SPOOL_UNAVAILABLE)
-        assert "full" in (refused.message or "")
-        failure = wait_until(lambda: backend.failures(name), "the failure that operators see")[-1]
-        assert (failure.code, failure.retryable) == (FailureCode.SPOOL_UNAVAILABLE, True)
-        wait_until(lambda: not backend.seen(BridgeHeartbeat)[-1].accepting, "a heartbeat that says so")
-        assert "full" in (backend.seen(BridgeHeartbeat)[-1].last_error or "")
-        faults.clear()
-        wait_until(lambda: backend.seen(BridgeHeartbeat)[-1].accepting, "the bridge that has found out by itself")
-        wait_until(lambda: backend.audio(name, AUDIO, chunk_id="full").verdict is Verdict.ACCEPTED, "its acceptance")
-
-        # The bucket has it, and nobody hears of that.
-        faults.loses_answers, faults.methods = True, ("PUT",)
-        assert backend.audio(name, AUDIO, chunk_id="lost").reason == FailureCode.SPOOL_UNAVAILABLE
-        faults.clear()
-        wait_until(lambda: backend.audio(name, AUDIO, chunk_id="lost").verdict is Verdict.ACCEPTED, "its acceptance")
-        wait_until(lambda: len(own_audio(bucket, bridge)) == 3, "the end of what nobody was told of")
-
-        # Slow, but not too slow: the same audio sent again meanwhile is one chunk, and its order is kept.
-        faults.delay_s, faults.methods = 1.0, ("PUT",)
-        for chunk_id in ("slow-1", "slow-2"):
-            for _ in range(2):
-                backend.publish(TOPICS.audio(name), audio_payload(name, AUDIO, chunk_id=chunk_id))
-        for chunk_id in ("slow-1", "slow-2"):
-            assert backend.wait_receipt(name, chunk_id=chunk_id).verdict is Verdict.ACCEPTED
-        faults.clear()
-        with ScriptedAgent(mosquitto, "first") as agent:
-            backend.event(name, EventType.COMPLETED, chunks=5)
-            chunks = [chunk.chunk_id for offer in [agent.wait_offer(name)] for chunk in offer.chunks]
-            assert chunks[:3] == ["before", "full", "lost"]
-        assert len(own_audio(bucket, bridge)) == 5
-
-
-def test_a_deletion_is_confirmed_only_once_the_bucket_has_nothing_more(
-    bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
-) -> None:
-    bucket.keep_versions()
-    with bridge_behind(bucket, mosquitto, backend, data) as (bridge, faults):
-        name = new_name()
-        backend.audio(name, AUDIO, chunk_id="one")
-        backend.audio(name, AUDIO, chunk_id="two")
-        faults.status, faults.methods = 503, ("DELETE",)
-        event = ConversationEvent(event_id="gone", type=EventType.DELETED)
-        backend.publish(TOPICS.events(name), event)
-        late = backend.audio(name, AUDIO, chunk_id="late")
-        assert late.reason == FailureCode.CONVERSATION_DELETED
-        wait_until(lambda: ("DELETE" in [method for method, _ in faults.asked]) or None, "the attempt to delete")
-        assert not backend.receipts(name, event_id="gone")
-        bridge.kill()
-        bridge.start(backend)
-        assert not backend.receipts(name, event_id="gone")
-        assert len(own_audio(bucket, bridge)) == 2
-        assert not bridge.is_deleted(name)
-        faults.clear()
-        wait_until(lambda: bridge.is_deleted(name), "the end of the deletion")
-        assert own_audio(bucket, bridge) == []
-        backend.publish(TOPICS.events(name), event)  # its owner asks again: the bridge was killed meanwhile
-        assert backend.wait_receipt(name, event_id="gone").verdict is Verdict.ACCEPTED
-
-
-def test_a_bridge_that_is_killed_between_put_and_row_leaves_an_orphan_that_is_collected(
-    bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
-) -> None:
-    with bridge_behind(bucket, mosquitto, backend, data, OMI_SPOOL_ORPHAN_S="0.001") as (bridge, faults):
-        name = new_name()
-        backend.audio(name, AUDIO, chunk_id="kept")
-        faults.delay_s, faults.methods = 1.5, ("PUT",)  # before it passes on
-        puts = len([1 for method, _ in faults.asked if method == "PUT"])
-        backend.publish(TOPICS.audio(name), audio_payload(name, AUDIO, chunk_id="killed"))
-        wait_until(lambda: len([1 for method, _ in faults.asked if method == "PUT"]) > puts, "the put")
-        bridge.kill()
-        wait_until(lambda: len(own_audio(bucket, bridge)) == 2, "the object that nobody knows")
-        faults.clear()
-        bridge.start(backend)
-        wait_until(lambda: len(own_audio(bucket, bridge)) == 1, "its end")
-        assert backend.audio(name, AUDIO, chunk_id="killed").verdict is Verdict.ACCEPTED
-        with ScriptedAgent(mosquitto, "first") as agent:
-            backend.event(name, EventType.COMPLETED, chunks=2)
-            pulled = agent.pull(agent.wait_offer(name))
-        assert {hashlib.sha256(audio).digest() for audio in pulled.values()} == {hashlib.sha256(AUDIO).digest()}
-
-
-def test_audio_that_the_bucket_lost_or_changed_is_never_sent_and_ends_its_job_with_words(
-    bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
-) -> None:
-    with bridge_behind(bucket, mosquitto, backend, data) as (bridge, _):
-        for deed in ("changed", "lost"):
-            name = new_name()
-            known = set(own_audio(bucket, bridge))
-            backend.send_call(name)
-            (key,) = set(own_audio(bucket, bridge)) - known
-            if deed == "changed":
-                body = bucket.admin.get_object(Bucket=BUCKET, Key=key)["Body"].read()
-                bucket.admin.put_object(Bucket=BUCKET, Key=key, Body=body[:-1] + bytes([body[-1] ^ 1]))
-            else:
-                bucket.admin.delete_object(Bucket=BUCKET, Key=key)
-            forget_copies(bridge)
-            with ScriptedAgent(mosquitto, "first") as agent:
-                offer = agent.wait_offer(name)
-                agent.want(offer, offer.chunks[0].chunk_id, 0, 1_000)
-                failure = wait_until(partial(backend.failures, name), "the job's failure")[-1]
-                assert "publish it again" in failure.message
-                assert not [part for part in agent.parts.items if part.lease_id == offer.lease_id]
-
-
-def test_an_agent_waits_out_an_outage_of_the_bucket_and_a_key_that_is_missing(
-    bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
-) -> None:
-    with bridge_behind(bucket, mosquitto, backend, data) as (bridge, faults):
-        name, key_file = new_name(), data / "spool-keys"
-        backend.send_call(name)
-        old = key_file.read_text()
-        rotate_key_file(key_file)
-        drop_old_keys(key_file)
-        bridge.stop()
-        bridge.start(backend)
-        with ScriptedAgent(mosquitto, "first") as agent:
-            offer = agent.wait_offer(name)
-            agent.want(offer, offer.chunks[0].chunk_id, 0, 1_000)
-            logged = wait_until(lambda: bridge.logged("audio_not_fetched"), "the missing key in the log")
-            assert "add that key's line" in logged[-1]["error"]
-            with key_file.open("a") as file:
-                file.write(old)
-            faults.status, faults.methods = 503, ("GET",)
-            agent.want(offer, offer.chunks[0].chunk_id, 0, 1_000)
-            wait_until(lambda: len(bridge.logged("audio_not_fetched")) > len(logged), "the outage in the log")
-            faults.clear()
-
-            def came() -> bool:
-                agent.want(offer, offer.chunks[0].chunk_id, 0, 1_000)
-                return any(part.lease_id == offer.lease_id for part in agent.parts.items)
-
-            wait_until(came, "the audio, once the bucket answers and the key is there")
-            assert agent.parts.items[-1].audio == AUDIO[:1_000]
-            assert not backend.failures(name)
-            assert bridge.jobs(name)[0]["attempts"] == 0
