@@ -17,7 +17,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableEnvironment
 
-from broker.address import BrokerAddress, parse_broker_url
+from broker.address import BrokerAddress, parse_broker_urls
 from broker.errors import SettingsError
 from broker.text_files import read_text
 from broker.users import read_credentials, users_file
@@ -50,7 +50,8 @@ class BrokerSettings(BaseSettings):
     )
     broker_url: str = Field(
         default="mqtt://127.0.0.1:1883",
-        description="The broker, mqtt://host:port or mqtts://host:port; user:password@ is taken out and masked.",
+        description="The broker, mqtt://host:port or mqtts://host:port; user:password@ is taken out and masked. "
+        "Of a cluster the URLs of all servers between commas: they are tried in turn.",
     )
     broker_username: str | None = Field(
         default=None,
@@ -63,6 +64,12 @@ class BrokerSettings(BaseSettings):
     mqtt_version: Literal["auto", "5", "3.1.1"] = Field(
         default="auto",
         description="auto: MQTT 5, and 3.1.1 where the broker knows no other (found out at the first connect).",
+    )
+    mqtt_qos: int = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Highest QoS used. 0 for a NATS cluster, which writes to its disks whatever is sent with 1.",
     )
     topic_root: str = Field(default=DEFAULT_ROOT, description="First levels of every topic.")
     keepalive_s: int = Field(
@@ -86,7 +93,7 @@ class BrokerSettings(BaseSettings):
         if not isinstance(values, dict) or "@" not in str(values.get("broker_url", "")):
             return values
         try:
-            parsed = parse_broker_url(values["broker_url"])
+            parsed = parse_broker_urls(values["broker_url"])
         except ValueError:
             return values  # the validator of the field reports what is wrong
         if values.get("broker_username") or values.get("broker_password"):
@@ -94,7 +101,7 @@ class BrokerSettings(BaseSettings):
             raise ValueError(msg)
         return {
             **values,
-            "broker_url": parsed.address.url,
+            "broker_url": parsed.url,
             "broker_username": parsed.username,
             "broker_password": parsed.password,
         }
@@ -102,7 +109,7 @@ class BrokerSettings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _is_broker_url(cls, value: str) -> str:
-        return parse_broker_url(value).address.url
+        return parse_broker_urls(value).url
 
     @field_validator("topic_root")
     @classmethod
@@ -120,9 +127,14 @@ class BrokerSettings(BaseSettings):
         return self
 
     @property
-    def address(self) -> BrokerAddress:
-        """Host, port and TLS of the broker."""
-        return parse_broker_url(self.broker_url).address
+    def addresses(self) -> tuple[BrokerAddress, ...]:
+        """Host, port and TLS of each server of the broker: several make a cluster."""
+        return parse_broker_urls(self.broker_url).addresses
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the broker speaks TLS: all of its servers do, or none."""
+        return self.addresses[0].tls
 
 
 S = TypeVar("S", bound=BrokerSettings)
@@ -178,7 +190,8 @@ def load_settings(
     settings = _validated(cls, {**file_values, **env_values, **given_flags}, sources)
     if settings.broker_username is not None and sources["broker_username"] == "default":
         sources["broker_username"] = sources["broker_password"] = sources["broker_url"]
-    if role is not None and settings.broker_username is None and settings.address.is_loopback:
+    is_here = all(server.is_loopback for server in settings.addresses)
+    if role is not None and settings.broker_username is None and is_here:
         settings = _with_generated_credentials(settings, sources, role)
     return LoadedSettings(settings, sources, tuple(_exposed_secrets(settings, given_flags, file_values, path)))
 
@@ -302,7 +315,7 @@ def _exposed_secrets(
 
 def _has_password(url: str) -> bool:
     try:
-        return parse_broker_url(url).password is not None
+        return parse_broker_urls(url).password is not None
     except ValueError:
         return False
 

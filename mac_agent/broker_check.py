@@ -78,7 +78,7 @@ def probe_broker(settings: AgentSettings, wait_s: float) -> BrokerProbe:
     """Connect as this agent under another client id, and listen for at most `wait_s` seconds; see the module."""
     received: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
     topics, probe_id = Topics(settings.topic_root), f"doctor-{secrets.token_hex(6)}"
-    probe = BrokerProbe(settings.address.url)
+    probe = BrokerProbe(settings.broker_url)
     session = MqttSession(settings, client_id=f"{settings.agent_id}-{probe_id}", on_message=received.put)
     for filter_ in (
         topics.control(settings.agent_id),

@@ -31,7 +31,7 @@ LAYERS = {
             "signed_endpoint",
             "packed_rows",
         },
-        {"error_guard", "settings", "database", "timed_calls", "outage"},
+        {"error_guard", "settings", "database", "database_server", "outage", "timed_calls"},
         {"conversations", "ledger", "database_copies", "bucket"},
         {"labelling", "mailbox", "publisher", "presence"},
         {"intake", "admission", "exports"},

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from schemas.agent import AgentHeartbeat
+from schemas.bridge import BridgeState
 from schemas.topics import Topics
 from vps_bridge.admission import Admission
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.error_guard import ErrorGuard
+from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
@@ -58,7 +60,17 @@ class BridgeBeats:
         return (self._name_agents(), self._of.spool.problem is None) != self._reported
 
     def publish(self) -> None:
-        """Send a beat."""
+        """Send a beat. Where the ledger cannot be asked, one that says so, and that no audio is accepted."""
+        try:
+            self._publish_counts()
+        except LedgerUnavailable as error:
+            # Whoever has audio keeps it until we accept again; agents keep the work that they have.
+            beat = self._presence.make_beat(BridgeState.ONLINE)
+            away = beat.model_copy(update={"last_error": f"the ledger: {error}"})
+            self._publisher.send_ahead(self.topic, away, retain=True)
+            raise
+
+    def _publish_counts(self) -> None:
         (live, waiting), problem = self._name_agents(), self._of.spool.problem
         beat = self._presence.make_online_beat(
             live=live,

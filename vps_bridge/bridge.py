@@ -26,20 +26,17 @@ from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.beats import BeatSources, BridgeBeats
 from vps_bridge.bridge_files import open_files
-from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import LedgerUnavailable, Refusal
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
-from vps_bridge.intake.bucket_spool import BucketSpool
-from vps_bridge.intake.capture_counts import CaptureCounts
+from vps_bridge.intake.counts import BridgeCounts
 from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest
-from vps_bridge.intake.outgoing import Outgoing
 from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import ArrivedFile
@@ -56,6 +53,7 @@ from vps_bridge.webhook.sender import Webhook
 
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
+NEWS_REST_S = 0.05  # of many who write into the ledger at once, not each has it looked at
 BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and sent, with one fsync
 MAX_HELD = 64  # messages that wait to be sent end a batch too
 MAX_UNACKNOWLEDGED = 100  # messages that wait for the broker's answer
@@ -75,7 +73,7 @@ class Bridge:
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
         self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id)
-        self._stopping, self._connected = threading.Event(), threading.Event()
+        self._stopping, self._connected, self._has_news = threading.Event(), threading.Event(), threading.Event()
         self._open_files(settings)
         self._presence = Presence(settings, self._ledger.ledger_id)
         self._beat_topic = self._topics.bridge_heartbeat(settings.bridge_id)
@@ -88,9 +86,12 @@ class Bridge:
             will=Will(self._beat_topic, encode(self._presence.make_beat(BridgeState.OFFLINE))),
             on_connect=self._note_connect,
         )
-        self._publisher = HeldPublisher(self._session, self._ledger.sync)
+        self._publisher = HeldPublisher(self._session, self._sync)
         self._make_parts(settings)
-        self._tick_due_s = 0.0
+        sources = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve, self._spool
+        told = BeatSources(*sources, self._mailbox.read_until_s)
+        self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, told)
+        self._tick_due_s = self._ticked_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
 
     def _open_files(self, settings: BridgeSettings) -> None:
@@ -102,10 +103,7 @@ class Bridge:
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
         self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
-        if isinstance(self._spool, BucketSpool):
-            self._ingest.outgoing = Outgoing(
-                self._spool, ask=self._mailbox.ask, take=self.take_upload, refuse=self._ingest.refuse
-            )
+        self._ingest.bring_into(self._spool, ask=self._mailbox.ask, take=self.take_upload)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._webhook = Webhook(settings, self._ledger)
         self._one_offs = OneOffRequests(self, self._ledger)
@@ -115,9 +113,6 @@ class Bridge:
         self._omi_door = OmiDoor(
             settings, self._mailbox, self, self._ledger, self._store, guard=self._guard, clock=self._omi_clock
         )
-        self._make_later_parts(settings)
-
-    def _make_later_parts(self, settings: BridgeSettings) -> None:
         self.people = PersonEvents(self._topics, self._ledger, self._store, self._publisher, self._note_change)
         self._schedule = ConversationSchedule(
             settings,
@@ -140,9 +135,19 @@ class Bridge:
             disk_reserve=self._disk_reserve,
         )
         self._compaction = Compaction(settings, self._ledger, self._store)
-        parts = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve, self._spool
-        sources = BeatSources(*parts, self._mailbox.read_until_s)
-        self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, sources)
+
+    def _sync(self) -> None:
+        """Have all that was written survive a power cut; where it may not, nothing that was held is sent."""
+        try:
+            self._ledger.sync()
+        except (OSError, LedgerUnavailable):
+            self._ingest.left_strays = True
+            raise
+
+    def _note_news(self) -> None:
+        """Look at once: somebody else has written into the ledger. Called from another thread."""
+        self._has_news.set()
+        self._mailbox.wake()
 
     def _note_connect(self) -> None:
         self._connected.set()
@@ -161,6 +166,7 @@ class Bridge:
         set_up_interpreter()
         self._session.start()
         self._webhook.start()
+        news = self._ledger.listen(self._note_news)
         try:
             while not self._stopping.is_set():
                 self._run_once()
@@ -169,9 +175,10 @@ class Bridge:
             self._http_door.close()
             self._omi_door.join()
             self._webhook.close()
+            news.close()
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
-            self._schedule.close()
+            self._guard.run("ending labelling", self._schedule.close)
             self._spool.close()
             last_beat = encode(self._presence.make_beat(BridgeState.STOPPED))
             self._session.stop(Farewell(self._beat_topic, last_beat, retain=True))
@@ -196,7 +203,11 @@ class Bridge:
             self._updater.offer_again()
             self._presence.beat_soon()
         self._guard.run("following up", partial(self._follow_up, now_s))
+        if self._has_news.is_set():
+            self._has_news.clear()
+            self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
         if now_s >= self._tick_due_s:
+            self._ticked_s = now_s
             self._tick_due_s = now_s + TICK_S
             self._guard.run("tick", partial(self._tick, now_s))
         self._http_door.keep_open(now_s, self._presence.beat_soon)
@@ -336,19 +347,9 @@ class Bridge:
         return read_history(conversation_id, self._ledger, self._store)
 
     @property
-    def messages_dropped(self) -> int:
-        """Messages since the start that were not let in."""
-        return self._admission.dropped
-
-    @property
-    def captured(self) -> CaptureCounts | None:
-        """What OMI's webhooks brought, None where their listener is off."""
-        return self._omi_door.counts
-
-    @property
-    def bucket(self) -> BucketCounts | None:
-        """What was counted of the bucket, None where audio is in a directory."""
-        return None if self._ingest.outgoing is None else self._ingest.outgoing.count()
+    def counts(self) -> BridgeCounts:
+        """What was counted since the start."""
+        return BridgeCounts(self._admission.dropped, self._omi_door.counts, self._ingest.count_bucket())
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""

@@ -14,7 +14,7 @@ from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.open_spool import open_spool
 from vps_bridge.intake.spool import Spool
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -40,7 +40,7 @@ def open_files(settings: BridgeSettings, on_thread: Callable[[Callable[[], objec
     settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
     disk_reserve.release_if_full()  # even opening a database takes some room
-    ledger = Ledger(settings.root, exclusive=True)
+    ledger = open_ledger(settings, exclusive=True)
     disk_reserve.update()
     spool = open_spool(settings, ledger, on_thread)
     store = open_store(settings)

@@ -94,7 +94,7 @@ def run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, dee
         *check_certificate(settings),
         *check_bridge(probe, settings.agent_id),
         *check_agent(probe),
-        *check_tailnet(settings.address.host),
+        *check_tailnet(*(server.host for server in settings.addresses)),
     ]
     checks += check_unit("omi-agent", data_dir=settings.data_dir, config_file=config_file)
     for is_daemon in (False, True):

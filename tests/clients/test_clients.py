@@ -31,7 +31,7 @@ from omi_diarization_client.heartbeat import FRESH_S
 from omi_diarization_client.wire import RETRYABLE_CODES
 from schemas.conversation import Accepted, Verdict
 from schemas.failure import FAILURE_POLICIES
-from tests.brokers import REPOSITORY, RunningBroker, require_program, run_embedded, run_mosquitto
+from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program, run_embedded, run_mosquitto
 from tests.clients.installed import MAX_BYTES, run_outside
 from tests.clients.wire_calls import BOTH, TOPICS, OwnCalls, PackageCalls, has_applied, overheard, said_by_backend
 from tests.faults.proxy import TcpProxy
@@ -118,6 +118,16 @@ def test_a_wrong_password_and_a_user_who_may_not_publish_are_named(
         pytest.raises(NotAllowed, match=r"publish to .* use the backend's user"),
     ):
         client.start("forbidden")
+
+
+def test_of_several_servers_one_that_is_down_is_passed_over(mosquitto: RunningBroker, bridge: LiveBridge) -> None:
+    user = mosquitto.users["backend"]
+    urls = f"mqtt://127.0.0.1:{free_port()},{mosquitto.url}"
+    for _ in range(2):  # the first is one at random
+        with Client(urls, user.username, user.password, mqtt_qos=0) as client:
+            client.start("several")
+    with pytest.raises(ValueError, match="mqtt://host:port"):
+        Client(f"{mosquitto.url},elsewhere")
 
 
 def test_without_a_bridge_nothing_is_sent_and_what_to_start_is_named(mosquitto: RunningBroker) -> None:

@@ -59,7 +59,8 @@ def test_usual_samples_are_not_warned_about(subtype):
 
 
 def test_usual_samples_of_a_far_too_quiet_sound_are_coarse():
-    (warning,) = decoded("WAV", "PCM_16", SOUND * 1e-3).warnings
+    quiet, warning = decoded("WAV", "PCM_16", SOUND * 1e-3).warnings
+    assert quiet.startswith("audio.quiet: ")
     assert re.fullmatch(r"audio\.low_quality: .* \d+ dB below the sound", warning)
 
 

@@ -99,6 +99,30 @@ def test_a_quiet_recording_of_24_bits_is_left_as_it_is_and_reported():
     assert chunk.warnings == ("audio.quiet: peak of -57 dBFS",)
 
 
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_floating_point_that_is_said_to_be_integers(order):
+    body = wav(SOUND.astype(order + "f4").tobytes(), 32, said_bits=32, tag=1, order=order)
+    assert_is_the_sound(body, warnings=("audio.header_wrong: it says integers, the samples are floating point",))
+
+
+def test_integers_that_are_said_to_be_floating_point():
+    body = wav(words(32, 32), 32, said_bits=32, tag=3)
+    assert_is_the_sound(body, warnings=("audio.header_wrong: it says floating point, the samples are integers",))
+
+
+def test_samples_of_two_bytes_that_are_said_to_take_four():
+    data, form = words(16, 16), struct.pack("<HHIIHH", 1, 1, RATE_HZ, RATE_HZ * 4, 4, 16)
+    body = b"WAVE" + struct.pack("<4sI", b"fmt ", len(form)) + form + struct.pack("<4sI", b"data", len(data)) + data
+    riff = struct.pack("<4sI", b"RIFF", len(body)) + body
+    assert_is_the_sound(riff, warnings=("audio.header_wrong: it says 4 bytes a sample, the samples have 2",))
+
+
+def test_the_words_of_silence_and_of_no_numbers_stay_what_the_header_says():
+    for samples in (np.zeros(RATE_HZ, "<f4"), np.full(RATE_HZ, np.nan, "<f4"), np.full(RATE_HZ, 0.3, "<f4")):
+        chunk = decoded(wav(samples.tobytes(), 32, said_bits=32, tag=3))
+        assert not [warning for warning in chunk.warnings if warning.startswith("audio.header_wrong")]
+
+
 SOUNDFILES = [
     ("WAV", "ULAW"), ("WAV", "ALAW"), ("WAV", "DOUBLE"), ("WAV", "PCM_32"), ("WAV", "PCM_U8"), ("WAVEX", "PCM_24"),
     ("WAVEX", "DOUBLE"), ("WAVEX", "ULAW"), ("RF64", "PCM_24"), ("RF64", "FLOAT"), ("AIFF", "PCM_S8"),

@@ -35,7 +35,8 @@ from tests.inbox import WAIT_S
 from tests.pace import paced_settings
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.intake.people_view import PeopleReader
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
+from vps_bridge.settings import BridgeSettings
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -297,7 +298,8 @@ class LiveBridge:
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[Ledger]:
-        ledger = Ledger(self.data_dir / "bridge", exclusive=False)
+        where = {name: self.options.get(f"OMI_{name.upper()}") for name in ("database_url", "database_secret")}
+        ledger = open_ledger(BridgeSettings(data_dir=self.data_dir, **where), exclusive=False)
         try:
             yield ledger
         finally:

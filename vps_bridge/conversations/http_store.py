@@ -42,7 +42,7 @@ from vps_bridge.outage import Outage
 if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
     from schemas.corrections import Correction
-    from vps_bridge.signed_endpoint import SignedEndpoint
+from vps_bridge.signed_endpoint import SignedEndpoint
 
 T = TypeVar("T")
 MAX_PUTS = 10  # of one write: others may write too

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broker.check import Check, failed, note, ok
+from broker.check import Check, CheckState, failed, note, ok
 from broker.errors import SettingsError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import SqliteConversations
@@ -12,7 +12,7 @@ from vps_bridge.database import DatabaseError
 from vps_bridge.durations import seconds
 from vps_bridge.errors import StoreUnavailable
 from vps_bridge.http.access import read_access_rule
-from vps_bridge.ledger import Ledger, LedgerMissing
+from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.settings import BridgeSettings
 
@@ -22,15 +22,22 @@ RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and resto
 
 
 def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
-    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller."""
+    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller.
+
+    A damaged ledger is not returned: what is read from it may be wrong, or end the command.
+    """
     store = _check_store(settings)
     try:
-        ledger = Ledger(settings.root, exclusive=False)
+        ledger = open_ledger(settings, exclusive=False)
     except LedgerMissing as error:
         return [note("ledger", str(error))], None
     except DatabaseError as error:
         return [failed("ledger", str(error), RESTORE), store], None
-    return [_judge("ledger", ledger.find_damage()), store], ledger
+    judged = _judge("ledger", ledger)
+    if judged.verdict is CheckState.FAILED:
+        ledger.close()
+        return [judged, store], None
+    return [judged, store], ledger
 
 
 def longest_wait_s(counts: QueueCounts, now: float) -> float:
@@ -81,7 +88,7 @@ def _check_store(settings: BridgeSettings) -> Check:
         return failed("conversations", str(error), STORE_REMEDY)
     try:
         if isinstance(store, SqliteConversations):
-            return _judge("conversations", store.find_damage())
+            return _judge("conversations", store)
         store.check()
     except StoreUnavailable as error:
         return failed("conversations", str(error), STORE_REMEDY)
@@ -90,7 +97,8 @@ def _check_store(settings: BridgeSettings) -> Check:
     return ok("conversations", "their store answers")
 
 
-def _judge(name: str, damage: Sequence[str]) -> Check:
+def _judge(name: str, file: Ledger | SqliteConversations) -> Check:
+    damage = file.find_damage()
     if damage:
         return failed(name, f"the file is damaged: {'; '.join(damage)}", RESTORE)
     return ok(name, "the file is whole")

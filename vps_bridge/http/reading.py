@@ -43,10 +43,18 @@ NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
 
 
 def list_conversations(
-    ledger: Ledger, *, stale_s: float, search: str, state: ConversationState | None, offset: int, limit: int
+    ledger: Ledger,
+    *,
+    stale_s: float,
+    search: str,
+    state: ConversationState | None,
+    offset: int,
+    limit: int,
+    waits_for: str = "",
 ) -> ConversationPage:
-    """Return a part of the list of conversations; `search` is part of an id or of a person's."""
+    """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for."""
     wanted, agents, names = search.casefold(), ledger.agents.all(), ledger.listing.latest_first()
+    reason = waits_for.casefold()
     if wanted:
         voices = ledger.listing.voices()
         names = [name for name in names if _matches(wanted, name, voices.get(name))]
@@ -56,7 +64,11 @@ def list_conversations(
         batch = names[place : place + min(BATCH, limit - len(found))]
         place += len(batch)
         summaries = [_summarize(record, ledger, agents, stale_s) for record in ledger.listing.some(batch)]
-        found += [summary for summary in summaries if state in (None, summary.state)]
+        found += [
+            summary
+            for summary in summaries
+            if state in (None, summary.state) and reason in (summary.reason or "").casefold()
+        ]
     return ConversationPage(conversations=found, next_offset=place if place < len(names) else None)
 
 

@@ -64,11 +64,12 @@ def _add_conversations(app: FastAPI, connection: OwnConnection, stale_s: float) 
     async def conversations(
         search: Annotated[str, Query(max_length=200, description="Part of an id, or of a person's.")] = "",
         state: ConversationState | None = None,
+        waits_for: Annotated[str, Query(max_length=200, description="Part of what it waits for.")] = "",
         offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:
         """List the conversations, the one that something happened to last first."""
-        page = {"search": search, "state": state, "offset": offset, "limit": limit}
+        page = {"search": search, "state": state, "waits_for": waits_for, "offset": offset, "limit": limit}
         return await _read(connection, lambda ledger, _: list_conversations(ledger, stale_s=stale_s, **page))  # type: ignore[arg-type] # a mapping of mixed values
 
     @app.get(

@@ -45,9 +45,9 @@ class HttpServer:
         add_playback_routes(app, self._connection, intake.audio_file)
         metrics = BridgeMetrics(
             stale_s=settings.stale_s,
-            dropped=lambda: intake.messages_dropped,
-            captured=lambda: intake.captured,
-            bucket=lambda: intake.bucket,
+            dropped=lambda: intake.counts.messages_dropped,
+            captured=lambda: intake.counts.captured,
+            bucket=lambda: intake.counts.bucket,
         )
         add_metrics_route(app, self._connection, metrics)
         add_page_routes(app, sign_ins, settings.http_port)

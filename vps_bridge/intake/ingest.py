@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,9 +18,11 @@ from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.topics import Topics
+from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal, event_id_conflict, refusal_of
 from vps_bridge.intake.audio_length import has_magic, is_raw, measure_length, raw_duration_s, recognise
+from vps_bridge.intake.bucket_spool import BucketSpool
 from vps_bridge.intake.corrections import Corrections
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
@@ -31,7 +32,14 @@ from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
 from vps_bridge.intake.receipts import Receipts
 from vps_bridge.intake.spool import Spool
 from vps_bridge.intake.taken import Taken, TakenEvent
-from vps_bridge.intake.upload import ArrivedFile, check_size
+from vps_bridge.intake.unaccepted_chunk import (
+    UnacceptedChunk,
+    check_bytes,
+    new_chunk_id,
+    total_bytes,
+    wrong_sha256,
+)
+from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.ledger.refusals import RefusedChunk
@@ -43,15 +51,6 @@ T = TypeVar("T")
 _MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)
 MAX_TOLD = 16  # events that ask for one deletion
 COUNT_EVERY_S = 1.0  # the queue is counted this often, not for every chunk: its limits need not be met exactly
-
-
-class _UnacceptedChunk:
-    """A chunk that a publisher sends, over MQTT or HTTP."""
-
-    def __init__(self, conversation_id: str, sha256: str, size_bytes: int, description: ChunkDescription) -> None:
-        self.conversation_id, self.sha256, self.bytes = conversation_id, sha256, size_bytes
-        self.description = description
-        self.chunk_id = description.chunk_id or _default_chunk_id(description, sha256)
 
 
 class Ingest:
@@ -89,7 +88,7 @@ class Ingest:
             sha256 = hashlib.sha256(data).hexdigest()
             self.note_refused(conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=len(data))
             return Taken(self._receipts.send_refusal(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
-        chunk = _UnacceptedChunk(conversation_id, payload.sha256, _total_bytes(payload), payload)
+        chunk = UnacceptedChunk(conversation_id, payload.sha256, total_bytes(payload), payload)
         return self._take_or_refuse(chunk, lambda: self._store_payload(chunk, payload))
 
     def take_upload(
@@ -99,7 +98,7 @@ class Ingest:
 
         `sha256` is the hash its publisher states, if it states one.
         """
-        chunk = _UnacceptedChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
+        chunk = UnacceptedChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
         taken = self._take_or_refuse(chunk, lambda: self._store_upload(chunk, upload))
         if upload.kept_as is not None and not taken.is_new:
             self._spool.discard(upload.kept_as)
@@ -109,16 +108,16 @@ class Ingest:
         self, conversation_id: str, description: ChunkDescription, upload: ArrivedFile, refusal: Refusal
     ) -> Taken:
         """Tell a publisher that a chunk, which was on its way into a bucket, is not taken."""
-        return self._refuse(_UnacceptedChunk(conversation_id, upload.sha256, upload.bytes, description), refusal)
+        return self._refuse(UnacceptedChunk(conversation_id, upload.sha256, upload.bytes, description), refusal)
 
-    def _take_or_refuse(self, chunk: _UnacceptedChunk, store: Callable[[], str | Future[Taken] | None]) -> Taken:
+    def _take_or_refuse(self, chunk: UnacceptedChunk, store: Callable[[], str | Future[Taken] | None]) -> Taken:
         """Take a chunk. `store` returns its name in the spool, what is to come of it, or None: parts are to come."""
         if self._ledger.conversations.is_deleted(chunk.conversation_id):
             return Taken(self._send_receipt(chunk, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED))
         try:
             if self._is_known(chunk):
                 return Taken(self._send_receipt(chunk, Verdict.ACCEPTED))
-            _check_bytes(chunk.bytes, self._settings.max_chunk_bytes)
+            check_bytes(chunk.bytes, self._settings.max_chunk_bytes)
             stored = store()
             if not isinstance(stored, str):
                 return Taken(None, later=stored)
@@ -127,7 +126,7 @@ class Ingest:
             return self._refuse(chunk, refusal)
         return Taken(self._send_receipt(chunk, Verdict.ACCEPTED), is_new=True)
 
-    def _refuse(self, chunk: _UnacceptedChunk, refusal: Refusal) -> Taken:
+    def _refuse(self, chunk: UnacceptedChunk, refusal: Refusal) -> Taken:
         sha256, chunk_id = chunk.sha256, chunk.chunk_id
         self.note_refused(chunk.conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=chunk.bytes)
         return Taken(self._receipts.send_refusal(chunk.conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
@@ -206,6 +205,21 @@ class Ingest:
             _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
         return deleted
 
+    def bring_into(
+        self,
+        spool: Spool,
+        *,
+        ask: Callable[[Callable[[], Taken]], Future[Taken]],
+        take: Callable[[str, ChunkDescription, ArrivedFile], Taken],
+    ) -> None:
+        """Have chunks put into a bucket before they are accepted, where the spool is one; see `Outgoing`."""
+        if isinstance(spool, BucketSpool):
+            self.outgoing = Outgoing(spool, ask=ask, take=take, refuse=self.refuse)
+
+    def count_bucket(self) -> BucketCounts | None:
+        """Return what was counted of the bucket; None where audio is in a directory."""
+        return None if self.outgoing is None else self.outgoing.count()
+
     def awaits_audio(self, conversation_id: str) -> bool:
         """Whether audio of a conversation has come that is not accepted yet."""
         return self.outgoing is not None and self.outgoing.holds(conversation_id)
@@ -225,13 +239,13 @@ class Ingest:
                 msg = f"neither an audio-payload nor a file that holds {CONTAINER_NAMES}: publish one of these"
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
             sha256 = hashlib.sha256(data).hexdigest()
-            return AudioPayload(conversation_id=conversation_id, chunk_id=_new_chunk_id(), sha256=sha256, audio=data)
+            return AudioPayload(conversation_id=conversation_id, chunk_id=new_chunk_id(), sha256=sha256, audio=data)
         payload = decode(AudioPayload, data)
         if payload.conversation_id != conversation_id:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _accept_stored(self, chunk: _UnacceptedChunk, name: str) -> None:
+    def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> None:
         """Accept a chunk that the spool has. Raises `Refusal`, and then the spool does not have it any more."""
         try:
             new = self._describe_chunk(chunk, name)
@@ -240,10 +254,10 @@ class Ingest:
             raise
         self._accept(new, chunk.description)
 
-    def _store_payload(self, chunk: _UnacceptedChunk, payload: AudioPayload) -> str | Future[Taken] | None:
+    def _store_payload(self, chunk: UnacceptedChunk, payload: AudioPayload) -> str | Future[Taken] | None:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
-                raise _wrong_sha256()
+                raise wrong_sha256()
             self.check_room(chunk.bytes)
             if self.outgoing is not None:
                 return self._send_out(chunk, self._on_disk(lambda: self._partial_chunks.write_whole(payload.audio)))
@@ -261,7 +275,7 @@ class Ingest:
         finally:
             partial.discard()
 
-    def _send_out(self, chunk: _UnacceptedChunk, path: Path) -> Future[Taken] | None:
+    def _send_out(self, chunk: UnacceptedChunk, path: Path) -> Future[Taken] | None:
         """Start to put a chunk into the bucket; the file is deleted once that has ended."""
         file = ArrivedFile(path, chunk.sha256, chunk.bytes)
         if self.outgoing is None or self.outgoing.has(chunk.conversation_id, chunk.chunk_id, chunk.sha256):
@@ -275,15 +289,15 @@ class Ingest:
         going.add_done_callback(lambda _: file.discard())
         return going
 
-    def _store_upload(self, chunk: _UnacceptedChunk, upload: ArrivedFile) -> str | Future[Taken]:
+    def _store_upload(self, chunk: UnacceptedChunk, upload: ArrivedFile) -> str | Future[Taken]:
         if upload.sha256 != chunk.sha256:
-            raise _wrong_sha256()
+            raise wrong_sha256()
         self.check_room(chunk.bytes, written_bytes=upload.bytes)
         if self.outgoing is not None and upload.kept_as is None:
             return self.outgoing.put(chunk.conversation_id, chunk.chunk_id, chunk.description, upload)
         return self._on_disk(lambda: self._spool.adopt(upload.path, upload.kept_as))
 
-    def _is_known(self, chunk: _UnacceptedChunk) -> bool:
+    def _is_known(self, chunk: UnacceptedChunk) -> bool:
         known = self._ledger.chunks.find(chunk.conversation_id, chunk.chunk_id)
         if known is not None and known.sha256 != chunk.sha256:
             msg = f"chunk {chunk.chunk_id} was accepted with other audio: give new audio a new chunk_id"
@@ -293,10 +307,13 @@ class Ingest:
     def _accept(self, new: NewChunk, description: ChunkDescription) -> None:
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
         try:
-            self._ledger.chunks.accept(new, hints, final=description.final)
+            is_accepted = self._ledger.chunks.accept(new, hints, final=description.final)
         except Exception:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
+        if not is_accepted:
+            self._spool.remove(new.spool_name)
+            raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
         _LOG.info(
@@ -308,7 +325,7 @@ class Ingest:
             estimated=new.duration_estimated,
         )
 
-    def _describe_chunk(self, chunk: _UnacceptedChunk, name: str) -> NewChunk:
+    def _describe_chunk(self, chunk: UnacceptedChunk, name: str) -> NewChunk:
         description, path = chunk.description, self._spool.path(name)
         encoding = description.encoding
         if is_raw(encoding) and self._on_disk(lambda: has_magic(path)):
@@ -361,7 +378,7 @@ class Ingest:
         except OSError as error:
             raise refusal_of(error) from error
 
-    def _send_receipt(self, chunk: _UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
+    def _send_receipt(self, chunk: UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
         return self._receipts.send_chunk(
             chunk.conversation_id,
             chunk.chunk_id,
@@ -370,30 +387,3 @@ class Ingest:
             verdict=verdict,
             reason=reason,
         )
-
-
-def _check_bytes(size_bytes: int, max_bytes: int) -> None:
-    if size_bytes == 0:
-        raise Refusal(FailureCode.AUDIO_EMPTY, "the chunk holds no bytes: publish at least one sample")
-    check_size(size_bytes, max_bytes)
-
-
-def _total_bytes(payload: AudioPayload) -> int:
-    return len(payload.audio) if payload.total_bytes is None else payload.total_bytes
-
-
-def _wrong_sha256() -> Refusal:
-    msg = "the audio does not have the sha256 it names: publish the chunk again"
-    return Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg)
-
-
-def _new_chunk_id() -> str:
-    return f"b-{secrets.token_hex(12)}"
-
-
-def _default_chunk_id(description: ChunkDescription, sha256: str) -> str:
-    if description.sequence is not None:
-        return f"s-{description.sequence}"
-    if description.captured_at is not None:
-        return f"t-{round(description.captured_at.timestamp() * 1000)}-{sha256[:16]}"
-    return _new_chunk_id()

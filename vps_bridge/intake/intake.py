@@ -8,9 +8,8 @@ from typing import Protocol
 from schemas.agent import AgentHeartbeat
 from schemas.audio import ChunkDescription
 from schemas.conversation import Accepted
-from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.errors import Refusal
-from vps_bridge.intake.capture_counts import CaptureCounts
+from vps_bridge.intake.counts import BridgeCounts
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.taken import Taken
@@ -27,18 +26,8 @@ class Intake(Protocol):
         ...
 
     @property
-    def messages_dropped(self) -> int:
-        """Messages since the start that were not let in. This may be read from any thread."""
-        ...
-
-    @property
-    def captured(self) -> CaptureCounts | None:
-        """What OMI's webhooks brought, None where their listener is off. This may be read from any thread."""
-        ...
-
-    @property
-    def bucket(self) -> BucketCounts | None:
-        """What was counted of the bucket, None where audio is in a directory. This may be read from any thread."""
+    def counts(self) -> BridgeCounts:
+        """What was counted since the start. This may be read from any thread."""
         ...
 
     def check_room(self, size_bytes: int) -> None:

@@ -211,7 +211,9 @@ def find_clock(
         if offset_s is not None:
             is_all = part == _Part(0.0, stretch.length_s)
             whole = sample if is_all else _measure_part(speech, heard, _Part(0.0, stretch.length_s), kinds)
-            found = FoundOffset(offset_s, (part.start_s + part.end_s) / 2, stretch.prior_s)
+            # Times that are an estimate say how far parts lie apart, and where they lie is what was found.
+            expected_s = offset_s if stretch.error_s > rules.prior_tolerance_s else stretch.prior_s
+            found = FoundOffset(offset_s, (part.start_s + part.end_s) / 2, expected_s)
             pieces = track_offset(whole, text, found, rules.tracking)
             clock = StretchClock(pieces, None)
             placed_s = sum(b - a for span in speech for a, b in clock.move(*span))

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import bindparam, func, null, select
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.database import LedgerDatabase, Mark
 from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.tables import (
@@ -65,7 +65,7 @@ class Marks:
 class Listing:
     """Conversations as lists need them, and marks of what has changed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -97,8 +97,8 @@ class Listing:
         with reading_unpacked(self._database, conversation_id) as connection:
             return connection.scalar(_PLACES, {"of_conversation": conversation_id})
 
-    def change_mark(self) -> int:
-        """Return a number that differs after every commit of another connection: cheap, unlike `marks`."""
+    def change_mark(self) -> Mark:
+        """Return a mark that differs after every commit of another connection: cheap, unlike `marks`."""
         return self._database.change_mark()
 
     def marks(self) -> Marks:

@@ -56,6 +56,10 @@ class Place:
         return [found for found in self.bucket.audio() if self.ledger_id in found[0]]
 
 
+def problem_of(audio: BucketAudio) -> str | None:
+    return audio.objects.problem
+
+
 @pytest.fixture
 def place(bucket: RunningBucket, tmp_path: Path) -> Place:
     return Place(bucket, tmp_path)
@@ -231,7 +235,7 @@ def test_what_passes_is_told_and_not_taken_for_a_wrong_setting(
     with pytest.raises(StoreUnavailable, match=words) as caught:
         far.put(place.file, place.names())
     assert not isinstance(caught.value, BucketRefuses)
-    assert far.objects.problem
+    assert problem_of(far)
     faults.clear()
     names = place.names()
 
@@ -243,7 +247,7 @@ def test_what_passes_is_told_and_not_taken_for_a_wrong_setting(
         return True
 
     eventually(is_put)
-    assert far.objects.problem is None
+    assert problem_of(far) is None
     assert place.fetched(names) == AUDIO
 
 

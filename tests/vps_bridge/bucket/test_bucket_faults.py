@@ -1,4 +1,4 @@
-"""A live bridge whose bucket is full, slow, down, loses answers or audio: nothing is lost, doubled or told too early."""
+"""A live bridge whose bucket is full, slow, down, loses answers or audio: nothing is lost, doubled or told early."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from tests.brokers import RunningBroker, free_port
 from tests.vps_bridge.http.chromium import open_page, run_chromium
 from tests.vps_bridge.http.door import Door, answering, open_door
 from tests.vps_bridge.http.page_steps import call, names, save, visit
-from tests.vps_bridge.live_bridge import Backend, call_segments, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import STARTED_AT, Backend, call_segments, run_bridge, wait_until
 from tests.vps_bridge.webhook.hook_receiver import SECRET
 
 pytestmark = pytest.mark.long
@@ -78,17 +78,49 @@ def test_a_line_that_somebody_gave_to_another_than_is_heard_says_so_until_it_is_
     assert called.event("wrong", EventType.CORRECTED, corrections=said, by="x").status_code == 200
     odd = page.get_by_role("listitem").filter(has_text="a person said so, but Speaker 1 is heard here")
     expect(odd).to_have_count(1)
+    check = page.get_by_role("button", name="Next of 1 line to check")
+    check.press("Enter")
+    expect(odd).to_be_focused()  # so Enter corrects it
     odd.get_by_role("button", name="Correct").click()
     expect(page.get_by_text("Given to Speaker 0 now: “word”")).to_be_visible()
     page.get_by_role("dialog").get_by_label("Speaker 1").check()
     save(page)
     expect(page.get_by_text("Done: “word” (0:05.5) is Speaker 1.")).to_be_visible()
     expect(odd).to_have_count(0)
+    expect(check).to_have_count(0)
     expect(names(page)).to_have_text(["Speaker 0", "Speaker 1"] * 3)
     page.get_by_role("button", name="Undo: “word” (0:05.5) is Speaker 1").click()
     expect(page.get_by_role("listitem").filter(has_text="taken back by change 4")).to_be_visible()
     expect(page.get_by_role("button", name="Take back change 4")).to_have_count(0)  # Redo, or change 3, does that
     expect(page.get_by_role("button", name="Redo: “word” (0:05.5) is Speaker 1")).to_be_enabled()
+
+
+def test_what_is_told_covers_no_control_of_a_line(called: Door, page: Page) -> None:
+    call(called, "told")
+    visit(page, "told")
+    page.get_by_role("button", name="Name Speaker 0").click()
+    page.get_by_label("Who is it?").fill("emil")
+    save(page)
+    told = page.locator("#notice")
+    expect(told).to_have_text("Done: Speaker 0 is emil.")
+    under = """(told) => {
+      const [one, rows] = [told.getBoundingClientRect(), document.querySelectorAll(".segment button")];
+      const isUnder = (it) => it.right > one.left && it.left < one.right;
+      return [...rows].filter((row) => isUnder(row.getBoundingClientRect())).length;
+    }"""
+    assert told.evaluate(under) == 0
+
+
+def test_the_list_is_narrowed_to_what_waits_for_something(called: Door, page: Page) -> None:
+    called.event("idle", EventType.STARTED, started_at=STARTED_AT.isoformat())
+    page.goto("/#/conversations")
+    rows = page.get_by_role("region", name="Conversations: table").locator("tbody tr")
+    expect(rows.filter(has_text="seen")).to_have_count(1)
+    page.get_by_label("Waits for").fill("No audio")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("no audio yet")
+    found = called.client.get("/v1/conversations", params={"waits_for": "AUDIO yet"}).json()["conversations"]
+    assert [item["conversation_id"] for item in found] == ["idle"]
 
 
 def test_whom_naming_teaches_and_what_forgetting_leaves_is_said_before(called: Door, page: Page) -> None:
