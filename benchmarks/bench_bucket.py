@@ -99,9 +99,9 @@ def median_ms(work: Callable[[], object], times: int) -> float:
 
 def memory_of(code: str) -> float:
     """Return the memory of a Python that has run this."""
-    tail = "\nimport resource; print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    tail = "\nimport psutil; print(psutil.Process().memory_info().rss)"
     done = subprocess.run([sys.executable, "-c", code + tail], check=True, capture_output=True, text=True)
-    return int(done.stdout) / 1024
+    return int(done.stdout) / 2**20
 
 
 if __name__ == "__main__":

@@ -38,3 +38,12 @@ def assert_nowhere(bridge: LiveBridge, audio: bytes, *ids: str) -> None:
         if path.is_file() and ".sqlite3" not in path.name:
             assert piece not in path.read_bytes(), path
             assert not any(name in path.name for name in ids), path
+
+
+def chunk_ids(bridge: LiveBridge, conversation_id: str) -> list[str]:
+    """What was accepted of a conversation, in order."""
+    ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
+    try:
+        return [chunk.chunk_id for chunk in ledger.chunks.of_conversation(conversation_id)]
+    finally:
+        ledger.close()

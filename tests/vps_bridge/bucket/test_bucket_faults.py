@@ -16,7 +16,7 @@ from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.bucket_server import BUCKET, RunningBucket
 from tests.faulty_bucket import Faults, faulty_way
-from tests.vps_bridge.bucket.bucket_files import AUDIO, forget_copies, new_name, own_audio
+from tests.vps_bridge.bucket.bucket_files import AUDIO, chunk_ids, forget_copies, new_name, own_audio
 from tests.vps_bridge.live_bridge import (
     TOPICS,
     Backend,
@@ -80,10 +80,7 @@ def test_nothing_is_accepted_that_the_bucket_does_not_have_and_nothing_is_double
         for chunk_id in ("slow-1", "slow-2"):
             assert backend.wait_receipt(name, chunk_id=chunk_id).verdict is Verdict.ACCEPTED
         faults.clear()
-        with ScriptedAgent(mosquitto, "first") as agent:
-            backend.event(name, EventType.COMPLETED, chunks=5)
-            chunks = [chunk.chunk_id for offer in [agent.wait_offer(name)] for chunk in offer.chunks]
-            assert chunks[:3] == ["before", "full", "lost"]
+        assert chunk_ids(bridge, name) == ["before", "full", "lost", "slow-1", "slow-2"]
         assert len(own_audio(bucket, bridge)) == 5
 
 
@@ -190,3 +187,28 @@ def test_an_agent_waits_out_an_outage_of_the_bucket_and_a_key_that_is_missing(
             assert agent.parts.items[-1].audio == AUDIO[:1_000]
             assert not backend.failures(name)
             assert bridge.jobs(name)[0]["attempts"] == 0
+
+
+def test_audio_in_the_directory_moves_into_the_bucket_and_no_way_leads_back_without_it(
+    bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
+) -> None:
+    name = new_name()
+    with run_bridge(mosquitto, data, backend) as bridge:
+        bridge.allow("first")
+        backend.send_call(name)
+        assert len(list(bridge.spool.iterdir())) == 1
+        bridge.stop()
+        bridge.start(backend, **bucket.environment(data))
+        wait_until(lambda: not list(bridge.spool.iterdir()), "the move")
+        assert len(own_audio(bucket, bridge)) == 1
+        forget_copies(bridge)
+        with ScriptedAgent(mosquitto, "first") as agent:
+            assert list(agent.pull(agent.wait_offer(name)).values()) == [AUDIO]
+        bridge.stop()
+        for setting in [setting for setting in bridge.options if setting.startswith("OMI_SPOOL_")]:
+            del bridge.options[setting]
+        refused = bridge.command("run", check=False)
+        assert (refused.returncode, "set OMI_SPOOL_URL as it was" in refused.stderr) == (2, True)
+        bridge.start(backend, **bucket.environment(data))
+        assert backend.event(name, EventType.DELETED).verdict is Verdict.ACCEPTED
+        assert own_audio(bucket, bridge) == []
