@@ -20,7 +20,7 @@ class Servers:
         """Begin with any of these."""
         self._addresses = list(addresses)
         self._place = random.randrange(len(self._addresses))  # noqa: S311 - spreading load, not a secret
-        self._tried = 0
+        self._tried, self._spread_s = 0, 0.0
         self._backoff = Backoff.start(min_pause_s, max_pause_s)
 
     @property
@@ -28,14 +28,18 @@ class Servers:
         """The one to connect to, or the one that we are connected to."""
         return self._addresses[self._place]
 
-    def restart_pauses(self) -> None:
-        """Begin with the shortest pause again: the last connection was a good one."""
+    def spread_next(self, spread: float) -> None:
+        """Begin with the shortest pause again, or anything up to `spread` times as long: a good connection was lost.
+
+        Every other client has lost it too, if it was the server that went down.
+        """
         self._tried, self._backoff = 0, self._backoff.restarted()
+        self._spread_s = spread * self._backoff.pause_s
 
     def turn_to_next(self) -> float:
         """Turn to the next server after a connection ended or failed; return the pause before it, in seconds."""
         self._place = (self._place + 1) % len(self._addresses)
-        pause_s = self._backoff.jittered_s()
+        pause_s, self._spread_s = max(self._backoff.jittered_s(), random.uniform(0.0, self._spread_s)), 0.0  # noqa: S311 - as above
         self._tried += 1
         if self._tried >= len(self._addresses):
             self._tried, self._backoff = 0, self._backoff.longer()

@@ -246,7 +246,7 @@ class MqttSession:
             if self._protocol is not protocol:
                 continue  # try the other version at once
             if monotonic() - began_s > STABLE_AFTER_S:
-                self._servers.restart_pauses()
+                self._servers.spread_next(self._settings.reconnect_spread)
             self._stopping.wait(self._servers.turn_to_next())
 
     def _serve_connection(self) -> None:

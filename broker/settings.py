@@ -5,9 +5,10 @@ One TOML file may serve all three. Its top level holds the settings they share (
 acts for a backend: `omi-bridge publish`, the Python client.
 """
 
+import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -77,6 +78,13 @@ class BrokerSettings(BaseSettings):
     )
     reconnect_min_s: float = Field(
         default=0.5, gt=0, le=60, description="Shortest pause before a reconnect; doubles, with jitter."
+    )
+    reconnect_spread: float = Field(
+        default=1.0,
+        ge=1,
+        le=100,
+        description="The first pause after a lost connection is anything up to so many times reconnect_min_s, so that "
+        "many clients do not come back at once.",
     )
     reconnect_max_s: float = Field(default=30.0, gt=0, le=600, description="Longest pause before a reconnect.")
     assumed_max_packet_bytes: int = Field(
@@ -257,13 +265,13 @@ def _read_config_file(cls: type[S], path: Path, role: str | None, *, must_exist:
     for name in document:
         if name in BrokerSettings.model_fields:
             continue
-        where = f"belongs into the table [{cls.section}]" if name in cls.model_fields else "unknown"
-        raise SettingsError(
-            name,
-            f"file {path}",
-            f"{where}; the top level takes {', '.join(sorted(BrokerSettings.model_fields))}, "
-            f"the rest goes into {', '.join(f'[{section}]' for section in SECTIONS)}",
-        )
+        if name in cls.model_fields:
+            words = f"belongs into the table [{cls.section}]"
+        elif isinstance(document[name], dict):
+            words = f"unknown; tables are {', '.join(f'[{section}]' for section in SECTIONS)}"
+        else:
+            words = _say_unknown(name, BrokerSettings.model_fields) + "; the rest goes into a table"
+        raise SettingsError(name, f"file {path}", words)
     own: dict[str, Any] = {}
     for section in (cls.section, BACKEND) if role == BACKEND else (cls.section,):
         own |= _read_table(cls, path, section, sections.get(section, {}))
@@ -275,9 +283,14 @@ def _read_table(cls: type[S], path: Path, section: str, table: object) -> dict[s
         raise SettingsError(section, f"file {path}", f"must be a table: [{section}]")
     for name in table:
         if name not in cls.model_fields:
-            known = ", ".join(sorted(cls.model_fields))
-            raise SettingsError(name, f"file {path}, table [{section}]", f"unknown; known are {known}")
+            raise SettingsError(name, f"file {path}, table [{section}]", _say_unknown(name, cls.model_fields))
     return table
+
+
+def _say_unknown(name: str, known: Iterable[str]) -> str:
+    """Say that there is no such setting, and which was meant: the nearest, or else all."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown: is it {near[0]}?" if near else f"unknown; known are {', '.join(sorted(known))}"
 
 
 def _read_environment(cls: type[S]) -> dict[str, Any]:

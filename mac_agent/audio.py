@@ -47,6 +47,8 @@ class DecodedChunk:
     waveform: Waveform
     """float32, shape ``(samples,)``, mono at 16 kHz, finite."""
     warnings: tuple[str, ...] = ()
+    step: float = 0.0
+    """The least difference of two integer samples that it came from, as a share of full scale; 0 where unknown."""
 
     @property
     def duration_s(self) -> float:
@@ -112,7 +114,7 @@ def decode(
             FailureCode.AUDIO_EMPTY, "The file has a header and no samples. Publish audio, or nothing at all."
         )
     waveform = samples.view()
-    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform, losses)))
+    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform)), losses.step)
 
 
 def _decode_recording(recording: RecordingSource, samples: SampleBuffer, max_samples: int, losses: _Losses) -> None:
@@ -266,8 +268,29 @@ def measure_quality(waveform: Waveform) -> Quality:
     return Quality(peak, clipped / waveform.size, 10 * math.log10(power) if power > 1e-40 else -400.0)  # noqa: PLR2004
 
 
-def _clean(samples: Waveform, losses: _Losses) -> list[str]:
-    """Zero what is not a number and scale what never was scaled, in place; return the warnings about the samples."""
+def judge_quality(quality: Quality, step: float) -> list[str]:
+    """Return warnings about all samples of a job: in one chunk of it people may just be silent.
+
+    Args:
+        quality: of the job.
+        step: the greatest of its chunks.
+    """
+    warnings: list[str] = []
+    if 0 < quality.peak < QUIET_PEAK:
+        warnings.append(f"audio.quiet: peak of {20 * math.log10(quality.peak):.0f} dBFS")
+    if quality.clipped_ratio > CLIPPED_RATIO:
+        warnings.append(f"audio.clipped: {100 * quality.clipped_ratio:.1f} % of the samples are at full scale")
+    if step and quality.peak:
+        distance_db = quality.rms_dbfs - 10 * math.log10(step**2 / 12)  # rounding is noise of step²/12
+        if distance_db < ROUNDING_DISTANCE_DB:
+            warnings.append(
+                f"audio.low_quality: the noise of its coarse samples is {distance_db:.0f} dB below the sound"
+            )
+    return warnings
+
+
+def _clean(samples: Waveform) -> list[str]:
+    """Zero what is not a number and scale what never was scaled, in place; return the warnings about it."""
     peak, is_finite = 0.0, True
     for block in _blocks(samples):
         finite = np.isfinite(block)
@@ -276,20 +299,7 @@ def _clean(samples: Waveform, losses: _Losses) -> list[str]:
             is_finite = False
         peak = max(peak, float(np.abs(block).max()))
     warnings = [] if is_finite else ["audio.not_finite"]
-    if peak > UNSCALED_PEAK:
-        warnings += _scale(samples, peak)
-    quality = measure_quality(samples)
-    if 0 < quality.peak < QUIET_PEAK:
-        warnings.append(f"audio.quiet: peak of {20 * math.log10(quality.peak):.0f} dBFS")
-    if quality.clipped_ratio > CLIPPED_RATIO:
-        warnings.append(f"audio.clipped: {100 * quality.clipped_ratio:.1f} % of the samples are at full scale")
-    if losses.step and quality.peak:
-        distance_db = quality.rms_dbfs - 10 * math.log10(losses.step**2 / 12)  # rounding is noise of step²/12
-        if distance_db < ROUNDING_DISTANCE_DB:
-            warnings.append(
-                f"audio.low_quality: the noise of its coarse samples is {distance_db:.0f} dB below the sound"
-            )
-    return warnings
+    return warnings + (_scale(samples, peak) if peak > UNSCALED_PEAK else [])
 
 
 def _scale(samples: Waveform, peak: float) -> list[str]:

@@ -39,7 +39,7 @@ from tests.inbox import WAIT_S
 TOPICS = Topics()
 PLACES = 8  # as `OMI_MAX_JOBS`
 TICK_S = 0.02
-REOFFER_S = 2.0
+OFFER_RETRY_S, RETRY_MAX_S = 15.0, 300.0  # as the agent's settings
 ENGINE = EngineDescription(name="fleet", embedding_model="none", embedding_revision="1")
 DEFAULT_S = 10.0  # of a job whose offer says nothing about its length
 
@@ -49,9 +49,12 @@ class _Job:
     offer: AgentControl
     audio_s: float
     missing: set[str]
+    parts: dict[str, dict[int, int]] = field(default_factory=dict)
+    """Of each chunk the bytes that came, by their offset."""
     state: HeldJobState = HeldJobState.RECEIVING
     until_s: float = 0.0
     due_s: float = 0.0
+    pause_s: float = OFFER_RETRY_S
     result: bytes = b""
 
 
@@ -70,7 +73,8 @@ class FleetAgent:
     done_s: float = 0.0
     """Seconds of audio whose result was settled."""
     settled: list[str] = field(default_factory=list)
-    busy_s: float = 0.0
+    finished_s: float = 0.0
+    """Seconds of audio that its engine is done with."""
     beat_due_s: float = 0.0
     told: tuple[object, ...] = ()
     connects: list[float] = field(default_factory=list)
@@ -79,6 +83,12 @@ class FleetAgent:
     def free(self) -> int:
         active = sum(job.state is not HeldJobState.OUTBOX for job in self.jobs.values())
         return PLACES - active if self.state is AgentState.ONLINE else 0
+
+    def worked_s(self, now_s: float) -> float:
+        """Return the seconds of audio that its engine has worked through, its running job's too."""
+        running = [job for job in list(self.jobs.values()) if job.state is HeldJobState.RUNNING]
+        left_s = sum(max(0.0, job.until_s - now_s) * self.speed_x for job in running)
+        return self.finished_s + sum(job.audio_s for job in running) - left_s
 
 
 class Fleet:
@@ -101,7 +111,7 @@ class Fleet:
             agent.connects.append(time.monotonic())
             agent.beat_due_s = 0.0
             for job in list(agent.jobs.values()):
-                job.due_s = 0.0
+                job.due_s, job.pause_s = 0.0, OFFER_RETRY_S
 
         agent.session = MqttSession(
             self._settings(f"agent:{agent.agent_id}"),
@@ -134,9 +144,9 @@ class Fleet:
             old = self.agents[agent_id]
             new = FleetAgent(agent_id, old.speed_x, done_s=old.done_s, settled=old.settled)
             new.jobs = {name: job for name, job in old.jobs.items() if job.state is HeldJobState.OUTBOX}
+            self._prepare(new)
             self.agents[agent_id] = new
         old.session.stop()
-        self._prepare(new)
         new.session.start()
         new.session.wait_connected(WAIT_S)
 
@@ -185,8 +195,11 @@ class Fleet:
         job = agent.jobs.get(part.job_id)
         if job is None or job.state is not HeldJobState.RECEIVING:
             return
-        if hashlib.sha256(part.audio).hexdigest() == part.part_sha256 and len(part.audio) == part.total_bytes:
-            job.missing.discard(part.chunk_id)
+        if hashlib.sha256(part.audio).hexdigest() == part.part_sha256:
+            parts = job.parts.setdefault(part.chunk_id, {})
+            parts[part.byte_offset] = len(part.audio)
+            if sum(parts.values()) >= part.total_bytes:
+                job.missing.discard(part.chunk_id)
         if not job.missing:
             job.state = HeldJobState.QUEUED
 
@@ -195,17 +208,17 @@ class Fleet:
             return
         running = next((job for job in agent.jobs.values() if job.state is HeldJobState.RUNNING), None)
         if running is not None and now_s >= running.until_s:
-            running.state, running.due_s, running.result = HeldJobState.OUTBOX, 0.0, encode(_result(agent, running))
+            running.state, running.result = HeldJobState.OUTBOX, encode(_result(agent, running))
+            running.due_s, running.pause_s = 0.0, OFFER_RETRY_S
+            agent.finished_s += running.audio_s
             running = None
         if running is None:
             waiting = next((job for job in agent.jobs.values() if job.state is HeldJobState.QUEUED), None)
             if waiting is not None:
-                took_s = waiting.audio_s / agent.speed_x
-                waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + took_s
-                agent.busy_s += took_s
+                waiting.state, waiting.until_s = HeldJobState.RUNNING, now_s + waiting.audio_s / agent.speed_x
         for job in list(agent.jobs.values()):
             if now_s >= job.due_s and job.state in (HeldJobState.RECEIVING, HeldJobState.OUTBOX):
-                job.due_s = now_s + REOFFER_S
+                job.due_s, job.pause_s = now_s + job.pause_s, min(2 * job.pause_s, RETRY_MAX_S)
                 self._send_of(agent, job)
         told = (agent.state, agent.free, tuple(agent.jobs))
         if now_s >= agent.beat_due_s or told != agent.told:

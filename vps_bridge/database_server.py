@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from sqlalchemy import URL, make_url, text
+from sqlalchemy import URL, event, make_url, text
 from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 
 from broker.errors import SettingsError
@@ -15,7 +15,7 @@ from vps_bridge.signed_endpoint import is_near
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from sqlalchemy import Connection
+    from sqlalchemy import Connection, Engine
 
 DRIVER = "postgresql+psycopg"
 SCHEMES = ("postgresql", "postgres")
@@ -71,6 +71,32 @@ def read_url(setting: str, given: str, password: str | None) -> URL:
     if "sslmode" not in query and not _is_local(url):
         query["sslmode"] = "require"
     return url.set(drivername=DRIVER, password=password, query=query)
+
+
+def replace_nul(engine: Engine) -> None:
+    """Have text that PostgreSQL cannot keep be kept as nearly as it can: the character of number 0 becomes U+FFFD.
+
+    Whoever sends it would otherwise be refused for ever, or not be answered at all.
+    """
+    event.listen(engine, "before_cursor_execute", _replace_nul, retval=True)
+
+
+def _replace_nul(
+    _connection: Connection,
+    _cursor: object,
+    statement: str,
+    values: Any,
+    _context: object,
+    _is_many: object,
+) -> tuple[str, Any]:
+    rows = values if isinstance(values, list | tuple) else [values]
+    if any("\0" in value for row in rows if isinstance(row, dict) for value in row.values() if isinstance(value, str)):
+        rows = [
+            {name: value.replace("\0", "\ufffd") if isinstance(value, str) else value for name, value in row.items()}
+            for row in rows
+        ]
+        return statement, rows if isinstance(values, list | tuple) else rows[0]
+    return statement, values
 
 
 def show_server(url: URL) -> str:

@@ -59,9 +59,7 @@ def init(
 
     Example: [bold]omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent my-mac[/bold]
     """
-    _check_tls(certificate, key, tls=tls, insecure=insecure)
-    if is_cluster(directory):
-        fail(f"{directory} holds a cluster, which omi-broker nats changes: give a Mosquitto a directory of its own.")
+    _check_init(directory, certificate, key, tls=tls, insecure=insecure)
     with explained():
         from broker.listener import TlsFiles
         from broker.mosquitto_setup import Wanted, set_up_mosquitto
@@ -174,7 +172,9 @@ def _rotate_in_cluster(directory: Path, name: str | None, *, as_json: bool) -> N
     print_cluster(setup, () if name is None else (name, *roles_of([name])), as_json=as_json)
 
 
-def _check_tls(certificate: Path | None, key: Path | None, *, tls: bool, insecure: bool) -> None:
+def _check_init(directory: Path, certificate: Path | None, key: Path | None, *, tls: bool, insecure: bool) -> None:
+    if is_cluster(directory):
+        fail(f"{directory} holds a cluster, which omi-broker nats changes: give a Mosquitto a directory of its own.")
     if (certificate is None) != (key is None):
         fail("give --certificate and --key together.")
     if insecure and (tls or certificate):

@@ -68,7 +68,7 @@ def explained() -> Iterator[None]:
     except OSError as error:
         fail(f"{error.filename}: {error.strerror}. Run this as root, or as the user the files belong to.")
     except ModuleNotFoundError as error:
-        fail(f"{error.name} is missing, which makes certificates: pip install 'omi-diarization[bridge]'")
+        fail(f"{error.name} is missing, which certificates and passwords need: pip install 'omi-diarization[bridge]'")
 
 
 def roles_of(agent_ids: Collection[str] | None) -> tuple[str, ...]:

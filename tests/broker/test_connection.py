@@ -290,5 +290,19 @@ def test_every_server_has_its_turn_before_the_pause_grows():
         pauses.append(servers.turn_to_next())
     assert set(tried[:3]) == set(tried[3:]) == set(addresses)
     assert max(pauses[:3]) <= 1.0 <= min(pauses[3:])
-    servers.restart_pauses()
+    servers.spread_next(1.0)
     assert servers.turn_to_next() <= 1.0
+
+
+def test_clients_that_lost_a_good_connection_together_come_back_one_by_one():
+    address = parse_broker_url("mqtt://server").address
+    firsts = []
+    for _ in range(500):
+        servers = Servers([address], 0.5, 8.0)
+        servers.spread_next(6.0)
+        firsts.append(servers.turn_to_next())
+        assert servers.turn_to_next() <= 1.0
+    assert max(firsts) <= 3.0
+    assert max(sum(start <= first < start + 1.0 for first in firsts) for start in (0.0, 0.5, 1.0, 2.0)) < 0.5 * len(
+        firsts
+    )

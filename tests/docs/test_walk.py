@@ -94,6 +94,7 @@ def set_up_the_vps(machine: StandInMachine) -> None:
     for block in steps("docs/set-up-vps.md"):
         said = take(machine, block)
     assert "ok     bridge: bridge is online" in said
+    assert "ok     service: active" in said
     assert "the Mac: omi-agent doctor" in said, "what is missing is no surprise"
 
 

@@ -25,7 +25,7 @@ SENDERS = 3
 PAUSE_S = 0.3  # of a sender between two conversations
 
 
-class Talk:
+class TalkStream:
     """Conversations that are sent one after the other by real clients, until there are enough."""
 
     def __init__(self, cluster: RunningCluster, path: Path) -> None:
@@ -134,7 +134,7 @@ def meta_leader(cluster: RunningCluster) -> str:
     return max(said)[1] if said else NAMES[0]
 
 
-def assert_all_once(bridge: LiveBridge, backend: Backend, talk: Talk) -> None:
+def assert_all_once(bridge: LiveBridge, backend: Backend, talk: TalkStream) -> None:
     """Every conversation that was accepted is labelled, by one job that was stored once and written once."""
     names = set(talk.names)
 
@@ -157,7 +157,7 @@ def test_a_leader_is_killed_and_comes_back_and_nothing_is_lost_or_doubled(
 ) -> None:
     for agent_id in AGENTS:
         start_agent(cluster, agent_id)
-    with Talk(cluster, path) as talk:
+    with TalkStream(cluster, path) as talk:
         talk.wait_more(3)
         name = leader_of(cluster, "$MQTT_rmsgs")
         cluster.kill(name)
@@ -174,7 +174,7 @@ def test_every_server_is_killed_and_restarted_in_turn_and_nothing_is_lost_or_dou
 ) -> None:
     for agent_id in AGENTS:
         start_agent(cluster, agent_id)
-    with Talk(cluster, path) as talk:
+    with TalkStream(cluster, path) as talk:
         talk.wait_more(3)
         for end in (cluster.kill, cluster.stop):
             for name in (meta_leader(cluster), *NAMES):

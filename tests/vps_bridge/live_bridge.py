@@ -280,6 +280,11 @@ class LiveBridge:
             gone = ledger.conversations.is_deleted(conversation_id)
             return gone and conversation_id not in ledger.conversations.unfinished_deletions()
 
+    def packed_among(self, names: set[str]) -> set[str]:
+        """Which of these conversations are packed."""
+        with self._ledger() as ledger:
+            return ledger.packs.packed_among(names)
+
     def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """Lines of its log, in order."""
         lines = [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]

@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.table import Column, Table
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
@@ -69,6 +70,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_FAILED)
     except LedgerUnavailable as error:
         fail(f"the ledger: {error}", EXIT_FAILED)
+    except (IntegrityError, ProgrammingError):
+        raise  # no damage: a fault of the program
     except DAMAGE_ERRORS as error:  # ahead of whoever knows which file it is
         words = f"a file of the bridge cannot be read or written ({reason_of(error)}). omi-bridge doctor says which"
         fail(f"{words}, and what mends it", EXIT_FAILED)
@@ -76,6 +79,9 @@ def explained() -> Iterator[None]:
         fail(f"the conversation store: {error}", EXIT_FAILED)
     except BrokenPipeError:
         raise  # whoever reads our output wants no more of it
+    except PermissionError as error:
+        whose = "run this as the user whose it is (sudo -u USER), as the service does"
+        fail(f"{error.filename or 'the system'}: {error.strerror}: {whose}", EXIT_FAILED)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
 
@@ -189,5 +195,6 @@ def named_damage(ledger: Ledger, store: ConversationStore) -> Iterator[None]:
             files[STORE_FILE] = store
         for name, file in files.items():
             if found := file.find_damage():
-                raise DatabaseUnreadable(ledger.root / name, found[0]) from error
+                lines = [line for line in found[0].splitlines() if not line.startswith("***")]  # a heading of SQLite's
+                raise DatabaseUnreadable(ledger.root / name, lines[0]) from error
         raise

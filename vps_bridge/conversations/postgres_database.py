@@ -14,7 +14,14 @@ from typing import Any
 from sqlalchemy import URL, Connection, create_engine, event
 from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
-from vps_bridge.database_server import CONNECTING, ServerSchema, bring_up_to_date, describe_failure, show_server
+from vps_bridge.database_server import (
+    CONNECTING,
+    ServerSchema,
+    bring_up_to_date,
+    describe_failure,
+    replace_nul,
+    show_server,
+)
 from vps_bridge.durations import seconds
 from vps_bridge.errors import StoreUnavailable
 
@@ -42,6 +49,7 @@ class PostgresDatabase:
     def __init__(self, url: URL, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
         """Connect to nothing yet. Raises `ModuleNotFoundError` where the driver is not installed."""
         self._engine = create_engine(url, pool_size=1, max_overflow=0, connect_args=_CONNECTING)
+        replace_nul(self._engine)
         self._limit_s, self._lock, self._is_migrated = statement_timeout_s, threading.RLock(), False
         self._shown = show_server(url)
 

@@ -16,6 +16,7 @@ from schemas.audio_container import CONTAINER_NAMES, find_container
 from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
+from schemas.event_fields import check_fields
 from schemas.failure import FailureCode
 from schemas.topics import Topics
 from vps_bridge.bucket.counts import BucketCounts
@@ -138,6 +139,7 @@ class Ingest:
         """
         try:
             event = decode(ConversationEvent, data)
+            check_fields(event)
         except SchemaError as error:
             refusal = Refusal(FailureCode(error.code), str(error))
             event_id = read_envelope(ConversationEvent, data).event_id

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 
 from sqlalchemy import bindparam, insert, select, update
@@ -19,6 +20,11 @@ from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, Job
 MAX_EXPIRED = 500
 _OF_CONVERSATION = (
     select(*CHUNK_COLUMNS).where(ChunkRow.conversation_id == bindparam("conversation_id")).order_by(ChunkRow.arrival)
+)
+_OF_SEVERAL = (
+    select(*CHUNK_COLUMNS)
+    .where(ChunkRow.conversation_id.in_(bindparam("names", expanding=True)))
+    .order_by(ChunkRow.arrival)
 )
 _BY_ID = select(*CHUNK_COLUMNS).where(
     ChunkRow.conversation_id == bindparam("conversation_id"), ChunkRow.chunk_id == bindparam("chunk_id")
@@ -64,6 +70,15 @@ class ChunkBook:
         with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [ChunkRecord(*row) for row in rows]
+
+    def of_unpacked(self, names: Sequence[str]) -> dict[str, list[ChunkRecord]]:
+        """Return the chunks of each of these conversations, none of which is packed, in order of arrival."""
+        found: dict[str, list[ChunkRecord]] = {name: [] for name in names}
+        with self._database.reading() as connection:
+            for row in connection.execute(_OF_SEVERAL, {"names": list(names)}):
+                chunk = ChunkRecord(*row)
+                found[chunk.conversation_id].append(chunk)
+        return found
 
     def uncovered_conversations(self) -> list[str]:
         """Return the conversations that have chunks no job covers yet."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +49,9 @@ _OF_LEASE = LeaseRow.lease_id == JobRow.lease_id
 _JOB_AND_AGENT: Select[Any] = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, _OF_LEASE)
 _GET = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB)
 _OF_CONVERSATION = _JOB_AND_AGENT.where(JobRow.conversation_id == bindparam("conversation_id")).order_by(JobRow.number)
+_OF_SEVERAL = _JOB_AND_AGENT.where(JobRow.conversation_id.in_(bindparam("names", expanding=True))).order_by(
+    JobRow.number
+)
 # Whoever changes a job locks its row first; SQLite has one writer at a time, and locks no rows.
 _UNFINISHED_JOB = select(*JOB_COLUMNS).where(JobRow.job_id == OF_JOB, IS_UNFINISHED).with_for_update()
 _LEASED_JOB = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB, allows(JobEvent.ATTEMPT_FAILED)).with_for_update(of=JobRow)
@@ -164,6 +167,15 @@ class JobBook:
         with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [JobRecord(*row) for row in rows]
+
+    def of_unpacked(self, names: Sequence[str]) -> dict[str, list[JobRecord]]:
+        """Return the jobs of each of these conversations, none of which is packed, oldest first."""
+        found: dict[str, list[JobRecord]] = {name: [] for name in names}
+        with self._database.reading() as connection:
+            for row in connection.execute(_OF_SEVERAL, {"names": list(names)}):
+                job = JobRecord(*row)
+                found[job.conversation_id].append(job)
+        return found
 
     def all(
         self, *, states: tuple[JobState, ...] = (), conversation_id: str | None = None, limit: int | None = None

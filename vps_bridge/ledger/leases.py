@@ -27,6 +27,7 @@ _CURRENT = (
     .where(JobRow.state == JobState.LEASED)
     .order_by(JobRow.number)
 )
+_CURRENT_OF_AGENT = _CURRENT.where(LeaseRow.agent_id == bindparam("agent_id"))
 _FIND = (
     select(*LEASE_COLUMNS)
     .join(JobRow, JobRow.job_id == LeaseRow.job_id)
@@ -78,6 +79,11 @@ class LeaseBook:
         """Return the leases under which an agent works now, oldest job first."""
         with self._database.reading() as connection:
             return [LeaseRecord(*row) for row in connection.execute(_CURRENT)]
+
+    def of_agent(self, agent_id: str) -> list[LeaseRecord]:
+        """Return the leases under which one agent works now, oldest job first."""
+        with self._database.reading() as connection:
+            return [LeaseRecord(*row) for row in connection.execute(_CURRENT_OF_AGENT, {"agent_id": agent_id})]
 
     def find(self, lease_id: str) -> LeaseRecord | None:
         """Return a lease, current or long over."""

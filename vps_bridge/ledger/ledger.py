@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,10 +42,12 @@ if TYPE_CHECKING:
     from vps_bridge.ledger.news import News
     from vps_bridge.ledger.postgres import PostgresLedger
     from vps_bridge.ledger.server_connection import LedgerServer
+    from vps_bridge.ledger.server_facts import ServerFacts
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
 LEDGER_ID = "ledger_id"
+HOLD_S, HOLD_POLL_S = 5.0, 0.2
 
 
 class LedgerBusy(Exception):
@@ -92,6 +95,7 @@ class Ledger:
             if server is None:
                 database: LedgerDatabase = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             else:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: the log of erasures
                 database = self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
             self._database: LedgerDatabase = database
             self._read(database, exclusive=exclusive, file=None if server else root / FILE_NAME)
@@ -162,6 +166,10 @@ class Ledger:
         """Whether a server keeps it, and no file of ours."""
         return self._on_server is not None
 
+    def describe_server(self) -> ServerFacts | None:
+        """Return what is worth knowing of the server that keeps it; None where a file does."""
+        return None if self._on_server is None else self._on_server.describe()
+
     def listen(self, on_news: Callable[[], None]) -> News:
         """Have `on_news` called, from another thread, soon after others have written into a ledger on a server."""
         return NoNews() if self._on_server is None else self._on_server.listen(on_news)
@@ -213,8 +221,18 @@ def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool
     return database
 
 
+def _hold(database: PostgresLedger) -> bool:
+    """Take the ledger; after a `kill -9` the server may need a moment to notice that the last bridge is gone."""
+    until_s = time.monotonic() + HOLD_S
+    while not database.hold():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(HOLD_POLL_S)
+    return True
+
+
 def _take(database: PostgresLedger, server: LedgerServer, *, exclusive: bool) -> None:
-    if exclusive and not database.hold():
+    if exclusive and not _hold(database):
         msg = "another omi-bridge runs on this ledger: stop it, or give this one another OMI_DATABASE_URL"
         raise LedgerBusy(msg)
     if not exclusive and not database.exists():

@@ -21,6 +21,7 @@ from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.event_content import digest_event, is_another
+from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
@@ -152,6 +153,16 @@ class PeopleBook:
         query = select(ConversationRow.conversation_id, ConversationRow.voices).where(_belongs_to(owner))
         with self._database.reading() as connection:
             return {name: voices for name, voices in connection.execute(query) if json.dumps(person_id) in str(voices)}
+
+    def corrections_about(self, owner: str, person_id: str) -> list[tuple[str, CorrectionRecord]]:
+        """Return what people corrected about a person in the owner's conversations, each with its conversation."""
+        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
+        columns = [getattr(CorrectionRow, item.name) for item in fields(CorrectionRecord)]
+        query = select(CorrectionRow.conversation_id, *columns).where(CorrectionRow.conversation_id.in_(mine))
+        with self._database.reading() as connection:
+            rows = [row._asdict() for row in connection.execute(query.order_by(CorrectionRow.conversation_id))]
+        found = [(row.pop("conversation_id"), CorrectionRecord(**row)) for row in rows]
+        return [(name, kept) for name, kept in found if any(one.get("person_id") == person_id for one in kept.said)]
 
     def voices_by_owner(self) -> list[tuple[str, Any]]:
         """Return the owner and the voices of every conversation that has some."""

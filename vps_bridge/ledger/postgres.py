@@ -15,6 +15,7 @@ from vps_bridge.database import DatabaseError
 from vps_bridge.database_server import ServerSchema, bring_up_to_date, describe_failure, read_revision
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.ledger.server_connection import SCHEMA, SETTING, LedgerServer, ServerConnection
+from vps_bridge.ledger.server_facts import ServerFacts
 from vps_bridge.ledger.server_news import CHANNEL, ServerNews
 from vps_bridge.outage import Outage
 
@@ -31,6 +32,8 @@ _SYNC = (
     b"NOTIFY %s; COMMIT" % CHANNEL.encode()
 )
 _COMMIT, _COMMIT_AND_TELL = b"COMMIT", b"NOTIFY %s; COMMIT" % CHANNEL.encode()
+_SAFE = ("fsync", "full_page_writes")
+_FACTS = "SELECT " + ", ".join(f"current_setting('{name}')" for name in ("server_version", *_SAFE))
 _MARK = "SELECT pg_catalog.pg_current_snapshot()::text"
 
 
@@ -151,6 +154,13 @@ class PostgresLedger:
     def make_shrinkable(self) -> bool:
         """Return True: there is no file of ours."""
         return True
+
+    def describe(self) -> ServerFacts:
+        """Return what an operator should know of the server. Raises `LedgerUnavailable`."""
+        with self._using() as kept:
+            version, *settings = kept.connection.exec_driver_sql(_FACTS).one()
+        risks = tuple(f"{name} is {value}" for name, value in zip(_SAFE, settings, strict=True) if value != "on")
+        return ServerFacts(self._server.shown, str(version), risks)
 
     def find_damage(self) -> list[str]:
         """Return nothing where the server answers: it checks what it reads itself. Raises `LedgerUnavailable`."""

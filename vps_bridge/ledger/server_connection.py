@@ -10,13 +10,15 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 from broker.errors import SettingsError
-from vps_bridge.database_server import CONNECTING, describe_failure, describe_refusal, show_server
+from vps_bridge.database import DatabaseError
+from vps_bridge.database_server import CONNECTING, describe_failure, describe_refusal, replace_nul, show_server
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.hang_up import HangUp
 
 SCHEMA, SETTING = "omi_ledger", "database"
 _SQLSTATE = ord("C")  # the field of an error that holds it: PG_DIAG_SQLSTATE
+OLDEST = (13,)
 MARGIN_S = 2.0  # the server ends a statement by itself; it is hung up on where it does not
 IDLE_LIMIT_MS = 60_000  # a process that stops in a transaction holds up nobody for longer
 INSTALL = "PostgreSQL needs its driver: pip install 'omi-diarization[bridge,postgres]'"
@@ -51,10 +53,15 @@ class ServerConnection:
             )
         except ModuleNotFoundError as error:
             raise SettingsError(f"{SETTING}_url", "the settings", INSTALL) from error
+        replace_nul(self._engine)
         try:
             self.connection = self._engine.connect()
         except DBAPIError as error:
             raise LedgerUnavailable(f"{server.shown} {describe_failure(error, SCHEMA, SETTING)}") from error
+        if (self._engine.dialect.server_version_info or OLDEST) < OLDEST:
+            self.connection.close()
+            msg = f"{server.shown} is too old: the ledger needs PostgreSQL {OLDEST[0]} or a later one"
+            raise DatabaseError(msg)
         driver: Any = self.connection.connection.driver_connection
         self._driver = driver
         self._hang_up = HangUp(driver.fileno(), server.timeout_s + MARGIN_S)

@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import structlog
 
+from broker.backoff import Backoff
 from vps_bridge.error_guard import describe_error
-from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.server_connection import LedgerServer, ServerConnection
-from vps_bridge.outage import Outage
 
 _LOG = structlog.get_logger(__name__)
 CHANNEL = "omi_ledger"
 WAIT_S = 1.0
 CLOSE_S = 5.0
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 
 
 class ServerNews:
@@ -24,7 +24,7 @@ class ServerNews:
     def __init__(self, server: LedgerServer, own_ids: Callable[[], set[int]], on_news: Callable[[], None]) -> None:
         """Begin. `own_ids` are the server's numbers of our own connections; `on_news` is called from the thread."""
         self._server, self._own_ids, self._on_news = server, own_ids, on_news
-        self._stopping = threading.Event()
+        self._stopping, self._has_heard = threading.Event(), False
         self._thread = threading.Thread(target=self._run, name="ledger-news", daemon=True)
         self._thread.start()
 
@@ -34,19 +34,24 @@ class ServerNews:
         self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
-        outage = Outage(error=LedgerUnavailable)
+        pauses = first = Backoff.start(MIN_PAUSE_S, MAX_PAUSE_S)
         while not self._stopping.is_set():
             try:
-                outage.guard(self._listen)
+                self._listen()
             except Exception as error:  # noqa: BLE001 - it is only told later: what is new is found by looking
-                _LOG.info("ledger_tells_nothing", error=describe_error(error))
-            self._stopping.wait(WAIT_S)
+                if pauses is first:
+                    _LOG.info("ledger_tells_nothing", error=describe_error(error))
+                self._stopping.wait(pauses.jittered_s())
+                pauses = pauses.longer()
+            if self._has_heard:
+                self._has_heard, pauses = False, first
 
     def _listen(self) -> None:
         kept = ServerConnection(self._server, sync_commits=True)
         try:
             kept.exchange(b"LISTEN %s" % CHANNEL.encode())
             kept.rest()
+            self._has_heard = True
             while not self._stopping.is_set():
                 found = kept.wait_for_news(WAIT_S)
                 if found - self._own_ids():

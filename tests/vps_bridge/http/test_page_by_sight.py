@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
@@ -12,6 +13,7 @@ from tests.vps_bridge.http.door import Door, answering, open_door
 from tests.vps_bridge.http.page_steps import call, names, save, visit
 from tests.vps_bridge.live_bridge import STARTED_AT, Backend, call_segments, run_bridge, wait_until
 from tests.vps_bridge.webhook.hook_receiver import SECRET
+from vps_bridge.omi.users import UserFile
 
 pytestmark = pytest.mark.long
 NARROW: ViewportSize = {"width": 360, "height": 740}
@@ -31,7 +33,8 @@ def door(mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.Te
     """A door whose bridge has an agent that answers, and a webhook whose receiver nobody started."""
     hook = {"OMI_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}/hook", "OMI_WEBHOOK_SECRET": SECRET}
     data = tmp_path_factory.mktemp("data")
-    with run_bridge(mosquitto, data, backend, **open_door(**hook)) as bridge:
+    omi = {"OMI_OMI_HTTP_PORT": str(free_port()), "OMI_OMI_USER_BYTES": str(2**20)}
+    with run_bridge(mosquitto, data, backend, **open_door(**hook, **omi)) as bridge:
         bridge.allow("first")
         yield Door(bridge, backend)
 
@@ -78,7 +81,7 @@ def test_a_line_that_somebody_gave_to_another_than_is_heard_says_so_until_it_is_
     assert called.event("wrong", EventType.CORRECTED, corrections=said, by="x").status_code == 200
     odd = page.get_by_role("listitem").filter(has_text="a person said so, but Speaker 1 is heard here")
     expect(odd).to_have_count(1)
-    check = page.get_by_role("button", name="Next of 1 line to check")
+    check = page.get_by_role("button", name="1 line to check: show it")
     check.press("Enter")
     expect(odd).to_be_focused()  # so Enter corrects it
     odd.get_by_role("button", name="Correct").click()
@@ -165,3 +168,17 @@ def test_a_conversation_opens_at_its_top_and_tab_leaves_the_transcript_after_one
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Take back change 1")).to_be_focused()
     wait_until(lambda: page.evaluate("scrollY") > 0, "the history in sight")
+
+
+def test_now_says_what_omi_dropped_because_there_was_no_room(called: Door, page: Page) -> None:
+    access = UserFile(called.bridge.data_dir / "bridge").put("much")
+    path = f"/omi/audio?sample_rate=16000&uid=much&token={access.token}"
+    omi = f"http://127.0.0.1:{called.bridge.options['OMI_OMI_HTTP_PORT']}{path}"
+    assert [httpx.post(omi, content=bytes(400_000)).status_code for _ in range(3)] == [200, 200, 503]
+    page.goto("/#/now")
+    stuck = page.get_by_role("status", name="Is anything stuck")
+    expect(stuck).to_contain_text("OMI’s webhooks: 1 POST turned away since the start; OMI drops what they held.")
+    expect(stuck).to_contain_text("raise OMI_OMI_USER_BYTES")
+    expect(page.get_by_text("Of OMI, until its conversation is reported")).to_be_visible()
+    said = called.client.get("/v1/status").json()["omi"]
+    assert (said["taken"], said["turned_away"], said["kept_bytes"] > 800_000) == (2, 1, True)

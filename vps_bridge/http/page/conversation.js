@@ -96,7 +96,7 @@ export class ConversationView {
 
   showDoubtful() {
     const count = this.transcript.findDoubtful().length;
-    const words = `Next of ${count} ${count === 1 ? "line" : "lines"} to check`;
+    const words = count === 1 ? "1 line to check: show it" : `${count} lines to check: show the next`;
     const next = () => this.transcript.chooseNextDoubtful();
     replaceKeepingFocus(this.doubtful, count ? button(words, next, { "data-key": "doubtful" }) : "");
   }
