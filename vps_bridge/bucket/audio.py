@@ -20,7 +20,7 @@ from pathlib import Path
 from broker.errors import SettingsError
 from vps_bridge.bucket.encryption import AudioDamaged, ChunkNames, KeyMissing, decrypt, encrypt
 from vps_bridge.bucket.keys import SpoolKeys, read_keys
-from vps_bridge.bucket.objects import BucketObjects, BucketRefuses, ObjectMissing, StoredObject
+from vps_bridge.bucket.objects import BucketObjects, BucketRefuses, BucketUnavailable, ObjectMissing, StoredObject
 from vps_bridge.errors import StoreUnavailable
 
 _ID_DIGITS = 32
@@ -168,7 +168,7 @@ class BucketAudio:
                     self._check_missing(f"{key}-0")
             except AudioDamaged as error:
                 self.objects.erase(key)
-                raise StoreUnavailable(f"{self.objects.address.shown} gives back other bytes: {error}") from error
+                raise BucketUnavailable(f"{self.objects.address.shown} gives back other bytes: {error}") from error
             except StoreUnavailable:
                 with suppress(StoreUnavailable):
                     self.objects.erase(key)
@@ -179,7 +179,7 @@ class BucketAudio:
         """Ask for what is not there: a store that answers `AccessDenied` then would hide that audio is gone."""
         with suppress(ObjectMissing):
             for _ in self.objects.read(key):
-                raise StoreUnavailable(f"{self.objects.address.shown} has an object that nobody put there: {key}")
+                raise BucketUnavailable(f"{self.objects.address.shown} has an object that nobody put there: {key}")
 
     def _store_time(self) -> float:
         """Return the time by the store's clock: its times are compared with no other."""

@@ -41,7 +41,11 @@ _REMEDIES = {
 _NOT_KNOWN = ("NotImplemented", "MethodNotAllowed", "501", "405")
 
 
-class BucketRefuses(StoreUnavailable):
+class BucketUnavailable(StoreUnavailable):
+    """The bucket does not do what it is asked."""
+
+
+class BucketRefuses(BucketUnavailable):
     """The bucket cannot be used as the settings have it: it will not be different the next time."""
 
 
@@ -61,7 +65,7 @@ class StoredObject:
 
 
 class BucketObjects:
-    """One bucket. Safe to use from several threads. Calls raise `StoreUnavailable`, whose words name the remedy."""
+    """One bucket. Safe to use from several threads. Calls raise `BucketUnavailable`, whose words name the remedy."""
 
     def __init__(self, address: BucketAddress) -> None:
         """Ask nothing yet. Raises `SettingsError` where the library is missing."""
@@ -71,7 +75,7 @@ class BucketObjects:
         except ImportError as error:
             words = "a bucket needs boto3: pip install 'omi-diarization[bucket]' (requirements/bucket.txt)"
             raise SettingsError("spool_url", "the settings", words) from error
-        self.address, self._outage, self.has_versions = address, Outage(), False
+        self.address, self._outage, self.has_versions = address, Outage(error=BucketUnavailable), False
         self._refused = dict[str, str]()  # by call, why it is refused
         self.calls = self.failures = 0
         """Since the start; of several threads, so a few may be missing."""
@@ -209,7 +213,7 @@ class BucketObjects:
             # Only the kind of error: its text may hold an address with a signature.
             took_s = time.monotonic() - began_s
             words = f"{self.address.shown} does not answer ({type(error).__name__} after {took_s:.0f} s)"
-            raise StoreUnavailable(f"{words}: {LOOK}") from error
+            raise BucketUnavailable(f"{words}: {LOOK}") from error
 
     def _judge(self, error: ClientError) -> Exception:
         code = str(error.response.get("Error", {}).get("Code", ""))
@@ -221,7 +225,7 @@ class BucketObjects:
         answered = f"{self.address.shown} answers {status} {code} to {error.operation_name}"
         if code in _SETTINGS:
             return BucketRefuses(f"{answered}: {_SETTINGS[code]}")
-        return StoreUnavailable(f"{answered}: {_REMEDIES.get(code, LOOK)}")
+        return BucketUnavailable(f"{answered}: {_REMEDIES.get(code, LOOK)}")
 
 
 class _NotKnown(Exception):

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from broker.terminal import print_json
+from vps_bridge.bucket.objects import BucketUnavailable
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -24,7 +25,6 @@ from vps_bridge.commands.terminal import (
     out,
 )
 from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.errors import StoreUnavailable
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
 from vps_bridge.intake.open_spool import open_command_spool
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
@@ -104,7 +104,7 @@ def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, 
     for name in names:
         try:
             chunks += erase_audio(name, ledger, spool)
-        except StoreUnavailable as error:
+        except BucketUnavailable as error:
             left = str(error)
     freed = max(0, ledger.free_bytes() - before)
     if left:

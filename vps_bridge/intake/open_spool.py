@@ -11,7 +11,7 @@ from broker.errors import SettingsError
 from vps_bridge.bucket.address import read_bucket
 from vps_bridge.bucket.audio import BucketAudio, is_in_bucket
 from vps_bridge.bucket.keys import read_keys
-from vps_bridge.bucket.objects import BucketObjects, BucketRefuses
+from vps_bridge.bucket.objects import BucketObjects, BucketRefuses, BucketUnavailable
 from vps_bridge.bucket.transfers import Transfers
 from vps_bridge.errors import StoreUnavailable
 from vps_bridge.intake.bucket_spool import COPIES, BucketSpool
@@ -40,7 +40,7 @@ def open_audio(settings: BridgeSettings, ledger_id: str) -> BucketAudio | None:
 class CommandSpool(Spool):
     """The spool as a command has it, beside a running bridge or without one: it waits for the bucket.
 
-    Its methods raise `StoreUnavailable`.
+    Its methods raise `BucketUnavailable`.
     """
 
     def __init__(self, root: Path, audio: BucketAudio | None) -> None:
@@ -60,7 +60,7 @@ class CommandSpool(Spool):
             words = (
                 f"{len(in_bucket)} chunks are in a bucket that the settings do not name: set OMI_SPOOL_URL as it was"
             )
-            raise StoreUnavailable(words)
+            raise BucketUnavailable(words)
         if self._audio is not None and in_bucket:
             self._audio.erase(in_bucket)
         return asked
