@@ -18,6 +18,7 @@ from broker.settings import load_settings
 from broker.terminal import SafeConsole
 from schemas.errors import SchemaError
 from schemas.record import is_id
+from vps_bridge.bucket.objects import BucketUnavailable
 from vps_bridge.client.errors import ClientError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
@@ -67,6 +68,8 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_OTHER_BRIDGE)
     except EXPLAINED as error:
         fail(str(error), EXIT_FAILED)
+    except BucketUnavailable as error:
+        fail(f"the bucket: {error}", EXIT_FAILED)
     except LedgerUnavailable as error:
         fail(f"the ledger: {error}", EXIT_FAILED)
     except PROGRAM_FAULTS:
