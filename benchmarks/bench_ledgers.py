@@ -1,6 +1,6 @@
 """What a payload costs a ledger in a file and one on PostgreSQL, and how PostgreSQL's queries grow with the years.
 
-    python -m benchmarks.bench_ledgers                     1,000 payloads, then 10,000 and 100,000 conversations
+    python -m benchmarks.bench_ledgers                     300 payloads, then 10,000 and 100,000 conversations
     python -m benchmarks.bench_ledgers --payloads 200 --sizes
     python -m benchmarks.bench_ledgers --sizes 10000 100000 1000000 --json
 
@@ -43,7 +43,7 @@ from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
 REPORT = Path(__file__).with_name("ledgers.md")
 LIMIT_MS = 50.0
-WARM = 20
+PAYLOADS, WARM = 300, 20
 TURNS = b"\x00" * 4_000  # as long as the turns of two minutes
 
 
@@ -63,7 +63,7 @@ class Cost:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--payloads", type=int, default=1_000)
+    parser.add_argument("--payloads", type=int, default=PAYLOADS)
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000], help="conversations")
     parser.add_argument("--json", action="store_true", help="numbers for a program instead of tables")
     options = parser.parse_args()
@@ -86,7 +86,7 @@ def main() -> None:
         return
     report = render(costs, grown)
     print(report)
-    if options.payloads >= 1_000 and len(grown) > 1:
+    if options.payloads >= PAYLOADS and len(grown) > 1:
         head = f"# Ledgers\n\nWritten by `make bench-ledgers` on {datetime.now(UTC):%Y-%m-%d %H:%M} UTC; do not edit."
         machine = f"{platform.platform(terse=True)}, {os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}"
         REPORT.write_text(f"{head}\n{machine}; Python {platform.python_version()}.\n\n{report}", encoding="utf-8")

@@ -307,12 +307,13 @@ class Ingest:
 
     def _accept(self, new: NewChunk, description: ChunkDescription) -> None:
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
+        is_accepted = False
         try:
-            if not self._ledger.chunks.accept(new, hints, final=description.final):
-                raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
-        except Exception:
-            self.left_strays = True  # it is not certain that the ledger has the chunk
-            raise
+            is_accepted = self._ledger.chunks.accept(new, hints, final=description.final)
+        finally:
+            self.left_strays |= not is_accepted  # it is not certain that the ledger has the chunk
+        if not is_accepted:
+            raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
         _LOG.info(
