@@ -126,10 +126,7 @@ def ask_all(ledger: Ledger, *, limit_ms: float, processor_s: Callable[[], float]
         "the page: jobs that wait": lambda: list_jobs(ledger, state=JobState.READY, conversation_id=None, limit=100),
         "the page: status and failures": lambda: read_status(ledger),
         "the page: what changed": ledger.listing.marks,
-        "a conversation's chunks and jobs": lambda: (
-            ledger.chunks.of_conversation("c700"),
-            ledger.jobs.of_conversation("c700"),
-        ),
+        "a conversation's chunks": lambda: ledger.chunks.of_conversation("c700"),
     }
     return [ask(ledger, what, one, limit_ms, processor_s) for what, one in work.items()]
 

@@ -85,7 +85,7 @@ def _replace_nul(
     _connection: Connection,
     _cursor: object,
     statement: str,
-    values: Any,
+    values: Any,  # noqa: ANN401 - of any statement
     _context: object,
     _is_many: object,
 ) -> tuple[str, Any]:

@@ -112,7 +112,12 @@ def test_neither_a_killed_server_nor_a_killed_bridge_loses_or_doubles_what_was_a
         bridge.allow("first")
         stack.enter_context(PatientAgent(own_broker, "first"))
         names = [f"call-{number}" for number in range(24)]
-        publisher = threading.Thread(target=lambda: [offer_call(own_backend, name) for name in names])
+
+        def offer_all() -> None:
+            for name in names:
+                offer_call(own_backend, name)
+
+        publisher = threading.Thread(target=offer_all)
         publisher.start()
         for number, name in enumerate(names[2::4]):
             wait_until(lambda name=name: own_backend.receipts(name), f"some of {name}")  # type: ignore[misc]

@@ -36,10 +36,9 @@ _BY_MODEL, _BY_REVISION = bindparam("by_model", type_=String), bindparam("by_rev
 def _select_claim() -> Select[Any]:
     """Return the statement: it finds the job where it waits and nobody else has it in hand, and does all the rest."""
     fits = or_(and_(_MODEL.is_(None), _REVISION.is_(None)), and_(_MODEL == _BY_MODEL, _REVISION == _BY_REVISION))
+    told = JobRow.conversation_id, JobRow.audio_s, JobRow.attempts, MAX_SPEAKERS.label("max_speakers")
     found = (
-        select(
-            JobRow.job_id, JobRow.conversation_id, JobRow.audio_s, JobRow.attempts, MAX_SPEAKERS.label("max_speakers")
-        )
+        select(JobRow.job_id, *told)
         .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
         .where(JobRow.job_id == OF_JOB, allows(JobEvent.GRANTED), fits)
         .with_for_update(of=[JobRow, ConversationRow], skip_locked=True)
@@ -73,8 +72,8 @@ def _select_claim() -> Select[Any]:
         .returning(JobEventRow.number)
         .cte("noted")
     )
-    told = select(found.c.conversation_id, found.c.audio_s, found.c.attempts, found.c.max_speakers)
-    return told.add_cte(moved, pinned, leased, noted)
+    answer = select(found.c.conversation_id, found.c.audio_s, found.c.attempts, found.c.max_speakers)
+    return answer.add_cte(moved, pinned, leased, noted)
 
 
 _CLAIM = _select_claim()

@@ -92,11 +92,10 @@ class Ledger:
             self._lock = _lock(root / "ledger.lock")
         syncs = not exclusive if sync_commits is None else sync_commits
         try:
-            if server is None:
-                database: LedgerDatabase = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
-            else:
+            if server is not None:
                 root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: the log of erasures
-                database = self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
+                self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
+            database = self._on_server or _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             self._database: LedgerDatabase = database
             self._read(database, exclusive=exclusive, file=None if server else root / FILE_NAME)
         except BaseException:

@@ -91,7 +91,7 @@ def store_result(ledger):
     "happens",
     [
         lambda ledger: tell(ledger, EventType.STARTED),
-        lambda ledger: tell(ledger, EventType.SEGMENTS),
+        lambda ledger: tell(ledger, EventType.SEGMENTS, removed=("s1",)),
         lambda ledger: tell(ledger, EventType.COMPLETED),
         lambda ledger: tell(ledger, EventType.APPLIED, updated_version=1),
         lambda ledger: tell(ledger, EventType.RESYNC),

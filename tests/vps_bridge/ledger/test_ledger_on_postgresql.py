@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,10 @@ from tests.inbox import WAIT_S
 from tests.postgres_server import RunningPostgres
 from tests.vps_bridge.ledger.test_ledger import accept, add_job
 from tests.vps_bridge.ledger_server import empty, server_of
+from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger.records import LeaseRecord
 from vps_bridge.ledger.server_connection import LedgerServer
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
@@ -104,19 +107,21 @@ def test_of_several_bridges_one_gets_each_job_and_nobody_waits_for_another(open_
     assert [event.event for event in ledgers[0].jobs.events(jobs[0])] == ["granted"]
 
 
+def store_together(lease: LeaseRecord, together: threading.Barrier, ledger: Ledger) -> bool:
+    together.wait(WAIT_S)
+    return ledger.jobs.store_result(lease, b"turns")
+
+
 def test_of_two_results_for_a_job_that_come_to_two_bridges_one_is_stored(open_one: Callable[..., Ledger]) -> None:
     first, second = open_one(), open_one()
     for number in range(10):
         job_id = add_job(first, f"c{number}")
         lease = first.leases.grant(job_id, "mac", "i", MODEL)
+        assert lease is not None
         together = threading.Barrier(2)
-
-        def store(ledger: Ledger, lease=lease, together=together) -> bool:  # type: ignore[no-untyped-def]
-            together.wait(WAIT_S)
-            return ledger.jobs.store_result(lease, b"turns")
-
         with ThreadPoolExecutor(2) as pool:
-            assert sorted(pool.map(store, (first, second))) == [False, True]
+            stored = pool.map(partial(store_together, lease, together), (first, second))
+            assert sorted(stored) == [False, True]
 
 
 def test_chunks_become_one_job_though_two_bridges_make_it(open_one: Callable[..., Ledger]) -> None:
@@ -146,7 +151,7 @@ def test_labels_of_a_conversation_are_one_bridges_at_a_time_until_it_ends(open_o
     first.give_labels("c1")
     assert second.take_labels("c1")
     second.close()
-    assert first.take_labels("c2")
+    wait_until(lambda: first.take_labels("c2"), "the end of the other's locks")
 
 
 def test_a_bridge_hears_of_what_others_write_and_not_of_its_own(open_one: Callable[..., Ledger]) -> None:
