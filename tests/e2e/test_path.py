@@ -146,17 +146,19 @@ def test_a_backend_that_speaks_only_mqtt_corrects_undoes_and_hears_what_became_o
     assert working_system.show("mended")["segments"][0]["label_source"] is None
 
 
+def access_as_backend(system: System) -> dict[str, object]:
+    """Where the broker is, and who the backend is there."""
+    address, user = urlsplit(system.broker.url), system.broker.users["backend"]
+    return {"host": address.hostname, "port": address.port, "user": user.username, "password": user.password}
+
+
 @pytest.mark.shared
 def test_a_backend_of_schemas_alone_confirms_enrols_corrects_forgets_and_hears_the_outcome(
     working_system: System, tmp_path: Path
 ) -> None:
-    broker = working_system.broker
-    address, (known, beside, enrolled, stranger) = urlsplit(broker.url), voices()[:4]
+    known, beside, enrolled, stranger = voices()[:4]
     said = {
-        "host": address.hostname,
-        "port": address.port,
-        "user": broker.users["backend"].username,
-        "password": broker.users["backend"].password,
+        **access_as_backend(working_system),
         "chunk_s": CHUNK_S,
         "schemas": str(REPOSITORY / "schemas"),
         "folder": str(write_calls(tmp_path)),
