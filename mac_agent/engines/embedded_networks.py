@@ -82,7 +82,7 @@ def weights_of(name: str) -> tuple[WeightsFile, WeightsFile]:
 
 
 CAMPPLUS_POLICY = Policy(
-    join_distance=0.24,
+    join_distance=0.235,
     small_voice_distance=0.24,
     start_distance=0.33,
     typical_cosine=0.6,
