@@ -179,7 +179,8 @@ class _DenseStep:
         if reach < found.shape[1]:
             found[:, reach:] += before[:, :-reach] * (columns.place[reach:] >= reach)
             found[:, :-reach] += after[:, reach:] * (columns.left[:-reach] >= reach)
-        return found * mask[:, columns.stretch]
+        masked: torch.Tensor = found * mask[:, columns.stretch]
+        return masked
 
 
 def _matrix(convolution: Any, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:  # noqa: ANN401 - not typed
