@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import secrets
 import subprocess
 import sys
@@ -63,8 +64,8 @@ class YearMeasurement:
     file_bytes: dict[str, int]
     year_bytes: dict[str, int]
     """By table, the largest."""
-    commands_s: dict[str, float]
-    """Of the whole process, with Python's start, which `--help` is."""
+    commands_s: dict[str, tuple[float, float]]
+    """Of the whole process, with Python's start, which `--help` is: by the clock, and of the processor."""
     lists_s: dict[str, float]
     """As the page asks for them."""
 
@@ -183,7 +184,7 @@ def _time(ask: Any) -> float:  # noqa: ANN401 - anything to call
     return time.perf_counter() - began_s
 
 
-def time_commands(data_dir: Path, newest: str, oldest: str) -> dict[str, float]:
+def time_commands(data_dir: Path, newest: str, oldest: str) -> dict[str, tuple[float, float]]:
     """Return how long commands take, with Python's start."""
     backup = data_dir / "backup.tar"
     asked = {
@@ -203,15 +204,16 @@ def time_commands(data_dir: Path, newest: str, oldest: str) -> dict[str, float]:
     return {name: time_command(data_dir, *arguments) for name, arguments in asked.items()}
 
 
-def time_command(data_dir: Path, *arguments: str) -> float:
-    """Return the seconds that `omi-bridge …` takes."""
+def time_command(data_dir: Path, *arguments: str) -> tuple[float, float]:
+    """Return the seconds that `omi-bridge …` takes, by the clock and of the processor."""
     program = [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments]
-    began_s = time.perf_counter()
+    began_s, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         program, env=os.environ | {"OMI_DATA_DIR": str(data_dir)}, check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, f"{arguments}: {done.stderr}"
-    return time.perf_counter() - began_s
+    took_s, after = time.perf_counter() - began_s, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return took_s, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 def render(outcome: YearMeasurement) -> str:
@@ -233,9 +235,13 @@ def render(outcome: YearMeasurement) -> str:
         f"| {name} | {outcome.day_bytes.get(name, 0) / 1e6:.2f} MB | {outcome.year_bytes.get(name, 0) / 1e6:.2f} MB |\n"
         for name in names
     ]
-    timed = "\nA backup and a restore read and write every byte.\n\n"
-    timed += "| command | s, with Python's start (aim: 2) |\n|---|---|\n"
-    commands = [f"| `omi-bridge {name}` | {took_s:.2f} |\n" for name, took_s in outcome.commands_s.items()]
+    timed = "\nPython's start is in all of these: `--help` does nothing else. Where other work loads the machine, the\n"
+    timed += "processor's time says what a command itself takes. A backup and a restore read and write every byte.\n\n"
+    timed += "| command | s | s of the processor (aim: 2) |\n|---|---|---|\n"
+    commands = [
+        f"| `omi-bridge {name}` | {took_s:.1f} | {worked_s:.1f} |\n"
+        for name, (took_s, worked_s) in outcome.commands_s.items()
+    ]
     listed = "\n| list, as the page asks for it | ms (aim: 300) |\n|---|---|\n"
     lists = [f"| {name} | {1_000 * took_s:.0f} |\n" for name, took_s in outcome.lists_s.items()]
     return "".join([words, *rows, timed, *commands, listed, *lists])

@@ -1,10 +1,12 @@
-"""The address of a broker, parsed from a URL such as `mqtts://vps.tailnet.example:8883`."""
+"""The address of a broker, parsed from a URL such as `mqtts://vps.tailnet.example:8883`; a cluster has several."""
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import SplitResult, unquote, urlsplit
 
 DEFAULT_PORTS = {"mqtt": 1883, "mqtts": 8883}
+_BETWEEN_URLS = re.compile(r"\s*,\s*(?=mqtts?://)")  # a comma may stand in a password
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,39 @@ class ParsedUrl:
     password: str | None
 
 
+@dataclass(frozen=True)
+class ParsedUrls:
+    """The addresses of the servers of one broker, and the credentials that were in their URLs."""
+
+    addresses: tuple[BrokerAddress, ...]
+    username: str | None
+    password: str | None
+
+    @property
+    def url(self) -> str:
+        """The addresses as URLs between commas, never with credentials."""
+        return ",".join(address.url for address in self.addresses)
+
+
+def parse_broker_urls(urls: str) -> ParsedUrls:
+    """Split the URLs of the servers of one broker, which stand between commas: `mqtts://a:8883,mqtts://b:8883`.
+
+    Raises:
+        ValueError: as `parse_broker_url`; or servers of one broker differ in TLS or in credentials.
+    """
+    parsed = [parse_broker_url(url) for url in _BETWEEN_URLS.split(urls.strip())]
+    addresses = tuple(dict.fromkeys(found.address for found in parsed))
+    if len({address.tls for address in addresses}) > 1:
+        msg = "must begin with mqtts:// for all servers of a broker, or with mqtt:// for all"
+        raise ValueError(msg)
+    logins = {(found.username, found.password) for found in parsed if found.username or found.password}
+    if len(logins) > 1:
+        msg = "must have one user and password for all servers of a broker"
+        raise ValueError(msg)
+    username, password = logins.pop() if logins else (None, None)
+    return ParsedUrls(addresses, username, password)
+
+
 def parse_broker_url(url: str) -> ParsedUrl:
     """Split `mqtt://[user[:password]@]host[:port]`.
 
@@ -48,7 +83,7 @@ def parse_broker_url(url: str) -> ParsedUrl:
         ValueError: not such a URL. The message never repeats the URL, which may hold a password.
     """
     parts = urlsplit(url)
-    if parts.scheme not in DEFAULT_PORTS or not parts.hostname:
+    if parts.scheme not in DEFAULT_PORTS or not parts.hostname or "," in parts.hostname:
         msg = "must be a URL such as mqtt://127.0.0.1:1883 or mqtts://broker.example:8883"
         raise ValueError(msg)
     if parts.path.strip("/") or parts.query or parts.fragment:

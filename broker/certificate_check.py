@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING
 from broker.check import Check, failed, note, ok
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from broker.address import BrokerAddress
     from broker.settings import BrokerSettings
 
 CONNECT_TIMEOUT_S = 5.0
@@ -19,15 +22,16 @@ REMEDY = "On the broker's machine: omi-broker rotate DIR --certificates, then sy
 
 
 def check_certificate(settings: BrokerSettings) -> list[Check]:
-    """Ask the broker for its certificate and check when it ends; nothing where there is no TLS, or no connection.
+    """Ask each server of the broker for its certificate and check when it ends; nothing without TLS or a connection.
 
     What is wrong with a connection the check of the connection says.
     """
-    if not settings.address.tls:
-        return []
-    with suppress(OSError, ValueError):
-        return [check_certificate_end(_fetch_end(settings))]
-    return []
+    checks = []
+    for server in settings.addresses if settings.uses_tls else ():
+        name = "certificate" if len(settings.addresses) == 1 else f"certificate of {server.host}:{server.port}"
+        with suppress(OSError, ValueError):
+            checks.append(check_certificate_end(_fetch_end(server, settings.broker_ca_file), name=name))
+    return checks
 
 
 def check_certificate_end(end: datetime, *, name: str = "certificate", now: datetime | None = None) -> Check:
@@ -41,13 +45,11 @@ def check_certificate_end(end: datetime, *, name: str = "certificate", now: date
     return note(name, found, REMEDY) if left < SOON else ok(name, found)
 
 
-def _fetch_end(settings: BrokerSettings) -> datetime:
-    ca_file = settings.broker_ca_file
+def _fetch_end(server: BrokerAddress, ca_file: Path | None) -> datetime:
     context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
-    address = settings.address
     with (
-        socket.create_connection((address.host, address.port), CONNECT_TIMEOUT_S) as connection,
-        context.wrap_socket(connection, server_hostname=address.host) as encrypted,
+        socket.create_connection((server.host, server.port), CONNECT_TIMEOUT_S) as connection,
+        context.wrap_socket(connection, server_hostname=server.host) as encrypted,
     ):
         certificate = encrypted.getpeercert() or {}
     return datetime.fromtimestamp(ssl.cert_time_to_seconds(str(certificate["notAfter"])), UTC)

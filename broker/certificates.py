@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from broker.errors import BrokerError, UnsafeFile
 from broker.listener import TlsFiles
-from broker.mosquitto_files import write_public, write_secret
+from broker.mosquitto_files import MOSQUITTO_USER, write_public, write_secret
 from broker.private_files import replace_file
 
 # Every agent holds the CA's certificate: a new CA means joining again everywhere, so it outlives them all. The broker's
@@ -40,8 +40,16 @@ class OwnCertificates:
         return cls(tls / "ca.pem", tls / "ca.key", TlsFiles(tls / "server.pem", tls / "server.key"))
 
 
-def make_certificates(files: OwnCertificates, names: Sequence[str]) -> None:
+def make_certificates(
+    files: OwnCertificates, names: Sequence[str], *, also_as_client: bool = False, owner: str = MOSQUITTO_USER
+) -> None:
     """Sign a new certificate for the broker's names and addresses; the CA is made only where there is none.
+
+    Args:
+        files: where they lie.
+        names: of the broker.
+        also_as_client: whether it shows the certificate to other servers too, to which it connects.
+        owner: the user that the broker runs as, who is given a new key where root makes it.
 
     Raises:
         BrokerError: the CA's files cannot be read.
@@ -51,16 +59,17 @@ def make_certificates(files: OwnCertificates, names: Sequence[str]) -> None:
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, names[0][:64])])
     ends_at = min(_now() + timedelta(days=SERVER_DAYS), ca.not_valid_after_utc)
+    purposes = [ExtendedKeyUsageOID.SERVER_AUTH, *([ExtendedKeyUsageOID.CLIENT_AUTH] if also_as_client else [])]
     authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key())
     builder = (
         _builder(subject, ca.subject, key.public_key(), ends_at)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(x509.SubjectAlternativeName([_general_name(name) for name in names]), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage(purposes), critical=False)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(authority, critical=False)
     )
-    write_secret(files.server.key, _key_text(key))
+    write_secret(files.server.key, _key_text(key), owner)
     write_public(files.server.certificate, _pem(builder.sign(ca_key, SHA256())))
 
 

@@ -11,6 +11,7 @@ import typer
 from rich.table import Table
 
 from broker.commands.mosquitto import add_agent, check, init, rotate
+from broker.commands.nats import nats
 from broker.commands.terminal import AsJson, ConfigFile, DataDir, TopicRoot, err, fail, load, out
 from broker.errors import BrokerError
 from broker.program import ProgramGroup, run_program
@@ -35,6 +36,8 @@ app = typer.Typer(
     On a VPS use Mosquitto, set up for one agent called studio:
 
         omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent studio
+
+    Where one machine is not enough: three NATS servers, see omi-broker nats --help.
     """,
 )
 
@@ -152,6 +155,7 @@ def show_config(
 
 
 app.command()(init)
+app.command()(nats)
 app.command("add-agent")(add_agent)
 app.command()(rotate)
 app.command()(check)

@@ -34,11 +34,11 @@ def make_client(settings: BrokerSettings, client_id: str, protocol: MQTTProtocol
     if settings.broker_username is not None:
         password = settings.broker_password
         client.username_pw_set(settings.broker_username, password.get_secret_value() if password is not None else None)
-    if settings.address.tls:
+    if settings.uses_tls:
         ca_file = settings.broker_ca_file
         client.tls_set_context(ssl.create_default_context(cafile=str(ca_file) if ca_file else None))
     if will is not None:
-        client.will_set(will.topic, will.payload, will.qos, will.retain)
+        client.will_set(will.topic, will.payload, min(will.qos, settings.mqtt_qos), will.retain)
     return client
 
 

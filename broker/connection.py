@@ -13,8 +13,8 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
+from broker.address import BrokerAddress
 from broker.client import connect_properties, send_at_once
-from broker.settings import BrokerSettings
 
 LOOP_TIMEOUT_S = 1.0  # longest the network thread sleeps before it looks at the keepalive and at the request to stop
 HANDSHAKE_TIMEOUT_S = 3.0  # between our CONNECT and the broker's answer
@@ -51,7 +51,7 @@ class Connection:
         client.on_publish = lambda _c, _u, mid, reason, _p: later(partial(handlers.on_puback, mid, reason))
         client.on_message = lambda _c, _u, message: later(partial(handlers.on_message, message))
 
-    def open(self, settings: BrokerSettings, max_packet_bytes: int) -> None:
+    def open(self, server: BrokerAddress, keepalive_s: int, max_packet_bytes: int) -> None:
         """Connect the socket and send our CONNECT, with a clean session and the largest packet that we take.
 
         Raises:
@@ -62,7 +62,7 @@ class Connection:
         options: dict[str, Any] = (
             {"clean_start": True, "properties": connect_properties(max_packet_bytes)} if is_mqtt_5 else {}
         )
-        self._client.connect(settings.address.host, settings.address.port, settings.keepalive_s, **options)
+        self._client.connect(server.host, server.port, keepalive_s, **options)
         send_at_once(self._client)
 
     def serve(self, abort: Event) -> None:

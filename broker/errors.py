@@ -17,7 +17,11 @@ class BrokerUnreachable(BrokerError):
         """
         self.url = url
         self.reason = reason
-        remedy = ". Is it running and reachable from here? Start one with `omi-broker run`, or set OMI_BROKER_URL."
+        if url.startswith("mqtts://"):
+            start = "There: systemctl status mosquitto, omi-broker check DIR. Or is OMI_BROKER_URL wrong?"
+        else:
+            start = "Join a broker with an invitation, start one with `omi-broker run`, or set OMI_BROKER_URL."
+        remedy = f". Is it running and reachable from here? {start}"
         super().__init__(f"no connection to the broker at {url}: {reason}{'' if reason.endswith('.') else remedy}")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import msgpack
 
-from broker.address import parse_broker_url
+from broker.address import parse_broker_urls
 from broker.errors import BrokerError, UnsafeFile
 from broker.text_files import read_text
 from schemas.errors import SchemaError
@@ -54,6 +54,9 @@ class Invitation:
     ca: str | None = None
     """The broker's CA as PEM; None where its certificate needs none of its own."""
     topic_root: str = DEFAULT_ROOT
+    mqtt_version: str | None = None
+    mqtt_qos: str | None = None
+    """The highest that this broker should be asked for; None: the default of the program."""
 
     def __repr__(self) -> str:
         return f"Invitation({self.role!r}, {self.url!r}, username={self.username!r})"
@@ -103,11 +106,14 @@ def read_invitation_file(path: Path) -> Invitation:
         BrokerError: it cannot be read.
     """
     try:
+        if path.is_dir():
+            raise BrokerError(f"{path} is a directory: name the file of one invitation in it")
         if path.stat().st_mode & 0o077:
             raise UnsafeFile(path, "other users of this machine can read the password in it", f"chmod 600 '{path}'")
         return read_invitation(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
-        words = f"the invitation {path} cannot be read ({error}): copy it from the broker's machine"
+        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        words = f"the invitation {path} cannot be read ({reason}): copy it from the broker's machine"
         raise BrokerError(words) from error
 
 
@@ -122,8 +128,10 @@ def _checked(unpacked: Any) -> Invitation:  # noqa: ANN401 - whatever was unpack
     if not all(isinstance(value, str) and value.isprintable() for value in fields.values()):
         raise TypeError("text")
     invitation = Invitation(**fields, ca=ssl.DER_cert_to_PEM_cert(ca) if ca is not None else None)
-    parse_broker_url(invitation.url)
+    parse_broker_urls(invitation.url)
     Topics(invitation.topic_root)
+    if invitation.mqtt_version not in (None, "5", "3.1.1") or invitation.mqtt_qos not in (None, "0", "1"):
+        raise ValueError("version")
     if invitation.role not in JOINED_BY or not (invitation.sender_id is None or is_id(invitation.sender_id)):
         raise ValueError("role")
     return invitation

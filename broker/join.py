@@ -8,12 +8,24 @@ from pathlib import Path
 
 from broker.config_file import write_settings
 from broker.errors import BrokerError
-from broker.invitation import JOINED_BY, Invitation, read_invitation, read_invitation_file
+from broker.invitation import JOINED_BY, PREFIX, Invitation, read_invitation, read_invitation_file
 from broker.private_files import replace_file
 from schemas.topics import DEFAULT_ROOT
 
 STDIN = Path("-")
 OVERRIDING = ("broker_url", "broker_username", "broker_password", "broker_ca_file")
+
+
+class InvitationShown(BrokerError):
+    """The invitation itself was given where its file belongs; it is not repeated."""
+
+    def __init__(self) -> None:
+        """Say what to do about a password that others may have seen."""
+        super().__init__(
+            "that is the invitation itself, and other users of this machine can read an argument: give the name of its "
+            "file, or - to take it from standard input. It stands in your shell's history now: make another with "
+            "`omi-broker rotate DIR NAME` on the broker's machine"
+        )
 
 
 class OtherInvitation(BrokerError):
@@ -29,8 +41,11 @@ def take_invitation(file: Path | None, *, roles: tuple[str, ...]) -> Invitation:
 
     Raises:
         OtherInvitation: it is for none of these roles.
+        InvitationShown: the invitation itself stood in the argument.
         BrokerError: it cannot be read, or is none.
     """
+    if file is not None and str(file).startswith(PREFIX):
+        raise InvitationShown
     if file is not None and file != STDIN:
         invitation = read_invitation_file(file)
     elif file == STDIN or not sys.stdin.isatty():
@@ -68,6 +83,8 @@ def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, 
         "broker_username": invitation.username,
         "broker_password": invitation.password,
         "broker_ca_file": str(ca_file) if ca_file else None,
+        "mqtt_version": invitation.mqtt_version,
+        "mqtt_qos": invitation.mqtt_qos,
         "topic_root": invitation.topic_root if invitation.topic_root != DEFAULT_ROOT else None,
     }
     if id_setting is not None:

@@ -3,40 +3,26 @@
 import base64
 import hashlib
 import os
-import re
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from broker.access import Access, access_of
 from broker.errors import BrokerError
 from broker.listener import NAME_COMMENT, Listener, check_listener, check_path, read_listener
 from broker.mosquitto_files import make_directory, write_public, write_secret
-from broker.users import Credentials, generate_password, read_users, write_users
-from schemas.record import is_id
+from broker.role_users import BrokerUser, make_users
+from broker.users import Credentials, read_users, write_users
 from schemas.topics import Topics
 
 # Format 7 of mosquitto's password file: PBKDF2 with HMAC-SHA512, 12 bytes of salt, 64 of hash
 # (mosquitto:src/password_mosq.h). 1,000 rounds are enough: the passwords are random and cannot be guessed.
 PBKDF2_ROUNDS = 1_000
 SALT_BYTES = 12
-AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
-
 
 # The largest packet. Ours are smaller: audio goes in parts of 256 KiB, and sessions send nothing larger than
 # `assumed_max_packet_bytes`. Mosquitto 2.1 has the same limit by default (mosquitto:ChangeLog.txt); 2.0 has none, and
 # there a message of 250 MiB goes to everybody who may read its topic.
 MAX_PACKET_BYTES = 2_000_000
-_USERNAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.@-]*")
-
-
-@dataclass(frozen=True)
-class BrokerUser:
-    """One user of the broker: its credentials and its rights."""
-
-    credentials: Credentials
-    access: Access
 
 
 @dataclass(frozen=True)
@@ -91,7 +77,7 @@ def provision_mosquitto(
     check_path(directory.absolute())
     check_listener(listener, insecure=insecure)
     users_file = directory.absolute() / "users.json"
-    users = _make_users(read_users(users_file), agent_ids, Topics(listener.topic_root), listener.bridge_id)
+    users = make_users(read_users(users_file), agent_ids, Topics(listener.topic_root), listener.bridge_id)
     credentials = {name: user.credentials for name, user in users.items()}
     try:
         make_directory(directory)
@@ -103,43 +89,6 @@ def provision_mosquitto(
             "files belong to."
         ) from error
     return ProvisionedMosquitto(files, users_file, listener, credentials)
-
-
-def _make_users(
-    known: Mapping[str, Credentials], agent_ids: Iterable[str], topics: Topics, bridge_id: str
-) -> dict[str, BrokerUser]:
-    known_ids = (name.removeprefix(AGENT_PREFIX) for name in known if name.startswith(AGENT_PREFIX))
-    users: dict[str, BrokerUser] = {}
-    for role in ("bridge", "backend", "watch"):
-        access = access_of(role, topics, sender_id=_checked_id("bridge", bridge_id))
-        users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access)
-    for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
-        if _checked_id("agent", agent_id) == bridge_id:
-            raise BrokerError(
-                f"agent id {agent_id!r} is the bridge's: their failures would be one topic. Name another."
-            )
-        name = f"{AGENT_PREFIX}{agent_id}"
-        credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
-        users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
-    _check_usernames(user.credentials.username for user in users.values())
-    return users
-
-
-def _checked_id(kind: str, text: str) -> str:
-    if not is_id(text):  # the id `+` would permit this user to publish for every agent
-        raise BrokerError(f"{kind} id {text!r} may not stand in a topic: use 1 to 128 of A-Z a-z 0-9 _ -")
-    return text
-
-
-def _check_usernames(usernames: Iterable[str]) -> None:
-    """Check the names in `users.json`, which people edit: a line break or a colon there would make another user."""
-    for username, count in Counter(usernames).items():
-        if not _USERNAME.fullmatch(username):
-            raise BrokerError(
-                f"username {username!r} in users.json: use A-Z a-z 0-9 _ . @ - and begin with none of these"
-            )
-        if count > 1:
-            raise BrokerError(f"username {username!r} stands twice in users.json: give each role a user of its own")
 
 
 def write_mosquitto_config(directory: Path, listener: Listener, users: Mapping[str, BrokerUser]) -> MosquittoFiles:

@@ -3,25 +3,20 @@
 from __future__ import annotations
 
 import errno
-import secrets
 import socket
 from pathlib import Path
-
-from pydantic import SecretStr
 
 from broker.certificate_check import check_certificate_end
 from broker.certificates import OwnCertificates, ends_at
 from broker.check import Check, failed, ok
-from broker.errors import BrokerError, BrokerRefused
 from broker.listener import Listener
 from broker.mosquitto import MosquittoFiles
 from broker.mosquitto_setup import make_invitation, require_setup
-from broker.session import MqttSession
-from broker.settings import BrokerSettings
-from broker.users import Credentials, read_users
+from broker.user_check import UNREACHABLE, check_user, settings_of
+from broker.users import read_users
 
-CONNECT_TIMEOUT_S = 5.0
 RELOAD = "It reads its files again after: systemctl reload mosquitto (or kill -HUP its process)."
+START = "Is it started? journalctl -u mosquitto, or /var/log/mosquitto/mosquitto.log, says why not."
 OTHERS_MAY = 0o077
 
 
@@ -42,9 +37,11 @@ def check_mosquitto(directory: Path) -> list[Check]:
     if ca_file is not None:
         checks.append(check_certificate_end(ends_at(ca_file), name="CA"))
     for role, user in users.items():
-        found = _try_user(role, user, listener, ca_file)
+        url = make_invitation(role, user, listener, ca=None).url
+        settings = settings_of(url, user, ca_file, mqtt_version="5")
+        found = check_user(role, settings, reload=RELOAD, start=START)
         checks.append(found)
-        if found.name == "broker":
+        if found.name == UNREACHABLE:
             break  # it is not there: that is said once
     return checks
 
@@ -79,30 +76,3 @@ def _check_modes(directory: Path, own: OwnCertificates, listener: Listener) -> C
     if open_files:
         return failed("files", f"others can read {', '.join(open_files)}", f"chmod 600 {' '.join(open_files)}")
     return ok("files", str(directory))
-
-
-def _try_user(role: str, user: Credentials, listener: Listener, ca_file: Path | None) -> Check:
-    """Connect as a user; the check is named `broker` where the broker itself cannot be reached."""
-    url = make_invitation(role, user, listener, ca=None).url
-    settings = BrokerSettings(
-        broker_url=url,
-        broker_username=user.username,
-        broker_password=SecretStr(user.password),
-        broker_ca_file=ca_file,
-        mqtt_version="5",
-    )
-    session = MqttSession(settings, client_id=f"check-{secrets.token_hex(6)}", on_message=lambda _: None)
-    session.start()
-    try:
-        session.wait_connected(CONNECT_TIMEOUT_S)
-    except BrokerRefused as error:
-        return failed(f"user {role}", f"refused: {error.reason}", RELOAD)
-    except BrokerError as error:
-        return failed(
-            "broker",
-            str(error),
-            "Is it started? journalctl -u mosquitto, or /var/log/mosquitto/mosquitto.log, says why not.",
-        )
-    finally:
-        session.stop()
-    return ok(f"user {role}", f"{url}, packets of up to {session.max_packet_bytes:,} bytes")

@@ -19,15 +19,15 @@ def make_directory(directory: Path) -> None:
         path.chmod(DIRECTORY_MODE)
 
 
-def write_secret(path: Path, text: str) -> None:
-    """Write a file that only Mosquitto may read; a new one written by root is made that of Mosquitto's own user."""
+def write_secret(path: Path, text: str, owner: str = MOSQUITTO_USER) -> None:
+    """Write a file that only the broker may read; a new one written by root is made that of the broker's own user."""
     try:
         rewrite_file(path, text)
     except FileNotFoundError:
         replace_file(path, text)
         if os.geteuid() == 0:
-            with contextlib.suppress(LookupError):  # no such user here: Mosquitto is not installed, or runs as another
-                shutil.chown(path, MOSQUITTO_USER, MOSQUITTO_USER)
+            with contextlib.suppress(LookupError):  # no such user here: it is not installed, or runs as another
+                shutil.chown(path, owner, owner)
 
 
 def write_public(path: Path, text: str) -> None:

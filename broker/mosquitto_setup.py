@@ -9,15 +9,15 @@ from pathlib import Path
 from broker.address import BrokerAddress
 from broker.certificates import OwnCertificates, make_certificates, names_of
 from broker.errors import BrokerError
-from broker.invitation import Invitation, write_invitation
+from broker.invitation import Invitation
+from broker.invitation_files import invited, write_invitations
 from broker.listener import Listener, TlsFiles, check_listener, is_every_address, is_loopback
-from broker.mosquitto import AGENT_PREFIX, ProvisionedMosquitto, known_listener, provision_mosquitto
+from broker.mosquitto import ProvisionedMosquitto, known_listener, provision_mosquitto
 from broker.mosquitto_files import make_directory
-from broker.private_files import replace_file
+from broker.role_users import find_role
 from broker.users import Credentials, generate_password, read_users, write_users
 
 PLAIN_PORT, TLS_PORT = 1883, 8883  # as IANA lists them for mqtt and secure-mqtt
-UNINVITED = "watch"  # its user is for a person with a tool like mosquitto_sub
 
 
 class NotSetUp(BrokerError):
@@ -129,7 +129,10 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
         )
     mosquitto = provision_mosquitto(directory, listener, agent_ids=wanted.agent_ids, insecure=listener.tls is None)
     ca = own.ca.read_text() if listener.tls == own.server else None
-    return Setup(mosquitto, _write_invitations(directory, mosquitto, ca), before)
+    invitations = {
+        role: make_invitation(role, user, listener, ca=ca) for role, user in invited(mosquitto.users).items()
+    }
+    return Setup(mosquitto, write_invitations(directory, invitations), before)
 
 
 def change_password(directory: Path, user: str) -> Setup:
@@ -141,10 +144,7 @@ def change_password(directory: Path, user: str) -> Setup:
     require_setup(directory)
     users_file = directory / "users.json"
     users = read_users(users_file)
-    role = user if user in users else f"{AGENT_PREFIX}{user}"
-    if role not in users:
-        names = ", ".join(name.removeprefix(AGENT_PREFIX) for name in users)
-        raise BrokerError(f"no user {user} here; there are {names}")
+    role = find_role(users, user)
     users[role] = Credentials(users[role].username, generate_password())
     write_users(users_file, users)
     return set_up_mosquitto(directory, Wanted())
@@ -191,20 +191,3 @@ def _provide_certificate(own: OwnCertificates, names: Collection[str], *, renew:
         make_certificates(own, tuple(names))
     except OSError as error:
         raise BrokerError(f"{error.filename} cannot be written ({error.strerror}). Run this as root.") from error
-
-
-def _write_invitations(directory: Path, mosquitto: ProvisionedMosquitto, ca: str | None) -> dict[str, Path]:
-    folder = directory.absolute() / "invitations"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    written = {}
-    for role, user in mosquitto.users.items():
-        if role != UNINVITED:
-            invitation = make_invitation(role, user, mosquitto.listener, ca=ca)
-            path = folder / user.username  # no two users have one name, and it was checked
-            text = write_invitation(invitation) + "\n"
-            if not path.exists() or path.read_text() != text:
-                replace_file(path, text)
-            written[role] = path
-    for path in set(folder.iterdir()) - set(written.values()):
-        path.unlink()  # of a user that is no more
-    return written

@@ -17,7 +17,7 @@ from paho.mqtt.enums import MQTTErrorCode, MQTTProtocolVersion
 from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 
-from broker.backoff import Backoff
+from broker.callback_guard import run_guarded
 from broker.client import check_packet_size, make_client, publish_properties
 from broker.connection import LOOP_TIMEOUT_S, Connection, ConnectionHandlers
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
@@ -25,6 +25,7 @@ from broker.failures import explain_failure, explain_refusal, explain_silence
 from broker.receipts import PublishOutcome, Receipt, outcome_of
 from broker.records import Farewell, Incoming, SessionCounters, Will
 from broker.refusals import RefusalLog
+from broker.servers import Servers
 from broker.settings import BrokerSettings
 from broker.subscriptions import Subscriptions
 
@@ -72,7 +73,6 @@ class MqttSession:
         self.counters = SessionCounters()
         self.last_error: str | None = None
         self._settings = settings
-        self._address = settings.address
         self._on_message = on_message
         self._will = will
         self._on_connect = on_connect
@@ -91,6 +91,7 @@ class MqttSession:
             MQTTProtocolVersion.MQTTv311 if settings.mqtt_version == "3.1.1" else MQTTProtocolVersion.MQTTv5
         )
         self._refusals = RefusalLog(client_id)
+        self._servers = Servers(settings.addresses, settings.reconnect_min_s, settings.reconnect_max_s)
         self._is_on_connect_called = False  # for this connection
         self._has_ever_connected = False
         self._end_reason = ""  # of this connection
@@ -128,7 +129,7 @@ class MqttSession:
         A filter that the broker refuses is logged and shown in `refused_filters`.
         """
         with self._changed:
-            self._subscriptions.add(topic_filter, qos)
+            self._subscriptions.add(topic_filter, min(qos, self._settings.mqtt_qos))
             if self._client is not None:
                 self._subscriptions.request(self._client, topic_filter)
 
@@ -151,8 +152,8 @@ class MqttSession:
             if self._ready:
                 return
             if self._refusal is not None:
-                raise BrokerRefused(self._address.url, self._refusal)
-        raise BrokerUnreachable(self._address.url, self.last_error or f"no answer within {timeout_s:g} s")
+                raise BrokerRefused(self._settings.broker_url, self._refusal)
+        raise BrokerUnreachable(self._settings.broker_url, self.last_error or f"no answer within {timeout_s:g} s")
 
     def publish(
         self,
@@ -175,16 +176,16 @@ class MqttSession:
         with self._changed:
             client = self._client
             if client is None:
-                raise NotConnected(self._address.url, self.last_error)
+                raise NotConnected(self._settings.broker_url, self.last_error)
             pairs = tuple((user_properties or {}).items())
             properties = publish_properties(content_type, pairs) if self.protocol == "5" else None
             check_packet_size(self.max_packet_bytes, topic, payload, properties)
             receipt = Receipt(topic, self._thread.ident if self._thread else None)
-            info = client.publish(topic, payload, qos, retain, properties)
+            info = client.publish(topic, payload, min(qos, self._settings.mqtt_qos), retain, properties)
             if info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 # The socket is closed and the network thread has not noticed yet. It will drop the client
                 # with all that paho has queued, so this message will not be sent later.
-                raise NotConnected(self._address.url, f"the connection is going down: {info.rc.name}")
+                raise NotConnected(self._settings.broker_url, f"the connection is going down: {info.rc.name}")
             self._receipts[info.mid] = receipt
         return receipt
 
@@ -234,20 +235,19 @@ class MqttSession:
                 self._start_thread()
 
     def _stay_connected(self) -> None:
-        backoff = Backoff.start(self._settings.reconnect_min_s, self._settings.reconnect_max_s)
         while not self._stopping.is_set():
             began_s = monotonic()
             protocol = self._protocol
             try:
                 self._serve_connection()
             except Exception as error:  # noqa: BLE001 - whatever it was, the remedy is another connection
-                self._fail(explain_failure(error, self._settings), expected=isinstance(error, OSError))
+                reason = explain_failure(error, self._servers.current, self._settings.broker_ca_file)
+                self._fail(reason, expected=isinstance(error, OSError))
             if self._protocol is not protocol:
                 continue  # try the other version at once
             if monotonic() - began_s > STABLE_AFTER_S:
-                backoff = backoff.restarted()
-            self._stopping.wait(backoff.jittered_s())
-            backoff = backoff.longer()
+                self._servers.spread_next(self._settings.reconnect_spread)
+            self._stopping.wait(self._servers.turn_to_next())
 
     def _serve_connection(self) -> None:
         """Make one connection and serve it until it ends. Raises OSError where none can be made."""
@@ -261,7 +261,7 @@ class MqttSession:
             on_end=self._note_end,
         )
         connection = Connection(client, handlers)
-        connection.open(self._settings, self._max_received_bytes)
+        connection.open(self._servers.current, self._settings.keepalive_s, self._max_received_bytes)
         try:
             connection.serve(self._abort)
         except TimeoutError:
@@ -281,7 +281,7 @@ class MqttSession:
         may_fall_back = self._settings.mqtt_version == "auto" and self.protocol == "5"
         if reason.value == UNSUPPORTED_PROTOCOL_VERSION and may_fall_back:
             self._protocol, self._end_reason = MQTTProtocolVersion.MQTTv311, "MQTT 3.1.1 is next"
-            _log.info("broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._address.url)
+            _log.info("broker knows no MQTT 5, using 3.1.1", client_id=self.client_id, broker=self._servers.current.url)
             return
         if reason.is_failure:
             self._end_reason = explain_refusal(reason.getName())
@@ -294,7 +294,7 @@ class MqttSession:
             self.counters.reconnects += 1
         self._has_ever_connected = True
         self._refusals.begin_connection()
-        _log.info("connected", client_id=self.client_id, broker=self._address.url, protocol=self.protocol)
+        _log.info("connected", client_id=self.client_id, broker=self._servers.current.url, protocol=self.protocol)
         with self._changed:
             self._client = client
             self._is_on_connect_called = False
@@ -324,7 +324,7 @@ class MqttSession:
             self._is_on_connect_called = True
             self._changed.notify_all()
         if self._on_connect is not None:
-            self._guard("on_connect", self._on_connect)
+            run_guarded(self._on_connect, "on_connect", self.client_id, self.counters)
 
     def _deliver(self, message: MQTTMessage) -> None:
         if len(message.payload) > self._max_received_bytes:  # only where the broker knows no MQTT 5
@@ -343,19 +343,7 @@ class MqttSession:
             qos=message.qos,
             content_type=getattr(message.properties, "ContentType", None),
         )
-        self._guard(message.topic, partial(self._on_message, incoming))
-
-    def _guard(self, where: str, callback: Callable[[], None]) -> None:
-        """Run a callback of the user. An error in it is logged without its text, which may quote a payload."""
-        try:
-            callback()
-        except Exception as error:  # noqa: BLE001 - any error of a callback is counted, and the session goes on
-            self.counters.handler_errors += 1
-            frame = error.__traceback__
-            while frame is not None and frame.tb_next is not None:
-                frame = frame.tb_next
-            at = f"{frame.tb_frame.f_code.co_filename}:{frame.tb_lineno}" if frame is not None else "?"
-            _log.error("callback raised", client_id=self.client_id, where=where, error=type(error).__name__, at=at)
+        run_guarded(partial(self._on_message, incoming), message.topic, self.client_id, self.counters)
 
     def _note_puback(self, mid: int, reason: ReasonCode) -> None:
         with self._changed:
@@ -378,7 +366,7 @@ class MqttSession:
         elif not self._end_reason:
             self._end_reason = f"connection lost: {reason.getName()}"
             if self._client is None:  # before the broker answered
-                self._fail(explain_silence(self._end_reason, self._settings), expected=True)
+                self._fail(explain_silence(self._end_reason, self._servers.current), expected=True)
 
     def _end_connection(self) -> None:
         with self._changed:
@@ -396,4 +384,4 @@ class MqttSession:
     def _fail(self, reason: str, *, expected: bool) -> None:
         self.last_error = reason
         level = _log.warning if expected else _log.error
-        level("not connected", client_id=self.client_id, broker=self._address.url, reason=reason)
+        level("not connected", client_id=self.client_id, broker=self._servers.current.url, reason=reason)

@@ -5,9 +5,10 @@ One TOML file may serve all three. Its top level holds the settings they share (
 acts for a backend: `omi-bridge publish`, the Python client.
 """
 
+import difflib
 import os
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
@@ -17,7 +18,7 @@ from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_va
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableEnvironment
 
-from broker.address import BrokerAddress, parse_broker_url
+from broker.address import BrokerAddress, parse_broker_urls
 from broker.errors import SettingsError
 from broker.text_files import read_text
 from broker.users import read_credentials, users_file
@@ -50,7 +51,8 @@ class BrokerSettings(BaseSettings):
     )
     broker_url: str = Field(
         default="mqtt://127.0.0.1:1883",
-        description="The broker, mqtt://host:port or mqtts://host:port; user:password@ is taken out and masked.",
+        description="The broker, mqtt://host:port or mqtts://host:port; user:password@ is taken out and masked. "
+        "Of a cluster the URLs of all servers between commas: they are tried in turn.",
     )
     broker_username: str | None = Field(
         default=None,
@@ -64,12 +66,25 @@ class BrokerSettings(BaseSettings):
         default="auto",
         description="auto: MQTT 5, and 3.1.1 where the broker knows no other (found out at the first connect).",
     )
+    mqtt_qos: int = Field(
+        default=1,
+        ge=0,
+        le=1,
+        description="Highest QoS used. 0 for a NATS cluster, which writes to its disks whatever is sent with 1.",
+    )
     topic_root: str = Field(default=DEFAULT_ROOT, description="First levels of every topic.")
     keepalive_s: int = Field(
         default=15, ge=5, le=600, description="A connection silent for 1.5 times this is dead to the broker."
     )
     reconnect_min_s: float = Field(
         default=0.5, gt=0, le=60, description="Shortest pause before a reconnect; doubles, with jitter."
+    )
+    reconnect_spread: float = Field(
+        default=1.0,
+        ge=1,
+        le=100,
+        description="The first pause after a lost connection is anything up to so many times reconnect_min_s, so that "
+        "many clients do not come back at once.",
     )
     reconnect_max_s: float = Field(default=30.0, gt=0, le=600, description="Longest pause before a reconnect.")
     assumed_max_packet_bytes: int = Field(
@@ -86,7 +101,7 @@ class BrokerSettings(BaseSettings):
         if not isinstance(values, dict) or "@" not in str(values.get("broker_url", "")):
             return values
         try:
-            parsed = parse_broker_url(values["broker_url"])
+            parsed = parse_broker_urls(values["broker_url"])
         except ValueError:
             return values  # the validator of the field reports what is wrong
         if values.get("broker_username") or values.get("broker_password"):
@@ -94,7 +109,7 @@ class BrokerSettings(BaseSettings):
             raise ValueError(msg)
         return {
             **values,
-            "broker_url": parsed.address.url,
+            "broker_url": parsed.url,
             "broker_username": parsed.username,
             "broker_password": parsed.password,
         }
@@ -102,7 +117,7 @@ class BrokerSettings(BaseSettings):
     @field_validator("broker_url")
     @classmethod
     def _is_broker_url(cls, value: str) -> str:
-        return parse_broker_url(value).address.url
+        return parse_broker_urls(value).url
 
     @field_validator("topic_root")
     @classmethod
@@ -120,9 +135,14 @@ class BrokerSettings(BaseSettings):
         return self
 
     @property
-    def address(self) -> BrokerAddress:
-        """Host, port and TLS of the broker."""
-        return parse_broker_url(self.broker_url).address
+    def addresses(self) -> tuple[BrokerAddress, ...]:
+        """Host, port and TLS of each server of the broker: several make a cluster."""
+        return parse_broker_urls(self.broker_url).addresses
+
+    @property
+    def uses_tls(self) -> bool:
+        """Whether the broker speaks TLS: all of its servers do, or none."""
+        return self.addresses[0].tls
 
 
 S = TypeVar("S", bound=BrokerSettings)
@@ -178,7 +198,8 @@ def load_settings(
     settings = _validated(cls, {**file_values, **env_values, **given_flags}, sources)
     if settings.broker_username is not None and sources["broker_username"] == "default":
         sources["broker_username"] = sources["broker_password"] = sources["broker_url"]
-    if role is not None and settings.broker_username is None and settings.address.is_loopback:
+    is_here = all(server.is_loopback for server in settings.addresses)
+    if role is not None and settings.broker_username is None and is_here:
         settings = _with_generated_credentials(settings, sources, role)
     return LoadedSettings(settings, sources, tuple(_exposed_secrets(settings, given_flags, file_values, path)))
 
@@ -244,13 +265,13 @@ def _read_config_file(cls: type[S], path: Path, role: str | None, *, must_exist:
     for name in document:
         if name in BrokerSettings.model_fields:
             continue
-        where = f"belongs into the table [{cls.section}]" if name in cls.model_fields else "unknown"
-        raise SettingsError(
-            name,
-            f"file {path}",
-            f"{where}; the top level takes {', '.join(sorted(BrokerSettings.model_fields))}, "
-            f"the rest goes into {', '.join(f'[{section}]' for section in SECTIONS)}",
-        )
+        if name in cls.model_fields:
+            words = f"belongs into the table [{cls.section}]"
+        elif isinstance(document[name], dict):
+            words = f"unknown; tables are {', '.join(f'[{section}]' for section in SECTIONS)}"
+        else:
+            words = _say_unknown(name, BrokerSettings.model_fields) + "; the rest goes into a table"
+        raise SettingsError(name, f"file {path}", words)
     own: dict[str, Any] = {}
     for section in (cls.section, BACKEND) if role == BACKEND else (cls.section,):
         own |= _read_table(cls, path, section, sections.get(section, {}))
@@ -262,9 +283,14 @@ def _read_table(cls: type[S], path: Path, section: str, table: object) -> dict[s
         raise SettingsError(section, f"file {path}", f"must be a table: [{section}]")
     for name in table:
         if name not in cls.model_fields:
-            known = ", ".join(sorted(cls.model_fields))
-            raise SettingsError(name, f"file {path}, table [{section}]", f"unknown; known are {known}")
+            raise SettingsError(name, f"file {path}, table [{section}]", _say_unknown(name, cls.model_fields))
     return table
+
+
+def _say_unknown(name: str, known: Iterable[str]) -> str:
+    """Say that there is no such setting, and which was meant: the nearest, or else all."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"unknown: is it {near[0]}?" if near else f"unknown; known are {', '.join(sorted(known))}"
 
 
 def _read_environment(cls: type[S]) -> dict[str, Any]:
@@ -302,7 +328,7 @@ def _exposed_secrets(
 
 def _has_password(url: str) -> bool:
     try:
-        return parse_broker_url(url).password is not None
+        return parse_broker_urls(url).password is not None
     except ValueError:
         return False
 

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from broker.errors import BrokerError
@@ -86,7 +86,7 @@ class SystemdService:
     needs_devices: bool = False
     """A GPU: an agent's. Without it the service sees no device but /dev/null and the like."""
     memory_max: str | None = None
-    directory: Path = UNITS
+    directory: Path = field(default_factory=lambda: UNITS)
 
     @property
     def unit_file(self) -> Path:
@@ -127,7 +127,8 @@ def find_user(name: str | None) -> pwd.struct_passwd:
     Raises:
         ServiceProblem: there is none, or it is root.
     """
-    wanted = name or os.environ.get("SUDO_USER")
+    caller = os.environ.get("SUDO_USER") if os.geteuid() == 0 else None  # else root became this user by sudo
+    wanted = name or caller
     try:
         account = pwd.getpwnam(wanted) if wanted else pwd.getpwuid(os.getuid())
     except KeyError as error:
@@ -184,7 +185,8 @@ def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
         _make_data_dir(service.data_dir, pwd.getpwnam(service.user))
         replace_file(service.unit_file, render_unit(service), mode=0o644)
     except OSError as error:
-        raise ServiceProblem(f"{error.filename}: {error.strerror}. A service is root's to install: use sudo") from error
+        again = f"sudo {service.program} install --user {service.user} --data-dir {service.data_dir}"
+        raise ServiceProblem(f"{error.filename}: {error.strerror}. A service is root's to install: {again}") from error
     for words in (("daemon-reload",), ("enable", service.name), ("restart", service.name)):
         done = _call(systemctl, *words)
         if done.returncode != 0:
@@ -214,7 +216,8 @@ def uninstall(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> bool:
     try:
         service.unit_file.unlink()
     except OSError as error:
-        raise ServiceProblem(f"{service.unit_file}: {error.strerror}. A service is root's to remove: sudo") from error
+        again = f"A service is root's to remove: sudo {find_program(service.name)} uninstall"
+        raise ServiceProblem(f"{service.unit_file}: {error.strerror}. {again}") from error
     _call(systemctl, "daemon-reload")
     return True
 

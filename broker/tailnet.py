@@ -18,8 +18,8 @@ MOVED = "It has another one now: omi-broker init DIR --host ADDRESS there, and s
 RENEW = "tailscale up --force-reauth, or switch key expiry off for this machine in the admin console"
 
 
-def check_tailnet(broker_host: str | None = None) -> list[Check]:
-    """Ask `tailscale status --json`; no check where there is no such command. `broker_host` is where the broker is."""
+def check_tailnet(*broker_hosts: str) -> list[Check]:
+    """Ask `tailscale status --json`; no check where there is no such command. `broker_hosts`: where it is."""
     program = shutil.which("tailscale")
     if program is None:
         return []
@@ -32,8 +32,9 @@ def check_tailnet(broker_host: str | None = None) -> list[Check]:
         return [failed("tailnet", f"no answer of tailscale ({type(error).__name__})", "systemctl restart tailscaled")]
     status = status if isinstance(status, dict) else {}
     checks = [judge_tailnet(status, datetime.now(UTC))]
-    if broker_host is not None and checks[0].verdict is not CheckState.FAILED:
-        checks += judge_broker_host(status, broker_host)
+    if checks[0].verdict is not CheckState.FAILED:
+        for host in dict.fromkeys(broker_hosts):
+            checks += judge_broker_host(status, host)
     return checks
 
 

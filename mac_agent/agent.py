@@ -108,6 +108,7 @@ class Agent:
         self._connected = threading.Event()
         self._stop = threading.Event()
         self._bridges: dict[str, str] = {}
+        self._is_waiting = False
         self._note_beat: Callable[[AgentHeartbeat], None] | None = None
 
     def request_stop(self) -> None:
@@ -292,6 +293,10 @@ class Agent:
         """Offer and ask for everything again where a bridge is new or back: what was sent to it meanwhile is lost."""
         if retained:
             return
+        is_waiting, own = self._settings.agent_id in beat.agents_waiting, self._settings.agent_id
+        if is_waiting and not self._is_waiting:
+            _log.warning("nobody has allowed this agent", remedy=f"on the VPS: omi-bridge agents allow {own}")
+        self._is_waiting = is_waiting
         is_known = self._bridges.get(beat.bridge_id) == beat.instance_id
         if beat.state is not BridgeState.ONLINE:
             if is_known:  # the will of an instance before it may come late

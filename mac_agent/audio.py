@@ -26,8 +26,13 @@ from schemas.failure import FailureCode
 MAX_TRACKS = 32
 BUTT_S = 0.5  # chunks nearer to each other than this are contiguous (architecture.md)
 CLIPPED_LEVEL = 0.99  # of full scale; resampling moves a flat top a little
-UNSCALED_PEAK = 4.0  # a float file that reaches this was never scaled to [-1, 1]
-QUIET_PEAK = 2.0**-8  # -48 dB: 24 bits at the lower end of 32, or 16 of 24
+# In a call of 30 s, flat tops of 0.7 % of the samples cost a line its speaker, of 4 % all of one voice.
+CLIPPED_RATIO = 0.005
+UNSCALED_PEAK = 4.0  # a float file that reaches this was never scaled to [-1, 1], or has samples that are no sound
+STRAY_RATIO = 1e-4  # no more than so many are
+STRAY_FACTOR = 4.0  # and they are so much louder than all others
+SCALE_SAMPLES = 1 << 20  # enough to know the loudest ten-thousandth
+QUIET_PEAK = 2.0**-8  # -48 dB: 24 bits at the lower end of 32, or 16 of 24. At -60 dB the networks hear nobody
 # Speech whose rounding is nearer to it than this has noise in its pauses that moves turns: 8 bits, or 16 far too quiet.
 ROUNDING_DISTANCE_DB = 40.0
 # Silence that time stamps ask for. Opus sends 20 ms of every 400 of a pause, a muted track a minute of an hour.
@@ -42,6 +47,8 @@ class DecodedChunk:
     waveform: Waveform
     """float32, shape ``(samples,)``, mono at 16 kHz, finite."""
     warnings: tuple[str, ...] = ()
+    step: float = 0.0
+    """The least difference of two integer samples that it came from, as a share of full scale; 0 where unknown."""
 
     @property
     def duration_s(self) -> float:
@@ -107,7 +114,7 @@ def decode(
             FailureCode.AUDIO_EMPTY, "The file has a header and no samples. Publish audio, or nothing at all."
         )
     waveform = samples.view()
-    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform, losses)))
+    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform)), losses.step)
 
 
 def _decode_recording(recording: RecordingSource, samples: SampleBuffer, max_samples: int, losses: _Losses) -> None:
@@ -169,7 +176,7 @@ class _Losses:
     is_broken_off: bool = False
     is_antiphase: bool = False
     is_rescaled: bool = False
-    has_wide_integers: bool = False
+    header_faults: dict[str, None] = field(default_factory=dict)
     coarse_bits: dict[str, float] = field(default_factory=dict)
     step: float = 0.0
 
@@ -183,7 +190,8 @@ class _Losses:
         self.damaged_bytes += report.damaged_bytes
         self.is_broken_off |= report.is_broken_off
         self.is_rescaled |= not recording.is_shift_said
-        self.has_wide_integers |= report.has_wide_integers
+        if recording.header_fault:
+            self.header_faults[recording.header_fault] = None
         self.coarse_bits |= report.coarse_bits
         self.step = max(self.step, report.step)
 
@@ -201,6 +209,7 @@ class _Losses:
             "audio.antiphase": self.is_antiphase,
             "audio.rescaled": self.is_rescaled,
         } | {f"audio.low_quality: {codec}, {bits:.1f} bits a sample": True for codec, bits in self.coarse_bits.items()}
+        lines |= {f"audio.header_wrong: {fault}": True for fault in self.header_faults}
         return [line for line, is_so in lines.items() if is_so]
 
 
@@ -259,28 +268,61 @@ def measure_quality(waveform: Waveform) -> Quality:
     return Quality(peak, clipped / waveform.size, 10 * math.log10(power) if power > 1e-40 else -400.0)  # noqa: PLR2004
 
 
-def _clean(samples: Waveform, losses: _Losses) -> list[str]:
-    """Zero what is not a number and scale what never was scaled, in place; return the warnings about the samples."""
-    peak, energy, is_finite = 0.0, 0.0, True
+def judge_quality(quality: Quality, step: float) -> list[str]:
+    """Return warnings about all samples of a job: in one chunk of it people may just be silent.
+
+    Args:
+        quality: of the job.
+        step: the greatest of its chunks.
+    """
+    warnings: list[str] = []
+    if 0 < quality.peak < QUIET_PEAK:
+        warnings.append(f"audio.quiet: peak of {20 * math.log10(quality.peak):.0f} dBFS")
+    if quality.clipped_ratio > CLIPPED_RATIO:
+        warnings.append(f"audio.clipped: {100 * quality.clipped_ratio:.1f} % of the samples are at full scale")
+    if step and quality.peak:
+        distance_db = quality.rms_dbfs - 10 * math.log10(step**2 / 12)  # rounding is noise of step²/12
+        if distance_db < ROUNDING_DISTANCE_DB:
+            warnings.append(
+                f"audio.low_quality: the noise of its coarse samples is {distance_db:.0f} dB below the sound"
+            )
+    return warnings
+
+
+def _clean(samples: Waveform) -> list[str]:
+    """Zero what is not a number and scale what never was scaled, in place; return the warnings about it."""
+    peak, is_finite = 0.0, True
     for block in _blocks(samples):
         finite = np.isfinite(block)
         if not finite.all():
             block[~finite] = 0.0
             is_finite = False
         peak = max(peak, float(np.abs(block).max()))
-        energy += float(np.dot(block, block))
     warnings = [] if is_finite else ["audio.not_finite"]
+    return warnings + (_scale(samples, peak) if peak > UNSCALED_PEAK else [])
+
+
+def _scale(samples: Waveform, peak: float) -> list[str]:
+    """Bring samples of a floating point file within [-1, 1], in place, where a few that are no sound count for nothing.
+
+    A single sample of 3e38, divided by which all others are silence, would silence them all.
+    """
+    heard = np.sort(np.abs(samples[:: 1 + samples.size // SCALE_SAMPLES]))
+    loudest = float(heard[max(0, heard.size - 1 - max(1, int(STRAY_RATIO * heard.size)))])
+    limit = STRAY_FACTOR * max(loudest, 1.0)
+    strays, rest = 0, 0.0
+    for block in _blocks(samples):
+        sizes = np.abs(block)
+        strays += int(np.count_nonzero(sizes > limit))
+        rest = max(rest, float(sizes[sizes <= limit].max(initial=0.0)))
+    warnings: list[str] = []
+    if 0 < strays <= 1 + STRAY_RATIO * samples.size:
+        np.clip(samples, -rest, rest, out=samples)
+        warnings.append(f"audio.strays_cut: {strays}, of up to {peak:.3g} times full scale")
+        peak = rest
     if peak > UNSCALED_PEAK:
         samples /= np.float32(peak)
         warnings.append("audio.rescaled")
-    elif losses.has_wide_integers and 0 < peak < QUIET_PEAK:
-        warnings.append(f"audio.quiet: peak of {20 * math.log10(peak):.0f} dBFS")
-    if losses.step and energy:
-        distance_db = 10 * math.log10(12 * energy / samples.size / losses.step**2)  # rounding is noise of step²/12
-        if distance_db < ROUNDING_DISTANCE_DB:
-            warnings.append(
-                f"audio.low_quality: the noise of its coarse samples is {distance_db:.0f} dB below the sound"
-            )
     return warnings
 
 

@@ -78,7 +78,7 @@ def probe_broker(settings: AgentSettings, wait_s: float) -> BrokerProbe:
     """Connect as this agent under another client id, and listen for at most `wait_s` seconds; see the module."""
     received: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
     topics, probe_id = Topics(settings.topic_root), f"doctor-{secrets.token_hex(6)}"
-    probe = BrokerProbe(settings.address.url)
+    probe = BrokerProbe(settings.broker_url)
     session = MqttSession(settings, client_id=f"{settings.agent_id}-{probe_id}", on_message=received.put)
     for filter_ in (
         topics.control(settings.agent_id),
@@ -102,7 +102,7 @@ def probe_broker(settings: AgentSettings, wait_s: float) -> BrokerProbe:
     return probe
 
 
-def check_broker(probe: BrokerProbe) -> list[Check]:
+def check_broker(probe: BrokerProbe, agent_id: str) -> list[Check]:
     """Check the connection, the packet limit and the rights to publish and subscribe."""
     if probe.error is not None:
         return [failed("broker", probe.error)]
@@ -119,6 +119,8 @@ def check_broker(probe: BrokerProbe) -> list[Check]:
         checks.append(failed("topics", f"the broker refuses {', '.join(refused)}", remedy))
     elif probe.was_answered:
         checks.append(ok("topics", "the bridge heard a question of this agent, and the agent its answer"))
+    elif probe.bridge is not None and agent_id in probe.bridge.heartbeat.agents_waiting:
+        checks.append(note("topics", "nothing was refused; the bridge answers once this agent is allowed"))
     elif probe.bridge is not None and probe.bridge.heartbeat.state is BridgeState.ONLINE:
         remedy = (
             "Does the user of this agent belong to another OMI_AGENT_ID? A broker may drop what it forbids in silence."

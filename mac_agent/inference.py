@@ -18,11 +18,12 @@ from dataclasses import dataclass
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING
 
+import numpy as np
 import psutil
 import structlog
 
 from broker.freed_memory import keep_freed_memory
-from mac_agent.audio import DecodedChunk, JoinedChunk, Quality, decode, join_chunks, measure_quality
+from mac_agent.audio import DecodedChunk, JoinedChunk, Quality, decode, join_chunks, judge_quality, measure_quality
 from mac_agent.engines.device_memory import device_bytes
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineInfo, Hints
 from mac_agent.errors import AudioError, EngineError
@@ -38,6 +39,7 @@ LoadEngine = Callable[[], Engine]
 
 PR_SET_PDEATHSIG = 1  # Linux, prctl(2)
 ORPHAN_EXIT_CODE = 86
+EMPTY_CHUNK = "audio.empty: a chunk has a header and no samples"
 REPORT_EVERY_S = 0.2
 SAMPLES_BYTES = 256 * 2**20  # freed memory kept for the next chunk and the next window
 
@@ -255,6 +257,7 @@ def run_job(
     began_s = time.perf_counter()
     decoded = _decode_all(job, report)
     all_warnings = [warning for chunk in decoded for warning in chunk.warnings]
+    step = max(chunk.step for chunk in decoded)
     # Held here alone, so that `join_chunks` can let go of each.
     chunks = [(decoded.pop(0).waveform, source.start_s) for source in job.chunks]
     waveform, placed, warnings = join_chunks(chunks, max_s=job.max_audio_s)
@@ -271,12 +274,13 @@ def run_job(
         diarization=diarization,
         quality=quality,
         timings_ms={"decode": decode_ms, **diarization.timings_ms, "total": 1000 * (time.perf_counter() - began_s)},
-        warnings=tuple(dict.fromkeys([*all_warnings, *warnings, *diarization.warnings])),
+        warnings=tuple(dict.fromkeys([*all_warnings, *warnings, *judge_quality(quality, step), *diarization.warnings])),
     )
 
 
 def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[DecodedChunk]:
     decoded: list[DecodedChunk] = []
+    empty: _ChunkError | None = None
     left_s = job.max_audio_s
     for index, source in enumerate(job.chunks):
         report("decode", 0.0)
@@ -291,10 +295,16 @@ def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[De
                     limit_s=job.max_audio_s,
                 )
         except AudioError as error:
-            raise _ChunkError(index, error) from error
+            if error.code is not FailureCode.AUDIO_EMPTY:
+                raise _ChunkError(index, error) from error
+            # A recorder that was stopped at once: nothing of it is lost, and the rest of the job is no worse for it.
+            empty = empty or _ChunkError(index, error)
+            chunk = DecodedChunk(np.zeros(0, dtype=np.float32), (EMPTY_CHUNK,))
         except OSError as error:
             gone = AudioError(FailureCode.PAYLOAD_INCOMPLETE, f"{_NOT_READABLE} ({error.strerror})")
             raise _ChunkError(index, gone) from error
         left_s -= chunk.duration_s
         decoded.append(chunk)
+    if empty is not None and not any(chunk.waveform.size for chunk in decoded):
+        raise empty
     return decoded

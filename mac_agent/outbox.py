@@ -34,18 +34,21 @@ from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.exc import DatabaseError
 
 from broker.backoff import Backoff
+from schemas.record import is_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, Engine, Row
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_MS = 5_000
 SAVE_AGAIN_S = 5.0
 IDLE_S = 1.0
 PRIMARY_CODE = 0xFF  # of SQLite's extended error codes
+DAMAGE_CODES = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_MISMATCH}
+"""Also SQLITE_ERROR: a damaged schema has no such table or column."""
 
 _log = structlog.get_logger("mac_agent.outbox")
 _metadata = MetaData()
@@ -126,8 +129,8 @@ def inspect_outbox(path: Path) -> OutboxFacts:
             if found != "ok":
                 return OutboxFacts(damage=str(found))
             waiting, oldest_at = connection.execute(oldest).one()
-    except DatabaseError as error:
-        return OutboxFacts(damage=str(error.orig))
+    except (DatabaseError, UnicodeDecodeError) as error:
+        return OutboxFacts(damage=str(error.orig if isinstance(error, DatabaseError) else error))
     finally:
         engine.dispose()
     return OutboxFacts(waiting, oldest_at)
@@ -154,7 +157,7 @@ class Outbox:
         self._first_pause, self._clock = Backoff.start(retry_s, retry_max_s), clock
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._engine = _open(path)
+            self._engine, kept = _open(path)
         except (OSError, DatabaseError) as error:
             raise OutboxError(
                 f"The outbox {path} cannot be opened ({type(error).__name__}). Check its owner and the disk; "
@@ -163,7 +166,7 @@ class Outbox:
         self._unsaved: set[str] = set()
         self._save_due_s = 0.0
         self._log_dirty_s: float | None = None
-        self._index = {entry.job_id: entry for entry in self._read()}
+        self._index = {entry.job_id: entry for entry in kept}
         self._schedules = {job_id: _Schedule(0.0, self._first_pause) for job_id in self._index}
 
     def put(self, entry: OutboxEntry) -> None:
@@ -257,16 +260,6 @@ class Outbox:
             _log.info("stored after all", job=job_id)
         self._log_dirty_s = self._clock()
 
-    def _read(self) -> list[OutboxEntry]:
-        with self._engine.connect() as connection:
-            rows = connection.execute(select(_entries).order_by(_entries.c.position))
-            return [
-                OutboxEntry(
-                    row.job_id, row.lease_id, row.ledger_id, row.conversation_id, EntryKind(row.kind), row.payload
-                )
-                for row in rows
-            ]
-
 
 def _write(connection: Connection, job_id: str, entry: OutboxEntry | None) -> None:
     if entry is None:
@@ -286,21 +279,22 @@ def _write(connection: Connection, job_id: str, entry: OutboxEntry | None) -> No
 
 def _is_full(error: DatabaseError) -> bool:
     """Whether SQLite found no room, for the file or for the log beside it (which it calls an I/O error)."""
-    code = getattr(error.orig, "sqlite_errorcode", 0)
-    return code & PRIMARY_CODE in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+    return _code_of(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
 
 
-def _open(path: Path) -> Engine:
-    if path.exists():
-        version = _version_of(path)
-        if version != SCHEMA_VERSION:
-            _log.warning(
-                "outbox of another version replaced; the bridge grants its jobs again",
-                found_version=version,
-                version=SCHEMA_VERSION,
-            )
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+def _code_of(error: DatabaseError) -> int:
+    """Return SQLite's primary code; that of damage where Python could not read what was stored as text."""
+    code: int = getattr(error.orig, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT)
+    return code & PRIMARY_CODE
+
+
+def _open(path: Path) -> tuple[Engine, list[OutboxEntry]]:
+    """Open the file and read it; one that is damaged or of another version is replaced."""
+    kept = _read(path) if path.exists() else []
+    if kept is None:
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        kept = []
     os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))  # before SQLite, which would make it readable for all
     path.chmod(0o600)
     engine = _connect(path)
@@ -308,21 +302,42 @@ def _open(path: Path) -> Engine:
         if not connection.execute(text("PRAGMA user_version")).scalar():  # on a full disk, nothing must be written
             _metadata.create_all(connection)
             connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
-    return engine
+    return engine, kept
 
 
-def _version_of(path: Path) -> int | None:
-    """Return the file's schema version; None where it is no database at all."""
+def _read(path: Path) -> list[OutboxEntry] | None:
+    """Return what a file holds; None, said in the log, where it cannot be used."""
+    version: int | None = None
     engine = _connect(path)
     try:
         with engine.connect() as connection:
-            has_table = connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar()
+            if not connection.execute(text("SELECT count(*) FROM sqlite_master")).scalar():
+                return []
             version = connection.execute(text("PRAGMA user_version")).scalar()
-    except DatabaseError:
-        return None
+            if version == SCHEMA_VERSION and connection.execute(text("PRAGMA quick_check(1)")).scalar() == "ok":
+                rows = connection.execute(select(_entries).order_by(_entries.c.position))
+                return [_entry_of(row) for row in rows]
+    except (DatabaseError, ValueError) as error:
+        if isinstance(error, DatabaseError) and _code_of(error) not in DAMAGE_CODES:
+            raise
     finally:
         engine.dispose()
-    return SCHEMA_VERSION if not has_table else int(version or 0)
+    _log.warning(
+        "outbox that is damaged or of another version replaced; the bridge grants its jobs again",
+        found_version=version,
+        version=SCHEMA_VERSION,
+    )
+    return None
+
+
+def _entry_of(row: Row[Any]) -> OutboxEntry:
+    """Return an entry. Raises ValueError where a damaged row is none."""
+    entry = OutboxEntry(
+        row.job_id, row.lease_id, row.ledger_id, row.conversation_id, EntryKind(row.kind), bytes(row.payload)
+    )
+    if not all(is_id(name) for name in (entry.job_id, entry.lease_id, entry.ledger_id, entry.conversation_id)):
+        raise ValueError("an id")
+    return entry
 
 
 def _connect(path: Path) -> Engine:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, BinaryIO, Literal
 
 import numpy as np
@@ -18,12 +18,18 @@ Coding = Literal["s", "f", "alaw", "mulaw"]
 """Integers, floating point, and the two of telephones."""
 
 BLOCK_BYTES = 3 << 20  # whole words of 1, 2, 3 and 4 bytes
+JUDGED_WORDS = 1_000  # a sixteenth of a second that is not silent
+FLOAT_EXPONENTS = 64, 160  # 2**-63 to 2**33: whatever a program takes for full scale
+NEGATIVE_EXPONENT = 240  # of a small integer below zero
+FLOAT_RATIO, INTEGER_RATIO, MIN_SIGN_RATIO = 0.999, 0.5, 0.05
 WAVE_EXTENSIBLE = 0xFFFE
 # Behind the first byte, its tag, the GUID of every format that has one (KSDATAFORMAT_SUBTYPE_WAVEFORMATEX).
 _GUID_TAIL = bytes.fromhex("00000000001000800000aa00389b71")
 _WAVE_CODINGS: dict[int, Coding] = {1: "s", 3: "f", 6: "alaw", 7: "mulaw"}
 # Of these FFmpeg makes noise without a word: it takes the halves of a byte, or the blocks, for others than they are.
 _MISREAD_WAVE_CODECS = {0x40: "G.721 ADPCM", 0x5346: "Flash ADPCM"}
+# Vorbis: its headers lie where FFmpeg does not look for them, and every packet counts as decoded.
+_VORBIS_WAVE_TAGS = (0x566F, 0x674F, 0x6750, 0x6751, 0x676F, 0x6770, 0x6771)
 # AAC: where a frame ends its own header says (ADTS), else nothing in a WAV does.
 _AAC_WAVE_TAGS = (0xFF, 0x1600, 0x1601, 0x1610, 0x4143, 0x706D, 0xA106)
 _AIFC_CODINGS: dict[bytes, tuple[Coding, ByteOrder]] = {
@@ -81,7 +87,7 @@ def name_misread_codec(chunk: bytes, order: ByteOrder, first_bytes: bytes) -> st
     if tag in _AAC_WAVE_TAGS:
         header = read_frame_header(first_bytes)
         return None if header is not None and header.is_adts else "AAC without frame headers (ADTS)"
-    return _MISREAD_WAVE_CODECS.get(tag)
+    return "Vorbis" if tag in _VORBIS_WAVE_TAGS else _MISREAD_WAVE_CODECS.get(tag)
 
 
 def read_caf_format(chunk: bytes) -> PcmLayout | None:
@@ -115,6 +121,50 @@ def _checked(layout: PcmLayout) -> PcmLayout | None:
     """Return the layout where its words can be read: anything else is left to FFmpeg."""
     is_known = layout.word_bits in _WORD_BITS[layout.coding]
     return layout if is_known and 0 < layout.valid_bits <= layout.word_bits else None
+
+
+def correct_layout(stream: BinaryIO, start: int, end: int, layout: PcmLayout) -> tuple[PcmLayout, str]:
+    """Return how the samples in [start, end) really lie, and what the header says wrongly of it ("": nothing)."""
+    if layout.word_bits == 32 and layout.valid_bits == 32 and layout.coding in ("s", "f"):
+        coding = _read_coding(stream, start, end, layout)
+        if coding != layout.coding:
+            names = {"s": "integers", "f": "floating point"}
+            fault = f"it says {names[layout.coding]}, the samples are {names[coding]}"
+            return replace(layout, coding=coding), fault
+    if layout.coding == "s" and layout.valid_bits == 16 < layout.word_bits:
+        words = measure_words(stream, start, end, layout, layout.valid_bits)
+        if not words.is_left_justified(16, layout.word_bits) and not words.is_right_justified(16):
+            fault = f"it says {layout.word_bits // 8} bytes a sample, the samples have 2"
+            return replace(layout, word_bits=16), fault
+    return layout, ""
+
+
+def _read_coding(stream: BinaryIO, start: int, end: int, layout: PcmLayout) -> Coding:
+    """Return what words of 32 bits are: integers or floating point, whichever their header says.
+
+    The exponent of a floating point number stands where an integer has the bits behind its sign. Sound is near zero
+    most of the time: there floating point has exponents in the middle, integers all zeros or, below zero, all ones.
+    """
+    for place in range(start, end, BLOCK_BYTES):
+        stream.seek(place)
+        block = stream.read(min(BLOCK_BYTES, end - place))
+        words = _words(block[: len(block) // 4 * 4], layout).view(np.uint32)
+        words = words[words & 0x7FFFFFFF != 0]
+        if words.size >= JUDGED_WORDS:
+            return _judge_coding(words, layout.coding)
+    return layout.coding
+
+
+def _judge_coding(words: NDArray[np.uint32], said: Coding) -> Coding:
+    exponents = words >> 23 & 0xFF
+    floats = float(np.mean((exponents >= FLOAT_EXPONENTS[0]) & (exponents <= FLOAT_EXPONENTS[1])))
+    if not MIN_SIGN_RATIO < float(np.mean(words >> 31)) < 1 - MIN_SIGN_RATIO:
+        return said  # no sound, which is above zero as often as below
+    if said == "s" and floats > FLOAT_RATIO:
+        return "f"
+    if said == "f" and floats < INTEGER_RATIO and float(np.mean(exponents >= NEGATIVE_EXPONENT)) > MIN_SIGN_RATIO:
+        return "s"
+    return said
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 MIN_SAMPLE_RATE_HZ, MAX_SAMPLE_RATE_HZ = 1_000, 768_000  # as in the contract; a 1 Hz header would be a bomb
 MAX_CHANNELS = 16
-MAX_PLANES = 8  # FFmpeg's AV_NUM_DATA_POINTERS
+# PyAV counts planes up to a null pointer, and from 8 on reads past FFmpeg's array of them (AV_NUM_DATA_POINTERS).
+MAX_PLANES = 7
 MAX_DAMAGED_PACKETS = 1_000  # past this a file is noise with a header
 MAX_RATE_CHANGES = 1_000  # each takes a new resampler, 0.1 ms; a stream changes between its songs
 HOLE_S = 0.1  # a jump of timestamps inside a file larger than this is a hole, not rounding
@@ -40,6 +41,9 @@ CANCELLED_RATIO = 0.2
 PROMISE_MARGINS_S = {"flac": 0.02}
 PROMISE_MARGIN_S, FILM_PROMISE_FACTOR = 0.25, 1.1
 OPUS_GRANULE_HZ = 48_000  # whatever rate was encoded (RFC 7845, section 4)
+# What LAME and a decoder put in front: 576 and 529. A WAV has no place to say so, and always begins with it; MP3
+# without one may be cut out of a stream, where as much is sound.
+WAV_MP3_LATE_SAMPLES = 1_105
 FLAC_FRAME_EXTRA_BYTES = 1_024  # of a frame beyond its samples as they are
 # FFmpeg's own decoders of these break off at the frames of a pause (DTX), which others fill with quiet noise.
 _PAUSE_DECODERS = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
@@ -75,8 +79,6 @@ class PassReport:
     ignored_bytes: int = 0
     """That FFmpeg skipped without a word."""
     holes: list[Hole] = field(default_factory=list)
-    has_wide_integers: bool = False
-    """Samples of more than 16 bits, which may lie anywhere in their words."""
     coarse_bits: dict[str, float] = field(default_factory=dict)
     """How many bits a sample has, by FFmpeg's name of the codec, where that adds much noise."""
     step: float = 0.0
@@ -123,6 +125,8 @@ class RecordingDecoder:
         self._packet_bytes, self._first_packet, self._read_bytes = 0, -1, 0
         self._batch = _Batch()
         self._used_bits = 0
+        self._late_samples = 0
+        """At 16 kHz, of what comes next, that no microphone heard."""
         self._resampler: AudioResampler | None = None
         self.report = PassReport()
 
@@ -214,6 +218,8 @@ class RecordingDecoder:
                     raise undecodable("its sample rate changes throughout")
                 rate, origin_s, in_samples, base = frame.sample_rate, None, 0, len(self._samples)
                 self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+                if changes == 0 and self._recording.container == "wav" and stream.codec_context.name.startswith("mp3"):
+                    self._late_samples = round(WAV_MP3_LATE_SAMPLES * SAMPLE_RATE_HZ / rate)
                 tick_s = float(frame.time_base or 0)  # once: a fraction takes longer than its frame
             if self._batch.key != _key(frame) or self._batch.samples >= BATCH_SAMPLES:
                 self._flush()
@@ -274,7 +280,6 @@ class RecordingDecoder:
         batch, self._batch = self._batch, _Batch()
         if not batch.samples or self._resampler is None:
             return
-        self.report.has_wide_integers |= batch.arrays[0].dtype == np.int32
         self._used_bits |= batch.used_bits() << self._recording.shift_bits
         samples = batch.join(self._recording.shift_bits)
         if self._channel is not None:
@@ -295,7 +300,9 @@ class RecordingDecoder:
 
     def _keep(self, frames: list[AudioFrame]) -> None:
         for frame in frames:
-            self._samples.append(frame.to_ndarray()[0])
+            block = frame.to_ndarray()[0]
+            self._samples.append(block[self._late_samples :])
+            self._late_samples = max(0, self._late_samples - block.size)
         if len(self._samples) > self._max_samples:
             raise TooLong
 
@@ -332,16 +339,20 @@ class _Batch:
         self.key, self.samples = key, 0
         self.arrays: list[NDArray[np.generic]] = []
         self._is_planar = True
+        self._interleave: AudioResampler | None = None
 
     def add(self, frame: AudioFrame, count: int) -> None:
         """Take the first `count` samples of a frame."""
         if not self.arrays:
             rate_hz, _, channels = self.key
             self._is_planar = frame.format.is_planar
-            if not 1 <= channels <= MAX_CHANNELS or (self._is_planar and channels > MAX_PLANES):
+            if not 1 <= channels <= MAX_CHANNELS:
                 raise undecodable(f"{channels} channels")
             _check_rate(rate_hz)
-        raw = frame.to_ndarray()
+            if self._is_planar and channels > MAX_PLANES:
+                self._interleave = AudioResampler(format=frame.format.packed, layout=frame.layout, rate=rate_hz)
+                self._is_planar = False
+        raw = (frame if self._interleave is None else self._interleave.resample(frame)[0]).to_ndarray()
         self.arrays.append(raw[:, : count if self._is_planar else count * self.key[2]])
         self.samples += count
 

@@ -25,6 +25,7 @@ from mac_agent.file_ends import (
 )
 from mac_agent.pcm_layout import (
     PcmLayout,
+    correct_layout,
     measure_words,
     name_misread_codec,
     read_aiff_format,
@@ -77,6 +78,8 @@ class RecordingSource:
     """By how much integer samples lie too low in their words."""
     is_shift_said: bool = True
     """Whether the header says so."""
+    header_fault: str = ""
+    """What the header says of the samples and they are not."""
 
 
 @dataclass(frozen=True)
@@ -190,6 +193,7 @@ class _Search:
         self, container: str, options: dict[str, str], start: int, ends: ChunkEnds, layout: PcmLayout
     ) -> RecordingSource:
         """Return plain samples, read as their header means them where FFmpeg would read them in another way."""
+        layout, fault = correct_layout(self.stream, ends.data_start, ends.data_end, layout)
         shift_bits, is_said, is_integer = 0, True, layout.coding == "s"
         if is_integer and layout.valid_bits < layout.word_bits:
             words = measure_words(self.stream, ends.data_start, ends.data_end, layout, layout.valid_bits)
@@ -201,7 +205,7 @@ class _Search:
             fits = [bits for bits in RIGHT_JUSTIFIED_BITS if words.is_right_justified(bits)]
             if fits and not words.is_left_justified(fits[0], WIDE_BITS):
                 shift_bits, is_said = WIDE_BITS - fits[0], False
-        if container == "wav" and layout.is_usual and not shift_bits:
+        if container == "wav" and layout.is_usual and not shift_bits and not fault:
             return self._recording(container, options, start, ends.file)
         return RecordingSource(
             stream=open_window(self.stream, ends.data_start, ends.data_end),
@@ -211,6 +215,7 @@ class _Search:
             missing_bytes=ends.file.missing_bytes,
             shift_bits=shift_bits,
             is_shift_said=is_said,
+            header_fault=fault,
         )
 
     def _recording(self, container: str, options: dict[str, str], start: int, end: FileEnd) -> RecordingSource:

@@ -36,6 +36,13 @@ class AgentSettings(BrokerSettings):
         default_factory=default_agent_id,
         description="Name of this agent in topics and on the bridge's allow-list; one running process per name.",
     )
+    reconnect_spread: float = Field(
+        default=6.0,
+        ge=1,
+        le=100,
+        description="The first pause after a lost connection is anything up to so many times reconnect_min_s: all "
+        "agents have lost it.",
+    )
     engine: str = Field(
         default="auto",
         description="Engine: pyannote, embedded, embedded-ge2e, or auto: pyannote where a pipeline of it is here.",

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from schemas.conversation import EventType
-from schemas.people import PersonEventType
+from schemas.conversation import ConversationEvent, EventType
+from schemas.errors import MessageMalformed
+from schemas.people import PersonEvent, PersonEventType
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ EVENT_FIELDS: Mapping[EventType, EventFields] = {
     ),
     EventType.SEGMENTS: EventFields(
         "Pieces of the transcript, new or changed, and ids of those that are gone. What is not named stays as it is.",
-        may=("segments", "removed"),
+        needs=(("segments", "removed"),),
     ),
     EventType.COMPLETED: EventFields(
         "No more audio is to come but what is named. The labels then become final. Later audio opens it again.",
@@ -56,3 +57,30 @@ PERSON_EVENT_FIELDS: Mapping[PersonEventType, EventFields] = {
     ),
     PersonEventType.FORGOTTEN: EventFields("Erase the person: name, voiceprints, samples. It cannot be undone."),
 }
+
+
+def check_fields(event: ConversationEvent | PersonEvent) -> None:
+    """Refuse an event that says something which its type does not say: taken, it would be lost without a word.
+
+    A field with the value that it has anyway says nothing; neither does one that this version does not know.
+
+    Raises `MessageMalformed`.
+    """
+    every: tuple[str, ...]
+    tables: Mapping[str, EventFields]
+    if isinstance(event, ConversationEvent):
+        every, tables = EVERY_EVENT, {kind.value: fields for kind, fields in EVENT_FIELDS.items()}
+    else:
+        every, tables = EVERY_PERSON_EVENT, {kind.value: fields for kind, fields in PERSON_EVENT_FIELDS.items()}
+    own = tables[event.type]
+    known = type(event).model_fields
+    said = [name for name in known if name in event.model_fields_set and getattr(event, name) != known[name].default]
+    for name in said:
+        homes = [f"`{kind}`" for kind, fields in tables.items() if name in _fields_of(fields)]
+        if homes and name not in every and name not in _fields_of(own):
+            msg = f"a `{event.type}` event says nothing of {name}: send it in an event of type {' or '.join(homes)}"
+            raise MessageMalformed(f"{msg}. Nothing of this event was taken.")
+
+
+def _fields_of(fields: EventFields) -> set[str]:
+    return {*fields.may, *(name for group in fields.needs for name in group)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+import unicodedata
 from typing import Any
 
 # The longer marks first: that of UTF-32 begins with that of UTF-16.
@@ -60,3 +61,8 @@ def refuse_repeated(pairs: list[tuple[Any, Any]]) -> None:
         if key not in seen:
             raise KeyRepeated(str(key))
         seen.remove(key)
+
+
+def is_blank(text: str) -> bool:
+    """Whether there is no character in it that can be seen: a name of such stands in no list and on no label."""
+    return all(unicodedata.category(character)[0] in "CZ" for character in text)

@@ -26,6 +26,7 @@ import pytest
 from broker.access import Access, access_of
 from broker.listener import Listener, TlsFiles
 from broker.mosquitto import provision_mosquitto
+from broker.nats import permissions_of
 from broker.settings import BrokerSettings
 from broker.users import Credentials, generate_password, generate_users
 from schemas.topics import DEFAULT_ROOT, Topics
@@ -248,27 +249,12 @@ def nats_config(
                 {
                     "user": users[role].username,
                     "password": users[role].password,
-                    "permissions": nats_permissions(access[role]),
+                    "permissions": permissions_of(access[role]),
                 }
                 for role in access
             ]
         },
     }
-
-
-def nats_permissions(access: Access) -> dict[str, object]:
-    """The rights of a user in the form of NATS, which has no right to receive less than one subscribes to."""
-    receive = [subject for topic_filter in access.receive for subject in nats_subjects(topic_filter)]
-    return {
-        "publish": [subject for topic_filter in access.publish for subject in nats_subjects(topic_filter)],
-        "subscribe": [*receive, "$MQTT.sub.>"],  # by which NATS itself delivers QoS 1
-    }
-
-
-def nats_subjects(topic_filter: str) -> list[str]:
-    """A topic filter as NATS subjects: `#` matches its parent level too."""
-    subject = topic_filter.replace("/", ".").replace("+", "*")
-    return [subject.removesuffix("#") + ">", subject.removesuffix(".#")] if subject.endswith("#") else [subject]
 
 
 def free_port() -> int:

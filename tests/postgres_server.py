@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -57,6 +58,13 @@ class RunningPostgres:
         with engine.connect() as connection:
             yield connection
 
+    def new_database(self) -> str:
+        """The name of an empty one."""
+        name = f"d{uuid.uuid4().hex}"
+        with self.superuser() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        return name
+
     def start(self) -> None:
         command = [self.programs / "postgres", "-D", self.directory / "data", "-p", str(self.port)]
         command += ["-h", "127.0.0.1", "-k", self.directory, *_LEAST, *self.options]
@@ -85,6 +93,11 @@ class RunningPostgres:
         assert self.process.poll() is None, (self.directory / "log").read_text()[-2000:]
         command = [str(self.programs / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
         return subprocess.run(command, check=False).returncode == 0
+
+
+def ledger_options(server: RunningPostgres, database: str) -> dict[str, str]:
+    """The environment of a bridge whose ledger is in this database."""
+    return {"OMI_DATABASE_URL": server.url(database), "OMI_DATABASE_SECRET": PASSWORD}
 
 
 @contextlib.contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import plistlib
+import pwd
 import re
 import shutil
 import subprocess
@@ -10,6 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
+
+from vps_bridge.commands.main import app
 
 ROOT = Path(__file__).resolve().parents[1]
 PLIST = ROOT / "launchd" / "ai.omi.diarization.agent.plist"
@@ -75,6 +79,18 @@ def complaints(tmp_path):
 @pytest.mark.parametrize("unit", UNITS, ids=lambda path: path.name)
 def test_systemd_accepts_the_unit(unit, complaints):
     assert complaints(unit.read_text()) == []
+
+
+def test_the_unit_in_the_repository_is_what_install_writes_with_the_paths_of_the_set_up(monkeypatch):
+    home = Path("/var/lib/omi-diarization")
+    account = pwd.struct_passwd(("omi", "x", 999, 999, "", str(home), "/usr/sbin/nologin"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda _name: account)
+    monkeypatch.setattr(sys, "executable", "/opt/omi-diarization/.venv/bin/python")
+    words = ["install", "--dry-run", "--user", "omi", "--data-dir", str(home)]
+    done = CliRunner().invoke(app, words)
+    assert done.exit_code == 0, done.output
+    assert done.stdout == (ROOT / "systemd" / "omi-bridge.service").read_text()
+    assert " ".join(word for word in words if word != "--dry-run") in (ROOT / "docs" / "set-up-vps.md").read_text()
 
 
 def test_systemd_would_complain_of_a_misspelt_key(complaints):

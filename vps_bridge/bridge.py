@@ -23,18 +23,17 @@ from schemas.conversation import Accepted, ConversationEvent, EventType
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
+from vps_bridge.beats import BeatSources, BridgeBeats
 from vps_bridge.bridge_files import open_files
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
-from vps_bridge.dispatch.roster import AgentView
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import LedgerUnavailable, Refusal
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.capture_counts import CaptureCounts
-from vps_bridge.intake.disk_reserve import REMEDY
 from vps_bridge.intake.history import ConversationHistory, read_history
 from vps_bridge.intake.ingest import Ingest, Taken
 from vps_bridge.intake.person_events import PersonEvents
@@ -52,6 +51,7 @@ from vps_bridge.webhook.sender import Webhook
 
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
+NEWS_REST_S = 0.05  # of many who write into the ledger at once, not each has it looked at
 BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and sent, with one fsync
 MAX_HELD = 64  # messages that wait to be sent end a batch too
 MAX_UNACKNOWLEDGED = 100  # messages that wait for the broker's answer
@@ -71,7 +71,7 @@ class Bridge:
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
         self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id)
-        self._stopping, self._connected = threading.Event(), threading.Event()
+        self._stopping, self._connected, self._has_news = threading.Event(), threading.Event(), threading.Event()
         self._open_files(settings)
         self._presence = Presence(settings, self._ledger.ledger_id)
         self._beat_topic = self._topics.bridge_heartbeat(settings.bridge_id)
@@ -84,11 +84,13 @@ class Bridge:
             will=Will(self._beat_topic, encode(self._presence.make_beat(BridgeState.OFFLINE))),
             on_connect=self._note_connect,
         )
-        self._publisher = HeldPublisher(self._session, self._ledger.sync)
+        self._publisher = HeldPublisher(self._session, self._sync)
         self._make_parts(settings)
-        self._tick_due_s = 0.0
+        sources = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve
+        told = BeatSources(*sources, self._mailbox.read_until_s)
+        self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, told)
+        self._tick_due_s = self._ticked_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
-        self._reported_agents: tuple[list[str], list[str]] = ([], [])
 
     def _open_files(self, settings: BridgeSettings) -> None:
         self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings)
@@ -130,6 +132,19 @@ class Bridge:
         )
         self._compaction = Compaction(settings, self._ledger, self._store)
 
+    def _sync(self) -> None:
+        """Have all that was written survive a power cut; where it may not, nothing that was held is sent."""
+        try:
+            self._ledger.sync()
+        except (OSError, LedgerUnavailable):
+            self._ingest.left_strays = True
+            raise
+
+    def _note_news(self) -> None:
+        """Look at once: somebody else has written into the ledger. Called from another thread."""
+        self._has_news.set()
+        self._mailbox.wake()
+
     def _note_connect(self) -> None:
         self._connected.set()
         self._mailbox.wake()
@@ -147,6 +162,7 @@ class Bridge:
         set_up_interpreter()
         self._session.start()
         self._webhook.start()
+        news = self._ledger.listen(self._note_news)
         try:
             while not self._stopping.is_set():
                 self._run_once()
@@ -155,9 +171,10 @@ class Bridge:
             self._http_door.close()
             self._omi_door.join()
             self._webhook.close()
+            news.close()
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
-            self._schedule.close()
+            self._guard.run("ending labelling", self._schedule.close)
             last_beat = encode(self._presence.make_beat(BridgeState.STOPPED))
             self._session.stop(Farewell(self._beat_topic, last_beat, retain=True))
             self._ledger.close()
@@ -181,7 +198,11 @@ class Bridge:
             self._updater.offer_again()
             self._presence.beat_soon()
         self._guard.run("following up", partial(self._follow_up, now_s))
+        if self._has_news.is_set():
+            self._has_news.clear()
+            self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
         if now_s >= self._tick_due_s:
+            self._ticked_s = now_s
             self._tick_due_s = now_s + TICK_S
             self._guard.run("tick", partial(self._tick, now_s))
         self._http_door.keep_open(now_s, self._presence.beat_soon)
@@ -190,7 +211,7 @@ class Bridge:
             self._guard.run("sweep", partial(self._sweep, now_s))
         if self._presence.is_due(now_s) and self._session.connected:
             self._presence.note_beat(now_s)
-            self._guard.run("heartbeat", self._publish_beat)
+            self._guard.run("heartbeat", self._beats.publish)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
         if self._mailbox.is_empty:
@@ -275,7 +296,7 @@ class Bridge:
         sender_limit.report()
         self._dispatcher.note_heartbeats()
         self._dispatch()
-        if self._live_agents() != self._reported_agents:
+        if self._beats.has_news():
             self._presence.beat_soon()
 
     def _dispatch(self) -> None:
@@ -327,8 +348,7 @@ class Bridge:
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
-        allowed = self._ledger.agents.allowed()
-        return [view.heartbeat for view in self._live_views() if view.heartbeat.agent_id in allowed]
+        return self._beats.live_agents()
 
     def _follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
         """Do what an accepted event asks for; a deletion has its receipt only then."""
@@ -370,27 +390,3 @@ class Bridge:
         failure = JobFailure(conversation_id=conversation_id, code=FailureCode.LABELS_FAILED, message=reason)
         self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
         self._presence.beat_soon()
-
-    # ------------------------------------------------------------------------------------------- heartbeats
-
-    def _live_views(self) -> list[AgentView]:
-        return self._dispatcher.roster.live(self._mailbox.read_until_s(), self._settings.stale_s)
-
-    def _live_agents(self) -> tuple[list[str], list[str]]:
-        """Return the live agents: those that are allowed, and those that nobody has allowed yet."""
-        live = sorted(view.heartbeat.agent_id for view in self._live_views())
-        allowed = self._ledger.agents.allowed()
-        return [name for name in live if name in allowed], [name for name in live if name not in allowed]
-
-    def _publish_beat(self) -> None:
-        self._reported_agents = live, waiting = self._live_agents()
-        beat = self._presence.make_online_beat(
-            live=live,
-            waiting=waiting,
-            counts=self._ledger.jobs.counts(),
-            dropped=self._admission.dropped,
-            has_disk_room=self._disk_reserve.is_held,
-            webhook=self._webhook.describe(),
-            last_error=self._guard.summary() if self._disk_reserve.is_held else REMEDY,
-        )
-        self._publisher.send(self._beat_topic, beat, retain=True)

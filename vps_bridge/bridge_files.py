@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import structlog
 
+from broker.backoff import Backoff
 from vps_bridge.backup.make import remove_leftovers
 from vps_bridge.compaction import make_shrinkable
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.spool import SPOOL, Spool
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.settings import BridgeSettings
 
+MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 _LOG = structlog.get_logger(__name__)
 
 
@@ -38,7 +42,7 @@ def open_files(settings: BridgeSettings) -> BridgeFiles:
     settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
     disk_reserve.release_if_full()  # even opening a database takes some room
-    ledger = Ledger(settings.root, exclusive=True)
+    ledger = _open_ledger(settings)
     disk_reserve.update()
     spool = Spool(settings.root / SPOOL)
     store = open_store(settings)
@@ -47,3 +51,15 @@ def open_files(settings: BridgeSettings) -> BridgeFiles:
     strays = spool.sweep(ledger.chunks.spool_names())
     _LOG.info("bridge_opened", ledger=ledger.ledger_id, root=str(settings.root), strays=strays)
     return BridgeFiles(disk_reserve, ledger, spool, store)
+
+
+def _open_ledger(settings: BridgeSettings) -> Ledger:
+    """Open the ledger, once the server that keeps it answers, if one does: both may have been started together."""
+    pauses = Backoff.start(MIN_PAUSE_S, MAX_PAUSE_S)
+    while True:
+        try:
+            return open_ledger(settings, exclusive=True)
+        except LedgerUnavailable as error:
+            _LOG.warning("ledger_waits", reason=str(error), asked_again_s=round(pauses.pause_s, 1))
+            time.sleep(pauses.jittered_s())
+            pauses = pauses.longer()

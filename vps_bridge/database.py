@@ -6,10 +6,10 @@ import os
 import shutil
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DatabaseError as DriverError
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from pathlib import Path
     from sqlite3 import Connection as SqliteConnection
 
-T = TypeVar("T")
 BUSY_TIMEOUT_MS = 5_000
 READERS_TIMEOUT_MS = 250  # so long the log waits for those who read before it is emptied
 MAX_FINDINGS = 5
@@ -39,6 +38,8 @@ _PRAGMAS = (
 
 STORAGE_ERRORS = (OSError, sqlite3.Error, DBAPIError)
 """What a disk that is full or fails raises, in a file or in a database."""
+DAMAGE_ERRORS = (sqlite3.DatabaseError, DriverError, UnicodeDecodeError)
+"""What a damaged file raises; the last where what SQLite says of it holds bytes of the damage."""
 
 
 class DatabaseError(Exception):
@@ -75,6 +76,11 @@ class DiskFull(DatabaseError):
         self.path = path
 
 
+def reason_of(error: Exception) -> str:
+    """Return what SQLite said, without the statement that SQLAlchemy adds."""
+    return str(error.orig if isinstance(error, DBAPIError) else error)
+
+
 class Database:
     """A SQLite file and the one connection this process has to it, used by one thread at a time.
 
@@ -107,10 +113,11 @@ class Database:
                 self._roll_back()  # there is nothing to undo
 
     @contextmanager
-    def writing(self) -> Iterator[Connection]:
+    def writing(self, _conversation_id: str | None = None, /) -> Iterator[Connection]:
         """Lend the connection for one transaction: all of it is done or, where an error is raised, none of it.
 
-        It begins IMMEDIATE, so that a transaction which reads before it writes cannot get SQLITE_BUSY when it writes.
+        Nobody else writes meanwhile, of whichever conversation. It begins IMMEDIATE, so that a transaction which reads
+        before it writes cannot get SQLITE_BUSY when it writes.
         """
         with self._lock:
             self._driver.execute("BEGIN IMMEDIATE")
@@ -198,7 +205,7 @@ class Database:
             finally:
                 self._driver.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}").fetchall()
 
-    def free_pages(self, most: int) -> int:
+    def free_pages(self, most: int, /) -> int:
         """Give at most so many unused pages back to the disk; return how many unused ones are left.
 
         So few take some milliseconds. Of a file that cannot shrink (`make_shrinkable`) none is given back.
@@ -232,9 +239,12 @@ class Database:
 
     def find_damage(self) -> list[str]:
         """Return what SQLite finds wrong with the file, at most `MAX_FINDINGS`; reads all of it."""
-        with self.reading() as connection:
-            found = connection.exec_driver_sql(f"PRAGMA quick_check({MAX_FINDINGS})").scalars()
-            return [line for line in found if line != "ok"]
+        try:
+            with self.reading() as connection:
+                found = connection.exec_driver_sql(f"PRAGMA quick_check({MAX_FINDINGS})").scalars()
+                return [line for line in found if line != "ok"]
+        except DAMAGE_ERRORS as error:  # damaged where the check itself reads
+            return [reason_of(error)]
 
     def close(self) -> None:
         """Close the file; nothing can be read or written any more."""
@@ -242,29 +252,6 @@ class Database:
             self._close_log()
             self._connection.close()
             self._engine.dispose()
-
-
-class CachedRead(Generic[T]):
-    """A value read from a database, read again once another connection has committed anything.
-
-    What this connection changes of it, its writer tells with `drop`.
-    """
-
-    def __init__(self, database: Database, read: Callable[[], T]) -> None:
-        """Read with `read`, at the first `get`."""
-        self._database, self._read = database, read
-        self._kept: tuple[int, T] | None = None
-
-    def get(self) -> T:
-        """Return the value."""
-        mark = self._database.change_mark()  # before the value: what is committed between the two is seen next time
-        if self._kept is None or self._kept[0] != mark:
-            self._kept = mark, self._read()
-        return self._kept[1]
-
-    def drop(self) -> None:
-        """Read the value again at the next `get`."""
-        self._kept = None
 
 
 def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) -> Database:
@@ -293,11 +280,11 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
     event.listen(engine, "connect", partial(_set_pragmas, synchronous="FULL" if sync_commits else "NORMAL"))
     try:
         _migrate(engine, path, migrations)
-    except DriverError as error:
+    except DAMAGE_ERRORS as error:
         engine.dispose()
         if shutil.disk_usage(path.parent).free < SCRATCH_BYTES:
             raise DiskFull(path) from error
-        raise DatabaseUnreadable(path, str(error.orig)) from error
+        raise DatabaseUnreadable(path, reason_of(error)) from error
     except DatabaseError:
         engine.dispose()
         raise

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from types import TracebackType
 
 import structlog
 
 from schemas.errors import SchemaError
-from vps_bridge.errors import AnotherBridge, LabellingFailed, StoreUnavailable
+from vps_bridge.errors import AnotherBridge, LabellingFailed, LedgerUnavailable, StoreUnavailable
 
+OUTAGE_TOLD_S = 10.0
 _LOG = structlog.get_logger(__name__)
 
 
@@ -18,7 +20,7 @@ class ErrorGuard:
 
     def __init__(self) -> None:
         """Start without an error."""
-        self._errors, self._last_error = 0, ""
+        self._errors, self._last_error, self._outage_due_s = 0, "", 0.0
 
     def run(self, where: str, work: Callable[[], object]) -> None:
         """Do a piece of work; whatever it raises ends that piece alone. Only `AnotherBridge` is raised.
@@ -30,8 +32,19 @@ class ErrorGuard:
             work()
         except AnotherBridge:
             raise
+        except LedgerUnavailable as error:
+            self._note_outage(where, str(error))
         except Exception as error:  # noqa: BLE001 - one bad message, file or conversation must not stop the others
             self.note(where, describe_error(error))
+
+    def _note_outage(self, where: str, error: str) -> None:
+        """Count what fails because the ledger's server is away: that is much, and is told once in a while."""
+        now_s = time.monotonic()
+        if now_s >= self._outage_due_s:
+            self._outage_due_s = now_s + OUTAGE_TOLD_S
+            self.note(where, error)
+        else:
+            self._errors += 1
 
     def note(self, where: str, error: str) -> None:
         """Count an error and remember its words."""

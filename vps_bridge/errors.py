@@ -25,6 +25,10 @@ class StoreUnavailable(Exception):
     """How long the store asks to be left alone."""
 
 
+class LedgerUnavailable(StoreUnavailable):
+    """The ledger's server cannot be used now. What was to be written may be or not; nothing of it is promised."""
+
+
 class StoreMisbehaves(StoreUnavailable):
     """A store at another side that answers what it may not: nothing of it is believed."""
 

@@ -13,6 +13,7 @@ from broker.session import MqttSession
 from schemas.codec import encode
 from schemas.errors import MessageTooLarge, SchemaError
 from schemas.record import Message
+from vps_bridge.errors import StoreUnavailable
 
 _LOG = structlog.get_logger(__name__)
 _CONTENT_TYPES = {"json": "application/json", "msgpack": "application/msgpack"}
@@ -37,9 +38,9 @@ class Publisher:
         """Send one message; return False (and log it) where the session did not take it."""
         return self.send_largest(topic, (message,), retain=retain)
 
-    def send_ahead(self, topic: str, message: Message) -> bool:
+    def send_ahead(self, topic: str, message: Message, *, retain: bool = False) -> bool:
         """Send a message that promises nothing, at once: before those that wait for a sync."""
-        return Publisher.send_largest(self, topic, (message,))
+        return Publisher.send_largest(self, topic, (message,), retain=retain)
 
     def send_largest(self, topic: str, forms: Iterable[Message | Encoded], *, retain: bool = False) -> bool:
         """Send the first of several forms of a message, largest first, that is within the limits of schema and broker.
@@ -99,12 +100,15 @@ class HeldPublisher(Publisher):
         return True
 
     def flush(self) -> None:
-        """Sync, then send. Raises OSError where the disk fails: what was held is dropped, its senders send it again."""
+        """Sync, then send. What was held is dropped where that fails: its senders send it again.
+
+        Raises OSError where the disk fails, `LedgerUnavailable` where the server that keeps the ledger does.
+        """
         held, self._held = self._held, []
         try:
             if held:
                 self._sync()
-        except OSError as error:
+        except (OSError, StoreUnavailable) as error:
             for _, fail in held:
                 fail(error)
             raise

@@ -25,6 +25,7 @@ from vps_bridge.settings import BridgeSettings
 _LOG = structlog.get_logger(__name__)
 SWEEP_S = 60.0
 TEMPORARY_S = 3_600.0  # how long a test that nobody deleted is kept
+ENROLMENT_TOLD_S = 86_400.0  # how long the outcome of an enrolment waits for a backend that is away
 MAX_FORGOTTEN_AT_ONCE = 20  # conversations in one sweep: each takes some tens of milliseconds
 
 
@@ -96,7 +97,7 @@ class Retention:
         self._forget_voices(now - self._settings.keep_voices_s)
         for name, final_at in self._ledger.people.enrolments():
             self._strip(name)  # a bridge that was killed may have left it
-            if final_at <= now - self._settings.keep_audio_s:
+            if final_at <= now - ENROLMENT_TOLD_S:
                 self._ledger.conversations.mark_deleted(name)
         # `omi-bridge ping` deletes its own, unless it was killed; the HTTP door waits for its own for so long.
         kept_s = max(TEMPORARY_S, self._settings.http_answer_timeout_s + SWEEP_S)

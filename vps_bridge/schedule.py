@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import structlog
@@ -16,7 +16,7 @@ from vps_bridge.dispatch.labelling_process import LabellingProcess, LargeLabelli
 from vps_bridge.dispatch.labelling_work import LabellingWork
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard, describe_error
-from vps_bridge.errors import LabellingFailed, StoreUnavailable
+from vps_bridge.errors import LabellingFailed, LedgerUnavailable, StoreUnavailable
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord, describe_completion
 from vps_bridge.rules.assemble import plan_jobs
@@ -76,6 +76,8 @@ class ConversationSchedule:
         self._end_due_s = {end.conversation_id: 0.0 for end in ledger.conversations.awaiting_final()}
         # Those that the messages just taken are about.
         self._to_assemble, self._to_assign = set[str](), set[str]()
+        # Those whose last attempt is not to be counted.
+        self._uncounted = set[str]()
 
     def note_audio(self, conversation_id: str) -> None:
         """Note that audio came, or that no more will: its chunks are looked at with the next `assemble_new`."""
@@ -122,10 +124,16 @@ class ConversationSchedule:
 
     def assign_due(self, now_s: float) -> None:
         """Work out the labels of all conversations that are dirty, or may have become final."""
+        self._take_tries_back()
         dirty = self._ledger.conversations.dirty()
         self._assign_tries.keep_only(set(dirty))
         ending = [name for name, due_s in self._end_due_s.items() if due_s <= now_s]
         self._assign_all(dict.fromkeys([*ending, *dirty]), now_s)
+
+    def _take_tries_back(self) -> None:
+        for name in sorted(self._uncounted):
+            self._ledger.conversations.take_try_back(name)
+            self._uncounted.discard(name)
 
     def _assemble_all(self, conversation_ids: Iterable[str], now_s: float) -> bool:
         made: list[str] = []
@@ -167,6 +175,15 @@ class ConversationSchedule:
             return
         if self._beside.works_on(conversation_id) or not self._assign_tries.take(conversation_id, now_s):
             return
+        if not self._ledger.take_labels(conversation_id):
+            return  # another bridge works them out now
+        try:
+            self._try_counted(conversation_id, now_s, took_s, final=final)
+        finally:
+            if not self._beside.works_on(conversation_id):
+                self._ledger.give_labels(conversation_id)
+
+    def _try_counted(self, conversation_id: str, now_s: float, took_s: float, *, final: bool) -> None:
         # Counted before it is made: an attempt that takes the whole bridge with it counts too.
         conversation = self._ledger.conversations.count_try(conversation_id)
         if conversation is None:
@@ -204,7 +221,7 @@ class ConversationSchedule:
     def _note_large(self, ended: LargeLabelling, now_s: float) -> None:
         name = ended.work.name
         self._let_rest(name, ended.began_s)
-        with self._contained(name):
+        with self._given_back(name), self._contained(name):
             if isinstance(ended.labelling, LabellingFailed):
                 raise ended.labelling
             final = ended.final and self._is_final(name, now_s)  # more may have come meanwhile
@@ -226,13 +243,23 @@ class ConversationSchedule:
             self._assign_rests[conversation_id] = took_s, began_s + took_s * (1 + ASSIGN_REST)
 
     @contextmanager
+    def _given_back(self, conversation_id: str) -> Iterator[None]:
+        """Let others work out its labels afterwards."""
+        try:
+            yield
+        finally:
+            self._ledger.give_labels(conversation_id)
+
+    @contextmanager
     def _contained(self, conversation_id: str) -> Iterator[None]:
         """Set a conversation aside whose labels failed too often. What the disk does is not its fault."""
         conversations = self._ledger.conversations
         try:
             yield
         except (*STORAGE_ERRORS, StoreError, StoreUnavailable):
-            conversations.take_try_back(conversation_id)
+            self._uncounted.add(conversation_id)
+            with suppress(LedgerUnavailable):  # the ledger itself may be away: at a later tick then
+                self._take_tries_back()
             raise
         except Exception as error:
             conversation = conversations.get(conversation_id)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, ClassVar
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator
 
 from broker.settings import BrokerSettings, UserPath
 from schemas.record import ID_PATTERN
@@ -48,6 +48,18 @@ class BridgeSettings(BrokerSettings):
     )
     webhook_timeout_s: float = Field(
         default=10.0, gt=0, le=300, description="Its receiver has so long to be reached, and again to answer."
+    )
+    database_url: str | None = Field(
+        default=None,
+        description="Where the ledger is kept: postgresql://user@host/database; empty: a file in data_dir. "
+        "See docs/ledger-on-postgresql.md.",
+    )
+    database_secret: SecretStr | None = Field(
+        default=None, description="Password of that database. Not a flag: other users could read it."
+    )
+    database_secret_file: UserPath | None = Field(default=None, description="File (mode 600) that holds that password.")
+    database_timeout_s: float = Field(
+        default=10.0, gt=0, le=60, description="A statement of the ledger has so long there."
     )
     conversations_url: str | None = Field(
         default=None,
@@ -163,11 +175,12 @@ class BridgeSettings(BrokerSettings):
     )
     keep_audio_max_s: float = Field(default=7 * 24 * HOUR_S, gt=0, description="Audio is never kept longer than this.")
 
-    @field_validator("conversations_url")
+    @field_validator("conversations_url", "database_url")
     @classmethod
-    def _has_no_password(cls, value: str | None) -> str | None:
+    def _has_no_password(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and ("password" in value or urlsplit(value).password is not None):
-            msg = "give its password as OMI_CONVERSATIONS_SECRET or conversations_secret_file, not in the address"
+            name = (info.field_name or "").removesuffix("_url")
+            msg = f"give its password as OMI_{name.upper()}_SECRET or {name}_secret_file, not in the address"
             raise ValueError(msg)
         return value
 

@@ -36,8 +36,13 @@ class SpokenVoice:
     clean_s: float
 
 
-def talk(name: str, who: Sequence[str], numbers: Sequence[int], seed: int) -> Recording:
-    """Some voices taking turns, 0.1 to 0.8 s apart, each saying the utterances with these numbers once."""
+PAUSES_S = (0.1, 0.8)
+
+
+def talk(
+    name: str, who: Sequence[str], numbers: Sequence[int], seed: int, pauses_s: tuple[float, float] = PAUSES_S
+) -> Recording:
+    """Some voices taking turns with pauses between, each saying the utterances with these numbers once."""
     random = np.random.default_rng(seed)
     turns = [(voice, number) for voice in who for number in numbers]
     parts: list[NDArray[np.float32]] = []
@@ -47,7 +52,7 @@ def talk(name: str, who: Sequence[str], numbers: Sequence[int], seed: int) -> Re
     for index in random.permutation(len(turns)).tolist():
         voice, number = turns[index]
         speech = spoken[voice][number]
-        pause = np.zeros(int(random.uniform(0.1, 0.8) * SAMPLE_RATE_HZ), dtype=np.float32)
+        pause = np.zeros(int(random.uniform(*pauses_s) * SAMPLE_RATE_HZ), dtype=np.float32)
         reference.append((at / SAMPLE_RATE_HZ, (at + len(speech)) / SAMPLE_RATE_HZ, voice))
         parts += [speech, pause]
         at += len(speech) + len(pause)

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.commands.terminal import AsJson, ConfigFile, TopicRoot, chosen_topic_root, err, fail, out
-from broker.errors import BrokerError
+from broker.commands.nats import is_cluster, print_cluster
+from broker.commands.terminal import (
+    AsJson,
+    ConfigFile,
+    TopicRoot,
+    chosen_topic_root,
+    err,
+    explained,
+    fail,
+    out,
+    print_invitation,
+    roles_of,
+)
 from broker.terminal import print_json
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection
 
     from broker.mosquitto_setup import Setup
 
@@ -49,8 +59,8 @@ def init(
 
     Example: [bold]omi-broker init /etc/mosquitto/omi --host 100.64.0.1 --agent my-mac[/bold]
     """
-    _check_tls(certificate, key, tls=tls, insecure=insecure)
-    with _explained():
+    _check_init(directory, certificate, key, tls=tls, insecure=insecure)
+    with explained():
         from broker.listener import TlsFiles
         from broker.mosquitto_setup import Wanted, set_up_mosquitto
 
@@ -68,7 +78,7 @@ def init(
             topic_root=chosen_topic_root(config, topic_root),
         )
         setup = set_up_mosquitto(directory, wanted)
-    told = setup.invitations if setup.before is None or setup.is_moved else _roles(agent)
+    told = setup.invitations if setup.before is None or setup.is_moved else roles_of(agent)
     _print_setup(setup, told, as_json=as_json)
 
 
@@ -81,12 +91,15 @@ def add_agent(
 
     Example: [bold]omi-broker add-agent /etc/mosquitto/omi my-mac[/bold]
     """
-    with _explained():
+    if is_cluster(directory):
+        _add_to_cluster(directory, agent_id, as_json=as_json)
+        return
+    with explained():
         from broker.mosquitto_setup import Wanted, require_setup, set_up_mosquitto
 
         require_setup(directory)
         setup = set_up_mosquitto(directory, Wanted(agent_ids=tuple(agent_id)))
-    _print_setup(setup, _roles(agent_id), as_json=as_json)
+    _print_setup(setup, roles_of(agent_id), as_json=as_json)
 
 
 def rotate(
@@ -102,7 +115,10 @@ def rotate(
     """
     if (name is None) != certificates:
         fail("name a user, such as my-mac or bridge, or say --certificates.")
-    with _explained():
+    if is_cluster(directory):
+        _rotate_in_cluster(directory, name, as_json=as_json)
+        return
+    with explained():
         from broker.mosquitto_setup import Wanted, change_password, require_setup, set_up_mosquitto
 
         require_setup(directory)
@@ -110,7 +126,7 @@ def rotate(
             setup = set_up_mosquitto(directory, Wanted(), renew_certificate=True)
         else:
             setup = change_password(directory, name)
-    _print_setup(setup, () if name is None else (name, *_roles([name])), as_json=as_json)
+    _print_setup(setup, () if name is None else (name, *roles_of([name])), as_json=as_json)
     if name == "watch" and not as_json:
         out.print(f"its new password is in {setup.mosquitto.users_file}", markup=False)
 
@@ -120,12 +136,13 @@ def check(directory: Directory, as_json: AsJson = False) -> None:
 
     Example: [bold]omi-broker check /etc/mosquitto/omi[/bold]
     """
-    with _explained():
+    with explained():
         from broker.logs import silence_logs
         from broker.mosquitto_check import check_mosquitto
+        from broker.nats_check import check_cluster
 
         silence_logs()
-        checks = check_mosquitto(directory)
+        checks = check_cluster(directory) if is_cluster(directory) else check_mosquitto(directory)
     from broker.check import CheckState, print_checks
 
     if as_json:
@@ -136,28 +153,32 @@ def check(directory: Directory, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-@contextmanager
-def _explained() -> Iterator[None]:
-    """Turn an error that the user can do something about into one line and an exit code."""
-    try:
-        yield
-    except BrokerError as error:
-        fail(str(error))
-    except OSError as error:
-        fail(f"{error.filename}: {error.strerror}. Run this as root, or as the user the files belong to.")
-    except ModuleNotFoundError as error:
-        fail(f"{error.name} is missing, which makes certificates: pip install 'omi-diarization[bridge]'")
+def _add_to_cluster(directory: Path, agent_ids: list[str], *, as_json: bool) -> None:
+    with explained():
+        from broker.nats_setup import WantedCluster, set_up_cluster
+
+        setup = set_up_cluster(directory, WantedCluster(agent_ids=tuple(agent_ids)))
+    print_cluster(setup, roles_of(agent_ids), as_json=as_json)
 
 
-def _check_tls(certificate: Path | None, key: Path | None, *, tls: bool, insecure: bool) -> None:
+def _rotate_in_cluster(directory: Path, name: str | None, *, as_json: bool) -> None:
+    with explained():
+        from broker.nats_setup import WantedCluster, change_password, set_up_cluster
+
+        if name is None:
+            setup = set_up_cluster(directory, WantedCluster(), renew_certificates=True)
+        else:
+            setup = change_password(directory, name)
+    print_cluster(setup, () if name is None else (name, *roles_of([name])), as_json=as_json)
+
+
+def _check_init(directory: Path, certificate: Path | None, key: Path | None, *, tls: bool, insecure: bool) -> None:
+    if is_cluster(directory):
+        fail(f"{directory} holds a cluster, which omi-broker nats changes: give a Mosquitto a directory of its own.")
     if (certificate is None) != (key is None):
         fail("give --certificate and --key together.")
     if insecure and (tls or certificate):
         fail("--insecure speaks no TLS: leave it out, or --tls and --certificate.")
-
-
-def _roles(agent_ids: Collection[str] | None) -> tuple[str, ...]:
-    return tuple(f"agent:{agent_id}" for agent_id in agent_ids or ())
 
 
 def _print_setup(setup: Setup, told: Collection[str], *, as_json: bool) -> None:
@@ -175,7 +196,7 @@ def _print_setup(setup: Setup, told: Collection[str], *, as_json: bool) -> None:
     out.print(f"listens on {listener.host} port {listener.port}, {tls}", markup=False)
     _print_next_steps(setup)
     for role, path in invitations.items():
-        _print_invitation(role, path)
+        print_invitation(role, path)
     if setup.before != listener:
         _print_warnings(setup)
     _print_owner(setup)
@@ -195,17 +216,6 @@ def _print_next_steps(setup: Setup) -> None:
     if DEBIANS.is_dir():
         out.print(f"  or by Debian's service: ln -s {config} {DEBIANS}/omi.conf", markup=False)
         out.print("  and then: systemctl restart mosquitto", markup=False)
-
-
-def _print_invitation(role: str, path: str) -> None:
-    kind, _, agent_id = role.partition(":")
-    program = "omi-agent" if kind == "agent" else "omi-bridge"
-    out.print(f"\ninvitation of {agent_id or kind}, a secret: {path}", markup=False)
-    if kind == "agent":
-        out.print(f"  copy it to that machine (scp keeps it private), there: {program} join FILE", markup=False)
-        out.print(f"  then allow it, on the bridge's machine: omi-bridge agents allow {agent_id}", markup=False)
-    else:
-        out.print(f"  as the user that it runs as: {program} join - < {path}", markup=False)
 
 
 def _print_warnings(setup: Setup) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -11,6 +12,8 @@ from broker.errors import BrokerError
 from broker.terminal import SafeConsole
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
     from broker.settings import BrokerSettings, LoadedSettings
 
 out = SafeConsole(highlight=False, soft_wrap=True)
@@ -53,3 +56,33 @@ def fail(message: str) -> NoReturn:
     err.print("[red]omi-broker:[/red]", end=" ")
     err.print(message, markup=False)
     raise typer.Exit(1)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn an error that the user can do something about into one line and an exit code."""
+    try:
+        yield
+    except BrokerError as error:
+        fail(str(error))
+    except OSError as error:
+        fail(f"{error.filename}: {error.strerror}. Run this as root, or as the user the files belong to.")
+    except ModuleNotFoundError as error:
+        fail(f"{error.name} is missing, which certificates and passwords need: pip install 'omi-diarization[bridge]'")
+
+
+def roles_of(agent_ids: Collection[str] | None) -> tuple[str, ...]:
+    """Return the roles of agents."""
+    return tuple(f"agent:{agent_id}" for agent_id in agent_ids or ())
+
+
+def print_invitation(role: str, path: str) -> None:
+    """Say where an invitation lies, and what to do with it."""
+    kind, _, agent_id = role.partition(":")
+    program = "omi-agent" if kind == "agent" else "omi-bridge"
+    out.print(f"\ninvitation of {agent_id or kind}, a secret: {path}", markup=False)
+    if kind == "agent":
+        out.print(f"  copy it to that machine (scp keeps it private), there: {program} join FILE", markup=False)
+        out.print(f"  then allow it, on the bridge's machine: omi-bridge agents allow {agent_id}", markup=False)
+    else:
+        out.print(f"  as the user that it runs as: {program} join - < {path}", markup=False)

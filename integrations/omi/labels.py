@@ -18,7 +18,7 @@ import inspect
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -64,25 +64,30 @@ class BackendFunctions:
     @classmethod
     def find(cls, module: str = "database.conversations") -> BackendFunctions:
         """Import them, and check that they are what is known here. Raises `BackendUnknown`."""
-        try:
-            found = importlib.import_module(module)
-        except ImportError as error:
-            raise BackendUnknown(
-                f"{module} cannot be imported: run this in the backend's folder, by its Python"
-            ) from error
-        for name, wanted in NEEDED.items():
-            function = getattr(found, name, None)
-            if not callable(function) or inspect.iscoroutinefunction(function):
-                raise BackendUnknown(f"{module}.{name} is no function here: this backend is another than is known")
-            parameters = inspect.signature(function).parameters
-            has = tuple(parameters)[: len(wanted)]
-            needs_more = [each.name for each in list(parameters.values())[len(wanted) :] if _is_required(each)]
-            if has != wanted or needs_more:
-                expected = ", ".join(wanted)
-                raise BackendUnknown(
-                    f"{module}.{name} takes {', '.join(parameters)}; known is {expected}: not written to"
-                )
-        return cls(found.get_conversation, found.update_conversation_segments)
+        found = dict(find_functions(module, NEEDED))
+        return cls(found["get_conversation"], found["update_conversation_segments"])
+
+
+def find_functions(module: str, needed: Mapping[str, Sequence[str]]) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """Yield functions of a module of the backend, with their names, checked: each begins with these parameters.
+
+    Raises `BackendUnknown` where one is missing, or needs more than is known here.
+    """
+    try:
+        found = importlib.import_module(module)
+    except ImportError as error:
+        raise BackendUnknown(f"{module} cannot be imported: run this in the backend's folder, by its Python") from error
+    for name, wanted in needed.items():
+        function = getattr(found, name, None)
+        if not callable(function) or inspect.iscoroutinefunction(function):
+            raise BackendUnknown(f"{module}.{name} is no function here: this backend is another than is known")
+        parameters = inspect.signature(function).parameters
+        has = tuple(parameters)[: len(wanted)]
+        needs_more = [each.name for each in list(parameters.values())[len(wanted) :] if _is_required(each)]
+        if has != tuple(wanted) or needs_more:
+            expected = ", ".join(wanted)
+            raise BackendUnknown(f"{module}.{name} takes {', '.join(parameters)}; known is {expected}: nothing is done")
+        yield name, function
 
 
 def _is_required(parameter: inspect.Parameter) -> bool:

@@ -77,7 +77,7 @@ def run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, dee
     checks = [
         machine.check_python(),
         machine.check_packages(),
-        check_config_file(config_file, "A service needs one: omi-agent install says what goes into it."),
+        check_config_file(config_file, "omi-agent join INVITATION writes it."),
         check_data_dir(settings.data_dir),
         check_disk(
             settings.inbox, settings.max_job_bytes + SPARE_BYTES, "the largest job (OMI_MAX_JOB_BYTES) and the log"
@@ -90,11 +90,11 @@ def run_checks(settings: AgentSettings, config_file: Path, *, wait_s: float, dee
         checks.append(machine.check_engine(settings, engine_loader(settings)))
     probe = probe_broker(settings, wait_s)
     checks += [
-        *check_broker(probe),
+        *check_broker(probe, settings.agent_id),
         *check_certificate(settings),
         *check_bridge(probe, settings.agent_id),
         *check_agent(probe),
-        *check_tailnet(settings.address.host),
+        *check_tailnet(*(server.host for server in settings.addresses)),
     ]
     checks += check_unit("omi-agent", data_dir=settings.data_dir, config_file=config_file)
     for is_daemon in (False, True):

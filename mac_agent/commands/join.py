@@ -45,9 +45,9 @@ def join(
     silence_logs()
     with err.status("asking the broker …"):
         probe = probe_broker(loaded.settings, wait)
-    checks = [*check_broker(probe), *check_bridge(probe, loaded.settings.agent_id)]
-    print_checks(out, checks)
-    if probe.error is not None or any(check.verdict is CheckState.FAILED for check in check_broker(probe)):
+    of_broker = check_broker(probe, loaded.settings.agent_id)
+    print_checks(out, [*of_broker, *check_bridge(probe, loaded.settings.agent_id)])
+    if probe.error is not None or any(check.verdict is CheckState.FAILED for check in of_broker):
         raise typer.Exit(EXIT_FAILED)
     out.print(f"next, on the bridge's machine: omi-bridge agents allow {loaded.settings.agent_id}", markup=False)
     out.print("and here: omi-agent fetch-model embedded (or pyannote), then omi-agent install, or omi-agent run")

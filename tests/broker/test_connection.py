@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from broker.address import parse_broker_url
 from broker.errors import BrokerRefused, BrokerUnreachable, NotConnected
 from broker.receipts import PublishOutcome
+from broker.servers import Servers
 from broker.session import Farewell, Incoming, MqttSession, Will
 from broker.settings import BrokerSettings
 from schemas.topics import TopicKind, Topics
@@ -253,3 +255,54 @@ def test_connects_over_tls_with_an_own_ca(tmp_path: Path, mosquitto, connect, ow
         stranger = connect(broker, "bridge", wait=False, settings={"broker_ca_file": None})
         with pytest.raises(BrokerUnreachable, match="certificate verify failed"):
             stranger.wait_connected(2.0)
+
+
+def test_of_several_servers_those_that_are_down_are_passed_over(mosquitto, connect):
+    down = ",".join(f"mqtt://127.0.0.1:{free_port()}" for _ in range(2))
+    inbox: MessageLog[Incoming] = MessageLog()
+    urls = {"broker_url": f"{down},{mosquitto.url}"}
+    bridge = connect(mosquitto, "bridge", AUDIO_FILTER, on_message=inbox.put, settings=urls)
+    backend = connect(mosquitto, "backend", settings={**urls, "mqtt_qos": 0})
+    backend.publish(AUDIO, b"first").wait(ACK_S)
+    inbox.wait_count(1, ACK_S)
+    mosquitto.kill()
+    eventually(lambda: not bridge.connected and not backend.connected)
+    mosquitto.start()
+    bridge.wait_connected(ACK_S)
+    backend.wait_connected(ACK_S)
+    backend.publish(AUDIO, b"again").wait(ACK_S)
+    assert [message.payload for message in inbox.wait_count(2, ACK_S)] == [b"first", b"again"]
+    assert {message.qos for message in inbox.items} == {0}
+
+
+def test_clients_of_a_cluster_begin_at_different_servers():
+    addresses = [parse_broker_url(f"mqtt://server-{number}").address for number in range(3)]
+    firsts = {Servers(addresses, 1.0, 8.0).current for _ in range(100)}
+    assert firsts == set(addresses)
+
+
+def test_every_server_has_its_turn_before_the_pause_grows():
+    addresses = [parse_broker_url(f"mqtt://server-{number}").address for number in range(3)]
+    servers = Servers(addresses, 1.0, 8.0)
+    tried, pauses = [], []
+    for _ in range(6):
+        tried.append(servers.current)
+        pauses.append(servers.turn_to_next())
+    assert set(tried[:3]) == set(tried[3:]) == set(addresses)
+    assert max(pauses[:3]) <= 1.0 <= min(pauses[3:])
+    servers.spread_next(1.0)
+    assert servers.turn_to_next() <= 1.0
+
+
+def test_clients_that_lost_a_good_connection_together_come_back_one_by_one():
+    address = parse_broker_url("mqtt://server").address
+    firsts = []
+    for _ in range(500):
+        servers = Servers([address], 0.5, 8.0)
+        servers.spread_next(6.0)
+        firsts.append(servers.turn_to_next())
+        assert servers.turn_to_next() <= 1.0
+    assert max(firsts) <= 3.0
+    assert max(sum(start <= first < start + 1.0 for first in firsts) for start in (0.0, 0.5, 1.0, 2.0)) < 0.5 * len(
+        firsts
+    )

@@ -7,6 +7,8 @@ import signal
 import socket
 import ssl
 import stat
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -24,11 +26,13 @@ from broker.errors import BrokerError, BrokerRefused, BrokerUnreachable
 from broker.invitation import read_invitation_file
 from broker.listener import Listener, TlsFiles
 from broker.mosquitto_setup import Wanted, choose_listener
+from broker.receipts import PublishOutcome
+from broker.session import Incoming
 from broker.settings import BrokerSettings
 from broker.users import read_users
 from schemas.topics import Topics
 from tests.brokers import RunningBroker, free_port, require_program
-from tests.inbox import WAIT_S, eventually
+from tests.inbox import WAIT_S, MessageLog, eventually
 
 TOPICS = Topics()
 
@@ -86,10 +90,10 @@ def keep_logging() -> Iterator[None]:
 def enter(home, connect):
     """Connect as a role with some settings changed."""
 
-    def enter_as(role: str, *filters: str, **changed: object):
+    def enter_as(role: str, *filters: str, on_message=None, **changed: object):
         users = read_users(home.directory / "users.json")
         broker = replace(home.broker, users=users, _ca_file=home.ca)
-        session = connect(broker, role, *filters, wait=False, settings=changed)
+        session = connect(broker, role, *filters, on_message=on_message, wait=False, settings=changed)
         eventually(lambda: session.connected or session.last_error is not None)
         session.wait_connected(WAIT_S if session.connected else 0.01)
         return session
@@ -164,6 +168,53 @@ def test_with_the_old_password_nobody_gets_in_after_rotate_and_others_stay(home,
     wrong = omi_broker("rotate", home.directory, "typo")
     assert wrong.exit_code == 1
     assert "there are bridge, backend, watch, first" in wrong.output
+
+
+def test_an_agent_is_added_while_traffic_runs_and_nobody_is_cut_off(home, enter):
+    """All that the backend sends meanwhile arrives, on the connections there were, and the new agent gets in."""
+    heard: MessageLog[Incoming] = MessageLog()
+    bridge = enter("bridge", TOPICS.events("c-1"), TOPICS.want("newcomer"), on_message=heard.put)
+    backend, first = enter("backend", TOPICS.accepted("c-1")), enter("agent:first", TOPICS.control("first"))
+    sent, stop = [], threading.Event()
+
+    def speak() -> None:
+        while not stop.is_set():
+            receipt = backend.publish(TOPICS.events("c-1"), str(len(sent)).encode())
+            sent.append(receipt.wait(WAIT_S))
+
+    speaker = threading.Thread(target=speak)
+    speaker.start()
+    try:
+        eventually(lambda: len(sent) > 50)
+        done = omi_broker("add-agent", home.directory, "newcomer")
+        assert done.exit_code == 0, done.output
+        assert "systemctl reload mosquitto" in done.output
+        assert "omi-bridge agents allow newcomer" in done.output
+        home.reload()
+        added_at = len(sent)
+        newcomer = enter_once_known(enter, "agent:newcomer")
+        assert newcomer.publish(TOPICS.want("newcomer"), b"hello").wait(WAIT_S) is PublishOutcome.ACKNOWLEDGED
+        eventually(lambda: len(sent) > added_at + 50)
+    finally:
+        stop.set()
+        speaker.join()
+    assert set(sent) == {PublishOutcome.ACKNOWLEDGED}
+    events = [str(number).encode() for number in range(len(sent))]
+    eventually(lambda: len([one for one in heard.items if one.topic == TOPICS.events("c-1")]) == len(sent))
+    assert [one.payload for one in heard.items if one.topic == TOPICS.events("c-1")] == events
+    heard.wait_for(lambda one: one.topic == TOPICS.want("newcomer"), WAIT_S)
+    assert [(each.connected, each.counters.reconnects) for each in (bridge, backend, first)] == 3 * [(True, 0)]
+
+
+def enter_once_known(enter, role: str):
+    """Connect as a role that the broker reads of with its next look at its files."""
+    deadline_s = time.monotonic() + WAIT_S
+    while True:
+        try:
+            return enter(role)
+        except BrokerRefused:
+            if time.monotonic() > deadline_s:
+                raise
 
 
 def test_a_new_certificate_is_taken_without_a_restart_and_its_ca_is_the_known_one(home, enter):

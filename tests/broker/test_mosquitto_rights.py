@@ -145,6 +145,11 @@ def say_everything(speakers: dict[str, MqttSession], mark: bytes, **options: Any
         assert PublishOutcome.REFUSED not in {receipt.wait(ACK_S) for receipt in receipts}
 
 
+def test_every_kind_of_topic_is_in_the_matrix() -> None:
+    outside = {TARGETS["another root"], TARGETS["below the root"]}
+    assert {TOPICS.parse(topic).kind for topic in set(TARGETS.values()) - outside} == set(TopicKind)
+
+
 def test_only_backend_and_bridge_speak_of_people() -> None:
     """The matrix above says so; this keeps it from being edited away."""
     for name, hears, speaks in (("person events", {"bridge"}, "backend"), ("person accepted", None, "bridge")):

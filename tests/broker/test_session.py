@@ -179,7 +179,7 @@ def test_log_of_a_failed_handler_names_topic_and_not_the_words(mosquitto, connec
         structlog.processors.JSONRenderer(),
     ]
     own_log = structlog.wrap_logger(structlog.PrintLogger(logged), processors=processors)
-    monkeypatch.setattr("broker.session._log", own_log)
+    monkeypatch.setattr("broker.callback_guard._log", own_log)
     connect(mosquitto, "bridge", AUDIO_FILTER, on_message=fragile)
     connect(mosquitto, "backend").publish(AUDIO, b"the words they spoke").wait(ACK_S)
     eventually(lambda: "ValueError" in logged.getvalue())

@@ -106,8 +106,8 @@ def test_password_inside_the_url_is_used_and_shown_nowhere(capsys):
     assert settings.broker_username == "necklace"
     assert settings.broker_password is not None
     assert settings.broker_password.get_secret_value() == SECRET
-    assert settings.address.port == 8883
-    assert settings.address.tls
+    assert settings.addresses[0].port == 8883
+    assert settings.uses_tls
     assert loaded.sources["broker_password"] == "flag"
     print_settings(loaded, as_json=True)
     print_settings(loaded, as_json=False)
@@ -226,3 +226,15 @@ def test_programs_print_the_warning_where_no_machine_reads(module, arguments, tm
         process.kill()
     assert "--broker-url can be read by every user" in line
     assert SECRET not in line
+
+
+def test_several_servers_of_one_broker_stand_between_commas_with_one_login():
+    settings = BrokerSettings(broker_url="mqtts://u:p,w@one:8884, mqtts://two")
+    assert settings.broker_url == "mqtts://one:8884,mqtts://two:8883"
+    assert [server.host for server in settings.addresses] == ["one", "two"]
+    assert settings.broker_username == "u"
+    assert settings.broker_password is not None
+    assert settings.broker_password.get_secret_value() == "p,w"
+    for urls in ("mqtt://one,mqtts://two", "mqtt://a:b@one,mqtt://c:d@two", "mqtt://one,", "mqtt://one,two"):
+        with pytest.raises(ValueError, match="must"):
+            BrokerSettings(broker_url=urls)

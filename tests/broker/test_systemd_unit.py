@@ -124,7 +124,18 @@ def test_nobody_and_root_are_told_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
         find_user("root")
     other = next(account for account in pwd.getpwall() if account.pw_uid != 0)
     monkeypatch.setenv("SUDO_USER", other.pw_name)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert find_user(None) == other
+    monkeypatch.setenv("SUDO_USER", "root")  # root became another user by sudo, as the short command of the pages does
+    monkeypatch.setattr(os, "geteuid", lambda: other.pw_uid)
+    monkeypatch.setattr(os, "getuid", lambda: other.pw_uid)
+    assert find_user(None) == other
+
+
+def test_who_is_not_root_is_told_the_whole_command(service: SystemdService, monkeypatch: pytest.MonkeyPatch) -> None:
+    service.directory.rmdir()
+    with pytest.raises(ServiceProblem, match=f"sudo {service.program} install --user {service.user} --data-dir "):
+        install(service, systemctl="true")
 
 
 def test_the_files_are_those_that_the_users_own_commands_find(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from omi_diarization_client.heartbeat import FRESH_S
 from omi_diarization_client.wire import RETRYABLE_CODES
 from schemas.conversation import Accepted, Verdict
 from schemas.failure import FAILURE_POLICIES
-from tests.brokers import REPOSITORY, RunningBroker, require_program, run_embedded, run_mosquitto
+from tests.brokers import REPOSITORY, RunningBroker, free_port, require_program, run_embedded, run_mosquitto
 from tests.clients.installed import MAX_BYTES, run_outside
 from tests.clients.wire_calls import BOTH, TOPICS, OwnCalls, PackageCalls, has_applied, overheard, said_by_backend
 from tests.faults.proxy import TcpProxy
@@ -39,6 +39,7 @@ from tests.inbox import WAIT_S
 from tests.vps_bridge.http.door import TOKEN
 from tests.vps_bridge.live_bridge import CALL_S, STARTED_AT, Backend, LiveBridge, call_segments, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
+from vps_bridge.ledger import Ledger
 
 
 def test_it_needs_two_packages_and_takes_less_than_20_mb(environment: Path) -> None:
@@ -118,6 +119,16 @@ def test_a_wrong_password_and_a_user_who_may_not_publish_are_named(
         pytest.raises(NotAllowed, match=r"publish to .* use the backend's user"),
     ):
         client.start("forbidden")
+
+
+def test_of_several_servers_one_that_is_down_is_passed_over(mosquitto: RunningBroker, bridge: LiveBridge) -> None:
+    user = mosquitto.users["backend"]
+    urls = f"mqtt://127.0.0.1:{free_port()},{mosquitto.url}"
+    for _ in range(2):  # the first is one at random
+        with Client(urls, user.username, user.password, mqtt_qos=0) as client:
+            client.start("several")
+    with pytest.raises(ValueError, match="mqtt://host:port"):
+        Client(f"{mosquitto.url},elsewhere")
 
 
 def test_without_a_bridge_nothing_is_sent_and_what_to_start_is_named(mosquitto: RunningBroker) -> None:
@@ -296,7 +307,11 @@ def test_what_gets_lost_on_the_way_is_sent_again_until_the_receipt_and_counts_on
         link.cut()
         sending.join(WAIT_S)
     taken = [receipt for receipt in backend.seen(Accepted, name) if receipt.verdict is Verdict.ACCEPTED]
-    assert [receipt.sha256 for receipt in taken] == [hashlib.sha256(path.read_bytes()).hexdigest()]
+    # Each offer that came through has a receipt, the same one; the audio is there once.
+    assert {receipt.sha256 for receipt in taken} == {hashlib.sha256(path.read_bytes()).hexdigest()}
+    ledger = Ledger(bridge.data_dir / "bridge", exclusive=False)
+    assert len(ledger.chunks.of_conversation(name)) == 1
+    ledger.close()
 
 
 @BOTH

@@ -1,8 +1,9 @@
 """A directory that stands for a machine: the pages' commands run in it as they stand, and touch nothing outside.
 
 Paths below /etc, /opt, /usr/local and /var are moved into it. Programs that would change the machine, or need a second
-one, have stand-ins: `apt` and `useradd` do nothing, `sudo` changes no user, `install` no owner, `scp` copies,
-`tailscale` has the address 127.0.0.1, and `systemctl` starts what a unit says.
+one, have stand-ins: `apt` and `useradd` do nothing, `sudo` changes no user, `scp` copies,
+`tailscale` has the address 127.0.0.1, and `systemctl` starts what a unit says. What `install` gives to another user
+becomes nobody's, whom a test that runs as root takes for `omi`.
 """
 
 import getpass
@@ -33,7 +34,10 @@ while [[ $1 == -* ]]; do case $1 in -u) shift 2 ;; *) shift ;; esac; done
 exec env HOME="$OMI_TEST_ROOT/var/lib/omi-diarization" "$@" """,
     "install": """
 words=()
-while (($#)); do case $1 in -o | -g) shift 2 ;; *) words+=("$1"); shift ;; esac; done
+while (($#)); do case $1 in
+-o | -g) [[ $UID == 0 ]] && words+=("$1" 65534); shift 2 ;;
+*) words+=("$1"); shift ;;
+esac; done
 PATH=/usr/bin:/bin exec install "${words[@]}" """,
     "scp": 'exec cp -p "${1#*:}" "$2"',
     "systemctl": f'exec {sys.executable} -m tests.docs.stand_in_systemctl "$@"',
@@ -143,7 +147,7 @@ def make_machine(root: Path, environment: dict[str, str], replaced: dict[str, st
     plain = {"PYTHONPATH": str(REPOSITORY), "NO_COLOR": "1", "TERM": "dumb"}
     machine = StandInMachine(root, ours | environment | own | plain, root / "home", replaced)
     for name, module in MODULES.items():
-        text = f'exec {sys.executable} -c "from {module} import main; main()" "$@"'
+        text = f'exec {sys.executable} -m tests.docs.stand_in_program {module} "$@"'
         write_program(machine.programs / name, text)
     return machine
 

@@ -41,7 +41,7 @@ def read_unit(name: str) -> tuple[list[str], dict[str, str]]:
     values = [line.partition("=")[::2] for line in lines if "=" in line and not line.startswith("#")]
     given = [text for key, text in values if key == "Environment"]
     files = [Path(text.removeprefix("-")) for key, text in values if key == "EnvironmentFile"]
-    given += [file.read_text() for file in files]
+    given += [file.read_text() for file in files if file.exists()]
     variables = dict(word.partition("=")[::2] for text in given for word in shlex.split(text))
     (command,) = (text for key, text in values if key == "ExecStart")
     return shlex.split(command), variables | {"HOME": str(ROOT / "var/lib/omi-diarization")}
@@ -78,12 +78,19 @@ def main() -> int:
     action, *words = sys.argv[1:]
     for name in (word for word in words if not word.startswith("-")):
         match action:
-            case "enable" | "start":
+            case "enable":
+                if "--now" in words:
+                    start(name)
+            case "start":
                 start(name)
+            case "show":
+                process = running(name)
+                state, pid = ("active", process.pid) if process else ("inactive", 0)
+                sys.stdout.write(f"ActiveState={state}\nSubState=running\nMainPID={pid}\n")
             case "restart":
                 stop(name)
                 start(name)
-            case "stop":
+            case "stop" | "disable":
                 stop(name)
             case "reload":
                 process = running(name)

@@ -94,6 +94,7 @@ def set_up_the_vps(machine: StandInMachine) -> None:
     for block in steps("docs/set-up-vps.md"):
         said = take(machine, block)
     assert "ok     bridge: bridge is online" in said
+    assert "ok     service: active" in said
     assert "the Mac: omi-agent doctor" in said, "what is missing is no surprise"
 
 
@@ -124,7 +125,7 @@ def correct_on_the_page(page: Page, link: str) -> None:
     page.get_by_role("dialog").get_by_label(other).check()
     page.get_by_role("button", name="Save").click()
     expect(who.nth(TAKEN)).to_have_text(other)
-    expect(page.get_by_text("labelled by a person")).to_have_count(1)
+    expect(page.get_by_text("a person said so")).to_have_count(1)
 
 
 def test_from_nothing_to_a_corrected_label_by_the_commands_of_the_pages(

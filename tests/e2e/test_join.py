@@ -103,6 +103,24 @@ def test_an_invitation_of_another_program_or_of_before_a_rotate_is_named(home, c
     assert "agents allow" not in refused.output
 
 
+def test_an_invitation_in_the_place_of_its_file_is_not_repeated(home, config):
+    text = (home / "invitations" / "agent-first").read_text().strip()
+    for app in (agent_app, bridge_app):
+        shown = join(app, text)
+        assert shown.exit_code == 1
+        assert "omi-broker rotate DIR NAME" in shown.output
+        assert text[20:60] not in shown.output.replace("\n", "")
+        assert not config.exists()
+
+
+def test_what_is_no_file_of_an_invitation_is_named(home, config, tmp_path):
+    assert "is a directory" in join(agent_app, home / "invitations").output
+    assert "No such file" in join(agent_app, tmp_path / "none").output
+    (tmp_path / "sound").write_bytes(b"RIFF\xb7\xff")
+    (tmp_path / "sound").chmod(0o600)
+    assert "it is no text" in join(agent_app, tmp_path / "sound").output
+
+
 def test_a_variable_that_wins_over_what_was_written_is_told_of(home, config, monkeypatch):
     monkeypatch.setenv("OMI_BROKER_URL", "mqtt://127.0.0.1:1")
     monkeypatch.setattr("vps_bridge.commands.join.CONNECT_TIMEOUT_S", 0.2)

@@ -69,7 +69,9 @@ class SmallBridge:
     def __exit__(self, *_: object) -> None:
         self.session.stop()
 
-    def beat(self, *, instance_id: str | None = None, state: BridgeState = BridgeState.ONLINE) -> None:
+    def beat(
+        self, *, instance_id: str | None = None, state: BridgeState = BridgeState.ONLINE, waiting: Sequence[str] = ()
+    ) -> None:
         now = datetime.now(UTC)
         beat = BridgeHeartbeat(
             bridge_id="bridge",
@@ -78,6 +80,7 @@ class SmallBridge:
             state=state,
             sent_at=now,
             started_at=now,
+            agents_waiting=tuple(waiting),
         )
         self.session.publish(TOPICS.bridge_heartbeat("bridge"), encode(beat), retain=True)
 

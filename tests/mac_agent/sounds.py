@@ -9,8 +9,15 @@ from fractions import Fraction
 import av
 import numpy as np
 
+from mac_agent.audio import DecodedChunk, judge_quality, measure_quality
+
 RATE_HZ = 16_000
 MP3_BITS_PER_S = 64_000  # what recorders write at least; LAME alone would give a channel at 16 kHz a third of it
+
+
+def warnings_of(chunk: DecodedChunk) -> tuple[str, ...]:
+    """What an agent says of a job that has this chunk alone."""
+    return (*chunk.warnings, *judge_quality(measure_quality(chunk.waveform), chunk.step))
 
 
 def tone(pitch_hz: float, seconds: float, *, rate_hz: int = RATE_HZ, level: float = 0.5) -> np.ndarray:

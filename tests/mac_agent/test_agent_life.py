@@ -80,6 +80,18 @@ def test_killed_agent_is_offline_and_its_result_survives_it(mosquitto, start_age
     assert agent.inbox_files() == []
 
 
+def test_an_agent_that_nobody_allowed_says_so_once_and_what_to_type(mosquitto, start_agent, small_bridge):
+    bridge = small_bridge(mosquitto)
+    agent = start_agent(mosquitto)
+    bridge.wait_online()
+    for _ in range(3):
+        bridge.beat(waiting=["other", AGENT_ID])
+    eventually(lambda: f"omi-bridge agents allow {AGENT_ID}" in agent.log())
+    bridge.beat(instance_id="b-later")
+    eventually(lambda: agent.log().count("bridge is there") == 2)
+    assert agent.log().count("agents allow") == 1
+
+
 def test_a_stopped_agent_says_so_and_leaves_nothing_behind(broker, start_agent, small_bridge):
     bridge = small_bridge(broker)
     agent = start_agent(broker, behaviour="spin 60")

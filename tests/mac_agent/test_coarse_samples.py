@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from mac_agent.audio import decode
+from tests.mac_agent.sounds import warnings_of
 
 RATE_HZ = 8_000
 # As uneven as speech: a buzz of 120 Hz, in syllables.
@@ -47,7 +48,7 @@ def test_coarse_samples_are_the_sound_and_are_warned_about(container, subtype, l
     chunk = decoded(container, subtype)
     assert distance_db(chunk.waveform) > least_db
     assert abs(float(chunk.waveform.mean())) < 1e-2
-    (warning,) = chunk.warnings
+    (warning,) = warnings_of(chunk)
     assert re.fullmatch(rf"audio\.low_quality: .*{said}", warning)
 
 
@@ -55,16 +56,17 @@ def test_coarse_samples_are_the_sound_and_are_warned_about(container, subtype, l
 def test_usual_samples_are_not_warned_about(subtype):
     chunk = decoded("WAV", subtype)
     assert distance_db(chunk.waveform) > 30
-    assert chunk.warnings == ()
+    assert warnings_of(chunk) == ()
 
 
 def test_usual_samples_of_a_far_too_quiet_sound_are_coarse():
-    (warning,) = decoded("WAV", "PCM_16", SOUND * 1e-3).warnings
+    quiet, warning = warnings_of(decoded("WAV", "PCM_16", SOUND * 1e-3))
+    assert quiet.startswith("audio.quiet: ")
     assert re.fullmatch(r"audio\.low_quality: .* \d+ dB below the sound", warning)
 
 
 def test_silence_has_no_quality():
-    assert decoded("WAV", "PCM_U8", np.zeros(RATE_HZ)).warnings == ()
+    assert warnings_of(decoded("WAV", "PCM_U8", np.zeros(RATE_HZ))) == ()
 
 
 @pytest.mark.parametrize("samples", [100_000, 240_000])

@@ -67,6 +67,11 @@ def test_aac_without_frame_headers_in_a_wav_is_refused_and_named(tag: int):
     assert "AAC without frame headers (ADTS)" in refusal_of(in_wav(tag, frames))
 
 
+@pytest.mark.parametrize("tag", [0x566F, 0x674F], ids=hex)
+def test_vorbis_in_a_wav_is_refused_and_named(tag: int):
+    assert "Vorbis" in refusal_of(in_wav(tag, bytes(range(256)) * 200))
+
+
 def test_aac_with_frame_headers_in_a_wav_is_decoded():
     chunk = decode(io.BytesIO(in_wav(0xFF, encode_file(tone(440, 5), "adts", "aac"))), max_s=60.0)
     assert chunk.duration_s == pytest.approx(5.0, abs=0.15)

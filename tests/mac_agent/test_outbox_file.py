@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import random
 import sqlite3
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mac_agent.outbox import EntryKind, Outbox, OutboxEntry, OutboxError
+from mac_agent.outbox import EntryKind, Outbox, OutboxEntry, OutboxError, inspect_outbox
 from tests.hand_clock import HandClock
 
 ROOT = Path(__file__).parents[2]
@@ -75,6 +76,32 @@ for number in range(100_000):
     child.stdout.close()
     kept = {each.job_id for each in open_outbox().entries()}
     assert kept >= {f"job-{number}" for number in range(max(reported) + 1)}
+
+
+def test_a_file_damaged_anywhere_ends_no_agent_and_no_doctor(tmp_path, open_outbox):
+    """What is in it is computed again, so a damaged one is replaced; where the damage touches nothing, all is kept."""
+    file = tmp_path / "outbox.sqlite"
+    first, entries = open_outbox(), [entry(f"job-{number}", payload=b"x" * 3_000) for number in range(20)]
+    for each in entries:
+        first.put(each)
+    first.close()
+    whole, outcomes = file.read_bytes(), {"kept": 0, "replaced": 0}
+    for seed in range(60):
+        drawn, data = random.Random(seed), bytearray(whole)
+        start, count = drawn.randrange(len(data)), drawn.choice((1, 8, 100, 4096, 40_000))
+        data[start : start + count] = drawn.randbytes(len(data[start : start + count]))
+        for path in tmp_path.glob("outbox.sqlite*"):
+            path.unlink()
+        file.write_bytes(data)
+        facts = inspect_outbox(file)
+        outbox = open_outbox()
+        assert not outbox.entries() or len(outbox.entries()) == 20
+        outcomes["kept" if outbox.entries() else "replaced"] += 1
+        assert facts.damage is None or not outbox.entries(), seed
+        outbox.put(entry("new"))
+        outbox.close()
+        assert open_outbox().get("new") == entry("new")
+    assert all(count > 5 for count in outcomes.values()), outcomes
 
 
 def test_pauses_double_up_to_the_longest_and_start_again_for_a_new_listener(open_outbox, clock):

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from mac_agent.audio import decode, measure_quality
-from tests.mac_agent.sounds import encode_file, tone
+from tests.mac_agent.sounds import encode_file, tone, warnings_of
 
 RATE_HZ = 16_000
 PCM_GUID, FLOAT_GUID = (bytes([tag]) + bytes.fromhex("00000000001000800000aa00389b71") for tag in (1, 3))
@@ -96,7 +96,31 @@ def test_a_quiet_recording_of_24_bits_is_left_as_it_is_and_reported():
     quiet = np.round(SOUND * 0.002 * 2**23).astype("<i4")
     chunk = decoded(wav((quiet << 8).tobytes(), 32, said_bits=24, guid=PCM_GUID))
     assert measure_quality(chunk.waveform).peak == pytest.approx(0.002 * np.abs(SOUND).max(), rel=0.01)
-    assert chunk.warnings == ("audio.quiet: peak of -57 dBFS",)
+    assert warnings_of(chunk) == ("audio.quiet: peak of -57 dBFS",)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_floating_point_that_is_said_to_be_integers(order):
+    body = wav(SOUND.astype(order + "f4").tobytes(), 32, said_bits=32, tag=1, order=order)
+    assert_is_the_sound(body, warnings=("audio.header_wrong: it says integers, the samples are floating point",))
+
+
+def test_integers_that_are_said_to_be_floating_point():
+    body = wav(words(32, 32), 32, said_bits=32, tag=3)
+    assert_is_the_sound(body, warnings=("audio.header_wrong: it says floating point, the samples are integers",))
+
+
+def test_samples_of_two_bytes_that_are_said_to_take_four():
+    data, form = words(16, 16), struct.pack("<HHIIHH", 1, 1, RATE_HZ, RATE_HZ * 4, 4, 16)
+    body = b"WAVE" + struct.pack("<4sI", b"fmt ", len(form)) + form + struct.pack("<4sI", b"data", len(data)) + data
+    riff = struct.pack("<4sI", b"RIFF", len(body)) + body
+    assert_is_the_sound(riff, warnings=("audio.header_wrong: it says 4 bytes a sample, the samples have 2",))
+
+
+def test_the_words_of_silence_and_of_no_numbers_stay_what_the_header_says():
+    for samples in (np.zeros(RATE_HZ, "<f4"), np.full(RATE_HZ, np.nan, "<f4"), np.full(RATE_HZ, 0.3, "<f4")):
+        chunk = decoded(wav(samples.tobytes(), 32, said_bits=32, tag=3))
+        assert not [warning for warning in chunk.warnings if warning.startswith("audio.header_wrong")]
 
 
 SOUNDFILES = [

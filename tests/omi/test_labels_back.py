@@ -30,7 +30,7 @@ def api() -> Iterator[FakeApi]:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    book = Ledger(tmp_path, exclusive=True)
+    book = Ledger(tmp_path / "bridge", exclusive=True)
     event = ConversationEvent(event_id="e1", type=EventType.STARTED, owner=UID)
     book.events.note(event, NAME, Verdict.ACCEPTED)
     book.omi.put(OmiConversationRecord(NAME, UID, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
@@ -41,7 +41,9 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 @pytest.fixture
 def sender(tmp_path: Path, api: FakeApi, ledger: Ledger) -> Iterator[LabelSender]:
     del ledger
-    running = LabelSender(tmp_path, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), 0.05, 0.1)
+    running = LabelSender(
+        BridgeSettings(data_dir=tmp_path), OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), 0.05, 0.1
+    )
     yield running
     running.close()
     running.join()
@@ -74,7 +76,7 @@ def test_named_people_are_assigned_once_and_the_owner_never(
     know(ledger, "new", "Cleo")
     know(ledger, "me", "Me", is_owner=True)
     update(
-        tmp_path,
+        tmp_path / "bridge",
         1,
         SegmentLabel(id="s1", person_id="ours", identity="matched"),
         SegmentLabel(id="s2", person_id="me", identity="matched"),
@@ -83,7 +85,7 @@ def test_named_people_are_assigned_once_and_the_owner_never(
     )
     wait_until(lambda: not api.statuses, "two refusals")
     update(
-        tmp_path,
+        tmp_path / "bridge",
         2,
         SegmentLabel(id="s1", person_id="ours", identity="matched"),
         SegmentLabel(id="s4", person_id="known", identity="confirmed"),
@@ -105,7 +107,7 @@ def test_what_fails_now_is_sent_later(tmp_path: Path, api: FakeApi, ledger: Ledg
     del sender
     api.people = {"known": "Anna"}
     api.statuses = [503, 401]
-    update(tmp_path, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
+    update(tmp_path / "bridge", 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
     wait_until(lambda: api.assigned, "the label")
     wait_until(lambda: not ledger.omi.untold(), "it to be noted")
     assert len(api.assigned) == 1

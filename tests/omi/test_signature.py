@@ -6,7 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from vps_bridge.omi.request import WebhookProblem, WebhookRequest, check_signature, find_user, parse_query
+from vps_bridge.omi.request import (
+    WebhookProblem,
+    WebhookRequest,
+    check_signature,
+    find_user,
+    parse_query,
+    read_request,
+)
 from vps_bridge.omi.signature import is_signed, sign_webhook
 from vps_bridge.omi.users import UserFile, UsersFileBroken
 
@@ -43,6 +50,13 @@ def test_what_is_no_signature_is_refused(header: str) -> None:
 def test_older_backends_put_a_second_question_mark_behind_the_users_own_query() -> None:
     assert parse_query("token=abc?sample_rate=16000&uid=u1") == {"token": "abc", "sample_rate": "16000", "uid": "u1"}
     assert parse_query("token=mine&token=other&uid=a%20b")["token"] == "mine"
+
+
+def test_a_packed_body_is_not_taken_for_samples() -> None:
+    scope = {"query_string": b"uid=u1", "headers": [(b"content-encoding", b"gzip")]}
+    with pytest.raises(WebhookProblem, match="Content-Encoding"):
+        read_request(scope)
+    assert read_request(scope | {"headers": [(b"content-encoding", b"identity")]}).uid == "u1"
 
 
 def test_a_user_comes_in_by_token_or_signature_and_an_old_token_does_not(tmp_path: Path) -> None:

@@ -1,12 +1,56 @@
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.brokers import RunningBroker, run_mosquitto
+from tests.postgres_server import RunningPostgres, run_postgres
+from tests.vps_bridge.ledger_server import KINDS, empty, server_of
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.server_connection import LedgerServer
 
 AGENTS = ("first", "second")
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[RunningPostgres]:
+    """One server for all tests of a run, each in a database of its own or in an empty one."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'omi-diarization[postgres]'")
+    with run_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def ledger_server(postgres: RunningPostgres, tmp_path_factory: pytest.TempPathFactory) -> LedgerServer:
+    """A ledger on a server that has all its tables."""
+    server = server_of(postgres, postgres.new_database())
+    Ledger(tmp_path_factory.mktemp("template"), exclusive=True, server=server).close()
+    return server
+
+
+@pytest.fixture(params=KINDS)
+def open_ledger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Callable[..., Ledger]]:
+    """Opens the same ledger again and again, as the bridge and its commands do; it is empty at first."""
+    server: LedgerServer | None = None
+    if request.param != "sqlite":
+        server = request.getfixturevalue("ledger_server")
+        empty(server, tmp_path)
+    opened: list[Ledger] = []
+
+    def open_one(*, exclusive: bool = True) -> Ledger:
+        opened.append(Ledger(tmp_path / "bridge", exclusive=exclusive, server=server))
+        return opened[-1]
+
+    yield open_one
+    for ledger in opened:
+        ledger.close()
+
+
+@pytest.fixture
+def ledger(open_ledger: Callable[..., Ledger]) -> Ledger:
+    """A ledger as the bridge has it, in a file and on a server."""
+    return open_ledger()
 
 
 @pytest.fixture(scope="module")

@@ -35,7 +35,8 @@ from tests.inbox import WAIT_S
 from tests.pace import paced_settings
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.intake.people_view import PeopleReader
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
+from vps_bridge.settings import BridgeSettings
 
 M = TypeVar("M", bound=Message)
 T = TypeVar("T")
@@ -279,6 +280,11 @@ class LiveBridge:
             gone = ledger.conversations.is_deleted(conversation_id)
             return gone and conversation_id not in ledger.conversations.unfinished_deletions()
 
+    def packed_among(self, names: set[str]) -> set[str]:
+        """Which of these conversations are packed."""
+        with self._ledger() as ledger:
+            return ledger.packs.packed_among(names)
+
     def logged(self, event: str, **fields: object) -> list[dict[str, Any]]:
         """Lines of its log, in order."""
         lines = [json.loads(line) for line in self.log_file.read_text().splitlines() if line.startswith("{")]
@@ -297,7 +303,8 @@ class LiveBridge:
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[Ledger]:
-        ledger = Ledger(self.data_dir / "bridge", exclusive=False)
+        where = {name: self.options.get(f"OMI_{name.upper()}") for name in ("database_url", "database_secret")}
+        ledger = open_ledger(BridgeSettings(data_dir=self.data_dir, **where), exclusive=False)
         try:
             yield ledger
         finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,8 +13,10 @@ from typing import Any, cast
 import pytest
 
 from benchmarks.simulated_day import DayShape, SimulatedDay
+from schemas.codec import decode
 from schemas.conversation import EventType, Verdict
 from schemas.corrections import Correction, CorrectionKind
+from schemas.turns import SpeakerTurns
 from tests.brokers import RunningBroker
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
@@ -24,7 +27,10 @@ from vps_bridge.http.reading import list_conversations, read_conversation
 from vps_bridge.intake.corrections import Corrections
 from vps_bridge.intake.people import People
 from vps_bridge.intake.spool import Spool
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.retention import Retention
 
@@ -60,6 +66,30 @@ class IdleDay(SimulatedDay):
             compaction.step(now_s)
             now_s += 1_000.0
         return self.ledger.packs.packed_among(self.names)
+
+    def recognise(self, name: str, number: int, person_id: str | None) -> set[bytes]:
+        """Publish that a voice is somebody by the voiceprint; return how it sounds, once for each job."""
+        conversation = self.ledger.conversations.get(name)
+        assert conversation is not None
+        book = VoiceBook.from_json(conversation.voices)
+        voices = tuple(
+            replace(voice, matched_person=person_id) if voice.speaker_id == number else voice for voice in book.voices
+        )
+        update = AssignedUpdate(VoiceBook(voices).to_json(), "key", conversation.updated_payload or b"", True, (), 0)
+        self.ledger.conversations.note_update(name, update)
+        members = {member for voice in voices if voice.speaker_id == number for member in voice.members}
+        return {sound for member, sound in self._sounds(name) if member in members}
+
+    def sounds(self, name: str) -> set[bytes]:
+        """How the speakers of a conversation sound."""
+        return {sound for _, sound in self._sounds(name)}
+
+    def _sounds(self, name: str) -> Iterator[tuple[LocalSpeaker, bytes]]:
+        for found in self.ledger.jobs.results(name):
+            result = decode(SpeakerTurns, found.payload)
+            for voice in result.speakers:
+                if voice.embedding is not None:
+                    yield LocalSpeaker(result.job_id, voice.speaker), voice.embedding
 
     def describe(self, name: str) -> dict[str, Any]:
         """All that anybody can ask of a conversation."""
@@ -216,6 +246,29 @@ def test_a_person_who_is_forgotten_goes_from_what_is_packed(day: IdleDay) -> Non
     People(day.ledger, day.store).forget("wearer", "anna")
     assert old in day.ledger.conversations.dirty(), "its labels are worked out anew, without the person"
     assert [kept.teaches for kept in day.ledger.corrections.of_conversation(old)] == [False]
+
+
+def test_a_forgetting_that_was_cut_off_is_done_whole_the_next_time(
+    day: IdleDay, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A voice that was only recognised is nobody's once the person is gone: then nothing says whose it was."""
+    old, _ = day.names
+    day.ledger.people.add("wearer", "anna")
+    recognised = day.recognise(old, 0, "anna")
+    assert recognised <= day.sounds(old)
+    with monkeypatch.context() as broken:
+        broken.setattr(day.ledger.jobs, "replace_results", full_disk)
+        with pytest.raises(OSError, match="disk"):
+            People(day.ledger, day.store).forget("wearer", "anna")
+    if day.ledger.people.get("wearer", "anna") is None:
+        day.recognise(old, 0, None)  # as the bridge finds it, when it labels the conversation anew
+    People(day.ledger, day.store).forget("wearer", "anna")
+    assert recognised.isdisjoint(day.sounds(old))
+    assert day.sounds(old), "the others' voices stay"
+
+
+def full_disk(_payloads: object) -> None:
+    raise OSError("the disk is full")
 
 
 def test_a_packed_conversation_that_is_deleted_is_in_no_file(day: IdleDay) -> None:

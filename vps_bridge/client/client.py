@@ -126,6 +126,12 @@ class BridgeClient(ConnectedClient):
         for batch in batch_segments(segments):
             self.send_event(self._event(EventType.SEGMENTS, segments=batch, revision=revision), timeout_s=timeout_s)
 
+    def remove_segments(self, ids: Sequence[str], *, revision: int = 0, timeout_s: float = 60.0) -> None:
+        """Say that segments are no longer part of the transcript."""
+        for start in range(0, len(ids), SEGMENTS_PER_EVENT):
+            batch = tuple(ids[start : start + SEGMENTS_PER_EVENT])
+            self.send_event(self._event(EventType.SEGMENTS, removed=batch, revision=revision), timeout_s=timeout_s)
+
     def complete(self, *, chunks: int | None = None, timeout_s: float = 60.0) -> None:
         """Say that no more audio comes; `chunks` is how many there were."""
         self.send_event(self._event(EventType.COMPLETED, chunks=chunks), timeout_s=timeout_s)

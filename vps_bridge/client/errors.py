@@ -23,8 +23,9 @@ class PublishForbidden(ClientError):
         """Name the user to be changed."""
         who = f"user {username!r}" if username else "a client without a user name"
         super().__init__(
-            f"the broker does not let {who} publish to {topic}: set OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD to the "
-            "backend's user, and OMI_TOPIC_ROOT to its topics"
+            f"the broker does not let {who} publish to {topic}: join with the backend's invitation (omi-bridge "
+            "join), or set OMI_BROKER_USERNAME and OMI_BROKER_PASSWORD to the backend's user, OMI_TOPIC_ROOT to its "
+            "topics"
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from typing import Annotated
 
 import typer
 
@@ -18,6 +19,7 @@ from vps_bridge.commands.terminal import (
     err,
     explained,
     fail,
+    load,
     make_table,
     opened,
     out,
@@ -31,7 +33,7 @@ agents_app = typer.Typer(cls=ProgramGroup, invoke_without_command=True)
 def agents(
     context: typer.Context, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False
 ) -> None:
-    """List the agents. `agents allow ID` lets one have audio, `agents deny ID` takes that back, `agents forget ID` too.
+    """List the agents. `agents allow ID` lets one have audio; `deny`, `forget` and `drain` take that back.
 
     Example: omi-bridge agents, or omi-bridge agents allow my-mac
     """
@@ -94,6 +96,32 @@ def forget(context: typer.Context, agent_id: str) -> None:
             print_json({"agent_id": agent_id, "forgotten": True})
         else:
             out.print(f"{agent_id} is forgotten")
+
+
+@agents_app.command()
+def drain(
+    context: typer.Context,
+    agent_id: str,
+    *,
+    wait: Annotated[bool, typer.Option("--wait", help="Return once it holds no job any more.")] = False,
+    timeout_s: Annotated[float, typer.Option("--timeout", help="Seconds to wait.", min=1)] = 60.0,
+    as_json: AsJson = False,
+) -> None:
+    """Have an agent finish what it holds and take nothing new, until it is started again: before an upgrade of it.
+
+    Example: omi-bridge agents drain my-mac --wait --timeout 600
+    """
+    from vps_bridge.client.drain import drain_agent
+
+    config, data_dir, all_json = context.obj
+    check_id("agent", agent_id)
+    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        settings = load(config, "bridge", data_dir=data_dir)
+        beat = drain_agent(settings, ledger.ledger_id, agent_id, until_empty=wait, timeout_s=timeout_s)
+    if as_json or all_json:
+        print_json({"agent_id": agent_id, "state": beat.state, "jobs": len(beat.jobs)})
+        return
+    out.print(f"{agent_id} is {beat.state}, with {len(beat.jobs)} jobs to finish; started again it takes new ones")
 
 
 def _set_allowed(context: typer.Context, agent_id: str, *, allowed: bool) -> None:

@@ -26,6 +26,15 @@ from vps_bridge.commands.terminal import (
     out,
 )
 
+BACK_UP_SERVER = (
+    "`pg_dump --format=custom --schema=omi_ledger --file=ledger.dump DATABASE`, then copy the data directory (audio "
+    "that is kept, erasures.log), in this order; docs/ledger-on-postgresql.md has it whole"
+)
+RESTORE_SERVER = (
+    "stop the bridge, `pg_restore --clean --if-exists --dbname=DATABASE ledger.dump`, put the data directory back, and "
+    "start it; docs/ledger-on-postgresql.md has it whole"
+)
+
 if TYPE_CHECKING:
     from vps_bridge.backup.make import Report
     from vps_bridge.backup.restore import Restored
@@ -51,6 +60,8 @@ def backup(
 
     with explained():
         settings = load(config, "bridge", data_dir=data_dir)
+        if settings.database_url is not None:
+            fail(f"a server keeps the ledger: {BACK_UP_SERVER}", EXIT_FAILED)
         if not file.absolute().parent.is_dir():
             fail(f"{file.absolute().parent} is no directory: make it first", EXIT_FAILED)
         with _progress() as report:
@@ -95,6 +106,8 @@ def restore(
 
     with explained():
         settings = load(config, "bridge", data_dir=data_dir)
+        if settings.database_url is not None:
+            fail(f"a server keeps the ledger: {RESTORE_SERVER}", EXIT_FAILED)
         if overwrite and not yes:
             ask_first(f"Replace what is in {settings.root} by {file}?", unasked="nothing was changed: ")
         try:

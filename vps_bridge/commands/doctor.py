@@ -102,7 +102,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
         if ledger is not None:
             ledger.close()
     checks += check_door(settings)
-    checks += check_tailnet(settings.address.host)
+    checks += check_tailnet(*(server.host for server in settings.addresses))
     return [*checks, *check_unit("omi-bridge", data_dir=settings.data_dir, config_file=config_file)]
 
 

@@ -18,13 +18,14 @@ from vps_bridge.commands.conversations import conversations, show
 from vps_bridge.commands.corrections import correct_app, history, redo, undo
 from vps_bridge.commands.doctor import doctor
 from vps_bridge.commands.export import HELP_EXPORT, export
+from vps_bridge.commands.import_transcript import import_transcript
 from vps_bridge.commands.jobs import cancel, failed, jobs, retry
 from vps_bridge.commands.join import join
 from vps_bridge.commands.omi import omi_app
 from vps_bridge.commands.page import page
 from vps_bridge.commands.people import people_app
 from vps_bridge.commands.ping import ping
-from vps_bridge.commands.publish import import_transcript, publish
+from vps_bridge.commands.publish import publish
 from vps_bridge.commands.purge import purge
 from vps_bridge.commands.service import install, status, uninstall
 from vps_bridge.commands.terminal import (

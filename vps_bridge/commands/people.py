@@ -211,11 +211,11 @@ def show(
     Example: omi-bridge people show anna --owner user-1
     """
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
-        found = PeopleReader(ledger).export(owner or NOBODY, person)
+        found = PeopleReader(ledger).show(owner or NOBODY, person)
     if found is None:
         fail(_nobody(person), EXIT_FAILED)
     if as_json:
-        print_json(found.model_dump(mode="json", exclude={"voiceprints"}))
+        print_json(found.model_dump(mode="json"))
         return
     lines = [_describe(found)]
     lines += [

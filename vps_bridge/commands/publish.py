@@ -1,4 +1,4 @@
-"""`omi-bridge publish` and `import`: what a backend does, from the command line."""
+"""`omi-bridge publish`: what a backend does with audio, from the command line."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 from vps_bridge.client.client import BridgeClient, SentChunk
 from vps_bridge.client.errors import BridgeRefused
+from vps_bridge.commands.earlier import find_earlier, tell_earlier
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -31,6 +32,7 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
+from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
 
@@ -64,13 +66,15 @@ def publish(
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
     check_regular(file)
-    captured = _to_utc(captured_at)
+    captured = to_utc(captured_at)
     with explained(), _refusal_explained():
         segments = read_transcript(transcript, conversation) if transcript else ()
+        earlier = find_earlier(conversation, segments, config, data_dir) if transcript else EarlierTranscript()
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
             _send_transcript(client, captured, segments)
+            tell_earlier(earlier, is_replaced=False)
             chunk = _send(client, progress, file, captured_at=captured, max_speakers=max_speakers)
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
@@ -99,7 +103,8 @@ def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) ->
     )
 
 
-def _to_utc(moment: datetime | None) -> datetime | None:
+def to_utc(moment: datetime | None) -> datetime | None:
+    """Return a time that was given on the command line in UTC, or end the program where it has none."""
     try:
         return moment.astimezone(UTC) if moment else None
     except (OverflowError, ValueError):
@@ -147,38 +152,3 @@ def describe_left_alone(update: ConversationUpdated) -> str:
     counts = sorted(update.left_alone_counts.items(), key=lambda item: (-item[1], item[0]))
     total = f"{sum(count for _, count in counts)} left alone"
     return f"{total} ({', '.join(f'{count} {reason}' for reason, count in counts)})" if counts else total
-
-
-def import_transcript(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            exists=True,
-            dir_okay=False,
-            help=TRANSCRIPT_HELP,
-        ),
-    ],
-    conversation: Conversation,
-    started_at: Annotated[datetime | None, typer.Option(help="Absolute time of the transcript's zero.")] = None,
-    keep_speakers: Annotated[bool, typer.Option(help="Keep the speakers the file names.")] = True,
-    config: ConfigFile = None,
-    data_dir: DataDir = None,
-    broker_url: BrokerUrl = None,
-    as_json: AsJson = False,
-) -> None:
-    """Import a transcript as a conversation's segments.
-
-    Example: omi-bridge import transcript.json --conversation call-1
-    """
-    started = _to_utc(started_at)
-    with explained():
-        segments = read_transcript(file, conversation, keep_speakers=keep_speakers)
-        settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
-        with BridgeClient(settings, conversation) as client:
-            client.wait_bridge()
-            client.start(started)
-            client.send_segments(segments)
-        if as_json:
-            print_json({"conversation_id": conversation, "segments": len(segments)})
-        else:
-            out.print(f"imported {len(segments)} segments into {conversation}")

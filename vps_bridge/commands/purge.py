@@ -26,7 +26,7 @@ from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
 from vps_bridge.intake.spool import SPOOL, Spool
-from vps_bridge.ledger import Ledger, LedgerBusy
+from vps_bridge.ledger import Ledger, LedgerBusy, open_ledger
 from vps_bridge.settings import BridgeSettings
 
 UNIT_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
@@ -112,7 +112,7 @@ def _purge_all(
     for name in names:
         ledger.conversations.mark_deleted(name)
     try:
-        own = Ledger(settings.root, exclusive=True)
+        own = open_ledger(settings, exclusive=True)
     except LedgerBusy:
         finished = _wait_for_bridge(ledger, names)  # the running bridge has them in memory, so it erases them
     else:

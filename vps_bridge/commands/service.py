@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -9,12 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.terminal import print_json
-from vps_bridge.commands.terminal import EXIT_FAILED, AsJson, ConfigFile, DataDir, err, explained, out
+from vps_bridge.commands.terminal import EXIT_FAILED, AsJson, ConfigFile, DataDir, err, explained, fail, out
+from vps_bridge.ledger.ledger import FILE_NAME
 
 if TYPE_CHECKING:
     from broker.systemd_unit import SystemdService
 
 NAME = "omi-bridge"
+LEDGER = Path("bridge") / FILE_NAME
+START_S, POLL_S = 30.0, 0.1
 
 
 def install(
@@ -25,9 +29,10 @@ def install(
 ) -> None:
     """Have systemd run the bridge, from now on and with every start of the machine.
 
-    Without --config it is the config file of that user, where `omi-bridge join` run as that user writes it.
+    Without --config it is the config file of that user, where `omi-bridge join` run as that user writes it. It ends
+    once the bridge has opened its files, so that other commands find them.
 
-    Example: sudo omi-bridge install --user omi
+    Example: sudo /opt/omi-diarization/.venv/bin/omi-bridge install --user omi --data-dir /var/lib/omi-diarization
     """
     from broker.systemd_unit import SYSTEMCTL, render_unit
     from broker.systemd_unit import install as install_unit
@@ -39,16 +44,26 @@ def install(
             typer.echo(render_unit(service), nl=False)
         else:
             install_unit(service)
-            out.print(f"installed {service.unit_file}; it starts now: journalctl -fu {NAME}", highlight=False)
+            _wait_for(service.data_dir / LEDGER)
+            out.print(f"installed {service.unit_file}; it runs now: journalctl -fu {NAME}", highlight=False)
         console = err if dry_run else out
         words = f"any other command of this bridge: {service.command} doctor"
         console.print(words, highlight=False, soft_wrap=True)
 
 
+def _wait_for(ledger: Path) -> None:
+    """Wait until the bridge has made its ledger, or end the program where it does not."""
+    deadline_s = time.monotonic() + START_S
+    while not ledger.exists():
+        if time.monotonic() > deadline_s:
+            fail(f"it is installed, and does not come up: journalctl -u {NAME} says why", EXIT_FAILED)
+        time.sleep(POLL_S)
+
+
 def uninstall() -> None:
     """Stop the service and do not start it again; data, settings and logs stay where they are.
 
-    Example: sudo omi-bridge uninstall
+    Example: sudo /opt/omi-diarization/.venv/bin/omi-bridge uninstall
     """
     from broker.systemd_unit import uninstall as uninstall_unit
 
@@ -92,7 +107,7 @@ def _describe(user: str | None, config: Path | None, data_dir: Path | None) -> S
 
     account = find_user(user)
     home = Path(account.pw_dir)
-    config_file, data = choose_files(BridgeSettings, home, config, data_dir, marker=Path("bridge") / "ledger.sqlite3")
+    config_file, data = choose_files(BridgeSettings, home, config, data_dir, marker=LEDGER)
     return SystemdService(
         name=NAME,
         description="omi-diarization bridge: ingest, ledger, leases and results",

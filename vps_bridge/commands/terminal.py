@@ -11,6 +11,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.table import Column, Table
+from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
@@ -20,17 +21,32 @@ from schemas.errors import SchemaError
 from schemas.record import is_id
 from vps_bridge.client.errors import ClientError
 from vps_bridge.conversations.open_store import open_store
+from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.conversations.store import ConversationStore, StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
-from vps_bridge.database import DatabaseError
-from vps_bridge.errors import AnotherBridge, StoreUnavailable
+from vps_bridge.database import DAMAGE_ERRORS, DatabaseError, DatabaseUnreadable, reason_of
+from vps_bridge.errors import AnotherBridge, LedgerUnavailable, StoreUnavailable
 from vps_bridge.intake.disk_reserve import DiskReserve
-from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing, open_ledger
+from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.ledger.records import ConversationRecord
+from vps_bridge.packed_rows import PackedRowsDamaged
 from vps_bridge.settings import BridgeSettings
 
 MAX_NAME_CHARS = 200  # as the schemas have it
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
+
+EXPLAINED = (
+    BrokerError,
+    ClientError,
+    LedgerMissing,
+    StoreError,
+    DatabaseError,
+    PackedRowsDamaged,
+    TranscriptError,
+    SchemaError,
+)
+"""Errors whose words say what to do."""
 
 # What people said or named is printed as it is: a transcript's [laughter] is no markup.
 out, err = SafeConsole(markup=False), SafeConsole(stderr=True, markup=False)
@@ -50,12 +66,22 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_USAGE)
     except (AnotherBridge, LedgerBusy) as error:
         fail(str(error), EXIT_OTHER_BRIDGE)
-    except (BrokerError, ClientError, LedgerMissing, StoreError, DatabaseError, TranscriptError, SchemaError) as error:
+    except EXPLAINED as error:
         fail(str(error), EXIT_FAILED)
+    except LedgerUnavailable as error:
+        fail(f"the ledger: {error}", EXIT_FAILED)
+    except (IntegrityError, ProgrammingError):
+        raise  # no damage: a fault of the program
+    except DAMAGE_ERRORS as error:  # ahead of whoever knows which file it is
+        words = f"a file of the bridge cannot be read or written ({reason_of(error)}). omi-bridge doctor says which"
+        fail(f"{words}, and what mends it", EXIT_FAILED)
     except StoreUnavailable as error:
         fail(f"the conversation store: {error}", EXIT_FAILED)
     except BrokenPipeError:
         raise  # whoever reads our output wants no more of it
+    except PermissionError as error:
+        whose = "run this as the user whose it is (sudo -u USER), as the service does"
+        fail(f"{error.filename or 'the system'}: {error.strerror}: {whose}", EXIT_FAILED)
     except OSError as error:
         fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
 
@@ -146,10 +172,29 @@ def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger,
     """Open ledger and store, beside a running bridge or without one; the third value is the setting `stale_s`."""
     settings = load(config, "bridge", data_dir=data_dir)
     DiskReserve(settings.root, settings.ballast_bytes).release_if_full()  # a stopped bridge cannot do it
-    ledger = Ledger(settings.root, exclusive=False)
-    store = open_store(settings)
+    ledger = open_ledger(settings, exclusive=False)
     try:
-        yield ledger, store, settings.stale_s
+        store = open_store(settings)
+        try:
+            with named_damage(ledger, store):
+                yield ledger, store, settings.stale_s
+        finally:
+            store.close()
     finally:
-        store.close()
         ledger.close()
+
+
+@contextmanager
+def named_damage(ledger: Ledger, store: ConversationStore) -> Iterator[None]:
+    """Raise `DatabaseUnreadable`, which names the file, in the place of any error that a damaged file explains."""
+    try:
+        yield
+    except (*DAMAGE_ERRORS, LookupError, ValueError, TypeError, ArithmeticError) as error:
+        files: dict[str, Ledger | SqliteConversations] = {FILE_NAME: ledger}
+        if isinstance(store, SqliteConversations):
+            files[STORE_FILE] = store
+        for name, file in files.items():
+            if found := file.find_damage():
+                lines = [line for line in found[0].splitlines() if not line.startswith("***")]  # a heading of SQLite's
+                raise DatabaseUnreadable(ledger.root / name, lines[0]) from error
+        raise

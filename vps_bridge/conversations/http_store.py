@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from vps_bridge.conversations.document import ConversationDocument, write_document
 from vps_bridge.conversations.document_client import DocumentClient, PutAnswer, PutOutcome, TaggedDocument
-from vps_bridge.conversations.outage import Outage
 from vps_bridge.conversations.segment_rows import BLANK, changed_columns, take_event
 from vps_bridge.conversations.sql_store import new_key
 from vps_bridge.conversations.store import (
@@ -38,11 +37,12 @@ from vps_bridge.conversations.write_decisions import (
     refuse_apply,
 )
 from vps_bridge.errors import StoreMisbehaves, StoreUnavailable
+from vps_bridge.outage import Outage
 
 if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
     from schemas.corrections import Correction
-    from vps_bridge.signed_endpoint import SignedEndpoint
+from vps_bridge.signed_endpoint import SignedEndpoint
 
 T = TypeVar("T")
 MAX_PUTS = 10  # of one write: others may write too

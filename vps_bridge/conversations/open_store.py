@@ -30,10 +30,11 @@ def open_store(settings: BridgeSettings) -> Store:
         return SqliteConversations(settings.root / STORE_FILE)
     scheme = url.partition("://")[0]
     if scheme in ("postgresql", "postgres"):
-        from vps_bridge.conversations.postgres import PostgresConversations, read_url  # noqa: PLC0415
+        from vps_bridge.conversations.postgres import PostgresConversations  # noqa: PLC0415
+        from vps_bridge.database_server import read_url  # noqa: PLC0415
 
         timeout_s = settings.conversations_timeout_s
-        return PostgresConversations(read_url(url, secret), statement_timeout_s=timeout_s)
+        return PostgresConversations(read_url("conversations", url, secret), statement_timeout_s=timeout_s)
     if scheme in ("http", "https"):
         from vps_bridge.conversations.http_store import HttpConversations  # noqa: PLC0415
         from vps_bridge.signed_endpoint import read_endpoint  # noqa: PLC0415

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import URL, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL
 
 from broker.errors import SettingsError
-from vps_bridge.conversations.outage import Outage
 from vps_bridge.conversations.postgres_database import STATEMENT_TIMEOUT_S, ConnectionCut, PostgresDatabase
 from vps_bridge.conversations.sql_store import SqlConversations
 from vps_bridge.conversations.store import WriteKind
-from vps_bridge.signed_endpoint import is_near
+from vps_bridge.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,8 +29,6 @@ if TYPE_CHECKING:
     )
 
 T = TypeVar("T")
-DRIVER = "postgresql+psycopg"
-SCHEMES = ("postgresql", "postgres")
 _INSTALL = "PostgreSQL needs its driver: pip install 'omi-diarization[bridge,postgres]'"
 
 
@@ -134,31 +130,3 @@ def _once_more(work: Callable[[], T]) -> T:
         return work()
     except ConnectionCut:
         return work()
-
-
-def read_url(given: str, password: str | None) -> URL:
-    """Return the address of a database as the driver takes it.
-
-    Beyond this machine and a tailnet the connection is encrypted, unless the address itself says otherwise.
-
-    Raises:
-        SettingsError: it is none, or it holds a password.
-    """
-    words = "postgresql://user@host/database, and the password as OMI_CONVERSATIONS_SECRET or conversations_secret_file"
-    try:
-        url = make_url(given)
-    except (ArgumentError, ValueError):
-        raise SettingsError("conversations_url", "the settings", words) from None
-    if url.password is not None or "password" in url.query or url.drivername not in SCHEMES:
-        raise SettingsError("conversations_url", "the settings", words)
-    query = dict(url.query)
-    if "sslmode" not in query and not _is_local(url):
-        query["sslmode"] = "require"
-    return url.set(drivername=DRIVER, password=password, query=query)
-
-
-def _is_local(url: URL) -> bool:
-    """Whether a server is reached by a socket of this machine, on loopback or in a tailnet."""
-    hosts = [url.host] if url.host else url.query.get("host", "")
-    names = [hosts] if isinstance(hosts, str) else list(hosts)
-    return all(not name or name.startswith("/") or name == "localhost" or is_near(name) for name in names)

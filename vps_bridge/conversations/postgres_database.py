@@ -11,40 +11,32 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, create_engine, event, text
-from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, OperationalError
+from sqlalchemy import URL, Connection, create_engine, event
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError
 
+from vps_bridge.database_server import (
+    CONNECTING,
+    ServerSchema,
+    bring_up_to_date,
+    describe_failure,
+    replace_nul,
+    show_server,
+)
 from vps_bridge.durations import seconds
 from vps_bridge.errors import StoreUnavailable
 
 SCHEMA = "omi_diarization"
 MIGRATIONS = Path(__file__).parent / "migrations"
-BASELINE = MIGRATIONS / "postgres" / "0005_tables.sql"
-CONNECT_TIMEOUT_S = 5
 STATEMENT_TIMEOUT_S = 10.0
 MARGIN_S = 2.0  # the server ends a statement by itself; it is hung up on where it does not
-_MIGRATION_LOCK = 0x6F6D6964  # of this program alone; two processes may meet a new database at once
+_TABLES = ServerSchema(SCHEMA, MIGRATIONS, MIGRATIONS / "postgres" / "0005_tables.sql")
 # The schema is set for each transaction: what pools connections between here and the server may change hands then.
 _BEGIN = (
     f"SET LOCAL search_path TO {SCHEMA}; SET LOCAL statement_timeout = {{limit_ms}}; "
     f"SET LOCAL lock_timeout = {{limit_ms}}; SET LOCAL synchronous_commit = on"
 )
-# Read from the catalogue's tables as they are now: `to_regclass` may say what was true before a lock was waited for.
-_FIND_SCHEMA = text("SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = :name").bindparams(name=SCHEMA)
-_FIND_REVISIONS = text(
-    "SELECT pg_class.oid FROM pg_catalog.pg_class JOIN pg_catalog.pg_namespace ON pg_namespace.oid = relnamespace "
-    "WHERE nspname = :name AND relname = 'alembic_version'"
-).bindparams(name=SCHEMA)
-_READ_REVISION = text("SELECT version_num FROM alembic_version")
-_CONNECTING: dict[str, Any] = {
-    "connect_timeout": CONNECT_TIMEOUT_S,
-    "prepare_threshold": None,  # prepared statements belong to one connection of a pool between here and the server
-    "client_encoding": "utf8",
-    "application_name": "omi-diarization",
-    "keepalives_idle": 5,
-    "keepalives_interval": 2,
-    "keepalives_count": 3,
-}
+# Prepared statements belong to one connection of a pool between here and the server.
+_CONNECTING: dict[str, Any] = {**CONNECTING, "prepare_threshold": None}
 
 
 class ConnectionCut(StoreUnavailable):
@@ -57,8 +49,9 @@ class PostgresDatabase:
     def __init__(self, url: URL, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
         """Connect to nothing yet. Raises `ModuleNotFoundError` where the driver is not installed."""
         self._engine = create_engine(url, pool_size=1, max_overflow=0, connect_args=_CONNECTING)
+        replace_nul(self._engine)
         self._limit_s, self._lock, self._is_migrated = statement_timeout_s, threading.RLock(), False
-        self._shown = f"PostgreSQL at {url.host or url.query.get('host') or 'its socket'}"
+        self._shown = show_server(url)
 
     def reading(self) -> AbstractContextManager[Connection]:
         """Lend a connection for reading: all statements see the database as it was when the first one ran."""
@@ -115,43 +108,9 @@ class PostgresDatabase:
             deadline.end()
 
     def _migrate(self) -> None:
-        revisions = sorted(script.name.split("_")[0] for script in (MIGRATIONS / "versions").glob("*.py"))
         with self._begun(isolation_level="READ COMMITTED") as connection:
-            if _read_revision(connection) == revisions[-1]:
-                self._is_migrated = True
-                return
-            connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})")
-            current = _read_revision(connection)  # another process may have been faster
-            if current is not None and current not in revisions:
-                raise StoreUnavailable(
-                    f"{self._shown} was written by a newer version of omi-diarization (schema {current}): "
-                    "install that version again"
-                )
-            if current is None:
-                self._create_tables(connection)
-            from vps_bridge.migrations import migrate  # noqa: PLC0415 - Alembic is slow to import and seldom needed
-
-            migrate(connection, MIGRATIONS)
+            bring_up_to_date(connection, _TABLES, self._shown)
         self._is_migrated = True
-
-    def _create_tables(self, connection: Connection) -> None:
-        encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
-        if encoding != "UTF8":
-            raise StoreUnavailable(
-                f"{self._shown}: the database keeps text as {encoding}, which has no place for every character: make "
-                "one with `CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0`"
-            )
-        if connection.scalar(_FIND_SCHEMA) is None:
-            connection.exec_driver_sql(f"CREATE SCHEMA {SCHEMA}")
-        connection.exec_driver_sql(BASELINE.read_text())
-
-
-def _read_revision(connection: Connection) -> str | None:
-    """Return the newest migration that the schema has seen; None where there is nothing yet."""
-    if connection.scalar(_FIND_REVISIONS) is None:
-        return None
-    revision: str | None = connection.scalar(_READ_REVISION)
-    return revision
 
 
 class _Deadline:
@@ -205,22 +164,4 @@ def _explained(shown: str) -> Iterator[None]:
     except DBAPIError as error:
         if error.connection_invalidated:
             raise ConnectionCut(f"{shown} hung up: look whether it runs and what its log says") from error
-        raise StoreUnavailable(f"{shown} {_describe(error)}") from error
-
-
-def _describe(error: DBAPIError) -> str:
-    """Return what went wrong, without what a statement held, and what to do."""
-    state = getattr(error.orig, "sqlstate", None)
-    if state is None and isinstance(error, OperationalError):  # no connection: the words are the library's, on the way
-        words = str(error.orig).strip().partition("\n")[0]
-        return f"cannot be reached ({words}): look whether it runs, at OMI_CONVERSATIONS_URL and at the password"
-    rights = f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {SCHEMA}"
-    advice = {
-        "42501": rights,
-        "42P01": rights,  # whoever may not use a schema does not see its tables
-        "25006": "it is a copy that takes no writes: name the server that does",
-        "53100": "its disk is full: make room on it",
-        "55P03": "another connection holds the conversation: look for one that is idle in a transaction",
-        "57014": "it took too long: look at its load",
-    }
-    return f"refuses (SQLSTATE {state}): {advice.get(str(state), 'its log says why')}"
+        raise StoreUnavailable(f"{shown} {describe_failure(error, SCHEMA, 'conversations')}") from error

@@ -53,6 +53,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 MAX_REASON_CHARS = 200
+MAX_GRANTS_AT_ONCE = 100  # a fleet that comes back to a backlog gets it in several steps, and messages in between
 ON_ITS_WAY_S = 1.0  # how long an offer or a `settled` may be on its way to an agent before it is sent again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
 AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
@@ -85,7 +86,7 @@ class Dispatcher:
         if heartbeat.state is AgentState.OFFLINE:
             return
         held = {(job.job_id, job.lease_id) for job in heartbeat.jobs}
-        leases = [lease for lease in self._ledger.leases.current() if lease.agent_id == heartbeat.agent_id]
+        leases = self._ledger.leases.of_agent(heartbeat.agent_id)
         current = {(lease.job_id, lease.lease_id): lease for lease in leases}
         unlisted = []
         for key, lease in current.items():
@@ -149,10 +150,10 @@ class Dispatcher:
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
         self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
         kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
-        free = self.roster.free_agents(
+        agents = self.roster.capacities(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
-        self._grant_ready(free, Counter(lease.conversation_id for lease in kept), now_s)
+        self._grant_ready(agents, Counter(lease.conversation_id for lease in kept), now_s)
         return allowed
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
@@ -175,14 +176,16 @@ class Dispatcher:
         return False
 
     def _grant_ready(self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
-        if not agents:
+        free = [agent for agent in agents if agent.is_free]
+        if not free:
             return
-        embeddings = {agent.agent_id: agent.embedding for agent in agents}
+        embeddings = {agent.agent_id: agent.embedding for agent in free}
+        limit = min(MAX_GRANTS_AT_ONCE, sum(agent.free for agent in free))
         found = self._ledger.jobs.ready(
             set(embeddings.values()),
             leased=set(leased_by_conversation),
             resting=self._rests.resting(now_s) | self.pins.waiting(embeddings),
-            limit=sum(agent.free for agent in agents),
+            limit=limit,
         )
         ready = [
             ReadyJob(
@@ -195,7 +198,7 @@ class Dispatcher:
             )
             for job, pin in found
         ]
-        for job_id, agent_id in match_jobs(ready, agents, leased_by_conversation):
+        for job_id, agent_id in match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit):
             view = self.roster.get(agent_id)
             if view is None:
                 continue

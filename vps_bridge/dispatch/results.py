@@ -121,7 +121,7 @@ class Results:
         Where its ids cannot be read either, it is about the one lease that the agent has in this conversation.
         """
         _LOG.error("unreadable", agent=agent_id, conversation=conversation_id, lease=envelope.lease_id, error=error)
-        mine = [lease for lease in self._ledger.leases.current() if lease.agent_id == agent_id]
+        mine = self._ledger.leases.of_agent(agent_id)
         if envelope.lease_id is None:
             suspects = [lease for lease in mine if lease.conversation_id == conversation_id]
         else:

@@ -98,20 +98,21 @@ class AgentRoster:
             if view.offline_s is None and now_s - view.last_beat_s <= stale_s and view.heartbeat.state in _UP
         ]
 
-    def free_agents(
+    def capacities(
         self, now_s: float, stale_s: float, allowed: frozenset[str], leases: Sequence[tuple[str, str, float]]
     ) -> list[AgentCapacity]:
-        """Return the agents that may and can take a job now.
+        """Return the agents that may work now, those that are free for a job and those that are busy.
 
         `leases` are the current ones, (agent_id, lease_id, seconds of audio).
         """
-        up = [
-            view
+        held: dict[str, list[tuple[str, float]]] = {}
+        for agent_id, lease_id, audio_s in leases:
+            held.setdefault(agent_id, []).append((lease_id, audio_s))
+        return [
+            _describe_capacity(view, held.get(view.heartbeat.agent_id, ()))
             for view in self.live(now_s, stale_s)
             if view.heartbeat.state is AgentState.ONLINE and view.heartbeat.agent_id in allowed
         ]
-        described = [_describe_capacity(view, leases) for view in up]
-        return [capacity for capacity in described if capacity.is_free]
 
 
 def _add_worked(view: AgentView, heartbeat: AgentHeartbeat, now_s: float) -> dict[str, float]:
@@ -124,10 +125,9 @@ def _add_worked(view: AgentView, heartbeat: AgentHeartbeat, now_s: float) -> dic
     return worked_s
 
 
-def _describe_capacity(view: AgentView, leases: Iterable[tuple[str, str, float]]) -> AgentCapacity:
+def _describe_capacity(view: AgentView, held: Sequence[tuple[str, float]]) -> AgentCapacity:
     beat = view.heartbeat
     listed = {job.lease_id for job in beat.jobs}
-    held = [(lease_id, audio_s) for agent_id, lease_id, audio_s in leases if agent_id == beat.agent_id]
     return AgentCapacity(
         agent_id=beat.agent_id,
         free=beat.free_capacity - sum(lease_id not in listed for lease_id, _ in held),

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from schemas.agent import AgentState
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
 from vps_bridge.ledger.records import (
+    LIVE,
     AgentRecord,
     ChunkRecord,
     ConversationRecord,
@@ -43,7 +44,8 @@ def describe_status(
     if conversation.completed:
         return ConversationState.WAITING, _why_end_waits(describe_completion(conversation, chunks))
     if not chunks:
-        return ConversationState.WAITING, "no audio yet"
+        is_live = conversation.conversation_id.startswith(LIVE)
+        return ConversationState.WAITING, "live: OMI has not reported it yet" if is_live else "no audio yet"
     if conversation.dirty:
         return ConversationState.DIRTY, None
     return ConversationState.ASSIGNED, None

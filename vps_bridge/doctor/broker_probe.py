@@ -82,7 +82,7 @@ def probe_broker_as_bridge(settings: BridgeSettings, wait_s: float) -> BrokerFin
     """
     received: queue.SimpleQueue[Incoming] = queue.SimpleQueue()
     topics, probe_id = Topics(settings.topic_root), f"doctor-{secrets.token_hex(6)}"
-    findings = BrokerFindings(settings.address.url)
+    findings = BrokerFindings(settings.broker_url)
     session = MqttSession(settings, client_id=probe_id, on_message=received.put)
     for kind in TopicKind:
         is_large = kind in (TopicKind.AUDIO, TopicKind.PARTS, TopicKind.TURNS)

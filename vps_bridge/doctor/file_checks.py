@@ -4,33 +4,47 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broker.check import Check, failed, note, ok
+from broker.check import Check, CheckState, failed, note, ok
 from broker.errors import SettingsError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.database import DatabaseError
 from vps_bridge.durations import seconds
-from vps_bridge.errors import StoreUnavailable
+from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.http.access import read_access_rule
-from vps_bridge.ledger import Ledger, LedgerMissing
+from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.records import QueueCounts
+from vps_bridge.ledger.server_facts import ServerFacts
 from vps_bridge.settings import BridgeSettings
 
 LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
 STORE_REMEDY = "Nothing is lost meanwhile: labels are written once it answers. docs/stores.md says how it is set up."
+SERVER_REMEDY = "Nothing is lost meanwhile: docs/ledger-on-postgresql.md says how it is set up."
 RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and restore a backup."
 
 
 def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
-    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller."""
+    """Open ledger and conversations and check both files whole. Returns the ledger, to be closed by the caller.
+
+    A damaged ledger is not returned: what is read from it may be wrong, or end the command.
+    """
     store = _check_store(settings)
     try:
-        ledger = Ledger(settings.root, exclusive=False)
+        ledger = open_ledger(settings, exclusive=False)
     except LedgerMissing as error:
         return [note("ledger", str(error))], None
+    except LedgerUnavailable as error:
+        return [failed("ledger", str(error), SERVER_REMEDY), store], None
+    except SettingsError as error:
+        return [failed("ledger", str(error), SERVER_REMEDY), store], None
     except DatabaseError as error:
         return [failed("ledger", str(error), RESTORE), store], None
-    return [_judge("ledger", ledger.find_damage()), store], ledger
+    facts = ledger.describe_server()
+    judged = _judge("ledger", ledger) if facts is None else _judge_server(facts)
+    if facts is None and judged.verdict is CheckState.FAILED:
+        ledger.close()
+        return [judged, store], None
+    return [judged, store], ledger
 
 
 def longest_wait_s(counts: QueueCounts, now: float) -> float:
@@ -81,7 +95,7 @@ def _check_store(settings: BridgeSettings) -> Check:
         return failed("conversations", str(error), STORE_REMEDY)
     try:
         if isinstance(store, SqliteConversations):
-            return _judge("conversations", store.find_damage())
+            return _judge("conversations", store)
         store.check()
     except StoreUnavailable as error:
         return failed("conversations", str(error), STORE_REMEDY)
@@ -90,7 +104,16 @@ def _check_store(settings: BridgeSettings) -> Check:
     return ok("conversations", "their store answers")
 
 
-def _judge(name: str, damage: Sequence[str]) -> Check:
+def _judge_server(facts: ServerFacts) -> Check:
+    """Check what the ledger relies on: that a commit which the server has told us of outlives its machine."""
+    if facts.risks:
+        words = f"{facts.shown} may lose what it has told us is safe: {', '.join(facts.risks)}"
+        return failed("ledger", words, "Set them to `on` in its postgresql.conf, and reload it.")
+    return ok("ledger", f"{facts.shown} (version {facts.version}) answers, and syncs what it commits")
+
+
+def _judge(name: str, file: Ledger | SqliteConversations) -> Check:
+    damage = file.find_damage()
     if damage:
         return failed(name, f"the file is damaged: {'; '.join(damage)}", RESTORE)
     return ok(name, "the file is whole")

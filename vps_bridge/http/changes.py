@@ -16,6 +16,7 @@ from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.http.messages import HttpProblem
 from vps_bridge.http.own_connection import OwnConnection
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.database import Mark
 from vps_bridge.ledger.listing import Marks
 from vps_bridge.mailbox import BridgeBusy
 
@@ -142,7 +143,8 @@ class Changes:
             self._listeners.discard(listener)
 
     async def _watch(self) -> None:
-        mark, marks = -1, None
+        mark: Mark = -1
+        marks = None
         while self._listeners and not self._is_ended:
             began_s = time.monotonic()
             looks_anyway, self._looks_anyway = self._looks_anyway, False
@@ -170,9 +172,9 @@ class Changes:
 class _Look:
     """Reads how far everything is, unless nothing was written since a mark."""
 
-    def __init__(self, since: int | None) -> None:
+    def __init__(self, since: Mark | None) -> None:
         self._since = since
 
-    def __call__(self, ledger: Ledger, _store: ConversationStore) -> tuple[int, Marks | None]:
+    def __call__(self, ledger: Ledger, _store: ConversationStore) -> tuple[Mark, Marks | None]:
         mark = ledger.listing.change_mark()
         return mark, None if mark == self._since else ledger.listing.marks()

@@ -91,6 +91,7 @@ class HttpHandlers:
         if not kind.startswith(_AUDIO_TYPES):
             msg = "send the audio itself as the body, with `Content-Type: audio/wav` or another audio type"
             raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)
+        _refuse_piece(request)
         expected_bytes = check_declared(request, self._settings.max_chunk_bytes)
         async with self._upload(expected_bytes) as upload:
             await save_body(request, upload, self._least_bytes_per_s)
@@ -240,3 +241,13 @@ def _to_answer(turns: Turns, took_s: float) -> Diarized:
     ]
     speakers = len({turn.speaker_id for turn in turns})
     return Diarized(speakers=spoken, num_speakers=speakers, processing_time_ms=round(took_s * 1000))
+
+
+def _refuse_piece(request: Request) -> None:
+    """Raise where the body is not the recording itself: taken for it, the rest of it would be lost without a word."""
+    if "content-range" in request.headers:
+        msg = "Content-Range says that this is a part of a file: send the file in one body, or in parts over MQTT"
+        raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        msg = "send the audio as it is, without Content-Encoding: FLAC or Opus are smaller than what gzip makes of WAV"
+        raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)

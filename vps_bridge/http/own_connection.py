@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.mailbox import BridgeBusy
 from vps_bridge.settings import BridgeSettings
 
@@ -44,7 +44,7 @@ class OwnConnection:
 
     def _run(self, work: Callable[[Ledger, ConversationStore], T]) -> T:
         if self._opened is None:
-            self._opened = Ledger(self._settings.root, exclusive=False), open_store(self._settings)
+            self._opened = open_ledger(self._settings, exclusive=False), open_store(self._settings)
         return work(*self._opened)
 
     def close(self) -> None:

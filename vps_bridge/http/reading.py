@@ -26,14 +26,23 @@ from vps_bridge.http.reading_records import (
     ListedFailure,
     ListedJob,
     ListedVoice,
+    OmiStatus,
     RecentWork,
     SpokenPiece,
     WebhookStatus,
 )
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, FailedJob
+from vps_bridge.ledger.records import (
+    AgentRecord,
+    ChunkRecord,
+    ConversationRecord,
+    ConversationState,
+    FailedJob,
+    JobRecord,
+)
 from vps_bridge.ledger.refusals import RefusedChunk
 
 BATCH = 50  # conversations whose state is worked out at once
@@ -43,21 +52,38 @@ NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
 
 
 def list_conversations(
-    ledger: Ledger, *, stale_s: float, search: str, state: ConversationState | None, offset: int, limit: int
+    ledger: Ledger,
+    *,
+    stale_s: float,
+    search: str,
+    state: ConversationState | None,
+    offset: int,
+    limit: int,
+    waits_for: str = "",
 ) -> ConversationPage:
-    """Return a part of the list of conversations; `search` is part of an id or of a person's."""
-    wanted, agents, names = search.casefold(), ledger.agents.all(), ledger.listing.latest_first()
-    if wanted:
-        voices = ledger.listing.voices()
-        names = [name for name in names if _matches(wanted, name, voices.get(name))]
+    """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for."""
+    wanted, agents, reason = search.casefold(), ledger.agents.all(), waits_for.casefold()
+    names = _search(ledger, wanted) if wanted else None
     found: list[ConversationSummary] = []
-    place = offset
-    while place < len(names) and len(found) < limit:
-        batch = names[place : place + min(BATCH, limit - len(found))]
+    place, is_more = offset, True
+    while is_more and len(found) < limit:
+        wants = min(BATCH, limit - len(found))
+        batch = ledger.listing.latest(place, wants + 1) if names is None else names[place : place + wants + 1]
+        batch, is_more = batch[:wants], len(batch) > wants
         place += len(batch)
-        summaries = [_summarize(record, ledger, agents, stale_s) for record in ledger.listing.some(batch)]
-        found += [summary for summary in summaries if state in (None, summary.state)]
-    return ConversationPage(conversations=found, next_offset=place if place < len(names) else None)
+        summaries = _summarize_all(ledger.listing.some(batch), ledger, agents, stale_s)
+        found += [
+            summary
+            for summary in summaries
+            if state in (None, summary.state) and reason in (summary.reason or "").casefold()
+        ]
+    return ConversationPage(conversations=found, next_offset=place if is_more else None)
+
+
+def _search(ledger: Ledger, wanted: str) -> list[str]:
+    """Return the conversations whose id, or the id of somebody in them, holds these letters; reads all of them."""
+    voices = ledger.listing.voices()
+    return [name for name in ledger.listing.latest_first() if _matches(wanted, name, voices.get(name))]
 
 
 def read_conversation(
@@ -73,7 +99,7 @@ def read_conversation(
     voices = _voices_of(record)
     people = {voice.speaker_id: voice.person_id for voice in voices}
     segments = _label_segments(stored.segments if stored else (), told, people)
-    summary = _summarize(record, ledger, ledger.agents.all(), stale_s)
+    (summary,) = _summarize_all([record], ledger, ledger.agents.all(), stale_s)
     return ConversationDetail(
         **summary.model_dump(include=set(ConversationSummary.model_fields) & set(ConversationDetail.model_fields)),
         owner=record.owner,
@@ -112,8 +138,8 @@ def list_agents(ledger: Ledger, *, stale_s: float) -> AgentPage:
     return AgentPage(agents=[_describe_agent(agent, heard_after) for agent in ledger.agents.all()])
 
 
-def read_status(ledger: Ledger) -> BridgeStatus:
-    """Return what waits, what failed and how much room there is."""
+def read_status(ledger: Ledger, captured: CaptureCounts | None = None) -> BridgeStatus:
+    """Return what waits, what failed and how much room there is; `captured` is what OMI's webhooks brought."""
     counts = ledger.jobs.counts()
     failures = [_describe_failed_job(item) for item in reversed(ledger.jobs.failed(limit=MAX_FAILURES))]
     failures += [_describe_set_aside(*item) for item in ledger.conversations.set_aside()[:MAX_FAILURES]]
@@ -129,6 +155,7 @@ def read_status(ledger: Ledger) -> BridgeStatus:
         disk_free_bytes=ledger.free_bytes(),
         oldest_at=counts.oldest_at,
         recent=_describe_recent(ledger),
+        omi=None if captured is None else OmiStatus.model_validate(captured, from_attributes=True),
         failures=failures,
     )
 
@@ -176,13 +203,27 @@ def _voices_of(record: ConversationRecord) -> tuple[Voice, ...]:
     return _read_voices(record.voices)
 
 
+def _summarize_all(
+    records: list[ConversationRecord], ledger: Ledger, agents: list[AgentRecord], stale_s: float
+) -> list[ConversationSummary]:
+    names = [record.conversation_id for record in records if record.packed_at is None]
+    chunks = ledger.chunks.of_unpacked(names) if names else {}
+    jobs = ledger.jobs.of_unpacked(names) if names else {}
+    summaries = []
+    for record in records:
+        of_it = chunks.get(record.conversation_id, []), jobs.get(record.conversation_id, [])
+        summaries.append(_summarize(record, *of_it, agents, stale_s))
+    return summaries
+
+
 def _summarize(
-    record: ConversationRecord, ledger: Ledger, agents: list[AgentRecord], stale_s: float
+    record: ConversationRecord,
+    chunks: list[ChunkRecord],
+    jobs: list[JobRecord],
+    agents: list[AgentRecord],
+    stale_s: float,
 ) -> ConversationSummary:
     name, voices = record.conversation_id, _voices_of(record)
-    is_packed = record.packed_at is not None
-    chunks = [] if is_packed else ledger.chunks.of_conversation(name)
-    jobs = [] if is_packed else ledger.jobs.of_conversation(name)
     state, reason = describe_status(record, chunks, jobs, agents, now=time.time(), stale_s=stale_s)
     return ConversationSummary(
         conversation_id=name,

@@ -171,6 +171,16 @@ class RecentWork(BaseModel):
     slow_latency_s: float | None = Field(description="The same, of the slowest 5 % the fastest.")
 
 
+class OmiStatus(BaseModel):
+    """What OMI's webhooks brought since the bridge started."""
+
+    taken: int = Field(description="POSTs that are on disk.")
+    turned_away: int = Field(description="POSTs that found no room: OMI drops what they held.")
+    turned_away_at: float | None = Field(description="When that was last.")
+    reason: str = Field(description="Why, and what to do.")
+    kept_bytes: int = Field(description="Audio that waits for its conversation, and words' times.")
+
+
 class BridgeStatus(BaseModel):
     """What waits, what failed and how much room there is."""
 
@@ -184,6 +194,7 @@ class BridgeStatus(BaseModel):
     disk_free_bytes: int
     oldest_at: float | None = Field(description="Since when the oldest of what waits has waited.")
     recent: RecentWork
+    omi: OmiStatus | None = Field(description="null where the listener for OMI's webhooks is off.")
     failures: list[ListedFailure] = Field(description="The latest of each kind, latest first.")
 
 

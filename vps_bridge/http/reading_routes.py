@@ -34,6 +34,7 @@ from vps_bridge.http.reading_records import (
     WebhookStatus,
 )
 from vps_bridge.http.routes import ConversationId, answers
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.operator_actions import ActionResult
@@ -43,10 +44,15 @@ JobId = Annotated[str, Path(pattern=ID_PATTERN)]
 _READ_CODES = (401, 403, 422, 500, 503)
 
 
-def add_reading_routes(app: FastAPI, connection: OwnConnection, changes: Changes, *, stale_s: float) -> None:
-    """Add the paths; an agent silent for `stale_s` is taken for dead."""
+Captured = Callable[[], CaptureCounts | None]
+
+
+def add_reading_routes(
+    app: FastAPI, connection: OwnConnection, changes: Changes, captured: Captured, *, stale_s: float
+) -> None:
+    """Add the paths; an agent silent for `stale_s` is taken for dead, `captured` returns what came of OMI."""
     _add_conversations(app, connection, stale_s)
-    _add_operation(app, connection, stale_s)
+    _add_operation(app, connection, captured, stale_s)
     _add_actions(app, connection, changes)
 
     told: dict[int | str, dict[str, Any]] = {
@@ -64,11 +70,12 @@ def _add_conversations(app: FastAPI, connection: OwnConnection, stale_s: float) 
     async def conversations(
         search: Annotated[str, Query(max_length=200, description="Part of an id, or of a person's.")] = "",
         state: ConversationState | None = None,
+        waits_for: Annotated[str, Query(max_length=200, description="Part of what it waits for.")] = "",
         offset: Annotated[int, Query(ge=0, le=10_000_000)] = 0,
         limit: Annotated[int, Query(ge=1, le=200)] = 50,
     ) -> Response:
         """List the conversations, the one that something happened to last first."""
-        page = {"search": search, "state": state, "offset": offset, "limit": limit}
+        page = {"search": search, "state": state, "waits_for": waits_for, "offset": offset, "limit": limit}
         return await _read(connection, lambda ledger, _: list_conversations(ledger, stale_s=stale_s, **page))  # type: ignore[arg-type] # a mapping of mixed values
 
     @app.get(
@@ -81,7 +88,7 @@ def _add_conversations(app: FastAPI, connection: OwnConnection, stale_s: float) 
         return await _read(connection, partial(read_conversation, conversation_id, stale_s=stale_s))
 
 
-def _add_operation(app: FastAPI, connection: OwnConnection, stale_s: float) -> None:
+def _add_operation(app: FastAPI, connection: OwnConnection, captured: Captured, stale_s: float) -> None:
     @app.get("/v1/jobs", response_model=JobPage, responses=answers(_READ_CODES, Problem))
     async def jobs(
         state: JobState | None = None,
@@ -100,7 +107,7 @@ def _add_operation(app: FastAPI, connection: OwnConnection, stale_s: float) -> N
     @app.get("/v1/status", response_model=BridgeStatus, responses=answers(_READ_CODES, Problem))
     async def status() -> Response:
         """Say what waits, what failed and why, and how much room there is."""
-        return await _read(connection, lambda ledger, _: read_status(ledger))
+        return await _read(connection, lambda ledger, _: read_status(ledger, captured()))
 
     @app.get("/v1/webhook", response_model=WebhookStatus, responses=answers(_READ_CODES, Problem))
     async def webhook() -> Response:

@@ -11,6 +11,7 @@ from schemas.conversation import ConversationEvent, EventType
 from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from schemas.record import is_id
+from schemas.text import is_blank
 from vps_bridge.conversations.reversal import corrections_in_force, find_root, find_to_redo, find_to_undo
 from vps_bridge.conversations.store import ConversationStore, HumanLabel, StoreError, Write
 from vps_bridge.errors import Refusal
@@ -186,6 +187,9 @@ def _check_known(said: Iterable[Correction], book: VoiceBook, segments: set[str]
         if missing:
             there = ", ".join(str(number) for number in sorted(numbers)) or "none yet"
             msg = f"{one.kind}: the conversation has no speaker {missing[0]}; there are: {there}"
+            raise Refusal(FailureCode.CORRECTION_REFUSED, msg)
+        if one.person_id is not None and is_blank(one.person_id):
+            msg = f"{one.kind}: person_id has no character that can be seen: send the person's id"
             raise Refusal(FailureCode.CORRECTION_REFUSED, msg)
         wanted = {*one.segment_ids, *([] if one.segment_id is None else [one.segment_id])}
         unknown = sorted(wanted - segments)

@@ -16,6 +16,7 @@ from schemas.audio_container import CONTAINER_NAMES, find_container
 from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
+from schemas.event_fields import check_fields
 from schemas.failure import FailureCode, JobFailure
 from schemas.topics import Topics
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
@@ -130,6 +131,7 @@ class Ingest:
         """
         try:
             event = decode(ConversationEvent, data)
+            check_fields(event)
         except SchemaError as error:
             refusal = Refusal(FailureCode(error.code), str(error))
             event_id = read_envelope(ConversationEvent, data).event_id
@@ -254,10 +256,13 @@ class Ingest:
     def _accept(self, new: NewChunk, description: ChunkDescription) -> None:
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
         try:
-            self._ledger.chunks.accept(new, hints, final=description.final)
+            is_accepted = self._ledger.chunks.accept(new, hints, final=description.final)
         except Exception:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
+        if not is_accepted:
+            self._spool.remove(new.spool_name)
+            raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
         _LOG.info(

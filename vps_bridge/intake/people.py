@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
+
 from schemas.codec import decode, encode
 from schemas.conversation import Verdict
 from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
+from schemas.text import is_blank
 from schemas.turns import SpeakerTurns
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import Refusal
@@ -14,6 +17,8 @@ from vps_bridge.intake.corrections import Corrections
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.people import NOBODY
+
+_ONE_DAY = timedelta(days=1)  # east of us it is tomorrow already
 
 
 class People:
@@ -30,6 +35,13 @@ class People:
         Raises:
             Refusal: it names what is not there, or what is another owner's; nothing was changed.
         """
+        if event.name is not None and is_blank(event.name):
+            raise Refusal(
+                FailureCode.PERSON_REFUSED, "the name has no character that can be seen: send what people read"
+            )
+        if event.consent_date is not None and event.consent_date > datetime.now(UTC).date() + _ONE_DAY:
+            msg = f"consent_date {event.consent_date} is still to come: send the day on which the person agreed"
+            raise Refusal(FailureCode.PERSON_REFUSED, msg)
         if event.type is PersonEventType.CONFIRMED:
             self._confirm(person_id, event)
         elif event.type is PersonEventType.FORGOTTEN:
@@ -55,8 +67,16 @@ class People:
         """
         for name in self._ledger.people.enrolling(owner, person_id):
             self._ledger.conversations.mark_deleted(name)  # first: it would bring the person back
-        naming = self._ledger.people.naming(owner, person_id)
+        # The voices before the person: whoever is interrupted between finds them by the person's id once more.
+        done = self._forget_sounds(owner, person_id, done=set())
         self._ledger.people.forget(owner, person_id)
+        self._forget_sounds(owner, person_id, done=done)  # in which a running bridge recognised the person meanwhile
+        self._ledger.sync()
+        self._ledger.forget_deleted_pages()
+
+    def _forget_sounds(self, owner: str, person_id: str, *, done: set[str]) -> set[str]:
+        """Forget how the person sounds in the owner's conversations but those that are done; return which were."""
+        naming = self._ledger.people.naming(owner, person_id).keys() - done
         for name in naming:
             conversation = self._ledger.conversations.get(name)
             book = VoiceBook.from_json(conversation.voices) if conversation and conversation.voices else VoiceBook()
@@ -65,8 +85,7 @@ class People:
             }
             if numbers:
                 self._forget_voices(name, book, frozenset(numbers))
-        self._ledger.sync()
-        self._ledger.forget_deleted_pages()
+        return done | naming
 
     def _forget_voices(self, name: str, book: VoiceBook, numbers: frozenset[int]) -> None:
         # Imported here: every command imports this file, and only this needs numpy.

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from dataclasses import asdict
+from typing import Any
 
+from schemas.codec import decode
 from schemas.record import Record
+from schemas.turns import SpeakerTurns
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.people import PersonRecord, PrintRecord
@@ -78,10 +83,30 @@ class PersonDetail(PersonView):
     heard_in: tuple[HeardIn, ...]
 
 
+class HeardVoice(Record):
+    """How a voice of a conversation that is this person sounds in one job."""
+
+    conversation_id: str
+    speaker_id: int
+    clean_s: float
+    vector: tuple[float, ...]
+
+
+class SaidOf(Record):
+    """What somebody corrected about a person in a conversation."""
+
+    conversation_id: str
+    write: int
+    in_force: bool
+    corrections: tuple[dict[str, Any], ...]
+
+
 class PersonExport(PersonDetail):
     """All that is known of a person."""
 
     voiceprints: tuple[ExportedPrint, ...]
+    heard_voices: tuple[HeardVoice, ...]
+    said_of: tuple[SaidOf, ...]
 
 
 class PeopleReader:
@@ -122,7 +147,44 @@ class PeopleReader:
         if person is None:
             return None
         own = [each for each in self._ledger.people.known_to(owner).prints if each.person_id == person_id]
-        return PersonExport(**person.model_dump(), voiceprints=tuple(_export(each) for each in own))
+        said = self._ledger.people.corrections_about(owner, person_id)
+        return PersonExport(
+            **person.model_dump(),
+            voiceprints=tuple(_export(each) for each in own),
+            heard_voices=tuple(self._heard_voices(owner, person_id)),
+            said_of=tuple(
+                SaidOf(
+                    conversation_id=name,
+                    write=kept.write,
+                    in_force=kept.in_force,
+                    corrections=tuple(one for one in kept.said if one.get("person_id") == person_id),
+                )
+                for name, kept in said
+            ),
+        )
+
+    def _heard_voices(self, owner: str, person_id: str) -> Iterator[HeardVoice]:
+        # Imported here: every command imports this file, and only this needs numpy.
+        from vps_bridge.labelling.take_apart import settle_samples  # noqa: PLC0415
+
+        for name, voices in sorted(self._ledger.people.naming(owner, person_id).items()):
+            number_of = {
+                member: voice.speaker_id
+                for voice in VoiceBook.from_json(voices).voices
+                if person_id in (voice.person_id, voice.matched_person)
+                for member in voice.members
+            }
+            results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
+            for result in settle_samples(results) if number_of else ():
+                for voice in result.speakers:
+                    number = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
+                    if number is not None and voice.embedding is not None:
+                        yield HeardVoice(
+                            conversation_id=name,
+                            speaker_id=number,
+                            clean_s=voice.clean_speech_s,
+                            vector=_numbers(voice.embedding),
+                        )
 
     def _heard_in(self, owner: str, person_id: str) -> list[HeardIn]:
         found = []
@@ -141,5 +203,8 @@ def _view(person: PersonRecord, prints: tuple[PrintRecord, ...]) -> PersonView:
 
 
 def _export(found: PrintRecord) -> ExportedPrint:
-    vector = struct.unpack(f"<{len(found.vector) // 4}f", found.vector)
-    return ExportedPrint.model_validate({**asdict(found), "vector": vector})
+    return ExportedPrint.model_validate({**asdict(found), "vector": _numbers(found.vector)})
+
+
+def _numbers(vector: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(vector) // 4}f", vector)

@@ -10,6 +10,7 @@ import structlog
 from schemas.codec import decode, read_envelope
 from schemas.conversation import Verdict
 from schemas.errors import SchemaError
+from schemas.event_fields import check_fields
 from schemas.failure import FailureCode
 from schemas.people import PersonAccepted, PersonEvent
 from schemas.topics import Topics
@@ -48,6 +49,7 @@ class PersonEvents(PeopleReader):
     def _take(self, person_id: str, data: bytes) -> PersonAccepted:
         try:
             event = decode(PersonEvent, data)
+            check_fields(event)
         except SchemaError as error:
             envelope, sha256 = read_envelope(PersonEvent, data), hashlib.sha256(data).hexdigest()
             refusal = Refusal(FailureCode(error.code), str(error))

@@ -32,6 +32,8 @@ from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
 
+MAX_ALIKE_WARNINGS = 3
+
 
 @dataclass(frozen=True)
 class ConversationEvidence:
@@ -202,9 +204,23 @@ def _read_embedding(data: bytes | None) -> NDArray[np.float32] | None:
     return vector if np.isfinite(vector).all() and vector.any() else None
 
 
+def _shorten(warnings: Iterable[str]) -> list[str]:
+    """Of lines that differ by their numbers keep the first few: those of hundreds of jobs would hide all others."""
+    alike: dict[str, list[str]] = {}
+    for line in dict.fromkeys(warnings):
+        alike.setdefault(line.partition(":")[0], []).append(line)
+    shortened: list[str] = []
+    for code, lines in alike.items():
+        more = len(lines) - MAX_ALIKE_WARNINGS
+        shortened += (
+            lines if more <= 0 else [*lines[:MAX_ALIKE_WARNINGS], f"{code}: and {more} more with other numbers"]
+        )
+    return shortened
+
+
 def _collect_warnings(jobs: Sequence[JobEvidence], speakers: Sequence[LocalSpeakerEvidence]) -> tuple[str, ...]:
     """Return what the agents reported, and whether embeddings are unusable or not all comparable; sorted."""
-    warnings = {warning for job in jobs for warning in job.warnings}
+    warnings = set(_shorten([warning for job in jobs for warning in job.warnings]))
     embeddings = [voice.embedding for job in jobs for voice in _voices_by_label(job).values()]
     if any(data is not None and _read_embedding(data) is None for data in embeddings):
         warnings.add("embedding.invalid")

@@ -29,7 +29,7 @@ class HumanLinks:
     joined: list[list[set[LocalSpeaker]]] = field(default_factory=list)
     """Of each list, all sets are one voice, each with all that linking finds of it."""
     parted: list[tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=list)
-    """Of each pair, the first is one voice and nobody of the second is it."""
+    """Of each pair, nobody of the second is the voice that the first are."""
     splits: dict[tuple[int, int], tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=dict)
     """By write and place of each `other_voice`: who became another voice, with whoever went along, and the rest."""
 
@@ -42,16 +42,18 @@ class HumanLinks:
     def part(self, speakers: set[LocalSpeaker], rest: set[LocalSpeaker]) -> None:
         """Say that these are one voice and nobody of the rest is it, whatever was said before."""
         self.joined = [[voice - speakers for voice in voices] for voices in self.joined]
+        self.joined.append([{speaker} for speaker in sorted(speakers)])
         self.parted = [(one - speakers, other) for one, other in self.parted]
         self.parted.append((speakers, rest - speakers))
 
     def links(self) -> list[SpeakerLink]:
         """Return what linking has to know."""
-        found = []
-        for one, other in self.parted:
-            found += [SpeakerLink("must", min(one), speaker) for speaker in sorted(one)[1:]]
-            found += [SpeakerLink("cannot", min(one), speaker) for speaker in sorted(other)] if one else []
-        return found
+        return [
+            SpeakerLink("cannot", speaker, other)
+            for one, others in self.parted
+            for speaker in sorted(one)
+            for other in sorted(others)
+        ]
 
 
 def read_human_links(

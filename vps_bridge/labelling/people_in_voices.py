@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
@@ -23,17 +23,29 @@ class VoiceMap:
         self.voice_at = {member: voice for voice, members in enumerate(partition) for member in members}
         self.speech = speech
 
-    def of_speakers(self, speakers: Sequence[LocalSpeaker]) -> int | None:
-        """Return the voice that most of these local speakers' time belongs to."""
+    def of_speakers(self, speakers: Collection[LocalSpeaker], segment_ids: Iterable[str]) -> int | None:
+        """Return the voice of these local speakers that says most of these segments; of members in none, most of them.
+
+        What several jobs heard counts once, by the job that heard most of it: else a later job whose audio overlaps an
+        earlier one's would make more of a part than it is.
+        """
         seconds: defaultdict[int, float] = defaultdict(float)
         for speaker in speakers:
             if speaker in self.voice_at:
-                seconds[self.voice_at[speaker]] += self.speech.total_s.get(speaker, 0.0) + 1e-6
+                seconds[self.voice_at[speaker]] += 1e-6
+        for name in segment_ids:
+            by_job: dict[tuple[int, str], float] = {}
+            for speaker, spoken_s in self.speech.in_segment.get(name, {}).items():
+                if speaker in speakers and speaker in self.voice_at:
+                    own = self.voice_at[speaker], speaker.job_id
+                    by_job[own] = by_job.get(own, 0.0) + spoken_s
+            for voice in {voice for voice, _ in by_job}:
+                seconds[voice] += max(spoken_s for own, spoken_s in by_job.items() if own[0] == voice)
         return min(seconds, key=lambda voice: (-seconds[voice], voice), default=None)
 
     def of_anchor(self, voice: Voice | None) -> int | None:
         """Return the voice that an earlier one is now."""
-        return None if voice is None else self.of_speakers(self.speech.of_voice(voice))
+        return None if voice is None else self.of_speakers(set(self.speech.of_voice(voice)), voice.segments)
 
 
 def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
@@ -117,7 +129,7 @@ def judge_corrections(
 def _judge_split(
     kept: KeptCorrection, chosen: set[LocalSpeaker], rest: set[LocalSpeaker], voices: VoiceMap
 ) -> tuple[str, str | None]:
-    own = voices.of_speakers(sorted(chosen))
+    own = voices.of_speakers(chosen, kept.said.segment_ids)
     if own is None:
         return "void", NO_VOICE
     if any(voices.voice_at.get(speaker) == own for speaker in rest):

@@ -14,6 +14,7 @@ from vps_bridge.labelling.align import (
     AlignmentRules,
     Stretch,
     StretchClock,
+    describe_overlap,
     find_clock,
     find_stretches,
     is_rate_suspect,
@@ -336,6 +337,8 @@ def _collect_warnings(
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
     if is_rate_suspect(timeline.chunks, rules):
         warnings.add(RATE_SUSPECT)
+    elif (overlap := describe_overlap(timeline.chunks)) is not None:
+        warnings.add(overlap)
     if any(reason == STALE_LABEL for _, reason in left_alone):
         warnings.add(STALE_LABEL)
     return tuple(sorted(warnings))

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import TOUCHING_S, ClockPiece, Span
+from vps_bridge.labelling.offset_line import LineRules, fit_offset_line
 from vps_bridge.labelling.offset_search import (
     BLOCK_S,
     BLOCK_STEPS,
@@ -38,6 +39,7 @@ _PART_STEPS = 60 * 2 * BLOCK_STEPS
 _STEADY_REACH_STEPS = 15
 _STEADY_BLOCKS = 6
 _DRIFT_S = 0.3
+_LINES = LineRules()  # no part of the tracking rules: those stand in the key of every write, which must not change
 
 
 @dataclass(frozen=True)
@@ -139,7 +141,8 @@ def _track_part(
     parts = _bridge([part for run in runs for part in _without_doubt(nats, run, rules)])
     if len(parts) != 1 or max(abs(state - REACH_STEPS) for state in parts[0].states) > round(1.0 / STEP_S):
         parts = [part for part in parts if _is_certain(nats, part, rules)]
-    lines = [_fit_line(nats, part, near) for part in parts]
+    fitted = [_fit(nats, part, near) for part in parts]
+    parts, lines = [part for part, _ in fitted if part.states], [line for part, line in fitted if part.states]
     bounds = [_trim(audio, transcript, part, line, rules) for part, line in zip(parts, lines, strict=True)]
     for index, (earlier, later) in enumerate(pairwise(parts)):
         if earlier.last == later.first:
@@ -286,6 +289,18 @@ def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules) -> bool:
         totals += row[begin : begin + len(shifts)]
     others = totals[np.abs(shifts) > round(1.0 / STEP_S)]
     return own - float(others.max()) >= rules.piece_margin_nats
+
+
+def _fit(nats: Array, run: _OffsetRun, found: FoundOffset) -> tuple[_OffsetRun, tuple[float, float]]:
+    """Return the line of a run, and the blocks that it holds for: all, where it is the constant that the times say."""
+    base_s, slope = _fit_line(nats, run, found)
+    if run.is_expected and slope == 0:
+        return run, (base_s, slope)
+    center_s = found.offset_s - (nats.shape[1] // 2) * STEP_S
+    line = fit_offset_line(nats[run.first : run.last], np.asarray(run.states), run.first, center_s, _LINES)
+    first = run.first + line.first
+    held = replace(run, first=first, last=first + len(line.states), states=line.states)
+    return held, (line.base_s if line.slope else _prefer_prior(line.base_s, found.prior_s), line.slope)
 
 
 def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset) -> tuple[float, float]:

@@ -6,9 +6,9 @@ import time
 from typing import Any
 
 from sqlalchemy import delete, func, select
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import CachedRead, Database
+from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.records import AgentRecord
 from vps_bridge.ledger.tables import AgentRow
@@ -42,7 +42,7 @@ _FORGET_STRANGERS = delete(AgentRow).where(~AgentRow.allowed, AgentRow.agent_id.
 class AgentBook:
     """The allow-list, and the latest heartbeat of each agent."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
         self._allowed = CachedRead(database, self._read_allowed)

@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import fields
 
 from sqlalchemy import bindparam, insert, select, update
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import SERVER_DIALECT
 from vps_bridge.ledger.columns import CHUNK_COLUMNS
 from vps_bridge.ledger.conversation_changes import open_for_audio
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
 from vps_bridge.ledger.packing import reading_unpacked, writing_unpacked
 from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
-from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow
+from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow, TombstoneRow
 
 MAX_EXPIRED = 500
 _OF_CONVERSATION = (
     select(*CHUNK_COLUMNS).where(ChunkRow.conversation_id == bindparam("conversation_id")).order_by(ChunkRow.arrival)
 )
+_OF_SEVERAL = (
+    select(*CHUNK_COLUMNS)
+    .where(ChunkRow.conversation_id.in_(bindparam("names", expanding=True)))
+    .order_by(ChunkRow.arrival)
+)
 _BY_ID = select(*CHUNK_COLUMNS).where(
     ChunkRow.conversation_id == bindparam("conversation_id"), ChunkRow.chunk_id == bindparam("chunk_id")
+)
+_IS_DELETED = select(
+    select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == bindparam("conversation_id")).exists()
 )
 _NEW = insert(ChunkRow)
 _NEW_FIELDS = tuple(item.name for item in fields(NewChunk))
@@ -29,7 +39,7 @@ _NEW_FIELDS = tuple(item.name for item in fields(NewChunk))
 class ChunkBook:
     """Chunks of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -39,21 +49,36 @@ class ChunkBook:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
             return ChunkRecord(*row) if row else None
 
-    def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> None:
+    def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> bool:
         """Accept a chunk with all that it changes, in one transaction: a final conversation is open again.
 
-        `final`: no more audio follows, so the conversation is completed.
+        `final`: no more audio follows, so the conversation is completed. Returns False where another bridge has
+        deleted the conversation meanwhile.
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
         with writing_unpacked(self._database, new.conversation_id) as connection:
+            if connection.dialect.name == SERVER_DIALECT and connection.scalar(
+                _IS_DELETED, {"conversation_id": new.conversation_id}
+            ):
+                return False
             connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
             open_for_audio(connection, new.conversation_id, hints, completed=final)
+            return True
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
         with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [ChunkRecord(*row) for row in rows]
+
+    def of_unpacked(self, names: Sequence[str]) -> dict[str, list[ChunkRecord]]:
+        """Return the chunks of each of these conversations, none of which is packed, in order of arrival."""
+        found: dict[str, list[ChunkRecord]] = {name: [] for name in names}
+        with self._database.reading() as connection:
+            for row in connection.execute(_OF_SEVERAL, {"names": list(names)}):
+                chunk = ChunkRecord(*row)
+                found[chunk.conversation_id].append(chunk)
+        return found
 
     def uncovered_conversations(self) -> list[str]:
         """Return the conversations that have chunks no job covers yet."""

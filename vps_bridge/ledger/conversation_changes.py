@@ -6,8 +6,8 @@ import time
 from typing import Any
 
 from sqlalchemy import BindParameter, Connection, bindparam, func, update
-from sqlalchemy.dialects.sqlite import insert
 
+from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.records import SpeakerHints
 from vps_bridge.ledger.tables import ConversationRow
 

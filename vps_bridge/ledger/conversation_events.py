@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 from sqlalchemy import bindparam, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from schemas.failure import FailureCode
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert, larger, smaller
 from vps_bridge.ledger.conversation_changes import HINTS, OF_CONVERSATION, THIS_CONVERSATION, open_conversation
 from vps_bridge.ledger.conversations import TOMBSTONE
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.packing import reading_unpacked, writing_unpacked
 from vps_bridge.ledger.tables import ConversationRow, EventRow
@@ -62,13 +62,13 @@ _APPLY = {
         **_ALWAYS,
     ),
     EventType.APPLIED: THIS_CONVERSATION.values(
-        applied_version=func.max(
-            ConversationRow.applied_version, func.min(bindparam("version"), ConversationRow.updated_version)
+        applied_version=larger(
+            ConversationRow.applied_version, smaller(bindparam("version"), ConversationRow.updated_version)
         ),
         **_ALWAYS,
     ),
     EventType.RESYNC: THIS_CONVERSATION.values(
-        applied_version=func.max(0, func.min(ConversationRow.applied_version, ConversationRow.updated_version - 1)),
+        applied_version=larger(0, smaller(ConversationRow.applied_version, ConversationRow.updated_version - 1)),
         **_ALWAYS,
     ),
 }
@@ -81,7 +81,7 @@ _HEAR = THIS_CONVERSATION.values(dirty=ConversationRow.dirty + 1, **_ALWAYS)
 class EventBook:
     """Events of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

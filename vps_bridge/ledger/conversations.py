@@ -21,11 +21,11 @@ from sqlalchemy import (
     select,
     update,
 )
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert, larger
 from vps_bridge.ledger.columns import CONVERSATION_COLUMNS, LEASE_COLUMNS
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.deleted_people import delete_learned
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import is_in, note_labelled
@@ -80,7 +80,7 @@ _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     index_elements=[TombstoneRow.conversation_id],
     set_={"deleted_at": _NEW_TOMBSTONE.excluded.deleted_at, "finished": _NEW_TOMBSTONE.excluded.finished},
 )
-_UNFINISHED = select(TombstoneRow.conversation_id).where(TombstoneRow.finished == literal_column("0"))
+_UNFINISHED = select(TombstoneRow.conversation_id).where(~TombstoneRow.finished)
 _IS_TRIED = ConversationRow.set_aside.is_(None)
 _DIRTY = select(ConversationRow.conversation_id).where(ConversationRow.dirty > literal_column("0"), _IS_TRIED)
 _SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).where(
@@ -88,7 +88,7 @@ _SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).
 )
 _TRIES = ConversationRow.label_tries
 _COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(*CONVERSATION_COLUMNS)
-_TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=func.max(0, _TRIES - 1))
+_TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=larger(0, _TRIES - 1))
 _PUT_ASIDE = THIS_CONVERSATION.values(set_aside=bindparam("reason"))
 _BRING_BACK = THIS_CONVERSATION.where(ConversationRow.set_aside.is_not(None)).values(
     set_aside=None, label_tries=0, dirty=ConversationRow.dirty + 1
@@ -140,7 +140,7 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
 class ConversationBook:
     """Conversations, and the tombstones of deleted ones."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
 
@@ -166,7 +166,7 @@ class ConversationBook:
 
     def note_undo(self, conversation_id: str) -> None:
         """Note that a person took labels back: the others are worked out anew."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             mark_changed(connection, conversation_id)
 
     def dirty(self) -> list[str]:
@@ -186,7 +186,7 @@ class ConversationBook:
         if row is None:
             return False
         if not row.is_worth_it:
-            with self._database.writing() as connection:
+            with self._database.writing(conversation_id) as connection:
                 connection.execute(_MARK_CLEAN, {**it, "seen": row.dirty})
         return bool(row.is_worth_it)
 
@@ -215,7 +215,7 @@ class ConversationBook:
 
     def note_nothing_new(self, conversation_id: str, *, final: bool, done_jobs: tuple[str, ...], seen: int) -> None:
         """Note that an assignment changed nothing that the backend does not know already."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             connection.execute(_SETTLE, {"of_conversation": conversation_id, **_settled(final=final, seen=seen)})
             note_labelled(connection, done_jobs)
 
@@ -224,7 +224,7 @@ class ConversationBook:
         noted = {"new_voices": made.voices, "new_write_key": made.write_key, "payload": made.payload}
         noted["new_places"] = made.audio_places
         settled = _settled(final=made.final, seen=made.seen)
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             if connection.scalar(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled}):
                 queue_update(connection, conversation_id)
             note_labelled(connection, made.done_jobs)
@@ -234,7 +234,7 @@ class ConversationBook:
 
         An attempt that comes to its end begins the count anew. None where the conversation is deleted.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             row = connection.execute(_COUNT_TRY, {"of_conversation": conversation_id}).first()
             if row is not None and row.packed_at is not None:
                 unpack(connection, conversation_id)
@@ -243,18 +243,18 @@ class ConversationBook:
 
     def take_try_back(self, conversation_id: str) -> None:
         """Do not count the last attempt: that it came to nothing was not the conversation's fault."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             connection.execute(_TAKE_TRY_BACK, {"of_conversation": conversation_id})
 
     def put_aside(self, conversation_id: str, reason: str) -> None:
         """Let nothing work out this conversation's labels until `bring_back`."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             connection.execute(_PUT_ASIDE, {"of_conversation": conversation_id, "reason": reason})
             queue_failed_labels(connection, conversation_id, reason)
 
     def bring_back(self, conversation_id: str) -> bool:
         """Let labels be worked out again; False where the conversation was not set aside."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             return bool(connection.execute(_BRING_BACK, {"of_conversation": conversation_id}).rowcount)
 
     def set_aside(self) -> list[tuple[str, str]]:
@@ -277,7 +277,7 @@ class ConversationBook:
 
     def open_temporary(self, conversation_id: str) -> None:
         """Make a temporary conversation: one that is deleted with the answer it was made for."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             open_conversation(connection, conversation_id)
             connection.execute(THIS_CONVERSATION.values(throwaway=True), {"of_conversation": conversation_id})
 
@@ -291,7 +291,7 @@ class ConversationBook:
 
     def mark_deleted(self, conversation_id: str) -> None:
         """Write the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             self._put_tombstone(connection, conversation_id)
 
     def unfinished_deletions(self) -> list[str]:
@@ -301,13 +301,13 @@ class ConversationBook:
 
     def finish_deletion(self, conversation_id: str) -> None:
         """Note that nothing is left of a deleted conversation, rows and files."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             this = update(TombstoneRow).where(TombstoneRow.conversation_id == conversation_id)
             connection.execute(this.values(finished=True))
 
     def delete(self, conversation_id: str) -> Deleted:
         """Write the tombstone and remove every row, in one transaction; return what is left to undo outside."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             self._put_tombstone(connection, conversation_id)
             rows = connection.execute(_LEASES_OF_IT, {"of_conversation": conversation_id})
             leases = tuple(LeaseRecord(*row) for row in rows)

@@ -7,10 +7,10 @@ from dataclasses import asdict, fields
 from typing import Any
 
 from sqlalchemy import JSON, bindparam, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import CorrectionRow
 
@@ -28,7 +28,7 @@ _SET_VOICES = THIS_CONVERSATION.values(voices=bindparam("new_voices", type_=JSON
 class CorrectionBook:
     """Corrections of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -40,7 +40,7 @@ class CorrectionBook:
 
     def add(self, conversation_id: str, correction: CorrectionRecord) -> None:
         """Keep a correction and ask for new labels; one with the same number is there already."""
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             open_conversation(connection, conversation_id)
             connection.execute(_ADD, {"conversation_id": conversation_id, **asdict(correction)})
             mark_changed(connection, conversation_id)
@@ -61,7 +61,7 @@ class CorrectionBook:
             voices_now: the published voices until now, for when it is switched back.
             voices: the published voices that the next labels start from.
         """
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             for write, is_in_force in in_force.items():
                 switch = {"of_write": write, "is_in_force": is_in_force, "voices_now": voices_now}
                 connection.execute(_SWITCH, {"of_conversation": conversation_id, **switch})

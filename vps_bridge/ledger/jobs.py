@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
 
-from vps_bridge.database import Database
 from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
 from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.decoded_lengths import note_decoded_lengths
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, is_in, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
@@ -49,8 +49,12 @@ _OF_LEASE = LeaseRow.lease_id == JobRow.lease_id
 _JOB_AND_AGENT: Select[Any] = select(*JOB_COLUMNS, LeaseRow.agent_id).outerjoin(LeaseRow, _OF_LEASE)
 _GET = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB)
 _OF_CONVERSATION = _JOB_AND_AGENT.where(JobRow.conversation_id == bindparam("conversation_id")).order_by(JobRow.number)
-_UNFINISHED_JOB = select(*JOB_COLUMNS).where(JobRow.job_id == OF_JOB, IS_UNFINISHED)
-_LEASED_JOB = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB, allows(JobEvent.ATTEMPT_FAILED))
+_OF_SEVERAL = _JOB_AND_AGENT.where(JobRow.conversation_id.in_(bindparam("names", expanding=True))).order_by(
+    JobRow.number
+)
+# Whoever changes a job locks its row first; SQLite has one writer at a time, and locks no rows.
+_UNFINISHED_JOB = select(*JOB_COLUMNS).where(JobRow.job_id == OF_JOB, IS_UNFINISHED).with_for_update()
+_LEASED_JOB = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB, allows(JobEvent.ATTEMPT_FAILED)).with_for_update(of=JobRow)
 _PIN = (ConversationRow.embedding_model, ConversationRow.embedding_revision)
 _READY = (
     select(*JOB_COLUMNS, *_PIN)
@@ -98,6 +102,7 @@ _TO_STORE = (
     select(JobRow.conversation_id)
     .outerjoin(ResultRow, ResultRow.job_id == JobRow.job_id)
     .where(JobRow.job_id == OF_JOB, allows(JobEvent.STORED), ResultRow.job_id.is_(None))
+    .with_for_update(of=JobRow)
 )
 _NEW_RESULT = insert(ResultRow)
 _FAIL = move(JobEvent.ATTEMPT_FAILED).values(
@@ -114,7 +119,12 @@ _RESULTS = (
     .order_by(JobRow.number)
 )
 _TO_COVER = select(
-    ChunkRow.chunk_id, ChunkRow.arrival, ChunkRow.duration_s, ChunkRow.duration_estimated, ChunkRow.bytes
+    ChunkRow.chunk_id,
+    ChunkRow.arrival,
+    ChunkRow.duration_s,
+    ChunkRow.duration_estimated,
+    ChunkRow.bytes,
+    ChunkRow.covered,
 ).where(
     ChunkRow.conversation_id == bindparam("conversation_id"),
     ChunkRow.chunk_id.in_(bindparam("chunk_ids", expanding=True)),
@@ -136,14 +146,15 @@ _REFUSED = select(func.count()).select_from(RefusedChunkRow)
 class JobBook:
     """Jobs of all conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
     def add(self, conversation_id: str, plans: tuple[JobPlan, ...]) -> list[str]:
         """Turn plans into jobs that wait for a lease; their fresh chunks are covered from now on."""
-        with self._database.writing() as connection:
-            return [_add_job(connection, conversation_id, plan) for plan in plans]
+        with self._database.writing(conversation_id) as connection:
+            made = [_add_job(connection, conversation_id, plan) for plan in plans]
+        return [job_id for job_id in made if job_id is not None]
 
     def get(self, job_id: str) -> JobRecord | None:
         """Return a job, or None where it is unknown (or its conversation is deleted)."""
@@ -156,6 +167,15 @@ class JobBook:
         with reading_unpacked(self._database, conversation_id) as connection:
             rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
             return [JobRecord(*row) for row in rows]
+
+    def of_unpacked(self, names: Sequence[str]) -> dict[str, list[JobRecord]]:
+        """Return the jobs of each of these conversations, none of which is packed, oldest first."""
+        found: dict[str, list[JobRecord]] = {name: [] for name in names}
+        with self._database.reading() as connection:
+            for row in connection.execute(_OF_SEVERAL, {"names": list(names)}):
+                job = JobRecord(*row)
+                found[job.conversation_id].append(job)
+        return found
 
     def all(
         self, *, states: tuple[JobState, ...] = (), conversation_id: str | None = None, limit: int | None = None
@@ -253,7 +273,7 @@ class JobBook:
         `decoded_s`: the length of each chunk, by its id, as the agent decoded it. It replaces what was thought before.
         """
         its = {"job_id": lease.job_id, "lease_id": lease.lease_id, "agent_id": lease.agent_id}
-        with self._database.writing() as connection:
+        with self._database.writing(lease.conversation_id) as connection:
             conversation_id = connection.scalar(_TO_STORE, {"of_job": lease.job_id})
             if conversation_id is None:
                 return False
@@ -329,7 +349,7 @@ class JobBook:
             jobs_leased=states.get(JobState.LEASED, 0),
             jobs_failed=states.get(JobState.FAILED, 0),
             conversations_failed=failed or 0,
-            bytes=size or 0,
+            bytes=int(size or 0),
             oldest_at=min(oldest, default=None),
             chunks_refused=refused or 0,
         )
@@ -343,10 +363,13 @@ def _to_ready(row: Row[*tuple[Any, ...]]) -> _Ready:
     return JobRecord(*facts), None if model is None or revision is None else (model, revision)
 
 
-def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str:
-    job_id = "j-" + secrets.token_hex(12)
+def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str | None:
+    """Add a job; None where another bridge has made one of these chunks meanwhile, or they are deleted."""
+    job_id, fresh = "j-" + secrets.token_hex(12), set(plan.fresh)
     wanted = {"conversation_id": conversation_id, "chunk_ids": [item.chunk_id for item in plan.chunks]}
     chunks = {row.chunk_id: row for row in connection.execute(_TO_COVER, wanted)}
+    if any(name not in chunks or chunks[name].covered for name in fresh):
+        return None
     unsure = {row.arrival for row in chunks.values() if row.duration_estimated or row.duration_s is None}
     audio_s = sum(
         max(row.duration_s or 0.0, row.bytes / THIN_BYTES_PER_S if row.arrival in unsure else 0.0)
@@ -354,7 +377,6 @@ def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str
     )
     new = {"job_id": job_id, "conversation_id": conversation_id, "state": JobState.READY, "created_at": time.time()}
     connection.execute(_NEW_JOB, {**new, "audio_s": audio_s, "audio_estimated": bool(unsure)})
-    fresh = set(plan.fresh)
     places = [
         {
             "job_id": job_id,

@@ -5,9 +5,10 @@ A conversation that was never completed counts from when something happened to i
 
 from __future__ import annotations
 
-from sqlalchemy import bindparam, func, literal_column, select
+from sqlalchemy import LargeBinary, bindparam, func, not_, select
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import holds
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.tables import ConversationRow, JobRow, PackedRow, ResultRow
 
 _SETTLED_AT = func.coalesce(ConversationRow.final_at, ConversationRow.last_activity_at)
@@ -19,8 +20,8 @@ _RESULTS_OF_DUE = (
     .where(_IS_DUE)
     .distinct()
 )
-_WITH_SAMPLES = _RESULTS_OF_DUE.where(func.instr(ResultRow.payload, b"voice_samples") > literal_column("0"))
-_WITH_VOICES = _RESULTS_OF_DUE.where(func.instr(ResultRow.payload, bindparam("marker")) == literal_column("0"))
+_WITH_SAMPLES = _RESULTS_OF_DUE.where(holds(ResultRow.payload, b"voice_samples"))
+_WITH_VOICES = _RESULTS_OF_DUE.where(not_(holds(ResultRow.payload, bindparam("marker", type_=LargeBinary))))
 _PACKED_WITH_VOICES = (
     select(ConversationRow.conversation_id, _SETTLED_AT.label("settled_at"))
     .join(PackedRow, PackedRow.conversation_id == ConversationRow.conversation_id)
@@ -31,7 +32,7 @@ _PACKED_WITH_VOICES = (
 class KeptVoices:
     """Conversations by what they hold of voices."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

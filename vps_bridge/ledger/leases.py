@@ -8,8 +8,10 @@ from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import SERVER_DIALECT
+from vps_bridge.ledger.claim import claim
 from vps_bridge.ledger.columns import JOB_COLUMNS, LEASE_COLUMNS, MAX_SPEAKERS
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import JobRecord, LeaseRecord
@@ -25,12 +27,19 @@ _CURRENT = (
     .where(JobRow.state == JobState.LEASED)
     .order_by(JobRow.number)
 )
+_CURRENT_OF_AGENT = _CURRENT.where(LeaseRow.agent_id == bindparam("agent_id"))
 _FIND = (
     select(*LEASE_COLUMNS)
     .join(JobRow, JobRow.job_id == LeaseRow.job_id)
     .where(LeaseRow.lease_id == bindparam("lease_id"))
 )
-_JOB_OF_LEASE = select(*JOB_COLUMNS).where(JobRow.lease_id == bindparam("lease_id"), JobRow.state == JobState.LEASED)
+# Whoever changes a job locks its row first; SQLite has one writer at a time, and locks no rows.
+_FIND_TO_RETURN = _FIND.with_for_update(of=JobRow)
+_JOB_OF_LEASE = (
+    select(*JOB_COLUMNS)
+    .where(JobRow.lease_id == bindparam("lease_id"), JobRow.state == JobState.LEASED)
+    .with_for_update()
+)
 _TO_GRANT = (
     select(
         JobRow.conversation_id,
@@ -62,7 +71,7 @@ _MARK_RETURNED = _THIS.values(lease_end=None, instance_id=bindparam("to_instance
 class LeaseBook:
     """Leases of all jobs, current and long over."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -70,6 +79,11 @@ class LeaseBook:
         """Return the leases under which an agent works now, oldest job first."""
         with self._database.reading() as connection:
             return [LeaseRecord(*row) for row in connection.execute(_CURRENT)]
+
+    def of_agent(self, agent_id: str) -> list[LeaseRecord]:
+        """Return the leases under which one agent works now, oldest job first."""
+        with self._database.reading() as connection:
+            return [LeaseRecord(*row) for row in connection.execute(_CURRENT_OF_AGENT, {"agent_id": agent_id})]
 
     def find(self, lease_id: str) -> LeaseRecord | None:
         """Return a lease, current or long over."""
@@ -85,6 +99,8 @@ class LeaseBook:
         lease_id = secrets.token_hex(LEASE_ID_BYTES)
         holder = {"lease_id": lease_id, "job_id": job_id, "agent_id": agent_id, "instance_id": instance_id}
         with self._database.writing() as connection:
+            if connection.dialect.name == SERVER_DIALECT:
+                return claim(connection, holder, embedding)
             job = connection.execute(_TO_GRANT, {"of_job": job_id}).first()
             if job is None or (job.embedding_model, job.embedding_revision) not in ((None, None), embedding):
                 return None
@@ -117,7 +133,7 @@ class LeaseBook:
         If that very process was taken for dead, because another one beat under its agent id, the death is taken back.
         """
         with self._database.writing() as connection:
-            row = connection.execute(_FIND, {"lease_id": lease.lease_id}).first()
+            row = connection.execute(_FIND_TO_RETURN, {"lease_id": lease.lease_id}).first()
             lost = LeaseRecord(*row) if row else None
             if lost is None or lost.lease_end is None or not lost.lease_end.may_return:
                 return False

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import time
+from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import FileLock, Timeout
 from sqlalchemy import select
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import open_database
+from vps_bridge.database import DAMAGE_ERRORS, DatabaseUnreadable, open_database, reason_of
+from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
+from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
@@ -22,6 +26,7 @@ from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
 from vps_bridge.ledger.listing import Listing
 from vps_bridge.ledger.measures import Measures
+from vps_bridge.ledger.news import NoNews
 from vps_bridge.ledger.omi_conversations import OmiBook
 from vps_bridge.ledger.operator_actions import OperatorActions
 from vps_bridge.ledger.packing import PackBook
@@ -30,9 +35,19 @@ from vps_bridge.ledger.refusals import RefusalBook
 from vps_bridge.ledger.tables import MetaRow
 from vps_bridge.ledger.webhook_outbox import WebhookBook
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vps_bridge.ledger.database import LedgerDatabase
+    from vps_bridge.ledger.news import News
+    from vps_bridge.ledger.postgres import PostgresLedger
+    from vps_bridge.ledger.server_connection import LedgerServer
+    from vps_bridge.ledger.server_facts import ServerFacts
+
 MIGRATIONS = Path(__file__).parent / "migrations"
 FILE_NAME = "ledger.sqlite3"
 LEDGER_ID = "ledger_id"
+HOLD_S, HOLD_POLL_S = 5.0, 0.2
 
 
 class LedgerBusy(Exception):
@@ -51,31 +66,60 @@ class Ledger:
     on disk when they return.
     """
 
-    def __init__(self, root: Path, *, exclusive: bool, sync_commits: bool | None = None) -> None:
-        """Open the ledger below `root`; the running bridge takes it exclusively, commands share it.
+    def __init__(
+        self, root: Path, *, exclusive: bool, sync_commits: bool | None = None, server: LedgerServer | None = None
+    ) -> None:
+        """Open the ledger: the running bridge takes it exclusively, commands share it.
 
-        `sync_commits`: whether a transaction is on disk when it returns; by default those of commands are.
+        Args:
+            root: the bridge's directory. The ledger is a file there, unless a server keeps it; the log of erasures is
+                there anyway.
+            exclusive: this is the bridge, or does what only the bridge may.
+            sync_commits: whether a transaction is on disk when it returns; by default those of commands are.
+            server: the server that keeps it.
 
-        Raises `LedgerBusy` where another bridge runs on it, `LedgerMissing` where a command finds none.
+        Raises:
+            LedgerBusy: another bridge runs on it.
+            LedgerMissing: a command finds none.
+            LedgerUnavailable: the server cannot be used.
+            vps_bridge.database.DatabaseError: the file cannot be used.
         """
         self.root = root
-        path = root / FILE_NAME
         self._lock: FileLock | None = None
+        self._on_server: PostgresLedger | None = None
         if exclusive:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = _lock(root / "ledger.lock")
-        elif not path.exists():
-            msg = f"no bridge has run with {root} yet: start `omi-bridge run`, or name its --data-dir"
-            raise LedgerMissing(msg)
         syncs = not exclusive if sync_commits is None else sync_commits
-        self._database = database = open_database(path, MIGRATIONS, sync_commits=syncs)
-        new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
-        with database.writing() as connection:
-            connection.execute(new)
-            self.ledger_id = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
-        self.erasures = ErasureLog(root, self.ledger_id)
-        if exclusive:
-            self.erasures.begin()
+        try:
+            if server is None:
+                database: LedgerDatabase = _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
+            else:
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: the log of erasures
+                database = self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
+            self._database: LedgerDatabase = database
+            self._read(database, exclusive=exclusive, file=None if server else root / FILE_NAME)
+        except BaseException:
+            if self._lock is not None:
+                self._lock.release()
+            raise
+
+    def _read(self, database: LedgerDatabase, *, exclusive: bool, file: Path | None) -> None:
+        """Read what each use needs. Raises `DatabaseUnreadable` where a file is damaged there."""
+        try:
+            self.ledger_id = _read_id(database)
+            self.erasures = ErasureLog(self.root, self.ledger_id)
+            if exclusive:
+                self.erasures.begin()
+            self._open_books(database)
+        except DAMAGE_ERRORS as error:
+            database.close()
+            if file is None:
+                raise
+            raise DatabaseUnreadable(file, reason_of(error)) from error
+
+    def _open_books(self, database: LedgerDatabase) -> None:
+        """Open what reads and writes the tables; some of it reads them now."""
         self.conversations = ConversationBook(database, self.erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
@@ -117,16 +161,92 @@ class Ledger:
         """Return what is wrong with the file."""
         return self._database.find_damage()
 
+    @property
+    def is_on_server(self) -> bool:
+        """Whether a server keeps it, and no file of ours."""
+        return self._on_server is not None
+
+    def describe_server(self) -> ServerFacts | None:
+        """Return what is worth knowing of the server that keeps it; None where a file does."""
+        return None if self._on_server is None else self._on_server.describe()
+
+    def listen(self, on_news: Callable[[], None]) -> News:
+        """Have `on_news` called, from another thread, soon after others have written into a ledger on a server."""
+        return NoNews() if self._on_server is None else self._on_server.listen(on_news)
+
+    def take_labels(self, conversation_id: str) -> bool:
+        """Take the linking and labelling of a conversation for this process; False where another one has it.
+
+        Until `give_labels`, or until our connection ends. A ledger in a file has one bridge, which has it all.
+        """
+        return self._on_server is None or self._on_server.take(f"labels of {conversation_id}")
+
+    def give_labels(self, conversation_id: str) -> None:
+        """Give back what `take_labels` took."""
+        if self._on_server is not None:
+            self._on_server.give(f"labels of {conversation_id}")
+
     def free_bytes(self) -> int:
         """Return how much room the ledger's disk has left."""
         return shutil.disk_usage(self.root).free
 
     def close(self) -> None:
         """Close the database and let go of the lock."""
-        self.sync()
-        self._database.close()
-        if self._lock is not None:
-            self._lock.release()
+        try:
+            with suppress(LedgerUnavailable):  # nobody was promised what may be lost with the server
+                self.sync()
+        finally:
+            self._database.close()
+            if self._lock is not None:
+                self._lock.release()
+
+
+def _open_file(path: Path, *, exclusive: bool, sync_commits: bool) -> LedgerDatabase:
+    if not exclusive and not path.exists():
+        msg = f"no bridge has run with {path.parent} yet: start `omi-bridge run`, or name its --data-dir"
+        raise LedgerMissing(msg)
+    return open_database(path, MIGRATIONS, sync_commits=sync_commits)
+
+
+def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool) -> PostgresLedger:
+    from vps_bridge.ledger.postgres import PostgresLedger  # noqa: PLC0415 - nearly every ledger is a file
+
+    database = PostgresLedger(server, sync_commits=sync_commits)
+    try:
+        _take(database, server, exclusive=exclusive)
+        database.migrate()
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _hold(database: PostgresLedger) -> bool:
+    """Take the ledger; after a `kill -9` the server may need a moment to notice that the last bridge is gone."""
+    until_s = time.monotonic() + HOLD_S
+    while not database.hold():
+        if time.monotonic() > until_s:
+            return False
+        time.sleep(HOLD_POLL_S)
+    return True
+
+
+def _take(database: PostgresLedger, server: LedgerServer, *, exclusive: bool) -> None:
+    if exclusive and not _hold(database):
+        msg = "another omi-bridge runs on this ledger: stop it, or give this one another OMI_DATABASE_URL"
+        raise LedgerBusy(msg)
+    if not exclusive and not database.exists():
+        msg = f"{server.shown} keeps no ledger yet: start `omi-bridge run`, or correct OMI_DATABASE_URL"
+        raise LedgerMissing(msg)
+
+
+def _read_id(database: LedgerDatabase) -> str:
+    """Return the ledger's random id, made where it has none yet."""
+    new = insert(MetaRow).values(key=LEDGER_ID, value=secrets.token_hex(16)).on_conflict_do_nothing()
+    with database.writing() as connection:
+        connection.execute(new)
+        found: str = connection.execute(select(MetaRow.value).where(MetaRow.key == LEDGER_ID)).scalar_one()
+        return found
 
 
 def _lock(path: Path) -> FileLock:

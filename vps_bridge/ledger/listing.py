@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from sqlalchemy import bindparam, func, null, select
+from sqlalchemy import bindparam, func, literal_column, null, select
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.database import LedgerDatabase, Mark
 from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.tables import (
@@ -21,6 +21,9 @@ from vps_bridge.ledger.tables import (
     WebhookRow,
 )
 
+MARKED = 2_000
+"""Conversations that `Listing.marks` tells of: those that something happened to last."""
+
 _LARGE = ("updated_payload", "embedding")
 _COLUMNS = tuple(getattr(ConversationRow, item.name) for item in fields(ConversationRecord) if item.name not in _LARGE)
 # SQLite keeps a large row in a chain of pages, and a column after the update costs reading all of that chain. The index
@@ -29,12 +32,15 @@ _LATEST_FIRST = select(ConversationRow.conversation_id).order_by(
     ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id.desc()
 )
 _VOICES = select(ConversationRow.conversation_id, ConversationRow.voices)
-_MARKS = select(
+_MARK = select(
     ConversationRow.conversation_id,
     ConversationRow.last_activity_at,
     ConversationRow.dirty,
     ConversationRow.updated_version,
 )
+_MARKS = _MARK.order_by(ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id.desc()).limit(MARKED)
+# One that is old is worked on again: it is here until its labels are worked out, and then it is not.
+_MARKS_OF_OLDER = _MARK.where(ConversationRow.dirty > literal_column("0")).limit(MARKED)
 _SOME = select(
     *_COLUMNS,
     null().label("updated_payload"),
@@ -65,7 +71,7 @@ class Marks:
 class Listing:
     """Conversations as lists need them, and marks of what has changed."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -73,6 +79,11 @@ class Listing:
         """Return all conversations, the one that something happened to last first."""
         with self._database.reading() as connection:
             return list(connection.scalars(_LATEST_FIRST))
+
+    def latest(self, offset: int, limit: int) -> list[str]:
+        """Return a part of `latest_first`, which costs the same however many conversations there are."""
+        with self._database.reading() as connection:
+            return list(connection.scalars(_LATEST_FIRST.offset(offset).limit(limit)))
 
     def voices(self) -> dict[str, Any]:
         """Return the voices of each conversation."""
@@ -97,18 +108,20 @@ class Listing:
         with reading_unpacked(self._database, conversation_id) as connection:
             return connection.scalar(_PLACES, {"of_conversation": conversation_id})
 
-    def change_mark(self) -> int:
-        """Return a number that differs after every commit of another connection: cheap, unlike `marks`."""
+    def change_mark(self) -> Mark:
+        """Return a mark that differs after every commit of another connection: cheap, unlike `marks`."""
         return self._database.change_mark()
 
     def marks(self) -> Marks:
-        """Return how far everything is."""
+        """Return how far everything is; of conversations those that something happened to last, or still happens."""
         with self._database.reading() as connection:
             conversations: dict[str, tuple[Any, ...]] = {
-                name: tuple(rest) for name, *rest in connection.execute(_MARKS)
+                name: tuple(rest)
+                for statement in (_MARKS_OF_OLDER, _MARKS)
+                for name, *rest in connection.execute(statement)
             }
             for (name,) in connection.execute(_SET_ASIDE):
-                conversations[name] = (*conversations[name], "set_aside")
+                conversations[name] = (*conversations.get(name, ()), "set_aside")
             return Marks(
                 conversations=conversations,
                 jobs=connection.scalar(select(func.max(JobEventRow.number))) or 0,

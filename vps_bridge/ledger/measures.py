@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import bindparam, func, select
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_states import JobEvent, JobState
 from vps_bridge.ledger.tables import ChunkRow, JobChunkRow, JobEventRow, JobRow
 
@@ -63,7 +63,7 @@ class Recently:
 class Measures:
     """Counts over all jobs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import delete, select, update
-from sqlalchemy.dialects.sqlite import insert
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.database import LedgerDatabase
+from vps_bridge.ledger.records import LIVE
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
 MAX_DUE = 100
@@ -43,7 +44,7 @@ _COLUMNS = (
 class OmiBook:
     """Conversations of OMI's, of all users."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -59,7 +60,7 @@ class OmiBook:
         told = select(OmiConversationRow.sent_labels).where(
             OmiConversationRow.conversation_id == record.conversation_id
         )
-        with self._database.writing() as connection:
+        with self._database.writing(record.conversation_id) as connection:
             known: Labels = connection.scalar(told) or {}
             both = {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}
             values = {**vars(record), "sent_labels": both}
@@ -87,6 +88,13 @@ class OmiBook:
         this = OmiConversationRow.conversation_id == conversation_id, OmiConversationRow.posts == posts
         with self._database.writing() as connection:
             connection.execute(update(OmiConversationRow).where(*this).values(waits=False))
+
+    def live(self) -> list[tuple[str, str | None]]:
+        """Return the conversations that show live segments: id, and whose it is."""
+        name = ConversationRow.conversation_id
+        query = select(name, ConversationRow.owner).where(name >= LIVE, name < LIVE + "~")
+        with self._database.reading() as connection:
+            return [(row[0], row[1]) for row in connection.execute(query)]
 
     def untold(self) -> list[tuple[str, str, bytes, Labels, int]]:
         """Return conversations with an update that OMI was not told of: id, uid, update, what it was told, version."""

@@ -11,8 +11,8 @@ from enum import StrEnum
 from sqlalchemy import Connection, bindparam, select, update
 
 from schemas.failure import FailureCode
-from vps_bridge.database import Database
 from vps_bridge.ledger.conversation_changes import mark_dirty, reopen
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.job_events import OF_JOB, OPERATOR, move, note_event
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState, states_before
@@ -36,7 +36,10 @@ class ActionResult(StrEnum):
     UNKNOWN = "unknown"
 
 
-_THE_JOB = select(JobRow.conversation_id, JobRow.state, JobRow.lease_id).where(JobRow.job_id == OF_JOB)
+# Its row is locked; SQLite has one writer at a time, and locks none.
+_THE_JOB = (
+    select(JobRow.conversation_id, JobRow.state, JobRow.lease_id).where(JobRow.job_id == OF_JOB).with_for_update()
+)
 _RETRY = move(JobEvent.RETRIED).values(
     attempts=0, deaths=0, lease_id=None, ended_at=None, failure_code=None, failure_message=None
 )
@@ -49,7 +52,7 @@ _GIVE_UP = move(JobEvent.GIVEN_UP).values(
 class OperatorActions:
     """What an operator's commands change."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
 
@@ -94,7 +97,7 @@ class OperatorActions:
         """
         mine = (ChunkRow.conversation_id == conversation_id) & ChunkRow.spool_name.is_not(None)
         of_it = (JobRow.conversation_id == conversation_id) & JobRow.state.in_(states_before(JobEvent.GIVEN_UP))
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             if names:
                 self._erasures.note(Erased.AUDIO, conversation_id)

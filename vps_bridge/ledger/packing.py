@@ -27,7 +27,7 @@ from sqlalchemy import (
     update,
 )
 
-from vps_bridge.database import Database
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_events import is_in
 from vps_bridge.ledger.job_states import UNFINISHED, JobState
 from vps_bridge.ledger.tables import (
@@ -131,7 +131,7 @@ class Brief:
 class PackBook:
     """Packed conversations."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
@@ -146,7 +146,7 @@ class PackBook:
         The rows go only once what they were packed into was read back and is the same.
         """
         this = {"of_conversation": conversation_id}
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             if connection.execute(_IS_IDLE, {**this, "quiet_since": quiet_since}).first() is None:
                 return False
             is_to_send = connection.execute(_IS_TO_SEND, this).first() is not None
@@ -176,7 +176,7 @@ class PackBook:
 
 
 @contextmanager
-def reading_unpacked(database: Database, conversation_id: str) -> Iterator[Connection]:
+def reading_unpacked(database: LedgerDatabase, conversation_id: str) -> Iterator[Connection]:
     """Lend the connection to read a conversation's rows; those that are packed are put back first."""
     with database.reading() as connection:
         if not database.has_row(_IS_PACKED, conversation_id):
@@ -187,9 +187,9 @@ def reading_unpacked(database: Database, conversation_id: str) -> Iterator[Conne
 
 
 @contextmanager
-def writing_unpacked(database: Database, conversation_id: str) -> Iterator[Connection]:
+def writing_unpacked(database: LedgerDatabase, conversation_id: str) -> Iterator[Connection]:
     """Lend the connection for one transaction on a conversation's rows; those that are packed are put back first."""
-    with database.writing() as connection:
+    with database.writing(conversation_id) as connection:
         if database.has_row(_IS_PACKED, conversation_id):
             unpack(connection, conversation_id)
         yield connection

@@ -11,16 +11,17 @@ from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
-from sqlalchemy import Connection, bindparam, delete, func, select, union, update
-from sqlalchemy.dialects.sqlite import insert
+from sqlalchemy import Connection, Text, bindparam, cast, delete, func, select, union, update
 
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
-from vps_bridge.database import CachedRead, Database
+from vps_bridge.ledger.both_dialects import holds, insert, larger
+from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.erasure_log import Erased, ErasureLog
 from vps_bridge.ledger.event_content import digest_event, is_another
+from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
@@ -101,7 +102,7 @@ _PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
 class PeopleBook:
     """People of all owners; every method is about one owner's."""
 
-    def __init__(self, database: Database, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
         self._is_anybody_known = CachedRead(database, self._read_whether_anybody_is_known)
@@ -153,6 +154,16 @@ class PeopleBook:
         with self._database.reading() as connection:
             return {name: voices for name, voices in connection.execute(query) if json.dumps(person_id) in str(voices)}
 
+    def corrections_about(self, owner: str, person_id: str) -> list[tuple[str, CorrectionRecord]]:
+        """Return what people corrected about a person in the owner's conversations, each with its conversation."""
+        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
+        columns = [getattr(CorrectionRow, item.name) for item in fields(CorrectionRecord)]
+        query = select(CorrectionRow.conversation_id, *columns).where(CorrectionRow.conversation_id.in_(mine))
+        with self._database.reading() as connection:
+            rows = [row._asdict() for row in connection.execute(query.order_by(CorrectionRow.conversation_id))]
+        found = [(row.pop("conversation_id"), CorrectionRecord(**row)) for row in rows]
+        return [(name, kept) for name, kept in found if any(one.get("person_id") == person_id for one in kept.said)]
+
     def voices_by_owner(self) -> list[tuple[str, Any]]:
         """Return the owner and the voices of every conversation that has some."""
         query = select(func.coalesce(ConversationRow.owner, NOBODY), ConversationRow.voices)
@@ -190,7 +201,7 @@ class PeopleBook:
 
     def add(self, owner: str, person_id: str) -> None:
         """Make a person of whom nothing is known yet; one who is there stays as it is."""
-        with self._database.writing() as connection:
+        with self._database.writing(_of(owner)) as connection:
             _add(connection, owner, person_id)
         self._is_anybody_known.drop()
 
@@ -198,7 +209,7 @@ class PeopleBook:
         """Apply what an event says of a person and keep its answer. What `forgotten` asks for is done before."""
         owner = event.owner or NOBODY
         answer = {"owner": owner, "person_id": person_id, "event_id": event.event_id}
-        with self._database.writing() as connection:
+        with self._database.writing(_of(owner)) as connection:
             if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
                 _add(connection, owner, person_id)
                 _apply(connection, owner, person_id, event)
@@ -216,7 +227,7 @@ class PeopleBook:
         the owner's other conversations that are not final may know somebody else now, new labels are asked for.
         """
         of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
-        with self._database.writing() as connection:
+        with self._database.writing(_of(owner)) as connection:
             known = set(connection.scalars(select(PersonRow.person_id).where(PersonRow.owner == owner)))
             wanted = {found.person_id: found for found in prints if found.person_id in known}
             rows = connection.execute(select(PrintRow.owner, PrintRow.person_id).where(of_it))
@@ -234,7 +245,7 @@ class PeopleBook:
 
     def enrol(self, owner: str, found: PrintRecord) -> None:
         """Keep the voiceprint of an enrolment, and ask for new labels of what is not final."""
-        with self._database.writing() as connection:
+        with self._database.writing(_of(owner)) as connection:
             _add(connection, owner, found.person_id)
             _put_print(connection, owner, found)
             _decide(connection, owner, found.person_id, "learned", found.conversation_id)
@@ -264,7 +275,7 @@ class PeopleBook:
         this = (ConversationRow.conversation_id == conversation_id) & ConversationRow.enrols.is_not(None)
         mine = ChunkRow.conversation_id == conversation_id
         done = update(ConversationRow).where(this, ConversationRow.final_at.is_not(None), ~ConversationRow.stripped)
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             if not connection.execute(done.values(stripped=True, voices=[])).rowcount:
                 return None
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
@@ -281,7 +292,7 @@ class PeopleBook:
             .where(_is(PersonDecisionRow, owner, person_id), PersonDecisionRow.conversation_id == conversation_id)
             .order_by(PersonDecisionRow.number.desc())
         )
-        with self._database.writing() as connection:
+        with self._database.writing(_of(owner)) as connection:
             is_known = connection.execute(select(PersonRow.name).where(_is(PersonRow, owner, person_id))).first()
             if is_known and connection.scalar(last.limit(1)) != what:
                 _decide(connection, owner, person_id, what, conversation_id, similarity)
@@ -293,7 +304,7 @@ class PeopleBook:
         """
         mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
         said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
-        with self._database.writing() as connection:
+        with self._database.writing(_of(owner)) as connection:
             self._erasures.note(Erased.PERSON, owner, person_id)
             for row in connection.execute(said.where(CorrectionRow.conversation_id.in_(mine))).all():
                 if any(one.get("person_id") == person_id for one in row.said):
@@ -304,11 +315,17 @@ class PeopleBook:
             contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
             connection.execute(contents.values(content=None))
             _ask_labels(connection, owner)
-            told = func.instr(ConversationRow.updated_payload, json.dumps(person_id).encode()) > 0
-            packed = select(PackedRow.conversation_id).where(func.instr(PackedRow.people, json.dumps(person_id)) > 0)
+            told: Any = holds(ConversationRow.updated_payload, json.dumps(person_id).encode())
+            named = holds(cast(PackedRow.people, Text), json.dumps(person_id))
+            packed = select(PackedRow.conversation_id).where(named)
             told |= ConversationRow.conversation_id.in_(packed)
             dirty = update(ConversationRow).where(_belongs_to(owner), told)
             connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
+
+
+def _of(owner: str) -> str:
+    """Return whose people are written of, as the database locks them."""
+    return f"people of {owner}"
 
 
 def _is(table: Any, owner: str, person_id: str) -> Any:  # noqa: ANN401 - a table of this file, and its condition
@@ -326,7 +343,7 @@ def _add(connection: Connection, owner: str, person_id: str) -> None:
 
 def _apply(connection: Connection, owner: str, person_id: str, event: PersonEvent) -> None:
     this = update(PersonRow).where(_is(PersonRow, owner, person_id))
-    newest = {"revision": func.max(PersonRow.revision, event.revision)}
+    newest = {"revision": larger(PersonRow.revision, event.revision)}
     match event.type:
         case PersonEventType.NAMED:
             connection.execute(this.values(name=event.name, **newest))

@@ -26,6 +26,10 @@ class ConversationState(StrEnum):
     FAILED = "failed"
 
 
+LIVE = "omi-live-"
+"""The ids of conversations that show OMI's live segments begin so, and with when they began."""
+
+
 @dataclass(frozen=True)
 class ChunkRecord:
     """An accepted chunk."""

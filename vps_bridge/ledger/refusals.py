@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from sqlalchemy import Select, bindparam, delete, func, select
-from sqlalchemy.dialects.sqlite import insert
 
 from schemas.record import MAX_BYTES
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.tables import RefusedChunkRow, TombstoneRow
 
 MAX_KEPT = 1_000  # the latest; whoever sends rubbish must not fill the disk
@@ -70,7 +70,7 @@ _IS_DELETED = select(TombstoneRow.conversation_id).where(
 class RefusalBook:
     """Refused chunks of all conversations. The bridge notes them in memory and writes many at once."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
         self._unwritten: dict[_Key, RefusedChunk] = {}

@@ -2,46 +2,28 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
-from sqlalchemy import (
-    JSON,
-    Dialect,
-    ForeignKeyConstraint,
-    Index,
-    String,
-    TypeDecorator,
-    UniqueConstraint,
-    text,
-)
+from sqlalchemy import JSON, BigInteger, ForeignKeyConstraint, Index, Integer, UniqueConstraint, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
+from vps_bridge.ledger.enum_text import EnumText
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState
 from vps_bridge.rules.lease import LeaseEnd
 
-E = TypeVar("E", bound=StrEnum)
 _UNFINISHED_SQL = f"state IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
 
 
-class EnumText(TypeDecorator[E]):
-    """A text column whose values are those of an enum: anything else in it is an error when it is read."""
-
-    impl = String
-    cache_ok = True
-
-    def __init__(self, kind: type[E]) -> None:
-        """Take the enum."""
-        super().__init__()
-        self.kind = kind
-
-    def process_result_value(self, value: str | None, dialect: Dialect) -> E | None:  # noqa: ARG002 - SQLAlchemy's way
-        """Return the member of what was read."""
-        return None if value is None else self.kind(value)
+def _partial(name: str, *columns: str, where: str, on_server: str | None = None) -> Index:
+    """Return an index of the rows that a condition holds of; PostgreSQL has booleans, SQLite 0 and 1 for them."""
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(on_server or where))
 
 
 class Base(DeclarativeBase):
     """The ledger's tables."""
+
+    # SQLite's own integers are as large, and only an INTEGER numbers rows by itself there.
+    type_annotation_map: ClassVar = {int: BigInteger().with_variant(Integer(), "sqlite")}
 
 
 class MetaRow(Base):
@@ -67,10 +49,12 @@ class TombstoneRow(Base):
     """A deleted conversation: whatever comes late for it is discarded. `finished`: nothing of it is left anywhere."""
 
     __tablename__ = "tombstones"
-    __table_args__ = (Index("tombstones_unfinished", "conversation_id", sqlite_where=text("finished = 0")),)
+    __table_args__ = (
+        _partial("tombstones_unfinished", "conversation_id", where="finished = 0", on_server="NOT finished"),
+    )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     deleted_at: Mapped[float]
-    finished: Mapped[bool] = mapped_column(default=False, server_default=text("1"))
+    finished: Mapped[bool] = mapped_column(default=False, server_default=true())
 
 
 class ConversationRow(Base):
@@ -80,17 +64,19 @@ class ConversationRow(Base):
     # The bridge asks twice a second for what is to be done: finished conversations must not cost it time.
     __table_args__ = (
         Index("conversations_activity", "last_activity_at", "conversation_id", "dirty", "updated_version"),
-        Index("conversations_dirty", "conversation_id", sqlite_where=text("dirty > 0")),
-        Index("conversations_open_ended", "conversation_id", sqlite_where=text("completed = 1 AND final_at IS NULL")),
-        Index("conversations_owner", "owner"),
-        Index("conversations_set_aside", "conversation_id", sqlite_where=text("set_aside IS NOT NULL")),
-        Index(
-            "conversations_unapplied",
+        _partial("conversations_dirty", "conversation_id", where="dirty > 0"),
+        _partial(
+            "conversations_open_ended",
             "conversation_id",
-            "updated_version",
-            sqlite_where=text("applied_version < updated_version"),
+            where="completed = 1 AND final_at IS NULL",
+            on_server="completed AND final_at IS NULL",
         ),
-        Index("conversations_unpacked", "last_activity_at", sqlite_where=text("packed_at IS NULL")),
+        Index("conversations_owner", "owner"),
+        _partial("conversations_set_aside", "conversation_id", where="set_aside IS NOT NULL"),
+        _partial(
+            "conversations_unapplied", "conversation_id", "updated_version", where="applied_version < updated_version"
+        ),
+        _partial("conversations_unpacked", "last_activity_at", where="packed_at IS NULL"),
         Index("conversations_settled", text("coalesce(final_at, last_activity_at)")),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
@@ -114,13 +100,13 @@ class ConversationRow(Base):
     applied_version: Mapped[int] = mapped_column(default=0)
     updated_payload: Mapped[bytes | None]
     final_at: Mapped[float | None]
-    throwaway: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    throwaway: Mapped[bool] = mapped_column(default=False, server_default=false())
     audio_places: Mapped[Any] = mapped_column(JSON, nullable=True)
     label_tries: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     set_aside: Mapped[str | None]
     owner: Mapped[str | None]
     enrols: Mapped[str | None]
-    stripped: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    stripped: Mapped[bool] = mapped_column(default=False, server_default=false())
     packed_at: Mapped[float | None]
 
 
@@ -158,8 +144,8 @@ class CorrectionRow(Base):
     said: Mapped[Any] = mapped_column(JSON)
     anchors: Mapped[Any] = mapped_column(JSON)
     voices_before: Mapped[Any] = mapped_column(JSON)
-    in_force: Mapped[bool] = mapped_column(default=True, server_default=text("1"))
-    teaches: Mapped[bool] = mapped_column(default=True, server_default=text("1"))
+    in_force: Mapped[bool] = mapped_column(default=True, server_default=true())
+    teaches: Mapped[bool] = mapped_column(default=True, server_default=true())
 
 
 class PersonRow(Base):
@@ -169,7 +155,7 @@ class PersonRow(Base):
     owner: Mapped[str] = mapped_column(primary_key=True)
     person_id: Mapped[str] = mapped_column(primary_key=True)
     name: Mapped[str | None]
-    is_owner: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    is_owner: Mapped[bool] = mapped_column(default=False, server_default=false())
     consent_date: Mapped[str | None]
     revision: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     created_at: Mapped[float]
@@ -225,8 +211,8 @@ class ChunkRow(Base):
     __tablename__ = "chunks"
     __table_args__ = (
         UniqueConstraint("conversation_id", "chunk_id"),
-        Index("chunks_uncovered", "conversation_id", "accepted_at", sqlite_where=text("covered = 0")),
-        Index("chunks_spooled", "accepted_at", "bytes", sqlite_where=text("spool_name IS NOT NULL")),
+        _partial("chunks_uncovered", "conversation_id", "accepted_at", where="covered = 0", on_server="NOT covered"),
+        _partial("chunks_spooled", "accepted_at", "bytes", where="spool_name IS NOT NULL"),
     )
     arrival: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     conversation_id: Mapped[str]
@@ -237,7 +223,7 @@ class ChunkRow(Base):
     sample_rate: Mapped[int | None]
     channels: Mapped[int | None]
     duration_s: Mapped[float | None]
-    duration_estimated: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    duration_estimated: Mapped[bool] = mapped_column(default=False, server_default=false())
     captured_error_s: Mapped[float] = mapped_column(default=0.0, server_default=text("0"))
     sha256: Mapped[str]
     bytes: Mapped[int]
@@ -252,7 +238,7 @@ class OmiConversationRow(Base):
     __tablename__ = "omi_conversations"
     __table_args__ = (
         Index("omi_conversations_uid", "uid", "started_at"),
-        Index("omi_conversations_waiting", "conversation_id", sqlite_where=text("waits = 1")),
+        _partial("omi_conversations_waiting", "conversation_id", where="waits = 1", on_server="waits"),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     uid: Mapped[str]
@@ -290,14 +276,14 @@ class JobRow(Base):
         UniqueConstraint("job_id"),
         Index("jobs_state", "state"),
         Index("jobs_conversation", "conversation_id"),
-        Index("jobs_busy", "conversation_id", sqlite_where=text(_UNFINISHED_SQL)),
+        _partial("jobs_busy", "conversation_id", where=_UNFINISHED_SQL),
     )
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str]
     conversation_id: Mapped[str]
     state: Mapped[JobState] = mapped_column(EnumText(JobState))
     audio_s: Mapped[float]
-    audio_estimated: Mapped[bool] = mapped_column(default=False, server_default=text("0"))
+    audio_estimated: Mapped[bool] = mapped_column(default=False, server_default=false())
     attempts: Mapped[int] = mapped_column(default=0)
     deaths: Mapped[int] = mapped_column(default=0)
     lease_id: Mapped[str | None]

@@ -11,13 +11,14 @@ import time
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from sqlalchemy import BindParameter, Connection, LargeBinary, bindparam, delete, func, insert, select, update
-from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy import BindParameter, Connection, LargeBinary, Text, bindparam, delete, func, insert, select, update
 
 from schemas.codec import encode
 from schemas.conversation import ConversationUpdated
 from schemas.failure import FailureCode, JobFailure
-from vps_bridge.database import Database
+from vps_bridge.ledger.both_dialects import SERVER_DIALECT
+from vps_bridge.ledger.both_dialects import insert as upsert
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.tables import ConversationRow, JobRow, MetaRow, WebhookRow
 
 WEBHOOK = "webhook"  # the key in `meta` that is there while the webhook is on
@@ -36,21 +37,22 @@ _SINCE, _ERROR, _TRIED = (
     for column in (WebhookRow.created_at, WebhookRow.last_error, WebhookRow.tried_at)
 )
 # How long it waits and why it does is taken over from what is replaced; the number is new, and with it the order.
-_QUEUE = (
-    insert(WebhookRow)
-    .prefix_with("OR REPLACE")
-    .from_select(
-        ("delivery_id", "conversation_id", "subject", "payload", "created_at", "last_error", "tried_at"),
-        select(
-            bindparam("delivery_id"),
-            _CONVERSATION,
-            bindparam("subject"),
-            bindparam("payload", type_=LargeBinary),
-            func.coalesce(_SINCE, bindparam("now")),
-            _ERROR,
-            _TRIED,
-        ).where(WEBHOOK_IS_ON.exists(), ~_IS_TEMPORARY.exists()),
-    )
+_QUEUED = select(
+    bindparam("delivery_id", type_=Text),
+    _CONVERSATION,
+    bindparam("subject", type_=Text),
+    bindparam("payload", type_=LargeBinary),
+    func.coalesce(_SINCE, bindparam("now")),
+    _ERROR,
+    _TRIED,
+).where(WEBHOOK_IS_ON.exists(), ~_IS_TEMPORARY.exists())
+_NAMES = ("delivery_id", "conversation_id", "subject", "payload", "created_at", "last_error", "tried_at")
+_QUEUE = insert(WebhookRow).prefix_with("OR REPLACE").from_select(_NAMES, _QUEUED)
+# PostgreSQL has no such prefix, and SQLite gives a row that conflicts no new number.
+_NEW = upsert(WebhookRow).from_select(_NAMES, _QUEUED)
+_QUEUE_ON_SERVER = _NEW.on_conflict_do_update(
+    index_elements=[WebhookRow.conversation_id, WebhookRow.subject],
+    set_={name: _NEW.excluded[name] for name in ("number", "delivery_id", "payload")},
 )
 _FIRST_OF_EACH = select(func.min(WebhookRow.number)).group_by(WebhookRow.conversation_id)
 _NEXT = (
@@ -106,14 +108,14 @@ class WebhookCounts:
 class WebhookBook:
     """What waits for the webhook's receiver."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
         self._database = database
 
     def turn_on(self) -> None:
         """Keep from now on what is to be sent. What happened while it was off is not told."""
         with self._database.writing() as connection:
-            connection.execute(sqlite_insert(MetaRow).values(key=WEBHOOK, value="on").on_conflict_do_nothing())
+            connection.execute(upsert(MetaRow).values(key=WEBHOOK, value="on").on_conflict_do_nothing())
 
     def turn_off(self) -> int:
         """Keep nothing more, and forget what waits; return how much that was."""
@@ -173,4 +175,5 @@ def queue_failed_labels(connection: Connection, conversation_id: str, reason: st
 
 def _queue(connection: Connection, conversation_id: str, subject: str, payload: bytes | None) -> None:
     said = {"of_conversation": conversation_id, "subject": subject, "payload": payload, "now": time.time()}
-    connection.execute(_QUEUE, {"delivery_id": secrets.token_hex(16), **said})
+    statement = _QUEUE_ON_SERVER if connection.dialect.name == SERVER_DIALECT else _QUEUE
+    connection.execute(statement, {"delivery_id": secrets.token_hex(16), **said})

@@ -115,6 +115,17 @@ def read_live(body: bytes) -> tuple[LiveSegment, ...]:
     )
 
 
+def read_live_text(body: bytes) -> tuple[TranscriptSegment, ...]:
+    """Read the same segments as they are to be shown: those that OMI gave an id. Raises `WebhookDocumentWrong`."""
+    content = _read_json(body)
+    rows = content.get("segments") if isinstance(content, dict) else content
+    named = [row for row in rows or () if isinstance(row, dict) and row.get("id")]
+    try:
+        return read_rows("live segments", named, "live")
+    except TranscriptError as error:
+        raise WebhookDocumentWrong(str(error)) from None
+
+
 def transcript_zero(reports: Iterable[tuple[float, LiveSegment]], segment_ids: Collection[str]) -> float | None:
     """Return when second 0 of a transcript was (Unix time), from when its segments were reported live.
 

@@ -5,16 +5,16 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from pathlib import Path
 
 import structlog
 
 from schemas.codec import decode
 from schemas.conversation import ConversationUpdated
 from vps_bridge.error_guard import describe_error
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.ledger.omi_conversations import Labels
 from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
+from vps_bridge.settings import BridgeSettings
 from vps_bridge.webhook.rests import WebhookRests
 
 _LOG = structlog.get_logger(__name__)
@@ -47,9 +47,9 @@ def joined(told: Labels, labels: Mapping[str, list[str]]) -> dict[str, list[str]
 class LabelSender:
     """One thread with its own connection to the ledger. The pauses after a failure are those of the webhook."""
 
-    def __init__(self, root: Path, api: OmiApi, min_s: float, max_s: float) -> None:
-        """Send what the ledger below `root` has and OMI was not told."""
-        self._root, self._api, self._rests = root, api, WebhookRests(min_s, max_s)
+    def __init__(self, settings: BridgeSettings, api: OmiApi, min_s: float, max_s: float) -> None:
+        """Send what the ledger has and OMI was not told."""
+        self._settings, self._api, self._rests = settings, api, WebhookRests(min_s, max_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="omi-labels", daemon=True)
         self._thread.start()
@@ -66,7 +66,7 @@ class LabelSender:
         ledger: Ledger | None = None
         while not self._stopping.wait(POLL_S):
             try:
-                ledger = ledger or Ledger(self._root, exclusive=False, sync_commits=False)
+                ledger = ledger or open_ledger(self._settings, exclusive=False, sync_commits=False)
                 self._send_due(ledger)
             except Exception as error:  # noqa: BLE001 - a full disk, say: what waits is sent once there is room
                 _LOG.error("omi_labels_wait", error=describe_error(error))

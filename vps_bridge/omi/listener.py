@@ -22,8 +22,10 @@ from vps_bridge.omi.documents import (
     WebhookDocumentWrong,
     read_conversation,
     read_live,
+    read_live_text,
     transcript_zero,
 )
+from vps_bridge.omi.live import LiveText, LiveTexts
 from vps_bridge.omi.records import AUDIO, NO_KEY, SEGMENTS, hash_name
 from vps_bridge.omi.report import Report, Reporter, hash_body
 from vps_bridge.omi.request import (
@@ -62,6 +64,7 @@ class OmiListener:
         """Take webhooks of `users`; `clock` is Unix time, `on_report` is called when a conversation was reported."""
         self._users, self._log, self._commits = users, log, commits
         self._reporter, self._mailbox, self._counts = reporter, mailbox, counts
+        self.live = LiveTexts()
         self._clock, self._on_report = clock, on_report
         self._reading_bytes = 0
 
@@ -152,6 +155,14 @@ class OmiListener:
         if segments:
             kept = json.dumps({"segments": [{"id": one.segment_id, "end": one.end_s} for one in segments]}).encode()
             await self._commits.commit(Arrival(SEGMENTS, hash_name(user.uid), NO_KEY, 0, self._clock(), kept))
+            self._show(user, body)
+
+    def _show(self, user: OmiUser, body: bytes) -> None:
+        """Have live segments shown. What cannot be is in the conversation that OMI reports."""
+        try:
+            self.live.put(LiveText(user.uid, self._clock(), read_live_text(body)))
+        except WebhookDocumentWrong as error:
+            _LOG.warning("omi_live_not_shown", reason=str(error))
 
     async def _take_conversation(self, user: OmiUser, body: bytes) -> None:
         arrived_at = self._clock()
@@ -159,13 +170,13 @@ class OmiListener:
             conversation = await asyncio.to_thread(read_conversation, body)
         except WebhookDocumentWrong as error:
             raise WebhookProblem(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from None
-        if conversation.is_discarded:
-            return
         zero_at = await asyncio.to_thread(self._find_zero, user, conversation, arrived_at)
         report = Report(user.uid, conversation, hash_body(body), arrived_at, zero_at)
-        taken = self._mailbox.ask(partial(self._reporter.take, report))
+        work = self._reporter.end_live if conversation.is_discarded else self._reporter.take
+        taken = self._mailbox.ask(partial(work, report))
         await asyncio.wait_for(asyncio.wrap_future(taken), ASK_TIMEOUT_S)
-        self._on_report()
+        if not conversation.is_discarded:
+            self._on_report()
 
     def _find_zero(self, user: OmiUser, conversation: OmiConversation, arrived_at: float) -> float | None:
         started_at, _ = conversation.span(arrived_at)

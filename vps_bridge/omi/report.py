@@ -18,6 +18,7 @@ from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import OmiConversationRecord
 from vps_bridge.omi.documents import OmiConversation
+from vps_bridge.omi.live import LiveConversations
 
 _LOG = structlog.get_logger(__name__)
 CLOCK_TOLERANCE_S = 5.0
@@ -52,14 +53,15 @@ def hash_body(body: bytes) -> str:
 class Reporter:
     """Takes reports. Runs on the bridge's own thread only."""
 
-    def __init__(self, intake: Intake, ledger: Ledger, store: ConversationStore) -> None:
-        """Write through `intake`, as if a backend had published it."""
-        self._intake, self._ledger, self._store = intake, ledger, store
+    def __init__(self, intake: Intake, ledger: Ledger, store: ConversationStore, live: LiveConversations) -> None:
+        """Write through `intake`, as if a backend had published it; `live` shows no more what was reported."""
+        self._intake, self._ledger, self._store, self._live = intake, ledger, store, live
 
     def take(self, report: Report) -> None:
         """Take a report; the same one again, or of a deleted conversation, changes nothing. Raises `Refusal`."""
         name = report.conversation.conversation_id
         if self._ledger.conversations.is_deleted(name):
+            self.end_live(report)
             return
         known = self._ledger.omi.find(name)
         self._check_owner(report, known)
@@ -78,7 +80,12 @@ class Reporter:
                 labels.setdefault(segment.person_id, []).append(segment.id)
         record = OmiConversationRecord(name, report.uid, started_at, ended_at, posts, report.body_sha256, waits=True)
         self._ledger.omi.put(record, labels)
+        self.end_live(report)
         _LOG.info("omi_conversation", conversation=name, posts=posts, segments=len(report.conversation.segments))
+
+    def end_live(self, report: Report) -> None:
+        """Show no more what came live of a conversation: it was reported, or thrown away."""
+        self._live.end(report.uid, {segment.id for segment in report.conversation.segments}, report.span)
 
     def _check_owner(self, report: Report, known: OmiConversationRecord | None) -> None:
         """Raise `Refusal` where the id is of somebody else's conversation."""

@@ -52,7 +52,11 @@ def read_request(scope: Scope) -> WebhookRequest:
     raw = scope["query_string"]
     if len(raw) > MAX_QUERY_BYTES:
         raise WebhookProblem(HTTPStatus.BAD_REQUEST, "the query is too long")
-    return WebhookRequest(parse_query(raw.decode("latin-1")), dict(scope["headers"]))
+    request = WebhookRequest(parse_query(raw.decode("latin-1")), dict(scope["headers"]))
+    if request.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+        msg = "send the body as it is, without Content-Encoding: packed samples would be heard as noise"
+        raise WebhookProblem(HTTPStatus.UNSUPPORTED_MEDIA_TYPE, msg)
+    return request
 
 
 def parse_query(raw: str) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import structlog
 import uvicorn
@@ -20,7 +21,7 @@ from vps_bridge.http.listening import listen
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.intake import Intake
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.omi.api import read_api
 from vps_bridge.omi.capture import CAPTURE, Arrival, CaptureLog
@@ -28,6 +29,7 @@ from vps_bridge.omi.commits import CommitQueue
 from vps_bridge.omi.counts_file import COUNTS_FILE, describe_counts
 from vps_bridge.omi.labels_back import LabelSender
 from vps_bridge.omi.listener import OmiListener
+from vps_bridge.omi.live import LiveConversations, find_over
 from vps_bridge.omi.records import hash_name
 from vps_bridge.omi.report import Reporter
 from vps_bridge.omi.taking import SETTLE_S, AudioTaker
@@ -39,6 +41,7 @@ STOP_GRACE_S = 3
 CLOSE_S = 8.0
 LOOK_S = 1.0
 ROOM_EVERY_S = 0.5  # how much is free is not asked for every POST
+ASK_TIMEOUT_S, LIVE_RESTS = 60.0, 3
 RESERVE_BYTES = 2 * 2**20  # what may arrive until it is asked again
 
 
@@ -83,24 +86,26 @@ class OmiServer:
         self._log = CaptureLog(self._directory / CAPTURE, settings.omi_capture_s, clock())
         self._commits = CommitQueue(self._log, self._check_room)
         self._taker = AudioTaker(settings.root, self._log, mailbox, intake, settings.max_chunk_bytes)
+        self._mailbox = mailbox
+        self._live, self._live_due_s = LiveConversations(intake, ledger), 0.0
         self._stopping, self._wanted = threading.Event(), threading.Event()
         self._room: tuple[float, int] = (0.0, 0)
         app = OmiListener(
             self._users,
             self._log,
             self._commits,
-            Reporter(intake, ledger, store),
+            Reporter(intake, ledger, store, self._live),
             mailbox,
             self.counts,
             clock=clock,
             on_report=self._wanted.set,
         )
-        self._config = _configure(app)
+        self._live_texts, self._config = app.live, _configure(app)
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         api = read_api(settings)
         pauses = settings.retry_min_s, settings.retry_max_s
-        self._labels = None if api is None else LabelSender(settings.root, api, *pauses)
+        self._labels = None if api is None else LabelSender(settings, api, *pauses)
         self._worker = threading.Thread(target=self._work_on, name="omi-taker", daemon=True)
         self._worker.start()
 
@@ -160,9 +165,10 @@ class OmiServer:
             self._wanted.clear()
             try:
                 if ledger is None:
-                    ledger = Ledger(self._settings.root, exclusive=False, sync_commits=False)
+                    ledger = open_ledger(self._settings, exclusive=False, sync_commits=False)
                     self._log.load()
                 self._tidy(ledger)
+                self._show_live()
                 self._taker.take_due(ledger, self._clock(), lambda: not self._stopping.is_set())
             except BridgeBusy:
                 self._stopping.wait(LOOK_S)
@@ -172,26 +178,40 @@ class OmiServer:
         if ledger is not None:
             ledger.close()
 
+    def _show_live(self) -> None:
+        """Show what came live, and rest thrice as long: so it never takes most of the bridge's time."""
+        began_s = time.monotonic()
+        if began_s < self._live_due_s:
+            return
+        for text in self._live_texts.take():
+            if self._stopping.is_set():
+                return
+            self._mailbox.ask(partial(self._live.show, text)).result(ASK_TIMEOUT_S)
+        ended_s = time.monotonic()
+        self._live_due_s = ended_s + LIVE_RESTS * (ended_s - began_s)
+
     def _tidy(self, ledger: Ledger) -> None:
         """Delete what has had its time, and what is left of deleted conversations and of users who were removed."""
         expired = self._log.expire(self._clock())
         if expired:
             _LOG.info("omi_capture_erased", files=expired)
-        self._erase_removed()
+        self._erase_removed(ledger)
         for record in ledger.omi.deleted():
             self._log.erase(hash_name(record.uid), record.started_at, record.ended_at + SETTLE_S)
             ledger.omi.forget(record.conversation_id)
         self.counts.kept_bytes = self._log.kept_bytes
         self._write_counts()
 
-    def _erase_removed(self) -> None:
+    def _erase_removed(self, ledger: Ledger) -> None:
         try:
-            known = {hash_name(uid) for uid in self._users.all()}
+            uids = set(self._users.all())
         except UsersFileBroken as error:
             _LOG.error("omi_users_unknown", error=str(error))
             return
-        for user in self._log.users() - known:
+        for user in self._log.users() - {hash_name(uid) for uid in uids}:
             _LOG.info("omi_user_erased", records=self._log.erase(user))
+        for name in find_over(ledger.omi.live(), uids, self._settings.omi_capture_s, self._clock()):
+            self._mailbox.ask(partial(self._live.drop, name)).result(ASK_TIMEOUT_S)
 
     def _write_counts(self) -> None:
         described = json.dumps(describe_counts(self.counts))

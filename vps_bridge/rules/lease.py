@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
+from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
@@ -208,10 +211,13 @@ class AgentCapacity:
         """Whether it gets another job now. Jobs it would only hold are left for agents that have none."""
         return self.free > 0 and (self.held < AHEAD_JOBS or self.held_s < AHEAD_S)
 
+    def ends_after_s(self, audio_s: float) -> float:
+        """Return in how many seconds it would have done one more job of so much audio, after those it holds."""
+        return self.held_s + expected_s(audio_s, self.speed_x_real_time)
+
     def take(self, audio_s: float) -> AgentCapacity:
         """Return the capacity that is left after one more job of so much audio."""
-        held_s = self.held_s + expected_s(audio_s, self.speed_x_real_time)
-        return replace(self, free=self.free - 1, held=self.held + 1, held_s=held_s)
+        return replace(self, free=self.free - 1, held=self.held + 1, held_s=self.ends_after_s(audio_s))
 
 
 @dataclass(frozen=True)
@@ -235,40 +241,68 @@ def expected_s(audio_s: float, speed_x_real_time: float) -> float:
 
 
 def match_jobs(
-    jobs: list[ReadyJob], agents: list[AgentCapacity], leased_by_conversation: dict[str, int]
+    jobs: list[ReadyJob],
+    agents: list[AgentCapacity],
+    leased_by_conversation: dict[str, int],
+    *,
+    are_all: bool = False,
 ) -> list[tuple[str, str]]:
-    """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, fastest agent first.
+    """Return (job_id, agent_id) pairs: fair between conversations, oldest first within one, to whom ends it soonest.
 
     Fair: the next job is always of the conversation with the fewest leases, its oldest job before all. No agent is
     given more than keeps it busy (`AgentCapacity.is_free`).
+
+    Args:
+        jobs: those that wait, or as many of them as there may be grants.
+        agents: those that are up, free or busy.
+        leased_by_conversation: how many leases there are already.
+        are_all: whether no other job waits. Then none is laid beside another one on an agent while a busy one would
+            have done it sooner: the end of a backlog would wait for the slowest.
     """
     leased = dict(leased_by_conversation)
-    able = {agent.agent_id: agent for agent in agents if agent.is_free}
+    able = {agent.agent_id: agent for agent in agents}
     pins: dict[str, tuple[str, str]] = {job.conversation_id: job.embedding for job in jobs if job.embedding}
-    waiting: dict[str, list[ReadyJob]] = {}
+    waiting: dict[str, deque[ReadyJob]] = {}
     for job in sorted(jobs, key=lambda job: job.order):
-        waiting.setdefault(job.conversation_id, []).append(job)
+        waiting.setdefault(job.conversation_id, deque()).append(job)
+    turns = [(leased.get(name, 0), queue[0].order, name) for name, queue in waiting.items()]
+    heapq.heapify(turns)
     pairs: list[tuple[str, str]] = []
-    while waiting:
-        conversation_id = min(waiting, key=lambda name: (leased.get(name, 0), waiting[name][0].order))
-        pin = pins.get(conversation_id)
-        only = waiting[conversation_id][0].only_agent
-        fitting = [
-            agent
-            for agent in able.values()
-            if (pin is None or agent.embedding == pin) and only in (None, agent.agent_id)
-        ]
-        if not fitting:
-            del waiting[conversation_id]
-            continue
-        best = max(fitting, key=lambda agent: (agent.speed_x_real_time, agent.free, agent.agent_id))
-        job = waiting[conversation_id].pop(0)
+    while turns:
+        count, _, conversation_id = heapq.heappop(turns)
+        job = waiting[conversation_id].popleft()
+        best = _choose_agent(job, able.values(), pins.get(conversation_id), are_all=are_all)
+        if best is None:
+            continue  # neither may the later jobs of its conversation go before it
         able[best.agent_id] = best.take(job.audio_s)
-        if not able[best.agent_id].is_free:
-            del able[best.agent_id]
-        leased[conversation_id] = leased.get(conversation_id, 0) + 1
+        if not best.is_free:
+            continue  # it is left for this one, which will have done it sooner than any that is free now
         pins[conversation_id] = best.embedding
         pairs.append((job.job_id, best.agent_id))
-        if not waiting[conversation_id]:
-            del waiting[conversation_id]
+        if waiting[conversation_id]:
+            heapq.heappush(turns, (count + 1, waiting[conversation_id][0].order, conversation_id))
     return pairs
+
+
+def _choose_agent(
+    job: ReadyJob, agents: Iterable[AgentCapacity], pin: tuple[str, str] | None, *, are_all: bool
+) -> AgentCapacity | None:
+    """Return who would have done a job soonest of those that are free; a busy one where the job is left for it."""
+
+    def in_order(agent: AgentCapacity) -> tuple[float, float, int, str]:
+        return agent.ends_after_s(job.audio_s), -agent.speed_x_real_time, -agent.free, agent.agent_id
+
+    fitting = [
+        agent
+        for agent in agents
+        if agent.free > 0 and pin in (None, agent.embedding) and job.only_agent in (None, agent.agent_id)
+    ]
+    free = [agent for agent in fitting if agent.is_free]
+    best = min(free, key=in_order, default=None)
+    if best is None or not best.held or not are_all:
+        return best
+    soonest = min(fitting, key=in_order)
+    if soonest.is_free:
+        return soonest
+    # An idle one begins at once: whether the busy one keeps its word nobody knows.
+    return min((agent for agent in free if not agent.held), key=in_order, default=soonest)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from pathlib import Path
 
 import structlog
 
 from schemas.bridge import WebhookState
 from schemas.record import MAX_COUNT, MAX_DURATION_S
 from vps_bridge.error_guard import describe_error
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.ledger.webhook_outbox import WebhookCounts
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.signed_endpoint import SignedEndpoint
@@ -71,7 +70,7 @@ class WebhookSender:
 
     def __init__(self, settings: BridgeSettings, receiver: SignedEndpoint) -> None:
         """Send what waits in the ledger below `settings.root`."""
-        self._root: Path = settings.root
+        self._settings = settings
         self._post = Post(receiver)
         self._pause_s = settings.retry_min_s
         self._rests = WebhookRests(settings.retry_min_s, settings.retry_max_s)
@@ -96,7 +95,7 @@ class WebhookSender:
             try:
                 # A delivery that a power cut makes the ledger forget is made again under the same id: no commit waits
                 # for the disk here, because the bridge's own thread would wait for it too.
-                ledger = ledger or Ledger(self._root, exclusive=False, sync_commits=False)
+                ledger = ledger or open_ledger(self._settings, exclusive=False, sync_commits=False)
                 while self._send_next(ledger, time.monotonic()):
                     pass
             except Exception as error:  # noqa: BLE001 - a full disk, say: what waits is sent once there is room

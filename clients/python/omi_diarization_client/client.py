@@ -58,15 +58,19 @@ class Client:
         *,
         root: str = "omi/v1",
         mqtt_version: str = "auto",
+        mqtt_qos: int = 1,
     ) -> None:
         """Prepare a connection to `mqtt://host:port` or, with a CA file where it is a private one, `mqtts://…`.
 
-        `mqtt_version` is 5, 3.1.1 or auto, which tries 5 first; `root` is the topic root of the bridge.
+        `url` names all servers of a cluster, between commas.
+
+        `mqtt_version` is 5, 3.1.1 or auto, which tries 5 first; `root` is the topic root of the bridge. `mqtt_qos`
+        is 0 with a NATS cluster, which writes to its disks whatever is sent with 1.
         """
         for level in root.split("/"):
             wire.check_id("a level of the topic root", level)
         self._root, self._user = root, user
-        login = Login(url, user, password, os.fspath(ca) if ca is not None else None, mqtt_version)
+        login = Login(url, user, password, os.fspath(ca) if ca is not None else None, mqtt_version, mqtt_qos)
         self._connection = BrokerConnection(login, self._receive)
         self._pulse, self._receipts, self._updates = BridgePulse(), AwaitedReceipts(), HeardUpdates()
         self._lock = threading.Lock()

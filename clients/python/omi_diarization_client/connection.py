@@ -50,6 +50,33 @@ class Login:
     password: str | None = field(repr=False)
     ca: str | None
     mqtt_version: str
+    mqtt_qos: int = 1
+    """The highest that is used: 0 keeps audio out of the streams of a NATS cluster."""
+
+
+@dataclass(frozen=True)
+class Server:
+    """One server of the broker."""
+
+    host: str
+    port: int
+    tls: bool
+
+
+def parse_servers(urls: str) -> list[Server]:
+    """Return the servers in a URL, or in several between commas, from one at random on: a cluster's are tried in turn.
+
+    Raises:
+        ValueError: it is none.
+    """
+    found = []
+    for url in urls.split(","):
+        parts = urlsplit(url.strip())
+        if parts.scheme not in PORTS or not parts.hostname or parts.username or parts.path.strip("/"):
+            raise ValueError("the broker's URL is mqtt://host:port or mqtts://host:port; user and password stand apart")
+        found.append(Server(parts.hostname, parts.port or PORTS[parts.scheme], parts.scheme == "mqtts"))
+    first = random.randrange(len(found))  # noqa: S311 - spreads load, no secret
+    return found[first:] + found[:first]
 
 
 class SentMessage:
@@ -75,12 +102,9 @@ class BrokerConnection:
 
     def __init__(self, login: Login, on_message: Callable[[MQTTMessage], None]) -> None:
         """Prepare it. Raises `ValueError` where the URL is none of a broker, or there is no such version."""
-        parts = urlsplit(login.url)
-        if parts.scheme not in PORTS or not parts.hostname or parts.username or parts.path.strip("/"):
-            raise ValueError("the broker's URL is mqtt://host:port or mqtts://host:port; user and password stand apart")
+        self._servers = parse_servers(login.url)
         if login.mqtt_version not in VERSIONS:
             raise ValueError(f"mqtt_version {login.mqtt_version!r}: use {', '.join(VERSIONS)}")
-        self._host, self._port, self._tls = parts.hostname, parts.port or PORTS[parts.scheme], parts.scheme == "mqtts"
         self._login, self._on_message = login, on_message
         self._client_id = f"backend-{secrets.token_hex(8)}"
         self._protocol = VERSIONS[login.mqtt_version]
@@ -97,13 +121,17 @@ class BrokerConnection:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._stay_connected, name="omi-diarization-client", daemon=True)
 
+    @property
+    def _server(self) -> Server:
+        return self._servers[0]
+
     def start(self, timeout_s: float) -> None:
         """Connect. Raises `BrokerUnavailable` with the reason."""
         self._thread.start()
         with self._changed:
             self._changed.wait_for(lambda: self._client is not None or self._is_refused, timeout_s)
             if self._client is None:
-                raise BrokerUnavailable(f"{self._host}:{self._port}: {self._reason}. Check URL, user, password and CA")
+                raise BrokerUnavailable(f"{self._login.url}: {self._reason}. Check URL, user, password and CA")
 
     def stop(self) -> None:
         """Disconnect, and end the thread."""
@@ -140,10 +168,10 @@ class BrokerConnection:
                 self._client.unsubscribe(topic_filter)
 
     def publish(self, topic: str, payload: bytes) -> SentMessage:
-        """Send at QoS 1; without a connection it is lost at once."""
+        """Send at the QoS of the login; without a connection it is lost at once."""
         sent = SentMessage(topic)
         with self._changed:
-            info = self._client.publish(topic, payload, 1) if self._client is not None else None
+            info = self._client.publish(topic, payload, self._login.mqtt_qos) if self._client is not None else None
             if info is None or info.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
                 sent.settle("lost")
             else:
@@ -164,13 +192,14 @@ class BrokerConnection:
                 self._end()
             if self._protocol is not protocol:
                 continue  # the other version, at once
-            _LOG.info("not connected to %s:%s: %s", self._host, self._port, self._reason)
+            _LOG.info("not connected to %s:%s: %s", self._server.host, self._server.port, self._reason)
+            self._servers.append(self._servers.pop(0))  # the next one's turn
             pause_s = MIN_PAUSE_S if time.monotonic() - began_s > MAX_PAUSE_S else min(2 * pause_s, MAX_PAUSE_S)
             self._stopping.wait(random.uniform(pause_s / 2, pause_s))  # noqa: S311 - spreads load, no secret
 
     def _serve(self) -> None:
         client = self._make_client()
-        client.connect(self._host, self._port, KEEPALIVE_S)
+        client.connect(self._server.host, self._server.port, KEEPALIVE_S)
         plain = client.socket()
         if isinstance(plain, socket.socket):  # without Nagle's algorithm a small message does not wait for the last one
             plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -198,7 +227,7 @@ class BrokerConnection:
         client.max_inflight_messages_set(MAX_INFLIGHT)
         if self._login.user is not None:
             client.username_pw_set(self._login.user, self._login.password)
-        if self._tls:
+        if self._server.tls:
             client.tls_set_context(ssl.create_default_context(cafile=self._login.ca))
         # paho calls back under locks of its own: what is to be done is done after it has returned.
         later = self._events.append
@@ -233,7 +262,7 @@ class BrokerConnection:
             self._changed.notify_all()
 
     def _ask(self, client: PahoClient, topic_filter: str, qos: int) -> None:
-        _, mid = client.subscribe(topic_filter, qos)
+        _, mid = client.subscribe(topic_filter, min(qos, self._login.mqtt_qos))
         if mid is not None:
             self._asked.setdefault(mid, []).append(topic_filter)
 

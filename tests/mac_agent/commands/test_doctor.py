@@ -239,12 +239,21 @@ def test_an_agent_that_does_not_run_is_not_called_allowed():
 
 
 def test_a_broker_whose_packets_are_too_small_for_a_part_is_found():
-    assert verdicts(check_broker(replace(probe(), max_packet_bytes=100_000)))["broker"] is CheckState.FAILED
+    assert verdicts(check_broker(replace(probe(), max_packet_bytes=100_000), AGENT_ID))["broker"] is CheckState.FAILED
 
 
 def test_a_bridge_that_does_not_answer_points_to_the_rights():
-    checks = verdicts(check_broker(probe()))
+    checks = verdicts(check_broker(probe(), AGENT_ID))
     assert checks == {"broker": CheckState.OK, "topics": CheckState.FAILED}
+
+
+def test_an_agent_that_waits_to_be_allowed_reads_of_that_alone():
+    found = probe()
+    assert found.bridge is not None
+    waiting = found.bridge.heartbeat.model_copy(update={"agents_waiting": (AGENT_ID,)})
+    found = replace(found, bridge=replace(found.bridge, heartbeat=waiting))
+    checks = [*check_broker(found, AGENT_ID), *check_bridge(found, AGENT_ID)]
+    assert [check.name for check in checks if check.verdict is CheckState.FAILED] == ["allowed"]
 
 
 # ------------------------------------------------------------------------------------------ this machine

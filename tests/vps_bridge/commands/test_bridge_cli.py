@@ -5,11 +5,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 from schemas.conversation import EventType, TranscriptSegment
+from schemas.corrections import Correction, CorrectionKind
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, STARTED_AT, Backend, LiveBridge
@@ -179,6 +181,42 @@ def test_a_write_that_is_not_there_cannot_be_undone(backend: Backend, bridge: Li
     assert "omi-bridge history untouched" in done.stderr
 
 
+def import_lines(bridge: LiveBridge, file: Path, starts: list[float], *arguments: str) -> dict[str, Any]:
+    """Import lines of two seconds that begin there, and return what the command says as JSON, with its stderr."""
+    file.write_text(json.dumps([{"start": start, "end": start + 2.0, "text": "word"} for start in starts]))
+    environment = bridge.broker.environment("backend") | {"OMI_DATA_DIR": str(bridge.data_dir)}
+    done = run("import", str(file), "-c", "again", "--json", *arguments, **environment)
+    assert done.returncode == 0, done.stderr
+    said: dict[str, Any] = json.loads(done.stdout)
+    return said | {"stderr": done.stderr}
+
+
+def test_what_a_shorter_transcript_leaves_of_an_earlier_one_is_said_and_removed(
+    backend: Backend, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    file, lines = tmp_path / "again.json", [f"again-{n:05d}" for n in range(5)]
+    assert import_lines(bridge, file, [0.0, 3.0, 6.0, 9.0, 12.0])["left"] == []
+    named = Correction(kind=CorrectionKind.SEGMENT_IS, segment_id=lines[4], person_id="anna")
+    assert backend.event("again", EventType.CORRECTED, corrections=(named,)).reason is None
+
+    said = import_lines(bridge, file, [0.0, 3.0])
+    assert (said["removed"], said["left"]) == (0, [lines[4], *lines[2:4]])
+    gone, kept = (line.removeprefix("omi-bridge: ") for line in said["stderr"].splitlines()[-2:])
+    assert gone.startswith(
+        "2 segments (again-00002, again-00003) of an earlier transcript are not in this file and stay"
+    )
+    assert kept == "1 segments (again-00004) are not in this file and stay, because a person labelled them"
+
+    said = import_lines(bridge, file, [0.0, 3.0], "--replace")
+    assert (said["removed"], said["left"]) == (2, [lines[4]])
+    stored = [segment["id"] for segment in bridge.json("show", "again")["segments"]]
+    assert stored == [*lines[:2], lines[4]]
+
+    said = import_lines(bridge, file, [0.0, 3.0, 6.0, 9.0, 60.0])
+    assert (said["left"], said["moved"]) == ([], [lines[4]])
+    assert "carry the label that a person gave to what was said at another time" in said["stderr"]
+
+
 def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path) -> None:
     audio, transcript = tmp_path / "call.wav", tmp_path / "call.json"
     audio.write_bytes(make_wav(30.0))
@@ -187,7 +225,8 @@ def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: 
     environment = mosquitto.environment("backend")
     done = run("import", str(transcript), "-c", "person", "--json", **environment)
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout) == {"conversation_id": "person", "segments": 6}
+    sent = {"conversation_id": "person", "segments": 6}
+    assert json.loads(done.stdout) == sent | {"removed": 0, "left": [], "moved": []}
     with ScriptedAgent(mosquitto, "first") as agent:
         program = subprocess.Popen(
             [

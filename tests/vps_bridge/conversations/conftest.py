@@ -10,22 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.postgres_server import PASSWORD, RunningPostgres, run_postgres
+from tests.postgres_server import PASSWORD, RunningPostgres
 from tests.vps_bridge.conversations.document_server import DocumentServer, endpoint_at, run_documents
 from tests.vps_bridge.conversations.odd_backend import OddBackend
 from vps_bridge.conversations.http_store import HttpConversations
-from vps_bridge.conversations.postgres import PostgresConversations, read_url
+from vps_bridge.conversations.postgres import PostgresConversations
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.database_server import read_url
 
 OpenStore = Callable[[], ConversationStore]
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[RunningPostgres]:
-    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'omi-diarization[postgres]'")
-    with run_postgres() as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +31,9 @@ def documents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DocumentServ
 def open_postgres(
     server: RunningPostgres, *, port: int | None = None, timeout_s: float = 10.0
 ) -> PostgresConversations:
-    return PostgresConversations(read_url(server.url(port=port), PASSWORD), statement_timeout_s=timeout_s)
+    return PostgresConversations(
+        read_url("conversations", server.url(port=port), PASSWORD), statement_timeout_s=timeout_s
+    )
 
 
 def empty_postgres(server: RunningPostgres) -> None:

@@ -18,9 +18,10 @@ from tests.postgres_server import PASSWORD, RunningPostgres
 from tests.vps_bridge.conversations.odd_backend import SECRET, OddBackend
 from vps_bridge.conversations.http_store import HttpConversations
 from vps_bridge.conversations.open_store import open_store
-from vps_bridge.conversations.postgres import PostgresConversations, read_url
+from vps_bridge.conversations.postgres import PostgresConversations
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.conversations.tables import metadata
+from vps_bridge.database_server import read_url
 from vps_bridge.doctor.file_checks import check_files
 from vps_bridge.errors import StoreUnavailable
 from vps_bridge.ledger import Ledger
@@ -87,7 +88,7 @@ def test_a_password_in_the_address_is_refused_before_anything_can_show_it(tmp_pa
     ],
 )
 def test_beyond_this_machine_and_the_tailnet_the_connection_is_encrypted(url: str, mode: str | None) -> None:
-    found = read_url(url, SECRET)
+    found = read_url("conversations", url, SECRET)
     assert found.query.get("sslmode") == mode
     assert SECRET not in repr(found)
 
@@ -126,7 +127,7 @@ def test_doctor_says_whether_the_store_answers_and_why_not(tmp_path: Path, plain
 
 def open_as(server: RunningPostgres, user: str = "bridge", database: str = "postgres", password: str = PASSWORD):
     url = server.url(database).replace("//bridge@", f"//{user}@")
-    return PostgresConversations(read_url(url, password))
+    return PostgresConversations(read_url("conversations", url, password))
 
 
 def test_migrations_leave_the_tables_that_the_code_has_in_postgresql_too(postgres: RunningPostgres) -> None:

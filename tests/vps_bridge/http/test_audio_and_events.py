@@ -253,3 +253,40 @@ def test_what_is_no_event_or_no_audio_is_refused_with_the_field_and_never_its_va
     assert door.client.post(path, content=bytes(2_000_001), headers=large).status_code == 413
     assert door.client.get("/v1/nothing").status_code == 404
     assert door.client.get(path).status_code == 405
+
+
+LINE = {"id": "s-1", "start_s": 0.0, "end_s": 1.0, "text": "hello"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        (EventType.COMPLETED, {"segments": [LINE]}, "says nothing of segments: send it in an event of type `segments`"),
+        (EventType.STARTED, {"segments": [LINE]}, "says nothing of segments"),
+        (EventType.SEGMENTS, {"transcript_segments": [LINE]}, "needs segments or removed"),
+        (EventType.SEGMENTS, {"segments": [LINE], "started_at": "2024-02-29T00:00:00Z"}, "says nothing of started_at"),
+        (EventType.CORRECTED, {"corrections": [{"kind": "segment_is", "segment_id": "s-0", "person_id": " "}]}, "seen"),
+    ],
+)
+def test_an_event_whose_words_would_be_lost_is_refused_whole(
+    door: Door, kind: EventType, fields: dict[str, Any], words: str
+) -> None:
+    assert door.event("odd", EventType.SEGMENTS, segments=[LINE | {"id": "s-0"}]).status_code == 200
+    refused = door.event("odd", kind, **fields)
+    assert (refused.status_code, words in refused.json()["message"]) == (422, True), refused.json()
+    segments = door.client.get("/v1/conversations/odd").json()["segments"]
+    assert [(segment["id"], segment["person_id"]) for segment in segments] == [("s-0", None)]
+
+
+def test_what_an_event_names_with_the_value_it_has_anyway_says_nothing(door: Door) -> None:
+    idle = {"segments": [], "removed": [], "chunks": None, "corrections": [], "temporary": False}
+    assert door.event("idle", EventType.STARTED, **idle).status_code == 200
+    assert door.event("idle", EventType.SEGMENTS, segments=[]).status_code == 200
+
+
+@pytest.mark.parametrize("header", [{"Content-Range": "bytes 0-4999/99999"}, {"Content-Encoding": "gzip"}], ids=str)
+def test_a_part_of_a_file_is_not_taken_for_the_file(door: Door, header: dict[str, str]) -> None:
+    refused = door.audio("part", make_wav(1.0), headers=WAV | header)
+    assert (refused.status_code, refused.json()["code"]) == (415, "audio.undecodable")
+    assert next(iter(header)) in refused.json()["message"]
+    assert door.audio("part", make_wav(1.0), headers=WAV | {"Content-Encoding": "identity"}).status_code == 202

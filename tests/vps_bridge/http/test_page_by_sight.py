@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 from playwright.sync_api import Browser, Page, ViewportSize, expect
 
@@ -10,8 +11,9 @@ from tests.brokers import RunningBroker, free_port
 from tests.vps_bridge.http.chromium import open_page, run_chromium
 from tests.vps_bridge.http.door import Door, answering, open_door
 from tests.vps_bridge.http.page_steps import call, names, save, visit
-from tests.vps_bridge.live_bridge import Backend, call_segments, run_bridge, wait_until
+from tests.vps_bridge.live_bridge import STARTED_AT, Backend, call_segments, run_bridge, wait_until
 from tests.vps_bridge.webhook.hook_receiver import SECRET
+from vps_bridge.omi.users import UserFile
 
 pytestmark = pytest.mark.long
 NARROW: ViewportSize = {"width": 360, "height": 740}
@@ -31,7 +33,8 @@ def door(mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.Te
     """A door whose bridge has an agent that answers, and a webhook whose receiver nobody started."""
     hook = {"OMI_WEBHOOK_URL": f"http://127.0.0.1:{free_port()}/hook", "OMI_WEBHOOK_SECRET": SECRET}
     data = tmp_path_factory.mktemp("data")
-    with run_bridge(mosquitto, data, backend, **open_door(**hook)) as bridge:
+    omi = {"OMI_OMI_HTTP_PORT": str(free_port()), "OMI_OMI_USER_BYTES": str(2**20)}
+    with run_bridge(mosquitto, data, backend, **open_door(**hook, **omi)) as bridge:
         bridge.allow("first")
         yield Door(bridge, backend)
 
@@ -78,17 +81,49 @@ def test_a_line_that_somebody_gave_to_another_than_is_heard_says_so_until_it_is_
     assert called.event("wrong", EventType.CORRECTED, corrections=said, by="x").status_code == 200
     odd = page.get_by_role("listitem").filter(has_text="a person said so, but Speaker 1 is heard here")
     expect(odd).to_have_count(1)
+    check = page.get_by_role("button", name="1 line to check: show it")
+    check.press("Enter")
+    expect(odd).to_be_focused()  # so Enter corrects it
     odd.get_by_role("button", name="Correct").click()
     expect(page.get_by_text("Given to Speaker 0 now: “word”")).to_be_visible()
     page.get_by_role("dialog").get_by_label("Speaker 1").check()
     save(page)
     expect(page.get_by_text("Done: “word” (0:05.5) is Speaker 1.")).to_be_visible()
     expect(odd).to_have_count(0)
+    expect(check).to_have_count(0)
     expect(names(page)).to_have_text(["Speaker 0", "Speaker 1"] * 3)
     page.get_by_role("button", name="Undo: “word” (0:05.5) is Speaker 1").click()
     expect(page.get_by_role("listitem").filter(has_text="taken back by change 4")).to_be_visible()
     expect(page.get_by_role("button", name="Take back change 4")).to_have_count(0)  # Redo, or change 3, does that
     expect(page.get_by_role("button", name="Redo: “word” (0:05.5) is Speaker 1")).to_be_enabled()
+
+
+def test_what_is_told_covers_no_control_of_a_line(called: Door, page: Page) -> None:
+    call(called, "told")
+    visit(page, "told")
+    page.get_by_role("button", name="Name Speaker 0").click()
+    page.get_by_label("Who is it?").fill("emil")
+    save(page)
+    told = page.locator("#notice")
+    expect(told).to_have_text("Done: Speaker 0 is emil.")
+    under = """(told) => {
+      const [one, rows] = [told.getBoundingClientRect(), document.querySelectorAll(".segment button")];
+      const isUnder = (it) => it.right > one.left && it.left < one.right;
+      return [...rows].filter((row) => isUnder(row.getBoundingClientRect())).length;
+    }"""
+    assert told.evaluate(under) == 0
+
+
+def test_the_list_is_narrowed_to_what_waits_for_something(called: Door, page: Page) -> None:
+    called.event("idle", EventType.STARTED, started_at=STARTED_AT.isoformat())
+    page.goto("/#/conversations")
+    rows = page.get_by_role("region", name="Conversations: table").locator("tbody tr")
+    expect(rows.filter(has_text="seen")).to_have_count(1)
+    page.get_by_label("Waits for").fill("No audio")
+    expect(rows).to_have_count(1)
+    expect(rows).to_contain_text("no audio yet")
+    found = called.client.get("/v1/conversations", params={"waits_for": "AUDIO yet"}).json()["conversations"]
+    assert [item["conversation_id"] for item in found] == ["idle"]
 
 
 def test_whom_naming_teaches_and_what_forgetting_leaves_is_said_before(called: Door, page: Page) -> None:
@@ -133,3 +168,17 @@ def test_a_conversation_opens_at_its_top_and_tab_leaves_the_transcript_after_one
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Take back change 1")).to_be_focused()
     wait_until(lambda: page.evaluate("scrollY") > 0, "the history in sight")
+
+
+def test_now_says_what_omi_dropped_because_there_was_no_room(called: Door, page: Page) -> None:
+    access = UserFile(called.bridge.data_dir / "bridge").put("much")
+    path = f"/omi/audio?sample_rate=16000&uid=much&token={access.token}"
+    omi = f"http://127.0.0.1:{called.bridge.options['OMI_OMI_HTTP_PORT']}{path}"
+    assert [httpx.post(omi, content=bytes(400_000)).status_code for _ in range(3)] == [200, 200, 503]
+    page.goto("/#/now")
+    stuck = page.get_by_role("status", name="Is anything stuck")
+    expect(stuck).to_contain_text("OMI’s webhooks: 1 POST turned away since the start; OMI drops what they held.")
+    expect(stuck).to_contain_text("raise OMI_OMI_USER_BYTES")
+    expect(page.get_by_text("Of OMI, until its conversation is reported")).to_be_visible()
+    said = called.client.get("/v1/status").json()["omi"]
+    assert (said["taken"], said["turned_away"], said["kept_bytes"] > 800_000) == (2, 1, True)

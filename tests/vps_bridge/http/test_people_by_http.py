@@ -2,6 +2,8 @@
 
 import uuid
 
+import pytest
+
 from schemas.conversation import EventType
 from tests.brokers import RunningBroker
 from tests.vps_bridge.http.door import Door, answering
@@ -32,6 +34,11 @@ def test_a_person_is_named_confirmed_read_exported_and_forgotten(mosquitto: Runn
     exported = door.client.get("/v1/people/ben/export", params=mine).json()
     assert exported["heard_in"] == [{"conversation_id": "call", "speaker_id": 1, "identity": "confirmed"}]
     assert len(exported["voiceprints"]) == 1
+    ((heard,), (said,)) = exported["heard_voices"], exported["said_of"]
+    assert (heard["conversation_id"], heard["speaker_id"], len(heard["vector"])) == ("call", 1, 64)
+    assert heard["vector"] == pytest.approx(exported["voiceprints"][0]["vector"], abs=1e-6), "it is forgotten with it"
+    assert (said["conversation_id"], said["in_force"]) == ("call", True)
+    assert [(one["kind"], one["person_id"]) for one in said["corrections"]] == [("voice_is", "ben")]
     assert door.client.get("/v1/people").json() == {"owner": None, "people": []}
     assert door.client.get("/v1/people/ben").status_code == 404
     assert door.open.get("/v1/people/ben", params=mine).status_code == 401
@@ -40,3 +47,20 @@ def test_a_person_is_named_confirmed_read_exported_and_forgotten(mosquitto: Runn
     assert door.client.delete("/v1/people/ben", params=mine).status_code == 200
     assert door.client.get("/v1/people/ben", params=mine).status_code == 404
     assert say(door, "ben", "consented", consent_date=20260504)[0] == 422
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"),
+    [
+        ("named", {"name": " \u200b\u202e"}, "no character that can be seen"),
+        ("consented", {"consent_date": "2999-01-01"}, "still to come"),
+        ("named", {"name": "Ada", "consent_date": "2024-02-29"}, "says nothing of consent_date: send it in an event"),
+        ("owner", {"name": "Ada"}, "says nothing of name"),
+    ],
+)
+def test_what_would_be_taken_and_mean_nothing_is_refused(
+    door: Door, kind: str, fields: dict[str, object], words: str
+) -> None:
+    status, refused = say(door, "ada", kind, **fields)
+    assert (status, words in str(refused["message"])) == (422, True), refused
+    assert door.client.get("/v1/people/ada").status_code == 404

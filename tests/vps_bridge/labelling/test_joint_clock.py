@@ -59,6 +59,22 @@ def test_short_stretches_find_their_place_together(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
+def test_speech_without_a_pause_at_either_end_has_the_place_of_the_rest(seed: int) -> None:
+    def without_pauses(span: Span) -> bool:
+        return span[0] < LENGTH_S or span[0] >= last_s
+
+    last_s = (COUNT - 1) * (LENGTH_S + GAP_S)
+    ends = [(0.3, LENGTH_S - 0.5), (last_s + 0.3, last_s + LENGTH_S - 0.5)]
+    said = sorted([*ends, *(span for span in talk(seed) if not without_pauses(span))])
+    blurred = [(start_s + 0.1, end_s - 0.2) for start_s, end_s in said]
+    clocks = find(blurred, said, error_s=3.0)
+    for place in (0, COUNT - 1):
+        (moved,) = clocks[place].move(0.4, LENGTH_S - 0.7)
+        assert moved[0] == pytest.approx(place * (LENGTH_S + GAP_S) + 0.4, abs=0.3)
+        assert moved[1] - moved[0] == pytest.approx(LENGTH_S - 1.1, abs=0.1)
+
+
+@pytest.mark.parametrize("seed", range(3))
 def test_other_words_give_no_stretch_a_place(seed: int) -> None:
     clocks = find(talk(seed), talk(seed + 100), error_s=3.0)
     assert [clock.pieces for clock in clocks.values()] == [()] * COUNT

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from schemas.conversation import TranscriptSegment
@@ -36,10 +36,7 @@ CORRECTIONS = st.one_of(
     ),
     st.builds(
         lambda segments: {"kind": "other_voice", "segment_ids": sorted(segments)},
-        # Of one voice: where lines of several are split off together, numbers still depend on the order (ADR 0023).
-        st.sampled_from(["s00", "s01", "s03"]).flatmap(
-            lambda one: st.sets(st.sampled_from(["s00", "s02", "s04"] if one == "s00" else [one]), min_size=1)
-        ),
+        st.sets(st.sampled_from(HEARD_FIRST), min_size=1),
     ),
     st.builds(
         lambda segment, number: {"kind": "segment_is", "segment_id": segment, "speaker_id": number},
@@ -108,7 +105,20 @@ def check_ways_back(steps):
             assert found.segments == seen.setdefault(in_force, found.segments)
 
 
+def split(*segments):
+    return {"kind": "other_voice", "segment_ids": list(segments)}
+
+
+SEVERAL_VOICES = [split("s01", "s03")]
+SPLIT_AGAIN = [
+    {"kind": "same_voice", "speaker_ids": [0, 1, 2]},
+    split("s04"),  # which the second job hears, too
+]
+
+
 @FEW
+@example(said=SEVERAL_VOICES, order=[3, 1, 2])
+@example(said=SPLIT_AGAIN, order=[3, 1, 2])
 @given(said=SAID, order=ORDERS)
 def test_corrections_stand_in_every_order_of_results(said, order):
     check_order(said, order)
@@ -118,6 +128,18 @@ def test_corrections_stand_in_every_order_of_results(said, order):
 @given(steps=STEPS)
 def test_every_way_back_leads_to_what_was_there(steps):
     check_ways_back(steps)
+
+
+def test_lines_of_several_voices_split_off_together_take_along_what_sounds_like_each():
+    with open_conversation(SEGMENTS) as found:
+        found.hear(CHUNKS, JOBS[:1])
+        make(found, SEVERAL_VOICES[0])
+        number = found.speakers["s01"]
+        found.hear(CHUNKS, JOBS)
+        of_others = [SEGMENTS[n].id for n, (who, *_) in enumerate(LINES) if who != "A"]
+        assert {found.speakers[name] for name in of_others} == {number}
+        assert {speaker for name, speaker in found.speakers.items() if name not in of_others} == {"SPEAKER_00"}
+        assert [outcome for _, outcome, _ in found.outcomes] == ["spread"]
 
 
 @pytest.mark.slow

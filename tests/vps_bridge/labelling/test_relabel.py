@@ -293,6 +293,18 @@ def test_wrong_sample_rates_are_flagged():
     assert "audio.rate_suspect" in relabel(replace(evidence, chunks=stretched), POLICY).warnings
 
 
+def test_warnings_of_many_jobs_that_differ_by_numbers_hide_no_others():
+    evidence = evidence_of(DIALOGUE, segments=transcript(DIALOGUE))
+    (job, *_) = evidence.jobs
+    quiet = (*(f"audio.quiet: peak of -{n} dBFS" for n in range(50, 80)), "audio.antiphase")
+    warnings = relabel(replace(evidence, jobs=(replace(job, warnings=quiet), *evidence.jobs[1:])), POLICY).warnings
+    assert "audio.antiphase" in warnings
+    assert [line for line in warnings if line.startswith("audio.quiet")] == [
+        "audio.quiet: and 27 more with other numbers",
+        *(f"audio.quiet: peak of -{n} dBFS" for n in (50, 51, 52)),
+    ]
+
+
 def test_two_labels_of_one_person_join_what_the_voices_do_not():
     spoken = [("A", 1.0, 58.0), ("B", 181.0, 238.0)]
     evidence = evidence_of(spoken, 240.0, segments=transcript(spoken))

@@ -1,7 +1,6 @@
 """What the ledger remembers between two questions is never older than what any process has written."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -15,18 +14,10 @@ ANNA = PersonEvent(event_id="e1", type=PersonEventType.NAMED, owner="one", name=
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path / "bridge", exclusive=True)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def command(ledger: Ledger, tmp_path: Path) -> Iterator[Ledger]:
-    """The same file as a command opens it while the bridge runs."""
-    opened = Ledger(tmp_path / "bridge", exclusive=False)
-    yield opened
-    opened.close()
+def command(ledger: Ledger, open_ledger: Callable[..., Ledger]) -> Ledger:
+    """The same ledger as a command opens it while the bridge runs."""
+    del ledger
+    return open_ledger(exclusive=False)
 
 
 def test_an_agent_that_a_command_allows_or_forbids_is_so_for_the_bridge_at_once(

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from tests.vps_bridge.waiting_job import add_waiting_job
-from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import (
     TRANSITIONS,
@@ -21,13 +20,6 @@ from vps_bridge.rules.lease import LeaseEnd
 MODEL = ("model", "1")
 DRAWING = Path(__file__).resolve().parents[3] / "docs" / "job-states.md"
 CELLS = list(itertools.product(JobState, JobEvent))
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(tmp_path / "bridge", exclusive=True)
-    yield ledger
-    ledger.close()
 
 
 def grant(ledger, job_id):

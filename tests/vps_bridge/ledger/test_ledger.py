@@ -1,19 +1,13 @@
 """The ledger: what it promises holds in one transaction, and costs what there is to do."""
 
 import itertools
-import stat
 import time
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from datetime import UTC, datetime
 
 import pytest
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
-from sqlalchemy import event, text
+from sqlalchemy import text
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
-from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
@@ -25,13 +19,6 @@ from vps_bridge.rules.lease import LeaseEnd
 MODEL, OTHER_MODEL = ("model", "1"), ("model", "2")
 NO_HINTS = SpeakerHints()
 numbers = itertools.count()
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(tmp_path / "bridge", exclusive=True)
-    yield ledger
-    ledger.close()
 
 
 def test_of_agents_that_are_not_allowed_the_latest_are_known_and_of_those_allowed_all(ledger):
@@ -81,65 +68,6 @@ def tell(ledger, kind, conversation_id="c1", **fields):
 def assigned(ledger, *, final=False, done=(), conversation_id="c1", seen=None):
     dirty = ledger.conversations.get(conversation_id).dirty if seen is None else seen
     ledger.conversations.note_update(conversation_id, AssignedUpdate([], "key", b"{}", final, done, dirty))
-
-
-def test_tables_are_what_the_migrations_make(ledger):
-    with ledger._database.reading() as connection:
-        assert compare_metadata(MigrationContext.configure(connection), Base.metadata) == []
-        made = {
-            name: sql
-            for name, sql in connection.execute(text("SELECT name, sql FROM sqlite_master WHERE type = 'index'"))
-            if sql
-        }
-    wanted = {
-        index.name: index.dialect_options["sqlite"]["where"]
-        for t in Base.metadata.tables.values()
-        for index in t.indexes
-    }
-    assert set(made) == set(wanted)
-    assert all(where is None or str(where) in made[name] for name, where in wanted.items())
-
-
-def test_files_are_private_and_one_bridge_holds_the_ledger(ledger, tmp_path):
-    root = tmp_path / "bridge"
-    assert stat.S_IMODE(root.stat().st_mode) == 0o700
-    assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in root.glob("ledger.sqlite3*"))
-    with pytest.raises(LedgerBusy, match="already runs"):
-        Ledger(root, exclusive=True)
-    beside = Ledger(root, exclusive=False)
-    assert beside.ledger_id == ledger.ledger_id
-    beside.close()
-
-
-def test_a_command_finds_no_ledger_where_no_bridge_ran(tmp_path):
-    with pytest.raises(LedgerMissing, match="omi-bridge run"):
-        Ledger(tmp_path, exclusive=False)
-
-
-def test_several_ledgers_are_opened_at_once_in_one_process(tmp_path):
-    def open_one(number: int) -> str:
-        with closing(Ledger(tmp_path / str(number), exclusive=True)) as ledger:
-            return ledger.ledger_id
-
-    with ThreadPoolExecutor(4) as pool:
-        assert len(set(pool.map(open_one, range(12)))) == 12
-
-
-def test_what_is_asked_twice_a_second_uses_an_index(ledger):
-    statements = []
-    with ledger._database.reading() as connection:
-        event.listen(connection, "before_cursor_execute", lambda *args: statements.append((args[2], args[3])))
-    ledger.chunks.uncovered_conversations()
-    ledger.conversations.dirty()
-    ledger.conversations.awaiting_final()
-    ledger.conversations.unapplied()
-    ledger.leases.current()
-    asked = [(sql, values) for sql, values in statements if sql.startswith("SELECT")]
-    assert len(asked) == 5
-    with ledger._database.reading() as connection:
-        for sql, values in asked:
-            plan = [row[3] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {sql}", values)]
-            assert not [step for step in plan if step.startswith("SCAN") and "INDEX" not in step], (sql, plan)
 
 
 def test_accepting_a_chunk_takes_a_final_conversation_back_up(ledger):

@@ -2,25 +2,15 @@
 
 import itertools
 
-import pytest
-
 from schemas.conversation import EventType, Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from tests.vps_bridge.ledger.test_ledger import tell
-from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
 from vps_bridge.ledger.people import PrintRecord
 from vps_bridge.ledger.records import CorrectionRecord
 
 numbers = itertools.count()
-
-
-@pytest.fixture
-def ledger(tmp_path):
-    ledger = Ledger(tmp_path / "bridge", exclusive=True)
-    yield ledger
-    ledger.close()
 
 
 def say(ledger, person_id, kind, **fields):

@@ -90,3 +90,13 @@ def test_the_count_of_steps_sees_work_that_grows(ledger: Ledger) -> None:
     short = count_steps(ledger, ledger.jobs.all)
     queue_up(ledger, SHORT, LONG, conversations=LONG)
     assert count_steps(ledger, ledger.jobs.all) > 5 * short
+
+
+def test_a_beat_of_one_agent_reads_its_own_leases_alone(ledger: Ledger) -> None:
+    queue_up(ledger, 0, 20, conversations=20)
+    for number, (job, _) in enumerate(ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=20)):
+        assert ledger.leases.grant(job.job_id, f"mac-{number % 10}", "i-1", MODEL)
+    mine = ledger.leases.of_agent("mac-3")
+    assert len(mine) == 2
+    assert mine == [lease for lease in ledger.leases.current() if lease.agent_id == "mac-3"]
+    assert ledger.leases.of_agent("nobody") == []

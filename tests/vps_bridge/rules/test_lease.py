@@ -241,3 +241,47 @@ def test_an_agent_that_ends_jobs_sooner_than_the_next_can_come_holds_as_many_as_
     assert holders([30.0] * 10, [replace(quick, speed_x_real_time=0.0)]) == ["quick"] * 2, (
         "it has not measured itself yet"
     )
+
+
+def test_a_job_goes_to_whom_ends_it_soonest():
+    fast, slow = (
+        AgentCapacity("fast", 8, 20.0, MODELS[0], held=1, held_s=9.0),
+        AgentCapacity("slow", 8, 12.0, MODELS[0]),
+    )
+    assert holders([60.0], [fast, slow]) == ["slow"], "in 5 s, not in 12"
+    assert holders([60.0], [replace(fast, held_s=1.0), slow]) == ["fast"], "in 4 s, not in 5"
+
+
+def test_at_the_end_of_a_backlog_nothing_is_laid_behind_a_job_of_a_slow_agent():
+    """Two jobs of 120 s would keep one of 3 x real time busy for 80 s, when all others have long been done."""
+    slow = AgentCapacity("slow", 7, 3.0, MODELS[0], held=1, held_s=40.0)
+    busy = AgentCapacity("busy", 6, 20.0, MODELS[0], held=2, held_s=12.0)
+    idle = AgentCapacity("idle", 8, 3.0, MODELS[0])
+    last = [ReadyJob("j", "c", 1, None, 120.0)]
+    assert match_jobs(last, [slow, busy], {}) == [("j", "slow")], "others may wait behind it"
+    assert match_jobs(last, [slow, busy], {}, are_all=True) == []
+    assert match_jobs(last, [slow, busy, idle], {}, are_all=True) == [("j", "idle")], "it begins at once"
+    assert match_jobs(last, [slow, replace(busy, held_s=90.0)], {}, are_all=True) == [("j", "slow")]
+    assert match_jobs(last, [slow, replace(busy, free=0)], {}, are_all=True) == [("j", "slow")], "it takes no more"
+    pinned = [replace(last[0], embedding=MODELS[0])]
+    other = replace(busy, embedding=MODELS[1])
+    assert match_jobs(pinned, [slow, other], {}, are_all=True) == [("j", "slow")], "it has another model"
+
+
+@given(jobs=JOBS, agents=AGENTS, leased=LEASED)
+def test_an_idle_agent_that_may_have_a_job_never_stands_beside_it(jobs, agents, leased):
+    """Whatever busy agents promise: none of them may keep its word."""
+    pairs = match_jobs(jobs, agents, leased, are_all=True)
+    given_out = {job_id for job_id, _ in pairs}
+    idle = [
+        agent for agent in agents if agent.free > 0 and not agent.held and agent.agent_id not in dict(pairs).values()
+    ]
+    heads: dict[str, ReadyJob] = {}
+    for job in jobs:
+        if job.job_id not in given_out:
+            heads.setdefault(job.conversation_id, job)
+    by_agent = {agent.agent_id: agent for agent in agents}
+    pins = {job.conversation_id: by_agent[dict(pairs)[job.job_id]].embedding for job in jobs if job.job_id in given_out}
+    for job in heads.values():
+        pin = pins.get(job.conversation_id, job.embedding)
+        assert all(pin not in (None, agent.embedding) for agent in idle)

@@ -1,7 +1,6 @@
 """The webhook's outbox in the ledger: written with what it tells of, in order, the latest in place of the earlier."""
 
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
 
@@ -15,11 +14,10 @@ from vps_bridge.ledger.webhook_outbox import WebhookMessage
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger(tmp_path / "bridge", exclusive=True)
+def ledger(open_ledger: Callable[..., Ledger]) -> Ledger:
+    opened = open_ledger()
     opened.webhook.turn_on()
-    yield opened
-    opened.close()
+    return opened
 
 
 def update(ledger: Ledger, conversation_id: str, version: int) -> bytes:
@@ -125,10 +123,10 @@ def test_what_happens_while_it_is_off_is_not_kept_and_what_waited_is_forgotten(l
     assert waiting(ledger) == 1
 
 
-def test_a_command_of_another_process_that_gives_audio_up_is_told_of(ledger: Ledger) -> None:
+def test_a_command_of_another_process_that_gives_audio_up_is_told_of(
+    ledger: Ledger, open_ledger: Callable[..., Ledger]
+) -> None:
     (job,) = make_jobs(ledger, "a", 1)
-    command = Ledger(ledger.root, exclusive=False)
-    command.operator_actions.give_up_audio("a")
-    command.close()
+    open_ledger(exclusive=False).operator_actions.give_up_audio("a")
     (message,) = take_all(ledger)
     assert decode(JobFailure, message.body).job_id == job

@@ -42,6 +42,7 @@ export class ConversationView {
     });
     this.history = new History(id);
     this.player = new Player(id);
+    this.doubtful = element("p", { class: "row" });
     this.root = element(
       "div",
       {},
@@ -60,7 +61,7 @@ export class ConversationView {
         "section",
         { "aria-labelledby": "transcript-title" },
         element("h2", { id: "transcript-title" }, "Transcript"),
-        element("div", { class: "row" }, this.history.tools, this.player.root),
+        element("div", { class: "row" }, this.history.tools, this.doubtful, this.player.root),
         this.transcript.root,
       ),
       this.history.root,
@@ -89,7 +90,15 @@ export class ConversationView {
     this.showLanes();
     this.timeline.update(this.voices, found.segments, found.turns);
     this.transcript.update(this.voices, found.segments, found.turns, this.nameOf);
+    this.showDoubtful();
     this.history.update(history.writes, found.segments);
+  }
+
+  showDoubtful() {
+    const count = this.transcript.findDoubtful().length;
+    const words = count === 1 ? "1 line to check: show it" : `${count} lines to check: show the next`;
+    const next = () => this.transcript.chooseNextDoubtful();
+    replaceKeepingFocus(this.doubtful, count ? button(words, next, { "data-key": "doubtful" }) : "");
   }
 
   close() {

@@ -27,6 +27,7 @@ export class ConversationsView {
       { id: "state", onchange: () => this.again() },
       STATES.map((state) => element("option", { value: state }, STATE_WORDS[state] ?? "any")),
     );
+    this.why = element("input", { type: "search", id: "why", autocomplete: "off", oninput: () => this.soon() });
     this.found = element("section", { "aria-label": "Conversations" });
     this.root = element(
       "div",
@@ -39,6 +40,8 @@ export class ConversationsView {
         this.search,
         element("label", { for: "state" }, "State"),
         this.state,
+        element("label", { for: "why" }, "Waits for"),
+        this.why,
       ),
       this.found,
     );
@@ -57,17 +60,20 @@ export class ConversationsView {
   async refresh(notice) {
     const isElsewhere = notice && !notice.all && !notice.many && !notice.jobs && !notice.conversations?.length;
     if (isElsewhere && !(notice.agents && this.hasWaiting)) return;
-    const wanted = [this.search.value.trim(), this.state.value].join("\n");
-    const [found, next] = await this.readPages();
-    if (wanted === [this.search.value.trim(), this.state.value].join("\n")) this.show(found, next);
+    const wanted = this.filter();
+    const [found, next] = await this.readPages(wanted);
+    if (JSON.stringify(wanted) === JSON.stringify(this.filter())) this.show(found, next);
   }
 
-  async readPages() {
+  filter() {
+    return { search: this.search.value.trim(), state: this.state.value, waits_for: this.why.value.trim() };
+  }
+
+  async readPages(wanted) {
     const found = [];
     let next = 0;
     while (next !== null && found.length < this.limit) {
-      const query = { search: this.search.value.trim(), state: this.state.value, offset: next, limit: PAGE };
-      const page = await read("/v1/conversations", query);
+      const page = await read("/v1/conversations", { ...wanted, offset: next, limit: PAGE });
       found.push(...page.conversations);
       next = page.next_offset;
     }
@@ -88,7 +94,7 @@ export class ConversationsView {
       item.people.length ? `${item.speakers}: ${item.people.join(", ")}` : String(item.speakers),
       ago(item.last_activity_at),
     ]);
-    const columns = ["Conversation", "State", "Why", "Voices", "Last activity"];
+    const columns = ["Conversation", "State", "Waits for, or why it failed", "Voices", "Last activity"];
     const more = () => {
       this.limit += PAGE;
       return this.refresh();

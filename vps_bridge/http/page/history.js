@@ -7,10 +7,11 @@ import { ago, clock } from "./format.js";
 const SHOWN = 30;
 const QUOTED = 40; // characters of a line
 const OUTCOMES = {
-  spread: "so said of the whole voice",
-  alone: "so said of this alone, not of the whole voice",
+  spread: "it holds for the whole voice",
+  alone: "it holds for this line alone, not for the whole voice",
   void: "nothing came of it",
 };
+const ABOUT_VOICES = ["voice_is", "voice_is_not", "same_voice"];
 const REASONS = {
   contradicted: "other labels of people say otherwise",
   sounds_different: "the two voices sound different",
@@ -126,7 +127,8 @@ function describeKind(write) {
 }
 
 function describeCorrection(said, outcome, segments) {
-  const became = outcome ? ` – ${OUTCOMES[outcome.outcome] ?? outcome.outcome}` : "";
+  const isPlain = !outcome || (outcome.outcome === "spread" && ABOUT_VOICES.includes(said.kind)); // as it was said
+  const became = isPlain ? "" : ` – ${OUTCOMES[outcome.outcome] ?? outcome.outcome}`;
   const why = outcome?.reason ? ` (${REASONS[outcome.reason] ?? outcome.reason})` : "";
   return describeSaid(said, segments) + became + why;
 }

@@ -4,6 +4,7 @@ import { post, read } from "./api.js";
 import { button, element, notify, replaceKeepingFocus, table } from "./element.js";
 import { ago, bytes, duration, percent } from "./format.js";
 
+const DAY_S = 86400;
 const STATE_WORDS = {
   ready: "waits for an agent",
   leased: "is worked on",
@@ -128,6 +129,7 @@ export class NowView {
       ["From audio to labels", describeLatency(status.recent)],
       ["Audio kept here", bytes(status.audio_bytes)],
       ["Room on the disk", bytes(status.disk_free_bytes)],
+      ...(status.omi ? [["Of OMI, until its conversation is reported", bytes(status.omi.kept_bytes)]] : []),
     ];
     const list = element(
       "dl",
@@ -175,6 +177,10 @@ function findStuck(agents, status, webhook) {
   }
   const failed = status.failures.length;
   if (failed) stuck.push(`${failed} ${failed === 1 ? "failure needs" : "failures need"} a decision: see Failures below.`);
+  if (status.omi?.turned_away_at > Date.now() / 1000 - DAY_S) {
+    const posts = `${status.omi.turned_away} ${status.omi.turned_away === 1 ? "POST" : "POSTs"}`;
+    stuck.push(`OMI’s webhooks: ${posts} turned away since the start; OMI drops what they held. ${status.omi.reason}`);
+  }
   if (webhook.last_error) stuck.push("The webhook’s receiver does not take its messages: see Webhook below.");
   return stuck;
 }

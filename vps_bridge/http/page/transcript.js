@@ -81,6 +81,24 @@ export class Transcript {
     if (takesFocus) this.focusRow(place, -1);
   }
 
+  // The lines that a person should look at: given to another voice than is heard, or left as they were.
+  findDoubtful() {
+    return this.segments.filter(
+      (segment) => (segment.left_alone && !segment.by_person) || heardInstead(this.turns, segment) !== null,
+    );
+  }
+
+  // Brings the next line in sight that a person should look at; after the last comes the first.
+  chooseNextDoubtful() {
+    const doubtful = new Set(this.findDoubtful());
+    const isNext = (segment, place) => place > this.chosen && doubtful.has(segment);
+    const later = this.segments.findIndex(isNext);
+    const place = later < 0 ? this.segments.findIndex((segment) => doubtful.has(segment)) : later;
+    if (place < 0) return;
+    this.choose(this.segments[place], { takesFocus: true });
+    this.onChoose(this.segments[place]);
+  }
+
   setChosen(place) {
     this.mark(this.chosen, false);
     this.chosen = place;
@@ -227,8 +245,8 @@ export class Transcript {
 
   describeLabel(segment, name) {
     const words = [];
-    const heard = segment.by_person ? longestWithin(this.turns, segment.start_s, segment.end_s) : null;
-    const isOdd = heard !== null && heard !== segment.speaker_id;
+    const heard = heardInstead(this.turns, segment);
+    const isOdd = heard !== null;
     if (isOdd) {
       words.push(`a person said so, but ${this.nameOf({ speaker_id: heard })} is heard here`);
     } else if (segment.by_person) words.push("a person said so");
@@ -240,6 +258,12 @@ export class Transcript {
     if (segment.pieces.some((piece) => piece.estimated)) words.push("cut where a sentence ends: its words have no times");
     return words.length ? element("p", { class: isOdd ? "problem" : "quiet" }, words.join(" · ")) : null;
   }
+}
+
+// Returns who is heard, by number, where a person gave a line to somebody else; null elsewhere.
+function heardInstead(turns, segment) {
+  const heard = segment.by_person ? longestWithin(turns, segment.start_s, segment.end_s) : null;
+  return heard === segment.speaker_id ? null : heard;
 }
 
 export function swatch(speakerId) {

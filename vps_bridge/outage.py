@@ -18,16 +18,22 @@ MAX_ASKED_PAUSE_S = 300.0  # what the other side asks for is believed up to here
 class Outage:
     """Whether a store is left alone now, and why. The pauses double as long as it does not answer."""
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Begin with a store that is thought to answer."""
-        self._clock, self._until_s, self._reason = clock, 0.0, ""
-        self._pauses = self._first = Backoff.start(MIN_PAUSE_S, MAX_PAUSE_S)
+    def __init__(
+        self,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        max_pause_s: float = MAX_PAUSE_S,
+        error: type[StoreUnavailable] = StoreUnavailable,
+    ) -> None:
+        """Begin with a store that is thought to answer. While it is left alone, `error` is raised."""
+        self._clock, self._until_s, self._reason, self._error = clock, 0.0, "", error
+        self._pauses = self._first = Backoff.start(MIN_PAUSE_S, max_pause_s)
 
     def guard(self, work: Callable[[], T]) -> T:
         """Do what needs the store, unless it is left alone. Raises `StoreUnavailable`, as `work` may."""
         left_s = self._until_s - self._clock()
         if left_s > 0:
-            raise StoreUnavailable(f"{self._reason} (asked again in {seconds(left_s)})")
+            raise self._error(f"{self._reason} (asked again in {seconds(left_s)})")
         try:
             result = work()
         except StoreUnavailable as error:

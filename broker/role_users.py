@@ -1,0 +1,78 @@
+"""The users of a broker that we set up: one for each role and each agent, with its password and its rights."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from broker.access import Access, access_of
+from broker.errors import BrokerError
+from broker.users import Credentials, generate_password
+from schemas.record import is_id
+from schemas.topics import Topics
+
+AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
+_USERNAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.@-]*")
+
+
+@dataclass(frozen=True)
+class BrokerUser:
+    """One user of the broker: its credentials and its rights."""
+
+    credentials: Credentials
+    access: Access
+
+
+def make_users(
+    known: Mapping[str, Credentials], agent_ids: Iterable[str], topics: Topics, bridge_id: str
+) -> dict[str, BrokerUser]:
+    """Return all users by role (`bridge`, `backend`, `watch`, `agent:<id>`); known ones keep their passwords.
+
+    Raises:
+        BrokerError: an id or a username that would change the meaning of a configuration.
+    """
+    known_ids = (name.removeprefix(AGENT_PREFIX) for name in known if name.startswith(AGENT_PREFIX))
+    users: dict[str, BrokerUser] = {}
+    for role in ("bridge", "backend", "watch"):
+        access = access_of(role, topics, sender_id=_checked_id("bridge", bridge_id))
+        users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access)
+    for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
+        if _checked_id("agent", agent_id) == bridge_id:
+            raise BrokerError(
+                f"agent id {agent_id!r} is the bridge's: their failures would be one topic. Name another."
+            )
+        name = f"{AGENT_PREFIX}{agent_id}"
+        credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())
+        users[name] = BrokerUser(credentials, access_of("agent", topics, sender_id=agent_id))
+    _check_usernames(user.credentials.username for user in users.values())
+    return users
+
+
+def find_role(users: Mapping[str, Credentials], name: str) -> str:
+    """Return the role of a user that is named by its role or by the agent's id alone.
+
+    Raises:
+        BrokerError: there is no such user.
+    """
+    role = name if name in users else f"{AGENT_PREFIX}{name}"
+    if role not in users:
+        names = ", ".join(known.removeprefix(AGENT_PREFIX) for known in users)
+        raise BrokerError(f"no user {name} here; there are {names}")
+    return role
+
+
+def _checked_id(kind: str, text: str) -> str:
+    if not is_id(text):  # the id `+` would permit this user to publish for every agent
+        raise BrokerError(f"{kind} id {text!r} may not stand in a topic: use 1 to 128 of A-Z a-z 0-9 _ -")
+    return text
+
+
+def _check_usernames(usernames: Iterable[str]) -> None:
+    """Check the names in `users.json`, which people edit: a line break or a colon there would make another user."""
+    for username, count in Counter(usernames).items():
+        if not _USERNAME.fullmatch(username):
+            raise BrokerError(
+                f"username {username!r} in users.json: use A-Z a-z 0-9 _ . @ - and begin with none of these"
+            )
+        if count > 1:
+            raise BrokerError(f"username {username!r} stands twice in users.json: give each role a user of its own")

@@ -1,0 +1,201 @@
+"""What only a ledger on a server has: several who write at once, a connection that is cut, a server that forgets."""
+
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import vps_bridge.ledger.ledger as opening
+from schemas.conversation import ConversationEvent, EventType, Verdict
+from tests.inbox import WAIT_S
+from tests.postgres_server import RunningPostgres
+from tests.vps_bridge.ledger.test_ledger import accept, add_job
+from tests.vps_bridge.ledger_server import empty, server_of
+from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
+from vps_bridge.ledger.server_connection import LedgerServer
+from vps_bridge.rules.assemble import JobPlan, PlannedChunk
+
+MODEL = ("model", "1")
+
+
+@pytest.fixture
+def open_one(ledger_server: LedgerServer, tmp_path: Path) -> Iterator[Callable[..., Ledger]]:
+    """Opens the same ledger as often as it is called; the first time as the bridge does."""
+    empty(ledger_server, tmp_path)
+    opened: list[Ledger] = []
+
+    def opener(*, timeout_s: float = 10.0, syncs: bool | None = None) -> Ledger:
+        server = replace(ledger_server, timeout_s=timeout_s)
+        root = tmp_path / str(len(opened))
+        opened.append(Ledger(root, exclusive=not opened, server=server, sync_commits=syncs))
+        return opened[-1]
+
+    yield opener
+    for ledger in opened:
+        ledger.close()
+
+
+def connection_of(ledger: Ledger) -> int:
+    assert ledger._on_server is not None
+    (number,) = ledger._on_server._own_ids()
+    return number
+
+
+def cut(postgres: RunningPostgres, ledger: Ledger) -> None:
+    """End a ledger's connection, as a restart of the server does."""
+    with postgres.superuser() as connection:
+        connection.exec_driver_sql(f"SELECT pg_terminate_backend({connection_of(ledger)}, 60000)")
+
+
+def test_what_was_not_on_disk_when_the_connection_ended_is_promised_to_nobody(
+    postgres: RunningPostgres, open_one: Callable[..., Ledger]
+) -> None:
+    ledger = open_one()
+    accept(ledger)
+    ledger.sync()
+    accept(ledger)
+    cut(postgres, ledger)
+    with pytest.raises(LedgerUnavailable, match="hung up"):
+        ledger.chunks.of_conversation("c1")
+    assert len(ledger.chunks.of_conversation("c1")) == 2, "it connects anew"
+    with pytest.raises(LedgerUnavailable, match="asked again"):
+        ledger.sync()
+    ledger.sync()
+    cut(postgres, ledger)
+    with pytest.raises(LedgerUnavailable):
+        accept(ledger)
+    ledger.sync()  # nothing was under way when it ended
+
+
+def test_a_server_that_does_not_answer_is_hung_up_on(open_one: Callable[..., Ledger]) -> None:
+    ledger = open_one(timeout_s=0.5)
+    stopped = connection_of(ledger)
+    os.kill(stopped, signal.SIGSTOP)
+    try:
+        with pytest.raises(LedgerUnavailable, match="did not answer"):
+            ledger.conversations.dirty()
+    finally:
+        os.kill(stopped, signal.SIGCONT)
+
+
+def test_of_several_bridges_one_gets_each_job_and_nobody_waits_for_another(open_one: Callable[..., Ledger]) -> None:
+    ledgers = [open_one() for _ in range(3)]
+    jobs = [add_job(ledgers[0], f"c{number}") for number in range(20)]
+    together = threading.Barrier(len(ledgers))
+
+    def grab(ledger: Ledger) -> list[str]:
+        mine = []
+        for job_id in jobs:
+            together.wait(WAIT_S)
+            if ledger.leases.grant(job_id, "mac", "i", MODEL) is not None:
+                mine.append(job_id)
+        return mine
+
+    with ThreadPoolExecutor(len(ledgers)) as pool:
+        found = [job_id for mine in pool.map(grab, ledgers) for job_id in mine]
+    assert sorted(found) == sorted(jobs)
+    assert len(ledgers[0].leases.current()) == len(jobs)
+    assert [event.event for event in ledgers[0].jobs.events(jobs[0])] == ["granted"]
+
+
+def test_of_two_results_for_a_job_that_come_to_two_bridges_one_is_stored(open_one: Callable[..., Ledger]) -> None:
+    first, second = open_one(), open_one()
+    for number in range(10):
+        job_id = add_job(first, f"c{number}")
+        lease = first.leases.grant(job_id, "mac", "i", MODEL)
+        together = threading.Barrier(2)
+
+        def store(ledger: Ledger, lease=lease, together=together) -> bool:  # type: ignore[no-untyped-def]
+            together.wait(WAIT_S)
+            return ledger.jobs.store_result(lease, b"turns")
+
+        with ThreadPoolExecutor(2) as pool:
+            assert sorted(pool.map(store, (first, second))) == [False, True]
+
+
+def test_chunks_become_one_job_though_two_bridges_make_it(open_one: Callable[..., Ledger]) -> None:
+    first, second = open_one(), open_one()
+    chunk_id = accept(first)
+    plan = JobPlan((PlannedChunk(chunk_id, None),), (chunk_id,))
+    with ThreadPoolExecutor(2) as pool:
+        made = list(pool.map(lambda ledger: ledger.jobs.add("c1", (plan,)), (first, second)))
+    assert sorted(len(ids) for ids in made) == [0, 1]
+
+
+def test_audio_that_comes_for_a_conversation_which_another_bridge_deletes_is_not_kept(
+    open_one: Callable[..., Ledger],
+) -> None:
+    first, second = open_one(), open_one()
+    accept(first)
+    second.conversations.delete("c1")
+    accept(first)
+    assert first.chunks.of_conversation("c1") == []
+
+
+def test_labels_of_a_conversation_are_one_bridges_at_a_time_until_it_ends(open_one: Callable[..., Ledger]) -> None:
+    first, second = open_one(), open_one()
+    assert first.take_labels("c1")
+    assert not second.take_labels("c1")
+    assert second.take_labels("c2")
+    first.give_labels("c1")
+    assert second.take_labels("c1")
+    second.close()
+    assert first.take_labels("c2")
+
+
+def test_a_bridge_hears_of_what_others_write_and_not_of_its_own(open_one: Callable[..., Ledger]) -> None:
+    bridge, command = open_one(), open_one()
+    heard = threading.Event()
+    news = bridge.listen(heard.set)
+    while not heard.is_set():  # until it listens
+        command.agents.set_allowed("mac", allowed=True)
+        heard.wait(0.1)
+    other = open_one(syncs=False)
+    heard.clear()
+    accept(bridge)
+    bridge.sync()
+    accept(other)
+    assert not heard.is_set(), "another bridge announces what it wrote with its receipts"
+    other.sync()
+    assert heard.wait(WAIT_S)
+    news.close()
+
+
+def test_one_bridge_runs_on_a_ledger(
+    open_one: Callable[..., Ledger], ledger_server: LedgerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(opening, "HOLD_S", 0.3)
+    ledger = open_one()
+    with pytest.raises(LedgerBusy, match="another omi-bridge"):
+        Ledger(tmp_path / "other", exclusive=True, server=ledger_server)
+    ledger.close()
+    Ledger(tmp_path / "other", exclusive=True, server=ledger_server).close()
+
+
+def test_a_command_finds_no_ledger_in_a_new_database(postgres: RunningPostgres, tmp_path: Path) -> None:
+    with pytest.raises(LedgerMissing, match="omi-bridge run"):
+        Ledger(tmp_path, exclusive=False, server=server_of(postgres, postgres.new_database()))
+
+
+def test_text_that_the_server_cannot_keep_is_no_poison(open_one: Callable[..., Ledger]) -> None:
+    ledger = open_one()
+    event = ConversationEvent(event_id="e", type=EventType.STARTED, owner="some\0body", language="d\0e")
+    ledger.events.note(event, "c1", Verdict.ACCEPTED)
+    record = ledger.conversations.get("c1")
+    assert record is not None
+    assert record.owner == "some\ufffdbody"
+    job_id = add_job(ledger)
+    ledger.jobs.give_up(job_id, "x", "why\0")
+
+
+def test_the_doctor_learns_what_keeps_the_ledger(open_one: Callable[..., Ledger]) -> None:
+    facts = open_one().describe_server()
+    assert facts is not None
+    assert facts.risks == ()
+    assert int(facts.version.split(".")[0]) >= 13

@@ -1,0 +1,132 @@
+"""A whole bridge whose ledger is in PostgreSQL: what it does with a file it does with a server, and outlives it."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.agent import AgentControl, OfferedChunk
+from schemas.codec import encode
+from schemas.conversation import ConversationEvent, EventType
+from schemas.record import Message
+from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
+from tests.postgres_server import RunningPostgres, ledger_options, run_postgres
+from tests.vps_bridge.answering_agent import AnsweringAgent
+from tests.vps_bridge.live_bridge import (
+    CALL_S,
+    CALL_TURNS,
+    STARTED_AT,
+    TOPICS,
+    Backend,
+    LiveBridge,
+    audio_payload,
+    run_bridge,
+    wait_until,
+)
+from tests.vps_bridge.scripted_agent import RANGE_BYTES, ScriptedAgent, make_wav
+
+OFFER_S = 1.0
+
+
+@pytest.fixture
+def bridge(
+    own_broker: RunningBroker, own_backend: Backend, postgres: RunningPostgres, tmp_path: Path
+) -> Iterator[LiveBridge]:
+    options = ledger_options(postgres, postgres.new_database())
+    with run_bridge(own_broker, tmp_path / "data", own_backend, **options) as running:
+        running.allow("first")
+        yield running
+
+
+def offer(backend: Backend, topic: str, message: Message, conversation_id: str, **ids: str) -> None:
+    """Send it again and again until its receipt comes, as every publisher does."""
+    deadline_s = time.monotonic() + WAIT_S
+    while not backend.receipts(conversation_id, **ids):
+        assert time.monotonic() < deadline_s, f"no receipt for {ids}"
+        backend.publish(topic, message)
+        with contextlib.suppress(AssertionError):
+            wait_until(lambda: backend.receipts(conversation_id, **ids), "a receipt", OFFER_S)
+
+
+def offer_call(backend: Backend, name: str) -> None:
+    """A whole call: started, one chunk, completed."""
+    for kind, fields in (
+        (EventType.STARTED, {"started_at": STARTED_AT}),
+        (EventType.COMPLETED, {"chunks": 1}),
+    ):
+        event = ConversationEvent(event_id=f"{name}-{kind}", type=kind, **fields)
+        offer(backend, TOPICS.events(name), event, name, event_id=event.event_id)
+    payload = audio_payload(name, make_wav(CALL_S), chunk_id=f"{name}-k", captured_at=STARTED_AT)
+    offer(backend, TOPICS.audio(name), payload, name, chunk_id=f"{name}-k")
+
+
+def test_a_call_is_taken_in_worked_on_and_labelled(
+    own_broker: RunningBroker, own_backend: Backend, bridge: LiveBridge
+) -> None:
+    with ScriptedAgent(own_broker, "first") as agent:
+        own_backend.send_call("call")
+        agent.answer(agent.wait_offer("call"), CALL_TURNS)
+        assert own_backend.wait_updated("call").speakers == 2
+    assert bridge.json("jobs")[0]["state"] == "done"
+    assert not list((bridge.data_dir / "bridge").glob("ledger.sqlite3*"))
+
+
+class PatientAgent(AnsweringAgent):
+    """It asks again for parts, and offers its result, until they come and it is settled, as an agent does."""
+
+    def _do(self, offer: AgentControl) -> None:
+        for chunk in offer.chunks:
+            while not self._has(offer, chunk) and self.held.get(offer.job_id or "") == offer.lease_id:
+                for start in range(0, chunk.bytes, RANGE_BYTES):
+                    self.want(offer, chunk.chunk_id, start, min(start + RANGE_BYTES, chunk.bytes))
+                with contextlib.suppress(AssertionError):
+                    wait_until(lambda chunk=chunk: self._has(offer, chunk), "the parts", OFFER_S)  # type: ignore[misc]
+        result = encode(self.result(offer, CALL_TURNS))
+        while self.held.get(offer.job_id or "") == offer.lease_id and not self._is_settled(offer):
+            self.send_raw(offer.conversation_id or "", result)
+            with contextlib.suppress(AssertionError):
+                wait_until(lambda: self._is_settled(offer), "the receipt of a result", OFFER_S)
+        self.held.pop(offer.job_id or "", None)
+
+    def _is_settled(self, offer: AgentControl) -> bool:
+        return any(settled.lease_id == offer.lease_id for settled in self.settled.items)
+
+    def _has(self, offer: AgentControl, chunk: OfferedChunk) -> bool:
+        of_it = [p for p in self.parts.items if (p.lease_id, p.chunk_id) == (offer.lease_id, chunk.chunk_id)]
+        return sum(len(part.audio) for part in {part.byte_offset: part for part in of_it}.values()) == chunk.bytes
+
+
+@pytest.mark.slow
+def test_neither_a_killed_server_nor_a_killed_bridge_loses_or_doubles_what_was_accepted(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path: Path
+) -> None:
+    """Both are killed again and again while calls come in, are worked on and are labelled."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(run_postgres())
+        options = ledger_options(server, "postgres")
+        bridge = stack.enter_context(run_bridge(own_broker, tmp_path / "data", own_backend, **options))
+        bridge.allow("first")
+        stack.enter_context(PatientAgent(own_broker, "first"))
+        names = [f"call-{number}" for number in range(24)]
+        publisher = threading.Thread(target=lambda: [offer_call(own_backend, name) for name in names])
+        publisher.start()
+        for number, name in enumerate(names[2::4]):
+            wait_until(lambda name=name: own_backend.receipts(name), f"some of {name}")  # type: ignore[misc]
+            if number % 3 == 2:
+                bridge.kill()
+                bridge.start(own_backend)
+            else:
+                server.kill()
+                server.start()
+        publisher.join()
+        for name in names:
+            own_backend.wait_updated(name)
+        jobs = [job for name in names for job in bridge.jobs(name)]
+        assert len(jobs) == len(names), "each call is one job"
+        assert {job["state"] for job in jobs} == {"done"}
+        assert not bridge.logged("bridge_stopped")
+        wait_until(lambda: len(list(bridge.spool.iterdir())) == len(names), "only audio that the ledger knows")

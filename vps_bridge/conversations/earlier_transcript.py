@@ -1,0 +1,39 @@
+"""What a conversation has of an earlier transcript, and the one that is imported now does not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from schemas.conversation import TranscriptSegment
+from vps_bridge.conversations.store import StoredSegment
+
+
+@dataclass(frozen=True)
+class EarlierTranscript:
+    """Ids of segments that the conversation has already."""
+
+    gone: tuple[str, ...] = ()
+    """Not in the new transcript, and no person labelled them."""
+    gone_labelled: tuple[str, ...] = ()
+    """Not in the new transcript; a person labelled them."""
+    moved_labelled: tuple[str, ...] = ()
+    """A person labelled them, and under their id the new transcript has what is said at another time."""
+
+
+def compare_transcripts(stored: Sequence[StoredSegment], new: Sequence[TranscriptSegment]) -> EarlierTranscript:
+    """Compare the segments that a conversation has with all those of a new transcript."""
+    by_id = {segment.id: segment for segment in new}
+    gone = [segment for segment in stored if segment.id not in by_id]
+    labelled = [segment for segment in stored if segment.is_human_labelled]
+    return EarlierTranscript(
+        gone=tuple(segment.id for segment in gone if not segment.is_human_labelled),
+        gone_labelled=tuple(segment.id for segment in gone if segment.is_human_labelled),
+        moved_labelled=tuple(s.id for s in labelled if s.id in by_id and not _overlap(s, by_id[s.id])),
+    )
+
+
+def _overlap(stored: StoredSegment, new: TranscriptSegment) -> bool:
+    return not new.has_times or (
+        new.start_s <= stored.end_s and stored.start_s <= new.end_s
+    )  # without times it keeps those it has

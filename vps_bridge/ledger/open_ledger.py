@@ -1,0 +1,32 @@
+"""Opening the ledger that the settings name."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from broker.secret_setting import read_secret
+from vps_bridge.ledger.ledger import Ledger
+
+if TYPE_CHECKING:
+    from vps_bridge.ledger.server_connection import LedgerServer
+    from vps_bridge.settings import BridgeSettings
+
+
+def open_ledger(settings: BridgeSettings, *, exclusive: bool, sync_commits: bool | None = None) -> Ledger:
+    """Open the ledger: in a file of the data directory, or on the server that `database_url` names; see `Ledger`.
+
+    Raises what `Ledger` does, and `SettingsError` where the settings do not describe a server.
+    """
+    return Ledger(settings.root, exclusive=exclusive, sync_commits=sync_commits, server=find_server(settings))
+
+
+def find_server(settings: BridgeSettings) -> LedgerServer | None:
+    """Return the server that keeps the ledger, or None where a file does. Raises `SettingsError`."""
+    if settings.database_url is None:
+        return None
+    # Imported where they are needed: nearly every command has a file, and starts without them.
+    from vps_bridge.database_server import read_url  # noqa: PLC0415
+    from vps_bridge.ledger.server_connection import LedgerServer  # noqa: PLC0415
+
+    secret = read_secret("database_secret", settings.database_secret, settings.database_secret_file)
+    return LedgerServer(read_url("database", settings.database_url, secret), settings.database_timeout_s)
