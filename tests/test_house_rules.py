@@ -272,8 +272,8 @@ def test_what_a_room_imports_is_declared(room):
             top = module.split(".")[0]
             if top in sys.stdlib_module_names or top in ROOM_IMPORTS:
                 continue
-            names = {canonicalize_name(name) for name in provided_by.get(top, [top])}
-            distributions = {COMES_WITH.get(name, name) for name in names}
+            found_in: set[str] = {canonicalize_name(name) for name in provided_by.get(top, [top])}
+            distributions = {COMES_WITH.get(name, name) for name in found_in}
             if not distributions & declared:
                 undeclared.add(f"{path} imports {top}")
     assert undeclared == set()
