@@ -1,6 +1,7 @@
 """A whole bridge whose ledger is in PostgreSQL: what it does with a file it does with a server, and outlives it."""
 
 import contextlib
+import json
 import threading
 import time
 from collections.abc import Iterator
@@ -73,6 +74,15 @@ def test_a_call_is_taken_in_worked_on_and_labelled(
         assert own_backend.wait_updated("call").speakers == 2
     assert bridge.json("jobs")[0]["state"] == "done"
     assert not list((bridge.data_dir / "bridge").glob("ledger.sqlite3*"))
+    refused = bridge.command("backup", str(bridge.data_dir / "b.tar"), check=False)
+    assert refused.returncode == 1
+    assert "pg_dump" in refused.stderr
+    examined = json.loads(bridge.command("doctor", "--wait", "1", "--json", check=False).stdout)
+    (ledger,) = [check for check in examined if check["name"] == "ledger"]
+    assert ledger["verdict"] == "ok"
+    assert "syncs what it commits" in ledger["found"]
+    assert bridge.json("purge", "call", "--yes")["finished"], "the running bridge erases it"
+    assert bridge.is_deleted("call")
 
 
 class PatientAgent(AnsweringAgent):
