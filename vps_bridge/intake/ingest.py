@@ -314,7 +314,7 @@ class Ingest:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
         if not is_accepted:
-            self._spool.remove(new.spool_name)
+            self._spool.discard(new.spool_name)
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
