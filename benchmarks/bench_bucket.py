@@ -68,7 +68,7 @@ def measure(bucket: RunningBucket, directory: Path, size: int) -> str:
     def write() -> None:
         copy = directory / "incoming"
         copy.write_bytes(file.read_bytes())
-        spool.remove([spool.adopt(copy)])
+        spool.remove(spool.adopt(copy))
 
     def seal() -> None:
         with file.open("rb") as source, came.open("wb") as target:

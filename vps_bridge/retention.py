@@ -81,7 +81,7 @@ class Retention:
         names = self._ledger.people.strip(conversation_id)
         if names is None:
             return
-        self._spool.remove(names)
+        self._spool.remove(*names)
         self._ledger.forget_deleted_pages()
 
     def sweep(self, now_s: float) -> None:
@@ -111,7 +111,7 @@ class Retention:
         )
         if not due:
             return
-        gone = self._spool.remove([chunk.spool_name or "" for chunk in due])
+        gone = self._spool.remove(*[chunk.spool_name or "" for chunk in due])
         unlinked = [chunk.arrival for chunk in due if chunk.spool_name in gone]
         self._ledger.chunks.mark_unlinked(unlinked)
         _LOG.info("audio_unlinked", chunks=len(unlinked))

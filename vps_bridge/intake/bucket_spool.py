@@ -148,10 +148,10 @@ class BucketSpool(Spool):
 
     # ------------------------------------------------------------------------------------------ deleting
 
-    def remove(self, names: Iterable[str]) -> frozenset[str]:
+    def remove(self, *names: str) -> frozenset[str]:
         """As `Spool.remove`: copies at once, the bucket's as soon as it answers."""
         asked = frozenset(names)
-        super().remove(asked)
+        super().remove(*asked)
         kept = {name for name in asked if is_in_bucket(name)}
         with self._lock:
             starting = kept - self._removing - self._removed
@@ -207,7 +207,7 @@ class BucketSpool(Spool):
     def erase(self, conversation_id: str, names: Iterable[str]) -> bool:
         """As `Spool.erase`: whatever the bucket has of the conversation, also what no ledger ever knew."""
         place = self.audio.place_of(conversation_id)
-        super().remove(names)
+        super().remove(*names)
         for path in self._copies.glob(f"{place}-*"):
             path.unlink(missing_ok=True)
         with self._lock:

@@ -29,5 +29,5 @@ def erase_conversation(conversation_id: str, ledger: Ledger, spool: Spool, store
 def erase_audio(conversation_id: str, ledger: Ledger, spool: Spool) -> int:
     """Delete a conversation's audio files and keep its labels; return how many chunks. Safe beside a running bridge."""
     names = ledger.operator_actions.give_up_audio(conversation_id)
-    spool.remove(names)
+    spool.remove(*names)
     return len(names)

@@ -313,6 +313,7 @@ class Ingest:
         finally:
             self.left_strays |= not is_accepted  # it is not certain that the ledger has the chunk
         if not is_accepted:
+            self._spool.discard(new.spool_name)
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)

@@ -52,9 +52,9 @@ class CommandSpool(Spool):
         """As `BucketSpool.path`."""
         return (self._copies if is_in_bucket(name) else self.directory) / name
 
-    def remove(self, names: Iterable[str]) -> frozenset[str]:
+    def remove(self, *names: str) -> frozenset[str]:
         """As `Spool.remove`."""
-        asked = super().remove(names)
+        asked = super().remove(*names)
         in_bucket = [name for name in asked if is_in_bucket(name)]
         if in_bucket and self._audio is None:
             words = (
@@ -67,7 +67,7 @@ class CommandSpool(Spool):
 
     def erase(self, conversation_id: str, names: Iterable[str]) -> bool:
         """As `Spool.erase`."""
-        self.remove(names)
+        self.remove(*names)
         if self._audio is not None:
             self._audio.erase_conversation(conversation_id)
         return True

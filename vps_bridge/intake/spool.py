@@ -85,7 +85,7 @@ class Spool:
             raise FileNotFoundError(path.name)
         return path
 
-    def remove(self, names: Iterable[str]) -> frozenset[str]:
+    def remove(self, *names: str) -> frozenset[str]:
         """Delete chunks; return those that are gone now. Ask again for the others. One gone before is no error."""
         asked = frozenset(names)
         for name in asked:
@@ -94,11 +94,11 @@ class Spool:
 
     def discard(self, name: str) -> None:
         """Delete a chunk that was not accepted."""
-        self.remove([name])
+        self.remove(name)
 
     def erase(self, conversation_id: str, names: Iterable[str]) -> bool:  # noqa: ARG002 - a bucket finds them by it
         """Delete all audio of a deleted conversation; return whether all is gone now. If not, ask again."""
-        self.remove(names)
+        self.remove(*names)
         return True
 
     def sweep(self, known: set[str]) -> int:
