@@ -13,7 +13,8 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diarization_client integrations tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-ledgers bench-pages bench-omi bench-year bench-people bench-linking bench-words acceptance chaos pins clean
+.PHONY: bench-fleet bench-cluster bench-ledgers bench-bucket bench-pages bench-omi bench-omi-placement bench-year bench-people bench-linking
+.PHONY: bench-words acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -74,6 +75,12 @@ bench-pages: $(STAMP) ## what ten open pages cost the bridge, with a thousand co
 bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (ARGS="--jobs 24 --sleep-s 2")
 	$(BIN)/python -m benchmarks.bench_two_agents $(ARGS)
 
+bench-fleet: $(STAMP) ## how fairly fifty agents share a backlog, and how soon it is done
+	$(BIN)/python -m benchmarks.bench_fleet $(ARGS)
+
+bench-cluster: $(STAMP) ## what QoS 1 costs on a cluster of three NATS servers beside QoS 0
+	$(BIN)/python -m benchmarks.bench_cluster $(ARGS)
+
 bench-floods: $(STAMP) ## how long an honest backend waits while another user floods the bridge
 	$(BIN)/python -m benchmarks.bench_floods
 
@@ -85,6 +92,9 @@ bench-delivery: $(STAMP) ## what delivery costs, beside the HTTP design it repla
 
 bench-omi: $(STAMP) ## how soon the webhooks of 200 users of OMI are answered, and what a kill -9 loses (ARGS="--seconds 20")
 	$(BIN)/python -m benchmarks.bench_omi $(ARGS)
+
+bench-omi-placement: $(STAMP) ## how much of the speech in OMI's audio is placed rightly, by arrival and with true times (needs ../shared/audio)
+	$(BIN)/python -m benchmarks.omi_placement
 
 bench-words: $(STAMP) ## words of real calls with the right speaker, with and without cutting segments
 	$(BIN)/python -m benchmarks.bench_words $(ARGS)
@@ -100,6 +110,9 @@ bench-ledgers: $(STAMP) ## what a payload costs a ledger in SQLite and in Postgr
 
 bench-queue: $(STAMP) ## 10,000 queued payloads: memory and time a job (ARGS="--jobs 1000")
 	$(BIN)/python -m benchmarks.bench_queue $(ARGS)
+
+bench-bucket: $(STAMP) ## audio in a bucket beside the directory: time to put and to read, memory
+	$(BIN)/python -m benchmarks.bench_bucket
 
 bench-year: $(STAMP) ## a year of 16 hours a day in ledger and store: bytes, and how long commands take (ARGS="--days 20")
 	$(BIN)/python -m benchmarks.bench_year $(ARGS)

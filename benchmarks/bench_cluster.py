@@ -21,6 +21,7 @@ import psutil
 from broker.errors import BrokerError
 from broker.logs import silence_logs
 from broker.session import Incoming, MqttSession
+from broker.settings import BrokerSettings
 from schemas.topics import TopicKind, Topics
 from tests.clusters import NAMES, RunningCluster, run_cluster
 from tests.jetstream import Streams, files_with, leave_plain, let_look
@@ -114,7 +115,7 @@ def connect(
     cluster: RunningCluster, role: str, server: str, qos: int, on_message: Callable[[Incoming], None]
 ) -> MqttSession:
     """Connect to one server."""
-    settings = cluster.settings(role, mqtt_qos=qos, broker_url=cluster.url_of(server))
+    settings: BrokerSettings = cluster.settings(role, mqtt_qos=qos, broker_url=cluster.url_of(server))
     session = MqttSession(settings, client_id=f"{server}-{secrets.token_hex(8)}", on_message=on_message)
     if role != "bridge":
         session.subscribe(TOPICS.control("first"))

@@ -24,7 +24,7 @@ from pyannote.core import Annotation, Segment
 from pyannote.metrics.diarization import DiarizationErrorRate
 from scipy.optimize import linear_sum_assignment
 
-from benchmarks import recordings
+from benchmarks import hard_recordings, recordings
 from benchmarks.recordings import AMI, Recording
 from mac_agent.engines.embedded import EmbeddedEngine, NetworkOutput, StageTimer, to_diarization
 from mac_agent.engines.engine import Hints, Turn
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.clustering import Policy
 
-MOVED = ("join_distance", "small_voice_distance", "contact_distance", "start_distance")
+MOVED = ("join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain")
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ class AccuracyRow:
 def main() -> None:
     """Measure the groups that were asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups = ("real", "talks", "solos", "copies", "spoiled", "long")
+    groups = ("real", "talks", "solos", "copies", "spoiled", "hard", "hard-solos", "long")
     parser.add_argument("groups", nargs="*", default=["real"], help=f"any of: {', '.join(groups)}")
     parser.add_argument("--engine", choices=tuple(GENERATIONS), default=EMBEDDED)
     parser.add_argument("--data-dir", type=Path, default=os.environ.get("OMI_DATA_DIR"))
@@ -112,6 +112,10 @@ def select(group: str, seed: int, hours: float) -> Iterable[Recording]:
         return (copy for original in originals for copy in (original, *spoil(original)))
     if group == "spoiled":
         return spoil_solos()
+    if group == "hard":
+        return hard_recordings.make_hard(seed)
+    if group == "hard-solos":
+        return hard_recordings.make_hard_solos(seed)
     return [lengthen(hours)]
 
 
@@ -222,7 +226,8 @@ def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
 
 def moved(policy: Policy, names: tuple[str, ...], factor: float) -> Policy:
     """Return the policy with some thresholds multiplied."""
-    return replace(policy, **{name: getattr(policy, name) * factor for name in names})
+    set_ones = [name for name in names if getattr(policy, name) is not None]
+    return replace(policy, **{name: getattr(policy, name) * factor for name in set_ones})
 
 
 def show(row: AccuracyRow) -> None:

@@ -35,6 +35,7 @@ from benchmarks.ledger_copies import PackedConversation, add_copy, count_bytes, 
 from benchmarks.simulated_day import DayShape, SimulatedDay
 from vps_bridge.compaction import Compaction
 from vps_bridge.conversations.sqlite import STORE_FILE
+from vps_bridge.database import Database
 from vps_bridge.http.reading import list_conversations, list_jobs, read_status
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger.ledger import FILE_NAME
@@ -91,8 +92,7 @@ def measure(data_dir: Path, days: int, progress: Progress) -> YearMeasurement:
     """Write the year, and measure."""
     task = progress.add_task("a day, labelled", total=days)
     day = SimulatedDay(data_dir)
-    # Copies of rows, and what tables take, are no business of the ledger's.
-    ledger, store = day.ledger._database, day.store._database  # noqa: SLF001
+    ledger, store = files_of(day)
     day_bytes, packed_day_bytes = write_year(day, days, lambda: progress.advance(task))
     conversations = len(day.ledger.listing.latest_first())
     day.ledger.forget_deleted_pages()
@@ -109,9 +109,16 @@ def measure(data_dir: Path, days: int, progress: Progress) -> YearMeasurement:
     )
 
 
+def files_of(day: SimulatedDay) -> tuple[Database, Database]:
+    """Return the two files: copies of rows, and what tables take, are no business of the ledger's."""
+    ledger, store = day.ledger._database, day.store._database  # noqa: SLF001
+    assert isinstance(ledger, Database)
+    return ledger, store
+
+
 def write_year(day: SimulatedDay, days: int, advance: Callable[[], None]) -> tuple[dict[str, int], float]:
     """Write all days; return what one takes as it comes, by table, and once it is packed and its voices forgotten."""
-    ledger, store = day.ledger._database, day.store._database  # noqa: SLF001 - as above
+    ledger, store = files_of(day)
     shape, some = DayShape(), DayShape(conversations=DRAWN + 1)  # the newest one is never packed
     day.add(some)
     as_it_comes = _sum_tables(count_bytes(ledger), count_bytes(store))
@@ -139,7 +146,7 @@ def write_year(day: SimulatedDay, days: int, advance: Callable[[], None]) -> tup
 def _copy_day(day: SimulatedDay, kept: Sequence[PackedConversation], older_days: float, *, readable: bool) -> None:
     for found in kept:
         name = found.name[:-12] + secrets.token_hex(6)
-        ledger, store = day.ledger._database, day.store._database  # noqa: SLF001 - as above
+        ledger, store = files_of(day)
         add_copy(ledger, store, found, name, 86_400.0 * older_days, readable=readable)
 
 

@@ -16,6 +16,7 @@ from broker.users import Credentials, read_users
 RELOAD = "Copy its nats.conf to its machine again, and there: systemctl reload nats-server (or kill -HUP its process)."
 START = "Is it started there, and can it reach the others? journalctl -u nats-server says why not."
 OTHERS_MAY = 0o077
+CONNECT_TIMEOUT_S = 15.0  # after a leader's death the others take some 8 s until they let anybody in
 
 
 def check_cluster(directory: Path) -> list[Check]:
@@ -51,7 +52,7 @@ def _check_node(
         checks.append(check_certificate_end(end, name=f"certificate of {node.name}"))
     for role, user in users.items():
         settings = settings_of(node_url(cluster, node), user, ca_file, mqtt_version="3.1.1")
-        found = check_user(role, settings, reload=RELOAD, start=START)
+        found = check_user(role, settings, reload=RELOAD, start=START, timeout_s=CONNECT_TIMEOUT_S)
         checks.append(replace(found, name=f"{node.name} {found.name}"))
         if found.name == UNREACHABLE:
             break  # it is not there: that is said once

@@ -186,7 +186,8 @@ def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
         replace_file(service.unit_file, render_unit(service), mode=0o644)
     except OSError as error:
         again = f"sudo {service.program} install --user {service.user} --data-dir {service.data_dir}"
-        raise ServiceProblem(f"{error.filename}: {error.strerror}. A service is root's to install: {again}") from error
+        problem = f"{service.unit_file}: {error.strerror}. A service is root's to install: {again}"
+        raise ServiceProblem(problem) from error
     for words in (("daemon-reload",), ("enable", service.name), ("restart", service.name)):
         done = _call(systemctl, *words)
         if done.returncode != 0:

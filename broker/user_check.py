@@ -18,7 +18,9 @@ CONNECT_TIMEOUT_S = 5.0
 UNREACHABLE = "broker"  # the name of the check where the broker itself cannot be reached
 
 
-def check_user(role: str, settings: BrokerSettings, *, reload: str, start: str) -> Check:
+def check_user(
+    role: str, settings: BrokerSettings, *, reload: str, start: str, timeout_s: float = CONNECT_TIMEOUT_S
+) -> Check:
     """Connect as a user; the check is named `UNREACHABLE` where the broker itself cannot be reached.
 
     Args:
@@ -26,11 +28,12 @@ def check_user(role: str, settings: BrokerSettings, *, reload: str, start: str) 
         settings: with its username, its password and the address.
         reload: the remedy where the broker refuses it.
         start: the remedy where there is no broker.
+        timeout_s: how long to wait for it.
     """
     session = MqttSession(settings, client_id=f"check-{secrets.token_hex(6)}", on_message=lambda _: None)
     session.start()
     try:
-        session.wait_connected(CONNECT_TIMEOUT_S)
+        session.wait_connected(timeout_s)
     except BrokerRefused as error:
         return failed(f"user {role}", f"refused: {error.reason}", reload)
     except BrokerError as error:

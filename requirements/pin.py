@@ -23,7 +23,7 @@ from packaging.utils import canonicalize_name
 from uv import find_uv_bin
 
 ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = ("broker", "bridge", "postgres", "agent", "dev")
+EXTRAS = ("broker", "bridge", "postgres", "bucket", "agent", "dev")
 PLATFORMS = {
     "linux": {
         "sys_platform": "linux",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 from schemas.conversation import ConversationEvent, EventType
 from schemas.errors import MessageMalformed
@@ -19,6 +20,7 @@ class EventFields:
     may: tuple[str, ...] = ()
 
 
+E = TypeVar("E", ConversationEvent, PersonEvent)
 EVERY_EVENT = ("event_id", "type", "revision", "num_speakers", "min_speakers", "max_speakers")
 EVERY_PERSON_EVENT = ("event_id", "type", "owner")
 _TARGET = (("target_event_id", "target_write"),)
@@ -59,8 +61,8 @@ PERSON_EVENT_FIELDS: Mapping[PersonEventType, EventFields] = {
 }
 
 
-def check_fields(event: ConversationEvent | PersonEvent) -> None:
-    """Refuse an event that says something which its type does not say: taken, it would be lost without a word.
+def check_fields(event: E) -> E:
+    """Return an event, or refuse one that says what its type does not say: taken, that would be lost without a word.
 
     A field with the value that it has anyway says nothing; neither does one that this version does not know.
 
@@ -80,6 +82,7 @@ def check_fields(event: ConversationEvent | PersonEvent) -> None:
         if homes and name not in every and name not in _fields_of(own):
             msg = f"a `{event.type}` event says nothing of {name}: send it in an event of type {' or '.join(homes)}"
             raise MessageMalformed(f"{msg}. Nothing of this event was taken.")
+    return event
 
 
 def _fields_of(fields: EventFields) -> set[str]:

@@ -35,6 +35,8 @@ class FailureCode(StrEnum):
     EVENT_ID_CONFLICT = "event.id_conflict"
     REVISION_STALE = "event.revision_stale"
     DISK_FULL = "disk.full"
+    SPOOL_UNAVAILABLE = "spool.unavailable"
+    """The bucket that audio is kept in cannot be used now."""
     CORRECTION_REFUSED = "correction.refused"
     UNDO_REFUSED = "undo.refused"
     PERSON_REFUSED = "person.refused"
@@ -97,6 +99,7 @@ FAILURE_POLICIES = {
     FailureCode.EVENT_ID_CONFLICT: FailurePolicy(409, "send the event again under an event_id of its own"),
     FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),
     FailureCode.DISK_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
+    FailureCode.SPOOL_UNAVAILABLE: FailurePolicy(503, "look after the bucket (omi-bridge doctor)", is_retryable=True),
     FailureCode.CORRECTION_REFUSED: FailurePolicy(422, "see what there is to correct: omi-bridge show CONVERSATION"),
     FailureCode.PERSON_REFUSED: FailurePolicy(422, "see whom the owner knows: omi-bridge people list --owner OWNER"),
     FailureCode.UNDO_REFUSED: FailurePolicy(409, "see what can be taken back: omi-bridge history CONVERSATION"),

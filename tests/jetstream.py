@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
 import socket
 from collections.abc import Iterator
@@ -83,4 +84,13 @@ class Streams:
 
 def files_with(directory: Path, content: bytes) -> list[Path]:
     """The files below a directory that hold these bytes."""
-    return [path for path in directory.rglob("*") if path.is_file() and content in path.read_bytes()]
+    # `os.walk` bears that directories vanish: the server deletes some.
+    found = (Path(root, name) for root, _, names in os.walk(directory) for name in names)
+    return [path for path in found if _holds(path, content)]
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    try:
+        return path.is_file() and content in path.read_bytes()
+    except FileNotFoundError:  # the server has deleted it meanwhile
+        return False

@@ -28,7 +28,7 @@ def read_pins(path: Path) -> dict[str, tuple[Requirement, frozenset[str]]]:
 
 
 def test_there_are_pins_for_each_program_and_for_building():
-    assert {path.stem for path in PIN_FILES} == {"agent", "bridge", "broker", "build", "dev", "postgres"}
+    assert {path.stem for path in PIN_FILES} == {"agent", "bridge", "broker", "bucket", "build", "dev", "postgres"}
 
 
 @pytest.mark.parametrize("path", PIN_FILES, ids=lambda path: path.stem)

@@ -32,7 +32,7 @@ LAYERS = {
             "packed_rows",
         },
         {"error_guard", "settings", "database", "database_server", "outage", "timed_calls"},
-        {"conversations", "ledger", "database_copies"},
+        {"conversations", "ledger", "database_copies", "bucket"},
         {"labelling", "mailbox", "publisher", "presence"},
         {"intake", "admission", "exports"},
         {"dispatch", "backup"},

@@ -13,6 +13,7 @@ from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.intake.disk_reserve import REMEDY, DiskReserve
+from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
 from vps_bridge.presence import Presence
 from vps_bridge.publisher import Publisher
@@ -28,6 +29,7 @@ class BeatSources(NamedTuple):
     webhook: Webhook
     guard: ErrorGuard
     disk_reserve: DiskReserve
+    spool: Spool
     read_until_s: Callable[[], float]
 
 
@@ -46,7 +48,7 @@ class BridgeBeats:
         self._settings, self._ledger, self._presence, self._publisher = settings, ledger, presence, publisher
         self._of = sources
         self.topic = Topics(settings.topic_root).bridge_heartbeat(settings.bridge_id)
-        self._reported: tuple[list[str], list[str]] = ([], [])
+        self._reported: tuple[tuple[list[str], list[str]], bool] = (([], []), True)
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
@@ -54,8 +56,8 @@ class BridgeBeats:
         return [beat for beat in self._live() if beat.agent_id in allowed]
 
     def has_news(self) -> bool:
-        """Whether other agents are live or allowed than the last beat says."""
-        return self._name_agents() != self._reported
+        """Whether other agents are live or allowed than the last beat says, or the spool does otherwise."""
+        return (self._name_agents(), self._of.spool.problem is None) != self._reported
 
     def publish(self) -> None:
         """Send a beat. Where the ledger cannot be asked, one that says so, and that no audio is accepted."""
@@ -69,17 +71,17 @@ class BridgeBeats:
             raise
 
     def _publish_counts(self) -> None:
-        live, waiting = self._name_agents()
+        (live, waiting), problem = self._name_agents(), self._of.spool.problem
         beat = self._presence.make_online_beat(
             live=live,
             waiting=waiting,
             counts=self._ledger.jobs.counts(),
             dropped=self._of.admission.dropped,
-            has_disk_room=self._of.disk_reserve.is_held,
+            has_room=self._of.disk_reserve.is_held and problem is None,
             webhook=self._of.webhook.describe(),
-            last_error=self._of.guard.summary() if self._of.disk_reserve.is_held else REMEDY,
+            last_error=(problem or self._of.guard.summary()) if self._of.disk_reserve.is_held else REMEDY,
         )
-        self._reported = live, waiting
+        self._reported = (live, waiting), problem is None
         self._publisher.send(self.topic, beat, retain=True)
 
     def _live(self) -> list[AgentHeartbeat]:

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import FrameType
 
 import structlog
@@ -33,13 +34,14 @@ from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import LedgerUnavailable, Refusal
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
-from vps_bridge.intake.capture_counts import CaptureCounts
+from vps_bridge.intake.counts import BridgeCounts
 from vps_bridge.intake.history import ConversationHistory, read_history
-from vps_bridge.intake.ingest import Ingest, Taken
+from vps_bridge.intake.ingest import Ingest
 from vps_bridge.intake.person_events import PersonEvents
-from vps_bridge.intake.upload import Upload
+from vps_bridge.intake.taken import Taken
+from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.interpreter import set_up_interpreter
-from vps_bridge.ledger.records import Deleted
+from vps_bridge.ledger.records import ChunkRecord, Deleted
 from vps_bridge.mailbox import Mailbox, WorkRequest
 from vps_bridge.omi.door import OmiDoor
 from vps_bridge.presence import Presence
@@ -86,14 +88,14 @@ class Bridge:
         )
         self._publisher = HeldPublisher(self._session, self._sync)
         self._make_parts(settings)
-        sources = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve
+        sources = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve, self._spool
         told = BeatSources(*sources, self._mailbox.read_until_s)
         self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, told)
         self._tick_due_s = self._ticked_s = 0.0
         self._is_to_dispatch = False  # whether the messages just taken call for it
 
     def _open_files(self, settings: BridgeSettings) -> None:
-        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings)
+        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask)
         self._admission.set_allowed(self._ledger.agents.allowed())
         self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
 
@@ -101,6 +103,7 @@ class Bridge:
         self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
         self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
+        self._ingest.bring_into(self._spool, ask=self._mailbox.ask, take=self.take_upload)
         self._updater = Updater(settings, self._ledger, self._store, self._publisher)
         self._webhook = Webhook(settings, self._ledger)
         self._one_offs = OneOffRequests(self, self._ledger)
@@ -120,6 +123,7 @@ class Bridge:
             on_final=self._note_final,
             on_failed=self._note_failed,
             wake=self._mailbox.wake,
+            awaits_audio=self._ingest.awaits_audio,
         )
         self._retention = Retention(
             settings,
@@ -175,6 +179,7 @@ class Bridge:
             self._guard.run("noting refusals", partial(self._ledger.refusals.write, math.inf))
             self._guard.run("sending", self._publisher.flush)
             self._guard.run("ending labelling", self._schedule.close)
+            self._spool.close()
             last_beat = encode(self._presence.make_beat(BridgeState.STOPPED))
             self._session.stop(Farewell(self._beat_topic, last_beat, retain=True))
             self._ledger.close()
@@ -288,7 +293,8 @@ class Bridge:
         if self._disk_reserve.update():
             self._presence.beat_soon()
             self._retention.sweep_by(now_s)
-        for conversation_id in self._ledger.conversations.unfinished_deletions():
+        self._spool.probe(now_s)
+        for conversation_id in filter(self._spool.may_erase, self._ledger.conversations.unfinished_deletions()):
             self._guard.run(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
         self._is_to_dispatch |= self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
@@ -314,13 +320,17 @@ class Bridge:
         self._ingest.check_room(size_bytes)
 
     def take_upload(
-        self, conversation_id: str, description: ChunkDescription, upload: Upload, sha256: str | None = None
+        self, conversation_id: str, description: ChunkDescription, upload: ArrivedFile, sha256: str | None = None
     ) -> Taken:
         """Take a chunk that has streamed in; `sha256` is what the publisher says it has."""
         taken = self._ingest.take_upload(conversation_id, description, upload, sha256)
         if taken.is_new:
             self._schedule.note_audio(conversation_id)
         return taken
+
+    def audio_file(self, chunk: ChunkRecord) -> Path:
+        """Return a chunk's file; see `Spool.fetch`."""
+        return self._spool.fetch(chunk)
 
     def note_refused(self, conversation_id: str, chunk_id: str | None, refusal: Refusal, size_bytes: int) -> None:
         """Note audio that was refused before it was read."""
@@ -337,14 +347,9 @@ class Bridge:
         return read_history(conversation_id, self._ledger, self._store)
 
     @property
-    def messages_dropped(self) -> int:
-        """Messages since the start that were not let in."""
-        return self._admission.dropped
-
-    @property
-    def captured(self) -> CaptureCounts | None:
-        """What OMI's webhooks brought, None where their listener is off."""
-        return self._omi_door.counts
+    def counts(self) -> BridgeCounts:
+        """What was counted since the start."""
+        return BridgeCounts(self._admission.dropped, self._omi_door.counts, self._ingest.count_bucket())
 
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
@@ -14,7 +15,8 @@ from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.intake.disk_reserve import DiskReserve
-from vps_bridge.intake.spool import SPOOL, Spool
+from vps_bridge.intake.open_spool import open_spool
+from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.settings import BridgeSettings
 
@@ -31,20 +33,20 @@ class BridgeFiles(NamedTuple):
     store: ConversationStore
 
 
-def open_files(settings: BridgeSettings) -> BridgeFiles:
-    """Open everything, made where it is missing.
+def open_files(settings: BridgeSettings, on_thread: Callable[[Callable[[], object]], object]) -> BridgeFiles:
+    """Open everything, made where it is missing. `on_thread` has something done by the bridge's own thread.
 
     Raises:
         LedgerBusy: another bridge has them.
         vps_bridge.database.DatabaseError: a file cannot be used.
-        SettingsError: the settings describe no store.
+        SettingsError: the settings describe no store, or no bucket that can be used.
     """
     settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
     disk_reserve.release_if_full()  # even opening a database takes some room
     ledger = _open_ledger(settings)
     disk_reserve.update()
-    spool = Spool(settings.root / SPOOL)
+    spool = open_spool(settings, ledger, on_thread)
     store = open_store(settings)
     remove_leftovers(settings.root)
     make_shrinkable(ledger, store)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DatabaseError as DriverError
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,8 @@ STORAGE_ERRORS = (OSError, sqlite3.Error, DBAPIError)
 """What a disk that is full or fails raises, in a file or in a database."""
 DAMAGE_ERRORS = (sqlite3.DatabaseError, DriverError, UnicodeDecodeError)
 """What a damaged file raises; the last where what SQLite says of it holds bytes of the damage."""
+PROGRAM_FAULTS = (IntegrityError, ProgrammingError)
+"""Of these the ones that no damage explains, where the file is whole."""
 
 
 class DatabaseError(Exception):

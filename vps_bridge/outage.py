@@ -29,6 +29,11 @@ class Outage:
         self._clock, self._until_s, self._reason, self._error = clock, 0.0, "", error
         self._pauses = self._first = Backoff.start(MIN_PAUSE_S, max_pause_s)
 
+    @property
+    def reason(self) -> str | None:
+        """Why the store did not do what it was asked last; None where it did."""
+        return self._reason if self._until_s else None
+
     def guard(self, work: Callable[[], T]) -> T:
         """Do what needs the store, unless it is left alone. Raises `StoreUnavailable`, as `work` may."""
         left_s = self._until_s - self._clock()

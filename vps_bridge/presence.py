@@ -62,7 +62,7 @@ class Presence:
         waiting: list[str],
         counts: QueueCounts,
         dropped: int,
-        has_disk_room: bool,
+        has_room: bool,
         webhook: WebhookState | None,
         last_error: str | None,
     ) -> BridgeHeartbeat:
@@ -73,14 +73,14 @@ class Presence:
             waiting: live agents that nobody has allowed yet.
             counts: what waits.
             dropped: messages since the start that were not let in.
-            has_disk_room: whether the disk has room for audio.
+            has_room: whether disk and bucket have room for audio.
             webhook: what its receiver has not confirmed; None where it is off.
             last_error: what an operator should know.
         """
         queue = describe_queue(counts, time.time())
         return self.make_beat(BridgeState.ONLINE).model_copy(
             update={
-                "accepting": has_disk_room and has_room(queue, self._settings),
+                "accepting": has_room and allows_more(queue, self._settings),
                 "agents_live": len(live),
                 "agents_live_ids": tuple(live[:MAX_LISTED_AGENTS]),
                 "agents_waiting": tuple(waiting[:MAX_LISTED_AGENTS]),
@@ -125,7 +125,7 @@ def describe_queue(counts: QueueCounts, now: float) -> QueueState:
     )
 
 
-def has_room(queue: QueueState, settings: BridgeSettings) -> bool:
+def allows_more(queue: QueueState, settings: BridgeSettings) -> bool:
     """Whether the queue's limits allow more."""
     is_full = queue.jobs_ready + queue.jobs_leased >= settings.max_queue_jobs
     return not is_full and queue.bytes < settings.max_queue_bytes

@@ -24,6 +24,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 SWEEP_S = 60.0
+ASK_AGAIN_S = 5.0  # a bucket that does not answer is asked again so soon
 TEMPORARY_S = 3_600.0  # how long a test that nobody deleted is kept
 ENROLMENT_TOLD_S = 86_400.0  # how long the outcome of an enrolment waits for a backend that is away
 MAX_FORGOTTEN_AT_ONCE = 20  # conversations in one sweep: each takes some tens of milliseconds
@@ -80,14 +81,14 @@ class Retention:
         names = self._ledger.people.strip(conversation_id)
         if names is None:
             return
-        for name in names:
-            self._spool.remove(name)
+        self._spool.remove(*names)
         self._ledger.forget_deleted_pages()
 
     def sweep(self, now_s: float) -> None:
         """Unlink audio that is due, and forget parts that stopped coming, and pages of what was deleted."""
         self._due_s = now_s + SWEEP_S
         self._ingest.clean_up(now_s)
+        self._spool.tidy(keep_copies=self._disk_reserve.is_held)
         self._ledger.forget_deleted_pages()
         self._store.forget_deleted_pages()
         now = time.time()
@@ -110,13 +111,13 @@ class Retention:
         )
         if not due:
             return
-        for chunk in due:
-            self._spool.remove(chunk.spool_name or "")
-        self._ledger.chunks.mark_unlinked([chunk.arrival for chunk in due])
-        _LOG.info("audio_unlinked", chunks=len(due))
+        gone = self._spool.remove(*[chunk.spool_name or "" for chunk in due])
+        unlinked = [chunk.arrival for chunk in due if chunk.spool_name in gone]
+        self._ledger.chunks.mark_unlinked(unlinked)
+        _LOG.info("audio_unlinked", chunks=len(unlinked))
         for job_id in self._ledger.jobs.without_audio():
             self._dispatcher.give_up(job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
-        self._due_s = now_s  # there may be more of it
+        self._due_s = now_s + (0.0 if unlinked else ASK_AGAIN_S)  # there may be more of it
 
     def _settle_samples(self, final_until: float) -> None:
         """Replace the voice samples of conversations that were final before this Unix time by what they found."""

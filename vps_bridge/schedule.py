@@ -39,7 +39,7 @@ class ConversationSchedule:
     Runs on the bridge's own thread only. What changes a conversation is noted here; the work is done when it is due.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each is something that another part of the bridge knows or does
         self,
         settings: BridgeSettings,
         ledger: Ledger,
@@ -50,6 +50,7 @@ class ConversationSchedule:
         on_final: Callable[[str, float], None],
         on_failed: Callable[[str, str], None],
         wake: Callable[[], None],
+        awaits_audio: Callable[[str], bool],
     ) -> None:
         """Take up what an earlier run left.
 
@@ -61,9 +62,11 @@ class ConversationSchedule:
             before_long_work: called before an assignment that will take long, so that what waits is sent first.
             on_final: called with a conversation that has become final, and the time.
             on_failed: called with a conversation that is set aside, and why.
+            awaits_audio: whether audio of a conversation has come that is not accepted yet.
             wake: called from another thread when the labels of a large conversation are there.
         """
         self._settings, self._ledger, self._updater, self._guard = settings, ledger, updater, guard
+        self._awaits_audio = awaits_audio
         self._before_long_work, self._on_final, self._on_failed = before_long_work, on_final, on_failed
         self._beside = LabellingProcess(updater.policy, limit_s=settings.labels_limit_s, on_answer=wake)
         self._started_s = time.monotonic()
@@ -151,6 +154,7 @@ class ConversationSchedule:
             return
         infos = [chunk.info for chunk in chunks]
         closing = conversation.completed and is_all_here(describe_completion(conversation, chunks)) is not False
+        closing = closing and not self._awaits_audio(conversation_id)
         idle_s = self._idle_s(conversation_id, now_s)
         plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)
         if {chunk.chunk_id for chunk in chunks if not chunk.covered} == {name for plan in plans for name in plan.fresh}:
@@ -283,7 +287,8 @@ class ConversationSchedule:
             return False
         idle_s, quiet_s = self._idle_s(conversation_id, now_s), self._settings.quiet_s
         self._end_due_s[conversation_id] = now_s + max(END_CHECK_MIN_S, required_quiet_s(end, quiet_s=quiet_s) - idle_s)
-        return is_final(end, idle_s=idle_s, quiet_s=quiet_s)
+        is_quiet = is_final(end, idle_s=idle_s, quiet_s=quiet_s)
+        return is_quiet and not self._awaits_audio(conversation_id)
 
     def _idle_s(self, conversation_id: str, now_s: float) -> float:
         """Return how long no audio of a conversation has come; before the start of this run counts as the start."""

@@ -81,6 +81,38 @@ class BridgeSettings(BrokerSettings):
         le=60,
         description="It has so long to be reached, and again to answer; nothing else is done meanwhile.",
     )
+    spool_url: str | None = Field(
+        default=None,
+        description="Where accepted audio is kept: s3://bucket/prefix of any S3-compatible store, encrypted; empty: a "
+        "directory in data_dir. See docs/bucket.md.",
+    )
+    spool_endpoint: str | None = Field(
+        default=None, description="Address of that store, https://host:port; empty: Amazon S3 of the region."
+    )
+    spool_region: str = Field(default="us-east-1", description="Region of the bucket, as its store names it.")
+    spool_access_key: str | None = Field(default=None, description="Id of the access key to that bucket.")
+    spool_secret: SecretStr | None = Field(
+        default=None, description="The access key's secret. Not a flag: other users could read it."
+    )
+    spool_secret_file: UserPath | None = Field(default=None, description="File (mode 600) that holds that secret.")
+    spool_key_file: UserPath | None = Field(
+        default=None,
+        description="File (mode 600) of the keys that audio is encrypted with before it leaves: omi-bridge spool-key.",
+    )
+    spool_insecure: bool = Field(
+        default=False, description="Use http:// for it also beyond this machine and the tailnet."
+    )
+    spool_timeout_s: float = Field(
+        default=10.0, gt=0, le=300, description="The store has so long to be reached, and for each sign of life."
+    )
+    spool_copies_bytes: int = Field(
+        default=2**30, ge=0, description="So much audio of the bucket is kept here too, for agents and the page."
+    )
+    spool_orphan_s: float = Field(
+        default=24 * HOUR_S,
+        gt=0,
+        description="Audio in the bucket that the ledger does not know is deleted when it is this old.",
+    )
     omi_http_host: str = Field(default="127.0.0.1", description="Address of the listener for OMI's webhooks.")
     omi_http_port: int = Field(
         default=0, ge=0, le=65_535, description="Its port, to which a proxy passes /omi/ from a public name; 0: off."

@@ -19,7 +19,7 @@ const SEGMENTS_PER_EVENT = 500;
 // With these the same audio or event, sent again later, may be accepted.
 const RETRYABLE = new Set([
   "payload.incomplete", "payload.sha256_mismatch", "engine.crashed", "engine.failed", "engine.timeout",
-  "engine.over_limit", "ingest.full", "disk.full",
+  "engine.over_limit", "ingest.full", "disk.full", "spool.unavailable",
 ]);
 
 const sha256 = (bytes) => createHash("sha256").update(bytes).digest("hex");

@@ -7,11 +7,10 @@ modules are named as in the published checkpoint, so that its state dict fits th
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from mac_agent.engines.checkpoint import read_state_dict
 from mac_agent.engines.filterbank import N_BANDS
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
 DIMENSION = 192
 _CHANNELS, _GROWTH, _BOTTLENECK = 128, 32, 128
 _DENSE_BLOCKS = ((12, 1), (24, 2), (16, 2))  # layers and dilation of each
-_MASK_FRAMES = 100  # masks follow the mean over 2 s beside that over all frames: a frame is 20 ms after the first layer
+MASK_FRAMES = 100  # masks follow the mean over 2 s beside that over all frames: a frame is 20 ms after the first layer
 _POOLING = -2  # mean and deviation over the frames, and the last layer
 _HEAD_CHANNELS = 32
 _HEAD_BANDS = 8  # the head reduces the bands to an eighth
@@ -71,7 +70,7 @@ class CAMPPlus(nn.Module):
         return embedding
 
 
-def load_campplus(data_dir: Path, device: torch.device) -> CAMPPlus:
+def load_campplus(data_dir: Path) -> CAMPPlus:
     """Load the pinned weights.
 
     Raises:
@@ -80,22 +79,7 @@ def load_campplus(data_dir: Path, device: torch.device) -> CAMPPlus:
     """
     network = CAMPPlus()
     network.load_state_dict(read_state_dict(data_dir, CAMPPLUS), strict=True)
-    return fold_batch_norms(network.eval()).to(device)
-
-
-def fold_batch_norms(network: CAMPPlus) -> CAMPPlus:
-    """Fold every batch norm that follows a convolution into it: the same function, to within rounding, in less time."""
-    module: Any
-    for module in network.modules():
-        if hasattr(module, "bn1"):
-            module.conv1, module.bn1 = fuse_conv_bn_eval(module.conv1, module.bn1), nn.Identity()
-            module.conv2, module.bn2 = fuse_conv_bn_eval(module.conv2, module.bn2), nn.Identity()
-        if getattr(module, "shortcut", None):
-            module.shortcut = nn.Sequential(fuse_conv_bn_eval(*module.shortcut))
-        if hasattr(module, "nonlinear2"):
-            module.linear1 = fuse_conv_bn_eval(module.linear1, module.nonlinear2.batchnorm)
-            module.nonlinear2 = nn.Sequential(nn.ReLU())
-    return network
+    return network.eval()
 
 
 class _Head(nn.Module):
@@ -200,10 +184,10 @@ class _MaskedLayer(nn.Module):
 
     def forward(self, frames: torch.Tensor) -> torch.Tensor:
         n_frames = frames.shape[-1]
-        near = nn.functional.avg_pool1d(frames, _MASK_FRAMES, _MASK_FRAMES, ceil_mode=True)
+        near = nn.functional.avg_pool1d(frames, MASK_FRAMES, MASK_FRAMES, ceil_mode=True)
         context = frames.mean(-1, keepdim=True) + near
         mask = torch.sigmoid(self.linear2(torch.relu(self.linear1(context))))
-        masked: torch.Tensor = self.linear_local(frames) * mask.repeat_interleave(_MASK_FRAMES, dim=-1)[..., :n_frames]
+        masked: torch.Tensor = self.linear_local(frames) * mask.repeat_interleave(MASK_FRAMES, dim=-1)[..., :n_frames]
         return masked
 
 

@@ -1,12 +1,13 @@
 """Cluster pieces into voices, from their embeddings and from the segmentation scores. Pure functions.
 
-Three steps, all on the same evidence:
+Four steps, all on the same evidence:
 
 1. *Start*: average linkage of clean pieces, stopped early, so that it finds too many voices rather than too few.
 2. *Smooth*: every track is decoded (Viterbi) against the voices found. Changing voice costs much within an utterance
    and little after a pause, and two tracks in one window pay a cost for having the same voice.
 3. *Join*: voices with too little speech are dissolved, and the closest voices are joined. Smooth again, and repeat
    until no voice is taken away.
+4. *Divide*: a voice that holds two alike ones is divided (``division``), if the join would not take it back.
 
 How close two voices are is measured by their *likeness*: the mean cosine between their pieces, divided by the geometric
 mean of the mean cosines within each (Spearman's correction for attenuation). This makes it independent of the channel:
@@ -26,6 +27,9 @@ from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.special import ndtri
+
+from mac_agent.engines.division import find_second_voice
+from mac_agent.engines.rivals import find_rivals
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +65,10 @@ class Policy:
     least_voice_s: float = 1.0
     """A voice with less clean speech than this is dissolved."""
     counts_audio_once: bool = False
-    """Utterances that sound at the same time, on several tracks, count as one where pairs within one are left out."""
+    """Utterances that sound at the same time, on several tracks, count as one where pairs within one are left out, and
+    a piece counts by the share of the windows that heard it on its track."""
+    divide_gain: float | None = None
+    """A voice is divided where pieces are at least so much nearer, in cosine, to their part of it than to all of it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,6 +83,8 @@ class PieceEvidence:
     """Seconds of audio from which each embedding was computed."""
     clean_s: NDArray[np.float64]
     """Seconds of each piece in which nobody else speaks."""
+    heard: NDArray[np.float64]
+    """Share of the windows around each piece that have it on its track; the others have it on another one, or not."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ FULL_PIECE_S = 1.6
 _GOOD_CLEAN_S = 0.5
 _GOOD_AUDIO_S = 1.0
 _LEAST_SHARE = 0.02  # with a smaller share, a rare voice would have to be too unlike all others to be found
-_SURELY_APART_WINDOWS = 3  # two pieces that are separated in this many windows count as rivals in full
+_LEAST_HEARD = 0.02  # so that a voice of which few windows hear anything still has a mean
 _BLOCK_PIECES = 1500  # 15-20 minutes of speech: average linkage is quadratic, so long recordings start in blocks
 _SMOOTHING_ROUNDS = 2
 _PRIOR_PAIRS = 3.0  # weight, in pairs of pieces, of the recording's mean cosine in that of one voice
@@ -102,12 +111,13 @@ def cluster(evidence: PieceEvidence, count: VoiceCount, policy: Policy) -> Label
     if not evidence.pieces:
         return np.empty(0, dtype=np.intp)
     model = _Model(evidence, policy)
-    labels = model.smooth(model.start())
-    while True:
-        joined = model.join(labels, count)
-        if joined is None:
-            return _compact(labels)
-        labels = model.smooth(joined)
+    labels = model.settle(model.start(), count)
+    while (divided := model.divide(labels, count)) is not None:
+        settled = model.settle(divided, count)
+        if settled.max() <= labels.max():
+            break
+        labels = settled
+    return labels
 
 
 class _Model:
@@ -117,8 +127,9 @@ class _Model:
         self.policy = policy
         self.embeddings = evidence.embeddings.astype(np.float64)
         share = np.clip(evidence.audio_s / FULL_PIECE_S, 0.05, 1.0)
-        self.clean_s = evidence.clean_s
-        self.weights = share * np.clip(2 * evidence.clean_s / FULL_PIECE_S, 0.05, 1.0)
+        heard = np.clip(evidence.heard, _LEAST_HEARD, 1.0) if policy.counts_audio_once else np.ones(len(share))
+        self.clean_s = evidence.clean_s * heard
+        self.weights = heard * share * np.clip(2 * evidence.clean_s / FULL_PIECE_S, 0.05, 1.0)
         good = (evidence.audio_s >= _GOOD_AUDIO_S) & (evidence.clean_s >= _GOOD_CLEAN_S)
         self.good = good if good.any() else np.ones(len(good), dtype=bool)
         self.utterance = np.array([piece.utterance for piece in evidence.pieces])
@@ -165,6 +176,33 @@ class _Model:
             for track in self.by_track:
                 labels[track] = self._decode(track, score[track], labels)
         return _compact(labels)
+
+    def settle(self, labels: Labels, count: VoiceCount) -> Labels:
+        """Smooth and join in turn until no voice is taken away."""
+        labels = self.smooth(labels)
+        while (joined := self.join(labels, count)) is not None:
+            labels = self.smooth(joined)
+        return _compact(labels)
+
+    def divide(self, labels: Labels, count: VoiceCount) -> Labels | None:
+        """Divide every voice that is two; None where none is, or where no more voices are asked for."""
+        if self.policy.divide_gain is None:
+            return None
+        divided = labels
+        for voice in range(int(labels.max()) + 1):
+            if count.most is not None and int(divided.max()) + 1 >= count.most:
+                break
+            pieces = np.flatnonzero(self.good & (labels == voice))
+            second = find_second_voice(
+                self.embeddings[pieces], self.weights[pieces], self.heard[pieces], self.policy.divide_gain
+            )
+            if second is None:
+                continue
+            tried = divided.copy()
+            tried[pieces[second]] = divided.max() + 1
+            if self.margin(tried, self.seconds(tried))[voice, -1] >= 0:
+                divided = tried
+        return divided if divided is not labels else None
 
     def join(self, labels: Labels, count: VoiceCount) -> Labels | None:
         """Dissolve the voices with too little speech; if there are none, join mutually nearest voices that are close.
@@ -329,43 +367,6 @@ def uneven_cut(seconds: Floats) -> Floats:
     density = np.exp(-(ndtri(share) ** 2) / 2) / np.sqrt(2 * np.pi)
     parts: Floats = (density / (share * (1 - share))) ** 2 * np.pi / 8
     return parts
-
-
-def find_rivals(pieces: Sequence[Piece], tracks: Sequence[Track]) -> list[list[tuple[int, float]]]:
-    """Return, for every piece, the pieces that the network separates from it in windows that contain both.
-
-    Returns:
-        Per piece, (index of the other piece, strength 0..1), where the strength is 1 from three common windows on.
-    """
-    rivals: list[list[tuple[int, float]]] = [[] for _ in pieces]
-    order = sorted(range(len(pieces)), key=lambda index: (pieces[index].first, index))
-    for position, left in enumerate(order):
-        one = pieces[left]
-        for right in order[position + 1 :]:
-            other = pieces[right]
-            if other.first - one.first > tracks[one.track].grid.window_frames:
-                break
-            if other.track == one.track:
-                continue
-            strength = min(1.0, _common_windows(one, other, tracks) / _SURELY_APART_WINDOWS)
-            if strength > 0:
-                rivals[left].append((right, strength))
-                rivals[right].append((left, strength))
-    return rivals
-
-
-def _common_windows(one: Piece, other: Piece, tracks: Sequence[Track]) -> int:
-    """Return the number of windows in which both tracks exist and that contain both pieces completely."""
-    grid = tracks[one.track].grid
-    ends = max(one.last, other.last)
-    earliest = max(
-        tracks[one.track].first_window,
-        tracks[other.track].first_window,
-        -(-(ends - grid.window_frames) // grid.hop_frames),
-    )
-    starts = min(one.first, other.first)
-    latest = min(tracks[one.track].last_window, tracks[other.track].last_window, starts // grid.hop_frames)
-    return max(0, latest - earliest + 1)
 
 
 def _compact(labels: Labels) -> Labels:

@@ -194,8 +194,9 @@ def _assemble(
 
 
 def _evidence(evidence: PieceEvidence, own: NDArray[np.bool_], name: str) -> SpeakerEvidence:
-    clean_s = float(evidence.clean_s[own].sum())
-    weights = evidence.clean_s[own] * np.minimum(evidence.audio_s[own] / FULL_PIECE_S, 1.0)
+    seconds = evidence.clean_s[own] * evidence.heard[own]
+    clean_s = float(seconds.sum())
+    weights = seconds * np.minimum(evidence.audio_s[own] / FULL_PIECE_S, 1.0)
     total = weights @ evidence.embeddings[own].astype(np.float64)
     norm = float(np.linalg.norm(total))
     if clean_s < LEAST_EMBEDDING_S or norm == 0.0:

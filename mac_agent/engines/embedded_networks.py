@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from mac_agent.engines.campplus import load_campplus
+from mac_agent.engines.campplus_rows import RowsOfCampplus
 from mac_agent.engines.clean_frames import FRAMES_PER_S, clean_seconds
 from mac_agent.engines.clustering import PieceEvidence, Policy
 from mac_agent.engines.encoder import embed, load_encoder
@@ -15,9 +16,9 @@ from mac_agent.engines.filterbank import filter_bank
 from mac_agent.engines.frames import FIVE_SECONDS, TEN_SECONDS
 from mac_agent.engines.mel import mel_spectrogram
 from mac_agent.engines.mel_cuts import cut_mels, subtract_noise
-from mac_agent.engines.reconstruction import count_speakers, expect_speakers
+from mac_agent.engines.reconstruction import count_speakers, expect_speakers, windows_per_frame
 from mac_agent.engines.segmentation import load_segmentation, load_segmentation_3, score
-from mac_agent.engines.tracks import MAYBE_ACTIVE, cut_pieces, follow
+from mac_agent.engines.tracks import MAYBE_ACTIVE, cut_pieces, follow, heard_shares
 from mac_agent.engines.utterances import embed_pieces
 from mac_agent.weights.models import EMBEDDED, EMBEDDED_GE2E, GENERATIONS
 
@@ -81,7 +82,7 @@ def weights_of(name: str) -> tuple[WeightsFile, WeightsFile]:
 
 
 CAMPPLUS_POLICY = Policy(
-    join_distance=0.24,
+    join_distance=0.235,
     small_voice_distance=0.24,
     start_distance=0.33,
     typical_cosine=0.6,
@@ -91,6 +92,7 @@ CAMPPLUS_POLICY = Policy(
     change_after_pause=0.0,
     apart_in_window=0.0,
     counts_audio_once=True,
+    divide_gain=0.035,
 )
 """How it was chosen: docs/adr/0018-campplus.md."""
 
@@ -103,7 +105,7 @@ class Campplus:
 
     def __init__(self, data_dir: Path, device: torch.device) -> None:
         self._segmentation = load_segmentation_3(data_dir, device)
-        self._encoder = load_campplus(data_dir, device)
+        self._encoder = RowsOfCampplus(load_campplus(data_dir), device)
 
     def segment(self, waveform: Waveform, report: ReportDone) -> Segmentation:
         """See ``Networks``."""
@@ -118,7 +120,10 @@ class Campplus:
         pieces, talkers = segmentation.pieces, segmentation.talkers
         embeddings, audio_s = embed_pieces(self._encoder, filter_bank(waveform), pieces, talkers, report)
         clean_s = np.array([clean_seconds(piece, talkers) for piece in pieces])
-        return PieceEvidence(pieces, segmentation.tracks, embeddings, audio_s=audio_s, clean_s=clean_s)
+        heard = heard_shares(
+            pieces, segmentation.tracks, windows_per_frame(len(segmentation.scores), segmentation.grid)
+        )
+        return PieceEvidence(pieces, segmentation.tracks, embeddings, audio_s=audio_s, clean_s=clean_s, heard=heard)
 
 
 class Ge2e:
@@ -147,4 +152,5 @@ class Ge2e:
             embed(self._encoder, mels, cuts, report),
             audio_s=np.array([len(cut.frames) / FRAMES_PER_S for cut in cuts]),
             clean_s=np.array([cut.clean_s for cut in cuts]),
+            heard=np.ones(len(cuts)),
         )

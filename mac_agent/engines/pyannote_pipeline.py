@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
-import yaml  # type: ignore[import-untyped] # one call of it
+import yaml
 
 from mac_agent.engines.speaker_network import finish_embedding, prepare_network
 from mac_agent.errors import EngineError

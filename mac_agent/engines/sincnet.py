@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _POOL = 3
 _FILTER_TAPS = 251
 _FILTER_STRIDE = 10
+_TOGETHER = 2  # windows whose features fit a processor's caches: with 32, each step waits for memory
 
 
 class SharedSincNet(nn.Module):
@@ -55,7 +56,15 @@ class SharedSincNet(nn.Module):
         highest = self._windows(nn.functional.max_pool1d(filtered, _POOL))
         lowest = self._windows(-nn.functional.max_pool1d(-filtered, _POOL))
         scale, shift = scale[:, None, None], shift[:, :, None]
-        features = torch.maximum((highest * scale + shift).abs(), (lowest * scale + shift).abs())
+        few = (slice(first, first + _TOGETHER) for first in range(0, len(windows), _TOGETHER))
+        return torch.cat([self._features(highest[some], lowest[some], scale[some], shift[some]) for some in few])
+
+    def _features(
+        self, highest: torch.Tensor, lowest: torch.Tensor, scale: torch.Tensor, shift: torch.Tensor
+    ) -> torch.Tensor:
+        """Compute the features of a few windows from the filters' extremes, ``(windows, filters, frames)``."""
+        net = self.sincnet
+        features = torch.maximum((highest * scale + shift).abs_(), (lowest * scale + shift).abs_())
         features = nn.functional.leaky_relu(net.norm1d[0](features))
         for conv1d, pool1d, norm1d in list(zip(net.conv1d, net.pool1d, net.norm1d, strict=True))[1:]:
             features = nn.functional.leaky_relu(norm1d(pool1d(conv1d(features))))

@@ -70,14 +70,15 @@ class FusedBlock(nn.Module):
         """Compute the output of the block. The input is overwritten where the shortcut is the identity."""
         hidden = block_input
         for conv in self.inner:
-            hidden = torch.ops.mkldnn._convolution_pointwise(hidden, *_arguments(conv), "relu", [], "")  # noqa: SLF001
+            hidden = torch.ops.mkldnn._convolution_pointwise(hidden, *fused_arguments(conv), "relu", [], "")  # noqa: SLF001
         total: torch.Tensor = torch.ops.mkldnn._convolution_pointwise_.binary(
-            self.shortcut(block_input), hidden, *_arguments(self.last), "add", 1.0, "relu", [], ""
+            self.shortcut(block_input), hidden, *fused_arguments(self.last), "add", 1.0, "relu", [], ""
         )
         return total
 
 
-def _arguments(conv: Any) -> tuple[Any, ...]:  # noqa: ANN401 - nn.Module gives its parts no type
+def fused_arguments(conv: Any) -> tuple[Any, ...]:  # noqa: ANN401 - nn.Module gives its parts no type
+    """Return what torch's fused convolutions take of a convolution."""
     return conv.weight, conv.bias, conv.padding, conv.stride, conv.dilation, conv.groups
 
 

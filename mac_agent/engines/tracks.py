@@ -16,6 +16,8 @@ import numpy as np
 from mac_agent.engines.frames import LOCAL_SPEAKERS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from mac_agent.engines.frames import WindowGrid
@@ -137,6 +139,24 @@ def cut_pieces(tracks: list[Track], active: float = ACTIVE) -> list[Piece]:
             pieces += [Piece(number, utterance, a, b) for a, b in pairwise(edges.tolist())]
             utterance += 1
     return pieces
+
+
+def heard_shares(pieces: Sequence[Piece], tracks: Sequence[Track], windows: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return for every piece the share of the windows around it in which its track exists.
+
+    Where windows disagree, the same audio is on several tracks; the shares of its pieces add up to one.
+
+    Args:
+        pieces: cut from the tracks.
+        tracks: as `follow` returns them.
+        windows: how many windows contain each frame of the recording.
+    """
+    shares = np.empty(len(pieces))
+    for number, piece in enumerate(pieces):
+        track = tracks[piece.track]
+        own = track.windows[piece.first - track.first_frame : piece.last - track.first_frame]
+        shares[number] = np.mean(own / windows[piece.first : piece.last])
+    return shares
 
 
 def runs(mask: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml  # type: ignore[import-untyped] # two calls of it
+import yaml
 
 from mac_agent.weights.hub_errors import (
     HUB_PAGE,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import yaml  # type: ignore[import-untyped] # two calls of it
+import yaml
 
 from mac_agent.errors import EngineError
 

@@ -116,6 +116,7 @@ def test_users_come_and_passwords_change_by_a_reload_that_cuts_nobody_else_off(c
         assert session.counters.reconnects == 0
 
 
+@pytest.mark.slow
 def test_new_certificates_are_taken_one_server_after_the_other(cluster, connect):
     session = connect(cluster, "bridge")
     ca, before = cluster.ca_file.read_bytes(), [serial_number(cluster, name) for name in NAMES]
@@ -139,6 +140,7 @@ def serial_number(cluster: RunningCluster, name: str) -> object:
         return (encrypted.getpeercert() or {})["serialNumber"]
 
 
+@pytest.mark.slow
 def test_a_client_goes_on_at_another_server_when_its_own_is_killed(readable, connect):
     heard: MessageLog[Incoming] = MessageLog()
     listener = connect(readable, "bridge", TOPICS.filter(TopicKind.EVENTS), on_message=heard.put)

@@ -175,7 +175,8 @@ def test_an_agent_is_added_while_traffic_runs_and_nobody_is_cut_off(home, enter)
     heard: MessageLog[Incoming] = MessageLog()
     bridge = enter("bridge", TOPICS.events("c-1"), TOPICS.want("newcomer"), on_message=heard.put)
     backend, first = enter("backend", TOPICS.accepted("c-1")), enter("agent:first", TOPICS.control("first"))
-    sent, stop = [], threading.Event()
+    sent: list[PublishOutcome] = []
+    stop = threading.Event()
 
     def speak() -> None:
         while not stop.is_set():

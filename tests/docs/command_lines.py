@@ -19,9 +19,9 @@ _OPERATORS = "();<>|&"
 WRAPPERS = {"sudo": {"-u", "-g"}, "exec": set(), "env": set()}
 """Programs that run another, with their options that take a value."""
 _KNOWN = """
-    apt apt-get brew cat cd chmod cp curl echo export git grep install journalctl kill ln make mkdir mosquitto
-    mosquitto_pub mosquitto_sub npm openssl pip printf python3 rm scp security sed sleep ssh systemctl tailscale tar
-    touch true ufw useradd userdel done fi
+    apt apt-get brew cat cd chmod chown cp curl docker echo export git grep install journalctl kill kubectl ln make
+    mkdir mosquitto mosquitto_pub mosquitto_sub npm openssl pip printf python3 rm scp security sed sleep ssh systemctl
+    tailscale tar touch true ufw umask useradd userdel done fi
 """
 KNOWN = frozenset(_KNOWN.split())
 """Programs of the system, and words of the shell, that a page may use."""

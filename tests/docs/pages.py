@@ -28,6 +28,7 @@ NEEDS = {
     "hub": "weights behind a personal licence",
     "secrets": "shows where a secret goes; the tests put their own there",
     "systemd": "tests/docs/test_walk.py starts, restarts and reloads services by a stand-in for systemctl",
+    "deploy": "needs Docker or a cluster; tests/test_deploy.py checks all that can be checked without",
     "journal": "reads the journal of a machine with systemd",
 }
 """Why a block is not run."""
@@ -59,7 +60,7 @@ class Block:
 
 def page_names(*, with_decisions: bool = False) -> list[str]:
     """Return the pages, relative to the root: README, everything in docs/, and the READMEs of service files."""
-    names = ["README.md", "CONTRIBUTING.md", "launchd/README.md", "systemd/README.md"]
+    names = ["README.md", "CONTRIBUTING.md", "launchd/README.md", "systemd/README.md", "deploy/README.md"]
     names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "docs").glob("*.md"))]
     names += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "clients").rglob("README.md"))]
     if with_decisions:

@@ -43,7 +43,9 @@ class RunningSystem:
 
     def run_line(self, line: str) -> tuple[int, str]:
         """Run one command of a page in this process, which starts it at once; return its exit code and what it said."""
-        program, *words = shlex.split(line.replace("/etc/mosquitto/omi", str(self.home)), comments=True)
+        here = line.replace("/etc/mosquitto/omi", str(self.home))
+        here = here.replace("/etc/omi-diarization", str(self.home / "etc"))
+        program, *words = shlex.split(here, comments=True)
         if [program, *words] == ["systemctl", "reload", "mosquitto"]:
             os.kill(self.broker.pid, signal.SIGHUP)
             return 0, ""

@@ -24,7 +24,8 @@ def find_account(name: str) -> pwd.struct_passwd:
 def main() -> None:
     """Run the program whose module is the first argument."""
     units = Path(os.environ["OMI_TEST_ROOT"]) / "etc/systemd/system"
-    systemd_unit.UNITS = unit_check.UNITS = units
+    for room in (systemd_unit, unit_check):
+        setattr(room, "UNITS", units)  # noqa: B010 - the second one only has it from the first
     pwd.getpwnam = find_account
     module = sys.argv.pop(1)
     import_module(module).main()

@@ -20,8 +20,8 @@ from tests.vps_bridge.http.door import TOKEN
 from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS
 from tests.vps_bridge.scripted_agent import make_wav
 
-MAY_FAIL = {"omi-bridge doctor", "omi-bridge doctor --wait 12"}
-"""Commands whose exit code tells what they found."""
+MAY_FAIL = {"omi-bridge doctor", "omi-bridge doctor --wait 12", "omi-bridge agents drain second-mac --timeout 5"}
+"""Commands whose exit code tells what they found: no second Mac runs here."""
 TYPED = [block for block in all_blocks(run="operating") if block.label("background") is None]
 LISTENING = [
     line for block in all_blocks(run="operating") if block.label("background") == "" for line in block.text.splitlines()

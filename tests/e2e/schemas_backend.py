@@ -204,9 +204,13 @@ def main() -> None:
     told["without_both"] = calls.named(backend.updated("second", without_anna))
     told["refused"] = backend.send("people-events", "anna", {"type": "confirmed", **about, "owner": "somebody-else"})
     told["verdicts"] = [receipt["verdict"] for receipt in receipts]
+    sys.stdout.write(json.dumps(told | {"modules": imported()}))
+
+
+def imported() -> list[str]:
+    """Return the packages that this process has loaded from files, without those of Python itself."""
     from_files = [name for name, module in sys.modules.items() if getattr(module, "__file__", None)]
-    told["modules"] = sorted({name.split(".")[0] for name in from_files} - sys.stdlib_module_names)
-    sys.stdout.write(json.dumps(told))
+    return sorted({name.split(".")[0] for name in from_files} - sys.stdlib_module_names)
 
 
 if __name__ == "__main__":

@@ -3,15 +3,19 @@
 import contextlib
 import json
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.recordings import voices
 from schemas.conversation import Accepted, EventType, Verdict
 from schemas.corrections import Correction, CorrectionKind
-from tests.brokers import AGENT_ID
+from tests.brokers import AGENT_ID, REPOSITORY
+from tests.e2e.readers_calls import CHUNK_S, people_in, write_calls
 from tests.e2e.system import (
     MqttBackend,
     System,
@@ -25,7 +29,9 @@ from tests.e2e.system import (
 )
 from tests.inbox import WAIT_S
 
-CHUNK_S = 5
+PART_S = 5
+NAME = "Anna Arkadyevna Oblonskaya"
+OURS = {"schemas", "broker", "vps_bridge", "mac_agent", "omi_diarization_client", "tests", "benchmarks", "demo"}
 
 
 def test_a_published_file_labels_an_imported_transcript(any_system: System, tmp_path: Path) -> None:
@@ -64,14 +70,14 @@ def test_a_plain_mqtt_client_plays_the_backend(any_system: System, backend: Mqtt
     any_system.allow_agent()
     segments, _ = sample_segments("plain")
     samples, rate = read_wav(sample_folder() / "sample.wav")
-    step = CHUNK_S * rate * 2
+    step = PART_S * rate * 2
 
     assert backend.event("plain", EventType.STARTED).verdict is Verdict.ACCEPTED
     assert backend.event("plain", EventType.SEGMENTS, revision=1, segments=segments).verdict is Verdict.ACCEPTED
     chunks = [samples[start : start + step] for start in range(0, len(samples), step)]
     for number, chunk in enumerate(chunks):
         receipt = backend.audio(
-            "plain", chunk, sequence=number, encoding="pcm_s16le", sample_rate=rate, channels=1, duration_s=CHUNK_S
+            "plain", chunk, sequence=number, encoding="pcm_s16le", sample_rate=rate, channels=1, duration_s=PART_S
         )
         assert receipt is not None
         assert receipt.verdict is Verdict.ACCEPTED
@@ -138,6 +144,54 @@ def test_a_backend_that_speaks_only_mqtt_corrects_undoes_and_hears_what_became_o
     undone = backend.updated("mended", version=merged.updated_version + 1)
     assert undone.segments == before.segments
     assert working_system.show("mended")["segments"][0]["label_source"] is None
+
+
+def access_as_backend(system: System) -> dict[str, object]:
+    """Where the broker is, and who the backend is there."""
+    address, user = urlsplit(system.broker.url), system.broker.users["backend"]
+    return {"host": address.hostname, "port": address.port, "user": user.username, "password": user.password}
+
+
+@pytest.mark.shared
+def test_a_backend_of_schemas_alone_confirms_enrols_corrects_forgets_and_hears_the_outcome(
+    working_system: System, tmp_path: Path
+) -> None:
+    known, beside, enrolled, stranger = voices()[:4]
+    said = {
+        **access_as_backend(working_system),
+        "chunk_s": CHUNK_S,
+        "schemas": str(REPOSITORY / "schemas"),
+        "folder": str(write_calls(tmp_path)),
+        "known": known,
+        "name": NAME,
+    }
+    script = Path(__file__).with_name("schemas_backend.py")
+    done = subprocess.run(
+        [sys.executable, "-I", str(script), json.dumps(said)],
+        capture_output=True,
+        check=False,
+        cwd=tmp_path,
+        text=True,
+        timeout=6 * WAIT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert not OURS & set(told["modules"])
+    assert set(told["verdicts"]) == {"accepted"}
+    assert told["refused"]["verdict"] == "refused", "no owner's conversation teaches another's people"
+
+    assert people_in(told["first"]) == {known: {None}, beside: {None}}
+    assert people_in(told["confirmed"]) == {known: {("anna", "confirmed")}, beside: {None}}
+    assert people_in(told["second"]) == {known: {("anna", "matched")}, enrolled: {None}}, told["second"]
+    assert people_in(told["corrected"]) == {known: {None}, enrolled: {None}}
+    assert [(one["kind"], one["outcome"]) for one in told["outcomes"]] == [("voice_is_not", "spread")]
+    assert told["undone_is_as_before"]
+    assert (told["enrolment"]["person_id"], told["enrolment"]["outcome"]) == ("ben", "learned")
+    assert people_in(told["third"]) == {enrolled: {("ben", "matched")}, stranger: {None}}, told["third"]
+    assert people_in(told["without_anna"]) == {known: {None}, enrolled: {("ben", "matched")}}
+    assert people_in(told["without_both"]) == {known: {None}, enrolled: {None}}
+    left = working_system.command("omi-bridge", "people", "list", "--owner", "user-1", "--json")
+    assert json.loads(left)["people"] == []
 
 
 def test_a_bare_wav_file_works_as_audio(working_system: System, backend: MqttBackend) -> None:

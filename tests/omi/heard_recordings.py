@@ -54,10 +54,11 @@ class HeardRecording:
 
 def hear(began_at: float) -> list[HeardRecording]:
     """The recordings, each with silences of up to 14 s put into its pauses."""
-    return [_with_pauses(recording, seed, began_at) for seed, recording in enumerate(select_recordings(NAMES))]
+    return [with_pauses(recording, seed, began_at) for seed, recording in enumerate(select_recordings(NAMES))]
 
 
-def _with_pauses(recording: Recording, seed: int, began_at: float) -> HeardRecording:
+def with_pauses(recording: Recording, seed: int, began_at: float) -> HeardRecording:
+    """A recording, with silences of 2 to 13 s put into some of its pauses."""
     draw, noise = random.Random(seed), np.random.default_rng(seed)
     merged = _merge(recording.reference)
     cuts_s = [

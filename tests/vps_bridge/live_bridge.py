@@ -303,7 +303,9 @@ class LiveBridge:
 
     @contextlib.contextmanager
     def _ledger(self) -> Iterator[Ledger]:
-        where = {name: self.options.get(f"OMI_{name.upper()}") for name in ("database_url", "database_secret")}
+        where: dict[str, Any] = {
+            name: self.options.get(f"OMI_{name.upper()}") for name in ("database_url", "database_secret")
+        }
         ledger = open_ledger(BridgeSettings(data_dir=self.data_dir, **where), exclusive=False)
         try:
             yield ledger

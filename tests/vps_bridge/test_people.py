@@ -50,8 +50,10 @@ def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: Ow
     people.enrol("anna", ALONE)
     call = people.call()
     name, before = call.conversation_id, [label.speaker for label in call.segments]
-    updates = people.backend.seen(ConversationUpdated, name)
-    assert [change.matched_after for update in updates for change in update.changed][::2] == ["anna"] * 3
+    updates = {
+        update.updated_version: update for update in people.backend.seen(ConversationUpdated, name)
+    }  # offered anew
+    assert [change.matched_after for update in updates.values() for change in update.changed][::2] == ["anna"] * 3
     people.backend.event(name, EventType.UNDONE, target_write=call.write)
     undone = people.backend.wait_updated(name, version=call.updated_version + 1)
     assert {label.person_id for label in undone.segments} == {None}

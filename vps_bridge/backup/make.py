@@ -14,6 +14,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackupManifest, describe_file
+from vps_bridge.bucket.audio import is_in_bucket
 from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger
@@ -77,7 +78,8 @@ def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> B
             if path.name not in needed:
                 path.unlink()
         there = {path.name for path in spool.iterdir()}
-        copy.chunks.keep_spooled(there)
+        # What is in a bucket stays there: a restored bridge reads it from there, as far as it is still kept.
+        copy.chunks.keep_spooled(there | {name for name in needed if is_in_bucket(name)})
         conversations, ledger_id = len(copy.listing.latest_first()), copy.ledger_id
     finally:
         copy.close()

@@ -170,7 +170,8 @@ def _conversation_facts(
         now=time.time(),
         stale_s=stale_s,
     )
-    facts = asdict(record) | {"state": state, "reason": reason}
+    # `asdict` copies every value: a third of the command's time where there are thousands of conversations.
+    facts = vars(record) | {"state": state, "reason": reason}
     facts.pop("updated_payload")
     return facts
 

@@ -46,8 +46,8 @@ def doctor(
 ) -> None:
     """Look at everything the bridge needs, one line each, with the remedy. Run it as the user the bridge runs as.
 
-    Looks at files, broker, bridge, agents and their clocks, what waits and why, what failed, and the tailnet. Sends the
-    broker two messages that concern nobody; changes nothing.
+    Looks at files, bucket, broker, bridge, agents and their clocks, what waits and why, what failed, and the tailnet.
+    Sends the broker two messages that concern nobody, and the bucket an object that it deletes; changes nothing.
 
     Example: omi-bridge doctor --json | jq '.[] | select(.verdict == "failed")'
 
@@ -73,6 +73,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     from broker.unit_check import check_unit
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
+    from vps_bridge.doctor.bucket_check import check_bucket
     from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_door, check_files, check_queue, longest_wait_s
     from vps_bridge.doctor.omi_check import check_omi
     from vps_bridge.doctor.webhook_check import check_webhook
@@ -86,6 +87,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     found, ledger = check_files(settings)
     checks += found
     try:
+        checks += check_bucket(settings, ledger)
         findings = probe_broker_as_bridge(settings, wait_s)
         checks += broker_checks.check_broker_limits(findings, settings.part_bytes)
         checks += check_certificate(settings)

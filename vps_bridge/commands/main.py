@@ -28,6 +28,7 @@ from vps_bridge.commands.ping import ping
 from vps_bridge.commands.publish import publish
 from vps_bridge.commands.purge import purge
 from vps_bridge.commands.service import install, status, uninstall
+from vps_bridge.commands.spool_key import spool_key
 from vps_bridge.commands.terminal import (
     AsJson,
     BrokerUrl,
@@ -108,6 +109,7 @@ app.command()(undo)
 app.command()(redo)
 app.command()(backup)
 app.command()(restore)
+app.command("spool-key")(spool_key)
 app.command()(doctor)
 app.command()(ping)
 app.command()(install)

@@ -73,8 +73,7 @@ def publish(
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
-            _send_transcript(client, captured, segments)
-            tell_earlier(earlier, is_replaced=False)
+            _send_transcript(client, captured, segments, earlier)
             chunk = _send(client, progress, file, captured_at=captured, max_speakers=max_speakers)
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
@@ -90,10 +89,16 @@ def publish(
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
 
 
-def _send_transcript(client: BridgeClient, started: datetime | None, segments: tuple[TranscriptSegment, ...]) -> None:
+def _send_transcript(
+    client: BridgeClient,
+    started: datetime | None,
+    segments: tuple[TranscriptSegment, ...],
+    earlier: EarlierTranscript,
+) -> None:
     if segments:
         client.start(started)
         client.send_segments(segments)
+        tell_earlier(earlier, is_replaced=False)
 
 
 def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) -> SentChunk:  # noqa: ANN401 - fields of AudioPayload

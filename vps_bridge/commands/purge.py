@@ -9,7 +9,9 @@ from typing import Annotated
 import typer
 
 from broker.terminal import print_json
+from vps_bridge.bucket.objects import BucketUnavailable
 from vps_bridge.commands.terminal import (
+    EXIT_FAILED,
     EXIT_USAGE,
     AsJson,
     ConfigFile,
@@ -24,8 +26,8 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
+from vps_bridge.intake.open_spool import open_command_spool
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
-from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy, open_ledger
 from vps_bridge.settings import BridgeSettings
 
@@ -96,10 +98,20 @@ def _confirm(names: list[str], *, audio: bool) -> None:
 
 
 def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, as_json: bool) -> None:
-    spool = Spool(settings.root / SPOOL)
+    spool = open_command_spool(settings, ledger.ledger_id)
     before = ledger.free_bytes()
-    chunks = sum(erase_audio(name, ledger, spool) for name in names)
+    chunks, left = 0, ""
+    for name in names:
+        try:
+            chunks += erase_audio(name, ledger, spool)
+        except BucketUnavailable as error:
+            left = str(error)
     freed = max(0, ledger.free_bytes() - before)
+    if left:
+        fail(
+            f"the ledger has no audio of them any more; in the bucket some is left until a bridge finds it: {left}",
+            EXIT_FAILED,
+        )
     if as_json:
         print_json({"conversations": names, "audio_only": True, "chunks": chunks, "finished": True})
     else:
@@ -116,7 +128,7 @@ def _purge_all(
     except LedgerBusy:
         finished = _wait_for_bridge(ledger, names)  # the running bridge has them in memory, so it erases them
     else:
-        spool = Spool(settings.root / SPOOL)
+        spool = open_command_spool(settings, own.ledger_id)
         PartialChunks(settings.root / INCOMING)  # deletes the incomplete chunks that a killed bridge left
         for name in names:
             erase_conversation(name, own, spool, store)

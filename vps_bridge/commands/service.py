@@ -45,7 +45,9 @@ def install(
         else:
             install_unit(service)
             _wait_for(service.data_dir / LEDGER)
-            out.print(f"installed {service.unit_file}; it runs now: journalctl -fu {NAME}", highlight=False)
+            out.print(
+                f"installed {service.unit_file}; it runs now: journalctl -fu {NAME}", highlight=False, soft_wrap=True
+            )
         console = err if dry_run else out
         words = f"any other command of this bridge: {service.command} doctor"
         console.print(words, highlight=False, soft_wrap=True)

@@ -11,7 +11,6 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.table import Column, Table
-from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from broker.errors import BrokerError, SettingsError
 from broker.logs import configure_logs
@@ -19,12 +18,13 @@ from broker.settings import load_settings
 from broker.terminal import SafeConsole
 from schemas.errors import SchemaError
 from schemas.record import is_id
+from vps_bridge.bucket.objects import BucketUnavailable
 from vps_bridge.client.errors import ClientError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.conversations.store import ConversationStore, StoreError
 from vps_bridge.conversations.transcripts import TranscriptError
-from vps_bridge.database import DAMAGE_ERRORS, DatabaseError, DatabaseUnreadable, reason_of
+from vps_bridge.database import DAMAGE_ERRORS, PROGRAM_FAULTS, DatabaseError, DatabaseUnreadable, reason_of
 from vps_bridge.errors import AnotherBridge, LedgerUnavailable, StoreUnavailable
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing, open_ledger
@@ -68,10 +68,12 @@ def explained() -> Iterator[None]:
         fail(str(error), EXIT_OTHER_BRIDGE)
     except EXPLAINED as error:
         fail(str(error), EXIT_FAILED)
+    except BucketUnavailable as error:
+        fail(f"the bucket: {error}", EXIT_FAILED)
     except LedgerUnavailable as error:
         fail(f"the ledger: {error}", EXIT_FAILED)
-    except (IntegrityError, ProgrammingError):
-        raise  # no damage: a fault of the program
+    except PROGRAM_FAULTS:
+        raise
     except DAMAGE_ERRORS as error:  # ahead of whoever knows which file it is
         words = f"a file of the bridge cannot be read or written ({reason_of(error)}). omi-bridge doctor says which"
         fail(f"{words}, and what mends it", EXIT_FAILED)

@@ -7,6 +7,7 @@ import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -248,6 +249,8 @@ class Dispatcher:
         if chunk is None or chunk.spool_name is None:
             _LOG.warning("want_unknown_chunk", job=want.job_id, agent=agent_id, chunk=want.chunk_id)
             return
+        if not self._spool.is_at_hand(chunk, partial(self.take_want, agent_id, want)):
+            return
         for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_WANT_PARTS]:
             try:
                 audio = self._spool.read(chunk.spool_name, span.start, span.end)
@@ -295,10 +298,7 @@ class Dispatcher:
     def _is_audio_sound(self, job_id: str) -> bool:
         """Whether the spool still holds what was accepted. If not, another attempt would get the same wrong bytes."""
         chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
-        try:
-            return all(chunk.spool_name and self._spool.sha256(chunk.spool_name) == chunk.sha256 for chunk in chunks)
-        except FileNotFoundError:
-            return False
+        return all(self._spool.is_sound(chunk) for chunk in chunks)
 
     def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
         exhausted = is_exhausted(

@@ -47,9 +47,9 @@ from vps_bridge.http.messages import (
 from vps_bridge.http.one_off import OneOffRequests, Turns
 from vps_bridge.http.people import PeopleHandlers
 from vps_bridge.intake.history import ConversationHistory
-from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.intake import Intake
 from vps_bridge.intake.partial_chunks import INCOMING
+from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import Upload
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.settings import BridgeSettings
@@ -58,6 +58,7 @@ T = TypeVar("T")
 SERVICE = "omi-diarization"
 MAX_UPLOADS = 32  # at once; each has a file and a block of memory
 QUEUE_TIMEOUT_S = 30.0  # how long one more waits until another has ended
+DELETION_TIMEOUT_S, DELETION_POLL_S = 30.0, 0.1
 ASK_TIMEOUT_S = 60.0  # the bridge's own thread answers in milliseconds, unless its disk hangs
 _AUDIO_TYPES = ("audio/", "video/", "application/octet-stream", "application/ogg")
 
@@ -96,7 +97,8 @@ class HttpHandlers:
         async with self._upload(expected_bytes) as upload:
             await save_body(request, upload, self._least_bytes_per_s)
             take = partial(self._intake.take_upload, conversation_id, description, upload, description.sha256)
-            return await self._ask(take)
+            taken = await self._ask(take)
+            return taken if taken.later is None else await asyncio.wrap_future(taken.later)
 
     async def note_refused(
         self, request: Request, conversation_id: str, refusal: Refusal, chunk_id: str | None = None
@@ -108,9 +110,14 @@ class HttpHandlers:
     async def take_event(self, request: Request, conversation_id: str) -> Response:
         """Take an event of a conversation."""
         data = await json_event(request, ConversationEvent)
-        receipt = await self._ask(partial(self._intake.take_event, conversation_id, data))
+        take = partial(self._intake.take_event, conversation_id, data)
+        receipt, until_s = await self._ask(take), time.monotonic() + DELETION_TIMEOUT_S
+        while receipt is None and time.monotonic() < until_s:  # a deletion, and the bucket is still being asked
+            await asyncio.sleep(DELETION_POLL_S)
+            receipt = await self._ask(take)
         if receipt is None:
-            raise HttpProblem(500, "bridge.error", "the bridge gave no receipt: send it again")
+            msg = "the conversation is deleted, its audio in the bucket not yet: that goes on by itself, ask again"
+            raise HttpProblem(503, FailureCode.SPOOL_UNAVAILABLE, msg)
         return to_response(receipt, 200)
 
     async def read_history(self, conversation_id: str) -> ConversationHistory:
@@ -130,7 +137,10 @@ class HttpHandlers:
         try:
             async with self._upload(expected_bytes) as upload:
                 description = _describe_file(await save_form(request, upload, self._least_bytes_per_s), hints)
-                answer = await self._ask(partial(self._one_offs.start, conversation_id, description, upload))
+                answer, later = await self._ask(partial(self._one_offs.start, conversation_id, description, upload))
+                if later is not None:
+                    taken = await asyncio.wrap_future(later)
+                    await self._ask(partial(self._one_offs.go_on, conversation_id, taken))
             turns = await self._wait(request, asyncio.wrap_future(answer))
         finally:
             with suppress(BridgeBusy):  # a bridge that stops ends all one-off requests itself

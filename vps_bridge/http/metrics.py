@@ -11,6 +11,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from schemas.failure import FailureCode
+from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.http.messages import Problem
 from vps_bridge.http.own_connection import OwnConnection
@@ -39,13 +40,14 @@ class BridgeMetrics:
         stale_s: float,
         dropped: Callable[[], int],
         captured: Callable[[], CaptureCounts | None] = lambda: None,
+        bucket: Callable[[], BucketCounts | None] = lambda: None,
     ) -> None:
         """Count from now on.
 
-        An agent silent for `stale_s` is taken for dead, `dropped` counts dropped messages, and `captured` returns what
-        OMI's webhooks brought.
+        An agent silent for `stale_s` is taken for dead, `dropped` counts dropped messages, `captured` returns what
+        OMI's webhooks brought, and `bucket` how the bucket does.
         """
-        self._stale_s, self._dropped, self._captured = stale_s, dropped, captured
+        self._stale_s, self._dropped, self._captured, self._bucket = stale_s, dropped, captured, bucket
         self._started_at, self._last_event = time.time(), -1
         self._counts = CollectorRegistry()
         self._events = Counter("omi_bridge_job_events", "What happened to jobs.", ["event"], registry=self._counts)
@@ -67,7 +69,7 @@ class BridgeMetrics:
         self._catch_up(ledger)
         now = CollectorRegistry()
         families = [*_describe_queue(ledger), *_describe_agents(ledger, self._stale_s), self._describe()]
-        now.register(_Families([*families, *_describe_capture(self._captured())]))
+        now.register(_Families([*families, *_describe_capture(self._captured()), *_describe_bucket(self._bucket())]))
         return generate_latest(now) + generate_latest(self._counts)
 
     def _catch_up(self, ledger: Ledger) -> None:
@@ -139,6 +141,22 @@ def _describe_capture(counts: CaptureCounts | None) -> Iterable[Metric]:
     posts.add_metric(["malformed"], counts.malformed)
     posts.add_metric(["turned_away"], counts.turned_away)
     return [posts, _gauge("omi_capture_bytes", "What is kept of OMI's audio and live segments.", counts.kept_bytes)]
+
+
+def _describe_bucket(counts: BucketCounts | None) -> Iterable[Metric]:
+    """Return how the bucket does; nothing where audio is in a directory."""
+    if counts is None:
+        return []
+    calls = CounterMetricFamily("omi_bridge_bucket_calls", "Calls of the bucket that audio is kept in.")
+    calls.add_metric([], counts.calls)
+    failed = CounterMetricFamily("omi_bridge_bucket_failures", "Calls of the bucket that failed.")
+    failed.add_metric([], counts.failures)
+    return [
+        calls,
+        failed,
+        _gauge("bucket_outgoing_chunks", "Chunks on their way into the bucket, not accepted yet.", counts.outgoing),
+        _gauge("bucket_reachable", "Whether the bucket did what it was asked last: 0 or 1.", counts.is_reachable),
+    ]
 
 
 def _describe_agents(ledger: Ledger, stale_s: float) -> Iterable[Metric]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 from concurrent.futures import Future
+from typing import NamedTuple
 
 from schemas.audio import ChunkDescription
 from schemas.codec import decode, encode
@@ -14,6 +15,7 @@ from schemas.conversation import ConversationEvent, ConversationTurn, Conversati
 from schemas.failure import FailureCode
 from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
+from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import Upload
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
@@ -24,6 +26,14 @@ Turns = tuple[ConversationTurn, ...]
 
 class NoAgent(Exception):
     """No agent is live and allowed."""
+
+
+class StartedRequest(NamedTuple):
+    """A request whose file is here."""
+
+    answer: Future[Turns]
+    later: Future[Taken] | None
+    """Where the file is on its way into a bucket: what becomes of it, to be handed to `go_on`."""
 
 
 class OneOffRequests:
@@ -40,7 +50,7 @@ class OneOffRequests:
             msg = "no agent is live and allowed: start `omi-agent run`, then `omi-bridge agents allow ID`"
             raise NoAgent(msg)
 
-    def start(self, conversation_id: str, description: ChunkDescription, upload: Upload) -> Future[Turns]:
+    def start(self, conversation_id: str, description: ChunkDescription, upload: Upload) -> StartedRequest:
         """Make a temporary conversation of a file; the answer is set once that conversation is deleted again.
 
         Raises `NoAgent` or `Refusal`; a `Refusal` may also be set as the answer.
@@ -49,13 +59,19 @@ class OneOffRequests:
         answer = self._waiting[conversation_id] = Future[Turns]()
         answer.set_running_or_notify_cancel()  # the waiting thread cannot cancel it any more: only this one ends it
         self._ledger.conversations.open_temporary(conversation_id)
-        receipt = self._intake.take_upload(conversation_id, description, upload).receipt
+        taken = self._intake.take_upload(conversation_id, description, upload)
+        if taken.later is None:
+            self.go_on(conversation_id, taken)
+        return StartedRequest(answer, taken.later)
+
+    def go_on(self, conversation_id: str, taken: Taken) -> None:
+        """Have a request's conversation diarized, now that it is known whether its file was taken. Raises `Refusal`."""
+        receipt = taken.receipt
         if receipt is None or receipt.verdict is not Verdict.ACCEPTED:
             self.abandon(conversation_id)
             code = FailureCode(receipt.reason) if receipt and receipt.reason else FailureCode.PAYLOAD_INCOMPLETE
             raise Refusal(code, (receipt.message if receipt else None) or "the audio was not accepted: send it again")
         self._send_event(conversation_id, EventType.COMPLETED, chunks=1)
-        return answer
 
     def answer_if_final(self, conversation_id: str) -> None:
         """Answer a request whose conversation has become final; ignore conversations that are not temporary."""

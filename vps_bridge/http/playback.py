@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path as FilePath
 from typing import Annotated
@@ -13,13 +14,14 @@ from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
 from schemas.audio_container import AudioContainer, find_container
+from schemas.failure import FailureCode
 from schemas.record import ID_PATTERN
 from vps_bridge.conversations.store import ConversationStore
+from vps_bridge.errors import StoreUnavailable
 from vps_bridge.http.audio_cut import MAX_CUT_S, cut_wav, find_samples
 from vps_bridge.http.messages import HttpProblem, Problem
 from vps_bridge.http.own_connection import OwnConnection
 from vps_bridge.http.routes import ConversationId, answers
-from vps_bridge.intake.spool import SPOOL
 from vps_bridge.labelling.placed_audio import PlacedAudio
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ChunkRecord
@@ -40,7 +42,7 @@ GONE = "its audio is not kept any more"
 UNPLACED = "where its audio lies in the transcript is not known (yet)"
 UNPLAYABLE = "a browser cannot play audio of this kind"
 Moment = Annotated[float, Query(ge=-MAX_S, le=MAX_S, allow_inf_nan=False)]
-AudioAnswer = tuple[ChunkRecord, FilePath]
+FileOfChunk = Callable[[ChunkRecord], FilePath]
 
 
 class PlayablePart(BaseModel):
@@ -59,19 +61,20 @@ class Playback(BaseModel):
     reason: str | None = Field(description="Why there is nothing to play, or not all of it.")
 
 
-def add_playback_routes(app: FastAPI, connection: OwnConnection, root: FilePath) -> None:
-    """Add the paths; the audio is in the spool below the bridge's root."""
-    spool = root / SPOOL
+def add_playback_routes(app: FastAPI, connection: OwnConnection, find_file: FileOfChunk) -> None:
+    """Add the paths; `find_file` returns a chunk's file, called on a thread of its own. See `Spool.fetch`."""
 
     @app.get("/v1/conversations/{conversation_id}/playback", responses=answers(_CODES, Problem))
     async def playback(conversation_id: ConversationId, from_s: Moment, to_s: Moment) -> Playback:
         """Say which kept audio covers a span of the transcript, in its seconds."""
-        found = await connection.use(
-            partial(_find_parts, spool, conversation_id, from_s, min(to_s, from_s + MAX_CUT_S))
-        )
+        until_s = min(to_s, from_s + MAX_CUT_S)
+        found = await connection.use(partial(_find_chunks, conversation_id, from_s, until_s))
         if found is None:
             raise HttpProblem(404, "conversation.unknown", "no such conversation: it was never heard of, or is deleted")
-        return found
+        try:
+            return await asyncio.to_thread(_list_parts, find_file, conversation_id, found)
+        except StoreUnavailable as error:
+            raise _not_now(error) from error
 
     @app.get(
         "/v1/conversations/{conversation_id}/chunks/{chunk_id}/audio",
@@ -89,23 +92,38 @@ def add_playback_routes(app: FastAPI, connection: OwnConnection, root: FilePath)
         if chunk is None or chunk.spool_name is None:
             raise HttpProblem(404, "audio.gone", f"no such chunk, or {GONE}")
         try:
-            return await asyncio.to_thread(_answer, spool / chunk.spool_name, chunk, from_s, to_s)
+            return await asyncio.to_thread(_answer, find_file, chunk, from_s, to_s)
         except FileNotFoundError as error:
             raise HttpProblem(404, "audio.gone", GONE) from error
+        except StoreUnavailable as error:
+            raise _not_now(error) from error
 
 
-def _find_parts(
-    spool: FilePath, conversation_id: str, from_s: float, to_s: float, ledger: Ledger, _store: ConversationStore
-) -> Playback | None:
+def _not_now(error: StoreUnavailable) -> HttpProblem:
+    return HttpProblem(503, FailureCode.SPOOL_UNAVAILABLE, f"the audio cannot be had now: {error}")
+
+
+def _find_chunks(
+    conversation_id: str, from_s: float, to_s: float, ledger: Ledger, _store: ConversationStore
+) -> list[tuple[PlacedAudio, ChunkRecord | None]] | None:
+    """Return the parts of chunks that cover a span, with their chunks; None where there is no such conversation."""
     if ledger.conversations.get(conversation_id) is None:
         return None
     places = [PlacedAudio(*row) for row in ledger.listing.audio_places(conversation_id) or ()]
     covered = [part for place in places if (part := place.within(from_s, to_s)) is not None]
+    return [(part, ledger.chunks.find(conversation_id, part.chunk_id)) for part in covered]
+
+
+def _list_parts(
+    find_file: FileOfChunk, conversation_id: str, covered: list[tuple[PlacedAudio, ChunkRecord | None]]
+) -> Playback:
     parts, reason = [], None if covered else UNPLACED
-    for part in covered:
-        chunk = ledger.chunks.find(conversation_id, part.chunk_id)
-        path = spool / chunk.spool_name if chunk is not None and chunk.spool_name else None
-        if chunk is None or path is None or not path.exists():
+    for part, chunk in covered:
+        try:
+            path = find_file(chunk) if chunk is not None and chunk.spool_name else None
+        except FileNotFoundError:
+            path = None
+        if chunk is None or path is None:
             reason = GONE
         elif (start_s := _start_in_answer(path, chunk, part.from_s)) is None:
             reason = UNPLAYABLE
@@ -132,7 +150,8 @@ def _media_type(path: FilePath) -> str | None:
     return _TYPES.get(container.name) if container is not None else None
 
 
-def _answer(path: FilePath, chunk: ChunkRecord, from_s: float, to_s: float) -> Response:
+def _answer(find_file: FileOfChunk, chunk: ChunkRecord, from_s: float, to_s: float) -> Response:
+    path = find_file(chunk)
     samples = find_samples(path, chunk.encoding, chunk.sample_rate, chunk.channels)
     if samples is not None:
         return Response(cut_wav(path, samples, from_s, to_s), media_type="audio/wav")

@@ -41,11 +41,14 @@ class HttpServer:
         handlers = HttpHandlers(settings, mailbox, intake, one_offs)
         app = make_app(handlers, read_access_rule(settings), sign_ins, settings.http_port)
         stale_s = settings.stale_s
-        add_reading_routes(app, self._connection, self._changes, lambda: intake.captured, stale_s=stale_s)
+        add_reading_routes(app, self._connection, self._changes, lambda: intake.counts.captured, stale_s=stale_s)
         add_export_routes(app, self._connection)
-        add_playback_routes(app, self._connection, settings.root)
+        add_playback_routes(app, self._connection, intake.audio_file)
         metrics = BridgeMetrics(
-            stale_s=stale_s, dropped=lambda: intake.messages_dropped, captured=lambda: intake.captured
+            stale_s=stale_s,
+            dropped=lambda: intake.counts.messages_dropped,
+            captured=lambda: intake.counts.captured,
+            bucket=lambda: intake.counts.bucket,
         )
         add_metrics_route(app, self._connection, metrics)
         add_page_routes(app, sign_ins, settings.http_port)

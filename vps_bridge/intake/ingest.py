@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from concurrent.futures import Future
+from pathlib import Path
 from typing import TypeVar
 
 import structlog
@@ -17,18 +17,30 @@ from schemas.codec import decode, read_envelope
 from schemas.conversation import Accepted, ConversationEvent, EventType, Verdict
 from schemas.errors import SchemaError
 from schemas.event_fields import check_fields
-from schemas.failure import FailureCode, JobFailure
+from schemas.failure import FailureCode
 from schemas.topics import Topics
+from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal, event_id_conflict, refusal_of
 from vps_bridge.intake.audio_length import has_magic, is_raw, measure_length, raw_duration_s, recognise
+from vps_bridge.intake.bucket_spool import BucketSpool
 from vps_bridge.intake.corrections import Corrections
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
 from vps_bridge.intake.measured_length import AudioLength
+from vps_bridge.intake.outgoing import Outgoing
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
+from vps_bridge.intake.receipts import Receipts
 from vps_bridge.intake.spool import Spool
-from vps_bridge.intake.upload import Upload, check_size
+from vps_bridge.intake.taken import Taken, TakenEvent
+from vps_bridge.intake.unaccepted_chunk import (
+    UnacceptedChunk,
+    check_bytes,
+    new_chunk_id,
+    total_bytes,
+    wrong_sha256,
+)
+from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.ledger.refusals import RefusedChunk
@@ -38,32 +50,8 @@ from vps_bridge.settings import BridgeSettings
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 _MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)
+MAX_TOLD = 16  # events that ask for one deletion
 COUNT_EVERY_S = 1.0  # the queue is counted this often, not for every chunk: its limits need not be met exactly
-
-
-@dataclass(frozen=True)
-class Taken:
-    """The outcome for a chunk: its receipt (None: parts are still to come), and whether the chunk is new."""
-
-    receipt: Accepted | None
-    is_new: bool = False
-
-
-@dataclass(frozen=True)
-class TakenEvent:
-    """The outcome for an event: its receipt (None: `delete` returns it), and the event where there is more to do."""
-
-    receipt: Accepted | None
-    event: ConversationEvent | None = None
-
-
-class _UnacceptedChunk:
-    """A chunk that a publisher sends, over MQTT or HTTP."""
-
-    def __init__(self, conversation_id: str, sha256: str, size_bytes: int, description: ChunkDescription) -> None:
-        self.conversation_id, self.sha256, self.bytes = conversation_id, sha256, size_bytes
-        self.description = description
-        self.chunk_id = description.chunk_id or _default_chunk_id(description, sha256)
 
 
 class Ingest:
@@ -82,9 +70,12 @@ class Ingest:
         self._disk_reserve = disk_reserve
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._corrections = Corrections(ledger, store)
-        self._publisher, self._topics = publisher, Topics(settings.topic_root)
+        self._receipts = Receipts(Topics(settings.topic_root), publisher, settings.bridge_id)
         self._partial_chunks = PartialChunks(settings.root / INCOMING)
         self._queue, self._counted_s, self._accepted_bytes = ledger.jobs.counts(), time.monotonic(), 0
+        self._to_be_told = dict[str, set[str]]()  # events that asked for deletions which are not finished
+        self.outgoing: Outgoing | None = None
+        """What brings chunks into a bucket, where the spool is one."""
         self.left_strays = False
         """Whether the spool may hold a file that the ledger does not know."""
 
@@ -97,32 +88,49 @@ class Ingest:
             chunk_id = read_envelope(AudioPayload, data).chunk_id
             sha256 = hashlib.sha256(data).hexdigest()
             self.note_refused(conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=len(data))
-            return Taken(self._send_refusal(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
-        chunk = _UnacceptedChunk(conversation_id, payload.sha256, _total_bytes(payload), payload)
+            return Taken(self._receipts.send_refusal(conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
+        chunk = UnacceptedChunk(conversation_id, payload.sha256, total_bytes(payload), payload)
         return self._take_or_refuse(chunk, lambda: self._store_payload(chunk, payload))
 
     def take_upload(
-        self, conversation_id: str, description: ChunkDescription, upload: Upload, sha256: str | None
+        self, conversation_id: str, description: ChunkDescription, upload: ArrivedFile, sha256: str | None
     ) -> Taken:
         """Take a chunk that was uploaded over HTTP; if it is accepted, its file is moved into the spool.
 
         `sha256` is the hash its publisher states, if it states one.
         """
-        chunk = _UnacceptedChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
-        return self._take_or_refuse(chunk, lambda: self._store_upload(chunk, upload))
+        chunk = UnacceptedChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
+        taken = self._take_or_refuse(chunk, lambda: self._store_upload(chunk, upload))
+        if upload.kept_as is not None and not taken.is_new:
+            self._spool.discard(upload.kept_as)
+        return taken
 
-    def _take_or_refuse(self, chunk: _UnacceptedChunk, store: Callable[[], str | None]) -> Taken:
-        """Take a chunk; `store` writes it to the spool and returns its name, or None where parts are still to come."""
+    def refuse(
+        self, conversation_id: str, description: ChunkDescription, upload: ArrivedFile, refusal: Refusal
+    ) -> Taken:
+        """Tell a publisher that a chunk, which was on its way into a bucket, is not taken."""
+        return self._refuse(UnacceptedChunk(conversation_id, upload.sha256, upload.bytes, description), refusal)
+
+    def _take_or_refuse(self, chunk: UnacceptedChunk, store: Callable[[], str | Future[Taken] | None]) -> Taken:
+        """Take a chunk. `store` returns its name in the spool, what is to come of it, or None: parts are to come."""
         if self._ledger.conversations.is_deleted(chunk.conversation_id):
             return Taken(self._send_receipt(chunk, Verdict.DISCARDED, FailureCode.CONVERSATION_DELETED))
         try:
-            is_known = self._is_known(chunk)
-            is_new = not is_known and self._store_and_accept(chunk, store)
+            if self._is_known(chunk):
+                return Taken(self._send_receipt(chunk, Verdict.ACCEPTED))
+            check_bytes(chunk.bytes, self._settings.max_chunk_bytes)
+            stored = store()
+            if not isinstance(stored, str):
+                return Taken(None, later=stored)
+            self._accept_stored(chunk, stored)
         except Refusal as refusal:
-            sha256, chunk_id = chunk.sha256, chunk.chunk_id
-            self.note_refused(chunk.conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=chunk.bytes)
-            return Taken(self._send_refusal(chunk.conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
-        return Taken(self._send_receipt(chunk, Verdict.ACCEPTED) if is_known or is_new else None, is_new=is_new)
+            return self._refuse(chunk, refusal)
+        return Taken(self._send_receipt(chunk, Verdict.ACCEPTED), is_new=True)
+
+    def _refuse(self, chunk: UnacceptedChunk, refusal: Refusal) -> Taken:
+        sha256, chunk_id = chunk.sha256, chunk.chunk_id
+        self.note_refused(chunk.conversation_id, chunk_id, refusal, sha256=sha256, size_bytes=chunk.bytes)
+        return Taken(self._receipts.send_refusal(chunk.conversation_id, refusal, chunk_id=chunk_id, sha256=sha256))
 
     def take_event(self, conversation_id: str, data: bytes) -> TakenEvent:
         """Take an event. Where it changed something the event itself is returned too.
@@ -130,13 +138,12 @@ class Ingest:
         `deleted` is left to `delete`, even when it comes again: that completes a deletion that was interrupted.
         """
         try:
-            event = decode(ConversationEvent, data)
-            check_fields(event)
+            event = check_fields(decode(ConversationEvent, data))
         except SchemaError as error:
             refusal = Refusal(FailureCode(error.code), str(error))
             event_id = read_envelope(ConversationEvent, data).event_id
             sha256 = hashlib.sha256(data).hexdigest()
-            return TakenEvent(self._send_refusal(conversation_id, refusal, event_id=event_id, sha256=sha256))
+            return TakenEvent(self._receipts.send_refusal(conversation_id, refusal, event_id=event_id, sha256=sha256))
         events = self._ledger.events
         if event.type is EventType.DELETED:
             return TakenEvent(None, event)
@@ -144,16 +151,18 @@ class Ingest:
         if answer is not None and answer[1] != FailureCode.EVENT_ID_CONFLICT:
             if answer[1] == FailureCode.REVISION_STALE:
                 events.note(event, conversation_id, *answer)
-            return TakenEvent(self._send_event_receipt(event, conversation_id, *answer))
+            return TakenEvent(self._receipts.send_event(conversation_id, event.event_id, *answer))
         try:
             if answer is not None:
                 raise event_id_conflict(event.event_id)
             self._take_words(conversation_id, event)
         except Refusal as refusal:
             sha256 = hashlib.sha256(data).hexdigest()
-            return TakenEvent(self._send_refusal(conversation_id, refusal, event_id=event.event_id, sha256=sha256))
+            return TakenEvent(
+                self._receipts.send_refusal(conversation_id, refusal, event_id=event.event_id, sha256=sha256)
+            )
         events.note(event, conversation_id, Verdict.ACCEPTED)
-        return TakenEvent(self._send_event_receipt(event, conversation_id, Verdict.ACCEPTED), event)
+        return TakenEvent(self._receipts.send_event(conversation_id, event.event_id, Verdict.ACCEPTED), event)
 
     def _take_words(self, conversation_id: str, event: ConversationEvent) -> None:
         """Store what an event says of segments and labels; nothing where it says nothing of them. Raises `Refusal`."""
@@ -173,18 +182,48 @@ class Ingest:
         code, words = refusal.code, refusal.message
         self._ledger.refusals.note(RefusedChunk(conversation_id, chunk_id or "", sha256, size_bytes, code, words))
 
-    def delete(self, event: ConversationEvent, conversation_id: str) -> tuple[Accepted, Deleted]:
-        """Delete a conversation: write its tombstone, erase everything, then send the receipt."""
+    def delete(self, event: ConversationEvent, conversation_id: str) -> tuple[Accepted | None, Deleted]:
+        """Delete a conversation: write its tombstone, erase everything, then send the receipt.
+
+        None where a bucket is still being asked: `erase`, called again, sends the receipt.
+        """
         deleted = self.erase(conversation_id)
-        return self._send_event_receipt(event, conversation_id, Verdict.ACCEPTED), deleted
+        if deleted.finished:
+            return self._receipts.send_event(conversation_id, event.event_id, Verdict.ACCEPTED), deleted
+        waiting = self._to_be_told.setdefault(conversation_id, set())
+        if len(waiting) < MAX_TOLD:
+            waiting.add(event.event_id)
+        return None, deleted
 
     def erase(self, conversation_id: str) -> Deleted:
         """Delete a conversation, as its backend or an operator asked, now or before this bridge was started."""
         self._partial_chunks.discard(conversation_id)
         self._ledger.refusals.forget(conversation_id)
         deleted = erase_conversation(conversation_id, self._ledger, self._spool, self._store)
-        _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
+        for event_id in self._to_be_told.pop(conversation_id, ()) if deleted.finished else ():
+            self._receipts.send_event(conversation_id, event_id, Verdict.ACCEPTED)
+        if deleted.finished:
+            _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
         return deleted
+
+    def bring_into(
+        self,
+        spool: Spool,
+        *,
+        ask: Callable[[Callable[[], Taken]], Future[Taken]],
+        take: Callable[[str, ChunkDescription, ArrivedFile], Taken],
+    ) -> None:
+        """Have chunks put into a bucket before they are accepted, where the spool is one; see `Outgoing`."""
+        if isinstance(spool, BucketSpool):
+            self.outgoing = Outgoing(spool, ask=ask, take=take, refuse=self.refuse)
+
+    def count_bucket(self) -> BucketCounts | None:
+        """Return what was counted of the bucket; None where audio is in a directory."""
+        return None if self.outgoing is None else self.outgoing.count()
+
+    def awaits_audio(self, conversation_id: str) -> bool:
+        """Whether audio of a conversation has come that is not accepted yet."""
+        return self.outgoing is not None and self.outgoing.holds(conversation_id)
 
     def clean_up(self, now_s: float) -> None:
         """Delete chunks whose parts stopped coming, and files that a failure of the disk left in the spool."""
@@ -201,33 +240,28 @@ class Ingest:
                 msg = f"neither an audio-payload nor a file that holds {CONTAINER_NAMES}: publish one of these"
                 raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
             sha256 = hashlib.sha256(data).hexdigest()
-            return AudioPayload(conversation_id=conversation_id, chunk_id=_new_chunk_id(), sha256=sha256, audio=data)
+            return AudioPayload(conversation_id=conversation_id, chunk_id=new_chunk_id(), sha256=sha256, audio=data)
         payload = decode(AudioPayload, data)
         if payload.conversation_id != conversation_id:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _store_and_accept(self, chunk: _UnacceptedChunk, store: Callable[[], str | None]) -> bool:
-        """Take a chunk or a part; return whether the chunk is accepted now. Raises `Refusal`."""
-        if chunk.bytes == 0:
-            raise Refusal(FailureCode.AUDIO_EMPTY, "the chunk holds no bytes: publish at least one sample")
-        check_size(chunk.bytes, self._settings.max_chunk_bytes)
-        name = store()
-        if name is None:
-            return False
+    def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> None:
+        """Accept a chunk that the spool has. Raises `Refusal`, and then the spool does not have it any more."""
         try:
             new = self._describe_chunk(chunk, name)
         except Refusal:
-            self._spool.remove(name)
+            self._spool.path(name).unlink(missing_ok=True)
             raise
         self._accept(new, chunk.description)
-        return True
 
-    def _store_payload(self, chunk: _UnacceptedChunk, payload: AudioPayload) -> str | None:
+    def _store_payload(self, chunk: UnacceptedChunk, payload: AudioPayload) -> str | Future[Taken] | None:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
-                raise _wrong_sha256()
+                raise wrong_sha256()
             self.check_room(chunk.bytes)
+            if self.outgoing is not None:
+                return self._send_out(chunk, self._on_disk(lambda: self._partial_chunks.write_whole(payload.audio)))
             return self._on_disk(lambda: self._spool.write(payload.audio))
         if not self._partial_chunks.knows(chunk.conversation_id, chunk.chunk_id):
             self.check_room(chunk.bytes)
@@ -235,18 +269,36 @@ class Ingest:
         partial = self._on_disk(lambda: self._partial_chunks.add(chunk.conversation_id, chunk.chunk_id, payload, now_s))
         if partial is None:
             return None
+        if self.outgoing is not None:
+            return self._send_out(chunk, partial.path)
         try:
             return self._on_disk(lambda: self._spool.adopt(partial.path))
         finally:
             partial.discard()
 
-    def _store_upload(self, chunk: _UnacceptedChunk, upload: Upload) -> str:
-        if upload.sha256 != chunk.sha256:
-            raise _wrong_sha256()
-        self.check_room(chunk.bytes, written_bytes=upload.bytes)
-        return self._on_disk(lambda: self._spool.adopt(upload.path))
+    def _send_out(self, chunk: UnacceptedChunk, path: Path) -> Future[Taken] | None:
+        """Start to put a chunk into the bucket; the file is deleted once that has ended."""
+        file = ArrivedFile(path, chunk.sha256, chunk.bytes)
+        if self.outgoing is None or self.outgoing.has(chunk.conversation_id, chunk.chunk_id, chunk.sha256):
+            file.discard()  # it was sent again because the bucket takes long: its receipt comes
+            return None
+        try:
+            going = self.outgoing.put(chunk.conversation_id, chunk.chunk_id, chunk.description, file)
+        except Refusal:
+            file.discard()
+            raise
+        going.add_done_callback(lambda _: file.discard())
+        return going
 
-    def _is_known(self, chunk: _UnacceptedChunk) -> bool:
+    def _store_upload(self, chunk: UnacceptedChunk, upload: ArrivedFile) -> str | Future[Taken]:
+        if upload.sha256 != chunk.sha256:
+            raise wrong_sha256()
+        self.check_room(chunk.bytes, written_bytes=upload.bytes)
+        if self.outgoing is not None and upload.kept_as is None:
+            return self.outgoing.put(chunk.conversation_id, chunk.chunk_id, chunk.description, upload)
+        return self._on_disk(lambda: self._spool.adopt(upload.path, upload.kept_as))
+
+    def _is_known(self, chunk: UnacceptedChunk) -> bool:
         known = self._ledger.chunks.find(chunk.conversation_id, chunk.chunk_id)
         if known is not None and known.sha256 != chunk.sha256:
             msg = f"chunk {chunk.chunk_id} was accepted with other audio: give new audio a new chunk_id"
@@ -261,6 +313,7 @@ class Ingest:
         finally:
             self.left_strays |= not is_accepted  # it is not certain that the ledger has the chunk
         if not is_accepted:
+            self._spool.discard(new.spool_name)
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
@@ -273,7 +326,7 @@ class Ingest:
             estimated=new.duration_estimated,
         )
 
-    def _describe_chunk(self, chunk: _UnacceptedChunk, name: str) -> NewChunk:
+    def _describe_chunk(self, chunk: UnacceptedChunk, name: str) -> NewChunk:
         description, path = chunk.description, self._spool.path(name)
         encoding = description.encoding
         if is_raw(encoding) and self._on_disk(lambda: has_magic(path)):
@@ -326,75 +379,12 @@ class Ingest:
         except OSError as error:
             raise refusal_of(error) from error
 
-    def _send_receipt(self, chunk: _UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
-        receipt = Accepted(
-            conversation_id=chunk.conversation_id,
-            chunk_id=chunk.chunk_id,
+    def _send_receipt(self, chunk: UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
+        return self._receipts.send_chunk(
+            chunk.conversation_id,
+            chunk.chunk_id,
             sha256=chunk.sha256,
-            bytes=chunk.bytes,
+            size_bytes=chunk.bytes,
             verdict=verdict,
             reason=reason,
         )
-        self._publisher.send(self._topics.accepted(chunk.conversation_id), receipt)
-        return receipt
-
-    def _send_event_receipt(
-        self, event: ConversationEvent, conversation_id: str, verdict: Verdict, reason: str | None = None
-    ) -> Accepted:
-        receipt = Accepted(conversation_id=conversation_id, event_id=event.event_id, verdict=verdict, reason=reason)
-        self._publisher.send(self._topics.accepted(conversation_id), receipt)
-        return receipt
-
-    def _send_refusal(
-        self,
-        conversation_id: str,
-        refusal: Refusal,
-        *,
-        sha256: str,
-        chunk_id: str | None = None,
-        event_id: str | None = None,
-    ) -> Accepted:
-        """Send a refusing receipt to the publisher, and a failure under the bridge's own id for operators."""
-        _LOG.warning("refused", conversation=conversation_id, chunk=chunk_id, code=refusal.code, error=refusal.message)
-        receipt = Accepted(
-            conversation_id=conversation_id,
-            chunk_id=chunk_id,
-            event_id=event_id,
-            sha256=sha256,
-            verdict=Verdict.REFUSED,
-            reason=refusal.code,
-            message=refusal.message,
-        )
-        failure = JobFailure(
-            conversation_id=conversation_id,
-            chunk_id=chunk_id,
-            event_id=event_id,
-            sha256=sha256,
-            code=refusal.code,
-            retryable=refusal.is_retryable,
-            message=refusal.message,
-        )
-        self._publisher.send(self._topics.accepted(conversation_id), receipt)
-        self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
-        return receipt
-
-
-def _total_bytes(payload: AudioPayload) -> int:
-    return len(payload.audio) if payload.total_bytes is None else payload.total_bytes
-
-
-def _wrong_sha256() -> Refusal:
-    msg = "the audio does not have the sha256 it names: publish the chunk again"
-    return Refusal(FailureCode.PAYLOAD_SHA256_MISMATCH, msg)
-
-
-def _new_chunk_id() -> str:
-    return f"b-{secrets.token_hex(12)}"
-
-
-def _default_chunk_id(description: ChunkDescription, sha256: str) -> str:
-    if description.sequence is not None:
-        return f"s-{description.sequence}"
-    if description.captured_at is not None:
-        return f"t-{round(description.captured_at.timestamp() * 1000)}-{sha256[:16]}"
-    return _new_chunk_id()

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from schemas.agent import AgentHeartbeat
 from schemas.audio import ChunkDescription
 from schemas.conversation import Accepted
 from vps_bridge.errors import Refusal
-from vps_bridge.intake.capture_counts import CaptureCounts
+from vps_bridge.intake.counts import BridgeCounts
 from vps_bridge.intake.history import ConversationHistory
-from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.person_events import PersonEvents
-from vps_bridge.intake.upload import Upload
+from vps_bridge.intake.taken import Taken
+from vps_bridge.intake.upload import ArrivedFile
+from vps_bridge.ledger.records import ChunkRecord
 
 
 class Intake(Protocol):
@@ -24,13 +26,8 @@ class Intake(Protocol):
         ...
 
     @property
-    def messages_dropped(self) -> int:
-        """Messages since the start that were not let in. This may be read from any thread."""
-        ...
-
-    @property
-    def captured(self) -> CaptureCounts | None:
-        """What OMI's webhooks brought, None where their listener is off. This may be read from any thread."""
+    def counts(self) -> BridgeCounts:
+        """What was counted since the start. This may be read from any thread."""
         ...
 
     def check_room(self, size_bytes: int) -> None:
@@ -38,9 +35,19 @@ class Intake(Protocol):
         ...
 
     def take_upload(
-        self, conversation_id: str, description: ChunkDescription, upload: Upload, sha256: str | None = None
+        self, conversation_id: str, description: ChunkDescription, upload: ArrivedFile, sha256: str | None = None
     ) -> Taken:
-        """Take an uploaded chunk; `sha256` is the hash its publisher states, if it states one."""
+        """Take an uploaded chunk; `sha256` is the hash its publisher states, if it states one.
+
+        Where audio is kept in a bucket, the outcome comes later, and the file has to stay until then.
+        """
+        ...
+
+    def audio_file(self, chunk: ChunkRecord) -> Path:
+        """Return an accepted chunk's file, and wait for it where it has to come. For any thread but the bridge's own.
+
+        Raises `FileNotFoundError` where it is gone, and `StoreUnavailable` where it cannot be had now.
+        """
         ...
 
     def note_refused(self, conversation_id: str, chunk_id: str | None, refusal: Refusal, size_bytes: int) -> None:

@@ -122,6 +122,18 @@ class PartialChunks:
         self._receptions[key] = _Reception(chunk, part.sha256, 0.0)
         return self._receptions[key]
 
+    def write_whole(self, audio: bytes) -> Path:
+        """Write a chunk that came as a whole beside those in parts; what is left of it, the next start deletes."""
+        path = self._directory / secrets.token_hex(16)
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        try:
+            with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+                file.write(audio)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        return path
+
     def discard(self, conversation_id: str) -> None:
         """Delete the unfinished chunks of a conversation."""
         for key in [key for key in self._receptions if key[0] == conversation_id]:

@@ -83,7 +83,7 @@ class PersonDetail(PersonView):
     heard_in: tuple[HeardIn, ...]
 
 
-class HeardVoice(Record):
+class ExportedVoice(Record):
     """How a voice of a conversation that is this person sounds in one job."""
 
     conversation_id: str
@@ -105,7 +105,7 @@ class PersonExport(PersonDetail):
     """All that is known of a person."""
 
     voiceprints: tuple[ExportedPrint, ...]
-    heard_voices: tuple[HeardVoice, ...]
+    heard_voices: tuple[ExportedVoice, ...]
     said_of: tuple[SaidOf, ...]
 
 
@@ -163,7 +163,7 @@ class PeopleReader:
             ),
         )
 
-    def _heard_voices(self, owner: str, person_id: str) -> Iterator[HeardVoice]:
+    def _heard_voices(self, owner: str, person_id: str) -> Iterator[ExportedVoice]:
         # Imported here: every command imports this file, and only this needs numpy.
         from vps_bridge.labelling.take_apart import settle_samples  # noqa: PLC0415
 
@@ -179,7 +179,7 @@ class PeopleReader:
                 for voice in result.speakers:
                     number = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
                     if number is not None and voice.embedding is not None:
-                        yield HeardVoice(
+                        yield ExportedVoice(
                             conversation_id=name,
                             speaker_id=number,
                             clean_s=voice.clean_speech_s,

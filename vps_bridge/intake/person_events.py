@@ -48,8 +48,7 @@ class PersonEvents(PeopleReader):
 
     def _take(self, person_id: str, data: bytes) -> PersonAccepted:
         try:
-            event = decode(PersonEvent, data)
-            check_fields(event)
+            event = check_fields(decode(PersonEvent, data))
         except SchemaError as error:
             envelope, sha256 = read_envelope(PersonEvent, data), hashlib.sha256(data).hexdigest()
             refusal = Refusal(FailureCode(error.code), str(error))

@@ -121,6 +121,18 @@ class ChunkBook:
                 this = update(ChunkRow).where(ChunkRow.arrival == bindparam("of_arrival"))
                 connection.execute(this.values(spool_name=None), gone)
 
+    def in_directory(self, limit: int) -> list[ChunkRecord]:
+        """Return chunks whose audio is in the spool's directory and not in a bucket; names of those have a hyphen."""
+        query = select(*CHUNK_COLUMNS).where(ChunkRow.spool_name.is_not(None), ChunkRow.spool_name.not_like("%-%"))
+        with self._database.reading() as connection:
+            return [ChunkRecord(*row) for row in connection.execute(query.order_by(ChunkRow.arrival).limit(limit))]
+
+    def move_spooled(self, arrival: int, old: str, new: str) -> bool:
+        """Note that a chunk's audio is under another name now; return whether the ledger still had it under the old."""
+        this = update(ChunkRow).where(ChunkRow.arrival == arrival, ChunkRow.spool_name == old)
+        with self._database.writing() as connection:
+            return bool(connection.execute(this.values(spool_name=new)).rowcount)
+
     def expired(self, *, final_before: float, failed_before: float, accepted_before: float) -> list[ChunkRecord]:
         """Return chunks whose audio is due to be unlinked, at most `MAX_EXPIRED`: ask again once these are noted.
 

@@ -245,6 +245,8 @@ class Deleted:
 
     spool_names: tuple[str, ...]
     leases: tuple[LeaseRecord, ...]
+    finished: bool = False
+    """Whether that was done: nothing is left but the tombstone."""
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,9 @@ import structlog
 
 from schemas.audio import ChunkDescription
 from schemas.conversation import Verdict
-from vps_bridge.intake.ingest import Taken
 from vps_bridge.intake.intake import Intake
 from vps_bridge.intake.partial_chunks import INCOMING
+from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import Upload
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import OmiConversationRecord
@@ -92,7 +92,8 @@ class AudioTaker:
             )
             work = partial(self._intake.take_upload, record.conversation_id, description, upload)
             asked: Future[Taken] = self._mailbox.ask(work)
-            receipt = asked.result(ASK_TIMEOUT_S).receipt
+            taken = asked.result(ASK_TIMEOUT_S)
+            receipt = (taken if taken.later is None else taken.later.result()).receipt
         finally:
             upload.discard()
         return receipt is not None and receipt.verdict in (Verdict.ACCEPTED, Verdict.DISCARDED)

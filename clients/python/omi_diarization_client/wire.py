@@ -26,6 +26,7 @@ RETRYABLE_CODES = frozenset(
         "engine.over_limit",
         "ingest.full",
         "disk.full",
+        "spool.unavailable",
     }
 )
 

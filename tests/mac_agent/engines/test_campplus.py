@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch", reason="could not import torch: install the agent extra")
 
-from mac_agent.engines.campplus import DIMENSION, CAMPPlus, fold_batch_norms
+from mac_agent.engines.campplus import DIMENSION, CAMPPlus
+from mac_agent.engines.campplus_rows import RowsOfCampplus
 from mac_agent.engines.filterbank import filter_bank
 from mac_agent.engines.tracks import Piece
 from mac_agent.engines.utterances import embed_pieces
@@ -32,17 +35,28 @@ def test_the_state_has_the_tensors_of_the_published_checkpoint() -> None:
     assert state["xvector.dense.linear.weight"].shape == (DIMENSION, 1024, 1)
 
 
-@pytest.mark.parametrize("frames", [1, 2, 99, 250])
-def test_folding_batch_norms_changes_no_embedding(network: CAMPPlus, frames: int) -> None:
-    bands = torch.randn(2, frames, 80)
+@pytest.mark.parametrize("fused", [True, False])
+def test_utterances_side_by_side_have_the_frames_that_each_has_alone(
+    network: CAMPPlus, fused: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With convolutions and masks that look beyond a frame, at every length from one frame to several masks."""
+    if not fused:
+        monkeypatch.setattr("mac_agent.engines.campplus_rows.can_fuse", lambda: False)
+    rows = RowsOfCampplus(copy.deepcopy(network), torch.device("cpu"))
+    utterances = [torch.randn(frames, 80) for frames in (1, 2, 3, 99, 7, 250, 450, 100)]
     with torch.inference_mode():
-        expected = network(bands)
-    folded = CAMPPlus()
-    folded.load_state_dict(network.state_dict())
+        alone = [network.frames(bands[None])[0] for bands in utterances]
+    torch.testing.assert_close(rows.frames(utterances), torch.cat(alone, dim=1), atol=1e-3, rtol=1e-3)
+
+
+def test_a_span_is_pooled_as_the_network_pools_its_frames(network: CAMPPlus) -> None:
+    rows = RowsOfCampplus(copy.deepcopy(network), torch.device("cpu"))
+    frames = 3.0 + torch.randn(512, 300)
+    spans = [(0, 1), (0, 300), (120, 200), (299, 300)]
     with torch.inference_mode():
-        found = fold_batch_norms(folded.eval())(bands)
-    assert torch.isfinite(expected).all()
-    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)
+        expected = torch.cat([network.pool(frames[None, :, first:last]) for first, last in spans])
+    expected = torch.nn.functional.normalize(expected, dim=-1)
+    torch.testing.assert_close(rows.pool(frames, spans), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_the_filter_bank_of_a_piece_is_that_of_the_recording() -> None:
@@ -58,7 +72,8 @@ def test_a_piece_of_an_utterance_of_its_own_has_the_embedding_of_its_audio(netwo
     pieces = [Piece(0, 0, 10, 50), Piece(0, 1, 100, 140), Piece(0, 1, 140, 180)]
     talkers = np.zeros(200, dtype=np.int8)
     talkers[10:50] = talkers[100:180] = 1
-    embeddings, audio_s = embed_pieces(network, bands, pieces, talkers, lambda _done: None)
+    rows = RowsOfCampplus(copy.deepcopy(network), torch.device("cpu"))
+    embeddings, audio_s = embed_pieces(rows, bands, pieces, talkers, lambda _done: None)
     assert embeddings.shape == (3, DIMENSION)
     np.testing.assert_allclose(np.linalg.norm(embeddings, axis=1), 1.0, atol=1e-5)
     assert audio_s[0] == pytest.approx(40 * 0.016875, abs=0.03)

@@ -10,11 +10,11 @@ from mac_agent.engines.clustering import (
     Policy,
     VoiceCount,
     cluster,
-    find_rivals,
     join_utterances,
     uneven_cut,
 )
 from mac_agent.engines.frames import FIVE_SECONDS
+from mac_agent.engines.rivals import find_rivals
 from mac_agent.engines.tracks import Piece, Track
 
 ANY = VoiceCount()
@@ -49,7 +49,7 @@ def talk(voices: list[int], *, seed: int = 0, cosine: float = 0.74, tracks: list
         for number in range(max(numbers, default=-1) + 1)
     ]
     n = len(pieces)
-    return PieceEvidence(pieces, every, np.array(embeddings, np.float32), np.full(n, 1.6), np.full(n, 0.81))
+    return PieceEvidence(pieces, every, np.array(embeddings, np.float32), np.full(n, 1.6), np.full(n, 0.81), np.ones(n))
 
 
 def agree(labels: np.ndarray, voices: list[int]) -> bool:
@@ -70,13 +70,15 @@ def test_one_voice_is_one() -> None:
 
 
 def test_no_pieces_have_no_labels() -> None:
-    empty = PieceEvidence([], [], np.empty((0, 256), np.float32), np.empty(0), np.empty(0))
+    empty = PieceEvidence([], [], np.empty((0, 256), np.float32), *np.empty((3, 0)))
     assert len(cluster(empty, ANY, Policy())) == 0
 
 
 def test_a_single_piece_is_one_voice() -> None:
     whole = talk([0])
-    single = PieceEvidence(whole.pieces[:1], whole.tracks, whole.embeddings[:1], np.array([0.1]), np.array([0.0]))
+    single = PieceEvidence(
+        whole.pieces[:1], whole.tracks, whole.embeddings[:1], np.array([0.1]), np.zeros(1), np.ones(1)
+    )
     assert cluster(single, ANY, Policy()).tolist() == [0]
 
 
@@ -84,7 +86,9 @@ def test_a_cough_is_not_a_new_voice() -> None:
     evidence = talk([0, 1, 0, 1, 0, 1, 2])
     clean_s = evidence.clean_s.copy()
     clean_s[-4:] = 0.1
-    faint = PieceEvidence(evidence.pieces, evidence.tracks, evidence.embeddings, evidence.audio_s, clean_s)
+    faint = PieceEvidence(
+        evidence.pieces, evidence.tracks, evidence.embeddings, evidence.audio_s, clean_s, evidence.heard
+    )
     assert set(cluster(faint, ANY, Policy()).tolist()) == {0, 1}
 
 
@@ -134,7 +138,7 @@ def test_two_voices_that_windows_separate_stay_two_where_embeddings_alone_would_
     n, embeddings = len(pieces), np.array(vectors, np.float32)
 
     def count(tracks: list[Track]) -> int:
-        evidence = PieceEvidence(pieces, tracks, embeddings, np.full(n, 1.6), np.full(n, 0.81))
+        evidence = PieceEvidence(pieces, tracks, embeddings, np.full(n, 1.6), np.full(n, 0.81), np.ones(n))
         return len(set(cluster(evidence, ANY, Policy(join_distance=0.12)).tolist()))
 
     together, apart = [track(0, 90), track(0, 90)], [track(0, 0), track(90, 90)]

@@ -279,7 +279,7 @@ def test_an_event_whose_words_would_be_lost_is_refused_whole(
 
 
 def test_what_an_event_names_with_the_value_it_has_anyway_says_nothing(door: Door) -> None:
-    idle = {"segments": [], "removed": [], "chunks": None, "corrections": [], "temporary": False}
+    idle: dict[str, Any] = {"segments": [], "removed": [], "chunks": None, "corrections": [], "temporary": False}
     assert door.event("idle", EventType.STARTED, **idle).status_code == 200
     assert door.event("idle", EventType.SEGMENTS, segments=[]).status_code == 200
 

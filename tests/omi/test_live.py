@@ -1,0 +1,94 @@
+"""Live segments of OMI are shown as they come, and end with the report of their conversation."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.brokers import RunningBroker, free_port
+from tests.omi.clocked_bridge import ClockedBridge, start_clocked
+from tests.omi.traffic import OmiSender, make_document
+from tests.vps_bridge.live_bridge import Backend, wait_until
+from vps_bridge.omi.users import UserFile
+
+BEGAN_AT = 1_780_000_000.0
+HOUR_S = 3_600.0
+TOKEN = "for-programs-" + "x" * 20
+
+
+@pytest.fixture(scope="module")
+def omi(
+    mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ClockedBridge]:
+    options = {"OMI_HTTP_PORT": str(free_port()), "OMI_HTTP_TOKEN": TOKEN}
+    bridge = start_clocked(mosquitto, tmp_path_factory.mktemp("data"), backend, BEGAN_AT, **options)
+    yield bridge
+    assert bridge.stop() == 0, bridge.log_file.read_text()
+
+
+def live_talks(omi: ClockedBridge, uid: str) -> dict[str, list[str]]:
+    """The conversations that show what a user's OMI hears, with what is said in them."""
+
+    def read(path: str, **query: str) -> dict[str, Any]:
+        url = f"http://127.0.0.1:{omi.options['OMI_HTTP_PORT']}/v1/conversations{path}"
+        answer = httpx.get(url, params=query, headers={"Authorization": f"Bearer {TOKEN}"})
+        return dict(answer.json()) if answer.is_success else {}  # it may have been deleted meanwhile
+
+    listed = read("", waits_for="live: OMI has not reported it yet")["conversations"]
+    found = {item["conversation_id"]: read(f"/{item['conversation_id']}") for item in listed}
+    return {
+        name: [segment["text"] for segment in talk["segments"]]
+        for name, talk in found.items()
+        if talk.get("owner") == uid
+    }
+
+
+def test_live_segments_are_shown_as_they_come_until_their_conversation_is_reported(
+    omi: ClockedBridge, backend: Backend
+) -> None:
+    sender = OmiSender(omi.add_user("seen"), "B")
+    old, began_at = OmiSender(omi.add_user("seen-old"), "A", is_signed=False), BEGAN_AT + 300
+    rows = [{"id": f"live-{n}", "start": 4.0 * n, "end": 4.0 * n + 3, "text": f"words {n}"} for n in range(5)]
+    for post in sender.send_live(rows[:2], began_at):
+        assert omi.post(post).json() == {}
+    (name,) = wait_until(lambda: live_talks(omi, "seen"), "the first live segments")
+    # A segment grows while somebody speaks, and the restart of a bridge begins nothing anew.
+    omi.kill()
+    omi.start(backend)
+    omi.wait_open()
+    for post in sender.send_live([{**rows[1], "text": "words 1 and more"}, *rows[2:]], began_at):
+        assert omi.post(post).json() == {}
+    said = ["words 0", "words 1 and more", "words 2", "words 3", "words 4"]
+    wait_until(lambda: live_talks(omi, "seen") == {name: said}, "all of them, in one talk")
+    # Older backends say whose it is with `session_id` and send a bare list; half a segment is no reason to refuse.
+    bare = json.dumps([rows[0], {"id": "broken", "end": 3}]).encode()
+    path = f"/omi/transcript?token={old.access.token}?session_id=seen-old"
+    assert omi.client.post(path, content=bare).json() == {}
+    assert omi.client.post(path, content=json.dumps(rows[:1]).encode()).json() == {}
+    wait_until(lambda: list(live_talks(omi, "seen-old").values()) == [["words 0"]], "those of an older backend")
+    # The next talk is another one: OMI counts its seconds anew.
+    later = [{**row, "id": f"next-{place}"} for place, row in enumerate(rows)]
+    for post in sender.send_live(later, began_at + 200):
+        omi.post(post)
+    wait_until(lambda: len(live_talks(omi, "seen")) == 2, "a talk of its own for what comes later")
+    document = make_document("seen-talk", began_at, rows)
+    assert omi.post(sender.send_conversation(document, began_at + 210)).status_code == 200
+    assert name not in live_talks(omi, "seen")
+    assert len(live_talks(omi, "seen")) == 1
+    thrown = make_document("thrown-away", began_at + 200, later) | {"discarded": True}
+    assert omi.post(sender.send_conversation(thrown, began_at + 400)).status_code == 200
+    assert live_talks(omi, "seen") == {}
+    UserFile(omi.data_dir / "bridge").remove("seen-old")
+    wait_until(lambda: not live_talks(omi, "seen-old"), "the removed user's words to be gone")
+
+
+def test_words_that_were_shown_live_go_with_the_audio(omi: ClockedBridge) -> None:
+    sender, at = OmiSender(omi.add_user("kept"), "B"), BEGAN_AT + 8 * HOUR_S
+    row = {"id": "one", "start": 0.0, "end": 3.0, "text": "words"}
+    for post in sender.send_live([row], at):
+        omi.post(post)
+    wait_until(lambda: live_talks(omi, "kept"), "what came live")
+    omi.clock.set(at + 6 * HOUR_S + 10)
+    wait_until(lambda: not live_talks(omi, "kept"), "the end of it")
