@@ -268,14 +268,18 @@ def _read_config_file(cls: type[S], path: Path, role: str | None, *, must_exist:
         if name in cls.model_fields:
             words = f"belongs into the table [{cls.section}]"
         elif isinstance(document[name], dict):
-            words = f"unknown; tables are {', '.join(f'[{section}]' for section in SECTIONS)}"
+            words = f"unknown; tables are {_list_tables()}"
         else:
-            words = _say_unknown(name, BrokerSettings.model_fields) + "; the rest goes into a table"
+            words = _say_unknown(name, BrokerSettings.model_fields) + f"; the rest goes into {_list_tables()}"
         raise SettingsError(name, f"file {path}", words)
     own: dict[str, Any] = {}
     for section in (cls.section, BACKEND) if role == BACKEND else (cls.section,):
         own |= _read_table(cls, path, section, sections.get(section, {}))
     return {**document, **own}
+
+
+def _list_tables() -> str:
+    return ", ".join(f"[{section}]" for section in SECTIONS)
 
 
 def _read_table(cls: type[S], path: Path, section: str, table: object) -> dict[str, Any]:

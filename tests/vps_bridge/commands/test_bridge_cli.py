@@ -21,8 +21,8 @@ from vps_bridge.commands.main import app
 COMMANDS = [
     *("run", "publish", "import", "show", "conversations", "jobs", "agents", "history", "undo", "watch", "config"),
     *("failed", "retry", "cancel", "purge", "correct", "redo", "doctor", "page", "people", "export", "join"),
-    *("backup", "restore", "watch-folder", "ping", "install", "uninstall", "status"),
-    *(("agents", "allow"), ("agents", "deny")),
+    *("backup", "restore", "watch-folder", "ping", "install", "uninstall", "status", "spool-key"),
+    *(("agents", "allow"), ("agents", "deny"), ("agents", "drain")),
 ]
 
 

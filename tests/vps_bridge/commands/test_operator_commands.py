@@ -245,8 +245,8 @@ def test_jobs_shows_the_latest_of_ten_thousand_and_counts_the_rest(tmp_path: Pat
     ledger = Ledger(tmp_path / "bridge", exclusive=True)
     chunk = NewChunk("c", "k", "0" * 64, 1_000, "s", "wav", duration_s=60.0)
     ledger.chunks.accept(chunk, SpeakerHints(), final=False)
-    plan = JobPlan((PlannedChunk("k", None),), ("k",))
-    names = ledger.jobs.add("c", (plan,) * 10_000)
+    chunks = (PlannedChunk("k", None),)
+    names = ledger.jobs.add("c", (JobPlan(chunks, ("k",)), *(JobPlan(chunks, ()),) * 9_999))
     ledger.close()
     bridge = LiveBridge(NoBroker(), tmp_path)  # type: ignore[arg-type] # the command needs none
     shown = bridge.command("jobs").stdout
