@@ -152,9 +152,6 @@ class ConversationEvent(Message):
         if self.type is EventType.APPLIED and self.updated_version is None:
             msg = "an `applied` event needs updated_version"
             raise ValueError(msg)
-        if self.type is EventType.SEGMENTS and not self.model_fields_set & {"segments", "removed"}:
-            msg = "a `segments` event needs segments or removed"
-            raise ValueError(msg)
         if self.type is EventType.CORRECTED and not self.corrections:
             msg = "a `corrected` event needs corrections"
             raise ValueError(msg)

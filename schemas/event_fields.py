@@ -21,7 +21,7 @@ class EventFields:
 
 
 E = TypeVar("E", ConversationEvent, PersonEvent)
-EVERY_EVENT = ("event_id", "type", "revision", "num_speakers", "min_speakers", "max_speakers")
+EVERY_EVENT = ("event_id", "type", "revision", "num_speakers", "min_speakers", "max_speakers", "by")
 EVERY_PERSON_EVENT = ("event_id", "type", "owner")
 _TARGET = (("target_event_id", "target_write"),)
 
@@ -32,7 +32,7 @@ EVENT_FIELDS: Mapping[EventType, EventFields] = {
     ),
     EventType.SEGMENTS: EventFields(
         "Pieces of the transcript, new or changed, and ids of those that are gone. What is not named stays as it is.",
-        needs=(("segments", "removed"),),
+        may=("segments", "removed"),
     ),
     EventType.COMPLETED: EventFields(
         "No more audio is to come but what is named. The labels then become final. Later audio opens it again.",

@@ -114,7 +114,7 @@ class CorrectedConversation:
         return [(one.write, one.outcome, one.reason) for one in self.found.corrections]
 
     def _event(self, kind: EventType) -> ConversationEvent:
-        return ConversationEvent(event_id="e-0", type=kind, removed=("nobody",))
+        return ConversationEvent(event_id="e-0", type=kind)
 
 
 @contextmanager
