@@ -136,7 +136,8 @@ def _judge_split(
         return "void", OVERRIDDEN
     named = set(kept.said.segment_ids)
     reaches = any(
-        segment not in named and not chosen.isdisjoint(seconds) for segment, seconds in voices.speech.in_segment.items()
+        segment not in named and any(voices.voice_at.get(speaker) == own for speaker in seconds)
+        for segment, seconds in voices.speech.in_segment.items()
     )
     return ("spread" if reaches else "alone"), None
 
