@@ -29,7 +29,7 @@ BRIDGE_ROOMS = ("schemas", "vps_bridge")
 _PREVENTABLE = re.compile(
     r"mosquitto|nats|broker|shared|recording|weights|model|could not import|(not|is) installed", re.IGNORECASE
 )
-_EXCUSED = re.compile(r"gated", re.IGNORECASE)
+_EXCUSED = re.compile(r"gated|optional", re.IGNORECASE)
 
 
 @pytest.fixture(scope="session")
