@@ -156,6 +156,7 @@ def test_audio_that_the_bucket_lost_or_changed_is_never_sent_and_ends_its_job_wi
                 assert not [part for part in agent.parts.items if part.lease_id == offer.lease_id]
 
 
+@pytest.mark.slow
 def test_an_agent_waits_out_an_outage_of_the_bucket_and_a_key_that_is_missing(
     bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
 ) -> None:
@@ -189,6 +190,7 @@ def test_an_agent_waits_out_an_outage_of_the_bucket_and_a_key_that_is_missing(
             assert bridge.jobs(name)[0]["attempts"] == 0
 
 
+@pytest.mark.slow
 def test_audio_in_the_directory_moves_into_the_bucket_and_no_way_leads_back_without_it(
     bucket: RunningBucket, mosquitto: RunningBroker, backend: Backend, data: Path
 ) -> None:
