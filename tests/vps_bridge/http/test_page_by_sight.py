@@ -160,7 +160,10 @@ def test_a_conversation_opens_at_its_top_and_tab_leaves_the_transcript_after_one
     page.get_by_role("link", name="seen").press("Enter")
     rows = page.get_by_role("list", name="Segments").get_by_role("listitem")
     expect(rows.first).to_be_visible()
-    assert page.evaluate("scrollY") == 0
+    wait_until(lambda: page.evaluate("scrollY") == 0, "the top of the page in sight")
+    # All is there that Tab can lead to: what comes later comes between.
+    expect(page.get_by_role("button", name="Play 0:00.5")).to_be_visible()
+    expect(page.get_by_role("button", name="Take back change 1")).to_be_visible()
     rows.first.focus()
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Play 0:00.5")).to_be_focused()
