@@ -6,6 +6,7 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from broker.check import Check, failed, note, ok
@@ -40,6 +41,17 @@ def check_config_file(path: Path, no_file: str) -> Check:
     if SECRET_WORD.search(text) and mode & _OTHERS_MAY_READ:
         return failed("config file", f"{path} holds a secret and others can read it", f"chmod 600 '{path}'")
     return ok("config file", str(path))
+
+
+def check_private_files(directory: Path, files: Iterable[Path], rewrite: str) -> Check:
+    """Check that no other user, but for the group, can read a broker's secrets; `rewrite` is the command for them."""
+    try:
+        open_files = [str(path) for path in files if path.stat().st_mode & _OTHERS_MAY_READ & ~stat.S_IRGRP]
+    except OSError as error:
+        return failed("files", f"{error.filename}: {error.strerror}", f"{rewrite} writes them again")
+    if open_files:
+        return failed("files", f"others can read {', '.join(open_files)}", f"chmod 600 {' '.join(open_files)}")
+    return ok("files", str(directory))
 
 
 def check_disk(directory: Path, needed_bytes: int, why: str) -> Check:

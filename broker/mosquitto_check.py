@@ -8,7 +8,8 @@ from pathlib import Path
 
 from broker.certificate_check import check_certificate_end
 from broker.certificates import OwnCertificates, ends_at
-from broker.check import Check, failed, ok
+from broker.check import Check
+from broker.file_checks import check_private_files
 from broker.listener import Listener
 from broker.mosquitto import MosquittoFiles
 from broker.mosquitto_setup import make_invitation, require_setup
@@ -17,7 +18,6 @@ from broker.users import read_users
 
 RELOAD = "It reads its files again after: systemctl reload mosquitto (or kill -HUP its process)."
 START = "Is it started? journalctl -u mosquitto, or /var/log/mosquitto/mosquitto.log, says why not."
-OTHERS_MAY = 0o077
 
 
 def check_mosquitto(directory: Path) -> list[Check]:
@@ -69,10 +69,4 @@ def _check_modes(directory: Path, own: OwnCertificates, listener: Listener) -> C
     private = [files.passwords, files.acl, directory.absolute() / "users.json"]
     if listener.tls == own.server:
         private += [own.ca_key, own.server.key]
-    try:
-        open_files = [str(path) for path in private if path.stat().st_mode & OTHERS_MAY & ~0o040]
-    except OSError as error:
-        return failed("files", f"{error.filename}: {error.strerror}", f"omi-broker init {directory} writes them again")
-    if open_files:
-        return failed("files", f"others can read {', '.join(open_files)}", f"chmod 600 {' '.join(open_files)}")
-    return ok("files", str(directory))
+    return check_private_files(directory, private, f"omi-broker init {directory}")

@@ -14,8 +14,8 @@ from broker.invitation_files import invited, write_invitations
 from broker.listener import Listener, TlsFiles, check_listener, is_every_address, is_loopback
 from broker.mosquitto import ProvisionedMosquitto, known_listener, provision_mosquitto
 from broker.mosquitto_files import make_directory
-from broker.role_users import find_role
-from broker.users import Credentials, generate_password, read_users, write_users
+from broker.role_users import renew_password
+from broker.users import Credentials
 
 PLAIN_PORT, TLS_PORT = 1883, 8883  # as IANA lists them for mqtt and secure-mqtt
 
@@ -142,11 +142,7 @@ def change_password(directory: Path, user: str) -> Setup:
         BrokerError: there is no such user.
     """
     require_setup(directory)
-    users_file = directory / "users.json"
-    users = read_users(users_file)
-    role = find_role(users, user)
-    users[role] = Credentials(users[role].username, generate_password())
-    write_users(users_file, users)
+    renew_password(directory / "users.json", user)
     return set_up_mosquitto(directory, Wanted())
 
 

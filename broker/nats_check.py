@@ -8,6 +8,7 @@ from pathlib import Path
 from broker.certificate_check import check_certificate_end
 from broker.certificates import OwnCertificates, ends_at
 from broker.check import Check, failed, note, ok
+from broker.file_checks import check_private_files
 from broker.nats import NatsCluster, NatsNode, node_directory
 from broker.nats_setup import node_url, require_cluster
 from broker.user_check import UNREACHABLE, check_user, settings_of
@@ -15,7 +16,6 @@ from broker.users import Credentials, read_users
 
 RELOAD = "Copy its nats.conf to its machine again, and there: systemctl reload nats-server (or kill -HUP its process)."
 START = "Is it started there, and can it reach the others? journalctl -u nats-server says why not."
-OTHERS_MAY = 0o077
 CONNECT_TIMEOUT_S = 15.0  # after a leader's death the others take some 8 s until they let anybody in
 
 
@@ -73,10 +73,4 @@ def _check_modes(directory: Path, cluster: NatsCluster) -> Check:
     private = [directory / "users.json", directory / "cluster.json", *(folder / "nats.conf" for folder in folders)]
     if cluster.tls:
         private += [OwnCertificates.below(directory).ca_key, *(folder / "server.key" for folder in folders)]
-    try:
-        open_files = [str(path) for path in private if path.stat().st_mode & OTHERS_MAY & ~0o040]
-    except OSError as error:
-        return failed("files", f"{error.filename}: {error.strerror}", f"omi-broker nats {directory} writes them again")
-    if open_files:
-        return failed("files", f"others can read {', '.join(open_files)}", f"chmod 600 {' '.join(open_files)}")
-    return ok("files", str(directory))
+    return check_private_files(directory, private, f"omi-broker nats {directory}")

@@ -20,7 +20,7 @@ from broker.listener import Listener, TlsFiles, check_listener, check_path, is_e
 from broker.mosquitto_files import make_directory
 from broker.nats import NatsCluster, NatsNode, node_config, node_directory
 from broker.private_files import replace_file, rewrite_file
-from broker.role_users import BrokerUser, find_role, make_users
+from broker.role_users import BrokerUser, make_users, renew_password
 from broker.text_files import read_text
 from broker.users import Credentials, generate_password, read_users, write_users
 from schemas.record import is_id
@@ -202,11 +202,7 @@ def change_password(directory: Path, user: str) -> ClusterSetup:
         BrokerError: there is no such user.
     """
     require_cluster(directory)
-    users_file = directory / "users.json"
-    users = read_users(users_file)
-    role = find_role(users, user)
-    users[role] = Credentials(users[role].username, generate_password())
-    write_users(users_file, users)
+    renew_password(directory / "users.json", user)
     return set_up_cluster(directory, WantedCluster())
 
 

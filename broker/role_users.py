@@ -4,10 +4,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from broker.access import Access, access_of
 from broker.errors import BrokerError
-from broker.users import Credentials, generate_password
+from broker.users import Credentials, generate_password, read_users, write_users
 from schemas.record import is_id
 from schemas.topics import Topics
 
@@ -59,6 +60,18 @@ def find_role(users: Mapping[str, Credentials], name: str) -> str:
         names = ", ".join(known.removeprefix(AGENT_PREFIX) for known in users)
         raise BrokerError(f"no user {name} here; there are {names}")
     return role
+
+
+def renew_password(users_file: Path, name: str) -> None:
+    """Give a user, named as `find_role` takes it, a new password in `users.json`.
+
+    Raises:
+        BrokerError: there is no such user, or the file cannot be read.
+    """
+    users = read_users(users_file)
+    role = find_role(users, name)
+    users[role] = Credentials(users[role].username, generate_password())
+    write_users(users_file, users)
 
 
 def _checked_id(kind: str, text: str) -> str:
