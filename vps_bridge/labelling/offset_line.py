@@ -71,7 +71,7 @@ def fit_offset_line(nats: Array, states: NDArray[np.intp], first: int, center_s:
     apart_s = np.abs(rivals - lines[best]).max(axis=0) * STEP_S
     first_held, last_held = _around(apart_s, (apart_s <= rules.tolerance_s) | ~nats.any(axis=1))
     held = places[best][first_held:last_held].clip(0, nats.shape[1] - 1)
-    shift = _between(totals[best[0]], int(best[1]))
+    shift = find_top(totals[best[0]], int(best[1]))
     slope = slopes[best[0]] * STEP_S / BLOCK_S
     middle_s = (first + len(states) / 2) * BLOCK_S
     offset_s = center_s + (center + shifts[best[1]] + shift) * STEP_S
@@ -91,7 +91,7 @@ def _around(apart_s: NDArray[np.float64], is_certain: NDArray[np.bool_]) -> tupl
     return int(doubtful[place - 1]) + 1, int(doubtful[place])
 
 
-def _between(totals: NDArray[np.float64], best: int) -> float:
+def find_top(totals: NDArray[np.float64], best: int) -> float:
     """Return where between two steps the top of a parabola through the best and its neighbours lies."""
     if not 0 < best < len(totals) - 1:
         return 0.0

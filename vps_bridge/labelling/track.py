@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from vps_bridge.labelling.audio_clock import TOUCHING_S, ClockPiece, Span
-from vps_bridge.labelling.offset_line import LineRules, fit_offset_line
+from vps_bridge.labelling.offset_line import LineRules, find_top, fit_offset_line
 from vps_bridge.labelling.offset_search import (
     BLOCK_S,
     BLOCK_STEPS,
@@ -293,9 +293,8 @@ def _is_certain(nats: Array, run: _OffsetRun, rules: TrackingRules) -> bool:
 
 def _fit(nats: Array, run: _OffsetRun, found: FoundOffset) -> tuple[_OffsetRun, tuple[float, float]]:
     """Return the line of a run, and the blocks that it holds for: all, where it is the constant that the times say."""
-    base_s, slope = _fit_line(nats, run, found)
-    if run.is_expected and slope == 0:
-        return run, (base_s, slope)
+    if run.is_expected and (constant := _fit_line(nats, run, found))[1] == 0:
+        return run, constant
     center_s = found.offset_s - (nats.shape[1] // 2) * STEP_S
     line = fit_offset_line(nats[run.first : run.last], np.asarray(run.states), run.first, center_s, _LINES)
     first = run.first + line.first
@@ -314,10 +313,7 @@ def _fit_line(nats: Array, run: _OffsetRun, found: FoundOffset) -> tuple[float, 
             return float(base), float(slope)
     state = round(float(states.mean()))
     near = nats[run.first : run.last, max(0, state - 1) : state + 2].sum(axis=0, dtype=float)
-    shift = 0.0
-    if len(near) == 3 and near[1] > max(near[0], near[2]):  # noqa: PLR2004 - a parabola through three points
-        shift = 0.5 * (near[0] - near[2]) / (near[0] - 2 * near[1] + near[2])
-    return _prefer_prior(float(center_s + (state + shift) * STEP_S), found.prior_s), 0.0
+    return _prefer_prior(float(center_s + (state + find_top(near, 1)) * STEP_S), found.prior_s), 0.0
 
 
 def _prefer_prior(offset_s: float, prior_s: float | None) -> float:
