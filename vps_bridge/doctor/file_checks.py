@@ -33,9 +33,7 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
         ledger = open_ledger(settings, exclusive=False)
     except LedgerMissing as error:
         return [note("ledger", str(error))], None
-    except LedgerUnavailable as error:
-        return [failed("ledger", str(error), SERVER_REMEDY), store], None
-    except SettingsError as error:
+    except (LedgerUnavailable, SettingsError) as error:
         return [failed("ledger", str(error), SERVER_REMEDY), store], None
     except DatabaseError as error:
         return [failed("ledger", str(error), RESTORE), store], None

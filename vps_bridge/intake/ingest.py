@@ -307,11 +307,11 @@ class Ingest:
 
     def _accept(self, new: NewChunk, description: ChunkDescription) -> None:
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
-        is_accepted = False
         try:
             is_accepted = self._ledger.chunks.accept(new, hints, final=description.final)
-        finally:
-            self.left_strays |= not is_accepted  # it is not certain that the ledger has the chunk
+        except Exception:
+            self.left_strays = True  # it is not certain that the ledger has the chunk
+            raise
         if not is_accepted:
             self._spool.discard(new.spool_name)
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
