@@ -8,6 +8,7 @@ import time
 import httpx
 import pytest
 
+from mac_agent.inference import EMPTY_CHUNK
 from tests.brokers import AGENT_ID, RunningBroker, free_port
 from tests.mac_agent.sounds import as_wav, tone
 
@@ -121,18 +122,30 @@ def test_a_chunk_that_never_has_its_sha256_fails_and_says_so(mosquitto, start_ag
 
 
 @pytest.mark.parametrize(
-    ("audio", "code"), [(b"this is no audio", "audio.undecodable"), (b"", "audio.empty")], ids=["text", "empty"]
+    ("chunks", "code"),
+    [((TWO_VOICES[0], b"this is no audio"), "audio.undecodable"), ((b"",), "audio.empty")],
+    ids=["text", "empty"],
 )
-def test_audio_that_cannot_be_used_is_a_failure_that_is_not_retried(mosquitto, start_agent, small_bridge, audio, code):
+def test_audio_that_cannot_be_used_is_a_failure_that_is_not_retried(mosquitto, start_agent, small_bridge, chunks, code):
     bridge = small_bridge(mosquitto)
     start_agent(mosquitto)
     bridge.wait_online()
-    bridge.offer("job-1", TWO_VOICES[0], audio)
+    bridge.offer("job-1", *chunks)
     failure = bridge.wait_failure("job-1")
-    assert (failure.code, failure.retryable, failure.chunk_id) == (code, False, "job-1-chunk-1")
-    assert failure.sha256 == hashlib.sha256(audio).hexdigest()
+    assert (failure.code, failure.retryable, failure.chunk_id) == (code, False, f"job-1-chunk-{len(chunks) - 1}")
+    assert failure.sha256 == hashlib.sha256(chunks[-1]).hexdigest()
     bridge.offer("job-2", TWO_VOICES[0])
     assert bridge.wait_turns("job-2").turns
+
+
+def test_an_empty_chunk_costs_the_others_of_its_job_nothing_and_is_told(mosquitto, start_agent, small_bridge):
+    bridge = small_bridge(mosquitto)
+    start_agent(mosquitto)
+    bridge.wait_online()
+    bridge.offer("job-1", TWO_VOICES[0], b"")
+    turns = bridge.wait_turns("job-1")
+    assert [turn.speaker for turn in turns.turns] == ["TONE_300"]
+    assert turns.warnings == (EMPTY_CHUNK,)
 
 
 def test_a_job_that_crashes_the_worker_fails_and_the_next_one_runs(mosquitto, start_agent, small_bridge):
