@@ -15,7 +15,6 @@ import resource
 import sys
 import time
 from dataclasses import dataclass, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.clustering import Policy
 
-FITTED = ("join_distance", "small_voice_distance", "start_distance", "divide_gain")
-FACTORS = (0.8, 1.0, 1.25)
 MOVED = ("join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain")
 
 
@@ -86,9 +83,6 @@ def main() -> None:
     parser.add_argument("--hours", type=float, default=1.0, help="length of the recording of the group `long`")
     parser.add_argument("--first-seed", type=int, default=1, help="seed of the first made-up conversation")
     parser.add_argument("--moved", action="store_true", help="also with every threshold 15 %% up and down")
-    parser.add_argument(
-        "--leave-one-out", action="store_true", help="also each recording with the thresholds that suit all others best"
-    )
     options = parser.parse_args()
     if unknown := set(options.groups) - set(groups):
         parser.error(f"no group {', '.join(sorted(unknown))}; choose from {', '.join(groups)}")
@@ -97,11 +91,9 @@ def main() -> None:
     assert isinstance(engine, EmbeddedEngine)
     for group in options.groups:
         selected = select(group, options.first_seed, options.hours)
-        outputs = measure(engine, group, selected, keep=options.moved or options.leave_one_out)
+        outputs = measure(engine, group, selected, keep=options.moved)
         if options.moved:
             move(outputs, engine.policy)
-        if options.leave_one_out:
-            leave_one_out(outputs, engine.policy)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
     print(f"\npeak memory {peak / (1024**2 if sys.platform == 'darwin' else 1):.0f} MiB, {options.threads} threads")
 
@@ -216,52 +208,36 @@ def show_pooled(rows: Sequence[AccuracyRow]) -> None:
 
 
 def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
-    """Print DER and speakers of every recording with all thresholds, and each alone, 15 % up and down."""
+    """Print DER and speakers of every recording with all thresholds, and each alone, 15 % up and down.
+
+    The last row leaves one out: each recording has the thresholds, of these, that suit all the others best; those as
+    set where they suit as well.
+    """
     policies = {"as set": policy}
     for factor in (0.85, 1.15):
         policies[f"all x {factor}"] = moved(policy, MOVED, factor)
-        policies |= {f"{name} x {factor}": moved(policy, (name,), factor) for name in MOVED}
-    print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled |")
-    print("|---" * (len(kept) + 2) + "|")
-    for name, tried in policies.items():
-        cells, excerpts = [], []
-        for recording, output in kept:
-            turns = to_diarization(output, Hints(), tried, StageTimer()).turns
-            score = compare(recording, turns)
-            cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
-            excerpts += [score] if recording.name in AMI else []
-        print(f"| {name} | " + " | ".join(cells) + f" | {pool(excerpts).der:.3f} |")
+        policies |= {f"{name} x {factor}": moved(policy, (name,), factor) for name in MOVED if getattr(policy, name)}
+    print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled | all pooled |")
+    print("|---" * (len(kept) + 3) + "|")
+    tried: list[list[tuple[Score, int]]] = []
+    for name, own in policies.items():
+        turns = [(recording, to_diarization(output, Hints(), own, StageTimer()).turns) for recording, output in kept]
+        tried.append([(compare(recording, found), len({turn.speaker for turn in found})) for recording, found in turns])
+        show_moved(name, kept, tried[-1])
+    left_out = []
+    for number in range(len(kept)):
+        others = [pool(score for score, _ in row[:number] + row[number + 1 :]).der for row in tried]
+        left_out.append(min(zip(others, tried, strict=True), key=lambda one: round(one[0], 6))[1][number])
+    show_moved("leave one out", kept, left_out)
 
 
-def leave_one_out(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
-    """Print DER and speakers of every recording with the thresholds that suit all the others best.
-
-    Every threshold is as set, a fifth less or a quarter more, in all combinations; of equally good ones that nearest to
-    what is set is taken.
-    """
-    names = [name for name in FITTED if getattr(policy, name) is not None]
-    grid = sorted(product(FACTORS, repeat=len(names)), key=lambda factors: sum(abs(factor - 1) for factor in factors))
-    scores: list[list[Score]] = []
-    speakers: list[list[int]] = []
-    for factors in grid:
-        tried = replace(
-            policy, **{name: getattr(policy, name) * factor for name, factor in zip(names, factors, strict=True)}
-        )
-        turns = [to_diarization(output, Hints(), tried, StageTimer()).turns for _, output in kept]
-        scores.append([compare(recording, own) for (recording, _), own in zip(kept, turns, strict=True)])
-        speakers.append([len({turn.speaker for turn in own}) for own in turns])
-    print(f"\n| left out | DER | speakers true/found | chosen on the others: {', '.join(names)} | as set |")
-    print("|---|---|---|---|---|")
-    chosen: list[Score] = []
-    for number, (recording, _) in enumerate(kept):
-        others = [pool(row[:number] + row[number + 1 :]).der for row in scores]
-        best = min(range(len(grid)), key=lambda at: round(others[at], 6))  # the first of equals
-        chosen.append(scores[best][number])
-        cells = (f"{chosen[-1].der:.3f}", f"{recording.speakers}/{speakers[best][number]}")
-        taken = ", ".join(f"x {factor:g}" for factor in grid[best])
-        print(f"| {recording.name} | {' | '.join(cells)} | {taken} | {scores[0][number].der:.3f} |")
-    excerpts = [score for (recording, _), score in zip(kept, chosen, strict=True) if recording.name in AMI]
-    print(f"\nPooled {pool(chosen).der:.3f} (as set {pool(scores[0]).der:.3f}), AMI {pool(excerpts).der:.3f}")
+def show_moved(name: str, kept: list[tuple[Recording, NetworkOutput]], found: list[tuple[Score, int]]) -> None:
+    """Print the row of some thresholds."""
+    excerpts = [score for (recording, _), (score, _) in zip(kept, found, strict=True) if recording.name in AMI]
+    cells = [f"{score.der:.3f} ({speakers})" for score, speakers in found]
+    print(
+        f"| {name} | {' | '.join(cells)} | {pool(excerpts).der:.3f} | {pool(s for s, _ in found).der:.4f} |", flush=True
+    )
 
 
 def moved(policy: Policy, names: tuple[str, ...], factor: float) -> Policy:
