@@ -1,6 +1,6 @@
 """How well pieces of speech tell voices apart, for the linker: `python -m benchmarks.bench_piece_links`.
 
-Ten LibriSpeech voices, each alone in a recording of its own: as read, by telephone, in noise and in a room. Its pieces
+Ten LibriSpeech voices, each alone in a recording of its own: as read, by telephone and in a room. Its pieces
 become parts of some seconds; two parts of one utterance are never compared, nor two of different conditions.
 Numbers are fitted on five of the voices and tried on the other five, again and again with other halves: "others" are
 voices that had no say in the choice.
@@ -110,10 +110,9 @@ def read_alone(voice: str) -> Recording:
 
 
 def in_conditions(read: Recording) -> Iterator[Recording]:
-    """Yield the recording as it is, by telephone, in noise and in a room: each the same for every voice."""
+    """Yield the recording as it is, by telephone and in a room: each the same for every voice."""
     yield read
     yield recordings.at_8_khz(read)
-    yield recordings.with_noise(read, 10.0)
     yield recordings.with_reverberation(read)
 
 
