@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -30,7 +31,8 @@ from vps_bridge.dispatch.failed_audio import describe_failures
 from vps_bridge.dispatch.status import describe_status
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import AgentRecord, ConversationRecord
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import AgentRecord, ConversationRecord, JobRecord
 from vps_bridge.ledger.refusals import RefusedChunk
 
 READ_AT_ONCE = 500
@@ -60,7 +62,7 @@ def show(
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = _describe_segments(stored.segments if stored else (), record)
-        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s)
+        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s, jobs)
         update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
         warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
         failures = describe_failures(jobs)
@@ -159,13 +161,17 @@ def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> N
 
 
 def _conversation_facts(
-    record: ConversationRecord, ledger: Ledger, agents: Sequence[AgentRecord], stale_s: float
+    record: ConversationRecord,
+    ledger: Ledger,
+    agents: Sequence[AgentRecord],
+    stale_s: float,
+    failed: Sequence[JobRecord],
 ) -> dict[str, Any]:
     name, is_settled = record.conversation_id, record.packed_at is not None or record.final_at is not None
     state, reason = describe_status(
         record,
         [] if is_settled else ledger.chunks.of_conversation(name),
-        [] if is_settled else ledger.jobs.all(conversation_id=name),
+        failed if is_settled else ledger.jobs.of_conversation(name),
         agents,
         now=time.time(),
         stale_s=stale_s,
@@ -188,8 +194,12 @@ def conversations(
         names = names[: bounded(limit, as_json=as_json)]
         batches = (names[start : start + READ_AT_ONCE] for start in range(0, len(names), READ_AT_ONCE))
         records = (record for batch in batches for record in ledger.listing.some(batch))
-        agents = ledger.agents.all()
-        listed = [_conversation_facts(record, ledger, agents, stale_s) for record in records]
+        agents, failed = ledger.agents.all(), defaultdict[str, list[JobRecord]](list)
+        for job in ledger.jobs.all(states=(JobState.FAILED,)):
+            failed[job.conversation_id].append(job)
+        listed = [
+            _conversation_facts(record, ledger, agents, stale_s, failed[record.conversation_id]) for record in records
+        ]
         if as_json:
             print_json(listed)
             return
