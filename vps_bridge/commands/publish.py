@@ -36,6 +36,10 @@ from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
 
+NOBODY_LIVE = (
+    "no agent is live and allowed, so this waits: the audio is safe. Start one on the Mac (omi-agent run) and allow it "
+    "here (omi-bridge agents, omi-bridge agents allow ID); Ctrl-C ends only the waiting"
+)
 TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, TSV, or STM."
 
 
@@ -131,9 +135,14 @@ def _progress() -> Progress:
 
 def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> ConversationUpdated:
     waiting = progress.add_task("waiting for an agent", total=None)
+    is_told = False
 
     def report(beat: BridgeHeartbeat) -> None:
+        nonlocal is_told
         queue = beat.queue
+        if beat.agents_live == 0 and not is_told:
+            is_told = True
+            progress.console.print(f"omi-bridge: {NOBODY_LIVE}", style="yellow", highlight=False, soft_wrap=True)
         words = f"{queue.jobs_leased} jobs with agents, {queue.jobs_ready} waiting, {beat.agents_live} agents live"
         progress.update(waiting, description=words)
 
