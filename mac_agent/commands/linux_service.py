@@ -87,7 +87,7 @@ def _describe(user: str | None, config: Path | None, data_dir: Path | None) -> S
 
     account = find_user(user)
     home = Path(account.pw_dir)
-    config_file, data = choose_files(AgentSettings, home, config, data_dir, marker=Path("outbox.sqlite"))
+    config_file, data = choose_files(AgentSettings, home, config, data_dir, markers=(Path("outbox.sqlite"),))
     return SystemdService(
         name=NAME,
         description="omi-diarization agent: diarizes what the bridge leases to it",

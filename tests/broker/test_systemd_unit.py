@@ -140,17 +140,24 @@ def test_who_is_not_root_is_told_the_whole_command(service: SystemdService, monk
 
 def test_the_files_are_those_that_the_users_own_commands_find(tmp_path: Path) -> None:
     marker, config = Path("bridge") / "ledger.sqlite3", tmp_path / ".config" / "omi-diarization" / "config.toml"
-    assert choose_files(BridgeSettings, tmp_path, None, None, marker=marker) == (
+    assert choose_files(BridgeSettings, tmp_path, None, None, markers=(Path("absent"), marker)) == (
         config,
         tmp_path / ".local" / "share" / "omi-diarization",
     )
     (tmp_path / "bridge").mkdir()
     (tmp_path / marker).write_text("")
-    assert choose_files(BridgeSettings, tmp_path, None, None, marker=marker)[1] == tmp_path, "as set up before"
+    assert choose_files(BridgeSettings, tmp_path, None, None, markers=(Path("absent"), marker))[1] == tmp_path, (
+        "as set up before"
+    )
     config.parent.mkdir(parents=True)
     config.write_text('data_dir = "/var/lib/elsewhere"\n')
-    assert choose_files(BridgeSettings, tmp_path, None, None, marker=marker)[1] == Path("/var/lib/elsewhere")
-    assert choose_files(BridgeSettings, tmp_path, None, tmp_path / "own", marker=marker)[1] == tmp_path / "own"
+    assert choose_files(BridgeSettings, tmp_path, None, None, markers=(Path("absent"), marker))[1] == Path(
+        "/var/lib/elsewhere"
+    )
+    assert (
+        choose_files(BridgeSettings, tmp_path, None, tmp_path / "own", markers=(Path("absent"), marker))[1]
+        == tmp_path / "own"
+    )
 
 
 def test_systemd_accepts_both_units(service: SystemdService) -> None:

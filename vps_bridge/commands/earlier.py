@@ -9,7 +9,7 @@ from schemas.conversation import TranscriptSegment
 from vps_bridge.commands.terminal import err, load
 from vps_bridge.conversations.earlier_transcript import EarlierTranscript, compare_transcripts
 from vps_bridge.conversations.open_store import open_store
-from vps_bridge.ledger.ledger import FILE_NAME
+from vps_bridge.conversations.sqlite import STORE_FILE
 
 MAX_SHOWN_IDS = 5
 
@@ -17,9 +17,9 @@ MAX_SHOWN_IDS = 5
 def find_earlier(
     conversation: str, segments: Sequence[TranscriptSegment], config: Path | None, data_dir: Path | None
 ) -> EarlierTranscript:
-    """Compare with what the bridge's store has; nothing where this is not the bridge's machine."""
+    """Compare with what the bridge's store has; nothing where that is a file, on another machine."""
     settings = load(config, "bridge", data_dir=data_dir)
-    if not (settings.root / FILE_NAME).exists():
+    if settings.conversations_url is None and not (settings.root / STORE_FILE).exists():
         return EarlierTranscript()
     store = open_store(settings)
     try:

@@ -11,13 +11,17 @@ import typer
 
 from broker.terminal import print_json
 from vps_bridge.commands.terminal import EXIT_FAILED, AsJson, ConfigFile, DataDir, err, explained, fail, out
+from vps_bridge.ledger.erasure_log import LOG_NAME
 from vps_bridge.ledger.ledger import FILE_NAME
 
 if TYPE_CHECKING:
     from broker.systemd_unit import SystemdService
 
 NAME = "omi-bridge"
-LEDGER = Path("bridge") / FILE_NAME
+OPENED = Path("bridge") / LOG_NAME
+"""Below the data directory, once a bridge has opened its ledger, in a file or on a server."""
+MARKS = (OPENED, Path("bridge") / FILE_NAME)
+"""One of these is where a bridge ran: earlier versions had no log of erasures."""
 START_S, POLL_S = 30.0, 0.1
 
 
@@ -44,7 +48,7 @@ def install(
             typer.echo(render_unit(service), nl=False)
         else:
             install_unit(service)
-            _wait_for(service.data_dir / LEDGER)
+            _wait_for(service.data_dir / OPENED)
             out.print(
                 f"installed {service.unit_file}; it runs now: journalctl -fu {NAME}", highlight=False, soft_wrap=True
             )
@@ -53,10 +57,10 @@ def install(
         console.print(words, highlight=False, soft_wrap=True)
 
 
-def _wait_for(ledger: Path) -> None:
-    """Wait until the bridge has made its ledger, or end the program where it does not."""
+def _wait_for(opened: Path) -> None:
+    """Wait until the bridge has opened its ledger, or end the program where it does not."""
     deadline_s = time.monotonic() + START_S
-    while not ledger.exists():
+    while not opened.exists():
         if time.monotonic() > deadline_s:
             fail(f"it is installed, and does not come up: journalctl -u {NAME} says why", EXIT_FAILED)
         time.sleep(POLL_S)
@@ -109,7 +113,7 @@ def _describe(user: str | None, config: Path | None, data_dir: Path | None) -> S
 
     account = find_user(user)
     home = Path(account.pw_dir)
-    config_file, data = choose_files(BridgeSettings, home, config, data_dir, marker=LEDGER)
+    config_file, data = choose_files(BridgeSettings, home, config, data_dir, markers=MARKS)
     return SystemdService(
         name=NAME,
         description="omi-diarization bridge: ingest, ledger, leases and results",
