@@ -8,11 +8,14 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from broker.config_file import write_settings
 from broker.errors import BrokerError
 from broker.invitation import JOINED_BY, PREFIX, Invitation, read_invitation, read_invitation_file
 from broker.private_files import replace_file
+from broker.session import MqttSession
+from broker.settings import BrokerSettings
 from broker.text_files import read_text
 from schemas.topics import DEFAULT_ROOT
 
@@ -126,17 +129,19 @@ def _has_another_login(config_file: Path, table: str, invitation: Invitation) ->
 
 def _try_invitation(invitation: Invitation) -> None:
     """Connect with it once. Raises `BrokerError` where that fails."""
-    from broker.session import MqttSession  # noqa: PLC0415 - the first join, and no other, does without
-    from broker.settings import BrokerSettings  # noqa: PLC0415
-
-    facts = {"mqtt_version": invitation.mqtt_version, "mqtt_qos": invitation.mqtt_qos}
-    login = {"broker_username": invitation.username, "broker_password": invitation.password}
+    facts: dict[str, Any] = {
+        "broker_url": invitation.url,
+        "broker_username": invitation.username,
+        "broker_password": invitation.password,
+        "mqtt_version": invitation.mqtt_version,
+        "mqtt_qos": invitation.mqtt_qos,
+    }
     with tempfile.TemporaryDirectory() as scratch:
         if invitation.ca is not None:
             facts["broker_ca_file"] = str(Path(scratch) / "ca.pem")
             Path(facts["broker_ca_file"]).write_text(invitation.ca)
         given = {name: value for name, value in facts.items() if value is not None}
-        settings = BrokerSettings(broker_url=invitation.url, **login, **given)
+        settings = BrokerSettings(**given)
         session = MqttSession(settings, client_id=f"join-{secrets.token_hex(6)}", on_message=lambda _: None)
         session.start()
         try:

@@ -30,7 +30,8 @@ from vps_bridge.client.folder_records import (
 from vps_bridge.client.labelled_recording import describe_recording
 from vps_bridge.client.update_listener import UpdateListener
 from vps_bridge.conversations.transcripts import TranscriptError, read_transcript
-from vps_bridge.exports.formats import ExportFormat, render_export
+from vps_bridge.exports.export_format import ExportFormat
+from vps_bridge.exports.formats import render_export
 
 FORMATS = (ExportFormat.RTTM, ExportFormat.JSON, ExportFormat.SRT)
 ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from broker.program import ProgramGroup, run_program
-from broker.settings import load_settings, print_settings
 from broker.terminal import print_json
 from broker.version import VersionOption
 from vps_bridge.commands.agents import agents_app
@@ -40,7 +39,6 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.commands.watch import summarize, watch_messages
 from vps_bridge.commands.watch_folder import HELP_WATCH_FOLDER, watch_folder
-from vps_bridge.settings import BridgeSettings
 
 HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
 
@@ -153,6 +151,9 @@ def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: As
 
     Example: omi-bridge config --json
     """
+    from broker.settings import load_settings, print_settings
+    from vps_bridge.settings import BridgeSettings
+
     with explained():
         flags = {"data_dir": data_dir}
         loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role="bridge")

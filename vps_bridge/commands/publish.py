@@ -7,16 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from broker.terminal import print_json
-from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import ConversationUpdated, TranscriptSegment
-from vps_bridge.client.client import BridgeClient, SentChunk
-from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.earlier import find_earlier, tell_earlier
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -32,9 +27,15 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
-from vps_bridge.conversations.earlier_transcript import EarlierTranscript
-from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from schemas.bridge import BridgeHeartbeat
+    from schemas.conversation import ConversationUpdated, TranscriptSegment
+    from vps_bridge.client.client import BridgeClient, SentChunk
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 
 NOBODY_LIVE = (
     "no agent is live and allowed, so this waits: the audio is safe. Start one on the Mac (omi-agent run) and allow it "
@@ -69,6 +70,10 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
+    from vps_bridge.client.client import BridgeClient
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
+    from vps_bridge.conversations.transcripts import read_transcript
+
     check_regular(file)
     captured = to_utc(captured_at)
     with explained(), _refusal_explained():
@@ -122,6 +127,8 @@ def to_utc(moment: datetime | None) -> datetime | None:
 
 @contextmanager
 def _refusal_explained() -> Iterator[None]:
+    from vps_bridge.client.errors import BridgeRefused
+
     try:
         yield
     except BridgeRefused as error:
@@ -129,6 +136,8 @@ def _refusal_explained() -> Iterator[None]:
 
 
 def _progress() -> Progress:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True)
 

@@ -12,7 +12,6 @@ import typer
 from broker.terminal import print_json
 from vps_bridge.commands.terminal import EXIT_FAILED, AsJson, ConfigFile, DataDir, err, explained, fail, out
 from vps_bridge.ledger.erasure_log import LOG_NAME
-from vps_bridge.ledger.ledger import FILE_NAME
 
 if TYPE_CHECKING:
     from broker.systemd_unit import SystemdService
@@ -20,8 +19,6 @@ if TYPE_CHECKING:
 NAME = "omi-bridge"
 OPENED = Path("bridge") / LOG_NAME
 """Below the data directory, once a bridge has opened its ledger, in a file or on a server."""
-MARKS = (OPENED, Path("bridge") / FILE_NAME)
-"""One of these is where a bridge ran: earlier versions had no log of erasures."""
 START_S, POLL_S = 30.0, 0.1
 
 
@@ -109,11 +106,13 @@ def _named() -> SystemdService:
 def _describe(user: str | None, config: Path | None, data_dir: Path | None) -> SystemdService:
     from broker.service_files import choose_files
     from broker.systemd_unit import SystemdService, find_program, find_user
+    from vps_bridge.ledger.ledger import FILE_NAME
     from vps_bridge.settings import BridgeSettings
 
     account = find_user(user)
     home = Path(account.pw_dir)
-    config_file, data = choose_files(BridgeSettings, home, config, data_dir, markers=MARKS)
+    markers = (OPENED, Path("bridge") / FILE_NAME)  # earlier versions had no log of erasures
+    config_file, data = choose_files(BridgeSettings, home, config, data_dir, markers=markers)
     return SystemdService(
         name=NAME,
         description="omi-diarization bridge: ingest, ledger, leases and results",
