@@ -101,7 +101,7 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
         for item in found:
             job = item.job
             by = f" by {item.last_agent_id}" if item.last_agent_id else ""
-            tried = f"{job.attempts} attempts{by}, failed {age(job.ended_at)} ago"
+            tried = f"{_attempts(job)}{by}, failed {age(job.ended_at)} ago"
             out.print(f"{job.job_id} of {job.conversation_id}: {tried}", style="bold", highlight=False, soft_wrap=True)
             why = f"  why:  {job.failure_code}: {job.failure_message}"
             out.print(why, highlight=False, soft_wrap=True)
@@ -161,7 +161,7 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
     failure = f" ({job.failure_code}: {job.failure_message})" if job.failure_code else ""
     out.print(f"{job.job_id} of {job.conversation_id}: {job.state}{failure}", soft_wrap=True)
     audio = f"{_audio(job)} of audio, " if job.audio_s else ""
-    out.print(f"  {audio}{job.attempts} attempts, made {age(job.created_at)} ago", highlight=False)
+    out.print(f"  {audio}{_attempts(job)}, made {age(job.created_at)} ago", highlight=False)
     for item in events:
         when = datetime.fromtimestamp(item.at).astimezone().isoformat(" ", "seconds")
         lease = f", lease {item.lease_id[:LEASE_ID_SHOWN_CHARS]}" if item.lease_id else ""
@@ -258,6 +258,10 @@ def _job_row(job: JobRecord) -> tuple[str, ...]:
     failure = f"{job.failure_code}: {job.failure_message}" if job.failure_code else ""
     head = (job.job_id, job.conversation_id, job.state, _audio(job), str(job.attempts))
     return (*head, job.agent_id or "", age(job.created_at), failure)
+
+
+def _attempts(job: JobRecord) -> str:
+    return "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
 
 
 def _audio(job: JobRecord) -> str:

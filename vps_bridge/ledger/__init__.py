@@ -5,9 +5,10 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from vps_bridge.ledger.open_ledger import open_ledger
+
 if TYPE_CHECKING:
     from vps_bridge.ledger.ledger import Ledger, LedgerBusy, LedgerMissing
-    from vps_bridge.ledger.open_ledger import open_ledger
 
 __all__ = ["Ledger", "LedgerBusy", "LedgerMissing", "open_ledger"]
 
@@ -16,5 +17,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a class or a function
     """Import what is asked for: who needs a record or a state, such as a command's options, waits for no database."""
     if name not in __all__:
         raise AttributeError(name)
-    module = "open_ledger" if name == "open_ledger" else "ledger"
-    return getattr(import_module(f"{__name__}.{module}"), name)
+    return getattr(import_module(f"{__name__}.ledger"), name)
