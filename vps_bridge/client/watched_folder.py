@@ -138,7 +138,7 @@ class WatchedFolder:
         try:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
-                client.wait_bridge(BRIDGE_TIMEOUT_S)
+                beat = client.wait_bridge(BRIDGE_TIMEOUT_S)
                 if segments:
                     client.start()
                     client.send_segments(segments)
@@ -154,7 +154,8 @@ class WatchedFolder:
         if record.state is RecordingState.ACCEPTED:
             self._awaited[conversation_id] = digest
             self._listener.ask_again(conversation_id)  # an earlier run may have confirmed it, and ended before it wrote
-            self._report(FolderNews(name, "accepted", "the bridge has it; its labels are awaited"))
+            nobody = "" if beat.agents_live else "; no agent is live now (omi-bridge agents)"
+            self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
         return record
 
     def _finish(self, update: ConversationUpdated) -> None:

@@ -50,9 +50,6 @@ Examples:
 
 Exit codes: 0 stopped, 1 failed, 2 wrong setting, 3 another bridge is already there.
 """
-# The network thread needs the interpreter three times for each packet. At Python's 5 ms it reads 70 packets a second
-# while the bridge's own thread calculates, the broker's queue for us overflows, and what others sent is lost in it.
-SWITCH_S = 0.0002
 app = typer.Typer(
     cls=ProgramGroup,
     pretty_exceptions_enable=False,  # they print the values of variables: text, names, audio
@@ -77,7 +74,6 @@ def run(
 ) -> None:
     """Run the bridge."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
-    sys.setswitchinterval(SWITCH_S)
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
         from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory

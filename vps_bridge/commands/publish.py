@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from vps_bridge.client.client import BridgeClient, SentChunk
     from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 
+BELIEVED_BEATS = 2
 NOBODY_LIVE = (
     "no agent is live and allowed, so this waits: the audio is safe. Start one on the Mac (omi-agent run) and allow it "
     "here (omi-bridge agents, omi-bridge agents allow ID); Ctrl-C ends only the waiting"
@@ -144,13 +145,13 @@ def _progress() -> Progress:
 
 def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> ConversationUpdated:
     waiting = progress.add_task("waiting for an agent", total=None)
-    is_told = False
+    silent: set[datetime] = set()  # heartbeats without an agent: the first may be older than one that just connected
 
     def report(beat: BridgeHeartbeat) -> None:
-        nonlocal is_told
-        queue = beat.queue
-        if beat.agents_live == 0 and not is_told:
-            is_told = True
+        queue, known = beat.queue, len(silent)
+        if beat.agents_live == 0:
+            silent.add(beat.sent_at)
+        if known < len(silent) == BELIEVED_BEATS:
             progress.console.print(f"omi-bridge: {NOBODY_LIVE}", style="yellow", highlight=False, soft_wrap=True)
         words = f"{queue.jobs_leased} jobs with agents, {queue.jobs_ready} waiting, {beat.agents_live} agents live"
         progress.update(waiting, description=words)
