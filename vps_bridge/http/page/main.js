@@ -9,6 +9,7 @@ import { PeopleView } from "./people.js";
 
 const RETRY_MS = 3000;
 const REST_MS = 200;
+const LOST_MS = 2500;
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
 const signOut = document.getElementById("sign-out");
@@ -98,7 +99,10 @@ function listen() {
   opened.addEventListener("open", () => tellConnection("live"));
   opened.addEventListener("changed", (event) => refresh(JSON.parse(event.data)));
   opened.addEventListener("error", () => {
-    tellLost();
+    // A stream ends after some minutes, and the next one is there within a second: that is no news.
+    setTimeout(() => {
+      if (stream === opened && opened.readyState !== EventSource.OPEN) tellLost();
+    }, LOST_MS);
     if (opened.readyState !== EventSource.CLOSED || opened !== stream) return;
     stopListening();
     setTimeout(() => refresh({ all: true }), RETRY_MS);
