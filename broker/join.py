@@ -50,8 +50,8 @@ class InvitationFails(BrokerError):
     def __init__(self, reason: BrokerError, config_file: Path) -> None:
         """Say that nothing was changed, and why."""
         super().__init__(
-            f"nothing was changed: {config_file} holds another login, which may work, and with this invitation {reason} "
-            "Is it an old one? To use it all the same, take that login out of the file first."
+            f"nothing was changed: {config_file} holds another login, which may work, and with this invitation "
+            f"{reason} Is it an old one? To use it all the same, take that login out of the file first."
         )
 
 
@@ -122,7 +122,8 @@ def _has_another_login(config_file: Path, table: str, invitation: Invitation) ->
         document = tomllib.loads(read_text(config_file))
     except (OSError, ValueError):
         return False  # to write it says what is wrong with it
-    found = {**document, **document.get(table, {})}
+    own = document.get(table)
+    found = {**document, **(own if isinstance(own, dict) else {})}
     login = (invitation.url, invitation.username, invitation.password)
     before = tuple(found.get(name) for name in ("broker_url", "broker_username", "broker_password"))
     return before != login and None not in before
