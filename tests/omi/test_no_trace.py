@@ -1,4 +1,4 @@
-"""Erased is erased: of a conversation, a user or all of them no file holds what OMI sent, and none outlives its time."""
+"""Erased is erased: of a conversation, a user or all of them no file holds what OMI sent; none outlives its time."""
 
 from collections.abc import Iterator
 from pathlib import Path
