@@ -69,7 +69,8 @@ Calls = tuple[ConversationUpdated, ConversationUpdated]
 def rewrite_files(server: RunningPostgres, database: str) -> None:
     """What the documentation has an operator type."""
     with server.superuser(database) as connection:
-        for statement in PAGE.read_text().split("```sql\n")[1].split("```")[0].splitlines():
+        section = PAGE.read_text().partition("## Erased from the server's files too")[2]
+        for statement in section.split("```text\n")[1].split("```")[0].splitlines():
             connection.execute(text(statement))
 
 
