@@ -20,6 +20,8 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from schemas.text import compose_name
+
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -28,6 +30,7 @@ _LOST_PLUS = re.compile(r".*[0-9]:[0-9]{2}(:[0-9.]+)? [0-9]{2}:?([0-9]{2})?")
 _LEAP_SECOND = re.compile(r".*[T ][0-9]{2}:[0-9]{2}:60([.Z+-].*)?")
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 MAX_TEXT_CHARS = 20_000
+MAX_NAME_CHARS = 200
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
 MAX_COUNT = 10_000_000
@@ -87,6 +90,14 @@ def _refuse_many(entries: Any) -> Any:  # noqa: ANN401 - anything, before valida
     return entries
 
 
+def _compose(name: Any) -> Any:  # noqa: ANN401 - anything, before validation
+    composed = compose_name(name)
+    if isinstance(name, str) and len(name) <= MAX_NAME_CHARS < len(composed):
+        msg = f"composed (NFC) it is longer than {MAX_NAME_CHARS} characters"
+        raise ValueError(msg)
+    return composed
+
+
 def is_beyond_seconds(item: ErrorDetails) -> bool:
     """Whether a field is wrong because it is longer than any time in seconds: it is likely in milliseconds."""
     return any(limit in (MAX_DURATION_S, -MAX_DURATION_S) for limit in item.get("ctx", {}).values())
@@ -103,7 +114,9 @@ Sha256 = Annotated[
     StringConstraints(pattern=SHA256_PATTERN),
     BeforeValidator(lambda digest: digest.lower() if isinstance(digest, str) else digest),
 ]
-Name = Annotated[str, StringConstraints(max_length=200)]
+Name = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]
+PersonName = Annotated[Name, BeforeValidator(_compose)]
+"""A name or id that people gave to a person or an owner."""
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Timestamp = Annotated[
     AwareDatetime,

@@ -17,7 +17,8 @@ from broker.logs import configure_logs
 from broker.settings import load_settings
 from broker.terminal import SafeConsole
 from schemas.errors import SchemaError
-from schemas.record import is_id
+from schemas.record import MAX_NAME_CHARS, is_id
+from schemas.text import compose_name
 from vps_bridge.bucket.objects import BucketUnavailable
 from vps_bridge.client.errors import ClientError
 from vps_bridge.conversations.open_store import open_store
@@ -33,7 +34,6 @@ from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.packed_rows import PackedRowsDamaged
 from vps_bridge.settings import BridgeSettings
 
-MAX_NAME_CHARS = 200  # as the schemas have it
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
 
 EXPLAINED = (
@@ -136,6 +136,13 @@ def checked_names(names: str | list[str] | None) -> str | list[str] | None:
             msg = f"say 1 to {MAX_NAME_CHARS} characters, not {len(name)}"
             raise typer.BadParameter(msg)
     return names
+
+
+def composed_names(names: str | None) -> str | None:
+    """Return what people call somebody as it is compared (see `compose_name`); ends the program as `checked_names`."""
+    composed: str | None = compose_name(names)
+    checked_names(composed)
+    return composed
 
 
 def ask_first(question: str, *, unasked: str) -> None:

@@ -327,7 +327,19 @@ def test_a_voice_is_confirmed_in_its_conversation_and_the_owners_people_are_offe
         expect(page.get_by_role("button", name="Is Speaker 0 Ben?")).to_have_count(0)
         page.get_by_role("button", name="Name Speaker 1").click()
         expect(page.locator("datalist option")).to_have_attribute("value", "ben")
-        page.keyboard.press("Escape")
+        page.get_by_label("Who is it?").fill("Zoe\u0308  Müller")
+        save(page)
+        expect(page.get_by_role("button", name="Name Zoë Müller")).to_be_visible()
+        visit(page, "first")
+        page.get_by_role("button", name="Name Speaker 1").click()
+        page.get_by_label("Who is it?").fill("zoë müller")
+        save(page)
+        expect(page.get_by_role("button", name="Name Zoë Müller")).to_be_visible()
+        known = called.client.get("/v1/people", params=mine).json()["people"]
+        assert {person["person_id"]: (person["name"], len(person["prints"])) for person in known} == {
+            "ben": ("Ben", 2),
+            "zoe-muller": ("Zoë Müller", 2),
+        }
         page.get_by_role("link", name="People").click()
         page.get_by_label("Whose people").select_option("user-1")
         press(page, "Show Ben")
