@@ -118,7 +118,7 @@ def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(peop
     assert taken.voiceprint == "learned"
 
 
-def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend) -> None:
+def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend, bridge: LiveBridge) -> None:
     people.enrol("anna", ALONE)
     call = people.call(voices={"a": sounding("a", _between())})
     (close,) = call.people
@@ -127,6 +127,8 @@ def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBacke
     assert close.similarity is not None
     assert close.similarity < close.needed
     assert {label.person_id for label in call.segments} == {None}
+    told = f"SPEAKER_00 may be anna (suggested): {close.similarity:.2f} alike, {close.needed:.2f} needed, too unlike\n"
+    assert told in bridge.command("show", call.conversation_id).stdout
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import typer
 from broker.terminal import print_json
 from schemas.codec import decode
 from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
+from schemas.voice_people import VoicePerson
 from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, print_rest, show_job
 from vps_bridge.commands.terminal import (
     AsJson,
@@ -34,6 +35,20 @@ from vps_bridge.ledger.records import AgentRecord, ConversationRecord
 from vps_bridge.ledger.refusals import RefusedChunk
 
 READ_AT_ONCE = 500
+LEARNED = "learned"
+_NOT_MATCHED = {
+    "below_threshold": "too unlike",
+    "margin": "too close to the next",
+    "little_speech": "too little clean speech",
+    "not_mutual": "another voice is more alike",
+    "not_calibrated": "its model was never calibrated",
+}
+_NOT_LEARNED = {
+    "asks": "it sounds unlike the person's other voiceprints; `omi-bridge people confirm --anyway` if it is right",
+    "little_speech": "too little clean speech",
+    "gone": "the voice is not known well enough any more",
+    "no_id": "no id that a topic can carry",
+}
 
 
 def show(
@@ -63,15 +78,19 @@ def show(
         facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s)
         update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
         warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
+        people = update.people if update else ()
         failures = describe_failures(jobs)
         if as_json:
             found = {"warnings": list(warnings), "failures": [failure.model_dump() for failure in failures]}
             lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]}
             lists["turns"] = [turn.model_dump() for turn in turns]
+            lists["people"] = [person.model_dump() for person in people]
             print_json(facts | found | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         _print_faults(warnings, failures)
+        for person in people:
+            out.print(_describe_person(person), highlight=False, soft_wrap=True)
         if stored is not None and stored.segments:
             _print_transcript(stored.segments, _persons_of(record))
         else:
@@ -97,6 +116,20 @@ def _print_turns(turns: Sequence[ConversationTurn], persons: Mapping[int | None,
         out.print(table)
     else:
         out.print("no transcript came, and no turns are known yet")
+
+
+def _describe_person(person: VoicePerson) -> str:
+    """Say who a voice is or may be, how alike it sounds, what a match needs, and what keeps it from being learned."""
+    is_open = person.identity == "suggested"
+    words = f"{speaker_name(person.speaker_id)} {'may be' if is_open else 'is'} {person.person_id} ({person.identity})"
+    facts = [f"{person.similarity:.2f} alike"] if person.similarity is not None else []
+    facts += [f"{person.needed:.2f} needed"] if person.needed is not None else []
+    if person.runner_up is not None and person.runner_up_similarity is not None:
+        facts.append(f"next {person.runner_up} {person.runner_up_similarity:.2f}")
+    facts += [_NOT_MATCHED.get(person.reason, person.reason)] if person.reason else []
+    if person.voiceprint not in (None, LEARNED):
+        facts.append(f"not learned: {_NOT_LEARNED.get(str(person.voiceprint), person.voiceprint)}")
+    return f"{words}: {', '.join(facts)}" if facts else words
 
 
 def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_json: bool) -> None:

@@ -321,6 +321,7 @@ def test_a_voice_is_confirmed_in_its_conversation_and_the_owners_people_are_offe
     call(called, "second", **mine)
     with open_page(browser, called, "/#/conversations/second") as page:
         page.get_by_role("button", name="Is Speaker 0 Ben?").click()
+        expect(page.get_by_text("1.00 alike, 1.00 needed")).to_be_visible()
         page.get_by_label("Yes, it is Ben: learn the voice").check()
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("button", name="Name Ben")).to_be_visible()

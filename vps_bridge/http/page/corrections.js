@@ -58,7 +58,8 @@ export function confirmVoice(conversationId, voice) {
     [isOdd ? "It is right: learn the voice as well" : `Yes, it is ${person}: learn the voice`, "voice_is"],
     [`No, it is not ${person}`, "voice_is_not"],
   ]);
-  ask(`Is ${voice.name} ${person}?`, [group], chosen, (kind) =>
+  const heard = element("p", { class: "quiet" }, describeLikeness(known));
+  ask(`Is ${voice.name} ${person}?`, [group, heard], chosen, (kind) =>
     correct(conversationId, {
       kind,
       speaker_id: voice.speaker_id,
@@ -66,6 +67,16 @@ export function confirmVoice(conversationId, voice) {
       anyway: isOdd && kind === "voice_is",
     }),
   );
+}
+
+// How alike a voice sounds, what a match needs, and who comes next.
+function describeLikeness(known) {
+  const facts = [
+    [known.similarity, "alike"],
+    [known.needed, "needed"],
+    [known.runner_up_similarity, `alike ${known.runner_up}, who comes next`],
+  ];
+  return facts.filter(([cosine]) => typeof cosine === "number").map(([cosine, what]) => `${cosine.toFixed(2)} ${what}`).join(", ");
 }
 
 function choices(legend, options) {
