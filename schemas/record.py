@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from schemas.limits import MAX_NAME_CHARS
 from schemas.text import compose_name
 
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
@@ -30,7 +31,6 @@ _LOST_PLUS = re.compile(r".*[0-9]:[0-9]{2}(:[0-9.]+)? [0-9]{2}:?([0-9]{2})?")
 _LEAP_SECOND = re.compile(r".*[T ][0-9]{2}:[0-9]{2}:60([.Z+-].*)?")
 _NUMBER = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 MAX_TEXT_CHARS = 20_000
-MAX_NAME_CHARS = 200
 MAX_DURATION_S = 7 * 24 * 3600.0  # no duration or position in a message is longer than a week
 MAX_BYTES = 2**40
 MAX_COUNT = 10_000_000

@@ -122,10 +122,10 @@ class Ingest:
             stored = store()
             if not isinstance(stored, str):
                 return Taken(None, later=stored)
-            self._accept_stored(chunk, stored)
+            is_late = self._accept_stored(chunk, stored)
         except Refusal as refusal:
             return self._refuse(chunk, refusal)
-        return Taken(self._send_receipt(chunk, Verdict.ACCEPTED), is_new=True)
+        return Taken(self._send_receipt(chunk, Verdict.ACCEPTED, is_late=is_late), is_new=True, is_late=is_late)
 
     def _refuse(self, chunk: UnacceptedChunk, refusal: Refusal) -> Taken:
         sha256, chunk_id = chunk.sha256, chunk.chunk_id
@@ -246,14 +246,14 @@ class Ingest:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> None:
-        """Accept a chunk that the spool has. Raises `Refusal`, and then the spool does not have it any more."""
+    def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> bool:
+        """Accept a chunk of the spool; return whether it is late. Raises `Refusal`, and the spool has it no more."""
         try:
             new = self._describe_chunk(chunk, name)
         except Refusal:
             self._spool.path(name).unlink(missing_ok=True)
             raise
-        self._accept(new, chunk.description)
+        return self._accept(new, chunk.description)
 
     def _store_payload(self, chunk: UnacceptedChunk, payload: AudioPayload) -> str | Future[Taken] | None:
         if payload.is_whole:
@@ -305,14 +305,14 @@ class Ingest:
             raise Refusal(FailureCode.CHUNK_ID_CONFLICT, msg)
         return known is not None
 
-    def _accept(self, new: NewChunk, description: ChunkDescription) -> None:
+    def _accept(self, new: NewChunk, description: ChunkDescription) -> bool:
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
         try:
-            is_accepted = self._ledger.chunks.accept(new, hints, final=description.final)
+            is_late = self._ledger.chunks.accept(new, hints, final=description.final)
         except Exception:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
-        if not is_accepted:
+        if is_late is None:
             self._spool.discard(new.spool_name)
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
@@ -325,6 +325,7 @@ class Ingest:
             seconds=new.duration_s,
             estimated=new.duration_estimated,
         )
+        return is_late
 
     def _describe_chunk(self, chunk: UnacceptedChunk, name: str) -> NewChunk:
         description, path = chunk.description, self._spool.path(name)
@@ -379,7 +380,14 @@ class Ingest:
         except OSError as error:
             raise refusal_of(error) from error
 
-    def _send_receipt(self, chunk: UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
+    def _send_receipt(
+        self,
+        chunk: UnacceptedChunk,
+        verdict: Verdict,
+        reason: FailureCode | None = None,
+        *,
+        is_late: bool = False,
+    ) -> Accepted:
         return self._receipts.send_chunk(
             chunk.conversation_id,
             chunk.chunk_id,
@@ -387,4 +395,5 @@ class Ingest:
             size_bytes=chunk.bytes,
             verdict=verdict,
             reason=reason,
+            is_late=is_late,
         )

@@ -49,21 +49,20 @@ class ChunkBook:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
             return ChunkRecord(*row) if row else None
 
-    def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> bool:
+    def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> bool | None:
         """Accept a chunk with all that it changes, in one transaction: a final conversation is open again.
 
-        `final`: no more audio follows, so the conversation is completed. Returns False where another bridge has
-        deleted the conversation meanwhile.
+        `final`: no more audio follows, so the conversation is completed. Returns whether the chunk came after such an
+        end; None where another bridge has deleted the conversation meanwhile.
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
         with writing_unpacked(self._database, new.conversation_id) as connection:
             if connection.dialect.name == SERVER_DIALECT and connection.scalar(
                 _IS_DELETED, {"conversation_id": new.conversation_id}
             ):
-                return False
+                return None
             connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
-            open_for_audio(connection, new.conversation_id, hints, completed=final)
-            return True
+            return open_for_audio(connection, new.conversation_id, hints, completed=final)
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
