@@ -27,6 +27,7 @@ from vps_bridge.commands.terminal import (
 
 if TYPE_CHECKING:
     from schemas.conversation import ConversationTurn, FailedAudio
+    from schemas.record import Record
     from schemas.voice_people import VoicePerson
     from vps_bridge.conversations.store import StoredSegment
     from vps_bridge.ledger import Ledger
@@ -65,12 +66,10 @@ def show(
     from vps_bridge.dispatch.failed_audio import describe_failures
 
     with explained(), opened(config, data_dir) as (ledger, store, stale_s):
-        job = ledger.jobs.get(name)
+        conversation, job, refused = name, ledger.jobs.get(name), ledger.refusals.of_conversation(name)
         if job is not None and ledger.conversations.get(name) is None:
             show_job(job, ledger.jobs.events(job.job_id), as_json=as_json)
             return
-        conversation = name
-        refused = ledger.refusals.of_conversation(conversation)
         if refused and ledger.conversations.get(conversation) is None:
             _show_refused_only(conversation, refused, as_json=as_json)
             return
@@ -80,20 +79,17 @@ def show(
         segments = _describe_segments(stored.segments if stored else (), record)
         facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s, jobs)
         update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
-        warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
-        people = update.people if update else ()
+        warnings, turns, people = (update.warnings, update.turns or (), update.people) if update else ((), (), ())
         failures = describe_failures(jobs)
         if as_json:
-            found = {"warnings": list(warnings), "failures": [failure.model_dump() for failure in failures]}
-            lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]}
-            lists["turns"] = [turn.model_dump() for turn in turns]
-            lists["people"] = [person.model_dump() for person in people]
-            print_json(facts | found | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
+            told = {"failures": failures, "turns": turns, "people": people}
+            lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]} | _dump(told)
+            refusals = [describe_refused(item) for item in refused]
+            print_json(facts | {"warnings": list(warnings)} | lists | {"refused_chunks": refusals})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         _print_faults(warnings, failures)
-        for person in people:
-            out.print(_describe_person(person), highlight=False, soft_wrap=True)
+        _print_people(people)
         if stored is not None and stored.segments:
             _print_transcript(stored.segments, _persons_of(record))
         else:
@@ -121,6 +117,15 @@ def _print_turns(turns: Sequence[ConversationTurn], persons: Mapping[int | None,
         out.print(table)
     else:
         out.print("no transcript came, and no turns are known yet")
+
+
+def _dump(told: Mapping[str, Sequence[Record]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [one.model_dump() for one in records] for name, records in told.items()}
+
+
+def _print_people(people: Sequence[VoicePerson]) -> None:
+    for person in people:
+        out.print(_describe_person(person), highlight=False, soft_wrap=True)
 
 
 def _describe_person(person: VoicePerson) -> str:

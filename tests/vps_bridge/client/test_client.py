@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from broker.session import MqttSession
 from omi_diarization_client import Client, RefusedByBridge
-from omi_diarization_client.connection import BrokerConnection
+from omi_diarization_client.connection import BrokerConnection, SentMessage
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Word
@@ -178,11 +178,14 @@ def test_of_what_is_refused_no_more_is_sent(
     assert max(sent_bytes) < path.stat().st_size / 4
 
     publish = BrokerConnection.publish
-    monkeypatch.setattr(
-        BrokerConnection, "publish", lambda self, *sent: published.append(len(sent[1])) or publish(self, *sent)
-    )
-    settings, login = mosquitto.settings("backend"), mosquitto.users["backend"]
-    with Client(settings.broker_url, login.username, login.password) as outside, pytest.raises(RefusedByBridge):
+
+    def count(self: BrokerConnection, topic: str, payload: bytes) -> SentMessage:
+        published.append(len(payload))
+        return publish(self, topic, payload)
+
+    monkeypatch.setattr(BrokerConnection, "publish", count)
+    broker, login = mosquitto.settings("backend"), mosquitto.users["backend"]
+    with Client(broker.broker_url, login.username, login.password) as outside, pytest.raises(RefusedByBridge):
         outside.send_audio("too-large-2", path)
     assert sum(published) < path.stat().st_size / 4
 
