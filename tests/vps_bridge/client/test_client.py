@@ -184,8 +184,8 @@ def test_of_what_is_refused_no_more_is_sent(
         return publish(self, topic, payload)
 
     monkeypatch.setattr(BrokerConnection, "publish", count)
-    broker, login = mosquitto.settings("backend"), mosquitto.users["backend"]
-    with Client(broker.broker_url, login.username, login.password) as outside, pytest.raises(RefusedByBridge):
+    login = mosquitto.users["backend"]
+    with Client(mosquitto.url, login.username, login.password) as outside, pytest.raises(RefusedByBridge):
         outside.send_audio("too-large-2", path)
     assert sum(published) < path.stat().st_size / 4
 
