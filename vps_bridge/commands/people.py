@@ -23,7 +23,7 @@ from vps_bridge.commands.terminal import (
     ask_first,
     check_id,
     check_regular,
-    checked_names,
+    composed_names,
     explained,
     fail,
     load,
@@ -57,7 +57,7 @@ people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=Tru
 
 Owner = Annotated[
     str | None,
-    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=checked_names),
+    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=composed_names),
 ]
 _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
@@ -72,7 +72,7 @@ def enroll(
     person: PersonArgument,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of this person alone.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="What the person is called.", callback=checked_names)
+        str | None, typer.Option("--name", help="What the person is called.", callback=composed_names)
     ] = None,
     me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
     consent_date: Annotated[
@@ -178,7 +178,7 @@ def confirm(
 @people_app.command()
 def rename(
     person: PersonArgument,
-    name: Annotated[str, typer.Argument(help="What the person is called.", callback=checked_names)],
+    name: Annotated[str, typer.Argument(help="What the person is called.", callback=composed_names)],
     owner: Owner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
