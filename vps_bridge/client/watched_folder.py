@@ -30,7 +30,8 @@ from vps_bridge.client.folder_records import (
 from vps_bridge.client.labelled_recording import describe_recording
 from vps_bridge.client.update_listener import UpdateListener
 from vps_bridge.conversations.transcripts import TranscriptError, read_transcript
-from vps_bridge.exports.formats import ExportFormat, render_export
+from vps_bridge.exports.export_format import ExportFormat
+from vps_bridge.exports.formats import render_export
 
 FORMATS = (ExportFormat.RTTM, ExportFormat.JSON, ExportFormat.SRT)
 ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666
@@ -137,7 +138,7 @@ class WatchedFolder:
         try:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
-                client.wait_bridge(BRIDGE_TIMEOUT_S)
+                beat = client.wait_bridge(BRIDGE_TIMEOUT_S)
                 if segments:
                     client.start()
                     client.send_segments(segments)
@@ -153,7 +154,8 @@ class WatchedFolder:
         if record.state is RecordingState.ACCEPTED:
             self._awaited[conversation_id] = digest
             self._listener.ask_again(conversation_id)  # an earlier run may have confirmed it, and ended before it wrote
-            self._report(FolderNews(name, "accepted", "the bridge has it; its labels are awaited"))
+            nobody = "" if beat.agents_live else "; no agent is live now (omi-bridge agents)"
+            self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
         return record
 
     def _finish(self, update: ConversationUpdated) -> None:

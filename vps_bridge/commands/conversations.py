@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from broker.terminal import print_json
-from schemas.codec import decode
-from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, print_rest, show_job
 from vps_bridge.commands.terminal import (
     AsJson,
@@ -25,13 +24,13 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
 )
-from vps_bridge.conversations.store import StoredSegment, speaker_name
-from vps_bridge.dispatch.failed_audio import describe_failures
-from vps_bridge.dispatch.status import describe_status
-from vps_bridge.labelling.number import VoiceBook
-from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import AgentRecord, ConversationRecord
-from vps_bridge.ledger.refusals import RefusedChunk
+
+if TYPE_CHECKING:
+    from schemas.conversation import ConversationTurn, FailedAudio
+    from vps_bridge.conversations.store import StoredSegment
+    from vps_bridge.ledger import Ledger
+    from vps_bridge.ledger.records import AgentRecord, ConversationRecord, JobRecord
+    from vps_bridge.ledger.refusals import RefusedChunk
 
 READ_AT_ONCE = 500
 
@@ -46,6 +45,10 @@ def show(
 
     Examples: omi-bridge show call-1 --json, or omi-bridge show j-0123456789abcdef01234567
     """
+    from schemas.codec import decode
+    from schemas.conversation import ConversationUpdated
+    from vps_bridge.dispatch.failed_audio import describe_failures
+
     with explained(), opened(config, data_dir) as (ledger, store, stale_s):
         job = ledger.jobs.get(name)
         if job is not None and ledger.conversations.get(name) is None:
@@ -60,7 +63,7 @@ def show(
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = _describe_segments(stored.segments if stored else (), record)
-        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s)
+        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s, jobs)
         update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
         warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
         failures = describe_failures(jobs)
@@ -89,6 +92,8 @@ def _print_transcript(segments: Sequence[StoredSegment], persons: Mapping[int | 
 
 def _print_turns(turns: Sequence[ConversationTurn], persons: Mapping[int | None, str | None]) -> None:
     """Print who speaks when in the audio, where no transcript came."""
+    from vps_bridge.conversations.store import speaker_name
+
     table = make_table("start", "end", "speaker", title="no transcript: turns, in seconds of the audio")
     for turn in turns:
         speaker = persons.get(turn.speaker_id) or speaker_name(turn.speaker_id) or "unknown"
@@ -111,6 +116,8 @@ def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_jso
 
 def _persons_of(record: ConversationRecord) -> dict[int | None, str | None]:
     """Return who people say the voices are, by number."""
+    from vps_bridge.labelling.number import VoiceBook
+
     book = VoiceBook.from_json(record.voices) if record.voices else VoiceBook()
     return {voice.speaker_id: voice.person_id for voice in book.voices}
 
@@ -159,13 +166,19 @@ def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> N
 
 
 def _conversation_facts(
-    record: ConversationRecord, ledger: Ledger, agents: Sequence[AgentRecord], stale_s: float
+    record: ConversationRecord,
+    ledger: Ledger,
+    agents: Sequence[AgentRecord],
+    stale_s: float,
+    failed: Sequence[JobRecord],
 ) -> dict[str, Any]:
+    from vps_bridge.dispatch.status import describe_status
+
     name, is_settled = record.conversation_id, record.packed_at is not None or record.final_at is not None
     state, reason = describe_status(
         record,
         [] if is_settled else ledger.chunks.of_conversation(name),
-        [] if is_settled else ledger.jobs.all(conversation_id=name),
+        failed if is_settled else ledger.jobs.of_conversation(name),
         agents,
         now=time.time(),
         stale_s=stale_s,
@@ -183,13 +196,20 @@ def conversations(
 
     Example: omi-bridge conversations --limit 200
     """
+    from vps_bridge.ledger.job_states import JobState
+    from vps_bridge.ledger.records import JobRecord
+
     with explained(), opened(config, data_dir) as (ledger, _store, stale_s):
         names = ledger.listing.latest_first()
         names = names[: bounded(limit, as_json=as_json)]
         batches = (names[start : start + READ_AT_ONCE] for start in range(0, len(names), READ_AT_ONCE))
         records = (record for batch in batches for record in ledger.listing.some(batch))
-        agents = ledger.agents.all()
-        listed = [_conversation_facts(record, ledger, agents, stale_s) for record in records]
+        agents, failed = ledger.agents.all(), defaultdict[str, list[JobRecord]](list)
+        for job in ledger.jobs.all(states=(JobState.FAILED,)):
+            failed[job.conversation_id].append(job)
+        listed = [
+            _conversation_facts(record, ledger, agents, stale_s, failed[record.conversation_id]) for record in records
+        ]
         if as_json:
             print_json(listed)
             return

@@ -5,15 +5,13 @@ from __future__ import annotations
 import getpass
 import secrets
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from broker.program import ProgramGroup
 from broker.terminal import print_json
-from schemas.conversation import SegmentPiece
-from schemas.corrections import MAX_SPEAKER_NUMBER, Correction, CorrectionKind
+from schemas.limits import MAX_SPEAKER_NUMBER
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -31,9 +29,11 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
 )
-from vps_bridge.errors import Refusal
-from vps_bridge.intake.corrections import Corrections
-from vps_bridge.intake.history import BRIDGE, HistoryEntry, count_labels, read_history
+
+if TYPE_CHECKING:
+    from schemas.conversation import SegmentPiece
+    from schemas.corrections import Correction
+    from vps_bridge.intake.history import HistoryEntry
 
 MANY_LABELS = 10
 CORRECT_HELP = """Say who speaks. It reaches the rest of the voice, lasts through later relabelling, and can be undone.
@@ -86,6 +86,8 @@ def merge(
 
     Example: omi-bridge correct call-1 merge 0 3
     """
+    from schemas.corrections import CorrectionKind
+
     said = _read(kind=CorrectionKind.SAME_VOICE, speaker_ids=tuple(speakers))
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
@@ -103,6 +105,8 @@ def split(
 
     Example: omi-bridge correct call-1 split s-17 s-21
     """
+    from schemas.corrections import CorrectionKind
+
     said = _read(kind=CorrectionKind.OTHER_VOICE, segment_ids=tuple(segments))
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
@@ -124,6 +128,8 @@ def segment(
 
     Example: omi-bridge correct call-1 segment s-4 --speaker 1
     """
+    from schemas.corrections import CorrectionKind
+
     said = _read(kind=CorrectionKind.SEGMENT_IS, segment_id=segment, speaker_id=speaker, person_id=person)
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
@@ -143,12 +149,18 @@ def name(
 
     Example: omi-bridge correct call-1 name 0 anna
     """
+    from schemas.corrections import CorrectionKind
+
     kind = CorrectionKind.VOICE_IS_NOT if is_not else CorrectionKind.VOICE_IS
     said = _read(kind=kind, speaker_id=speaker, person_id=person)
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
 
 def _read(**fields: object) -> Correction:
+    from pydantic import ValidationError
+
+    from schemas.corrections import Correction
+
     try:
         return Correction.model_validate(fields)
     except ValidationError as error:
@@ -158,6 +170,9 @@ def _read(**fields: object) -> Correction:
 def _correct(
     context: typer.Context, said: Correction, by: str | None, config: ConfigFile, data_dir: DataDir, *, as_json: bool
 ) -> None:
+    from vps_bridge.errors import Refusal
+    from vps_bridge.intake.corrections import Corrections
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         conversation = known(ledger, context.obj).conversation_id
         event_id = f"e-{secrets.token_hex(12)}"
@@ -226,6 +241,9 @@ def _reverse(
     yes: bool,
     redo: bool,
 ) -> int:
+    from vps_bridge.intake.corrections import Corrections
+    from vps_bridge.intake.history import count_labels
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         name = known(ledger, conversation).conversation_id
         labels = count_labels(store.history(name), version)
@@ -244,6 +262,8 @@ def history(
 
     Example: omi-bridge history call-1
     """
+    from vps_bridge.intake.history import read_history
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         found = read_history(known(ledger, conversation).conversation_id, ledger, store)
     writes = found.writes if found else ()
@@ -257,6 +277,8 @@ def history(
 
 
 def _print_write(write: HistoryEntry) -> None:
+    from vps_bridge.intake.history import BRIDGE
+
     who = f" by {write.by}" if write.by and write.by != BRIDGE else ""
     words = f"version {write.version} ({write.kind}{who}, {age(write.written_at_s)} ago)"
     words += f", takes back write {write.undoes}" if write.undoes else ""
@@ -275,6 +297,8 @@ def _print_write(write: HistoryEntry) -> None:
 
 def _describe_said(said: Correction) -> str:
     """Say a correction in words."""
+    from schemas.corrections import CorrectionKind
+
     speaker = f"speaker {said.speaker_id}"
     match said.kind:
         case CorrectionKind.SAME_VOICE:

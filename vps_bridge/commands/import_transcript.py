@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.terminal import print_json
-from vps_bridge.client.client import BridgeClient
 from vps_bridge.commands.earlier import find_earlier, name_segments, tell_earlier
 from vps_bridge.commands.publish import TRANSCRIPT_HELP, to_utc
 from vps_bridge.commands.terminal import AsJson, BrokerUrl, ConfigFile, Conversation, DataDir, explained, load, out
-from vps_bridge.conversations.earlier_transcript import EarlierTranscript
-from vps_bridge.conversations.transcripts import read_transcript
+
+if TYPE_CHECKING:
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 
 
 def import_transcript(
@@ -42,6 +42,9 @@ def import_transcript(
 
     Example: omi-bridge import transcript.json --conversation call-1
     """
+    from vps_bridge.client.client import BridgeClient
+    from vps_bridge.conversations.transcripts import read_transcript
+
     started = to_utc(started_at)
     with explained():
         segments = read_transcript(file, conversation, keep_speakers=keep_speakers)

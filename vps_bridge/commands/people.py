@@ -5,16 +5,12 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.program import ProgramGroup
 from broker.terminal import print_json
-from schemas.people import PersonEvent, PersonEventType
-from schemas.voice_people import Enrolment
-from vps_bridge.client.client import BridgeClient
-from vps_bridge.client.people import PeopleClient
 from vps_bridge.commands.corrections import By, PersonArgument, SpeakerArgument, Yes, who_says
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -35,10 +31,11 @@ from vps_bridge.commands.terminal import (
     out,
 )
 from vps_bridge.durations import seconds
-from vps_bridge.errors import Refusal
-from vps_bridge.intake.people import People
-from vps_bridge.intake.people_view import PeopleReader, PersonView
-from vps_bridge.ledger.people import NOBODY
+
+if TYPE_CHECKING:
+    from schemas.people import PersonEvent
+    from schemas.voice_people import Enrolment
+    from vps_bridge.intake.people_view import PersonView
 
 PEOPLE_HELP = """Who is known by voice. A conversation's people are those of its owner, as its `started` event names it.
 
@@ -91,6 +88,9 @@ def enroll(
 
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
+    from vps_bridge.client.client import BridgeClient
+    from vps_bridge.client.people import PeopleClient
+
     check_id("person", person)
     for file in files:
         check_regular(file)
@@ -142,6 +142,8 @@ def confirm(
 
     Example: omi-bridge people confirm anna call-1 0
     """
+    from schemas.people import PersonEvent, PersonEventType
+
     event = PersonEvent(
         event_id=_new_id(),
         type=PersonEventType.CONFIRMED,
@@ -171,6 +173,8 @@ def rename(
 
     Example: omi-bridge people rename anna "Anna B."
     """
+    from schemas.people import PersonEvent, PersonEventType
+
     event = PersonEvent(event_id=_new_id(), type=PersonEventType.NAMED, owner=owner, name=name)
     _take(person, event, config, data_dir, known=True)
     if as_json:
@@ -187,6 +191,9 @@ def list_people(
 
     Example: omi-bridge people list --owner user-1
     """
+    from vps_bridge.intake.people_view import PeopleReader
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = PeopleReader(ledger).list_people(owner or NOBODY)
     if as_json:
@@ -210,6 +217,9 @@ def show(
 
     Example: omi-bridge people show anna --owner user-1
     """
+    from vps_bridge.intake.people_view import PeopleReader
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = PeopleReader(ledger).show(owner or NOBODY, person)
     if found is None:
@@ -245,6 +255,9 @@ def export(
 
     Example: omi-bridge people export anna > anna.json
     """
+    from vps_bridge.intake.people_view import PeopleReader
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = PeopleReader(ledger).export(owner or NOBODY, person)
     if found is None:
@@ -265,6 +278,9 @@ def forget(
 
     Example: omi-bridge people forget anna --owner user-1
     """
+    from vps_bridge.intake.people import People
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         if ledger.people.get(owner or NOBODY, person) is None:
             fail(_nobody(person), EXIT_FAILED)
@@ -278,6 +294,10 @@ def forget(
 
 
 def _take(person: str, event: PersonEvent, config: ConfigFile, data_dir: DataDir, *, known: bool = False) -> None:
+    from vps_bridge.errors import Refusal
+    from vps_bridge.intake.people import People
+    from vps_bridge.ledger.people import NOBODY
+
     check_id("person", person)
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         if known and ledger.people.get(event.owner or NOBODY, person) is None:

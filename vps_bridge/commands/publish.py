@@ -7,16 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from broker.terminal import print_json
-from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import ConversationUpdated, TranscriptSegment
-from vps_bridge.client.client import BridgeClient, SentChunk
-from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.earlier import find_earlier, tell_earlier
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -32,10 +27,21 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
-from vps_bridge.conversations.earlier_transcript import EarlierTranscript
-from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from schemas.bridge import BridgeHeartbeat
+    from schemas.conversation import ConversationUpdated, TranscriptSegment
+    from vps_bridge.client.client import BridgeClient, SentChunk
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
+
+BELIEVED_BEATS = 2
+NOBODY_LIVE = (
+    "no agent is live and allowed, so this waits: the audio is safe. Start one on the Mac (omi-agent run) and allow it "
+    "here (omi-bridge agents, omi-bridge agents allow ID); Ctrl-C ends only the waiting"
+)
 TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, TSV, or STM."
 
 
@@ -65,6 +71,10 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
+    from vps_bridge.client.client import BridgeClient
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
+    from vps_bridge.conversations.transcripts import read_transcript
+
     check_regular(file)
     captured = to_utc(captured_at)
     with explained(), _refusal_explained():
@@ -118,6 +128,8 @@ def to_utc(moment: datetime | None) -> datetime | None:
 
 @contextmanager
 def _refusal_explained() -> Iterator[None]:
+    from vps_bridge.client.errors import BridgeRefused
+
     try:
         yield
     except BridgeRefused as error:
@@ -125,15 +137,22 @@ def _refusal_explained() -> Iterator[None]:
 
 
 def _progress() -> Progress:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True)
 
 
 def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> ConversationUpdated:
     waiting = progress.add_task("waiting for an agent", total=None)
+    silent: set[datetime] = set()  # heartbeats without an agent: the first may be older than one that just connected
 
     def report(beat: BridgeHeartbeat) -> None:
-        queue = beat.queue
+        queue, known = beat.queue, len(silent)
+        if beat.agents_live == 0:
+            silent.add(beat.sent_at)
+        if known < len(silent) == BELIEVED_BEATS:
+            progress.console.print(f"omi-bridge: {NOBODY_LIVE}", style="yellow", highlight=False, soft_wrap=True)
         words = f"{queue.jobs_leased} jobs with agents, {queue.jobs_ready} waiting, {beat.agents_live} agents live"
         progress.update(waiting, description=words)
 

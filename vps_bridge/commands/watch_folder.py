@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from filelock import FileLock, Timeout
 
 from broker.terminal import print_json
-from vps_bridge.client.folder_records import FolderRecords
-from vps_bridge.client.update_listener import UpdateListener
-from vps_bridge.client.watched_folder import FolderNews, WatchedFolder
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -29,6 +26,9 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
+
+if TYPE_CHECKING:
+    from vps_bridge.client.watched_folder import FolderNews, WatchedFolder
 
 HELP_WATCH_FOLDER = """Publish the recordings that are dropped into a folder, and write beside each who spoke when.
 
@@ -63,6 +63,9 @@ def watch_folder(
     as_json: AsJson = False,
 ) -> None:
     """Publish what is dropped into a folder."""
+    from vps_bridge.client.update_listener import UpdateListener
+    from vps_bridge.client.watched_folder import WatchedFolder
+
     outcomes: set[str] = set()
 
     def report(news: FolderNews) -> None:
@@ -114,6 +117,8 @@ def _print_news(news: FolderNews, *, as_json: bool) -> None:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Keep a second one out of the folder."""
+    from vps_bridge.client.folder_records import FolderRecords
+
     lock = FileLock(FolderRecords(folder).lock_file, timeout=0)
     try:
         lock.acquire()

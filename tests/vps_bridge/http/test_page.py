@@ -164,6 +164,11 @@ def test_a_failed_job_says_why_and_is_tried_again(called: Door, page: Page) -> N
     expect(failure).to_contain_text("as the test told it")
     expect(failure).to_contain_text("1 time, on first")
     expect(failure).to_contain_text("What to do: listen to the audio")
+    expect(failure).to_contain_text("then: “Give up”")  # the button, not the command
+    page.goto("/#/conversations")
+    expect(page.get_by_role("row", name="bad final 1 job failed: audio.undecodable")).to_be_visible()
+    page.get_by_role("link", name="bad").click()
+    page.get_by_role("link", name="Try again or give up: Now").click()
     failure.get_by_role("button", name="Try again").click()
     called.backend.wait_updated("bad")
     expect(page.get_by_text("Nothing has failed.")).to_be_visible()

@@ -1,9 +1,9 @@
 // One conversation: its timeline, its transcript, and what can be corrected.
 
-import { conversationPath, read } from "./api.js";
+import { Missing, conversationPath, read } from "./api.js";
 import { confirmVoice, correctSegment, mergeVoice, nameVoice } from "./corrections.js";
 import { button, element, replaceKeepingFocus } from "./element.js";
-import { duration } from "./format.js";
+import { duration, inPageWords, stateClass } from "./format.js";
 import { History } from "./history.js";
 import { Player } from "./player.js";
 import { Timeline } from "./timeline.js";
@@ -43,38 +43,32 @@ export class ConversationView {
     this.history = new History(id);
     this.player = new Player(id);
     this.doubtful = element("p", { class: "row" });
-    this.root = element(
-      "div",
-      {},
-      element("h1", {}, id),
-      this.state,
-      showDownloads(id),
-      this.faults,
-      element(
-        "section",
-        { "aria-labelledby": "timeline-title" },
-        element("h2", { id: "timeline-title" }, "Who speaks when"),
-        this.timeline.tools,
-        element("div", { class: "timeline" }, this.lanes, this.timeline.track),
-      ),
-      element(
-        "section",
-        { "aria-labelledby": "transcript-title" },
-        element("h2", { id: "transcript-title" }, "Transcript"),
-        element("div", { class: "row" }, this.history.tools, this.doubtful, this.player.root),
-        this.transcript.root,
-      ),
-      this.history.root,
+    this.heard = element(
+      "section",
+      { "aria-labelledby": "timeline-title" },
+      element("h2", { id: "timeline-title" }, "Who speaks when"),
+      this.timeline.tools,
+      element("div", { class: "timeline" }, this.lanes, this.timeline.track),
     );
+    this.without = element("p", {});
+    this.said = element(
+      "section",
+      { "aria-labelledby": "transcript-title" },
+      element("h2", { id: "transcript-title" }, "Transcript"),
+      this.without,
+      element("div", { class: "row" }, this.history.tools, this.doubtful, this.player.root),
+      this.transcript.root,
+    );
+    this.found = [this.state, showDownloads(id), this.faults, this.heard, this.said, this.history.root];
+    this.root = element("div", {}, element("h1", {}, id), element("p", { class: "quiet" }, "Reading …"));
   }
 
   async refresh(notice) {
     const isConcerned = notice.all || notice.many || notice.people || notice.conversations?.includes(this.id);
     if (!isConcerned && !notice.jobs && !(notice.agents && this.waits)) return;
-    const [found, history] = await Promise.all([
-      read(conversationPath(this.id)),
-      read(`${conversationPath(this.id)}/history`),
-    ]);
+    const [found, history] = await this.readAll();
+    if (!found) return;
+    if (!this.state.isConnected) this.root.replaceChildren(this.root.firstChild, ...this.found);
     if (notice.all || notice.many || notice.people) {
       this.people = (await read("/v1/people", { owner: found.owner })).people;
     }
@@ -88,10 +82,30 @@ export class ConversationView {
     this.nameOf = namer(this.voices, called);
     this.showState(found);
     this.showLanes();
+    this.heard.hidden = !found.voices.length && !found.segments.length;
+    this.transcript.root.hidden = !found.segments.length;
+    this.without.textContent = found.segments.length ? "" : describeNothing(found);
     this.timeline.update(this.voices, found.segments, found.turns);
     this.transcript.update(this.voices, found.segments, found.turns, this.nameOf);
     this.showDoubtful();
     this.history.update(history.writes, found.segments);
+  }
+
+  // Where there is nothing to show, the reason stands in its place, and stays; null for a conversation that is not there.
+  async readAll() {
+    const path = conversationPath(this.id);
+    try {
+      return await Promise.all([read(path), read(`${path}/history`)]);
+    } catch (error) {
+      const isMissing = error instanceof Missing;
+      if (isMissing || !this.state.isConnected) {
+        const why = isMissing ? "There is no such conversation: it was never heard of, or it is deleted." : error.message;
+        const others = element("a", { href: "#/conversations" }, "All conversations");
+        this.root.replaceChildren(this.root.firstChild, element("p", {}, why), element("p", {}, others));
+      }
+      if (!isMissing) throw error;
+      return [null, null];
+    }
   }
 
   showDoubtful() {
@@ -123,13 +137,14 @@ export class ConversationView {
     ].filter(Boolean);
     replaceKeepingFocus(
       this.state,
-      element("span", { class: `state ${found.state}` }, STATE_WORDS[found.state] ?? found.state),
+      element("span", { class: stateClass(found) }, STATE_WORDS[found.state] ?? found.state),
       element("span", {}, [found.reason, facts.join(", ")].filter(Boolean).join(" – ")),
     );
     const failures = found.failures.map((failure) =>
       element("li", { class: "card failed" },
         element("p", {}, `No labels from ${duration(failure.audio_s)} of audio: ${failure.code}, ${failure.message}`),
-        element("p", {}, `What to do: ${failure.remedy}`)),
+        element("p", {}, `What to do: ${inPageWords(failure.remedy, failure.job_id)}`),
+        element("p", {}, element("a", { href: "#/now" }, "Try again or give up: Now"))),
     );
     const warnings = found.warnings.map((warning) => element("li", { class: "card" }, warning));
     replaceKeepingFocus(
@@ -160,6 +175,11 @@ export class ConversationView {
     );
     replaceKeepingFocus(this.lanes, element("li", { class: "axis" }), element("li", {}, "Transcript"), ...lanes);
   }
+}
+
+function describeNothing(found) {
+  if (found.voices.length) return "No transcript came. The timeline shows who speaks when.";
+  return found.state === "final" ? "There is none, and nobody was heard." : "Nothing of it is here yet.";
 }
 
 // Links, not scripts: the browser saves what it is sent under the name that comes with it.
