@@ -26,7 +26,7 @@ from vps_bridge.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from schemas.conversation import ConversationTurn, FailedAudio
+    from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
     from schemas.record import Record
     from schemas.voice_people import VoicePerson
     from vps_bridge.conversations.store import StoredSegment
@@ -61,8 +61,6 @@ def show(
 
     Examples: omi-bridge show call-1 --json, or omi-bridge show j-0123456789abcdef01234567
     """
-    from schemas.codec import decode
-    from schemas.conversation import ConversationUpdated
     from vps_bridge.dispatch.failed_audio import describe_failures
 
     with explained(), opened(config, data_dir) as (ledger, store, stale_s):
@@ -78,7 +76,7 @@ def show(
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = _describe_segments(stored.segments if stored else (), record)
         facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s, jobs)
-        update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
+        update = _read_update(record)
         warnings, turns, people = (update.warnings, update.turns or (), update.people) if update else ((), (), ())
         failures = describe_failures(jobs)
         if as_json:
@@ -95,6 +93,13 @@ def show(
         else:
             _print_turns(turns, _persons_of(record))
         print_refused(refused)
+
+
+def _read_update(record: ConversationRecord) -> ConversationUpdated | None:
+    from schemas.codec import decode
+    from schemas.conversation import ConversationUpdated
+
+    return decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
 
 
 def _print_transcript(segments: Sequence[StoredSegment], persons: Mapping[int | None, str | None]) -> None:

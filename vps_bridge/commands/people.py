@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from schemas.people import PersonEvent
     from schemas.voice_people import Enrolment
     from vps_bridge.intake.people_view import PersonView
+    from vps_bridge.settings import BridgeSettings
 
 PEOPLE_HELP = """Who is known by voice. A conversation's people are those of its owner, as its `started` event names it.
 
@@ -89,7 +90,6 @@ def enroll(
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
     from vps_bridge.client.client import BridgeClient
-    from vps_bridge.client.people import PeopleClient
 
     check_id("person", person)
     for file in files:
@@ -106,14 +106,29 @@ def enroll(
         if told is None:
             fail("the bridge told no outcome: is it of the same version as this command?", EXIT_FAILED)
         if told.outcome == "learned":
-            with PeopleClient(settings, owner) as people:
-                if name:
-                    people.name(person, name)
-                if consent_date:
-                    people.consent(person, consent_date.date())
-                if me:
-                    people.set_owner(person)
+            _introduce(settings, owner, person, name, consent_date, is_owner=me)
     _print_outcome(told, as_json=as_json)
+
+
+def _introduce(
+    settings: BridgeSettings,
+    owner: str | None,
+    person: str,
+    name: str | None,
+    agreed: datetime | None,
+    *,
+    is_owner: bool,
+) -> None:
+    """Say who somebody is whose voice was learned."""
+    from vps_bridge.client.people import PeopleClient
+
+    with PeopleClient(settings, owner) as people:
+        if name:
+            people.name(person, name)
+        if agreed:
+            people.consent(person, agreed.date())
+        if is_owner:
+            people.set_owner(person)
 
 
 def _print_outcome(told: Enrolment, *, as_json: bool) -> None:
