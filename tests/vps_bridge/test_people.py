@@ -57,8 +57,8 @@ def test_an_owner_is_the_same_however_the_name_was_typed_and_whoever_is_no_id_is
     assert [each.identity for each in call.people] == ["matched"]
     (listed,) = bridge.json("people", "list", "--owner", zoe.owner)["people"]
     assert listed["person_id"] == "anna"
-    said = Correction.model_validate({"kind": "voice_is", "speaker_id": 1, "person_id": "Ben B."})
-    people.backend.event(call.conversation_id, EventType.CORRECTED, corrections=(said,))
+    done = bridge.command("correct", call.conversation_id, "name", "1", " Ben  B.")
+    assert "'Ben B.' labels this conversation alone" in done.stderr
     told = people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
     ben = person_of(told, 1)
     assert ben is not None

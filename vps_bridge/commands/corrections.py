@@ -185,7 +185,8 @@ def _correct(
             fail(refusal.message, EXIT_FAILED)
     if said.kind is CorrectionKind.VOICE_IS and not is_id(said.person_id or ""):
         words = f"{said.person_id!r} labels this conversation alone. To know the voice in later ones give an id of"
-        err.print(f"omi-bridge: {words} A-Z a-z 0-9 _ -, and the name by `omi-bridge people rename`", style="yellow")
+        words += " A-Z a-z 0-9 _ -, and the name by `omi-bridge people rename`"
+        err.print(f"omi-bridge: {words}", style="yellow", highlight=False, soft_wrap=True)
     if as_json:
         print_json({"conversation_id": conversation, "write": write, "event_id": event_id})
     else:
