@@ -55,7 +55,7 @@ class Part:
 
 
 @dataclass(frozen=True, eq=False)
-class VoiceAlone:
+class VoicePieces:
     """The pieces of one voice in one condition, in order of time."""
 
     voice: int
@@ -91,7 +91,7 @@ def main() -> None:
     engine = load_engine(options.engine, data_dir=Path(data_dir), threads=1)
     assert isinstance(engine, EmbeddedEngine)
     space = space_of(f"{engine.info.embedding_model}@{engine.info.embedding_revision}")
-    heard: dict[str, list[VoiceAlone]] = {}
+    heard: dict[str, list[VoicePieces]] = {}
     for number, voice in enumerate(recordings.voices()):
         for recording in in_conditions(read_alone(voice)):
             heard.setdefault(recording.name, []).append(hear(engine, recording, number))
@@ -116,7 +116,7 @@ def in_conditions(read: Recording) -> Iterator[Recording]:
     yield recordings.with_reverberation(read)
 
 
-def hear(engine: EmbeddedEngine, recording: Recording, voice: int) -> VoiceAlone:
+def hear(engine: EmbeddedEngine, recording: Recording, voice: int) -> VoicePieces:
     """Return the engine's pieces of a recording of one voice."""
     output = engine.run_networks(recording.waveform, lambda _stage, _done: None, StageTimer())
     assert output is not None
@@ -125,7 +125,7 @@ def hear(engine: EmbeddedEngine, recording: Recording, voice: int) -> VoiceAlone
     rows = np.flatnonzero(found.clean_s > 0)
     rows = rows[np.argsort(middle_s[rows], kind="stable")]
     utterance = np.searchsorted([start_s for start_s, _, _ in recording.reference], middle_s[rows]) - 1
-    return VoiceAlone(voice, found.embeddings[rows].astype(np.float64), found.clean_s[rows], np.maximum(utterance, 0))
+    return VoicePieces(voice, found.embeddings[rows].astype(np.float64), found.clean_s[rows], np.maximum(utterance, 0))
 
 
 def halves() -> Iterator[tuple[Numbers, Numbers]]:
@@ -147,11 +147,11 @@ class Pairs:
     """Shape ``(pairs, 2)``."""
 
     @classmethod
-    def of(cls, conditions: Iterable[list[VoiceAlone]]) -> Pairs:
+    def of(cls, conditions: Iterable[list[VoicePieces]]) -> Pairs:
         """Return all pairs of parts of one condition; two of one voice share no utterance."""
         voices, cosine, clean_s = list[tuple[int, int]](), list[float](), list[tuple[float, float]]()
         for condition in conditions:
-            parts = [part for voice in condition for length_s in MUCH_S for part in voice.parts(length_s)]
+            parts = [part for spoken in condition for length_s in MUCH_S for part in spoken.parts(length_s)]
             unit = np.array([part.total / np.linalg.norm(part.total) for part in parts])
             cosines = unit @ unit.T
             for (i, a), (j, b) in combinations(enumerate(parts), 2):
@@ -222,7 +222,9 @@ class Compared:
     """The cosine, in parts of the least one that two means of one voice must have."""
 
     @classmethod
-    def of(cls, condition: Sequence[VoiceAlone], voices: Numbers, space: EmbeddingSpace, *, with_own: bool) -> Compared:
+    def of(
+        cls, condition: Sequence[VoicePieces], voices: Numbers, space: EmbeddingSpace, *, with_own: bool
+    ) -> Compared:
         """Compare all parts of these voices with them: with their own by what it says in other utterances."""
         own, products, likeness = list[int](), list[Floats](), list[Floats]()
         all_of = {number: condition[number].centroid() for number in voices.tolist()}
@@ -248,7 +250,7 @@ class Compared:
         return chosen
 
 
-def print_little(conditions: Sequence[Sequence[VoiceAlone]], space: EmbeddingSpace) -> None:
+def print_little(conditions: Sequence[Sequence[VoicePieces]], space: EmbeddingSpace) -> None:
     """Print how sharp pieces are, and which voice one to three of them get."""
     fitted, at_fitted, at_set = list[float](), list[float](), list[float]()
     known, strangers = list[Compared](), list[Compared]()
