@@ -47,11 +47,11 @@ class OtherInvitation(BrokerError):
 class InvitationFails(BrokerError):
     """An invitation does not let in, and another one that may is in use."""
 
-    def __init__(self, reason: BrokerError, config_file: Path, table: str) -> None:
+    def __init__(self, reason: BrokerError, config_file: Path) -> None:
         """Say that nothing was changed, and why."""
         super().__init__(
-            f"nothing was changed: [{table}] in {config_file} holds another login, which may work, and with this "
-            f"invitation {reason} Is it an old one? To use it all the same, take that table out of the file first."
+            f"nothing was changed: {config_file} holds another login, which may work, and with this invitation "
+            f"{reason} Is it an old one? To use it all the same, take that login out of the file first."
         )
 
 
@@ -95,7 +95,7 @@ def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, 
         try:
             _try_invitation(invitation)
         except BrokerError as error:
-            raise InvitationFails(error, config_file, table) from error
+            raise InvitationFails(error, config_file) from error
     ca_file = config_file.absolute().parent / f"{table}-broker-ca.pem" if invitation.ca else None
     if ca_file is not None and invitation.ca is not None:
         try:
@@ -119,9 +119,11 @@ def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, 
 
 def _has_another_login(config_file: Path, table: str, invitation: Invitation) -> bool:
     try:
-        found = tomllib.loads(read_text(config_file)).get(table, {})
+        document = tomllib.loads(read_text(config_file))
     except (OSError, ValueError):
         return False  # to write it says what is wrong with it
+    own = document.get(table)
+    found = {**document, **(own if isinstance(own, dict) else {})}
     login = (invitation.url, invitation.username, invitation.password)
     before = tuple(found.get(name) for name in ("broker_url", "broker_username", "broker_password"))
     return before != login and None not in before

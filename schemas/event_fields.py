@@ -20,7 +20,7 @@ class EventFields:
     may: tuple[str, ...] = ()
 
 
-E = TypeVar("E", ConversationEvent, PersonEvent)
+E = TypeVar("E", bound=ConversationEvent | PersonEvent)
 K = TypeVar("K", EventType, PersonEventType)
 EVERY_EVENT = ("event_id", "type", "revision", "num_speakers", "min_speakers", "max_speakers", "by")
 EVERY_PERSON_EVENT = ("event_id", "type", "owner")

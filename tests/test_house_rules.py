@@ -27,7 +27,8 @@ ROOM_IMPORTS = {
 # What a room may import beyond the base dependencies.
 ROOM_EXTRA = {"broker": "broker", "mac_agent": "agent", "vps_bridge": "bridge"}
 FURTHER_EXTRAS = {"vps_bridge": ("bucket",)}  # imported where they are used; without them the bridge says so
-COMES_WITH = {"pydantic-core": "pydantic", "botocore": "boto3"}  # released in lockstep: half of the other, or its base
+# Released in lockstep: half of the other, or its base; or what the pinned other one builds the same layers of.
+COMES_WITH = {"pydantic-core": "pydantic", "botocore": "boto3", "asteroid-filterbanks": "pyannote-audio"}
 
 TORCH = {"torch", "torchaudio", "torchcodec", "pyannote", "lightning", "pytorch_lightning"}
 MQTT = {"paho", "amqtt"}

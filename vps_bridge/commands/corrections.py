@@ -11,11 +11,10 @@ import typer
 
 from broker.program import ProgramGroup
 from broker.terminal import print_json
-from schemas.limits import MAX_SPEAKER_NUMBER
+from schemas.limits import MAX_NAME_CHARS, MAX_SPEAKER_NUMBER
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
-    MAX_NAME_CHARS,
     AsJson,
     ConfigFile,
     DataDir,
@@ -23,6 +22,8 @@ from vps_bridge.commands.terminal import (
     age,
     ask_first,
     checked_names,
+    composed_names,
+    err,
     explained,
     fail,
     known,
@@ -55,7 +56,7 @@ correct_app = typer.Typer(cls=ProgramGroup, help=CORRECT_HELP, no_args_is_help=T
 
 By = Annotated[
     str | None,
-    typer.Option("--by", help="Who says so, for the history; else your user name here.", callback=checked_names),
+    typer.Option("--by", help="Who says so, for the history; else your user name here.", callback=composed_names),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 SegmentName = Annotated[
@@ -64,7 +65,7 @@ SegmentName = Annotated[
 SpeakerArgument = Annotated[
     int, typer.Argument(min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number: 1 for SPEAKER_01.")
 ]
-PersonArgument = Annotated[str, typer.Argument(help="The person's id.", callback=checked_names)]
+PersonArgument = Annotated[str, typer.Argument(help="The person's id.", callback=composed_names)]
 
 
 @correct_app.callback()
@@ -118,7 +119,7 @@ def segment(
     speaker: Annotated[
         int | None, typer.Option("--speaker", min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number.")
     ] = None,
-    person: Annotated[str | None, typer.Option("--person", help="The person's id.", callback=checked_names)] = None,
+    person: Annotated[str | None, typer.Option("--person", help="The person's id.", callback=composed_names)] = None,
     by: By = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -170,6 +171,8 @@ def _read(**fields: object) -> Correction:
 def _correct(
     context: typer.Context, said: Correction, by: str | None, config: ConfigFile, data_dir: DataDir, *, as_json: bool
 ) -> None:
+    from schemas.corrections import CorrectionKind
+    from schemas.record import is_id
     from vps_bridge.errors import Refusal
     from vps_bridge.intake.corrections import Corrections
 
@@ -180,6 +183,9 @@ def _correct(
             write = Corrections(ledger, store).correct(conversation, event_id, [said], by=who_says(by))
         except Refusal as refusal:
             fail(refusal.message, EXIT_FAILED)
+    if said.kind is CorrectionKind.VOICE_IS and not is_id(said.person_id or ""):
+        words = f"{said.person_id!r} labels this conversation alone. To know the voice in later ones give an id of"
+        err.print(f"omi-bridge: {words} A-Z a-z 0-9 _ -, and the name by `omi-bridge people rename`", style="yellow")
     if as_json:
         print_json({"conversation_id": conversation, "write": write, "event_id": event_id})
     else:

@@ -49,10 +49,12 @@ def doctor(
 
     Exit codes: 0 nothing is broken, 1 something is, 2 wrong setting.
     """
+    from broker.logs import silence_logs
     from broker.settings import default_config_file
 
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
+        silence_logs()
         with err.status("looking …"):
             checks = run_checks(settings, config or default_config_file(), wait)
     if as_json:
@@ -67,7 +69,6 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     """Examine everything; `wait_s` is how long heartbeats are listened for."""
     from broker.certificate_check import check_certificate
     from broker.file_checks import check_config_file, check_data_dir, check_disk
-    from broker.logs import silence_logs
     from broker.tailnet import check_tailnet
     from broker.unit_check import check_unit
     from vps_bridge.doctor import broker_checks
@@ -77,7 +78,6 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     from vps_bridge.doctor.omi_check import check_omi
     from vps_bridge.doctor.webhook_check import check_webhook
 
-    silence_logs()
     checks = [
         check_config_file(config_file, "Settings come from the environment, or are the defaults: omi-bridge config"),
         check_data_dir(settings.root),

@@ -57,13 +57,17 @@ def import_transcript(
             client.send_segments(segments)
             if is_replaced:
                 client.remove_segments(earlier.gone)
-        if as_json:
-            left = [*earlier.gone_labelled, *(() if is_replaced else earlier.gone)]
-            counts = {"segments": len(segments), "removed": len(earlier.gone) if is_replaced else 0}
-            print_json({"conversation_id": conversation, **counts, "left": left, "moved": earlier.moved_labelled})
-        else:
-            removed = f", removed {len(earlier.gone)} of an earlier one" if is_replaced else ""
-            out.print(f"imported {len(segments)} segments into {conversation}{removed}")
+        _tell(conversation, len(segments), earlier, is_replaced=is_replaced, as_json=as_json)
+
+
+def _tell(conversation: str, segments: int, earlier: EarlierTranscript, *, is_replaced: bool, as_json: bool) -> None:
+    if as_json:
+        left = [*earlier.gone_labelled, *(() if is_replaced else earlier.gone)]
+        counts = {"segments": segments, "removed": len(earlier.gone) if is_replaced else 0}
+        print_json({"conversation_id": conversation, **counts, "left": left, "moved": earlier.moved_labelled})
+    else:
+        removed = f", removed {len(earlier.gone)} of an earlier one" if is_replaced else ""
+        out.print(f"imported {segments} segments into {conversation}{removed}")
     tell_earlier(earlier, is_replaced=is_replaced)
 
 

@@ -23,7 +23,7 @@ from vps_bridge.commands.terminal import (
     ask_first,
     check_id,
     check_regular,
-    checked_names,
+    composed_names,
     explained,
     fail,
     load,
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from schemas.people import PersonEvent
     from schemas.voice_people import Enrolment
     from vps_bridge.intake.people_view import PersonView
+    from vps_bridge.settings import BridgeSettings
 
 PEOPLE_HELP = """Who is known by voice. A conversation's people are those of its owner, as its `started` event names it.
 
@@ -56,7 +57,7 @@ people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=Tru
 
 Owner = Annotated[
     str | None,
-    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=checked_names),
+    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=composed_names),
 ]
 _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
@@ -71,7 +72,7 @@ def enroll(
     person: PersonArgument,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of this person alone.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="What the person is called.", callback=checked_names)
+        str | None, typer.Option("--name", help="What the person is called.", callback=composed_names)
     ] = None,
     me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
     consent_date: Annotated[
@@ -89,7 +90,6 @@ def enroll(
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
     from vps_bridge.client.client import BridgeClient
-    from vps_bridge.client.people import PeopleClient
 
     check_id("person", person)
     for file in files:
@@ -106,14 +106,29 @@ def enroll(
         if told is None:
             fail("the bridge told no outcome: is it of the same version as this command?", EXIT_FAILED)
         if told.outcome == "learned":
-            with PeopleClient(settings, owner) as people:
-                if name:
-                    people.name(person, name)
-                if consent_date:
-                    people.consent(person, consent_date.date())
-                if me:
-                    people.set_owner(person)
+            _introduce(settings, owner, person, name, consent_date, is_owner=me)
     _print_outcome(told, as_json=as_json)
+
+
+def _introduce(
+    settings: BridgeSettings,
+    owner: str | None,
+    person: str,
+    name: str | None,
+    agreed: datetime | None,
+    *,
+    is_owner: bool,
+) -> None:
+    """Say who somebody is whose voice was learned."""
+    from vps_bridge.client.people import PeopleClient
+
+    with PeopleClient(settings, owner) as people:
+        if name:
+            people.name(person, name)
+        if agreed:
+            people.consent(person, agreed.date())
+        if is_owner:
+            people.set_owner(person)
 
 
 def _print_outcome(told: Enrolment, *, as_json: bool) -> None:
@@ -163,7 +178,7 @@ def confirm(
 @people_app.command()
 def rename(
     person: PersonArgument,
-    name: Annotated[str, typer.Argument(help="What the person is called.", callback=checked_names)],
+    name: Annotated[str, typer.Argument(help="What the person is called.", callback=composed_names)],
     owner: Owner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,

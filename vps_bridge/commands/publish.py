@@ -72,14 +72,11 @@ def publish(
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
     from vps_bridge.client.client import BridgeClient
-    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
-    from vps_bridge.conversations.transcripts import read_transcript
 
     check_regular(file)
     captured = to_utc(captured_at)
     with explained(), _refusal_explained():
-        segments = read_transcript(transcript, conversation) if transcript else ()
-        earlier = find_earlier(conversation, segments, config, data_dir) if transcript else EarlierTranscript()
+        segments, earlier = _read_transcript(transcript, conversation, config, data_dir)
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
@@ -88,15 +85,25 @@ def publish(
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
             update = _wait(client, progress, timeout_s) if wait else None
-        answer = {"conversation_id": conversation, **asdict(chunk)}
         if as_json:
-            print_json(answer | {"updated": update.model_dump(mode="json", by_alias=True) if update else None})
+            updated = update.model_dump(mode="json", by_alias=True) if update else None
+            print_json({"conversation_id": conversation, **asdict(chunk), "updated": updated})
         else:
-            out.print(f"accepted {chunk.bytes} bytes as chunk {chunk.chunk_id} of {conversation}")
-            if update:
-                _print_update(update)
+            _print_outcome(conversation, chunk, update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
+
+
+def _read_transcript(
+    file: Path | None, conversation: str, config: Path | None, data_dir: Path | None
+) -> tuple[tuple[TranscriptSegment, ...], EarlierTranscript]:
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
+    from vps_bridge.conversations.transcripts import read_transcript
+
+    if file is None:
+        return (), EarlierTranscript()
+    segments = read_transcript(file, conversation)
+    return segments, find_earlier(conversation, segments, config, data_dir)
 
 
 def _send_transcript(
@@ -157,6 +164,12 @@ def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> Convers
         progress.update(waiting, description=words)
 
     return client.wait_updated(final=True, timeout_s=timeout_s, report=report)
+
+
+def _print_outcome(conversation: str, chunk: SentChunk, update: ConversationUpdated | None) -> None:
+    out.print(f"accepted {chunk.bytes} bytes as chunk {chunk.chunk_id} of {conversation}")
+    if update:
+        _print_update(update)
 
 
 def _print_update(update: ConversationUpdated) -> None:

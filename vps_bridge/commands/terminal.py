@@ -14,6 +14,8 @@ from rich.table import Column, Table
 
 from broker.errors import BrokerError, SettingsError
 from broker.terminal import SafeConsole
+from schemas.limits import MAX_NAME_CHARS
+from schemas.text import compose_name
 
 if TYPE_CHECKING:
     from vps_bridge.conversations.sqlite import SqliteConversations
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from vps_bridge.ledger.records import ConversationRecord
     from vps_bridge.settings import BridgeSettings
 
-MAX_NAME_CHARS = 200  # as the schemas have it
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
 
 # What people said or named is printed as it is: a transcript's [laughter] is no markup.
@@ -138,6 +139,13 @@ def checked_names(names: str | list[str] | None) -> str | list[str] | None:
             msg = f"say 1 to {MAX_NAME_CHARS} characters, not {len(name)}"
             raise typer.BadParameter(msg)
     return names
+
+
+def composed_names(names: str | None) -> str | None:
+    """Return what people call somebody as it is compared (see `compose_name`); ends the program as `checked_names`."""
+    composed: str | None = compose_name(names)
+    checked_names(composed)
+    return composed
 
 
 def ask_first(question: str, *, unasked: str) -> None:

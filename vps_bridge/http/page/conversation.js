@@ -29,6 +29,7 @@ export class ConversationView {
   constructor(id) {
     this.id = id;
     this.title = id;
+    this.owner = null;
     this.voices = [];
     this.people = []; // whom its owner knows
     this.state = element("p", { class: "row" });
@@ -37,7 +38,7 @@ export class ConversationView {
     this.timeline = new Timeline((segment) => this.choose(segment));
     this.transcript = new Transcript({
       onChoose: (segment) => this.timeline.choose(segment),
-      onCorrect: (segment) => correctSegment(this.id, segment, this.nameOf(segment), this.voices, this.people),
+      onCorrect: (segment) => correctSegment(this, segment, this.nameOf(segment), this.voices, this.people),
       onPlay: (segment) => this.player.play(segment),
     });
     this.history = new History(id);
@@ -72,6 +73,7 @@ export class ConversationView {
     if (notice.all || notice.many || notice.people) {
       this.people = (await read("/v1/people", { owner: found.owner })).people;
     }
+    this.owner = found.owner;
     this.waits = found.state !== "final";
     const called = new Map(this.people.filter((person) => person.name).map((person) => [person.person_id, person.name]));
     this.voices = found.voices.map((voice) => ({
@@ -166,7 +168,7 @@ export class ConversationView {
           ? button(`${voice.mayBe}?`, () => confirmVoice(this.id, voice),
             { "data-key": `confirm-${voice.speaker_id}`, "aria-label": `Is ${voice.name} ${voice.mayBe}?` })
           : null,
-        button("Name…", () => nameVoice(this.id, voice, this.voices, this.people),
+        button("Name…", () => nameVoice(this, voice, this.voices, this.people),
           { "data-key": `name-${voice.speaker_id}`, "aria-label": `Name ${voice.name}` }),
         button("Same as…", () => mergeVoice(this.id, voice, this.voices),
           { "data-key": `merge-${voice.speaker_id}`, "aria-label": `${voice.name} is the same as…`,
