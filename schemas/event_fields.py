@@ -69,8 +69,10 @@ def check_fields(event: E) -> E:
 
     Raises `MessageMalformed`.
     """
-    homes_of: Mapping[str, tuple[str, ...]] = _HOMES if isinstance(event, ConversationEvent) else _PERSON_HOMES
-    for name in event.model_fields_set:
+    homes_of: Mapping[str, tuple[str, ...]] = _PERSON_HOMES
+    if isinstance(event, ConversationEvent):
+        homes_of = _HOMES
+    for name in sorted(event.model_fields_set):
         homes = homes_of.get(name)
         if homes and event.type not in homes and getattr(event, name) != type(event).model_fields[name].default:
             named = " or ".join(f"`{kind}`" for kind in homes)
