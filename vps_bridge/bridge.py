@@ -41,6 +41,7 @@ from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.interpreter import set_up_interpreter
+from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ChunkRecord
 from vps_bridge.mailbox import Mailbox, WorkRequest
 from vps_bridge.membership import HOUSEKEEPING, Membership
@@ -76,10 +77,10 @@ class Bridge:
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
         self._stopping, self._connected = threading.Event(), threading.Event()
-        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask)
-        self._presence = Presence(settings, self._ledger.ledger_id)
-        self._membership = Membership(settings, self._ledger, self._presence.instance_id, name_places(settings))
-        self._admission = self._make_admission(settings)
+        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask, self._join)
+        self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id, owns=self._membership.owns)
+        self._admission.set_allowed(self._ledger.agents.allowed())
+        self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
         self._beat_topic = self._topics.bridge_heartbeat(settings.bridge_id)
         self._session = MqttSession(
             settings,
@@ -100,11 +101,9 @@ class Bridge:
         self._is_to_dispatch = False  # whether the messages just taken call for it
         self._hears = False  # what is published: every subscription of this connection was answered
 
-    def _make_admission(self, settings: BridgeSettings) -> Admission:
-        made = Admission(self._topics, self._mailbox, own_id=settings.bridge_id, owns=self._membership.owns)
-        made.set_allowed(self._ledger.agents.allowed())
-        made.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
-        return made
+    def _join(self, ledger: Ledger) -> None:
+        self._presence = Presence(self._settings, ledger.ledger_id)
+        self._membership = Membership(self._settings, ledger, self._presence.instance_id, name_places(self._settings))
 
     def _make_parts(self, settings: BridgeSettings) -> None:
         owns = self._membership.owns

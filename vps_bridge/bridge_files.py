@@ -48,11 +48,15 @@ class BridgeFiles(NamedTuple):
     store: ConversationStore
 
 
-def open_files(settings: BridgeSettings, on_thread: Callable[[Callable[[], object]], object]) -> BridgeFiles:
+def open_files(
+    settings: BridgeSettings, on_thread: Callable[[Callable[[], object]], object], join: Callable[[Ledger], None]
+) -> BridgeFiles:
     """Open everything, made where it is missing. `on_thread` has something done by the bridge's own thread.
 
+    `join` is called with the ledger before anything is done to what other bridges may share.
+
     Raises:
-        LedgerBusy: another bridge has them.
+        LedgerBusy: another bridge has them, or runs beside which this one may not.
         vps_bridge.database.DatabaseError: a file cannot be used.
         SettingsError: the settings describe no store, or no bucket that can be used.
     """
@@ -61,6 +65,7 @@ def open_files(settings: BridgeSettings, on_thread: Callable[[Callable[[], objec
     disk_reserve.release_if_full()  # even opening a database takes some room
     ledger = _open_ledger(settings)
     disk_reserve.update()
+    join(ledger)
     spool = open_spool(settings, ledger, on_thread)
     store = open_store(settings)
     remove_leftovers(settings.root)
