@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from vps_bridge.rules.ownership import choose_owner
 
 BRIDGES = ("bridge", "second")
 PITCHES = (300, 700) * 3
+PACE_S = 0.1
 TOKEN = "a-token-of-these-tests-alone"
 
 
@@ -245,18 +247,31 @@ def test_a_bridge_that_hangs_is_taken_for_dead_and_does_no_harm_when_it_wakes(
     company.wait_both()
 
 
-def test_one_that_leaves_hands_over_at_once_and_no_receipt_waits(company: Company, backend: Backend) -> None:
-    leaving = company.bridges["second"]
-    name = company.owned_by("second", "left")
-    backend.event(name, EventType.STARTED, event_id=f"{name}-before")
-    stopper = threading.Thread(target=leaving.stop)
-    stopper.start()
-    for number in range(30):
-        # Once: whoever takes it, somebody does.
-        receipt = backend.event(name, EventType.STARTED, event_id=f"{name}-{number}", started_at=STARTED_AT)
-        assert receipt.verdict is Verdict.ACCEPTED
-    stopper.join()
-    assert company.bridges["bridge"].logged("owners")[-1]["bridges"] == ["bridge"]
+def test_a_rolling_restart_of_both_leaves_no_message_without_an_owner(company: Company, backend: Backend) -> None:
+    """Every event is sent once: whoever takes it meanwhile, somebody does, so nobody has to repeat anything."""
+    restarted, sent = threading.Event(), 0
+
+    def restart_all() -> None:
+        for bridge in company.bridges.values():
+            assert bridge.stop() == 0
+            bridge.start(backend)
+        company.wait_both()
+        restarted.set()
+
+    restarter = threading.Thread(target=restart_all)
+    restarter.start()
+    while not restarted.is_set() and restarter.is_alive():
+        names = [company.owned_by(bridge_id, f"rolling-{sent}") for bridge_id in BRIDGES]
+        for name in names:
+            event = ConversationEvent(event_id=name, type=EventType.STARTED, started_at=STARTED_AT)
+            backend.publish(TOPICS.events(name), event)
+        for name in names:
+            assert backend.wait_receipt(name, event_id=name).verdict is Verdict.ACCEPTED
+        sent += len(names)
+        time.sleep(PACE_S)
+    restarter.join()
+    assert restarted.is_set()
+    assert sent > len(BRIDGES), "there was load all the while"
 
 
 def test_a_bridge_that_keeps_audio_on_its_own_disk_does_not_start_beside_others(
