@@ -208,10 +208,9 @@ class Bridge:
 
     def _hand_over(self) -> None:
         """Let other bridges go on with what this one owned, before it ends: at no moment does nobody take a message."""
-        is_left = [False]
-        self._guard.run("leaving", lambda: is_left.append(self._membership.leave()))
+        self._guard.run("leaving", self._membership.leave)
         left_s = time.monotonic()
-        while is_left[-1] and time.monotonic() - left_s < HAND_OVER_S:
+        while self._membership.others and time.monotonic() - left_s < HAND_OVER_S:
             self._run_once()
             if time.monotonic() - left_s > LEAVE_S and not self._ingest.is_bringing:
                 break
@@ -312,17 +311,18 @@ class Bridge:
                 beat = decode(AgentHeartbeat, message.payload)
                 if beat.agent_id == sender_id:
                     # What any other beat brings about can wait for the tick.
-                    self._is_to_dispatch |= beat.free_capacity > 0 or beat.state is not AgentState.ONLINE
+                    calls = beat.free_capacity > 0 or beat.state is not AgentState.ONLINE
+                    self._is_to_dispatch |= calls and self._membership.owns(sender_id)
                     self._dispatcher.take_heartbeat(beat, self._mailbox.taken_s)
             case TopicKind.BRIDGE_HEARTBEAT if not message.retain:
                 self._following.meet(decode(BridgeHeartbeat, message.payload))
 
     def _follow_up(self, now_s: float) -> None:
         """Do at once what messages called for: a new chunk's job is offered with the chunk's receipt."""
-        self._is_to_dispatch |= self._following.note_jobs(are_new=self._schedule.assemble_new(now_s))
-        if self._is_to_dispatch:
+        are_new = self._schedule.assemble_new(now_s)
+        if self._is_to_dispatch or are_new:
             self._is_to_dispatch = False
-            self._guard.run("dispatching", self._dispatch)
+            self._guard.run("dispatching", partial(self._dispatch, are_new=are_new))
         self._schedule.assign_new(now_s)
         self._guard.run("offering", partial(self._updater.offer, now_s))
 
@@ -335,21 +335,23 @@ class Bridge:
         for name in filter(self._membership.owns, self._ledger.conversations.unfinished_deletions()):
             if self._spool.may_erase(name):
                 self._guard.run(f"deleting {name}", partial(self._following.finish_deletion, name))
-        self._is_to_dispatch |= self._following.note_jobs(are_new=self._schedule.assemble_due(now_s))
+        are_new = self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
         self._admission.log_dropped(now_s)
         sender_limit.report()
         self._dispatcher.note_heartbeats()
-        self._dispatch()
+        self._dispatch(are_new=are_new)
         if self._beats.has_news():
             self._presence.beat_soon()
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, *, are_new: bool = False) -> None:
         """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
         self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s()))
         if self._dispatcher.has_lost_grants:  # what others left is there still
             self._is_to_dispatch = True
             self._mailbox.wake()
+        if are_new:
+            self._following.note_jobs()
 
     def _sweep(self, now_s: float) -> None:
         self._schedule.note_awaiting_final(now_s)

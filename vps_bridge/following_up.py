@@ -147,11 +147,10 @@ class FollowingUp:
 
     # -------------------------------------------------------------------------------------- several bridges
 
-    def note_jobs(self, *, are_new: bool) -> bool:
-        """Return whether there are new jobs; the agents of other bridges may be free for them."""
-        if are_new and self._membership.others:
+    def note_jobs(self) -> None:
+        """Note that there are new jobs, which were dispatched: agents of other bridges may be free for what is left."""
+        if self._membership.others and self._of.dispatcher.leaves_jobs:
             self._of.ledger.tell(JOBS)
-        return are_new
 
     def meet(self, beat: BridgeHeartbeat) -> None:
         """Take in a live heartbeat of a bridge. Raises `AnotherBridge` where this one must stop for it."""

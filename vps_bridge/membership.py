@@ -132,15 +132,14 @@ class Membership:
             self._ledger.tell(MEMBERS)
             self._look_due_s = 0.0
 
-    def leave(self) -> bool:
-        """Take leave of the others, who take over at once; return whether there are any.
+    def leave(self) -> None:
+        """Take leave of the others, who take over at once.
 
         What this bridge owned it goes on doing until it ends: the others may not have seen it yet.
         """
-        if not self._is_shared_ledger or self._has_left:
-            return False
+        if not self._is_shared_ledger:
+            return
         self._has_left = True
         self._ledger.bridges.leave(self._own.bridge_id, self._own.instance_id)
         self._ledger.tell(MEMBERS)
         self._ledger.sync()
-        return bool(self._others)

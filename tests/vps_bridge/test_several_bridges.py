@@ -219,7 +219,12 @@ def test_when_a_bridge_is_killed_the_other_goes_on_with_its_work(
 ) -> None:
     audio, names = call_audio(PITCHES), [f"killed-{number}" for number in range(8)]
     agent.behaviour.write_text("wait 0.3")
-    publisher = threading.Thread(target=lambda: [offer_call(backend, name, audio) for name in names])
+
+    def offer_all() -> None:
+        for name in names:
+            offer_call(backend, name, audio)
+
+    publisher = threading.Thread(target=offer_all)
     publisher.start()
     wait_until(lambda: len(company.log("chunk_accepted", names)) >= 3, "work in flight")
     victim, other = sorted(BRIDGES, key=lambda each: each != choose_owner("first", BRIDGES))

@@ -72,13 +72,12 @@ class Dispatcher:
         *,
         owns_agent: Owns = own_all,
     ) -> None:
-        """Work on this ledger and spool, for the agents that this bridge owns."""
+        """Work on this ledger and spool."""
         self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
-        self._owns_agent = owns_agent
-        self.roster = AgentRoster()
-        self.has_lost_grants = False
-        """Whether another bridge was faster with a job that the last `tick` wanted to grant."""
+        self._owns_agent, self.roster = owns_agent, AgentRoster()
+        # Of the last `tick`: another bridge was faster with a job; jobs may be left that no agent of ours is free for.
+        self.has_lost_grants, self.leaves_jobs = False, True
         self._granted_s: dict[str, float] = {}
         self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
@@ -165,13 +164,10 @@ class Dispatcher:
         leased = Counter(lease.conversation_id for lease in leases)
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in ours}
         self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
-        over = {lease.lease_id for lease in ours if self._judge(lease, now_s, allowed)}
-        leased -= Counter(lease.conversation_id for lease in ours if lease.lease_id in over)
+        kept = [lease for lease in ours if not self._judge(lease, now_s, allowed)]
+        leased -= Counter(lease.conversation_id for lease in ours) - Counter(lease.conversation_id for lease in kept)
         agents = self.roster.capacities(
-            now_s,
-            self._settings.stale_s,
-            allowed,
-            [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in ours if lease.lease_id not in over],
+            now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
         self._grant_ready([agent for agent in agents if self._owns_agent(agent.agent_id)], leased, now_s)
         return allowed
@@ -196,7 +192,7 @@ class Dispatcher:
         return False
 
     def _grant_ready(self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
-        self.has_lost_grants = False
+        self.has_lost_grants, self.leaves_jobs = False, True
         free = [agent for agent in agents if agent.is_free]
         if not free:
             return
@@ -213,7 +209,9 @@ class Dispatcher:
             ReadyJob(job.job_id, job.conversation_id, job.number, embedding, job.audio_s, only_agent=only_agent)
             for job, embedding, only_agent in found
         ]
-        for job_id, agent_id in match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit):
+        pairs = match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit)
+        self.leaves_jobs = len(pairs) < len(found) or len(found) == limit
+        for job_id, agent_id in pairs:
             view = self.roster.get(agent_id)
             if view is None:
                 continue
