@@ -217,7 +217,12 @@ def run_all(postgres: RunningPostgres, count: int, share: float, directory: Path
             hold(bridge, groups[name])
         assert postgres.process is not None
         pids = {name: bridge.process.pid for name, bridge in bridges.items() if bridge.process is not None}
-        pids |= {"postgresql": postgres.process.pid, "mosquitto": broker.pid, "bucket": bucket.process.pid}
+        pids |= {
+            "load": os.getpid(),
+            "postgresql": postgres.process.pid,
+            "mosquitto": broker.pid,
+            "bucket": bucket.process.pid,
+        }
         yield Running(broker, bridges, groups, pids)
 
 
@@ -286,7 +291,8 @@ def cpu_s(pids: dict[str, int]) -> dict[str, float]:
     for name, pid in pids.items():
         with contextlib.suppress(psutil.Error):
             root = psutil.Process(pid)
-            used[name] = sum(sum(each.cpu_times()[:2]) for each in (root, *root.children(recursive=True)))
+            family = (root,) if pid == os.getpid() else (root, *root.children(recursive=True))
+            used[name] = sum(sum(each.cpu_times()[:2]) for each in family)
     return used
 
 

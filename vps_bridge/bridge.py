@@ -98,7 +98,7 @@ class Bridge:
         told = BeatSources(*sources, self._mailbox.read_until_s)
         self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, told)
         self._tick_due_s = self._ticked_s = 0.0
-        self._is_to_dispatch = False  # whether the messages just taken call for it
+        self._is_to_dispatch = self._is_for_all = False  # whether what just came calls for it, and other bridges do
         self._hears = False  # what is published: every subscription of this connection was answered
 
     def _join(self, ledger: Ledger) -> None:
@@ -107,7 +107,7 @@ class Bridge:
 
     def _make_parts(self, settings: BridgeSettings) -> None:
         owns = self._membership.owns
-        self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher, owns_agent=owns)
+        self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher, owns=owns)
         self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
         self._ingest.bring_into(self._spool, ask=self._mailbox.ask, take=self.take_upload)
@@ -256,6 +256,7 @@ class Bridge:
         self._hears = self._hears and self._session.connected
         heeded = self._following.heed(now_s, is_ready=self._hears)
         self._is_to_dispatch |= heeded.is_to_dispatch
+        self._is_for_all |= heeded.is_to_dispatch
         if heeded.is_to_look:
             self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
 
@@ -340,16 +341,15 @@ class Bridge:
         self._admission.log_dropped(now_s)
         sender_limit.report()
         self._dispatcher.note_heartbeats()
+        self._is_for_all = True
         self._dispatch(are_new=are_new)
         if self._beats.has_news():
             self._presence.beat_soon()
 
     def _dispatch(self, *, are_new: bool = False) -> None:
         """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
-        self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s()))
-        if self._dispatcher.has_lost_grants:  # what others left is there still
-            self._is_to_dispatch = True
-            self._mailbox.wake()
+        is_for_all, self._is_for_all = self._is_for_all, False
+        self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s(), is_for_all=is_for_all))
         if are_new:
             self._following.note_jobs()
 

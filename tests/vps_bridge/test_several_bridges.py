@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import random
 import signal
 import threading
 import time
@@ -15,13 +17,14 @@ import httpx
 import pytest
 
 from schemas.codec import encode
-from schemas.conversation import ConversationEvent, EventType, Verdict
+from schemas.conversation import ConversationEvent, ConversationUpdated, EventType, Verdict
 from tests.brokers import RunningBroker, free_port, run_mosquitto
 from tests.bucket_server import RunningBucket, run_bucket
 from tests.faults.tone_calls import assert_labelled, call_audio, call_segments
 from tests.mac_agent.agent_process import AgentProcess, start_tone_agent
-from tests.postgres_server import PASSWORD, RunningPostgres, ledger_options
+from tests.postgres_server import PASSWORD, RunningPostgres, ledger_options, run_postgres
 from tests.vps_bridge.live_bridge import (
+    CALL_S,
     STARTED_AT,
     TOPICS,
     Backend,
@@ -30,12 +33,16 @@ from tests.vps_bridge.live_bridge import (
     run_bridge,
     wait_until,
 )
-from tests.vps_bridge.test_bridge_on_postgresql import offer
+from tests.vps_bridge.scripted_agent import make_wav
+from tests.vps_bridge.test_bridge_on_postgresql import PatientAgent, offer
 from vps_bridge.conversations.postgres import PostgresConversations
 from vps_bridge.database_server import read_url
 from vps_bridge.rules.ownership import choose_owner
 
 BRIDGES = ("bridge", "second")
+AGENTS = ("first", "other")
+CALLS, FAULTS = int(os.environ.get("OMI_TEST_CALLS", "40")), int(os.environ.get("OMI_TEST_FAULTS", "16"))
+PUBLISHERS = 4
 PITCHES = (300, 700) * 3
 PACE_S = 0.1
 TOKEN = "a-token-of-these-tests-alone"
@@ -44,7 +51,7 @@ TOKEN = "a-token-of-these-tests-alone"
 @pytest.fixture(scope="module")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     directory = tmp_path_factory.mktemp("broker")
-    with run_mosquitto(directory, agent_ids=("first", "other"), further_bridges=BRIDGES[1:]) as running:
+    with run_mosquitto(directory, agent_ids=AGENTS, further_bridges=BRIDGES[1:]) as running:
         yield running
 
 
@@ -101,8 +108,16 @@ def two_bridges(
     postgres: RunningPostgres,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Company]:
-    """Two bridges on a new ledger, and one agent that is allowed."""
-    directory, database = tmp_path_factory.mktemp("company"), postgres.new_database()
+    with run_company(broker, backend, bucket, postgres, tmp_path_factory.mktemp("company")) as company:
+        yield company
+
+
+@contextlib.contextmanager
+def run_company(
+    broker: RunningBroker, backend: Backend, bucket: RunningBucket, postgres: RunningPostgres, directory: Path
+) -> Iterator[Company]:
+    """Two bridges on a new ledger, and the agents that are allowed."""
+    database = postgres.new_database()
     url = postgres.url(database)
     shared = ledger_options(postgres, database) | bucket.environment(directory) | {"OMI_HEARTBEAT_S": "1"}
     shared |= {"OMI_CONVERSATIONS_URL": url, "OMI_CONVERSATIONS_SECRET": PASSWORD, "OMI_HTTP_TOKEN": TOKEN}
@@ -114,7 +129,7 @@ def two_bridges(
             own = {"OMI_BRIDGE_ID": bridge_id, "OMI_HTTP_PORT": str(free_port())}
             running = run_bridge(broker, directory / bridge_id, backend, role=role, **shared, **own)
             bridges[bridge_id] = stack.enter_context(running)
-        bridges["bridge"].allow("first")
+        bridges["bridge"].allow(*AGENTS)
         yield Company(backend, shared, bridges, store)
     store.close()
 
@@ -291,3 +306,64 @@ def test_a_bridge_that_keeps_audio_on_its_own_disk_does_not_start_beside_others(
     refused = other.command("run", check=False, own={"OMI_BRIDGE_ID": "second"})
     assert refused.returncode == 3
     assert "OMI_BRIDGE_ID of its own" in " ".join(refused.stderr.split())
+
+
+def inject(draw: random.Random, company: Company, postgres: RunningPostgres) -> None:
+    """One fault, and its end: a bridge or the server is killed, ends or hangs for a while, both bridges at times."""
+    kind = draw.choice(("kill", "kill", "stop", "hang", "both", "server", "server"))
+    if kind == "server":
+        postgres.kill()
+        time.sleep(draw.uniform(0.0, 3.0))
+        postgres.start()
+        return
+    victims = list(company.bridges.values()) if kind == "both" else [company.bridges[draw.choice(BRIDGES)]]
+    for bridge in victims:
+        assert bridge.process is not None
+        if kind == "hang":
+            bridge.process.send_signal(signal.SIGSTOP)
+        elif kind == "stop":
+            assert bridge.stop() == 0
+        else:
+            bridge.kill()
+    time.sleep(draw.uniform(0.0, 4.0))
+    for bridge in victims:
+        if kind == "hang" and bridge.process is not None:
+            bridge.process.send_signal(signal.SIGCONT)
+        else:
+            bridge.start(company.backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_whatever_dies_of_two_bridges_and_their_server_nothing_is_lost_or_doubled(
+    broker: RunningBroker, backend: Backend, bucket: RunningBucket, tmp_path: Path, seed: int
+) -> None:
+    """`OMI_TEST_CALLS` and `OMI_TEST_FAULTS` make it longer."""
+    draw, audio = random.Random(seed), make_wav(CALL_S)
+    names = [f"chaos-{seed}-{number}" for number in range(CALLS)]
+    with contextlib.ExitStack() as stack:
+        postgres = stack.enter_context(run_postgres())
+        company = stack.enter_context(run_company(broker, backend, bucket, postgres, tmp_path))
+        for agent_id in AGENTS:
+            stack.enter_context(PatientAgent(broker, agent_id))
+
+        def offer_some(mine: Sequence[str]) -> None:
+            for name in mine:
+                offer_call(backend, name, audio)
+
+        publishers = [threading.Thread(target=offer_some, args=(names[n::PUBLISHERS],)) for n in range(PUBLISHERS)]
+        for publisher in publishers:
+            publisher.start()
+        for number in range(FAULTS):
+            enough = (number + 1) * CALLS // (FAULTS + 2)
+            wait_until(lambda n=enough: sum(bool(backend.receipts(name)) for name in names) >= n, "load", 300.0)  # type: ignore[misc]
+            inject(draw, company, postgres)
+        for publisher in publishers:
+            publisher.join()
+        for name in names:
+            wait_until(lambda name=name: backend.seen(ConversationUpdated, name)[-1:], f"labels of {name}", 120.0)  # type: ignore[misc]
+            backend.wait_updated(name)
+        jobs = Counter(job["conversation_id"] for name in names for job in company.bridges["bridge"].jobs(name))
+        assert jobs == Counter(names), "each call is one job"
+        assert {len(company.store.history(name)) for name in names} == {1}, "its labels were written once"
+        assert {job["state"] for name in names for job in company.bridges["bridge"].jobs(name)} == {"done"}

@@ -64,20 +64,14 @@ class Dispatcher:
     """Grants, renews and revokes leases. Runs on the bridge's own thread only."""
 
     def __init__(
-        self,
-        settings: BridgeSettings,
-        ledger: Ledger,
-        spool: Spool,
-        publisher: Publisher,
-        *,
-        owns_agent: Owns = own_all,
+        self, settings: BridgeSettings, ledger: Ledger, spool: Spool, publisher: Publisher, *, owns: Owns = own_all
     ) -> None:
         """Work on this ledger and spool."""
         self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
-        self._owns_agent, self.roster = owns_agent, AgentRoster()
-        # Of the last `tick`: another bridge was faster with a job; jobs may be left that no agent of ours is free for.
-        self.has_lost_grants, self.leaves_jobs = False, True
+        self._owns, self.roster = owns, AgentRoster()
+        self.leaves_jobs = True
+        """Whether there may be jobs that the last `tick` had no agent for."""
         self._granted_s: dict[str, float] = {}
         self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
@@ -90,7 +84,7 @@ class Dispatcher:
         is_new_state = before is None or before.state is not heartbeat.state
         held_before = {job.lease_id for job in before.heartbeat.jobs} if before else set()
         view = self.roster.note_beat(heartbeat, now_s)
-        if not self._owns_agent(heartbeat.agent_id):
+        if not self._owns(heartbeat.agent_id):
             return
         self._to_note[heartbeat.agent_id] = heartbeat
         if is_new_state:
@@ -155,21 +149,25 @@ class Dispatcher:
         elif job.lease_id != held.lease_id and held.state is not HeldJobState.OUTBOX:  # a result counts from any lease
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
-    def tick(self, now_s: float) -> frozenset[str]:
-        """Judge the leases of our agents, then lease waiting jobs to those that are free; return the allow-list."""
+    def tick(self, now_s: float, *, is_for_all: bool = True) -> frozenset[str]:
+        """Judge the leases of our agents, then lease waiting jobs to those that are free; return the allow-list.
+
+        Without `is_for_all` other bridges' conversations are left to them: they have the audio at hand.
+        """
         allowed = self._ledger.agents.allowed()
         leases = self._ledger.leases.current()
         self._settled.keep_only(self._settled.resting(time.monotonic()))
-        ours = [lease for lease in leases if self._owns_agent(lease.agent_id)]
+        ours = [lease for lease in leases if self._owns(lease.agent_id)]
         leased = Counter(lease.conversation_id for lease in leases)
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in ours}
         self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
         kept = [lease for lease in ours if not self._judge(lease, now_s, allowed)]
-        leased -= Counter(lease.conversation_id for lease in ours) - Counter(lease.conversation_id for lease in kept)
+        leased -= Counter(lease.conversation_id for lease in ours if lease not in kept)
         agents = self.roster.capacities(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
-        self._grant_ready([agent for agent in agents if self._owns_agent(agent.agent_id)], leased, now_s)
+        agents = [agent for agent in agents if self._owns(agent.agent_id)]
+        self._grant_ready(agents, leased, now_s, is_for_all=is_for_all)
         return allowed
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
@@ -191,8 +189,10 @@ class Dispatcher:
             self._offer(lease, now_s)
         return False
 
-    def _grant_ready(self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
-        self.has_lost_grants, self.leaves_jobs = False, True
+    def _grant_ready(
+        self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float, *, is_for_all: bool
+    ) -> None:
+        self.leaves_jobs = True
         free = [agent for agent in agents if agent.is_free]
         if not free:
             return
@@ -208,15 +208,15 @@ class Dispatcher:
         ready = [
             ReadyJob(job.job_id, job.conversation_id, job.number, embedding, job.audio_s, only_agent=only_agent)
             for job, embedding, only_agent in found
+            if is_for_all or len(found) == limit or self._owns(job.conversation_id)
         ]
         pairs = match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit)
-        self.leaves_jobs = len(pairs) < len(found) or len(found) == limit
+        self.leaves_jobs = len(pairs) < len(ready) or len(found) == limit
         for job_id, agent_id in pairs:
             view = self.roster.get(agent_id)
             if view is None:
                 continue
             lease = self._ledger.leases.grant(job_id, agent_id, view.heartbeat.instance_id, embeddings[agent_id])
-            self.has_lost_grants |= lease is None
             if lease is not None:
                 self._granted_s[lease.lease_id] = now_s
                 _LOG.info("lease_granted", job=job_id, agent=agent_id, conversation=lease.conversation_id)
