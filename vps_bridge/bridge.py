@@ -256,7 +256,7 @@ class Bridge:
         self._hears = self._hears and self._session.connected
         heeded = self._following.heed(now_s, is_ready=self._hears)
         self._is_to_dispatch |= heeded.is_to_dispatch
-        self._is_for_all |= heeded.is_to_dispatch
+        self._is_for_all |= heeded.is_to_dispatch or heeded.helps
         if heeded.is_to_look:
             self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
 
@@ -320,10 +320,10 @@ class Bridge:
 
     def _follow_up(self, now_s: float) -> None:
         """Do at once what messages called for: a new chunk's job is offered with the chunk's receipt."""
-        are_new = self._schedule.assemble_new(now_s)
-        if self._is_to_dispatch or are_new:
+        self._is_to_dispatch |= self._schedule.assemble_new(now_s)
+        if self._is_to_dispatch:
             self._is_to_dispatch = False
-            self._guard.run("dispatching", partial(self._dispatch, are_new=are_new))
+            self._guard.run("dispatching", partial(self._dispatch, now_s))
         self._schedule.assign_new(now_s)
         self._guard.run("offering", partial(self._updater.offer, now_s))
 
@@ -336,22 +336,20 @@ class Bridge:
         for name in filter(self._membership.owns, self._ledger.conversations.unfinished_deletions()):
             if self._spool.may_erase(name):
                 self._guard.run(f"deleting {name}", partial(self._following.finish_deletion, name))
-        are_new = self._schedule.assemble_due(now_s)
+        self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
         self._admission.log_dropped(now_s)
         sender_limit.report()
         self._dispatcher.note_heartbeats()
-        self._is_for_all = True
-        self._dispatch(are_new=are_new)
+        self._dispatch(now_s)
         if self._beats.has_news():
             self._presence.beat_soon()
 
-    def _dispatch(self, *, are_new: bool = False) -> None:
+    def _dispatch(self, now_s: float) -> None:
         """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
         is_for_all, self._is_for_all = self._is_for_all, False
         self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s(), is_for_all=is_for_all))
-        if are_new:
-            self._following.note_jobs()
+        self._following.note_jobs(now_s)
 
     def _sweep(self, now_s: float) -> None:
         self._schedule.note_awaiting_final(now_s)

@@ -29,6 +29,7 @@ from vps_bridge.schedule import ConversationSchedule
 from vps_bridge.settings import BridgeSettings
 
 MISSED_S = 5.0  # so often it is looked for what other bridges told and nobody heard
+HELP_S = 2.0  # so long after a word a bridge looks for jobs of others, which they tell twice as often
 JOBS = "jobs"
 AUDIO, CHANGED, FINAL, DELETED = "audio", "changed", "final", "deleted"
 """Each is told with a conversation's id behind it. An empty word: look at everything."""
@@ -49,10 +50,14 @@ class FollowUpParts(NamedTuple):
 
 
 class Heeded(NamedTuple):
-    """What others called for: that there may be jobs for our agents, or that everything is to be looked at."""
+    """What others called for: that there may be jobs for our agents, or that everything is to be looked at.
+
+    `helps`: other bridges have had more jobs than agents lately, or it is time to look whether they have.
+    """
 
     is_to_dispatch: bool
     is_to_look: bool
+    helps: bool
 
 
 class FollowingUp:
@@ -69,7 +74,7 @@ class FollowingUp:
         self._topics, self._bridge_id = Topics(settings.topic_root), settings.bridge_id
         self._membership, self._presence, self._publisher = membership, presence, publisher
         self._heard: queue.SimpleQueue[Collection[str]] = queue.SimpleQueue()
-        self._missed_due_s = 0.0
+        self._missed_due_s = self._helps_until_s = self._told_jobs_s = 0.0
 
     def use(self, parts: FollowUpParts) -> None:
         """Have these do it."""
@@ -147,9 +152,11 @@ class FollowingUp:
 
     # -------------------------------------------------------------------------------------- several bridges
 
-    def note_jobs(self) -> None:
-        """Note that there are new jobs, which were dispatched: agents of other bridges may be free for what is left."""
-        if self._membership.others and self._of.dispatcher.leaves_jobs:
+    def note_jobs(self, now_s: float) -> None:
+        """Note that jobs were dispatched: agents of other bridges may be free for what is left."""
+        is_due = now_s - self._told_jobs_s >= HELP_S / 2
+        if self._membership.others and self._of.dispatcher.leaves_jobs and is_due:
+            self._told_jobs_s = now_s
             self._of.ledger.tell(JOBS)
 
     def meet(self, beat: BridgeHeartbeat) -> None:
@@ -169,13 +176,17 @@ class FollowingUp:
         while not self._heard.empty():
             words.update(self._heard.get())
         self._take_words(words, now_s)
+        is_due = now_s >= self._missed_due_s
         has_new_owners = self._membership.look(now_s, is_ready=is_ready, at_once=MEMBERS in words)
         if has_new_owners:
             self._take_up()
-        if now_s >= self._missed_due_s:
+        if is_due:
             self._missed_due_s = now_s + MISSED_S
             self._look_for_missed()
-        return Heeded(is_to_dispatch=has_new_owners or JOBS in words, is_to_look="" in words)
+        is_to_dispatch = has_new_owners or JOBS in words
+        if is_to_dispatch:
+            self._helps_until_s = now_s + HELP_S
+        return Heeded(is_to_dispatch, "" in words, helps=is_due or now_s < self._helps_until_s)
 
     def _take_up(self) -> None:
         """Take up what other bridges owned until now, and leave what this one owns no more."""
