@@ -17,12 +17,13 @@ import httpx
 import pytest
 
 from schemas.codec import encode
-from schemas.conversation import ConversationEvent, ConversationUpdated, EventType, Verdict
+from schemas.conversation import ConversationEvent, ConversationUpdated, EventType, TranscriptSegment, Verdict
 from tests.brokers import RunningBroker, free_port, run_mosquitto
 from tests.bucket_server import RunningBucket, run_bucket
 from tests.faults.tone_calls import assert_labelled, call_audio, call_segments
 from tests.mac_agent.agent_process import AgentProcess, start_tone_agent
 from tests.postgres_server import PASSWORD, RunningPostgres, ledger_options, run_postgres
+from tests.vps_bridge import live_bridge
 from tests.vps_bridge.live_bridge import (
     CALL_S,
     STARTED_AT,
@@ -151,11 +152,13 @@ def agent(broker: RunningBroker, tmp_path: Path) -> Iterator[AgentProcess]:
     running.end()
 
 
-def offer_call(backend: Backend, name: str, audio: bytes) -> None:
+def offer_call(
+    backend: Backend, name: str, audio: bytes, segments: tuple[TranscriptSegment, ...] | None = None
+) -> None:
     """A whole call, each message repeated until its receipt comes, as every publisher does."""
     for kind, fields in (
         (EventType.STARTED, {"started_at": STARTED_AT}),
-        (EventType.SEGMENTS, {"segments": call_segments(name, PITCHES)}),
+        (EventType.SEGMENTS, {"segments": segments or call_segments(name, PITCHES)}),
         (EventType.COMPLETED, {"chunks": 1}),
     ):
         event = ConversationEvent(event_id=f"{name}-{kind}", type=kind, **fields)
@@ -349,7 +352,7 @@ def test_whatever_dies_of_two_bridges_and_their_server_nothing_is_lost_or_double
 
         def offer_some(mine: Sequence[str]) -> None:
             for name in mine:
-                offer_call(backend, name, audio)
+                offer_call(backend, name, audio, live_bridge.call_segments(name))
 
         publishers = [threading.Thread(target=offer_some, args=(names[n::PUBLISHERS],)) for n in range(PUBLISHERS)]
         for publisher in publishers:
