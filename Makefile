@@ -13,7 +13,7 @@ PINS   := $(wildcard requirements/*.txt)
 CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diarization_client integrations tests demo benchmarks)
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
-.PHONY: bench-fleet bench-cluster bench-ledgers bench-bucket bench-pages bench-omi bench-omi-placement bench-year bench-people bench-linking
+.PHONY: bench-fleet bench-cluster bench-ledgers bench-bucket bench-pages bench-frames bench-omi bench-omi-placement bench-year bench-people bench-linking
 .PHONY: bench-words acceptance chaos pins clean
 
 help: ## print this list
@@ -71,6 +71,9 @@ bench-engine: models ## stock pyannote beside ours, on seeded weights and real s
 
 bench-pages: $(STAMP) ## what ten open pages cost the bridge, with a thousand conversations (needs chromium)
 	$(BIN)/python -m benchmarks.bench_pages $(ARGS)
+
+bench-frames: $(STAMP) ## how long a frame of the page takes with three hours of 5,000 segments (needs chromium)
+	$(BIN)/python -m benchmarks.bench_frames $(ARGS)
 
 bench-agents: $(STAMP) ## how much sooner two agents finish a backlog than one (ARGS="--jobs 24 --sleep-s 2")
 	$(BIN)/python -m benchmarks.bench_two_agents $(ARGS)

@@ -90,7 +90,8 @@ def main() -> None:
     engine = load_engine(options.engine, data_dir=Path(data_dir), threads=options.threads)
     assert isinstance(engine, EmbeddedEngine)
     for group in options.groups:
-        outputs = measure(engine, group, select(group, options.first_seed, options.hours), keep=options.moved)
+        selected = select(group, options.first_seed, options.hours)
+        outputs = measure(engine, group, selected, keep=options.moved)
         if options.moved:
             move(outputs, engine.policy)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024)
@@ -207,21 +208,36 @@ def show_pooled(rows: Sequence[AccuracyRow]) -> None:
 
 
 def move(kept: list[tuple[Recording, NetworkOutput]], policy: Policy) -> None:
-    """Print DER and speakers of every recording with all thresholds, and each alone, 15 % up and down."""
+    """Print DER and speakers of every recording with all thresholds, and each alone, 15 % up and down.
+
+    The last row leaves one out: each recording has the thresholds, of these, that suit all the others best; those as
+    set where they suit as well.
+    """
     policies = {"as set": policy}
     for factor in (0.85, 1.15):
         policies[f"all x {factor}"] = moved(policy, MOVED, factor)
-        policies |= {f"{name} x {factor}": moved(policy, (name,), factor) for name in MOVED}
-    print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled |")
-    print("|---" * (len(kept) + 2) + "|")
-    for name, tried in policies.items():
-        cells, excerpts = [], []
-        for recording, output in kept:
-            turns = to_diarization(output, Hints(), tried, StageTimer()).turns
-            score = compare(recording, turns)
-            cells.append(f"{score.der:.3f} ({len({turn.speaker for turn in turns})})")
-            excerpts += [score] if recording.name in AMI else []
-        print(f"| {name} | " + " | ".join(cells) + f" | {pool(excerpts).der:.3f} |")
+        policies |= {f"{name} x {factor}": moved(policy, (name,), factor) for name in MOVED if getattr(policy, name)}
+    print("\n| thresholds | " + " | ".join(recording.name for recording, _ in kept) + " | AMI pooled | all pooled |")
+    print("|---" * (len(kept) + 3) + "|")
+    tried: list[list[tuple[Score, int]]] = []
+    for name, own in policies.items():
+        turns = [(recording, to_diarization(output, Hints(), own, StageTimer()).turns) for recording, output in kept]
+        tried.append([(compare(recording, found), len({turn.speaker for turn in found})) for recording, found in turns])
+        show_moved(name, kept, tried[-1])
+    left_out = []
+    for number in range(len(kept)):
+        others = [pool(score for score, _ in row[:number] + row[number + 1 :]).der for row in tried]
+        left_out.append(min(zip(others, tried, strict=True), key=lambda one: round(one[0], 6))[1][number])
+    show_moved("leave one out", kept, left_out)
+
+
+def show_moved(name: str, kept: list[tuple[Recording, NetworkOutput]], found: list[tuple[Score, int]]) -> None:
+    """Print the row of some thresholds."""
+    excerpts = [score for (recording, _), (score, _) in zip(kept, found, strict=True) if recording.name in AMI]
+    cells = [f"{score.der:.3f} ({speakers})" for score, speakers in found]
+    print(
+        f"| {name} | {' | '.join(cells)} | {pool(excerpts).der:.3f} | {pool(s for s, _ in found).der:.4f} |", flush=True
+    )
 
 
 def moved(policy: Policy, names: tuple[str, ...], factor: float) -> Policy:

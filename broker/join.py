@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 import sys
+import tempfile
+import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from broker.config_file import write_settings
 from broker.errors import BrokerError
 from broker.invitation import JOINED_BY, PREFIX, Invitation, read_invitation, read_invitation_file
 from broker.private_files import replace_file
+from broker.session import MqttSession
+from broker.settings import BrokerSettings
+from broker.text_files import read_text
 from schemas.topics import DEFAULT_ROOT
 
 STDIN = Path("-")
+TRIAL_TIMEOUT_S = 10.0  # the handshake of MQTT 5, and of 3.1.1 where that is not understood
 OVERRIDING = ("broker_url", "broker_username", "broker_password", "broker_ca_file")
 
 
@@ -34,6 +42,17 @@ class OtherInvitation(BrokerError):
     def __init__(self, role: str) -> None:
         """Name the command that takes it."""
         super().__init__(f"this invitation is the {role}'s: {JOINED_BY[role]} takes it")
+
+
+class InvitationFails(BrokerError):
+    """An invitation does not let in, and another one that may is in use."""
+
+    def __init__(self, reason: BrokerError, config_file: Path) -> None:
+        """Say that nothing was changed, and why."""
+        super().__init__(
+            f"nothing was changed: {config_file} holds another login, which may work, and with this invitation "
+            f"{reason} Is it an old one? To use it all the same, take that login out of the file first."
+        )
 
 
 def take_invitation(file: Path | None, *, roles: tuple[str, ...]) -> Invitation:
@@ -69,8 +88,14 @@ def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, 
         id_setting: the setting that takes the agent's or bridge's id.
 
     Raises:
+        InvitationFails: it would take the place of another login, and does not let in.
         BrokerError: a file cannot be written.
     """
+    if _has_another_login(config_file, table, invitation):
+        try:
+            _try_invitation(invitation)
+        except BrokerError as error:
+            raise InvitationFails(error, config_file) from error
     ca_file = config_file.absolute().parent / f"{table}-broker-ca.pem" if invitation.ca else None
     if ca_file is not None and invitation.ca is not None:
         try:
@@ -90,6 +115,41 @@ def accept_invitation(invitation: Invitation, config_file: Path, *, table: str, 
     if id_setting is not None:
         values[id_setting] = invitation.sender_id
     write_settings(config_file, table, values)
+
+
+def _has_another_login(config_file: Path, table: str, invitation: Invitation) -> bool:
+    try:
+        document = tomllib.loads(read_text(config_file))
+    except (OSError, ValueError):
+        return False  # to write it says what is wrong with it
+    own = document.get(table)
+    found = {**document, **(own if isinstance(own, dict) else {})}
+    login = (invitation.url, invitation.username, invitation.password)
+    before = tuple(found.get(name) for name in ("broker_url", "broker_username", "broker_password"))
+    return before != login and None not in before
+
+
+def _try_invitation(invitation: Invitation) -> None:
+    """Connect with it once. Raises `BrokerError` where that fails."""
+    facts: dict[str, Any] = {
+        "broker_url": invitation.url,
+        "broker_username": invitation.username,
+        "broker_password": invitation.password,
+        "mqtt_version": invitation.mqtt_version,
+        "mqtt_qos": invitation.mqtt_qos,
+    }
+    with tempfile.TemporaryDirectory() as scratch:
+        if invitation.ca is not None:
+            facts["broker_ca_file"] = str(Path(scratch) / "ca.pem")
+            Path(facts["broker_ca_file"]).write_text(invitation.ca)
+        given = {name: value for name, value in facts.items() if value is not None}
+        settings = BrokerSettings(**given)
+        session = MqttSession(settings, client_id=f"join-{secrets.token_hex(6)}", on_message=lambda _: None)
+        session.start()
+        try:
+            session.wait_connected(TRIAL_TIMEOUT_S)
+        finally:
+            session.stop()
 
 
 def find_overrides(sources: Mapping[str, str]) -> list[str]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EXIT_FAILED = 1
+CHECK_PATH = "Check that it is the right path, whose it is, and that there is room on its disk."
 STANDARD_STREAMS = (0, 1, 2)
 
 
@@ -66,6 +67,12 @@ def run_program(app: Callable[[], Any]) -> None:
     open_streams()
     try:
         app()
+    except OSError as error:  # of a file or directory that somebody named: a traceback says no more about it
+        if not isinstance(error.filename, str | bytes):
+            raise
+        name = os.fsencode(error.filename).decode(errors="backslashreplace")
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {name}: {error.strerror}. {CHECK_PATH}\n")
+        raise SystemExit(EXIT_FAILED) from None
     finally:
         _flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from broker.settings import BrokerSettings, load_settings
@@ -10,7 +11,7 @@ PROGRAM = "omi-diarization"
 
 
 def choose_files(
-    cls: type[BrokerSettings], home: Path, config_file: Path | None, data_dir: Path | None, *, marker: Path
+    cls: type[BrokerSettings], home: Path, config_file: Path | None, data_dir: Path | None, *, markers: Iterable[Path]
 ) -> tuple[Path, Path]:
     """Return config file and data directory of a service whose user has this home.
 
@@ -19,7 +20,7 @@ def choose_files(
         home: the user's home directory.
         config_file: as it was named; None: the one below the home, where `join` of that user writes it.
         data_dir: as it was named; None: what the config file says, else where data lies already, else below the home.
-        marker: a file below the data directory that tells that data lies there.
+        markers: files below the data directory, any of which tells that data lies there.
 
     Raises:
         SettingsError: the config file is there and holds something wrong.
@@ -32,4 +33,4 @@ def choose_files(
         if loaded.sources["data_dir"].startswith("file"):
             return config, loaded.settings.data_dir.absolute()
     below_home = home / ".local" / "share" / PROGRAM
-    return config, home if (home / marker).exists() else below_home
+    return config, home if any((home / marker).exists() for marker in markers) else below_home

@@ -28,7 +28,17 @@ from schemas.topics import DEFAULT_ROOT, Topics
 ENV_PREFIX = "OMI_"
 CONFIG_ENV = "OMI_CONFIG"
 SECTIONS = ("broker", "agent", "bridge", "backend")
-BACKEND = "backend"  # its table is read after that of the bridge, whose settings it shares, by what acts for a backend
+BACKEND = "backend"  # its table is read after that of the bridge, by what acts for a backend
+JOINED = (
+    "broker_url",
+    "broker_username",
+    "broker_password",
+    "broker_ca_file",
+    "mqtt_version",
+    "mqtt_qos",
+    "topic_root",
+)
+"""What `join` writes into the table of whoever joins a broker."""
 MASK = "********"
 
 UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
@@ -189,7 +199,7 @@ def load_settings(
             raise SettingsError(name, "flag", f"unknown; known are {', '.join(sorted(cls.model_fields))}")
     path = config_file or default_config_file()
     must_exist = config_file is not None or bool(os.environ.get(CONFIG_ENV))
-    file_values = _read_config_file(cls, path, role, must_exist=must_exist)
+    file_values, of_backend = _read_config_file(cls, path, role, must_exist=must_exist)
     env_values = _read_environment(cls)
     sources = dict.fromkeys(cls.model_fields, "default")
     sources |= dict.fromkeys(file_values, f"file {path}")
@@ -201,7 +211,12 @@ def load_settings(
     is_here = all(server.is_loopback for server in settings.addresses)
     if role is not None and settings.broker_username is None and is_here:
         settings = _with_generated_credentials(settings, sources, role)
-    return LoadedSettings(settings, sources, tuple(_exposed_secrets(settings, given_flags, file_values, path)))
+    unread = [
+        f"{name} in the table [{BACKEND}] of {path} is read by what acts for a backend alone: if it is meant for this "
+        f"program, move it into [{cls.section}]"
+        for name in of_backend
+    ]
+    return LoadedSettings(settings, sources, (*unread, *_exposed_secrets(settings, given_flags, file_values, path)))
 
 
 def describe_settings(loaded: LoadedSettings[S]) -> list[SettingRow]:
@@ -252,13 +267,16 @@ def default_config_file() -> Path:
     return Path(from_env).expanduser() if from_env else platformdirs.user_config_path("omi-diarization") / "config.toml"
 
 
-def _read_config_file(cls: type[S], path: Path, role: str | None, *, must_exist: bool) -> dict[str, Any]:
+def _read_config_file(
+    cls: type[S], path: Path, role: str | None, *, must_exist: bool
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """Return the values for this program, and what of the backend's table somebody may have meant for it."""
     try:
         document = tomllib.loads(read_text(path))
     except FileNotFoundError as error:
         if must_exist:
             raise SettingsError(str(path), "the config file", "the file does not exist") from error
-        return {}
+        return {}, ()
     except (OSError, ValueError) as error:
         raise SettingsError(str(path), "the config file", f"not readable as TOML: {error}") from error
     sections = {name: document.pop(name) for name in SECTIONS if name in document}
@@ -272,22 +290,26 @@ def _read_config_file(cls: type[S], path: Path, role: str | None, *, must_exist:
         else:
             words = _say_unknown(name, BrokerSettings.model_fields) + f"; the rest goes into {_list_tables()}"
         raise SettingsError(name, f"file {path}", words)
-    own: dict[str, Any] = {}
-    for section in (cls.section, BACKEND) if role == BACKEND else (cls.section,):
-        own |= _read_table(cls, path, section, sections.get(section, {}))
-    return {**document, **own}
+    own = _read_table(cls, path, cls.section, sections.get(cls.section, {}), cls.model_fields)
+    of_backend = _read_table(cls, path, BACKEND, sections.get(BACKEND, {}), BrokerSettings.model_fields)
+    if role == BACKEND:
+        return {**document, **own, **of_backend}, ()
+    return {**document, **own}, tuple(name for name in of_backend if name not in {*JOINED, *document, *own})
 
 
 def _list_tables() -> str:
     return ", ".join(f"[{section}]" for section in SECTIONS)
 
 
-def _read_table(cls: type[S], path: Path, section: str, table: object) -> dict[str, Any]:
+def _read_table(cls: type[S], path: Path, section: str, table: object, known: Iterable[str]) -> dict[str, Any]:
     if not isinstance(table, dict):
         raise SettingsError(section, f"file {path}", f"must be a table: [{section}]")
     for name in table:
-        if name not in cls.model_fields:
-            raise SettingsError(name, f"file {path}, table [{section}]", _say_unknown(name, cls.model_fields))
+        if name not in known:
+            # What is appended to a file stands in its last table, whatever it is meant for.
+            is_misplaced = name in cls.model_fields
+            words = f"belongs into the table [{cls.section}]" if is_misplaced else _say_unknown(name, known)
+            raise SettingsError(name, f"file {path}, table [{section}]", words)
     return table
 
 

@@ -9,7 +9,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from broker.errors import BrokerError
@@ -86,12 +86,11 @@ class SystemdService:
     needs_devices: bool = False
     """A GPU: an agent's. Without it the service sees no device but /dev/null and the like."""
     memory_max: str | None = None
-    directory: Path = field(default_factory=lambda: UNITS)
 
     @property
     def unit_file(self) -> Path:
         """Where systemd looks for it."""
-        return self.directory / f"{self.name}.service"
+        return find_unit_file(self.name)
 
     @property
     def variables(self) -> Mapping[str, str]:
@@ -119,6 +118,11 @@ class UnitState:
     def runs(self) -> bool:
         """Whether its process is there."""
         return self.active == "active" and self.pid is not None
+
+
+def find_unit_file(name: str) -> Path:
+    """Return where systemd looks for the unit of a program, whether it is there or not."""
+    return UNITS / f"{name}.service"
 
 
 def find_user(name: str | None) -> pwd.struct_passwd:
@@ -205,20 +209,21 @@ def _make_data_dir(directory: Path, account: pwd.struct_passwd) -> None:
         raise ServiceProblem(f"{directory} is not {account.pw_name}'s: chown -R {account.pw_name}: {directory}")
 
 
-def uninstall(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> bool:
-    """Stop it and remove its unit; data, settings and logs stay. Returns whether there was one.
+def uninstall(name: str, *, systemctl: str = SYSTEMCTL) -> bool:
+    """Stop a service and remove its unit; data, settings and logs stay. Returns whether there was one.
 
     Raises:
         ServiceProblem: the unit cannot be removed.
     """
-    if not service.unit_file.exists():
+    unit_file = find_unit_file(name)
+    if not unit_file.exists():
         return False
-    _call(systemctl, "disable", "--now", service.name)
+    _call(systemctl, "disable", "--now", name)
     try:
-        service.unit_file.unlink()
+        unit_file.unlink()
     except OSError as error:
-        again = f"A service is root's to remove: sudo {find_program(service.name)} uninstall"
-        raise ServiceProblem(f"{service.unit_file}: {error.strerror}. {again}") from error
+        again = f"A service is root's to remove: sudo {find_program(name)} uninstall"
+        raise ServiceProblem(f"{unit_file}: {error.strerror}. {again}") from error
     _call(systemctl, "daemon-reload")
     return True
 

@@ -9,16 +9,14 @@ from pathlib import Path
 
 from broker.check import Check, failed, note, ok
 from broker.file_checks import SECRET_WORD
-from broker.systemd_unit import SECRET_VALUE, SYSTEMCTL, UNITS, ServiceProblem, query
+from broker.systemd_unit import SECRET_VALUE, SYSTEMCTL, ServiceProblem, find_unit_file, query
 
 _LINE = re.compile(r"^([A-Za-z]+)=(.*)$", re.MULTILINE)
 
 
-def check_unit(
-    name: str, *, data_dir: Path, config_file: Path, directory: Path | None = None, systemctl: str = SYSTEMCTL
-) -> list[Check]:
+def check_unit(name: str, *, data_dir: Path, config_file: Path, systemctl: str = SYSTEMCTL) -> list[Check]:
     """Check the unit `name`; nothing where there is none. `data_dir` and `config_file` are those of this command."""
-    unit_file = (directory or UNITS) / f"{name}.service"
+    unit_file = find_unit_file(name)
     try:
         text = unit_file.read_text(encoding="utf-8")
     except FileNotFoundError:

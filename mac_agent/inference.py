@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,8 @@ class JobResult:
     quality: Quality
     timings_ms: Mapping[str, float]
     warnings: tuple[str, ...]
+    undecoded: Mapping[int, str] = field(default_factory=dict)
+    """By their index the chunks that could not be decoded, and why; in `placed` they have no length."""
 
 
 @dataclass(frozen=True)
@@ -255,7 +257,7 @@ def run_job(
         AudioError: all of them together cannot.
     """
     began_s = time.perf_counter()
-    decoded = _decode_all(job, report)
+    decoded, undecoded = _decode_all(job, report)
     all_warnings = [warning for chunk in decoded for warning in chunk.warnings]
     step = max(chunk.step for chunk in decoded)
     # Held here alone, so that `join_chunks` can let go of each.
@@ -275,12 +277,15 @@ def run_job(
         quality=quality,
         timings_ms={"decode": decode_ms, **diarization.timings_ms, "total": 1000 * (time.perf_counter() - began_s)},
         warnings=tuple(dict.fromkeys([*all_warnings, *warnings, *judge_quality(quality, step), *diarization.warnings])),
+        undecoded=undecoded,
     )
 
 
-def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[DecodedChunk]:
+def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> tuple[list[DecodedChunk], Mapping[int, str]]:
+    """Return all chunks as samples, and which could not be decoded. Raises `_ChunkError` where none could."""
     decoded: list[DecodedChunk] = []
     empty: _ChunkError | None = None
+    undecoded: dict[int, _ChunkError] = {}
     left_s = job.max_audio_s
     for index, source in enumerate(job.chunks):
         report("decode", 0.0)
@@ -295,16 +300,20 @@ def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> list[De
                     limit_s=job.max_audio_s,
                 )
         except AudioError as error:
-            if error.code is not FailureCode.AUDIO_EMPTY:
-                raise _ChunkError(index, error) from error
-            # A recorder that was stopped at once: nothing of it is lost, and the rest of the job is no worse for it.
-            empty = empty or _ChunkError(index, error)
-            chunk = DecodedChunk(np.zeros(0, dtype=np.float32), (EMPTY_CHUNK,))
+            failed = _ChunkError(index, error)
+            if error.code is FailureCode.AUDIO_EMPTY:  # a recorder that was stopped at once: nothing of it is lost
+                empty = empty or failed
+            elif error.code is FailureCode.AUDIO_UNDECODABLE:
+                undecoded[index] = failed
+            else:
+                raise failed from error
+            chunk = DecodedChunk(np.zeros(0, dtype=np.float32), (EMPTY_CHUNK,) if index not in undecoded else ())
         except OSError as error:
             gone = AudioError(FailureCode.PAYLOAD_INCOMPLETE, f"{_NOT_READABLE} ({error.strerror})")
             raise _ChunkError(index, gone) from error
         left_s -= chunk.duration_s
         decoded.append(chunk)
-    if empty is not None and not any(chunk.waveform.size for chunk in decoded):
-        raise empty
-    return decoded
+    first = next(iter(undecoded.values()), empty)
+    if first is not None and not any(chunk.waveform.size for chunk in decoded):
+        raise first
+    return decoded, {index: str(error) for index, error in undecoded.items()}

@@ -20,6 +20,7 @@ from schemas.turns import (
     SpeakerTurn,
     SpeakerTurns,
     SpeakerVoice,
+    UndecodedChunk,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from mac_agent.engines.engine import EngineInfo, SpeakerEvidence, Turn
     from mac_agent.inference import JobResult
 
-MAX_WARNINGS, MAX_TIMINGS, MAX_NAME_CHARS = 50, 50, 200
+MAX_WARNINGS, MAX_ALIKE_WARNINGS, MAX_TIMINGS, MAX_NAME_CHARS = 50, 3, 50, 200
 MAX_TIMING_MS = 1e9
 MAX_PEAK = 1e6
 
@@ -48,7 +49,8 @@ def describe_engine(info: EngineInfo) -> EngineDescription:
 
 def to_speaker_turns(offer: AgentControl, lease_id: str, agent_id: str, result: JobResult) -> SpeakerTurns:
     """Return the result of an offered job under the lease it is held by now."""
-    warnings = list(result.warnings)
+    undecoded = _undecoded(offer, result)
+    warnings = [*_describe_undecoded(undecoded), *result.warnings]
     found = result.diarization
     listed = dict.fromkeys(speaker.speaker for speaker in found.speakers)
     listed |= dict.fromkeys(turn.speaker for turn in (*found.turns, *found.exclusive_turns))
@@ -67,8 +69,10 @@ def to_speaker_turns(offer: AgentControl, lease_id: str, agent_id: str, result: 
         duration_s=result.duration_s,
         chunks=tuple(
             ChunkSpan(chunk_id=chunk.chunk_id, start_s=span.start_s, duration_s=span.duration_s)
-            for chunk, span in zip(offer.chunks, result.placed, strict=True)
+            for index, (chunk, span) in enumerate(zip(offer.chunks, result.placed, strict=True))
+            if index not in result.undecoded
         ),
+        undecoded=undecoded,
         turns=turns,
         exclusive_turns=exclusive,
         speakers=tuple(_voice(speaker) for speaker in found.speakers[:MAX_SPEAKERS]),
@@ -102,6 +106,19 @@ def to_job_failure(
         retryable=policy_of(code).is_retryable,
         message=message,
     )
+
+
+def _undecoded(offer: AgentControl, result: JobResult) -> tuple[UndecodedChunk, ...]:
+    return tuple(
+        UndecodedChunk(chunk_id=offer.chunks[index].chunk_id, message=message)
+        for index, message in result.undecoded.items()
+    )
+
+
+def _describe_undecoded(undecoded: Sequence[UndecodedChunk]) -> list[str]:
+    code, more = FailureCode.AUDIO_UNDECODABLE, len(undecoded) - MAX_ALIKE_WARNINGS
+    lines = [f"{code}: chunk {item.chunk_id}: {item.message}" for item in undecoded[:MAX_ALIKE_WARNINGS]]
+    return lines if more <= 0 else [*lines, f"{code}: and {more} more chunks"]
 
 
 def _bounded_turns(

@@ -46,7 +46,11 @@ class ChunkDescription(Record):
     num_speakers: SpeakerHint = None
     min_speakers: SpeakerHint = None
     max_speakers: SpeakerHint = None
-    final: bool = Field(default=False, description="No more audio follows in this conversation.")
+    final: bool = Field(
+        default=False,
+        description="No more audio follows in this conversation; what comes all the same opens it again, and its "
+        "receipt says so.",
+    )
 
     @model_validator(mode="after")
     def _check_description(self) -> Self:

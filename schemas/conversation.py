@@ -23,6 +23,7 @@ from schemas.record import (
     Id,
     Message,
     Name,
+    PersonName,
     PlainNumber,
     Ratio,
     Record,
@@ -70,7 +71,7 @@ class TranscriptSegment(Record):
     is_user: Annotated[
         bool, BeforeValidator(lambda flag: False if flag is None else flag, json_schema_input_type=bool | None)
     ] = False
-    person_id: Name | None = None
+    person_id: PersonName | None = None
     label_source: Literal["manual", "auto"] | None = Field(
         default=None, description="Who labelled it. Null: a person or owner label counts as a human's."
     )
@@ -113,7 +114,9 @@ class ConversationEvent(Message):
     type: EventType
     revision: Count = Field(default=0, description="Per conversation; a lower one never overwrites a higher.")
     started_at: Timestamp | None = Field(default=None, description="Zero of the transcript's clock.")
-    owner: Name | None = Field(default=None, description="started: whose conversation it is, and whose people speak.")
+    owner: PersonName | None = Field(
+        default=None, description="started: whose conversation it is, and whose people speak."
+    )
     enrols: Id | None = Field(
         default=None,
         description="started: the one voice of this conversation is this person's and becomes a voiceprint; all else "
@@ -139,7 +142,7 @@ class ConversationEvent(Message):
     corrections: Annotated[tuple[Correction, ...], Field(max_length=MAX_CORRECTIONS, fail_fast=True)] = Field(
         default=(), description="corrected: what a person says, taken as a whole or not at all. Since 1.1."
     )
-    by: Name | None = Field(default=None, description="corrected, undone, redone: who says so, for the history.")
+    by: PersonName | None = Field(default=None, description="corrected, undone, redone: who says so, for the history.")
     target_event_id: Id | None = Field(
         default=None, description="undone, redone: the event to take back or to bring back; wins over target_write."
     )

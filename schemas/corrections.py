@@ -7,13 +7,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from schemas.record import Count, Id, Name, Record
+from schemas.limits import MAX_SPEAKER_NUMBER
+from schemas.record import Count, Id, Name, PersonName, PlainNumber, Record
 
-MAX_SPEAKER_NUMBER = 10_000
 MAX_CORRECTIONS, MAX_NAMED_SPEAKERS, MAX_NAMED_SEGMENTS = 100, 100, 2_000
 SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
-SpeakerNumber = Annotated[int, Field(ge=0, le=MAX_SPEAKER_NUMBER)]
-PersonId = Annotated[str, Field(min_length=1, max_length=200)]
+SpeakerNumber = Annotated[int, Field(ge=0, le=MAX_SPEAKER_NUMBER), PlainNumber]
+PersonId = Annotated[PersonName, Field(min_length=1)]
 
 
 class CorrectionKind(StrEnum):

@@ -21,6 +21,7 @@ class EventFields:
 
 
 E = TypeVar("E", ConversationEvent, PersonEvent)
+K = TypeVar("K", EventType, PersonEventType)
 EVERY_EVENT = ("event_id", "type", "revision", "num_speakers", "min_speakers", "max_speakers", "by")
 EVERY_PERSON_EVENT = ("event_id", "type", "owner")
 _TARGET = (("target_event_id", "target_write"),)
@@ -68,22 +69,24 @@ def check_fields(event: E) -> E:
 
     Raises `MessageMalformed`.
     """
-    every: tuple[str, ...]
-    tables: Mapping[str, EventFields]
-    if isinstance(event, ConversationEvent):
-        every, tables = EVERY_EVENT, {kind.value: fields for kind, fields in EVENT_FIELDS.items()}
-    else:
-        every, tables = EVERY_PERSON_EVENT, {kind.value: fields for kind, fields in PERSON_EVENT_FIELDS.items()}
-    own = tables[event.type]
-    known = type(event).model_fields
-    said = [name for name in known if name in event.model_fields_set and getattr(event, name) != known[name].default]
-    for name in said:
-        homes = [f"`{kind}`" for kind, fields in tables.items() if name in _fields_of(fields)]
-        if homes and name not in every and name not in _fields_of(own):
-            msg = f"a `{event.type}` event says nothing of {name}: send it in an event of type {' or '.join(homes)}"
+    homes_of: Mapping[str, tuple[str, ...]] = _HOMES if isinstance(event, ConversationEvent) else _PERSON_HOMES
+    for name in event.model_fields_set:
+        homes = homes_of.get(name)
+        if homes and event.type not in homes and getattr(event, name) != type(event).model_fields[name].default:
+            named = " or ".join(f"`{kind}`" for kind in homes)
+            msg = f"a `{event.type}` event says nothing of {name}: send it in an event of type {named}"
             raise MessageMalformed(f"{msg}. Nothing of this event was taken.")
     return event
 
 
+def _homes(tables: Mapping[K, EventFields], every: tuple[str, ...]) -> dict[str, tuple[K, ...]]:
+    """Return by field the types of event that it belongs to, of fields that do not belong to every event."""
+    names = {name for fields in tables.values() for name in _fields_of(fields)}.difference(every)
+    return {name: tuple(kind for kind, fields in tables.items() if name in _fields_of(fields)) for name in names}
+
+
 def _fields_of(fields: EventFields) -> set[str]:
     return {*fields.may, *(name for group in fields.needs for name in group)}
+
+
+_HOMES, _PERSON_HOMES = _homes(EVENT_FIELDS, EVERY_EVENT), _homes(PERSON_EVENT_FIELDS, EVERY_PERSON_EVENT)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from schemas.conversation import Verdict
-from schemas.record import Count, Id, Message, Name, Sha256, Text
+from schemas.record import Count, Id, Message, Name, PersonName, Sha256, Text
 
 
 class PersonEventType(StrEnum):
@@ -49,11 +49,11 @@ class PersonEvent(Message):
 
     event_id: Id
     type: PersonEventType
-    owner: Name | None = Field(default=None, description="Whose person it is, as in `started` of a conversation.")
+    owner: PersonName | None = Field(default=None, description="Whose person it is, as in `started` of a conversation.")
     revision: Count = Field(
         default=0, description="named, consented, owner: per person; a lower one never overwrites a higher."
     )
-    name: Annotated[str, Field(min_length=1, max_length=200)] | None = Field(
+    name: Annotated[PersonName, Field(min_length=1)] | None = Field(
         default=None, description="named: what the person is called."
     )
     consent_date: Annotated[date, BeforeValidator(_refuse_number)] | None = Field(
@@ -67,7 +67,7 @@ class PersonEvent(Message):
         default=None, description="confirmed: the number of the voice that is this person; it becomes a voiceprint."
     )
     anyway: bool = Field(default=False, description="confirmed: also where it sounds unlike the person's others.")
-    by: Name | None = Field(default=None, description="confirmed: who says so, for the history.")
+    by: PersonName | None = Field(default=None, description="confirmed: who says so, for the history.")
 
     @model_validator(mode="after")
     def _check_fields(self) -> Self:

@@ -20,6 +20,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from schemas.limits import MAX_NAME_CHARS
+from schemas.text import compose_name
+
 ID_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,127}$"
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
@@ -87,6 +90,14 @@ def _refuse_many(entries: Any) -> Any:  # noqa: ANN401 - anything, before valida
     return entries
 
 
+def _compose(name: Any) -> Any:  # noqa: ANN401 - anything, before validation
+    composed = compose_name(name)
+    if isinstance(name, str) and len(name) <= MAX_NAME_CHARS < len(composed):
+        msg = f"composed (NFC) it is longer than {MAX_NAME_CHARS} characters"
+        raise ValueError(msg)
+    return composed
+
+
 def is_beyond_seconds(item: ErrorDetails) -> bool:
     """Whether a field is wrong because it is longer than any time in seconds: it is likely in milliseconds."""
     return any(limit in (MAX_DURATION_S, -MAX_DURATION_S) for limit in item.get("ctx", {}).values())
@@ -103,7 +114,9 @@ Sha256 = Annotated[
     StringConstraints(pattern=SHA256_PATTERN),
     BeforeValidator(lambda digest: digest.lower() if isinstance(digest, str) else digest),
 ]
-Name = Annotated[str, StringConstraints(max_length=200)]
+Name = Annotated[str, StringConstraints(max_length=MAX_NAME_CHARS)]
+PersonName = Annotated[Name, BeforeValidator(_compose)]
+"""A name or id that people gave to a person or an owner."""
 Text = Annotated[str, StringConstraints(max_length=MAX_TEXT_CHARS)]
 Timestamp = Annotated[
     AwareDatetime,

@@ -66,3 +66,14 @@ def refuse_repeated(pairs: list[tuple[Any, Any]]) -> None:
 def is_blank(text: str) -> bool:
     """Whether there is no character in it that can be seen: a name of such stands in no list and on no label."""
     return all(unicodedata.category(character)[0] in "CZ" for character in text)
+
+
+def compose_name(name: Any) -> Any:  # noqa: ANN401 - anything, before validation
+    """Return a name as it is compared: composed (NFC), with single spaces and none around it; else what was given.
+
+    Keyboards and file systems write "ë" as one character or as two, and people paste names with what stands around
+    them: whoever is named again so is the same person. Capitals are left: two people may differ by them alone.
+    """
+    if not isinstance(name, str):
+        return name
+    return unicodedata.normalize("NFC", " ".join(name.split())) or name  # one of spaces alone is refused as it is

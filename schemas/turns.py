@@ -18,10 +18,12 @@ from schemas.record import (
     Ratio,
     Record,
     Seconds,
+    Text,
 )
 
 MAX_TURNS = 20_000  # four hours with a change of speaker every 0.7 s
 MAX_SPEAKERS = 100
+MAX_CHUNKS = 5_000
 MAX_EMBEDDING_BYTES = 4 * 4096
 MAX_SAMPLES = 1_500
 MAX_SAMPLE_NUMBERS = 512  # of one embedding; 256 in WeSpeaker and Resemblyzer
@@ -149,13 +151,20 @@ class ChunkSpan(Record):
     duration_s: Seconds
 
 
+class UndecodedChunk(Record):
+    """A chunk that could not be decoded while others of its job could: no label comes from its audio."""
+
+    chunk_id: Id
+    message: Text = Field(description="What is wrong with it.")
+
+
 class SpeakerTurns(Message):
     """The result of a job (agent -> bridge): the results topic."""
 
     SCHEMA: ClassVar[str] = "speaker-turns"
     ENCODING: ClassVar[str] = "msgpack"
 
-    version: str = Field(default="1.1", pattern=VERSION_PATTERN, description="major.minor of the schema.")
+    version: str = Field(default="1.2", pattern=VERSION_PATTERN, description="major.minor of the schema.")
     conversation_id: Id
     job_id: Id
     lease_id: Id
@@ -163,7 +172,10 @@ class SpeakerTurns(Message):
     agent_id: Id
     engine: EngineDescription
     duration_s: Seconds = 0.0
-    chunks: Annotated[tuple[ChunkSpan, ...], Field(max_length=5_000, fail_fast=True)] = ()
+    chunks: Annotated[tuple[ChunkSpan, ...], Field(max_length=MAX_CHUNKS, fail_fast=True)] = ()
+    undecoded: Annotated[tuple[UndecodedChunk, ...], Field(max_length=MAX_CHUNKS, fail_fast=True)] = Field(
+        default=(), description="In none of `chunks`: the job is diarized without them. Since 1.2."
+    )
     turns: Annotated[tuple[SpeakerTurn, ...], Field(max_length=MAX_TURNS, fail_fast=True)] = Field(
         description="Overlap kept: two speakers at once are two turns."
     )

@@ -34,7 +34,8 @@ class VoicePerson(Record):
         default=None,
         description="confirmed by `voice_is`: what became of its voiceprint. learned; asks: it sounds unlike the "
         "person's others, confirm it with `anyway` if it is right; little_speech: too little clean speech; gone: the "
-        "voice is not known well enough any more. A reader must survive words it does not know.",
+        "voice is not known well enough any more; no_id: person_id is no id that a topic can carry, so it labels this "
+        "conversation alone. A reader must survive words it does not know.",
     )
     needed_clean_s: Seconds | None = Field(
         default=None, description="little_speech: the clean speech that a voiceprint needs, in seconds."

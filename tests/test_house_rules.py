@@ -27,7 +27,8 @@ ROOM_IMPORTS = {
 # What a room may import beyond the base dependencies.
 ROOM_EXTRA = {"broker": "broker", "mac_agent": "agent", "vps_bridge": "bridge"}
 FURTHER_EXTRAS = {"vps_bridge": ("bucket",)}  # imported where they are used; without them the bridge says so
-COMES_WITH = {"pydantic-core": "pydantic", "botocore": "boto3"}  # released in lockstep: half of the other, or its base
+# Released in lockstep: half of the other, or its base; or what the pinned other one builds the same layers of.
+COMES_WITH = {"pydantic-core": "pydantic", "botocore": "boto3", "asteroid-filterbanks": "pyannote-audio"}
 
 TORCH = {"torch", "torchaudio", "torchcodec", "pyannote", "lightning", "pytorch_lightning"}
 MQTT = {"paho", "amqtt"}
@@ -305,11 +306,32 @@ for path in sorted(pathlib.Path("vps_bridge").rglob("*.py")):
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.bridge_only
-def test_a_command_does_not_wait_for_what_only_the_bridge_needs():
-    script = "import sys, vps_bridge.commands.main; print(*{'numpy', 'scipy', 'fastapi'} & set(sys.modules))"
+HEAVY = {"numpy", "scipy", "fastapi", "sqlalchemy", "alembic", "paho"}
+
+
+@pytest.mark.parametrize("program", ["vps_bridge.commands.main", "broker.cli"])
+def test_help_does_not_wait_for_what_a_command_may_need(program):
+    heavy = {*HEAVY, "pydantic", "structlog", "cryptography"}
+    script = f"import sys, {program}; print(*{heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
+
+
+@pytest.mark.bridge_only
+@pytest.mark.parametrize("command", ["config", "page", "status"])
+def test_a_command_does_not_wait_for_what_only_others_need(command, tmp_path):
+    script = f"""import sys, vps_bridge.commands.main as program
+try: program.main()
+finally: print("heavy:", *{HEAVY} & set(sys.modules), file=sys.stderr)"""
+    done = subprocess.run(
+        [sys.executable, "-c", script, command],
+        cwd=ROOT,
+        env=os.environ | {"OMI_DATA_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stderr.splitlines()[-1].split() == ["heavy:"]
 
 
 def test_preventable_skips_are_told_from_honest_ones():

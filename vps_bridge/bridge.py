@@ -293,7 +293,7 @@ class Bridge:
                 taken = self._ingest.take_audio(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
                 if taken.is_new:
-                    self._following.note_audio(conversation_id)
+                    self._following.note_audio(conversation_id, is_late=taken.is_late)
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
@@ -367,7 +367,7 @@ class Bridge:
         """Take a chunk that has streamed in; `sha256` is what the publisher says it has."""
         taken = self._ingest.take_upload(conversation_id, description, upload, sha256)
         if taken.is_new:
-            self._following.note_audio(conversation_id)
+            self._following.note_audio(conversation_id, is_late=taken.is_late)
         return taken
 
     def audio_file(self, chunk: ChunkRecord) -> Path:

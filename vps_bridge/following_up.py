@@ -31,7 +31,7 @@ from vps_bridge.settings import BridgeSettings
 MISSED_S = 5.0  # so often it is looked for what other bridges told and nobody heard
 HELP_S = 2.0  # so long after a word a bridge looks for jobs of others, which they tell twice as often
 JOBS = "jobs"
-AUDIO, CHANGED, FINAL, DELETED = "audio", "changed", "final", "deleted"
+AUDIO, LATE, CHANGED, FINAL, DELETED = "audio", "late", "changed", "final", "deleted"
 """Each is told with a conversation's id behind it. An empty word: look at everything."""
 
 
@@ -82,12 +82,12 @@ class FollowingUp:
 
     # ------------------------------------------------------------------------------------- one conversation
 
-    def note_audio(self, conversation_id: str) -> None:
-        """Note that audio came, or that no more will."""
+    def note_audio(self, conversation_id: str, *, is_late: bool = False) -> None:
+        """Note that audio came, `is_late` after the end, or that no more will."""
         if self._membership.owns(conversation_id):
-            self._of.schedule.note_audio(conversation_id)
+            self._of.schedule.note_audio(conversation_id, is_late=is_late)
         else:
-            self._of.ledger.tell(f"{AUDIO} {conversation_id}")
+            self._of.ledger.tell(f"{LATE if is_late else AUDIO} {conversation_id}")
 
     def note_change(self, conversation_id: str) -> None:
         """Note that labels may be out of date."""
@@ -210,6 +210,7 @@ class FollowingUp:
             elif kind == DELETED:
                 self._of.ingest.forget(name)
                 self._of.one_offs.note_deleted(name)
-            elif kind in (AUDIO, CHANGED) and self._membership.owns(name):
-                note = self._of.schedule.note_audio if kind == AUDIO else self._of.schedule.note_change
-                note(name)
+            elif kind in (AUDIO, LATE) and self._membership.owns(name):
+                self._of.schedule.note_audio(name, is_late=kind == LATE)
+            elif kind == CHANGED and self._membership.owns(name):
+                self._of.schedule.note_change(name)

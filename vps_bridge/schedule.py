@@ -74,6 +74,7 @@ class ConversationSchedule:
         self._beside = LabellingProcess(updater.policy, limit_s=settings.labels_limit_s, on_answer=wake)
         self._since_s = time.monotonic()  # what came before this has come then
         self._last_audio_s: dict[str, float] = {}
+        self._ended_too_soon = set[str]()  # more audio came after their end
         # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
         self._assemble_due_s = dict[str, float]()
         self._assign_tries = RetryTimer(settings.retry_min_s, settings.retry_max_s)
@@ -98,11 +99,16 @@ class ConversationSchedule:
         for known in (self._assemble_due_s, self._end_due_s, self._last_audio_s):
             for name in [name for name in known if not self._owns(name)]:
                 del known[name]
+        self._ended_too_soon = set(filter(self._owns, self._ended_too_soon))
         self.find_work()
 
-    def note_audio(self, conversation_id: str) -> None:
-        """Note that audio came, or that no more will: its chunks are looked at with the next `assemble_new`."""
+    def note_audio(self, conversation_id: str, *, is_late: bool = False) -> None:
+        """Note that audio came, or that no more will: its chunks are looked at with the next `assemble_new`.
+
+        Where it came after the end, more may follow: its chunks wait for each other as in an open conversation.
+        """
         self._last_audio_s[conversation_id] = time.monotonic()
+        (self._ended_too_soon.add if is_late else self._ended_too_soon.discard)(conversation_id)
         self._to_assemble.add(conversation_id)
 
     def note_change(self, conversation_id: str) -> None:
@@ -118,6 +124,7 @@ class ConversationSchedule:
     def forget(self, conversation_id: str) -> None:
         """Forget a deleted conversation."""
         self._last_audio_s.pop(conversation_id, None)
+        self._ended_too_soon.discard(conversation_id)
         self._end_due_s.pop(conversation_id, None)
         self._assign_rests.pop(conversation_id, None)
 
@@ -173,7 +180,7 @@ class ConversationSchedule:
             return
         infos = [chunk.info for chunk in chunks]
         closing = conversation.completed and is_all_here(describe_completion(conversation, chunks)) is not False
-        closing = closing and not self._awaits_audio(conversation_id)
+        closing = closing and conversation_id not in self._ended_too_soon and not self._awaits_audio(conversation_id)
         idle_s = self._idle_s(conversation_id, now_s)
         plans = plan_jobs(infos, closing=closing, idle_s=idle_s, rules=self._settings.assembly_rules)
         if {chunk.chunk_id for chunk in chunks if not chunk.covered} == {name for plan in plans for name in plan.fresh}:
@@ -258,6 +265,7 @@ class ConversationSchedule:
         if final:
             self._end_due_s.pop(conversation_id, None)
             self._last_audio_s.pop(conversation_id, None)
+            self._ended_too_soon.discard(conversation_id)
             self._on_final(conversation_id, now_s)
 
     def _let_rest(self, conversation_id: str, began_s: float) -> None:

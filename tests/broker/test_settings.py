@@ -73,6 +73,12 @@ def test_config_variable_names_the_file(monkeypatch, config_file):
         ('agent_id = "x"', "agent_id", r"\[agent\]"),
         ("[agent]\nagent = 1", "agent", "agent_id"),
         ("[elsewhere]\nx = 1", "elsewhere", r"\[bridge\]"),
+        (
+            '[backend]\nbroker_username = "b"\nagent_id = "x"',
+            "agent_id",
+            r"table \[backend\].*into the table \[agent\]",
+        ),
+        ("[backend]\nkeepalive = 20", "keepalive", "is it keepalive_s"),
         ("keepalive_s = 1", "keepalive_s", "greater than or equal to 5"),
         ('broker_url = "http://x"', "broker_url", "mqtt://127.0.0.1:1883"),
         ('broker_url = "mqtt://x:99999"', "broker_url", "65535"),
@@ -86,6 +92,20 @@ def test_wrong_setting_is_named_with_its_source_and_what_is_allowed(config_file,
         load_settings(AgentLikeSettings, flags={}, config_file=config_file)
     assert raised.value.name.endswith(name)
     assert str(config_file) in str(raised.value)
+
+
+def test_what_may_be_meant_for_the_program_and_stands_in_the_backends_table_is_told_of(config_file):
+    def told(text: str, role: str | None = None) -> tuple[str, ...]:
+        config_file.write_text(text)
+        return load_settings(AgentLikeSettings, flags={}, config_file=config_file, role=role).warnings
+
+    joined = '[agent]\nbroker_username = "a"\n[backend]\nbroker_url = "mqtt://10.0.0.1"\nbroker_username = "b"\n'
+    assert told(joined) == ()
+    (warning,) = told(joined + 'data_dir = "/srv/omi"\n')
+    assert warning.startswith("data_dir in the table [backend]")
+    assert "move it into [agent]" in warning
+    assert told(joined + 'data_dir = "/srv/omi"\n', role="backend") == ()
+    assert told('data_dir = "/srv"\n' + joined + 'data_dir = "/srv/omi"\n') == (), "each has its own"
 
 
 def test_wrong_environment_value_is_named(monkeypatch):

@@ -24,13 +24,14 @@ HARDENED = ("LimitCORE=0", "LimitNOFILE=65536", "PrivateTmp=true", "UMask=0077",
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> SystemdService:
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SystemdService:
     """A service whose files are all below a folder of the test."""
     config, units = tmp_path / "etc" / "config.toml", tmp_path / "units"
     config.parent.mkdir()
     config.write_text('broker_password = "hush"\n')
     config.chmod(0o600)
     units.mkdir()
+    monkeypatch.setattr("broker.systemd_unit.UNITS", units)
     return SystemdService(
         name="omi-bridge",
         description="a bridge",
@@ -39,7 +40,6 @@ def service(tmp_path: Path) -> SystemdService:
         home=tmp_path,
         config_file=config,
         data_dir=tmp_path / "data",
-        directory=units,
     )
 
 
@@ -71,9 +71,9 @@ def test_it_is_installed_started_asked_and_removed(service: SystemdService, syst
     assert set(HARDENED) <= set(text.splitlines())
     found = query("omi-bridge", systemctl=program)
     assert (found.runs, found.pid, found.restarts) == (True, 42, 3)
-    assert uninstall(service, systemctl=program)
+    assert uninstall(service.name, systemctl=program)
     assert not service.unit_file.exists()
-    assert not uninstall(service, systemctl=program)
+    assert not uninstall(service.name, systemctl=program)
     assert service.data_dir.exists(), "data stays"
 
 
@@ -95,9 +95,7 @@ def test_the_command_for_two_in_the_morning_reaches_the_files_of_the_service(ser
     service.unit_file.write_text(render_unit(service))
     assert f"OMI_DATA_DIR={service.data_dir}" in service.command
     assert service.command.startswith(f"sudo -H -u {service.user} ")
-    [elsewhere] = check_unit(
-        "omi-bridge", data_dir=Path("/elsewhere"), config_file=service.config_file, directory=service.directory
-    )
+    [elsewhere] = check_unit("omi-bridge", data_dir=Path("/elsewhere"), config_file=service.config_file)
     assert elsewhere.verdict is CheckState.NOTE
     assert elsewhere.remedy == f"{service.command} doctor"
 
@@ -133,24 +131,31 @@ def test_nobody_and_root_are_told_what_to_do(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_who_is_not_root_is_told_the_whole_command(service: SystemdService, monkeypatch: pytest.MonkeyPatch) -> None:
-    service.directory.rmdir()
+    service.unit_file.parent.rmdir()
     with pytest.raises(ServiceProblem, match=f"sudo {service.program} install --user {service.user} --data-dir "):
         install(service, systemctl="true")
 
 
 def test_the_files_are_those_that_the_users_own_commands_find(tmp_path: Path) -> None:
     marker, config = Path("bridge") / "ledger.sqlite3", tmp_path / ".config" / "omi-diarization" / "config.toml"
-    assert choose_files(BridgeSettings, tmp_path, None, None, marker=marker) == (
+    assert choose_files(BridgeSettings, tmp_path, None, None, markers=(Path("absent"), marker)) == (
         config,
         tmp_path / ".local" / "share" / "omi-diarization",
     )
     (tmp_path / "bridge").mkdir()
     (tmp_path / marker).write_text("")
-    assert choose_files(BridgeSettings, tmp_path, None, None, marker=marker)[1] == tmp_path, "as set up before"
+    assert choose_files(BridgeSettings, tmp_path, None, None, markers=(Path("absent"), marker))[1] == tmp_path, (
+        "as set up before"
+    )
     config.parent.mkdir(parents=True)
     config.write_text('data_dir = "/var/lib/elsewhere"\n')
-    assert choose_files(BridgeSettings, tmp_path, None, None, marker=marker)[1] == Path("/var/lib/elsewhere")
-    assert choose_files(BridgeSettings, tmp_path, None, tmp_path / "own", marker=marker)[1] == tmp_path / "own"
+    assert choose_files(BridgeSettings, tmp_path, None, None, markers=(Path("absent"), marker))[1] == Path(
+        "/var/lib/elsewhere"
+    )
+    assert (
+        choose_files(BridgeSettings, tmp_path, None, tmp_path / "own", markers=(Path("absent"), marker))[1]
+        == tmp_path / "own"
+    )
 
 
 def test_systemd_accepts_both_units(service: SystemdService) -> None:

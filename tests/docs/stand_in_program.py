@@ -6,7 +6,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-from broker import systemd_unit, unit_check
+from broker import systemd_unit
 
 NOBODY = 65534
 _known = pwd.getpwnam
@@ -23,9 +23,7 @@ def find_account(name: str) -> pwd.struct_passwd:
 
 def main() -> None:
     """Run the program whose module is the first argument."""
-    units = Path(os.environ["OMI_TEST_ROOT"]) / "etc/systemd/system"
-    for room in (systemd_unit, unit_check):
-        setattr(room, "UNITS", units)  # noqa: B010 - the second one only has it from the first
+    systemd_unit.UNITS = Path(os.environ["OMI_TEST_ROOT"]) / "etc/systemd/system"
     pwd.getpwnam = find_account
     module = sys.argv.pop(1)
     import_module(module).main()

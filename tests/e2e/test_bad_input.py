@@ -1,16 +1,18 @@
 """Bytes that are not audio end as a failure with a clear message, at once, and the next job runs."""
 
 import hashlib
+import json
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pytest
 
 from schemas.agent import AgentHeartbeat
 from schemas.audio import AudioPayload
 from schemas.codec import encode
-from schemas.conversation import Accepted, EventType, Verdict
+from schemas.conversation import Accepted, ConversationUpdated, EventType, TranscriptSegment, Verdict
 from schemas.failure import FailureCode, JobFailure
 from tests.e2e.system import (
     TOPICS,
@@ -101,6 +103,62 @@ def test_a_broken_file_fails_its_job_for_good_and_the_next_runs(working_system: 
     assert working_system.watcher.seen(AgentHeartbeat)[-1].state == "online"
 
 
+def _thrice(name: str) -> tuple[list[TranscriptSegment], dict[str, str]]:
+    """Return the lines of the sample call three times after each other, and who says which."""
+    segments, true = sample_segments(name)
+    moves = [(turn, 30 * turn, line) for turn in range(3) for line in segments]
+    return [
+        line.model_copy(update={"id": f"{line.id}-{turn}", "start_s": line.start_s + by_s, "end_s": line.end_s + by_s})
+        for turn, by_s, line in moves
+    ], true
+
+
+@on_mosquitto
+@pytest.mark.parametrize(
+    "stated",
+    [
+        pytest.param({"duration_s": 5.0}, id="length stated"),
+        pytest.param({}, id="length unknown", marks=pytest.mark.slow),  # its rule: labelling/test_lost_chunks.py
+    ],
+)
+def test_a_chunk_that_cannot_be_decoded_costs_no_other_chunk_its_labels_and_leaves_a_trace(
+    working_system: System, backend: MqttBackend, stated: dict[str, Any]
+) -> None:
+    """Its five seconds have no label; before and behind it, every line is right or as it was; none is wrong."""
+    name = f"one-bad-{len(stated)}"
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    samples, size, bad = 3 * samples, 2 * 5 * rate, 4
+    lines, true = _thrice(name)
+    backend.event(name, EventType.STARTED)
+    backend.event(name, EventType.SEGMENTS, revision=1, segments=lines)
+    for place, start in enumerate(range(0, len(samples), size)):
+        audio = make_wav(samples[start : start + size], rate)
+        if place == bad:
+            backend.audio(
+                name, BROKEN_FILES["noise_behind_the_magic"][0](), chunk_id="damaged", sequence=place, **stated
+            )
+        else:
+            backend.audio(name, audio, sequence=place, encoding="wav")
+    backend.event(name, EventType.COMPLETED, chunks=18)
+    update = backend.updated(name)
+    assert (update.speakers, update.failed_jobs) == (2, 1)
+    (failure,) = update.failures
+    assert (failure.code, failure.message.partition(": ")[0]) == ("audio.undecodable", "chunk damaged")
+    assert any(line.startswith("audio.undecodable: chunk damaged: ") for line in update.warnings), update.warnings
+    assert any(line.startswith("audio.length_unknown: chunk damaged") for line in update.warnings) is not bool(stated)
+    heard = [
+        (true[line.id.rpartition("-")[0]], label.speaker)
+        for line, label in zip(lines, update.segments, strict=True)
+        if label.coverage and line.end_s - line.start_s >= 1.0
+    ]
+    assert len(set(heard)) == 2, update.segments
+    assert len(heard) >= (20 if stated else 3), "of unknown length: nobody knows where what follows lies"
+    failed = working_system.command("omi-bridge", "failed")
+    assert "chunk damaged" in failed
+    shown = working_system.show(name)
+    assert shown["failures"] == [failure.model_dump()]
+
+
 @on_mosquitto
 def test_a_file_cut_short_gives_what_is_there(working_system: System, backend: MqttBackend) -> None:
     """A WAV with 30 s in its header and 20 s of samples: the result has the turns of 20 s and a warning."""
@@ -124,3 +182,30 @@ def _next_job_runs(backend: MqttBackend, name: str) -> None:
     backend.event(name, EventType.COMPLETED, chunks=1)
     right, _ = count_right({label.id: label.speaker for label in backend.updated(name).segments}, name)
     assert right >= 12
+
+
+@on_mosquitto
+def test_audio_that_comes_after_the_chunk_marked_final_counts_all_the_same_and_its_receipt_says_so(
+    working_system: System, backend: MqttBackend
+) -> None:
+    """`final` on the first of six chunks: the others open the conversation again, and every line is labelled."""
+    samples, rate = read_wav(sample_folder() / "sample.wav")
+    segments, _ = sample_segments("early-end")
+    backend.event("early-end", EventType.STARTED)
+    backend.event("early-end", EventType.SEGMENTS, revision=1, segments=segments)
+    size = 2 * 5 * rate
+    receipts = [
+        backend.audio("early-end", make_wav(samples[start : start + size], rate), sequence=place, final=place == 0)
+        for place, start in enumerate(range(0, len(samples), size))
+    ]
+    told = [receipt.message for receipt in receipts if receipt is not None and receipt.verdict is Verdict.ACCEPTED]
+    assert (told[0], len(told)) == (None, 6)
+    assert all(message is not None and "after the end" in message for message in told[1:])
+    update = wait_until(
+        lambda: next((found for found in backend.seen(ConversationUpdated, "early-end") if found.audio_s > 29), None),
+        "the labels of all six",
+    )
+    right, _ = count_right({label.id: label.speaker for label in update.segments}, "early-end")
+    assert right >= 12
+    jobs = json.loads(working_system.command("omi-bridge", "jobs", "--json"))
+    assert len([job for job in jobs if job["conversation_id"] == "early-end"]) == 2, "no chunk of 5 s stands alone"

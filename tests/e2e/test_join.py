@@ -6,13 +6,14 @@ import pty
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 from typer.testing import CliRunner, Result
 
-from broker.invitation import read_invitation_file
+from broker.invitation import read_invitation_file, write_invitation
 from broker.mosquitto_setup import Wanted, change_password, set_up_mosquitto
 from broker.settings import load_settings
 from mac_agent.commands.main import app as agent_app
@@ -101,6 +102,25 @@ def test_an_invitation_of_another_program_or_of_before_a_rotate_is_named(home, c
     assert refused.exit_code == 1
     assert "omi-broker rotate DIR NAME" in refused.output
     assert "agents allow" not in refused.output
+
+
+@pytest.mark.parametrize(("app", "name"), [(agent_app, "agent-first"), (bridge_app, "bridge")])
+def test_an_old_invitation_takes_the_place_of_no_login_that_works(home, config, tmp_path, monkeypatch, app, name):
+    monkeypatch.setattr("broker.join.TRIAL_TIMEOUT_S", 2.0)
+    file = home / "invitations" / name
+    good = read_invitation_file(file)
+    config.parent.mkdir()
+    assert join(app, file, *(QUICK if app is agent_app else ())).exit_code in (0, 1)
+    before = (config.read_text(), sorted(path.name for path in config.parent.iterdir()))
+    old = tmp_path / "old"
+    for other in (replace(good, password="of-before"), replace(good, url="mqtts://127.0.0.1:1")):
+        old.write_text(write_invitation(other))
+        old.chmod(0o600)
+        refused = join(app, old)
+        assert refused.exit_code == 1
+        assert "nothing was changed" in refused.output
+        assert "of-before" not in refused.output
+        assert (config.read_text(), sorted(path.name for path in config.parent.iterdir())) == before
 
 
 def test_an_invitation_in_the_place_of_its_file_is_not_repeated(home, config):

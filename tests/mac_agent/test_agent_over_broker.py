@@ -123,7 +123,7 @@ def test_a_chunk_that_never_has_its_sha256_fails_and_says_so(mosquitto, start_ag
 
 @pytest.mark.parametrize(
     ("chunks", "code"),
-    [((TWO_VOICES[0], b"this is no audio"), "audio.undecodable"), ((b"",), "audio.empty")],
+    [((b"this is no audio",), "audio.undecodable"), ((b"",), "audio.empty")],
     ids=["text", "empty"],
 )
 def test_audio_that_cannot_be_used_is_a_failure_that_is_not_retried(mosquitto, start_agent, small_bridge, chunks, code):
@@ -146,6 +146,21 @@ def test_an_empty_chunk_costs_the_others_of_its_job_nothing_and_is_told(mosquitt
     turns = bridge.wait_turns("job-1")
     assert [turn.speaker for turn in turns.turns] == ["TONE_300"]
     assert turns.warnings == (EMPTY_CHUNK,)
+
+
+def test_a_chunk_that_cannot_be_decoded_costs_the_others_nothing_and_is_named(mosquitto, start_agent, small_bridge):
+    bridge = small_bridge(mosquitto)
+    start_agent(mosquitto)
+    bridge.wait_online()
+    bridge.offer("job-1", TWO_VOICES[0], *[b"this is no audio"] * 5, TWO_VOICES[1])
+    turns = bridge.wait_turns("job-1")
+    assert [span.chunk_id for span in turns.chunks] == ["job-1-chunk-0", "job-1-chunk-6"]
+    assert [turn.speaker for turn in turns.turns] == ["TONE_300", "TONE_700"]
+    named = [chunk.chunk_id for chunk in turns.undecoded]
+    assert named == [f"job-1-chunk-{place}" for place in range(1, 6)]
+    *first, more = turns.warnings
+    assert [line.split(": ")[:2] for line in first] == [["audio.undecodable", f"chunk {name}"] for name in named[:3]]
+    assert more == "audio.undecodable: and 2 more chunks"
 
 
 def test_a_job_that_crashes_the_worker_fails_and_the_next_one_runs(mosquitto, start_agent, small_bridge):

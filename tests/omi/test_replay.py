@@ -221,6 +221,15 @@ def test_of_a_deleted_conversation_the_capture_keeps_nothing(omi: ClockedBridge,
     assert omi.is_deleted("gone-talk")
 
 
+def test_a_key_that_is_used_again_for_other_audio_costs_none_of_it(omi: ClockedBridge) -> None:
+    access = omi.add_user("same-key")
+    for sent in (b"first ", b"second", b"first "):
+        answer = omi.client.post(url(access), content=sent * 500, headers={"Idempotency-Key": "the same"})
+        assert answer.status_code == 200
+    kept = b"".join(path.read_bytes() for path in omi.capture)
+    assert [kept.count(sent * 500) for sent in (b"first ", b"second")] == [1, 1]
+
+
 def test_nobody_else_gets_in_and_nothing_else_is_there(omi: ClockedBridge) -> None:
     access, other = omi.add_user("own"), omi.add_user("other")
     audio = "/omi/audio?sample_rate=8000&uid=own&token="

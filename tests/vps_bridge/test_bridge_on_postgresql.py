@@ -25,10 +25,13 @@ from tests.vps_bridge.live_bridge import (
     Backend,
     LiveBridge,
     audio_payload,
+    call_segments,
     run_bridge,
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import RANGE_BYTES, ScriptedAgent, make_wav
+from vps_bridge.commands.earlier import find_earlier
+from vps_bridge.commands.service import OPENED
 
 OFFER_S = 1.0
 
@@ -74,6 +77,8 @@ def test_a_call_is_taken_in_worked_on_and_labelled(
         assert own_backend.wait_updated("call").speakers == 2
     assert bridge.json("jobs")[0]["state"] == "done"
     assert not list((bridge.data_dir / "bridge").glob("ledger.sqlite3*"))
+    assert (bridge.data_dir / OPENED).exists(), "what `install` waits for"
+    assert len(find_earlier("call", (), None, bridge.data_dir).gone) == len(call_segments("call"))
     refused = bridge.command("backup", str(bridge.data_dir / "b.tar"), check=False)
     assert refused.returncode == 1
     assert "pg_dump" in refused.stderr

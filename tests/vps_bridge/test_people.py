@@ -1,5 +1,6 @@
 """People over a real broker: enrolled, recognised, confirmed, refused, exported, and forgotten for good."""
 
+import unicodedata
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -44,6 +45,25 @@ def test_who_was_enrolled_over_mqtt_is_named_in_the_next_conversation_and_strang
     (listed,) = bridge.people(people.owner)
     assert (listed["name"], [each["source"] for each in listed["prints"]]) == ("Anna", ["enrolment"])
     wait_until(lambda: bridge.is_deleted(told.conversation_id), "the end of the enrolment")
+
+
+def test_an_owner_is_the_same_however_the_name_was_typed_and_whoever_is_no_id_is_not_learned(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    written = "Zoë"
+    zoe = OwnersBackend(people.backend, people.agent, unicodedata.normalize("NFD", f" {written} "))
+    zoe.enrol("anna", ALONE)
+    call = OwnersBackend(people.backend, people.agent, written).call()
+    assert [each.identity for each in call.people] == ["matched"]
+    (listed,) = bridge.json("people", "list", "--owner", zoe.owner)["people"]
+    assert listed["person_id"] == "anna"
+    said = Correction.model_validate({"kind": "voice_is", "speaker_id": 1, "person_id": "Ben B."})
+    people.backend.event(call.conversation_id, EventType.CORRECTED, corrections=(said,))
+    told = people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
+    ben = person_of(told, 1)
+    assert ben is not None
+    assert (ben.person_id, ben.identity, ben.voiceprint) == ("Ben B.", "confirmed", "no_id")
+    assert len(bridge.people(written)) == 1
 
 
 def test_a_match_is_taken_back_by_an_undo_and_by_saying_who_it_is_not(people: OwnersBackend) -> None:
@@ -98,7 +118,7 @@ def test_a_sample_unlike_the_person_s_others_asks_first_and_anyway_takes_it(peop
     assert taken.voiceprint == "learned"
 
 
-def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend) -> None:
+def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBackend, bridge: LiveBridge) -> None:
     people.enrol("anna", ALONE)
     call = people.call(voices={"a": sounding("a", _between())})
     (close,) = call.people
@@ -107,6 +127,8 @@ def test_what_is_close_is_only_suggested_and_written_nowhere(people: OwnersBacke
     assert close.similarity is not None
     assert close.similarity < close.needed
     assert {label.person_id for label in call.segments} == {None}
+    told = f"SPEAKER_00 may be anna (suggested): {close.similarity:.2f} alike, {close.needed:.2f} needed, too unlike\n"
+    assert told in bridge.command("show", call.conversation_id).stdout
 
 
 @pytest.mark.parametrize(

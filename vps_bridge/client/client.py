@@ -252,9 +252,9 @@ class BridgeClient(ConnectedClient):
         while time.monotonic() < deadline_s:
             self.wait_bridge(deadline_s - time.monotonic())
             began_s = time.monotonic()
-            self._send_all(messages())
+            receipt = self._send_all(messages(), is_mine)
             now_s = time.monotonic()
-            receipt = self._wait_receipt(is_mine, min(deadline_s, now_s + max(RETRY_S, now_s - began_s)))
+            receipt = receipt or self._wait_receipt(is_mine, min(deadline_s, now_s + max(RETRY_S, now_s - began_s)))
             if receipt is None:
                 continue
             if is_taken(receipt, "see `omi-bridge watch`"):
@@ -264,10 +264,12 @@ class BridgeClient(ConnectedClient):
         msg = f"no receipt within {seconds(timeout_s)}: is `omi-bridge run` alive, and may this user publish?"
         raise BridgeSilent(msg)
 
-    def _send_all(self, messages: Iterator[tuple[str, Message]]) -> None:
-        """Send until all are sent or the connection breaks; the next attempt sends all of them again.
+    def _send_all(
+        self, messages: Iterator[tuple[str, Message]], is_mine: Callable[[Accepted], bool]
+    ) -> Accepted | None:
+        """Send until all are sent, the connection breaks, or a receipt says that the rest is not wanted: return that.
 
-        Raises `PublishForbidden` where the broker says so: MQTT 5 only.
+        The next attempt sends all of them again. Raises `PublishForbidden` where the broker says so: MQTT 5 only.
         """
         pending: deque[Receipt] = deque()
         try:
@@ -275,10 +277,15 @@ class BridgeClient(ConnectedClient):
                 pending.append(self._session.publish(topic, encode(message)))
                 if len(pending) >= PARTS_AT_ONCE:
                     self._wait_sent(pending.popleft())
+                    while not self._messages.empty():
+                        heard = self._read_one(time.monotonic())
+                        if heard is not None and is_mine(heard):
+                            return heard
             for receipt in pending:
                 self._wait_sent(receipt)
         except NotConnected as error:
             _LOG.warning("connection_lost", conversation=self.conversation_id, reason=str(error))
+        return None
 
     def _wait_receipt(self, is_mine: Callable[[Accepted], bool], deadline_s: float) -> Accepted | None:
         while time.monotonic() < deadline_s:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,15 +43,17 @@ class DroppedRecording:
 def find_recordings(folder: Path) -> list[DroppedRecording]:
     """Return the recordings in a folder, by name. Hidden files, links and files without a byte are none.
 
-    The transcript of `call.wav` is `call.json`, `call.srt`, `call.vtt`, `call.tsv` or `call.stm`.
+    The transcript of `call.wav` is `call.json`, `call.srt`, `call.vtt`, `call.tsv` or `call.stm`. Endings may be
+    capitals, and the names composed (NFC) or not: what was copied from a Mac is not, and looks the same.
     """
-    files = {path.name: path for path in folder.iterdir() if _is_file(path)}
+    files = sorted(path for path in folder.iterdir() if _is_file(path))
+    by_name = {_plain(path.stem, path.suffix): path for path in files}
     found = []
-    for name in sorted(files):
-        audio = files[name]
+    for audio in files:
         if audio.suffix.lower() not in AUDIO_SUFFIXES:
             continue
-        transcript = next((files[audio.stem + end] for end in TRANSCRIPT_SUFFIXES if audio.stem + end in files), None)
+        names = (_plain(audio.stem, suffix) for suffix in TRANSCRIPT_SUFFIXES)
+        transcript = next((by_name[name] for name in names if name in by_name), None)
         try:
             signature = _sign((audio,) if transcript is None else (audio, transcript))
         except FileNotFoundError:
@@ -58,6 +61,10 @@ def find_recordings(folder: Path) -> list[DroppedRecording]:
         if signature[0] > 0:
             found.append(DroppedRecording(audio, transcript, signature))
     return found
+
+
+def _plain(stem: str, suffix: str) -> str:
+    return unicodedata.normalize("NFC", stem) + suffix.lower()
 
 
 def _is_file(path: Path) -> bool:

@@ -117,16 +117,16 @@ class FolderRecords:
 
     def written(self, file: str) -> WrittenFile | None:
         """Return what is known of a file beside a recording; None: it was not written here."""
-        return self._written.get(file)
+        return self._written.get(_to_text(file))
 
     def note_written(self, files: Mapping[str, WrittenFile]) -> None:
         """Keep which files were written."""
-        self._written |= files
+        self._written |= {_to_text(file): written for file, written in files.items()}
         self._keep_written()
 
     def note_removed(self, file: str) -> None:
         """Forget a file that is gone."""
-        self._written.pop(file, None)
+        self._written.pop(_to_text(file), None)
         self._keep_written()
 
     def _keep_written(self) -> None:
@@ -134,6 +134,11 @@ class FolderRecords:
 
     def _path(self, digest: str) -> Path:
         return self._place / f"{digest}.json"
+
+
+def _to_text(name: str) -> str:
+    """Return a file's name as JSON can keep it, also where it is not UTF-8."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def digest_text(text: str) -> str:

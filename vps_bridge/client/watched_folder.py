@@ -7,6 +7,7 @@ the bridge has already is not there twice, and a record is written before and af
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,7 +31,8 @@ from vps_bridge.client.folder_records import (
 from vps_bridge.client.labelled_recording import describe_recording
 from vps_bridge.client.update_listener import UpdateListener
 from vps_bridge.conversations.transcripts import TranscriptError, read_transcript
-from vps_bridge.exports.formats import ExportFormat, render_export
+from vps_bridge.exports.export_format import ExportFormat
+from vps_bridge.exports.formats import render_export
 
 FORMATS = (ExportFormat.RTTM, ExportFormat.JSON, ExportFormat.SRT)
 ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666
@@ -67,7 +69,7 @@ class WatchedFolder:
         self._records, self._settled = FolderRecords(folder), SettledFiles(settle_s)
         self._digests: dict[DroppedRecording, str] = {}
         self._done: dict[DroppedRecording, Path | None] = {}  # with the file that says what was wrong
-        self._unreadable: set[DroppedRecording] = set()
+        self._told: set[DroppedRecording] = set()  # of which it was said why nothing can be done
         self._resting_until_s = 0.0
         self._awaited = {record.conversation_id: record.digest for record in self._records.awaited()}
         for conversation_id in self._awaited:
@@ -97,6 +99,11 @@ class WatchedFolder:
     def _take(self, recording: DroppedRecording) -> bool:
         """Do with one recording what is to be done now; False: try it again later."""
         name = recording.audio.name
+        if len(os.fsencode(name + ERROR_SUFFIX)) > os.pathconf(self._folder, "PC_NAME_MAX"):
+            self._tell_once(
+                recording, "refused", "the names of the files beside it would be too long: shorten its name"
+            )
+            return True
         try:
             digest = self._digests.get(recording)
             if digest is None:
@@ -115,11 +122,17 @@ class WatchedFolder:
         except (FileChanged, FileNotFoundError):
             return False  # somebody writes it still, or took it away
         except PermissionError as error:
-            if recording not in self._unreadable:
-                self._unreadable.add(recording)
-                self._report(FolderNews(name, "refused", f"{error.filename} is not readable: give this user the right"))
+            self._tell_once(recording, "refused", f"{error.filename} is not readable: give this user the right")
             return True
+        except OSError as error:  # of a disk or a share: the others go on
+            self._tell_once(recording, "later", f"{error.filename or name}: {error.strerror}")
+            return False
         return record is not None
+
+    def _tell_once(self, recording: DroppedRecording, outcome: str, message: str) -> None:
+        if recording not in self._told:
+            self._told.add(recording)
+            self._report(FolderNews(recording.audio.name, outcome, message))
 
     def _is_error_deleted(self, record: RecordingRecord, name: str) -> bool:
         """Whether somebody deleted the file that said why: then it is tried again."""
@@ -137,7 +150,7 @@ class WatchedFolder:
         try:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
-                client.wait_bridge(BRIDGE_TIMEOUT_S)
+                beat = client.wait_bridge(BRIDGE_TIMEOUT_S)
                 if segments:
                     client.start()
                     client.send_segments(segments)
@@ -153,7 +166,8 @@ class WatchedFolder:
         if record.state is RecordingState.ACCEPTED:
             self._awaited[conversation_id] = digest
             self._listener.ask_again(conversation_id)  # an earlier run may have confirmed it, and ended before it wrote
-            self._report(FolderNews(name, "accepted", "the bridge has it; its labels are awaited"))
+            nobody = "" if beat.agents_live else "; no agent is live now (omi-bridge agents)"
+            self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
         return record
 
     def _finish(self, update: ConversationUpdated) -> None:

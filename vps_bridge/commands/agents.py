@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -24,7 +24,9 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
 )
-from vps_bridge.ledger.records import AgentRecord
+
+if TYPE_CHECKING:
+    from vps_bridge.ledger.records import AgentRecord
 
 agents_app = typer.Typer(cls=ProgramGroup, invoke_without_command=True)
 

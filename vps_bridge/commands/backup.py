@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
@@ -36,6 +35,8 @@ RESTORE_SERVER = (
 )
 
 if TYPE_CHECKING:
+    from rich.progress import TaskID
+
     from vps_bridge.backup.make import Report
     from vps_bridge.backup.restore import Restored
 
@@ -143,6 +144,8 @@ def _tell(done: Restored) -> None:
 
 @contextmanager
 def _progress() -> Iterator[Report]:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     with Progress(*columns, console=err, transient=True) as progress:
         tasks: dict[str, TaskID] = {}

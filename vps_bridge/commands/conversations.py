@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from broker.terminal import print_json
-from schemas.codec import decode
-from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
 from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, print_rest, show_job
 from vps_bridge.commands.terminal import (
     AsJson,
@@ -25,15 +24,31 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
 )
-from vps_bridge.conversations.store import StoredSegment, speaker_name
-from vps_bridge.dispatch.failed_audio import describe_failures
-from vps_bridge.dispatch.status import describe_status
-from vps_bridge.labelling.number import VoiceBook
-from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.records import AgentRecord, ConversationRecord
-from vps_bridge.ledger.refusals import RefusedChunk
+
+if TYPE_CHECKING:
+    from schemas.conversation import ConversationTurn, ConversationUpdated, FailedAudio
+    from schemas.record import Record
+    from schemas.voice_people import VoicePerson
+    from vps_bridge.conversations.store import StoredSegment
+    from vps_bridge.ledger import Ledger
+    from vps_bridge.ledger.records import AgentRecord, ConversationRecord, JobRecord
+    from vps_bridge.ledger.refusals import RefusedChunk
 
 READ_AT_ONCE = 500
+LEARNED = "learned"
+_NOT_MATCHED = {
+    "below_threshold": "too unlike",
+    "margin": "too close to the next",
+    "little_speech": "too little clean speech",
+    "not_mutual": "another voice is more alike",
+    "not_calibrated": "its model was never calibrated",
+}
+_NOT_LEARNED = {
+    "asks": "it sounds unlike the person's other voiceprints; `omi-bridge people confirm --anyway` if it is right",
+    "little_speech": "too little clean speech",
+    "gone": "the voice is not known well enough any more",
+    "no_id": "no id that a topic can carry",
+}
 
 
 def show(
@@ -46,13 +61,13 @@ def show(
 
     Examples: omi-bridge show call-1 --json, or omi-bridge show j-0123456789abcdef01234567
     """
+    from vps_bridge.dispatch.failed_audio import describe_failures
+
     with explained(), opened(config, data_dir) as (ledger, store, stale_s):
-        job = ledger.jobs.get(name)
+        conversation, job, refused = name, ledger.jobs.get(name), ledger.refusals.of_conversation(name)
         if job is not None and ledger.conversations.get(name) is None:
             show_job(job, ledger.jobs.events(job.job_id), as_json=as_json)
             return
-        conversation = name
-        refused = ledger.refusals.of_conversation(conversation)
         if refused and ledger.conversations.get(conversation) is None:
             _show_refused_only(conversation, refused, as_json=as_json)
             return
@@ -60,23 +75,31 @@ def show(
         stored = store.read(conversation)
         jobs = ledger.jobs.all(conversation_id=conversation)
         segments = _describe_segments(stored.segments if stored else (), record)
-        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s)
-        update = decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
-        warnings, turns = (update.warnings, update.turns or ()) if update else ((), ())
+        facts = _conversation_facts(record, ledger, ledger.agents.all(), stale_s, jobs)
+        update = _read_update(record)
+        warnings, turns, people = (update.warnings, update.turns or (), update.people) if update else ((), (), ())
         failures = describe_failures(jobs)
         if as_json:
-            found = {"warnings": list(warnings), "failures": [failure.model_dump() for failure in failures]}
-            lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]}
-            lists["turns"] = [turn.model_dump() for turn in turns]
-            print_json(facts | found | lists | {"refused_chunks": [describe_refused(item) for item in refused]})
+            told = {"failures": failures, "turns": turns, "people": people}
+            lists = {"segments": segments, "jobs": [asdict(job) for job in jobs]} | _dump(told)
+            refusals = [describe_refused(item) for item in refused]
+            print_json(facts | {"warnings": list(warnings)} | lists | {"refused_chunks": refusals})
             return
         out.print(f"{conversation}: {facts['state']}" + (f" ({facts['reason']})" if facts["reason"] else ""))
         _print_faults(warnings, failures)
+        _print_people(people)
         if stored is not None and stored.segments:
             _print_transcript(stored.segments, _persons_of(record))
         else:
             _print_turns(turns, _persons_of(record))
         print_refused(refused)
+
+
+def _read_update(record: ConversationRecord) -> ConversationUpdated | None:
+    from schemas.codec import decode
+    from schemas.conversation import ConversationUpdated
+
+    return decode(ConversationUpdated, record.updated_payload) if record.updated_payload else None
 
 
 def _print_transcript(segments: Sequence[StoredSegment], persons: Mapping[int | None, str | None]) -> None:
@@ -89,6 +112,8 @@ def _print_transcript(segments: Sequence[StoredSegment], persons: Mapping[int | 
 
 def _print_turns(turns: Sequence[ConversationTurn], persons: Mapping[int | None, str | None]) -> None:
     """Print who speaks when in the audio, where no transcript came."""
+    from vps_bridge.conversations.store import speaker_name
+
     table = make_table("start", "end", "speaker", title="no transcript: turns, in seconds of the audio")
     for turn in turns:
         speaker = persons.get(turn.speaker_id) or speaker_name(turn.speaker_id) or "unknown"
@@ -97,6 +122,31 @@ def _print_turns(turns: Sequence[ConversationTurn], persons: Mapping[int | None,
         out.print(table)
     else:
         out.print("no transcript came, and no turns are known yet")
+
+
+def _dump(told: Mapping[str, Sequence[Record]]) -> dict[str, list[dict[str, Any]]]:
+    return {name: [one.model_dump() for one in records] for name, records in told.items()}
+
+
+def _print_people(people: Sequence[VoicePerson]) -> None:
+    for person in people:
+        out.print(_describe_person(person), highlight=False, soft_wrap=True)
+
+
+def _describe_person(person: VoicePerson) -> str:
+    """Say who a voice is or may be, how alike it sounds, what a match needs, and what keeps it from being learned."""
+    from vps_bridge.conversations.store import speaker_name
+
+    is_open = person.identity == "suggested"
+    words = f"{speaker_name(person.speaker_id)} {'may be' if is_open else 'is'} {person.person_id} ({person.identity})"
+    facts = [f"{person.similarity:.2f} alike"] if person.similarity is not None else []
+    facts += [f"{person.needed:.2f} needed"] if person.needed is not None else []
+    if person.runner_up is not None and person.runner_up_similarity is not None:
+        facts.append(f"next {person.runner_up} {person.runner_up_similarity:.2f}")
+    facts += [_NOT_MATCHED.get(person.reason, person.reason)] if person.reason else []
+    if person.voiceprint not in (None, LEARNED):
+        facts.append(f"not learned: {_NOT_LEARNED.get(str(person.voiceprint), person.voiceprint)}")
+    return f"{words}: {', '.join(facts)}" if facts else words
 
 
 def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_json: bool) -> None:
@@ -111,6 +161,8 @@ def _show_refused_only(conversation: str, refused: list[RefusedChunk], *, as_jso
 
 def _persons_of(record: ConversationRecord) -> dict[int | None, str | None]:
     """Return who people say the voices are, by number."""
+    from vps_bridge.labelling.number import VoiceBook
+
     book = VoiceBook.from_json(record.voices) if record.voices else VoiceBook()
     return {voice.speaker_id: voice.person_id for voice in book.voices}
 
@@ -159,13 +211,19 @@ def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> N
 
 
 def _conversation_facts(
-    record: ConversationRecord, ledger: Ledger, agents: Sequence[AgentRecord], stale_s: float
+    record: ConversationRecord,
+    ledger: Ledger,
+    agents: Sequence[AgentRecord],
+    stale_s: float,
+    failed: Sequence[JobRecord],
 ) -> dict[str, Any]:
+    from vps_bridge.dispatch.status import describe_status
+
     name, is_settled = record.conversation_id, record.packed_at is not None or record.final_at is not None
     state, reason = describe_status(
         record,
         [] if is_settled else ledger.chunks.of_conversation(name),
-        [] if is_settled else ledger.jobs.all(conversation_id=name),
+        failed if is_settled else ledger.jobs.of_conversation(name),
         agents,
         now=time.time(),
         stale_s=stale_s,
@@ -183,13 +241,20 @@ def conversations(
 
     Example: omi-bridge conversations --limit 200
     """
+    from vps_bridge.ledger.job_states import JobState
+    from vps_bridge.ledger.records import JobRecord
+
     with explained(), opened(config, data_dir) as (ledger, _store, stale_s):
         names = ledger.listing.latest_first()
         names = names[: bounded(limit, as_json=as_json)]
         batches = (names[start : start + READ_AT_ONCE] for start in range(0, len(names), READ_AT_ONCE))
         records = (record for batch in batches for record in ledger.listing.some(batch))
-        agents = ledger.agents.all()
-        listed = [_conversation_facts(record, ledger, agents, stale_s) for record in records]
+        agents, failed = ledger.agents.all(), defaultdict[str, list[JobRecord]](list)
+        for job in ledger.jobs.all(states=(JobState.FAILED,)):
+            failed[job.conversation_id].append(job)
+        listed = [
+            _conversation_facts(record, ledger, agents, stale_s, failed[record.conversation_id]) for record in records
+        ]
         if as_json:
             print_json(listed)
             return

@@ -5,19 +5,16 @@ from __future__ import annotations
 import getpass
 import secrets
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from pydantic import ValidationError
 
 from broker.program import ProgramGroup
 from broker.terminal import print_json
-from schemas.conversation import SegmentPiece
-from schemas.corrections import MAX_SPEAKER_NUMBER, Correction, CorrectionKind
+from schemas.limits import MAX_NAME_CHARS, MAX_SPEAKER_NUMBER
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
-    MAX_NAME_CHARS,
     AsJson,
     ConfigFile,
     DataDir,
@@ -25,15 +22,19 @@ from vps_bridge.commands.terminal import (
     age,
     ask_first,
     checked_names,
+    composed_names,
+    err,
     explained,
     fail,
     known,
     opened,
     out,
 )
-from vps_bridge.errors import Refusal
-from vps_bridge.intake.corrections import Corrections
-from vps_bridge.intake.history import BRIDGE, HistoryEntry, count_labels, read_history
+
+if TYPE_CHECKING:
+    from schemas.conversation import SegmentPiece
+    from schemas.corrections import Correction
+    from vps_bridge.intake.history import HistoryEntry
 
 MANY_LABELS = 10
 CORRECT_HELP = """Say who speaks. It reaches the rest of the voice, lasts through later relabelling, and can be undone.
@@ -55,7 +56,7 @@ correct_app = typer.Typer(cls=ProgramGroup, help=CORRECT_HELP, no_args_is_help=T
 
 By = Annotated[
     str | None,
-    typer.Option("--by", help="Who says so, for the history; else your user name here.", callback=checked_names),
+    typer.Option("--by", help="Who says so, for the history; else your user name here.", callback=composed_names),
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 SegmentName = Annotated[
@@ -64,7 +65,7 @@ SegmentName = Annotated[
 SpeakerArgument = Annotated[
     int, typer.Argument(min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number: 1 for SPEAKER_01.")
 ]
-PersonArgument = Annotated[str, typer.Argument(help="The person's id.", callback=checked_names)]
+PersonArgument = Annotated[str, typer.Argument(help="The person's id.", callback=composed_names)]
 
 
 @correct_app.callback()
@@ -86,6 +87,8 @@ def merge(
 
     Example: omi-bridge correct call-1 merge 0 3
     """
+    from schemas.corrections import CorrectionKind
+
     said = _read(kind=CorrectionKind.SAME_VOICE, speaker_ids=tuple(speakers))
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
@@ -103,6 +106,8 @@ def split(
 
     Example: omi-bridge correct call-1 split s-17 s-21
     """
+    from schemas.corrections import CorrectionKind
+
     said = _read(kind=CorrectionKind.OTHER_VOICE, segment_ids=tuple(segments))
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
@@ -114,7 +119,7 @@ def segment(
     speaker: Annotated[
         int | None, typer.Option("--speaker", min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number.")
     ] = None,
-    person: Annotated[str | None, typer.Option("--person", help="The person's id.", callback=checked_names)] = None,
+    person: Annotated[str | None, typer.Option("--person", help="The person's id.", callback=composed_names)] = None,
     by: By = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -124,6 +129,8 @@ def segment(
 
     Example: omi-bridge correct call-1 segment s-4 --speaker 1
     """
+    from schemas.corrections import CorrectionKind
+
     said = _read(kind=CorrectionKind.SEGMENT_IS, segment_id=segment, speaker_id=speaker, person_id=person)
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
@@ -143,12 +150,18 @@ def name(
 
     Example: omi-bridge correct call-1 name 0 anna
     """
+    from schemas.corrections import CorrectionKind
+
     kind = CorrectionKind.VOICE_IS_NOT if is_not else CorrectionKind.VOICE_IS
     said = _read(kind=kind, speaker_id=speaker, person_id=person)
     _correct(context, said, by, config, data_dir, as_json=as_json)
 
 
 def _read(**fields: object) -> Correction:
+    from pydantic import ValidationError
+
+    from schemas.corrections import Correction
+
     try:
         return Correction.model_validate(fields)
     except ValidationError as error:
@@ -158,6 +171,11 @@ def _read(**fields: object) -> Correction:
 def _correct(
     context: typer.Context, said: Correction, by: str | None, config: ConfigFile, data_dir: DataDir, *, as_json: bool
 ) -> None:
+    from schemas.corrections import CorrectionKind
+    from schemas.record import is_id
+    from vps_bridge.errors import Refusal
+    from vps_bridge.intake.corrections import Corrections
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         conversation = known(ledger, context.obj).conversation_id
         event_id = f"e-{secrets.token_hex(12)}"
@@ -165,6 +183,9 @@ def _correct(
             write = Corrections(ledger, store).correct(conversation, event_id, [said], by=who_says(by))
         except Refusal as refusal:
             fail(refusal.message, EXIT_FAILED)
+    if said.kind is CorrectionKind.VOICE_IS and not is_id(said.person_id or ""):
+        words = f"{said.person_id!r} labels this conversation alone. To know the voice in later ones give an id of"
+        err.print(f"omi-bridge: {words} A-Z a-z 0-9 _ -, and the name by `omi-bridge people rename`", style="yellow")
     if as_json:
         print_json({"conversation_id": conversation, "write": write, "event_id": event_id})
     else:
@@ -226,6 +247,9 @@ def _reverse(
     yes: bool,
     redo: bool,
 ) -> int:
+    from vps_bridge.intake.corrections import Corrections
+    from vps_bridge.intake.history import count_labels
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         name = known(ledger, conversation).conversation_id
         labels = count_labels(store.history(name), version)
@@ -244,6 +268,8 @@ def history(
 
     Example: omi-bridge history call-1
     """
+    from vps_bridge.intake.history import read_history
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         found = read_history(known(ledger, conversation).conversation_id, ledger, store)
     writes = found.writes if found else ()
@@ -257,6 +283,8 @@ def history(
 
 
 def _print_write(write: HistoryEntry) -> None:
+    from vps_bridge.intake.history import BRIDGE
+
     who = f" by {write.by}" if write.by and write.by != BRIDGE else ""
     words = f"version {write.version} ({write.kind}{who}, {age(write.written_at_s)} ago)"
     words += f", takes back write {write.undoes}" if write.undoes else ""
@@ -275,6 +303,8 @@ def _print_write(write: HistoryEntry) -> None:
 
 def _describe_said(said: Correction) -> str:
     """Say a correction in words."""
+    from schemas.corrections import CorrectionKind
+
     speaker = f"speaker {said.speaker_id}"
     match said.kind:
         case CorrectionKind.SAME_VOICE:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.check import CheckState, print_checks
-from broker.logs import silence_logs
-from broker.settings import default_config_file
 from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -24,8 +22,6 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
-from vps_bridge.dispatch.status import describe_status
-from vps_bridge.ledger.job_states import UNFINISHED
 
 if TYPE_CHECKING:
     from broker.check import Check
@@ -53,8 +49,12 @@ def doctor(
 
     Exit codes: 0 nothing is broken, 1 something is, 2 wrong setting.
     """
+    from broker.logs import silence_logs
+    from broker.settings import default_config_file
+
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
+        silence_logs()
         with err.status("looking …"):
             checks = run_checks(settings, config or default_config_file(), wait)
     if as_json:
@@ -78,7 +78,6 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     from vps_bridge.doctor.omi_check import check_omi
     from vps_bridge.doctor.webhook_check import check_webhook
 
-    silence_logs()
     checks = [
         check_config_file(config_file, "Settings come from the environment, or are the defaults: omi-bridge config"),
         check_data_dir(settings.root),
@@ -110,6 +109,9 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
 
 def _find_reasons(ledger: Ledger, stale_s: float) -> list[str]:
     """Say of the conversations that have waited longest what they wait for."""
+    from vps_bridge.dispatch.status import describe_status
+    from vps_bridge.ledger.job_states import UNFINISHED
+
     jobs = ledger.jobs.all(states=tuple(UNFINISHED))
     names = list(dict.fromkeys(job.conversation_id for job in jobs))[:SHOWN_CONVERSATIONS]
     agents, reasons = ledger.agents.all(), []

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from schemas.conversation import TranscriptSegment
 from vps_bridge.commands.terminal import err, load
-from vps_bridge.conversations.earlier_transcript import EarlierTranscript, compare_transcripts
-from vps_bridge.conversations.open_store import open_store
-from vps_bridge.ledger.ledger import FILE_NAME
+
+if TYPE_CHECKING:
+    from schemas.conversation import TranscriptSegment
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 
 MAX_SHOWN_IDS = 5
 
@@ -17,9 +18,13 @@ MAX_SHOWN_IDS = 5
 def find_earlier(
     conversation: str, segments: Sequence[TranscriptSegment], config: Path | None, data_dir: Path | None
 ) -> EarlierTranscript:
-    """Compare with what the bridge's store has; nothing where this is not the bridge's machine."""
+    """Compare with what the bridge's store has; nothing where that is a file, on another machine."""
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript, compare_transcripts
+    from vps_bridge.conversations.open_store import open_store
+    from vps_bridge.conversations.sqlite import STORE_FILE
+
     settings = load(config, "bridge", data_dir=data_dir)
-    if not (settings.root / FILE_NAME).exists():
+    if settings.conversations_url is None and not (settings.root / STORE_FILE).exists():
         return EarlierTranscript()
     store = open_store(settings)
     try:

@@ -20,8 +20,7 @@ from vps_bridge.commands.terminal import (
     known,
     opened,
 )
-from vps_bridge.exports.formats import ExportFormat, render_export
-from vps_bridge.exports.gather import gather_export
+from vps_bridge.exports.export_format import ExportFormat
 
 HELP_EXPORT = """Write who spoke when, and what, as RTTM, SRT, WebVTT or JSON: to stdout, or to a file.
 
@@ -49,6 +48,9 @@ def export(
     data_dir: DataDir = None,
 ) -> None:
     """Write a conversation."""
+    from vps_bridge.exports.formats import render_export
+    from vps_bridge.exports.gather import gather_export
+
     with explained(), opened(config, data_dir) as (ledger, store, _):
         known(ledger, conversation)
         found = gather_export(conversation, ledger, store)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.terminal import print_json
-from vps_bridge.client.client import BridgeClient
 from vps_bridge.commands.earlier import find_earlier, name_segments, tell_earlier
 from vps_bridge.commands.publish import TRANSCRIPT_HELP, to_utc
 from vps_bridge.commands.terminal import AsJson, BrokerUrl, ConfigFile, Conversation, DataDir, explained, load, out
-from vps_bridge.conversations.earlier_transcript import EarlierTranscript
-from vps_bridge.conversations.transcripts import read_transcript
+
+if TYPE_CHECKING:
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 
 
 def import_transcript(
@@ -42,6 +42,9 @@ def import_transcript(
 
     Example: omi-bridge import transcript.json --conversation call-1
     """
+    from vps_bridge.client.client import BridgeClient
+    from vps_bridge.conversations.transcripts import read_transcript
+
     started = to_utc(started_at)
     with explained():
         segments = read_transcript(file, conversation, keep_speakers=keep_speakers)
@@ -54,13 +57,17 @@ def import_transcript(
             client.send_segments(segments)
             if is_replaced:
                 client.remove_segments(earlier.gone)
-        if as_json:
-            left = [*earlier.gone_labelled, *(() if is_replaced else earlier.gone)]
-            counts = {"segments": len(segments), "removed": len(earlier.gone) if is_replaced else 0}
-            print_json({"conversation_id": conversation, **counts, "left": left, "moved": earlier.moved_labelled})
-        else:
-            removed = f", removed {len(earlier.gone)} of an earlier one" if is_replaced else ""
-            out.print(f"imported {len(segments)} segments into {conversation}{removed}")
+        _tell(conversation, len(segments), earlier, is_replaced=is_replaced, as_json=as_json)
+
+
+def _tell(conversation: str, segments: int, earlier: EarlierTranscript, *, is_replaced: bool, as_json: bool) -> None:
+    if as_json:
+        left = [*earlier.gone_labelled, *(() if is_replaced else earlier.gone)]
+        counts = {"segments": segments, "removed": len(earlier.gone) if is_replaced else 0}
+        print_json({"conversation_id": conversation, **counts, "left": left, "moved": earlier.moved_labelled})
+    else:
+        removed = f", removed {len(earlier.gone)} of an earlier one" if is_replaced else ""
+        out.print(f"imported {segments} segments into {conversation}{removed}")
     tell_earlier(earlier, is_replaced=is_replaced)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Column
 
 from broker.terminal import print_json
-from schemas.conversation import Verdict
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -26,21 +25,14 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
 )
-from vps_bridge.dispatch.operator_answers import (
-    CANCEL_REFUSED,
-    RETRY_REFUSED,
-    SAID,
-    advise,
-    advise_refused,
-    advise_set_aside,
-    work_labels_out_again,
-)
 from vps_bridge.durations import seconds
-from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
-from vps_bridge.ledger.operator_actions import ActionResult
-from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
-from vps_bridge.ledger.refusals import RefusedChunk
+
+if TYPE_CHECKING:
+    from vps_bridge.ledger import Ledger
+    from vps_bridge.ledger.operator_actions import ActionResult
+    from vps_bridge.ledger.records import FailedJob, JobEventRecord, JobRecord
+    from vps_bridge.ledger.refusals import RefusedChunk
 
 SHOWN_JOBS, MAX_SHOWN_JOBS = 50, 10_000_000
 SHA256_SHOWN_CHARS = 16
@@ -92,6 +84,8 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
 
     Example: omi-bridge failed --json | jq -r '.[] | select(.has_audio) | .job_id'
     """
+    from vps_bridge.dispatch.operator_answers import advise, advise_set_aside
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found, set_aside = ledger.jobs.failed(limit=bounded(limit, as_json=as_json)), ledger.conversations.set_aside()
         refused = ledger.refusals.latest(bounded(limit, as_json=as_json))
@@ -107,7 +101,7 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
         for item in found:
             job = item.job
             by = f" by {item.last_agent_id}" if item.last_agent_id else ""
-            tried = f"{job.attempts} attempts{by}, failed {age(job.ended_at)} ago"
+            tried = f"{_attempts(job)}{by}, failed {age(job.ended_at)} ago"
             out.print(f"{job.job_id} of {job.conversation_id}: {tried}", style="bold", highlight=False, soft_wrap=True)
             why = f"  why:  {job.failure_code}: {job.failure_message}"
             out.print(why, highlight=False, soft_wrap=True)
@@ -132,6 +126,8 @@ def retry(
 
     Exit codes: 0 it waits (or waited, or is diarized); 1 one of them cannot be tried again; 2 wrong arguments.
     """
+    from vps_bridge.dispatch.operator_answers import RETRY_REFUSED
+
     if (job is None) != everything:
         fail("name one job, or say --all: `omi-bridge failed` lists those that failed", EXIT_USAGE)
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
@@ -150,6 +146,8 @@ def cancel(job: Job, config: ConfigFile = None, data_dir: DataDir = None, as_jso
 
     Exit codes: 0 it is cancelled (or was); 1 it is unknown or diarized already.
     """
+    from vps_bridge.dispatch.operator_answers import CANCEL_REFUSED
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         done = {job: ledger.operator_actions.cancel(job)}
     _print_outcomes(done, CANCEL_REFUSED, as_json=as_json, nothing="")
@@ -163,7 +161,7 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
     failure = f" ({job.failure_code}: {job.failure_message})" if job.failure_code else ""
     out.print(f"{job.job_id} of {job.conversation_id}: {job.state}{failure}", soft_wrap=True)
     audio = f"{_audio(job)} of audio, " if job.audio_s else ""
-    out.print(f"  {audio}{job.attempts} attempts, made {age(job.created_at)} ago", highlight=False)
+    out.print(f"  {audio}{_attempts(job)}, made {age(job.created_at)} ago", highlight=False)
     for item in events:
         when = datetime.fromtimestamp(item.at).astimezone().isoformat(" ", "seconds")
         lease = f", lease {item.lease_id[:LEASE_ID_SHOWN_CHARS]}" if item.lease_id else ""
@@ -173,29 +171,40 @@ def show_job(job: JobRecord, events: Sequence[JobEventRecord], *, as_json: bool)
 
 
 def _retry(ledger: Ledger, name: str) -> ActionResult:
+    from vps_bridge.dispatch.operator_answers import work_labels_out_again
+
     if ledger.conversations.get(name) is None:
         return ledger.operator_actions.retry(name)
     return work_labels_out_again(ledger, name)
 
 
 def _describe_set_aside(name: str, reason: str) -> dict[str, Any]:
+    from vps_bridge.dispatch.operator_answers import advise_set_aside
+
     advice = advise_set_aside(name)
     return {"job_id": None, "conversation_id": name, "failure_message": reason, "has_audio": False, "advice": advice}
 
 
 def _describe_failed(item: FailedJob) -> dict[str, Any]:
+    from vps_bridge.dispatch.operator_answers import advise
+
     own = {"agent_id": item.last_agent_id, "has_audio": item.has_audio, "advice": advise(item)}
     return asdict(item.job) | own
 
 
 def describe_refused(item: RefusedChunk) -> dict[str, Any]:
     """Return a refused chunk in the form of a failed job: without a job, and without audio to try again."""
+    from schemas.conversation import Verdict
+    from vps_bridge.dispatch.operator_answers import advise_refused
+
     failure = {"failure_code": item.reason, "failure_message": item.message, "advice": advise_refused(item)}
     return {"job_id": None, "state": Verdict.REFUSED, "has_audio": False, **asdict(item), **failure}
 
 
 def print_refused(refused: Sequence[RefusedChunk]) -> None:
     """Print chunks that were refused: how often and when, why, and what to do."""
+    from vps_bridge.dispatch.operator_answers import advise_refused
+
     for item in refused:
         name = (
             f"chunk {item.chunk_id}" if item.chunk_id else f"audio of sha256 {item.sha256[:SHA256_SHOWN_CHARS] or '?'}"
@@ -210,6 +219,8 @@ def _print_outcomes(
     done: Mapping[str, ActionResult], refused: Iterable[ActionResult], *, as_json: bool, nothing: str
 ) -> None:
     """Say what became of each job; exit code 1 where one could not be helped."""
+    from vps_bridge.dispatch.operator_answers import SAID
+
     bad = tuple(refused)
     if as_json:
         print_json(
@@ -247,6 +258,10 @@ def _job_row(job: JobRecord) -> tuple[str, ...]:
     failure = f"{job.failure_code}: {job.failure_message}" if job.failure_code else ""
     head = (job.job_id, job.conversation_id, job.state, _audio(job), str(job.attempts))
     return (*head, job.agent_id or "", age(job.created_at), failure)
+
+
+def _attempts(job: JobRecord) -> str:
+    return "1 attempt" if job.attempts == 1 else f"{job.attempts} attempts"
 
 
 def _audio(job: JobRecord) -> str:

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import typer
 
 from broker.program import ProgramGroup, run_program
-from broker.settings import load_settings, print_settings
 from broker.terminal import print_json
 from broker.version import VersionOption
 from vps_bridge.commands.agents import agents_app
@@ -40,7 +39,6 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.commands.watch import summarize, watch_messages
 from vps_bridge.commands.watch_folder import HELP_WATCH_FOLDER, watch_folder
-from vps_bridge.settings import BridgeSettings
 
 HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
 
@@ -52,9 +50,6 @@ Examples:
 
 Exit codes: 0 stopped, 1 failed, 2 wrong setting, 3 another bridge is already there.
 """
-# The network thread needs the interpreter three times for each packet. At Python's 5 ms it reads 70 packets a second
-# while the bridge's own thread calculates, the broker's queue for us overflows, and what others sent is lost in it.
-SWITCH_S = 0.0002
 app = typer.Typer(
     cls=ProgramGroup,
     pretty_exceptions_enable=False,  # they print the values of variables: text, names, audio
@@ -79,7 +74,6 @@ def run(
 ) -> None:
     """Run the bridge."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
-    sys.setswitchinterval(SWITCH_S)
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
         from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
@@ -153,6 +147,9 @@ def show_config(config: ConfigFile = None, data_dir: DataDir = None, as_json: As
 
     Example: omi-bridge config --json
     """
+    from broker.settings import load_settings, print_settings
+    from vps_bridge.settings import BridgeSettings
+
     with explained():
         flags = {"data_dir": data_dir}
         loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role="bridge")

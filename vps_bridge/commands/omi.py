@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,8 +22,10 @@ from vps_bridge.commands.terminal import (
     make_table,
     out,
 )
-from vps_bridge.omi.users import MAX_UID_CHARS, MIN_SECRET_CHARS, NewAccess, UserFile, UsersFileBroken
-from vps_bridge.settings import BridgeSettings
+
+if TYPE_CHECKING:
+    from vps_bridge.omi.users import NewAccess, UserFile
+    from vps_bridge.settings import BridgeSettings
 
 PATHS = {
     "Realtime audio bytes": "/omi/audio",
@@ -127,6 +129,8 @@ def list_users(config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJ
 
 
 def _open(config: Path | None, data_dir: Path | None) -> tuple[BridgeSettings, UserFile]:
+    from vps_bridge.omi.users import UserFile
+
     with explained():
         settings = load(config, "bridge", data_dir=data_dir)
         settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -134,11 +138,15 @@ def _open(config: Path | None, data_dir: Path | None) -> tuple[BridgeSettings, U
 
 
 def _check_uid(uid: str) -> None:
+    from vps_bridge.omi.users import MAX_UID_CHARS
+
     if not 0 < len(uid) <= MAX_UID_CHARS or not uid.isascii() or not uid.isprintable() or " " in uid:
         fail(f"a uid has 1 to {MAX_UID_CHARS} characters of printable ASCII, no space", EXIT_USAGE)
 
 
 def _read(users: UserFile) -> dict[str, object]:
+    from vps_bridge.omi.users import UsersFileBroken
+
     try:
         return dict(users.all())
     except UsersFileBroken as error:
@@ -146,6 +154,8 @@ def _read(users: UserFile) -> dict[str, object]:
 
 
 def _read_secret(file: Path | None) -> str | None:
+    from vps_bridge.omi.users import MIN_SECRET_CHARS
+
     if file is None:
         return None
     secret = read_text(file).strip()

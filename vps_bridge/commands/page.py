@@ -18,7 +18,6 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
-from vps_bridge.http.sign_in import LINK_S, SESSION_S, SignIns
 
 ANY_ADDRESS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 
@@ -40,6 +39,8 @@ def page(
 
     Exit codes: 0 done; 1 the bridge never ran here, or serves no page; 2 wrong arguments.
     """
+    from vps_bridge.http.sign_in import LINK_S, SESSION_S, SignIns
+
     with explained():
         settings = load(config, "bridge", data_dir=data_dir)
         sign_ins = SignIns(settings.root)

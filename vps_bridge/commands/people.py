@@ -5,16 +5,12 @@ from __future__ import annotations
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.program import ProgramGroup
 from broker.terminal import print_json
-from schemas.people import PersonEvent, PersonEventType
-from schemas.voice_people import Enrolment
-from vps_bridge.client.client import BridgeClient
-from vps_bridge.client.people import PeopleClient
 from vps_bridge.commands.corrections import By, PersonArgument, SpeakerArgument, Yes, who_says
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -27,7 +23,7 @@ from vps_bridge.commands.terminal import (
     ask_first,
     check_id,
     check_regular,
-    checked_names,
+    composed_names,
     explained,
     fail,
     load,
@@ -35,10 +31,12 @@ from vps_bridge.commands.terminal import (
     out,
 )
 from vps_bridge.durations import seconds
-from vps_bridge.errors import Refusal
-from vps_bridge.intake.people import People
-from vps_bridge.intake.people_view import PeopleReader, PersonView
-from vps_bridge.ledger.people import NOBODY
+
+if TYPE_CHECKING:
+    from schemas.people import PersonEvent
+    from schemas.voice_people import Enrolment
+    from vps_bridge.intake.people_view import PersonView
+    from vps_bridge.settings import BridgeSettings
 
 PEOPLE_HELP = """Who is known by voice. A conversation's people are those of its owner, as its `started` event names it.
 
@@ -59,7 +57,7 @@ people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=Tru
 
 Owner = Annotated[
     str | None,
-    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=checked_names),
+    typer.Option("--owner", help="Whose people; none: those of conversations without one.", callback=composed_names),
 ]
 _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
@@ -74,7 +72,7 @@ def enroll(
     person: PersonArgument,
     files: Annotated[list[Path], typer.Argument(exists=True, dir_okay=False, help="Recordings of this person alone.")],
     name: Annotated[
-        str | None, typer.Option("--name", help="What the person is called.", callback=checked_names)
+        str | None, typer.Option("--name", help="What the person is called.", callback=composed_names)
     ] = None,
     me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
     consent_date: Annotated[
@@ -91,6 +89,8 @@ def enroll(
 
     Example: omi-bridge people enroll anna anna.wav --name Anna --consent-date 2026-05-04
     """
+    from vps_bridge.client.client import BridgeClient
+
     check_id("person", person)
     for file in files:
         check_regular(file)
@@ -106,14 +106,29 @@ def enroll(
         if told is None:
             fail("the bridge told no outcome: is it of the same version as this command?", EXIT_FAILED)
         if told.outcome == "learned":
-            with PeopleClient(settings, owner) as people:
-                if name:
-                    people.name(person, name)
-                if consent_date:
-                    people.consent(person, consent_date.date())
-                if me:
-                    people.set_owner(person)
+            _introduce(settings, owner, person, name, consent_date, is_owner=me)
     _print_outcome(told, as_json=as_json)
+
+
+def _introduce(
+    settings: BridgeSettings,
+    owner: str | None,
+    person: str,
+    name: str | None,
+    agreed: datetime | None,
+    *,
+    is_owner: bool,
+) -> None:
+    """Say who somebody is whose voice was learned."""
+    from vps_bridge.client.people import PeopleClient
+
+    with PeopleClient(settings, owner) as people:
+        if name:
+            people.name(person, name)
+        if agreed:
+            people.consent(person, agreed.date())
+        if is_owner:
+            people.set_owner(person)
 
 
 def _print_outcome(told: Enrolment, *, as_json: bool) -> None:
@@ -142,6 +157,8 @@ def confirm(
 
     Example: omi-bridge people confirm anna call-1 0
     """
+    from schemas.people import PersonEvent, PersonEventType
+
     event = PersonEvent(
         event_id=_new_id(),
         type=PersonEventType.CONFIRMED,
@@ -161,7 +178,7 @@ def confirm(
 @people_app.command()
 def rename(
     person: PersonArgument,
-    name: Annotated[str, typer.Argument(help="What the person is called.", callback=checked_names)],
+    name: Annotated[str, typer.Argument(help="What the person is called.", callback=composed_names)],
     owner: Owner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -171,6 +188,8 @@ def rename(
 
     Example: omi-bridge people rename anna "Anna B."
     """
+    from schemas.people import PersonEvent, PersonEventType
+
     event = PersonEvent(event_id=_new_id(), type=PersonEventType.NAMED, owner=owner, name=name)
     _take(person, event, config, data_dir, known=True)
     if as_json:
@@ -187,6 +206,9 @@ def list_people(
 
     Example: omi-bridge people list --owner user-1
     """
+    from vps_bridge.intake.people_view import PeopleReader
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = PeopleReader(ledger).list_people(owner or NOBODY)
     if as_json:
@@ -210,6 +232,9 @@ def show(
 
     Example: omi-bridge people show anna --owner user-1
     """
+    from vps_bridge.intake.people_view import PeopleReader
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = PeopleReader(ledger).show(owner or NOBODY, person)
     if found is None:
@@ -245,6 +270,9 @@ def export(
 
     Example: omi-bridge people export anna > anna.json
     """
+    from vps_bridge.intake.people_view import PeopleReader
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
         found = PeopleReader(ledger).export(owner or NOBODY, person)
     if found is None:
@@ -265,6 +293,9 @@ def forget(
 
     Example: omi-bridge people forget anna --owner user-1
     """
+    from vps_bridge.intake.people import People
+    from vps_bridge.ledger.people import NOBODY
+
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         if ledger.people.get(owner or NOBODY, person) is None:
             fail(_nobody(person), EXIT_FAILED)
@@ -278,6 +309,10 @@ def forget(
 
 
 def _take(person: str, event: PersonEvent, config: ConfigFile, data_dir: DataDir, *, known: bool = False) -> None:
+    from vps_bridge.errors import Refusal
+    from vps_bridge.intake.people import People
+    from vps_bridge.ledger.people import NOBODY
+
     check_id("person", person)
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
         if known and ledger.people.get(event.owner or NOBODY, person) is None:

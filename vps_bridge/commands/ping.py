@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from broker.logs import silence_logs
 from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -41,6 +40,7 @@ def ping(
 
     Exit codes: 0 it came back, 1 it did not.
     """
+    from broker.logs import silence_logs
     from vps_bridge.client.ping import Ping
     from vps_bridge.client.round_trip import describe
 

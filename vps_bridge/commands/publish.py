@@ -7,16 +7,11 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
 
 from broker.terminal import print_json
-from schemas.bridge import BridgeHeartbeat
-from schemas.conversation import ConversationUpdated, TranscriptSegment
-from vps_bridge.client.client import BridgeClient, SentChunk
-from vps_bridge.client.errors import BridgeRefused
 from vps_bridge.commands.earlier import find_earlier, tell_earlier
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -32,10 +27,21 @@ from vps_bridge.commands.terminal import (
     load,
     out,
 )
-from vps_bridge.conversations.earlier_transcript import EarlierTranscript
-from vps_bridge.conversations.transcripts import read_transcript
 from vps_bridge.durations import seconds
 
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from schemas.bridge import BridgeHeartbeat
+    from schemas.conversation import ConversationUpdated, TranscriptSegment
+    from vps_bridge.client.client import BridgeClient, SentChunk
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
+
+BELIEVED_BEATS = 2
+NOBODY_LIVE = (
+    "no agent is live and allowed, so this waits: the audio is safe. Start one on the Mac (omi-agent run) and allow it "
+    "here (omi-bridge agents, omi-bridge agents allow ID); Ctrl-C ends only the waiting"
+)
 TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, TSV, or STM."
 
 
@@ -65,11 +71,12 @@ def publish(
 
     Exit codes: 0 accepted, with --wait diarized; 1 not accepted, or with --wait a job of the conversation failed.
     """
+    from vps_bridge.client.client import BridgeClient
+
     check_regular(file)
     captured = to_utc(captured_at)
     with explained(), _refusal_explained():
-        segments = read_transcript(transcript, conversation) if transcript else ()
-        earlier = find_earlier(conversation, segments, config, data_dir) if transcript else EarlierTranscript()
+        segments, earlier = _read_transcript(transcript, conversation, config, data_dir)
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
@@ -78,15 +85,25 @@ def publish(
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
             update = _wait(client, progress, timeout_s) if wait else None
-        answer = {"conversation_id": conversation, **asdict(chunk)}
         if as_json:
-            print_json(answer | {"updated": update.model_dump(mode="json", by_alias=True) if update else None})
+            updated = update.model_dump(mode="json", by_alias=True) if update else None
+            print_json({"conversation_id": conversation, **asdict(chunk), "updated": updated})
         else:
-            out.print(f"accepted {chunk.bytes} bytes as chunk {chunk.chunk_id} of {conversation}")
-            if update:
-                _print_update(update)
+            _print_outcome(conversation, chunk, update)
         if update and update.failed_jobs:
             fail(f"{update.failed_jobs} jobs of {conversation} failed: `omi-bridge failed` says why", EXIT_FAILED)
+
+
+def _read_transcript(
+    file: Path | None, conversation: str, config: Path | None, data_dir: Path | None
+) -> tuple[tuple[TranscriptSegment, ...], EarlierTranscript]:
+    from vps_bridge.conversations.earlier_transcript import EarlierTranscript
+    from vps_bridge.conversations.transcripts import read_transcript
+
+    if file is None:
+        return (), EarlierTranscript()
+    segments = read_transcript(file, conversation)
+    return segments, find_earlier(conversation, segments, config, data_dir)
 
 
 def _send_transcript(
@@ -118,6 +135,8 @@ def to_utc(moment: datetime | None) -> datetime | None:
 
 @contextmanager
 def _refusal_explained() -> Iterator[None]:
+    from vps_bridge.client.errors import BridgeRefused
+
     try:
         yield
     except BridgeRefused as error:
@@ -125,19 +144,32 @@ def _refusal_explained() -> Iterator[None]:
 
 
 def _progress() -> Progress:
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeElapsedColumn
+
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
     return Progress(*columns, console=err, transient=True)
 
 
 def _wait(client: BridgeClient, progress: Progress, timeout_s: float) -> ConversationUpdated:
     waiting = progress.add_task("waiting for an agent", total=None)
+    silent: set[datetime] = set()  # heartbeats without an agent: the first may be older than one that just connected
 
     def report(beat: BridgeHeartbeat) -> None:
-        queue = beat.queue
+        queue, known = beat.queue, len(silent)
+        if beat.agents_live == 0:
+            silent.add(beat.sent_at)
+        if known < len(silent) == BELIEVED_BEATS:
+            progress.console.print(f"omi-bridge: {NOBODY_LIVE}", style="yellow", highlight=False, soft_wrap=True)
         words = f"{queue.jobs_leased} jobs with agents, {queue.jobs_ready} waiting, {beat.agents_live} agents live"
         progress.update(waiting, description=words)
 
     return client.wait_updated(final=True, timeout_s=timeout_s, report=report)
+
+
+def _print_outcome(conversation: str, chunk: SentChunk, update: ConversationUpdated | None) -> None:
+    out.print(f"accepted {chunk.bytes} bytes as chunk {chunk.chunk_id} of {conversation}")
+    if update:
+        _print_update(update)
 
 
 def _print_update(update: ConversationUpdated) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 import time
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from broker.terminal import print_json
-from vps_bridge.bucket.objects import BucketUnavailable
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     EXIT_USAGE,
@@ -24,12 +23,11 @@ from vps_bridge.commands.terminal import (
     opened,
     out,
 )
-from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.intake.erasure import erase_audio, erase_conversation
-from vps_bridge.intake.open_spool import open_command_spool
-from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
-from vps_bridge.ledger import Ledger, LedgerBusy, open_ledger
-from vps_bridge.settings import BridgeSettings
+
+if TYPE_CHECKING:
+    from vps_bridge.conversations.store import ConversationStore
+    from vps_bridge.ledger import Ledger
+    from vps_bridge.settings import BridgeSettings
 
 UNIT_S = {"s": 1, "min": 60, "h": 3_600, "d": 86_400, "w": 7 * 86_400}
 BRIDGE_TIMEOUT_S = 15.0
@@ -98,6 +96,10 @@ def _confirm(names: list[str], *, audio: bool) -> None:
 
 
 def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, as_json: bool) -> None:
+    from vps_bridge.bucket.objects import BucketUnavailable
+    from vps_bridge.intake.erasure import erase_audio
+    from vps_bridge.intake.open_spool import open_command_spool
+
     spool = open_command_spool(settings, ledger.ledger_id)
     before = ledger.free_bytes()
     chunks, left = 0, ""
@@ -121,6 +123,11 @@ def _purge_audio(ledger: Ledger, settings: BridgeSettings, names: list[str], *, 
 def _purge_all(
     ledger: Ledger, store: ConversationStore, settings: BridgeSettings, names: list[str], *, as_json: bool
 ) -> None:
+    from vps_bridge.intake.erasure import erase_conversation
+    from vps_bridge.intake.open_spool import open_command_spool
+    from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
+    from vps_bridge.ledger import LedgerBusy, open_ledger
+
     for name in names:
         ledger.conversations.mark_deleted(name)
     try:

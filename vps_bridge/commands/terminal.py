@@ -7,46 +7,24 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 from rich.table import Column, Table
 
 from broker.errors import BrokerError, SettingsError
-from broker.logs import configure_logs
-from broker.settings import load_settings
 from broker.terminal import SafeConsole
-from schemas.errors import SchemaError
-from schemas.record import is_id
-from vps_bridge.bucket.objects import BucketUnavailable
-from vps_bridge.client.errors import ClientError
-from vps_bridge.conversations.open_store import open_store
-from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
-from vps_bridge.conversations.store import ConversationStore, StoreError
-from vps_bridge.conversations.transcripts import TranscriptError
-from vps_bridge.database import DAMAGE_ERRORS, PROGRAM_FAULTS, DatabaseError, DatabaseUnreadable, reason_of
-from vps_bridge.errors import AnotherBridge, LedgerUnavailable, StoreUnavailable
-from vps_bridge.intake.disk_reserve import DiskReserve
-from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing, open_ledger
-from vps_bridge.ledger.ledger import FILE_NAME
-from vps_bridge.ledger.records import ConversationRecord
-from vps_bridge.packed_rows import PackedRowsDamaged
-from vps_bridge.settings import BridgeSettings
+from schemas.limits import MAX_NAME_CHARS
+from schemas.text import compose_name
 
-MAX_NAME_CHARS = 200  # as the schemas have it
+if TYPE_CHECKING:
+    from vps_bridge.conversations.sqlite import SqliteConversations
+    from vps_bridge.conversations.store import ConversationStore
+    from vps_bridge.ledger import Ledger
+    from vps_bridge.ledger.records import ConversationRecord
+    from vps_bridge.settings import BridgeSettings
+
 EXIT_FAILED, EXIT_USAGE, EXIT_OTHER_BRIDGE = 1, 2, 3
-
-EXPLAINED = (
-    BrokerError,
-    ClientError,
-    LedgerMissing,
-    StoreError,
-    DatabaseError,
-    PackedRowsDamaged,
-    TranscriptError,
-    SchemaError,
-)
-"""Errors whose words say what to do."""
 
 # What people said or named is printed as it is: a transcript's [laughter] is no markup.
 out, err = SafeConsole(markup=False), SafeConsole(stderr=True, markup=False)
@@ -64,28 +42,47 @@ def explained() -> Iterator[None]:
         yield
     except SettingsError as error:
         fail(str(error), EXIT_USAGE)
-    except (AnotherBridge, LedgerBusy) as error:
-        fail(str(error), EXIT_OTHER_BRIDGE)
-    except EXPLAINED as error:
+    except BrokerError as error:
         fail(str(error), EXIT_FAILED)
-    except BucketUnavailable as error:
-        fail(f"the bucket: {error}", EXIT_FAILED)
-    except LedgerUnavailable as error:
-        fail(f"the ledger: {error}", EXIT_FAILED)
-    except PROGRAM_FAULTS:
+    except (typer.Exit, typer.Abort, BrokenPipeError):
+        raise  # it is said already, or whoever reads our output wants no more of it
+    except Exception as error:
+        _explain_files(error)  # what it knows takes half a second to import: only a failed command waits for it
         raise
-    except DAMAGE_ERRORS as error:  # ahead of whoever knows which file it is
+
+
+def _explain_files(error: Exception) -> None:
+    """End the program where the error is one that the user can do something about."""
+    from schemas.errors import SchemaError
+    from vps_bridge.bucket.objects import BucketUnavailable
+    from vps_bridge.client.errors import ClientError
+    from vps_bridge.conversations.store import StoreError
+    from vps_bridge.conversations.transcripts import TranscriptError
+    from vps_bridge.database import DAMAGE_ERRORS, PROGRAM_FAULTS, DatabaseError, reason_of
+    from vps_bridge.errors import AnotherBridge, LedgerUnavailable, StoreUnavailable
+    from vps_bridge.ledger import LedgerBusy, LedgerMissing
+    from vps_bridge.packed_rows import PackedRowsDamaged
+
+    if isinstance(error, (AnotherBridge, LedgerBusy)):
+        fail(str(error), EXIT_OTHER_BRIDGE)
+    plain = (ClientError, LedgerMissing, StoreError, DatabaseError, PackedRowsDamaged, TranscriptError, SchemaError)
+    if isinstance(error, plain):  # their words say what to do
+        fail(str(error), EXIT_FAILED)
+    if isinstance(error, BucketUnavailable):
+        fail(f"the bucket: {error}", EXIT_FAILED)
+    if isinstance(error, LedgerUnavailable):
+        fail(f"the ledger: {error}", EXIT_FAILED)
+    if isinstance(error, PROGRAM_FAULTS):
+        return
+    if isinstance(error, DAMAGE_ERRORS):  # ahead of whoever knows which file it is
         words = f"a file of the bridge cannot be read or written ({reason_of(error)}). omi-bridge doctor says which"
         fail(f"{words}, and what mends it", EXIT_FAILED)
-    except StoreUnavailable as error:
+    if isinstance(error, StoreUnavailable):
         fail(f"the conversation store: {error}", EXIT_FAILED)
-    except BrokenPipeError:
-        raise  # whoever reads our output wants no more of it
-    except PermissionError as error:
+    if isinstance(error, OSError):
         whose = "run this as the user whose it is (sudo -u USER), as the service does"
-        fail(f"{error.filename or 'the system'}: {error.strerror}: {whose}", EXIT_FAILED)
-    except OSError as error:
-        fail(f"{error.filename or 'the system'}: {error.strerror}", EXIT_FAILED)
+        words = f"{error.filename or 'the system'}: {error.strerror}"
+        fail(f"{words}: {whose}" if isinstance(error, PermissionError) else words, EXIT_FAILED)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -96,6 +93,10 @@ def fail(message: str, code: int) -> NoReturn:
 
 def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noqa: ANN401 - fields of the settings
     """Load the settings, and set up logging by them."""
+    from broker.logs import configure_logs
+    from broker.settings import load_settings
+    from vps_bridge.settings import BridgeSettings
+
     loaded = load_settings(BridgeSettings, flags=flags, config_file=config, role=role)
     configure_logs(as_json=loaded.settings.log_json)
     for warning in loaded.warnings:
@@ -113,6 +114,8 @@ def make_table(*columns: str | Column, title: str | None = None) -> Table:
 
 def check_id(whose: str, value: str) -> None:
     """End the program where an id of a conversation, an agent or a person is not valid."""
+    from schemas.record import is_id
+
     if not is_id(value):
         fail(f"{whose} id {value!r}: use 1 to 128 of A-Z a-z 0-9 _ - (no dot)", EXIT_USAGE)
 
@@ -136,6 +139,13 @@ def checked_names(names: str | list[str] | None) -> str | list[str] | None:
             msg = f"say 1 to {MAX_NAME_CHARS} characters, not {len(name)}"
             raise typer.BadParameter(msg)
     return names
+
+
+def composed_names(names: str | None) -> str | None:
+    """Return what people call somebody as it is compared (see `compose_name`); ends the program as `checked_names`."""
+    composed: str | None = compose_name(names)
+    checked_names(composed)
+    return composed
 
 
 def ask_first(question: str, *, unasked: str) -> None:
@@ -172,6 +182,10 @@ def age(moment: float | None) -> str:
 @contextmanager
 def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger, ConversationStore, float]]:
     """Open ledger and store, beside a running bridge or without one; the third value is the setting `stale_s`."""
+    from vps_bridge.conversations.open_store import open_store
+    from vps_bridge.intake.disk_reserve import DiskReserve
+    from vps_bridge.ledger import open_ledger
+
     settings = load(config, "bridge", data_dir=data_dir)
     DiskReserve(settings.root, settings.ballast_bytes).release_if_full()  # a stopped bridge cannot do it
     ledger = open_ledger(settings, exclusive=False)
@@ -189,6 +203,10 @@ def opened(config: Path | None, data_dir: Path | None) -> Iterator[tuple[Ledger,
 @contextmanager
 def named_damage(ledger: Ledger, store: ConversationStore) -> Iterator[None]:
     """Raise `DatabaseUnreadable`, which names the file, in the place of any error that a damaged file explains."""
+    from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+    from vps_bridge.database import DAMAGE_ERRORS, DatabaseUnreadable
+    from vps_bridge.ledger.ledger import FILE_NAME
+
     try:
         yield
     except (*DAMAGE_ERRORS, LookupError, ValueError, TypeError, ArithmeticError) as error:

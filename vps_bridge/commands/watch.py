@@ -7,16 +7,12 @@ import secrets
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from broker.session import Incoming, MqttSession
-from broker.settings import BrokerSettings
-from schemas.audio_container import find_container
-from schemas.codec import decode
-from schemas.errors import SchemaError, TopicMalformed
-from schemas.messages import MESSAGE_BY_TOPIC
-from schemas.people import PersonEvent
-from schemas.topics import TopicKind, Topics
+if TYPE_CHECKING:
+    from broker.session import Incoming
+    from broker.settings import BrokerSettings
+    from schemas.topics import Topics
 
 HIDDEN_FIELDS = ("audio", "embedding", "text", "owner", "words")
 MAX_LIST = 6
@@ -39,6 +35,9 @@ def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
 
     Raises `BrokerUnreachable` or `BrokerRefused` of `broker.errors`.
     """
+    from broker.session import MqttSession
+    from schemas.topics import TopicKind, Topics
+
     topics = Topics(settings.topic_root)
     messages: queue.Queue[Incoming] = queue.Queue()
     session = MqttSession(settings, client_id=f"watch-{secrets.token_hex(8)}", on_message=messages.put)
@@ -59,6 +58,13 @@ def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
 
 def describe(topics: Topics, message: Incoming) -> dict[str, Any]:
     """Return what may be shown of a message: everything but audio, embeddings, text, owner and names."""
+    from schemas.audio_container import find_container
+    from schemas.codec import decode
+    from schemas.errors import SchemaError, TopicMalformed
+    from schemas.messages import MESSAGE_BY_TOPIC
+    from schemas.people import PersonEvent
+    from schemas.topics import TopicKind
+
     shown: dict[str, Any] = {
         "seen_at": datetime.fromtimestamp(time.time(), UTC).isoformat(timespec="milliseconds"),
         "topic": message.topic,

@@ -9,15 +9,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from filelock import FileLock, Timeout
 
 from broker.terminal import print_json
-from vps_bridge.client.folder_records import FolderRecords
-from vps_bridge.client.update_listener import UpdateListener
-from vps_bridge.client.watched_folder import FolderNews, WatchedFolder
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -30,12 +27,16 @@ from vps_bridge.commands.terminal import (
     out,
 )
 
+if TYPE_CHECKING:
+    from vps_bridge.client.watched_folder import FolderNews, WatchedFolder
+
 HELP_WATCH_FOLDER = """Publish the recordings that are dropped into a folder, and write beside each who spoke when.
 
 A recording (WAV, FLAC, Ogg, MP3, M4A, AAC, WebM, AIFF, CAF) is taken once it has stopped growing. Its transcript may be
 beside it, dropped before it: of call.wav call.json, call.srt, call.vtt, call.tsv or call.stm, in any layout that
-`omi-bridge import` knows. Then there are call.wav.rttm, call.wav.json and call.wav.srt; they follow what is corrected
-later. What is refused has call.wav.error.txt, which says why: delete it to have the recording tried again.
+`omi-bridge import` knows. Links, folders and files without a byte are no recordings. Then there are call.wav.rttm,
+call.wav.json and call.wav.srt; they follow what is corrected later. What is refused has call.wav.error.txt, which says
+why: delete it to have the recording tried again.
 
 No file is replaced that this command has not written. What was done is known by content, in .omi-diarization in the
 folder: it is done once, also after a restart, and half done it goes on.
@@ -63,6 +64,9 @@ def watch_folder(
     as_json: AsJson = False,
 ) -> None:
     """Publish what is dropped into a folder."""
+    from vps_bridge.client.update_listener import UpdateListener
+    from vps_bridge.client.watched_folder import WatchedFolder
+
     outcomes: set[str] = set()
 
     def report(news: FolderNews) -> None:
@@ -114,6 +118,8 @@ def _print_news(news: FolderNews, *, as_json: bool) -> None:
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
     """Keep a second one out of the folder."""
+    from vps_bridge.client.folder_records import FolderRecords
+
     lock = FileLock(FolderRecords(folder).lock_file, timeout=0)
     try:
         lock.acquire()

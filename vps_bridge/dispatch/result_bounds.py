@@ -22,7 +22,7 @@ PCM_BYTES_PER_S = 32_000  # 16 kHz, 16 bits: where a header claims less audio th
 def find_excess(turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> str | None:
     """Return in words why a result cannot be of this job: too many turns, or chunks of others; None where it can."""
     own = {item.chunk.chunk_id for item in chunks}
-    named = [span.chunk_id for span in turns.chunks]
+    named = [span.chunk_id for span in turns.chunks] + [chunk.chunk_id for chunk in turns.undecoded]
     if len(set(named)) < len(named) or not own.issuperset(named):
         return "it names chunks twice, or chunks that are not its job's"
     audio_s = sum(_longest_s(item) for item in chunks)

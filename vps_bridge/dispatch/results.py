@@ -49,7 +49,7 @@ class Results:
             return False
         bounded = self._bound_lengths(turns, chunks)
         data = data if bounded is turns else encode(bounded)
-        stored = self._ledger.jobs.store_result(lease, data, new_lengths(bounded, chunks))
+        stored = self._store(lease, data, bounded, chunks)
         verdict = Verdict.STORED
         if not stored:
             job = self._ledger.jobs.get(turns.job_id)
@@ -63,8 +63,20 @@ class Results:
             conversation=conversation_id,
             turns=len(turns.turns),
             speakers=len(turns.speakers),
+            undecoded=len(turns.undecoded),
         )
         return stored
+
+    def _store(self, lease: LeaseRecord, data: bytes, turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> bool:
+        """Store a result; what of its job could not be decoded fails, each chunk as a job of its own."""
+        fresh = {item.chunk.chunk_id for item in chunks if item.fresh}  # what is context here is fresh in another job
+        undecoded = [item for item in turns.undecoded if item.chunk_id in fresh]
+        names = [item.chunk_id for item in undecoded]
+        kept = self._ledger.jobs.store_result(lease, data, new_lengths(turns, chunks), names)
+        for job_id, item in zip(kept.apart if kept else (), undecoded, strict=False):
+            words = f"chunk {item.chunk_id}: {item.message}"
+            self._dispatcher.give_up(job_id, FailureCode.AUDIO_UNDECODABLE, words)
+        return kept is not None
 
     def take_failure(self, conversation_id: str, agent_id: str, data: bytes) -> None:
         """Take an agent's failure; it counts only from the holder of the current lease."""

@@ -29,11 +29,11 @@ def describe_status(
     now: float,
     stale_s: float,
 ) -> tuple[ConversationState, str | None]:
-    """Return a conversation's state and, where it waits, for what. `now` is Unix time: for people only."""
+    """Return a conversation's state and what it waits for, or what failed. `now` is Unix time: for people only."""
     if conversation.set_aside is not None:
         return ConversationState.FAILED, f"{conversation.set_aside}: omi-bridge retry {conversation.conversation_id}"
     if conversation.final_at is not None:
-        return ConversationState.FINAL, None
+        return ConversationState.FINAL, _name_failures(jobs)
     if conversation.packed_at is not None:  # nothing of it is at work; which audio is missing, `show` tells
         why = "completed: audio to come" if conversation.completed else None
         return ConversationState.WAITING if why else ConversationState.ASSIGNED, why
@@ -49,6 +49,12 @@ def describe_status(
     if conversation.dirty:
         return ConversationState.DIRTY, None
     return ConversationState.ASSIGNED, None
+
+
+def _name_failures(jobs: Sequence[JobRecord]) -> str | None:
+    failed = [job.failure_code or "unknown" for job in jobs if job.state is JobState.FAILED]
+    jobs_failed = "1 job failed" if len(failed) == 1 else f"{len(failed)} jobs failed"
+    return f"{jobs_failed}: {', '.join(sorted(set(failed)))}" if failed else None
 
 
 def _why_end_waits(end: CompletionFacts) -> str:

@@ -78,8 +78,11 @@ def check_bridge_lives(findings: BrokerFindings, ledger_id: str | None, stale_s:
     if beat.last_error:
         return [note("bridge", f"{found}; last error: {beat.last_error}")]
     if beat.messages_dropped:
-        remedy = "omi-bridge watch shows who sends so much."
-        return [note("bridge", f"{found}; {beat.messages_dropped:,} messages of a flood were dropped", remedy)]
+        dropped = (
+            f"{beat.messages_dropped:,} {'message was' if beat.messages_dropped == 1 else 'messages were'} not let in"
+        )
+        remedy = "Its log says whose and why (messages_dropped); omi-bridge watch shows what is sent now."
+        return [note("bridge", f"{found}; {dropped} since its start", remedy)]
     return [ok("bridge", found)]
 
 

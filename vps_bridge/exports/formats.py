@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 
+from vps_bridge.exports.export_format import ExportFormat
 from vps_bridge.exports.records import ExportedConversation
 from vps_bridge.exports.rttm import render_rttm
 from vps_bridge.exports.subtitles import render_srt, render_vtt
-
-
-class ExportFormat(StrEnum):
-    """A format, and the ending of its files."""
-
-    RTTM = "rttm"
-    """Turns, for tools that measure or train."""
-    SRT = "srt"
-    """Subtitles that every player takes."""
-    VTT = "vtt"
-    """Subtitles of web pages, with speakers as the format has them."""
-    JSON = "json"
-    """Everything, for programs."""
-
 
 MEDIA_TYPES = {
     ExportFormat.RTTM: "text/plain",

@@ -7,7 +7,8 @@ from typing import Annotated
 from fastapi import FastAPI, Query, Response
 
 from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.exports.formats import MEDIA_TYPES, ExportFormat, file_name, render_export
+from vps_bridge.exports.export_format import ExportFormat
+from vps_bridge.exports.formats import MEDIA_TYPES, file_name, render_export
 from vps_bridge.exports.gather import gather_export
 from vps_bridge.exports.records import ExportedConversation
 from vps_bridge.http.messages import HttpProblem, Problem

@@ -18,7 +18,7 @@ class ConversationSummary(BaseModel):
 
     conversation_id: str
     state: ConversationState
-    reason: str | None = Field(description="What it waits for, or why it failed.")
+    reason: str | None = Field(description="What it waits for, or what of it failed.")
     last_activity_at: float
     started_at: float | None = Field(description="Zero of the transcript's clock, where the backend said it.")
     speakers: int = Field(description="Voices that have a number.")

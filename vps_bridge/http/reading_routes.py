@@ -42,6 +42,7 @@ from vps_bridge.ledger.records import ConversationState
 
 JobId = Annotated[str, Path(pattern=ID_PATTERN)]
 _READ_CODES = (401, 403, 422, 500, 503)
+UNKNOWN_CONVERSATION = "no such conversation: it was never heard of, or is deleted"
 
 
 Captured = Callable[[], CaptureCounts | None]
@@ -141,7 +142,9 @@ def _add_actions(app: FastAPI, connection: OwnConnection, changes: Changes) -> N
     @app.post("/v1/conversations/{conversation_id}/retry", responses=codes)
     async def retry_conversation(conversation_id: ConversationId) -> JobAction:
         """Have the labels of a failed conversation worked out again."""
-        outcome = await act(lambda ledger: work_labels_out_again(ledger, conversation_id), (ActionResult.UNKNOWN,))
+        outcome = await act(lambda ledger: work_labels_out_again(ledger, conversation_id), ())
+        if outcome is ActionResult.UNKNOWN:
+            raise HttpProblem(404, "conversation.unknown", UNKNOWN_CONVERSATION)
         return JobAction(job_id=None, conversation_id=conversation_id, outcome=outcome, message=f"it {SAID[outcome]}")
 
 
@@ -154,5 +157,5 @@ async def _read(connection: OwnConnection, work: Callable[[Ledger, ConversationS
 
     body = await connection.use(encoded)
     if body is None:
-        raise HttpProblem(404, "conversation.unknown", "no such conversation: it was never heard of, or is deleted")
+        raise HttpProblem(404, "conversation.unknown", UNKNOWN_CONVERSATION)
     return Response(body, media_type="application/json")

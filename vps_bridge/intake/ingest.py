@@ -122,10 +122,10 @@ class Ingest:
             stored = store()
             if not isinstance(stored, str):
                 return Taken(None, later=stored)
-            self._accept_stored(chunk, stored)
+            is_late = self._accept_stored(chunk, stored)
         except Refusal as refusal:
             return self._refuse(chunk, refusal)
-        return Taken(self._send_receipt(chunk, Verdict.ACCEPTED), is_new=True)
+        return Taken(self._send_receipt(chunk, Verdict.ACCEPTED, is_late=is_late), is_new=True, is_late=is_late)
 
     def _refuse(self, chunk: UnacceptedChunk, refusal: Refusal) -> Taken:
         sha256, chunk_id = chunk.sha256, chunk.chunk_id
@@ -261,16 +261,18 @@ class Ingest:
             raise Refusal(FailureCode.PAYLOAD_MALFORMED, "conversation_id differs from the topic's")
         return payload
 
-    def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> None:
-        """Accept a chunk that the spool has. Raises `Refusal`, and then the spool does not have it any more."""
+    def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> bool:
+        """Accept a chunk of the spool; return whether it is late. Raises `Refusal`, and the spool has it no more."""
         path = self._spool.path(name)
         try:
             new = self._on_disk(lambda: describe_chunk(chunk, name, path))
         except Refusal:
             path.unlink(missing_ok=True)
             raise
-        if not self._accept(new, chunk.description):
+        became = self._accept(new, chunk.description)
+        if became is Acceptance.KNOWN:
             self._is_known(chunk)  # another bridge was faster: with the same audio, or this raises
+        return became is Acceptance.LATE
 
     def _store_payload(self, chunk: UnacceptedChunk, payload: AudioPayload) -> str | Future[Taken] | None:
         if payload.is_whole:
@@ -322,18 +324,18 @@ class Ingest:
             raise Refusal(FailureCode.CHUNK_ID_CONFLICT, msg)
         return known is not None
 
-    def _accept(self, new: NewChunk, description: ChunkDescription) -> bool:
-        """Accept a chunk; False where another bridge did so meanwhile. Raises `Refusal`."""
+    def _accept(self, new: NewChunk, description: ChunkDescription) -> Acceptance:
+        """Accept a chunk, unless another bridge did so meanwhile. Raises `Refusal`."""
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
         try:
             became = self._ledger.chunks.accept(new, hints, final=description.final)
         except Exception:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
-        if became is not Acceptance.ACCEPTED:
+        if became in (Acceptance.KNOWN, Acceptance.DELETED):
             self._spool.discard(new.spool_name)
             if became is Acceptance.KNOWN:
-                return False
+                return became
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
@@ -345,7 +347,7 @@ class Ingest:
             seconds=new.duration_s,
             estimated=new.duration_estimated,
         )
-        return True
+        return became
 
     def check_room(self, size: int, *, written_bytes: int = 0) -> None:
         """Raise `Refusal` where there is no room for `size` bytes, of which `written_bytes` are written already."""
@@ -367,7 +369,14 @@ class Ingest:
         except OSError as error:
             raise refusal_of(error) from error
 
-    def _send_receipt(self, chunk: UnacceptedChunk, verdict: Verdict, reason: FailureCode | None = None) -> Accepted:
+    def _send_receipt(
+        self,
+        chunk: UnacceptedChunk,
+        verdict: Verdict,
+        reason: FailureCode | None = None,
+        *,
+        is_late: bool = False,
+    ) -> Accepted:
         return self._receipts.send_chunk(
             chunk.conversation_id,
             chunk.chunk_id,
@@ -375,4 +384,5 @@ class Ingest:
             size_bytes=chunk.bytes,
             verdict=verdict,
             reason=reason,
+            is_late=is_late,
         )

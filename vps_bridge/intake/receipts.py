@@ -11,6 +11,7 @@ from vps_bridge.errors import Refusal
 from vps_bridge.publisher import Publisher
 
 _LOG = structlog.get_logger(__name__)
+AFTER_END = "it came after the end of its conversation, which is open again: mark the last chunk `final`, and no other"
 
 
 class Receipts:
@@ -29,8 +30,11 @@ class Receipts:
         size_bytes: int,
         verdict: Verdict,
         reason: FailureCode | None = None,
+        is_late: bool = False,
     ) -> Accepted:
-        """Send the receipt of a chunk."""
+        """Send the receipt of a chunk; `is_late`: it came after the end of its conversation."""
+        if is_late:
+            _LOG.warning("audio_after_end", conversation=conversation_id, chunk=chunk_id, remedy=AFTER_END)
         receipt = Accepted(
             conversation_id=conversation_id,
             chunk_id=chunk_id,
@@ -38,6 +42,7 @@ class Receipts:
             bytes=size_bytes,
             verdict=verdict,
             reason=reason,
+            message=AFTER_END if is_late else None,
         )
         self._publisher.send(self._topics.accepted(conversation_id), receipt)
         return receipt

@@ -16,6 +16,8 @@ class Taken:
     is_new: bool = False
     later: Future[Taken] | None = None
     """Where the chunk is on its way into a bucket: the outcome once it is there, or cannot be put there."""
+    is_late: bool = False
+    """Whether it came after the end of its conversation, which named nothing that is still to come."""
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,10 @@ from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
-from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, place_chunks
+from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, measures_step, place_chunks
 
 MAX_ALIKE_WARNINGS = 3
+LENGTH_UNKNOWN = "audio.length_unknown"
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     whole = sorted(evidence.jobs, key=lambda job: job.job_id)
     taken_apart = take_apart(whole, SampleRules())
     jobs = taken_apart.jobs
-    chunks = _with_decoded_durations(evidence.chunks, jobs)
+    chunks = _with_decoded_durations(evidence.chunks, jobs, is_final=evidence.is_final)
     placed = place_chunks(chunks, rules)
     origins = stretch_origins(chunks, placed)
     place_of = {place.chunk_id: place for place in placed}
@@ -134,7 +135,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
         turns=tuple(sorted(turns)),
         exclusive_turns=tuple(sorted(exclusive_turns)),
         audio=_audio_by_stretch(given, origins),
-        warnings=_collect_warnings(jobs, speakers),
+        warnings=tuple(sorted({*_collect_warnings(jobs, speakers), *_describe_lost(chunks, placed)})),
     )
 
 
@@ -145,10 +146,16 @@ def _in_order_made(jobs: Sequence[JobEvidence], chunks: Iterable[ChunkInfo]) -> 
     return sorted(last, key=lambda job_id: (last[job_id], job_id))
 
 
-def _with_decoded_durations(chunks: Iterable[ChunkInfo], jobs: Sequence[JobEvidence]) -> tuple[ChunkInfo, ...]:
+def _with_decoded_durations(
+    chunks: Iterable[ChunkInfo], jobs: Sequence[JobEvidence], *, is_final: bool
+) -> tuple[ChunkInfo, ...]:
+    """Return the chunks as long as they were decoded; lost are those that were not, whose length is an estimate."""
     decoded = {span.chunk_id: span.duration_s for job in reversed(jobs) for span in job.chunks}
+    undecoded = frozenset[str]().union(*(job.undecoded for job in jobs))
     return tuple(
-        replace(chunk, duration_s=decoded[chunk.chunk_id], is_estimated=False) if chunk.chunk_id in decoded else chunk
+        replace(chunk, duration_s=decoded[chunk.chunk_id], is_estimated=False)
+        if chunk.chunk_id in decoded
+        else replace(chunk, is_lost=chunk.is_estimated and (is_final or chunk.chunk_id in undecoded))
         for chunk in chunks
     )
 
@@ -227,6 +234,14 @@ def _collect_warnings(jobs: Sequence[JobEvidence], speakers: Sequence[LocalSpeak
     if len({speaker.embedding_space for speaker in speakers if speaker.embedding is not None}) > 1:
         warnings.add("embedding.mixed_models")
     return tuple(sorted(warnings))
+
+
+def _describe_lost(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) -> list[str]:
+    """Return a warning for each chunk behind which nobody knows how much time has passed."""
+    known = {chunk.chunk_id: chunk for chunk in chunks}
+    pairs = ((known[before.chunk_id], known[after.chunk_id]) for before, after in pairwise(placed))
+    parting = (before.chunk_id for before, after in pairs if before.is_lost and not measures_step(before, after))
+    return _shorten(f"{LENGTH_UNKNOWN}: chunk {name}: what follows is placed by its speech" for name in parting)
 
 
 def _stretch_at(moment_s: float, origins: Sequence[float]) -> int:

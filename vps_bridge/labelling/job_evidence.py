@@ -23,6 +23,8 @@ class JobEvidence:
     embedding_revision: str
     warnings: tuple[str, ...] = ()
     """What its agent reported about the audio, for a person who wonders why a result is poor."""
+    undecoded: frozenset[str] = frozenset()
+    """The ids of chunks of which its agent could decode nothing."""
     voice_samples: VoiceSamples | None = None
     """What its engine clustered; None from an older agent, or where they are not kept any more."""
 
@@ -38,5 +40,6 @@ class JobEvidence:
             embedding_model=result.engine.embedding_model,
             embedding_revision=result.engine.embedding_revision,
             warnings=result.warnings,
+            undecoded=frozenset(chunk.chunk_id for chunk in result.undecoded),
             voice_samples=result.voice_samples,
         )

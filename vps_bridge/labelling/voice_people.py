@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from schemas.corrections import CorrectionKind
+from schemas.record import is_id
 from schemas.voice_people import Enrolment, VoicePerson
 from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.enrolment import (
@@ -28,7 +29,7 @@ from vps_bridge.labelling.link import LocalSpeakerEvidence, Partition
 from vps_bridge.labelling.linked_voices import LinkedVoices
 from vps_bridge.people.match import HeardVoice, Match, Print, is_odd_print, match_people
 
-GONE = "gone"
+GONE, NO_ID = "gone", "no_id"
 
 
 @dataclass(frozen=True)
@@ -141,8 +142,10 @@ def _teach(
             for kept, outcome in zip(evidence.corrections, linked.outcomes, strict=True)
             if (kept.said.kind, kept.said.person_id, outcome.outcome) == (CorrectionKind.VOICE_IS, person, "spread")
         ]
-        is_teacher = person in evidence.people.people and teacher_of[person] == voice
-        if is_teacher and any(kept.teaches for kept in said):
+        is_to_teach = any(kept.teaches for kept in said)
+        if is_to_teach and not is_id(person):
+            found.append(_Teaching(told.model_copy(update={"voiceprint": NO_ID})))
+        elif is_to_teach and person in evidence.people.people and teacher_of[person] == voice:
             sound = None if is_gone else heard.get(voice)
             found.append(_teach_one(evidence, told, said, sound, calibrated, is_gone=is_gone))
         else:

@@ -41,6 +41,8 @@ class Acceptance(StrEnum):
     """What became of a chunk that was to be accepted. The last two only where another bridge was faster."""
 
     ACCEPTED = "accepted"
+    LATE = "late"
+    """Accepted, after the end of its conversation."""
     KNOWN = "known"
     DELETED = "deleted"
 
@@ -72,8 +74,8 @@ class ChunkBook:
                 return Acceptance.DELETED
             if not connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False}).rowcount:
                 return Acceptance.KNOWN
-            open_for_audio(connection, new.conversation_id, hints, completed=final)
-            return Acceptance.ACCEPTED
+            is_late = open_for_audio(connection, new.conversation_id, hints, completed=final)
+            return Acceptance.LATE if is_late else Acceptance.ACCEPTED
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""

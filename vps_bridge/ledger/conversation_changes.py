@@ -37,15 +37,20 @@ _OPEN_FOR_AUDIO = _WITH_AUDIO.on_conflict_do_update(
             for name in ("num_speakers", "min_speakers", "max_speakers")
         },
     },
-)
+).returning(ConversationRow.completed, ConversationRow.completed_chunks, ConversationRow.last_audio_at_s)
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 
 
-def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> None:
-    """Let a conversation wait for the job of its new audio; one that was never heard of is made."""
+def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> bool:
+    """Let a conversation wait for the job of its new audio; one that was never heard of is made.
+
+    Returns whether it had ended, and nobody had said that this audio is still to come.
+    """
     new = {"conversation_id": conversation_id, "last_activity_at": time.time(), "completed": completed}
     given = {"num_speakers": hints.num, "min_speakers": hints.minimum, "max_speakers": hints.maximum}
-    connection.execute(_OPEN_FOR_AUDIO, {**new, **{name: number or None for name, number in given.items()}})
+    values = {**new, **{name: number or None for name, number in given.items()}}
+    has_ended, *named = connection.execute(_OPEN_FOR_AUDIO, values).one()
+    return has_ended and not completed and named == [None, None]
 
 
 def reopen(connection: Connection, conversation_id: str) -> None:

@@ -44,6 +44,7 @@ from vps_bridge.ledger.tables import (
     EventRow,
     JobRow,
     LeaseRow,
+    OmiConversationRow,
     PackedRow,
     RefusedChunkRow,
     TombstoneRow,
@@ -325,6 +326,9 @@ class ConversationBook:
                 ConversationRow,
             ):
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
+            # Whose it was and when stays until what OMI sent of it is erased; whom it named goes now.
+            told = update(OmiConversationRow).where(OmiConversationRow.conversation_id == conversation_id)
+            connection.execute(told.values(sent_labels={}))
             return Deleted(names, leases)
 
     def _put_tombstone(self, connection: Connection, conversation_id: str) -> None:

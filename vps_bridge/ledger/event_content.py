@@ -15,7 +15,8 @@ def digest_event(event: ConversationEvent | PersonEvent) -> str:
 
     Within a segment a field that is missing is not one that is null: only there it counts what was written.
     """
-    defaults = {name for name, field in type(event).model_fields.items() if getattr(event, name) == field.default}
+    fields = type(event).model_fields
+    defaults = {name for name in event.model_fields_set if getattr(event, name) == fields[name].default}
     said = event.model_dump_json(by_alias=True, exclude_unset=True, exclude=defaults | {"version", "schema_name"})
     return hashlib.blake2b(said.encode(), digest_size=DIGEST_BYTES).hexdigest()
 

@@ -24,6 +24,7 @@ from vps_bridge.ledger.records import (
     JobChunk,
     JobEventRecord,
     JobRecord,
+    KeptResult,
     LeaseRecord,
     QueueCounts,
     StoredResult,
@@ -39,7 +40,7 @@ from vps_bridge.ledger.tables import (
     ResultRow,
 )
 from vps_bridge.ledger.waiting_jobs import WaitingJob, find_waiting
-from vps_bridge.rules.assemble import JobPlan
+from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 from vps_bridge.rules.lease import LeaseEnd
 
 THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about so long, as is its lease
@@ -232,23 +233,30 @@ class JobBook:
             return events_of(connection, job_id)
 
     def store_result(
-        self, lease: LeaseRecord, payload: bytes, decoded_s: Mapping[str, float] = MappingProxyType({})
-    ) -> bool:
-        """Keep a result and mark its conversation, in one transaction; False where one is kept already.
+        self,
+        lease: LeaseRecord,
+        payload: bytes,
+        decoded_s: Mapping[str, float] = MappingProxyType({}),
+        undecoded: Sequence[str] = (),
+    ) -> KeptResult | None:
+        """Keep a result and mark its conversation, in one transaction; None where one is kept already.
 
         `decoded_s`: the length of each chunk, by its id, as the agent decoded it. It replaces what was thought before.
+        `undecoded`: the chunks that the agent could not decode. Each becomes a job of its own.
         """
         its = {"job_id": lease.job_id, "lease_id": lease.lease_id, "agent_id": lease.agent_id}
         with self._database.writing(lease.conversation_id) as connection:
             conversation_id = connection.scalar(_TO_STORE, {"of_job": lease.job_id})
             if conversation_id is None:
-                return False
+                return None
             connection.execute(_NEW_RESULT, {**its, "payload": payload, "stored_at": time.time()})
             connection.execute(_STORE, {"of_job": lease.job_id})
             note_decoded_lengths(connection, lease.job_id, decoded_s)
             note_event(connection, JobEvent.STORED, lease.job_id, by=lease.agent_id, lease_id=lease.lease_id)
             mark_changed(connection, conversation_id)
-            return True
+            alone = (JobPlan((PlannedChunk(chunk_id, None),), fresh=()) for chunk_id in undecoded)
+            made = [_add_job(connection, conversation_id, plan) for plan in alone]
+            return KeptResult(tuple(job_id for job_id in made if job_id is not None))
 
     def note_failure(self, job_id: str, code: str, message: str, *, counted: bool) -> JobRecord | None:
         """Note a failure of the current lease: the job waits again, with one more attempt where it counts."""

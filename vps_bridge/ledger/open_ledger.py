@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from broker.secret_setting import read_secret
-from vps_bridge.ledger.ledger import Ledger
-
 if TYPE_CHECKING:
+    from vps_bridge.ledger.ledger import Ledger
     from vps_bridge.ledger.server_connection import LedgerServer
     from vps_bridge.settings import BridgeSettings
 
@@ -19,6 +17,8 @@ def open_ledger(
 
     Raises what `Ledger` does, and `SettingsError` where the settings do not describe a server.
     """
+    from vps_bridge.ledger.ledger import Ledger  # noqa: PLC0415 - who names this function waits for no database
+
     server = find_server(settings)
     return Ledger(settings.root, exclusive=exclusive, sync_commits=sync_commits, server=server, bridge_id=bridge_id)
 
@@ -28,6 +28,7 @@ def find_server(settings: BridgeSettings) -> LedgerServer | None:
     if settings.database_url is None:
         return None
     # Imported where they are needed: nearly every command has a file, and starts without them.
+    from broker.secret_setting import read_secret  # noqa: PLC0415
     from vps_bridge.database_server import read_url  # noqa: PLC0415
     from vps_bridge.ledger.server_connection import LedgerServer  # noqa: PLC0415
 

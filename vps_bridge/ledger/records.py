@@ -240,6 +240,14 @@ class StoredResult:
 
 
 @dataclass(frozen=True)
+class KeptResult:
+    """A result was kept that was not before."""
+
+    apart: tuple[str, ...]
+    """The ids of the jobs that were made, one each, of the chunks that could not be decoded."""
+
+
+@dataclass(frozen=True)
 class Deleted:
     """What a deletion left to do outside the ledger."""
 

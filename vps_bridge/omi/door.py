@@ -12,6 +12,8 @@ from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
 from vps_bridge.mailbox import Mailbox
+from vps_bridge.omi.capture import CAPTURE
+from vps_bridge.omi.users import OMI
 from vps_bridge.settings import BridgeSettings
 
 if TYPE_CHECKING:
@@ -23,7 +25,10 @@ TELL_EVERY_S = 60.0  # what was turned away is told so often at most
 
 
 class OmiDoor:
-    """The listener and what belongs to it, or nothing where `omi_http_port` is 0."""
+    """The listener and what belongs to it, or nothing where `omi_http_port` is 0.
+
+    Where it was on before, what it kept is still given to its conversations, and erased when its time is over.
+    """
 
     def __init__(
         self,
@@ -40,7 +45,8 @@ class OmiDoor:
         self._settings, self._guard = settings, guard
         self._due_s, self._tell_s, self._told = 0.0, 0.0, 0
         self._server: OmiServer | None = None
-        if settings.omi_http_port != 0:
+        self._is_on = settings.omi_http_port != 0
+        if self._is_on or any((settings.root / OMI / CAPTURE).glob("*.log")):
             # Imported here: every command imports this file, and only `run` needs uvicorn.
             from vps_bridge.omi.server import OmiServer  # noqa: PLC0415
 
@@ -49,12 +55,12 @@ class OmiDoor:
     @property
     def counts(self) -> CaptureCounts | None:
         """What was counted since the start, None where there is no listener. May be read from any thread."""
-        return None if self._server is None else self._server.counts
+        return self._server.counts if self._server is not None and self._is_on else None
 
     def keep_open(self, now_s: float, on_problem: Callable[[], None]) -> None:
         """Open it where it is not open; call `on_problem` where it cannot be, or had to turn POSTs away."""
         server = self._server
-        if server is None:
+        if server is None or not self._is_on:
             return
         if server.counts.turned_away > self._told and now_s >= self._tell_s:
             self._told, self._tell_s = server.counts.turned_away, now_s + TELL_EVERY_S

@@ -26,7 +26,7 @@ from vps_bridge.omi.documents import (
     transcript_zero,
 )
 from vps_bridge.omi.live import LiveText, LiveTexts
-from vps_bridge.omi.records import AUDIO, NO_KEY, SEGMENTS, hash_name
+from vps_bridge.omi.records import AUDIO, NO_KEY, SEGMENTS, hash_key, hash_name
 from vps_bridge.omi.report import Report, Reporter, hash_body
 from vps_bridge.omi.request import (
     MAX_READING_BYTES,
@@ -143,7 +143,7 @@ class OmiListener:
         if not MIN_RATE <= int(rate) <= MAX_RATE:
             raise WebhookProblem(HTTPStatus.BAD_REQUEST, f"sample_rate is not within {MIN_RATE} to {MAX_RATE}")
         if body:
-            key = hash_name(request.key) if request.key else NO_KEY
+            key = hash_key(request.key, body) if request.key else NO_KEY
             await self._commits.commit(Arrival(AUDIO, hash_name(user.uid), key, int(rate), self._clock(), body))
 
     async def _take_live(self, user: OmiUser, body: bytes) -> None:

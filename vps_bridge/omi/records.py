@@ -32,7 +32,7 @@ class RecordHeader:
     user: bytes
     """`hash_name` of the user."""
     key: bytes
-    """`hash_name` of the Idempotency-Key, or `NO_KEY`."""
+    """`hash_key` of the Idempotency-Key, or `NO_KEY`."""
 
     @property
     def end(self) -> int:
@@ -41,8 +41,16 @@ class RecordHeader:
 
 
 def hash_name(name: str) -> bytes:
-    """Return a user's id or an Idempotency-Key in the fixed length that a header has for it."""
+    """Return a user's id in the fixed length that a header has for it."""
     return hashlib.blake2b(name.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def hash_key(key: str, body: bytes) -> bytes:
+    """Return an Idempotency-Key in that length, with what it was sent with.
+
+    A sender that uses a key again for other audio loses none of it: only the same bytes are the same audio.
+    """
+    return hashlib.blake2b(body, digest_size=16, key=hash_name(key)).digest()
 
 
 def pack_header(header: RecordHeader, payload: bytes) -> bytes:

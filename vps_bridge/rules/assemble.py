@@ -52,6 +52,8 @@ class ChunkInfo:
     """Its audio is still kept: only such a chunk can give a later job context."""
     captured_error_s: float = 0.0
     """Where `captured_at_s` is an estimate, by when the audio arrived: how far it may be off."""
+    is_lost: bool = False
+    """Its length is an estimate, and nobody will ever decode it: where what follows it begins is not known by it."""
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,8 @@ def place_chunks(chunks: Iterable[ChunkInfo], rules: AssemblyRules) -> tuple[Pla
     """Order the chunks in time and part them into stretches.
 
     Order: captured_at where known, else sequence, else arrival. A new stretch begins after a hole of more than
-    `gap_s`, after missing sequence numbers where captured_at does not measure the hole, and before a chunk most of
-    which was recorded already (a second recording of the same time).
+    `gap_s`, after missing sequence numbers or a chunk that is lost where captured_at does not measure the hole, and
+    before a chunk most of which was recorded already (a second recording of the same time).
     """
     return _place(_bound_estimates(order_chunks(chunks), rules), rules)
 
@@ -176,6 +178,11 @@ def _bound_estimates(ordered: Sequence[ChunkInfo], rules: AssemblyRules) -> list
     return bounded
 
 
+def measures_step(before: ChunkInfo, after: ChunkInfo) -> bool:
+    """Whether captured_at tells how long after one chunk another begins, however long the first is."""
+    return before.captured_at_s is not None and after.captured_at_s is not None
+
+
 def _precedes(earlier: ChunkInfo, later: ChunkInfo) -> bool:
     if earlier.sequence is not None and later.sequence is not None:
         return earlier.sequence < later.sequence
@@ -187,6 +194,8 @@ def _follow(
 ) -> float | None:
     """Where `chunk` starts on the stretch of `before`; None where a new stretch begins."""
     end_s = placed.start_s + placed.duration_s
+    if before.is_lost and not measures_step(before, chunk):
+        return None
     if chunk.captured_at_s is None or origin_s is None:
         hole = before.sequence is not None and chunk.sequence is not None and chunk.sequence != before.sequence + 1
         return None if hole else end_s

@@ -292,13 +292,13 @@ class Client:
         raise NoAnswer(f"no receipt within {timeout_s:g} s: is `omi-bridge run` alive, and may this user publish?")
 
     def _send_once(self, payloads: Iterator[tuple[str, bytes]], awaited: AwaitedReceipt) -> float:
-        """Send all, or until the connection breaks; returns how long it took, in seconds."""
+        """Send all, or until the connection breaks or the bridge has answered; returns how long it took, in seconds."""
         began_s = time.monotonic()
         pending: deque[SentMessage] = deque()
         for topic, payload in payloads:
             self._receipts.expect(hashlib.sha256(payload).hexdigest(), awaited)
             pending.append(self._connection.publish(topic, payload))
-            if len(pending) >= PARTS_AT_ONCE and not self._is_sent(pending.popleft()):
+            if len(pending) >= PARTS_AT_ONCE and (not self._is_sent(pending.popleft()) or awaited.heard.is_set()):
                 return time.monotonic() - began_s
         for sent in pending:
             self._is_sent(sent)

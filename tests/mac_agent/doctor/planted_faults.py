@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker import unit_check
+from broker import systemd_unit
 from broker.users import read_users
 from mac_agent.outbox import EntryKind, Outbox, OutboxEntry
 from mac_agent.weights.pipelines import trust_directory
@@ -53,7 +53,7 @@ class Mac:
         units = self.scratch / "units"
         units.mkdir()
         (units / "omi-agent.service").write_text(text)
-        self.patch.setattr(unit_check, "UNITS", units)
+        self.patch.setattr(systemd_unit, "UNITS", units)
 
     def pipeline(self) -> Path:
         own = self.scratch / "pipeline"

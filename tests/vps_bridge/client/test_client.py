@@ -12,6 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from broker.session import MqttSession
+from omi_diarization_client import Client, RefusedByBridge
+from omi_diarization_client.connection import BrokerConnection, SentMessage
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType, TranscriptSegment, Word
@@ -29,6 +31,7 @@ from vps_bridge.client.client import (
     batch_segments,
 )
 from vps_bridge.client.errors import BridgeRefused, BridgeSilent, FileChanged
+from vps_bridge.settings import BridgeSettings
 
 LONG_S = 40.0  # longer audio than this goes in parts
 
@@ -159,6 +162,32 @@ def test_a_refusal_carries_its_code(mosquitto: RunningBroker, bridge: LiveBridge
     with BridgeClient(mosquitto.settings("backend"), "refused") as client, pytest.raises(BridgeRefused) as refused:
         client.send_file(path)
     assert refused.value.code == FailureCode.AUDIO_UNDECODABLE
+
+
+def test_of_what_is_refused_no_more_is_sent(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.wav"
+    sent_bytes, published = [0], [0]
+    with path.open("wb") as file:
+        file.write(make_wav(1.0))
+        file.truncate(BridgeSettings().max_chunk_bytes + 1)
+    with BridgeClient(mosquitto.settings("backend"), "too-large") as client, pytest.raises(BridgeRefused) as refused:
+        client.send_file(path, report=lambda sent, _total: sent_bytes.append(sent))
+    assert refused.value.code == FailureCode.INGEST_TOO_LARGE
+    assert max(sent_bytes) < path.stat().st_size / 4
+
+    publish = BrokerConnection.publish
+
+    def count(self: BrokerConnection, topic: str, payload: bytes) -> SentMessage:
+        published.append(len(payload))
+        return publish(self, topic, payload)
+
+    monkeypatch.setattr(BrokerConnection, "publish", count)
+    login = mosquitto.users["backend"]
+    with Client(mosquitto.url, login.username, login.password) as outside, pytest.raises(RefusedByBridge):
+        outside.send_audio("too-large-2", path)
+    assert sum(published) < path.stat().st_size / 4
 
 
 def test_what_is_sent_to_a_deleted_conversation_is_refused_with_what_to_do(

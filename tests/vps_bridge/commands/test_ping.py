@@ -24,7 +24,7 @@ from vps_bridge.client.round_trip import LEGS, Link, Moment, RoundTrip, describe
 from vps_bridge.ledger import Ledger
 from vps_bridge.settings import BridgeSettings
 
-MAX_DELAY_S = 1.5  # a connection and its subscriptions take four times as long, and have 10 s
+MAX_DELAY_S = 1.2  # the broker's answer to a connect takes twice as long, and has 3 s
 LEG_NAMES = {leg.name for leg in LEGS}
 
 

@@ -61,19 +61,33 @@ def test_what_is_accepted_after_all_or_deleted_is_listed_no_more(backend: Backen
     assert refused_of(bridge, "gone") == []
 
 
-def test_publish_fails_with_refused_audio_and_names_the_command(
-    backend: Backend, bridge: LiveBridge, tmp_path: Path
-) -> None:
-    (tmp_path / "notes.wav").write_bytes(NO_AUDIO)
-    arguments = ["publish", str(tmp_path / "notes.wav"), "--conversation", "told", "--wait"]
-    done = subprocess.run(
+def publish_and_wait(bridge: LiveBridge, folder: Path, audio: bytes, *words: str) -> subprocess.CompletedProcess[str]:
+    (folder / "notes.wav").write_bytes(audio)
+    arguments = ["publish", str(folder / "notes.wav"), "--wait", "--conversation", *words]
+    return subprocess.run(
         [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments],
-        env=bridge.broker.environment("backend") | {"OMI_DATA_DIR": str(tmp_path)},
+        env=bridge.broker.environment("backend") | {"OMI_DATA_DIR": str(folder)},
         capture_output=True,
         text=True,
         timeout=WAIT_S,
         check=False,
     )
+
+
+def test_publish_that_waits_says_once_that_no_agent_is_live(
+    backend: Backend, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    done = publish_and_wait(bridge, tmp_path, make_wav(2.0), "unheard", "--timeout-s", "2")
+    assert done.returncode == 1
+    assert done.stderr.count("no agent is live and allowed") == 1
+    assert "omi-bridge agents allow ID" in done.stderr
+    assert "was not updated within" in done.stderr
+
+
+def test_publish_fails_with_refused_audio_and_names_the_command(
+    backend: Backend, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    done = publish_and_wait(bridge, tmp_path, NO_AUDIO, "told")
     assert done.returncode == 1
     assert "audio.undecodable" in done.stderr
     assert "omi-bridge failed" in done.stderr

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
+import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,6 +136,29 @@ def test_what_cannot_be_diarized_says_why_beside_it_and_is_tried_again_once_it_i
     assert folder.once()[0] == 0
     assert "call.wav.error.txt" not in folder.names()
     assert "word 6" in folder.text("call.wav.srt")
+
+
+def test_odd_names_are_labelled_too_and_what_cannot_be_keeps_no_other_waiting(
+    folder: Folder, agent: ScriptedAgent
+) -> None:
+    endless = f"a{'x' * 247}.wav"  # no room for .error.txt
+    odd = ("line\nbreak.wav", "zoë 🎙️ \u202e.wav", os.fsdecode(b"no-utf-8-\xff.wav"))
+    for place, name in enumerate((endless, *odd)):
+        folder.drop(name, tone=30 + place)
+    (folder.path / "folder.wav").mkdir()
+    os.mkfifo(folder.path / "pipe.wav")
+    code, news, _ = folder.once()
+    assert code == 1
+    assert {each["file"]: each["outcome"] for each in news} == {endless: "refused", **dict.fromkeys(odd, "done")}
+    assert all((folder.path / f"{name}.rttm").exists() for name in odd)
+    assert [each["file"] for each in folder.once()[1]] == [endless]
+
+
+def test_a_transcript_is_found_whatever_wrote_the_names(folder: Folder, agent: ScriptedAgent) -> None:
+    folder.drop(unicodedata.normalize("NFD", "zoë.WAV"), tone=34)
+    (folder.path / "zoë.SRT").write_text(SRT)
+    assert folder.once()[0] == 0
+    assert "word 6" in folder.text(unicodedata.normalize("NFD", "zoë.WAV.srt"))
 
 
 def test_a_file_that_was_not_written_here_is_never_replaced(folder: Folder, agent: ScriptedAgent) -> None:

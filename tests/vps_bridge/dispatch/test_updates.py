@@ -158,3 +158,15 @@ def test_a_waiting_conversation_says_for_what(record, jobs, agents, words):
 def test_a_final_conversation_waits_for_nothing():
     record = conversation(final_at=1.0, completed=True)
     assert describe_status(record, [], [], [], now=2.0, stale_s=30.0) == (ConversationState.FINAL, None)
+
+
+def test_a_final_conversation_says_what_of_it_failed():
+    failed = [
+        replace(job(JobState.FAILED), failure_code=code) for code in ("audio.empty", "audio.empty", "engine.crashed")
+    ]
+    record = conversation(final_at=1.0, completed=True)
+    one, three = (
+        describe_status(record, [], [job(JobState.DONE), *jobs], [], now=2.0, stale_s=30.0)[1]
+        for jobs in (failed[:1], failed)
+    )
+    assert (one, three) == ("1 job failed: audio.empty", "3 jobs failed: audio.empty, engine.crashed")

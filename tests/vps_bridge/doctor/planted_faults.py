@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from broker import unit_check
+from broker import systemd_unit
 from broker.users import read_users
 from schemas.agent import AgentState
 from schemas.bridge import BridgeState
@@ -65,7 +65,7 @@ class World:
         units = self.scratch / "units"
         units.mkdir()
         (units / "omi-bridge.service").write_text(text)
-        self.patch.setattr(unit_check, "UNITS", units)
+        self.patch.setattr(systemd_unit, "UNITS", units)
 
 
 def damage(path: Path) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from schemas.conversation import SegmentPiece
 from vps_bridge.conversations.store import StoredSegment
-from vps_bridge.exports.formats import ExportFormat, file_name, render_export
+from vps_bridge.exports.export_format import ExportFormat
+from vps_bridge.exports.formats import file_name, render_export
 from vps_bridge.exports.gather import KnownNames, split_segment
 from vps_bridge.exports.records import ExportedConversation, ExportedLine, ExportedSpeaker, ExportedTurn
 from vps_bridge.labelling.number import Voice

@@ -29,3 +29,10 @@ def test_a_correction_over_http_is_in_the_history_and_undone_over_mqtt(mosquitto
     refused = door.event(name, EventType.CORRECTED, corrections=[{"kind": "same_voice", "speaker_ids": [0]}])
     assert (refused.status_code, "two different speakers" in refused.json()["message"]) == (422, True)
     assert door.open.get(history).status_code == 401
+
+
+def test_true_is_no_number_of_a_speaker(door: Door) -> None:
+    named = {"kind": "voice_is", "speaker_id": True, "person_id": "p"}
+    for said in (named, {"kind": "same_voice", "speaker_ids": [0, True]}):
+        refused = door.event("odd-number", EventType.CORRECTED, corrections=[said])
+        assert (refused.status_code, "plain decimal digits" in refused.json()["message"]) == (422, True)

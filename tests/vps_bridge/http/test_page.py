@@ -164,6 +164,11 @@ def test_a_failed_job_says_why_and_is_tried_again(called: Door, page: Page) -> N
     expect(failure).to_contain_text("as the test told it")
     expect(failure).to_contain_text("1 time, on first")
     expect(failure).to_contain_text("What to do: listen to the audio")
+    expect(failure).to_contain_text("then: “Give up”")  # the button, not the command
+    page.goto("/#/conversations")
+    expect(page.get_by_role("row", name="bad final 1 job failed: audio.undecodable")).to_be_visible()
+    page.get_by_role("link", name="bad").click()
+    page.get_by_role("link", name="Try again or give up: Now").click()
     failure.get_by_role("button", name="Try again").click()
     called.backend.wait_updated("bad")
     expect(page.get_by_text("Nothing has failed.")).to_be_visible()
@@ -321,6 +326,7 @@ def test_a_voice_is_confirmed_in_its_conversation_and_the_owners_people_are_offe
     call(called, "second", **mine)
     with open_page(browser, called, "/#/conversations/second") as page:
         page.get_by_role("button", name="Is Speaker 0 Ben?").click()
+        expect(page.get_by_text("1.00 alike, 1.00 needed")).to_be_visible()
         page.get_by_label("Yes, it is Ben: learn the voice").check()
         page.get_by_role("button", name="Save").click()
         expect(page.get_by_role("button", name="Name Ben")).to_be_visible()
@@ -334,3 +340,17 @@ def test_a_voice_is_confirmed_in_its_conversation_and_the_owners_people_are_offe
         heard_in = page.get_by_role("listitem").filter(has_text="as Speaker 0, confirmed")
         expect(heard_in.get_by_role("link", name="second")).to_be_visible()
         expect(page.get_by_role("row", name="Ben")).to_contain_text("no consent date")
+
+
+def test_a_name_is_learned_whatever_it_is_and_however_it_is_typed_again(browser: Browser, called: Door) -> None:
+    mine = {"owner": "user-3"}
+    with open_page(browser, called) as page:
+        for conversation, typed in (("one", "Zoe\u0308  Müller"), ("other", "zoë müller")):
+            call(called, conversation, **mine)
+            visit(page, conversation)
+            page.get_by_role("button", name="Name Speaker 1").click()
+            page.get_by_label("Who is it?").fill(typed)
+            save(page)
+            expect(page.get_by_role("button", name="Name Zoë Müller")).to_be_visible()
+    (zoe,) = called.client.get("/v1/people", params=mine).json()["people"]
+    assert (zoe["person_id"], zoe["name"], len(zoe["prints"])) == ("zoe-muller", "Zoë Müller", 2)

@@ -21,6 +21,12 @@ ZOOMED: ViewportSize = {"width": 640, "height": 450}  # a window of 1280 x 900 a
 CUT_OFF = """() => Array.from(document.querySelectorAll("body *"), (one) => [one.tagName, one.getBoundingClientRect()])
   .filter(([, box]) => box.width > 1 && box.right > innerWidth + 1 && box.left >= 0).map(([tag]) => tag)"""
 
+# Labels that stand neither above their field's left edge nor to the left of it.
+APART = """() => Array.from(document.querySelectorAll("main label"), (one) => [one.textContent,
+    one.getBoundingClientRect(), one.control.getBoundingClientRect()])
+  .filter(([, label, field]) => label.width && Math.abs(label.left - field.left) > 2 && label.right > field.left)
+  .map(([words]) => words)"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
@@ -126,6 +132,28 @@ def test_the_list_is_narrowed_to_what_waits_for_something(called: Door, page: Pa
     assert [item["conversation_id"] for item in found] == ["idle"]
 
 
+def test_what_is_not_there_or_not_yet_says_so_where_it_would_be(called: Door, page: Page) -> None:
+    page.goto("/#/conversations/later")
+    expect(page.get_by_text("There is no such conversation: it was never heard of, or it is deleted.")).to_be_visible()
+    expect(page.get_by_role("button", name="Zoom in")).to_have_count(0)
+    called.event("later", EventType.STARTED, started_at=STARTED_AT.isoformat())
+    expect(page.get_by_text("Nothing of it is here yet.")).to_be_visible()
+    expect(page.get_by_role("button", name="Zoom in")).to_be_hidden()
+    page.get_by_role("link", name="Conversations").click()
+    page.get_by_label("Search (id or person)").fill("not this")
+    expect(page.get_by_text("No conversation is like that.")).to_be_visible()
+
+
+def test_a_bridge_that_is_away_is_told_of_until_it_is_back(called: Door, page: Page) -> None:
+    page.route("**/v1/**", lambda route: route.abort())
+    page.goto("/#/conversations/seen")
+    expect(page.get_by_text("not connected: this is how it was; trying again")).to_be_visible()
+    expect(page.get_by_text("The bridge does not answer: is it running (omi-bridge status)")).to_be_visible()
+    page.unroute("**/v1/**")
+    expect(page.get_by_role("button", name="Play 0:00.5")).to_be_visible()
+    expect(page.get_by_text("live", exact=True)).to_be_visible()
+
+
 def test_whom_naming_teaches_and_what_forgetting_leaves_is_said_before(called: Door, page: Page) -> None:
     call(called, "taught")
     visit(page, "taught")
@@ -152,6 +180,7 @@ def test_nothing_is_cut_off_in_a_narrow_window_or_at_200_percent(called: Door, p
         for size in (NARROW, ZOOMED):
             page.set_viewport_size(size)
             assert page.evaluate(CUT_OFF) == [], (path, size)
+            assert page.evaluate(APART) == [], (path, size)
 
 
 def test_a_conversation_opens_at_its_top_and_tab_leaves_the_transcript_after_one_line(called: Door, page: Page) -> None:

@@ -64,3 +64,13 @@ def test_what_would_be_taken_and_mean_nothing_is_refused(
     status, refused = say(door, "ada", kind, **fields)
     assert (status, words in str(refused["message"])) == (422, True), refused
     assert door.client.get("/v1/people/ada").status_code == 404
+
+
+@pytest.mark.parametrize("query", ["?ownr=user-2", "?owner=user-2&owner=user-3", "?owner=user-2&Owner=user-3"])
+def test_an_owner_that_is_mistyped_or_named_twice_erases_nobody(door: Door, query: str) -> None:
+    assert say(door, "ida", "named", name="Ida", owner="user-2")[0] == 200
+    refused = door.client.delete(f"/v1/people/ida{query}")
+    assert (refused.status_code, "owner" in refused.json()["message"]) == (422, True)
+    for path in ("/v1/people", "/v1/people/ida", "/v1/people/ida/export"):
+        assert door.client.get(f"{path}{query}").status_code == 422
+    assert door.client.get("/v1/people/ida?owner=user-2").status_code == 200

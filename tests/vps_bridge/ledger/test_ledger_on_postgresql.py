@@ -110,7 +110,7 @@ def test_of_several_bridges_one_gets_each_job_and_nobody_waits_for_another(open_
 
 def store_together(lease: LeaseRecord, together: threading.Barrier, ledger: Ledger) -> bool:
     together.wait(WAIT_S)
-    return ledger.jobs.store_result(lease, b"turns")
+    return ledger.jobs.store_result(lease, b"turns") is not None
 
 
 def test_of_two_results_for_a_job_that_come_to_two_bridges_one_is_stored(open_one: Callable[..., Ledger]) -> None:

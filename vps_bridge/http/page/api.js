@@ -1,13 +1,18 @@
 // Calls of the bridge. Everything the page knows and does goes through these paths, which any program may use.
 
 export class SignedOut extends Error {}
+export class Missing extends Error {}
+export class Unanswered extends Error {}
+
+const SILENT = "The bridge does not answer: is it running (omi-bridge status), and is this computer connected to it?";
 
 async function ask(path, options) {
-  const answer = await fetch(path, { ...options, credentials: "same-origin", cache: "no-store" });
+  const asked = fetch(path, { ...options, credentials: "same-origin", cache: "no-store" });
+  const answer = await asked.catch(() => { throw new Unanswered(SILENT); });
   if (answer.status === 401) throw new SignedOut("sign in first");
   if (answer.status === 204) return null;
   const body = await answer.json();
-  if (!answer.ok) throw new Error(body.message ?? `the bridge answered ${answer.status}`);
+  if (!answer.ok) throw new (answer.status === 404 ? Missing : Error)(body.message ?? `the bridge answered ${answer.status}`);
   return body;
 }
 

@@ -1,9 +1,9 @@
 // One conversation: its timeline, its transcript, and what can be corrected.
 
-import { conversationPath, read } from "./api.js";
+import { Missing, conversationPath, read } from "./api.js";
 import { confirmVoice, correctSegment, mergeVoice, nameVoice } from "./corrections.js";
 import { button, element, replaceKeepingFocus } from "./element.js";
-import { duration } from "./format.js";
+import { duration, inPageWords, stateClass } from "./format.js";
 import { History } from "./history.js";
 import { Player } from "./player.js";
 import { Timeline } from "./timeline.js";
@@ -29,6 +29,7 @@ export class ConversationView {
   constructor(id) {
     this.id = id;
     this.title = id;
+    this.owner = null;
     this.voices = [];
     this.people = []; // whom its owner knows
     this.state = element("p", { class: "row" });
@@ -37,47 +38,42 @@ export class ConversationView {
     this.timeline = new Timeline((segment) => this.choose(segment));
     this.transcript = new Transcript({
       onChoose: (segment) => this.timeline.choose(segment),
-      onCorrect: (segment) => correctSegment(this.id, segment, this.nameOf(segment), this.voices, this.people),
+      onCorrect: (segment) => correctSegment(this, segment, this.nameOf(segment), this.voices, this.people),
       onPlay: (segment) => this.player.play(segment),
     });
     this.history = new History(id);
     this.player = new Player(id);
     this.doubtful = element("p", { class: "row" });
-    this.root = element(
-      "div",
-      {},
-      element("h1", {}, id),
-      this.state,
-      showDownloads(id),
-      this.faults,
-      element(
-        "section",
-        { "aria-labelledby": "timeline-title" },
-        element("h2", { id: "timeline-title" }, "Who speaks when"),
-        this.timeline.tools,
-        element("div", { class: "timeline" }, this.lanes, this.timeline.track),
-      ),
-      element(
-        "section",
-        { "aria-labelledby": "transcript-title" },
-        element("h2", { id: "transcript-title" }, "Transcript"),
-        element("div", { class: "row" }, this.history.tools, this.doubtful, this.player.root),
-        this.transcript.root,
-      ),
-      this.history.root,
+    this.heard = element(
+      "section",
+      { "aria-labelledby": "timeline-title" },
+      element("h2", { id: "timeline-title" }, "Who speaks when"),
+      this.timeline.tools,
+      element("div", { class: "timeline" }, this.lanes, this.timeline.track),
     );
+    this.without = element("p", {});
+    this.said = element(
+      "section",
+      { "aria-labelledby": "transcript-title" },
+      element("h2", { id: "transcript-title" }, "Transcript"),
+      this.without,
+      element("div", { class: "row" }, this.history.tools, this.doubtful, this.player.root),
+      this.transcript.root,
+    );
+    this.found = [this.state, showDownloads(id), this.faults, this.heard, this.said, this.history.root];
+    this.root = element("div", {}, element("h1", {}, id), element("p", { class: "quiet" }, "Reading …"));
   }
 
   async refresh(notice) {
     const isConcerned = notice.all || notice.many || notice.people || notice.conversations?.includes(this.id);
     if (!isConcerned && !notice.jobs && !(notice.agents && this.waits)) return;
-    const [found, history] = await Promise.all([
-      read(conversationPath(this.id)),
-      read(`${conversationPath(this.id)}/history`),
-    ]);
+    const [found, history] = await this.readAll();
+    if (!found) return;
+    if (!this.state.isConnected) this.root.replaceChildren(this.root.firstChild, ...this.found);
     if (notice.all || notice.many || notice.people) {
       this.people = (await read("/v1/people", { owner: found.owner })).people;
     }
+    this.owner = found.owner;
     this.waits = found.state !== "final";
     const called = new Map(this.people.filter((person) => person.name).map((person) => [person.person_id, person.name]));
     this.voices = found.voices.map((voice) => ({
@@ -88,10 +84,30 @@ export class ConversationView {
     this.nameOf = namer(this.voices, called);
     this.showState(found);
     this.showLanes();
+    this.heard.hidden = !found.voices.length && !found.segments.length;
+    this.transcript.root.hidden = !found.segments.length;
+    this.without.textContent = found.segments.length ? "" : describeNothing(found);
     this.timeline.update(this.voices, found.segments, found.turns);
     this.transcript.update(this.voices, found.segments, found.turns, this.nameOf);
     this.showDoubtful();
     this.history.update(history.writes, found.segments);
+  }
+
+  // Where there is nothing to show, the reason stands in its place, and stays; null for a conversation that is not there.
+  async readAll() {
+    const path = conversationPath(this.id);
+    try {
+      return await Promise.all([read(path), read(`${path}/history`)]);
+    } catch (error) {
+      const isMissing = error instanceof Missing;
+      if (isMissing || !this.state.isConnected) {
+        const why = isMissing ? "There is no such conversation: it was never heard of, or it is deleted." : error.message;
+        const others = element("a", { href: "#/conversations" }, "All conversations");
+        this.root.replaceChildren(this.root.firstChild, element("p", {}, why), element("p", {}, others));
+      }
+      if (!isMissing) throw error;
+      return [null, null];
+    }
   }
 
   showDoubtful() {
@@ -123,13 +139,14 @@ export class ConversationView {
     ].filter(Boolean);
     replaceKeepingFocus(
       this.state,
-      element("span", { class: `state ${found.state}` }, STATE_WORDS[found.state] ?? found.state),
+      element("span", { class: stateClass(found) }, STATE_WORDS[found.state] ?? found.state),
       element("span", {}, [found.reason, facts.join(", ")].filter(Boolean).join(" – ")),
     );
     const failures = found.failures.map((failure) =>
       element("li", { class: "card failed" },
         element("p", {}, `No labels from ${duration(failure.audio_s)} of audio: ${failure.code}, ${failure.message}`),
-        element("p", {}, `What to do: ${failure.remedy}`)),
+        element("p", {}, `What to do: ${inPageWords(failure.remedy, failure.job_id)}`),
+        element("p", {}, element("a", { href: "#/now" }, "Try again or give up: Now"))),
     );
     const warnings = found.warnings.map((warning) => element("li", { class: "card" }, warning));
     replaceKeepingFocus(
@@ -151,7 +168,7 @@ export class ConversationView {
           ? button(`${voice.mayBe}?`, () => confirmVoice(this.id, voice),
             { "data-key": `confirm-${voice.speaker_id}`, "aria-label": `Is ${voice.name} ${voice.mayBe}?` })
           : null,
-        button("Name…", () => nameVoice(this.id, voice, this.voices, this.people),
+        button("Name…", () => nameVoice(this, voice, this.voices, this.people),
           { "data-key": `name-${voice.speaker_id}`, "aria-label": `Name ${voice.name}` }),
         button("Same as…", () => mergeVoice(this.id, voice, this.voices),
           { "data-key": `merge-${voice.speaker_id}`, "aria-label": `${voice.name} is the same as…`,
@@ -160,6 +177,11 @@ export class ConversationView {
     );
     replaceKeepingFocus(this.lanes, element("li", { class: "axis" }), element("li", {}, "Transcript"), ...lanes);
   }
+}
+
+function describeNothing(found) {
+  if (found.voices.length) return "No transcript came. The timeline shows who speaks when.";
+  return found.state === "final" ? "There is none, and nobody was heard." : "Nothing of it is here yet.";
 }
 
 // Links, not scripts: the browser saves what it is sent under the name that comes with it.

@@ -2,7 +2,7 @@
 
 import { read } from "./api.js";
 import { button, element, replaceKeepingFocus, table } from "./element.js";
-import { ago } from "./format.js";
+import { ago, stateClass } from "./format.js";
 
 const STATES = ["", "waiting", "dirty", "assigned", "final", "failed"];
 const STATE_WORDS = {
@@ -27,7 +27,8 @@ export class ConversationsView {
       { id: "state", onchange: () => this.again() },
       STATES.map((state) => element("option", { value: state }, STATE_WORDS[state] ?? "any")),
     );
-    this.why = element("input", { type: "search", id: "why", autocomplete: "off", oninput: () => this.soon() });
+    this.why = element("input",
+      { type: "search", id: "why", autocomplete: "off", placeholder: "no agent, audio …", oninput: () => this.soon() });
     this.found = element("section", { "aria-label": "Conversations" });
     this.root = element(
       "div",
@@ -36,12 +37,9 @@ export class ConversationsView {
       element(
         "form",
         { class: "row", role: "search", onsubmit: (event) => event.preventDefault() },
-        element("label", { for: "search" }, "Search (id or person)"),
-        this.search,
-        element("label", { for: "state" }, "State"),
-        this.state,
-        element("label", { for: "why" }, "Waits for"),
-        this.why,
+        field("Search (id or person)", this.search),
+        field("State", this.state),
+        field("Waits for", this.why),
       ),
       this.found,
     );
@@ -89,7 +87,7 @@ export class ConversationsView {
     const rows = found.map((item) => [
       element("a", { href: `#/conversations/${encodeURIComponent(item.conversation_id)}`, "data-key": item.conversation_id },
         item.conversation_id),
-      element("span", { class: `state ${item.state}` }, STATE_WORDS[item.state] ?? item.state),
+      element("span", { class: stateClass(item) }, STATE_WORDS[item.state] ?? item.state),
       item.reason ?? "",
       item.people.length ? `${item.speakers}: ${item.people.join(", ")}` : String(item.speakers),
       ago(item.last_activity_at),
@@ -101,8 +99,17 @@ export class ConversationsView {
     };
     replaceKeepingFocus(
       this.found,
-      rows.length ? table("Conversations", columns, rows) : element("p", {}, "No conversation is like that."),
+      rows.length ? table("Conversations", columns, rows) : element("p", {}, this.describeNone()),
       next === null ? "" : button("Show more", more, { "data-key": "more" }),
     );
   }
+
+  describeNone() {
+    const isNarrowed = Object.values(this.filter()).some((wanted) => wanted !== "");
+    return isNarrowed ? "No conversation is like that." : "No conversation yet: each appears with its first audio or event.";
+  }
+}
+
+function field(words, input) {
+  return element("p", {}, element("label", { for: input.id }, words), input);
 }

@@ -1,9 +1,10 @@
 // Saying who speaks: the dialogs, and what they send.
 
-import { correct, setWhoIAm, whoAmI } from "./api.js";
+import { correct, sendPersonEvent, setWhoIAm, whoAmI } from "./api.js";
 import { askInDialog } from "./dialog.js";
 import { element } from "./element.js";
 import { clock } from "./format.js";
+import { whoIs } from "./names.js";
 
 // As every correction: asked with the name of whoever makes it.
 function ask(title, fields, read, send) {
@@ -31,13 +32,21 @@ function peopleOf(voices, known) {
   return [...people];
 }
 
-export function nameVoice(conversationId, voice, voices, known) {
-  const [input, field] = personInput(peopleOf(voices, known), "Who is it?");
+// Corrects with the person who is meant by what was typed; somebody new is called so from then on.
+async function correctWithPerson(conversation, people, correction) {
+  const { id, name } = whoIs(correction.person_id, people);
+  await correct(conversation.id, { ...correction, person_id: id });
+  if (name) await sendPersonEvent(id, { type: "named", name, owner: conversation.owner });
+}
+
+export function nameVoice(conversation, voice, voices, known) {
+  const people = peopleOf(voices, known);
+  const [input, field] = personInput(people, "Who is it?");
   input.value = voice.person_id ?? "";
   const learned = element("p", { class: "quiet" },
     "The voice is learned under this name, to know it again in later conversations. People shows whom the bridge knows, and forgets them.");
   ask(`Name ${voice.name}`, [field, learned], () => input.value.trim() || null, (person) =>
-    correct(conversationId, { kind: "voice_is", speaker_id: voice.speaker_id, person_id: person }),
+    correctWithPerson(conversation, people, { kind: "voice_is", speaker_id: voice.speaker_id, person_id: person }),
   );
 }
 
@@ -49,7 +58,8 @@ export function confirmVoice(conversationId, voice) {
     [isOdd ? "It is right: learn the voice as well" : `Yes, it is ${person}: learn the voice`, "voice_is"],
     [`No, it is not ${person}`, "voice_is_not"],
   ]);
-  ask(`Is ${voice.name} ${person}?`, [group], chosen, (kind) =>
+  const heard = element("p", { class: "quiet" }, describeLikeness(known));
+  ask(`Is ${voice.name} ${person}?`, [group, heard], chosen, (kind) =>
     correct(conversationId, {
       kind,
       speaker_id: voice.speaker_id,
@@ -57,6 +67,16 @@ export function confirmVoice(conversationId, voice) {
       anyway: isOdd && kind === "voice_is",
     }),
   );
+}
+
+// How alike a voice sounds, what a match needs, and who comes next.
+function describeLikeness(known) {
+  const facts = [
+    [known.similarity, "alike"],
+    [known.needed, "needed"],
+    [known.runner_up_similarity, `alike ${known.runner_up}, who comes next`],
+  ];
+  return facts.filter(([cosine]) => typeof cosine === "number").map(([cosine, what]) => `${cosine.toFixed(2)} ${what}`).join(", ");
 }
 
 function choices(legend, options) {
@@ -76,14 +96,15 @@ export function mergeVoice(conversationId, voice, voices) {
   );
 }
 
-export function correctSegment(conversationId, segment, now, voices, people) {
-  const known = voices.filter((voice) => voice.speaker_id !== segment.speaker_id);
+export function correctSegment(conversation, segment, now, voices, known) {
+  const people = peopleOf(voices, known);
+  const others = voices.filter((voice) => voice.speaker_id !== segment.speaker_id);
   const [group, chosen] = choices("This is", [
-    ...known.map((voice) => [voice.name, `voice ${voice.speaker_id}`]),
+    ...others.map((voice) => [voice.name, `voice ${voice.speaker_id}`]),
     ["somebody who is not in the list: a new voice", "other"],
     ["a person, by name:", "person"],
   ]);
-  const [input, field] = personInput(peopleOf(voices, people), "The person’s name");
+  const [input, field] = personInput(people, "The person’s name");
   input.addEventListener("input", () => {
     group.querySelector("input[value=person]").checked = true;
   });
@@ -100,6 +121,8 @@ export function correctSegment(conversationId, segment, now, voices, people) {
   group.append(field);
   const said = element("p", { class: "quiet" }, `Given to ${now} now: “${segment.text.slice(0, 300)}”`);
   ask(`Who speaks at ${clock(segment.start_s)}?`, [said, group], read, (correction) =>
-    correct(conversationId, correction),
+    correction.person_id
+      ? correctWithPerson(conversation, people, correction)
+      : correct(conversation.id, correction),
   );
 }

@@ -3,6 +3,7 @@
 import { conversationPath, newId, personPath, read, sendEvent, sendFile, sendPersonEvent } from "./api.js";
 import { element } from "./element.js";
 import { duration } from "./format.js";
+import { makeId } from "./names.js";
 
 const NEW = "";
 const WHY = {
@@ -65,7 +66,7 @@ export class Enrolment {
     const name = this.name.value.trim();
     const [file] = this.file.files;
     if (!file || this.underWay) return;
-    const person = this.who.value || makeId(name, people);
+    const person = this.who.value || makeId(name, people.map((one) => one.person_id));
     const under = { id: newId("enrolment"), person, owner: owner || null, name: this.who.selectedOptions[0].text };
     this.begin(under, `Sending ${file.name} …`);
     try {
@@ -141,11 +142,4 @@ function describeFailure(found, told) {
 
 function labelled(words, input) {
   return element("p", {}, element("label", { for: input.id }, words), input);
-}
-
-// An id that labels can carry: the name in plain letters, or a random one; never that of somebody else.
-function makeId(name, people) {
-  const plain = name.normalize("NFD").replace(/\p{M}/gu, "").replace(/[^A-Za-z0-9]+/g, "-").replace(/^-+|-+$/g, "").toLowerCase().slice(0, 100);
-  const taken = new Set(people.map((person) => person.person_id));
-  return plain && !taken.has(plain) ? plain : newId(plain || "person");
 }

@@ -31,6 +31,16 @@ export function bytes(count) {
   return `${count} B`;
 }
 
+// How a conversation's state is coloured: what is final without all of its audio is not as it should be.
+export function stateClass({ state, reason }) {
+  return `state ${state === "final" && reason ? "failed" : state}`;
+}
+
+// A remedy names commands; where the page has a button for one, that is named.
+export function inPageWords(remedy, job) {
+  return remedy.replace(`omi-bridge cancel ${job}`, "“Give up”").replace(`omi-bridge retry ${job}`, "“Try again”");
+}
+
 export function percent(ratio) {
   return `${Math.round(ratio * 100)} %`;
 }

@@ -88,7 +88,7 @@ export class History {
     const who = write.kind === "apply" ? "The bridge" : write.by || "Somebody";
     const root = this.rootOf(write);
     const lines = root === write
-      ? write.corrections.map((said, place) => describeCorrection(said, write.outcomes[place], this.segments))
+      ? write.corrections.map((said, place) => describeCorrection(said, write.outcomes[place], this.segments, write.changes.length))
       : [this.said(root)];
     const labels = write.changes.length;
     const changed = labels ? `${labels} ${labels === 1 ? "label" : "labels"} changed` : null;
@@ -126,8 +126,9 @@ function describeKind(write) {
   return write.because_of === null ? "labelled" : `labelled anew, because of change ${write.because_of}`;
 }
 
-function describeCorrection(said, outcome, segments) {
-  const isPlain = !outcome || (outcome.outcome === "spread" && ABOUT_VOICES.includes(said.kind)); // as it was said
+function describeCorrection(said, outcome, segments, labels) {
+  // As it was said: of a voice, or of a line that belongs to that voice anyway, so that no other label changed.
+  const isPlain = !outcome || (outcome.outcome === "spread" && (ABOUT_VOICES.includes(said.kind) || labels <= 1));
   const became = isPlain ? "" : ` – ${OUTCOMES[outcome.outcome] ?? outcome.outcome}`;
   const why = outcome?.reason ? ` (${REASONS[outcome.reason] ?? outcome.reason})` : "";
   return describeSaid(said, segments) + became + why;

@@ -1,6 +1,6 @@
 // The page: which view is shown, and when it reads again.
 
-import { SignedOut, post, read } from "./api.js";
+import { SignedOut, Unanswered, post, read } from "./api.js";
 import { ConversationView } from "./conversation.js";
 import { ConversationsView } from "./conversations.js";
 import { element, notify } from "./element.js";
@@ -9,6 +9,7 @@ import { PeopleView } from "./people.js";
 
 const RETRY_MS = 3000;
 const REST_MS = 200;
+const LOST_MS = 2500;
 const main = document.getElementById("main");
 const connection = document.getElementById("connection");
 const signOut = document.getElementById("sign-out");
@@ -35,6 +36,7 @@ async function show() {
     else link.removeAttribute("aria-current");
   }
   main.replaceChildren(view.root);
+  notify(""); // what was told is about the view before
   await refresh({ all: true });
 }
 
@@ -63,11 +65,16 @@ async function readView(notice) {
   try {
     await shown.refresh(notice);
     signOut.hidden = false;
-    listen();
+    if (stream?.readyState === EventSource.OPEN) tellConnection("live");
   } catch (error) {
-    if (error instanceof SignedOut) askToSignIn();
+    if (error instanceof SignedOut) {
+      askToSignIn();
+      return;
+    }
+    if (error instanceof Unanswered) tellLost();
     else if (shown === view) notify(error.message);
   }
+  listen(); // which tells, too, when there is a bridge to ask again
 }
 
 function merge(before, after) {
@@ -89,16 +96,26 @@ function listen() {
   stream = new EventSource("/v1/changes");
   const opened = stream;
   // Its first notice says that everything may have changed, so that nothing is missed between two connections.
-  opened.addEventListener("open", () => {
-    connection.textContent = "live";
-  });
+  opened.addEventListener("open", () => tellConnection("live"));
   opened.addEventListener("changed", (event) => refresh(JSON.parse(event.data)));
   opened.addEventListener("error", () => {
-    connection.textContent = "not connected, trying again";
+    // A stream ends after some minutes, and the next one is there within a second: that is no news.
+    setTimeout(() => {
+      if (stream === opened && opened.readyState !== EventSource.OPEN) tellLost();
+    }, LOST_MS);
     if (opened.readyState !== EventSource.CLOSED || opened !== stream) return;
     stopListening();
     setTimeout(() => refresh({ all: true }), RETRY_MS);
   });
+}
+
+function tellConnection(words, kind = "") {
+  connection.textContent = words;
+  connection.className = kind;
+}
+
+function tellLost() {
+  tellConnection("not connected: this is how it was; trying again", "problem");
 }
 
 function stopListening() {
@@ -108,7 +125,7 @@ function stopListening() {
 
 function askToSignIn() {
   stopListening();
-  connection.textContent = "";
+  tellConnection("");
   signOut.hidden = true;
   main.replaceChildren(
     element(
@@ -141,7 +158,7 @@ document.addEventListener("visibilitychange", () => {
   if (!document.hidden) refresh({ all: true });
   else if (stream) {
     stopListening();
-    connection.textContent = "paused";
+    tellConnection("paused");
   }
 });
 read("/v1/agents").then(show, (error) => (error instanceof SignedOut ? askToSignIn() : show()));

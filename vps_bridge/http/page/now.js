@@ -2,7 +2,7 @@
 
 import { post, read } from "./api.js";
 import { button, element, notify, replaceKeepingFocus, table } from "./element.js";
-import { ago, bytes, duration, percent } from "./format.js";
+import { ago, bytes, duration, inPageWords, percent } from "./format.js";
 
 const DAY_S = 86400;
 const STATE_WORDS = {
@@ -101,7 +101,7 @@ export class NowView {
       ),
       element("p", {}, failure.code ? element("code", {}, failure.code) : null, ` ${failure.message}`),
       element("p", { class: "quiet" }, `${failure.at ? ago(failure.at) : "lately"}${tries}${who}`),
-      element("p", {}, "What to do: ", failure.remedy),
+      element("p", {}, "What to do: ", inPageWords(failure.remedy, failure.job_id)),
       actions.length ? element("p", { class: "row" }, actions) : null,
     );
   }

@@ -158,7 +158,7 @@ export function nameOf(person) {
 }
 
 function describePrints(prints) {
-  if (!prints.length) return "none";
+  if (!prints.length) return "none: not recognised";
   const seconds = prints.reduce((sum, print) => sum + print.clean_s, 0);
   return `${prints.length}, ${duration(seconds)} of clean speech`;
 }
