@@ -239,7 +239,8 @@ def measure(postgres: RunningPostgres, count: int, options: argparse.Namespace, 
             stack.callback(restarter.join)
         load.run()
         took_s = time.monotonic() - began_s
-        used = {name: now_s - before[name] for name, now_s in cpu_s(running.pids).items()}
+        # A bridge that was restarted is another process: what it used is not known.
+        used = {name: max(0.0, now_s - before[name]) for name, now_s in cpu_s(running.pids).items()}
         jobs = [running.bridges[BRIDGES[0]].jobs(name) for name in names]
     ends = sorted(load.final_s.values())
     first, last = round(len(ends) * FROM), max(1, round(len(ends) * TO) - 1)
@@ -331,10 +332,11 @@ def render(runs: list[BridgesRun]) -> str:
     heads += ["lost", "doubled", "sent again", "cores used"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for run in runs:
-        cores = ", ".join(f"{name} {each:g}" for name, each in run.cores.items())
+        cores = ", ".join(f"{name} {each:g}" for name, each in run.cores.items() if each)
+        each_ms = f"{run.bridge_ms:.0f} ms" if run.bridge_ms else "-"
         lines.append(
-            f"| {run.bridges} | {run.per_s:.2f} | {run.bridge_ms:.0f} ms | {run.receipt_p50_s:.1f} s | "
-            f"{run.receipt_max_s:.1f} s | {run.lost} | {run.doubled} | {run.sent_again} | {cores} |"
+            f"| {run.bridges} | {run.per_s:.2f} | {each_ms} | {run.receipt_p50_s:.1f} s | {run.receipt_max_s:.1f} s | "
+            f"{run.lost} | {run.doubled} | {run.sent_again} | {cores} |"
         )
     return "\n".join(lines)
 
