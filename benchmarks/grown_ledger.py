@@ -95,7 +95,7 @@ def ask_all(ledger: Ledger, *, limit_ms: float, processor_s: Callable[[], float]
     numbers = iter(range(10**6))
 
     def claim() -> None:
-        ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+        ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
         assert ledger.leases.grant(job.job_id, "mac", f"i{next(numbers)}", MODEL)
 
     def tell() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from broker.commands.mosquitto import add_agent, check, init, rotate
+from broker.commands.mosquitto import add_agent, add_bridge, check, init, rotate
 from broker.commands.nats import nats
 from broker.commands.terminal import AsJson, ConfigFile, DataDir, TopicRoot, err, fail, load, out
 from broker.errors import BrokerError
@@ -157,6 +157,7 @@ def show_config(
 app.command()(init)
 app.command()(nats)
 app.command("add-agent")(add_agent)
+app.command("add-bridge")(add_bridge)
 app.command()(rotate)
 app.command()(check)
 

@@ -61,7 +61,12 @@ def known_listener(directory: Path) -> Listener | None:
 
 
 def provision_mosquitto(
-    directory: Path, listener: Listener, *, agent_ids: Sequence[str], insecure: bool = False
+    directory: Path,
+    listener: Listener,
+    *,
+    agent_ids: Sequence[str],
+    further_bridges: Sequence[str] = (),
+    insecure: bool = False,
 ) -> ProvisionedMosquitto:
     """Write a complete configuration with generated users; existing users keep their passwords.
 
@@ -77,7 +82,8 @@ def provision_mosquitto(
     check_path(directory.absolute())
     check_listener(listener, insecure=insecure)
     users_file = directory.absolute() / "users.json"
-    users = make_users(read_users(users_file), agent_ids, Topics(listener.topic_root), listener.bridge_id)
+    topics, known = Topics(listener.topic_root), read_users(users_file)
+    users = make_users(known, agent_ids, topics, listener.bridge_id, further_bridges=further_bridges)
     credentials = {name: user.credentials for name, user in users.items()}
     try:
         make_directory(directory)

@@ -43,6 +43,8 @@ class Wanted:
     persistence: bool | None = None
     bridge_id: str | None = None
     agent_ids: tuple[str, ...] = ()
+    further_bridges: tuple[str, ...] = ()
+    """Bridges beside the first, on the same ledger."""
     topic_root: str | None = None
 
 
@@ -127,7 +129,13 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
             if listener.tls
             else "this broker speaks no TLS: omi-broker init DIR --tls gives it certificates, and new invitations"
         )
-    mosquitto = provision_mosquitto(directory, listener, agent_ids=wanted.agent_ids, insecure=listener.tls is None)
+    mosquitto = provision_mosquitto(
+        directory,
+        listener,
+        agent_ids=wanted.agent_ids,
+        further_bridges=wanted.further_bridges,
+        insecure=listener.tls is None,
+    )
     ca = own.ca.read_text() if listener.tls == own.server else None
     invitations = {
         role: make_invitation(role, user, listener, ca=ca) for role, user in invited(mosquitto.users).items()

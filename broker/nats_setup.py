@@ -52,6 +52,8 @@ class WantedCluster:
     insecure: bool = False
     bridge_id: str | None = None
     agent_ids: tuple[str, ...] = ()
+    further_bridges: tuple[str, ...] = ()
+    """Bridges beside the first, on the same ledger."""
     topic_root: str | None = None
     installed_at: str | None = None
 
@@ -176,7 +178,8 @@ def set_up_cluster(directory: Path, wanted: WantedCluster, *, renew_certificates
             "this cluster speaks no TLS: omi-broker nats DIR --tls gives it certificates, and invitations"
         )
     users_file = directory.absolute() / "users.json"
-    users = make_users(read_users(users_file), wanted.agent_ids, Topics(cluster.topic_root), cluster.bridge_id)
+    topics, known = Topics(cluster.topic_root), read_users(users_file)
+    users = make_users(known, wanted.agent_ids, topics, cluster.bridge_id, further_bridges=wanted.further_bridges)
     credentials = {role: user.credentials for role, user in users.items()}
     try:
         make_directory(directory.absolute() / "nodes")  # the servers' own user enters it

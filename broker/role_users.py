@@ -13,6 +13,7 @@ from schemas.record import is_id
 from schemas.topics import Topics
 
 AGENT_PREFIX = "agent:"  # before an agent's id, in the names of users
+BRIDGE_PREFIX = "bridge:"  # before the id of a further bridge, beside the first one
 _USERNAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.@-]*")
 
 
@@ -25,20 +26,33 @@ class BrokerUser:
 
 
 def make_users(
-    known: Mapping[str, Credentials], agent_ids: Iterable[str], topics: Topics, bridge_id: str
+    known: Mapping[str, Credentials],
+    agent_ids: Iterable[str],
+    topics: Topics,
+    bridge_id: str,
+    *,
+    further_bridges: Iterable[str] = (),
 ) -> dict[str, BrokerUser]:
     """Return all users by role (`bridge`, `backend`, `watch`, `agent:<id>`); known ones keep their passwords.
+
+    Further bridges on the ledger of the first are `bridge:<id>`, each with its own heartbeat.
 
     Raises:
         BrokerError: an id or a username that would change the meaning of a configuration.
     """
     known_ids = (name.removeprefix(AGENT_PREFIX) for name in known if name.startswith(AGENT_PREFIX))
+    known_bridges = (name.removeprefix(BRIDGE_PREFIX) for name in known if name.startswith(BRIDGE_PREFIX))
     users: dict[str, BrokerUser] = {}
     for role in ("bridge", "backend", "watch"):
         access = access_of(role, topics, sender_id=_checked_id("bridge", bridge_id))
         users[role] = BrokerUser(known.get(role) or Credentials(role, generate_password()), access)
+    bridges = dict.fromkeys((bridge_id, *known_bridges, *further_bridges))
+    for further in list(bridges)[1:]:
+        name = f"{BRIDGE_PREFIX}{further}"
+        access = access_of("bridge", topics, sender_id=_checked_id("bridge", further))
+        users[name] = BrokerUser(known.get(name) or Credentials(f"bridge-{further}", generate_password()), access)
     for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
-        if _checked_id("agent", agent_id) == bridge_id:
+        if _checked_id("agent", agent_id) in bridges:
             raise BrokerError(
                 f"agent id {agent_id!r} is the bridge's: their failures would be one topic. Name another."
             )

@@ -143,6 +143,7 @@ def run_mosquitto(
     directory: Path,
     *,
     agent_ids: Sequence[str] = (AGENT_ID,),
+    further_bridges: Sequence[str] = (),
     topic_root: str = DEFAULT_ROOT,
     max_packet_bytes: int | None = None,
     tls: TlsFiles | None = None,
@@ -155,7 +156,7 @@ def run_mosquitto(
     port = free_port()
     home = directory / f"mosquitto-{port}"
     listener = Listener(port=port, tls=tls, topic_root=topic_root)
-    provisioned = provision_mosquitto(home, listener, agent_ids=agent_ids)
+    provisioned = provision_mosquitto(home, listener, agent_ids=agent_ids, further_bridges=further_bridges)
     with provisioned.files.config.open("a") as config:
         config.write(f"log_type all\nuser {getpass.getuser()}\n{extra_lines}\n")
         if max_packet_bytes is not None:

@@ -14,6 +14,7 @@ from schemas.errors import TopicMalformed
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.mailbox import SMALL_BYTES, Mailbox, Quota
+from vps_bridge.rules.ownership import Owns, own_all
 
 _LOG = structlog.get_logger(__name__)
 MIB = 2**20
@@ -53,6 +54,13 @@ def sender_of(address: TopicAddress) -> str:
     return f"conversation {address.conversation_id}"
 
 
+def _owned_name(address: TopicAddress) -> str:
+    """Return whose owner takes a message: an agent's in all that agents say, else its conversation's or person's."""
+    if address.kind in FROM_AGENTS:
+        return address.sender_id or ""
+    return address.conversation_id or address.person_id or ""
+
+
 class Admission:
     """Puts messages into the mailbox within each sender's quota, and counts those that it drops.
 
@@ -61,9 +69,19 @@ class Admission:
     """
 
     def __init__(
-        self, topics: Topics, mailbox: Mailbox, *, own_id: str, clock: Callable[[], float] = time.monotonic
+        self,
+        topics: Topics,
+        mailbox: Mailbox,
+        *,
+        own_id: str,
+        owns: Owns = own_all,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Let nobody in but conversations, until `set_allowed`. `own_id` is this bridge's."""
+        """Let nobody in but conversations, until `set_allowed`. `own_id` is this bridge's.
+
+        `owns`: of several bridges, whether this one takes what comes from a conversation, a person or an agent.
+        """
+        self._owns = owns
         self._topics, self._mailbox, self._own_id, self._clock = topics, mailbox, own_id, clock
         self._allowed: frozenset[str] = frozenset()
         self._known: OrderedDict[str, None] = OrderedDict()
@@ -91,6 +109,8 @@ class Admission:
             return  # proves no life
         if address.kind is TopicKind.FAILURE and address.sender_id == self._own_id:
             return  # our own, which operators read
+        if address.kind not in HEARTBEATS and not self._owns(_owned_name(address)):
+            return  # another bridge takes it; where none does yet, its owner offers it again
         sender, quota = sender_of(address), self._quota_of(address)
         if quota is STRANGERS:
             reason = self._judge_stranger(address, len(message.payload))

@@ -7,7 +7,7 @@ import secrets
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,18 +20,18 @@ from schemas.agent import AgentHeartbeat, AgentState, AgentWant
 from schemas.audio import ChunkDescription
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
-from schemas.conversation import Accepted, ConversationEvent, EventType
-from schemas.failure import FailureCode, JobFailure
+from schemas.conversation import Accepted
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.beats import BeatSources, BridgeBeats
-from vps_bridge.bridge_files import open_files
+from vps_bridge.bridge_files import name_places, open_files
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import LedgerUnavailable, Refusal
+from vps_bridge.following_up import FollowingUp, FollowUpParts
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.counts import BridgeCounts
@@ -41,8 +41,10 @@ from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.interpreter import set_up_interpreter
-from vps_bridge.ledger.records import ChunkRecord, Deleted
+from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import ChunkRecord
 from vps_bridge.mailbox import Mailbox, WorkRequest
+from vps_bridge.membership import HOUSEKEEPING, Membership
 from vps_bridge.omi.door import OmiDoor
 from vps_bridge.presence import Presence
 from vps_bridge.publisher import HeldPublisher
@@ -53,6 +55,8 @@ from vps_bridge.webhook.sender import Webhook
 
 _LOG = structlog.get_logger(__name__)
 TICK_S = 0.5
+LEAVE_S = 1.2  # two ticks: by then the other bridges know that this one leaves
+HAND_OVER_S = 10.0  # and it ends so late at most, while audio is on its way into the bucket
 NEWS_REST_S = 0.05  # of many who write into the ledger at once, not each has it looked at
 BATCH_S = 0.02  # messages are taken for about this long before what they call for is done and sent, with one fsync
 MAX_HELD = 64  # messages that wait to be sent end a batch too
@@ -72,10 +76,11 @@ class Bridge:
         """
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
-        self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id)
-        self._stopping, self._connected, self._has_news = threading.Event(), threading.Event(), threading.Event()
-        self._open_files(settings)
-        self._presence = Presence(settings, self._ledger.ledger_id)
+        self._stopping, self._connected = threading.Event(), threading.Event()
+        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask, self._join)
+        self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id, owns=self._membership.owns)
+        self._admission.set_allowed(self._ledger.agents.allowed())
+        self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
         self._beat_topic = self._topics.bridge_heartbeat(settings.bridge_id)
         self._session = MqttSession(
             settings,
@@ -87,43 +92,56 @@ class Bridge:
             on_connect=self._note_connect,
         )
         self._publisher = HeldPublisher(self._session, self._sync)
+        self._following = FollowingUp(settings, self._membership, self._presence, self._publisher)
         self._make_parts(settings)
         sources = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve, self._spool
         told = BeatSources(*sources, self._mailbox.read_until_s)
         self._beats = BridgeBeats(settings, self._ledger, self._presence, self._publisher, told)
         self._tick_due_s = self._ticked_s = 0.0
-        self._is_to_dispatch = False  # whether the messages just taken call for it
+        self._is_to_dispatch = self._is_for_all = False  # whether what just came calls for it, and other bridges do
+        self._hears = False  # what is published: every subscription of this connection was answered
 
-    def _open_files(self, settings: BridgeSettings) -> None:
-        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask)
-        self._admission.set_allowed(self._ledger.agents.allowed())
-        self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
+    def _join(self, ledger: Ledger) -> None:
+        self._presence = Presence(self._settings, ledger.ledger_id)
+        self._membership = Membership(self._settings, ledger, self._presence.instance_id, name_places(self._settings))
 
     def _make_parts(self, settings: BridgeSettings) -> None:
-        self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher)
+        owns = self._membership.owns
+        self._dispatcher = Dispatcher(settings, self._ledger, self._spool, self._publisher, owns=owns)
         self._results = Results(self._ledger, self._dispatcher, settings.max_audio_s)
         self._ingest = Ingest(settings, self._ledger, self._spool, self._store, self._publisher, self._disk_reserve)
         self._ingest.bring_into(self._spool, ask=self._mailbox.ask, take=self.take_upload)
-        self._updater = Updater(settings, self._ledger, self._store, self._publisher)
-        self._webhook = Webhook(settings, self._ledger)
-        self._one_offs = OneOffRequests(self, self._ledger)
+        self._updater = Updater(settings, self._ledger, self._store, self._publisher, owns=owns)
+        self._webhook = Webhook(settings, self._ledger, is_alone=not self._membership.others)
+        self._one_offs = OneOffRequests(self, self._ledger, is_alone=lambda: not self._membership.others)
+        self._make_doors(settings)
+        self._make_keepers(settings)
+        parts = self._ledger, self._admission, self._ingest, self._dispatcher, self._updater, self._schedule
+        self._following.use(FollowUpParts(*parts, self._retention, self._compaction, self._one_offs))
+
+    def _make_doors(self, settings: BridgeSettings) -> None:
         self._http_door = HttpDoor(
             settings, self._mailbox, self, self._one_offs, publisher=self._publisher, guard=self._guard
         )
         self._omi_door = OmiDoor(
             settings, self._mailbox, self, self._ledger, self._store, guard=self._guard, clock=self._omi_clock
         )
-        self.people = PersonEvents(self._topics, self._ledger, self._store, self._publisher, self._note_change)
+        told = self._publisher, self._following.note_change
+        self.people = PersonEvents(self._topics, self._ledger, self._store, *told)
+
+    def _make_keepers(self, settings: BridgeSettings) -> None:
+        owns = self._membership.owns
         self._schedule = ConversationSchedule(
             settings,
             self._ledger,
             self._updater,
             self._guard,
             before_long_work=self._publisher.flush,
-            on_final=self._note_final,
-            on_failed=self._note_failed,
+            on_final=self._following.note_final,
+            on_failed=self._following.note_failed,
             wake=self._mailbox.wake,
             awaits_audio=self._ingest.awaits_audio,
+            owns=owns,
         )
         self._retention = Retention(
             settings,
@@ -133,6 +151,7 @@ class Bridge:
             ingest=self._ingest,
             dispatcher=self._dispatcher,
             disk_reserve=self._disk_reserve,
+            owns=owns,
         )
         self._compaction = Compaction(settings, self._ledger, self._store)
 
@@ -144,9 +163,9 @@ class Bridge:
             self._ingest.left_strays = True
             raise
 
-    def _note_news(self) -> None:
+    def _note_news(self, words: Collection[str]) -> None:
         """Look at once: somebody else has written into the ledger. Called from another thread."""
-        self._has_news.set()
+        self._following.hear(words)
         self._mailbox.wake()
 
     def _note_connect(self) -> None:
@@ -170,6 +189,7 @@ class Bridge:
         try:
             while not self._stopping.is_set():
                 self._run_once()
+            self._hand_over()
         finally:
             self._omi_door.close()
             self._http_door.close()
@@ -186,6 +206,15 @@ class Bridge:
             self._store.close()
             _LOG.info("bridge_stopped")
 
+    def _hand_over(self) -> None:
+        """Let other bridges go on with what this one owned, before it ends: at no moment does nobody take a message."""
+        self._guard.run("leaving", self._membership.leave)
+        left_s = time.monotonic()
+        while self._membership.others and time.monotonic() - left_s < HAND_OVER_S:
+            self._run_once()
+            if time.monotonic() - left_s > LEAVE_S and not self._ingest.is_bringing:
+                break
+
     def _subscribe(self) -> None:
         for kind in (*INPUT_KINDS, TopicKind.TURNS, TopicKind.FAILURE, TopicKind.WANT):
             self._session.subscribe(self._topics.filter(kind), qos=1)
@@ -200,12 +229,11 @@ class Bridge:
         now_s = time.monotonic()
         if self._connected.is_set():
             self._connected.clear()
+            self._hears = True
             self._updater.offer_again()
             self._presence.beat_soon()
+        self._guard.run("other bridges", partial(self._heed_others, now_s))
         self._guard.run("following up", partial(self._follow_up, now_s))
-        if self._has_news.is_set():
-            self._has_news.clear()
-            self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
         if now_s >= self._tick_due_s:
             self._ticked_s = now_s
             self._tick_due_s = now_s + TICK_S
@@ -219,8 +247,18 @@ class Bridge:
             self._guard.run("heartbeat", self._beats.publish)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
-        if self._mailbox.is_empty:
+        if self._ledger.has_words:
+            self._guard.run("telling", self._sync)
+        if self._mailbox.is_empty and self._membership.owns(HOUSEKEEPING):
             self._guard.run("packing", partial(self._compaction.step, now_s))
+
+    def _heed_others(self, now_s: float) -> None:
+        self._hears = self._hears and self._session.connected
+        heeded = self._following.heed(now_s, is_ready=self._hears)
+        self._is_to_dispatch |= heeded.is_to_dispatch
+        self._is_for_all |= heeded.is_to_dispatch or heeded.helps
+        if heeded.is_to_look:
+            self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
 
     def _take_batch(self) -> None:
         """Wait for a message until the next tick, then take what there is for a moment.
@@ -255,7 +293,7 @@ class Bridge:
                 taken = self._ingest.take_audio(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
                 if taken.is_new:
-                    self._schedule.note_audio(conversation_id, is_late=taken.is_late)
+                    self._following.note_audio(conversation_id, is_late=taken.is_late)
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
@@ -264,7 +302,7 @@ class Bridge:
             case TopicKind.TURNS:
                 # Whether its sender is free for another job, its next beat tells.
                 if self._results.take_turns(conversation_id, sender_id, message.payload):
-                    self._schedule.note_change(conversation_id)
+                    self._following.note_change(conversation_id)
             case TopicKind.FAILURE if sender_id != self._settings.bridge_id:
                 self._is_to_dispatch = True
                 self._results.take_failure(conversation_id, sender_id, message.payload)
@@ -274,17 +312,18 @@ class Bridge:
                 beat = decode(AgentHeartbeat, message.payload)
                 if beat.agent_id == sender_id:
                     # What any other beat brings about can wait for the tick.
-                    self._is_to_dispatch |= beat.free_capacity > 0 or beat.state is not AgentState.ONLINE
+                    calls = beat.free_capacity > 0 or beat.state is not AgentState.ONLINE
+                    self._is_to_dispatch |= calls and self._membership.owns(sender_id)
                     self._dispatcher.take_heartbeat(beat, self._mailbox.taken_s)
             case TopicKind.BRIDGE_HEARTBEAT if not message.retain:
-                self._presence.meet(decode(BridgeHeartbeat, message.payload))
+                self._following.meet(decode(BridgeHeartbeat, message.payload))
 
     def _follow_up(self, now_s: float) -> None:
         """Do at once what messages called for: a new chunk's job is offered with the chunk's receipt."""
         self._is_to_dispatch |= self._schedule.assemble_new(now_s)
         if self._is_to_dispatch:
             self._is_to_dispatch = False
-            self._guard.run("dispatching", self._dispatch)
+            self._guard.run("dispatching", partial(self._dispatch, now_s))
         self._schedule.assign_new(now_s)
         self._guard.run("offering", partial(self._updater.offer, now_s))
 
@@ -294,20 +333,23 @@ class Bridge:
             self._presence.beat_soon()
             self._retention.sweep_by(now_s)
         self._spool.probe(now_s)
-        for conversation_id in filter(self._spool.may_erase, self._ledger.conversations.unfinished_deletions()):
-            self._guard.run(f"deleting {conversation_id}", partial(self._finish_deletion, conversation_id))
-        self._is_to_dispatch |= self._schedule.assemble_due(now_s)
+        for name in filter(self._membership.owns, self._ledger.conversations.unfinished_deletions()):
+            if self._spool.may_erase(name):
+                self._guard.run(f"deleting {name}", partial(self._following.finish_deletion, name))
+        self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
         self._admission.log_dropped(now_s)
         sender_limit.report()
         self._dispatcher.note_heartbeats()
-        self._dispatch()
+        self._dispatch(now_s)
         if self._beats.has_news():
             self._presence.beat_soon()
 
-    def _dispatch(self) -> None:
+    def _dispatch(self, now_s: float) -> None:
         """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
-        self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s()))
+        is_for_all, self._is_for_all = self._is_for_all, False
+        self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s(), is_for_all=is_for_all))
+        self._following.note_jobs(now_s)
 
     def _sweep(self, now_s: float) -> None:
         self._schedule.note_awaiting_final(now_s)
@@ -325,7 +367,7 @@ class Bridge:
         """Take a chunk that has streamed in; `sha256` is what the publisher says it has."""
         taken = self._ingest.take_upload(conversation_id, description, upload, sha256)
         if taken.is_new:
-            self._schedule.note_audio(conversation_id, is_late=taken.is_late)
+            self._following.note_audio(conversation_id, is_late=taken.is_late)
         return taken
 
     def audio_file(self, chunk: ChunkRecord) -> Path:
@@ -339,7 +381,7 @@ class Bridge:
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
         """Take an event with all that follows from it, and return its receipt."""
         taken = self._ingest.take_event(conversation_id, data)
-        receipt = self._follow(taken.event, conversation_id) if taken.event else None
+        receipt = self._following.follow(taken.event, conversation_id) if taken.event else None
         return receipt or taken.receipt
 
     def read_history(self, conversation_id: str) -> ConversationHistory | None:
@@ -354,44 +396,3 @@ class Bridge:
     def live_agents(self) -> list[AgentHeartbeat]:
         """Return the last beats of the agents that are live and allowed."""
         return self._beats.live_agents()
-
-    def _follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
-        """Do what an accepted event asks for; a deletion has its receipt only then."""
-        if event.type is EventType.DELETED:
-            receipt, deleted = self._ingest.delete(event, conversation_id)
-            self._forget(conversation_id, deleted)
-            return receipt
-        if event.type is EventType.STARTED and event.temporary and event.only_agent:
-            self._dispatcher.pins.pin(conversation_id, event.only_agent)
-        elif event.type is EventType.COMPLETED:
-            self._schedule.note_audio(conversation_id)
-        elif event.type is EventType.APPLIED:
-            self._retention.note_applied(conversation_id)
-        elif event.type is EventType.RESYNC:
-            self._updater.offer_again(conversation_id)
-        if event.type not in (EventType.APPLIED, EventType.RESYNC):
-            self._schedule.note_change(conversation_id)
-        return None
-
-    def _finish_deletion(self, conversation_id: str) -> None:
-        self._forget(conversation_id, self._ingest.erase(conversation_id))
-
-    def _forget(self, conversation_id: str, deleted: Deleted) -> None:
-        self._dispatcher.cancel(deleted.leases)
-        self._dispatcher.pins.forget(conversation_id)
-        self._one_offs.note_deleted(conversation_id)
-        self._schedule.forget(conversation_id)
-
-    def _note_change(self, conversation_id: str) -> None:
-        self._schedule.note_change(conversation_id)
-
-    def _note_final(self, conversation_id: str, now_s: float) -> None:
-        self._retention.note_final(conversation_id, now_s)
-        self._compaction.note_final(now_s)
-        self._one_offs.answer_if_final(conversation_id)
-
-    def _note_failed(self, conversation_id: str, reason: str) -> None:
-        self._one_offs.fail(conversation_id, reason)
-        failure = JobFailure(conversation_id=conversation_id, code=FailureCode.LABELS_FAILED, message=reason)
-        self._publisher.send(self._topics.failure(conversation_id, self._settings.bridge_id), failure)
-        self._presence.beat_soon()

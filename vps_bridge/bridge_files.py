@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from typing import NamedTuple
@@ -18,10 +19,24 @@ from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.open_spool import open_spool
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger, open_ledger
+from vps_bridge.rules.ownership import BridgePlaces
 from vps_bridge.settings import BridgeSettings
 
 MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 _LOG = structlog.get_logger(__name__)
+
+
+def name_places(settings: BridgeSettings) -> BridgePlaces:
+    """Return where a bridge keeps what others on its ledger have to have in common with it."""
+    bucket = f"{settings.spool_endpoint or settings.spool_region} {settings.spool_url}" if settings.spool_url else None
+    shared = {"spool_url": bucket, "conversations_url": settings.conversations_url, "topic_root": settings.topic_root}
+    # What OMI sends waits on the disk of whoever took it for the conversation that it belongs to.
+    alone = frozenset({"omi_http_port"} if settings.omi_http_port else ())
+    return BridgePlaces({name: place and _digest(place) for name, place in shared.items()}, alone)
+
+
+def _digest(place: str) -> str:
+    return hashlib.sha256(place.encode()).hexdigest()[:16]
 
 
 class BridgeFiles(NamedTuple):
@@ -33,11 +48,15 @@ class BridgeFiles(NamedTuple):
     store: ConversationStore
 
 
-def open_files(settings: BridgeSettings, on_thread: Callable[[Callable[[], object]], object]) -> BridgeFiles:
+def open_files(
+    settings: BridgeSettings, on_thread: Callable[[Callable[[], object]], object], join: Callable[[Ledger], None]
+) -> BridgeFiles:
     """Open everything, made where it is missing. `on_thread` has something done by the bridge's own thread.
 
+    `join` is called with the ledger before anything is done to what other bridges may share.
+
     Raises:
-        LedgerBusy: another bridge has them.
+        LedgerBusy: another bridge has them, or runs beside which this one may not.
         vps_bridge.database.DatabaseError: a file cannot be used.
         SettingsError: the settings describe no store, or no bucket that can be used.
     """
@@ -46,6 +65,7 @@ def open_files(settings: BridgeSettings, on_thread: Callable[[Callable[[], objec
     disk_reserve.release_if_full()  # even opening a database takes some room
     ledger = _open_ledger(settings)
     disk_reserve.update()
+    join(ledger)
     spool = open_spool(settings, ledger, on_thread)
     store = open_store(settings)
     remove_leftovers(settings.root)
@@ -60,7 +80,7 @@ def _open_ledger(settings: BridgeSettings) -> Ledger:
     pauses = Backoff.start(MIN_PAUSE_S, MAX_PAUSE_S)
     while True:
         try:
-            return open_ledger(settings, exclusive=True)
+            return open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id)
         except LedgerUnavailable as error:
             _LOG.warning("ledger_waits", reason=str(error), asked_again_s=round(pauses.pause_s, 1))
             time.sleep(pauses.jittered_s())

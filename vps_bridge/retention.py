@@ -20,6 +20,8 @@ from vps_bridge.labelling.forget_voices import FORGOTTEN, find_named, forget_voi
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.take_apart import settle_samples
 from vps_bridge.ledger import Ledger
+from vps_bridge.membership import HOUSEKEEPING
+from vps_bridge.rules.ownership import Owns, own_all
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -43,8 +45,10 @@ class Retention:
         ingest: Ingest,
         dispatcher: Dispatcher,
         disk_reserve: DiskReserve,
+        owns: Owns = own_all,
     ) -> None:
         """Sweep this ledger, spool and store; the first sweep is due at once."""
+        self._owns = owns
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._ingest, self._dispatcher, self._disk_reserve = ingest, dispatcher, disk_reserve
         self._due_s = 0.0
@@ -69,6 +73,10 @@ class Retention:
         if conversation is not None and conversation.enrols is not None:
             self._strip(conversation_id)
 
+    def note_final_elsewhere(self, now_s: float) -> None:
+        """Note that a conversation of another bridge has become final: its audio may be for this one to sweep."""
+        self.sweep_by(now_s + self._settings.keep_audio_s)
+
     def note_applied(self, conversation_id: str) -> None:
         """Note that the backend heard of an update: an enrolment whose outcome was told is deleted."""
         conversation = self._ledger.conversations.get(conversation_id)
@@ -91,6 +99,11 @@ class Retention:
         self._spool.tidy(keep_copies=self._disk_reserve.is_held)
         self._ledger.forget_deleted_pages()
         self._store.forget_deleted_pages()
+        if self._owns(HOUSEKEEPING):
+            self._sweep_ledger(now_s)
+
+    def _sweep_ledger(self, now_s: float) -> None:
+        """Do the part of a sweep that one of several bridges does for all."""
         now = time.time()
         self._ledger.chunks.clamp_future_times(now)
         self._ledger.refusals.drop_old(now)

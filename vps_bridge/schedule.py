@@ -21,6 +21,7 @@ from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ConversationRecord, describe_completion
 from vps_bridge.rules.assemble import plan_jobs
 from vps_bridge.rules.completion import is_all_here, is_final, required_quiet_s
+from vps_bridge.rules.ownership import Owns, own_all
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class ConversationSchedule:
         on_failed: Callable[[str, str], None],
         wake: Callable[[], None],
         awaits_audio: Callable[[str], bool],
+        owns: Owns = own_all,
     ) -> None:
         """Take up what an earlier run left.
 
@@ -64,24 +66,41 @@ class ConversationSchedule:
             on_failed: called with a conversation that is set aside, and why.
             awaits_audio: whether audio of a conversation has come that is not accepted yet.
             wake: called from another thread when the labels of a large conversation are there.
+            owns: whether this bridge owns a conversation.
         """
         self._settings, self._ledger, self._updater, self._guard = settings, ledger, updater, guard
-        self._awaits_audio = awaits_audio
+        self._awaits_audio, self._owns = awaits_audio, owns
         self._before_long_work, self._on_final, self._on_failed = before_long_work, on_final, on_failed
         self._beside = LabellingProcess(updater.policy, limit_s=settings.labels_limit_s, on_answer=wake)
-        self._started_s = time.monotonic()
+        self._since_s = time.monotonic()  # what came before this has come then
         self._last_audio_s: dict[str, float] = {}
         self._ended_too_soon = set[str]()  # more audio came after their end
         # When to look at the chunks of a conversation that no job covers: at once, and when a pause has passed.
-        self._assemble_due_s = dict.fromkeys(ledger.chunks.uncovered_conversations(), 0.0)
+        self._assemble_due_s = dict[str, float]()
         self._assign_tries = RetryTimer(settings.retry_min_s, settings.retry_max_s)
         self._assign_rests: dict[str, tuple[float, float]] = {}  # how long it took, and until when it rests
         # Conversations that may be final, and when to look; what changes them puts them here anew.
-        self._end_due_s = {end.conversation_id: 0.0 for end in ledger.conversations.awaiting_final()}
+        self._end_due_s = dict[str, float]()
         # Those that the messages just taken are about.
         self._to_assemble, self._to_assign = set[str](), set[str]()
         # Those whose last attempt is not to be counted.
         self._uncounted = set[str]()
+        self.find_work()
+
+    def find_work(self) -> None:
+        """Look for what there is to do in the conversations that this bridge owns: no message says so."""
+        for name in filter(self._owns, self._ledger.chunks.uncovered_conversations()):
+            self._assemble_due_s.setdefault(name, 0.0)
+        self.note_awaiting_final(0.0)
+
+    def take_up(self) -> None:
+        """Take up the conversations that this bridge owns from now on, as after a start, and leave all others."""
+        self._since_s = time.monotonic()
+        for known in (self._assemble_due_s, self._end_due_s, self._last_audio_s):
+            for name in [name for name in known if not self._owns(name)]:
+                del known[name]
+        self._ended_too_soon = set(filter(self._owns, self._ended_too_soon))
+        self.find_work()
 
     def note_audio(self, conversation_id: str, *, is_late: bool = False) -> None:
         """Note that audio came, or that no more will: its chunks are looked at with the next `assemble_new`.
@@ -99,7 +118,8 @@ class ConversationSchedule:
     def note_awaiting_final(self, now_s: float) -> None:
         """Look for conversations whose end a command changed: no message says so."""
         for end in self._ledger.conversations.awaiting_final():
-            self._end_due_s.setdefault(end.conversation_id, now_s)
+            if self._owns(end.conversation_id):
+                self._end_due_s.setdefault(end.conversation_id, now_s)
 
     def forget(self, conversation_id: str) -> None:
         """Forget a deleted conversation."""
@@ -134,7 +154,7 @@ class ConversationSchedule:
     def assign_due(self, now_s: float) -> None:
         """Work out the labels of all conversations that are dirty, or may have become final."""
         self._take_tries_back()
-        dirty = self._ledger.conversations.dirty()
+        dirty = list(filter(self._owns, self._ledger.conversations.dirty()))
         self._assign_tries.keep_only(set(dirty))
         ending = [name for name, due_s in self._end_due_s.items() if due_s <= now_s]
         self._assign_all(dict.fromkeys([*ending, *dirty]), now_s)
@@ -298,5 +318,5 @@ class ConversationSchedule:
         return is_quiet and not self._awaits_audio(conversation_id)
 
     def _idle_s(self, conversation_id: str, now_s: float) -> float:
-        """Return how long no audio of a conversation has come; before the start of this run counts as the start."""
-        return now_s - self._last_audio_s.get(conversation_id, self._started_s)
+        """Return how long no audio of a conversation has come; before this bridge took it up counts as then."""
+        return now_s - self._last_audio_s.get(conversation_id, self._since_s)

@@ -91,15 +91,19 @@ def add_agent(
 
     Example: [bold]omi-broker add-agent /etc/mosquitto/omi my-mac[/bold]
     """
-    if is_cluster(directory):
-        _add_to_cluster(directory, agent_id, as_json=as_json)
-        return
-    with explained():
-        from broker.mosquitto_setup import Wanted, require_setup, set_up_mosquitto
+    _add(directory, "agent", agent_id, as_json=as_json)
 
-        require_setup(directory)
-        setup = set_up_mosquitto(directory, Wanted(agent_ids=tuple(agent_id)))
-    _print_setup(setup, roles_of(agent_id), as_json=as_json)
+
+def add_bridge(
+    directory: Directory,
+    bridge_id: Annotated[list[str], typer.Argument(help="Its id (OMI_BRIDGE_ID); several are added at once.")],
+    as_json: AsJson = False,
+) -> None:
+    """Add a bridge beside the first, on the same ledger: a user of its own, and its invitation. Nobody is cut off.
+
+    Example: [bold]omi-broker add-bridge /etc/mosquitto/omi second[/bold]
+    """
+    _add(directory, "bridge", bridge_id, as_json=as_json)
 
 
 def rotate(
@@ -153,12 +157,21 @@ def check(directory: Directory, as_json: AsJson = False) -> None:
         raise typer.Exit(1)
 
 
-def _add_to_cluster(directory: Path, agent_ids: list[str], *, as_json: bool) -> None:
-    with explained():
-        from broker.nats_setup import WantedCluster, set_up_cluster
+def _add(directory: Path, kind: str, ids: list[str], *, as_json: bool) -> None:
+    agents, bridges = (tuple(ids), ()) if kind == "agent" else ((), tuple(ids))
+    if is_cluster(directory):
+        with explained():
+            from broker.nats_setup import WantedCluster, set_up_cluster
 
-        setup = set_up_cluster(directory, WantedCluster(agent_ids=tuple(agent_ids)))
-    print_cluster(setup, roles_of(agent_ids), as_json=as_json)
+            cluster = set_up_cluster(directory, WantedCluster(agent_ids=agents, further_bridges=bridges))
+        print_cluster(cluster, roles_of(ids, kind), as_json=as_json)
+        return
+    with explained():
+        from broker.mosquitto_setup import Wanted, require_setup, set_up_mosquitto
+
+        require_setup(directory)
+        setup = set_up_mosquitto(directory, Wanted(agent_ids=agents, further_bridges=bridges))
+    _print_setup(setup, roles_of(ids, kind), as_json=as_json)
 
 
 def _rotate_in_cluster(directory: Path, name: str | None, *, as_json: bool) -> None:

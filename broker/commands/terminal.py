@@ -71,9 +71,9 @@ def explained() -> Iterator[None]:
         fail(f"{error.name} is missing, which certificates and passwords need: pip install 'omi-diarization[bridge]'")
 
 
-def roles_of(agent_ids: Collection[str] | None) -> tuple[str, ...]:
-    """Return the roles of agents."""
-    return tuple(f"agent:{agent_id}" for agent_id in agent_ids or ())
+def roles_of(ids: Collection[str] | None, kind: str = "agent") -> tuple[str, ...]:
+    """Return the roles of agents, or of further bridges."""
+    return tuple(f"{kind}:{each}" for each in ids or ())
 
 
 def print_invitation(role: str, path: str) -> None:

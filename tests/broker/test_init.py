@@ -207,6 +207,21 @@ def test_an_agent_is_added_while_traffic_runs_and_nobody_is_cut_off(home, enter)
     assert [(each.connected, each.counters.reconnects) for each in (bridge, backend, first)] == 3 * [(True, 0)]
 
 
+def test_a_further_bridge_beats_under_its_own_id_and_not_under_the_first_ones(home, enter):
+    done = omi_broker("add-bridge", home.directory, "standby")
+    assert done.exit_code == 0, done.output
+    assert "omi-bridge join" in done.output
+    home.reload()
+    standby = enter_once_known(enter, "bridge:standby")
+    beat = standby.publish(TOPICS.bridge_heartbeat("standby"), b"{}").wait(WAIT_S)
+    foreign = standby.publish(TOPICS.bridge_heartbeat("bridge"), b"{}").wait(WAIT_S)
+    assert foreign is PublishOutcome.REFUSED
+    assert beat is not PublishOutcome.REFUSED
+    assert omi_broker("add-agent", home.directory, "standby").exit_code == 1, "their failures would be one topic"
+    omi_broker("init", home.directory)
+    assert "bridge:standby" in read_users(home.directory / "users.json"), "what is not named stays"
+
+
 def enter_once_known(enter, role: str):
     """Connect as a role that the broker reads of with its next look at its files."""
     deadline_s = time.monotonic() + WAIT_S

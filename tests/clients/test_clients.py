@@ -23,6 +23,7 @@ import pytest
 import omi_diarization_client.client as package
 import vps_bridge.client.client as own
 import vps_bridge.client.connected
+import vps_bridge.client.heard_bridges
 from broker.certificates import OwnCertificates, make_certificates
 from integrations.omi.labels import OwnersFile
 from integrations.omi.publish import PusherTap, TapPublisher
@@ -336,5 +337,5 @@ def test_limits_and_codes_are_the_same_in_both() -> None:
         "RETRY_S",
     ]
     assert {name: getattr(package, name) for name in names} == {name: getattr(own, name) for name in names}
-    assert FRESH_S == own.FRESH_BEAT_S
+    assert FRESH_S == vps_bridge.client.heard_bridges.FRESH_BEAT_S
     assert {str(code) for code, policy in FAILURE_POLICIES.items() if policy.is_retryable} == RETRYABLE_CODES

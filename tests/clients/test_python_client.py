@@ -93,6 +93,16 @@ def test_only_a_living_bridge_that_takes_audio_counts(beat: dict[str, Any], reta
             pulse.wait(0)
 
 
+def test_of_several_bridges_one_that_lives_is_enough() -> None:
+    pulse, now = BridgePulse(), datetime.now(UTC).isoformat()
+    for name, state in (("a", "online"), ("b", "online"), ("b", "stopped")):
+        pulse.note({"bridge_id": name, "state": state, "sent_at": now}, retained=False)
+    assert pulse.wait(0)["bridge_id"] == "a"
+    pulse.note({"bridge_id": "a", "state": "stopped", "sent_at": now}, retained=False)
+    with pytest.raises(NoAnswer, match="stopped"):
+        pulse.wait(0)
+
+
 def test_of_updates_the_latest_is_kept_and_a_confirmed_one_is_not_told_twice() -> None:
     heard = HeardUpdates()
     heard.listen()

@@ -29,6 +29,7 @@ NEEDS = {
     "secrets": "shows where a secret goes; the tests put their own there",
     "systemd": "tests/docs/test_walk.py starts, restarts and reloads services by a stand-in for systemctl",
     "deploy": "needs Docker or a cluster; tests/test_deploy.py checks all that can be checked without",
+    "machines": "needs a second machine; tests/vps_bridge/test_several_bridges.py runs both bridges on one",
     "journal": "reads the journal of a machine with systemd",
 }
 """Why a block is not run."""

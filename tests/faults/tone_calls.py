@@ -38,14 +38,18 @@ def call_audio(pitches: Sequence[int] = TWO_VOICES) -> bytes:
     return as_wav(audio)
 
 
-def begin_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> None:
-    """Send the start of a call, and a transcript with the same wrong speaker in every segment."""
-    segments = tuple(
+def call_segments(conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> tuple[TranscriptSegment, ...]:
+    """Return a transcript with the same wrong speaker in every segment."""
+    return tuple(
         TranscriptSegment(id=f"{conversation_id}-{turn}", start_s=start_s, end_s=end_s, text="word", speaker="X")
         for turn, (start_s, end_s) in enumerate(spoken_spans(len(pitches)))
     )
+
+
+def begin_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> None:
+    """Send the start of a call, and its transcript."""
     backend.event(conversation_id, EventType.STARTED)
-    backend.event(conversation_id, EventType.SEGMENTS, segments=segments)
+    backend.event(conversation_id, EventType.SEGMENTS, segments=call_segments(conversation_id, pitches))
 
 
 def send_call(backend: Backend, conversation_id: str, pitches: Sequence[int] = TWO_VOICES) -> Accepted:

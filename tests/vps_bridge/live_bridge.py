@@ -193,6 +193,8 @@ class LiveBridge:
     options: dict[str, str] = field(default_factory=dict)
     process: subprocess.Popen[bytes] | None = None
     patience: dict[str, str] = field(default_factory=lambda: paced_settings(PATIENCE))
+    role: str = "bridge"
+    """Its user at the broker."""
 
     @property
     def spool(self) -> Path:
@@ -204,7 +206,7 @@ class LiveBridge:
 
     def environment(self) -> dict[str, str]:
         own = {"OMI_DATA_DIR": str(self.data_dir)}
-        return self.broker.environment("bridge") | FAST | self.patience | own | self.options
+        return self.broker.environment(self.role) | FAST | self.patience | own | self.options
 
     def start(self, backend: Backend, **options: str) -> None:
         """Start it and wait for its first heartbeat."""
@@ -215,7 +217,8 @@ class LiveBridge:
         def is_up() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, self.log_file.read_text()
-            beats = backend.seen(BridgeHeartbeat)
+            own_id = self.options.get("OMI_BRIDGE_ID", "bridge")
+            beats = [beat for beat in backend.seen(BridgeHeartbeat) if beat.bridge_id == own_id]
             return any(beat.state is BridgeState.ONLINE and beat.started_at >= began for beat in beats)
 
         wait_until(is_up, "the bridge's first heartbeat")
@@ -314,9 +317,11 @@ class LiveBridge:
 
 
 @contextlib.contextmanager
-def run_bridge(broker: RunningBroker, data_dir: Path, backend: Backend, **options: str) -> Iterator[LiveBridge]:
+def run_bridge(
+    broker: RunningBroker, data_dir: Path, backend: Backend, *, role: str = "bridge", **options: str
+) -> Iterator[LiveBridge]:
     """A bridge that is up; ended with SIGTERM, which it must obey, unless the test ended it."""
-    bridge = LiveBridge(broker, data_dir)
+    bridge = LiveBridge(broker, data_dir, role=role)
     bridge.start(backend, **options)
     try:
         yield bridge

@@ -18,7 +18,7 @@ from vps_bridge.bucket.audio import is_in_bucket
 from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.erasure_log import LOG_NAME, ErasureHistory
+from vps_bridge.ledger.erasure_log import LOG_NAME, ErasureHistory, ErasureLog
 
 WORK_PREFIX = ".backup-"  # a directory below the bridge's root while a backup is made
 ROOM_FACTOR = 1.2  # of the databases' size
@@ -54,8 +54,9 @@ def remove_leftovers(root: Path) -> None:
 def _read_erasures(root: Path) -> ErasureHistory:
     ledger = Ledger(root, exclusive=False)
     try:
-        ledger.erasures.begin()
-        return ledger.erasures.read()
+        log = ErasureLog(root, ledger.ledger_id)
+        log.begin()
+        return log.read()
     finally:
         ledger.close()
 

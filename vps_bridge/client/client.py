@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,7 @@ from schemas.topics import TopicKind, Topics
 from vps_bridge.client.connected import RETRY_S, ConnectedClient, is_taken
 from vps_bridge.client.errors import BridgeSilent, FileChanged
 from vps_bridge.client.file_parts import read_parts
+from vps_bridge.client.heard_bridges import HeardBridges
 from vps_bridge.durations import seconds
 from vps_bridge.publisher import Publisher
 
@@ -49,7 +50,6 @@ WHOLE_BYTES = 1_000_000  # a file up to this size is sent in one message
 PART_BYTES = 262_144
 ENVELOPE_BYTES = 4_096  # the most that the message's other fields and the packet's header take
 PARTS_AT_ONCE = 16  # sent, but not yet acknowledged by the broker
-FRESH_BEAT_S = 30.0
 
 
 @dataclass(frozen=True)
@@ -84,22 +84,22 @@ class BridgeClient(ConnectedClient):
         )
         self._publisher = Publisher(self._session)
         self._updates: list[ConversationUpdated] = []
-        self._beat: BridgeHeartbeat | None = None
-        self._beat_s = 0.0
+        self._bridges = HeardBridges()
 
     def wait_bridge(self, timeout_s: float = 35.0) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that is alive and takes audio."""
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
-            beat = self._beat if time.monotonic() - self._beat_s <= FRESH_BEAT_S else None
-            if beat is not None and beat.state is BridgeState.ONLINE and beat.accepting:
+            beat = self._bridges.find_accepting()
+            if beat is not None:
                 return beat
             self._read_one(deadline_s)
-        if self._beat is not None and self._beat.state is BridgeState.ONLINE and not self._beat.accepting:
-            why = self._beat.last_error or f"its queue is full, {self._beat.queue.jobs_ready} jobs wait"
+        last = self._bridges.last
+        if last is not None and last.state is BridgeState.ONLINE and not last.accepting:
+            why = last.last_error or f"its queue is full, {last.queue.jobs_ready} jobs wait"
             msg = f"the bridge takes no audio now ({why}): keep the audio, try later"
             raise BridgeSilent(msg)
-        state = "no heartbeat" if self._beat is None else f"its last heartbeat says {self._beat.state}"
+        state = "no heartbeat" if last is None else f"its last heartbeat says {last.state}"
         msg = f"no live bridge on this broker ({state}): start `omi-bridge run` on the VPS"
         raise BridgeSilent(msg)
 
@@ -112,7 +112,7 @@ class BridgeClient(ConnectedClient):
         beat = self.wait_bridge(timeout_s)
         while beat.agents_live == 0 and time.monotonic() < deadline_s:
             self._read_one(deadline_s)
-            beat = self._beat or beat
+            beat = self._bridges.last or beat
         return beat
 
     def start(self, started_at: datetime | None = None, *, timeout_s: float = 60.0, **facts: Any) -> None:  # noqa: ANN401 - fields of ConversationEvent
@@ -198,8 +198,8 @@ class BridgeClient(ConnectedClient):
                 if update.state == "final" or not final:
                     return update
             self._read_one(deadline_s)
-            if self._beat is not None:
-                report(self._beat)
+            if (beat := self._bridges.last) is not None:
+                report(beat)
         msg = (
             f"conversation {self.conversation_id} was not updated within {seconds(timeout_s)}: "
             "look at `omi-bridge jobs` and `omi-bridge agents`"
@@ -307,15 +307,10 @@ class BridgeClient(ConnectedClient):
             if kind is TopicKind.UPDATED:
                 self._updates.append(decode(ConversationUpdated, message.payload))
             elif kind is TopicKind.BRIDGE_HEARTBEAT:
-                self._note_beat(decode(BridgeHeartbeat, message.payload), heard_s, retained=message.retain)
+                self._bridges.note(decode(BridgeHeartbeat, message.payload), heard_s, retained=message.retain)
         except SchemaError as error:
             _LOG.warning("unreadable", topic=message.topic, error=str(error))
         return None
-
-    def _note_beat(self, beat: BridgeHeartbeat, heard_s: float, *, retained: bool) -> None:
-        # Of a bridge whose clock is far from ours, before or behind, only a live beat counts.
-        if not retained or abs((datetime.now(UTC) - beat.sent_at).total_seconds()) <= FRESH_BEAT_S:
-            self._beat, self._beat_s = beat, heard_s
 
     def _say(self, kind: EventType, timeout_s: float, **fields: Any) -> str:  # noqa: ANN401 - fields of ConversationEvent
         event = self._event(kind, **fields)

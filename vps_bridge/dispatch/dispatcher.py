@@ -30,7 +30,6 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
-from vps_bridge.dispatch.agent_pins import AgentPins
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.durations import seconds
 from vps_bridge.intake.spool import Spool
@@ -50,6 +49,7 @@ from vps_bridge.rules.lease import (
     judge_unlisted,
     match_jobs,
 )
+from vps_bridge.rules.ownership import Owns, own_all
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -63,11 +63,15 @@ AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again un
 class Dispatcher:
     """Grants, renews and revokes leases. Runs on the bridge's own thread only."""
 
-    def __init__(self, settings: BridgeSettings, ledger: Ledger, spool: Spool, publisher: Publisher) -> None:
+    def __init__(
+        self, settings: BridgeSettings, ledger: Ledger, spool: Spool, publisher: Publisher, *, owns: Owns = own_all
+    ) -> None:
         """Work on this ledger and spool."""
         self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
-        self.roster, self.pins = AgentRoster(), AgentPins(ledger)
+        self._owns, self.roster = owns, AgentRoster()
+        self.leaves_jobs = True
+        """Whether there may be jobs that the last `tick` had no agent for."""
         self._granted_s: dict[str, float] = {}
         self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
@@ -80,6 +84,8 @@ class Dispatcher:
         is_new_state = before is None or before.state is not heartbeat.state
         held_before = {job.lease_id for job in before.heartbeat.jobs} if before else set()
         view = self.roster.note_beat(heartbeat, now_s)
+        if not self._owns(heartbeat.agent_id):
+            return
         self._to_note[heartbeat.agent_id] = heartbeat
         if is_new_state:
             self.note_heartbeats()
@@ -143,18 +149,25 @@ class Dispatcher:
         elif job.lease_id != held.lease_id and held.state is not HeldJobState.OUTBOX:  # a result counts from any lease
             self._cancel(agent_id, held.job_id, held.lease_id, "another agent has the job now")
 
-    def tick(self, now_s: float) -> frozenset[str]:
-        """Judge every lease, then lease waiting jobs to free agents; return the allow-list that was gone by."""
+    def tick(self, now_s: float, *, is_for_all: bool = True) -> frozenset[str]:
+        """Judge the leases of our agents, then lease waiting jobs to those that are free; return the allow-list.
+
+        Without `is_for_all` other bridges' conversations are left to them: they have the audio at hand.
+        """
         allowed = self._ledger.agents.allowed()
         leases = self._ledger.leases.current()
         self._settled.keep_only(self._settled.resting(time.monotonic()))
-        self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in leases}
+        ours = [lease for lease in leases if self._owns(lease.agent_id)]
+        leased = Counter(lease.conversation_id for lease in leases)
+        self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in ours}
         self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
-        kept = [lease for lease in leases if not self._judge(lease, now_s, allowed)]
+        kept = [lease for lease in ours if not self._judge(lease, now_s, allowed)]
+        leased -= Counter(lease.conversation_id for lease in ours if lease not in kept)
         agents = self.roster.capacities(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
-        self._grant_ready(agents, Counter(lease.conversation_id for lease in kept), now_s)
+        agents = [agent for agent in agents if self._owns(agent.agent_id)]
+        self._grant_ready(agents, leased, now_s, is_for_all=is_for_all)
         return allowed
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
@@ -176,7 +189,10 @@ class Dispatcher:
             self._offer(lease, now_s)
         return False
 
-    def _grant_ready(self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float) -> None:
+    def _grant_ready(
+        self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float, *, is_for_all: bool
+    ) -> None:
+        self.leaves_jobs = True
         free = [agent for agent in agents if agent.is_free]
         if not free:
             return
@@ -185,21 +201,18 @@ class Dispatcher:
         found = self._ledger.jobs.ready(
             set(embeddings.values()),
             leased=set(leased_by_conversation),
-            resting=self._rests.resting(now_s) | self.pins.waiting(embeddings),
+            resting=self._rests.resting(now_s),
             limit=limit,
+            agent_ids=embeddings,
         )
         ready = [
-            ReadyJob(
-                job.job_id,
-                job.conversation_id,
-                job.number,
-                pin,
-                job.audio_s,
-                only_agent=self.pins.agent_of(job.conversation_id),
-            )
-            for job, pin in found
+            ReadyJob(job.job_id, job.conversation_id, job.number, embedding, job.audio_s, only_agent=only_agent)
+            for job, embedding, only_agent in found
+            if is_for_all or len(found) == limit or self._owns(job.conversation_id)
         ]
-        for job_id, agent_id in match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit):
+        pairs = match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit)
+        self.leaves_jobs = len(pairs) < len(ready) or len(found) == limit
+        for job_id, agent_id in pairs:
             view = self.roster.get(agent_id)
             if view is None:
                 continue

@@ -41,6 +41,7 @@ from vps_bridge.ledger.records import ConversationRecord, JobRecord
 from vps_bridge.people.match import MatchRules
 from vps_bridge.people.rules_file import PeopleRulesUnreadable, read_rules
 from vps_bridge.publisher import Encoded, Publisher
+from vps_bridge.rules.ownership import Owns, own_all
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -64,13 +65,19 @@ class Updater:
     """Assigns dirty conversations and offers each update until the backend says `applied`."""
 
     def __init__(
-        self, settings: BridgeSettings, ledger: Ledger, store: ConversationStore, publisher: Publisher
+        self,
+        settings: BridgeSettings,
+        ledger: Ledger,
+        store: ConversationStore,
+        publisher: Publisher,
+        *,
+        owns: Owns = own_all,
     ) -> None:
-        """Read evidence from the ledger, write labels to the store.
+        """Read evidence from the ledger, write labels to the store, offer updates of what this bridge owns.
 
         Raises `SettingsError` where the operator's own rules of who is who cannot be read.
         """
-        self._ledger, self._store, self._publisher = ledger, store, publisher
+        self._ledger, self._store, self._publisher, self._owns = ledger, store, publisher, owns
         self._topics = Topics(settings.topic_root)
         self._policy = RelabelPolicy(
             assembly=settings.assembly_rules,
@@ -204,7 +211,7 @@ class Updater:
             name = offer.conversation_id
             if self._latest.get(name) != offer.number:
                 continue  # a later one took its place
-            conversation = self._ledger.conversations.peek(name)
+            conversation = self._ledger.conversations.peek(name) if self._owns(name) else None
             payload = conversation.updated_payload if conversation else None
             if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
                 del self._latest[name]
@@ -219,7 +226,8 @@ class Updater:
         if conversation_id is None:
             self._offers.clear()
             for name, _ in self._ledger.conversations.unapplied():
-                self._offer_now(name)
+                if self._owns(name):
+                    self._offer_now(name)
         else:
             self._offer_now(conversation_id)
 

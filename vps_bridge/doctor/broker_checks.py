@@ -51,7 +51,7 @@ def _is_old(version: str) -> bool:
 
 
 def check_bridge_lives(findings: BrokerFindings, ledger_id: str | None, stale_s: float) -> list[Check]:
-    """Check that one bridge is live on this broker, and that it is the one of these files."""
+    """Check that a bridge is live on this broker, and that it is the one of these files; or several of one ledger."""
     if findings.error is not None:
         return []
     online = [heard for heard in findings.bridges.values() if heard.beat.state is BridgeState.ONLINE]
@@ -60,14 +60,17 @@ def check_bridge_lives(findings: BrokerFindings, ledger_id: str | None, stale_s:
         states = ", ".join(f"{heard.beat.bridge_id} {heard.beat.state.value}" for heard in findings.bridges.values())
         remedy = "Start it: omi-bridge run, or systemctl start omi-bridge; journalctl -u omi-bridge says why it ended."
         return [failed("bridge", f"none is live on this broker ({states or 'no heartbeat'})", remedy)]
-    if len(live) > 1:
+    if len({heard.beat.ledger_id for heard in live}) > 1 or len({heard.beat.bridge_id for heard in live}) < len(live):
         names = ", ".join(f"{heard.beat.bridge_id} (ledger {heard.beat.ledger_id})" for heard in live)
         return [failed("bridge", f"two are live: {names}", "Stop one of them, or give it another OMI_TOPIC_ROOT.")]
-    beat = live[0].beat
+    # Of several the one that is worst off is told of.
+    beat = min((heard.beat for heard in live), key=lambda beat: (beat.accepting, not beat.last_error, beat.bridge_id))
     if ledger_id is not None and beat.ledger_id != ledger_id:
         found = f"{beat.bridge_id} on this broker has another ledger ({beat.ledger_id}) than these files ({ledger_id})"
         return [failed("bridge", found, "Name its --data-dir, or look as the user that it runs as.")]
-    found = f"{beat.bridge_id} is online, {beat.agents_live} agents live"
+    others = sorted({heard.beat.bridge_id for heard in live} - {beat.bridge_id})
+    beside = f", beside {', '.join(others)} on the same ledger" if others else ""
+    found = f"{beat.bridge_id} is online{beside}, {beat.agents_live} agents live"
     if not beat.accepting:
         return [
             failed("bridge", f"{found}, and takes no audio now", beat.last_error or "See `queue` and `disk` below.")

@@ -6,6 +6,7 @@ Runs on the bridge's own thread. The audio is handled like any other: chunk, job
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from concurrent.futures import Future
 from typing import NamedTuple
 
@@ -39,9 +40,12 @@ class StartedRequest(NamedTuple):
 class OneOffRequests:
     """The requests that wait for their answer, by the id of their temporary conversation."""
 
-    def __init__(self, intake: Intake, ledger: Ledger) -> None:
-        """Start with none; `end_all` deletes the conversations that an earlier run left."""
-        self._intake, self._ledger = intake, ledger
+    def __init__(self, intake: Intake, ledger: Ledger, *, is_alone: Callable[[], bool] = lambda: True) -> None:
+        """Start with none; `end_all` deletes the conversations that an earlier run left.
+
+        `is_alone`: whether no other bridge runs on the ledger, whose requests would be among them.
+        """
+        self._intake, self._ledger, self._is_alone = intake, ledger, is_alone
         self._waiting: dict[str, Future[Turns]] = {}
 
     def check_agent(self) -> None:
@@ -112,12 +116,27 @@ class OneOffRequests:
             self._delete(conversation_id)
 
     def end_all(self) -> None:
-        """Fail every request that waits, and delete all temporary conversations, also those of an earlier run."""
+        """Fail every request that waits, and delete all temporary conversations, also those of an earlier run.
+
+        Where other bridges run, only our own: what is left of those that died is deleted when it is old.
+        """
+        names = list(self._waiting)
         for answer in self._waiting.values():
             answer.set_exception(BridgeBusy("the bridge is stopping"))
         self._waiting.clear()
-        for conversation_id in self._ledger.conversations.temporary():
+        for conversation_id in self._ledger.conversations.temporary() if self._is_alone() else names:
             self._delete(conversation_id)
+
+    def look(self) -> None:
+        """Answer the requests whose conversations another bridge has ended."""
+        for conversation_id in tuple(self._waiting):
+            record = self._ledger.conversations.peek(conversation_id)
+            if record is None:
+                self.note_deleted(conversation_id)
+            elif record.set_aside is not None:
+                self.fail(conversation_id, record.set_aside)
+            else:
+                self.answer_if_final(conversation_id)
 
     def _find_failure(self, conversation_id: str) -> Refusal | None:
         for job in self._ledger.jobs.all(conversation_id=conversation_id, states=(JobState.FAILED, JobState.CANCELLED)):

@@ -208,8 +208,7 @@ class BucketSpool(Spool):
         """As `Spool.erase`: whatever the bucket has of the conversation, also what no ledger ever knew."""
         place = self.audio.place_of(conversation_id)
         super().remove(*names)
-        for path in self._copies.glob(f"{place}-*"):
-            path.unlink(missing_ok=True)
+        self.forget(conversation_id)
         with self._lock:
             if conversation_id in self._erased:
                 self._erased.discard(conversation_id)
@@ -219,6 +218,11 @@ class BucketSpool(Spool):
             self._erasing.add(conversation_id)
         self._submit(place, partial(self._erase, conversation_id))
         return False
+
+    def forget(self, conversation_id: str) -> None:
+        """As `Spool.forget`."""
+        for path in self._copies.glob(f"{self.audio.place_of(conversation_id)}-*"):
+            path.unlink(missing_ok=True)
 
     def _erase(self, conversation_id: str) -> None:
         """Delete a conversation's objects. Runs on a thread of `Transfers`, after what is being put of it."""

@@ -22,12 +22,11 @@ from schemas.topics import Topics
 from vps_bridge.bucket.counts import BucketCounts
 from vps_bridge.conversations.store import ConversationStore, SegmentIncomplete
 from vps_bridge.errors import Refusal, event_id_conflict, refusal_of
-from vps_bridge.intake.audio_length import has_magic, is_raw, measure_length, raw_duration_s, recognise
 from vps_bridge.intake.bucket_spool import BucketSpool
 from vps_bridge.intake.corrections import Corrections
+from vps_bridge.intake.describe_chunk import describe_chunk
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
-from vps_bridge.intake.measured_length import AudioLength
 from vps_bridge.intake.outgoing import Outgoing
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
 from vps_bridge.intake.receipts import Receipts
@@ -42,6 +41,7 @@ from vps_bridge.intake.unaccepted_chunk import (
 )
 from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.chunks import Acceptance
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.ledger.refusals import RefusedChunk
 from vps_bridge.publisher import Publisher
@@ -206,6 +206,16 @@ class Ingest:
             _LOG.info("conversation_deleted", conversation=conversation_id, chunks=len(deleted.spool_names))
         return deleted
 
+    def confirm_deletion(self, event: ConversationEvent, conversation_id: str) -> Accepted:
+        """Send the receipt for the deletion of a conversation of which nothing is left."""
+        return self._receipts.send_event(conversation_id, event.event_id, Verdict.ACCEPTED)
+
+    def forget(self, conversation_id: str) -> None:
+        """Drop what this bridge has of a conversation that another one deleted."""
+        self._partial_chunks.discard(conversation_id)
+        self._ledger.refusals.forget(conversation_id)
+        self._spool.forget(conversation_id)
+
     def bring_into(
         self,
         spool: Spool,
@@ -220,6 +230,11 @@ class Ingest:
     def count_bucket(self) -> BucketCounts | None:
         """Return what was counted of the bucket; None where audio is in a directory."""
         return None if self.outgoing is None else self.outgoing.count()
+
+    @property
+    def is_bringing(self) -> bool:
+        """Whether audio is on its way into a bucket."""
+        return self.outgoing is not None and self.outgoing.is_busy
 
     def awaits_audio(self, conversation_id: str) -> bool:
         """Whether audio of a conversation has come that is not accepted yet."""
@@ -248,12 +263,16 @@ class Ingest:
 
     def _accept_stored(self, chunk: UnacceptedChunk, name: str) -> bool:
         """Accept a chunk of the spool; return whether it is late. Raises `Refusal`, and the spool has it no more."""
+        path = self._spool.path(name)
         try:
-            new = self._describe_chunk(chunk, name)
+            new = self._on_disk(lambda: describe_chunk(chunk, name, path))
         except Refusal:
-            self._spool.path(name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
             raise
-        return self._accept(new, chunk.description)
+        became = self._accept(new, chunk.description)
+        if became is Acceptance.KNOWN:
+            self._is_known(chunk)  # another bridge was faster: with the same audio, or this raises
+        return became is Acceptance.LATE
 
     def _store_payload(self, chunk: UnacceptedChunk, payload: AudioPayload) -> str | Future[Taken] | None:
         if payload.is_whole:
@@ -305,15 +324,18 @@ class Ingest:
             raise Refusal(FailureCode.CHUNK_ID_CONFLICT, msg)
         return known is not None
 
-    def _accept(self, new: NewChunk, description: ChunkDescription) -> bool:
+    def _accept(self, new: NewChunk, description: ChunkDescription) -> Acceptance:
+        """Accept a chunk, unless another bridge did so meanwhile. Raises `Refusal`."""
         hints = SpeakerHints(description.num_speakers, description.min_speakers, description.max_speakers)
         try:
-            is_late = self._ledger.chunks.accept(new, hints, final=description.final)
+            became = self._ledger.chunks.accept(new, hints, final=description.final)
         except Exception:
             self.left_strays = True  # it is not certain that the ledger has the chunk
             raise
-        if is_late is None:
+        if became in (Acceptance.KNOWN, Acceptance.DELETED):
             self._spool.discard(new.spool_name)
+            if became is Acceptance.KNOWN:
+                return became
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
         self._accepted_bytes += new.bytes
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
@@ -325,40 +347,7 @@ class Ingest:
             seconds=new.duration_s,
             estimated=new.duration_estimated,
         )
-        return is_late
-
-    def _describe_chunk(self, chunk: UnacceptedChunk, name: str) -> NewChunk:
-        description, path = chunk.description, self._spool.path(name)
-        encoding = description.encoding
-        if is_raw(encoding) and self._on_disk(lambda: has_magic(path)):
-            encoding = "auto"  # samples that begin as a file does are a file: read as samples its voices would be noise
-        if is_raw(encoding):
-            rate, channels = description.sample_rate or 1, description.channels or 1
-            length = AudioLength(raw_duration_s(encoding, chunk.bytes, rate, channels))
-        else:
-            found = self._on_disk(lambda: recognise(path))
-            if found is None:
-                msg = (
-                    f"the bytes are not those of {CONTAINER_NAMES}, and no raw encoding is named: publish one of these"
-                )
-                raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
-            encoding = found.name
-            length = self._on_disk(lambda: measure_length(path, found, description.duration_s))
-        return NewChunk(
-            conversation_id=chunk.conversation_id,
-            chunk_id=chunk.chunk_id,
-            sha256=chunk.sha256,
-            bytes=chunk.bytes,
-            spool_name=name,
-            encoding=encoding,
-            sequence=description.sequence,
-            captured_at_s=description.captured_at.timestamp() if description.captured_at else None,
-            captured_error_s=description.captured_error_s,
-            sample_rate=description.sample_rate,
-            channels=description.channels,
-            duration_s=length.duration_s,
-            duration_estimated=length.is_estimated,
-        )
+        return became
 
     def check_room(self, size: int, *, written_bytes: int = 0) -> None:
         """Raise `Refusal` where there is no room for `size` bytes, of which `written_bytes` are written already."""

@@ -61,6 +61,11 @@ class Outgoing:
         """Whether this very chunk is on its way."""
         return self._going.get((conversation_id, chunk_id)) == sha256
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether anything is on its way."""
+        return bool(self._going)
+
     def holds(self, conversation_id: str) -> bool:
         """Whether audio of a conversation is on its way."""
         return any(of == conversation_id for of, _ in self._going)

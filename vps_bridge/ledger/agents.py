@@ -9,7 +9,7 @@ from sqlalchemy import delete, func, select
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import CachedRead, LedgerDatabase
-from vps_bridge.ledger.erasure_log import Erased, ErasureLog
+from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.records import AgentRecord
 from vps_bridge.ledger.tables import AgentRow
 
@@ -42,7 +42,7 @@ _FORGET_STRANGERS = delete(AgentRow).where(~AgentRow.allowed, AgentRow.agent_id.
 class AgentBook:
     """The allow-list, and the latest heartbeat of each agent."""
 
-    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: Erasures) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
         self._allowed = CachedRead(database, self._read_allowed)
@@ -60,14 +60,14 @@ class AgentBook:
         """Put an agent on the allow-list or take it off; no heartbeat of it need have come yet."""
         with self._database.writing() as connection:
             if not allowed:
-                self._erasures.note(Erased.PERMISSION, agent_id)
+                self._erasures.note(connection, Erased.PERMISSION, agent_id)
             connection.execute(_ALLOW, {"agent_id": agent_id, "allowed": allowed, "first_seen_at": time.time()})
         self._allowed.drop()
 
     def forget(self, agent_id: str) -> bool:
         """Delete what is known of an agent, and that it is allowed; False where it is unknown."""
         with self._database.writing() as connection:
-            self._erasures.note(Erased.AGENT, agent_id)
+            self._erasures.note(connection, Erased.AGENT, agent_id)
             is_known = bool(connection.execute(delete(AgentRow).where(AgentRow.agent_id == agent_id)).rowcount)
         self._allowed.drop()
         return is_known

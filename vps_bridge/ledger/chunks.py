@@ -5,10 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import fields
+from enum import StrEnum
 
-from sqlalchemy import bindparam, insert, select, update
+from sqlalchemy import bindparam, select, update
 
-from vps_bridge.ledger.both_dialects import SERVER_DIALECT
+from vps_bridge.ledger.both_dialects import SERVER_DIALECT, insert
 from vps_bridge.ledger.columns import CHUNK_COLUMNS
 from vps_bridge.ledger.conversation_changes import open_for_audio
 from vps_bridge.ledger.database import LedgerDatabase
@@ -32,8 +33,18 @@ _BY_ID = select(*CHUNK_COLUMNS).where(
 _IS_DELETED = select(
     select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == bindparam("conversation_id")).exists()
 )
-_NEW = insert(ChunkRow)
+_NEW = insert(ChunkRow).on_conflict_do_nothing()
 _NEW_FIELDS = tuple(item.name for item in fields(NewChunk))
+
+
+class Acceptance(StrEnum):
+    """What became of a chunk that was to be accepted. The last two only where another bridge was faster."""
+
+    ACCEPTED = "accepted"
+    LATE = "late"
+    """Accepted, after the end of its conversation."""
+    KNOWN = "known"
+    DELETED = "deleted"
 
 
 class ChunkBook:
@@ -49,20 +60,22 @@ class ChunkBook:
             row = connection.execute(_BY_ID, {"conversation_id": conversation_id, "chunk_id": chunk_id}).first()
             return ChunkRecord(*row) if row else None
 
-    def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> bool | None:
+    def accept(self, new: NewChunk, hints: SpeakerHints, *, final: bool) -> Acceptance:
         """Accept a chunk with all that it changes, in one transaction: a final conversation is open again.
 
-        `final`: no more audio follows, so the conversation is completed. Returns whether the chunk came after such an
-        end; None where another bridge has deleted the conversation meanwhile.
+        `final`: no more audio follows, so the conversation is completed. Changes nothing where another bridge has
+        accepted a chunk of this id, or deleted the conversation, meanwhile.
         """
         values = {name: getattr(new, name) for name in _NEW_FIELDS}
         with writing_unpacked(self._database, new.conversation_id) as connection:
             if connection.dialect.name == SERVER_DIALECT and connection.scalar(
                 _IS_DELETED, {"conversation_id": new.conversation_id}
             ):
-                return None
-            connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False})
-            return open_for_audio(connection, new.conversation_id, hints, completed=final)
+                return Acceptance.DELETED
+            if not connection.execute(_NEW, {**values, "accepted_at": time.time(), "covered": False}).rowcount:
+                return Acceptance.KNOWN
+            is_late = open_for_audio(connection, new.conversation_id, hints, completed=final)
+            return Acceptance.LATE if is_late else Acceptance.ACCEPTED
 
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
@@ -170,10 +183,10 @@ class ChunkBook:
             kept = update(ChunkRow).where(ChunkRow.spool_name.is_not(None), ChunkRow.accepted_at > now)
             failed = update(JobRow).where(JobRow.state == JobState.FAILED, JobRow.ended_at > now)
             active = update(ConversationRow).where(ConversationRow.last_activity_at > now)
+            connection.execute(failed.values(ended_at=now))  # jobs before their conversations: see `jobs`
+            connection.execute(kept.values(accepted_at=now))
             connection.execute(finals.values(final_at=now))
             connection.execute(active.values(last_activity_at=now))
-            connection.execute(kept.values(accepted_at=now))
-            connection.execute(failed.values(ended_at=now))
 
     def mark_unlinked(self, arrivals: list[int]) -> None:
         """Note that the audio of these chunks is gone."""

@@ -39,7 +39,7 @@ _NOTE_EVENT = _EVENT.on_conflict_do_update(
 )
 _ACTIVITY: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _NOTE_ACTIVITY = THIS_CONVERSATION.values(**_ACTIVITY)
-_MARK_TEMPORARY = THIS_CONVERSATION.values(throwaway=True)
+_MARK_TEMPORARY = THIS_CONVERSATION.values(throwaway=True, only_agent=bindparam("for_agent"))
 _ALWAYS = {**HINTS, **_ACTIVITY}
 _APPLY = {
     EventType.STARTED: THIS_CONVERSATION.values(
@@ -116,7 +116,8 @@ class EventBook:
         with writing_unpacked(self._database, conversation_id) as connection:
             is_new = open_conversation(connection, conversation_id)
             if is_new and event.temporary:
-                connection.execute(_MARK_TEMPORARY, {"of_conversation": conversation_id})
+                marks = {"of_conversation": conversation_id, "for_agent": event.only_agent}
+                connection.execute(_MARK_TEMPORARY, marks)
             it = {"of_conversation": conversation_id, "now": time.time()}
             if verdict is Verdict.ACCEPTED:
                 statement = _APPLY.get(event.type, _HEAR)

@@ -27,7 +27,7 @@ from vps_bridge.ledger.columns import CONVERSATION_COLUMNS, LEASE_COLUMNS
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.deleted_people import delete_learned
-from vps_bridge.ledger.erasure_log import Erased, ErasureLog
+from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.packing import reading_unpacked, unpack
@@ -141,7 +141,7 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
 class ConversationBook:
     """Conversations, and the tombstones of deleted ones."""
 
-    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: Erasures) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
 
@@ -217,8 +217,8 @@ class ConversationBook:
     def note_nothing_new(self, conversation_id: str, *, final: bool, done_jobs: tuple[str, ...], seen: int) -> None:
         """Note that an assignment changed nothing that the backend does not know already."""
         with self._database.writing(conversation_id) as connection:
+            note_labelled(connection, done_jobs)  # jobs before their conversation: see `jobs`
             connection.execute(_SETTLE, {"of_conversation": conversation_id, **_settled(final=final, seen=seen)})
-            note_labelled(connection, done_jobs)
 
     def note_update(self, conversation_id: str, made: AssignedUpdate) -> None:
         """Note an assignment with its update; from here on the update is offered."""
@@ -226,9 +226,9 @@ class ConversationBook:
         noted["new_places"] = made.audio_places
         settled = _settled(final=made.final, seen=made.seen)
         with self._database.writing(conversation_id) as connection:
+            note_labelled(connection, made.done_jobs)
             if connection.scalar(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled}):
                 queue_update(connection, conversation_id)
-            note_labelled(connection, made.done_jobs)
 
     def count_try(self, conversation_id: str) -> ConversationRecord | None:
         """Count an attempt at a conversation's labels before it is made, and return the conversation with the count.
@@ -336,7 +336,7 @@ class ConversationBook:
         it = {"of_conversation": conversation_id}
         is_temporary = connection.scalar(_IS_TEMPORARY, it)
         if not is_temporary and connection.execute(TOMBSTONE, it).first() is None:
-            self._erasures.note(Erased.CONVERSATION, conversation_id)
+            self._erasures.note(connection, Erased.CONVERSATION, conversation_id)
         stone = {"conversation_id": conversation_id, "deleted_at": time.time(), "finished": False}
         connection.execute(_PUT_TOMBSTONE, stone)
 

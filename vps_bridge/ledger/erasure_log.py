@@ -13,6 +13,10 @@ import time
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
 
 LOG_NAME = "erasures.log"
 _HEADER = "omi-diarization-erasures 1"
@@ -51,6 +55,16 @@ class ErasureHistory:
     erasures: tuple[Erasure, ...]
 
 
+class Erasures(Protocol):
+    """Where erasures are noted: a file, or a table of the server that keeps the ledger."""
+
+    def note(self, connection: Connection, kind: Erased, *ids: str) -> None:
+        """Note an erasure before what is to be erased goes, within the transaction that does it."""
+
+    def digest(self, kind: Erased, *ids: str) -> str:
+        """Return what the log has of these ids."""
+
+
 class ErasureLog:
     """The log of one ledger. Every process that has the ledger open may add to it."""
 
@@ -63,7 +77,7 @@ class ErasureLog:
         if not self._path.exists():
             self._append("")
 
-    def note(self, kind: Erased, *ids: str) -> None:
+    def note(self, _connection: Connection | None, kind: Erased, *ids: str) -> None:
         """Put an erasure on disk, before what is to be erased goes. Raises OSError where the disk fails."""
         line = f"{kind} {int(time.time())} {self.digest(kind, *ids)}\n"
         self._append(line)
@@ -80,12 +94,17 @@ class ErasureLog:
 
     def digest(self, kind: Erased, *ids: str) -> str:
         """Return what the log has of these ids."""
-        said = "\0".join((kind, *ids)).encode()
-        return hashlib.blake2b(said, key=self._key, digest_size=_DIGEST_BYTES).hexdigest()
+        return digest_erased(self._key, kind, *ids)
 
     def read(self) -> ErasureHistory:
         """Return all of it; nothing where there is none."""
         return read_erasures(self._path)
+
+
+def digest_erased(key: bytes, kind: Erased, *ids: str) -> str:
+    """Return what a log has of these ids, under its ledger's key."""
+    said = "\0".join((kind, *ids)).encode()
+    return hashlib.blake2b(said, key=key, digest_size=_DIGEST_BYTES).hexdigest()
 
 
 def read_erasures(path: Path) -> ErasureHistory:

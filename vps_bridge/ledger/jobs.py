@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Row, Select, bindparam, func, insert, or_, select, tuple_, update
+from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
 
 from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
 from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
@@ -39,10 +39,10 @@ from vps_bridge.ledger.tables import (
     RefusedChunkRow,
     ResultRow,
 )
+from vps_bridge.ledger.waiting_jobs import WaitingJob, find_waiting
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 from vps_bridge.rules.lease import LeaseEnd
 
-READY_AT_ONCE = 50
 THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about so long, as is its lease
 
 # Statements are made once: making one costs several times what running it does.
@@ -53,35 +53,10 @@ _OF_CONVERSATION = _JOB_AND_AGENT.where(JobRow.conversation_id == bindparam("con
 _OF_SEVERAL = _JOB_AND_AGENT.where(JobRow.conversation_id.in_(bindparam("names", expanding=True))).order_by(
     JobRow.number
 )
-# Whoever changes a job locks its row first; SQLite has one writer at a time, and locks no rows.
+# Whoever changes a job locks its row first, and only then changes its conversation's: in one order nobody waits for
+# somebody who waits for him. SQLite has one writer at a time, and locks no rows.
 _UNFINISHED_JOB = select(*JOB_COLUMNS).where(JobRow.job_id == OF_JOB, IS_UNFINISHED).with_for_update()
 _LEASED_JOB = _JOB_AND_AGENT.where(JobRow.job_id == OF_JOB, allows(JobEvent.ATTEMPT_FAILED)).with_for_update(of=JobRow)
-_PIN = (ConversationRow.embedding_model, ConversationRow.embedding_revision)
-_READY = (
-    select(*JOB_COLUMNS, *_PIN)
-    .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-    .where(
-        JobRow.state == JobState.READY,
-        JobRow.job_id.not_in(bindparam("resting", expanding=True)),
-        or_(_PIN[0].is_(None), tuple_(*_PIN).in_(bindparam("embeddings", expanding=True))),
-    )
-    .order_by(JobRow.number)
-)
-_READY_ELSEWHERE = _READY.where(JobRow.conversation_id.not_in(bindparam("passed", expanding=True))).limit(READY_AT_ONCE)
-_READY_OF_ONE = _READY.where(JobRow.conversation_id == bindparam("conversation_id"), IS_UNFINISHED).limit(
-    bindparam("at_most")
-)
-_WITH_MORE = select(ConversationRow.conversation_id).where(
-    ConversationRow.conversation_id.in_(bindparam("among", expanding=True)),
-    select(JobRow.number)
-    .where(
-        JobRow.conversation_id == ConversationRow.conversation_id,
-        IS_UNFINISHED,
-        JobRow.state == JobState.READY,
-        JobRow.job_id.not_in(bindparam("chosen", expanding=True)),
-    )
-    .exists(),
-)
 _FIND_CHUNK = (
     select(*CHUNK_COLUMNS)
     .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
@@ -221,33 +196,24 @@ class JobBook:
             return {row.state: row.jobs for row in connection.execute(query)}
 
     def ready(
-        self, embeddings: set[tuple[str, str]], *, leased: set[str], resting: set[str], limit: int
-    ) -> list[tuple[JobRecord, tuple[str, str] | None]]:
-        """Return as many of the jobs that wait for a lease as `limit` fair grants need, with their conversations' pins.
+        self,
+        embeddings: set[tuple[str, str]],
+        *,
+        leased: set[str],
+        resting: set[str],
+        limit: int,
+        agent_ids: Collection[str] = (),
+    ) -> list[WaitingJob]:
+        """Return as many of the jobs that wait for a lease as `limit` fair grants need.
 
         These are the oldest job of each of the first `limit` conversations that have none in `leased`; where there are
         fewer such, the oldest `limit` of them and of the leased conversations. So the cost does not grow with what
         waits, and neither a long upload nor conversations pinned to a model that is in none of `embeddings` hide the
-        rest. Jobs in `resting` are passed over.
+        rest. Jobs in `resting` are passed over, and tests of agents that are not among `agent_ids`.
         """
-        fitting = {"embeddings": list(embeddings), "resting": list(resting)}
-        heads: dict[str, _Ready] = {}
+        fitting = {"embeddings": list(embeddings), "resting": list(resting), "agent_ids": list(agent_ids)}
         with self._database.reading() as connection:
-            while len(heads) < limit:
-                rows = connection.execute(_READY_ELSEWHERE, {**fitting, "passed": [*leased, *heads]}).all()
-                for found in map(_to_ready, rows):
-                    heads.setdefault(found[0].conversation_id, found)
-                if len(rows) < READY_AT_ONCE:
-                    break
-            chosen = {job.job_id: (job, pin) for job, pin in list(heads.values())[:limit]}
-            among = [*leased, *heads]
-            if among and len(chosen) < limit:
-                others = {"among": among, "chosen": list(chosen)}
-                for conversation_id in connection.scalars(_WITH_MORE, others).all():
-                    of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
-                    rows = connection.execute(_READY_OF_ONE, of_one).all()
-                    chosen |= {job.job_id: (job, pin) for job, pin in map(_to_ready, rows)}
-        return sorted(chosen.values(), key=lambda found: found[0].number)
+            return find_waiting(connection, fitting, leased=leased, limit=limit)
 
     def find_chunk(self, job_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk of a job by its id."""
@@ -361,14 +327,6 @@ class JobBook:
             oldest_at=min(oldest, default=None),
             chunks_refused=refused or 0,
         )
-
-
-_Ready = tuple[JobRecord, tuple[str, str] | None]
-
-
-def _to_ready(row: Row[*tuple[Any, ...]]) -> _Ready:
-    *facts, model, revision = row
-    return JobRecord(*facts), None if model is None or revision is None else (model, revision)
 
 
 def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str | None:

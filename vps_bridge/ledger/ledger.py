@@ -16,11 +16,13 @@ from vps_bridge.database import DAMAGE_ERRORS, DatabaseUnreadable, open_database
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.bridges import BridgeBook
 from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.ledger.corrections import CorrectionBook
-from vps_bridge.ledger.erasure_log import ErasureLog
+from vps_bridge.ledger.erasure_log import ErasureLog, Erasures
+from vps_bridge.ledger.erasure_table import ErasureTable
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
@@ -36,10 +38,8 @@ from vps_bridge.ledger.tables import MetaRow
 from vps_bridge.ledger.webhook_outbox import WebhookBook
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vps_bridge.ledger.database import LedgerDatabase
-    from vps_bridge.ledger.news import News
+    from vps_bridge.ledger.news import News, OnNews
     from vps_bridge.ledger.postgres import PostgresLedger
     from vps_bridge.ledger.server_connection import LedgerServer
     from vps_bridge.ledger.server_facts import ServerFacts
@@ -67,7 +67,13 @@ class Ledger:
     """
 
     def __init__(
-        self, root: Path, *, exclusive: bool, sync_commits: bool | None = None, server: LedgerServer | None = None
+        self,
+        root: Path,
+        *,
+        exclusive: bool,
+        sync_commits: bool | None = None,
+        server: LedgerServer | None = None,
+        bridge_id: str | None = None,
     ) -> None:
         """Open the ledger: the running bridge takes it exclusively, commands share it.
 
@@ -77,6 +83,7 @@ class Ledger:
             exclusive: this is the bridge, or does what only the bridge may.
             sync_commits: whether a transaction is on disk when it returns; by default those of commands are.
             server: the server that keeps it.
+            bridge_id: of a running bridge: on a server it takes the ledger beside bridges of other ids.
 
         Raises:
             LedgerBusy: another bridge runs on it.
@@ -93,8 +100,8 @@ class Ledger:
         syncs = not exclusive if sync_commits is None else sync_commits
         try:
             if server is not None:
-                root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: the log of erasures
-                self._on_server = _open_on_server(server, exclusive=exclusive, sync_commits=syncs)
+                root.mkdir(parents=True, exist_ok=True, mode=0o700)  # of a command elsewhere: how full its disk is
+                self._on_server = _open_on_server(server, bridge_id, exclusive=exclusive, sync_commits=syncs)
             database = self._on_server or _open_file(root / FILE_NAME, exclusive=exclusive, sync_commits=syncs)
             self._database: LedgerDatabase = database
             self._read(database, exclusive=exclusive, file=None if server else root / FILE_NAME)
@@ -107,27 +114,35 @@ class Ledger:
         """Read what each use needs. Raises `DatabaseUnreadable` where a file is damaged there."""
         try:
             self.ledger_id = _read_id(database)
-            self.erasures = ErasureLog(self.root, self.ledger_id)
-            if exclusive:
-                self.erasures.begin()
-            self._open_books(database)
+            self._open_books(database, self._open_erasures(exclusive=exclusive))
         except DAMAGE_ERRORS as error:
             database.close()
             if file is None:
                 raise
             raise DatabaseUnreadable(file, reason_of(error)) from error
 
-    def _open_books(self, database: LedgerDatabase) -> None:
+    def _open_erasures(self, *, exclusive: bool) -> Erasures:
+        """Return where erasures are noted: in a file of its own, or where several bridges see it."""
+        if self.is_on_server:
+            return ErasureTable(self.ledger_id)
+        log = ErasureLog(self.root, self.ledger_id)
+        if exclusive:
+            log.begin()
+        return log
+
+    def _open_books(self, database: LedgerDatabase, erasures: Erasures) -> None:
         """Open what reads and writes the tables; some of it reads them now."""
-        self.conversations = ConversationBook(database, self.erasures)
+        self.erasures = erasures
+        self.bridges = BridgeBook(database)
+        self.conversations = ConversationBook(database, erasures)
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
         self.corrections = CorrectionBook(database)
-        self.people = PeopleBook(database, self.erasures)
+        self.people = PeopleBook(database, erasures)
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
-        self.agents = AgentBook(database, self.erasures)
-        self.operator_actions = OperatorActions(database, self.erasures)
+        self.agents = AgentBook(database, erasures)
+        self.operator_actions = OperatorActions(database, erasures)
         self.refusals = RefusalBook(database)
         self.listing = Listing(database)
         self.measures = Measures(database)
@@ -169,21 +184,39 @@ class Ledger:
         """Return what is worth knowing of the server that keeps it; None where a file does."""
         return None if self._on_server is None else self._on_server.describe()
 
-    def listen(self, on_news: Callable[[], None]) -> News:
-        """Have `on_news` called, from another thread, soon after others have written into a ledger on a server."""
+    def listen(self, on_news: OnNews) -> News:
+        """Have `on_news` called, from another thread, with what others tell who write into a ledger on a server."""
         return NoNews() if self._on_server is None else self._on_server.listen(on_news)
+
+    def tell(self, word: str) -> None:
+        """Have other bridges told something, ids and spaces, with the next `sync`; where a file keeps it nobody."""
+        if self._on_server is not None:
+            self._on_server.tell(word)
+
+    @property
+    def has_words(self) -> bool:
+        """Whether `tell` was called since the last `sync`."""
+        return self._on_server is not None and self._on_server.has_words
+
+    def take_turn(self, name: str) -> bool:
+        """Take something of which only one process may have one, until `give_turn` or our connection ends."""
+        return self._on_server is None or self._on_server.take(name)
+
+    def give_turn(self, name: str) -> None:
+        """Give back what `take_turn` took."""
+        if self._on_server is not None:
+            self._on_server.give(name)
 
     def take_labels(self, conversation_id: str) -> bool:
         """Take the linking and labelling of a conversation for this process; False where another one has it.
 
         Until `give_labels`, or until our connection ends. A ledger in a file has one bridge, which has it all.
         """
-        return self._on_server is None or self._on_server.take(f"labels of {conversation_id}")
+        return self.take_turn(f"labels of {conversation_id}")
 
     def give_labels(self, conversation_id: str) -> None:
         """Give back what `take_labels` took."""
-        if self._on_server is not None:
-            self._on_server.give(f"labels of {conversation_id}")
+        self.give_turn(f"labels of {conversation_id}")
 
     def free_bytes(self) -> int:
         """Return how much room the ledger's disk has left."""
@@ -207,12 +240,14 @@ def _open_file(path: Path, *, exclusive: bool, sync_commits: bool) -> LedgerData
     return open_database(path, MIGRATIONS, sync_commits=sync_commits)
 
 
-def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool) -> PostgresLedger:
+def _open_on_server(
+    server: LedgerServer, bridge_id: str | None, *, exclusive: bool, sync_commits: bool
+) -> PostgresLedger:
     from vps_bridge.ledger.postgres import PostgresLedger  # noqa: PLC0415 - nearly every ledger is a file
 
     database = PostgresLedger(server, sync_commits=sync_commits)
     try:
-        _take(database, server, exclusive=exclusive)
+        _take(database, server, bridge_id, exclusive=exclusive)
         database.migrate()
     except BaseException:
         database.close()
@@ -220,20 +255,21 @@ def _open_on_server(server: LedgerServer, *, exclusive: bool, sync_commits: bool
     return database
 
 
-def _hold(database: PostgresLedger) -> bool:
+def _hold(database: PostgresLedger, bridge_id: str | None) -> bool:
     """Take the ledger; after a `kill -9` the server may need a moment to notice that the last bridge is gone."""
     until_s = time.monotonic() + HOLD_S
-    while not database.hold():
+    while not database.hold(bridge_id):
         if time.monotonic() > until_s:
             return False
         time.sleep(HOLD_POLL_S)
     return True
 
 
-def _take(database: PostgresLedger, server: LedgerServer, *, exclusive: bool) -> None:
-    if exclusive and not _hold(database):
-        msg = "another omi-bridge runs on this ledger: stop it, or give this one another OMI_DATABASE_URL"
-        raise LedgerBusy(msg)
+def _take(database: PostgresLedger, server: LedgerServer, bridge_id: str | None, *, exclusive: bool) -> None:
+    if exclusive and not _hold(database, bridge_id):
+        named = f" as {bridge_id}" if bridge_id else ""
+        remedy = "an OMI_BRIDGE_ID of its own" if bridge_id else "another OMI_DATABASE_URL"
+        raise LedgerBusy(f"another omi-bridge runs{named} on this ledger: stop it, or give this one {remedy}")
     if not exclusive and not database.exists():
         msg = f"{server.shown} keeps no ledger yet: start `omi-bridge run`, or correct OMI_DATABASE_URL"
         raise LedgerMissing(msg)

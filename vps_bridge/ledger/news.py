@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection
 from typing import Protocol
+
+OnNews = Callable[[Collection[str]], None]
+"""Called with what others announce: what a bridge tells the others (`Ledger.tell`), or an empty word: look at all."""
 
 
 class News(Protocol):

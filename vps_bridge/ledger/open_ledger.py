@@ -10,14 +10,17 @@ if TYPE_CHECKING:
     from vps_bridge.settings import BridgeSettings
 
 
-def open_ledger(settings: BridgeSettings, *, exclusive: bool, sync_commits: bool | None = None) -> Ledger:
+def open_ledger(
+    settings: BridgeSettings, *, exclusive: bool, sync_commits: bool | None = None, bridge_id: str | None = None
+) -> Ledger:
     """Open the ledger: in a file of the data directory, or on the server that `database_url` names; see `Ledger`.
 
     Raises what `Ledger` does, and `SettingsError` where the settings do not describe a server.
     """
     from vps_bridge.ledger.ledger import Ledger  # noqa: PLC0415 - who names this function waits for no database
 
-    return Ledger(settings.root, exclusive=exclusive, sync_commits=sync_commits, server=find_server(settings))
+    server = find_server(settings)
+    return Ledger(settings.root, exclusive=exclusive, sync_commits=sync_commits, server=server, bridge_id=bridge_id)
 
 
 def find_server(settings: BridgeSettings) -> LedgerServer | None:

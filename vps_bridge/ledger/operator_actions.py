@@ -13,7 +13,7 @@ from sqlalchemy import Connection, bindparam, select, update
 from schemas.failure import FailureCode
 from vps_bridge.ledger.conversation_changes import mark_dirty, reopen
 from vps_bridge.ledger.database import LedgerDatabase
-from vps_bridge.ledger.erasure_log import Erased, ErasureLog
+from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.job_events import OF_JOB, OPERATOR, move, note_event
 from vps_bridge.ledger.job_states import UNFINISHED, JobEvent, JobState, states_before
 from vps_bridge.ledger.tables import ChunkRow, JobChunkRow, JobRow, LeaseRow
@@ -52,7 +52,7 @@ _GIVE_UP = move(JobEvent.GIVEN_UP).values(
 class OperatorActions:
     """What an operator's commands change."""
 
-    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: Erasures) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
 
@@ -100,7 +100,7 @@ class OperatorActions:
         with self._database.writing(conversation_id) as connection:
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
             if names:
-                self._erasures.note(Erased.AUDIO, conversation_id)
+                self._erasures.note(connection, Erased.AUDIO, conversation_id)
             connection.execute(update(ChunkRow).where(mine).values(spool_name=None))
             for job in connection.execute(select(JobRow.job_id, JobRow.lease_id).where(of_it)).all():
                 connection.execute(_GIVE_UP, {"of_job": job.job_id, "now": time.time()})

@@ -19,7 +19,7 @@ from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.ledger.both_dialects import holds, insert, larger
 from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
-from vps_bridge.ledger.erasure_log import Erased, ErasureLog
+from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import (
@@ -102,7 +102,7 @@ _PRINTS_FROM = select(PrintRow.owner, *_PRINT_COLUMNS).where(
 class PeopleBook:
     """People of all owners; every method is about one owner's."""
 
-    def __init__(self, database: LedgerDatabase, erasures: ErasureLog) -> None:
+    def __init__(self, database: LedgerDatabase, erasures: Erasures) -> None:
         """Work on the ledger's database."""
         self._database, self._erasures = database, erasures
         self._is_anybody_known = CachedRead(database, self._read_whether_anybody_is_known)
@@ -275,7 +275,9 @@ class PeopleBook:
         this = (ConversationRow.conversation_id == conversation_id) & ConversationRow.enrols.is_not(None)
         mine = ChunkRow.conversation_id == conversation_id
         done = update(ConversationRow).where(this, ConversationRow.final_at.is_not(None), ~ConversationRow.stripped)
+        its_jobs = select(JobRow.job_id).where(JobRow.conversation_id == conversation_id).with_for_update()
         with self._database.writing(conversation_id) as connection:
+            connection.execute(its_jobs).all()  # jobs before their conversation: see `jobs`
             if not connection.execute(done.values(stripped=True, voices=[])).rowcount:
                 return None
             names = tuple(name for name in connection.scalars(select(ChunkRow.spool_name).where(mine)) if name)
@@ -305,7 +307,7 @@ class PeopleBook:
         mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
         said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
         with self._database.writing(_of(owner)) as connection:
-            self._erasures.note(Erased.PERSON, owner, person_id)
+            self._erasures.note(connection, Erased.PERSON, owner, person_id)
             for row in connection.execute(said.where(CorrectionRow.conversation_id.in_(mine))).all():
                 if any(one.get("person_id") == person_id for one in row.said):
                     this = (CorrectionRow.conversation_id == row.conversation_id) & (CorrectionRow.write == row.write)

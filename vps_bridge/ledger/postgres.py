@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 from vps_bridge.database import DatabaseError
 from vps_bridge.database_server import ServerSchema, bring_up_to_date, describe_failure, read_revision
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
+from vps_bridge.ledger.news import OnNews
 from vps_bridge.ledger.server_connection import SCHEMA, SETTING, LedgerServer, ServerConnection
 from vps_bridge.ledger.server_facts import ServerFacts
 from vps_bridge.ledger.server_news import CHANNEL, ServerNews
@@ -23,14 +25,12 @@ MIGRATIONS = Path(__file__).parent / "migrations"
 TABLES = ServerSchema(SCHEMA, MIGRATIONS, MIGRATIONS / "postgres" / "0015_tables.sql")
 MAX_PAUSE_S = 5.0  # between two attempts to connect: nobody is labelled meanwhile
 RIGHTS = ("42501", "42P01")  # whoever may not use a schema does not see its tables
-_LIVE_BRIDGE = 0x6F6D696C  # the advisory lock of the bridge that runs on the ledger
+_LIVE_BRIDGE = 0x6F6D696C  # the advisory lock of the bridges that run on the ledger, or of what wants it alone
+_WORD = re.compile(r"[A-Za-z0-9 _-]*")
 _READ = b"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 _WRITE = b"BEGIN"
 # A commit of the bridge returns before it is on the server's disk; this one waits for all that were made before it.
-_SYNC = (
-    b"BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'omi', ''); "
-    b"NOTIFY %s; COMMIT" % CHANNEL.encode()
-)
+_SYNC = b"BEGIN; SET LOCAL synchronous_commit = on; SELECT pg_logical_emit_message(true, 'omi', ''); "
 _COMMIT, _COMMIT_AND_TELL = b"COMMIT", b"NOTIFY %s; COMMIT" % CHANNEL.encode()
 _SAFE = ("fsync", "full_page_writes")
 _FACTS = "SELECT " + ", ".join(f"current_setting('{name}')" for name in ("server_version", *_SAFE))
@@ -51,7 +51,9 @@ class PostgresLedger:
         # An RLock: a transaction begun within another one is then told from one of another thread.
         self._lock, self._is_busy = threading.RLock(), False
         self._kept: ServerConnection | None = None
-        self._is_bridge = self._has_unsynced = self._has_lost = False
+        self._has_unsynced = self._has_lost = False
+        self._held_as: str | None = None
+        self._words: dict[str, None] = {}  # what the others are told with the next `sync`
 
     # ---------------------------------------------------------------------------------------------- opening
 
@@ -68,11 +70,16 @@ class PostgresLedger:
             except StoreUnavailable as error:
                 raise DatabaseError(str(error)) from error
 
-    def hold(self) -> bool:
-        """Take the ledger for the bridge that runs on it, until `close`; False where another one holds it."""
+    def hold(self, bridge_id: str | None) -> bool:
+        """Take the ledger until `close`: for a bridge, beside others of other ids, or (None) for oneself alone.
+
+        False where somebody holds it that this cannot be beside.
+        """
         with self._using() as kept:
-            self._is_bridge = _take_ledger(kept)
-            return self._is_bridge
+            wanted = bridge_id or ""
+            is_held = _take_ledger(kept, wanted)
+            self._held_as = wanted if is_held else None
+            return is_held
 
     # ------------------------------------------------------------------------------------------ transactions
 
@@ -141,8 +148,20 @@ class PostgresLedger:
                 self._has_lost = self._has_unsynced = False
                 msg = "hung up before it had everything on its disk: nothing of it was promised, all is asked again"
                 raise LedgerUnavailable(f"{self._server.shown} {msg}")
-            kept.exchange(_SYNC)
+            words = tuple(self._words)
+            kept.exchange(_SYNC + b"".join(_announce(word) for word in words) + _COMMIT)
             self._has_unsynced = False
+            for word in words:
+                self._words.pop(word, None)
+
+    def tell(self, word: str) -> None:
+        """Have other bridges told something with the next `sync`. What they miss they find by looking."""
+        self._words[word] = None
+
+    @property
+    def has_words(self) -> bool:
+        """Whether the others are to be told something."""
+        return bool(self._words)
 
     def erase_deleted(self) -> None:
         """Leave that to the server: its files are not ours, and its own vacuum reuses what was deleted."""
@@ -169,8 +188,8 @@ class PostgresLedger:
 
     # ---------------------------------------------------------------------------------- several who write
 
-    def listen(self, on_news: Callable[[], None]) -> ServerNews:
-        """Have `on_news` called, from another thread, soon after another connection has written."""
+    def listen(self, on_news: OnNews) -> ServerNews:
+        """Have `on_news` called, from another thread, with what another connection announces."""
         return ServerNews(self._server, self._own_ids, on_news)
 
     def _own_ids(self) -> set[int]:
@@ -192,7 +211,7 @@ class PostgresLedger:
     def close(self) -> None:
         """End the connection, and let go of the ledger."""
         with self._lock:
-            self._is_bridge = False
+            self._held_as = None
             self._drop()
 
     # -------------------------------------------------------------------------------------- the connection
@@ -222,11 +241,11 @@ class PostgresLedger:
 
     def _connect(self) -> ServerConnection:
         kept = ServerConnection(self._server, sync_commits=self._sync_commits)
-        if self._is_bridge and not _take_ledger(kept):
+        if self._held_as is not None and not _take_ledger(kept, self._held_as):
             kept.close()
             raise LedgerUnavailable(
-                f"{self._server.shown}: another connection holds the ledger. Where no other bridge runs, the server "
-                "has not noticed yet that ours ended"
+                f"{self._server.shown}: another connection holds the ledger. Where no other bridge of this id runs, "
+                "the server has not noticed yet that ours ended"
             )
         self._kept = kept
         return kept
@@ -244,8 +263,26 @@ def lock_number(name: str) -> int:
     return int.from_bytes(hashlib.blake2b(name.encode(), digest_size=8).digest(), signed=True)
 
 
-def _take_ledger(kept: ServerConnection) -> bool:
-    return bool(kept.connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({_LIVE_BRIDGE})").scalar_one())
+def _take_ledger(kept: ServerConnection, bridge_id: str) -> bool:
+    """Take the locks of a bridge, or of what wants the ledger alone (no id)."""
+    if not bridge_id:
+        return _try_lock(kept, f"pg_try_advisory_lock({_LIVE_BRIDGE})")
+    own = lock_number(f"bridge {bridge_id}")
+    is_ours = _try_lock(kept, f"pg_try_advisory_lock({own})")
+    if is_ours and not _try_lock(kept, f"pg_try_advisory_lock_shared({_LIVE_BRIDGE})"):
+        _try_lock(kept, f"pg_advisory_unlock({own})")
+        return False
+    return is_ours
+
+
+def _try_lock(kept: ServerConnection, call: str) -> bool:
+    return bool(kept.connection.exec_driver_sql(f"SELECT {call}").scalar_one())
+
+
+def _announce(word: str) -> bytes:
+    # Ids are checked where they come in; a word that is none is told as "look at everything".
+    text = word if _WORD.fullmatch(word) else ""
+    return f"NOTIFY {CHANNEL}, '{text}'; ".encode()
 
 
 def _is_outage(error: DBAPIError) -> bool:

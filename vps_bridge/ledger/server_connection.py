@@ -95,9 +95,9 @@ class ServerConnection:
         """The number by which the server knows this connection."""
         return int(self._driver.pgconn.backend_pid)
 
-    def wait_for_news(self, timeout_s: float) -> set[int]:
-        """Return the connections that announced something meanwhile, by number. Raises what the driver does."""
-        return {found.pid for found in self._driver.notifies(timeout=timeout_s, stop_after=1)}
+    def wait_for_news(self, timeout_s: float) -> list[tuple[int, str]]:
+        """Return what was announced meanwhile, each with the number of its connection. Raises what the driver does."""
+        return [(found.pid, found.payload) for found in self._driver.notifies(timeout=timeout_s, stop_after=1)]
 
     def rest(self) -> None:
         """Watch nothing: everything was answered."""

@@ -9,6 +9,7 @@ import structlog
 
 from broker.backoff import Backoff
 from vps_bridge.error_guard import describe_error
+from vps_bridge.ledger.news import OnNews
 from vps_bridge.ledger.server_connection import LedgerServer, ServerConnection
 
 _LOG = structlog.get_logger(__name__)
@@ -21,7 +22,7 @@ MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 class ServerNews:
     """One thread with a connection of its own, which waits for what others announce (`NOTIFY`)."""
 
-    def __init__(self, server: LedgerServer, own_ids: Callable[[], set[int]], on_news: Callable[[], None]) -> None:
+    def __init__(self, server: LedgerServer, own_ids: Callable[[], set[int]], on_news: OnNews) -> None:
         """Begin. `own_ids` are the server's numbers of our own connections; `on_news` is called from the thread."""
         self._server, self._own_ids, self._on_news = server, own_ids, on_news
         self._stopping, self._has_heard = threading.Event(), False
@@ -53,8 +54,9 @@ class ServerNews:
             kept.rest()
             self._has_heard = True
             while not self._stopping.is_set():
-                found = kept.wait_for_news(WAIT_S)
-                if found - self._own_ids():
-                    self._on_news()
+                found, own = kept.wait_for_news(WAIT_S), self._own_ids()
+                words = {word for number, word in found if number not in own}
+                if words:
+                    self._on_news(words)
         finally:
             kept.close()

@@ -34,6 +34,27 @@ class MetaRow(Base):
     value: Mapped[str]
 
 
+class BridgeRow(Base):
+    """A bridge that runs on a ledger which others may share. `live_until` is by the clock of whoever keeps it."""
+
+    __tablename__ = "bridges"
+    bridge_id: Mapped[str] = mapped_column(primary_key=True)
+    instance_id: Mapped[str]
+    ready: Mapped[bool]
+    live_until: Mapped[float]
+    places: Mapped[Any] = mapped_column(JSON)
+
+
+class ErasureRow(Base):
+    """What was erased from a ledger on a server; where a file keeps it, the log is a file too (`erasure_log`)."""
+
+    __tablename__ = "erasures"
+    number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
+    kind: Mapped[str]
+    at: Mapped[float]
+    digest: Mapped[str]
+
+
 class AgentRow(Base):
     """An agent, and whether audio may be given to it."""
 
@@ -108,6 +129,7 @@ class ConversationRow(Base):
     enrols: Mapped[str | None]
     stripped: Mapped[bool] = mapped_column(default=False, server_default=false())
     packed_at: Mapped[float | None]
+    only_agent: Mapped[str | None]
 
 
 class PackedRow(Base):

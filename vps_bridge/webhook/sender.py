@@ -21,20 +21,24 @@ from vps_bridge.webhook.rests import WebhookRests
 _LOG = structlog.get_logger(__name__)
 POLL_S = 0.5
 CLOSE_S = 5.0
+TURN = "webhook"  # of several bridges one sends at a time
 
 
 class Webhook:
     """Sends updates and failures to the receiver that the settings name, if they name one."""
 
-    def __init__(self, settings: BridgeSettings, ledger: Ledger) -> None:
-        """Turn the outbox on or off. Raises `SettingsError` where the receiver is not fully described."""
+    def __init__(self, settings: BridgeSettings, ledger: Ledger, *, is_alone: bool = True) -> None:
+        """Turn the outbox on or off. Raises `SettingsError` where the receiver is not fully described.
+
+        `is_alone`: no other bridge runs on the ledger, which would have a receiver.
+        """
         self._ledger = ledger
         receiver = read_receiver(settings)
         self._sender = None if receiver is None else WebhookSender(settings, receiver)
         if receiver is not None:
             ledger.webhook.turn_on()
             _LOG.info("webhook_on", receiver=receiver.shown)
-        else:
+        elif is_alone:
             forgotten = ledger.webhook.turn_off()
             if forgotten:
                 _LOG.warning("webhook_off", forgotten=forgotten, reason="no webhook_url is set any more")
@@ -96,7 +100,7 @@ class WebhookSender:
                 # A delivery that a power cut makes the ledger forget is made again under the same id: no commit waits
                 # for the disk here, because the bridge's own thread would wait for it too.
                 ledger = ledger or open_ledger(self._settings, exclusive=False, sync_commits=False)
-                while self._send_next(ledger, time.monotonic()):
+                while self._send_in_turn(ledger, time.monotonic()):
                     pass
             except Exception as error:  # noqa: BLE001 - a full disk, say: what waits is sent once there is room
                 _LOG.error("webhook_waits", error=describe_error(error))
@@ -104,6 +108,15 @@ class WebhookSender:
             self._stopping.wait(pause_s)
         if ledger is not None:
             ledger.close()
+
+    def _send_in_turn(self, ledger: Ledger, now_s: float) -> bool:
+        """Send one message, unless another bridge is sending one; return whether there may be more."""
+        if self._stopping.is_set() or not ledger.take_turn(TURN):
+            return False
+        try:
+            return self._send_next(ledger, now_s)
+        finally:
+            ledger.give_turn(TURN)
 
     def _send_next(self, ledger: Ledger, now_s: float) -> bool:
         """Send one message, if one is due; return whether there may be more."""

@@ -4,7 +4,7 @@ import time
 from pathlib import Path
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
-from vps_bridge.dispatch.agent_pins import MAX_PINNED, AgentPins
+from tests.vps_bridge.ledger.test_ledger import add_job
 from vps_bridge.ledger import Ledger
 from vps_bridge.rules.lease import AgentCapacity, ReadyJob, match_jobs
 
@@ -21,16 +21,20 @@ def test_only_the_named_agent_gets_the_job_and_the_other_goes_on_with_the_rest()
     assert match_jobs(jobs, [fast], {}) == [("other", "fast")]
 
 
-def test_pins_are_bounded_and_forgotten(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path, exclusive=True)
-    pins = AgentPins(ledger)
-    for number in range(MAX_PINNED + 1):
-        pins.pin(f"ping-{number}", "mac")
-    assert pins.agent_of("ping-0") is None
-    pins.forget("ping-1")
-    assert [pins.agent_of(f"ping-{number}") for number in (1, 2)] == [None, "mac"]
-    assert pins.waiting(set()) == set()
-    ledger.close()
+def test_a_test_waits_for_its_agent_alone_and_hides_nothing(ledger: Ledger) -> None:
+    for name, agent_id in (("ping", "slow"), ("call", None)):
+        event = ConversationEvent(
+            event_id=f"e-{name}", type=EventType.STARTED, temporary=agent_id is not None, only_agent=agent_id
+        )
+        ledger.events.note(event, name, Verdict.ACCEPTED)
+        add_job(ledger, name)
+
+    def waiting(*agent_ids: str) -> list[tuple[str, str | None]]:
+        found = ledger.jobs.ready({VOICES}, leased=set(), resting=set(), limit=9, agent_ids=agent_ids)
+        return [(each.job.conversation_id, each.only_agent) for each in found]
+
+    assert waiting("fast") == [("call", None)]
+    assert waiting("slow") == [("ping", "slow"), ("call", None)]
 
 
 def test_a_test_that_nobody_deleted_is_found_once_it_is_old_and_in_no_list(tmp_path: Path) -> None:

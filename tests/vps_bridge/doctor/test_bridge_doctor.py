@@ -180,13 +180,20 @@ def test_agents_of_two_models_are_named() -> None:
     assert "one has wespeaker@; two has campplus@" in models.found
 
 
+def test_several_bridges_of_one_ledger_are_told_of_as_one() -> None:
+    (check,) = check_bridge_lives(found(bridges=(bridge_beat("one"), bridge_beat("two"))), "l-1", 30.0)
+    assert check.verdict is CheckState.OK
+    assert "one is online, beside two on the same ledger" in check.found
+
+
 @pytest.mark.parametrize(
     ("bridges", "said"),
     [
         ((), "none is live"),
         ((bridge_beat(state=BridgeState.STOPPED),), "vps stopped"),
         ((bridge_beat(ahead_s=-300, retained=True),), "none is live"),
-        ((bridge_beat("one"), bridge_beat("two")), "two are live"),
+        ((bridge_beat("one"), bridge_beat("two", ledger_id="l-other")), "two are live"),
+        ((bridge_beat("one"), bridge_beat("two", accepting=False, last_error="full")), "two is online, beside one"),
         ((bridge_beat(ledger_id="l-other"),), "another ledger"),
         ((bridge_beat(accepting=False, last_error="the disk is full"),), "takes no audio"),
     ],

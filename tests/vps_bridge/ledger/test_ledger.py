@@ -190,12 +190,12 @@ def test_a_conversation_keeps_the_model_of_its_first_lease(ledger):
     assert ledger.leases.grant(first, "a", "i", MODEL)
     assert ledger.leases.grant(second, "b", "i", OTHER_MODEL) is None
     assert waiting(ledger, limit=9, model=OTHER_MODEL) == []
-    assert [pin for _, pin in ledger.jobs.ready({MODEL}, leased={"c1"}, resting=set(), limit=9)] == [MODEL]
+    assert [found.embedding for found in ledger.jobs.ready({MODEL}, leased={"c1"}, resting=set(), limit=9)] == [MODEL]
 
 
 def waiting(ledger, *, limit, leased=frozenset(), resting=frozenset(), model=MODEL):
     found = ledger.jobs.ready({model}, leased=set(leased), resting=set(resting), limit=limit)
-    return [job.job_id for job, _ in found]
+    return [each.job.job_id for each in found]
 
 
 def test_a_long_upload_hides_nobody(ledger):

@@ -3,7 +3,8 @@
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -156,31 +157,53 @@ def test_labels_of_a_conversation_are_one_bridges_at_a_time_until_it_ends(open_o
 
 def test_a_bridge_hears_of_what_others_write_and_not_of_its_own(open_one: Callable[..., Ledger]) -> None:
     bridge, command = open_one(), open_one()
-    heard = threading.Event()
-    news = bridge.listen(heard.set)
+    heard, words = threading.Event(), list[str]()
+
+    def note(found: Collection[str]) -> None:
+        words.extend(found)
+        heard.set()
+
+    news = bridge.listen(note)
     while not heard.is_set():  # until it listens
         command.agents.set_allowed("mac", allowed=True)
         heard.wait(0.1)
     other = open_one(syncs=False)
-    heard.clear()
-    accept(bridge)
+    words.clear()
+    bridge.tell("jobs")
     bridge.sync()
     accept(other)
-    assert not heard.is_set(), "another bridge announces what it wrote with its receipts"
+    other.tell("audio c1")
+    time.sleep(0.2)
+    assert not words, "another bridge announces what it wrote with its receipts"
     other.sync()
-    assert heard.wait(WAIT_S)
+    wait_until(lambda: words == ["audio c1"], "the other bridge's word")
+    other.tell("no'word")
+    other.sync()
+    wait_until(lambda: words == ["audio c1", ""], "that there is something to look for")
     news.close()
 
 
-def test_one_bridge_runs_on_a_ledger(
+def test_bridges_of_other_ids_share_a_ledger_and_nobody_else_has_it_beside_them(
     open_one: Callable[..., Ledger], ledger_server: LedgerServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(opening, "HOLD_S", 0.3)
-    ledger = open_one()
-    with pytest.raises(LedgerBusy, match="another omi-bridge"):
-        Ledger(tmp_path / "other", exclusive=True, server=ledger_server)
-    ledger.close()
-    Ledger(tmp_path / "other", exclusive=True, server=ledger_server).close()
+
+    def take(name: str, bridge_id: str | None) -> Ledger:
+        return Ledger(tmp_path / name, exclusive=True, server=ledger_server, bridge_id=bridge_id)
+
+    alone = open_one()
+    with pytest.raises(LedgerBusy, match="another omi-bridge runs as a on"):
+        take("other", "a")
+    alone.close()
+    first, second = take("first", "a"), take("second", "b")
+    with pytest.raises(LedgerBusy, match="OMI_BRIDGE_ID of its own"):
+        take("third", "b")
+    with pytest.raises(LedgerBusy, match="another omi-bridge runs on"):
+        take("third", None)
+    second.close()
+    take("third", "b").close()
+    first.close()
+    take("third", None).close()
 
 
 def test_a_command_finds_no_ledger_in_a_new_database(postgres: RunningPostgres, tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def deliver_one(ledger: Ledger) -> None:
     """All that the bridge asks its ledger for, for one job, from the grant to the end of its conversation."""
     for held in ledger.leases.current():
         ledger.jobs.get(held.job_id)
-    ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+    ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
     lease = ledger.leases.grant(job.job_id, "mac", "i-1", MODEL)
     assert lease is not None
     (item,) = ledger.jobs.chunks(job.job_id)
@@ -72,7 +72,7 @@ def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) ->
 
 def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledger) -> None:
     def grant() -> None:
-        ((job, _),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+        ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
         assert ledger.leases.grant(job.job_id, "mac", "i-1", MODEL)
         (item,) = ledger.jobs.chunks(job.job_id)
         assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id)
@@ -94,7 +94,7 @@ def test_the_count_of_steps_sees_work_that_grows(ledger: Ledger) -> None:
 
 def test_a_beat_of_one_agent_reads_its_own_leases_alone(ledger: Ledger) -> None:
     queue_up(ledger, 0, 20, conversations=20)
-    for number, (job, _) in enumerate(ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=20)):
+    for number, (job, *_) in enumerate(ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=20)):
         assert ledger.leases.grant(job.job_id, f"mac-{number % 10}", "i-1", MODEL)
     mine = ledger.leases.of_agent("mac-3")
     assert len(mine) == 2

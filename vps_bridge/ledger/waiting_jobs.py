@@ -1,0 +1,84 @@
+"""Jobs that wait for a lease: as many of them as fair grants need, so that the cost does not grow with what waits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import Connection, Row, bindparam, or_, select, tuple_
+
+from vps_bridge.ledger.columns import JOB_COLUMNS
+from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.records import JobRecord
+from vps_bridge.ledger.tables import IS_UNFINISHED, ConversationRow, JobRow
+
+READY_AT_ONCE = 50
+
+# Statements are made once: making one costs several times what running it does.
+_PIN = (ConversationRow.embedding_model, ConversationRow.embedding_revision)
+_READY = (
+    select(*JOB_COLUMNS, ConversationRow.only_agent, *_PIN)
+    .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
+    .where(
+        JobRow.state == JobState.READY,
+        or_(
+            ConversationRow.only_agent.is_(None), ConversationRow.only_agent.in_(bindparam("agent_ids", expanding=True))
+        ),
+        JobRow.job_id.not_in(bindparam("resting", expanding=True)),
+        or_(_PIN[0].is_(None), tuple_(*_PIN).in_(bindparam("embeddings", expanding=True))),
+    )
+    .order_by(JobRow.number)
+)
+_READY_ELSEWHERE = _READY.where(JobRow.conversation_id.not_in(bindparam("passed", expanding=True))).limit(READY_AT_ONCE)
+_READY_OF_ONE = _READY.where(JobRow.conversation_id == bindparam("conversation_id"), IS_UNFINISHED).limit(
+    bindparam("at_most")
+)
+_WITH_MORE = select(ConversationRow.conversation_id).where(
+    ConversationRow.conversation_id.in_(bindparam("among", expanding=True)),
+    select(JobRow.number)
+    .where(
+        JobRow.conversation_id == ConversationRow.conversation_id,
+        IS_UNFINISHED,
+        JobRow.state == JobState.READY,
+        JobRow.job_id.not_in(bindparam("chosen", expanding=True)),
+    )
+    .exists(),
+)
+
+
+class WaitingJob(NamedTuple):
+    """A job that waits for a lease."""
+
+    job: JobRecord
+    embedding: tuple[str, str] | None
+    """The model that its conversation is pinned to."""
+    only_agent: str | None
+    """Who alone may have it: it is a test of that agent."""
+
+
+def find_waiting(
+    connection: Connection, fitting: Mapping[str, object], *, leased: set[str], limit: int
+) -> list[WaitingJob]:
+    """Return what `JobBook.ready` does, of the jobs that are `fitting`."""
+    heads: dict[str, WaitingJob] = {}
+    while len(heads) < limit:
+        rows = connection.execute(_READY_ELSEWHERE, {**fitting, "passed": [*leased, *heads]}).all()
+        for found in map(_to_waiting, rows):
+            heads.setdefault(found.job.conversation_id, found)
+        if len(rows) < READY_AT_ONCE:
+            break
+    chosen = {found.job.job_id: found for found in list(heads.values())[:limit]}
+    among = [*leased, *heads]
+    if among and len(chosen) < limit:
+        others = {"among": among, "chosen": list(chosen)}
+        for conversation_id in connection.scalars(_WITH_MORE, others).all():
+            of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
+            rows = connection.execute(_READY_OF_ONE, of_one).all()
+            chosen |= {found.job.job_id: found for found in map(_to_waiting, rows)}
+    return sorted(chosen.values(), key=lambda found: found.job.number)
+
+
+def _to_waiting(row: Row[*tuple[Any, ...]]) -> WaitingJob:
+    *facts, only_agent, model, revision = row
+    embedding = None if model is None or revision is None else (model, revision)
+    return WaitingJob(JobRecord(*facts), embedding, only_agent)
