@@ -106,10 +106,12 @@ def test_audio_that_cannot_be_decoded_names_its_chunk_and_keeps_the_worker(start
     worker = start_worker()
     ready(worker)
     pid = worker.pid
-    worker.submit(job(1, speech, bad))
+    worker.submit(job(1, bad))
     failure = next_report(worker, JobFailed)
-    assert (failure.code, failure.chunk_index) == (FailureCode.AUDIO_UNDECODABLE, 1)
-    assert is_done_well(worker, 2, speech)
+    assert (failure.code, failure.chunk_index) == (FailureCode.AUDIO_UNDECODABLE, 0)
+    worker.submit(job(2, speech, bad))
+    assert set(next_report(worker, JobResult).undecoded) == {1}
+    assert is_done_well(worker, 3, speech)
     assert worker.pid == pid
 
 
