@@ -30,6 +30,7 @@ LAYERS = {
             "migrations",
             "signed_endpoint",
             "packed_rows",
+            "opened",
         },
         {"error_guard", "settings", "database", "database_server", "outage", "timed_calls"},
         {"conversations", "ledger", "database_copies", "bucket"},

@@ -19,6 +19,7 @@ from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.open_spool import open_spool
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger, open_ledger
+from vps_bridge.opened import mark_opened
 from vps_bridge.rules.ownership import BridgePlaces
 from vps_bridge.settings import BridgeSettings
 
@@ -66,6 +67,7 @@ def open_files(
     ledger = _open_ledger(settings)
     disk_reserve.update()
     join(ledger)
+    mark_opened(settings.root)
     spool = open_spool(settings, ledger, on_thread)
     store = open_store(settings)
     remove_leftovers(settings.root)

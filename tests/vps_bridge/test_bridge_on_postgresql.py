@@ -31,7 +31,7 @@ from tests.vps_bridge.live_bridge import (
 )
 from tests.vps_bridge.scripted_agent import RANGE_BYTES, ScriptedAgent, make_wav
 from vps_bridge.commands.earlier import find_earlier
-from vps_bridge.commands.service import OPENED
+from vps_bridge.opened import OPENED
 
 OFFER_S = 1.0
 

@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from vps_bridge.commands.terminal import EXIT_FAILED, AsJson, ConfigFile, DataDir, explained, fail
-from vps_bridge.ledger.erasure_log import LOG_NAME
+from vps_bridge.opened import OPENED
 
 if TYPE_CHECKING:
     from broker.systemd_unit import SystemdService
 
 NAME = "omi-bridge"
-OPENED = Path("bridge") / LOG_NAME
-"""Below the data directory, once a bridge has opened its ledger, in a file or on a server."""
 START_S, POLL_S = 30.0, 0.1
 
 
@@ -85,7 +83,7 @@ def _describe(user: str | None, config: Path | None, data_dir: Path | None) -> S
 
     account = find_user(user)
     home = Path(account.pw_dir)
-    markers = (OPENED, Path("bridge") / FILE_NAME)  # earlier versions had no log of erasures
+    markers = (OPENED, Path("bridge") / FILE_NAME)  # earlier versions left no mark
     config_file, data = choose_files(BridgeSettings, home, config, data_dir, markers=markers)
     return SystemdService(
         name=NAME,

@@ -78,8 +78,7 @@ class Ledger:
         """Open the ledger: the running bridge takes it exclusively, commands share it.
 
         Args:
-            root: the bridge's directory. The ledger is a file there, unless a server keeps it; the log of erasures is
-                there anyway.
+            root: the bridge's directory. Ledger and log of erasures are files there, unless a server keeps them.
             exclusive: this is the bridge, or does what only the bridge may.
             sync_commits: whether a transaction is on disk when it returns; by default those of commands are.
             server: the server that keeps it.
