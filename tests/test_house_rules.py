@@ -345,5 +345,6 @@ def test_preventable_skips_are_told_from_honest_ones():
         ("b", "Skipped: no `shared` folder"),
         ("c", "Skipped: needs a Mac with MPS"),
         ("d", "Skipped: the weights of community-1 are gated: accept the licence first"),
+        ("e", "Skipped: does not apply: all agents are one user of the embedded broker"),
     ]
     assert [line[0] for line in conftest.preventable_skips(skips)] == ["a", "b"]

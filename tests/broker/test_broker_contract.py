@@ -212,7 +212,7 @@ def test_an_agent_neither_speaks_for_another_nor_hears_its_audio(
     name: str, broker: RunningBroker, connect: Connect
 ) -> None:
     if name == "embedded":
-        pytest.skip("all agents are one user of the embedded one, as docs/brokers.md says")
+        pytest.skip("does not apply: all agents are one user of the embedded one, as docs/brokers.md says")
     said: MessageLog[Incoming] = MessageLog()
     heard: MessageLog[Incoming] = MessageLog()
     conversation_id = new_id()
