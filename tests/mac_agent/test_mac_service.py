@@ -216,7 +216,8 @@ def omi_agent(*arguments: str, home: Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(
-    sys.platform != "darwin", reason="does not apply: elsewhere it is systemd's unit, see tests/broker/test_systemd_unit.py"
+    sys.platform != "darwin",
+    reason="does not apply: elsewhere it is systemd's unit, see tests/broker/test_systemd_unit.py",
 )
 def test_a_dry_run_shows_the_file_and_writes_nothing(tmp_path):
     shown = omi_agent("install", "--dry-run", home=tmp_path)
