@@ -144,12 +144,13 @@ def test_what_is_not_there_or_not_yet_says_so_where_it_would_be(called: Door, pa
     expect(page.get_by_text("No conversation is like that.")).to_be_visible()
 
 
-def test_a_bridge_that_is_away_is_told_of_until_it_is_back(called: Door, page: Page) -> None:
-    page.route("**/v1/**", lambda route: route.abort())
+@pytest.mark.parametrize("lost", ["**/v1/**", "**/v1/conversations/**"], ids=["all", "reads, and no stream of changes"])
+def test_a_bridge_that_is_away_is_told_of_until_it_is_back(called: Door, page: Page, lost: str) -> None:
+    page.route(lost, lambda route: route.abort())
     page.goto("/#/conversations/seen")
     expect(page.get_by_text("not connected: this is how it was; trying again")).to_be_visible()
     expect(page.get_by_text("The bridge does not answer: is it running (omi-bridge status)")).to_be_visible()
-    page.unroute("**/v1/**")
+    page.unroute(lost)
     expect(page.get_by_role("button", name="Play 0:00.5")).to_be_visible()
     expect(page.get_by_text("live", exact=True)).to_be_visible()
 

@@ -17,6 +17,7 @@ let view = null;
 let stream = null;
 let reading = null; // the read that is under way
 let waiting = null; // what changed since it began
+let againTimer = null;
 
 function chooseView() {
   const [, name, id] = location.hash.split("/");
@@ -71,8 +72,10 @@ async function readView(notice) {
       askToSignIn();
       return;
     }
-    if (error instanceof Unanswered) tellLost();
-    else if (shown === view) notify(error.message);
+    if (error instanceof Unanswered) {
+      tellLost();
+      askAgain(); // the stream may be open all the same, and tells of nothing that it has told already
+    } else if (shown === view) notify(error.message);
   }
   listen(); // which tells, too, when there is a bridge to ask again
 }
@@ -105,8 +108,15 @@ function listen() {
     }, LOST_MS);
     if (opened.readyState !== EventSource.CLOSED || opened !== stream) return;
     stopListening();
-    setTimeout(() => refresh({ all: true }), RETRY_MS);
+    askAgain();
   });
+}
+
+function askAgain() {
+  againTimer ??= setTimeout(() => {
+    againTimer = null;
+    if (!document.hidden) refresh({ all: true });
+  }, RETRY_MS);
 }
 
 function tellConnection(words, kind = "") {
