@@ -1,7 +1,7 @@
 // The list of conversations, with search.
 
 import { read } from "./api.js";
-import { button, element, replaceKeepingFocus, table } from "./element.js";
+import { button, element, labelled, replaceKeepingFocus, table } from "./element.js";
 import { ago, stateClass } from "./format.js";
 
 const STATES = ["", "waiting", "dirty", "assigned", "final", "failed"];
@@ -37,9 +37,9 @@ export class ConversationsView {
       element(
         "form",
         { class: "row", role: "search", onsubmit: (event) => event.preventDefault() },
-        field("Search (id or person)", this.search),
-        field("State", this.state),
-        field("Waits for", this.why),
+        labelled("Search (id or person)", this.search),
+        labelled("State", this.state),
+        labelled("Waits for", this.why),
       ),
       this.found,
     );
@@ -108,8 +108,4 @@ export class ConversationsView {
     const isNarrowed = Object.values(this.filter()).some((wanted) => wanted !== "");
     return isNarrowed ? "No conversation is like that." : "No conversation yet: each appears with its first audio or event.";
   }
-}
-
-function field(words, input) {
-  return element("p", {}, element("label", { for: input.id }, words), input);
 }

@@ -2,14 +2,14 @@
 
 import { correct, sendPersonEvent, setWhoIAm, whoAmI } from "./api.js";
 import { askInDialog } from "./dialog.js";
-import { element } from "./element.js";
+import { element, labelled } from "./element.js";
 import { clock } from "./format.js";
 import { whoIs } from "./names.js";
 
 // As every correction: asked with the name of whoever makes it.
 function ask(title, fields, read, send) {
   const who = element("input", { type: "text", id: "who-says", value: whoAmI() ?? "", maxlength: 100, autocomplete: "off" });
-  const named = element("p", {}, element("label", { for: "who-says" }, "Your name, for the history (may stay empty)"), who);
+  const named = labelled("Your name, for the history (may stay empty)", who);
   const sendNamed = async (said) => {
     setWhoIAm(who.value);
     await send(said);
@@ -22,7 +22,7 @@ function personInput(people, words) {
   const input = element("input", { type: "text", id: "person", list: "people", maxlength: 200, autocomplete: "off" });
   const options = people.map(([id, name]) => element("option", { value: id }, name ?? id));
   const known = element("datalist", { id: "people" }, options);
-  return [input, element("p", {}, element("label", { for: "person" }, words), input, known)];
+  return [input, labelled(words, input, known)];
 }
 
 // Whom this may be, as [id, name]: who speaks here already, and whom the conversation's owner knows.

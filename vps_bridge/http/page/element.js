@@ -15,6 +15,11 @@ export function button(words, onclick, properties = {}) {
   return element("button", { type: "button", onclick, ...properties }, words);
 }
 
+// An input with its label before it, and whatever belongs to it behind.
+export function labelled(words, input, ...behind) {
+  return element("p", {}, element("label", { for: input.id }, words), input, ...behind);
+}
+
 // A table that names what it is about; `rows` are lists of cells, each text or an element. Its roles are said, because
 // a narrow window shows each row as a list (style.css), which would take them away.
 export function table(caption, columns, rows) {

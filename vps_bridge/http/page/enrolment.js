@@ -1,7 +1,7 @@
 // Teaching a voice from a recording, which is sent as any audio, diarized, and thrown away.
 
 import { conversationPath, newId, personPath, read, sendEvent, sendFile, sendPersonEvent } from "./api.js";
-import { element } from "./element.js";
+import { element, labelled } from "./element.js";
 import { duration } from "./format.js";
 import { makeId } from "./names.js";
 
@@ -138,8 +138,4 @@ function describeFailure(found, told) {
   }
   const [failure] = found?.failures ?? [];
   return failure ? `${failure.message}. What to do: ${failure.remedy}` : (found?.reason ?? "see omi-bridge failed");
-}
-
-function labelled(words, input) {
-  return element("p", {}, element("label", { for: input.id }, words), input);
 }

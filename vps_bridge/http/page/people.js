@@ -2,7 +2,7 @@
 
 import { erase, personPath, read, sendPersonEvent } from "./api.js";
 import { askInDialog } from "./dialog.js";
-import { button, element, replaceKeepingFocus, table } from "./element.js";
+import { button, element, labelled, replaceKeepingFocus, table } from "./element.js";
 import { Enrolment } from "./enrolment.js";
 import { ago, duration } from "./format.js";
 
@@ -165,7 +165,7 @@ function describePrints(prints) {
 
 function field(words, properties) {
   const input = element("input", { autocomplete: "off", ...properties });
-  return [input, element("p", {}, element("label", { for: properties.id }, words), input)];
+  return [input, labelled(words, input)];
 }
 
 function change(person, owner) {
