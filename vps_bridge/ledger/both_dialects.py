@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Boolean, Double, Integer
+from sqlalchemy import Boolean, Integer
 from sqlalchemy.dialects.sqlite import insert
 from sqlalchemy.dialects.sqlite.dml import OnConflictDoNothing, OnConflictDoUpdate
 from sqlalchemy.ext.compiler import compiles
@@ -13,7 +13,7 @@ from sqlalchemy.sql.functions import FunctionElement
 
 # SQLite has taken `ON CONFLICT` over from PostgreSQL, and SQLAlchemy makes it of the same parts; see the end.
 SERVER_DIALECT = "postgresql"
-__all__ = ["SERVER_DIALECT", "database_now", "holds", "insert", "larger", "smaller"]
+__all__ = ["SERVER_DIALECT", "holds", "insert", "larger", "smaller"]
 
 
 class _Larger(FunctionElement[int]):
@@ -26,12 +26,6 @@ class _Smaller(FunctionElement[int]):
     type = Integer()
     inherit_cache = True
     name = "smaller"
-
-
-class _Now(FunctionElement[float]):
-    type = Double()
-    inherit_cache = True
-    name = "now_of_database"
 
 
 class _Holds(FunctionElement[bool]):
@@ -53,11 +47,6 @@ def smaller(one: Any, other: Any) -> _Smaller:  # noqa: ANN401 - as above
 def holds(whole: Any, part: Any) -> _Holds:  # noqa: ANN401 - as above
     """Return the condition that bytes hold others, or a text another."""
     return _Holds(whole, part)
-
-
-def database_now() -> _Now:
-    """Return the Unix time by the clock of whoever keeps the ledger: the one that all its bridges have in common."""
-    return _Now()
 
 
 def _arguments(element: FunctionElement[Any], compiler: SQLCompiler, **options: Any) -> list[str]:  # noqa: ANN401 - SQLAlchemy's
@@ -94,16 +83,6 @@ def _holds_sqlite(element: _Holds, compiler: SQLCompiler, **options: Any) -> str
 def _holds_postgresql(element: _Holds, compiler: SQLCompiler, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
     whole, part = _arguments(element, compiler, **options)
     return f"position({part} IN {whole}) > 0"
-
-
-@compiles(_Now, "sqlite")
-def _now_sqlite(_element: _Now, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
-    return "(julianday('now') - 2440587.5) * 86400.0"
-
-
-@compiles(_Now, "postgresql")
-def _now_postgresql(_element: _Now, _compiler: SQLCompiler, **_options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
-    return "extract(epoch FROM clock_timestamp())::double precision"
 
 
 # PostgreSQL's own clause may name a constraint instead of columns, and its compiler looks for that. Importing it costs

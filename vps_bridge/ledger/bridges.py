@@ -1,13 +1,13 @@
-"""The bridges that run on a ledger, by their beats there: who is live is judged by the clock of whoever keeps it."""
+"""The bridges that run on a ledger on a server, by their beats there: who is live is judged by the server's clock."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import Double, bindparam, cast, delete, extract, func, select, update
 
-from vps_bridge.ledger.both_dialects import database_now, insert
+from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.tables import BridgeRow, TombstoneRow
 from vps_bridge.rules.ownership import BridgePlaces, KnownBridge
@@ -15,19 +15,20 @@ from vps_bridge.rules.ownership import BridgePlaces, KnownBridge
 MEMBERS = "members"
 """Whoever joins locks it, so that of two that may not run together one sees the other."""
 
+_NOW = cast(extract("epoch", func.clock_timestamp()), Double)  # Unix time, of the one clock that all bridges share
 # Statements are made once: making one costs several times what running it does.
 _ALL = select(
     BridgeRow.bridge_id,
     BridgeRow.instance_id,
     BridgeRow.ready,
-    (BridgeRow.live_until - database_now()).label("left_s"),
+    (BridgeRow.live_until - _NOW).label("left_s"),
     BridgeRow.places,
 ).order_by(BridgeRow.bridge_id)
 _NEW = insert(BridgeRow).values(
     bridge_id=bindparam("by_bridge"),
     instance_id=bindparam("by_instance"),
     ready=bindparam("is_ready"),
-    live_until=database_now() + bindparam("life_s"),
+    live_until=_NOW + bindparam("life_s"),
     places=bindparam("its_places", type_=BridgeRow.places.type),
 )
 _PUT = _NEW.on_conflict_do_update(
@@ -37,12 +38,12 @@ _PUT = _NEW.on_conflict_do_update(
 _THIS = BridgeRow.bridge_id == bindparam("by_bridge"), BridgeRow.instance_id == bindparam("by_instance")
 _LEAVE = delete(BridgeRow).where(*_THIS)
 _UNREADY = update(BridgeRow).where(*_THIS).values(ready=False)
-_DROP_DEAD = delete(BridgeRow).where(BridgeRow.live_until <= database_now())
+_DROP_DEAD = delete(BridgeRow).where(BridgeRow.live_until <= _NOW)
 _DOUBT = update(TombstoneRow).where(TombstoneRow.deleted_at >= bindparam("since")).values(finished=False)
 
 
 class BridgeBook:
-    """The bridges of a ledger."""
+    """The bridges of a ledger on a server. A ledger in a file has one bridge, which writes nothing here."""
 
     def __init__(self, database: LedgerDatabase) -> None:
         """Work on the ledger's database."""
