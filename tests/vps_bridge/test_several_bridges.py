@@ -50,17 +50,10 @@ TOKEN = "a-token-of-these-tests-alone"
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     directory = tmp_path_factory.mktemp("broker")
     with run_mosquitto(directory, agent_ids=AGENTS, further_bridges=BRIDGES[1:]) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def backend(broker: RunningBroker) -> Iterator[Backend]:
-    peer = Backend(broker)
-    yield peer
-    peer.stop()
 
 
 @pytest.fixture(scope="module")
@@ -103,13 +96,13 @@ class Company:
 
 @pytest.fixture(scope="module")
 def two_bridges(
-    broker: RunningBroker,
+    mosquitto: RunningBroker,
     backend: Backend,
     bucket: RunningBucket,
     postgres: RunningPostgres,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Company]:
-    with run_company(broker, backend, bucket, postgres, tmp_path_factory.mktemp("company")) as company:
+    with run_company(mosquitto, backend, bucket, postgres, tmp_path_factory.mktemp("company")) as company:
         yield company
 
 
@@ -146,8 +139,8 @@ def company(two_bridges: Company, backend: Backend) -> Company:
 
 
 @pytest.fixture
-def agent(broker: RunningBroker, tmp_path: Path) -> Iterator[AgentProcess]:
-    running = start_tone_agent(broker, tmp_path / "agent", agent_id="first")
+def agent(mosquitto: RunningBroker, tmp_path: Path) -> Iterator[AgentProcess]:
+    running = start_tone_agent(mosquitto, tmp_path / "agent", agent_id="first")
     yield running
     running.end()
 
@@ -298,9 +291,9 @@ def test_a_rolling_restart_of_both_leaves_no_message_without_an_owner(company: C
 
 
 def test_a_bridge_that_keeps_audio_on_its_own_disk_does_not_start_beside_others(
-    company: Company, broker: RunningBroker, tmp_path: Path
+    company: Company, mosquitto: RunningBroker, tmp_path: Path
 ) -> None:
-    other = LiveBridge(broker, tmp_path / "third", role="bridge:second")
+    other = LiveBridge(mosquitto, tmp_path / "third", role="bridge:second")
     other.options = {**company.options, "OMI_BRIDGE_ID": "third"}
     for missing in ("OMI_SPOOL_URL", "OMI_CONVERSATIONS_URL"):
         refused = other.command("run", check=False, without=[missing])
@@ -339,16 +332,16 @@ def inject(draw: random.Random, company: Company, postgres: RunningPostgres) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_whatever_dies_of_two_bridges_and_their_server_nothing_is_lost_or_doubled(
-    broker: RunningBroker, backend: Backend, bucket: RunningBucket, tmp_path: Path, seed: int
+    mosquitto: RunningBroker, backend: Backend, bucket: RunningBucket, tmp_path: Path, seed: int
 ) -> None:
     """`OMI_TEST_CALLS` and `OMI_TEST_FAULTS` make it longer."""
     draw, audio = random.Random(seed), make_wav(CALL_S)
     names = [f"chaos-{seed}-{number}" for number in range(CALLS)]
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(run_postgres())
-        company = stack.enter_context(run_company(broker, backend, bucket, postgres, tmp_path))
+        company = stack.enter_context(run_company(mosquitto, backend, bucket, postgres, tmp_path))
         for agent_id in AGENTS:
-            stack.enter_context(PatientAgent(broker, agent_id))
+            stack.enter_context(PatientAgent(mosquitto, agent_id))
 
         def offer_some(mine: Sequence[str]) -> None:
             for name in mine:

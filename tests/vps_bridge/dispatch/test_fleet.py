@@ -21,28 +21,23 @@ AUDIO_S = 6.0
 
 
 @pytest.fixture(scope="module")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
+def mosquitto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningBroker]:
     with run_mosquitto(tmp_path_factory.mktemp("broker"), agent_ids=tuple(SPEEDS_X)) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def backend(broker: RunningBroker) -> Iterator[Backend]:
-    peer = Backend(broker)
-    yield peer
-    peer.stop()
-
-
-@pytest.fixture(scope="module")
-def bridge(broker: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveBridge]:
-    with run_bridge(broker, tmp_path_factory.mktemp("data"), backend) as running:
+def bridge(
+    mosquitto: RunningBroker, backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[LiveBridge]:
+    with run_bridge(mosquitto, tmp_path_factory.mktemp("data"), backend) as running:
         running.allow(*SPEEDS_X)
         yield running
 
 
 @pytest.fixture(scope="module")
-def fleet(broker: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[Fleet]:
-    with Fleet(broker.settings, SPEEDS_X) as running:
+def fleet(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[Fleet]:
+    with Fleet(mosquitto.settings, SPEEDS_X) as running:
         yield running
 
 
@@ -115,11 +110,11 @@ def test_one_is_upgraded_with_work_in_flight_and_nothing_is_lost(
 
 
 def test_a_broker_that_restarts_is_met_by_all_again_and_the_work_goes_on(
-    broker: RunningBroker, backend: Backend, bridge: LiveBridge, fleet: Fleet
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge, fleet: Fleet
 ) -> None:
     send_talks(backend, "restart", 30)
     connects = {name: len(agent.connects) for name, agent in fleet.agents.items()}
-    broker.restart()
+    mosquitto.restart()
     wait_until(
         lambda: all(len(agent.connects) > connects[name] for name, agent in fleet.agents.items()), "everybody's return"
     )
@@ -128,7 +123,7 @@ def test_a_broker_that_restarts_is_met_by_all_again_and_the_work_goes_on(
 
 
 def test_a_flood_of_one_agent_delays_none_of_fifty(
-    broker: RunningBroker, backend: Backend, bridge: LiveBridge, fleet: Fleet
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge, fleet: Fleet
 ) -> None:
     """Its quota is its own: it loses its own messages, and the others' results are stored meanwhile."""
     flooder = fleet.agents["mac-00"].session
