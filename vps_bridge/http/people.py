@@ -8,12 +8,10 @@ from functools import partial
 from typing import Annotated, Any, Protocol, TypeVar
 
 from fastapi import Depends, FastAPI, Path, Query, Request, Response
-from pydantic import BeforeValidator
 
 from schemas.codec import encode
 from schemas.people import PersonAccepted, PersonEvent, PersonEventType
-from schemas.record import ID_PATTERN
-from schemas.text import compose_name
+from schemas.record import ID_PATTERN, PersonName
 from vps_bridge.http.answers import check_query, json_event, to_response
 from vps_bridge.http.messages import HttpProblem, Problem
 from vps_bridge.intake.intake import Intake
@@ -23,9 +21,8 @@ from vps_bridge.ledger.people import NOBODY
 T = TypeVar("T")
 PersonId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
 OwnerQuery = Annotated[
-    str | None,
-    BeforeValidator(compose_name),
-    Query(max_length=200, description="Whose people, as `started` of a conversation names it; none: nobody's."),
+    PersonName | None,
+    Query(description="Whose people, as `started` of a conversation names it; none: nobody's."),
 ]
 
 
