@@ -10,6 +10,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from broker.program import explain_file_error
 from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_FAILED,
@@ -80,8 +81,10 @@ def fetch_model(
             _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir, yes=yes))
         else:
             fail(f"no weights to fetch for {engine!r}: choose embedded, pyannote or embedded-ge2e", EXIT_USAGE)
-    except (EngineError, OSError) as error:
+    except EngineError as error:
         fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        fail(explain_file_error(error), EXIT_FAILED)
 
 
 def trust(
@@ -104,8 +107,10 @@ def trust(
     settings = load(config, data_dir=data_dir).settings
     try:
         pipeline = trust_directory(settings.weights, directory)
-    except (EngineError, OSError) as error:
+    except EngineError as error:
         fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        fail(explain_file_error(error), EXIT_FAILED)
     if as_json:
         print_json(pipeline.manifest.model_dump(mode="json"))
         return
