@@ -135,9 +135,10 @@ def watch(
 
 
 def _tell_silence(settings: BridgeSettings) -> None:
+    user = settings.broker_username or "(none)"
     words = (
         f"omi-bridge: nothing is heard on {settings.broker_url} below {settings.topic_root}. Does a bridge run there "
-        f"(omi-bridge doctor), and may user {settings.broker_username or '(none)'} read it? The bridge's may, and watch's"
+        f"(omi-bridge doctor), and may user {user} read it? The bridge's user may, and that of watch"
     )
     err.print(words, style="yellow", highlight=False, soft_wrap=True)
 
