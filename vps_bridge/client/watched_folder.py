@@ -39,6 +39,11 @@ ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666
 BRIDGE_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 300.0
 TRY_AGAIN_S = 15.0  # after the bridge did not answer
+ASK_AGAIN_S = 60.0  # whether labels that are awaited are there, or will never come
+DELETED = (
+    "its conversation was deleted. What was deleted stays deleted: give the recording another transcript, "
+    "or take it out of the folder"
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +77,7 @@ class WatchedFolder:
         self._told: set[DroppedRecording] = set()  # of which it was said why nothing can be done
         self._resting_until_s = 0.0
         self._awaited = {record.conversation_id: record.digest for record in self._records.awaited()}
-        for conversation_id in self._awaited:
-            listener.ask_again(conversation_id)
+        self._ask_again_s = 0.0
 
     @property
     def awaited(self) -> int:
@@ -82,8 +86,7 @@ class WatchedFolder:
 
     def look(self) -> bool:
         """Publish what is new and write what came. Returns whether nothing of the folder is left to be done."""
-        for update in self._listener.take():
-            self._finish(update)
+        self._hear()
         recordings = find_recordings(self._folder)
         settled = self._settled.look(recordings, time.monotonic())
         present = set(recordings)
@@ -95,6 +98,19 @@ class WatchedFolder:
             if recording not in self._done or (error_file is not None and not error_file.exists()):
                 is_done = self._take(recording) and is_done
         return is_done and not self._awaited
+
+    def _hear(self) -> None:
+        """Take in what came of labels, and ask for those that are still awaited."""
+        heard = self._listener.take()
+        for update in heard.updates:
+            self._finish(update)
+        for conversation_id in self._awaited.keys() & set(heard.deleted):
+            digest = self._awaited.pop(conversation_id)
+            self._records.write(RecordingRecord(digest=digest, state=RecordingState.REFUSED, error=DELETED))
+        if time.monotonic() >= self._ask_again_s:
+            self._ask_again_s = time.monotonic() + ASK_AGAIN_S
+            for conversation_id in self._awaited:
+                self._listener.ask_again(conversation_id)
 
     def _take(self, recording: DroppedRecording) -> bool:
         """Do with one recording what is to be done now; False: try it again later."""
