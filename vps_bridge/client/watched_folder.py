@@ -25,7 +25,6 @@ from vps_bridge.client.folder_records import (
     RecordingRecord,
     RecordingState,
     WrittenFile,
-    conversation_of,
     digest_text,
 )
 from vps_bridge.client.labelled_recording import describe_recording
@@ -161,8 +160,8 @@ class WatchedFolder:
 
     def _publish(self, recording: DroppedRecording, digest: str) -> RecordingRecord | None:
         """Send a recording; None where the bridge did not answer."""
-        name, conversation_id = recording.audio.name, conversation_of(digest)
-        record = RecordingRecord(digest=digest, state=RecordingState.ACCEPTED)
+        name, record = recording.audio.name, self._new_record(recording, digest)
+        conversation_id = record.conversation_id
         try:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
@@ -170,7 +169,8 @@ class WatchedFolder:
                 if segments:
                     client.start()
                     client.send_segments(segments)
-                client.send_file(recording.audio, chunk_id=f"f-{digest[:32]}", timeout_s=SEND_TIMEOUT_S)
+                if record.joined is None:
+                    client.send_file(recording.audio, chunk_id=f"f-{digest[:32]}", timeout_s=SEND_TIMEOUT_S)
                 client.complete(chunks=1)
         except (TranscriptError, BridgeRefused) as error:
             record = record.model_copy(update={"state": RecordingState.REFUSED, "error": str(error)})
@@ -186,19 +186,36 @@ class WatchedFolder:
             self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
         return record
 
+    def _new_record(self, recording: DroppedRecording, digest: str) -> RecordingRecord:
+        """Return the record of a recording that is published now.
+
+        Where its audio was published before the transcript was there, the transcript joins that conversation: one
+        transcript alone, since of a second one nobody can tell which lines of the first it replaces.
+        """
+        record = RecordingRecord(digest=digest, state=RecordingState.ACCEPTED)
+        earlier = self._records.read(recording.digest_without_transcript()) if recording.transcript else None
+        if earlier is None or earlier.state is RecordingState.REFUSED:
+            return record
+        joined = earlier.conversation_id
+        if self._records.find_joined(joined) not in (None, digest):
+            return record
+        self._records.note_joined(joined, digest)
+        return record.model_copy(update={"joined": joined, "after_version": earlier.updated_version})
+
     def _finish(self, update: ConversationUpdated) -> None:
         """Keep an update that is awaited, or newer than what is written; others are no business of this folder."""
         known = self._records.find(update.conversation_id) if update.state == "final" else None
         if known is None:
             return
-        if known.state is RecordingState.DONE and update.updated_version <= known.updated_version:
+        if update.updated_version <= max(known.updated_version, known.after_version):
             self._listener.confirm(update)
             return
         failed = [f"{each.code}: {each.message}\nThen: {each.remedy}" for each in update.failures]
         if update.failed_jobs and not failed:
             failed = ["a job failed: `omi-bridge failed` says why"]
         error = "\n".join(failed) or None
-        self._records.write(RecordingRecord(digest=known.digest, state=RecordingState.DONE, update=update, error=error))
+        done = {"state": RecordingState.DONE, "update": update, "error": error}
+        self._records.write(known.model_copy(update=done))
         self._awaited.pop(update.conversation_id, None)
         self._done = {each: file for each, file in self._done.items() if self._digests.get(each) != known.digest}
         self._listener.confirm(update)
