@@ -6,12 +6,12 @@ from tests.brokers import RunningBroker
 from vps_bridge.commands import watch
 
 
-class Told(Exception):
+class SilenceTold(Exception):
     pass
 
 
 def tell() -> None:
-    raise Told
+    raise SilenceTold
 
 
 @pytest.mark.parametrize(("role", "root"), [("watch", "another/root"), ("agent", "omi/v1")])
@@ -19,5 +19,5 @@ def test_that_nothing_is_heard_is_told(
     mosquitto: RunningBroker, monkeypatch: pytest.MonkeyPatch, role: str, root: str
 ) -> None:
     monkeypatch.setattr(watch, "SILENCE_S", 0.5)
-    with pytest.raises(Told):
+    with pytest.raises(SilenceTold):
         next(watch.watch_messages(mosquitto.settings(role, topic_root=root), tell))
