@@ -14,6 +14,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from benchmarks.labels.made_up_jobs import CHUNK_S, make_evidence
+from benchmarks.labels.wrong_labels import WordsRight
 from benchmarks.real_transcripts import CUTS, HeardWord, RealTranscript, read_transcripts
 from schemas.conversation import SegmentLabel, Word
 from vps_bridge.conversations.store import StoredSegment
@@ -21,7 +22,6 @@ from vps_bridge.labelling.relabel import RelabelPolicy, relabel
 
 CONFUSED = (0.0, 0.05)
 SEED = 1
-ONE_JOB_S = 100_000.0
 
 
 def print_words_in_jobs(shared: Path) -> None:
@@ -31,19 +31,17 @@ def print_words_in_jobs(shared: Path) -> None:
     print("|---|---|---|---|---|")
     for confused in CONFUSED:
         for cut in CUTS:
-            one, several = (_share_right(transcripts, cut, confused, chunk_s) for chunk_s in (ONE_JOB_S, CHUNK_S))
-            cells = f"{100 * one:.1f} % | {100 * several:.1f} % | {100 * (one - several):.1f}"
+            one, several = (
+                sum((count_words(each, cut, confused, one_job=one_job) for each in transcripts), WordsRight())
+                for one_job in (True, False)
+            )
+            cells = f"{100 * one.share:.1f} % | {100 * several.share:.1f} % | {100 * (one.share - several.share):.1f}"
             print(f"| {cut} | {100 * confused:.0f} % | {cells} |", flush=True)
 
 
-def _share_right(transcripts: Sequence[RealTranscript], cut: str, confused: float, chunk_s: float) -> float:
-    """Return which share of the words of all transcripts has the right speaker."""
-    counts = [count_right(transcript, cut, confused, chunk_s) for transcript in transcripts]
-    return sum(right for right, _ in counts) / sum(words for _, words in counts)
-
-
-def count_right(transcript: RealTranscript, cut: str, confused: float, chunk_s: float) -> tuple[int, int]:
-    """Return how many words of a transcript have the right speaker, and how many there are that have one."""
+def count_words(transcript: RealTranscript, cut: str, confused: float, *, one_job: bool) -> WordsRight:
+    """Label one transcript and count the words whose speaker the reference knows."""
+    chunk_s = max(turn.end_s for turn in transcript.turns) + 1.0 if one_job else CHUNK_S
     blocks = CUTS[cut](transcript.words)
     segments = tuple(_segment(str(place), block) for place, block in enumerate(blocks))
     evidence = make_evidence(transcript, segments, SEED, confused=confused, chunk_s=chunk_s)
@@ -55,7 +53,7 @@ def count_right(transcript: RealTranscript, cut: str, confused: float, chunk_s: 
             for word, number in zip(block, _numbers(label, len(block)), strict=True)
             if word.speaker is not None
         )
-    return _right(said), said.total()
+    return WordsRight(said.total(), _right(said))
 
 
 def _numbers(label: SegmentLabel, words: int) -> Iterator[int | None]:
