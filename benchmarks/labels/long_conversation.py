@@ -24,7 +24,8 @@ JOB_S, CHUNK_S, STARTED_AT_S = 60, 10, 1_700_000_000.0
 OFFSET_S = 33.0
 VOICES, DIM = 4, 256
 RUNS = 3
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def print_long_conversation() -> None:
