@@ -31,7 +31,7 @@ from pyannote.core import SlidingWindow, SlidingWindowFeature
 
 from benchmarks.cut_recording import (
     CutRecording,
-    HeardRecording,
+    DiarizedRecording,
     confusion,
     labels_of,
     name_by_oracle,
@@ -158,7 +158,7 @@ def print_heard(engine: Engine, answers: Path) -> None:
     """Print the table of an engine that hears the recordings itself."""
     print(f"\n{engine.info.name} ({engine.info.embedding_model})\n")
     kept = KeptAnswers(engine, answers)
-    print_table((recording.name, HeardRecording(kept, recording)) for recording in select_recordings(HEARD))
+    print_table((recording.name, DiarizedRecording(kept, recording)) for recording in select_recordings(HEARD))
 
 
 def main() -> None:

@@ -79,7 +79,7 @@ class CutRecording(ABC):
         return message if found.samples is None else add_samples(message, found.samples)
 
 
-class HeardRecording(CutRecording):
+class DiarizedRecording(CutRecording):
     """A recording that the engine itself hears; its reference is who truly speaks."""
 
     def __init__(self, engine: KeptAnswers, recording: Recording) -> None:
