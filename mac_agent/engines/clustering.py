@@ -69,6 +69,8 @@ class Policy:
     a piece counts by the share of the windows that heard it on its track."""
     divide_gain: float | None = None
     """A voice is divided where pieces are at least so much nearer, in cosine, to their part of it than to all of it."""
+    filled_pause_s: float = 0.0
+    """A pause of one speaker that is no longer, and in which nobody else speaks, is no break between turns."""
 
 
 @dataclass(frozen=True, eq=False)
