@@ -76,7 +76,7 @@ def speaking(strength: NDArray[np.float32], count: NDArray[np.int8]) -> NDArray[
 def fill_pauses(chosen: NDArray[np.bool_], longest_s: float) -> NDArray[np.bool_]:
     """Let who speaks before and after a pause speak on through it, if nobody else does, and it is no longer."""
     filled = chosen.copy()
-    for first, last in runs(~chosen.any(axis=1)):
+    for first, last in runs(chosen.sum(axis=1) == 0):
         if first > 0 and last < len(chosen) and last - first <= round(longest_s / FRAME_S):
             filled[first:last] = chosen[first - 1] & chosen[last]
     return filled
