@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from mac_agent.engines.clustering import Policy
 
 MOVED = (
-    "join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain", "filled_pause_s",
+    "join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain", "telling_gain",
+    "filled_pause_s",
 )  # fmt: skip
 
 
