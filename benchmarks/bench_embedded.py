@@ -41,7 +41,6 @@ if TYPE_CHECKING:
 
 MOVED = (
     "join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain", "telling_gain",
-    "filled_pause_s",
 )  # fmt: skip
 
 

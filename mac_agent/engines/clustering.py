@@ -72,8 +72,6 @@ class Policy:
     telling_gain: float | None = None
     """Two voices of some length that are nearly far enough apart stay two where pieces are at least so much nearer, in
     cosine, to their own voice than to both together."""
-    filled_pause_s: float = 0.0
-    """A pause of one speaker that is no longer, and in which nobody else speaks, is no break between turns."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,7 +24,7 @@ from mac_agent.engines.engine import (
 )
 from mac_agent.engines.frames import FRAME_S, count_frames
 from mac_agent.engines.piece_samples import sample_pieces
-from mac_agent.engines.reconstruction import activity, as_turns, fill_pauses, first_frames, speaking, strongest
+from mac_agent.engines.reconstruction import activity, as_turns, first_frames, speaking, strongest
 from mac_agent.errors import DeviceUnavailable
 from mac_agent.weights.models import EMBEDDED
 
@@ -142,8 +142,7 @@ def to_diarization(output: NetworkOutput, hints: Hints, policy: Policy, clock: S
         labels = cluster(evidence, _read_hints(hints), policy)
     with clock("timeline"):
         strength = activity(len(heard.scores), heard.grid, evidence.tracks, evidence.pieces, labels)
-        chosen = fill_pauses(_choose(strength, heard.talkers, output.n_samples), policy.filled_pause_s)
-        found = _assemble(strength, chosen, evidence, labels, output.n_samples)
+        found = _assemble(strength, heard.talkers, evidence, labels, output.n_samples)
     samples = sample_pieces(evidence.pieces, evidence.embeddings, evidence.clean_s)
     return replace(found, timings_ms=clock.timings_ms, samples=samples)
 
@@ -170,21 +169,16 @@ def _read_hints(hints: Hints) -> VoiceCount:
     return VoiceCount(least=max(1, min(least, most or least)), most=most)
 
 
-def _choose(strength: NDArray[np.float32], count: NDArray[np.int8], n_samples: int) -> NDArray[np.bool_]:
-    """Choose who speaks at each frame; nobody does behind the end of the recording."""
-    chosen = speaking(strength, count)
-    chosen[count_frames(n_samples) :] = False
-    return chosen
-
-
 def _assemble(
     strength: NDArray[np.float32],
-    chosen: NDArray[np.bool_],
+    count: NDArray[np.int8],
     evidence: PieceEvidence,
     labels: Labels,
     n_samples: int,
 ) -> Diarization:
     duration_s = n_samples / SAMPLE_RATE_HZ
+    chosen = speaking(strength, count)
+    chosen[count_frames(n_samples) :] = False
     order = np.argsort(first_frames(chosen), kind="stable").tolist()
     speakers = [speaker for speaker in order if chosen[:, speaker].any()]
     names = [f"SPEAKER_{number:02d}" for number in range(len(speakers))]

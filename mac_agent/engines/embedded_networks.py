@@ -94,7 +94,6 @@ CAMPPLUS_POLICY = Policy(
     counts_audio_once=True,
     divide_gain=0.035,
     telling_gain=0.042,
-    filled_pause_s=0.25,
 )
 """How it was chosen: docs/adr/0018-campplus.md."""
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mac_agent.engines.engine import Turn
-from mac_agent.engines.frames import FRAME_S, frame_time_s
+from mac_agent.engines.frames import frame_time_s
 from mac_agent.engines.tracks import ACTIVE, runs
 
 if TYPE_CHECKING:
@@ -71,15 +71,6 @@ def speaking(strength: NDArray[np.float32], count: NDArray[np.int8]) -> NDArray[
         frames = np.flatnonzero(count > rank)
         chosen[frames, order[frames, rank]] = True
     return chosen & (strength > FAINT)
-
-
-def fill_pauses(chosen: NDArray[np.bool_], longest_s: float) -> NDArray[np.bool_]:
-    """Let who speaks before and after a pause speak on through it, if nobody else does, and it is no longer."""
-    filled = chosen.copy()
-    for first, last in runs(chosen.sum(axis=1) == 0):
-        if first > 0 and last < len(chosen) and last - first <= round(longest_s / FRAME_S):
-            filled[first:last] = chosen[first - 1] & chosen[last]
-    return filled
 
 
 def as_turns(chosen: NDArray[np.bool_], names: Sequence[str], duration_s: float) -> tuple[Turn, ...]:

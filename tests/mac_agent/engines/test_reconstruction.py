@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from mac_agent.engines.clustering import PieceEvidence
-from mac_agent.engines.embedded import NetworkOutput, StageTimer, to_diarization
-from mac_agent.engines.embedded_networks import CAMPPLUS_POLICY, Segmentation
-from mac_agent.engines.engine import Hints
 from mac_agent.engines.frames import FIVE_SECONDS, FRAME_S, TEN_SECONDS, count_frames, frame_time_s
 from mac_agent.engines.reconstruction import (
     activity,
     as_turns,
     count_speakers,
     expect_speakers,
-    fill_pauses,
     first_frames,
     speaking,
     strongest,
 )
-from mac_agent.engines.tracks import Piece, Track, cut_pieces
+from mac_agent.engines.tracks import Piece, Track
 
 
 def test_frames_lie_within_the_recording() -> None:
@@ -51,39 +45,6 @@ def test_turns_are_runs_of_frames_sorted_by_start() -> None:
     turns = as_turns(chosen, ["A", "B"], 60.0)
     assert [turn.speaker for turn in turns] == ["B", "A", "B"]
     np.testing.assert_allclose([turn.end_s - turn.start_s for turn in turns], np.array([10, 15, 10]) * FRAME_S)
-
-
-def test_a_short_pause_of_one_speaker_is_filled_and_no_other() -> None:
-    chosen = np.zeros((200, 2), dtype=bool)
-    chosen[10:20, 0] = chosen[35:60, 0] = chosen[76:90, 0] = True  # pauses of 15 and 16 frames, 0.253 and 0.27 s
-    chosen[100:110, 1] = True  # another speaker, after 10 frames
-    chosen[115:120, 0] = chosen[125:130, 0] = chosen[118:127, 1] = True  # a pause of one under the other
-    expected = chosen.copy()
-    expected[20:35, 0] = True
-    np.testing.assert_array_equal(fill_pauses(chosen, 0.25), expected)
-    np.testing.assert_array_equal(fill_pauses(chosen, 0.0), chosen)
-
-
-@pytest.mark.parametrize(("pause", "n_turns"), [(15, 1), (16, 2)])
-def test_the_second_generation_reports_no_break_of_a_quarter_second(pause: int, n_turns: int) -> None:
-    spoken = np.zeros(TEN_SECONDS.window_frames, dtype=np.float32)
-    spoken[100 : 300 + pause], spoken[200 : 200 + pause] = 1.0, 0.0
-    track = Track(0, 0, spoken, np.ones(len(spoken), np.int16), TEN_SECONDS)
-    pieces = cut_pieces([track])
-    shares, seconds = np.ones(len(pieces)), np.full(len(pieces), 0.8)
-    evidence = PieceEvidence(
-        pieces,
-        [track],
-        np.eye(192, dtype=np.float32)[[0] * len(pieces)],
-        audio_s=seconds,
-        clean_s=seconds,
-        heard=shares,
-    )
-    scores = np.zeros((1, len(spoken), 3), dtype=np.float16)
-    heard = Segmentation(scores, TEN_SECONDS, spoken.astype(np.int8), [track], pieces)
-    found = to_diarization(NetworkOutput(heard, evidence, 160_000), Hints(), CAMPPLUS_POLICY, StageTimer())
-    assert len(found.turns) == len(found.exclusive_turns) == n_turns
-    assert found.speakers[0].clean_speech_s == pytest.approx(0.8 * len(pieces))
 
 
 def test_a_speaker_who_never_speaks_comes_last() -> None:
