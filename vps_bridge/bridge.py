@@ -30,7 +30,7 @@ from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
-from vps_bridge.errors import LedgerUnavailable, Refusal
+from vps_bridge.errors import CommitsInDoubt, LedgerUnavailable, Refusal
 from vps_bridge.following_up import FollowingUp, FollowUpParts
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
@@ -159,8 +159,10 @@ class Bridge:
         """Have all that was written survive a power cut; where it may not, nothing that was held is sent."""
         try:
             self._ledger.sync()
-        except (OSError, LedgerUnavailable):
+        except (OSError, LedgerUnavailable) as error:
             self._ingest.left_strays = True
+            if isinstance(error, CommitsInDoubt):
+                self._following.doubt()
             raise
 
     def _note_news(self, words: Collection[str]) -> None:
@@ -230,9 +232,9 @@ class Bridge:
         if self._connected.is_set():
             self._connected.clear()
             self._hears = True
-            self._updater.offer_again()
+            self._following.note_connected()
             self._presence.beat_soon()
-        self._guard.run("other bridges", partial(self._heed_others, now_s))
+        self._guard.run("taking up", partial(self._heed_others, now_s))
         self._guard.run("following up", partial(self._follow_up, now_s))
         if now_s >= self._tick_due_s:
             self._ticked_s = now_s
@@ -247,7 +249,7 @@ class Bridge:
             self._guard.run("heartbeat", self._beats.publish)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
-        if self._ledger.has_words:
+        if self._ledger.is_sync_due:
             self._guard.run("telling", self._sync)
         if self._mailbox.is_empty and self._membership.owns(HOUSEKEEPING):
             self._guard.run("packing", partial(self._compaction.step, now_s))
@@ -352,7 +354,7 @@ class Bridge:
         self._following.note_jobs(now_s)
 
     def _sweep(self, now_s: float) -> None:
-        self._schedule.note_awaiting_final(now_s)
+        self._schedule.find_work(now_s)
         self._retention.sweep(now_s)
 
     # ------------------------------------------------------------------------- what comes in: see `Intake`

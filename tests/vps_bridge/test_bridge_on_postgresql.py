@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 
 from schemas.agent import AgentControl, OfferedChunk
+from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType
 from schemas.record import Message
 from tests.brokers import RunningBroker
+from tests.faults.proxy import TcpProxy
 from tests.inbox import WAIT_S
 from tests.postgres_server import RunningPostgres, ledger_options, run_postgres
 from tests.vps_bridge.answering_agent import AnsweringAgent
@@ -34,6 +36,13 @@ from vps_bridge.commands.earlier import find_earlier
 from vps_bridge.opened import OPENED
 
 OFFER_S = 1.0
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+UNDO_JOBS = (
+    "DELETE FROM omi_ledger.job_chunks",
+    "DELETE FROM omi_ledger.jobs",
+    "UPDATE omi_ledger.chunks SET covered = false",
+    f"{CUT} AND pid <> pg_backend_pid()",
+)
 
 
 @pytest.fixture
@@ -88,6 +97,40 @@ def test_a_call_is_taken_in_worked_on_and_labelled(
     assert "syncs what it commits" in ledger["found"]
     assert bridge.json("purge", "call", "--yes")["finished"], "the running bridge erases it"
     assert bridge.is_deleted("call")
+
+
+def test_it_outlives_a_broker_that_comes_back_while_its_ledger_is_away(
+    own_broker: RunningBroker, own_backend: Backend, postgres: RunningPostgres, tmp_path: Path
+) -> None:
+    with TcpProxy(postgres.port) as way:
+        options = ledger_options(postgres, database := postgres.new_database())
+        options["OMI_DATABASE_URL"] = postgres.url(database, port=way.port)
+        with run_bridge(own_broker, tmp_path / "data", own_backend, **options) as bridge:
+            way.refuse()
+            way.cut()
+            own_broker.restart()
+            wait_until(lambda: _says_away(own_backend), "a heartbeat that says so, through the new broker")
+            way.refuse(on=False)
+            offer_call(own_backend, "call")
+            assert bridge.process is not None
+            assert bridge.process.poll() is None
+
+
+def _says_away(backend: Backend) -> bool:
+    return any((beat.last_error or "").startswith("the ledger") for beat in backend.seen(BridgeHeartbeat))
+
+
+def test_what_a_crash_of_the_server_undid_is_done_again(
+    own_backend: Backend, bridge: LiveBridge, postgres: RunningPostgres
+) -> None:
+    """A job that was made is on the server's disk only with the next receipt: until then a crash may undo it."""
+    offer_call(own_backend, "call")
+    (made,) = wait_until(lambda: bridge.jobs("call"), "its job")
+    with postgres.superuser(bridge.options["OMI_DATABASE_URL"].rpartition("/")[2]) as connection:
+        for statement in UNDO_JOBS:
+            connection.exec_driver_sql(statement)
+    (again,) = wait_until(lambda: bridge.jobs("call"), "its job, made anew")
+    assert again["job_id"] != made["job_id"]
 
 
 class PatientAgent(AnsweringAgent):
