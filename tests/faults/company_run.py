@@ -25,6 +25,7 @@ import httpx
 import structlog
 import typer
 
+from broker.settings import BrokerSettings
 from tests.faults.backend import TRY_S, ChaosBackend
 from tests.faults.company import BRIDGES, MOSQUITTO, Company, run_company
 from tests.faults.company_faults import CompanyFault, CompanyInjector, PlannedFault, draw_faults, wait_begun
@@ -67,18 +68,18 @@ class _Run:
     company: Company
     plan: Plan
     door: httpx.Client
+    faults: Sequence[PlannedFault]
     last: Snapshot | None = None
 
-    def set_up(self, directory: Path, faults: Sequence[PlannedFault]) -> None:
-        """Make what sends, and what injects these faults."""
-        settings = self.company.broker.settings("backend")
+    def __post_init__(self) -> None:
+        settings = self.company.broker.settings("backend", BrokerSettings)
+        directory = self.company.directory / "backend"
         self.backend = ChaosBackend(settings, self.door, self.plan, directory, self._may_send)
-        self.injector = CompanyInjector(self.company, faults, self.progress)
+        self.injector = CompanyInjector(self.company, self.faults, self.progress)
 
     def _may_send(self, number: int) -> bool:
         """Sending waits for the faults, so that the last faults still find work."""
-        faults = self.injector.faults
-        return not faults or (number / self.plan.jobs - SLACK) * len(faults) <= self.injector.fired
+        return not self.faults or (number / self.plan.jobs - SLACK) * len(self.faults) <= self.injector.fired
 
     def progress(self) -> float:
         gone = sum(self.backend.deleted.values())
@@ -87,7 +88,8 @@ class _Run:
 
     def wait_over(self, stall_s: float, report: Callable[[str], None]) -> None:
         """Send and inject faults until all is done, or nothing has changed for `stall_s`."""
-        changed_s, before, told_s = time.monotonic(), None, 0.0
+        changed_s, told_s = time.monotonic(), 0.0
+        before: tuple[Snapshot | None, int, int, bool] | None = None
         while time.monotonic() - changed_s < stall_s:
             time.sleep(LOOK_S)
             for program in self.company.programs:
@@ -126,16 +128,14 @@ def run_once(
     with run_company(directory, bridge_ids=BRIDGES[:bridges], broker=broker, max_nap_s=NAP_S) as company:
         _start(company)
         with company.door(TRY_S) as door:
-            run = _Run(company, plan, door)
-            run.set_up(directory / "backend", draw_faults(seed, faults))
-            backend, injector = run.backend, run.injector
-            backend.start()
-            injector.start()
+            run = _Run(company, plan, door, draw_faults(seed, faults))
+            run.backend.start()
+            run.injector.start()
             try:
                 run.wait_over(paced(stall_s), report)
             finally:
-                injector.stop()
-                backend.stop()
+                run.injector.stop()
+                run.backend.stop()
         return _judge(run, broker, time.monotonic() - began_s)
 
 
