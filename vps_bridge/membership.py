@@ -47,7 +47,7 @@ class Membership:
         self._own = KnownBridge(settings.bridge_id, instance_id, is_ready=False, left_s=life_s, places=places)
         self._owners: tuple[str, ...] = ()
         self._others: dict[str, str] = {}  # the instances of the others that are live, by id
-        self._beat_due_s = self._look_due_s = 0.0
+        self._beat_due_s = self._look_due_s = self._judges_s = 0.0
         self._has_left = False
         if self._is_shared_ledger:
             self._join()
@@ -85,7 +85,9 @@ class Membership:
             was_live = self._beat(now_s, is_ready=is_ready)
         elif now_s < self._look_due_s and not at_once:
             return False
-        found = self._read()
+        if not was_live:  # the server may have been away for all of us: each has a life to come back
+            self._judges_s = now_s + self._own.left_s
+        found = self._read(now_s)
         if was_live:
             self._look_due_s = now_s + LOOK_S
             return self._see(found)
@@ -105,11 +107,11 @@ class Membership:
             self._ledger.tell(MEMBERS)
         return was_live
 
-    def _read(self) -> list[KnownBridge]:
+    def _read(self, now_s: float) -> list[KnownBridge]:
         """Return all bridges, this one too; see to those that died, and to our own place in the list."""
         found = self._ledger.bridges.all()
         dead = [bridge.bridge_id for bridge in found if not bridge.is_live]
-        if dead and self._ledger.bridges.drop_dead(dead):
+        if dead and now_s >= self._judges_s and self._ledger.bridges.drop_dead(dead):
             _LOG.warning("bridges_died", bridges=dead)
             self._doubt_deletions()
         own = next((bridge for bridge in found if bridge.instance_id == self._own.instance_id), None)
