@@ -218,10 +218,10 @@ class FollowingUp:
 
     def _look_for_missed(self) -> None:
         """Look for what other bridges left to this one, in case their words did not come."""
+        self._of.one_offs.look()
         if self._membership.others:
             self._of.schedule.find_work()
             self._of.updater.offer_missed()
-            self._of.one_offs.look()
 
     def _take_words(self, words: Collection[str], now_s: float) -> None:
         for word in words:

@@ -1,18 +1,22 @@
 """What a bridge has to do is done though the ledger is away in the middle of it: nobody tells it again."""
 
 from collections.abc import Iterator
+from concurrent.futures import Future
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from schemas.audio import ChunkDescription
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, ConversationUpdated, EventType
 from tests.vps_bridge.ledger.test_ledger import accept
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.following_up import FollowingUp
+from vps_bridge.http.one_off import OneOffRequests
+from vps_bridge.intake.taken import Taken
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.settings import BridgeSettings
@@ -43,11 +47,11 @@ class Away:
         setattr(self._whose, self._name, self._real)
 
 
-def note_update(ledger: Ledger, name: str) -> None:
+def note_update(ledger: Ledger, name: str, *, final: bool = False) -> None:
     """Labels of a conversation that the backend has not heard of."""
     accept(ledger, name)
-    update = ConversationUpdated(conversation_id=name, updated_version=1, state="live", speakers=0)
-    ledger.conversations.note_update(name, AssignedUpdate([], "key", encode(update), False, (), 0))
+    update = ConversationUpdated(conversation_id=name, updated_version=1, state="live", speakers=0, turns=())
+    ledger.conversations.note_update(name, AssignedUpdate([], "key", encode(update), final, (), 0))
 
 
 @pytest.fixture
@@ -116,19 +120,21 @@ class Parts:
         self.told: list[str] = []
         self.mine: set[str] = set()
         self.looks = [True]
+        self.others = {"other": "instance"}
+        self.one_offs: Any = SimpleNamespace(look=lambda: None)
 
     def look(self, *_arguments: object, **_more: object) -> bool:
         return bool(self.looks) and self.looks.pop()
 
     def make(self, tmp_path: Path) -> FollowingUp:
-        membership = SimpleNamespace(owns=self.mine.__contains__, others={"other": "i"}, look=self.look)
+        membership = SimpleNamespace(owns=self.mine.__contains__, others=self.others, look=self.look)
         self.schedule = SimpleNamespace(take_up=self._note("schedule"), find_work=self._note("work"))
         self.updater = SimpleNamespace(offer_again=self._note("updates"), offer_missed=self._note("missed"))
         parts = SimpleNamespace(
             schedule=self.schedule,
             updater=self.updater,
             admission=SimpleNamespace(note_known=lambda *_names, **_lasting: None),
-            one_offs=SimpleNamespace(look=lambda: None),
+            one_offs=self.one_offs,
             ledger=SimpleNamespace(conversations=SimpleNamespace(latest_open=lambda _limit: []), tell=self.told.append),
         )
         presence = SimpleNamespace(beat_soon=lambda: None)
@@ -194,3 +200,27 @@ def test_a_resync_that_came_to_another_bridge_reaches_the_owner_of_the_conversat
     following.hear(other.told)
     following.heed(1.0, is_ready=True)
     assert "updates c1" in owner.done
+
+
+def test_a_one_off_request_is_answered_though_the_ledger_was_away_when_its_answer_was_there(
+    ledger: Ledger, tmp_path: Path
+) -> None:
+    """Nobody says a second time that its conversation is final: it is looked at, also by a bridge that is alone."""
+    events: list[bytes] = []
+    intake = SimpleNamespace(
+        live_agents=lambda: ["mac"],
+        take_upload=lambda *_chunk: Taken(None, later=Future()),
+        take_event=lambda _name, data: events.append(data),
+    )
+    one_offs = OneOffRequests(cast("Any", intake), ledger)
+    answer = one_offs.start("c1", ChunkDescription(), cast("Any", None)).answer
+    note_update(ledger, "c1", final=True)
+    away = Away(intake, "take_event")
+    with pytest.raises(LedgerUnavailable):
+        one_offs.answer_if_final("c1")
+    away.come_back()
+    parts = Parts()
+    parts.looks, parts.others, parts.one_offs = [], {}, one_offs
+    parts.make(tmp_path).heed(0.0, is_ready=True)
+    assert answer.result(0) == ()
+    assert len(events) == 1, "and its conversation is deleted"
