@@ -57,7 +57,7 @@ class AnyDoor(httpx.BaseTransport):
 
 
 @dataclass
-class Company:
+class RunningCompany:
     """All that runs; bridges and agents are not started yet."""
 
     directory: Path
@@ -110,7 +110,7 @@ class Company:
 @contextlib.contextmanager
 def run_company(
     directory: Path, *, bridge_ids: tuple[str, ...], broker: str, max_nap_s: float, own: Mapping[str, str] | None = None
-) -> Iterator[Company]:
+) -> Iterator[RunningCompany]:
     """Run all but bridges and agents; at the end everything that still runs is killed. `own`: of the bridges."""
     (directory / "logs").mkdir(parents=True)
     with contextlib.ExitStack() as stack:
@@ -136,7 +136,7 @@ def run_company(
                 "OMI_CHAOS_MAX_NAP_S": str(max_nap_s),
             }  # fmt: skip
             agents[name] = _program(directory, name, _AGENT, environment)
-        company = Company(directory, running, postgres, bucket, bridges, agents, ports, database)
+        company = RunningCompany(directory, running, postgres, bucket, bridges, agents, ports, database)
         stack.callback(_end, company)
         yield company
 
@@ -154,7 +154,7 @@ def _program(directory: Path, name: str, command: tuple[str, ...], environment: 
     return Program(name, command, {**environment, **own}, directory / "logs" / f"{name}.log", directory / "no-clock")
 
 
-def _end(company: Company) -> None:
+def _end(company: RunningCompany) -> None:
     for program in company.programs:
         if program.is_alive:
             program.kill()

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from tests.clusters import NAMES, RunningCluster
-from tests.faults.company import Company
+from tests.faults.company import RunningCompany
 from tests.faults.programs import Program
 from tests.pace import paced
 
@@ -96,7 +96,7 @@ def _draw_hold_s(draw: random.Random, kind: CompanyFault) -> float:
 class CompanyInjector:
     """Injects faults in its own thread, from `start` until all were injected and are over."""
 
-    company: Company
+    company: RunningCompany
     faults: Sequence[PlannedFault]
     progress: Callable[[], float]
     by_kind: Counter[CompanyFault] = field(default_factory=Counter)

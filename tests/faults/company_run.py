@@ -27,7 +27,7 @@ import typer
 
 from broker.settings import BrokerSettings
 from tests.faults.backend import TRY_S, ChaosBackend
-from tests.faults.company import BRIDGES, MOSQUITTO, Company, run_company
+from tests.faults.company import BRIDGES, MOSQUITTO, RunningCompany, run_company
 from tests.faults.company_faults import CompanyFault, CompanyInjector, PlannedFault, draw_faults, wait_begun
 from tests.faults.oracle import judge_conversations, read_ends
 from tests.faults.plan import Plan, make_plan
@@ -64,8 +64,8 @@ class CompanyOutcome:
 
 
 @dataclass
-class _Run:
-    company: Company
+class _CompanyRun:
+    company: RunningCompany
     plan: Plan
     door: httpx.Client
     faults: Sequence[PlannedFault]
@@ -128,7 +128,7 @@ def run_once(
     with run_company(directory, bridge_ids=BRIDGES[:bridges], broker=broker, max_nap_s=NAP_S) as company:
         _start(company)
         with company.door(TRY_S) as door:
-            run = _Run(company, plan, door, draw_faults(seed, faults))
+            run = _CompanyRun(company, plan, door, draw_faults(seed, faults))
             run.backend.start()
             run.injector.start()
             try:
@@ -139,7 +139,7 @@ def run_once(
         return _judge(run, broker, time.monotonic() - began_s)
 
 
-def _start(company: Company) -> None:
+def _start(company: RunningCompany) -> None:
     for bridge in company.bridges.values():
         bridge.start()
     for bridge in company.bridges.values():
@@ -150,7 +150,7 @@ def _start(company: Company) -> None:
             agent.start()
 
 
-def _judge(run: _Run, broker: str, took_s: float) -> CompanyOutcome:
+def _judge(run: _CompanyRun, broker: str, took_s: float) -> CompanyOutcome:
     company, plan, backend, injector = run.company, run.plan, run.backend, run.injector
     ended_alone = tuple(end for program in company.programs for end in program.unwanted_ends)
     wrong = [*backend.problems, *injector.problems]
