@@ -110,13 +110,15 @@ class Membership:
     def _read(self, now_s: float) -> list[KnownBridge]:
         """Return all bridges, this one too; see to those that died, and to our own place in the list."""
         found = self._ledger.bridges.all()
+        own = next((bridge for bridge in found if bridge.instance_id == self._own.instance_id), None)
+        is_live = own is not None and own.is_live
+        if own is None or not is_live or own.is_ready != self._own.is_ready:
+            self._beat_due_s = 0.0  # somebody took us for dead, or for deaf, or the server's clock was set
         dead = [bridge.bridge_id for bridge in found if not bridge.is_live]
-        if dead and now_s >= self._judges_s and self._ledger.bridges.drop_dead(dead):
+        may_judge = is_live and now_s >= self._judges_s
+        if dead and may_judge and self._ledger.bridges.drop_dead(dead):
             _LOG.warning("bridges_died", bridges=dead)
             self._doubt_deletions()
-        own = next((bridge for bridge in found if bridge.instance_id == self._own.instance_id), None)
-        if own is None or own.is_ready != self._own.is_ready:
-            self._beat_due_s = 0.0  # somebody took us for dead, or for deaf
         return found
 
     def _see(self, found: list[KnownBridge]) -> bool:

@@ -69,6 +69,8 @@ def test_when_the_server_was_away_for_all_nobody_is_taken_for_dead_who_comes_bac
 ) -> None:
     first, second = join_both(ledgers, tmp_path)
     expire(ledgers[0], "true")
+    first.look(1.0, is_ready=True)  # before its beat is due: the server's clock was set
+    assert ids_in(ledgers[0]) == list(IDS)
     first.look(60.0, is_ready=True)
     assert ids_in(ledgers[0]) == list(IDS), "and its connection is left alone"
     second.look(60.0, is_ready=True)
