@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -107,6 +108,11 @@ class RunningCompany:
         return Snapshot(**counts, spool_files=0, arriving_files=incoming, outbox=0, inbox_files=inboxes)
 
 
+def place_in_bucket(ledger: Ledger, conversation_id: str) -> str:
+    """What stands for a conversation in the keys of its objects."""
+    return hashlib.sha256(f"{ledger.ledger_id}/{conversation_id}".encode()).hexdigest()[:32]
+
+
 @contextlib.contextmanager
 def run_company(
     directory: Path, *, bridge_ids: tuple[str, ...], broker: str, max_nap_s: float, own: Mapping[str, str] | None = None
@@ -116,6 +122,7 @@ def run_company(
     with contextlib.ExitStack() as stack:
         postgres = stack.enter_context(run_postgres(*MORE_CONNECTIONS))
         bucket = stack.enter_context(run_bucket(directory))
+        bucket.keep_versions()
         running = stack.enter_context(_run_broker(directory, broker, bridge_ids))
         database = postgres.new_database()
         ports = tuple(free_port() for _ in bridge_ids)

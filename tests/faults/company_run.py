@@ -8,6 +8,7 @@ every planned turn once, the same voice on the same segments, no write twice, no
 from __future__ import annotations
 
 import logging
+import math
 import os
 import platform
 import shutil
@@ -27,12 +28,13 @@ import typer
 
 from broker.settings import BrokerSettings
 from tests.faults.backend import TRY_S, ChaosBackend
-from tests.faults.company import BRIDGES, MOSQUITTO, RunningCompany, run_company
+from tests.faults.company import BRIDGES, MOSQUITTO, RunningCompany, place_in_bucket, run_company
 from tests.faults.company_faults import CompanyFault, CompanyInjector, PlannedFault, draw_faults, wait_begun
 from tests.faults.oracle import judge_conversations, read_ends
 from tests.faults.plan import Plan, make_plan
 from tests.faults.snapshot import Snapshot
 from tests.pace import paced
+from vps_bridge.ledger import Ledger
 
 LOOK_S = 0.5
 SLACK = 0.06  # share of the payloads by which sending may be ahead of the faults
@@ -61,6 +63,8 @@ class CompanyOutcome:
     longest_receipt_s: float
     longest_labels_s: float
     """From the receipt of a conversation's end to its first final update."""
+    orphans: int
+    """Objects in the bucket that no chunk of the ledger has: each bridge deletes them when they are old."""
 
 
 @dataclass
@@ -151,45 +155,53 @@ def _start(company: RunningCompany) -> None:
 
 
 def _judge(run: _CompanyRun, broker: str, took_s: float) -> CompanyOutcome:
-    company, plan, backend, injector = run.company, run.plan, run.backend, run.injector
+    company, plan, backend = run.company, run.plan, run.backend
     ended_alone = tuple(end for program in company.programs for end in program.unwanted_ends)
-    wrong = [*backend.problems, *injector.problems]
+    wrong = [*backend.problems, *run.injector.problems, *_end_all(company)]
+    if run.last is None or not run.last.is_quiet:
+        wrong.append(f"not everything came to its end: {run.last}")
+    with company.books() as (ledger, store):
+        wrong += judge_conversations(plan, ledger, store, backend=backend, ends=read_ends(plan, ledger, store))
+        left = company.bucket.audio()
+        wrong += _judge_bucket(plan, ledger, left)
+        items = [item for job in ledger.jobs.all() for item in ledger.jobs.chunks(job.job_id)]
+        orphans = len(left) - len(ledger.chunks.spool_names())
+    jobs = Counter(item.chunk.chunk_id for item in items if item.fresh)
+    ends_s = [backend.final_s.get(name, math.inf) - end_s for name, end_s in backend.completed_s.items()]
+    return CompanyOutcome(
+        plan=plan,
+        bridges=len(company.bridges),
+        broker=broker,
+        payloads=len(backend.accepted),
+        lost=sum(chunk_id not in jobs for chunk_id in backend.accepted),
+        doubled=sum(count - 1 for count in jobs.values()),
+        wrong=tuple(wrong),
+        by_kind=run.injector.by_kind,
+        ended_alone=ended_alone,
+        took_s=took_s,
+        tries=backend.tries,
+        longest_receipt_s=backend.longest_receipt_s,
+        longest_labels_s=max(ends_s, default=0.0),
+        orphans=orphans,
+    )
+
+
+def _end_all(company: RunningCompany) -> list[str]:
+    """End all programs in order; return what did not go as it should."""
     for bridge in company.bridges.values():
         wait_begun(bridge)
     for program in company.programs:
         program.unwanted_ends.clear()
         if program.is_alive:
             program.stop()
-        wrong += program.unwanted_ends
-    if run.last is None or not run.last.is_quiet:
-        wrong.append(f"not everything came to its end: {run.last}")
-    with company.books() as (ledger, store):
-        ends = read_ends(plan, ledger, store)
-        wrong += judge_conversations(plan, ledger, store, backend=backend, ends=ends)
-        known = [chunk for each in plan.conversations for chunk in ledger.chunks.of_conversation(each.conversation_id)]
-        fresh = Counter(
-            item.chunk.chunk_id for job in ledger.jobs.all() for item in ledger.jobs.chunks(job.job_id) if item.fresh
-        )
-    lost = sum(chunk_id not in fresh for chunk_id in backend.accepted)
-    doubled = sum(count - 1 for count in fresh.values()) + len(known) - len({chunk.chunk_id for chunk in known})
-    labels_s = [
-        backend.final_s.get(name, float("inf")) - completed_s for name, completed_s in backend.completed_s.items()
-    ]
-    return CompanyOutcome(
-        plan=plan,
-        bridges=len(company.bridges),
-        broker=broker,
-        payloads=len(backend.accepted),
-        lost=lost,
-        doubled=doubled,
-        wrong=tuple(wrong),
-        by_kind=injector.by_kind,
-        ended_alone=ended_alone,
-        took_s=took_s,
-        tries=backend.tries,
-        longest_receipt_s=backend.longest_receipt_s,
-        longest_labels_s=max(labels_s, default=0.0),
-    )
+    return [end for program in company.programs for end in program.unwanted_ends]
+
+
+def _judge_bucket(plan: Plan, ledger: Ledger, left: Sequence[tuple[str, str]]) -> list[str]:
+    """Check that no version of any object holds audio of a deleted conversation."""
+    deleted = [each.conversation_id for each in plan.conversations if each.delete_after is not None]
+    places = {name: place_in_bucket(ledger, name) for name in deleted}
+    return [f"{name}: {key} is in the bucket" for name, place in places.items() for key, _ in left if place in key]
 
 
 def describe(outcome: CompanyOutcome) -> str:
@@ -209,6 +221,7 @@ def describe(outcome: CompanyOutcome) -> str:
         f"- longest to a receipt, repetitions included: {outcome.longest_receipt_s:.1f} s",
         f"- longest from the receipt of a conversation's end to its final labels: {outcome.longest_labels_s:.1f} s",
         f"- ended by themselves and started again: {len(outcome.ended_alone)}",
+        f"- objects left in the bucket that no chunk has, to be deleted when they are old: {outcome.orphans}",
     ]
     return "\n".join(lines)
 
