@@ -24,13 +24,13 @@ from schemas.conversation import Accepted
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.beats import BeatSources, BridgeBeats
-from vps_bridge.bridge_files import name_places, open_files
+from vps_bridge.bridge_files import closed_on_error, name_places, open_files
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
-from vps_bridge.errors import CommitsInDoubt, LedgerUnavailable, Refusal
+from vps_bridge.errors import LedgerUnavailable, Refusal
 from vps_bridge.following_up import FollowingUp, FollowUpParts
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
@@ -77,7 +77,12 @@ class Bridge:
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
         self._stopping, self._connected = threading.Event(), threading.Event()
-        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask, self._join)
+        files = open_files(settings, self._mailbox.ask, self._join)
+        self._disk_reserve, self._ledger, self._spool, self._store = files
+        with closed_on_error(files):
+            self._set_up(settings)
+
+    def _set_up(self, settings: BridgeSettings) -> None:
         self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id, owns=self._membership.owns)
         self._admission.set_allowed(self._ledger.agents.allowed())
         self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
@@ -143,15 +148,9 @@ class Bridge:
             awaits_audio=self._ingest.awaits_audio,
             owns=owns,
         )
+        kept = settings, self._ledger, self._spool, self._store
         self._retention = Retention(
-            settings,
-            self._ledger,
-            self._spool,
-            self._store,
-            ingest=self._ingest,
-            dispatcher=self._dispatcher,
-            disk_reserve=self._disk_reserve,
-            owns=owns,
+            *kept, ingest=self._ingest, dispatcher=self._dispatcher, disk_reserve=self._disk_reserve, owns=owns
         )
         self._compaction = Compaction(settings, self._ledger, self._store)
 
@@ -161,8 +160,7 @@ class Bridge:
             self._ledger.sync()
         except (OSError, LedgerUnavailable) as error:
             self._ingest.left_strays = True
-            if isinstance(error, CommitsInDoubt):
-                self._following.doubt()
+            self._following.note_unsynced(error)
             raise
 
     def _note_news(self, words: Collection[str]) -> None:

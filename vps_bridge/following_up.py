@@ -17,6 +17,7 @@ from vps_bridge.admission import MAX_KNOWN, Admission
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.updates import Updater
+from vps_bridge.errors import CommitsInDoubt
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.ingest import Ingest
 from vps_bridge.ledger import Ledger
@@ -177,9 +178,9 @@ class FollowingUp:
         """Note that the connection to the broker is new: what is offered is offered again."""
         self._is_to_offer = True
 
-    def doubt(self) -> None:
-        """Note that the ledger may have forgotten something: what is to be done is looked for anew."""
-        self._is_to_take_up = True
+    def note_unsynced(self, error: Exception) -> None:
+        """Note why nothing could be promised: of commits in doubt all that is to be done is looked for anew."""
+        self._is_to_take_up |= isinstance(error, CommitsInDoubt)
 
     def hear(self, words: Collection[str]) -> None:
         """Take what others tell to `heed`. May be called from any thread."""

@@ -165,7 +165,7 @@ def _judge(run: _CompanyRun, broker: str, took_s: float) -> CompanyOutcome:
         left = company.bucket.audio()
         wrong += _judge_bucket(plan, ledger, left)
         items = [item for job in ledger.jobs.all() for item in ledger.jobs.chunks(job.job_id)]
-        orphans = len(left) - len(ledger.chunks.spool_names())
+        orphans = {"-".join(key.split("/")[-2:]) for key, _ in left} - ledger.chunks.spool_names()
     jobs = Counter(item.chunk.chunk_id for item in items if item.fresh)
     ends_s = [backend.final_s.get(name, math.inf) - end_s for name, end_s in backend.completed_s.items()]
     return CompanyOutcome(
@@ -182,7 +182,7 @@ def _judge(run: _CompanyRun, broker: str, took_s: float) -> CompanyOutcome:
         tries=backend.tries,
         longest_receipt_s=backend.longest_receipt_s,
         longest_labels_s=max(ends_s, default=0.0),
-        orphans=orphans,
+        orphans=len(orphans),
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import vps_bridge.ledger.ledger as opening
 from schemas.agent import AgentControl, OfferedChunk
 from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
@@ -17,7 +19,7 @@ from schemas.record import Message
 from tests.brokers import RunningBroker
 from tests.faults.proxy import TcpProxy
 from tests.inbox import WAIT_S
-from tests.postgres_server import RunningPostgres, ledger_options, run_postgres
+from tests.postgres_server import PASSWORD, RunningPostgres, ledger_options, run_postgres
 from tests.vps_bridge.answering_agent import AnsweringAgent
 from tests.vps_bridge.live_bridge import (
     CALL_S,
@@ -32,8 +34,13 @@ from tests.vps_bridge.live_bridge import (
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import RANGE_BYTES, ScriptedAgent, make_wav
+from vps_bridge import bridge_files
+from vps_bridge.bridge import Bridge
 from vps_bridge.commands.earlier import find_earlier
+from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.opened import OPENED
+from vps_bridge.settings import BridgeSettings
 
 OFFER_S = 1.0
 CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
@@ -117,6 +124,33 @@ def test_it_outlives_a_broker_that_comes_back_while_its_ledger_is_away(
             offer_call(own_backend, "call")
             assert bridge.process is not None
             assert bridge.process.poll() is None
+
+
+def test_it_starts_though_its_ledger_goes_away_while_it_opens_its_files(
+    own_broker: RunningBroker, postgres: RunningPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first attempt had opened, and locked, is free for the next."""
+    url = postgres.url(postgres.new_database())
+    settings = own_broker.settings(
+        "bridge", BridgeSettings, data_dir=tmp_path, database_url=url, database_secret=PASSWORD, http_port=0
+    )
+    monkeypatch.setattr(bridge_files, "MIN_PAUSE_S", 0.01)
+    real, tried = ConversationBook.latest_open, []
+
+    def fail_once(book: ConversationBook, limit: int) -> list[str]:
+        tried.append(limit)
+        if len(tried) == 1:
+            raise LedgerUnavailable("hung up")
+        return real(book, limit)
+
+    monkeypatch.setattr(ConversationBook, "latest_open", fail_once)
+    with monkeypatch.context() as within:
+        within.setattr(opening, "HOLD_S", 0.0)
+        bridge = bridge_files.until_there(lambda: Bridge(settings))
+    monkeypatch.setattr(signal, "signal", lambda *_handler: None)  # those of the tests stay as they are
+    bridge.stop()
+    bridge.run()
+    assert len(tried) == 2
 
 
 def _says_away(backend: Backend) -> bool:

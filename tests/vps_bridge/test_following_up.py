@@ -13,7 +13,7 @@ from schemas.codec import encode
 from schemas.conversation import ConversationEvent, ConversationUpdated, EventType
 from tests.vps_bridge.ledger.test_ledger import accept
 from vps_bridge.dispatch.updates import Updater
-from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.errors import CommitsInDoubt, LedgerUnavailable
 from vps_bridge.following_up import FollowingUp
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.taken import Taken
@@ -169,7 +169,10 @@ def test_all_is_taken_up_anew_once_the_ledger_may_have_forgotten_something(tmp_p
     following = parts.make(tmp_path)
     following.heed(0.0, is_ready=True)
     parts.done.clear()
-    following.doubt()
+    following.note_unsynced(LedgerUnavailable("it did not answer, and has what it had"))
+    following.heed(0.0, is_ready=True)
+    assert parts.done == []
+    following.note_unsynced(CommitsInDoubt("hung up"))
     following.heed(1.0, is_ready=True)
     assert parts.done == ["schedule", "updates"]
 
