@@ -148,13 +148,15 @@ def run_cluster(
     directory: Path,
     *,
     agent_ids: tuple[str, ...] = ("first", "second"),
+    further_bridges: tuple[str, ...] = (),
     tls: bool = False,
     change: Callable[[dict[str, Any]], None] | None = None,
 ) -> Iterator[RunningCluster]:
     """A cluster on loopback that lets clients in; `change` alters the configuration of each node."""
     program = require_program("nats-server", "nats-server")
     nodes = tuple(NatsNode(name, "127.0.0.1", free_port(), free_port()) for name in NAMES)
-    setup = set_up_cluster(directory / "cluster", WantedCluster(nodes=nodes, tls=tls, agent_ids=agent_ids))
+    wanted = WantedCluster(nodes=nodes, tls=tls, agent_ids=agent_ids, further_bridges=further_bridges)
+    setup = set_up_cluster(directory / "cluster", wanted)
     if change is not None:
         for name in NAMES:
             path = node_directory(setup.directory, name) / "nats.conf"

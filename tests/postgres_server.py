@@ -81,10 +81,11 @@ class RunningPostgres:
         self.process.wait(WAIT_S)
         psutil.wait_procs(parts, timeout=WAIT_S)
 
-    def stop(self) -> None:
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """End it at once, whoever is connected: "fast", or with SIGQUIT "immediate", after which it recovers."""
         assert self.process is not None
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGINT)  # at once, whoever is connected
+            self.process.send_signal(how)
             self.process.wait(WAIT_S)
 
     def _answers(self) -> bool:

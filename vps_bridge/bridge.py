@@ -24,7 +24,7 @@ from schemas.conversation import Accepted
 from schemas.topics import TopicAddress, TopicKind, Topics
 from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.beats import BeatSources, BridgeBeats
-from vps_bridge.bridge_files import name_places, open_files
+from vps_bridge.bridge_files import closed_on_error, name_places, open_files
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
@@ -77,7 +77,12 @@ class Bridge:
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
         self._mailbox, self._guard = Mailbox(), ErrorGuard()
         self._stopping, self._connected = threading.Event(), threading.Event()
-        self._disk_reserve, self._ledger, self._spool, self._store = open_files(settings, self._mailbox.ask, self._join)
+        files = open_files(settings, self._mailbox.ask, self._join)
+        self._disk_reserve, self._ledger, self._spool, self._store = files
+        with closed_on_error(files):
+            self._set_up(settings)
+
+    def _set_up(self, settings: BridgeSettings) -> None:
         self._admission = Admission(self._topics, self._mailbox, own_id=settings.bridge_id, owns=self._membership.owns)
         self._admission.set_allowed(self._ledger.agents.allowed())
         self._admission.note_known(self._ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
@@ -143,15 +148,9 @@ class Bridge:
             awaits_audio=self._ingest.awaits_audio,
             owns=owns,
         )
+        kept = settings, self._ledger, self._spool, self._store
         self._retention = Retention(
-            settings,
-            self._ledger,
-            self._spool,
-            self._store,
-            ingest=self._ingest,
-            dispatcher=self._dispatcher,
-            disk_reserve=self._disk_reserve,
-            owns=owns,
+            *kept, ingest=self._ingest, dispatcher=self._dispatcher, disk_reserve=self._disk_reserve, owns=owns
         )
         self._compaction = Compaction(settings, self._ledger, self._store)
 
@@ -159,8 +158,9 @@ class Bridge:
         """Have all that was written survive a power cut; where it may not, nothing that was held is sent."""
         try:
             self._ledger.sync()
-        except (OSError, LedgerUnavailable):
+        except (OSError, LedgerUnavailable) as error:
             self._ingest.left_strays = True
+            self._following.note_unsynced(error)
             raise
 
     def _note_news(self, words: Collection[str]) -> None:
@@ -230,9 +230,9 @@ class Bridge:
         if self._connected.is_set():
             self._connected.clear()
             self._hears = True
-            self._updater.offer_again()
+            self._following.note_connected()
             self._presence.beat_soon()
-        self._guard.run("other bridges", partial(self._heed_others, now_s))
+        self._guard.run("taking up", partial(self._heed_others, now_s))
         self._guard.run("following up", partial(self._follow_up, now_s))
         if now_s >= self._tick_due_s:
             self._ticked_s = now_s
@@ -247,7 +247,7 @@ class Bridge:
             self._guard.run("heartbeat", self._beats.publish)
         self._guard.run("noting refusals", partial(self._ledger.refusals.write, now_s))
         self._guard.run("sending", self._publisher.flush)
-        if self._ledger.has_words:
+        if self._ledger.is_sync_due:
             self._guard.run("telling", self._sync)
         if self._mailbox.is_empty and self._membership.owns(HOUSEKEEPING):
             self._guard.run("packing", partial(self._compaction.step, now_s))
@@ -352,7 +352,7 @@ class Bridge:
         self._following.note_jobs(now_s)
 
     def _sweep(self, now_s: float) -> None:
-        self._schedule.note_awaiting_final(now_s)
+        self._schedule.find_work(now_s)
         self._retention.sweep(now_s)
 
     # ------------------------------------------------------------------------- what comes in: see `Intake`

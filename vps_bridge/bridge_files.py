@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, TypeVar
 
 import structlog
 
@@ -23,6 +24,7 @@ from vps_bridge.opened import mark_opened
 from vps_bridge.rules.ownership import BridgePlaces
 from vps_bridge.settings import BridgeSettings
 
+T = TypeVar("T")
 MIN_PAUSE_S, MAX_PAUSE_S = 0.5, 5.0
 _LOG = structlog.get_logger(__name__)
 
@@ -48,6 +50,22 @@ class BridgeFiles(NamedTuple):
     spool: Spool
     store: ConversationStore
 
+    def close(self) -> None:
+        """Close everything, so that it can be opened again."""
+        self.spool.close()
+        self.ledger.close()
+        self.store.close()
+
+
+@contextmanager
+def closed_on_error(files: BridgeFiles) -> Iterator[None]:
+    """Leave them open, unless what follows fails."""
+    try:
+        yield
+    except BaseException:
+        files.close()
+        raise
+
 
 def open_files(
     settings: BridgeSettings, on_thread: Callable[[Callable[[], object]], object], join: Callable[[Ledger], None]
@@ -64,25 +82,35 @@ def open_files(
     settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
     disk_reserve.release_if_full()  # even opening a database takes some room
-    ledger = _open_ledger(settings)
-    disk_reserve.update()
-    join(ledger)
-    mark_opened(settings.root)
-    spool = open_spool(settings, ledger, on_thread)
-    store = open_store(settings)
-    remove_leftovers(settings.root)
-    make_shrinkable(ledger, store)
-    strays = spool.sweep(ledger.chunks.spool_names())
+    with ExitStack() as opened:
+        ledger = _open_ledger(settings)
+        opened.callback(ledger.close)
+        disk_reserve.update()
+        join(ledger)
+        mark_opened(settings.root)
+        spool = open_spool(settings, ledger, on_thread)
+        opened.callback(spool.close)
+        store = open_store(settings)
+        opened.callback(store.close)
+        remove_leftovers(settings.root)
+        make_shrinkable(ledger, store)
+        strays = spool.sweep(ledger.chunks.spool_names())
+        opened.pop_all()
     _LOG.info("bridge_opened", ledger=ledger.ledger_id, root=str(settings.root), strays=strays)
     return BridgeFiles(disk_reserve, ledger, spool, store)
 
 
 def _open_ledger(settings: BridgeSettings) -> Ledger:
     """Open the ledger, once the server that keeps it answers, if one does: both may have been started together."""
+    return until_there(lambda: open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id))
+
+
+def until_there(work: Callable[[], T]) -> T:
+    """Do what needs the ledger's server, again and again until it is there. What failed must have left nothing open."""
     pauses = Backoff.start(MIN_PAUSE_S, MAX_PAUSE_S)
     while True:
         try:
-            return open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id)
+            return work()
         except LedgerUnavailable as error:
             _LOG.warning("ledger_waits", reason=str(error), asked_again_s=round(pauses.pause_s, 1))
             time.sleep(pauses.jittered_s())

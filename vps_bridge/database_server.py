@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,10 +21,12 @@ if TYPE_CHECKING:
 DRIVER = "postgresql+psycopg"
 SCHEMES = ("postgresql", "postgres")
 CONNECT_TIMEOUT_S = 5
+PROGRAM = "omi-diarization"
+MAX_NAME_BYTES = 63  # a server keeps so many of a connection's name
 CONNECTING: dict[str, Any] = {
     "connect_timeout": CONNECT_TIMEOUT_S,
     "client_encoding": "utf8",
-    "application_name": "omi-diarization",
+    "application_name": PROGRAM,
     "keepalives_idle": 5,
     "keepalives_interval": 2,
     "keepalives_count": 3,
@@ -71,6 +74,12 @@ def read_url(setting: str, given: str, password: str | None) -> URL:
     if "sslmode" not in query and not _is_local(url):
         query["sslmode"] = "require"
     return url.set(drivername=DRIVER, password=password, query=query)
+
+
+def name_connections(bridge_id: str) -> str:
+    """Return how the connections of a running bridge are named on its ledger's server: others find them by it."""
+    name = f"{PROGRAM} {bridge_id}"
+    return name if len(name) <= MAX_NAME_BYTES else hashlib.sha256(name.encode()).hexdigest()[:MAX_NAME_BYTES]
 
 
 def replace_nul(engine: Engine) -> None:

@@ -29,6 +29,10 @@ class LedgerUnavailable(StoreUnavailable):
     """The ledger's server cannot be used now. What was to be written may be or not; nothing of it is promised."""
 
 
+class CommitsInDoubt(LedgerUnavailable):
+    """A connection ended before all that was written or read through it was on the server's disk: it may be undone."""
+
+
 class StoreMisbehaves(StoreUnavailable):
     """A store at another side that answers what it may not: nothing of it is believed."""
 

@@ -17,6 +17,7 @@ from vps_bridge.admission import MAX_KNOWN, Admission
 from vps_bridge.compaction import Compaction
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.updates import Updater
+from vps_bridge.errors import CommitsInDoubt
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.ingest import Ingest
 from vps_bridge.ledger import Ledger
@@ -31,7 +32,7 @@ from vps_bridge.settings import BridgeSettings
 MISSED_S = 5.0  # so often it is looked for what other bridges told and nobody heard
 HELP_S = 2.0  # so long after a word a bridge looks for jobs of others, which they tell twice as often
 JOBS = "jobs"
-AUDIO, LATE, CHANGED, FINAL, DELETED = "audio", "late", "changed", "final", "deleted"
+AUDIO, LATE, CHANGED, FINAL, DELETED, RESYNC = "audio", "late", "changed", "final", "deleted", "resync"
 """Each is told with a conversation's id behind it. An empty word: look at everything."""
 
 
@@ -75,6 +76,7 @@ class FollowingUp:
         self._membership, self._presence, self._publisher = membership, presence, publisher
         self._heard: queue.SimpleQueue[Collection[str]] = queue.SimpleQueue()
         self._missed_due_s = self._helps_until_s = self._told_jobs_s = 0.0
+        self._is_to_take_up = self._is_to_offer = False  # until it could be done
 
     def use(self, parts: FollowUpParts) -> None:
         """Have these do it."""
@@ -109,10 +111,16 @@ class FollowingUp:
         elif event.type is EventType.APPLIED:
             self._of.retention.note_applied(conversation_id)
         elif event.type is EventType.RESYNC:
-            self._of.updater.offer_again(conversation_id)
+            self._offer_again(conversation_id)
         if event.type not in (EventType.APPLIED, EventType.RESYNC):
             self.note_change(conversation_id)
         return None
+
+    def _offer_again(self, conversation_id: str) -> None:
+        if self._membership.owns(conversation_id):
+            self._of.updater.offer_again(conversation_id)
+        else:
+            self._of.ledger.tell(f"{RESYNC} {conversation_id}")
 
     def _ask_deletion(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
         """Have the owner delete a conversation; return the receipt once that is done, which whoever asks again gets."""
@@ -166,6 +174,14 @@ class FollowingUp:
         else:
             self._presence.meet(beat)
 
+    def note_connected(self) -> None:
+        """Note that the connection to the broker is new: what is offered is offered again."""
+        self._is_to_offer = True
+
+    def note_unsynced(self, error: Exception) -> None:
+        """Note why nothing could be promised: of commits in doubt all that is to be done is looked for anew."""
+        self._is_to_take_up |= isinstance(error, CommitsInDoubt)
+
     def hear(self, words: Collection[str]) -> None:
         """Take what others tell to `heed`. May be called from any thread."""
         self._heard.put(words)
@@ -178,8 +194,8 @@ class FollowingUp:
         self._take_words(words, now_s)
         is_due = now_s >= self._missed_due_s
         has_new_owners = self._membership.look(now_s, is_ready=is_ready, at_once=MEMBERS in words)
-        if has_new_owners:
-            self._take_up()
+        self._is_to_take_up |= has_new_owners
+        self._take_up()
         if is_due:
             self._missed_due_s = now_s + MISSED_S
             self._look_for_missed()
@@ -189,17 +205,24 @@ class FollowingUp:
         return Heeded(is_to_dispatch, "" in words, helps=is_due or now_s < self._helps_until_s)
 
     def _take_up(self) -> None:
-        """Take up what other bridges owned until now, and leave what this one owns no more."""
-        self._of.admission.note_known(self._of.ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
-        self._of.schedule.take_up()
-        self._of.updater.offer_again()
-        self._presence.beat_soon()
+        """Take up what other bridges owned until now, and leave what this one owns no more; or offer again.
+
+        Where the ledger is away in the middle of it, all of it is done again.
+        """
+        if self._is_to_take_up:
+            self._of.admission.note_known(self._of.ledger.conversations.latest_open(MAX_KNOWN), lasting=True)
+            self._of.schedule.take_up()
+            self._presence.beat_soon()
+        if self._is_to_take_up or self._is_to_offer:
+            self._of.updater.offer_again()
+        self._is_to_take_up = self._is_to_offer = False
 
     def _look_for_missed(self) -> None:
         """Look for what other bridges left to this one, in case their words did not come."""
+        self._of.one_offs.look()
         if self._membership.others:
             self._of.schedule.find_work()
-            self._of.one_offs.look()
+            self._of.updater.offer_missed()
 
     def _take_words(self, words: Collection[str], now_s: float) -> None:
         for word in words:
@@ -214,3 +237,5 @@ class FollowingUp:
                 self._of.schedule.note_audio(name, is_late=kind == LATE)
             elif kind == CHANGED and self._membership.owns(name):
                 self._of.schedule.note_change(name)
+            elif kind == RESYNC and self._membership.owns(name):
+                self._of.updater.offer_again(name)

@@ -25,6 +25,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 LOOK_S = 0.5
+START_S = 120.0  # a bridge that opens its files beats only then, and owns nothing meanwhile
 MEMBERS = "members"
 """What bridges tell each other when one comes, goes, or hears nothing any more."""
 HOUSEKEEPING = "housekeeping"
@@ -46,13 +47,13 @@ class Membership:
         self._own = KnownBridge(settings.bridge_id, instance_id, is_ready=False, left_s=life_s, places=places)
         self._owners: tuple[str, ...] = ()
         self._others: dict[str, str] = {}  # the instances of the others that are live, by id
-        self._beat_due_s = self._look_due_s = 0.0
+        self._beat_due_s = self._look_due_s = self._judges_s = 0.0
         self._has_left = False
         if self._is_shared_ledger:
             self._join()
 
     def _join(self) -> None:
-        before = self._ledger.bridges.join(self._own)
+        before = self._ledger.bridges.join(replace(self._own, left_s=self._own.left_s + START_S))
         others = [bridge for bridge in before if bridge.bridge_id != self._own.bridge_id]
         if len(others) < len(before):
             self._doubt_deletions()  # an earlier run of this bridge did not take its leave
@@ -79,27 +80,45 @@ class Membership:
         """
         if not self._is_shared_ledger or self._has_left:
             return False
-        is_new = is_ready != self._own.is_ready
-        if is_new or now_s >= self._beat_due_s:
-            self._own = replace(self._own, is_ready=is_ready)
-            self._ledger.bridges.beat(self._own)
-            self._beat_due_s = now_s + self._beat_s
-            if is_new:
-                self._ledger.tell(MEMBERS)
+        was_live = True
+        if is_ready != self._own.is_ready or now_s >= self._beat_due_s:
+            was_live = self._beat(now_s, is_ready=is_ready)
         elif now_s < self._look_due_s and not at_once:
             return False
-        self._look_due_s = now_s + LOOK_S
-        return self._see(self._read())
+        if not was_live:  # the server may have been away for all of us: each has a life to come back
+            self._judges_s = now_s + self._own.left_s
+        found = self._read(now_s)
+        if was_live:
+            self._look_due_s = now_s + LOOK_S
+            return self._see(found)
+        # Others have acted in our place. We own nothing for this moment: what is ours is taken up anew at the next.
+        self._look_due_s = 0.0
+        return self._see([bridge for bridge in found if bridge.bridge_id != self._own.bridge_id])
 
-    def _read(self) -> list[KnownBridge]:
+    def _beat(self, now_s: float, *, is_ready: bool) -> bool:
+        """Write a beat; return whether this bridge was live until now."""
+        is_new = is_ready != self._own.is_ready
+        own = replace(self._own, is_ready=is_ready)
+        was_live = self._ledger.bridges.beat(own)
+        if not was_live:
+            _LOG.warning("taken_for_dead", remedy="look at this machine's load, and at the way to the ledger's server")
+        self._own, self._beat_due_s = own, now_s + self._beat_s
+        if is_new or not was_live:
+            self._ledger.tell(MEMBERS)
+        return was_live
+
+    def _read(self, now_s: float) -> list[KnownBridge]:
         """Return all bridges, this one too; see to those that died, and to our own place in the list."""
         found = self._ledger.bridges.all()
-        if any(not bridge.is_live for bridge in found) and self._ledger.bridges.drop_dead():
-            _LOG.warning("bridges_died", bridges=[bridge.bridge_id for bridge in found if not bridge.is_live])
-            self._doubt_deletions()
         own = next((bridge for bridge in found if bridge.instance_id == self._own.instance_id), None)
-        if own is None or own.is_ready != self._own.is_ready:
-            self._beat_due_s = 0.0  # somebody took us for dead, or for deaf
+        is_live = own is not None and own.is_live
+        if own is None or not is_live or own.is_ready != self._own.is_ready:
+            self._beat_due_s = 0.0  # somebody took us for dead, or for deaf, or the server's clock was set
+        dead = [bridge.bridge_id for bridge in found if not bridge.is_live]
+        may_judge = is_live and now_s >= self._judges_s
+        if dead and may_judge and self._ledger.bridges.drop_dead(dead):
+            _LOG.warning("bridges_died", bridges=dead)
+            self._doubt_deletions()
         return found
 
     def _see(self, found: list[KnownBridge]) -> bool:

@@ -87,11 +87,13 @@ class ConversationSchedule:
         self._uncounted = set[str]()
         self.find_work()
 
-    def find_work(self) -> None:
+    def find_work(self, now_s: float = 0.0) -> None:
         """Look for what there is to do in the conversations that this bridge owns: no message says so."""
         for name in filter(self._owns, self._ledger.chunks.uncovered_conversations()):
-            self._assemble_due_s.setdefault(name, 0.0)
-        self.note_awaiting_final(0.0)
+            self._assemble_due_s.setdefault(name, now_s)
+        for end in self._ledger.conversations.awaiting_final():
+            if self._owns(end.conversation_id):
+                self._end_due_s.setdefault(end.conversation_id, now_s)
 
     def take_up(self) -> None:
         """Take up the conversations that this bridge owns from now on, as after a start, and leave all others."""
@@ -114,12 +116,6 @@ class ConversationSchedule:
     def note_change(self, conversation_id: str) -> None:
         """Note that labels may be out of date: they are looked at with the next `assign_new`."""
         self._to_assign.add(conversation_id)
-
-    def note_awaiting_final(self, now_s: float) -> None:
-        """Look for conversations whose end a command changed: no message says so."""
-        for end in self._ledger.conversations.awaiting_final():
-            if self._owns(end.conversation_id):
-                self._end_due_s.setdefault(end.conversation_id, now_s)
 
     def forget(self, conversation_id: str) -> None:
         """Forget a deleted conversation."""
@@ -214,14 +210,14 @@ class ConversationSchedule:
                 self._ledger.give_labels(conversation_id)
 
     def _try_counted(self, conversation_id: str, now_s: float, took_s: float, *, final: bool) -> None:
-        # Counted before it is made: an attempt that takes the whole bridge with it counts too.
-        conversation = self._ledger.conversations.count_try(conversation_id)
-        if conversation is None:
-            return
-        if conversation.label_tries > MAX_TRIES:
-            self._set_aside(conversation_id, f"the bridge ended {MAX_TRIES} times while it worked out its labels")
-            return
         with self._contained(conversation_id):
+            # Counted before it is made: an attempt that takes the whole bridge with it counts too.
+            conversation = self._ledger.conversations.count_try(conversation_id)
+            if conversation is None:
+                return
+            if conversation.label_tries > MAX_TRIES:
+                self._set_aside(conversation_id, f"the bridge ended {MAX_TRIES} times while it worked out its labels")
+                return
             self._try(conversation, now_s, took_s, final=final)
 
     def _try(self, conversation: ConversationRecord, now_s: float, took_s: float, *, final: bool) -> None:

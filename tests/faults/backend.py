@@ -89,6 +89,11 @@ class ChaosBackend:
         """conversation -> how many payloads it had"""
         self.updates: dict[str, ConversationUpdated] = {}
         """conversation -> its latest update"""
+        self.completed_s: dict[str, float] = {}
+        """conversation -> when its end was accepted (monotonic seconds)"""
+        self.final_s: dict[str, float] = {}
+        """conversation -> when its first final update came"""
+        self.longest_receipt_s = 0.0
         self.tries = 0
         self.problems: list[str] = []
         self._arrived: queue.SimpleQueue[Incoming | None] = queue.SimpleQueue()
@@ -147,6 +152,7 @@ class ChaosBackend:
                 self._send_chunk(client, chunk)
             if until is None:
                 self._insist(lambda: client.complete(chunks=len(conversation.chunks), timeout_s=TRY_S))
+                self.completed_s[conversation.conversation_id] = time.monotonic()
                 return
             self._insist(lambda: client.delete(timeout_s=TRY_S))
             try:
@@ -202,12 +208,14 @@ class ChaosBackend:
 
     def _insist(self, work: Callable[[], object]) -> None:
         """Repeat `work` until it is answered, as a backend does that must not lose anything."""
+        began_s = time.monotonic()
         while not self._stopping.is_set():
             self.tries += 1
             try:
                 work()
             except (BridgeSilent, BrokerError):
                 continue
+            self.longest_receipt_s = max(self.longest_receipt_s, time.monotonic() - began_s)
             return
         raise InterruptedError("the run was ended before this was answered")
 
@@ -220,6 +228,8 @@ class ChaosBackend:
                 known = self.updates.get(update.conversation_id)
                 if known is None or known.updated_version <= update.updated_version:
                     self.updates[update.conversation_id] = update
+                if update.state == "final":
+                    self.final_s.setdefault(update.conversation_id, time.monotonic())
                 event = ConversationEvent(
                     event_id=f"e-{uuid.uuid4().hex}", type=EventType.APPLIED, updated_version=update.updated_version
                 )

@@ -15,7 +15,7 @@ import httpx
 from broker.settings import BrokerSettings
 from tests.faults.backend import TRY_S, ChaosBackend
 from tests.faults.injector import InjectedFaults, Injector
-from tests.faults.oracle import Ends, judge_against_calm, judge_run, read_ends
+from tests.faults.oracle import Ends, judge_against_calm, judge_run, open_books, read_ends
 from tests.faults.plan import AGENTS, LIAR, Plan
 from tests.faults.programs import BACKEND, BRIDGE, DOOR_TOKEN, SETTINGS, TAP_USER, ChaosSystem, run_chaos_system
 from tests.faults.snapshot import Snapshot, take_snapshot
@@ -112,7 +112,8 @@ def run_once(
         for name in (*AGENTS, BRIDGE):
             if system.programs[name].is_alive:
                 system.programs[name].stop()
-        ends = read_ends(system, plan)
+        with open_books(system) as (ledger, store):
+            ends = read_ends(plan, ledger, store)
         wrong = judge_run(plan, system, backend=backend, beats=beats, injected=injected, last=last, ends=ends)
     return ChaosOutcome(ends, tuple(wrong), injected, time.monotonic() - began_s, backend.tries, cpu_s)
 

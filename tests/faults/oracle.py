@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from schemas.agent import AgentHeartbeat
@@ -48,27 +49,33 @@ class ConversationEnd:
 Ends = Mapping[str, ConversationEnd]
 
 
-def read_ends(system: ChaosSystem, plan: Plan) -> Ends:
-    """Return the final state of every conversation that was not deleted."""
+@contextmanager
+def open_books(system: ChaosSystem) -> Iterator[tuple[Ledger, ConversationStore]]:
+    """Ledger and store of a system, for reading."""
     ledger = Ledger(system.bridge_root, exclusive=False)
     store = SqliteConversations(system.bridge_root / STORE_FILE)
-    ends: dict[str, ConversationEnd] = {}
     try:
-        for conversation in plan.conversations:
-            name = conversation.conversation_id
-            record, stored = ledger.conversations.get(name), store.read(name)
-            if record is None or record.updated_payload is None or stored is None:
-                continue
-            update = decode(ConversationUpdated, record.updated_payload)
-            ends[name] = ConversationEnd(
-                labels={segment.id: segment.speaker for segment in stored.segments},
-                coverage={label.id: label.coverage for label in update.segments},
-                turns=tuple((turn.start_s, turn.end_s, turn.speaker_id) for turn in update.turns or ()),
-                published=_published(conversation, store.history(name)),
-            )
+        yield ledger, store
     finally:
         store.close()
         ledger.close()
+
+
+def read_ends(plan: Plan, ledger: Ledger, store: ConversationStore) -> Ends:
+    """Return the final state of every conversation that was not deleted."""
+    ends: dict[str, ConversationEnd] = {}
+    for conversation in plan.conversations:
+        name = conversation.conversation_id
+        record, stored = ledger.conversations.get(name), store.read(name)
+        if record is None or record.updated_payload is None or stored is None:
+            continue
+        update = decode(ConversationUpdated, record.updated_payload)
+        ends[name] = ConversationEnd(
+            labels={segment.id: segment.speaker for segment in stored.segments},
+            coverage={label.id: label.coverage for label in update.segments},
+            turns=tuple((turn.start_s, turn.end_s, turn.speaker_id) for turn in update.turns or ()),
+            published=_published(conversation, store.history(name)),
+        )
     return ends
 
 
@@ -100,23 +107,26 @@ def judge_run(
         found.append(f"not everything came to its end: {last}")
     found += _judge_files(system, plan)
     found += _judge_beats(plan, beats)
-    ledger = Ledger(system.bridge_root, exclusive=False)
-    store = SqliteConversations(system.bridge_root / STORE_FILE)
-    try:
+    with open_books(system) as (ledger, store):
         found += _judge_attempts(plan, ledger.jobs.all(), system, injected)
-        for conversation in plan.conversations:
-            name = conversation.conversation_id
-            if conversation.delete_after is not None:
-                wrong = _judge_deleted(name, ledger, store)
-            else:
-                history = store.history(name)
-                wrong = _judge_ledger(conversation, ledger, backend)
-                wrong += _judge_history(history)
-                wrong += _judge_end(conversation, ends.get(name))
-            found += [f"{name}: {what}" for what in wrong]
-    finally:
-        store.close()
-        ledger.close()
+        found += judge_conversations(plan, ledger, store, backend=backend, ends=ends)
+    return found
+
+
+def judge_conversations(
+    plan: Plan, ledger: Ledger, store: ConversationStore, *, backend: ChaosBackend, ends: Ends
+) -> list[str]:
+    """Return everything that is wrong with the conversations of a plan."""
+    found = []
+    for conversation in plan.conversations:
+        name = conversation.conversation_id
+        if conversation.delete_after is not None:
+            wrong = _judge_deleted(name, ledger, store)
+        else:
+            wrong = _judge_ledger(conversation, ledger, backend)
+            wrong += _judge_history(store.history(name))
+            wrong += _judge_end(conversation, ends.get(name))
+        found += [f"{name}: {what}" for what in wrong]
     return found
 
 

@@ -92,6 +92,8 @@ class Program:
     wanted: bool = False
     started_s: float = 0.0
     """Its last start (monotonic seconds); 0: never."""
+    log_from: int = 0
+    """Where its log of the last start begins, in bytes."""
     unwanted_ends: list[str] = field(default_factory=list)
 
     @property
@@ -105,6 +107,7 @@ class Program:
 
     def start(self) -> None:
         with self.log_file.open("ab") as log:
+            self.log_from = log.tell()
             self.process = subprocess.Popen(
                 self.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=self.environment, cwd=REPOSITORY
             )

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -9,13 +10,16 @@ from pathlib import Path
 
 import pytest
 
+import vps_bridge.ledger.ledger as opening
 from schemas.agent import AgentControl, OfferedChunk
+from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType
 from schemas.record import Message
 from tests.brokers import RunningBroker
+from tests.faults.proxy import TcpProxy
 from tests.inbox import WAIT_S
-from tests.postgres_server import RunningPostgres, ledger_options, run_postgres
+from tests.postgres_server import PASSWORD, RunningPostgres, ledger_options, run_postgres
 from tests.vps_bridge.answering_agent import AnsweringAgent
 from tests.vps_bridge.live_bridge import (
     CALL_S,
@@ -30,10 +34,22 @@ from tests.vps_bridge.live_bridge import (
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import RANGE_BYTES, ScriptedAgent, make_wav
+from vps_bridge import bridge_files
+from vps_bridge.bridge import Bridge
 from vps_bridge.commands.earlier import find_earlier
+from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.opened import OPENED
+from vps_bridge.settings import BridgeSettings
 
 OFFER_S = 1.0
+CUT = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+UNDO_JOBS = (
+    "DELETE FROM omi_ledger.job_chunks",
+    "DELETE FROM omi_ledger.jobs",
+    "UPDATE omi_ledger.chunks SET covered = false",
+    f"{CUT} AND pid <> pg_backend_pid()",
+)
 
 
 @pytest.fixture
@@ -88,6 +104,70 @@ def test_a_call_is_taken_in_worked_on_and_labelled(
     assert "syncs what it commits" in ledger["found"]
     assert bridge.json("purge", "call", "--yes")["finished"], "the running bridge erases it"
     assert bridge.is_deleted("call")
+
+
+def test_it_outlives_a_broker_that_comes_back_while_its_ledger_is_away(
+    own_broker: RunningBroker, own_backend: Backend, postgres: RunningPostgres, tmp_path: Path
+) -> None:
+    with TcpProxy(postgres.port) as way:
+        options = ledger_options(postgres, database := postgres.new_database())
+        options["OMI_DATABASE_URL"] = postgres.url(database, port=way.port)
+        with run_bridge(own_broker, tmp_path / "data", own_backend, **options) as bridge:
+            way.refuse()
+            way.cut()
+            own_broker.stop()
+            own_backend.messages.clear()  # what comes from here on, came through the new broker
+            own_broker.start()
+            own_backend.session.wait_connected(WAIT_S)
+            wait_until(lambda: _says_away(own_backend), "a heartbeat that says so")
+            way.refuse(on=False)
+            offer_call(own_backend, "call")
+            assert bridge.process is not None
+            assert bridge.process.poll() is None
+
+
+def test_it_starts_though_its_ledger_goes_away_while_it_opens_its_files(
+    own_broker: RunningBroker, postgres: RunningPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the first attempt had opened, and locked, is free for the next."""
+    url = postgres.url(postgres.new_database())
+    settings = own_broker.settings(
+        "bridge", BridgeSettings, data_dir=tmp_path, database_url=url, database_secret=PASSWORD, http_port=0
+    )
+    monkeypatch.setattr(bridge_files, "MIN_PAUSE_S", 0.01)
+    real, tried = ConversationBook.latest_open, []
+
+    def fail_once(book: ConversationBook, limit: int) -> list[str]:
+        tried.append(limit)
+        if len(tried) == 1:
+            raise LedgerUnavailable("hung up")
+        return real(book, limit)
+
+    monkeypatch.setattr(ConversationBook, "latest_open", fail_once)
+    with monkeypatch.context() as within:
+        within.setattr(opening, "HOLD_S", 0.0)
+        bridge = bridge_files.until_there(lambda: Bridge(settings))
+    monkeypatch.setattr(signal, "signal", lambda *_handler: None)  # those of the tests stay as they are
+    bridge.stop()
+    bridge.run()
+    assert len(tried) == 2
+
+
+def _says_away(backend: Backend) -> bool:
+    return any((beat.last_error or "").startswith("the ledger") for beat in backend.seen(BridgeHeartbeat))
+
+
+def test_what_a_crash_of_the_server_undid_is_done_again(
+    own_backend: Backend, bridge: LiveBridge, postgres: RunningPostgres
+) -> None:
+    """A job that was made is on the server's disk only with the next receipt: until then a crash may undo it."""
+    offer_call(own_backend, "call")
+    (made,) = wait_until(lambda: bridge.jobs("call"), "its job")
+    with postgres.superuser(bridge.options["OMI_DATABASE_URL"].rpartition("/")[2]) as connection:
+        for statement in UNDO_JOBS:
+            connection.exec_driver_sql(statement)
+    (again,) = wait_until(lambda: bridge.jobs("call"), "its job, made anew")
+    assert again["job_id"] != made["job_id"]
 
 
 class PatientAgent(AnsweringAgent):

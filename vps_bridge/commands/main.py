@@ -82,9 +82,10 @@ def run(
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
         from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
         from vps_bridge.bridge import Bridge
+        from vps_bridge.bridge_files import until_there
 
         keep_freed_memory(MESSAGES_BYTES)
-        Bridge(settings).run()
+        until_there(lambda: Bridge(settings)).run()
 
 
 app.command()(publish)

@@ -33,7 +33,8 @@ _TABLES = ServerSchema(SCHEMA, MIGRATIONS, MIGRATIONS / "postgres" / "0005_table
 # The schema is set for each transaction: what pools connections between here and the server may change hands then.
 _BEGIN = (
     f"SET LOCAL search_path TO {SCHEMA}; SET LOCAL statement_timeout = {{limit_ms}}; "
-    f"SET LOCAL lock_timeout = {{limit_ms}}; SET LOCAL synchronous_commit = on"
+    f"SET LOCAL lock_timeout = {{limit_ms}}; SET LOCAL idle_in_transaction_session_timeout = {{limit_ms}}; "
+    "SET LOCAL synchronous_commit = on"
 )
 # Prepared statements belong to one connection of a pool between here and the server.
 _CONNECTING: dict[str, Any] = {**CONNECTING, "prepare_threshold": None}

@@ -207,11 +207,13 @@ class Updater:
         for _ in range(MAX_OFFERS_AT_ONCE):
             if not self._offers or self._offers[0].due_s > now_s:
                 return
-            offer = heapq.heappop(self._offers)
+            offer = self._offers[0]
             name = offer.conversation_id
             if self._latest.get(name) != offer.number:
+                heapq.heappop(self._offers)
                 continue  # a later one took its place
             conversation = self._ledger.conversations.peek(name) if self._owns(name) else None
+            heapq.heappop(self._offers)  # only now: where the ledger is away, it is as due as before
             payload = conversation.updated_payload if conversation else None
             if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
                 del self._latest[name]
@@ -223,13 +225,23 @@ class Updater:
 
     def offer_again(self, conversation_id: str | None = None) -> None:
         """Make the update of a conversation due, or all: the connection is new."""
-        if conversation_id is None:
-            self._offers.clear()
-            for name, _ in self._ledger.conversations.unapplied():
-                if self._owns(name):
-                    self._offer_now(name)
-        else:
+        if conversation_id is not None:
             self._offer_now(conversation_id)
+            return
+        unapplied = self._ledger.conversations.unapplied()
+        self._offers.clear()
+        self._latest.clear()
+        for name, _ in filter(self._is_ours, unapplied):
+            self._offer_now(name)
+
+    def offer_missed(self) -> None:
+        """Offer what this bridge owns and does not offer: another one made it, before or after it knew of that."""
+        for name, _ in filter(self._is_ours, self._ledger.conversations.unapplied()):
+            if name not in self._latest:
+                self._offer_now(name)
+
+    def _is_ours(self, unapplied: tuple[str, int]) -> bool:
+        return self._owns(unapplied[0])
 
     def _offer_now(self, name: str) -> None:
         number = self._latest[name] = next(self._numbers)

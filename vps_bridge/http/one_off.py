@@ -87,7 +87,11 @@ class OneOffRequests:
         refusal = self._find_failure(conversation_id)
         turns = decode(ConversationUpdated, record.updated_payload).turns
         answer = self._waiting.pop(conversation_id)
-        self._delete(conversation_id)
+        try:
+            self._delete(conversation_id)
+        except BaseException:
+            self._waiting[conversation_id] = answer  # at the next look
+            raise
         if refusal is None and turns is None:
             msg = "more turns than an answer holds: send such audio to /v1/conversations/{id}/audio"
             refusal = Refusal(FailureCode.AUDIO_TOO_LONG, msg)
@@ -128,7 +132,7 @@ class OneOffRequests:
             self._delete(conversation_id)
 
     def look(self) -> None:
-        """Answer the requests whose conversations another bridge has ended."""
+        """Answer the requests whose conversations another bridge has ended, or this one while the ledger was away."""
         for conversation_id in tuple(self._waiting):
             record = self._ledger.conversations.peek(conversation_id)
             if record is None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
-from sqlalchemy import Double, bindparam, cast, delete, extract, func, select, update
+from sqlalchemy import Double, bindparam, cast, delete, extract, func, select, text, update
 
+from vps_bridge.database_server import name_connections
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.tables import BridgeRow, TombstoneRow
@@ -38,7 +39,13 @@ _PUT = _NEW.on_conflict_do_update(
 _THIS = BridgeRow.bridge_id == bindparam("by_bridge"), BridgeRow.instance_id == bindparam("by_instance")
 _LEAVE = delete(BridgeRow).where(*_THIS)
 _UNREADY = update(BridgeRow).where(*_THIS).values(ready=False)
+_IS_LIVE = select(BridgeRow.bridge_id).where(*_THIS, BridgeRow.live_until > _NOW)
 _DROP_DEAD = delete(BridgeRow).where(BridgeRow.live_until <= _NOW)
+# Of our own user alone: a connection of another one is not ours to end.
+_HANG_UP_ON = text(
+    "SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
+    "WHERE usename = current_user AND datname = current_database() AND application_name IN :names"
+).bindparams(bindparam("names", expanding=True))
 _DOUBT = update(TombstoneRow).where(TombstoneRow.deleted_at >= bindparam("since")).values(finished=False)
 
 
@@ -61,10 +68,12 @@ class BridgeBook:
             connection.execute(_PUT, _values(own))
         return before
 
-    def beat(self, own: KnownBridge) -> None:
-        """Say that a bridge is live for another `left_s`."""
+    def beat(self, own: KnownBridge) -> bool:
+        """Say that a bridge is live for another `left_s`; return whether it was until now: others may have acted."""
         with self._database.writing() as connection:
+            was_live = connection.execute(_IS_LIVE, _values(own)).first() is not None
             connection.execute(_PUT, _values(own))
+        return was_live
 
     def leave(self, bridge_id: str, instance_id: str) -> None:
         """Take a bridge out: it stops, or may not run."""
@@ -76,9 +85,14 @@ class BridgeBook:
         with self._database.writing() as connection:
             connection.execute(_UNREADY, {"by_bridge": bridge_id, "by_instance": instance_id})
 
-    def drop_dead(self) -> int:
-        """Forget the bridges whose beats ceased; return how many this call did."""
+    def drop_dead(self, bridge_ids: Collection[str]) -> int:
+        """Forget the bridges whose beats ceased, these and others; return how many this call did.
+
+        First their connections are ended: one that hangs would keep others from what it has locked.
+        """
+        names = [name_connections(bridge_id) for bridge_id in bridge_ids]
         with self._database.writing() as connection:
+            connection.execute(_HANG_UP_ON, {"names": names}).all()
             return connection.execute(_DROP_DEAD).rowcount
 
     def doubt_deletions(self, since: float) -> int:

@@ -193,9 +193,9 @@ class Ledger:
             self._on_server.tell(word)
 
     @property
-    def has_words(self) -> bool:
-        """Whether `tell` was called since the last `sync`."""
-        return self._on_server is not None and self._on_server.has_words
+    def is_sync_due(self) -> bool:
+        """Whether a `sync` has something to tell, be it to other bridges or (`CommitsInDoubt`) to this one."""
+        return self._on_server is not None and self._on_server.is_sync_due
 
     def take_turn(self, name: str) -> bool:
         """Take something of which only one process may have one, until `give_turn` or our connection ends."""

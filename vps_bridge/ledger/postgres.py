@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, Operationa
 
 from vps_bridge.database import DatabaseError
 from vps_bridge.database_server import ServerSchema, bring_up_to_date, describe_failure, read_revision
-from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
+from vps_bridge.errors import CommitsInDoubt, LedgerUnavailable, StoreUnavailable
 from vps_bridge.ledger.news import OnNews
 from vps_bridge.ledger.server_connection import SCHEMA, SETTING, LedgerServer, ServerConnection
 from vps_bridge.ledger.server_facts import ServerFacts
@@ -51,6 +51,7 @@ class PostgresLedger:
         # An RLock: a transaction begun within another one is then told from one of another thread.
         self._lock, self._is_busy = threading.RLock(), False
         self._kept: ServerConnection | None = None
+        # Whether anything was written or read since the last `sync`, and whether the connection ended before one.
         self._has_unsynced = self._has_lost = False
         self._held_as: str | None = None
         self._words: dict[str, None] = {}  # what the others are told with the next `sync`
@@ -88,6 +89,7 @@ class PostgresLedger:
         """See `LedgerDatabase.reading`."""
         with self._transaction(_READ, _COMMIT) as connection:
             yield connection
+            self._has_unsynced |= not self._sync_commits  # what was read, another bridge may not have on disk yet
 
     @contextmanager
     def writing(self, conversation_id: str | None = None, /) -> Iterator[Connection]:
@@ -135,8 +137,8 @@ class PostgresLedger:
     def sync(self) -> None:
         """See `LedgerDatabase.sync`; also for what other processes had committed, which we may have read.
 
-        Raises `LedgerUnavailable`, once, where the connection was cut since the last call: what was committed through
-        it may be lost with a crash of the server, so nobody is promised it.
+        Raises `CommitsInDoubt`, once, where the connection was cut since the last call: what was committed or read
+        through it may be lost with a crash of the server, so nobody is promised it.
         """
         if not self._sync_commits:
             self.sync_all()
@@ -147,7 +149,7 @@ class PostgresLedger:
             if self._has_lost:
                 self._has_lost = self._has_unsynced = False
                 msg = "hung up before it had everything on its disk: nothing of it was promised, all is asked again"
-                raise LedgerUnavailable(f"{self._server.shown} {msg}")
+                raise CommitsInDoubt(f"{self._server.shown} {msg}")
             words = tuple(self._words)
             kept.exchange(_SYNC + b"".join(_announce(word) for word in words) + _COMMIT)
             self._has_unsynced = False
@@ -159,9 +161,9 @@ class PostgresLedger:
         self._words[word] = None
 
     @property
-    def has_words(self) -> bool:
-        """Whether the others are to be told something."""
-        return bool(self._words)
+    def is_sync_due(self) -> bool:
+        """Whether the others are to be told something, or our own side that commits are in doubt."""
+        return bool(self._words) or self._has_lost
 
     def erase_deleted(self) -> None:
         """Leave that to the server: its files are not ours, and its own vacuum reuses what was deleted."""

@@ -11,7 +11,14 @@ from sqlalchemy.pool import NullPool
 
 from broker.errors import SettingsError
 from vps_bridge.database import DatabaseError
-from vps_bridge.database_server import CONNECTING, describe_failure, describe_refusal, replace_nul, show_server
+from vps_bridge.database_server import (
+    CONNECTING,
+    PROGRAM,
+    describe_failure,
+    describe_refusal,
+    replace_nul,
+    show_server,
+)
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.hang_up import HangUp
@@ -20,7 +27,6 @@ SCHEMA, SETTING = "omi_ledger", "database"
 _SQLSTATE = ord("C")  # the field of an error that holds it: PG_DIAG_SQLSTATE
 OLDEST = (13,)
 MARGIN_S = 2.0  # the server ends a statement by itself; it is hung up on where it does not
-IDLE_LIMIT_MS = 60_000  # a process that stops in a transaction holds up nobody for longer
 INSTALL = "PostgreSQL needs its driver: pip install 'omi-diarization[bridge,postgres]'"
 
 
@@ -30,7 +36,9 @@ class LedgerServer:
 
     url: URL
     timeout_s: float = 10.0
-    """A statement has so long."""
+    """A statement has so long, and a process that stops in a transaction holds up others for as long."""
+    name: str = PROGRAM
+    """How the server knows its connections."""
 
     @property
     def shown(self) -> str:
@@ -49,7 +57,8 @@ class ServerConnection:
                 server.url,
                 poolclass=NullPool,
                 isolation_level="AUTOCOMMIT",
-                connect_args={**CONNECTING, "options": _options(server.timeout_s, sync_commits=sync_commits)},
+                connect_args=CONNECTING
+                | {"application_name": server.name, "options": _options(server.timeout_s, sync_commits=sync_commits)},
             )
         except ModuleNotFoundError as error:
             raise SettingsError(f"{SETTING}_url", "the settings", INSTALL) from error
@@ -124,7 +133,7 @@ def _options(timeout_s: float, *, sync_commits: bool) -> str:
         "search_path": SCHEMA,
         "statement_timeout": limit_ms,
         "lock_timeout": limit_ms,
-        "idle_in_transaction_session_timeout": IDLE_LIMIT_MS,
+        "idle_in_transaction_session_timeout": limit_ms,
         "synchronous_commit": "on" if sync_commits else "off",
         # So soon the server finds out that we are gone, and lets go of our locks.
         "tcp_keepalives_idle": 5,

@@ -99,7 +99,7 @@ class WebhookSender:
             try:
                 # A delivery that a power cut makes the ledger forget is made again under the same id: no commit waits
                 # for the disk here, because the bridge's own thread would wait for it too.
-                ledger = ledger or open_ledger(self._settings, exclusive=False, sync_commits=False)
+                ledger = ledger or self._open_ledger()
                 while self._send_in_turn(ledger, time.monotonic()):
                     pass
             except Exception as error:  # noqa: BLE001 - a full disk, say: what waits is sent once there is room
@@ -108,6 +108,9 @@ class WebhookSender:
             self._stopping.wait(pause_s)
         if ledger is not None:
             ledger.close()
+
+    def _open_ledger(self) -> Ledger:
+        return open_ledger(self._settings, exclusive=False, sync_commits=False, bridge_id=self._settings.bridge_id)
 
     def _send_in_turn(self, ledger: Ledger, now_s: float) -> bool:
         """Send one message, unless another bridge is sending one; return whether there may be more."""

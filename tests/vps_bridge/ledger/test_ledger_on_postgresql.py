@@ -19,11 +19,13 @@ from tests.postgres_server import RunningPostgres
 from tests.vps_bridge.ledger.test_ledger import accept, add_job
 from tests.vps_bridge.ledger_server import empty, server_of
 from tests.vps_bridge.live_bridge import wait_until
-from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.database_server import name_connections
+from vps_bridge.errors import CommitsInDoubt, LedgerUnavailable
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.records import LeaseRecord
 from vps_bridge.ledger.server_connection import LedgerServer
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
+from vps_bridge.rules.ownership import KnownBridge
 
 MODEL = ("model", "1")
 
@@ -75,6 +77,22 @@ def test_what_was_not_on_disk_when_the_connection_ended_is_promised_to_nobody(
     with pytest.raises(LedgerUnavailable):
         accept(ledger)
     ledger.sync()  # nothing was under way when it ended
+
+
+def test_nor_is_what_another_bridge_committed_and_this_one_only_read(
+    postgres: RunningPostgres, open_one: Callable[..., Ledger]
+) -> None:
+    """It answers `accepted` for a chunk that it finds: that may not be on the server's disk yet either."""
+    reader, writer = open_one(), open_one(syncs=False)
+    accept(writer)
+    assert len(reader.chunks.of_conversation("c1")) == 1
+    cut(postgres, reader)
+    with pytest.raises(LedgerUnavailable, match="hung up"):
+        reader.conversations.dirty()
+    assert reader.is_sync_due, "the bridge learns of it though it has nothing to tell"
+    with pytest.raises(CommitsInDoubt, match="asked again"):
+        reader.sync()
+    assert not reader.is_sync_due
 
 
 def test_a_server_that_does_not_answer_is_hung_up_on(open_one: Callable[..., Ledger]) -> None:
@@ -204,6 +222,42 @@ def test_bridges_of_other_ids_share_a_ledger_and_nobody_else_has_it_beside_them(
     take("third", "b").close()
     first.close()
     take("third", None).close()
+
+
+def test_a_bridge_that_hangs_in_a_transaction_is_ended_on_the_server_by_who_takes_its_place(
+    open_one: Callable[..., Ledger], ledger_server: LedgerServer, tmp_path: Path
+) -> None:
+    other = open_one()
+    other.close()  # its tables are there, and nobody has it alone
+    servers = [replace(ledger_server, name=name_connections(name), timeout_s=60.0) for name in ("hung", "live")]
+    hung, live = (
+        Ledger(tmp_path / server.name, exclusive=True, server=server, bridge_id=server.name) for server in servers
+    )
+    bridge = KnownBridge("hung", "i", is_ready=True, left_s=0.0)
+    assert live.bridges.join(bridge) == []
+    transaction = hung._database.writing("c1")
+    transaction.__enter__().exec_driver_sql("UPDATE bridges SET ready = false")  # as its beat does
+    assert live.bridges.drop_dead(["hung"]) == 1
+    accept(live)  # nobody holds the conversation any more
+    with pytest.raises(LedgerUnavailable, match="hung up"):
+        transaction.__exit__(None, None, None)
+    live.bridges.beat(bridge)
+    accept(hung)  # it wakes, and joins anew
+    hung.close()
+    live.close()
+
+
+def test_a_bridge_learns_from_its_beat_that_it_was_taken_for_dead(open_one: Callable[..., Ledger]) -> None:
+    ledger = open_one()
+    own = KnownBridge("own", "i", is_ready=True, left_s=60.0)
+    ledger.bridges.join(own)
+    assert ledger.bridges.beat(own)
+    assert ledger.bridges.beat(replace(own, left_s=0.0))
+    assert not ledger.bridges.beat(own), "its time was over"
+    assert ledger.bridges.beat(own)
+    ledger.bridges.beat(replace(own, left_s=0.0))
+    ledger.bridges.drop_dead(["own"])
+    assert not ledger.bridges.beat(own), "another one has dropped it"
 
 
 def test_a_command_finds_no_ledger_in_a_new_database(postgres: RunningPostgres, tmp_path: Path) -> None:
