@@ -113,7 +113,7 @@ class JobPage(BaseModel):
     """The latest jobs, the oldest of them first, and how many there are in each state."""
 
     jobs: list[ListedJob]
-    counts: dict[JobState, int]
+    counts: dict[JobState, int] = Field(description="More than 10,000 of one state are not counted.")
 
 
 class ListedAgent(BaseModel):
