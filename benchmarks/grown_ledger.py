@@ -17,6 +17,7 @@ from vps_bridge.ledger.both_dialects import SERVER_DIALECT
 
 MODEL = ("model", "1")
 CHUNKS_EACH = 10
+LITTLE = 1_000.0  # what costs a server less, in its own units, it reads whole because it is small
 OPEN, FAILED = 1_000, 100  # conversations whose job waits, and whose job failed; all others are final
 STEP_S = 120.0  # a conversation began so long after the one before; the open ones are the latest
 OWNERS, TOLD_EACH = 1_000, 10
@@ -166,4 +167,4 @@ def _scans_in(node: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _is_whole(node: dict[str, Any]) -> bool:
-    return bool(node["Node Type"] == "Seq Scan")
+    return bool(node["Node Type"] == "Seq Scan" and node["Total Cost"] > LITTLE)

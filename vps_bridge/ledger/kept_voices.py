@@ -10,7 +10,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, LargeBinary, Select, bindparam, exists, func, not_, or_, select
+from sqlalchemy import ColumnElement, LargeBinary, Select, bindparam, func, not_, or_, select
 
 from vps_bridge.ledger.both_dialects import holds, insert
 from vps_bridge.ledger.database import LedgerDatabase
@@ -34,11 +34,16 @@ def _select_next(is_held: ColumnElement[bool]) -> Select[Any]:
     )
 
 
-_RESULT = exists().where(JobRow.conversation_id == _NAME, ResultRow.job_id == JobRow.job_id)
-_PACKED = exists().where(PackedRow.conversation_id == _NAME, PackedRow.holds_voices)
-_WITH_SAMPLES = _select_next(_RESULT.where(holds(ResultRow.payload, b"voice_samples")))
+def _has_result(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Return the condition that a conversation has such a result; for an EXISTS a server might read all results."""
+    of_it = select(ResultRow.job_id).join(JobRow, JobRow.job_id == ResultRow.job_id)
+    return of_it.where(JobRow.conversation_id == _NAME, condition).limit(1).scalar_subquery().is_not(None)
+
+
 _IS_FORGOTTEN = holds(ResultRow.payload, bindparam("marker", type_=LargeBinary))
-_WITH_VOICES = _select_next(or_(_RESULT.where(not_(_IS_FORGOTTEN)), _PACKED))
+_PACKED = select(PackedRow.conversation_id).where(PackedRow.conversation_id == _NAME, PackedRow.holds_voices)
+_WITH_SAMPLES = _select_next(_has_result(holds(ResultRow.payload, b"voice_samples")))
+_WITH_VOICES = _select_next(or_(_has_result(not_(_IS_FORGOTTEN)), _PACKED.scalar_subquery().is_not(None)))
 _KEPT = select(MetaRow.value).where(MetaRow.key == bindparam("of_key"))
 _NEW = insert(MetaRow)
 _KEEP = _NEW.on_conflict_do_update(index_elements=[MetaRow.key], set_={"value": _NEW.excluded.value})

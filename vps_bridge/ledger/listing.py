@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from enum import StrEnum, auto
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, literal_column, null, select, union
+from sqlalchemy import Select, Subquery, bindparam, func, literal_column, null, select, union
 
 from vps_bridge.ledger.database import LedgerDatabase, Mark
 from vps_bridge.ledger.job_states import JobState
@@ -54,10 +54,9 @@ _SOME = select(
 ).where(ConversationRow.conversation_id.in_(bindparam("names", expanding=True)), ~ConversationRow.throwaway)
 _SET_ASIDE = select(ConversationRow.conversation_id).where(ConversationRow.set_aside.is_not(None))
 _IS_TRIED, _IS_OPEN = ConversationRow.set_aside.is_(None), ConversationRow.final_at.is_(None)
-_WITH_REASON = union(  # each part has an index of few rows
-    select(ConversationRow.conversation_id).where(_IS_OPEN),
-    _SET_ASIDE,
-    select(JobRow.conversation_id).where(JobRow.state == JobState.FAILED),
+_ACTIVITY = select(ConversationRow.conversation_id, ConversationRow.last_activity_at)
+_OF_FAILED_JOBS = _ACTIVITY.join(JobRow, JobRow.conversation_id == ConversationRow.conversation_id).where(
+    JobRow.state == JobState.FAILED
 )
 _PLACES = select(ConversationRow.audio_places).where(ConversationRow.conversation_id == bindparam("of_conversation"))
 _AGENTS = select(AgentRow.agent_id, AgentRow.allowed, AgentRow.last_seen_at).order_by(AgentRow.agent_id)
@@ -75,12 +74,19 @@ class Which(StrEnum):
     """Those that may wait for something, or have something that failed."""
 
 
+def _latest_of(few: Subquery) -> Select[Any]:
+    """Return the statement for the latest of a few, which are found first: the last of all may be none of them."""
+    return select(few.c.conversation_id).order_by(few.c.last_activity_at.desc(), few.c.conversation_id.desc())
+
+
 _LATEST: dict[Which, Select[Any]] = {
     Which.ALL: _LATEST_FIRST,
-    Which.OPEN: _LATEST_FIRST.where(_IS_TRIED, _IS_OPEN),
+    Which.OPEN: _latest_of(_ACTIVITY.where(_IS_TRIED, _IS_OPEN).offset(0).subquery()),
     Which.FINAL: _LATEST_FIRST.where(_IS_TRIED, ~_IS_OPEN),
-    Which.SET_ASIDE: _LATEST_FIRST.where(~_IS_TRIED),
-    Which.WITH_REASON: _LATEST_FIRST.where(ConversationRow.conversation_id.in_(_WITH_REASON)),
+    Which.SET_ASIDE: _latest_of(_ACTIVITY.where(~_IS_TRIED).offset(0).subquery()),
+    Which.WITH_REASON: _latest_of(
+        union(_ACTIVITY.where(_IS_OPEN), _ACTIVITY.where(~_IS_TRIED), _OF_FAILED_JOBS).subquery()
+    ),
 }
 
 
@@ -111,6 +117,11 @@ class Listing:
         """Return all conversations, the one that something happened to last first."""
         with self._database.reading() as connection:
             return list(connection.scalars(_LATEST_FIRST))
+
+    def count(self) -> int:
+        """Return how many conversations there are."""
+        with self._database.reading() as connection:
+            return connection.scalar(select(func.count()).select_from(ConversationRow)) or 0
 
     def latest(self, offset: int, limit: int, which: Which = Which.ALL) -> list[str]:
         """Return a part of these in the order of `latest_first`, which costs the same however many there are."""

@@ -215,10 +215,7 @@ class PersonDecisionRow(Base):
     """What was decided about a person, for whoever asks why somebody is recognised; never a name."""
 
     __tablename__ = "person_decisions"
-    __table_args__ = (
-        Index("person_decisions_person", "owner", "person_id"),
-        Index("person_decisions_conversation", "conversation_id"),
-    )
+    __table_args__ = (Index("person_decisions_person", "owner", "person_id"), Index("decisions_in", "conversation_id"))
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     owner: Mapped[str]
     person_id: Mapped[str]
@@ -256,11 +253,12 @@ class ChunkRow(Base):
 
 
 class OmiConversationRow(Base):
-    """A conversation that OMI's webhook reported, and how far its audio and labels are. `waits`: for audio still."""
+    """One that OMI's webhook reported. `waits`: for audio still. `untold`: OMI, of an update. `gone`: deleted here."""
 
     __tablename__ = "omi_conversations"
     __table_args__ = (
         Index("omi_conversations_uid", "uid", "started_at"),
+        *(_partial(f"omi_conversations_{kept}", "conversation_id", where=f"{kept} = 1") for kept in ("untold", "gone")),
         _partial("omi_conversations_waiting", "conversation_id", where="waits = 1"),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
@@ -272,6 +270,8 @@ class OmiConversationRow(Base):
     waits: Mapped[bool]
     sent_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     sent_labels: Mapped[Any] = mapped_column(JSON, default=dict)
+    untold: Mapped[bool] = mapped_column(default=False, server_default=false())
+    gone: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class RefusedChunkRow(Base):

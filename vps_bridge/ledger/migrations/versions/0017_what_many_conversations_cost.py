@@ -24,4 +24,20 @@ def upgrade() -> None:
     )
     op.drop_index("jobs_state", "jobs")
     op.create_index("jobs_state", "jobs", ["state", "number"])
-    op.create_index("person_decisions_conversation", "person_decisions", ["conversation_id"])
+    op.create_index("decisions_in", "person_decisions", ["conversation_id"])
+    for name in ("untold", "gone"):
+        op.add_column("omi_conversations", sa.Column(name, sa.Boolean(), nullable=False, server_default=sa.false()))
+    op.execute(
+        "UPDATE omi_conversations SET gone = EXISTS (SELECT 1 FROM tombstones "
+        "WHERE tombstones.conversation_id = omi_conversations.conversation_id), untold = EXISTS (SELECT 1 FROM "
+        "conversations WHERE conversations.conversation_id = omi_conversations.conversation_id "
+        "AND updated_version > sent_version)"
+    )
+    for name in ("untold", "gone"):
+        op.create_index(
+            f"omi_conversations_{name}",
+            "omi_conversations",
+            ["conversation_id"],
+            sqlite_where=sa.text(f"{name} = 1"),
+            postgresql_where=sa.text(name),
+        )
