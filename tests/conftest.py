@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import ledger_switch
 from tests.brokers import RunningBroker, run_embedded, run_mosquitto, run_nats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +33,13 @@ _PREVENTABLE = re.compile(
     r"mosquitto|nats|broker|shared|recording|weights|model|could not import|(not|is) installed", re.IGNORECASE
 )
 _EXCUSED = re.compile(r"gated|optional|does not apply", re.IGNORECASE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ledgers() -> Iterator[None]:
+    """Ledgers are files, unless a run has them all on a server."""
+    with ledger_switch.switched() if ledger_switch.IS_ON else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")

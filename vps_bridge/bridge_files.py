@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import asdict
 from typing import NamedTuple
 
 import structlog
 
 from broker.backoff import Backoff
+from vps_bridge.backup.erase_again import ErasedAgain, erase_restored
 from vps_bridge.backup.make import remove_leftovers
 from vps_bridge.compaction import make_shrinkable
 from vps_bridge.conversations.open_store import open_store
@@ -72,6 +74,10 @@ def open_files(
     store = open_store(settings)
     remove_leftovers(settings.root)
     make_shrinkable(ledger, store)
+    erased = erase_restored(ledger, spool, store)
+    if erased != ErasedAgain():
+        _LOG.warning("erased_again", reason="a dump from before was restored", **asdict(erased))
+    ledger.copy_erasures()
     strays = spool.sweep(ledger.chunks.spool_names())
     _LOG.info("bridge_opened", ledger=ledger.ledger_id, root=str(settings.root), strays=strays)
     return BridgeFiles(disk_reserve, ledger, spool, store)

@@ -104,8 +104,14 @@ def _select_idle() -> Select[Any]:
         ConversationRow.set_aside.is_(None),
         ConversationRow.enrols.is_(None),
         ~ConversationRow.throwaway,
-        ~select(ChunkRow.arrival).where(chunk, ChunkRow.spool_name.is_not(None) | ~ChunkRow.covered).exists(),
-        ~select(JobRow.number).where(job, at_work).exists(),
+        # One by one: a server might read all chunks and jobs to find that the first hundred have none like that.
+        *(
+            select(number).where(*conditions).limit(1).scalar_subquery().is_(None)
+            for number, *conditions in (
+                (ChunkRow.arrival, chunk, ChunkRow.spool_name.is_not(None) | ~ChunkRow.covered),
+                (JobRow.number, job, at_work),
+            )
+        ),
         *newest,
     )
 
