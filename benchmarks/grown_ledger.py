@@ -22,8 +22,8 @@ OPEN, FAILED = 1_000, 100  # conversations whose job waits, and whose job failed
 STEP_S = 120.0  # a conversation began so long after the one before; the open ones are the latest
 OWNERS, TOLD_EACH = 1_000, 10
 """Owners of the conversations; every so-many-th of these came from OMI, as many are deleted beside."""
-LARGE = ("conversations", "chunks", "jobs", "job_chunks", "job_events", "leases", "results", "events")
-LARGE = (*LARGE, "person_decisions", "tombstones", "omi_conversations")
+_OF_CHUNKS = ("conversations", "chunks", "jobs", "job_chunks", "job_events", "leases", "results", "events")
+LARGE = (*_OF_CHUNKS, "person_decisions", "tombstones", "omi_conversations")
 _VOICES = VoiceBook((Voice(0, (LocalSpeaker("j", "A"),), ("s1", "s2")), Voice(1, (LocalSpeaker("j", "B"),), ("s3",))))
 _RESULT = bytes.fromhex("81a9666f72676f7474656ec3") + bytes(300)  # nobody's voice is kept in it any more
 # Both databases take all of this. `n` is the number of a conversation, `k` that of its chunk.

@@ -30,7 +30,9 @@ class ConversationPage(BaseModel):
     """A part of the list of conversations, the one that something happened to last first."""
 
     conversations: list[ConversationSummary]
-    next_offset: int | None = Field(description="Where the list goes on; null at its end.")
+    next_offset: int | None = Field(
+        description="Where the list goes on, also where this part has fewer than were asked for; null at its end."
+    )
 
 
 class SpokenPiece(BaseModel):

@@ -23,7 +23,7 @@ _NAME = ConversationRow.conversation_id
 _SETTLED_AT = func.coalesce(ConversationRow.final_at, ConversationRow.last_activity_at)
 
 
-def _select_next(is_held: ColumnElement[bool]) -> Select[Any]:
+def _select_next(is_held: ColumnElement[bool]) -> Select[str, float, bool]:
     """Return the statement for the conversations behind a place, and whether each holds what is looked for."""
     is_behind = or_(bindparam("after") < _SETTLED_AT, bindparam("after_name") < _NAME)
     return (
