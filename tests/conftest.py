@@ -83,6 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(ROOT / "tests").parts[0]
         if room in BRIDGE_ROOMS:
             item.add_marker(pytest.mark.bridge_only)
+        if item.get_closest_marker("ledger_file") and ledger_switch.IS_ON:
+            item.add_marker(pytest.mark.skip(reason="does not apply: it is about the file that keeps a ledger"))
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason="the recordings are not here: no `shared` folder"))
 
