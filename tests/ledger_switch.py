@@ -7,6 +7,7 @@ told by the directory that it would be in: whoever opens that again, in whicheve
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partialmethod
@@ -15,6 +16,7 @@ from typing import Any
 
 from tests.postgres_server import RunningPostgres, ledger_options, run_postgres
 
+FILE_NAME = "ledger.sqlite3"
 SWITCH = "OMI_TEST_LEDGER"
 IS_ON = os.environ.get(SWITCH) == "postgresql"
 CONNECTIONS = "200"  # each bridge has some, and each process of a run has all of this server for itself
@@ -27,15 +29,24 @@ class _Switched:
     def __init__(self, postgres: RunningPostgres) -> None:
         self._postgres, self._databases = postgres, dict[Path, str]()
 
-    def database_of(self, root: Path) -> str:
-        """The database of a ledger that would be in this directory, made with all its tables where it is new."""
+    def database_of(self, root: Path, *, like: str = TEMPLATE) -> str:
+        """The database of a ledger that would be in this directory; where it is new, it is made like another."""
         place = root.absolute()
         if place not in self._databases:
             name = f"l{len(self._databases)}"
             with self._postgres.superuser() as connection:
-                connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {TEMPLATE}")
+                connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {like}")
             self._databases[place] = name
         return self._databases[place]
+
+    def read(self, root: Path) -> bytes:
+        """All that is in the database of a ledger."""
+        with self._postgres.superuser(self.database_of(root)) as connection:
+            names = connection.exec_driver_sql("SELECT tablename FROM pg_tables WHERE schemaname = 'omi_ledger'")
+            rows = [
+                row for name in names.scalars().all() for row in connection.exec_driver_sql(f"TABLE omi_ledger.{name}")
+            ]
+        return b"\n".join(value if isinstance(value, bytes) else str(value).encode() for row in rows for value in row)
 
     def options_of(self, root: Path) -> dict[str, str]:
         return ledger_options(self._postgres, self.database_of(root))
@@ -47,6 +58,18 @@ _switched: _Switched | None = None
 def switched_options(data_dir: Path) -> dict[str, str]:
     """The environment of a bridge with this data directory; empty where its ledger is a file."""
     return {} if _switched is None else _switched.options_of(data_dir / "bridge")
+
+
+def copy_ledger(source: Path, target: Path) -> None:
+    """Copy a directory with the ledger in it, which nobody has open."""
+    shutil.copytree(source, target)
+    if _switched is not None:
+        _switched.database_of(target, like=_switched.database_of(source))
+
+
+def read_ledger(root: Path) -> bytes:
+    """All that a ledger holds, as bytes in which one can look for others."""
+    return (root / FILE_NAME).read_bytes() if _switched is None else _switched.read(root)
 
 
 @contextmanager

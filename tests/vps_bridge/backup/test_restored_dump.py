@@ -26,7 +26,7 @@ from vps_bridge.ledger.records import NewChunk, SpeakerHints
 KEPT, ERASED, SILENCED = "kept", "erased", "silenced"
 
 
-class Server:
+class DumpedServer:
     """A database that is dumped and restored as docs/ledger-on-postgresql.md says."""
 
     def __init__(self, postgres: RunningPostgres, file: Path) -> None:
@@ -51,14 +51,14 @@ class Server:
 
 
 @pytest.fixture
-def server(postgres: RunningPostgres, tmp_path: Path) -> Server:
-    return Server(postgres, tmp_path / "ledger.dump")
+def server(postgres: RunningPostgres, tmp_path: Path) -> DumpedServer:
+    return DumpedServer(postgres, tmp_path / "ledger.dump")
 
 
 class Opened:
     """Ledger, store and spool of a bridge that is stopped."""
 
-    def __init__(self, server: Server, root: Path) -> None:
+    def __init__(self, server: DumpedServer, root: Path) -> None:
         self.ledger = Ledger(root, exclusive=True, server=server_of(server.postgres, server.database))
         self.store, self.spool = SqliteConversations(root / STORE_FILE), Spool(root / SPOOL)
 
@@ -107,7 +107,7 @@ ALL = {
 LEFT = {"conversations": [KEPT, SILENCED], "audio": [KEPT], "people": [], "agents": ["kept-mac"]}
 
 
-def test_what_was_erased_after_a_dump_is_erased_again_and_all_else_is_back(server: Server, tmp_path: Path) -> None:
+def test_what_was_erased_after_a_dump_is_erased_again_and_all_else_is_back(server: DumpedServer, tmp_path: Path) -> None:
     root = tmp_path / "bridge"
     with Opened(server, root) as opened:
         opened.write()
@@ -129,7 +129,7 @@ def test_what_was_erased_after_a_dump_is_erased_again_and_all_else_is_back(serve
         assert "lent-mac" in opened.ledger.agents.allowed()
 
 
-def test_a_bridge_knows_what_others_erased_and_no_id_is_in_its_copy(server: Server, tmp_path: Path) -> None:
+def test_a_bridge_knows_what_others_erased_and_no_id_is_in_its_copy(server: DumpedServer, tmp_path: Path) -> None:
     root = tmp_path / "bridge"
     with Opened(server, root) as bridge:
         bridge.write()
@@ -150,7 +150,7 @@ def test_a_bridge_knows_what_others_erased_and_no_id_is_in_its_copy(server: Serv
 
 
 def test_a_conversation_that_was_deleted_does_not_come_back_with_a_dump(
-    own_broker: RunningBroker, own_backend: Backend, server: Server, tmp_path: Path
+    own_broker: RunningBroker, own_backend: Backend, server: DumpedServer, tmp_path: Path
 ) -> None:
     options = ledger_options(server.postgres, server.database)
     with run_bridge(own_broker, tmp_path / "data", own_backend, **options) as bridge:
