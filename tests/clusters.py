@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -170,9 +169,3 @@ def run_cluster(
     finally:
         for name in tuple(cluster.processes):
             cluster.kill(name)
-
-
-def has_listener(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

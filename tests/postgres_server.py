@@ -23,7 +23,6 @@ from tests.inbox import WAIT_S, eventually
 PASSWORD = "a-password-of-these-tests-alone"
 USER = "bridge"
 PROGRAMS = ("initdb", "postgres", "pg_isready")
-WITHOUT_SYNC = ("-c", "fsync=off", "-c", "full_page_writes=off")
 _LEAST = ("-c", "shared_buffers=16MB", "-c", "max_connections=20", "-c", "autovacuum=off", "-c", "jit=off")
 
 

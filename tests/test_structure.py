@@ -6,7 +6,8 @@ Each rule is shown to be able to fail.
 from __future__ import annotations
 
 import ast
-from collections import defaultdict
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -144,6 +145,36 @@ def python_files() -> dict[str, str]:
     return {str(path.relative_to(ROOT)): path.read_text() for path in paths if "migrations" not in path.parts}
 
 
+def unused_modules(sources: Mapping[str, str], texts: Iterable[str]) -> list[str]:
+    """Return the modules that no other one imports and no other file names: what a change left behind."""
+    imported = set()
+    for source in sources.values():
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.Import):
+                imported.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                imported.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    every_text = "\n".join(texts)
+    return sorted(
+        name
+        for name in sources
+        if name not in imported and name not in every_text and f"{name.rpartition('.')[2]}.py" not in every_text
+    )
+
+
+def unused_names(sources: Mapping[str, str]) -> list[str]:
+    """Return the functions, classes and constants of the modules' top level whose names stand nowhere else."""
+    words = Counter(word for source in sources.values() for word in re.findall(r"\w+", source))
+    found = []
+    for module, source in sources.items():
+        for node in ast.parse(source).body:
+            names = [target.id for target in getattr(node, "targets", ()) if isinstance(target, ast.Name)]
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and not node.decorator_list:
+                names.append(node.name)
+            found += [f"{module}.{name}" for name in names if words[name] == 1]
+    return found
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_no_module_and_no_package_of_a_room_leads_back_to_itself(room):
     imports = imports_between(modules_of(room))
@@ -177,6 +208,35 @@ def test_no_function_is_longer_than_40_lines():
 
 def test_no_two_classes_have_one_name():
     assert class_names(python_files()) == {}
+
+
+def test_no_module_is_left_behind():
+    """A module is imported, or it is run: then the Makefile, a page, or a test names it."""
+    others = [
+        path for pattern in ("Makefile", "pyproject.toml", ".ci/*", "docs/**/*.md") for path in ROOT.glob(pattern)
+    ]
+    texts = [path.read_text() for path in [*others, *ROOT.glob("*.md")] if path.is_file()]
+    sources = {name: source for room in FOLDERS for name, source in modules_of(room).items()}
+    run = {name for name in sources if name.rpartition(".")[2].startswith(("__main__", "test_", "conftest"))}
+    own_package = {name for name in sources if name.startswith("clients.python.")}  # it imports itself without a folder
+    found = unused_modules(sources, [*texts, *sources.values()])
+    assert [name for name in found if name not in run | own_package] == []
+
+
+def test_no_name_is_left_behind():
+    sources = {name: source for room in FOLDERS for name, source in modules_of(room).items()}
+    hooks = ("pytest_", "test_", "Test", "pytestmark")
+    assert [name for name in unused_names(sources) if not name.rpartition(".")[2].startswith(hooks)] == []
+
+
+def test_planted_leftovers_are_caught():
+    sources = {
+        "a.one": "from a import two\n",
+        "a.two": "USED = 1\n",
+        "a.three": "USED = 2\nLEFT = 3\ndef left(): ...\n",
+    }
+    assert unused_modules(sources, ["python -m a.one"]) == ["a.three"]
+    assert unused_names(sources) == ["a.three.LEFT", "a.three.left"]
 
 
 def test_a_planted_cycle_is_caught():

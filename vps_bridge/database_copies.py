@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -15,33 +17,44 @@ PAGES_AT_ONCE = 2_000  # of 4 KiB, between two reports of how far it is
 
 
 def copy_databases(copies: Mapping[Path, Path], on_progress: Callable[[int, int], None]) -> None:
-    """Copy files, each to its path, in the given order: all snapshots are taken before the first page is copied.
+    """Copy files, each to its path, at once: all snapshots are taken before the first page is copied.
 
-    Nobody who writes waits. `on_progress` is called with bytes copied and bytes in all.
+    Nobody who writes waits. `on_progress` is called with bytes copied and bytes in all, by the thread of each copy.
+    A copy has no log beside it; it is not synced to disk.
 
     Raises:
         DatabaseUnreadable: one of them is no database, or is damaged.
         OSError: a copy cannot be written.
     """
     with ExitStack() as stack:
-        sources = [(stack.enter_context(closing(_open(path))), target) for path, target in copies.items()]
-        pages = 0
-        for source, _ in sources:
-            source.execute("BEGIN")
-            pages += source.execute("PRAGMA page_count").fetchone()[0]  # this first read pins what is seen
-            source.execute("SELECT count(*) FROM sqlite_master").fetchone()
-        done = 0
-        for source, target in sources:
+        sources = [stack.enter_context(closing(_open(path))) for path in copies]
+        sizes = [_pin(source) for source in sources]
+        for target in copies.values():
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
-            page_bytes = source.execute("PRAGMA page_size").fetchone()[0]
+        done = dict.fromkeys(copies, 0)
 
-            def report(_status: int, left: int, total: int, before: int = done, size: int = page_bytes) -> None:
-                on_progress(size * (before + total - left), size * pages)
+        def report(path: Path, done_bytes: int) -> None:
+            done[path] = done_bytes
+            on_progress(sum(done.values()), sum(sizes))
 
-            with closing(sqlite3.connect(target)) as copy:
-                source.backup(copy, pages=PAGES_AT_ONCE, progress=report)
-                copy.execute("PRAGMA journal_mode = DELETE").fetchone()
-            done += source.execute("PRAGMA page_count").fetchone()[0]
+        on_progress(0, sum(sizes))
+        with ThreadPoolExecutor(max(1, len(copies))) as pool:
+            list(pool.map(_copy, sources, copies.values(), [partial(report, path) for path in copies]))
+
+
+def _pin(source: sqlite3.Connection) -> int:
+    """Begin to see a file as it is now; return its size in bytes."""
+    source.execute("BEGIN")
+    pages, page_bytes = (source.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+    source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    return int(pages * page_bytes)
+
+
+def _copy(source: sqlite3.Connection, target: Path, report: Callable[[int], None]) -> None:
+    page_bytes = source.execute("PRAGMA page_size").fetchone()[0]
+    with closing(sqlite3.connect(target)) as copy:
+        copy.execute("PRAGMA synchronous = OFF")  # a backup's second copy, the archive, is synced
+        source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: report(page_bytes * (total - left)))
 
 
 def check_database(path: Path) -> None:
@@ -64,7 +77,9 @@ def check_database(path: Path) -> None:
 
 def _open(path: Path) -> sqlite3.Connection:
     try:
-        connection = sqlite3.connect(f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None)
+        connection = sqlite3.connect(
+            f"file:{quote(str(path))}?mode=rw", uri=True, isolation_level=None, check_same_thread=False
+        )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     except sqlite3.Error as error:
         raise DatabaseUnreadable(path, str(error)) from error

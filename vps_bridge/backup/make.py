@@ -10,10 +10,13 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import BinaryIO
 
-from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackupManifest, describe_file
+from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupManifest, describe_file
 from vps_bridge.bucket.audio import is_in_bucket
 from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
@@ -22,6 +25,7 @@ from vps_bridge.ledger.erasure_log import LOG_NAME, ErasureHistory, ErasureLog
 
 WORK_PREFIX = ".backup-"  # a directory below the bridge's root while a backup is made
 ROOM_FACTOR = 1.2  # of the databases' size
+_BLOCK_BYTES = 2**20
 Report = Callable[[str, int, int], None]
 """Called with what is done, how many bytes of it, and of how many."""
 
@@ -40,9 +44,7 @@ def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     remove_leftovers(root)
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch:
         work = Path(scratch)
-        manifest = _gather(root, work, before, report)
-        _write_tar(work, manifest, target, report)
-    return manifest
+        return _write_tar(work, _gather(root, work, before, report), target, report)
 
 
 def remove_leftovers(root: Path) -> None:
@@ -69,8 +71,6 @@ def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> B
     _check_room(root)
     copies = {root / name: work / name for name in DATABASES if (root / name).exists()}
     copy_databases(copies, lambda done, total: report("copying", done, total))
-    for path in copies.values():
-        check_database(path)
     copy = Ledger(work, exclusive=True)
     try:
         needed = copy.chunks.needed_spool_names()
@@ -108,8 +108,12 @@ def _describe(
         erasures=len(before.erasures),
         conversations=conversations,
         chunks=len(chunks),
-        files=tuple(describe_file(work, name) for name in (*names, *(f"{SPOOL}/{name}" for name in chunks))),
+        files=tuple(_not_read_yet(work, name) for name in (*names, *(f"{SPOOL}/{name}" for name in chunks))),
     )
+
+
+def _not_read_yet(work: Path, name: str) -> BackedUpFile:
+    return BackedUpFile(name=name, bytes=(work / name).stat().st_size, sha256="0" * 64)
 
 
 def _link_all(source: Path, target: Path, names: Iterable[str]) -> None:
@@ -124,17 +128,24 @@ def _link_all(source: Path, target: Path, names: Iterable[str]) -> None:
                 shutil.copyfile(source / name, target / name)
 
 
-def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Report) -> None:
-    (work / MANIFEST_NAME).write_text(manifest.model_dump_json(indent=2), encoding="utf-8")
+def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Report) -> BackupManifest:
+    """Write the backup, and return its manifest with the digests.
+
+    While it is written other threads read the same files: they check the databases and make the digests. So each byte
+    is waited for once; the manifest, whose length the digests do not change, is written over at the end.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:
-            with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
-                done = 0
-                for member in (MANIFEST_NAME, *(found.name for found in manifest.files)):
-                    tar.add(work / member, arcname=member, filter=_anonymous)
-                    done += (work / member).stat().st_size
-                    report("writing", done, manifest.total_bytes)
+            with ThreadPoolExecutor() as pool:
+                described = pool.map(partial(describe_file, work), [found.name for found in manifest.files])
+                checked = pool.map(check_database, [work / name for name in DATABASES if (work / name).exists()])
+                _write_members(work, manifest, file, report)
+                list(checked)
+                manifest = manifest.model_copy(update={"files": tuple(described)})
+            with tarfile.open(name, "r:") as tar:
+                file.seek(tar.getmember(MANIFEST_NAME).offset_data)
+            file.write(_as_bytes(manifest))
             file.flush()
             os.fsync(file.fileno())
         Path(name).replace(target)
@@ -142,6 +153,25 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
         Path(name).unlink(missing_ok=True)
         raise
     _sync_directory(target.parent)
+    return manifest
+
+
+def _write_members(work: Path, manifest: BackupManifest, file: BinaryIO, report: Report) -> None:
+    """Write the manifest and then the files that it names, and flush."""
+    (work / MANIFEST_NAME).write_bytes(_as_bytes(manifest))
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
+        # By 16 KiB it takes twice as long; the types of the standard library do not know this attribute.
+        tar.copybufsize = _BLOCK_BYTES  # type: ignore[attr-defined]
+        done = 0
+        for member in (MANIFEST_NAME, *(found.name for found in manifest.files)):
+            tar.add(work / member, arcname=member, filter=_anonymous)
+            done += (work / member).stat().st_size
+            report("writing", done, manifest.total_bytes)
+    file.flush()
+
+
+def _as_bytes(manifest: BackupManifest) -> bytes:
+    return manifest.model_dump_json(indent=2).encode()
 
 
 def _anonymous(member: tarfile.TarInfo) -> tarfile.TarInfo:

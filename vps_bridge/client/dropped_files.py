@@ -12,7 +12,6 @@ AUDIO_SUFFIXES = frozenset(
     {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif", ".caf"}
 )
 TRANSCRIPT_SUFFIXES = (".json", ".srt", ".vtt", ".tsv", ".stm")  # of several the first one counts: it has words
-READ_BYTES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -30,14 +29,12 @@ class DroppedRecording:
 
     def digest(self) -> str:
         """Return a hash of its content, by which it is known under every name."""
-        digests = []
-        for path in self.files:
-            digest = hashlib.sha256()
-            with path.open("rb") as file:
-                while part := file.read(READ_BYTES):
-                    digest.update(part)
-            digests.append(digest.hexdigest())
+        digests = [_digest(path) for path in self.files]
         return digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+    def digest_without_transcript(self) -> str:
+        """Return the hash by which its audio alone is known."""
+        return _digest(self.audio)
 
 
 def find_recordings(folder: Path) -> list[DroppedRecording]:
@@ -61,6 +58,11 @@ def find_recordings(folder: Path) -> list[DroppedRecording]:
         if signature[0] > 0:
             found.append(DroppedRecording(audio, transcript, signature))
     return found
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _plain(stem: str, suffix: str) -> str:

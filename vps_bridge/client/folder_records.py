@@ -35,6 +35,10 @@ class RecordingRecord(BaseModel):
     state: RecordingState
     error: str | None = None
     update: ConversationUpdated | None = None
+    joined: str | None = None
+    """The conversation of its audio, which was published before the transcript came; else it has one of its own."""
+    after_version: int = 0
+    """Its labels are in a later update than this one."""
 
     @property
     def updated_version(self) -> int:
@@ -44,7 +48,7 @@ class RecordingRecord(BaseModel):
     @property
     def conversation_id(self) -> str:
         """Return the same id at every attempt, so that what the bridge has already is not there twice."""
-        return conversation_of(self.digest)
+        return self.joined or conversation_of(self.digest)
 
 
 class WrittenFile(BaseModel):
@@ -99,13 +103,29 @@ class FolderRecords:
 
     def find(self, conversation_id: str) -> RecordingRecord | None:
         """Return the recording of a conversation; None: it is of none in this folder."""
+        joined = self.find_joined(conversation_id)
+        found = self.read(joined) if joined else None
+        if found is not None:
+            return found
         digests = [path.stem for path in self._place.glob("*.json") if conversation_of(path.stem) == conversation_id]
         return self.read(digests[0]) if digests else None
+
+    def find_joined(self, conversation_id: str) -> str | None:
+        """Return which recording's transcript joined a conversation; None: none did."""
+        try:
+            return (self._place / f"{conversation_id}.joined").read_text("ascii")
+        except FileNotFoundError:
+            return None
+
+    def note_joined(self, conversation_id: str, digest: str) -> None:
+        """Keep that a recording's transcript joins the conversation of its audio."""
+        replace_file(self._place / f"{conversation_id}.joined", digest)
 
     def awaited(self) -> list[RecordingRecord]:
         """Return the recordings whose labels are awaited."""
         found = [self.read(path.stem) for path in sorted(self._place.glob("*.json"))]
-        return [record for record in found if record is not None and record.state is RecordingState.ACCEPTED]
+        awaited = [record for record in found if record is not None and record.state is RecordingState.ACCEPTED]
+        return [each for each in awaited if self.find_joined(each.conversation_id) in (None, each.digest)]
 
     def write(self, record: RecordingRecord) -> None:
         """Keep a record, whole or not at all."""

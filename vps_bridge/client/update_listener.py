@@ -1,9 +1,10 @@
-"""Hears the updates of all conversations, and confirms those that were dealt with."""
+"""Hears the updates of all conversations and which were deleted, and confirms updates that were dealt with."""
 
 from __future__ import annotations
 
 import queue
 import secrets
+from dataclasses import dataclass, field
 
 import structlog
 
@@ -11,8 +12,9 @@ from broker.errors import NotConnected
 from broker.session import Incoming
 from broker.settings import BrokerSettings
 from schemas.codec import decode, encode
-from schemas.conversation import ConversationEvent, ConversationUpdated, EventType
+from schemas.conversation import Accepted, ConversationEvent, ConversationUpdated, EventType
 from schemas.errors import SchemaError
+from schemas.failure import FailureCode
 from schemas.topics import TopicKind, Topics
 from vps_bridge.client.connected import ConnectedClient
 
@@ -20,25 +22,44 @@ _LOG = structlog.get_logger(__name__)
 MAX_WAITING = 1_000  # further ones are let go: the bridge offers an update again until it is confirmed
 
 
+@dataclass
+class Heard:
+    """What came since the last time."""
+
+    updates: list[ConversationUpdated] = field(default_factory=list)
+    """In order."""
+    deleted: list[str] = field(default_factory=list)
+    """Conversations of which a receipt said that they are deleted; the bridge says so of whatever is asked of them."""
+
+
 class UpdateListener(ConnectedClient):
-    """A connection that hears every `updated`. Used by one thread, as a context manager."""
+    """A connection that hears every `updated` and every receipt. Used by one thread, as a context manager."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         """Prepare a connection."""
         self._topics = Topics(settings.topic_root)
         self._messages: queue.Queue[Incoming] = queue.Queue(MAX_WAITING)
-        super().__init__(settings, {self._topics.filter(TopicKind.UPDATED): 1}, self._keep)
+        filters = {self._topics.filter(kind): 1 for kind in (TopicKind.UPDATED, TopicKind.ACCEPTED)}
+        super().__init__(settings, filters, self._keep)
 
-    def take(self) -> list[ConversationUpdated]:
-        """Return the updates that came, in order."""
-        found = []
+    def take(self) -> Heard:
+        """Return what came."""
+        heard = Heard()
         while not self._messages.empty():
             message = self._messages.get()
             try:
-                found.append(decode(ConversationUpdated, message.payload))
+                self._read(message, heard)
             except SchemaError as error:
                 _LOG.warning("unreadable", topic=message.topic, error=str(error))
-        return found
+        return heard
+
+    def _read(self, message: Incoming, heard: Heard) -> None:
+        if self._topics.parse(message.topic).kind is TopicKind.UPDATED:
+            heard.updates.append(decode(ConversationUpdated, message.payload))
+            return
+        receipt = decode(Accepted, message.payload)
+        if receipt.reason == FailureCode.CONVERSATION_DELETED:
+            heard.deleted.append(receipt.conversation_id)
 
     def confirm(self, update: ConversationUpdated) -> None:
         """Tell the bridge that an update was dealt with; where that is lost, it offers it again."""

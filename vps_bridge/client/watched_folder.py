@@ -25,7 +25,6 @@ from vps_bridge.client.folder_records import (
     RecordingRecord,
     RecordingState,
     WrittenFile,
-    conversation_of,
     digest_text,
 )
 from vps_bridge.client.labelled_recording import describe_recording
@@ -39,6 +38,11 @@ ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666
 BRIDGE_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 300.0
 TRY_AGAIN_S = 15.0  # after the bridge did not answer
+ASK_AGAIN_S = 60.0  # whether labels that are awaited are there, or will never come
+DELETED = (
+    "its conversation was deleted. What was deleted stays deleted: give the recording another transcript, "
+    "or take it out of the folder"
+)
 
 
 @dataclass(frozen=True)
@@ -72,8 +76,7 @@ class WatchedFolder:
         self._told: set[DroppedRecording] = set()  # of which it was said why nothing can be done
         self._resting_until_s = 0.0
         self._awaited = {record.conversation_id: record.digest for record in self._records.awaited()}
-        for conversation_id in self._awaited:
-            listener.ask_again(conversation_id)
+        self._ask_again_s = 0.0
 
     @property
     def awaited(self) -> int:
@@ -82,8 +85,7 @@ class WatchedFolder:
 
     def look(self) -> bool:
         """Publish what is new and write what came. Returns whether nothing of the folder is left to be done."""
-        for update in self._listener.take():
-            self._finish(update)
+        self._hear()
         recordings = find_recordings(self._folder)
         settled = self._settled.look(recordings, time.monotonic())
         present = set(recordings)
@@ -95,6 +97,19 @@ class WatchedFolder:
             if recording not in self._done or (error_file is not None and not error_file.exists()):
                 is_done = self._take(recording) and is_done
         return is_done and not self._awaited
+
+    def _hear(self) -> None:
+        """Take in what came of labels, and ask for those that are still awaited."""
+        heard = self._listener.take()
+        for update in heard.updates:
+            self._finish(update)
+        for conversation_id in self._awaited.keys() & set(heard.deleted):
+            digest = self._awaited.pop(conversation_id)
+            self._records.write(RecordingRecord(digest=digest, state=RecordingState.REFUSED, error=DELETED))
+        if time.monotonic() >= self._ask_again_s:
+            self._ask_again_s = time.monotonic() + ASK_AGAIN_S
+            for conversation_id in self._awaited:
+                self._listener.ask_again(conversation_id)
 
     def _take(self, recording: DroppedRecording) -> bool:
         """Do with one recording what is to be done now; False: try it again later."""
@@ -145,8 +160,8 @@ class WatchedFolder:
 
     def _publish(self, recording: DroppedRecording, digest: str) -> RecordingRecord | None:
         """Send a recording; None where the bridge did not answer."""
-        name, conversation_id = recording.audio.name, conversation_of(digest)
-        record = RecordingRecord(digest=digest, state=RecordingState.ACCEPTED)
+        name, record = recording.audio.name, self._new_record(recording, digest)
+        conversation_id = record.conversation_id
         try:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
@@ -154,7 +169,8 @@ class WatchedFolder:
                 if segments:
                     client.start()
                     client.send_segments(segments)
-                client.send_file(recording.audio, chunk_id=f"f-{digest[:32]}", timeout_s=SEND_TIMEOUT_S)
+                if record.joined is None:
+                    client.send_file(recording.audio, chunk_id=f"f-{digest[:32]}", timeout_s=SEND_TIMEOUT_S)
                 client.complete(chunks=1)
         except (TranscriptError, BridgeRefused) as error:
             record = record.model_copy(update={"state": RecordingState.REFUSED, "error": str(error)})
@@ -170,19 +186,36 @@ class WatchedFolder:
             self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
         return record
 
+    def _new_record(self, recording: DroppedRecording, digest: str) -> RecordingRecord:
+        """Return the record of a recording that is published now.
+
+        Where its audio was published before the transcript was there, the transcript joins that conversation: one
+        transcript alone, since of a second one nobody can tell which lines of the first it replaces.
+        """
+        record = RecordingRecord(digest=digest, state=RecordingState.ACCEPTED)
+        earlier = self._records.read(recording.digest_without_transcript()) if recording.transcript else None
+        if earlier is None or earlier.state is RecordingState.REFUSED:
+            return record
+        joined = earlier.conversation_id
+        if self._records.find_joined(joined) not in (None, digest):
+            return record
+        self._records.note_joined(joined, digest)
+        return record.model_copy(update={"joined": joined, "after_version": earlier.updated_version})
+
     def _finish(self, update: ConversationUpdated) -> None:
         """Keep an update that is awaited, or newer than what is written; others are no business of this folder."""
         known = self._records.find(update.conversation_id) if update.state == "final" else None
         if known is None:
             return
-        if known.state is RecordingState.DONE and update.updated_version <= known.updated_version:
+        if update.updated_version <= max(known.updated_version, known.after_version):
             self._listener.confirm(update)
             return
         failed = [f"{each.code}: {each.message}\nThen: {each.remedy}" for each in update.failures]
         if update.failed_jobs and not failed:
             failed = ["a job failed: `omi-bridge failed` says why"]
         error = "\n".join(failed) or None
-        self._records.write(RecordingRecord(digest=known.digest, state=RecordingState.DONE, update=update, error=error))
+        done = {"state": RecordingState.DONE, "update": update, "error": error}
+        self._records.write(known.model_copy(update=done))
         self._awaited.pop(update.conversation_id, None)
         self._done = {each: file for each, file in self._done.items() if self._digests.get(each) != known.digest}
         self._listener.confirm(update)

@@ -7,7 +7,7 @@ import hmac
 import json
 import secrets
 import threading
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from filelock import FileLock
@@ -98,12 +98,6 @@ class UserFile:
         with self._changing():
             self._write({**self.all(), uid: user})
         return NewAccess(user, token)
-
-    def put_secret(self, uid: str, secret: str) -> None:
-        """Change only the secret of a user that there is. Raises `UsersFileBroken`, `OSError`, `KeyError`."""
-        with self._changing():
-            users = self.all()
-            self._write({**users, uid: replace(users[uid], secret=secret)})
 
     def remove(self, uid: str) -> bool:
         """Take a user out; return whether there was one. Raises `UsersFileBroken`, `OSError`."""

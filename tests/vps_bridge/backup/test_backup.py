@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sqlite3
 import stat
 import tarfile
 import threading
@@ -23,6 +24,7 @@ from vps_bridge.backup.make import WORK_PREFIX, make_backup
 from vps_bridge.backup.manifest import BackupManifest, BackupUnusable, read_manifest
 from vps_bridge.backup.restore import Restored, RestoreRefused, restore_backup
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.database import DatabaseUnreadable
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
 from vps_bridge.intake.people import People
 from vps_bridge.intake.spool import SPOOL, Spool
@@ -270,6 +272,18 @@ def test_a_backup_is_private_anonymous_and_holds_only_audio_that_is_needed(stopp
     assert read_manifest(stopped.file) == made
     stopped.restore(overwrite=True)
     assert stopped.find_kept()["audio"] == [IN_FLIGHT, ERASED]
+
+
+def test_a_database_that_is_damaged_is_no_backup_and_the_last_one_stays(stopped: StoppedBridge) -> None:
+    """A row that belongs to none, as a damaged disk or a hand in the file leaves it."""
+    made = stopped.back_up()
+    with contextlib.closing(sqlite3.connect(stopped.root / STORE_FILE)) as file, file:
+        file.execute("UPDATE segments SET conversation_id = 'nobody-' || conversation_id")
+    with pytest.raises(DatabaseUnreadable, match=r"segments belongs to none.*restore a backup"):
+        stopped.back_up()
+    assert read_manifest(stopped.file) == made
+    assert sorted(path.name for path in stopped.root.parent.iterdir()) == ["backup.tar", "bridge"]
+    assert not list(stopped.root.glob(f"{WORK_PREFIX}*"))
 
 
 def test_where_no_bridge_ever_ran_there_is_nothing_to_back_up(tmp_path: Path) -> None:

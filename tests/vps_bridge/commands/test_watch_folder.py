@@ -192,6 +192,42 @@ def test_what_an_agent_could_not_diarize_is_said_beside_what_there_is(
     assert folder.text("call.wav.rttm") == ""
 
 
+def test_a_transcript_that_comes_later_joins_the_conversation_of_its_recording(
+    folder: Folder, bridge: LiveBridge, agent: ScriptedAgent
+) -> None:
+    folder.drop("call.wav", tone=34)
+    conversation = folder.conversation("call.wav")
+    folder.once()
+    assert "word 2" not in folder.text("call.wav.srt")
+    (folder.path / "call.srt").write_text(SRT)
+    code, news, said = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (0, ["accepted", "done"]), said
+    assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt")
+    assert [row["text"] for row in bridge.json("show", conversation)["segments"]][:2] == ["word 1", "word 2"]
+    assert len(bridge.jobs(conversation)) == 1, "its audio is diarized once"
+    assert folder.once()[:2] == (0, [])
+    (folder.path / "call.srt").write_text(SRT.replace("word 2", "another word"))
+    code, news, said = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (0, ["accepted", "done"]), said
+    assert "SPEAKER_01: another word\n" in folder.text("call.wav.srt")
+    assert folder.conversation("call.wav") != conversation
+
+
+def test_a_recording_whose_conversation_was_deleted_is_not_awaited_for_ever(
+    folder: Folder, bridge: LiveBridge, backend: Backend
+) -> None:
+    folder.drop("call.wav", tone=33)
+    running = folder.start()
+    line = running.stdout.readline() if running.stdout else ""
+    assert json.loads(line)["outcome"] == "accepted"
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=WAIT_S)
+    backend.event(folder.conversation("call.wav"), EventType.DELETED)
+    code, news, _ = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (1, ["refused"])
+    assert "its conversation was deleted" in folder.text("call.wav.error.txt")
+
+
 def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigterm(
     folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge, backend: Backend
 ) -> None:
