@@ -48,7 +48,7 @@ from vps_bridge.ledger.records import (
 from vps_bridge.ledger.refusals import RefusedChunk
 
 BATCH = 50  # conversations whose state is worked out at once
-LOOKED_AT, SEARCHED = 200, 1_000
+LOOKED_AT, SEARCHED = 100, 1_000
 """Conversations whose state, and whose ids, one answer looks at: whoever wants more asks on from `next_offset`."""
 MAX_FAILURES = 50  # of each kind
 RECENT_S = 3 * 3_600.0
@@ -70,14 +70,15 @@ def list_conversations(
     It may hold fewer than `limit`, or none, where few are like that: `next_offset` says where to look on.
     """
     wanted, agents, reason = search.casefold(), ledger.agents.all(), waits_for.casefold()
-    looked_at = SEARCHED if wanted else LOOKED_AT if state or reason else limit
+    most = max(limit, LOOKED_AT)
+    looked_at = SEARCHED if wanted else most if state or reason else limit
     names = ledger.listing.latest(offset, looked_at + 1, _which(state, has_reason=bool(reason)))
     end, last = offset + len(names), offset + min(len(names), looked_at)
     places = list(enumerate(names[:looked_at], start=offset))
     if wanted:
         places = _search(ledger, wanted, places)
-    if len(places) > LOOKED_AT:
-        last, places = places[LOOKED_AT][0], places[:LOOKED_AT]
+    if len(places) > most:
+        last, places = places[most][0], places[:most]
     found: list[ConversationSummary] = []
     for batch in (places[first : first + BATCH] for first in range(0, len(places), BATCH)):
         records = ledger.listing.some([name for _, name in batch])

@@ -19,6 +19,7 @@ from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow, TombstoneRow
 
 MAX_EXPIRED = 500
+NEVER = 1e300  # as a Unix time
 _OF_CONVERSATION = (
     select(*CHUNK_COLUMNS).where(ChunkRow.conversation_id == bindparam("conversation_id")).order_by(ChunkRow.arrival)
 )
@@ -163,7 +164,8 @@ class ChunkBook:
             .limit(1)
         )
         ended = select(ConversationRow.final_at).where(ConversationRow.conversation_id == ChunkRow.conversation_id)
-        settled = (ended.scalar_subquery() <= final_before) & ChunkRow.covered & busy.scalar_subquery().is_(None)
+        is_final = func.coalesce(ended.scalar_subquery(), NEVER) <= final_before  # else the jobs are not looked up
+        settled = is_final & ChunkRow.covered & busy.scalar_subquery().is_(None)
         # Nothing that came later can have been final by then.
         in_time = ChunkRow.accepted_at <= max(final_before, accepted_before)
         query = (

@@ -107,7 +107,9 @@ ALL = {
 LEFT = {"conversations": [KEPT, SILENCED], "audio": [KEPT], "people": [], "agents": ["kept-mac"]}
 
 
-def test_what_was_erased_after_a_dump_is_erased_again_and_all_else_is_back(server: DumpedServer, tmp_path: Path) -> None:
+def test_what_was_erased_after_a_dump_is_erased_again_and_all_else_is_back(
+    server: DumpedServer, tmp_path: Path
+) -> None:
     root = tmp_path / "bridge"
     with Opened(server, root) as opened:
         opened.write()
