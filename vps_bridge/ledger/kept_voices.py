@@ -87,7 +87,9 @@ class KeptVoices:
         """Look no more at the conversations up to here for voices."""
         self._keep(_VOICES, found.place)
 
-    def _find(self, key: str, query: Select[Any], until: float, values: dict[str, Any], limit: int) -> Found:
+    def _find(
+        self, key: str, query: Select[str, float, bool], until: float, values: dict[str, Any], limit: int
+    ) -> Found:
         with self._database.reading() as connection:
             kept = connection.scalar(_KEPT, {"of_key": key})
             place: Place = tuple(json.loads(kept)) if kept else (0.0, "")

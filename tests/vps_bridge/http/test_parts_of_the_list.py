@@ -24,7 +24,8 @@ def grown(ledger: Ledger, monkeypatch: pytest.MonkeyPatch) -> Ledger:
 
 def read_all(ledger: Ledger, *, limit: int = 2, **wanted: Any) -> tuple[list[str], int]:
     """All that is found, and how many answers that took."""
-    found, parts, offset = list[str](), 0, 0
+    found, parts = list[str](), 0
+    offset: int | None = 0
     asked = {"search": "", "state": None, **wanted}
     while offset is not None:
         page = reading.list_conversations(ledger, stale_s=30.0, offset=offset, limit=limit, **asked)
