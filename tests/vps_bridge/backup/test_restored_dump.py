@@ -151,6 +151,7 @@ def test_a_bridge_knows_what_others_erased_and_no_id_is_in_its_copy(server: Dump
         assert erase_restored(bridge.ledger, bridge.spool, bridge.store).agents == 2
 
 
+@pytest.mark.long
 def test_a_conversation_that_was_deleted_does_not_come_back_with_a_dump(
     own_broker: RunningBroker, own_backend: Backend, server: DumpedServer, tmp_path: Path
 ) -> None:
