@@ -165,6 +165,8 @@ class PeopleBook:
     def naming(self, owner: str, person_id: str) -> dict[str, Any]:
         """Return the owner's conversations in which a voice is or was this person's, with their voices as JSON."""
         query = select(ConversationRow.conversation_id, ConversationRow.voices).where(belongs_to(owner))
+        if json.dumps(person_id)[1:-1] == person_id:  # else it may be written otherwise there
+            query = query.where(holds(cast(ConversationRow.voices, Text), person_id))
         with self._database.reading() as connection:
             return {name: voices for name, voices in connection.execute(query) if json.dumps(person_id) in str(voices)}
 

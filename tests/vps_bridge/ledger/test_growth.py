@@ -18,9 +18,9 @@ from tests.vps_bridge.ledger_server import server_of
 from vps_bridge.http import metrics, reading
 from vps_bridge.ledger import Ledger
 
-SMALL, LARGE = 2_200, 4_400  # `Listing.marks` tells of 2,000
+SMALL, LARGE = 2_700, 5_400  # `Listing.marks` tells of 2,000
 OPEN, FAILED = 30, 10
-GROWTH, LITTLE_ROWS, LITTLE_STEPS = 1.3, 200, 5_000
+GROWTH, LITTLE_ROWS, LITTLE_STEPS = 1.3, 200, 2_000
 STEPS_AT_ONCE = 100
 Grown = dict[int, Ledger]
 
