@@ -105,8 +105,8 @@ bench-words: $(STAMP) ## words of real calls with the right speaker, with and wi
 bench-people: models ## who is recognised, and who falsely, by model, enrolment and room (ARGS="--quick")
 	$(BIN)/python -m benchmarks.bench_people $(ARGS)
 
-bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by embeddings (needs ../shared/golden)
-	$(BIN)/python -m benchmarks.bench_linking
+bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by embeddings (ARGS="--engine embedded", needs ../shared)
+	$(BIN)/python -m benchmarks.bench_linking $(ARGS)
 
 bench-ledgers: $(STAMP) ## what a payload costs a ledger in SQLite and in PostgreSQL, and how queries grow (needs PostgreSQL)
 	$(BIN)/python -m benchmarks.bench_ledgers $(ARGS)
@@ -120,7 +120,7 @@ bench-bucket: $(STAMP) ## audio in a bucket beside the directory: time to put an
 bench-year: $(STAMP) ## a year of 16 hours a day in ledger and store: bytes, and how long commands take (ARGS="--days 20")
 	$(BIN)/python -m benchmarks.bench_year $(ARGS)
 
-bench-labels: models ## how true labels are: clock, and chunks against one upload (ARGS="--quick", "--only chunks")
+bench-labels: models ## how true labels are: clock, words, linking, and chunks against one upload (ARGS="--quick", "--only chunks")
 	$(BIN)/python -m benchmarks.bench_labels $(ARGS)
 
 # What is a rule of delivery holds wherever the ledger is. Left out: the agent's and pure rules, which know no ledger,

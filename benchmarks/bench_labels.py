@@ -1,10 +1,12 @@
-"""How true the labels are: the clock, recordings in chunks against one upload, what wrong labels of people do.
+"""How true the labels are: clock, words, linking, wrong labels of people, and chunks against one upload.
 
-    make bench-labels ARGS="--cases 2000"
+    make bench-labels ARGS="--only clock --cases 2000 --first-seed 0"
     make bench-labels ARGS="--only chunks --quick"
     make bench-labels ARGS="--only chunks --engine embedded-ge2e --answers FOLDER --write benchmarks/chunks.md"
 
-The clock is measured on real pairs and 2,000 drawn cases, chunks through the real engine (20 minutes of an idle core).
+The clock is measured on real pairs and 2,000 drawn cases, chunks through the real engine (20 minutes of an idle core),
+words by `benchmarks.bench_words` and in several jobs, linking by `benchmarks.bench_linking`, and the time of a
+conversation of 480 jobs ("long").
 Needs `shared/transcripts` and `shared/audio` beside the repository. Thresholds of the clock were chosen on the
 recordings that are not kept aside. The others were looked at too, some times, and made two thresholds stricter
 (docs/adr/0015-clock-by-evidence.md).
@@ -13,7 +15,6 @@ recordings that are not kept aside. The others were looked at too, some times, a
 from __future__ import annotations
 
 import argparse
-import random
 import time
 from collections import Counter
 from pathlib import Path
@@ -21,18 +22,22 @@ from tempfile import TemporaryDirectory
 
 import platformdirs
 
+from benchmarks import bench_words
+from benchmarks.bench_linking import print_replayed
 from benchmarks.labels.chunk_table import CHUNKS_S, deliveries, print_chunk_table, select_recordings, write_section
 from benchmarks.labels.clock_cases import CAUSES, ClockCase, draw_case
 from benchmarks.labels.clock_verdicts import ClockVerdict, judge_clock
+from benchmarks.labels.long_conversation import print_long_conversation
 from benchmarks.labels.pairs import load_pairs
+from benchmarks.labels.words_in_jobs import print_words_in_jobs
 from benchmarks.labels.wrong_labels import LABELLED, WordsRight, measure
 from mac_agent.engines.registry import ENGINE_NAMES, load_engine
 from vps_bridge.labelling.align import AlignmentRules, Stretch, find_clock
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
-LONG_JOBS, LONG_SEGMENTS = 480, 4_800
 WRONG, WRONG_SEEDS = 0.1, 3
 QUICK = ("repair_call_40", "talk3-1")
+PARTS = ("clock", "words", "linking", "long", "people", "chunks")
 
 
 def main() -> None:
@@ -40,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--cases", type=int, default=2_000, help="drawn cases, half of them from recordings kept aside")
     parser.add_argument("--first-seed", type=int, default=0, help="draw from this seed on")
-    parser.add_argument("--only", choices=("clock", "people", "chunks"), help="only these tables")
+    parser.add_argument("--only", choices=PARTS, help="only this part")
     parser.add_argument("--quick", action="store_true", help="200 cases; two recordings in chunks of 5 and 60 s")
     parser.add_argument("--engine", default="embedded", choices=ENGINE_NAMES, help="whose weights are here")
     parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
@@ -51,6 +56,13 @@ def main() -> None:
     options = parser.parse_args()
     if options.only in (None, "clock"):
         print_clock(options.shared, 200 if options.quick else options.cases, options.first_seed)
+    if options.only in (None, "words"):
+        print_words(options.shared)
+    if options.only in (None, "linking"):
+        print("\n## Linking\n")
+        print_replayed()
+    if options.only in (None, "long"):
+        print_long_conversation()
     if options.only in (None, "people"):
         print_wrong_labels(options.shared)
     if options.only in (None, "chunks"):
@@ -74,7 +86,14 @@ def print_clock(shared: Path, n_cases: int, first_seed: int = 0) -> None:
         verdicts = [(case, judge_clock(case, _clock_of(case))) for case in cases]
         print_clock_table(verdicts)
         print(f"processor time a case: {(time.process_time() - began_s) / len(cases) * 1000:.0f} ms")
-    print_long_conversation()
+
+
+def print_words(shared: Path) -> None:
+    """Print how many words have the right speaker, in pieces and whole, and what several jobs cost."""
+    print("\n## Words with the right speaker, true turns and true voices\n")
+    bench_words.main(shared)
+    print("\n## Words with the right speaker, in one job and in several\n")
+    print_words_in_jobs(shared)
 
 
 def print_wrong_labels(shared: Path) -> None:
@@ -103,6 +122,8 @@ def print_clock_table(verdicts: list[tuple[ClockCase, ClockVerdict]]) -> None:
     for cause in CAUSES:
         counts = Counter(verdict for case, verdict in verdicts if case.cause == cause)
         print(f"| {cause} | " + " | ".join(str(counts[verdict]) for verdict in ClockVerdict) + " |")
+    counts = Counter(verdict for _, verdict in verdicts)
+    print("| **all** | " + " | ".join(str(counts[verdict]) for verdict in ClockVerdict) + " |")
     print("\nRecovered where there is a minute of audio and three pauses:")
     fit = [
         (case, verdict) for case, verdict in verdicts if case.length_s >= 60 and case.pauses >= 3 and case.has_answer
@@ -116,23 +137,6 @@ def print_clock_table(verdicts: list[tuple[ClockCase, ClockVerdict]]) -> None:
             ]
             if found:
                 print(f"  {name}, {kind}: {sum(found)} of {len(found)} ({sum(found) / len(found):.0%})")
-
-
-def print_long_conversation() -> None:
-    """Print the processor time of the clock of a conversation of 480 jobs of a minute and 4,800 segments."""
-    draw, speech, at_s = random.Random(5), [], 0.5  # noqa: S311 - made-up speech, no secret
-    while at_s < LONG_JOBS * 60.0 - 20:
-        length_s = draw.uniform(1.0, 9.0)
-        speech.append((at_s, at_s + length_s))
-        at_s += length_s + draw.uniform(0.2, 2.0)
-    segments = [(start_s + 33.0, end_s + 33.0) for start_s, end_s in speech[:LONG_SEGMENTS]]
-    for name, prior_s in (("right times", 33.0), ("no times", None)):
-        stretch = Stretch(0, LONG_JOBS * 60.0, prior_s, prior_s is not None)
-        began_s = time.process_time()
-        clock = find_clock(stretch, speech, [(0.0, stretch.length_s)], segments, AlignmentRules())
-        took_s = time.process_time() - began_s
-        print(f"\n{LONG_JOBS} jobs, {len(segments)} segments, {name}: {took_s:.2f} s of processor time for the clock,")
-        print(f"offset {clock.offset_s:.2f} s (33.00 is right), {len(clock.pieces)} pieces")
 
 
 if __name__ == "__main__":

@@ -1,12 +1,13 @@
-"""Linking, on recorded networks: `python -m benchmarks.bench_linking`.
+"""Linking, on recorded networks: `python -m benchmarks.bench_linking`; with `--engine embedded` by hearing.
 
 Recordings of the real community-1 pipeline (../shared/golden) are cut into jobs. Each job goes through the real engine,
 with recorded outputs of its networks, and the results through the real relabelling. Confusion is speech under the wrong
-voice, in percent of all speech, against pyannote's own answer for the whole recording:
+voice, in percent of all speech, against pyannote's own answer for the whole recording; with either generation of the
+embedded engine, which hears a call and talks itself, against who truly speaks:
 
 - oracle: every local speaker of every job gets the right name; what is left, the jobs mixed themselves,
 - embeddings: jobs linked by one embedding a speaker, as those of agents before version 1.1 of the result,
-- samples: jobs linked by their voice samples.
+- samples: jobs linked by their voice samples (those of the embedded engines are pieces of tracks).
 
 The thresholds of `embeddings` were chosen on the recordings marked "seen". Those of `samples` are the published ones of
 community-1; with the one number chosen here, the shortest part, between 0 and 2 s the mean changes by 0.2 points.
@@ -14,37 +15,44 @@ community-1; with the one number chosen here, the shortest part, between 0 and 2
 
 from __future__ import annotations
 
+import argparse
 import time
 import warnings
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import platformdirs
 import torch
 from pyannote.core import SlidingWindow, SlidingWindowFeature
-from scipy.optimize import linear_sum_assignment
 
+from benchmarks.cut_recording import (
+    CutRecording,
+    DiarizedRecording,
+    confusion,
+    labels_of,
+    name_by_oracle,
+    without_samples,
+)
+from benchmarks.labels.chunk_table import select_recordings
+from benchmarks.labels.chunked_talk import KeptAnswers
 from benchmarks.local_pipeline import SHARED_MODELS, build_pipeline_directory
-from mac_agent.engines.engine import Diarization, Hints
+from mac_agent.engines.engine import Diarization, Engine, Hints
 from mac_agent.engines.pyannote_engine import PyannoteEngine
 from mac_agent.engines.pyannote_pipeline import EMBEDDINGS, SEGMENTATIONS, ExactDiarization, load_pipeline
-from mac_agent.voice_samples import add_samples
-from schemas.codec import encode
-from schemas.turns import ChunkSpan, EngineDescription, SpeakerTurn, SpeakerTurns, SpeakerVoice
-from vps_bridge.labelling.evidence import ConversationEvidence, build_audio_timeline
-from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.relabel import RelabelPolicy, relabel
+from mac_agent.engines.registry import load_engine
+from mac_agent.weights.models import GENERATIONS
+from schemas.turns import EngineDescription
+from vps_bridge.labelling.evidence import ConversationEvidence
 from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
-from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 GOLDEN = SHARED_MODELS.parent / "golden"
-WINDOW_S, CHUNK_S, STEP_S = 10, 5, 0.02
+WINDOW_S = 10
+LENGTHS_S, OVERLAPS_S = (60, 90, 120), (0, 10)
 # (recording, first and last window) of each part; of a part but the last, the seconds [first, last) are the reference.
 RECORDINGS = {
     "01 (seen)": [("01_dialogue", 0, 218)],
@@ -60,16 +68,18 @@ RECORDINGS = {
 }
 # Who is one person in two recordings, by their centroids: cosine 0.97 and 0.72, all others at most 0.52.
 SAME = {"03/SPEAKER_00": "01/SPEAKER_00", "06/SPEAKER_01": "01/SPEAKER_01"}
-Turns = list[tuple[float, float, Any]]
+HEARD = ("repair_call_40", "sample", "talk3-1", "talk5-1", "talk10-1")
 
 
-class ReplayedRecording:
+class ReplayedRecording(CutRecording):
     """Windows of one or several recordings one after the other, and who speaks in them."""
+
+    engine = EngineDescription(name="pyannote", embedding_model="wespeaker", embedding_revision="golden")
 
     def __init__(self, engine: PyannoteEngine, parts: Sequence[tuple[str, int, int]]) -> None:
         self._engine = engine
         segmentations, embeddings = [], []
-        self.reference: Turns = []
+        self.reference: list[tuple[float, float, str]] = []
         at = 0
         for number, (name, first, last) in enumerate(parts):
             segmentations.append(np.load(GOLDEN / name / "segmentations.npz")["segmentations"][first:last])
@@ -103,120 +113,69 @@ class ReplayedRecording:
         silence = np.zeros((last_s - first_s) * 16_000, dtype=np.float32)
         return self._engine.diarize(silence, Hints(), lambda _stage, _done: None)
 
-    def conversation(self, length_s: int, overlap_s: int) -> tuple[ConversationEvidence, int]:
-        """Return the recording as jobs of this length, and the bytes of their messages."""
-        n_chunks = -(-self.end_s // CHUNK_S)
-        chunks = tuple(ChunkInfo(f"c{n}", n, n, 1_000.0 + n * CHUNK_S, float(CHUNK_S)) for n in range(n_chunks))
-        starts = [at for at in range(0, self.end_s, length_s) if at == 0 or self.end_s - at >= 15]
-        ends = [*starts[1:], self.end_s]
-        messages = [
-            self._message(f"j{number:02d}", max(0, start - overlap_s), end)
-            for number, (start, end) in enumerate(zip(starts, ends, strict=True))
-        ]
-        size = sum(len(encode(message)) for message in messages)
-        return ConversationEvidence("c", chunks, tuple(map(JobEvidence.from_result, messages))), size
 
-    def _message(self, job_id: str, first_s: int, last_s: int) -> SpeakerTurns:
-        found = self.diarize(first_s, last_s)
-        message = SpeakerTurns(
-            conversation_id="c",
-            job_id=job_id,
-            lease_id="l",
-            agent_id="bench",
-            engine=EngineDescription(name="pyannote", embedding_model="wespeaker", embedding_revision="golden"),
-            duration_s=last_s - first_s,
-            chunks=tuple(
-                ChunkSpan(chunk_id=f"c{n}", start_s=n * CHUNK_S - first_s, duration_s=CHUNK_S)
-                for n in range(first_s // CHUNK_S, -(-last_s // CHUNK_S))
-            ),
-            turns=tuple(SpeakerTurn(**vars(turn)) for turn in found.turns),
-            exclusive_turns=tuple(SpeakerTurn(**vars(turn)) for turn in found.exclusive_turns),
-            speakers=tuple(
-                SpeakerVoice(
-                    speaker=speaker.speaker,
-                    clean_speech_s=speaker.clean_speech_s,
-                    embedding=None if speaker.embedding is None else speaker.embedding.astype("<f4").tobytes(),
-                )
-                for speaker in found.speakers
-            ),
-        )
-        return message if found.samples is None else add_samples(message, found.samples)
+def print_row(name: str, recording: CutRecording, length_s: int, overlap_s: int) -> ConversationEvidence:
+    """Print how a recording is labelled in jobs of this length."""
+    evidence, size = recording.conversation(length_s, overlap_s)
+    bare, found = without_samples(evidence), labels_of(evidence)
+    oracle = confusion(recording.reference, name_by_oracle(bare, recording.reference))
+    linked = confusion(recording.reference, labels_of(bare))
+    print(
+        f"| {name} | {length_s} s | {overlap_s} s | {oracle:.1f} | {linked:.1f} "
+        f"| {confusion(recording.reference, found):.1f} | {len({who for *_, who in found})} "
+        f"| {size / recording.end_s * 3600 / 1e6:.1f} |",
+        flush=True,
+    )
+    return evidence
 
 
-def confusion(reference: Turns, found: Turns) -> float:
-    """Return the percentage of speech under the wrong name, after the best renaming; overlap is scored."""
-    end_s = max(end_s for _, end_s, _ in [*reference, *found])
-    truth, named = _spoken(reference, end_s), _spoken(found, end_s)
-    together = truth @ named.T
-    rows, columns = linear_sum_assignment(-together)
-    both = np.minimum(truth.sum(axis=0), named.sum(axis=0)).sum()
-    return float(100 * (both - together[rows, columns].sum()) / truth.sum())
+def print_table(recordings: Iterable[tuple[str, CutRecording]]) -> ConversationEvidence | None:
+    """Print a row for every recording, job length and overlap; return the last conversation."""
+    print("| recording | jobs of | shared | oracle % | embeddings % | samples % | voices | MB an hour |")
+    print("|---|---|---|---|---|---|---|---|")
+    evidence = None
+    for name, recording in recordings:
+        for length_s in LENGTHS_S:
+            for overlap_s in OVERLAPS_S:
+                evidence = print_row(name, recording, length_s, overlap_s)
+    return evidence
 
 
-def _spoken(turns: Turns, end_s: float) -> Any:  # noqa: ANN401 - an array, shape (names, steps)
-    names = sorted({who for *_, who in turns})
-    spoken = np.zeros((len(names), round(end_s / STEP_S) + 1), dtype=np.float32)
-    for start_s, stop_s, who in turns:
-        spoken[names.index(who), round(start_s / STEP_S) : round(stop_s / STEP_S)] = 1
-    return spoken
-
-
-def name_by_oracle(evidence: ConversationEvidence, reference: Turns) -> Turns:
-    """Return the turns of all jobs, each local speaker under the name of whom it overlaps most."""
-    timeline = build_audio_timeline(evidence, AssemblyRules())
-    turns: Turns = [
-        (turn.start_s + timeline.origins[turn.stretch], turn.end_s + timeline.origins[turn.stretch], turn.speaker_index)
-        for turn in timeline.turns
-    ]
-    end_s = max(end_s for _, end_s, _ in [*reference, *turns])
-    names, indexes = sorted({who for *_, who in reference}), sorted({index for *_, index in turns})
-    best = (_spoken(turns, end_s) @ _spoken(reference, end_s).T).argmax(axis=1)
-    name_of = {index: names[row] for index, row in zip(indexes, best, strict=True)}
-    return [(start_s, stop_s, name_of[index]) for start_s, stop_s, index in turns]
-
-
-def without_samples(evidence: ConversationEvidence) -> ConversationEvidence:
-    """Return the evidence as an agent before version 1.1 sends it."""
-    return replace(evidence, jobs=tuple(replace(job, voice_samples=None) for job in evidence.jobs))
-
-
-def labels_of(evidence: ConversationEvidence) -> Turns:
-    """Return the turns as the bridge reports them."""
-    return [(turn.start_s, turn.end_s, turn.speaker_id) for turn in relabel(evidence, RelabelPolicy()).turns]
-
-
-def print_clustering_time(evidence: ConversationEvidence) -> None:
-    """Print how long 480 jobs take: those of one conversation, again and again."""
+def print_replayed() -> None:
+    """Print the table of the recorded networks, and how long 480 jobs take: those of one conversation, repeated."""
+    with TemporaryDirectory() as scratch:
+        directory = build_pipeline_directory(Path(scratch) / "seeded")
+        engine = PyannoteEngine(load_pipeline(directory, ExactDiarization), directory, torch.device("cpu"))
+        evidence = print_table((name, ReplayedRecording(engine, parts)) for name, parts in RECORDINGS.items())
+    assert evidence is not None
     jobs = [replace(job, job_id=f"{n:03d}-{job.job_id}") for n in range(480) for job in evidence.jobs][:480]
     began_s = time.process_time()
     take_apart(jobs, SampleRules())
     print(f"\n480 jobs: clustered and taken apart in {time.process_time() - began_s:.2f} s of processor time")
 
 
+def print_heard(engine: Engine, answers: Path) -> None:
+    """Print the table of an engine that hears the recordings itself."""
+    print(f"\n{engine.info.name} ({engine.info.embedding_model})\n")
+    kept = KeptAnswers(engine, answers)
+    print_table((recording.name, DiarizedRecording(kept, recording)) for recording in select_recordings(HEARD))
+
+
 def main() -> None:
-    """Print a row for every recording and job length."""
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--engine", choices=tuple(GENERATIONS), help="a generation of the embedded engine, by hearing")
+    parser.add_argument("--data-dir", type=Path, default=Path(platformdirs.user_data_dir("omi-diarization")))
+    parser.add_argument("--answers", type=Path, help="keep the engine's answers here, for the next run")
+    options = parser.parse_args()
     warnings.filterwarnings("ignore")
     torch.set_num_threads(1)
+    if options.engine is None:
+        print_replayed()
+        return
     with TemporaryDirectory() as scratch:
-        directory = build_pipeline_directory(Path(scratch) / "seeded")
-        engine = PyannoteEngine(load_pipeline(directory, ExactDiarization), directory, torch.device("cpu"))
-        print("| recording | jobs of | shared | oracle % | embeddings % | samples % | voices | MB an hour |")
-        print("|---|---|---|---|---|---|---|---|")
-        for name, parts in RECORDINGS.items():
-            recording = ReplayedRecording(engine, parts)
-            for length_s in (60, 90, 120):
-                for overlap_s in (0, 10):
-                    evidence, size = recording.conversation(length_s, overlap_s)
-                    bare, found = without_samples(evidence), labels_of(evidence)
-                    oracle = confusion(recording.reference, name_by_oracle(bare, recording.reference))
-                    linked = confusion(recording.reference, labels_of(bare))
-                    print(
-                        f"| {name} | {length_s} s | {overlap_s} s | {oracle:.1f} | {linked:.1f} "
-                        f"| {confusion(recording.reference, found):.1f} | {len({who for *_, who in found})} "
-                        f"| {size / recording.end_s * 3600 / 1e6:.1f} |",
-                        flush=True,
-                    )
-        print_clustering_time(evidence)
+        engine = load_engine(options.engine, data_dir=options.data_dir, threads=1)
+        print_heard(engine, options.answers or Path(scratch))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from broker.check import Check, failed, note, ok
+from broker.text_files import read_text
 
 SECRET_WORD = re.compile(r"password|token|secret|credential|api_?key", re.IGNORECASE)
 _OTHERS_MAY_WRITE, _OTHERS_MAY_READ = 0o022, 0o077
@@ -33,7 +34,7 @@ def check_data_dir(directory: Path) -> Check:
 def check_config_file(path: Path, no_file: str) -> Check:
     """Check that a config file with a secret in it is readable by its owner only; `no_file` says who needs one."""
     try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+        text, mode = read_text(path), path.stat().st_mode
     except FileNotFoundError:
         return note("config file", f"none at {path}", no_file)
     except (OSError, UnicodeDecodeError) as error:

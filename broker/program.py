@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 EXIT_FAILED = 1
+EXIT_INTERRUPTED = 130  # as a shell tells of a program that Ctrl-C ended
 CHECK_PATH = "Check that it is the right path, whose it is, and that there is room on its disk."
+CHECK_SYSTEM = "Check the room on the disk, and how many files and how much memory it may use (ulimit -a)."
 STANDARD_STREAMS = (0, 1, 2)
 
 
@@ -61,6 +63,16 @@ class ClosedOutput(io.TextIOBase):
         raise BrokenPipeError(errno.EPIPE, "standard output is closed")
 
 
+def explain_file_error(error: OSError) -> str:
+    """Return which file or directory cannot be used, why, and what to do about it."""
+    if not isinstance(error.filename, str | bytes | os.PathLike):
+        return f"the system: {error.strerror or error}. {CHECK_SYSTEM}"
+    name = os.fsencode(error.filename).decode(errors="backslashreplace")
+    if isinstance(error, FileExistsError):  # of a directory that was to be made
+        return f"{name}: a directory is needed there, and something else is in its place. {CHECK_PATH}"
+    return f"{name}: {error.strerror}. {CHECK_PATH}"
+
+
 def run_program(app: Callable[[], Any]) -> None:
     """Run a program with streams that take every text, and files that are its owner's alone. Ends the process."""
     os.umask(0o077)  # whatever the shell says: what we write is its owner's alone
@@ -70,9 +82,10 @@ def run_program(app: Callable[[], Any]) -> None:
     except OSError as error:  # of a file or directory that somebody named: a traceback says no more about it
         if not isinstance(error.filename, str | bytes):
             raise
-        name = os.fsencode(error.filename).decode(errors="backslashreplace")
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {name}: {error.strerror}. {CHECK_PATH}\n")
+        sys.stderr.write(f"{Path(sys.argv[0]).name}: {explain_file_error(error)}\n")
         raise SystemExit(EXIT_FAILED) from None
+    except KeyboardInterrupt:  # before a command began: from then on it is typer's
+        raise SystemExit(EXIT_INTERRUPTED) from None
     finally:
         _flush()
 

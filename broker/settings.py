@@ -41,7 +41,17 @@ JOINED = (
 """What `join` writes into the table of whoever joins a broker."""
 MASK = "********"
 
-UserPath = Annotated[Path, AfterValidator(Path.expanduser)]
+
+def expand_home(path: Path) -> Path:
+    """Return a path with the home directory that `~` or `~name` stands for. Raises `ValueError` where none is known."""
+    try:
+        return path.expanduser()
+    except RuntimeError as error:
+        msg = f"{path}: the home directory that {path.parts[0]} stands for is not known: write the path in full"
+        raise ValueError(msg) from error
+
+
+UserPath = Annotated[Path, AfterValidator(expand_home)]
 """A path in which `~` stands for the home directory."""
 
 
@@ -262,9 +272,17 @@ def _shown(value: object) -> str | None:
 
 
 def default_config_file() -> Path:
-    """Return the config file that is read where none is named: that of `OMI_CONFIG`, else the user's own."""
+    """Return the config file that is read where none is named: that of `OMI_CONFIG`, else the user's own.
+
+    Raises `SettingsError` where `OMI_CONFIG` names none.
+    """
     from_env = os.environ.get(CONFIG_ENV)
-    return Path(from_env).expanduser() if from_env else platformdirs.user_config_path("omi-diarization") / "config.toml"
+    if not from_env:
+        return platformdirs.user_config_path("omi-diarization") / "config.toml"
+    try:
+        return expand_home(Path(from_env))
+    except ValueError as error:
+        raise SettingsError(CONFIG_ENV, "the environment", str(error)) from error
 
 
 def _read_config_file(

@@ -15,6 +15,7 @@ from pathlib import Path
 from broker.errors import BrokerError
 from broker.file_checks import SECRET_WORD
 from broker.private_files import replace_file
+from broker.text_files import read_text
 
 UNITS = Path("/etc/systemd/system")
 SYSTEMCTL = "systemctl"
@@ -255,7 +256,7 @@ def check_config(service: SystemdService) -> None:
     """
     path = service.config_file
     try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+        text, mode = read_text(path), path.stat().st_mode
     except FileNotFoundError as error:
         raise ServiceProblem(f"{path} does not exist. Write it with: {service.command} join INVITATION") from error
     except (OSError, UnicodeDecodeError) as error:

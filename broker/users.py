@@ -1,6 +1,7 @@
 """The users of our brokers: generated once, in a file that only its owner can read."""
 
 import json
+import re
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from broker.private_files import replace_file, rewrite_file
 from broker.text_files import read_text
 
 ROLES = ("bridge", "agent", "backend", "watch")
+_WORD = re.compile(r"[^\s:]+")  # in a password file they stand in one line, with a colon between them
 PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
 
 
@@ -74,11 +76,18 @@ def read_users(path: Path) -> dict[str, Credentials]:
                 "Delete it to have new ones generated, or `chmod 600` it if nobody else was here.",
             )
         document = json.loads(read_text(path))
-        return {role: Credentials(entry["username"], entry["password"]) for role, entry in document.items()}
+        return {role: _credentials(entry["username"], entry["password"]) for role, entry in document.items()}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsafeFile(path, "is not a users file", "Delete it and start the broker again.") from error
+
+
+def _credentials(username: object, password: object) -> Credentials:
+    """Return a user of a file. Raises `TypeError` where a name or a password is no single word."""
+    if not isinstance(username, str) or not isinstance(password, str) or not _WORD.fullmatch(username + password):
+        raise TypeError("word")
+    return Credentials(username, password)
 
 
 def write_users(path: Path, users: Mapping[str, Credentials]) -> None:

@@ -121,6 +121,9 @@ def check_broker(probe: BrokerProbe, agent_id: str) -> list[Check]:
         checks.append(ok("topics", "the bridge heard a question of this agent, and the agent its answer"))
     elif probe.bridge is not None and agent_id in probe.bridge.heartbeat.agents_waiting:
         checks.append(note("topics", "nothing was refused; the bridge answers once this agent is allowed"))
+    elif not _agent_runs(probe):
+        remedy = f"On the bridge's machine: omi-bridge agents allow {agent_id}. Then start the agent, and ask again."
+        checks.append(note("topics", "nothing was refused; the bridge answers only agents that it allows", remedy))
     elif probe.bridge is not None and probe.bridge.heartbeat.state is BridgeState.ONLINE:
         remedy = (
             "Does the user of this agent belong to another OMI_AGENT_ID? A broker may drop what it forbids in silence."
@@ -178,9 +181,15 @@ def _describe_engine(engine: EngineDescription) -> str:
 def _check_allowed(probe: BrokerProbe, heartbeat: BridgeHeartbeat, agent_id: str) -> Check:
     if agent_id in heartbeat.agents_waiting:
         return failed("allowed", f"{agent_id} waits to be allowed", f"On the VPS: omi-bridge agents allow {agent_id}")
-    if probe.agent is None or probe.agent.state not in (AgentState.ONLINE, AgentState.STARTING, AgentState.DRAINING):
+    if not _agent_runs(probe):
         return note("allowed", "the bridge tells only of agents that run", "Start the agent, then ask again.")
     return ok("allowed", f"{agent_id} may work for {heartbeat.bridge_id}")
+
+
+def _agent_runs(probe: BrokerProbe) -> bool:
+    """Whether the bridge hears beats of this agent, and lists it as waiting where nobody has allowed it."""
+    running = (AgentState.ONLINE, AgentState.STARTING, AgentState.DRAINING)
+    return probe.agent is not None and probe.agent.state in running
 
 
 def _check_clock(received: ReceivedHeartbeat) -> Check:

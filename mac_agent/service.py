@@ -18,6 +18,7 @@ from typing import Any
 
 from broker.file_checks import SECRET_WORD
 from broker.private_files import replace_file
+from broker.text_files import read_text
 
 LABEL = "ai.omi.diarization.agent"
 THROTTLE_S = 30  # between two starts, so that a wrong setting does not become a crash loop
@@ -155,7 +156,7 @@ def check_config(service: Service) -> None:
     """
     path = service.config_file
     try:
-        text, mode = path.read_text(encoding="utf-8"), path.stat().st_mode
+        text, mode = read_text(path), path.stat().st_mode
     except FileNotFoundError as error:
         raise ServiceError(
             f"{path} does not exist, and a service sees no variables of your shell. Let `omi-agent join INVITATION` "

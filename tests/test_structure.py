@@ -147,7 +147,7 @@ def python_files() -> dict[str, str]:
 
 def unused_modules(sources: Mapping[str, str], texts: Iterable[str]) -> list[str]:
     """Return the modules that no other one imports and no other file names: what a change left behind."""
-    imported = set()
+    imported: set[str] = set()
     for source in sources.values():
         for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator
+from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from broker.settings import BrokerSettings, UserPath
 from schemas.record import ID_PATTERN
@@ -215,6 +215,14 @@ class BridgeSettings(BrokerSettings):
             msg = f"give its password as OMI_{name.upper()}_SECRET or {name}_secret_file, not in the address"
             raise ValueError(msg)
         return value
+
+    @model_validator(mode="after")
+    def _limits_in_order(self) -> Self:
+        for low, high in (("min_job_s", "max_job_s"), ("retry_min_s", "retry_max_s")):
+            if getattr(self, low) > getattr(self, high):
+                msg = f"{low} ({getattr(self, low):g}) must not be above {high} ({getattr(self, high):g})"
+                raise ValueError(msg)
+        return self
 
     @property
     def root(self) -> Path:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
+from broker.program import explain_file_error
 from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_AUDIO,
@@ -106,7 +107,7 @@ def _calibrate(settings: AgentSettings, recordings: Mapping[Path, str]) -> Calib
     except DiarizeFailed as error:
         fail(f"{error} ({error.code.value})", EXIT_FAILED)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)
+        fail(explain_file_error(error), EXIT_FAILED)
 
 
 def _write(found: Calibration, output: Path) -> None:

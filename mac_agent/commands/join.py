@@ -30,8 +30,8 @@ def join(
     from broker.settings import default_config_file
     from mac_agent.broker_check import check_bridge, check_broker, probe_broker
 
-    config_file = config or default_config_file()
     try:
+        config_file = config or default_config_file()
         taken = take_invitation(invitation, roles=("agent",))
         accept_invitation(taken, config_file, table="agent", id_setting="agent_id")
     except SettingsError as error:

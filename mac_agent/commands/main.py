@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from broker.errors import BrokerError
-from broker.program import ProgramGroup, run_program
+from broker.program import ProgramGroup, explain_file_error, run_program
 from broker.terminal import print_json
 from broker.version import VersionOption
 from mac_agent.commands.calibrate import calibrate
@@ -132,8 +132,10 @@ def run_agent(settings: AgentSettings, load_engine: LoadEngine, engine_reason: s
         fail(str(error), EXIT_SECOND_INSTANCE)
     except EngineUnavailable as error:
         fail(str(error), EXIT_NO_ENGINE)
-    except (AgentError, InboxError, OutboxError, BrokerError, OSError) as error:
+    except (AgentError, InboxError, OutboxError, BrokerError) as error:
         fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        fail(explain_file_error(error), EXIT_FAILED)
 
 
 @app.command()

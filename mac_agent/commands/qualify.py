@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from broker.program import explain_file_error
 from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_AUDIO,
@@ -99,7 +100,7 @@ def _qualify(settings: AgentSettings, files: list[Path], *, with_latencies: bool
     except DiarizeFailed as error:
         fail(f"{error} ({error.code.value})", EXIT_FAILED)
     except OSError as error:
-        fail(f"{error.filename}: {error.strerror}", EXIT_FAILED)
+        fail(explain_file_error(error), EXIT_FAILED)
 
 
 def _described(found: Qualification) -> dict[str, Any]:

@@ -158,11 +158,15 @@ def logs(
 
 
 def _service(config: Path | None, *, is_daemon: bool) -> Service:
-    from broker.settings import CONFIG_ENV
+    from broker.errors import SettingsError
+    from broker.settings import CONFIG_ENV, default_config_file
     from mac_agent.service import describe_service
 
     service_user = describe_service(config_file=Path("config.toml"), is_daemon=is_daemon)
-    named = config or (Path(os.environ[CONFIG_ENV]).expanduser() if os.environ.get(CONFIG_ENV) else None)
+    try:
+        named = config or (default_config_file() if os.environ.get(CONFIG_ENV) else None)
+    except SettingsError as error:
+        fail(str(error), EXIT_USAGE)
     default = service_user.home / "Library" / "Application Support" / "omi-diarization" / "config.toml"
     return describe_service(config_file=named or default, is_daemon=is_daemon)
 

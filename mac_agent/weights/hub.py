@@ -132,6 +132,7 @@ def copy_pipeline(weights_dir: Path, source: Path) -> PinnedPipeline:
         PipelineChanged: its files do not match its manifest.
         OSError: it cannot be read, or the copy cannot be written.
     """
+    read_config(source)  # before anything is copied: it may be a whole disk that was named
     known = read_manifest(source / MANIFEST_FILE)
     remedy = "Copy it again from where it was fetched."
     if known is not None:

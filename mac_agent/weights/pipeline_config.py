@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from broker.text_files import read_text
 from mac_agent.errors import EngineError
 
 CONFIG_FILE = "config.yaml"
@@ -42,7 +43,7 @@ def read_config(directory: Path) -> PipelineConfig:
     """
     path = directory / CONFIG_FILE
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        document = yaml.safe_load(read_text(path))
     except OSError as error:
         raise NotAPipeline(
             f"{directory} has no readable {CONFIG_FILE}: it is not a pyannote pipeline. Name the directory that holds "

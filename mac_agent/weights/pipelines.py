@@ -33,6 +33,17 @@ ENGINE = "pyannote"
 COPY_BYTES = 2**20
 
 
+class PipelineMissing(EngineError):
+    """A pipeline directory of the user's own that is not there."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(
+            f"there is no pipeline directory {directory}. Correct --pipeline or OMI_PIPELINE_DIR; empty, the pipeline "
+            "is used that omi-agent fetch-model pyannote fetched."
+        )
+        self.directory = directory
+
+
 class PipelineUntrusted(EngineError):
     """A pipeline directory for which nobody ran `omi-agent trust`; nothing in it was loaded."""
 
@@ -65,7 +76,8 @@ def find_pipeline(weights_dir: Path, own_dir: Path | None = None) -> PinnedPipel
         own_dir: a pipeline directory of the user's own; None: the pipeline that was fetched last.
 
     Raises:
-        ModelMissing: no pipeline was fetched, or `own_dir` does not exist.
+        ModelMissing: no pipeline was fetched.
+        PipelineMissing: there is no directory `own_dir`.
         PipelineUntrusted: nobody ran `omi-agent trust` for `own_dir`.
         PipelineChanged: a file differs from the pinned one; the message names it.
         ManifestUnreadable: the manifest is damaged.
@@ -173,7 +185,7 @@ def pin(
 def _find_own(weights_dir: Path, own_dir: Path) -> PinnedPipeline:
     directory = own_dir.resolve()
     if not directory.is_dir():
-        raise ModelMissing(ENGINE, str(own_dir))
+        raise PipelineMissing(own_dir)
     manifest = read_manifest(_trust_file(weights_dir, directory))
     if manifest is None:
         raise PipelineUntrusted(directory)

@@ -258,3 +258,21 @@ def test_several_servers_of_one_broker_stand_between_commas_with_one_login():
     for urls in ("mqtt://one,mqtts://two", "mqtt://a:b@one,mqtt://c:d@two", "mqtt://one,", "mqtt://one,two"):
         with pytest.raises(ValueError, match="must"):
             BrokerSettings(broker_url=urls)
+
+
+@pytest.mark.parametrize("name", ["OMI_DATA_DIR", "OMI_BROKER_CA_FILE", "OMI_CONFIG"])
+def test_a_home_directory_that_nobody_has_is_named(monkeypatch, name):
+    monkeypatch.setenv(name, "~nobody-of-this-name/x")
+    with pytest.raises(SettingsError, match=r"~nobody-of-this-name.*write the path in full"):
+        load_settings(BrokerSettings, flags={})
+
+
+@pytest.mark.parametrize(
+    "entry",
+    ['{"username": 5, "password": "x"}', '{"username": "a", "password": null}', '{"username": "a:b", "password": "x"}'],
+)
+def test_a_users_file_with_what_is_no_name_or_password_is_told(tmp_path, entry):
+    generate_users(tmp_path)
+    users_file(tmp_path).write_text(f'{{"bridge": {entry}}}')
+    with pytest.raises(UnsafeFile, match="is not a users file"):
+        generate_users(tmp_path)

@@ -100,7 +100,10 @@ class BridgeClient(ConnectedClient):
             msg = f"the bridge takes no audio now ({why}): keep the audio, try later"
             raise BridgeSilent(msg)
         state = "no heartbeat" if last is None else f"its last heartbeat says {last.state}"
-        msg = f"no live bridge on this broker ({state}): start `omi-bridge run` on the VPS"
+        msg = (
+            f"no live bridge on this broker ({state}) below {self._topics.root}: start `omi-bridge run` on the VPS, or "
+            "set OMI_TOPIC_ROOT to the bridge's"
+        )
         raise BridgeSilent(msg)
 
     def wait_agent(self, timeout_s: float = 15.0) -> BridgeHeartbeat:

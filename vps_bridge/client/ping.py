@@ -119,8 +119,9 @@ class Ping:
         self._wait_for(lambda: bool(self._live_agents()), until_s)
         if self._bridge is None:
             raise PingStopped(
-                "no live bridge is heard on this broker",
-                "Start it: systemctl start omi-bridge, or omi-bridge run; then: omi-bridge doctor",
+                f"no live bridge is heard on this broker below {self._topics.root}",
+                "Start it: systemctl start omi-bridge, or omi-bridge run (or set OMI_TOPIC_ROOT to its own); then: "
+                "omi-bridge doctor",
             )
         if self._live_agents():
             return

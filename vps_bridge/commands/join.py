@@ -34,8 +34,8 @@ def join(
     from broker.settings import default_config_file, load_settings
     from vps_bridge.settings import BridgeSettings
 
-    config_file = config or default_config_file()
     with explained():
+        config_file = config or default_config_file()
         taken = take_invitation(invitation, roles=("bridge", "backend"))
         id_setting = "bridge_id" if taken.role == "bridge" else None
         accept_invitation(taken, config_file, table=taken.role, id_setting=id_setting)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import sys
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,12 +33,16 @@ from vps_bridge.commands.terminal import (
     BrokerUrl,
     ConfigFile,
     DataDir,
+    err,
     explained,
     load,
     out,
 )
 from vps_bridge.commands.watch import summarize, watch_messages
 from vps_bridge.commands.watch_folder import HELP_WATCH_FOLDER, watch_folder
+
+if TYPE_CHECKING:
+    from vps_bridge.settings import BridgeSettings
 
 HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
 
@@ -124,10 +128,19 @@ def watch(
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url)
         try:
-            for message in watch_messages(settings):
+            for message in watch_messages(settings, lambda: _tell_silence(settings)):
                 _print_message(message, as_json=as_json)
         except KeyboardInterrupt:
             raise typer.Exit(0) from None
+
+
+def _tell_silence(settings: BridgeSettings) -> None:
+    user = settings.broker_username or "(none)"
+    words = (
+        f"omi-bridge: nothing is heard on {settings.broker_url} below {settings.topic_root}. Does a bridge run there "
+        f"(omi-bridge doctor), and may user {user} read it? The bridge's user may, and that of watch"
+    )
+    err.print(words, style="yellow", highlight=False, soft_wrap=True)
 
 
 def _print_message(message: dict[str, Any], *, as_json: bool) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from broker.errors import BrokerError
 from broker.program import ProgramGroup
 from broker.terminal import print_json
 from vps_bridge.commands.corrections import By, PersonArgument, SpeakerArgument, Yes, who_says
@@ -35,6 +38,7 @@ from vps_bridge.durations import seconds
 if TYPE_CHECKING:
     from schemas.people import PersonEvent
     from schemas.voice_people import Enrolment
+    from vps_bridge.client.client import BridgeClient
     from vps_bridge.intake.people_view import PersonView
     from vps_bridge.settings import BridgeSettings
 
@@ -54,6 +58,8 @@ Only what a person confirms is learned; what was recognised never is. All but `e
 stopped. Exit codes: 0 done; 1 refused, or nobody of that id; 2 wrong arguments.
 """
 people_app = typer.Typer(cls=ProgramGroup, help=PEOPLE_HELP, no_args_is_help=True, rich_markup_mode=None)
+
+WITHDRAW_TIMEOUT_S = 5.0  # after Ctrl-C too: so long nobody minds
 
 Owner = Annotated[
     str | None,
@@ -98,16 +104,39 @@ def enroll(
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, f"enrolment-{secrets.token_hex(12)}") as client:
             client.wait_bridge()
-            client.start(datetime.now(UTC), owner=owner, enrols=person)
-            for file in files:
-                client.send_file(file)
-            client.complete(chunks=len(files))
+            with _withdrawn_unless_sent(client):
+                client.start(datetime.now(UTC), owner=owner, enrols=person)
+                for file in files:
+                    _send(client, file)
+                client.complete(chunks=len(files))
             told = client.wait_updated(final=True, timeout_s=timeout_s).enrolment
         if told is None:
             fail("the bridge told no outcome: is it of the same version as this command?", EXIT_FAILED)
         if told.outcome == "learned":
             _introduce(settings, owner, person, name, consent_date, is_owner=me)
     _print_outcome(told, as_json=as_json)
+
+
+@contextmanager
+def _withdrawn_unless_sent(client: BridgeClient) -> Iterator[None]:
+    """Delete the enrolment where not all of it could be sent: nobody would complete it, and its audio would stay."""
+    try:
+        yield
+    except BaseException:
+        from vps_bridge.client.errors import ClientError
+
+        with suppress(ClientError, BrokerError):
+            client.delete(timeout_s=WITHDRAW_TIMEOUT_S)
+        raise
+
+
+def _send(client: BridgeClient, file: Path) -> None:
+    from vps_bridge.client.errors import BridgeRefused
+
+    try:
+        client.send_file(file)
+    except BridgeRefused as error:
+        fail(f"{file}: {error}. Nothing was learned, and nothing of it is kept", EXIT_FAILED)
 
 
 def _introduce(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from vps_bridge.client.round_trip import RoundTrip
 
 
+AN_UNSEEN_AGENT = "an agent (its name and the legs in between are seen with the bridge's user only)"
+
+
 def ping(
     agent: Annotated[str | None, typer.Argument(help="The agent that is to do it; without one, any.")] = None,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for it to come back.", min=1, max=3600)] = 60.0,
@@ -67,7 +70,7 @@ def print_trip(trip: RoundTrip) -> None:
     for leg in trip.legs():
         out.print(f"{leg.leg:<32}{leg.ms:>9,.0f} ms{'  slow' if leg.slow else ''}", highlight=False)
     if trip.total_ms is not None and trip.ok:
-        who = f"{trip.agent_id} ({trip.engine})" if trip.engine else trip.agent_id
+        who = f"{trip.agent_id} ({trip.engine})" if trip.engine else trip.agent_id or AN_UNSEEN_AGENT
         out.print(f"{'there and back':<32}{trip.total_ms:>9,.0f} ms, by {who}", highlight=False, soft_wrap=True)
     for link in trip.slow_links():
         out.print(f"slow {link}. {MENDS[link]}", highlight=False, soft_wrap=True)

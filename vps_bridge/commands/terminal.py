@@ -13,6 +13,7 @@ import typer
 from rich.table import Column, Table
 
 from broker.errors import BrokerError, SettingsError
+from broker.program import explain_file_error
 from broker.terminal import SafeConsole
 from schemas.limits import MAX_NAME_CHARS
 from schemas.text import compose_name
@@ -80,9 +81,10 @@ def _explain_files(error: Exception) -> None:
     if isinstance(error, StoreUnavailable):
         fail(f"the conversation store: {error}", EXIT_FAILED)
     if isinstance(error, OSError):
-        whose = "run this as the user whose it is (sudo -u USER), as the service does"
-        words = f"{error.filename or 'the system'}: {error.strerror}"
-        fail(f"{words}: {whose}" if isinstance(error, PermissionError) else words, EXIT_FAILED)
+        if isinstance(error, PermissionError) and error.filename:
+            whose = "run this as the user whose it is (sudo -u USER), as the service does"
+            fail(f"{error.filename}: {error.strerror}: {whose}", EXIT_FAILED)
+        fail(explain_file_error(error), EXIT_FAILED)
 
 
 def fail(message: str, code: int) -> NoReturn:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import queue
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from broker.settings import BrokerSettings
     from schemas.topics import Topics
 
+POLL_S = 0.2
+SILENCE_S = 15.0  # a bridge's last heartbeat comes at once, the next ones every 10 s
 HIDDEN_FIELDS = ("audio", "embedding", "text", "owner", "words")
 MAX_LIST = 6
 # Of every message, or in its topic: no news in a line.
@@ -30,8 +33,10 @@ ENVELOPE = (
 )
 
 
-def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
+def watch_messages(settings: BrokerSettings, on_silence: Callable[[], None]) -> Iterator[dict[str, Any]]:
     """Yield every message as it arrives, retained ones first. Ends only when the caller stops.
+
+    `on_silence` is called once where none came for so long that there is no bridge, or this user may read nothing.
 
     Raises `BrokerUnreachable` or `BrokerRefused` of `broker.errors`.
     """
@@ -46,11 +51,16 @@ def watch_messages(settings: BrokerSettings) -> Iterator[dict[str, Any]]:
     session.start()
     try:
         session.wait_connected(timeout_s=10.0)
+        silent_at_s = time.monotonic() + SILENCE_S
         while True:
             try:
-                message = messages.get(timeout=0.5)
+                message = messages.get(timeout=POLL_S)
             except queue.Empty:
+                if time.monotonic() >= silent_at_s:
+                    silent_at_s = math.inf
+                    on_silence()
                 continue
+            silent_at_s = math.inf
             yield describe(topics, message)
     finally:
         session.stop()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from broker.text_files import read_at_most
 from schemas.conversation import MAX_SEGMENTS, TranscriptSegment
 from schemas.record import is_beyond_seconds
 from schemas.text import KeyRepeated, decode_text, has_mark, split_lines, unique_keys
@@ -94,8 +95,7 @@ def read_rows(
 
 def _read_text(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            data = file.read(MAX_FILE_BYTES + 1)  # a pipe and a device say no size, and some never end
+        data = read_at_most(path, MAX_FILE_BYTES + 1)  # a pipe and a device say no size, and some never end
         if len(data) > MAX_FILE_BYTES:
             raise TranscriptError(f"{path} is larger than {MAX_FILE_BYTES} bytes; that is no transcript. Split it.")
         if sum(map(data.count, _VALUE_MARKS)) > MAX_VALUES:

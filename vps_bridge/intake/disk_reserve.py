@@ -14,7 +14,10 @@ import structlog
 _LOG = structlog.get_logger(__name__)
 FILE_NAME = "ballast"  # below the bridge's root
 BLOCK_BYTES = 2**20
-REMEDY = "the disk is full, no audio is accepted: make room, such as `omi-bridge purge --audio --older-than 1d`"
+REMEDY = (
+    "the disk is full, no audio is accepted: make room, such as `omi-bridge purge --audio --older-than 1d`, or lower "
+    "OMI_BALLAST_BYTES where twice as much will never be free"
+)
 
 
 def wants_reserve(free_bytes: int, reserve_bytes: int, *, is_held: bool) -> bool:

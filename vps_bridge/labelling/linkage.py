@@ -46,9 +46,10 @@ class Linkage:
         self._weights[i] = total
         self._similarity[i] = self._similarity[:, i] = row
         self._similarity[j] = self._similarity[:, j] = -np.inf
-        stale = (self._nearest == i) | (self._nearest == j)
         is_nearer = (row > self._highest) | ((row == self._highest) & (i < self._nearest))
+        is_stale = ((self._nearest == i) | (self._nearest == j)) & (self._highest > -np.inf) & ~is_nearer
         self._nearest[is_nearer], self._highest[is_nearer] = i, row[is_nearer]
-        for changed in {*np.flatnonzero(stale & ~is_nearer).tolist(), i, j}:
-            self._nearest[changed] = self._similarity[changed].argmax()
-            self._highest[changed] = self._similarity[changed].max()
+        is_stale[[i, j]] = True
+        changed = np.flatnonzero(is_stale)
+        self._nearest[changed] = self._similarity[changed].argmax(axis=1)
+        self._highest[changed] = self._similarity[changed, self._nearest[changed]]

@@ -38,7 +38,10 @@ _PART_STEPS = 60 * 2 * BLOCK_STEPS
 _STEADY_REACH_STEPS = 15
 _STEADY_BLOCKS = 6
 _DRIFT_S = 0.3
-_LINES = LineRules()  # no part of the tracking rules: those stand in the key of every write, which must not change
+# No part of the tracking rules: those stand in the key of every write, which must not change.
+_CLEAR_NATS, _AGAINST_NATS = 2.5, 1.5
+"""Where a run has so much in each block, an end that the times expect may not speak against it by as much."""
+_LINES = LineRules()
 
 
 @dataclass(frozen=True)
@@ -145,8 +148,10 @@ def _track_part(
     bounds = [_trim(audio, transcript, part, line, rules) for part, line in zip(parts, lines, strict=True)]
     for index, (earlier, later) in enumerate(pairwise(parts)):
         if earlier.last == later.first:
+            # Between the last pause that speaks for the one and the first that speaks for the other nobody knows.
             end_s, start_s = _find_change(audio, transcript, earlier.last, (lines[index], lines[index + 1]), rules)
-            bounds[index], bounds[index + 1] = (bounds[index][0], end_s), (start_s, bounds[index + 1][1])
+            bounds[index] = bounds[index][0], min(end_s, bounds[index][1])
+            bounds[index + 1] = max(start_s, bounds[index + 1][0]), bounds[index + 1][1]
     return tuple(
         ClockPiece(piece.start_s + audio.origin_s, piece.end_s + audio.origin_s, piece.offset_s)
         for (start_s, end_s), line in zip(_guard(bounds, audio.steps * STEP_S), lines, strict=True)
@@ -248,15 +253,22 @@ def _without_doubt(nats: Array, run: _OffsetRun, rules: TrackingRules) -> Iterat
     for first, last in edges.reshape(-1, 2):
         at_start = run.is_expected and run.first + first == 0
         at_end = run.is_expected and run.first + last == len(nats)
-        begin = int(first) + (0 if at_start else _cut_back(own[first:last]))
-        end = int(last) - (0 if at_end else _cut_back(own[begin:last][::-1]))
+        begin = int(first) + _cut_back(own[first:last], is_expected=at_start)
+        end = int(last) - _cut_back(own[begin:last][::-1], is_expected=at_end)
         if end > begin:
             yield _OffsetRun(run.first + begin, run.first + end, run.states[begin:end], run.is_expected)
 
 
-def _cut_back(nats: NDArray[np.floating]) -> int:
-    """Return how many of the first values to leave out, because together they speak against the offset."""
-    return int(np.concatenate(([0.0], np.cumsum(nats, dtype=float))).argmin())
+def _cut_back(nats: NDArray[np.floating], *, is_expected: bool = False) -> int:
+    """Return how many of the first values to leave out, because together they speak against the offset.
+
+    Those of an end that the times expect stay, unless all others speak so clearly that these should too.
+    """
+    sums = np.concatenate(([0.0], np.cumsum(nats, dtype=float)))
+    cut = int(sums.argmin())
+    if is_expected and (sums[cut] > -_AGAINST_NATS or nats[cut:].sum() <= _CLEAR_NATS * (len(nats) - cut)):
+        return 0
+    return cut
 
 
 def _bridge(parts: Sequence[_OffsetRun]) -> list[_OffsetRun]:

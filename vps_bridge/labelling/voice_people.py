@@ -71,7 +71,10 @@ def identify_voices(
         numbers: of each voice.
         calibrated: rules of who is who that go before the shipped ones.
     """
-    people, heard = evidence.people, hear_voices(linked.partition, speakers)
+    people = evidence.people
+    # Most owners have told of nobody: then no voice has to be compared with anybody's.
+    is_compared = people.enrols is not None or people.prints or linked.person_of
+    heard = hear_voices(linked.partition, speakers) if is_compared else {}
     if people.enrols is not None:
         if not evidence.is_final:
             return VoicePeople()
@@ -187,6 +190,8 @@ def _match(
     Whom people named is nobody else. A voice of which people say that it is not somebody is compared with the others
     only, and keeps nobody from being another voice.
     """
+    if not prints:
+        return []
     named = set(linked.person_of.values())
     prints = [each for each in prints if each.person_id not in named]
     voices = [each for each in voices if each.voice not in linked.person_of]

@@ -16,6 +16,7 @@ from vps_bridge.ledger.tables import CorrectionRow
 
 _COLUMNS = tuple(getattr(CorrectionRow, item.name) for item in fields(CorrectionRecord))
 _GET = select(*_COLUMNS).where(CorrectionRow.conversation_id == OF_CONVERSATION).order_by(CorrectionRow.write)
+_IS_CORRECTED = "SELECT 1 FROM corrections WHERE conversation_id = ? LIMIT 1"
 _ADD = insert(CorrectionRow).on_conflict_do_nothing()
 _SWITCH = (
     update(CorrectionRow)
@@ -35,6 +36,8 @@ class CorrectionBook:
     def of_conversation(self, conversation_id: str) -> list[CorrectionRecord]:
         """Return what people corrected in a conversation, oldest first, what is undone too."""
         with self._database.reading() as connection:
+            if not self._database.has_row(_IS_CORRECTED, conversation_id):
+                return []
             rows = connection.execute(_GET, {"of_conversation": conversation_id})
             return [CorrectionRecord(**row._asdict()) for row in rows]
 

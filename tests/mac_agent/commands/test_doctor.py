@@ -247,6 +247,20 @@ def test_a_bridge_that_does_not_answer_points_to_the_rights():
     assert checks == {"broker": CheckState.OK, "topics": CheckState.FAILED}
 
 
+@pytest.mark.parametrize("state", [None, AgentState.STOPPED, AgentState.OFFLINE])
+def test_an_agent_that_never_ran_may_only_have_to_be_allowed(state):
+    found = probe()
+    assert found.agent is not None
+    agent = found.agent.model_copy(update={"state": state}) if state else None
+    checks = [
+        *check_broker(replace(found, agent=agent), AGENT_ID),
+        *check_bridge(replace(found, agent=agent), AGENT_ID),
+    ]
+    assert [check.name for check in checks if check.verdict is CheckState.FAILED] == []
+    [topics] = [check for check in checks if check.name == "topics"]
+    assert f"omi-bridge agents allow {AGENT_ID}" in (topics.remedy or "")
+
+
 def test_an_agent_that_waits_to_be_allowed_reads_of_that_alone():
     found = probe()
     assert found.bridge is not None

@@ -276,3 +276,13 @@ def test_a_hub_whose_commit_is_a_path_is_refused(hub, tmp_path, monkeypatch):
     assert refused.returncode == EXIT_FAILED
     assert "no commit" in refused.stderr
     assert fetched(tmp_path) == []
+
+
+def test_a_directory_that_is_no_pipeline_is_named_and_not_copied(tmp_path: Path) -> None:
+    holiday = tmp_path / "holiday"
+    holiday.mkdir()
+    (holiday / "film.mkv").write_bytes(bytes(2**20))
+    done = fetch(tmp_path, "--from", holiday, url="http://127.0.0.1:9")
+    assert done.returncode == EXIT_FAILED
+    assert f"{holiday} has no readable config.yaml" in " ".join(done.stderr.split())
+    assert not pipelines_dir(tmp_path / "data").exists()

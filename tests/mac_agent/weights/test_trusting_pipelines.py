@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from mac_agent.errors import EngineError, ModelMissing
+from mac_agent.errors import EngineError
 from mac_agent.weights.manifest import ManifestUnreadable, PipelineChanged, list_files
 from mac_agent.weights.pipeline_config import NotAPipeline
-from mac_agent.weights.pipelines import PipelineUntrusted, find_pipeline, trust_directory
+from mac_agent.weights.pipelines import PipelineMissing, PipelineUntrusted, find_pipeline, trust_directory
 from tests.mac_agent.small_hub import CONFIG, PIPELINE_FILES
 
 ROOT = Path(__file__).parents[3]
@@ -94,7 +94,7 @@ def test_another_directory_of_equal_content_is_not_trusted(own, weights, tmp_pat
     other.mkdir()
     with pytest.raises(PipelineUntrusted):
         find_pipeline(weights, other)
-    with pytest.raises(ModelMissing):
+    with pytest.raises(PipelineMissing, match="Correct --pipeline or OMI_PIPELINE_DIR"):
         find_pipeline(weights, tmp_path / "nowhere")
 
 

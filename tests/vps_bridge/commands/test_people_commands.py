@@ -116,6 +116,33 @@ def test_a_heard_voice_is_confirmed_shown_renamed_exported_and_forgotten(
     assert shell.code("show", "no.id", *mine) == 1
 
 
+def test_an_enrolment_of_which_a_recording_is_refused_names_it_and_leaves_nothing(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    good, bad = tmp_path / "good.wav", tmp_path / "bad.wav"
+    good.write_bytes(make_wav(30.0))
+    bad.write_text("the shopping list")
+    command = [sys.executable, "-c", "from vps_bridge.commands.main import main; main()"]
+    environment = bridge.environment() | {
+        name: value for name, value in mosquitto.environment("backend").items() if "BROKER" in name
+    }
+    kept = set(bridge.spool.iterdir())
+    done = subprocess.run(
+        [*command, "people", "enroll", "carl", str(good), str(bad)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert f"{bad}: audio.undecodable" in done.stderr
+    wait_until(lambda: set(bridge.spool.iterdir()) <= kept, "the end of the good recording")
+    listed = subprocess.run(
+        [*command, "conversations"], env=bridge.environment(), capture_output=True, text=True, check=False
+    )
+    assert "enrolment-" not in listed.stdout
+
+
 def test_each_command_shows_an_example(shell: Shell) -> None:
     for name in ("enroll", "confirm", "list", "show", "rename", "forget", "export"):
         assert "Example: omi-bridge people" in shell.run(name, "--help")[1]

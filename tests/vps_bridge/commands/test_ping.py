@@ -21,6 +21,7 @@ from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge, wait_u
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.client.ping import Ping
 from vps_bridge.client.round_trip import LEGS, Link, Moment, RoundTrip, describe
+from vps_bridge.commands.ping import print_trip
 from vps_bridge.ledger import Ledger
 from vps_bridge.settings import BridgeSettings
 
@@ -172,3 +173,10 @@ def test_what_is_seen_in_another_order_takes_no_less_than_nothing() -> None:
     moments = {moment: float(place) for place, moment in enumerate(Moment)}
     moments |= {Moment.AT_BROKER: 9.0}
     assert min(leg.ms for leg in RoundTrip(moments=moments).legs()) == 0.0
+
+
+def test_a_ping_that_may_not_see_the_agent_does_not_name_one(capsys: pytest.CaptureFixture[str]) -> None:
+    print_trip(RoundTrip(moments={Moment.SENT: 0.0, Moment.AT_BROKER: 0.1, Moment.ACCEPTED: 0.2, Moment.BACK: 0.5}))
+    told = capsys.readouterr().out
+    assert "500 ms, by an agent" in told
+    assert "None" not in told

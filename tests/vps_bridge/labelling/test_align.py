@@ -130,6 +130,24 @@ def test_seconds_that_the_device_dropped_make_two_pieces(lost_s):
     assert all(later.start_s >= earlier.end_s for earlier, later in pairwise(clock.pieces))
 
 
+@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("is_timed", [True, False])
+def test_at_seconds_that_were_dropped_anywhere_no_speech_is_placed_far_off(seed, is_timed):
+    draw, speech = random.Random(seed), speech_of(120.0, seed)
+    dropped_s, lost_s = draw.uniform(20.0, 100.0), draw.uniform(1.0, 15.0)
+    before = [(a, min(b, dropped_s)) for a, b in speech if a < dropped_s]
+    after = [(max(a - lost_s, dropped_s), b - lost_s) for a, b in speech if b > dropped_s + lost_s]
+    clock = clock_of([*before, *after], speech, 0.0 if is_timed else None, length_s=120.0 - lost_s)
+    wrong_s = sum(
+        min(piece.end_s, b) - max(piece.start_s, a)
+        for piece in clock.pieces
+        for spans, offset_s in ((before, 0.0), (after, lost_s))
+        for a, b in spans
+        if abs(piece.offset_s - offset_s) > 0.5 and min(piece.end_s, b) > max(piece.start_s, a)
+    )
+    assert wrong_s <= 3.0
+
+
 @pytest.mark.parametrize("rate", [1e-4, -1e-4, 0.01, -0.01])
 def test_a_clock_that_runs_too_fast_is_followed(rate):
     speech = speech_of(240.0, 6)
@@ -178,6 +196,18 @@ def test_no_clock_is_believed_wrongly_on_real_pairs(shared_dir: Path):
         if len(case.knots) == 1 and case.length_s >= 60 and case.has_word_times and case.has_answer
     ]
     assert np.mean([verdict is ClockVerdict.RECOVERED for verdict in constant]) >= 0.9
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("seed", [380, 909])
+def test_no_place_goes_on_past_a_change_of_the_offset(shared_dir: Path, seed: int):
+    """380: 12 s lost before the last 12 s, in which no pause is; 909: chance speaks for the later offset 19 s early."""
+    chosen = [pair for pair in load_pairs(shared_dir) if not pair.kept_aside]
+    case = draw_case(chosen, seed)
+    stretch = Stretch(0, case.length_s, case.prior_s, is_timed=True)
+    heard = [(0.0, case.length_s)]
+    clock = find_clock(stretch, case.speech, heard, case.transcript, RULES, has_word_times=case.has_word_times)
+    assert judge_clock(case, clock) is ClockVerdict.RECOVERED
 
 
 def test_chunks_longer_than_their_time_steps_are_a_wrong_sample_rate():
