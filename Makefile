@@ -14,7 +14,7 @@ CHECKED = $(wildcard schemas broker mac_agent vps_bridge clients/python/omi_diar
 
 .PHONY: help env models demo screenshots test test-long lint bench bench-engine bench-agents bench-jobs bench-delivery bench-queue bench-labels bench-floods
 .PHONY: bench-fleet bench-cluster bench-ledgers bench-bucket bench-pages bench-frames bench-omi bench-omi-placement bench-year bench-people bench-linking
-.PHONY: bench-words acceptance chaos pins clean
+.PHONY: bench-words test-postgres acceptance chaos pins clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,8 +47,8 @@ screenshots: models ## the page's pictures in docs/, made of the demo's conversa
 WORKERS ?= 4
 
 # Threads of numpy and torch would spin while they wait for a processor, and cost the other workers theirs.
-test test-long acceptance: export OPENBLAS_NUM_THREADS := 1
-test test-long acceptance: export OMP_WAIT_POLICY := PASSIVE
+test test-long test-postgres acceptance: export OPENBLAS_NUM_THREADS := 1
+test test-long test-postgres acceptance: export OMP_WAIT_POLICY := PASSIVE
 
 # Drawn examples are the same every time here (a commit passes or it does not); `make acceptance` draws new ones.
 test: models ## the tests of every change, some minutes (ALL=1: the longer half too); what cannot run here is skipped by name
@@ -123,8 +123,16 @@ bench-year: $(STAMP) ## a year of 16 hours a day in ledger and store: bytes, and
 bench-labels: models ## how true labels are: clock, words, linking, and chunks against one upload (ARGS="--quick", "--only chunks")
 	$(BIN)/python -m benchmarks.bench_labels $(ARGS)
 
+# What is a rule of delivery holds wherever the ledger is. Left out: the agent's and pure rules, which know no ledger,
+# several bridges, whose ledger is always there, and chaos, which says for itself where it is.
+RULES = $(shell grep -oE 'tests/(attacks|broker/test_broker|e2e|faults|vps_bridge)[a-z0-9_/]*\.py(::test_[a-z0-9_]*)?' docs/delivery-rules.md | grep -vE 'vps_bridge/rules|test_several|test_chaos' | sort -u)
+
+test-postgres: models ## the tests of docs/delivery-rules.md with every ledger on PostgreSQL (needs PostgreSQL)
+	OMI_TEST_LEDGER=postgresql $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --hypothesis-profile=ci $(RULES) $(ARGS)
+
 acceptance: models ## every test, the slow proofs too, nothing skipped
 	OMI_REQUIRE_ALL=1 $(BIN)/python -m pytest -o timeout=1800 $(ARGS)
+	OMI_REQUIRE_ALL=1 $(MAKE) test-postgres
 
 chaos: $(STAMP) ## kill everything, again and again, and judge what is left (JOBS=1000 SEED=7 ARGS="--plant settled")
 	$(BIN)/python -m tests.faults --jobs $(or $(JOBS),1000) $(if $(SEED),--seed $(SEED)) $(ARGS)

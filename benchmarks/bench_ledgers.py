@@ -22,7 +22,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -31,7 +31,8 @@ import psutil
 from rich.console import Console
 from rich.progress import Progress
 
-from benchmarks.grown_ledger import CHUNKS_EACH, MODEL, Asked, ask_all, fill
+from benchmarks.asked_of_ledger import list_questions
+from benchmarks.grown_ledger import CHUNKS_EACH, MODEL, fill, find_scans, noted
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from tests.postgres_server import RunningPostgres, run_postgres
 from tests.vps_bridge.ledger_server import server_of
@@ -43,7 +44,7 @@ from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
 REPORT = Path(__file__).with_name("ledgers.md")
 LIMIT_MS = 50.0
-PAYLOADS, WARM = 300, 20
+PAYLOADS, WARM, TIMES = 300, 20, 7
 TURNS = b"\x00" * 4_000  # as long as the turns of two minutes
 
 
@@ -59,6 +60,17 @@ class Cost:
     p99_ms: float
     statements: float
     """Messages to the server that were waited for; calls of SQLite."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One thing that was asked of a grown ledger, several times."""
+
+    what: str
+    median_ms: float
+    scans: tuple[str, ...]
+    """Large tables that one of its statements reads from end to end."""
+    is_good: bool
 
 
 def main() -> None:
@@ -243,12 +255,27 @@ def grow(postgres: RunningPostgres, size: int, progress: Progress) -> list[Asked
         ledger = Ledger(Path(root), exclusive=True, server=server_of(postgres, "postgres"))
         ledger.agents.set_allowed("mac", allowed=True)
         with postgres.superuser() as connection:
+            connection.exec_driver_sql("SET search_path TO omi_ledger")
             fill(connection, size)
         try:
-            return ask_all(ledger, limit_ms=LIMIT_MS, processor_s=lambda: time.process_time() + server_cpu_s(postgres))
+            return [ask(ledger, what, one, postgres) for what, one in list_questions(ledger).items()]
         finally:
             ledger.close()
             progress.remove_task(task)
+
+
+def ask(ledger: Ledger, what: str, work: Callable[[], object], postgres: RunningPostgres) -> Asked:
+    """Ask one thing several times, and look how the server finds it."""
+    with noted(ledger) as statements:
+        work()
+    took_ms = []
+    for _ in range(TIMES):
+        began_s = time.process_time() + server_cpu_s(postgres)
+        work()
+        took_ms.append(1_000 * (time.process_time() + server_cpu_s(postgres) - began_s))
+    scans = tuple(sorted({table for one in statements for table in find_scans(ledger, *one)}))
+    median_ms = statistics.median(took_ms)
+    return Asked(what, median_ms, scans, median_ms <= LIMIT_MS and not scans)
 
 
 def render(costs: list[Cost], grown: dict[int, list[Asked]]) -> str:

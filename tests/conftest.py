@@ -10,11 +10,13 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import ledger_switch
 from tests.brokers import RunningBroker, run_embedded, run_mosquitto, run_nats
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -31,6 +33,13 @@ _PREVENTABLE = re.compile(
     r"mosquitto|nats|broker|shared|recording|weights|model|could not import|(not|is) installed", re.IGNORECASE
 )
 _EXCUSED = re.compile(r"gated|optional|does not apply", re.IGNORECASE)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def ledgers() -> Iterator[None]:
+    """Ledgers are files, unless a run has them all on a server."""
+    with ledger_switch.switched() if ledger_switch.IS_ON else nullcontext():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -74,6 +83,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(ROOT / "tests").parts[0]
         if room in BRIDGE_ROOMS:
             item.add_marker(pytest.mark.bridge_only)
+        if item.get_closest_marker("ledger_file") and ledger_switch.IS_ON:
+            item.add_marker(pytest.mark.skip(reason="does not apply: it is about the file that keeps a ledger"))
         if item.get_closest_marker("shared") and not SHARED.is_dir():
             item.add_marker(pytest.mark.skip(reason="the recordings are not here: no `shared` folder"))
 

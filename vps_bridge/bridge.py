@@ -333,6 +333,7 @@ class Bridge:
             self._presence.beat_soon()
             self._retention.sweep_by(now_s)
         self._spool.probe(now_s)
+        self._guard.run("copying erasures", self._ledger.copy_erasures)
         for name in filter(self._membership.owns, self._ledger.conversations.unfinished_deletions()):
             if self._spool.may_erase(name):
                 self._guard.run(f"deleting {name}", partial(self._following.finish_deletion, name))

@@ -6,11 +6,13 @@ import hashlib
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import NamedTuple, TypeVar
 
 import structlog
 
 from broker.backoff import Backoff
+from vps_bridge.backup.erase_again import ErasedAgain, erase_restored
 from vps_bridge.backup.make import remove_leftovers
 from vps_bridge.compaction import make_shrinkable
 from vps_bridge.conversations.open_store import open_store
@@ -94,6 +96,7 @@ def open_files(
         opened.callback(store.close)
         remove_leftovers(settings.root)
         make_shrinkable(ledger, store)
+        _erase_restored(ledger, spool, store)
         strays = spool.sweep(ledger.chunks.spool_names())
         opened.pop_all()
     _LOG.info("bridge_opened", ledger=ledger.ledger_id, root=str(settings.root), strays=strays)
@@ -103,6 +106,14 @@ def open_files(
 def _open_ledger(settings: BridgeSettings) -> Ledger:
     """Open the ledger, once the server that keeps it answers, if one does: both may have been started together."""
     return until_there(lambda: open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id))
+
+
+def _erase_restored(ledger: Ledger, spool: Spool, store: ConversationStore) -> None:
+    """Erase again what a restored dump brought back, and keep this bridge's copy of what is erased."""
+    erased = erase_restored(ledger, spool, store)
+    if erased != ErasedAgain():
+        _LOG.warning("erased_again", reason="a dump from before was restored", **asdict(erased))
+    ledger.copy_erasures()
 
 
 def until_there(work: Callable[[], T]) -> T:

@@ -26,6 +26,7 @@ from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 SWEEP_S = 60.0
+GO_ON_S = 5.0  # where there was more than one sweep does, after an upgrade or a long pause, the next comes so soon
 ASK_AGAIN_S = 5.0  # a bucket that does not answer is asked again so soon
 TEMPORARY_S = 3_600.0  # how long a test that nobody deleted is kept
 ENROLMENT_TOLD_S = 86_400.0  # how long the outcome of an enrolment waits for a backend that is away
@@ -52,8 +53,6 @@ class Retention:
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._ingest, self._dispatcher, self._disk_reserve = ingest, dispatcher, disk_reserve
         self._due_s = 0.0
-        self._settled_until = 0.0  # Unix time: of conversations final before it, no samples are kept any more
-        self._forgotten_until = 0.0  # the same of voices that nobody named
 
     def is_due(self, now_s: float) -> bool:
         """Whether to sweep now."""
@@ -107,8 +106,10 @@ class Retention:
         now = time.time()
         self._ledger.chunks.clamp_future_times(now)
         self._ledger.refusals.drop_old(now)
-        self._settle_samples(now - self._settings.keep_samples_s)
-        self._forget_voices(now - self._settings.keep_voices_s)
+        is_more = self._settle_samples(now - self._settings.keep_samples_s)
+        is_more |= self._forget_voices(now - self._settings.keep_voices_s)
+        if is_more:
+            self.sweep_by(now_s + GO_ON_S)
         for name, final_at in self._ledger.people.enrolments():
             self._strip(name)  # a bridge that was killed may have left it
             if final_at <= now - ENROLMENT_TOLD_S:
@@ -132,10 +133,13 @@ class Retention:
             self._dispatcher.give_up(job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
         self._due_s = now_s + (0.0 if unlinked else ASK_AGAIN_S)  # there may be more of it
 
-    def _settle_samples(self, final_until: float) -> None:
-        """Replace the voice samples of conversations that were final before this Unix time by what they found."""
-        names = self._ledger.kept_voices.with_samples(after=self._settled_until, until=final_until)
-        for name in names:
+    def _settle_samples(self, final_until: float) -> bool:
+        """Replace the voice samples of conversations that were final before this Unix time by what they found.
+
+        Return whether there may be more of them.
+        """
+        found = self._ledger.kept_voices.with_samples(final_until)
+        for name in found.names:
             try:
                 payloads = {result.job_id: encode(result) for result in settle_samples(self._results_of(name))}
             except SchemaError as error:
@@ -143,23 +147,26 @@ class Retention:
                 continue
             self._ledger.jobs.replace_results(payloads)
             _LOG.info("samples_settled", conversation=name, jobs=len(payloads))
-        if names:
+        if found.names:
             self._ledger.forget_deleted_pages()
-        self._settled_until = final_until
+        self._ledger.kept_voices.note_settled(found)
+        return found.is_more
 
-    def _forget_voices(self, final_until: float) -> None:
-        """Drop the embeddings of voices that nobody named, of conversations that were final before this Unix time."""
-        found = self._ledger.kept_voices.with_voices(
-            FORGOTTEN.encode(), after=self._forgotten_until, until=final_until, limit=MAX_FORGOTTEN_AT_ONCE
-        )
-        for name, _ in found:
+    def _forget_voices(self, final_until: float) -> bool:
+        """Drop the embeddings of voices that nobody named, of conversations that were final before this Unix time.
+
+        Return whether there may be more of them.
+        """
+        found = self._ledger.kept_voices.with_voices(FORGOTTEN.encode(), final_until, MAX_FORGOTTEN_AT_ONCE)
+        for name in found.names:
             try:
                 self._forget_voices_of(name)
             except SchemaError as error:
                 _LOG.error("voices_not_forgotten", conversation=name, error=str(error))
-        if found:
+        if found.names:
             self._ledger.forget_deleted_pages()
-        self._forgotten_until = found[-1][1] if len(found) == MAX_FORGOTTEN_AT_ONCE else final_until
+        self._ledger.kept_voices.note_forgotten(found)
+        return found.is_more
 
     def _forget_voices_of(self, name: str) -> None:
         conversation = self._ledger.conversations.get(name)

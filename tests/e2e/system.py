@@ -37,6 +37,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import AGENT_ID, RunningBroker
 from tests.inbox import WAIT_S
+from tests.ledger_switch import switched_options
 from tests.pace import paced_settings
 from vps_bridge.ledger import Ledger
 
@@ -183,7 +184,7 @@ class System:
     def environment(self, role: str) -> dict[str, str]:
         own = {"OMI_DATA_DIR": str(self.data_dir), "OMI_AGENT_ID": AGENT_ID, "OMI_WEIGHTS_DIR": str(weights_dir())}
         own["OMI_ENGINE"] = "embedded"  # also where a pipeline of pyannote was fetched
-        return self.broker.environment(role) | FAST | self.patience | own
+        return self.broker.environment(role) | FAST | self.patience | own | switched_options(self.data_dir)
 
     def start_bridge(self, **environment: str) -> DemoProgram:
         began = datetime.now(UTC)

@@ -1,6 +1,5 @@
 """Labels of named people reach OMI once, never as the owner, and never over what people do there."""
 
-import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from schemas.people import PersonEvent, PersonEventType
 from tests.omi.omi_api import ADMIN_KEY, FakeApi, run_api
 from tests.vps_bridge.live_bridge import wait_until
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.omi_conversations import OmiConversationRecord
 from vps_bridge.omi.api import OmiApi, read_api
 from vps_bridge.omi.labels_back import LabelSender
@@ -58,17 +58,14 @@ def know(ledger: Ledger, person: str, name: str, *, is_owner: bool = False) -> N
         ledger.people.note(person, event, Verdict.ACCEPTED)
 
 
-def update(root: Path, version: int, *labels: SegmentLabel) -> None:
+def update(ledger: Ledger, version: int, *labels: SegmentLabel) -> None:
     """Labels as the bridge writes them."""
     payload = encode(ConversationUpdated(conversation_id=NAME, updated_version=version, state="final", segments=labels))
-    with sqlite3.connect(root / "ledger.sqlite3") as connection:
-        connection.execute("UPDATE conversations SET updated_payload = ?, updated_version = ?", (payload, version))
-    connection.close()
+    made = AssignedUpdate([], f"key-{version}", payload, final=True, done_jobs=(), seen=0)
+    ledger.conversations.note_update(NAME, made)
 
 
-def test_named_people_are_assigned_once_and_the_owner_never(
-    tmp_path: Path, api: FakeApi, ledger: Ledger, sender: LabelSender
-) -> None:
+def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
     api.people = {"known": "Anna", "theirs": "Bert"}
     api.statuses = [503, 409]
@@ -76,7 +73,7 @@ def test_named_people_are_assigned_once_and_the_owner_never(
     know(ledger, "new", "Cleo")
     know(ledger, "me", "Me", is_owner=True)
     update(
-        tmp_path / "bridge",
+        ledger,
         1,
         SegmentLabel(id="s1", person_id="ours", identity="matched"),
         SegmentLabel(id="s2", person_id="me", identity="matched"),
@@ -85,7 +82,7 @@ def test_named_people_are_assigned_once_and_the_owner_never(
     )
     wait_until(lambda: not api.statuses, "two refusals")
     update(
-        tmp_path / "bridge",
+        ledger,
         2,
         SegmentLabel(id="s1", person_id="ours", identity="matched"),
         SegmentLabel(id="s4", person_id="known", identity="confirmed"),
@@ -103,11 +100,11 @@ def test_named_people_are_assigned_once_and_the_owner_never(
     assert api.keys == {f"Bearer {ADMIN_KEY}{UID}"}
 
 
-def test_what_fails_now_is_sent_later(tmp_path: Path, api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+def test_what_fails_now_is_sent_later(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
     api.people = {"known": "Anna"}
     api.statuses = [503, 401]
-    update(tmp_path / "bridge", 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
+    update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
     wait_until(lambda: api.assigned, "the label")
     wait_until(lambda: not ledger.omi.untold(), "it to be noted")
     assert len(api.assigned) == 1

@@ -32,6 +32,7 @@ from schemas.record import Message
 from schemas.topics import TopicKind, Topics
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
+from tests.ledger_switch import switched_options
 from tests.pace import paced_settings
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.intake.people_view import PeopleReader
@@ -205,7 +206,7 @@ class LiveBridge:
         return self.data_dir / "bridge.out"
 
     def environment(self) -> dict[str, str]:
-        own = {"OMI_DATA_DIR": str(self.data_dir)}
+        own = {"OMI_DATA_DIR": str(self.data_dir)} | switched_options(self.data_dir)
         return self.broker.environment(self.role) | FAST | self.patience | own | self.options
 
     def start(self, backend: Backend, **options: str) -> None:

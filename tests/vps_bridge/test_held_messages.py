@@ -9,6 +9,7 @@ import pytest
 
 from schemas.conversation import Accepted, Verdict
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.server_connection import ServerConnection
 from vps_bridge.mailbox import WorkRequest
 from vps_bridge.publisher import HeldPublisher
 
@@ -42,7 +43,14 @@ def ledger(tmp_path: Path, wire: RecordingSession, monkeypatch: pytest.MonkeyPat
         wire.seen.append("on disk")
         flush(descriptor)
 
+    def exchange(connection: ServerConnection, command: bytes) -> None:
+        send(connection, command)
+        if b"synchronous_commit = on" in command:
+            wire.seen.append("on disk")
+
+    send = ServerConnection.exchange
     monkeypatch.setattr(os, "fdatasync", note)
+    monkeypatch.setattr(ServerConnection, "exchange", exchange)
     yield opened
     opened.close()
 
@@ -65,6 +73,7 @@ def test_messages_and_answers_leave_once_the_ledger_is_on_disk(ledger: Ledger, w
     assert answer.result(timeout=0) == 7
 
 
+@pytest.mark.ledger_file
 def test_what_promises_nothing_new_costs_no_fsync(ledger: Ledger, wire: RecordingSession) -> None:
     publisher = HeldPublisher(wire, ledger.sync)  # type: ignore[arg-type] # as above
     ledger.agents.all()
@@ -74,6 +83,7 @@ def test_what_promises_nothing_new_costs_no_fsync(ledger: Ledger, wire: Recordin
     assert wire.seen == ["a part of audio"]
 
 
+@pytest.mark.ledger_file
 def test_a_disk_that_fails_lets_nothing_leave_and_says_so(
     ledger: Ledger, wire: RecordingSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:

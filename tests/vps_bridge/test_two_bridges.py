@@ -35,7 +35,7 @@ def test_a_clock_an_hour_off_stops_neither_the_older_bridge_nor_spares_the_young
     with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend) as bridge:
         time.sleep(2.0)  # older by more than a tie
         own = own_backend.seen(BridgeHeartbeat)[-1]
-        other = own.model_copy(update={"instance_id": "other", "uptime_s": 0.0})
+        other = own.model_copy(update={"instance_id": "other", "ledger_id": "another", "uptime_s": 0.0})
         bridge_publishes(own_broker, other.model_copy(update={"sent_at": own.sent_at + HOUR}))
         before = len(own_backend.seen(BridgeHeartbeat))
         wait_until(lambda: len(own_backend.seen(BridgeHeartbeat)) >= before + 3, "the older bridge's next beats")

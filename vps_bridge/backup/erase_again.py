@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from vps_bridge.conversations.sqlite import SqliteConversations
+from vps_bridge.conversations.sql_store import SqlConversations
+from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.intake.erasure import erase_audio, erase_conversation
 from vps_bridge.intake.people import People
 from vps_bridge.intake.spool import Spool
@@ -24,8 +25,18 @@ class ErasedAgain:
     agents: int = 0
 
 
-def erase_again(erasures: Iterable[Erasure], ledger: Ledger, spool: Spool, store: SqliteConversations) -> ErasedAgain:
-    """Erase what the log names and the databases still have. Only with the ledger held exclusively."""
+def erase_again(
+    erasures: Iterable[Erasure],
+    ledger: Ledger,
+    spool: Spool,
+    store: ConversationStore,
+    *,
+    erase: Callable[[str], object] | None = None,
+) -> ErasedAgain:
+    """Erase what the log names and the databases still have.
+
+    `erase` is what erases a conversation; without it the ledger must be held exclusively.
+    """
     wanted = {(erasure.kind, erasure.digest) for erasure in erasures}
     if not wanted:
         return ErasedAgain()
@@ -33,10 +44,14 @@ def erase_again(erasures: Iterable[Erasure], ledger: Ledger, spool: Spool, store
     def is_wanted(kind: Erased, *ids: str) -> bool:
         return (kind, ledger.erasures.digest(kind, *ids)) in wanted
 
-    names = sorted({*ledger.listing.latest_first(), *store.known()})
+    stored = store.known() if isinstance(store, SqlConversations) else ()  # a backend knows itself what it deleted
+    names = sorted({*ledger.listing.latest_first(), *stored})
     gone = [name for name in names if is_wanted(Erased.CONVERSATION, name)]
     for name in gone:
-        erase_conversation(name, ledger, spool, store)
+        if erase is None:
+            erase_conversation(name, ledger, spool, store)
+        else:
+            erase(name)
     silent = [name for name in names if name not in gone and is_wanted(Erased.AUDIO, name)]
     for name in silent:
         erase_audio(name, ledger, spool)
@@ -53,6 +68,20 @@ def erase_again(erasures: Iterable[Erasure], ledger: Ledger, spool: Spool, store
     ledger.forget_deleted_pages()
     store.forget_deleted_pages()
     return ErasedAgain(len(gone), len(silent), len(people), agents)
+
+
+def erase_restored(ledger: Ledger, spool: Spool, store: ConversationStore) -> ErasedAgain:
+    """Erase again what was erased from a ledger on a server after the dump was made that was restored there since.
+
+    Safe beside other bridges: whoever owns a conversation erases it, as after a command.
+    """
+    copy = ledger.erasure_copy
+    lost = copy.find_lost() if copy is not None else []
+    if copy is None or not lost:
+        return ErasedAgain()
+    erased = erase_again(lost, ledger, spool, store, erase=ledger.conversations.mark_deleted)
+    copy.put_back(lost)
+    return erased
 
 
 def _known_people(ledger: Ledger) -> set[tuple[str, str]]:

@@ -245,8 +245,8 @@ def conversations(
     from vps_bridge.ledger.records import JobRecord
 
     with explained(), opened(config, data_dir) as (ledger, _store, stale_s):
-        names = ledger.listing.latest_first()
-        names = names[: bounded(limit, as_json=as_json)]
+        most = bounded(limit, as_json=as_json)
+        names = ledger.listing.latest_first() if most is None else ledger.listing.latest(0, most)
         batches = (names[start : start + READ_AT_ONCE] for start in range(0, len(names), READ_AT_ONCE))
         records = (record for batch in batches for record in ledger.listing.some(batch))
         agents, failed = ledger.agents.all(), defaultdict[str, list[JobRecord]](list)
@@ -265,6 +265,6 @@ def conversations(
             table.add_row(facts["conversation_id"], facts["state"], facts["reason"] or "", active, *versions)
         if listed:
             out.print(table)
-            print_rest(len(listed), len(ledger.listing.latest_first()))
+            print_rest(len(listed), ledger.listing.count())
         else:
             out.print("no conversation yet: omi-bridge publish FILE --conversation ID makes one", highlight=False)

@@ -98,6 +98,10 @@ class PostgresConversations(SqlConversations):
         history = super().history
         return self._done(lambda: history(conversation_id))
 
+    def known(self) -> list[str]:
+        """Return the ids of all conversations."""
+        return self._done(super().known)
+
     def delete(self, conversation_id: str) -> None:
         """See `ConversationStore.delete`."""
         self._done(lambda: self._delete_rows(conversation_id))

@@ -179,6 +179,11 @@ class SqlConversations:
         with self._reading(conversation_id) as connection:
             return read_history(connection, conversation_id)
 
+    def known(self) -> list[str]:
+        """Return the ids of all conversations."""
+        with self._tables.reading() as connection:
+            return list(connection.scalars(select(conversations.c.conversation_id)))
+
     def _reading(self, _conversation_id: str) -> AbstractContextManager[Connection]:
         """Lend a connection to read a conversation."""
         return self._tables.reading()

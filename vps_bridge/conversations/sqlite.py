@@ -5,11 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection
 
 from vps_bridge.conversations.packing import find_sizes, find_unpacked, pack, reading_unpacked, writing_unpacked
 from vps_bridge.conversations.sql_store import SqlConversations
-from vps_bridge.conversations.tables import conversations
 from vps_bridge.database import open_database
 
 STORE_FILE = "conversations.sqlite3"
@@ -42,11 +41,6 @@ class SqliteConversations(SqlConversations):
         """See `ConversationStore.unpacked`."""
         with self._database.reading() as connection:
             return find_unpacked(connection)
-
-    def known(self) -> list[str]:
-        """Return the ids of all conversations."""
-        with self._database.reading() as connection:
-            return list(connection.scalars(select(conversations.c.conversation_id)))
 
     def packed_sizes(self) -> list[int]:
         """Return how many bytes each packed conversation takes."""

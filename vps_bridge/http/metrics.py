@@ -20,6 +20,7 @@ from vps_bridge.http.routes import answers
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobEvent, JobState
+from vps_bridge.ledger.jobs import MAX_COUNTED
 from vps_bridge.ledger.measures import MAX_EVENTS
 
 PATH = "/metrics"
@@ -105,8 +106,8 @@ def _gauge(name: str, words: str, value: float) -> Metric:
 
 
 def _describe_queue(ledger: Ledger) -> Iterable[Metric]:
-    by_state, counts = ledger.jobs.by_state(), ledger.jobs.counts()
-    jobs = GaugeMetricFamily("omi_bridge_jobs", "Jobs by state.", labels=["state"])
+    by_state, counts = ledger.jobs.by_state(at_most=MAX_COUNTED), ledger.jobs.counts()
+    jobs = GaugeMetricFamily("omi_bridge_jobs", "Jobs by state, up to 10,000 of each.", labels=["state"])
     for state in JobState:
         jobs.add_metric([state], by_state.get(state, 0))
     failed = GaugeMetricFamily("omi_bridge_failed_jobs", "Jobs that stand failed, by the code.", labels=["code"])

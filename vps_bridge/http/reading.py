@@ -35,6 +35,8 @@ from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.jobs import MAX_COUNTED
+from vps_bridge.ledger.listing import Which
 from vps_bridge.ledger.records import (
     AgentRecord,
     ChunkRecord,
@@ -46,6 +48,8 @@ from vps_bridge.ledger.records import (
 from vps_bridge.ledger.refusals import RefusedChunk
 
 BATCH = 50  # conversations whose state is worked out at once
+LOOKED_AT, SEARCHED = 100, 1_000
+"""Conversations whose state, and whose ids, one answer looks at: whoever wants more asks on from `next_offset`."""
 MAX_FAILURES = 50  # of each kind
 RECENT_S = 3 * 3_600.0
 NOT_LIVE = (AgentState.STOPPED, AgentState.OFFLINE)
@@ -61,29 +65,43 @@ def list_conversations(
     limit: int,
     waits_for: str = "",
 ) -> ConversationPage:
-    """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for."""
+    """Return a part of the list: `search` is part of an id or of a person's, `waits_for` of what it waits for.
+
+    It may hold fewer than `limit`, or none, where few are like that: `next_offset` says where to look on.
+    """
     wanted, agents, reason = search.casefold(), ledger.agents.all(), waits_for.casefold()
-    names = _search(ledger, wanted) if wanted else None
+    most = max(limit, LOOKED_AT)
+    looked_at = SEARCHED if wanted else most if state or reason else limit
+    names = ledger.listing.latest(offset, looked_at + 1, _which(state, has_reason=bool(reason)))
+    end, last = offset + len(names), offset + min(len(names), looked_at)
+    places = list(enumerate(names[:looked_at], start=offset))
+    if wanted:
+        places = _search(ledger, wanted, places)
+    if len(places) > most:
+        last, places = places[most][0], places[:most]
     found: list[ConversationSummary] = []
-    place, is_more = offset, True
-    while is_more and len(found) < limit:
-        wants = min(BATCH, limit - len(found))
-        batch = ledger.listing.latest(place, wants + 1) if names is None else names[place : place + wants + 1]
-        batch, is_more = batch[:wants], len(batch) > wants
-        place += len(batch)
-        summaries = _summarize_all(ledger.listing.some(batch), ledger, agents, stale_s)
-        found += [
-            summary
-            for summary in summaries
-            if state in (None, summary.state) and reason in (summary.reason or "").casefold()
-        ]
-    return ConversationPage(conversations=found, next_offset=place if is_more else None)
+    for batch in (places[first : first + BATCH] for first in range(0, len(places), BATCH)):
+        records = ledger.listing.some([name for _, name in batch])
+        summaries = {one.conversation_id: one for one in _summarize_all(records, ledger, agents, stale_s)}
+        for place, name in batch:
+            summary = summaries.get(name)
+            if summary and state in (None, summary.state) and reason in (summary.reason or "").casefold():
+                found.append(summary)
+            if len(found) == limit:
+                return ConversationPage(conversations=found, next_offset=place + 1 if place + 1 < end else None)
+    return ConversationPage(conversations=found, next_offset=last if last < end else None)
 
 
-def _search(ledger: Ledger, wanted: str) -> list[str]:
-    """Return the conversations whose id, or the id of somebody in them, holds these letters; reads all of them."""
-    voices = ledger.listing.voices()
-    return [name for name in ledger.listing.latest_first() if _matches(wanted, name, voices.get(name))]
+def _which(state: ConversationState | None, *, has_reason: bool) -> Which:
+    if state is None:
+        return Which.WITH_REASON if has_reason else Which.ALL
+    return {ConversationState.FAILED: Which.SET_ASIDE, ConversationState.FINAL: Which.FINAL}.get(state, Which.OPEN)
+
+
+def _search(ledger: Ledger, wanted: str, places: list[tuple[int, str]]) -> list[tuple[int, str]]:
+    """Return those whose id, or the id of somebody in them, holds these letters."""
+    voices = ledger.listing.voices([name for _, name in places])
+    return [(place, name) for place, name in places if _matches(wanted, name, voices.get(name))]
 
 
 def read_conversation(
@@ -129,7 +147,7 @@ def list_jobs(ledger: Ledger, *, state: JobState | None, conversation_id: str | 
         )
         for job in found
     ]
-    return JobPage(jobs=jobs, counts=ledger.jobs.by_state())
+    return JobPage(jobs=jobs, counts=ledger.jobs.by_state(at_most=MAX_COUNTED))
 
 
 def list_agents(ledger: Ledger, *, stale_s: float) -> AgentPage:

@@ -30,7 +30,9 @@ class ConversationPage(BaseModel):
     """A part of the list of conversations, the one that something happened to last first."""
 
     conversations: list[ConversationSummary]
-    next_offset: int | None = Field(description="Where the list goes on; null at its end.")
+    next_offset: int | None = Field(
+        description="Where the list goes on, also where this part has fewer than were asked for; null at its end."
+    )
 
 
 class SpokenPiece(BaseModel):
@@ -113,7 +115,7 @@ class JobPage(BaseModel):
     """The latest jobs, the oldest of them first, and how many there are in each state."""
 
     jobs: list[ListedJob]
-    counts: dict[JobState, int]
+    counts: dict[JobState, int] = Field(description="More than 10,000 of one state are not counted.")
 
 
 class ListedAgent(BaseModel):

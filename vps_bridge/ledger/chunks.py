@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from enum import StrEnum
 
-from sqlalchemy import bindparam, select, update
+from sqlalchemy import bindparam, func, select, update
 
 from vps_bridge.ledger.both_dialects import SERVER_DIALECT, insert
 from vps_bridge.ledger.columns import CHUNK_COLUMNS
@@ -19,6 +19,7 @@ from vps_bridge.ledger.records import ChunkRecord, NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import ChunkRow, ConversationRow, JobChunkRow, JobRow, TombstoneRow
 
 MAX_EXPIRED = 500
+NEVER = 1e300  # as a Unix time
 _OF_CONVERSATION = (
     select(*CHUNK_COLUMNS).where(ChunkRow.conversation_id == bindparam("conversation_id")).order_by(ChunkRow.arrival)
 )
@@ -155,22 +156,22 @@ class ChunkBook:
         """
         needs_audio = [*UNFINISHED, JobState.TURNS_STORED]
         may_be_retried = (JobRow.state == JobState.FAILED) & (JobRow.ended_at > failed_before)
-        busy = (  # of this chunk: all that are would be read from end to end
+        # Both are looked up chunk by chunk, those that were accepted first: a join might read all conversations.
+        busy = (
             select(JobChunkRow.arrival)
             .join(JobRow, JobRow.job_id == JobChunkRow.job_id)
             .where(JobChunkRow.arrival == ChunkRow.arrival, JobRow.state.in_(needs_audio) | may_be_retried)
-            .exists()
+            .limit(1)
         )
-        settled = (
-            (ConversationRow.final_at.is_not(None))
-            & (ConversationRow.final_at <= final_before)
-            & ChunkRow.covered
-            & ~busy
-        )
+        ended = select(ConversationRow.final_at).where(ConversationRow.conversation_id == ChunkRow.conversation_id)
+        is_final = func.coalesce(ended.scalar_subquery(), NEVER) <= final_before  # else the jobs are not looked up
+        settled = is_final & ChunkRow.covered & busy.scalar_subquery().is_(None)
+        # Nothing that came later can have been final by then.
+        in_time = ChunkRow.accepted_at <= max(final_before, accepted_before)
         query = (
             select(*CHUNK_COLUMNS)
-            .join(ConversationRow, ConversationRow.conversation_id == ChunkRow.conversation_id)
-            .where(ChunkRow.spool_name.is_not(None), settled | (ChunkRow.accepted_at <= accepted_before))
+            .where(ChunkRow.spool_name.is_not(None), in_time, settled | (ChunkRow.accepted_at <= accepted_before))
+            .order_by(ChunkRow.accepted_at)
             .limit(MAX_EXPIRED)
         )
         with self._database.reading() as connection:
@@ -179,7 +180,8 @@ class ChunkBook:
     def clamp_future_times(self, now: float) -> None:
         """Set times in the future to now: the clock was set back, and audio must not be kept longer for it."""
         with self._database.writing() as connection:
-            finals = update(ConversationRow).where(ConversationRow.final_at > now)
+            settled = func.coalesce(ConversationRow.final_at, ConversationRow.last_activity_at)  # which has an index
+            finals = update(ConversationRow).where(settled > now, ConversationRow.final_at > now)
             kept = update(ChunkRow).where(ChunkRow.spool_name.is_not(None), ChunkRow.accepted_at > now)
             failed = update(JobRow).where(JobRow.state == JobState.FAILED, JobRow.ended_at > now)
             active = update(ConversationRow).where(ConversationRow.last_activity_at > now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import BindParameter, Connection, bindparam, func, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, or_, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.records import SpeakerHints
@@ -39,6 +39,13 @@ _OPEN_FOR_AUDIO = _WITH_AUDIO.on_conflict_do_update(
     },
 ).returning(ConversationRow.completed, ConversationRow.completed_chunks, ConversationRow.last_audio_at_s)
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
+
+
+def belongs_to(owner: str) -> ColumnElement[bool]:
+    """Return the condition that a conversation is an owner's; empty: nobody's. Spelled so that an index serves."""
+    return (
+        ConversationRow.owner == owner if owner else or_(ConversationRow.owner.is_(None), ConversationRow.owner == "")
+    )
 
 
 def open_for_audio(connection: Connection, conversation_id: str, hints: SpeakerHints, *, completed: bool) -> bool:

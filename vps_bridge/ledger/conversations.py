@@ -30,6 +30,7 @@ from vps_bridge.ledger.deleted_people import delete_learned
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.job_events import is_in, note_labelled
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
+from vps_bridge.ledger.omi_conversations import look_again
 from vps_bridge.ledger.packing import reading_unpacked, unpack
 from vps_bridge.ledger.records import (
     ConversationRecord,
@@ -135,7 +136,9 @@ _NOTE_UPDATE = THIS_CONVERSATION.values(
     updated_payload=bindparam("payload"),
     audio_places=bindparam("new_places", type_=JSON),
     **_SETTLED,
-).returning(WEBHOOK_IS_ON.exists())
+).returning(
+    WEBHOOK_IS_ON.exists(), exists().where(OmiConversationRow.conversation_id == ConversationRow.conversation_id)
+)
 
 
 class ConversationBook:
@@ -227,8 +230,12 @@ class ConversationBook:
         settled = _settled(final=made.final, seen=made.seen)
         with self._database.writing(conversation_id) as connection:
             note_labelled(connection, made.done_jobs)
-            if connection.scalar(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled}):
+            updated = connection.execute(_NOTE_UPDATE, {"of_conversation": conversation_id, **noted, **settled}).first()
+            has_webhook, is_of_omi = updated or (False, False)
+            if has_webhook:
                 queue_update(connection, conversation_id)
+            if is_of_omi:
+                look_again(connection, conversation_id)
 
     def count_try(self, conversation_id: str) -> ConversationRecord | None:
         """Count an attempt at a conversation's labels before it is made, and return the conversation with the count.
@@ -328,7 +335,7 @@ class ConversationBook:
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             # Whose it was and when stays until what OMI sent of it is erased; whom it named goes now.
             told = update(OmiConversationRow).where(OmiConversationRow.conversation_id == conversation_id)
-            connection.execute(told.values(sent_labels={}))
+            connection.execute(told.values(sent_labels={}, untold=False, gone=True))
             return Deleted(names, leases)
 
     def _put_tombstone(self, connection: Connection, conversation_id: str) -> None:

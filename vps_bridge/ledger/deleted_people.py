@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, select
 
+from vps_bridge.ledger.conversation_changes import belongs_to
 from vps_bridge.ledger.tables import (
     ConversationRow,
     CorrectionRow,
@@ -37,7 +38,7 @@ def delete_learned(connection: Connection, conversation_id: str) -> None:
     if not named:
         return
     others = select(ConversationRow.conversation_id).where(
-        func.coalesce(ConversationRow.owner, "") == owner, ConversationRow.conversation_id != conversation_id
+        belongs_to(owner), ConversationRow.conversation_id != conversation_id
     )
     named -= _named_in(connection, CorrectionRow.conversation_id.in_(others))
     is_known = PersonRow.name.is_not(None) | PersonRow.consent_date.is_not(None) | PersonRow.is_owner

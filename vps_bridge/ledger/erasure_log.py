@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from sqlalchemy import Connection
 
 LOG_NAME = "erasures.log"
@@ -68,9 +70,9 @@ class Erasures(Protocol):
 class ErasureLog:
     """The log of one ledger. Every process that has the ledger open may add to it."""
 
-    def __init__(self, root: Path, ledger_id: str) -> None:
-        """Use the log below `root`; the first bridge begins it."""
-        self._path, self._key = root / LOG_NAME, ledger_id.encode()
+    def __init__(self, root: Path, ledger_id: str, name: str = LOG_NAME) -> None:
+        """Use the log of this name below `root`; the first bridge begins it."""
+        self._path, self._key = root / name, ledger_id.encode()
 
     def begin(self) -> None:
         """Make the file, where there is none: so a missing one means that it was lost."""
@@ -79,15 +81,20 @@ class ErasureLog:
 
     def note(self, _connection: Connection | None, kind: Erased, *ids: str) -> None:
         """Put an erasure on disk, before what is to be erased goes. Raises OSError where the disk fails."""
-        line = f"{kind} {int(time.time())} {self.digest(kind, *ids)}\n"
-        self._append(line)
+        self.append([Erasure(kind, int(time.time()), self.digest(kind, *ids))])
 
-    def _append(self, line: str) -> None:
+    def append(self, erasures: Iterable[Erasure]) -> None:
+        """Put erasures on disk. Raises OSError where the disk fails."""
+        lines = "".join(f"{one.kind} {one.at_s} {one.digest}\n" for one in erasures)
+        if lines:
+            self._append(lines)
+
+    def _append(self, lines: str) -> None:
         descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_APPEND, 0o600)
         try:
             size = os.fstat(descriptor).st_size
             head = f"{_HEADER} {secrets.token_hex(8)}\n" if size == 0 else _end_of_line(descriptor, size)
-            os.write(descriptor, (head + line).encode())  # one write to the end: lines of two processes do not mix
+            os.write(descriptor, (head + lines).encode())  # one write to the end: lines of two processes do not mix
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -101,7 +108,7 @@ class ErasureLog:
         return read_erasures(self._path)
 
 
-def digest_erased(key: bytes, kind: Erased, *ids: str) -> str:
+def digest_erased(key: bytes, kind: str, *ids: str) -> str:
     """Return what a log has of these ids, under its ledger's key."""
     said = "\0".join((kind, *ids)).encode()
     return hashlib.blake2b(said, key=key, digest_size=_DIGEST_BYTES).hexdigest()

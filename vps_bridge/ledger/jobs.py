@@ -15,7 +15,7 @@ from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
 from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.decoded_lengths import note_decoded_lengths
-from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, is_in, move, note_event
+from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import (
@@ -43,6 +43,8 @@ from vps_bridge.ledger.waiting_jobs import WaitingJob, find_waiting
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 from vps_bridge.rules.lease import LeaseEnd
 
+MAX_COUNTED = 10_000
+"""So many jobs of one state are counted for whoever asks often: those that are done would take longer each day."""
 THIN_BYTES_PER_S = 2_000  # 16 kbit/s, thin Opus: audio of unknown length is at most about so long, as is its lease
 
 # Statements are made once: making one costs several times what running it does.
@@ -107,11 +109,8 @@ _TO_COVER = select(
 )
 _COVER = update(ChunkRow).where(ChunkRow.arrival.in_(bindparam("arrivals", expanding=True))).values(covered=True)
 _NEW_JOB, _NEW_JOB_CHUNK = insert(JobRow), insert(JobChunkRow)
-_STATES = (
-    select(JobRow.state, func.count())
-    .where(is_in(JobState.READY, JobState.LEASED, JobState.FAILED))
-    .group_by(JobRow.state)
-)
+_COUNTED = (JobState.READY, JobState.LEASED, JobState.FAILED)
+_STATES = select(*(select(func.count()).where(JobRow.state == state).scalar_subquery() for state in _COUNTED))
 _UNCOVERED = select(func.count(), func.min(ChunkRow.accepted_at)).where(~ChunkRow.covered)
 _FIRST_JOB_AT = select(func.min(JobRow.created_at)).where(IS_UNFINISHED)
 _KEPT_BYTES = select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None))
@@ -189,11 +188,14 @@ class JobBook:
             for row in reversed(rows)
         ]
 
-    def by_state(self) -> dict[JobState, int]:
-        """Return how many jobs there are in each state that has any."""
-        query = select(JobRow.state, func.count().label("jobs")).group_by(JobRow.state)
+    def by_state(self, *, at_most: int | None = None) -> dict[JobState, int]:
+        """Return how many jobs there are in each state that has any; more than `at_most` of one are not counted."""
+        first = select(JobRow.number).order_by(JobRow.number).limit(at_most)
+        each = (first.where(JobRow.state == state).subquery() for state in JobState)
+        counts = [select(func.count()).select_from(of_state).scalar_subquery() for of_state in each]
         with self._database.reading() as connection:
-            return {row.state: row.jobs for row in connection.execute(query)}
+            row = connection.execute(select(*counts)).one()
+        return {state: count for state, count in zip(JobState, row, strict=True) if count}
 
     def ready(
         self,
@@ -287,13 +289,13 @@ class JobBook:
 
     def without_audio(self) -> list[str]:
         """Return the jobs that still wait for an agent although audio of theirs is unlinked."""
-        query = (
-            select(JobRow.job_id)
-            .join(JobChunkRow, JobChunkRow.job_id == JobRow.job_id)
-            .join(ChunkRow, ChunkRow.arrival == JobChunkRow.arrival)
-            .where(JobRow.state == JobState.READY, ChunkRow.spool_name.is_(None))
-            .distinct()
+        lost = (  # of this job: a join might read all chunks
+            select(ChunkRow.arrival)
+            .join(JobChunkRow, JobChunkRow.arrival == ChunkRow.arrival)
+            .where(JobChunkRow.job_id == JobRow.job_id, ChunkRow.spool_name.is_(None))
+            .limit(1)
         )
+        query = select(JobRow.job_id).where(JobRow.state == JobState.READY, lost.scalar_subquery().is_not(None))
         with self._database.reading() as connection:
             return list(connection.scalars(query))
 
@@ -312,16 +314,16 @@ class JobBook:
     def counts(self) -> QueueCounts:
         """Return how much waits."""
         with self._database.reading() as connection:
-            states: dict[JobState, int] = {row[0]: row[1] for row in connection.execute(_STATES)}
+            ready, leased, failed_jobs = connection.execute(_STATES).one()
             uncovered, first_chunk_at = connection.execute(_UNCOVERED).one()
             failed, size = connection.scalar(_CONVERSATIONS_FAILED), connection.scalar(_KEPT_BYTES)
             first_job_at, refused = connection.scalar(_FIRST_JOB_AT), connection.scalar(_REFUSED)
             oldest = [moment for moment in (first_chunk_at, first_job_at) if moment is not None]
         return QueueCounts(
             chunks_waiting=uncovered,
-            jobs_ready=states.get(JobState.READY, 0),
-            jobs_leased=states.get(JobState.LEASED, 0),
-            jobs_failed=states.get(JobState.FAILED, 0),
+            jobs_ready=ready,
+            jobs_leased=leased,
+            jobs_failed=failed_jobs,
             conversations_failed=failed or 0,
             bytes=int(size or 0),
             oldest_at=min(oldest, default=None),

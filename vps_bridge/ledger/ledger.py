@@ -21,6 +21,7 @@ from vps_bridge.ledger.chunks import ChunkBook
 from vps_bridge.ledger.conversation_events import EventBook
 from vps_bridge.ledger.conversations import ConversationBook
 from vps_bridge.ledger.corrections import CorrectionBook
+from vps_bridge.ledger.erasure_copy import ErasureCopy
 from vps_bridge.ledger.erasure_log import ErasureLog, Erasures
 from vps_bridge.ledger.erasure_table import ErasureTable
 from vps_bridge.ledger.jobs import JobBook
@@ -122,8 +123,11 @@ class Ledger:
 
     def _open_erasures(self, *, exclusive: bool) -> Erasures:
         """Return where erasures are noted: in a file of its own, or where several bridges see it."""
+        self.erasure_copy: ErasureCopy | None = None
         if self.is_on_server:
-            return ErasureTable(self.ledger_id)
+            table = ErasureTable(self._database, self.ledger_id)
+            self.erasure_copy = ErasureCopy(self.root, self.ledger_id, table) if exclusive else None
+            return table
         log = ErasureLog(self.root, self.ledger_id)
         if exclusive:
             log.begin()
@@ -157,6 +161,11 @@ class Ledger:
     def sync_all(self) -> None:
         """Put on disk whatever any process has committed. Raises OSError where the disk fails."""
         self._database.sync_all()
+
+    def copy_erasures(self) -> None:
+        """Copy what was erased on a server, by whomever, into the bridge's own log. Raises OSError where that fails."""
+        if self.erasure_copy is not None:
+            self.erasure_copy.keep_up()
 
     def forget_deleted_pages(self) -> None:
         """Truncate the write-ahead log, so that what was deleted is in no file any more."""
@@ -226,6 +235,7 @@ class Ledger:
         try:
             with suppress(LedgerUnavailable):  # nobody was promised what may be lost with the server
                 self.sync()
+                self.copy_erasures()
         finally:
             self._database.close()
             if self._lock is not None:

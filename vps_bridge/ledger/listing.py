@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from enum import StrEnum, auto
 from typing import Any
 
-from sqlalchemy import bindparam, func, literal_column, null, select
+from sqlalchemy import Select, Subquery, bindparam, func, literal_column, null, select, union
 
 from vps_bridge.ledger.database import LedgerDatabase, Mark
+from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.packing import reading_unpacked
 from vps_bridge.ledger.records import ConversationRecord
 from vps_bridge.ledger.tables import (
     AgentRow,
     ConversationRow,
     JobEventRow,
+    JobRow,
     PersonDecisionRow,
     PersonRow,
     RefusedChunkRow,
@@ -31,7 +34,9 @@ _COLUMNS = tuple(getattr(ConversationRow, item.name) for item in fields(Conversa
 _LATEST_FIRST = select(ConversationRow.conversation_id).order_by(
     ConversationRow.last_activity_at.desc(), ConversationRow.conversation_id.desc()
 )
-_VOICES = select(ConversationRow.conversation_id, ConversationRow.voices)
+_VOICES = select(ConversationRow.conversation_id, ConversationRow.voices).where(
+    ConversationRow.conversation_id.in_(bindparam("names", expanding=True))
+)
 _MARK = select(
     ConversationRow.conversation_id,
     ConversationRow.last_activity_at,
@@ -48,8 +53,41 @@ _SOME = select(
     ConversationRow.embedding_revision,
 ).where(ConversationRow.conversation_id.in_(bindparam("names", expanding=True)), ~ConversationRow.throwaway)
 _SET_ASIDE = select(ConversationRow.conversation_id).where(ConversationRow.set_aside.is_not(None))
+_IS_TRIED, _IS_OPEN = ConversationRow.set_aside.is_(None), ConversationRow.final_at.is_(None)
+_ACTIVITY = select(ConversationRow.conversation_id, ConversationRow.last_activity_at)
+_OF_FAILED_JOBS = _ACTIVITY.join(JobRow, JobRow.conversation_id == ConversationRow.conversation_id).where(
+    JobRow.state == JobState.FAILED
+)
 _PLACES = select(ConversationRow.audio_places).where(ConversationRow.conversation_id == bindparam("of_conversation"))
 _AGENTS = select(AgentRow.agent_id, AgentRow.allowed, AgentRow.last_seen_at).order_by(AgentRow.agent_id)
+
+
+class Which(StrEnum):
+    """Conversations that may be in a state, or wait for something; found without looking at all others."""
+
+    ALL = auto()
+    OPEN = auto()
+    """Not final, and not set aside."""
+    FINAL = auto()
+    SET_ASIDE = auto()
+    WITH_REASON = auto()
+    """Those that may wait for something, or have something that failed."""
+
+
+def _latest_of(few: Subquery) -> Select[Any]:
+    """Return the statement for the latest of a few, which are found first: the last of all may be none of them."""
+    return select(few.c.conversation_id).order_by(few.c.last_activity_at.desc(), few.c.conversation_id.desc())
+
+
+_LATEST: dict[Which, Select[Any]] = {
+    Which.ALL: _LATEST_FIRST,
+    Which.OPEN: _latest_of(_ACTIVITY.where(_IS_TRIED, _IS_OPEN).offset(0).subquery()),
+    Which.FINAL: _LATEST_FIRST.where(_IS_TRIED, ~_IS_OPEN),
+    Which.SET_ASIDE: _latest_of(_ACTIVITY.where(~_IS_TRIED).offset(0).subquery()),
+    Which.WITH_REASON: _latest_of(
+        union(_ACTIVITY.where(_IS_OPEN), _ACTIVITY.where(~_IS_TRIED), _OF_FAILED_JOBS).subquery()
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -80,15 +118,20 @@ class Listing:
         with self._database.reading() as connection:
             return list(connection.scalars(_LATEST_FIRST))
 
-    def latest(self, offset: int, limit: int) -> list[str]:
-        """Return a part of `latest_first`, which costs the same however many conversations there are."""
+    def count(self) -> int:
+        """Return how many conversations there are."""
         with self._database.reading() as connection:
-            return list(connection.scalars(_LATEST_FIRST.offset(offset).limit(limit)))
+            return connection.scalar(select(func.count()).select_from(ConversationRow)) or 0
 
-    def voices(self) -> dict[str, Any]:
-        """Return the voices of each conversation."""
+    def latest(self, offset: int, limit: int, which: Which = Which.ALL) -> list[str]:
+        """Return a part of these in the order of `latest_first`, which costs the same however many there are."""
         with self._database.reading() as connection:
-            return {name: voices for name, voices in connection.execute(_VOICES)}  # noqa: C416 - rows are no pairs to mypy
+            return list(connection.scalars(_LATEST[which].offset(offset).limit(limit)))
+
+    def voices(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return the voices of these conversations."""
+        with self._database.reading() as connection:
+            return {name: voices for name, voices in connection.execute(_VOICES, {"names": list(names)})}  # noqa: C416 - rows are no pairs to mypy
 
     def some(self, names: Sequence[str]) -> list[ConversationRecord]:
         """Return these conversations in this order, without `updated_payload`; not those that are gone or temporary."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
@@ -30,6 +30,14 @@ class OmiConversationRecord:
     waits: bool
 
 
+_IT = OmiConversationRow.conversation_id == bindparam("of_conversation")
+_HAS_NEWS = exists().where(
+    ConversationRow.conversation_id == OmiConversationRow.conversation_id,
+    ConversationRow.updated_version > OmiConversationRow.sent_version,
+)
+_IS_GONE = exists().where(TombstoneRow.conversation_id == OmiConversationRow.conversation_id)
+# What every look would else read all conversations for, whichever of the two tables changed last.
+_LOOK_AGAIN = update(OmiConversationRow).where(_IT).values(untold=_HAS_NEWS, gone=_IS_GONE)
 _COLUMNS = (
     OmiConversationRow.conversation_id,
     OmiConversationRow.uid,
@@ -70,6 +78,7 @@ class OmiBook:
                 .values(**values)
                 .on_conflict_do_update(index_elements=["conversation_id"], set_=changed)
             )
+            look_again(connection, record.conversation_id)
 
     def waiting(self) -> list[OmiConversationRecord]:
         """Return those that wait for audio."""
@@ -108,6 +117,7 @@ class OmiBook:
             )
             .join(ConversationRow, ConversationRow.conversation_id == OmiConversationRow.conversation_id)
             .where(
+                OmiConversationRow.untold,
                 ConversationRow.updated_version > OmiConversationRow.sent_version,
                 ConversationRow.updated_payload.is_not(None),
             )
@@ -119,16 +129,16 @@ class OmiBook:
     def note_told(self, conversation_id: str, version: int, labels: Labels) -> None:
         """Note what OMI was told, up to which update."""
         this = OmiConversationRow.conversation_id == conversation_id
-        with self._database.writing() as connection:
+        with self._database.writing(conversation_id) as connection:
             connection.execute(
                 update(OmiConversationRow).where(this).values(sent_version=version, sent_labels=dict(labels))
             )
+            look_again(connection, conversation_id)
 
     def deleted(self) -> list[OmiConversationRecord]:
         """Return those that were deleted here, whose audio may still be kept."""
-        tombstone = TombstoneRow.conversation_id == OmiConversationRow.conversation_id
         with self._database.reading() as connection:
-            query = select(*_COLUMNS).join(TombstoneRow, tombstone)
+            query = select(*_COLUMNS).where(OmiConversationRow.gone)
             return [OmiConversationRecord(*row) for row in connection.execute(query)]
 
     def forget(self, conversation_id: str) -> None:
@@ -136,3 +146,8 @@ class OmiBook:
         this = OmiConversationRow.conversation_id == conversation_id
         with self._database.writing() as connection:
             connection.execute(delete(OmiConversationRow).where(this))
+
+
+def look_again(connection: Connection, conversation_id: str) -> None:
+    """Note whether OMI is to be told of an update of this conversation, and whether it is gone; most are not OMI's."""
+    connection.execute(_LOOK_AGAIN, {"of_conversation": conversation_id})

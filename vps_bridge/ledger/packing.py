@@ -50,6 +50,7 @@ _JOBS_OF_IT = select(JobRow.job_id).where(JobRow.conversation_id == _CONVERSATIO
 _TABLES = tuple(
     Base.metadata.tables[row.__tablename__] for row in (ChunkRow, JobRow, JobChunkRow, LeaseRow, EventRow, ResultRow)
 )
+ASKED_AT_ONCE = 1_000
 _FACTS = "facts"
 """The table of one row in the packed value: the large columns of the conversation itself."""
 _LARGE_COLUMNS = ("voices", "audio_places", "updated_payload")
@@ -63,6 +64,9 @@ _SHRINK = _THIS.values(
     audio_places=None,
     updated_payload=bindparam("payload"),
     packed_at=bindparam("now"),
+)
+_PACKED_AMONG = select(PackedRow.conversation_id).where(
+    PackedRow.conversation_id.in_(bindparam("names", expanding=True))
 )
 _DROP = delete(PackedRow).where(PackedRow.conversation_id == _CONVERSATION)
 
@@ -100,8 +104,14 @@ def _select_idle() -> Select[Any]:
         ConversationRow.set_aside.is_(None),
         ConversationRow.enrols.is_(None),
         ~ConversationRow.throwaway,
-        ~select(ChunkRow.arrival).where(chunk, ChunkRow.spool_name.is_not(None) | ~ChunkRow.covered).exists(),
-        ~select(JobRow.number).where(job, at_work).exists(),
+        # One by one: a server might read all chunks and jobs to find that the first hundred have none like that.
+        *(
+            select(number).where(*conditions).limit(1).scalar_subquery().is_(None)
+            for number, *conditions in (
+                (ChunkRow.arrival, chunk, ChunkRow.spool_name.is_not(None) | ~ChunkRow.covered),
+                (JobRow.number, job, at_work),
+            )
+        ),
         *newest,
     )
 
@@ -170,9 +180,11 @@ class PackBook:
 
     def packed_among(self, conversation_ids: Collection[str]) -> set[str]:
         """Return which of these conversations are packed."""
-        of_them = PackedRow.conversation_id.in_(list(conversation_ids))
+        names, found = list(conversation_ids), set[str]()
         with self._database.reading() as connection:
-            return set(connection.scalars(select(PackedRow.conversation_id).where(of_them)))
+            for first in range(0, len(names), ASKED_AT_ONCE):  # a database takes only so many values
+                found.update(connection.scalars(_PACKED_AMONG, {"names": names[first : first + ASKED_AT_ONCE]}))
+        return found
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from schemas.conversation import Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.ledger.both_dialects import holds, insert, larger
+from vps_bridge.ledger.conversation_changes import belongs_to
 from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.erasure_log import Erased, Erasures
@@ -90,6 +91,18 @@ class OwnersPeople:
 _PERSON_COLUMNS = tuple(getattr(PersonRow, item.name) for item in fields(PersonRecord))
 _PRINT_COLUMNS = tuple(getattr(PrintRow, item.name) for item in fields(PrintRecord))
 _DECISION_COLUMNS = tuple(getattr(PersonDecisionRow, item.name) for item in fields(DecisionRecord))
+# From one name to the next: a server would read every conversation to find the few that differ.
+_FIRST_OWNER = select(func.min(ConversationRow.owner).label("owner")).cte("named", recursive=True)
+_NAMED = _FIRST_OWNER.union_all(
+    select(
+        select(func.min(ConversationRow.owner)).where(ConversationRow.owner > _FIRST_OWNER.c.owner).scalar_subquery()
+    ).where(_FIRST_OWNER.c.owner.is_not(None))
+)
+_HAS_LASTING = select(ConversationRow.owner).where(ConversationRow.owner == _NAMED.c.owner, ~ConversationRow.throwaway)
+_OWNERS = union(select(PersonRow.owner), select(_NAMED.c.owner).where(_HAS_LASTING.exists()))
+_IS_ANY_OF_NOBODY = select(
+    select(ConversationRow.owner).where(ConversationRow.owner.is_(None), ~ConversationRow.throwaway).exists()
+)
 # What every labelling asks; built once, since building a statement takes longer than running it.
 _IDS_OF = select(PersonRow.person_id).where(PersonRow.owner == bindparam("of_owner"))
 _IS_ANYBODY_KNOWN = select(select(PersonRow.owner).exists() | select(PrintRow.owner).exists())
@@ -111,10 +124,11 @@ class PeopleBook:
 
     def owners(self) -> list[str]:
         """Return every owner of people or of conversations; `NOBODY` where some have none."""
-        owner = func.coalesce(ConversationRow.owner, NOBODY)
-        query = union(select(PersonRow.owner), select(owner).where(ConversationRow.throwaway.is_(False)))
         with self._database.reading() as connection:
-            return sorted(connection.scalars(query))
+            owners = {name or NOBODY for name in connection.scalars(_OWNERS)}
+            if connection.scalar(_IS_ANY_OF_NOBODY):
+                owners.add(NOBODY)
+        return sorted(owners)
 
     def get(self, owner: str, person_id: str) -> PersonRecord | None:
         """Return a person, or None where the owner has none of that id."""
@@ -150,13 +164,15 @@ class PeopleBook:
 
     def naming(self, owner: str, person_id: str) -> dict[str, Any]:
         """Return the owner's conversations in which a voice is or was this person's, with their voices as JSON."""
-        query = select(ConversationRow.conversation_id, ConversationRow.voices).where(_belongs_to(owner))
+        query = select(ConversationRow.conversation_id, ConversationRow.voices).where(belongs_to(owner))
+        if json.dumps(person_id)[1:-1] == person_id:  # else it may be written otherwise there
+            query = query.where(holds(cast(ConversationRow.voices, Text), person_id))
         with self._database.reading() as connection:
             return {name: voices for name, voices in connection.execute(query) if json.dumps(person_id) in str(voices)}
 
     def corrections_about(self, owner: str, person_id: str) -> list[tuple[str, CorrectionRecord]]:
         """Return what people corrected about a person in the owner's conversations, each with its conversation."""
-        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
+        mine = select(ConversationRow.conversation_id).where(belongs_to(owner))
         columns = [getattr(CorrectionRow, item.name) for item in fields(CorrectionRecord)]
         query = select(CorrectionRow.conversation_id, *columns).where(CorrectionRow.conversation_id.in_(mine))
         with self._database.reading() as connection:
@@ -262,7 +278,7 @@ class PeopleBook:
 
     def enrolling(self, owner: str, person_id: str) -> list[str]:
         """Return the enrolments of a person that are not deleted yet."""
-        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner), ConversationRow.enrols == person_id)
+        mine = select(ConversationRow.conversation_id).where(belongs_to(owner), ConversationRow.enrols == person_id)
         with self._database.reading() as connection:
             return list(connection.scalars(mine))
 
@@ -304,7 +320,7 @@ class PeopleBook:
 
         Labels of the owner's conversations are worked out anew where they tell of the person, or are not final.
         """
-        mine = select(ConversationRow.conversation_id).where(_belongs_to(owner))
+        mine = select(ConversationRow.conversation_id).where(belongs_to(owner))
         said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
         with self._database.writing(_of(owner)) as connection:
             self._erasures.note(connection, Erased.PERSON, owner, person_id)
@@ -321,7 +337,7 @@ class PeopleBook:
             named = holds(cast(PackedRow.people, Text), json.dumps(person_id))
             packed = select(PackedRow.conversation_id).where(named)
             told |= ConversationRow.conversation_id.in_(packed)
-            dirty = update(ConversationRow).where(_belongs_to(owner), told)
+            dirty = update(ConversationRow).where(belongs_to(owner), told)
             connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
 
 
@@ -332,10 +348,6 @@ def _of(owner: str) -> str:
 
 def _is(table: Any, owner: str, person_id: str) -> Any:  # noqa: ANN401 - a table of this file, and its condition
     return (table.owner == owner) & (table.person_id == person_id)
-
-
-def _belongs_to(owner: str) -> Any:  # noqa: ANN401 - a condition on conversations
-    return func.coalesce(ConversationRow.owner, NOBODY) == owner
 
 
 def _add(connection: Connection, owner: str, person_id: str) -> None:
@@ -384,5 +396,5 @@ def _decide(
 def _ask_labels(connection: Connection, owner: str, *, but: str | None = None) -> None:
     """Ask for new labels of the owner's conversations that are not final."""
     is_open = ConversationRow.final_at.is_(None) & (ConversationRow.conversation_id != (but or ""))
-    dirty = update(ConversationRow).where(_belongs_to(owner), is_open)
+    dirty = update(ConversationRow).where(belongs_to(owner), is_open)
     connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, ClassVar
 
 from sqlalchemy import JSON, BigInteger, ForeignKeyConstraint, Index, Integer, UniqueConstraint, false, text, true
@@ -14,9 +15,10 @@ from vps_bridge.rules.lease import LeaseEnd
 _UNFINISHED_SQL = f"state IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
 
 
-def _partial(name: str, *columns: str, where: str, on_server: str | None = None) -> Index:
+def _partial(name: str, *columns: str, where: str) -> Index:
     """Return an index of the rows that a condition holds of; PostgreSQL has booleans, SQLite 0 and 1 for them."""
-    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(on_server or where))
+    on_server = re.sub(r"(\w+) = 1", r"\1", re.sub(r"(\w+) = 0", r"NOT \1", where))
+    return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(on_server))
 
 
 class Base(DeclarativeBase):
@@ -70,9 +72,7 @@ class TombstoneRow(Base):
     """A deleted conversation: whatever comes late for it is discarded. `finished`: nothing of it is left anywhere."""
 
     __tablename__ = "tombstones"
-    __table_args__ = (
-        _partial("tombstones_unfinished", "conversation_id", where="finished = 0", on_server="NOT finished"),
-    )
+    __table_args__ = (_partial("tombstones_unfinished", "conversation_id", where="finished = 0"),)
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     deleted_at: Mapped[float]
     finished: Mapped[bool] = mapped_column(default=False, server_default=true())
@@ -86,12 +86,10 @@ class ConversationRow(Base):
     __table_args__ = (
         Index("conversations_activity", "last_activity_at", "conversation_id", "dirty", "updated_version"),
         _partial("conversations_dirty", "conversation_id", where="dirty > 0"),
-        _partial(
-            "conversations_open_ended",
-            "conversation_id",
-            where="completed = 1 AND final_at IS NULL",
-            on_server="completed AND final_at IS NULL",
-        ),
+        _partial("conversations_open_ended", "conversation_id", where="completed = 1 AND final_at IS NULL"),
+        _partial("conversations_enrolments", "conversation_id", where="enrols IS NOT NULL"),
+        _partial("conversations_open", "last_activity_at", where="final_at IS NULL"),
+        _partial("conversations_temporary", "last_activity_at", where="throwaway = 1"),
         Index("conversations_owner", "owner"),
         _partial("conversations_set_aside", "conversation_id", where="set_aside IS NOT NULL"),
         _partial(
@@ -217,7 +215,7 @@ class PersonDecisionRow(Base):
     """What was decided about a person, for whoever asks why somebody is recognised; never a name."""
 
     __tablename__ = "person_decisions"
-    __table_args__ = (Index("person_decisions_person", "owner", "person_id"),)
+    __table_args__ = (Index("person_decisions_person", "owner", "person_id"), Index("decisions_in", "conversation_id"))
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     owner: Mapped[str]
     person_id: Mapped[str]
@@ -233,7 +231,7 @@ class ChunkRow(Base):
     __tablename__ = "chunks"
     __table_args__ = (
         UniqueConstraint("conversation_id", "chunk_id"),
-        _partial("chunks_uncovered", "conversation_id", "accepted_at", where="covered = 0", on_server="NOT covered"),
+        _partial("chunks_uncovered", "conversation_id", "accepted_at", where="covered = 0"),
         _partial("chunks_spooled", "accepted_at", "bytes", where="spool_name IS NOT NULL"),
     )
     arrival: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
@@ -255,12 +253,13 @@ class ChunkRow(Base):
 
 
 class OmiConversationRow(Base):
-    """A conversation that OMI's webhook reported, and how far its audio and labels are. `waits`: for audio still."""
+    """One that OMI's webhook reported. `waits`: for audio still. `untold`: OMI, of an update. `gone`: deleted here."""
 
     __tablename__ = "omi_conversations"
     __table_args__ = (
         Index("omi_conversations_uid", "uid", "started_at"),
-        _partial("omi_conversations_waiting", "conversation_id", where="waits = 1", on_server="waits"),
+        *(_partial(f"omi_conversations_{kept}", "conversation_id", where=f"{kept} = 1") for kept in ("untold", "gone")),
+        _partial("omi_conversations_waiting", "conversation_id", where="waits = 1"),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
     uid: Mapped[str]
@@ -271,6 +270,8 @@ class OmiConversationRow(Base):
     waits: Mapped[bool]
     sent_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     sent_labels: Mapped[Any] = mapped_column(JSON, default=dict)
+    untold: Mapped[bool] = mapped_column(default=False, server_default=false())
+    gone: Mapped[bool] = mapped_column(default=False, server_default=false())
 
 
 class RefusedChunkRow(Base):
@@ -296,7 +297,7 @@ class JobRow(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("job_id"),
-        Index("jobs_state", "state"),
+        Index("jobs_state", "state", "number"),
         Index("jobs_conversation", "conversation_id"),
         _partial("jobs_busy", "conversation_id", where=_UNFINISHED_SQL),
     )

@@ -10,6 +10,7 @@ from typing import Any
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import EventType, Verdict
 from tests.inbox import WAIT_S
+from tests.ledger_switch import read_ledger
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, audio_payload, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.ledger import Ledger
@@ -38,7 +39,7 @@ def test_a_refused_chunk_is_listed_by_failed_and_show_and_counted(backend: Backe
     assert "chunk c1 of odd" in bridge.command("show", "odd").stdout
     assert "chunks refused: omi-bridge failed" in bridge.command("jobs").stdout
     wait_until(lambda: backend.seen(BridgeHeartbeat)[-1].queue.chunks_refused > 0, "the count in the heartbeat")
-    assert NO_AUDIO not in (bridge.data_dir / "bridge" / "ledger.sqlite3").read_bytes()
+    assert NO_AUDIO not in read_ledger(bridge.data_dir / "bridge")
 
 
 def test_a_conversation_of_which_all_was_refused_is_shown(backend: Backend, bridge: LiveBridge) -> None:

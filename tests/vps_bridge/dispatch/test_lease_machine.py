@@ -21,6 +21,7 @@ from schemas.codec import encode
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
+from tests.ledger_switch import copy_ledger
 from tests.vps_bridge.dispatch.lease_model import (
     AGENTS,
     AUDIO_S,
@@ -76,7 +77,7 @@ class Leases(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         self.settings = bridge_settings(self.home)
-        shutil.copytree(three_jobs(), self.settings.root)
+        copy_ledger(three_jobs(), self.settings.root)
         self.ledger = Ledger(self.settings.root, exclusive=True)
         self.jobs = {job.job_id: job for job in self.ledger.jobs.all()}
         self.conversations = {job.job_id: job.conversation_id for job in self.jobs.values()}

@@ -1,6 +1,5 @@
 """When a job that its agent's beats do not list is offered again; on a clock of its own."""
 
-import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
+from tests.ledger_switch import copy_ledger
 from tests.vps_bridge.dispatch.lease_model import ENGINE, SimulatedWire, bridge_settings, three_jobs
 from vps_bridge.dispatch.dispatcher import ON_ITS_WAY_S, Dispatcher
 from vps_bridge.intake.spool import Spool
@@ -48,7 +48,7 @@ class BusyAgent:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     settings = bridge_settings(tmp_path)
-    shutil.copytree(three_jobs(), settings.root)
+    copy_ledger(three_jobs(), settings.root)
     ledger = Ledger(settings.root, exclusive=True)
     yield ledger
     ledger.close()

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from alembic.config import Config
 from alembic.script import ScriptDirectory
 from sqlalchemy import text
 
+from tests.vps_bridge.ledger_server import KINDS, server_of
 from vps_bridge.conversations.sqlite import MIGRATIONS as STORE_MIGRATIONS
 from vps_bridge.database import open_database
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import postgres as on_server
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.ledger import FILE_NAME, MIGRATIONS
 from vps_bridge.rules.lease import LeaseEnd
@@ -29,14 +32,19 @@ OLD_ENDS = {
 }
 
 
-def open_version(version, root, tmp_path):
-    """Open a ledger as it was made by the migrations up to one of them."""
+def older_migrations(version, tmp_path):
+    """The migrations up to one of them."""
     older = tmp_path / "migrations"
     shutil.copytree(MIGRATIONS, older, ignore=shutil.ignore_patterns("__pycache__"))
     for path in (older / "versions").iterdir():
         if path.name[:4] > version:
             path.unlink()
-    return open_database(root / FILE_NAME, older)
+    return older
+
+
+def open_version(version, root, tmp_path):
+    """Open a ledger as it was made by the migrations up to one of them."""
+    return open_database(root / FILE_NAME, older_migrations(version, tmp_path))
 
 
 def write_version_3(root, tmp_path):
@@ -121,6 +129,48 @@ def test_a_ledger_of_an_earlier_version_knows_which_conversations_are_alive(tmp_
     assert ledger.conversations.get("result").last_activity_at == pytest.approx(hour_ago)
     assert ledger.conversations.get("told").last_activity_at >= now, "nobody knows when its event came"
     assert len(ledger.listing.latest_first()) == 6
+    ledger.close()
+
+
+OMI_BEFORE = """
+INSERT INTO conversations (conversation_id, last_activity_at, started_revision, completed, completed_revision, voices,
+    dirty, updated_version, applied_version, updated_payload)
+SELECT name, 1, 0, 1 = 1, 0, '[]', 0, version, 0, :payload
+FROM (SELECT 'untold' AS name, 2 AS version UNION ALL SELECT 'told', 1) AS made;
+INSERT INTO tombstones (conversation_id, deleted_at, finished) VALUES ('gone', 1, 1 = 1);
+INSERT INTO omi_conversations (conversation_id, uid, started_at, ended_at, posts, body_sha256, waits, sent_version,
+    sent_labels)
+SELECT name, 'uid', 1, 2, 1, '', 1 = 0, 1, '{}'
+FROM (SELECT 'untold' AS name UNION ALL SELECT 'told' UNION ALL SELECT 'gone') AS made
+"""
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_omi_is_told_what_an_earlier_version_had_not_told_and_what_was_deleted_is_erased(
+    kind, tmp_path, request, monkeypatch
+):
+    root, server = tmp_path / "bridge", None
+    if kind == "sqlite":
+        root.mkdir()
+        database: Any = open_version("0016", root, tmp_path)
+    else:
+        postgres = request.getfixturevalue("postgres")
+        server = server_of(postgres, postgres.new_database())
+        tables = replace(on_server.TABLES, migrations=older_migrations("0016", tmp_path))
+        with monkeypatch.context() as patch:
+            patch.setattr(on_server, "TABLES", tables)
+            database = on_server.PostgresLedger(server, sync_commits=True)
+            database.migrate()
+    with database.writing() as connection:
+        for part in OMI_BEFORE.split(";"):
+            payload = {"payload": b"{}"} if ":payload" in part else {}
+            connection.execute(text(part).bindparams(**payload), payload)
+    database.close()
+    ledger: Any = Ledger(root, exclusive=True, server=server)
+    assert [found[0] for found in ledger.omi.untold()] == ["untold"]
+    assert [found.conversation_id for found in ledger.omi.deleted()] == ["gone"]
+    ledger.omi.note_told("untold", 2, {})
+    assert ledger.omi.untold() == []
     ledger.close()
 
 

@@ -13,6 +13,7 @@ const STATE_WORDS = {
   failed: "failed",
 };
 const PAGE = 50;
+const PARTS = 10; // a search looks through so many parts of the list, and on when that is asked for
 const TYPING_MS = 250;
 
 export class ConversationsView {
@@ -20,6 +21,7 @@ export class ConversationsView {
 
   constructor() {
     this.limit = PAGE;
+    this.parts = PARTS;
     this.typing = 0;
     this.search = element("input", { type: "search", id: "search", autocomplete: "off", oninput: () => this.soon() });
     this.state = element(
@@ -52,6 +54,7 @@ export class ConversationsView {
 
   again() {
     this.limit = PAGE;
+    this.parts = PARTS;
     return this.refresh();
   }
 
@@ -70,7 +73,7 @@ export class ConversationsView {
   async readPages(wanted) {
     const found = [];
     let next = 0;
-    while (next !== null && found.length < this.limit) {
+    for (let part = 0; next !== null && found.length < this.limit && part < this.parts; part += 1) {
       const page = await read("/v1/conversations", { ...wanted, offset: next, limit: PAGE });
       found.push(...page.conversations);
       next = page.next_offset;
@@ -95,16 +98,18 @@ export class ConversationsView {
     const columns = ["Conversation", "State", "Waits for, or why it failed", "Voices", "Last activity"];
     const more = () => {
       this.limit += PAGE;
+      this.parts += PARTS;
       return this.refresh();
     };
     replaceKeepingFocus(
       this.found,
-      rows.length ? table("Conversations", columns, rows) : element("p", {}, this.describeNone()),
+      rows.length ? table("Conversations", columns, rows) : element("p", {}, this.describeNone(next !== null)),
       next === null ? "" : button("Show more", more, { "data-key": "more" }),
     );
   }
 
-  describeNone() {
+  describeNone(isMore) {
+    if (isMore) return "None of the latest conversations is like that: Show more looks further.";
     const isNarrowed = Object.values(this.filter()).some((wanted) => wanted !== "");
     return isNarrowed ? "No conversation is like that." : "No conversation yet: each appears with its first audio or event.";
   }
