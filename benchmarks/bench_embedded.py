@@ -39,9 +39,7 @@ if TYPE_CHECKING:
 
     from mac_agent.engines.clustering import Policy
 
-MOVED = (
-    "join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain", "telling_gain",
-)  # fmt: skip
+MOVED = ("join_distance", "small_voice_distance", "contact_distance", "start_distance", "divide_gain")
 
 
 @dataclass(frozen=True)

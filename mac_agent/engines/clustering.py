@@ -28,7 +28,7 @@ from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
 from scipy.special import ndtri
 
-from mac_agent.engines.division import find_second_voice, gain_of_cut
+from mac_agent.engines.division import find_second_voice
 from mac_agent.engines.rivals import find_rivals
 
 if TYPE_CHECKING:
@@ -69,9 +69,6 @@ class Policy:
     a piece counts by the share of the windows that heard it on its track."""
     divide_gain: float | None = None
     """A voice is divided where pieces are at least so much nearer, in cosine, to their part of it than to all of it."""
-    telling_gain: float | None = None
-    """Two voices of some length that are nearly far enough apart stay two where pieces are at least so much nearer, in
-    cosine, to their own voice than to both together."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,8 +100,6 @@ _GOOD_CLEAN_S = 0.5
 _GOOD_AUDIO_S = 1.0
 _LEAST_SHARE = 0.02  # with a smaller share, a rare voice would have to be too unlike all others to be found
 _LEAST_HEARD = 0.02  # so that a voice of which few windows hear anything still has a mean
-_NEARLY_APART = 0.8  # of the distance below which two voices are joined
-_TELLING_S = 10.0  # of each voice: in less speech, what tells two voices apart may be what was said
 _BLOCK_PIECES = 1500  # 15-20 minutes of speech: average linkage is quadratic, so long recordings start in blocks
 _SMOOTHING_ROUNDS = 2
 _PRIOR_PAIRS = 3.0  # weight, in pairs of pieces, of the recording's mean cosine in that of one voice
@@ -242,18 +237,7 @@ class _Model:
         least = np.minimum.outer(seconds, seconds)
         noise = policy.small_voice_distance * FULL_PIECE_S / np.maximum(least, FULL_PIECE_S)
         allowed = policy.join_distance * uneven_cut(seconds) + noise
-        margin: Floats = 1.0 - self.likeness(labels) + policy.contact_distance * self.contact(labels) - allowed
-        if policy.telling_gain is not None:
-            doubtful = (margin < 0) & (margin >= (_NEARLY_APART - 1) * allowed) & (least >= _TELLING_S)
-            for one, other in np.argwhere(np.triu(doubtful, 1)).tolist():
-                if self.gain(labels, one, other) >= policy.telling_gain:
-                    margin[one, other] = margin[other, one] = 0.0
-        return margin
-
-    def gain(self, labels: Labels, one: int, other: int) -> float:
-        """Return by how much nearer pieces are to their own of two voices than to both; see ``gain_of_cut``."""
-        used = np.flatnonzero(self.good & ((labels == one) | (labels == other)))
-        return gain_of_cut(self.embeddings[used], self.weights[used], self.heard[used], labels[used] == other)
+        return 1.0 - self.likeness(labels) + policy.contact_distance * self.contact(labels) - allowed
 
     def contact(self, labels: Labels) -> Floats:
         """Return what share of two voices the network separated from the other voice in the same window.

@@ -93,7 +93,6 @@ CAMPPLUS_POLICY = Policy(
     apart_in_window=0.0,
     counts_audio_once=True,
     divide_gain=0.035,
-    telling_gain=0.042,
 )
 """How it was chosen: docs/adr/0018-campplus.md."""
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
-from mac_agent.engines.clustering import PieceEvidence, VoiceCount, cluster
+from mac_agent.engines.clustering import VoiceCount, cluster
 from mac_agent.engines.division import cut_in_two, find_second_voice, gain_of_cut
 from mac_agent.engines.embedded_networks import CAMPPLUS_POLICY
 from mac_agent.engines.frames import TEN_SECONDS
@@ -64,26 +62,6 @@ def test_the_engine_divides_what_average_linkage_joined_and_no_further_than_it_i
     object.__setattr__(evidence, "embeddings", alike.astype(np.float32))
     assert len(set(cluster(evidence, VoiceCount(), CAMPPLUS_POLICY).tolist())) == 2
     assert len(set(cluster(evidence, VoiceCount(most=1), CAMPPLUS_POLICY).tolist())) == 1
-
-
-def evidence_of(voices: list[int], between: float, seed: int) -> PieceEvidence:
-    drawn = draw(np.repeat(voices, 4).tolist(), between=between, seed=seed)
-    return replace(talk(voices), embeddings=drawn.astype(np.float32))
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_two_voices_a_little_too_alike_stay_two_where_much_speech_tells_them_apart(seed: int) -> None:
-    evidence = evidence_of([0, 1] * 12, 0.465, seed)
-    assert len(set(cluster(evidence, VoiceCount(), CAMPPLUS_POLICY).tolist())) == 2
-    by_distance = replace(CAMPPLUS_POLICY, telling_gain=None)
-    assert len(set(cluster(evidence, VoiceCount(), by_distance).tolist())) == 1
-    assert len(set(cluster(evidence, VoiceCount(most=1), CAMPPLUS_POLICY).tolist())) == 1
-
-
-def test_little_speech_does_not_tell_voices_apart() -> None:
-    """The same two voices, 9.7 s of each: the distance alone decides."""
-    evidence = evidence_of([0, 1] * 3, 0.447, 0)
-    assert len(set(cluster(evidence, VoiceCount(), CAMPPLUS_POLICY).tolist())) == 1
 
 
 def test_audio_on_several_tracks_counts_once() -> None:

@@ -188,6 +188,13 @@ def test_the_engine_says_which_weights_it_holds(embedded: Engine) -> None:
     assert info.revision != info.embedding_revision
 
 
+@pytest.mark.parametrize("times", [3, 4])
+def test_what_repeats_itself_has_no_more_speakers(embedded: Engine, sample: Recording, times: int) -> None:
+    """Copies of one utterance are more alike than its voice is: they must not become voices of their own."""
+    repeated = np.tile(sample.waveform, times)
+    assert len(embedded.diarize(repeated, Hints(), ignore).speakers) == 2
+
+
 @pytest.mark.shared
 @pytest.mark.slow
 @pytest.mark.parametrize("number", range(10))
