@@ -12,8 +12,10 @@ import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests import ledger_switch
@@ -40,6 +42,23 @@ def ledgers() -> Iterator[None]:
     """Ledgers are files, unless a run has them all on a server."""
     with ledger_switch.switched() if ledger_switch.IS_ON else nullcontext():
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_log() -> Iterator[None]:
+    """What a command in this process makes of the log ends with its test.
+
+    It may silence it, and a logger would for ever keep what it was first used with.
+    """
+    before, configure = structlog.get_config(), structlog.configure
+
+    def configure_uncached(**options: Any) -> None:
+        configure(**options | {"cache_logger_on_first_use": False})
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(structlog, "configure", configure_uncached)
+        yield
+    configure(**before)
 
 
 @pytest.fixture(scope="session")

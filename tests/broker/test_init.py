@@ -15,7 +15,6 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from broker.certificate_check import check_certificate, check_certificate_end
@@ -76,14 +75,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
     broker.start()
     yield Home(directory, broker)
     broker.kill()
-
-
-@pytest.fixture(autouse=True)
-def keep_logging() -> Iterator[None]:
-    """Commands run in this process, and some silence its log."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
-import structlog
 
 from tests.brokers import REPOSITORY, free_port, require_program
 from tests.docs.node_packages import installed_packages, node_program
@@ -32,14 +31,6 @@ LISTENING = [
 def system(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningSystem]:
     with run_system_of_pages(tmp_path_factory.mktemp("pages")) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def keep_logging() -> Iterator[None]:
-    """Commands that run in this process silence its log."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from broker.invitation import read_invitation_file, write_invitation
@@ -39,14 +38,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     broker.start()
     yield directory
     broker.kill()
-
-
-@pytest.fixture(autouse=True)
-def keep_logging() -> Iterator[None]:
-    """The commands run in this process, and silence its log."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 
 from broker.settings import load_settings
 from mac_agent import broker_check
@@ -48,14 +47,6 @@ def mac(broker: PlantedBroker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(broker_check, "CONNECT_TIMEOUT_S", paced(2.0))
     return Mac(broker, data_dir, config, monkeypatch, tmp_path / "scratch")
-
-
-@pytest.fixture(autouse=True)
-def keep_logging() -> Iterator[None]:
-    """The checks run in this process, and silence its log."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 def examine(mac: Mac) -> dict[str, Check]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import structlog
 
 from broker.check import Check
 from broker.settings import load_settings
@@ -55,14 +54,6 @@ def world(broker: PlantedBroker, files: Path, tmp_path: Path, monkeypatch: pytes
     (tmp_path / "scratch").mkdir()
     monkeypatch.setattr(broker_probe, "CONNECT_TIMEOUT_S", paced(2.0))
     return World(broker, data_dir, config, monkeypatch, tmp_path / "scratch")
-
-
-@pytest.fixture(autouse=True)
-def keep_logging() -> Iterator[None]:
-    """The checks run in this process, and silence its log."""
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 def examine(world: World) -> dict[str, Check]:
