@@ -14,6 +14,7 @@ from sqlalchemy import text
 from benchmarks.asked_of_ledger import list_questions
 from benchmarks.grown_ledger import count_rows, fill, noted
 from tests.postgres_server import RunningPostgres
+from tests.vps_bridge.ledger.sqlite_steps import count_steps
 from tests.vps_bridge.ledger_server import server_of
 from vps_bridge.http import metrics, reading
 from vps_bridge.ledger import Ledger
@@ -69,21 +70,7 @@ def rows_of(ledger: Ledger, work: Callable[[], object]) -> int:
 
 def steps_of(ledger: Ledger, work: Callable[[], object]) -> int:
     """How many steps of SQLite's machine it takes."""
-    ticks = 0
-
-    def tick() -> None:
-        nonlocal ticks
-        ticks += 1
-
-    with ledger._database.reading() as connection:
-        driver = connection.connection.driver_connection
-    assert driver is not None
-    driver.set_progress_handler(tick, STEPS_AT_ONCE)
-    try:
-        work()
-    finally:
-        driver.set_progress_handler(None, 0)
-    return ticks * STEPS_AT_ONCE
+    return count_steps(ledger, work, at_once=STEPS_AT_ONCE)
 
 
 def find_growing(

@@ -1,10 +1,11 @@
 """What a job costs the ledger does not grow with the jobs that wait: counted in SQLite's own steps, not in time."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.vps_bridge.ledger.sqlite_steps import count_steps
 from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.ledger import Ledger
 
@@ -26,25 +27,6 @@ def queue_up(ledger: Ledger, first: int, last: int, *, conversations: int) -> No
         add_waiting_job(ledger, f"c{number % conversations}", f"chunk-{number}", audio_s=60.0, final=True)
 
 
-def count_steps(ledger: Ledger, work: Callable[[], object]) -> int:
-    """How many steps of SQLite's machine `work` takes, to the nearest ten."""
-    ticks = 0
-
-    def tick() -> None:
-        nonlocal ticks
-        ticks += 1
-
-    with ledger._database.reading() as connection:
-        driver = connection.connection.driver_connection
-    assert driver is not None
-    driver.set_progress_handler(tick, STEPS_AT_ONCE)
-    try:
-        work()
-    finally:
-        driver.set_progress_handler(None, 0)
-    return ticks * STEPS_AT_ONCE
-
-
 def deliver_one(ledger: Ledger) -> None:
     """All that the bridge asks its ledger for, for one job, from the grant to the end of its conversation."""
     for held in ledger.leases.current():
@@ -64,9 +46,9 @@ def deliver_one(ledger: Ledger) -> None:
 def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) -> None:
     queue_up(ledger, 0, SHORT, conversations=LONG)
     deliver_one(ledger)
-    short = count_steps(ledger, lambda: deliver_one(ledger))
+    short = count_steps(ledger, lambda: deliver_one(ledger), at_once=STEPS_AT_ONCE)
     queue_up(ledger, SHORT, LONG, conversations=LONG)
-    long = count_steps(ledger, lambda: deliver_one(ledger))
+    long = count_steps(ledger, lambda: deliver_one(ledger), at_once=STEPS_AT_ONCE)
     assert 0 < long <= 1.5 * short
 
 
@@ -79,17 +61,17 @@ def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledg
 
     queue_up(ledger, 0, SHORT, conversations=1)
     grant()
-    short = count_steps(ledger, grant)
+    short = count_steps(ledger, grant, at_once=STEPS_AT_ONCE)
     queue_up(ledger, SHORT, LONG, conversations=1)
-    long = count_steps(ledger, grant)
+    long = count_steps(ledger, grant, at_once=STEPS_AT_ONCE)
     assert 0 < long <= 1.5 * short
 
 
 def test_the_count_of_steps_sees_work_that_grows(ledger: Ledger) -> None:
     queue_up(ledger, 0, SHORT, conversations=LONG)
-    short = count_steps(ledger, ledger.jobs.all)
+    short = count_steps(ledger, ledger.jobs.all, at_once=STEPS_AT_ONCE)
     queue_up(ledger, SHORT, LONG, conversations=LONG)
-    assert count_steps(ledger, ledger.jobs.all) > 5 * short
+    assert count_steps(ledger, ledger.jobs.all, at_once=STEPS_AT_ONCE) > 5 * short
 
 
 def test_a_beat_of_one_agent_reads_its_own_leases_alone(ledger: Ledger) -> None:
