@@ -29,7 +29,9 @@ _READY = (
     )
     .order_by(JobRow.number)
 )
-_READY_ELSEWHERE = _READY.where(JobRow.conversation_id.not_in(bindparam("passed", expanding=True))).limit(READY_AT_ONCE)
+_READY_ELSEWHERE = _READY.where(JobRow.conversation_id.not_in(bindparam("passed", expanding=True))).limit(
+    bindparam("at_most")
+)
 _READY_OF_ONE = _READY.where(JobRow.conversation_id == bindparam("conversation_id"), IS_UNFINISHED).limit(
     bindparam("at_most")
 )
@@ -61,12 +63,15 @@ def find_waiting(
 ) -> list[WaitingJob]:
     """Return what `JobBook.ready` does, of the jobs that are `fitting`."""
     heads: dict[str, WaitingJob] = {}
+    at_most = min(limit, READY_AT_ONCE)  # where each is of another conversation, that is enough
     while len(heads) < limit:
-        rows = connection.execute(_READY_ELSEWHERE, {**fitting, "passed": [*leased, *heads]}).all()
+        elsewhere = {**fitting, "passed": [*leased, *heads], "at_most": at_most}
+        rows = connection.execute(_READY_ELSEWHERE, elsewhere).all()
         for found in map(_to_waiting, rows):
             heads.setdefault(found.job.conversation_id, found)
-        if len(rows) < READY_AT_ONCE:
+        if len(rows) < at_most:
             break
+        at_most = READY_AT_ONCE
     chosen = {found.job.job_id: found for found in list(heads.values())[:limit]}
     among = [*leased, *heads]
     if among and len(chosen) < limit:

@@ -52,6 +52,16 @@ def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) ->
     assert 0 < long <= 1.5 * short
 
 
+def test_one_grant_reads_less_than_many(ledger: Ledger) -> None:
+    def find(limit: int) -> None:
+        assert len(ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=limit)) == limit
+
+    queue_up(ledger, 0, SHORT, conversations=LONG)
+    find(1)
+    one = count_steps(ledger, lambda: find(1), at_once=STEPS_AT_ONCE)
+    assert 0 < 4 * one < count_steps(ledger, lambda: find(40), at_once=STEPS_AT_ONCE)
+
+
 def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledger) -> None:
     def grant() -> None:
         ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
