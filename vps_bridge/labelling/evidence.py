@@ -228,8 +228,14 @@ def _shorten(warnings: Iterable[str]) -> list[str]:
 def _collect_warnings(jobs: Sequence[JobEvidence], speakers: Sequence[LocalSpeakerEvidence]) -> tuple[str, ...]:
     """Return what the agents reported, and whether embeddings are unusable or not all comparable; sorted."""
     warnings = set(_shorten([warning for job in jobs for warning in job.warnings]))
-    embeddings = [voice.embedding for job in jobs for voice in _voices_by_label(job).values()]
-    if any(data is not None and _read_embedding(data) is None for data in embeddings):
+    read = {speaker.id for speaker in speakers if speaker.embedding is not None}
+    sent = (
+        LocalSpeaker(job.job_id, voice.speaker)
+        for job in jobs
+        for voice in _voices_by_label(job).values()
+        if voice.embedding is not None
+    )
+    if not read.issuperset(sent):
         warnings.add("embedding.invalid")
     if len({speaker.embedding_space for speaker in speakers if speaker.embedding is not None}) > 1:
         warnings.add("embedding.mixed_models")

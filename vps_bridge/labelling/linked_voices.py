@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ class LinkedVoices:
 def link_voices(
     evidence: ConversationEvidence,
     speakers: Sequence[LocalSpeakerEvidence],
-    speech: Speech,
+    measure_speech: Callable[[], Speech],
     heard: Speech,
     rules: LinkingRules,
     assignment: AssignmentRules,
@@ -46,7 +46,7 @@ def link_voices(
     Args:
         evidence: the conversation.
         speakers: its local speakers.
-        speech: how long each speaks where, by its own job.
+        measure_speech: returns how long each speaks where, by its own job; called only where people said something.
         heard: the same, each second by the one job that decides it.
         rules: the thresholds of linking.
         assignment: when a segment is one local speaker's.
@@ -56,20 +56,23 @@ def link_voices(
         return link_speakers(
             speakers,
             rules,
-            links=(*evidence.links, *said.links(), *more),
+            links=(*evidence.links, *more),
             min_speakers=evidence.num_speakers or evidence.min_speakers,
             max_speakers=evidence.num_speakers or evidence.max_speakers,
         )
 
-    corrections, evidence_of = evidence.corrections, {speaker.id: speaker for speaker in speakers}
-    said = read_human_links(corrections, speech, evidence_of)
+    corrections = evidence.corrections
     words = read_words(evidence.segments, corrections, heard, assignment)
-    partition = link()
+    if not corrections and not words:
+        return LinkedVoices(link(), person_of={}, outcomes=(), not_person={})
+    speech, evidence_of = measure_speech(), {speaker.id: speaker for speaker in speakers}
+    said = read_human_links(corrections, speech, evidence_of)
+    partition = link(*said.links())
     anchors = {voice.speaker_id: voice for kept in corrections for voice in kept.anchors}
     weighed = weigh_words(words, partition, evidence_of, anchors, speech)
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
     if any(voice_of.get(link.a, -1) == voice_of.get(link.b, -2) for link in weighed.apart):
-        partition = link(*weighed.apart)
+        partition = link(*said.links(), *weighed.apart)
     partition = join_voices(partition, (*said.joined, *weighed.joined), said.parted, speech)
     voices = VoiceMap(partition, speech)
     person_of = name_persons(corrections, words, voices)

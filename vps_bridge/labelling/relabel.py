@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from schemas.conversation import ConversationTurn, SegmentLabel, SegmentPiece, VoiceChange
 from schemas.corrections import CorrectionOutcome
@@ -134,7 +134,8 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     alone, not on the order in which chunks or jobs arrived. Only the numbers also depend on those published before.
     Applying the result and relabelling again changes nothing.
     """
-    policy = replace(policy, linking=linking_rules_for(evidence, policy.linking))
+    linking = linking_rules_for(evidence, policy.linking)
+    policy = policy if linking is policy.linking else replace(policy, linking=linking)
     segments, (timeline, clocks) = evidence.segments, _place(evidence, policy)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
@@ -189,8 +190,8 @@ def _link(
     policy: RelabelPolicy,
 ) -> LinkedVoices:
     heard = Speech.of(evidence.segments, measured, timeline.speakers)
-    whole = _whole_speech(evidence, timeline, clocks)
-    return link_voices(evidence, timeline.speakers, whole, heard, policy.linking, policy.assignment)
+    measure_whole = partial(_whole_speech, evidence, timeline, clocks)
+    return link_voices(evidence, timeline.speakers, measure_whole, heard, policy.linking, policy.assignment)
 
 
 def _part_off(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> AudioTimeline:

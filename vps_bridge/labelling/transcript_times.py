@@ -67,6 +67,8 @@ def find_time_faults(
             then captured_at alone says where it would lie.
     """
     segments = evidence.segments
+    if not segments:
+        return TimeFaults()
     stretches = _place_stretches(timeline, evidence.started_at_s, offsets)
     usable = [segment for segment in segments if segment.end_s >= segment.start_s]
     backwards = [segment for segment in segments if segment.end_s < segment.start_s]

@@ -131,6 +131,8 @@ def _teach(
     calibrated: Calibrated,
 ) -> list[_Teaching]:
     """Return one entry for each voice that people named. A person is taught by one voice, that with most speech."""
+    if not linked.person_of:
+        return []
     clearest = sorted(linked.person_of, key=lambda voice: (-heard[voice].clean_s if voice in heard else 0.0, voice))
     teacher_of = {linked.person_of[voice]: voice for voice in reversed(clearest)}
     is_gone = any(FORGOTTEN in job.warnings for job in evidence.jobs)

@@ -20,13 +20,14 @@ def make_write_key(
     Keys are stored with the conversations. A name in here, or the name of a field of the policy, must not change: every
     conversation would get another key, and be written and reported again.
     """
+    chunks = order_chunks(timeline.chunks)
     key_facts: dict[str, object] = {
         "policy": policy_facts,
         "conversation": [evidence.conversation_id, evidence.started_at_s],
         "hints": [evidence.num_speakers, evidence.min_speakers, evidence.max_speakers],
         "links": sorted((link.kind, *astuple(link.a), *astuple(link.b)) for link in evidence.links),
-        "placed": [astuple(place) for place in timeline.placed],
-        "captured": [chunk.captured_at_s for chunk in order_chunks(timeline.chunks)],
+        "placed": [[place.chunk_id, place.stretch, place.start_s, place.duration_s] for place in timeline.placed],
+        "captured": [chunk.captured_at_s for chunk in chunks],
         "jobs": [_job_facts(job) for job in sorted(evidence.jobs, key=lambda job: job.job_id)],
         "segments": sorted(
             [
@@ -42,7 +43,7 @@ def make_write_key(
             for segment in evidence.segments
         ),
     }
-    errors_s = [chunk.captured_error_s for chunk in order_chunks(timeline.chunks)]
+    errors_s = [chunk.captured_error_s for chunk in chunks]
     if any(errors_s):
         key_facts["captured_errors"] = errors_s
     if evidence.corrections:
