@@ -97,13 +97,14 @@ class Updater:
     def read(self, conversation: ConversationRecord, *, final: bool) -> LabellingWork:
         """Return what a conversation's labels are worked out of."""
         conversation_id = conversation.conversation_id
+        stored, known = self._store.read(conversation_id), self._ledger.evidence.of_conversation(conversation_id)
         return LabellingWork(
             conversation,
-            self._store.read(conversation_id),
-            tuple(self._ledger.jobs.of_conversation(conversation_id)),
-            tuple(self._ledger.chunks.of_conversation(conversation_id)),
-            tuple(found.payload for found in self._ledger.jobs.results(conversation_id)),
-            tuple(kept for kept in self._ledger.corrections.of_conversation(conversation_id) if kept.in_force),
+            stored,
+            known.jobs,
+            known.chunks,
+            known.results,
+            known.corrections,
             self._read_people(conversation),
             # A late result of a job that was given up changes a conversation that is final already: it stays final.
             is_final=final or conversation.final_at is not None,

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from enum import StrEnum
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import Connection, bindparam, func, select, update
 
 from vps_bridge.ledger.both_dialects import SERVER_DIALECT, insert
 from vps_bridge.ledger.columns import CHUNK_COLUMNS
@@ -81,8 +81,7 @@ class ChunkBook:
     def of_conversation(self, conversation_id: str) -> list[ChunkRecord]:
         """Return a conversation's chunks in order of arrival."""
         with reading_unpacked(self._database, conversation_id) as connection:
-            rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
-            return [ChunkRecord(*row) for row in rows]
+            return chunks_of(connection, conversation_id)
 
     def of_unpacked(self, names: Sequence[str]) -> dict[str, list[ChunkRecord]]:
         """Return the chunks of each of these conversations, none of which is packed, in order of arrival."""
@@ -194,3 +193,9 @@ class ChunkBook:
         """Note that the audio of these chunks is gone."""
         with self._database.writing() as connection:
             connection.execute(update(ChunkRow).where(ChunkRow.arrival.in_(arrivals)).values(spool_name=None))
+
+
+def chunks_of(connection: Connection, conversation_id: str) -> list[ChunkRecord]:
+    """Return what `ChunkBook.of_conversation` does, of an unpacked conversation."""
+    rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
+    return [ChunkRecord(*row) for row in rows]

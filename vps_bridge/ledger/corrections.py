@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
-from sqlalchemy import JSON, bindparam, select, update
+from sqlalchemy import JSON, Connection, bindparam, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
@@ -36,10 +36,7 @@ class CorrectionBook:
     def of_conversation(self, conversation_id: str) -> list[CorrectionRecord]:
         """Return what people corrected in a conversation, oldest first, what is undone too."""
         with self._database.reading() as connection:
-            if not self._database.has_row(_IS_CORRECTED, conversation_id):
-                return []
-            rows = connection.execute(_GET, {"of_conversation": conversation_id})
-            return [CorrectionRecord(**row._asdict()) for row in rows]
+            return corrections_of(self._database, connection, conversation_id)
 
     def add(self, conversation_id: str, correction: CorrectionRecord) -> None:
         """Keep a correction and ask for new labels; one with the same number is there already."""
@@ -71,3 +68,11 @@ class CorrectionBook:
             if in_force:
                 connection.execute(_SET_VOICES, {"of_conversation": conversation_id, "new_voices": voices})
             mark_changed(connection, conversation_id)
+
+
+def corrections_of(database: LedgerDatabase, connection: Connection, conversation_id: str) -> list[CorrectionRecord]:
+    """Return what `CorrectionBook.of_conversation` does, within a transaction of this connection."""
+    if not database.has_row(_IS_CORRECTED, conversation_id):
+        return []
+    rows = connection.execute(_GET, {"of_conversation": conversation_id})
+    return [CorrectionRecord(**row._asdict()) for row in rows]

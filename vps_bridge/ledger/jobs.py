@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, exists, func, insert, select, update
 
 from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
 from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
@@ -75,12 +75,11 @@ _CHUNKS = (
     .where(JobChunkRow.job_id == OF_JOB)
     .order_by(JobChunkRow.position)
 )
-_STORE = move(JobEvent.STORED).values(failure_code=None, failure_message=None)
-_TO_STORE = (
-    select(JobRow.conversation_id)
-    .outerjoin(ResultRow, ResultRow.job_id == JobRow.job_id)
-    .where(JobRow.job_id == OF_JOB, allows(JobEvent.STORED), ResultRow.job_id.is_(None))
-    .with_for_update(of=JobRow)
+_STORE = (
+    move(JobEvent.STORED)
+    .where(~exists().where(ResultRow.job_id == JobRow.job_id))
+    .values(failure_code=None, failure_message=None)
+    .returning(JobRow.conversation_id)
 )
 _NEW_RESULT = insert(ResultRow)
 _FAIL = move(JobEvent.ATTEMPT_FAILED).values(
@@ -140,8 +139,7 @@ class JobBook:
     def of_conversation(self, conversation_id: str) -> list[JobRecord]:
         """Return a conversation's jobs, oldest first."""
         with reading_unpacked(self._database, conversation_id) as connection:
-            rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
-            return [JobRecord(*row) for row in rows]
+            return jobs_of(connection, conversation_id)
 
     def of_unpacked(self, names: Sequence[str]) -> dict[str, list[JobRecord]]:
         """Return the jobs of each of these conversations, none of which is packed, oldest first."""
@@ -248,11 +246,10 @@ class JobBook:
         """
         its = {"job_id": lease.job_id, "lease_id": lease.lease_id, "agent_id": lease.agent_id}
         with self._database.writing(lease.conversation_id) as connection:
-            conversation_id = connection.scalar(_TO_STORE, {"of_job": lease.job_id})
+            conversation_id = connection.scalar(_STORE, {"of_job": lease.job_id})
             if conversation_id is None:
                 return None
             connection.execute(_NEW_RESULT, {**its, "payload": payload, "stored_at": time.time()})
-            connection.execute(_STORE, {"of_job": lease.job_id})
             note_decoded_lengths(connection, lease.job_id, decoded_s)
             note_event(connection, JobEvent.STORED, lease.job_id, by=lease.agent_id, lease_id=lease.lease_id)
             mark_changed(connection, conversation_id)
@@ -302,8 +299,7 @@ class JobBook:
     def results(self, conversation_id: str) -> list[StoredResult]:
         """Return the results of a conversation's jobs, in order of the jobs."""
         with reading_unpacked(self._database, conversation_id) as connection:
-            rows = connection.execute(_RESULTS, {"conversation_id": conversation_id})
-            return [StoredResult(**row._asdict()) for row in rows]
+            return results_of(connection, conversation_id)
 
     def replace_results(self, payloads: dict[str, bytes]) -> None:
         """Keep other bytes for the results of these jobs."""
@@ -329,6 +325,18 @@ class JobBook:
             oldest_at=min(oldest, default=None),
             chunks_refused=refused or 0,
         )
+
+
+def jobs_of(connection: Connection, conversation_id: str) -> list[JobRecord]:
+    """Return what `JobBook.of_conversation` does, of an unpacked conversation."""
+    rows = connection.execute(_OF_CONVERSATION, {"conversation_id": conversation_id})
+    return [JobRecord(*row) for row in rows]
+
+
+def results_of(connection: Connection, conversation_id: str) -> list[StoredResult]:
+    """Return what `JobBook.results` does, of an unpacked conversation."""
+    rows = connection.execute(_RESULTS, {"conversation_id": conversation_id})
+    return [StoredResult(*row) for row in rows]
 
 
 def _add_job(connection: Connection, conversation_id: str, plan: JobPlan) -> str | None:

@@ -24,6 +24,7 @@ from vps_bridge.ledger.corrections import CorrectionBook
 from vps_bridge.ledger.erasure_copy import ErasureCopy
 from vps_bridge.ledger.erasure_log import ErasureLog, Erasures
 from vps_bridge.ledger.erasure_table import ErasureTable
+from vps_bridge.ledger.evidence import EvidenceBook
 from vps_bridge.ledger.jobs import JobBook
 from vps_bridge.ledger.kept_voices import KeptVoices
 from vps_bridge.ledger.leases import LeaseBook
@@ -141,6 +142,7 @@ class Ledger:
         self.chunks = ChunkBook(database)
         self.events = EventBook(database)
         self.corrections = CorrectionBook(database)
+        self.evidence = EvidenceBook(database)
         self.people = PeopleBook(database, erasures)
         self.jobs = JobBook(database)
         self.leases = LeaseBook(database)
