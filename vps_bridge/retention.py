@@ -78,10 +78,7 @@ class Retention:
 
     def note_applied(self, conversation_id: str) -> None:
         """Note that the backend heard of an update: an enrolment whose outcome was told is deleted."""
-        conversation = self._ledger.conversations.get(conversation_id)
-        if conversation is None or conversation.enrols is None or conversation.final_at is None:
-            return
-        if conversation.applied_version >= conversation.updated_version:
+        if self._ledger.conversations.is_told_enrolment(conversation_id):
             self._ledger.conversations.mark_deleted(conversation_id)
 
     def _strip(self, conversation_id: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import bindparam, func, select
+from sqlalchemy import Connection, bindparam, func, select
 
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from schemas.failure import FailureCode
@@ -114,17 +114,20 @@ class EventBook:
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
         with writing_unpacked(self._database, conversation_id) as connection:
-            is_new = open_conversation(connection, conversation_id)
-            if is_new and event.temporary:
-                marks = {"of_conversation": conversation_id, "for_agent": event.only_agent}
-                connection.execute(_MARK_TEMPORARY, marks)
-            it = {"of_conversation": conversation_id, "now": time.time()}
-            if verdict is Verdict.ACCEPTED:
-                statement = _APPLY.get(event.type, _HEAR)
-                connection.execute(statement, {**it, **_read_event(event)})
-            else:
-                connection.execute(_NOTE_ACTIVITY, it)
+            if not _apply(connection, event, conversation_id, verdict):  # it was never heard of
+                if open_conversation(connection, conversation_id) and event.temporary:
+                    marks = {"of_conversation": conversation_id, "for_agent": event.only_agent}
+                    connection.execute(_MARK_TEMPORARY, marks)
+                _apply(connection, event, conversation_id, verdict)
             connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})
+
+
+def _apply(connection: Connection, event: ConversationEvent, conversation_id: str, verdict: Verdict) -> bool:
+    """Change what an event changes in the conversation's row; return False where there is none."""
+    statement, values = _NOTE_ACTIVITY, {"of_conversation": conversation_id, "now": time.time()}
+    if verdict is Verdict.ACCEPTED:
+        statement, values = _APPLY.get(event.type, _HEAR), {**values, **_read_event(event)}
+    return bool(connection.execute(statement, values).rowcount)
 
 
 def _read_event(event: ConversationEvent) -> dict[str, Any]:

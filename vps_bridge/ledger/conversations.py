@@ -77,6 +77,10 @@ _GET: Select[Any] = select(*CONVERSATION_COLUMNS).where(ConversationRow.conversa
 _MARK_CLEAN = THIS_CONVERSATION.where(ConversationRow.dirty == bindparam("seen")).values(dirty=0)
 TOMBSTONE = select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == OF_CONVERSATION)
 _IS_TEMPORARY = select(ConversationRow.throwaway).where(ConversationRow.conversation_id == OF_CONVERSATION)
+_IS_TOLD = (
+    "SELECT 1 FROM conversations WHERE conversation_id = ? "
+    "AND enrols IS NOT NULL AND final_at IS NOT NULL AND applied_version >= updated_version"
+)
 _NEW_TOMBSTONE = insert(TombstoneRow)
 _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     index_elements=[TombstoneRow.conversation_id],
@@ -296,6 +300,11 @@ class ConversationBook:
         )
         with self._database.reading() as connection:
             return list(connection.scalars(query))
+
+    def is_told_enrolment(self, conversation_id: str) -> bool:
+        """Whether a conversation is an enrolment whose outcome the backend has confirmed. Few are one at all."""
+        with self._database.reading():
+            return self._database.has_row(_IS_TOLD, conversation_id)
 
     def mark_deleted(self, conversation_id: str) -> None:
         """Write the tombstone alone: what comes from now on is discarded, and the running bridge erases the rest."""
