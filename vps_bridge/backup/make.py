@@ -18,6 +18,7 @@ from typing import BinaryIO
 
 from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupManifest, describe_file
 from vps_bridge.bucket.audio import is_in_bucket
+from vps_bridge.database import DatabaseUnreadable
 from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger
@@ -44,7 +45,10 @@ def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     remove_leftovers(root)
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch:
         work = Path(scratch)
-        return _write_tar(work, _gather(root, work, before, report), target, report)
+        try:
+            return _write_tar(work, _gather(root, work, before, report), target, report)
+        except DatabaseUnreadable as error:  # of a copy: the file that it is one of is what can be mended
+            raise DatabaseUnreadable(root / error.path.name, error.reason) from error
 
 
 def remove_leftovers(root: Path) -> None:
@@ -71,7 +75,7 @@ def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> B
     _check_room(root)
     copies = {root / name: work / name for name in DATABASES if (root / name).exists()}
     copy_databases(copies, lambda done, total: report("copying", done, total))
-    copy = Ledger(work, exclusive=True)
+    copy = Ledger.open_copy(work)
     try:
         needed = copy.chunks.needed_spool_names()
         _link_all(root / SPOOL, spool, needed)
@@ -81,7 +85,7 @@ def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> B
         there = {path.name for path in spool.iterdir()}
         # What is in a bucket stays there: a restored bridge reads it from there, as far as it is still kept.
         copy.chunks.keep_spooled(there | {name for name in needed if is_in_bucket(name)})
-        conversations, ledger_id = len(copy.listing.latest_first()), copy.ledger_id
+        conversations, ledger_id = copy.listing.count(), copy.ledger_id
     finally:
         copy.close()
     return _describe(work, before, sorted(there), ledger_id, conversations)
@@ -147,7 +151,9 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
                 file.seek(tar.getmember(MANIFEST_NAME).offset_data)
             file.write(_as_bytes(manifest))
             file.flush()
-            os.fsync(file.fileno())
+            with ThreadPoolExecutor() as pool:  # the copies go while the disk takes the archive
+                pool.submit(shutil.rmtree, work, ignore_errors=True)
+                os.fsync(file.fileno())
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
