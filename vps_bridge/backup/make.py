@@ -14,8 +14,8 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
 
+from vps_bridge.backup.large_file import LargeFile
 from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupManifest, describe_file
 from vps_bridge.bucket.audio import is_in_bucket
 from vps_bridge.database import DatabaseUnreadable
@@ -140,7 +140,7 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with LargeFile(descriptor) as file:
             with ThreadPoolExecutor() as pool:
                 described = pool.map(partial(describe_file, work), [found.name for found in manifest.files])
                 checked = pool.map(check_database, [work / name for name in DATABASES if (work / name).exists()])
@@ -150,10 +150,7 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
             with tarfile.open(name, "r:") as tar:
                 file.seek(tar.getmember(MANIFEST_NAME).offset_data)
             file.write(_as_bytes(manifest))
-            file.flush()
-            with ThreadPoolExecutor() as pool:  # the copies go while the disk takes the archive
-                pool.submit(shutil.rmtree, work, ignore_errors=True)
-                os.fsync(file.fileno())
+            file.sync()
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -162,8 +159,8 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
     return manifest
 
 
-def _write_members(work: Path, manifest: BackupManifest, file: BinaryIO, report: Report) -> None:
-    """Write the manifest and then the files that it names, and flush."""
+def _write_members(work: Path, manifest: BackupManifest, file: LargeFile, report: Report) -> None:
+    """Write the manifest and then the files that it names."""
     (work / MANIFEST_NAME).write_bytes(_as_bytes(manifest))
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         # By 16 KiB it takes twice as long; the types of the standard library do not know this attribute.
