@@ -9,10 +9,6 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer
 
 PIECE_BYTES = 32 * 2**20
 
@@ -25,7 +21,7 @@ class LargeFile(io.BufferedWriter):
         super().__init__(io.FileIO(file, "wb"))
         self._unsynced_bytes = 0
 
-    def write(self, block: ReadableBuffer) -> int:
+    def write(self, block: bytes) -> int:  # type: ignore[override] - of all buffers, bytes are what is written here
         """Write a block. Raises OSError where the disk is full or fails."""
         written = super().write(block)
         self._unsynced_bytes += written
