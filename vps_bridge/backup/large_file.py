@@ -21,8 +21,9 @@ class LargeFile(io.BufferedWriter):
         super().__init__(io.FileIO(file, "wb"))
         self._unsynced_bytes = 0
 
-    def write(self, block: bytes) -> int:  # type: ignore[override] - of all buffers, bytes are what is written here
+    def write(self, block: bytes) -> int:  # type: ignore[override]
         """Write a block. Raises OSError where the disk is full or fails."""
+        # Of all buffers the base class takes only bytes come here: Python 3.11 has no name for the others.
         written = super().write(block)
         self._unsynced_bytes += written
         if self._unsynced_bytes >= PIECE_BYTES:
