@@ -45,6 +45,11 @@ def make_write_key(
     errors_s = [chunk.captured_error_s for chunk in order_chunks(timeline.chunks)]
     if any(errors_s):
         key_facts["captured_errors"] = errors_s
+    if timeline.awaited:
+        key_facts["awaited"] = [
+            [job_id, sorted(awaited.before), sorted(awaited.after)]
+            for job_id, awaited in sorted(timeline.awaited.items())
+        ]
     if evidence.corrections:
         said = [(kept.write, kept.said.model_dump(mode="json", exclude={"anyway"})) for kept in evidence.corrections]
         key_facts["corrections"] = said
