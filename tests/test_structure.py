@@ -26,6 +26,7 @@ LAYERS = {
             "backoff",
             "durations",
             "interpreter",
+            "matrix_threads",
             "rules",
             "people",
             "migrations",
