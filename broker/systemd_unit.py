@@ -46,6 +46,7 @@ ReadWritePaths={data_dir}
 UMask=0077
 Restart=always
 RestartSec=2
+SuccessExitStatus=143
 TimeoutStopSec=30
 {memory}# Each connection is an open file: many of them must not take those that audio and databases need.
 LimitNOFILE=65536

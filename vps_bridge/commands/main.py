@@ -44,7 +44,7 @@ from vps_bridge.commands.watch_folder import HELP_WATCH_FOLDER, watch_folder
 if TYPE_CHECKING:
     from vps_bridge.settings import BridgeSettings
 
-HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
+HELP_RUN = """Run the bridge until SIGTERM, SIGHUP or Ctrl-C.
 
 Examples:
 
