@@ -74,7 +74,14 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     from vps_bridge.doctor import broker_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
     from vps_bridge.doctor.bucket_check import check_bucket
-    from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_door, check_files, check_queue, longest_wait_s
+    from vps_bridge.doctor.file_checks import (
+        LONG_WAIT_S,
+        check_door,
+        check_erasures,
+        check_files,
+        check_queue,
+        longest_wait_s,
+    )
     from vps_bridge.doctor.omi_check import check_omi
     from vps_bridge.doctor.webhook_check import check_webhook
 
@@ -84,7 +91,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
         check_disk(settings.root, 2 * settings.ballast_bytes, "audio and the reserve (OMI_BALLAST_BYTES)"),
     ]
     found, ledger = check_files(settings)
-    checks += found
+    checks += [*found, *check_erasures(settings.root)]
     try:
         checks += check_bucket(settings, ledger)
         findings = probe_broker_as_bridge(settings, wait_s)
