@@ -10,7 +10,7 @@ from sqlalchemy import insert, select, text, update
 
 from vps_bridge.conversations.tables import conversations, packed_conversations
 from vps_bridge.database import Database
-from vps_bridge.ledger.tables import Base, ConversationRow, PackedRow
+from vps_bridge.ledger.tables import Base, ChunkRow, ConversationRow, PackedRow
 
 _CONVERSATIONS, _PACKED = (Base.metadata.tables[row.__tablename__] for row in (ConversationRow, PackedRow))
 _MOMENTS = ("last_activity_at", "final_at", "packed_at", "started_at_s")
@@ -73,6 +73,7 @@ def make_older(database: Database, days: float) -> None:
     }
     with database.writing() as connection:
         connection.execute(update(ConversationRow).values(older))
+        connection.execute(update(ChunkRow).values(accepted_at=ChunkRow.accepted_at - 86_400.0 * days))
 
 
 def count_bytes(database: Database) -> dict[str, int]:

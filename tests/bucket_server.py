@@ -36,6 +36,15 @@ RIGHTS = (
     "s3:GetBucketVersioning",
 )
 """What docs/bucket.md says that the bridge needs."""
+# moto copies all objects of a bucket for each listing of versions, and remembers the copies for ever: gigabytes within
+# some hundred payloads.
+_SERVER = """\
+from collections import deque
+from moto.s3.models import FakeKey
+from moto.server import main
+FakeKey.instances_tracked = deque(maxlen=0)
+main()
+"""
 # Calls before the first that is checked: those that make the user who is checked.
 _UNCHECKED = 3
 
@@ -139,7 +148,7 @@ def run_bucket(directory: Path) -> Iterator[RunningBucket]:
     port, log_file = free_port(), directory / "bucket.log"
     environment = {**os.environ, "INITIAL_NO_AUTH_ACTION_COUNT": str(_UNCHECKED)}
     with log_file.open("ab") as log:
-        command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+        command = [sys.executable, "-c", _SERVER, "-H", "127.0.0.1", "-p", str(port)]
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=directory)
     bucket = RunningBucket(port, log_file, process)
     try:

@@ -39,7 +39,7 @@ LAYERS = {
         {"intake", "admission", "exports"},
         {"dispatch", "backup"},
         {"retention", "compaction", "schedule", "http", "webhook"},
-        {"beats", "bridge_files", "following_up", "omi"},
+        {"beats", "bridge_files", "consequences", "omi"},
         {"bridge"},
         {"client", "doctor"},
         {"commands"},

@@ -26,12 +26,12 @@ from vps_bridge.admission import MAX_KNOWN, Admission, sender_of
 from vps_bridge.beats import BeatSources, BridgeBeats
 from vps_bridge.bridge_files import closed_on_error, name_places, open_files
 from vps_bridge.compaction import Compaction
+from vps_bridge.consequences import ConsequenceParts, Consequences
 from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.results import Results
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.error_guard import ErrorGuard
 from vps_bridge.errors import LedgerUnavailable, Refusal
-from vps_bridge.following_up import FollowingUp, FollowUpParts
 from vps_bridge.http.door import HttpDoor
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.counts import BridgeCounts
@@ -97,7 +97,7 @@ class Bridge:
             on_connect=self._note_connect,
         )
         self._publisher = HeldPublisher(self._session, self._sync)
-        self._following = FollowingUp(settings, self._membership, self._presence, self._publisher)
+        self._consequences = Consequences(settings, self._membership, self._presence, self._publisher)
         self._make_parts(settings)
         sources = self._dispatcher, self._admission, self._webhook, self._guard, self._disk_reserve, self._spool
         told = BeatSources(*sources, self._mailbox.read_until_s)
@@ -122,7 +122,7 @@ class Bridge:
         self._make_doors(settings)
         self._make_keepers(settings)
         parts = self._ledger, self._admission, self._ingest, self._dispatcher, self._updater, self._schedule
-        self._following.use(FollowUpParts(*parts, self._retention, self._compaction, self._one_offs))
+        self._consequences.use(ConsequenceParts(*parts, self._retention, self._compaction, self._one_offs))
 
     def _make_doors(self, settings: BridgeSettings) -> None:
         self._http_door = HttpDoor(
@@ -131,7 +131,7 @@ class Bridge:
         self._omi_door = OmiDoor(
             settings, self._mailbox, self, self._ledger, self._store, guard=self._guard, clock=self._omi_clock
         )
-        told = self._publisher, self._following.note_change
+        told = self._publisher, self._consequences.note_change
         self.people = PersonEvents(self._topics, self._ledger, self._store, *told)
 
     def _make_keepers(self, settings: BridgeSettings) -> None:
@@ -142,8 +142,8 @@ class Bridge:
             self._updater,
             self._guard,
             before_long_work=self._publisher.flush,
-            on_final=self._following.note_final,
-            on_failed=self._following.note_failed,
+            on_final=self._consequences.note_final,
+            on_failed=self._consequences.note_failed,
             wake=self._mailbox.wake,
             awaits_audio=self._ingest.awaits_audio,
             owns=owns,
@@ -160,12 +160,12 @@ class Bridge:
             self._ledger.sync()
         except (OSError, LedgerUnavailable) as error:
             self._ingest.left_strays = True
-            self._following.note_unsynced(error)
+            self._consequences.note_unsynced(error)
             raise
 
     def _note_news(self, words: Collection[str]) -> None:
         """Look at once: somebody else has written into the ledger. Called from another thread."""
-        self._following.hear(words)
+        self._consequences.receive_news(words)
         self._mailbox.wake()
 
     def _note_connect(self) -> None:
@@ -229,9 +229,9 @@ class Bridge:
         if self._connected.is_set():
             self._connected.clear()
             self._hears = True
-            self._following.note_connected()
+            self._consequences.note_connected()
             self._presence.beat_soon()
-        self._guard.run("taking up", partial(self._heed_others, now_s))
+        self._guard.run("taking up", partial(self._act_on_news, now_s))
         self._guard.run("following up", partial(self._follow_up, now_s))
         if now_s >= self._tick_due_s:
             self._ticked_s = now_s
@@ -251,12 +251,12 @@ class Bridge:
         if self._mailbox.is_empty and self._membership.owns(HOUSEKEEPING):
             self._guard.run("packing", partial(self._compaction.step, now_s))
 
-    def _heed_others(self, now_s: float) -> None:
+    def _act_on_news(self, now_s: float) -> None:
         self._hears = self._hears and self._session.connected
-        heeded = self._following.heed(now_s, is_ready=self._hears)
-        self._is_to_dispatch |= heeded.is_to_dispatch
-        self._is_for_all |= heeded.is_to_dispatch or heeded.helps
-        if heeded.is_to_look:
+        found = self._consequences.act_on_news(now_s, is_ready=self._hears)
+        self._is_to_dispatch |= found.is_to_dispatch
+        self._is_for_all |= found.is_to_dispatch or found.helps
+        if found.is_to_look:
             self._tick_due_s = min(self._tick_due_s, self._ticked_s + NEWS_REST_S)
 
     def _take_batch(self) -> None:
@@ -292,7 +292,7 @@ class Bridge:
                 taken = self._ingest.take_audio(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
                 if taken.is_new:
-                    self._following.note_audio(conversation_id, is_late=taken.is_late)
+                    self._consequences.note_audio(conversation_id, is_late=taken.is_late)
             case TopicKind.EVENTS:
                 self.take_event(conversation_id, message.payload)
                 self._admission.note_known([conversation_id])
@@ -301,7 +301,7 @@ class Bridge:
             case TopicKind.TURNS:
                 # Whether its sender is free for another job, its next beat tells.
                 if self._results.take_turns(conversation_id, sender_id, message.payload):
-                    self._following.note_change(conversation_id)
+                    self._consequences.note_change(conversation_id)
             case TopicKind.FAILURE if sender_id != self._settings.bridge_id:
                 self._is_to_dispatch = True
                 self._results.take_failure(conversation_id, sender_id, message.payload)
@@ -315,7 +315,7 @@ class Bridge:
                     self._is_to_dispatch |= calls and self._membership.owns(sender_id)
                     self._dispatcher.take_heartbeat(beat, self._mailbox.taken_s)
             case TopicKind.BRIDGE_HEARTBEAT if not message.retain:
-                self._following.meet(decode(BridgeHeartbeat, message.payload))
+                self._consequences.note_heartbeat(decode(BridgeHeartbeat, message.payload))
 
     def _follow_up(self, now_s: float) -> None:
         """Do at once what messages called for: a new chunk's job is offered with the chunk's receipt."""
@@ -335,7 +335,7 @@ class Bridge:
         self._guard.run("copying erasures", self._ledger.copy_erasures)
         for name in filter(self._membership.owns, self._ledger.conversations.unfinished_deletions()):
             if self._spool.may_erase(name):
-                self._guard.run(f"deleting {name}", partial(self._following.finish_deletion, name))
+                self._guard.run(f"deleting {name}", partial(self._consequences.finish_deletion, name))
         self._schedule.assemble_due(now_s)
         self._schedule.assign_due(now_s)
         self._admission.log_dropped(now_s)
@@ -349,7 +349,7 @@ class Bridge:
         """Grant jobs. Whoever gets one is let in before its offer leaves: it asks for the audio at once."""
         is_for_all, self._is_for_all = self._is_for_all, False
         self._admission.set_allowed(self._dispatcher.tick(self._mailbox.read_until_s(), is_for_all=is_for_all))
-        self._following.note_jobs(now_s)
+        self._consequences.note_jobs(now_s)
 
     def _sweep(self, now_s: float) -> None:
         self._schedule.find_work(now_s)
@@ -367,7 +367,7 @@ class Bridge:
         """Take a chunk that has streamed in; `sha256` is what the publisher says it has."""
         taken = self._ingest.take_upload(conversation_id, description, upload, sha256)
         if taken.is_new:
-            self._following.note_audio(conversation_id, is_late=taken.is_late)
+            self._consequences.note_audio(conversation_id, is_late=taken.is_late)
         return taken
 
     def audio_file(self, chunk: ChunkRecord) -> Path:
@@ -381,7 +381,7 @@ class Bridge:
     def take_event(self, conversation_id: str, data: bytes) -> Accepted | None:
         """Take an event with all that follows from it, and return its receipt."""
         taken = self._ingest.take_event(conversation_id, data)
-        receipt = self._following.follow(taken.event, conversation_id) if taken.event else None
+        receipt = self._consequences.act_on_event(taken.event, conversation_id) if taken.event else None
         return receipt or taken.receipt
 
     def read_history(self, conversation_id: str) -> ConversationHistory | None:

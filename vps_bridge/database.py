@@ -67,7 +67,7 @@ class DatabaseUnreadable(DatabaseError):
             f"{path} cannot be used as a database: {reason}. Check that this user owns it, "
             "or move it (with its -wal and -shm) away and restore a backup."
         )
-        self.path = path
+        self.path, self.reason = path, reason
 
 
 class DiskFull(DatabaseError):
@@ -165,6 +165,11 @@ class Database:
         except OSError:
             self._unsynced = True
             raise
+
+    def stop_syncing(self) -> None:
+        """Sync nothing from here on: this is a copy that nobody needs after a power cut."""
+        with self._lock:
+            self._driver.execute("PRAGMA synchronous = OFF")
 
     def sync_all(self) -> None:
         """Sync to disk whatever was committed through any connection: of this process or of another."""

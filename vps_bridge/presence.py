@@ -91,7 +91,7 @@ class Presence:
             }
         )
 
-    def meet(self, beat: BridgeHeartbeat) -> None:
+    def note_heartbeat(self, beat: BridgeHeartbeat) -> None:
         """Take in a live heartbeat of a bridge. Of two live bridges the younger stops: raises `AnotherBridge`.
 
         See `must_yield` for which of them is older.

@@ -14,10 +14,11 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import BinaryIO
 
+from vps_bridge.backup.large_file import LargeFile
 from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupManifest, describe_file
 from vps_bridge.bucket.audio import is_in_bucket
+from vps_bridge.database import DatabaseUnreadable
 from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger
@@ -44,7 +45,10 @@ def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     remove_leftovers(root)
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch:
         work = Path(scratch)
-        return _write_tar(work, _gather(root, work, before, report), target, report)
+        try:
+            return _write_tar(work, _gather(root, work, before, report), target, report)
+        except DatabaseUnreadable as error:  # of a copy: the file that it is one of is what can be mended
+            raise DatabaseUnreadable(root / error.path.name, error.reason) from error
 
 
 def remove_leftovers(root: Path) -> None:
@@ -71,7 +75,7 @@ def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> B
     _check_room(root)
     copies = {root / name: work / name for name in DATABASES if (root / name).exists()}
     copy_databases(copies, lambda done, total: report("copying", done, total))
-    copy = Ledger(work, exclusive=True)
+    copy = Ledger.open_copy(work)
     try:
         needed = copy.chunks.needed_spool_names()
         _link_all(root / SPOOL, spool, needed)
@@ -81,7 +85,7 @@ def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> B
         there = {path.name for path in spool.iterdir()}
         # What is in a bucket stays there: a restored bridge reads it from there, as far as it is still kept.
         copy.chunks.keep_spooled(there | {name for name in needed if is_in_bucket(name)})
-        conversations, ledger_id = len(copy.listing.latest_first()), copy.ledger_id
+        conversations, ledger_id = copy.listing.count(), copy.ledger_id
     finally:
         copy.close()
     return _describe(work, before, sorted(there), ledger_id, conversations)
@@ -136,7 +140,7 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with LargeFile(descriptor) as file:
             with ThreadPoolExecutor() as pool:
                 described = pool.map(partial(describe_file, work), [found.name for found in manifest.files])
                 checked = pool.map(check_database, [work / name for name in DATABASES if (work / name).exists()])
@@ -146,8 +150,7 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
             with tarfile.open(name, "r:") as tar:
                 file.seek(tar.getmember(MANIFEST_NAME).offset_data)
             file.write(_as_bytes(manifest))
-            file.flush()
-            os.fsync(file.fileno())
+            file.sync()
         Path(name).replace(target)
     except BaseException:
         Path(name).unlink(missing_ok=True)
@@ -156,8 +159,8 @@ def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Repor
     return manifest
 
 
-def _write_members(work: Path, manifest: BackupManifest, file: BinaryIO, report: Report) -> None:
-    """Write the manifest and then the files that it names, and flush."""
+def _write_members(work: Path, manifest: BackupManifest, file: LargeFile, report: Report) -> None:
+    """Write the manifest and then the files that it names."""
     (work / MANIFEST_NAME).write_bytes(_as_bytes(manifest))
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         # By 16 KiB it takes twice as long; the types of the standard library do not know this attribute.

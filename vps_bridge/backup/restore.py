@@ -16,6 +16,7 @@ from typing import NamedTuple
 from filelock import FileLock, Timeout
 
 from vps_bridge.backup.erase_again import ErasedAgain, erase_again
+from vps_bridge.backup.large_file import LargeFile
 from vps_bridge.backup.make import Report, remove_leftovers
 from vps_bridge.backup.manifest import (
     DATABASES,
@@ -163,10 +164,11 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: BackedUpF
         raise BackupUnusable(backup, f"{file.name} in it is damaged")
     digest, path = hashlib.sha256(), work / file.name
     path.touch(mode=0o600)
-    with path.open("wb") as target:
+    with LargeFile(path) as target:
         while block := source.read(_BLOCK_BYTES):
             digest.update(block)
             target.write(block)
+        target.sync()
     if digest.hexdigest() != file.sha256:
         raise BackupUnusable(backup, f"{file.name} in it is damaged")
 

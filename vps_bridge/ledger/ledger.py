@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from sqlalchemy import select
 
-from vps_bridge.database import DAMAGE_ERRORS, DatabaseUnreadable, open_database, reason_of
+from vps_bridge.database import DAMAGE_ERRORS, Database, DatabaseUnreadable, open_database, reason_of
 from vps_bridge.errors import LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
@@ -109,6 +109,14 @@ class Ledger:
             if self._lock is not None:
                 self._lock.release()
             raise
+
+    @classmethod
+    def open_copy(cls, root: Path) -> Ledger:
+        """Open a copy of a ledger's file that is only needed for a moment: nothing of it is synced to disk."""
+        ledger = cls(root, exclusive=True)
+        if isinstance(ledger._database, Database):
+            ledger._database.stop_syncing()
+        return ledger
 
     def _read(self, database: LedgerDatabase, *, exclusive: bool, file: Path | None) -> None:
         """Read what each use needs. Raises `DatabaseUnreadable` where a file is damaged there."""

@@ -279,8 +279,11 @@ def test_a_database_that_is_damaged_is_no_backup_and_the_last_one_stays(stopped:
     made = stopped.back_up()
     with contextlib.closing(sqlite3.connect(stopped.root / STORE_FILE)) as file, file:
         file.execute("UPDATE segments SET conversation_id = 'nobody-' || conversation_id")
-    with pytest.raises(DatabaseUnreadable, match=r"segments belongs to none.*restore a backup"):
+    with pytest.raises(DatabaseUnreadable, match=r"segments belongs to none.*restore a backup") as raised:
         stopped.back_up()
+    assert str(raised.value).startswith(f"{stopped.root / STORE_FILE} "), (
+        "the bridge's own file and no copy that is gone"
+    )
     assert read_manifest(stopped.file) == made
     assert sorted(path.name for path in stopped.root.parent.iterdir()) == ["backup.tar", "bridge"]
     assert not list(stopped.root.glob(f"{WORK_PREFIX}*"))

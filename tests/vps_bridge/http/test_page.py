@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -234,22 +235,42 @@ def serious(page: Page) -> list[tuple[str, str]]:
     return [(item["id"], item["nodes"][0]["html"]) for item in found if item["impact"] != "minor"]
 
 
+def serve_long(route: Route, count: int) -> None:
+    """Answer with so many segments in place of the few that there are."""
+    whole = json.loads(route.fetch().text())
+    step_s = LONG_S / LONG_SEGMENTS
+    model = whole["segments"][0]
+    whole["segments"] = [
+        model | {"id": f"s-{place}", "start_s": start_s, "end_s": start_s + 2, "text": "word " * (place % 60)}
+        for place, start_s in enumerate(step_s * number for number in range(count))
+    ]
+    turns = [(place * step_s, place * step_s + 2.5, place % 2) for place in range(count)]
+    whole["turns"] = [{"start_s": start, "end_s": end, "speaker_id": who} for start, end, who in turns]
+    route.fulfill(json=whole)
+
+
+def test_tab_enters_the_transcript_at_its_chosen_line_though_that_is_out_of_sight(called: Door, page: Page) -> None:
+    call(called, "scrolled")
+    page.route("**/v1/conversations/scrolled", partial(serve_long, count=300))
+    visit(page, "scrolled")
+    chosen, lines = page.locator('[data-segment="s-3"]'), page.locator(".transcript")
+    chosen.click()
+    page.locator("main").focus()
+    lines.evaluate("element => element.scrollTo(0, element.scrollHeight / 2)")
+    expect(chosen).not_to_be_in_viewport()
+    page.get_by_role("button", name="Show all").focus()
+    steps = 0
+    while chosen.evaluate("element => !element.contains(document.activeElement)"):
+        page.keyboard.press("Tab")
+        assert (steps := steps + 1) < 20, "the chosen line is passed over"
+    page.keyboard.press("ArrowDown")
+    expect(page.locator('[data-segment="s-4"]')).to_be_focused()
+
+
 @pytest.mark.slow
 def test_three_hours_of_five_thousand_segments_are_drawn_as_far_as_they_are_seen(called: Door, page: Page) -> None:
-    def serve_long(route: Route) -> None:
-        whole = json.loads(route.fetch().text())
-        step_s = LONG_S / LONG_SEGMENTS
-        model = whole["segments"][0]
-        whole["segments"] = [
-            model | {"id": f"s-{place}", "start_s": start_s, "end_s": start_s + 2, "text": "word " * (place % 60)}
-            for place, start_s in enumerate(step_s * number for number in range(LONG_SEGMENTS))
-        ]
-        turns = [(place * step_s, place * step_s + 2.5, place % 2) for place in range(LONG_SEGMENTS)]
-        whole["turns"] = [{"start_s": start, "end_s": end, "speaker_id": who} for start, end, who in turns]
-        route.fulfill(json=whole)
-
     call(called, "long")
-    page.route("**/v1/conversations/long", serve_long)
+    page.route("**/v1/conversations/long", partial(serve_long, count=LONG_SEGMENTS))
     visit(page, "long")
     rows = page.get_by_role("list", name="Segments").get_by_role("listitem")
     assert rows.count() < 60

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Page, ViewportSize, expect
+from playwright.sync_api import Browser, Page, Route, ViewportSize, expect
 
 from schemas.conversation import EventType
 from tests.brokers import RunningBroker, free_port
@@ -201,6 +201,22 @@ def test_a_conversation_opens_at_its_top_and_tab_leaves_the_transcript_after_one
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Take back change 1")).to_be_focused()
     wait_until(lambda: page.evaluate("scrollY") > 0, "the history in sight")
+
+
+def test_what_is_read_late_takes_the_keyboard_from_nobody(called: Door, page: Page) -> None:
+    held: list[Route] = []
+    page.goto("/#/conversations")
+    page.route("**/v1/conversations/seen", lambda route: held.append(route))  # noqa: PLW0108 - Playwright takes no built-in
+    page.get_by_role("link", name="seen").press("Enter")
+    expect(page.locator("main")).to_be_focused()
+    people = page.get_by_role("link", name="People", exact=True)
+    people.focus()
+    wait_until(lambda: held or page.wait_for_timeout(50), "the conversation asked for")
+    for route in held:
+        route.continue_()
+    expect(page.get_by_role("button", name="Take back change 1")).to_be_visible()
+    page.wait_for_timeout(500)
+    expect(people).to_be_focused()
 
 
 def test_now_says_what_omi_dropped_because_there_was_no_room(called: Door, page: Page) -> None:

@@ -159,9 +159,9 @@ signOut.addEventListener("click", async () => {
   askToSignIn();
 });
 document.getElementById("skip").addEventListener("click", () => main.focus());
-window.addEventListener("hashchange", async () => {
-  await show();
-  main.focus({ preventScroll: true });
+window.addEventListener("hashchange", () => {
+  show();
+  main.focus({ preventScroll: true }); // at once: once it has been read, a person may be somewhere else already
   window.scrollTo(0, 0);
 });
 document.addEventListener("visibilitychange", () => {

@@ -168,12 +168,14 @@ export class Transcript {
     const first = firstPlace(this.segments.length, (place) => this.tops[place + 1] > top);
     const last = firstPlace(this.segments.length, (place) => this.tops[place] >= bottom);
     for (const [place, row] of this.rows) {
-      const isKept = (place >= first && place < last) || row.contains(document.activeElement);
+      const isKept = (place >= first && place < last) || place === this.chosen || row.contains(document.activeElement);
       if (!isKept) {
         row.remove();
         this.rows.delete(place);
       }
     }
+    // Also where it is out of sight: Tab enters the list there, and the focus comes back there from a dialog.
+    if (this.segments.length && !this.rows.has(this.chosen)) this.addRow(this.chosen);
     for (let place = first; place < last; place += 1) {
       if (!this.rows.has(place)) this.addRow(place);
     }

@@ -36,7 +36,7 @@ AUDIO, LATE, CHANGED, FINAL, DELETED, RESYNC = "audio", "late", "changed", "fina
 """Each is told with a conversation's id behind it. An empty word: look at everything."""
 
 
-class FollowUpParts(NamedTuple):
+class ConsequenceParts(NamedTuple):
     """Who does it."""
 
     ledger: Ledger
@@ -50,8 +50,8 @@ class FollowUpParts(NamedTuple):
     one_offs: OneOffRequests
 
 
-class Heeded(NamedTuple):
-    """What others called for: that there may be jobs for our agents, or that everything is to be looked at.
+class NewsOutcome(NamedTuple):
+    """What the news of others call for: that there may be jobs for our agents, or that everything is to be looked at.
 
     `helps`: other bridges have had more jobs than agents lately, or it is time to look whether they have.
     """
@@ -61,8 +61,8 @@ class Heeded(NamedTuple):
     helps: bool
 
 
-class FollowingUp:
-    """Does what follows, or tells it. For the bridge's own thread only."""
+class Consequences:
+    """Does what a change brings about, or tells who does it. For the bridge's own thread only."""
 
     def __init__(
         self,
@@ -74,11 +74,11 @@ class FollowingUp:
         """Do nothing until `use`: those who do it call this when they have something to tell."""
         self._topics, self._bridge_id = Topics(settings.topic_root), settings.bridge_id
         self._membership, self._presence, self._publisher = membership, presence, publisher
-        self._heard: queue.SimpleQueue[Collection[str]] = queue.SimpleQueue()
+        self._news: queue.SimpleQueue[Collection[str]] = queue.SimpleQueue()
         self._missed_due_s = self._helps_until_s = self._told_jobs_s = 0.0
         self._is_to_take_up = self._is_to_offer = False  # until it could be done
 
-    def use(self, parts: FollowUpParts) -> None:
+    def use(self, parts: ConsequenceParts) -> None:
         """Have these do it."""
         self._of = parts
 
@@ -98,7 +98,7 @@ class FollowingUp:
         else:
             self._of.ledger.tell(f"{CHANGED} {conversation_id}")
 
-    def follow(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
+    def act_on_event(self, event: ConversationEvent, conversation_id: str) -> Accepted | None:
         """Do what an accepted event asks for; a deletion has its receipt only then."""
         if event.type is EventType.DELETED:
             if not self._membership.owns(conversation_id):
@@ -167,12 +167,12 @@ class FollowingUp:
             self._told_jobs_s = now_s
             self._of.ledger.tell(JOBS)
 
-    def meet(self, beat: BridgeHeartbeat) -> None:
+    def note_heartbeat(self, beat: BridgeHeartbeat) -> None:
         """Take in a live heartbeat of a bridge. Raises `AnotherBridge` where this one must stop for it."""
         if self._membership.is_of_peer(beat):
             self._membership.note_beat(beat)
         else:
-            self._presence.meet(beat)
+            self._presence.note_heartbeat(beat)
 
     def note_connected(self) -> None:
         """Note that the connection to the broker is new: what is offered is offered again."""
@@ -182,15 +182,15 @@ class FollowingUp:
         """Note why nothing could be promised: of commits in doubt all that is to be done is looked for anew."""
         self._is_to_take_up |= isinstance(error, CommitsInDoubt)
 
-    def hear(self, words: Collection[str]) -> None:
-        """Take what others tell to `heed`. May be called from any thread."""
-        self._heard.put(words)
+    def receive_news(self, words: Collection[str]) -> None:
+        """Take what others tell to `act_on_news`. May be called from any thread."""
+        self._news.put(words)
 
-    def heed(self, now_s: float, *, is_ready: bool) -> Heeded:
+    def act_on_news(self, now_s: float, *, is_ready: bool) -> NewsOutcome:
         """Take in what others told, and who of them is there; `is_ready`: this bridge hears what is published."""
         words = set[str]()
-        while not self._heard.empty():
-            words.update(self._heard.get())
+        while not self._news.empty():
+            words.update(self._news.get())
         self._take_words(words, now_s)
         is_due = now_s >= self._missed_due_s
         has_new_owners = self._membership.look(now_s, is_ready=is_ready, at_once=MEMBERS in words)
@@ -202,7 +202,7 @@ class FollowingUp:
         is_to_dispatch = has_new_owners or JOBS in words
         if is_to_dispatch:
             self._helps_until_s = now_s + HELP_S
-        return Heeded(is_to_dispatch, "" in words, helps=is_due or now_s < self._helps_until_s)
+        return NewsOutcome(is_to_dispatch, "" in words, helps=is_due or now_s < self._helps_until_s)
 
     def _take_up(self) -> None:
         """Take up what other bridges owned until now, and leave what this one owns no more; or offer again.

@@ -12,9 +12,9 @@ from schemas.audio import ChunkDescription
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, ConversationUpdated, EventType
 from tests.vps_bridge.ledger.test_ledger import accept
+from vps_bridge.consequences import Consequences
 from vps_bridge.dispatch.updates import Updater
 from vps_bridge.errors import CommitsInDoubt, LedgerUnavailable
-from vps_bridge.following_up import FollowingUp
 from vps_bridge.http.one_off import OneOffRequests
 from vps_bridge.intake.taken import Taken
 from vps_bridge.ledger import Ledger
@@ -113,7 +113,7 @@ def test_an_update_that_another_bridge_made_last_is_offered_by_who_owns_the_conv
 
 
 class Parts:
-    """What `FollowingUp` has others do, and what of it was done."""
+    """What `Consequences` has others do, and what of it was done."""
 
     def __init__(self) -> None:
         self.done: list[str] = []
@@ -126,7 +126,7 @@ class Parts:
     def look(self, *_arguments: object, **_more: object) -> bool:
         return bool(self.looks) and self.looks.pop()
 
-    def make(self, tmp_path: Path) -> FollowingUp:
+    def make(self, tmp_path: Path) -> Consequences:
         membership = SimpleNamespace(owns=self.mine.__contains__, others=self.others, look=self.look)
         self.schedule = SimpleNamespace(take_up=self._note("schedule"), find_work=self._note("work"))
         self.updater = SimpleNamespace(offer_again=self._note("updates"), offer_missed=self._note("missed"))
@@ -138,11 +138,11 @@ class Parts:
             ledger=SimpleNamespace(conversations=SimpleNamespace(latest_open=lambda _limit: []), tell=self.told.append),
         )
         presence = SimpleNamespace(beat_soon=lambda: None)
-        following = FollowingUp(
+        consequences = Consequences(
             BridgeSettings(data_dir=tmp_path), cast("Any", membership), cast("Any", presence), cast("Any", None)
         )
-        following.use(cast("Any", parts))
-        return following
+        consequences.use(cast("Any", parts))
+        return consequences
 
     def _note(self, what: str) -> Any:
         return lambda *names: self.done.append(" ".join([what, *names]))
@@ -151,44 +151,44 @@ class Parts:
 def test_what_another_bridge_owned_is_taken_up_though_the_ledger_was_away_in_the_middle(tmp_path: Path) -> None:
     """That a bridge is gone is seen once: the owners are others than before, and then they are the same."""
     parts = Parts()
-    following = parts.make(tmp_path)
+    consequences = parts.make(tmp_path)
     away = Away(parts.updater, "offer_again")
     with pytest.raises(LedgerUnavailable):
-        following.heed(0.0, is_ready=True)
+        consequences.act_on_news(0.0, is_ready=True)
     away.come_back()
     parts.done.clear()
-    following.heed(0.0, is_ready=True)
+    consequences.act_on_news(0.0, is_ready=True)
     assert parts.done[:2] == ["schedule", "updates"]
     parts.done.clear()
-    following.heed(1.0, is_ready=True)
+    consequences.act_on_news(1.0, is_ready=True)
     assert parts.done == []
 
 
 def test_all_is_taken_up_anew_once_the_ledger_may_have_forgotten_something(tmp_path: Path) -> None:
     parts = Parts()
-    following = parts.make(tmp_path)
-    following.heed(0.0, is_ready=True)
+    consequences = parts.make(tmp_path)
+    consequences.act_on_news(0.0, is_ready=True)
     parts.done.clear()
-    following.note_unsynced(LedgerUnavailable("it did not answer, and has what it had"))
-    following.heed(0.0, is_ready=True)
+    consequences.note_unsynced(LedgerUnavailable("it did not answer, and has what it had"))
+    consequences.act_on_news(0.0, is_ready=True)
     assert parts.done == []
-    following.note_unsynced(CommitsInDoubt("hung up"))
-    following.heed(1.0, is_ready=True)
+    consequences.note_unsynced(CommitsInDoubt("hung up"))
+    consequences.act_on_news(1.0, is_ready=True)
     assert parts.done == ["schedule", "updates"]
 
 
 def test_updates_are_offered_on_a_new_connection_though_the_ledger_is_away_then(tmp_path: Path) -> None:
     parts = Parts()
     parts.looks = []
-    following = parts.make(tmp_path)
-    following.heed(0.0, is_ready=True)
+    consequences = parts.make(tmp_path)
+    consequences.act_on_news(0.0, is_ready=True)
     parts.done.clear()
-    following.note_connected()
+    consequences.note_connected()
     away = Away(parts.updater, "offer_again")
     with pytest.raises(LedgerUnavailable):
-        following.heed(1.0, is_ready=True)
+        consequences.act_on_news(1.0, is_ready=True)
     away.come_back()
-    following.heed(1.0, is_ready=True)
+    consequences.act_on_news(1.0, is_ready=True)
     assert parts.done == ["updates"]
 
 
@@ -197,11 +197,11 @@ def test_a_resync_that_came_to_another_bridge_reaches_the_owner_of_the_conversat
     other, owner = Parts(), Parts()
     owner.mine.add("c1")
     event = ConversationEvent(event_id="e", type=EventType.RESYNC)
-    other.make(tmp_path).follow(event, "c1")
+    other.make(tmp_path).act_on_event(event, "c1")
     assert other.done == []
-    following = owner.make(tmp_path)
-    following.hear(other.told)
-    following.heed(1.0, is_ready=True)
+    consequences = owner.make(tmp_path)
+    consequences.receive_news(other.told)
+    consequences.act_on_news(1.0, is_ready=True)
     assert "updates c1" in owner.done
 
 
@@ -224,6 +224,6 @@ def test_a_one_off_request_is_answered_though_the_ledger_was_away_when_its_answe
     away.come_back()
     parts = Parts()
     parts.looks, parts.others, parts.one_offs = [], {}, one_offs
-    parts.make(tmp_path).heed(0.0, is_ready=True)
+    parts.make(tmp_path).act_on_news(0.0, is_ready=True)
     assert answer.result(0) == ()
     assert len(events) == 1, "and its conversation is deleted"
