@@ -16,8 +16,8 @@ _WORD = re.compile(r"[^\s:]+")  # in a password file they stand in one line, wit
 PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
 
 MADE_ANEW = (
-    "Put a copy of it back, or delete it and have it made anew, with other passwords for everybody: by omi-broker run, or "
-    "by omi-broker init (a cluster's: omi-broker nats), after which everybody joins again."
+    "Put a copy of it back, or delete it and have it made anew, with other passwords for everybody: by omi-broker run, "
+    "or by omi-broker init (a cluster's: omi-broker nats), after which everybody joins again."
 )
 
 
