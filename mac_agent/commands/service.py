@@ -58,13 +58,16 @@ def install(
 
         install_unit(user, config, data_dir, dry_run=dry_run)
         return
+    if user is not None:
+        fail(ON_MACOS, EXIT_USAGE)
+    _install_with_launchd(_service(config, is_daemon=daemon, data_dir=data_dir), dry_run=dry_run)
+
+
+def _install_with_launchd(service: Service, *, dry_run: bool) -> None:
     from mac_agent.service import LAUNCHCTL, ServiceError, render_plist
     from mac_agent.service import install as install_service
 
-    if user is not None:
-        fail(ON_MACOS, EXIT_USAGE)
-    service = _service(config, is_daemon=daemon, data_dir=data_dir)
-    if daemon:
+    if service.is_daemon:
         err.print(ABOUT_DAEMONS, markup=False)
     if dry_run:
         err.print(f"would write {service.plist_file}", markup=False)
