@@ -1,4 +1,4 @@
-"""`omi-broker`, and `python -m broker`: signals are heeded before anything is imported that takes time."""
+"""`omi-broker`, and `python -m broker`: signals are obeyed before anything is imported that takes time."""
 
 from broker.stop_signals import end_at_once
 

@@ -1,6 +1,6 @@
 """What ends a program from outside: Ctrl-C, SIGTERM, and a terminal that is closed (SIGHUP).
 
-Imports next to nothing: a program heeds signals before it imports what takes time.
+Imports next to nothing: a program obeys signals before it imports what takes time.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class StoppedBySignal(SystemExit):
 def end_at_once() -> None:
     """Have each of the signals end this process without a word, while there is nothing to be put in order."""
     signal.setitimer(signal.ITIMER_REAL, 0.0)  # what `_end` may have put off comes too late
-    _heed(lambda number, _frame: os._exit(EXIT_SIGNAL + number))
+    _set_handler(lambda number, _frame: os._exit(EXIT_SIGNAL + number))
 
 
 def end_in_order() -> None:
@@ -36,7 +36,7 @@ def end_in_order() -> None:
 
     Ctrl-C is a `KeyboardInterrupt`, as ever; the others are a `StoppedBySignal`.
     """
-    _heed(_end)
+    _set_handler(_end)
 
 
 def call_on_stop(stop: Callable[[int, FrameType | None], object]) -> None:
@@ -53,7 +53,7 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _heed(handler: Callable[[int, FrameType | None], object]) -> None:
+def _set_handler(handler: Callable[[int, FrameType | None], object]) -> None:
     """Set a handler for each signal that whoever started us did not have ignored, as `nohup` does, or a shell's `&`."""
     for number in ENDING:
         if signal.getsignal(number) is not signal.SIG_IGN:

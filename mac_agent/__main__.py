@@ -1,4 +1,4 @@
-"""`omi-agent`, and `python -m mac_agent`: signals are heeded before anything is imported that takes time."""
+"""`omi-agent`, and `python -m mac_agent`: signals are obeyed before anything is imported that takes time."""
 
 from broker.stop_signals import end_at_once
 

@@ -1,4 +1,4 @@
-"""`omi-bridge`, and `python -m vps_bridge`: signals are heeded before anything is imported that takes time."""
+"""`omi-bridge`, and `python -m vps_bridge`: signals are obeyed before anything is imported that takes time."""
 
 from broker.stop_signals import end_at_once
 
