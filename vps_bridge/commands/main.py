@@ -45,7 +45,7 @@ from vps_bridge.matrix_threads import use_one_matrix_thread
 if TYPE_CHECKING:
     from vps_bridge.settings import BridgeSettings
 
-HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
+HELP_RUN = """Run the bridge until SIGTERM, SIGHUP or Ctrl-C.
 
 Examples:
 
