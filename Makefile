@@ -105,6 +105,9 @@ bench-words: $(STAMP) ## words of real calls with the right speaker, with and wi
 bench-people: models ## who is recognised, and who falsely, by model, enrolment and room (ARGS="--quick")
 	$(BIN)/python -m benchmarks.bench_people $(ARGS)
 
+# On one thread, as the bridge multiplies (vps_bridge/matrix_threads.py): others spin, and count as processor time.
+bench-linking bench-labels: export OPENBLAS_NUM_THREADS ?= 1
+
 bench-linking: $(STAMP) ## confusion from linking jobs, by voice samples and by embeddings (ARGS="--engine embedded", needs ../shared)
 	$(BIN)/python -m benchmarks.bench_linking $(ARGS)
 

@@ -1,7 +1,11 @@
 """One connection to the broker: a paho client that no later connection uses again."""
 
+import select
+import socket
+import ssl
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from threading import Event
@@ -15,9 +19,12 @@ from paho.mqtt.reasoncodes import ReasonCode
 
 from broker.address import BrokerAddress
 from broker.client import connect_properties, send_at_once
+from broker.failures import NotMqtt
 
 LOOP_TIMEOUT_S = 1.0  # longest the network thread sleeps before it looks at the keepalive and at the request to stop
 HANDSHAKE_TIMEOUT_S = 3.0  # between our CONNECT and the broker's answer
+CONNACK = 0x20  # the first byte of that answer
+FIRST_BYTES = 64  # of an answer that is none, to say what it is
 
 
 @dataclass(frozen=True)
@@ -70,8 +77,10 @@ class Connection:
 
         Raises:
             TimeoutError: the broker did not answer our CONNECT.
+            NotMqtt: what answered it is no broker.
         """
         answer_by_s = monotonic() + HANDSHAKE_TIMEOUT_S
+        self._look_at_answer(answer_by_s, abort)
         alive = True
         while alive and not abort.is_set():
             alive = self._client.loop(LOOP_TIMEOUT_S) == MQTTErrorCode.MQTT_ERR_SUCCESS
@@ -79,6 +88,24 @@ class Connection:
                 self._events.popleft()()
             if not self._is_answered and monotonic() > answer_by_s:
                 raise TimeoutError(f"no answer to our CONNECT within {HANDSHAKE_TIMEOUT_S:g} s")
+
+    def _look_at_answer(self, answer_by_s: float, abort: Event) -> None:
+        """Wait for the first bytes of the answer, which paho then reads; through TLS they cannot be seen before."""
+        plain = self._client.socket()
+        if not isinstance(plain, socket.socket) or isinstance(plain, ssl.SSLSocket):
+            return
+        readable = select.poll()
+        readable.register(plain, select.POLLIN)
+        while monotonic() < answer_by_s and not abort.is_set():
+            if self._client.want_write() and self._client.loop_write() != MQTTErrorCode.MQTT_ERR_SUCCESS:
+                return  # it has ended: the loop says so
+            if readable.poll(1000 * LOOP_TIMEOUT_S):
+                first = b""
+                with suppress(ConnectionError):  # the loop says so
+                    first = plain.recv(FIRST_BYTES, socket.MSG_PEEK)
+                if first and first[0] != CONNACK:
+                    raise NotMqtt(first)
+                return
 
     def _note_answer(self, handlers: ConnectionHandlers, reason: ReasonCode, properties: Properties | None) -> None:
         self._is_answered = True

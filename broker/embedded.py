@@ -9,7 +9,6 @@ import asyncio
 import contextlib
 import errno
 import resource
-import signal
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from broker.access import access_of
 from broker.address import BrokerAddress
 from broker.errors import BrokerError, PortInUse
 from broker.private_files import replace_file
+from broker.stop_signals import call_on_stop
 from broker.users import ROLES, Credentials, generate_users, users_file
 from schemas.topics import Topics
 
@@ -50,7 +50,7 @@ class RoleAccessPlugin(TopicAccessControlListPlugin):  # type: ignore[misc] # am
 async def serve(
     *, host: str, port: int, data_dir: Path, topic_root: str, on_ready: Callable[[BrokerAddress], None]
 ) -> None:
-    """Run the broker until SIGTERM or SIGINT.
+    """Run the broker until SIGTERM, SIGINT or SIGHUP.
 
     Args:
         host: address to listen on; anything but loopback sends passwords and audio unencrypted.
@@ -67,17 +67,18 @@ async def serve(
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(_log_client_error)
-    for signal_number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(signal_number, stop.set)
+    call_on_stop(lambda *_: loop.call_soon_threadsafe(stop.set))
     address = BrokerAddress(host, _free_port(host, port), tls=False)
     password_file = _write_password_file(data_dir, generate_users(data_dir))
     broker = Broker(_config(address, password_file, Topics(topic_root)))
     await broker.start()
-    on_ready(address)
-    await stop.wait()
-    _log.info("stopping", broker=address.url)
-    with contextlib.suppress(TimeoutError):  # a client that keeps its connection open must not delay our exit
-        await asyncio.wait_for(broker.shutdown(), SHUTDOWN_TIMEOUT_S)
+    try:
+        on_ready(address)
+        await stop.wait()
+        _log.info("stopping", broker=address.url)
+    finally:
+        with contextlib.suppress(TimeoutError):  # a client that keeps its connection open must not delay our exit
+            await asyncio.wait_for(broker.shutdown(), SHUTDOWN_TIMEOUT_S)
 
 
 def _log_client_error(_loop: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import math
@@ -13,14 +14,19 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
+from broker.stop_signals import end_at_once, end_in_order
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 EXIT_FAILED = 1
 EXIT_INTERRUPTED = 130  # as a shell tells of a program that Ctrl-C ended
+STANDARD_OUTPUT = "standard output"
 CHECK_PATH = "Check that it is the right path, whose it is, and that there is room on its disk."
 CHECK_SYSTEM = "Check the room on the disk, and how many files and how much memory it may use (ulimit -a)."
 STANDARD_STREAMS = (0, 1, 2)
+ESCAPED = "backslashreplace"  # what a stream cannot show
+STDOUT, STDERR = 1, 2
 
 
 class CheckedParameter:
@@ -39,16 +45,89 @@ class CheckedParameter:
         return self._own(context, parameter, value) if self._own else value
 
 
+class PathTaker:
+    """Takes the value of one option or argument, and refuses an empty path: `Path` has it for the current directory."""
+
+    def __init__(self, own: Callable[..., Any]) -> None:
+        self._own = own
+
+    def __call__(self, context: Any, value: Any) -> Any:  # noqa: ANN401
+        """Return what the parameter makes of what was typed."""
+        made = self._own(context, value)
+        typed, paths = (each if isinstance(each, list | tuple) else (each,) for each in (value, made))
+        for text, path in zip(typed, paths, strict=False):
+            if isinstance(path, Path) and isinstance(text, str) and not text.strip():
+                raise typer.BadParameter("it is empty: name a path, or leave it out (. is the current directory)")
+        return made
+
+
 class ProgramGroup(TyperGroup):
-    """Commands whose arguments are checked: text is valid UTF-8, numbers are finite. Paths may be any bytes."""
+    """Commands whose arguments are checked: text is valid UTF-8, numbers are finite, no path is empty.
+
+    Paths may be any bytes.
+    """
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ANN401 - typer does not export its type
         """Return a command by its name."""
-        command = super().get_command(ctx, cmd_name)
+        command: Any = super().get_command(ctx, cmd_name)
         for parameter in command.params if command else ():
             if not isinstance(parameter.callback, CheckedParameter):
                 parameter.callback = CheckedParameter(parameter.callback)
+                parameter.process_value = PathTaker(parameter.process_value)
         return command
+
+
+class LossyOutput(io.BufferedIOBase):
+    """Writes to a file descriptor what it takes: where nobody can be told of an error, there is none."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def fileno(self) -> int:
+        """Return the descriptor."""
+        return self._number
+
+    def isatty(self) -> bool:
+        """Say whether a person sees it."""
+        return os.isatty(self._number)
+
+    def writable(self) -> bool:
+        """Say yes."""
+        return True
+
+    def write(self, data: Any) -> int:  # noqa: ANN401 - whatever holds bytes
+        """Write all of it, or as much as there is room for."""
+        rest = memoryview(data)
+        with contextlib.suppress(OSError):
+            while rest:
+                rest = rest[os.write(self._number, rest) :]
+        return len(data)
+
+
+class NamedOutput(io.TextIOWrapper):
+    """Stdout: an error of it says whose it is, once. What is written after it goes nowhere."""
+
+    _has_failed = False
+
+    def write(self, text: str) -> int:
+        """Write text. Raises `OSError` where that fails, the first time."""
+        try:
+            return super().write(text)
+        except OSError as error:
+            self._note(error)
+            return len(text)
+
+    def flush(self) -> None:
+        """Write what is left. Raises `OSError` where that fails, the first time."""
+        try:
+            super().flush()
+        except OSError as error:
+            self._note(error)
+
+    def _note(self, error: OSError) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            raise OSError(error.errno, error.strerror, STANDARD_OUTPUT) from error
 
 
 class ClosedOutput(io.TextIOBase):
@@ -68,6 +147,8 @@ def explain_file_error(error: OSError) -> str:
     if not isinstance(error.filename, str | bytes | os.PathLike):
         return f"the system: {error.strerror or error}. {CHECK_SYSTEM}"
     name = os.fsencode(error.filename).decode(errors="backslashreplace")
+    if error.filename == STANDARD_OUTPUT:
+        return f"{name}: {error.strerror}. Make room there, or send it elsewhere."
     if isinstance(error, FileExistsError):  # of a directory that was to be made
         return f"{name}: a directory is needed there, and something else is in its place. {CHECK_PATH}"
     return f"{name}: {error.strerror}. {CHECK_PATH}"
@@ -75,6 +156,7 @@ def explain_file_error(error: OSError) -> str:
 
 def run_program(app: Callable[[], Any]) -> None:
     """Run a program with streams that take every text, and files that are its owner's alone. Ends the process."""
+    end_in_order()
     os.umask(0o077)  # whatever the shell says: what we write is its owner's alone
     open_streams()
     try:
@@ -82,11 +164,12 @@ def run_program(app: Callable[[], Any]) -> None:
     except OSError as error:  # of a file or directory that somebody named: a traceback says no more about it
         if not isinstance(error.filename, str | bytes):
             raise
-        sys.stderr.write(f"{Path(sys.argv[0]).name}: {explain_file_error(error)}\n")
+        _tell(error)
         raise SystemExit(EXIT_FAILED) from None
     except KeyboardInterrupt:  # before a command began: from then on it is typer's
         raise SystemExit(EXIT_INTERRUPTED) from None
     finally:
+        end_at_once()  # there is nothing left to put in order
         _flush()
 
 
@@ -99,23 +182,27 @@ def open_streams() -> None:
             os.open(os.devnull, os.O_RDWR)
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - as long as the process lives
-    if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - as long as the process lives
+    buffer: Any = LossyOutput(STDERR)  # the types of the standard library want more of it than it uses
+    encoding = sys.stderr.encoding if sys.stderr else "utf-8"
+    sys.stderr = io.TextIOWrapper(buffer, encoding, ESCAPED, line_buffering=True)
     if sys.stdout is None:
         sys.stdout = ClosedOutput()
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    else:
+        output = io.BufferedWriter(io.FileIO(STDOUT, "w", closefd=False))
+        sys.stdout = NamedOutput(output, sys.stdout.encoding, ESCAPED, line_buffering=output.isatty())
 
 
 def _flush() -> None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # else the interpreter tries again, and complains
-        if error.errno != errno.EPIPE:
-            sys.stderr.write(f"standard output: {error.strerror}\n")
+        if error.errno != errno.EPIPE:  # whoever closed a pipe has read what he wanted
+            _tell(error)
         raise SystemExit(EXIT_FAILED) from None
+
+
+def _tell(error: OSError) -> None:
+    sys.stderr.write(f"{Path(sys.argv[0]).name}: {explain_file_error(error)}\n")
 
 
 def _is_text(value: str) -> bool:

@@ -11,16 +11,17 @@ import tomllib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 import platformdirs
-from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 from pydantic_settings import SettingsError as UnreadableEnvironment
 
 from broker.address import BrokerAddress, parse_broker_urls
 from broker.errors import SettingsError
 from broker.text_files import read_text
+from broker.user_path import UserPath, expand_home
 from broker.users import read_credentials, users_file
 from schemas.errors import SchemaError
 from schemas.topics import DEFAULT_ROOT, Topics
@@ -40,19 +41,6 @@ JOINED = (
 )
 """What `join` writes into the table of whoever joins a broker."""
 MASK = "********"
-
-
-def expand_home(path: Path) -> Path:
-    """Return a path with the home directory that `~` or `~name` stands for. Raises `ValueError` where none is known."""
-    try:
-        return path.expanduser()
-    except RuntimeError as error:
-        msg = f"{path}: the home directory that {path.parts[0]} stands for is not known: write the path in full"
-        raise ValueError(msg) from error
-
-
-UserPath = Annotated[Path, AfterValidator(expand_home)]
-"""A path in which `~` stands for the home directory."""
 
 
 class BrokerSettings(BaseSettings):
@@ -338,6 +326,11 @@ def _say_unknown(name: str, known: Iterable[str]) -> str:
 
 
 def _read_environment(cls: type[S]) -> dict[str, Any]:
+    """Return what is set there. An empty variable is as good as none, but not where there must be a path."""
+    for name, field in cls.model_fields.items():
+        variable = f"{ENV_PREFIX}{name.upper()}"
+        if field.annotation is Path and os.environ.get(variable) == "":
+            raise SettingsError(name, f"environment {variable}", "is empty: name a directory, or unset the variable")
     try:
         return EnvSettingsSource(cls)()
     except UnreadableEnvironment as error:

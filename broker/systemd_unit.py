@@ -46,6 +46,7 @@ ReadWritePaths={data_dir}
 UMask=0077
 Restart=always
 RestartSec=2
+SuccessExitStatus=143
 TimeoutStopSec=30
 {memory}# Each connection is an open file: many of them must not take those that audio and databases need.
 LimitNOFILE=65536
@@ -191,8 +192,9 @@ def install(service: SystemdService, *, systemctl: str = SYSTEMCTL) -> None:
         replace_file(service.unit_file, render_unit(service), mode=0o644)
     except OSError as error:
         again = f"sudo {service.program} install --user {service.user} --data-dir {service.data_dir}"
-        problem = f"{service.unit_file}: {error.strerror}. A service is root's to install: {again}"
-        raise ServiceProblem(problem) from error
+        is_roots = isinstance(error, PermissionError) or Path(error.filename).is_relative_to(UNITS)
+        remedy = f"A service is root's to install: {again}" if is_roots else "Name another with --data-dir"
+        raise ServiceProblem(f"{error.filename}: {error.strerror}. {remedy}") from error
     for words in (("daemon-reload",), ("enable", service.name), ("restart", service.name)):
         done = _call(systemctl, *words)
         if done.returncode != 0:
@@ -206,6 +208,8 @@ def _make_data_dir(directory: Path, account: pwd.struct_passwd) -> None:
     for path in reversed(missing):
         path.mkdir(mode=0o700)
         os.chown(path, account.pw_uid, account.pw_gid)
+    if not directory.is_dir():
+        raise ServiceProblem(f"{directory} is no directory: name one with --data-dir")
     if directory.stat().st_uid != account.pw_uid:
         raise ServiceProblem(f"{directory} is not {account.pw_name}'s: chown -R {account.pw_name}: {directory}")
 
@@ -214,12 +218,15 @@ def uninstall(name: str, *, systemctl: str = SYSTEMCTL) -> bool:
     """Stop a service and remove its unit; data, settings and logs stay. Returns whether there was one.
 
     Raises:
-        ServiceProblem: the unit cannot be removed.
+        ServiceProblem: it does not stop, or its unit cannot be removed.
     """
     unit_file = find_unit_file(name)
     if not unit_file.exists():
         return False
-    _call(systemctl, "disable", "--now", name)
+    stopped = _call(systemctl, "disable", "--now", name)
+    if stopped.returncode != 0 and query(name, systemctl=systemctl).runs:
+        said = (stopped.stderr or stopped.stdout).strip()
+        raise ServiceProblem(f"it still runs: systemctl disable --now {name}: {said}")
     try:
         unit_file.unlink()
     except OSError as error:

@@ -15,6 +15,11 @@ ROLES = ("bridge", "agent", "backend", "watch")
 _WORD = re.compile(r"[^\s:]+")  # in a password file they stand in one line, with a colon between them
 PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
 
+MADE_ANEW = (
+    "Put a copy of it back, or delete it and have it made anew, with other passwords for everybody: by omi-broker run, "
+    "or by omi-broker init (a cluster's: omi-broker nats), after which everybody joins again."
+)
+
 
 @dataclass(frozen=True)
 class Credentials:
@@ -80,7 +85,7 @@ def read_users(path: Path) -> dict[str, Credentials]:
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnsafeFile(path, "is not a users file", "Delete it and start the broker again.") from error
+        raise UnsafeFile(path, "is not a users file", MADE_ANEW) from error
 
 
 def _credentials(username: object, password: object) -> Credentials:

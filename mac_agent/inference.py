@@ -23,6 +23,7 @@ import psutil
 import structlog
 
 from broker.freed_memory import keep_freed_memory
+from broker.stop_signals import ignore_signals
 from mac_agent.audio import DecodedChunk, JoinedChunk, Quality, decode, join_chunks, judge_quality, measure_quality
 from mac_agent.engines.device_memory import device_bytes
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineInfo, Hints
@@ -170,11 +171,10 @@ def measure_memory(engine: Engine) -> WorkerMemory:
 
 
 def prepare_process() -> None:
-    """Set this process up to end with its parent, to ignore SIGINT and SIGTERM, and to write no core dump."""
-    # A core dump would hold audio. SIGINT and SIGTERM reach whole process groups: the parent decides when we end.
+    """Set this process up to end with its parent, to ignore what ends programs, and to write no core dump."""
+    # A core dump would hold audio.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    ignore_signals()
     parent = parent_process()
     if parent is None:
         return

@@ -42,10 +42,17 @@ class LogFile:
         """Send stdout and stderr of this process, and of those it starts, to the end of the file.
 
         Raises:
-            OSError: the file cannot be opened.
+            OSError: the file cannot be opened, or is a device or a pipe that takes nothing.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        # Opening a pipe that nobody reads would otherwise wait for ever.
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NONBLOCK, 0o600)
+        try:
+            os.write(descriptor, b"")
+        except OSError as error:
+            os.close(descriptor)
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+        os.set_blocking(descriptor, True)
         for standard in (STDOUT, STDERR):
             os.dup2(descriptor, standard)
         os.close(descriptor)

@@ -45,6 +45,8 @@ class Service:
     uid: int
     user: str
     is_daemon: bool = False
+    data_dir: Path | None = None
+    """As it was named; None: what the config file says, or the user's own."""
 
     @property
     def domain(self) -> str:
@@ -79,7 +81,7 @@ class ServiceState:
     last_exit: str | None = None
 
 
-def describe_service(*, config_file: Path, is_daemon: bool) -> Service:
+def describe_service(*, config_file: Path, is_daemon: bool, data_dir: Path | None = None) -> Service:
     """Return the service of this user; under `sudo`, a LaunchDaemon of the user who called `sudo`."""
     name = os.environ.get("SUDO_USER") if is_daemon and os.geteuid() == 0 else None
     account = pwd.getpwnam(name) if name else pwd.getpwuid(os.getuid())
@@ -92,6 +94,7 @@ def describe_service(*, config_file: Path, is_daemon: bool) -> Service:
         uid=account.pw_uid,
         user=account.pw_name,
         is_daemon=is_daemon,
+        data_dir=data_dir.absolute() if data_dir else None,
     )
 
 
@@ -104,6 +107,8 @@ def render_plist(service: Service) -> bytes:
         "PYANNOTE_METRICS_ENABLED": "0",
         "HF_HUB_OFFLINE": "1",
     }
+    if service.data_dir is not None:
+        environment["OMI_DATA_DIR"] = str(service.data_dir)
     document: dict[str, Any] = {
         "Label": LABEL,
         "ProgramArguments": [*service.program, "run"],

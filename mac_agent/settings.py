@@ -10,7 +10,8 @@ from typing import Annotated, ClassVar, Self
 import platformdirs
 from pydantic import Field, field_validator, model_validator
 
-from broker.settings import BrokerSettings, UserPath
+from broker.settings import BrokerSettings
+from broker.user_path import UserPath
 from schemas.agent import MAX_WANT_PARTS
 from schemas.audio import MAX_PART_BYTES
 from schemas.record import is_id

@@ -3,9 +3,15 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TextIO
 
 import pytest
+
+from broker.errors import SettingsError
+from broker.settings import load_settings
+from mac_agent.settings import AgentSettings
 
 PROGRAMS = {
     "omi-bridge": ("vps_bridge.commands.main", ["jobs", "--data-dir"]),
@@ -39,11 +45,20 @@ def test_a_directory_that_cannot_be_one_is_named_and_no_traceback_is_shown(
     assert str(path)[:100] in done.stderr
 
 
-def run(module: str, home: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+def run(
+    module: str,
+    home: Path,
+    *arguments: str,
+    stdout: int | TextIO = subprocess.PIPE,
+    stderr: int | TextIO = subprocess.PIPE,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    own = {"PATH": os.environ["PATH"], "HOME": str(home), "COLUMNS": "1000", "OMI_HTTP_PORT": "0"}
     return subprocess.run(
         [sys.executable, "-c", f"from {module} import main; main()", *arguments],
-        env={"PATH": os.environ["PATH"], "HOME": str(home), "COLUMNS": "1000", "OMI_HTTP_PORT": "0"},
-        capture_output=True,
+        env={**own, **(environment or {})},
+        stdout=stdout,
+        stderr=stderr,
         text=True,
         timeout=60,
         check=False,
@@ -74,3 +89,65 @@ def test_ctrl_c_before_a_command_begins_shows_no_traceback(tmp_path: Path) -> No
     interrupted = "from broker.program import run_program\ndef app(): raise KeyboardInterrupt\nrun_program(app)"
     done = subprocess.run([sys.executable, "-c", interrupted], capture_output=True, text=True, check=False, timeout=60)
     assert (done.returncode, done.stderr) == (130, "")
+
+
+ROOMS = ["vps_bridge", "mac_agent", "broker"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["vps_bridge", "jobs", "--data-dir", ""],
+        ["vps_bridge", "config", "--config", ""],
+        ["vps_bridge", "backup", " "],
+        ["vps_bridge", "watch-folder", ""],
+        ["vps_bridge", "agents", "--data-dir", ""],
+        ["mac_agent", "config", "--data-dir", ""],
+        ["mac_agent", "trust", ""],
+        ["broker", "users", "--data-dir", ""],
+        ["broker", "add-agent", "", "mini"],
+    ],
+    ids=" ".join,
+)
+def test_an_empty_path_is_refused_and_is_not_the_current_directory(arguments: list[str], tmp_path: Path) -> None:
+    module, *rest = arguments
+    done = run(f"{module}.__main__", tmp_path, *rest)
+    assert done.returncode == 2
+    assert "it is empty: name a path, or leave it out" in done.stderr
+
+
+@pytest.mark.parametrize("module", ROOMS)
+def test_an_empty_data_directory_in_the_environment_or_a_file_is_refused(module: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text('data_dir = ""\n')
+    for environment in ({"OMI_DATA_DIR": ""}, {"OMI_CONFIG": str(tmp_path / "config.toml")}):
+        done = run(f"{module}.__main__", tmp_path, "config", environment=environment)
+        assert done.returncode != 0
+        assert "setting data_dir (from " in done.stderr
+        assert "is empty: name a " in done.stderr
+
+
+@pytest.mark.parametrize("field", ["inbox_dir", "weights_dir", "pipeline_dir", "log_file"])
+def test_an_empty_path_in_a_config_file_is_refused(field: str, tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text(f'[agent]\n{field} = ""\n')
+    with pytest.raises(SettingsError, match=f"{field} .*is empty: name a path"):
+        load_settings(AgentSettings, flags={}, config_file=tmp_path / "config.toml")
+
+
+@pytest.mark.parametrize("arguments", [["config"], ["config", "--json"], ["--help"]], ids=" ".join)
+@pytest.mark.parametrize("module", ROOMS)
+def test_output_that_finds_no_room_is_told_in_one_line(module: str, arguments: list[str], tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run(f"{module}.__main__", tmp_path, *arguments, stdout=full)
+        assert done.returncode == 1
+        assert done.stderr.partition(": ")[2] == (
+            "standard output: No space left on device. Make room there, or send it elsewhere.\n"
+        )
+        assert run(f"{module}.__main__", tmp_path, *arguments, stderr=full).returncode == 0
+
+
+def test_a_broker_whose_output_finds_no_room_ends_in_one_line(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = run("broker.__main__", tmp_path, "run", "--port", "0", stdout=full)
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1].endswith("Make room there, or send it elsewhere.")
+    assert "Traceback" not in done.stderr

@@ -26,6 +26,7 @@ LAYERS = {
             "backoff",
             "durations",
             "interpreter",
+            "matrix_threads",
             "rules",
             "people",
             "migrations",
@@ -43,6 +44,7 @@ LAYERS = {
         {"bridge"},
         {"client", "doctor"},
         {"commands"},
+        {"__main__"},
     ),
     "mac_agent": ({"errors"}, {"weights"}, {"engines"}),
 }
@@ -192,9 +194,9 @@ def test_every_package_of_the_bridge_has_its_layer():
     assert packages == set().union(*LAYERS["vps_bridge"])
 
 
-def test_nothing_imports_the_commands_of_the_agent():
+def test_nothing_but_its_entry_imports_the_commands_of_the_agent():
     imports = imports_between(modules_of("mac_agent"))
-    assert [name for name, packages in packages_of(imports).items() if "commands" in packages] == []
+    assert [name for name, packages in packages_of(imports).items() if "commands" in packages] == ["__main__"]
 
 
 def test_no_file_is_longer_than_400_lines():

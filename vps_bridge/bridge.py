@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import secrets
-import signal
 import threading
 import time
 from collections.abc import Callable, Collection
@@ -16,6 +15,7 @@ import structlog
 
 from broker.logs import MESSAGE_FROM, sender_limit
 from broker.session import Farewell, Incoming, MqttSession, Will
+from broker.stop_signals import call_on_stop
 from schemas.agent import AgentHeartbeat, AgentState, AgentWant
 from schemas.audio import ChunkDescription
 from schemas.bridge import BridgeHeartbeat, BridgeState
@@ -178,8 +178,7 @@ class Bridge:
 
     def run(self) -> None:
         """Serve until stopped. Raises `AnotherBridge` where an older bridge serves the same root."""
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, self.stop)
+        call_on_stop(self.stop)
         self._http_door.end_one_offs()
         self._subscribe()
         set_up_interpreter()

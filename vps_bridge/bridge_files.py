@@ -22,7 +22,8 @@ from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.open_spool import open_spool
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger, open_ledger
-from vps_bridge.opened import mark_opened
+from vps_bridge.ledger.erasure_log import LOG_NAME, LOG_REMEDY, find_log_damage
+from vps_bridge.opened import OPENED_NAME, mark_opened
 from vps_bridge.rules.ownership import BridgePlaces
 from vps_bridge.settings import BridgeSettings
 
@@ -84,6 +85,7 @@ def open_files(
     settings.root.mkdir(parents=True, exist_ok=True, mode=0o700)
     disk_reserve = DiskReserve(settings.root, settings.ballast_bytes)
     disk_reserve.release_if_full()  # even opening a database takes some room
+    _tell_erasures(settings)
     with ExitStack() as opened:
         ledger = _open_ledger(settings)
         opened.callback(ledger.close)
@@ -106,6 +108,15 @@ def open_files(
 def _open_ledger(settings: BridgeSettings) -> Ledger:
     """Open the ledger, once the server that keeps it answers, if one does: both may have been started together."""
     return until_there(lambda: open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id))
+
+
+def _tell_erasures(settings: BridgeSettings) -> None:
+    """Say where the log of erasures cannot be read, or is gone: a restore will not know what to erase again."""
+    for damage in find_log_damage(settings.root):
+        _LOG.error("erasures_unreadable", log=damage, remedy=LOG_REMEDY)
+    log, has_run = settings.root / LOG_NAME, (settings.root / OPENED_NAME).exists()
+    if has_run and settings.database_url is None and not log.exists():
+        _LOG.error("erasures_lost", log=f"{log} is gone, and is begun anew", remedy=LOG_REMEDY)
 
 
 def _erase_restored(ledger: Ledger, spool: Spool, store: ConversationStore) -> None:

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from broker.settings import BrokerSettings, UserPath
+from broker.settings import BrokerSettings
+from broker.user_path import UserPath
 from schemas.record import ID_PATTERN
 from vps_bridge.rules.assemble import AssemblyRules
 from vps_bridge.rules.lease import LeaseRules

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -113,10 +112,11 @@ def run(
 
 
 def run_agent(settings: AgentSettings, load_engine: LoadEngine, engine_reason: str = "") -> None:
-    """Run an agent in this process until SIGTERM or SIGINT; ends the program with its exit code."""
+    """Run an agent in this process until SIGTERM, SIGINT or SIGHUP; ends the program with its exit code."""
     import resource
 
     from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
+    from broker.stop_signals import call_on_stop
     from mac_agent.agent import Agent, AgentError, EngineUnavailable, SecondInstance
     from mac_agent.inbox import InboxError
     from mac_agent.outbox import OutboxError
@@ -124,8 +124,7 @@ def run_agent(settings: AgentSettings, load_engine: LoadEngine, engine_reason: s
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio
     keep_freed_memory(MESSAGES_BYTES)
     agent = Agent(settings, load_engine, engine_reason)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: agent.request_stop())
+    call_on_stop(lambda *_: agent.request_stop())
     try:
         agent.run()
     except SecondInstance as error:

@@ -22,6 +22,7 @@ Daemon = Annotated[
 ]
 
 ON_LINUX = "there is no launchd on Linux, where it is systemd that runs the agent: leave --daemon out"
+ON_MACOS = "launchd runs it as the user who installs it: leave --user out (with --daemon, whoever calls sudo)"
 NAME = "omi-agent"
 ABOUT_DAEMONS = """\
 A LaunchDaemon runs without a login. Know that:
@@ -57,11 +58,16 @@ def install(
 
         install_unit(user, config, data_dir, dry_run=dry_run)
         return
+    if user is not None:
+        fail(ON_MACOS, EXIT_USAGE)
+    _install_with_launchd(_service(config, is_daemon=daemon, data_dir=data_dir), dry_run=dry_run)
+
+
+def _install_with_launchd(service: Service, *, dry_run: bool) -> None:
     from mac_agent.service import LAUNCHCTL, ServiceError, render_plist
     from mac_agent.service import install as install_service
 
-    service = _service(config, is_daemon=daemon)
-    if daemon:
+    if service.is_daemon:
         err.print(ABOUT_DAEMONS, markup=False)
     if dry_run:
         err.print(f"would write {service.plist_file}", markup=False)
@@ -157,7 +163,7 @@ def logs(
     os.execv(tail, [tail, "-n", str(lines), *(["-F"] if follow else []), str(path)])  # noqa: S606 - ends as tail does
 
 
-def _service(config: Path | None, *, is_daemon: bool) -> Service:
+def _service(config: Path | None, *, is_daemon: bool, data_dir: Path | None = None) -> Service:
     from broker.errors import SettingsError
     from broker.settings import CONFIG_ENV, default_config_file
     from mac_agent.service import describe_service
@@ -168,7 +174,7 @@ def _service(config: Path | None, *, is_daemon: bool) -> Service:
     except SettingsError as error:
         fail(str(error), EXIT_USAGE)
     default = service_user.home / "Library" / "Application Support" / "omi-diarization" / "config.toml"
-    return describe_service(config_file=named or default, is_daemon=is_daemon)
+    return describe_service(config_file=named or default, is_daemon=is_daemon, data_dir=data_dir)
 
 
 def _require_macos() -> None:

@@ -12,6 +12,9 @@ from datetime import UTC, datetime
 import psutil
 import pytest
 
+from broker.errors import BrokerUnreachable
+from broker.session import MqttSession
+from broker.settings import BrokerSettings
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Verdict
 from tests.brokers import RunningBroker
@@ -32,6 +35,32 @@ def door(broker: RunningBroker, tmp_path_factory: pytest.TempPathFactory) -> Ite
         bridge.allow("first")
         yield Door(bridge, backend)
     backend.stop()
+
+
+@pytest.mark.parametrize(
+    ("first", "protocol"),
+    [(bytes.fromhex("16030100a5010000a10303"), "TLS"), (bytes.fromhex("101000044d515454050200") + b"\0" * 7, "MQTT")],
+)
+def test_who_speaks_another_protocol_is_told_so_and_the_log_says_what_to_do(
+    door: Door, first: bytes, protocol: str
+) -> None:
+    with connect(door, first) as connection:
+        answer = b"".join(iter(lambda: connection.recv(4_096), b""))
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert f"You speak {protocol}: ".encode() in answer
+    (line,) = wait_until(lambda: door.bridge.logged("wrong_port", speaks=protocol), "the line in the log")
+    assert line["peer"].startswith("127.0.0.1:")
+    assert line["remedy"] in answer.decode()
+    assert door.open.get("/health").status_code == 200
+
+
+def test_a_client_of_the_broker_that_is_given_the_port_of_the_door_says_so(door: Door) -> None:
+    settings = BrokerSettings(broker_url=f"mqtt://127.0.0.1:{door.port}", broker_username="u")
+    session = MqttSession(settings, client_id="lost", on_message=lambda _: None)
+    session.start()
+    with pytest.raises(BrokerUnreachable, match=r"a web server answers there.*OMI_BROKER_URL names another program's"):
+        session.wait_connected(1.0)
+    session.stop()
 
 
 @contextlib.contextmanager

@@ -46,7 +46,7 @@ def test_address_of_another_machine_is_a_clear_error(tmp_path):
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("signal_number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_run_says_when_it_is_ready_and_stops_on_a_signal(tmp_path, signal_number):
     with subprocess.Popen(
         [sys.executable, "-m", "broker.cli", "run", "--port", "0", "--data-dir", str(tmp_path)],

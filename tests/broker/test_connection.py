@@ -5,7 +5,9 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -110,6 +112,38 @@ def test_broker_that_falls_silent_is_noticed_by_keepalive(mosquitto, connect):
     backend = connect(mosquitto, "backend", settings={"keepalive_s": 5})
     os.kill(mosquitto.pid, signal.SIGSTOP)
     eventually(lambda: not backend.connected, timeout_s=WAIT_S)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "a web server answers there.*names another program's port"),
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "'SSH-2.0-OpenSSH_9.6', is no MQTT.*names another program's port"),
+        (b'INFO {"server_id":"N"}\r\n', "NATS answers there in its own protocol.*names another program's port"),
+        (bytes.fromhex("15030100020246"), "TLS answers there.*begins with mqtts://"),
+        (b"\x00\xff", "what answers there is no MQTT.*names another program's port"),
+        (b"", "connection lost.*If the broker speaks TLS there"),
+    ],
+    ids=["http", "ssh", "nats", "tls", "bytes", "nothing"],
+)
+def test_what_answers_and_is_no_broker_is_named(answer, words):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            with suppress(OSError):
+                while True:
+                    connection, _ = server.accept()
+                    connection.recv(4_096)
+                    connection.sendall(answer)
+                    connection.close()
+
+        threading.Thread(target=serve, daemon=True).start()
+        settings = BrokerSettings(broker_url=f"mqtt://127.0.0.1:{server.getsockname()[1]}", broker_username="u")
+        session = MqttSession(settings, client_id="lost", on_message=ignore)
+        session.start()
+        with pytest.raises(BrokerUnreachable, match=words):
+            session.wait_connected(1.0)
+        session.stop()
 
 
 CLIENT_WITH_WILL = """

@@ -274,5 +274,5 @@ def test_a_home_directory_that_nobody_has_is_named(monkeypatch, name):
 def test_a_users_file_with_what_is_no_name_or_password_is_told(tmp_path, entry):
     generate_users(tmp_path)
     users_file(tmp_path).write_text(f'{{"bridge": {entry}}}')
-    with pytest.raises(UnsafeFile, match="is not a users file"):
+    with pytest.raises(UnsafeFile, match=r"is not a users file.*omi-broker init"):
         generate_users(tmp_path)

@@ -115,6 +115,28 @@ def test_what_would_not_start_or_would_show_a_secret_is_refused(service: Systemd
         install(service, systemctl=str(service.home / "no-systemctl"))
 
 
+@pytest.mark.parametrize("below", [False, True])
+def test_a_file_in_the_place_of_the_data_directory_is_named(service: SystemdService, *, below: bool) -> None:
+    file = service.home / "file"
+    file.write_text("")
+    with pytest.raises(ServiceProblem, match=rf"{file}.*--data-dir"):
+        install(replace(service, data_dir=file / "below" if below else file), systemctl="true")
+    assert not service.unit_file.exists()
+
+
+def test_a_service_that_does_not_stop_is_not_said_to_be_removed(service: SystemdService) -> None:
+    service.unit_file.write_text(render_unit(service))
+    systemctl = service.home / "systemctl"
+    systemctl.write_text(
+        '#!/bin/sh\n[ "$1" = show ] && printf "ActiveState=active\\nMainPID=7\\n" && exit 0\n'
+        'echo "Access denied" >&2\nexit 4\n'
+    )
+    systemctl.chmod(0o700)
+    with pytest.raises(ServiceProblem, match="it still runs: systemctl disable --now omi-bridge: Access denied"):
+        uninstall(service.name, systemctl=str(systemctl))
+    assert service.unit_file.exists()
+
+
 def test_nobody_and_root_are_told_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ServiceProblem, match="useradd --system"):
         find_user("no-such-user")

@@ -1,13 +1,17 @@
 """SIGTERM with work in flight: of the agent, and of the bridge. Nothing is lost, and it costs no attempt."""
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.conversation import EventType
 from tests.brokers import RunningBroker, run_mosquitto
 from tests.faults.tone_process import ToneAgent, tone_agent
+from tests.inbox import WAIT_S
 from tests.mac_agent.sounds import as_wav, tone
 from tests.vps_bridge.live_bridge import STARTED_AT, Backend, LiveBridge, run_bridge, wait_until
 
@@ -66,6 +70,23 @@ def test_a_stopped_agent_hands_its_job_back_and_another_finishes_it_at_once(
     assert backend.wait_updated("call").speakers == 1
     (job,) = bridge.jobs("call")
     assert (job["state"], job["agent_id"], job["attempts"], job["deaths"]) == ("done", "other", 0, 0)
+
+
+def test_a_closed_terminal_ends_agent_and_bridge_in_order(backend: Backend, bridge: LiveBridge, mac: ToneAgent) -> None:
+    """SIGHUP goes to all processes of a terminal, the agent's worker too."""
+    mac.start(behaviour="hold")
+    send(backend, "call")
+    wait_until(lambda: b"job runs" in mac.log_file.read_bytes(), "the job to run")
+    for process in (*psutil.Process(mac.pid).children(recursive=True), psutil.Process(mac.pid)):
+        process.send_signal(signal.SIGHUP)
+    assert mac.process is not None
+    assert mac.process.wait(WAIT_S) == 0
+    (job,) = wait_until(lambda: [job for job in bridge.jobs("call") if job["state"] == "ready"], "the job to be back")
+    assert (job["attempts"], job["deaths"]) == (0, 0)
+    assert bridge.process is not None
+    bridge.process.send_signal(signal.SIGHUP)
+    assert bridge.process.wait(WAIT_S) == 0
+    wait_until(lambda: backend.seen(BridgeHeartbeat)[-1].state is BridgeState.STOPPED, "its farewell")
 
 
 def test_a_bridge_stopped_with_work_in_flight_goes_on_where_it_was(

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests.inbox import WAIT_S
 
@@ -59,3 +62,26 @@ def test_a_small_log_is_added_to_and_left_alone(tmp_path):
         subprocess.run([sys.executable, "-c", script, log], cwd=ROOT, check=True)
     assert log.read_text() == "hello\nhello\n"
     assert list(tmp_path.iterdir()) == [log]
+
+
+@pytest.mark.parametrize("kind", ["a full device", "a pipe that nobody reads", "a directory"])
+def test_a_log_that_takes_nothing_is_named_and_the_agent_ends(tmp_path: Path, kind: str) -> None:
+    log = tmp_path / "log"
+    if kind == "a full device":
+        log = Path("/dev/full")
+    elif kind == "a directory":
+        log.mkdir()
+    else:
+        os.mkfifo(log)
+    done = subprocess.run(
+        [sys.executable, "-m", "mac_agent", "run", "--engine", "embedded", "--data-dir", tmp_path / "data"],
+        cwd=ROOT,
+        env={**os.environ, "OMI_LOG_FILE": str(log), "OMI_CONFIG": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=WAIT_S,
+    )
+    assert done.returncode == 1
+    assert f"omi-agent: {log}: " in done.stderr
+    assert "Check that it is the right path" in done.stderr

@@ -64,6 +64,21 @@ def service(tmp_path):
     return Service(program=("/opt/omi & co/bin/omi-agent",), home=home, config_file=config, uid=501, user="ann")
 
 
+def test_the_service_uses_the_data_directory_that_was_named(service: Service, tmp_path: Path) -> None:
+    assert "OMI_DATA_DIR" not in plistlib.loads(render_plist(service))["EnvironmentVariables"]
+    named = dataclasses.replace(service, data_dir=tmp_path)
+    assert plistlib.loads(render_plist(named))["EnvironmentVariables"]["OMI_DATA_DIR"] == str(tmp_path)
+
+
+def test_options_of_install_that_launchd_has_no_use_for_are_refused(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "mac_agent", "install", "--daemon", "--dry-run"]
+    refused = subprocess.run([*command, "--user", "ann"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert refused.returncode == 2
+    assert "leave --user out" in refused.stderr.replace("\n", " ")
+    named = subprocess.run([*command, "--data-dir", tmp_path], cwd=ROOT, capture_output=True, check=False)
+    assert plistlib.loads(named.stdout)["EnvironmentVariables"]["OMI_DATA_DIR"] == str(tmp_path)
+
+
 @pytest.fixture
 def launchctl(tmp_path):
     """A script in place of `launchctl` that remembers whether the service is loaded, and records its calls."""

@@ -7,9 +7,11 @@ import secrets
 import shutil
 import tarfile
 import time
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -47,6 +49,8 @@ class Restored:
     erased: ErasedAgain
     knows_erasures: bool
     """Whether the log was there that this backup knows the beginning of."""
+    damaged_erasures: int
+    """Lines of that log that cannot be read, or are gone from it: what they say may be there again."""
     previous: Path | None
     """Where what was there before is now."""
 
@@ -84,16 +88,38 @@ def restore_backup(
         logs = [path for path in (erasures, root / LOG_NAME) if path is not None and path.exists()]
         history = read_erasures(logs[0]) if logs else ErasureHistory("", ())
         knows = bool(logs) and history.log_id == manifest.erasure_log
+        before = read_erasures(work / LOG_NAME).erasures[: manifest.erasures]
+        since = _find_since(history, before) if knows else _Since(history.erasures, history.unreadable)
         if logs:
             shutil.copyfile(logs[0], work / LOG_NAME)  # it goes on: an older backup may come after this one
-        erased = _finish(work, history.erasures[manifest.erasures :] if knows else history.erasures)
+        erased = _finish(work, since.erasures)
         previous = _swap(root, work)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)
         raise
     finally:
         lock.release()
-    return Restored(manifest, erased, knows, previous if is_there else None)
+    return Restored(manifest, erased, knows, since.damaged, previous if is_there else None)
+
+
+class _Since(NamedTuple):
+    """What was erased since a backup, and how many lines of the log cannot say."""
+
+    erasures: tuple[Erasure, ...]
+    damaged: int
+
+
+def _find_since(history: ErasureHistory, before: Iterable[Erasure]) -> _Since:
+    """Return what a log has beyond what was in it before: by what its lines say, as a damaged one has other numbers."""
+    known = Counter(before)
+    gone = known - Counter(history.erasures)
+    since = []
+    for erasure in history.erasures:
+        if known[erasure]:
+            known[erasure] -= 1
+        else:
+            since.append(erasure)
+    return _Since(tuple(since), max(history.unreadable, gone.total()))
 
 
 def _lock(root: Path) -> FileLock:

@@ -118,7 +118,11 @@ def restore(
             fail(str(error), EXIT_FAILED)
         if as_json:
             previous = None if done.previous is None else str(done.previous)
-            known = {"knows_erasures": done.knows_erasures, "previous": previous}
+            known = {
+                "knows_erasures": done.knows_erasures,
+                "damaged_erasures": done.damaged_erasures,
+                "previous": previous,
+            }
             print_json({"made_at": done.manifest.made_at, "erased_again": asdict(done.erased), **known})
             return
         _tell(done)
@@ -135,6 +139,12 @@ def _tell(done: Restored) -> None:
         words = (
             "the erasures.log that goes with this backup was not found: what was erased since is there again. "
             "Restore with --erasures FILE, or erase it again by hand."
+        )
+        err.print(f"warning: {words}", highlight=False, soft_wrap=True)
+    if done.damaged_erasures:
+        words = (
+            f"{done.damaged_erasures} lines of erasures.log cannot be read, or are gone: what they say was erased may "
+            "be there again. Restore with --erasures and a whole copy of it, or erase it again by hand."
         )
         err.print(f"warning: {words}", highlight=False, soft_wrap=True)
     if done.previous is not None:

@@ -71,10 +71,9 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
     from broker.file_checks import check_config_file, check_data_dir, check_disk
     from broker.tailnet import check_tailnet
     from broker.unit_check import check_unit
-    from vps_bridge.doctor import broker_checks
+    from vps_bridge.doctor import broker_checks, file_checks
     from vps_bridge.doctor.broker_probe import probe_broker_as_bridge
     from vps_bridge.doctor.bucket_check import check_bucket
-    from vps_bridge.doctor.file_checks import LONG_WAIT_S, check_door, check_files, check_queue, longest_wait_s
     from vps_bridge.doctor.omi_check import check_omi
     from vps_bridge.doctor.webhook_check import check_webhook
 
@@ -83,8 +82,8 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
         check_data_dir(settings.root),
         check_disk(settings.root, 2 * settings.ballast_bytes, "audio and the reserve (OMI_BALLAST_BYTES)"),
     ]
-    found, ledger = check_files(settings)
-    checks += found
+    found, ledger = file_checks.check_files(settings)
+    checks += [*found, *file_checks.check_erasures(settings.root)]
     try:
         checks += check_bucket(settings, ledger)
         findings = probe_broker_as_bridge(settings, wait_s)
@@ -95,14 +94,15 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
         if ledger is not None:
             checks += broker_checks.check_agents(findings, ledger.agents.allowed(), settings.stale_s)
             counts, now = ledger.jobs.counts(), time.time()
-            reasons = _find_reasons(ledger, settings.stale_s) if longest_wait_s(counts, now) > LONG_WAIT_S else []
-            checks += check_queue(counts, reasons, now)
+            waits_long = file_checks.longest_wait_s(counts, now) > file_checks.LONG_WAIT_S
+            reasons = _find_reasons(ledger, settings.stale_s) if waits_long else []
+            checks += file_checks.check_queue(counts, reasons, now)
             checks += check_webhook(settings, ledger.webhook.counts(), now)
         checks += check_omi(settings, time.time())
     finally:
         if ledger is not None:
             ledger.close()
-    checks += check_door(settings)
+    checks += file_checks.check_door(settings)
     checks += check_tailnet(*(server.host for server in settings.addresses))
     return [*checks, *check_unit("omi-bridge", data_dir=settings.data_dir, config_file=config_file)]
 

@@ -40,11 +40,12 @@ from vps_bridge.commands.terminal import (
 )
 from vps_bridge.commands.watch import summarize, watch_messages
 from vps_bridge.commands.watch_folder import HELP_WATCH_FOLDER, watch_folder
+from vps_bridge.matrix_threads import use_one_matrix_thread
 
 if TYPE_CHECKING:
     from vps_bridge.settings import BridgeSettings
 
-HELP_RUN = """Run the bridge until SIGTERM or Ctrl-C.
+HELP_RUN = """Run the bridge until SIGTERM, SIGHUP or Ctrl-C.
 
 Examples:
 
@@ -80,6 +81,7 @@ def run(
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump would hold audio and words
     with explained():
         settings = load(config, "bridge", data_dir=data_dir, broker_url=broker_url, bridge_id=bridge_id)
+        use_one_matrix_thread()
         from broker.freed_memory import MESSAGES_BYTES, keep_freed_memory
         from vps_bridge.bridge import Bridge
         from vps_bridge.bridge_files import until_there

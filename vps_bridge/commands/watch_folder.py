@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 from filelock import FileLock, Timeout
 
+from broker.stop_signals import StoppedBySignal
 from broker.terminal import print_json
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
@@ -47,8 +47,8 @@ Examples:
 
   omi-bridge watch-folder /srv/recordings --once --json
 
-Runs until SIGTERM or Ctrl-C. Exit codes: 0 ended, with --once all is done; 1 with --once something was refused or
-failed, or not done in time; 2 wrong arguments.
+Runs until SIGTERM, SIGHUP or Ctrl-C. Exit codes: 0 ended, with --once all is done; 1 with --once something was refused
+or failed, or not done in time; 2 wrong arguments.
 """
 LOOK_S, LOOK_ONCE_S = 1.0, 0.2
 
@@ -133,15 +133,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _ended_by_signal() -> Iterator[None]:
-    """End at SIGTERM as at Ctrl-C, wherever it is: what was half done goes on at the next start."""
-
-    def end(_number: int, _frame: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
+    """End at a signal, wherever it is: what was half done goes on at the next start."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, StoppedBySignal):
         raise typer.Exit(0) from None
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -110,7 +110,8 @@ class LabellingProcess:
 
 def _serve(pipe: Connection, policy: RelabelPolicy) -> None:
     """Answer until the bridge is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to the bridge too, which ends this process
+    for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to the bridge too, which ends this process
+        signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_end_with_bridge, daemon=True).start()
     while True:
         work = pipe.recv()

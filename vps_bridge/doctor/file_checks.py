@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from broker.check import Check, CheckState, failed, note, ok
 from broker.errors import SettingsError
@@ -13,6 +14,7 @@ from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
+from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
 from vps_bridge.settings import BridgeSettings
@@ -43,6 +45,14 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
         ledger.close()
         return [judged, store], None
     return [judged, store], ledger
+
+
+def check_erasures(root: Path) -> list[Check]:
+    """Check that all of the log of erasures can be read, on which a restore relies; nothing where there is none."""
+    damage = find_log_damage(root)
+    if damage:
+        return [failed("erasures", "; ".join(damage), LOG_REMEDY)]
+    return [ok("erasures", "the log of what was erased can be read")] if any(root.glob(LOG_NAMES)) else []
 
 
 def longest_wait_s(counts: QueueCounts, now: float) -> float:

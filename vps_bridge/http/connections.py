@@ -7,10 +7,19 @@ import time
 from typing import Any
 
 import h11
+import structlog
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from broker.logs import MESSAGE_FROM
+
+_LOG = structlog.get_logger(__name__)
 MAX_CONNECTIONS = 256  # each costs a file of the process, which audio and ledger need too
 REQUEST_S = 10.0  # from its first moment, or from its last answer, to the end of a request's headers
+FOREIGN = {b"\x16": "TLS", b"\x10": "MQTT"}  # by the first byte of a ClientHello, and of a CONNECT
+FOREIGN_REMEDIES = {
+    "TLS": "use http://, or set a proxy with a certificate before it",
+    "MQTT": "OMI_BROKER_URL is the address of the MQTT broker, not of the bridge's HTTP door",
+}
 LINGER_S = 2.0  # how long a client may go on sending a body that was answered before its end
 
 
@@ -26,7 +35,7 @@ class CappedProtocol(H11Protocol):
         super().__init__(*arguments, **options)
         self.waiting_since_s = time.monotonic()
         self._deadline: asyncio.TimerHandle | None = None
-        self._drops_body = False
+        self._drops_body, self._is_first = False, True
 
     @property
     def is_asking(self) -> bool:
@@ -43,11 +52,24 @@ class CappedProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take bytes; those of a request whose headers have not ended give it no more time."""
+        if self._is_first:
+            self._is_first = False
+            if (protocol := FOREIGN.get(data[:1])) is not None:
+                self._turn_away(protocol)
+                return
         super().data_received(data)
         if self.is_asking:
             self._stop_clock()
         elif self._deadline is None or (self._drops_body and self.conn.their_state is not h11.SEND_BODY):
             self._expect_request()
+
+    def _turn_away(self, protocol: str) -> None:
+        """Say to the peer and in the log that it speaks another protocol than this port."""
+        host, port = self.client or ("?", 0)
+        MESSAGE_FROM.set(host)  # of the context of this connection: nobody fills the log
+        remedy = FOREIGN_REMEDIES[protocol]
+        _LOG.warning("wrong_port", speaks=protocol, peer=f"{host}:{port}", remedy=remedy)
+        self.send_400_response(f"This port speaks HTTP, without TLS. You speak {protocol}: {remedy}")
 
     def on_response_complete(self) -> None:
         """Wait for the next request; where the body of this one was answered before its end, first for that."""

@@ -10,9 +10,11 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import NamedTuple
 
 from schemas.record import MAX_DURATION_S
 from schemas.turns import ChunkSpan, SpeakerTurn
+from vps_bridge.labelling.awaited_audio import NOTHING_AWAITED, AwaitedAudio
 from vps_bridge.rules.assemble import ChunkInfo, PlacedChunk
 
 Span = tuple[float, float]
@@ -22,6 +24,9 @@ TOUCHING_S = 1e-3
 
 ENOUGH_AROUND_S = 1.0
 """A job that hears this long before and behind a second decides it for good: docs/adr/0032-first-job-decides.md."""
+
+HELD_BACK_S = 0.5
+"""So much of a job's audio next to a hole that may still be filled has no label yet."""
 
 
 class SpanUnion:
@@ -56,6 +61,9 @@ class JobWindow:
     job_end_s: float
     shift_s: float
     """Added to seconds of the job to get seconds of the audio clock."""
+    awaits_before: bool = False
+    """Audio right before it is missing, and may still come."""
+    awaits_after: bool = False
 
     @property
     def span(self) -> Span:
@@ -116,7 +124,10 @@ def stretch_origins(chunks: Iterable[ChunkInfo], placed: Sequence[PlacedChunk]) 
 
 
 def job_windows(
-    spans: Iterable[ChunkSpan], placed: Mapping[str, PlacedChunk], origins: Sequence[float]
+    spans: Iterable[ChunkSpan],
+    placed: Mapping[str, PlacedChunk],
+    origins: Sequence[float],
+    awaited: AwaitedAudio = NOTHING_AWAITED,
 ) -> tuple[JobWindow, ...]:
     """Return the windows of a job, which never overlap; chunks that follow each other without a gap make one window.
 
@@ -132,10 +143,11 @@ def job_windows(
         shift_s = origins[place.stretch] + place.start_s - span.start_s
         end_s = span.start_s + min(span.duration_s, place.duration_s)
         last = windows[-1] if windows else None
+        awaits_before, awaits_after = span.chunk_id in awaited.before, span.chunk_id in awaited.after
         if last is not None and abs(last.shift_s - shift_s) < TOUCHING_S and span.start_s - last.job_end_s < TOUCHING_S:
-            windows[-1] = JobWindow(last.job_start_s, end_s, last.shift_s)
+            windows[-1] = replace(last, job_end_s=end_s, awaits_after=awaits_after)
         else:
-            windows.append(JobWindow(span.start_s, end_s, shift_s))
+            windows.append(JobWindow(span.start_s, end_s, shift_s, awaits_before, awaits_after))
     return tuple(windows)
 
 
@@ -188,24 +200,25 @@ def divide_between_jobs(windows: Mapping[str, Sequence[JobWindow]]) -> dict[str,
 
     A second goes to the first job that hears `ENOUGH_AROUND_S` on both sides of it, so what people saw stands when
     later jobs hear it again. Where none does, it goes to the job whose window extends farthest beyond it on both sides:
-    diarization is least reliable where a job's audio begins or ends.
+    diarization is least reliable where a job's audio begins or ends. `HELD_BACK_S` next to a hole that may still be
+    filled is given to no job: of the labels there a third would change (docs/adr/0032-first-job-decides.md).
 
     Args:
         windows: by job, in the order in which the jobs were made.
     """
-    ranked = [(*window.span, rank) for rank, listed in enumerate(windows.values()) for window in listed]
+    ranked = [_Heard.of(window, rank) for rank, listed in enumerate(windows.values()) for window in listed]
     given: list[list[Span]] = [[] for _ in windows]
-    cuts = sorted({edge for start_s, end_s, _ in ranked for edge in (start_s, end_s)})
-    active: list[tuple[float, float, int]] = []
+    cuts = sorted({edge for heard in ranked for edge in (heard.start_s, heard.end_s, *heard.told)})
+    active: list[_Heard] = []
     remaining = iter(sorted(ranked))
     following = next(remaining, None)
     for begin_s, end_s in pairwise(cuts):
-        active = [span for span in active if span[1] > begin_s]
-        while following is not None and following[0] <= begin_s:
+        active = [heard for heard in active if heard.end_s > begin_s]
+        while following is not None and following.start_s <= begin_s:
             active.append(following)
             following = next(remaining, None)
-        edges = {(a[0] + b[1]) / 2 for a in active for b in active if a is not b}
-        edges |= {edge for a in active for edge in (a[0] + ENOUGH_AROUND_S, a[1] - ENOUGH_AROUND_S)}
+        edges = {(a.start_s + b.end_s) / 2 for a in active for b in active if a is not b}
+        edges |= {edge for a in active for edge in (a.start_s + ENOUGH_AROUND_S, a.end_s - ENOUGH_AROUND_S)}
         inner = [begin_s, *sorted(edge for edge in edges if begin_s < edge < end_s), end_s]
         for piece in pairwise(inner):
             rank = _deciding_job(active, sum(piece) / 2)
@@ -224,12 +237,28 @@ def clip_turns(turns: Iterable[LocalTurn], spans: Sequence[Span]) -> tuple[Local
     )
 
 
-def _deciding_job(spans: Iterable[tuple[float, float, int]], moment_s: float) -> int | None:
-    """Return the rank of the job that decides a moment; None where no span covers it."""
+class _Heard(NamedTuple):
+    """A window on the audio clock, and the rank of its job."""
+
+    start_s: float
+    end_s: float
+    rank: int
+    told: Span
+    """What the job says anything about: without what is held back."""
+
+    @classmethod
+    def of(cls, window: JobWindow, rank: int) -> _Heard:
+        start_s, end_s = window.span
+        told = (start_s + HELD_BACK_S * window.awaits_before, end_s - HELD_BACK_S * window.awaits_after)
+        return cls(start_s, end_s, rank, told)
+
+
+def _deciding_job(heard: Iterable[_Heard], moment_s: float) -> int | None:
+    """Return the rank of the job that decides a moment; None where none says anything about it."""
     rated = (
-        (-min(moment_s - start_s, end_s - moment_s, ENOUGH_AROUND_S), rank)
-        for start_s, end_s, rank in spans
-        if start_s < moment_s < end_s
+        (-min(moment_s - window.start_s, window.end_s - moment_s, ENOUGH_AROUND_S), window.rank)
+        for window in heard
+        if window.told[0] < moment_s < window.told[1]
     )
     best = min(rated, default=None)
     return None if best is None else best[1]

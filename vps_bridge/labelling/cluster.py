@@ -112,18 +112,26 @@ def _cluster_vbx(start: Labels, plda: Floats, phi: Floats, weight: Floats, rules
 def _choose(samples: SampleSet, likeness: Floats) -> Labels:
     """Return the voice of each sample: the likeliest, and two of one window never the same."""
     voices: Labels = likeness.argmax(axis=1)
-    for rows in _windows_with_several(samples):
+    for rows in _contested_windows(samples, voices, likeness):
         chosen, voice = linear_sum_assignment(likeness[rows], maximize=True)
         voices[rows] = -1
         voices[rows[chosen]] = voice
     return voices
 
 
-def _windows_with_several(samples: SampleSet) -> Sequence[Labels]:
-    """Return the rows of each window that has more than one sample."""
+def _contested_windows(samples: SampleSet, favourite: Labels, likeness: Floats) -> Sequence[Labels]:
+    """Return the rows of each window in which two samples have one favourite, or one is as like another voice.
+
+    In all others everyone gets the favourite: no assignment of different voices is better.
+    """
     order = np.lexsort((samples.start_s, samples.job))
     is_new = (np.diff(samples.job[order]) != 0) | (np.diff(samples.start_s[order]) != 0)
+    window = np.concatenate([[0], np.cumsum(is_new)])
+    is_tied = (likeness == likeness.max(axis=1, keepdims=True)).sum(axis=1) > 1
+    wanted = window * likeness.shape[1] + favourite[order]
+    wanted_by = np.bincount(wanted, minlength=(int(window[-1]) + 1) * likeness.shape[1])
+    is_contested = np.bincount(window, (wanted_by[wanted] > 1) | is_tied[order]) > 0
     firsts = np.concatenate([[0], np.flatnonzero(is_new) + 1])
     sizes = np.diff(firsts, append=len(order))
-    several = sizes > 1
+    several = (sizes > 1) & is_contested
     return [order[a : a + size] for a, size in zip(firsts[several], sizes[several], strict=True)]

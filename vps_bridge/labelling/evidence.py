@@ -22,6 +22,7 @@ from vps_bridge.labelling.audio_clock import (
     stretch_origins,
     without_overlap,
 )
+from vps_bridge.labelling.awaited_audio import NOTHING_AWAITED, AwaitedAudio, find_awaited
 from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.known_people import KnownPeople
@@ -89,8 +90,10 @@ class AudioTimeline:
     exclusive_turns: tuple[TimelineTurn, ...]
     """One speaker at a time: these decide the labels of segments."""
     audio: Mapping[int, tuple[Span, ...]]
-    """By stretch, the seconds that some job covers."""
+    """By stretch, the seconds that some job covers; without what is held back."""
     warnings: tuple[str, ...]
+    awaited: Mapping[str, AwaitedAudio] = field(default_factory=dict)
+    """By job, next to which of its chunks something is held back because audio may still come."""
 
     @property
     def audio_s(self) -> float:
@@ -113,7 +116,10 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     placed = place_chunks(chunks, rules)
     origins = stretch_origins(chunks, placed)
     place_of = {place.chunk_id: place for place in placed}
-    windows = {job.job_id: job_windows(job.chunks, place_of, origins) for job in jobs}
+    awaited = {} if evidence.is_final else find_awaited(jobs, chunks, placed)
+    windows = {
+        job.job_id: job_windows(job.chunks, place_of, origins, awaited.get(job.job_id, NOTHING_AWAITED)) for job in jobs
+    }
     given = divide_between_jobs({job_id: windows[job_id] for job_id in _in_order_made(jobs, chunks)})
     speakers: list[LocalSpeakerEvidence] = []
     turns: list[TimelineTurn] = []
@@ -136,6 +142,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
         exclusive_turns=tuple(sorted(exclusive_turns)),
         audio=_audio_by_stretch(given, origins),
         warnings=tuple(sorted({*_collect_warnings(jobs, speakers), *_describe_lost(chunks, placed)})),
+        awaited=awaited,
     )
 
 

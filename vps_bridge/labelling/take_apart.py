@@ -6,11 +6,10 @@ is another voice than the rest of it, its turns go to a part of it of their own.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count
+from itertools import count, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,8 +43,8 @@ class _Columns:
     start_s: Floats
     end_s: Floats
     clean_s: Floats
-    embeddings: NDArray[np.float32]
-    plda: NDArray[np.float32]
+    embeddings: NDArray[np.float16]
+    plda: NDArray[np.float16]
     phi: Floats
     speech: NDArray[np.bool_]
 
@@ -64,8 +63,8 @@ class _Columns:
         )
 
 
-def _halves(data: bytes, count: int) -> NDArray[np.float32]:
-    return np.frombuffer(data, "<f2").reshape(count, -1).astype(np.float32)
+def _halves(data: bytes, count: int) -> NDArray[np.float16]:
+    return np.frombuffer(data, "<f2").reshape(count, -1)
 
 
 @dataclass(frozen=True)
@@ -115,8 +114,8 @@ def _cluster(jobs: Sequence[tuple[VoiceSamples | None, _Columns]], rules: Sample
         start_s=np.concatenate([columns.start_s for _, columns in jobs]),
         clean_s=np.concatenate([columns.clean_s for _, columns in jobs]),
         weight=np.repeat(np.array(every, dtype=np.float64), sizes),
-        embeddings=np.concatenate([columns.embeddings for _, columns in jobs]),
-        plda=np.concatenate([columns.plda for _, columns in jobs]),
+        embeddings=np.concatenate([columns.embeddings for _, columns in jobs], dtype=np.float32),
+        plda=np.concatenate([columns.plda for _, columns in jobs], dtype=np.float32),
         phi=jobs[0][1].phi,
     )
     return np.split(find_voices(together, rules), np.cumsum(sizes)[:-1])
@@ -140,7 +139,7 @@ def _link_by_pieces(jobs: Sequence[tuple[JobEvidence, _Columns]]) -> dict[LocalS
         speaker=np.concatenate(said_by),
         job_of=np.array(job_of, dtype=np.intp),
         clean_s=np.concatenate([columns.clean_s for _, columns in jobs]),
-        embeddings=np.concatenate([columns.embeddings for _, columns in jobs]),
+        embeddings=np.concatenate([columns.embeddings for _, columns in jobs], dtype=np.float32),
     )
     first, _ = jobs[0]
     space = space_of(f"{first.embedding_model}@{first.embedding_revision}")
@@ -216,17 +215,25 @@ def _part_job(job: JobEvidence, columns: _Columns, voices: Labels) -> tuple[JobE
     voice_at = _voices_by_step(columns, voices, _step(last_s) + 1)
     parts = _find_parts(job.exclusive_turns, voice_at)
     label_of = _name_parts(parts, {turn.speaker for turn in (*job.turns, *job.exclusive_turns)})
-    busy = np.zeros(len(voice_at), dtype=int)
-    for turn in job.turns:
-        busy[_step(turn.start_s) : _step(turn.end_s) + 1] += 1
-    alone_at = np.where(busy > 1, -1, voice_at)  # where several speak at once, each keeps the voice it has elsewhere
+    known = {label: voice for (_, voice), label in label_of.items()}
+    if all(len(own) == 1 for own in parts.values()):
+        return job, known  # nobody is mixed
+    # Where several speak at once, each keeps the voice it has elsewhere.
+    alone_at = np.where(_count_busy(job.turns, len(voice_at)) > 1, -1, voice_at)
     parted = replace(
         job,
         turns=tuple(_cut(job.turns, alone_at, parts, label_of)),
         exclusive_turns=tuple(_cut(job.exclusive_turns, voice_at, parts, label_of)),
         speakers=tuple(_describe(job.speakers, parts, label_of, columns, voices)),
     )
-    return parted, {label: voice for (_, voice), label in label_of.items()}
+    return parted, known
+
+
+def _count_busy(turns: Sequence[SpeakerTurn], n_steps: int) -> Labels:
+    """Return how many turns lie in each step, that of their end too."""
+    begun, ended = _steps(turn.start_s for turn in turns), _steps(turn.end_s for turn in turns) + 1
+    change = np.bincount(begun, minlength=n_steps + 1) - np.bincount(ended, minlength=n_steps + 1)
+    return np.cumsum(change[:n_steps])
 
 
 def _name_parts(parts: _Parts, used: set[str]) -> dict[tuple[str, int], str]:
@@ -242,6 +249,11 @@ def _name_parts(parts: _Parts, used: set[str]) -> dict[tuple[str, int], str]:
 
 def _step(moment_s: float) -> int:
     return int(moment_s / SPEECH_STEP_S + 1e-6)
+
+
+def _steps(moments_s: Iterable[float]) -> Labels:
+    """Return the step of each moment."""
+    return (np.fromiter(moments_s, np.float64) / SPEECH_STEP_S + 1e-6).astype(np.intp)
 
 
 def _voices_by_step(columns: _Columns, voices: Labels, n_steps: int) -> Labels:
@@ -274,28 +286,39 @@ def _find_parts(turns: Iterable[SpeakerTurn], voice_at: Labels) -> _Parts:
 
 
 def _cut(
-    turns: Iterable[SpeakerTurn],
+    turns: Sequence[SpeakerTurn],
     voice_at: Labels,
     parts: _Parts,
     label_of: Mapping[tuple[str, int], str],
-) -> Iterator[SpeakerTurn]:
-    """Yield the turns, each cut where its voice changes."""
-    mixed = {label: list(voices) for label, voices in parts.items() if len(voices) > 1}
-    voices_of = {label: np.where(np.isin(voice_at, voices), voice_at, voices[0]) for label, voices in mixed.items()}
-    changes_of = {label: (np.flatnonzero(np.diff(heard)) + 1).tolist() for label, heard in voices_of.items()}
-    for turn in turns:
-        if turn.speaker not in mixed:
-            yield turn
-            continue
-        first = _step(turn.start_s)
-        last = max(first + 1, _step(turn.end_s))
-        changes = changes_of[turn.speaker]
-        inside = changes[bisect_right(changes, first) : bisect_left(changes, last)]
-        edges_s = [turn.start_s, *(step * SPEECH_STEP_S for step in inside), turn.end_s]
-        for start_s, end_s, step in zip(edges_s, edges_s[1:], [first, *inside], strict=False):
-            label = label_of[turn.speaker, int(voices_of[turn.speaker][step])]
-            is_whole = not inside and label == turn.speaker
-            yield turn if is_whole else SpeakerTurn(start_s=start_s, end_s=end_s, speaker=label)
+) -> list[SpeakerTurn]:
+    """Return the turns, each cut where its voice changes."""
+    firsts = _steps(turn.start_s for turn in turns)
+    lasts = np.maximum(firsts + 1, _steps(turn.end_s for turn in turns))
+    cut: list[tuple[SpeakerTurn, ...]] = [(turn,) for turn in turns]
+    said_by: dict[str, list[int]] = {}
+    for place, turn in enumerate(turns):
+        said_by.setdefault(turn.speaker, []).append(place)
+    for label in said_by.keys() & {label for label, voices in parts.items() if len(voices) > 1}:
+        voices = list(parts[label])
+        is_part = np.zeros(int(voice_at.max()) + 2, dtype=bool)  # the last place is that of -1, no voice
+        is_part[voices] = True
+        heard = np.where(is_part[voice_at], voice_at, voices[0])
+        changes = np.flatnonzero(np.diff(heard)) + 1
+        after = np.searchsorted(changes, firsts[said_by[label]], "right").tolist()
+        before = np.searchsorted(changes, lasts[said_by[label]], "left").tolist()
+        for place, begin, end in zip(said_by[label], after, before, strict=True):
+            if begin < end or int(heard[firsts[place]]) != voices[0]:
+                steps = [int(firsts[place]), *changes[begin:end].tolist()]
+                names = [label_of[label, int(heard[step])] for step in steps]
+                cut[place] = tuple(_part_turn(turns[place], steps[1:], names))
+    return [part for listed in cut for part in listed]
+
+
+def _part_turn(turn: SpeakerTurn, inside: Sequence[int], names: Iterable[str]) -> Iterator[SpeakerTurn]:
+    """Yield the parts of a turn between some steps inside it, under these names."""
+    edges_s = [turn.start_s, *(step * SPEECH_STEP_S for step in inside), turn.end_s]
+    for (start_s, end_s), name in zip(pairwise(edges_s), names, strict=True):
+        yield SpeakerTurn(start_s=start_s, end_s=end_s, speaker=name)
 
 
 def _describe(
@@ -306,17 +329,19 @@ def _describe(
     voices: Labels,
 ) -> Iterator[SpeakerVoice]:
     """Yield what is known of each speaker's voice; of a part, what its samples say."""
+    totals: dict[int, Floats] = {}
     for speaker in speakers:
         known = parts.get(speaker.speaker, {})
         if len(known) <= 1:
             yield speaker
             continue
         for voice, share in known.items():
-            own = voices == voice
-            total = columns.clean_s[own] @ columns.embeddings[own]
-            length = float(np.linalg.norm(total))
+            if voice not in totals:
+                own = np.flatnonzero(voices == voice)
+                totals[voice] = columns.clean_s[own] @ columns.embeddings[own].astype(np.float64)
+            length = float(np.linalg.norm(totals[voice]))
             yield SpeakerVoice(
                 speaker=label_of[speaker.speaker, voice],
                 clean_speech_s=speaker.clean_speech_s * share,
-                embedding=(total / length).astype("<f4").tobytes() if length > 0 else None,
+                embedding=(totals[voice] / length).astype("<f4").tobytes() if length > 0 else None,
             )

@@ -46,6 +46,8 @@ def make_write_key(
     errors_s = [chunk.captured_error_s for chunk in chunks]
     if any(errors_s):
         key_facts["captured_errors"] = errors_s
+    if timeline.awaited:
+        key_facts["awaited"] = _awaited_facts(timeline)
     if evidence.corrections:
         said = [(kept.write, kept.said.model_dump(mode="json", exclude={"anyway"})) for kept in evidence.corrections]
         key_facts["corrections"] = said
@@ -55,6 +57,11 @@ def make_write_key(
     if any(words.values()):
         key_facts["words"] = words
     return hashlib.sha256(json.dumps(key_facts, sort_keys=True).encode()).hexdigest()
+
+
+def _awaited_facts(timeline: AudioTimeline) -> list[object]:
+    """Return where labels are held back: those of the end are written though no result is new."""
+    return [[job_id, sorted(at.before), sorted(at.after)] for job_id, at in sorted(timeline.awaited.items())]
 
 
 def _job_facts(job: JobEvidence) -> list[object]:

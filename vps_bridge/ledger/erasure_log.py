@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import secrets
 import time
 from dataclasses import dataclass
@@ -21,7 +22,13 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 LOG_NAME = "erasures.log"
+LOG_NAMES = "erasures*.log"  # also the copies of what servers keep
+LOG_REMEDY = (
+    "Put your copy of the log in its place (docs/backup.md). Without one, whoever restores an older backup has to "
+    "erase by hand what those lines said; delete them from the file once that is settled."
+)
 _HEADER = "omi-diarization-erasures 1"
+_LOG_ID = re.compile(rf"{_HEADER} ([0-9a-f]{{16}})")
 _DIGEST_BYTES = 16
 _FIELDS = 3
 
@@ -53,8 +60,10 @@ class ErasureHistory:
     """A whole log."""
 
     log_id: str
-    """Random: it tells this log from one that was begun anew."""
+    """Random: it tells this log from one that was begun anew. Empty: there is none, or its first line is damaged."""
     erasures: tuple[Erasure, ...]
+    unreadable: int = 0
+    """Lines that are damaged, or cut off by a power cut: what they said is not known."""
 
 
 class Erasures(Protocol):
@@ -115,12 +124,30 @@ def digest_erased(key: bytes, kind: str, *ids: str) -> str:
 
 
 def read_erasures(path: Path) -> ErasureHistory:
-    """Return what a log holds. A line that was cut off by a power cut is left out."""
+    """Return what a log holds; of what cannot be read how much that is."""
     try:
-        head, *lines = path.read_text(encoding="ascii", errors="replace").splitlines() or [""]
+        text = path.read_bytes().decode("ascii", "replace")
     except FileNotFoundError:
         return ErasureHistory("", ())
-    return ErasureHistory(head.rpartition(" ")[2], tuple(found for line in lines if (found := _parse(line))))
+    head, *lines = text.removesuffix("\n").split("\n")
+    named, found = _LOG_ID.fullmatch(head), [_parse(line) for line in lines]
+    readable = tuple(erasure for erasure in found if erasure is not None)
+    unreadable = len(found) - len(readable) + (named is None)
+    return ErasureHistory(named[1] if named else "", readable, unreadable)
+
+
+def find_log_damage(root: Path) -> list[str]:
+    """Say of each log below a bridge's directory what cannot be read of it."""
+    damage = []
+    for path in sorted(root.glob(LOG_NAMES)):
+        try:
+            unreadable = read_erasures(path).unreadable
+        except OSError as error:
+            damage.append(f"{path}: {error.strerror}")
+        else:
+            if unreadable:
+                damage.append(f"{path}: {unreadable} of its lines cannot be read")
+    return damage
 
 
 def _parse(line: str) -> Erasure | None:

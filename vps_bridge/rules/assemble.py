@@ -178,6 +178,11 @@ def _bound_estimates(ordered: Sequence[ChunkInfo], rules: AssemblyRules) -> list
     return bounded
 
 
+def follows_at_once(place: PlacedChunk, following: PlacedChunk) -> bool:
+    """Whether no hole is between two chunks."""
+    return place.stretch == following.stretch and following.start_s <= place.start_s + place.duration_s
+
+
 def measures_step(before: ChunkInfo, after: ChunkInfo) -> bool:
     """Whether captured_at tells how long after one chunk another begins, however long the first is."""
     return before.captured_at_s is not None and after.captured_at_s is not None

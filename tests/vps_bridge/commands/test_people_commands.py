@@ -1,9 +1,11 @@
 """`omi-bridge people` as a person at a shell uses it: enrol, see, correct, take along, forget; all for one owner."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,12 @@ import pytest
 from broker.session import Incoming
 from schemas.codec import encode
 from schemas.people import PersonEvent, PersonEventType
-from tests.brokers import RunningBroker
+from tests.brokers import REPOSITORY, RunningBroker
 from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.commands.watch import describe
+from vps_bridge.ledger import Ledger
 
 # Reads the arguments of one command from a line, runs it, and writes how it ended.
 SHELL = """
@@ -141,6 +144,29 @@ def test_an_enrolment_of_which_a_recording_is_refused_names_it_and_leaves_nothin
         [*command, "conversations"], env=bridge.environment(), capture_output=True, text=True, check=False
     )
     assert "enrolment-" not in listed.stdout
+
+
+def test_an_enrolment_that_sigterm_ends_before_all_is_sent_leaves_nothing(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    first, long = tmp_path / "first.wav", tmp_path / "long.wav"
+    first.write_bytes(make_wav(30.0))
+    long.write_bytes(make_wav(30.0))
+    os.truncate(long, 60_000_000)  # it takes a while to send
+    command = [sys.executable, "-m", "vps_bridge", "people", "enroll", "dora", str(first), str(long)]
+    environment = bridge.environment() | {
+        name: value for name, value in mosquitto.environment("backend").items() if "BROKER" in name
+    }
+    kept = set(bridge.spool.iterdir())
+    running = subprocess.Popen(command, env=environment, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: set(bridge.spool.iterdir()) - kept, "the first recording")
+    running.terminate()
+    _, said = running.communicate()
+    assert running.returncode == 143
+    assert "Traceback" not in said
+    wait_until(lambda: set(bridge.spool.iterdir()) <= kept, "the end of the first recording")
+    with closing(Ledger(bridge.data_dir / "bridge", exclusive=False)) as ledger:
+        assert not [name for name in ledger.listing.latest_first() if name.startswith("enrolment-")]
 
 
 def test_each_command_shows_an_example(shell: Shell) -> None:

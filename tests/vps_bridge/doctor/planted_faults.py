@@ -22,6 +22,7 @@ from schemas.turns import EngineDescription
 from tests.planted_broker import PlantedBroker, PlantedFault, agent_beat, bridge_beat, fake_tailscale, make_other_ca
 from tests.vps_bridge.waiting_job import add_waiting_job
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.erasure_log import LOG_NAME
 from vps_bridge.ledger.refusals import RefusedChunk
 
 PAGE_BYTES = 4096
@@ -52,6 +53,10 @@ class World:
 
     def ledger(self) -> Ledger:
         return Ledger(self.root, exclusive=False)
+
+    def append_to_erasures(self, data: bytes) -> None:
+        with (self.root / LOG_NAME).open("ab") as log:
+            log.write(data)
 
     def age_jobs(self, seconds: float) -> None:
         with sqlite3.connect(self.root / "ledger.sqlite3") as connection:
@@ -212,6 +217,9 @@ FAULTS: dict[str, PlantedFault] = {
     ),
     "a full disk": PlantedFault(lambda w: w.set(ballast_bytes=10**18), "disk", "GB free", "Make room"),
     "a damaged ledger": PlantedFault(lambda w: damage(w.root / "ledger.sqlite3"), "ledger", "", "restore a backup"),
+    "a damaged log of erasures": PlantedFault(
+        lambda w: w.append_to_erasures(b"\0\0\0\0\n"), "erasures", "1 of its lines cannot be read", "Put your copy"
+    ),
     "damaged conversations": PlantedFault(
         lambda w: damage(w.root / "conversations.sqlite3"), "conversations", "", "restore a backup"
     ),

@@ -1,0 +1,15 @@
+"""`omi-agent`, and `python -m mac_agent`: signals are obeyed before anything is imported that takes time."""
+
+from broker.stop_signals import end_at_once
+
+
+def main() -> None:
+    """Entry point of the console command."""
+    end_at_once()
+    from mac_agent.commands.main import main as run  # noqa: PLC0415 - see above
+
+    run()
+
+
+if __name__ == "__main__":
+    main()
