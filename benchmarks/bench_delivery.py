@@ -47,6 +47,7 @@ from benchmarks.delivery import (
 )
 from benchmarks.delivery_report import BARE, BASELINE, OURS_HTTP, OURS_MQTT, DeliveryRow, render, write_report
 from benchmarks.http_baseline import MAX_AUDIO_S, HttpBackend
+from broker.logs import silence_logs
 from demo.programs import Programs, free_port
 from mac_agent.audio import decode
 from tests.brokers import RunningBroker, run_mosquitto
@@ -81,6 +82,7 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true", help="numbers for a program instead of a table")
     options = parser.parse_args()
+    silence_logs()
     if find_mosquitto() is None:
         sys.exit("mosquitto is not installed: apt-get install mosquitto, or brew install mosquitto")
     wanted = options.only or [BARE, BASELINE, OURS_MQTT, OURS_HTTP]

@@ -24,7 +24,7 @@ import numpy as np
 import psutil
 import soundfile
 
-from broker.logs import configure_logs
+from broker.logs import configure_logs, silence_logs
 from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationEvent, EventType
@@ -142,6 +142,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    silence_logs()
     configure_logs(as_json=True)
     runs = []
     for agents in options.agents:

@@ -27,6 +27,7 @@ from rich.progress import Progress
 
 from benchmarks.bench_pages import fill
 from benchmarks.delivery import RunningPipeline, find_mosquitto, run_pipeline
+from broker.logs import silence_logs
 from tests.brokers import run_mosquitto
 from tests.vps_bridge.http.chromium import run_chromium
 from vps_bridge.http.sign_in import SignIns
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--acts", type=int, default=100, help="of each kind")
     parser.add_argument("--json", action="store_true", help="numbers for a program instead of a table")
     options = parser.parse_args()
+    silence_logs()
     if find_mosquitto() is None:
         sys.exit("mosquitto is not installed: apt-get install mosquitto, or brew install mosquitto")
     with ExitStack() as stack:

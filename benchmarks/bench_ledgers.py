@@ -33,6 +33,7 @@ from rich.progress import Progress
 
 from benchmarks.asked_of_ledger import list_questions
 from benchmarks.grown_ledger import CHUNKS_EACH, MODEL, fill, find_scans, noted
+from broker.logs import silence_logs
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from tests.postgres_server import RunningPostgres, run_postgres
 from tests.vps_bridge.ledger_server import server_of
@@ -79,6 +80,7 @@ def main() -> None:
     parser.add_argument("--sizes", type=int, nargs="*", default=[10_000, 100_000], help="conversations")
     parser.add_argument("--json", action="store_true", help="numbers for a program instead of tables")
     options = parser.parse_args()
+    silence_logs()
     with Progress(console=Console(stderr=True), transient=True) as progress:
         with run_postgres() as postgres:
             costs = [measure(None, options.payloads, progress), measure(postgres, options.payloads, progress)]

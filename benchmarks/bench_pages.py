@@ -40,6 +40,7 @@ from benchmarks.delivery import (
     rss_mib,
     run_pipeline,
 )
+from broker.logs import silence_logs
 from tests.brokers import run_mosquitto
 from tests.vps_bridge.http.chromium import run_chromium
 from vps_bridge.http.sign_in import SignIns
@@ -70,6 +71,7 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=60, help="in a round")
     parser.add_argument("--json", action="store_true", help="numbers for a program instead of a table")
     options = parser.parse_args()
+    silence_logs()
     if find_mosquitto() is None:
         sys.exit("mosquitto is not installed: apt-get install mosquitto, or brew install mosquitto")
     with ExitStack() as stack:

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from benchmarks.delivery import RunningPipeline, cpu_seconds, find_mosquitto, make_wav, rss_mib, run_pipeline
+from broker.logs import silence_logs
 from tests.brokers import run_mosquitto
 
 REPORT = Path(__file__).with_name("queue.md")
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--conversations", type=int, help="default: one for each payload")
     parser.add_argument("--json", action="store_true", help="numbers for a program instead of a table")
     options = parser.parse_args()
+    silence_logs()
     if find_mosquitto() is None:
         sys.exit("mosquitto is not installed: apt-get install mosquitto, or brew install mosquitto")
     with (

@@ -16,7 +16,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from broker.logs import configure_logs
+from broker.logs import configure_logs, silence_logs
 from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import ConversationUpdated, EventType
 from tests.brokers import run_mosquitto
@@ -76,6 +76,7 @@ def main() -> None:
     parser.add_argument("--sleep-s", type=float, default=2.0, help="how long the engine takes for a job")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
+    silence_logs()
     configure_logs(as_json=True)
     with tempfile.TemporaryDirectory() as directory:
         runs = [
