@@ -221,7 +221,7 @@ def time_commands(data_dir: Path, newest: str, oldest: str) -> dict[str, tuple[f
 
 def time_command(data_dir: Path, *arguments: str) -> tuple[float, float]:
     """Return the seconds that `omi-bridge …` takes, by the clock and of the processor."""
-    program = [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", *arguments]
+    program = [sys.executable, "-m", "vps_bridge", *arguments]
     began_s, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         program, env=os.environ | {"OMI_DATA_DIR": str(data_dir)}, check=False, capture_output=True, text=True
