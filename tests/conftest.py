@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -35,6 +36,10 @@ _PREVENTABLE = re.compile(
     r"mosquitto|nats|broker|shared|recording|weights|model|could not import|(not|is) installed", re.IGNORECASE
 )
 _EXCUSED = re.compile(r"gated|optional|does not apply", re.IGNORECASE)
+
+
+# Under `nohup` programs that tests start would ignore the end of a terminal, as they should, and tests wait for ever.
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)
