@@ -68,8 +68,7 @@ class Retention:
         An enrolment's is due at once, with its results: only its outcome is still told.
         """
         self.sweep_by(now_s + self._settings.keep_audio_s)
-        conversation = self._ledger.conversations.get(conversation_id)
-        if conversation is not None and conversation.enrols is not None:
+        if self._ledger.conversations.is_enrolment(conversation_id):
             self._strip(conversation_id)
 
     def note_final_elsewhere(self, now_s: float) -> None:

@@ -7,9 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
-from schemas.codec import decode
-from schemas.turns import SpeakerTurns
 from vps_bridge.conversations.store import StoredConversation
+from vps_bridge.dispatch.read_result import read_result
 from vps_bridge.labelling.corrections import read_kept
 from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.number import VoiceBook
@@ -54,7 +53,7 @@ class LabellingWork:
         return ConversationEvidence(
             conversation_id=self.name,
             chunks=tuple(chunk.info for chunk in self.chunks),
-            jobs=tuple(JobEvidence.from_result(decode(SpeakerTurns, result)) for result in self.results),
+            jobs=tuple(JobEvidence.from_result(read_result(result)) for result in self.results),
             segments=self.stored.segments if self.stored else (),
             started_at_s=conversation.started_at_s,
             voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),

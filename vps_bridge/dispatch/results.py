@@ -12,6 +12,7 @@ from schemas.errors import SchemaError
 from schemas.failure import FailureCode, JobFailure, policy_of
 from schemas.turns import SpeakerTurns
 from vps_bridge.dispatch.dispatcher import Dispatcher
+from vps_bridge.dispatch.read_result import read_result
 from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess, new_lengths
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import JobState
@@ -30,7 +31,7 @@ class Results:
     def take_turns(self, conversation_id: str, agent_id: str, data: bytes) -> bool:
         """Take a result. Return whether it was newly stored."""
         try:
-            turns = decode(SpeakerTurns, data)
+            turns = read_result(data)
         except SchemaError as error:
             self._refuse_unreadable(conversation_id, agent_id, read_envelope(SpeakerTurns, data), str(error))
             return False

@@ -189,7 +189,8 @@ class Updater:
         if stored is None or not stored.segments:
             return (), stored.version if stored else 0
         if not labelling.labels:
-            if conversation.write_key == labelling.write_key:  # reported: the whole history need not be read
+            # Where nothing was written, or this is reported already, the whole history need not be read.
+            if stored.version == 0 or conversation.write_key == labelling.write_key:
                 return (), stored.version
             latest = [write for write in self._store.history(name) if write.version == stored.version]
             is_ours = bool(latest) and latest[0].write_key == labelling.write_key

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -29,7 +30,8 @@ SEGMENT_CORRELATIONS = (0.45, 0.4)
 """The same for segments without word times."""
 _INDEPENDENT_STEPS = 8.0
 """One independent observation in so many steps: what makes the nats of unrelated speech those of chance."""
-_LOCAL_STEPS = 100
+_REACH_STEPS = 50
+"""So far on either side reaches the mean that is taken off the activity."""
 _EDGE_STEPS = 3
 _PARTNERS = [0, 1, 3, 2]  # each row is multiplied with this one of the other signal
 
@@ -65,19 +67,23 @@ def measure_activity(
     """
     mask = _cover(known, origin_s, steps)
     active = _cover(speech, origin_s, steps) * mask
-    around = np.maximum(_box_sum(mask, _LOCAL_STEPS // 2), 1.0)
-    activity = (active - _box_sum(active, _LOCAL_STEPS // 2) / around) * mask
-    edges = _edges(active, steps) * (_box_sum(mask, _EDGE_STEPS) == 2 * _EDGE_STEPS)
-    energy, certain = np.zeros(steps), 0.0
-    rows = []
-    for values, correlation in zip((activity, edges), correlations, strict=True):
-        weight = correlation / (1 - correlation**2) / _INDEPENDENT_STEPS
-        row = _scale(values, mask) * np.sqrt(weight)
-        energy -= 0.5 * correlation * row**2
-        certain -= 0.5 * np.log(1 - correlation**2) / _INDEPENDENT_STEPS
-        rows.append(row)
-    both = np.stack([*rows, energy / np.sqrt(certain), mask * np.sqrt(certain)])
+    sums = _running_sums(np.stack((mask, active)))
+    known_around, active_around = _sum_around(sums, _REACH_STEPS)
+    activity = (active - active_around / np.maximum(known_around, 1.0)) * mask
+    edges = _edges(sums[1]) * (_sum_around(sums[0], _EDGE_STEPS) == 2 * _EDGE_STEPS)
+    factors, costs, certain = _weigh(correlations)
+    rows = _scale(np.stack((activity, edges)), float(mask.sum())) * factors
+    energy = -(costs * rows**2).sum(axis=0)
+    both = np.stack([*rows, energy / certain, mask * certain])
     return ActivitySignal(origin_s, both.astype(np.float32))
+
+
+@lru_cache(maxsize=2)
+def _weigh(correlations: tuple[float, float]) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Return what signals are multiplied with, what their squares cost, and the root of what every step is worth."""
+    r = np.asarray(correlations)[:, None]
+    certain = -0.5 * np.log(1 - r**2) / _INDEPENDENT_STEPS
+    return np.sqrt(r / (1 - r**2) / _INDEPENDENT_STEPS), 0.5 * r, float(np.sqrt(certain.sum()))
 
 
 def search_offsets(audio: ActivitySignal, transcript: ActivitySignal) -> tuple[NDArray[np.float64], Array]:
@@ -157,21 +163,35 @@ def _cover(spans: Sequence[Span], origin_s: float, steps: int) -> NDArray[np.flo
     return (np.cumsum(begun - ended) > 0).astype(float)
 
 
-def _box_sum(values: NDArray[np.float64], half: int) -> NDArray[np.float64]:
-    """Return the sum over `half` steps on either side of each step."""
-    inner = np.cumsum(values)
-    sums = np.concatenate((np.zeros(half + 1), inner, np.full(half, inner[-1])))
-    return np.asarray(sums[2 * half :][: len(values)] - sums[: len(values)], np.float64)
+def _running_sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of what lies before each step and after the last, for rows of steps.
+
+    On either side follow `_REACH_STEPS` more, as if nothing lay there.
+    """
+    begin, end = _REACH_STEPS + 1, _REACH_STEPS + 1 + values.shape[-1]
+    sums = np.zeros((*values.shape[:-1], end + _REACH_STEPS))
+    np.cumsum(values, axis=-1, out=sums[..., begin:end])
+    sums[..., end:] = sums[..., end - 1 : end]
+    return sums
 
 
-def _edges(active: NDArray[np.float64], steps: int) -> NDArray[np.float64]:
+def _sum_around(sums: NDArray[np.float64], half: int) -> NDArray[np.float64]:
+    """Return the sum over `half` steps on either side of each step, of running sums."""
+    return _from(sums, half) - _from(sums, -half)
+
+
+def _edges(sums: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return how much more speech is in the 0.3 s behind each step than in the 0.3 s before it."""
-    width = _EDGE_STEPS
-    sums = np.concatenate((np.zeros(width + 1), np.cumsum(active), np.full(width, active.sum())))
-    return np.asarray(sums[2 * width :][:steps] - 2 * sums[width:][:steps] + sums[:steps], np.float64)
+    return _from(sums, _EDGE_STEPS) - 2 * _from(sums, 0) + _from(sums, -_EDGE_STEPS)
 
 
-def _scale(values: NDArray[np.float64], mask: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return values of variance 1 where something is known; all 0 where they never change."""
-    spread = float(np.sqrt((values**2).sum() / max(1.0, float(mask.sum()))))
-    return values / spread if spread > 0 else values
+def _from(sums: NDArray[np.float64], moved: int) -> NDArray[np.float64]:
+    """Return for each step the running sum `moved` steps later."""
+    begin, steps = _REACH_STEPS + moved, sums.shape[-1] - 2 * _REACH_STEPS - 1
+    return sums[..., begin : begin + steps]
+
+
+def _scale(rows: NDArray[np.float64], known_steps: float) -> NDArray[np.float64]:
+    """Return rows of variance 1 over the steps where something is known; all 0 where they never change."""
+    spreads = np.sqrt((rows**2).sum(axis=-1, keepdims=True) / max(1.0, known_steps))
+    return np.asarray(rows / np.where(spreads > 0, spreads, 1.0))

@@ -77,10 +77,9 @@ _GET: Select[Any] = select(*CONVERSATION_COLUMNS).where(ConversationRow.conversa
 _MARK_CLEAN = THIS_CONVERSATION.where(ConversationRow.dirty == bindparam("seen")).values(dirty=0)
 TOMBSTONE = select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == OF_CONVERSATION)
 _IS_TEMPORARY = select(ConversationRow.throwaway).where(ConversationRow.conversation_id == OF_CONVERSATION)
-_IS_TOLD = (
-    "SELECT 1 FROM conversations WHERE conversation_id = ? "
-    "AND enrols IS NOT NULL AND final_at IS NOT NULL AND applied_version >= updated_version"
-)
+_IS_DELETED = "SELECT 1 FROM tombstones WHERE conversation_id = ?"
+_IS_ENROLMENT = "SELECT 1 FROM conversations WHERE conversation_id = ? AND enrols IS NOT NULL"
+_IS_TOLD = f"{_IS_ENROLMENT} AND final_at IS NOT NULL AND applied_version >= updated_version"
 _NEW_TOMBSTONE = insert(TombstoneRow)
 _PUT_TOMBSTONE = _NEW_TOMBSTONE.on_conflict_do_update(
     index_elements=[TombstoneRow.conversation_id],
@@ -169,8 +168,8 @@ class ConversationBook:
 
     def is_deleted(self, conversation_id: str) -> bool:
         """Whether a tombstone stands for this conversation."""
-        with self._database.reading() as connection:
-            return connection.execute(TOMBSTONE, {"of_conversation": conversation_id}).first() is not None
+        with self._database.reading():
+            return self._database.has_row(_IS_DELETED, conversation_id)
 
     def note_undo(self, conversation_id: str) -> None:
         """Note that a person took labels back: the others are worked out anew."""
@@ -300,6 +299,11 @@ class ConversationBook:
         )
         with self._database.reading() as connection:
             return list(connection.scalars(query))
+
+    def is_enrolment(self, conversation_id: str) -> bool:
+        """Whether a conversation is an enrolment: audio of which a person's voice is learned. Few are."""
+        with self._database.reading():
+            return self._database.has_row(_IS_ENROLMENT, conversation_id)
 
     def is_told_enrolment(self, conversation_id: str) -> bool:
         """Whether a conversation is an enrolment whose outcome the backend has confirmed. Few are one at all."""

@@ -212,8 +212,7 @@ class JobBook:
         rest. Jobs in `resting` are passed over, and tests of agents that are not among `agent_ids`.
         """
         fitting = {"embeddings": list(embeddings), "resting": list(resting), "agent_ids": list(agent_ids)}
-        with self._database.reading() as connection:
-            return find_waiting(connection, fitting, leased=leased, limit=limit)
+        return find_waiting(self._database, fitting, leased=leased, limit=limit)
 
     def find_chunk(self, job_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk of a job by its id."""

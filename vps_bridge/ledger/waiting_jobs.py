@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, Row, bindparam, or_, select, tuple_
+from sqlalchemy import Row, bindparam, or_, select, tuple_
 
 from vps_bridge.ledger.columns import JOB_COLUMNS
+from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import JobRecord
 from vps_bridge.ledger.tables import IS_UNFINISHED, ConversationRow, JobRow
@@ -46,6 +47,7 @@ _WITH_MORE = select(ConversationRow.conversation_id).where(
     )
     .exists(),
 )
+_MORE_ARE_READY = f"SELECT 1 FROM jobs WHERE state = '{JobState.READY}' LIMIT 1 OFFSET ?"  # noqa: S608 - a constant
 
 
 class WaitingJob(NamedTuple):
@@ -59,27 +61,28 @@ class WaitingJob(NamedTuple):
 
 
 def find_waiting(
-    connection: Connection, fitting: Mapping[str, object], *, leased: set[str], limit: int
+    database: LedgerDatabase, fitting: Mapping[str, object], *, leased: set[str], limit: int
 ) -> list[WaitingJob]:
     """Return what `JobBook.ready` does, of the jobs that are `fitting`."""
     heads: dict[str, WaitingJob] = {}
     at_most = min(limit, READY_AT_ONCE)  # where each is of another conversation, that is enough
-    while len(heads) < limit:
-        elsewhere = {**fitting, "passed": [*leased, *heads], "at_most": at_most}
-        rows = connection.execute(_READY_ELSEWHERE, elsewhere).all()
-        for found in map(_to_waiting, rows):
-            heads.setdefault(found.job.conversation_id, found)
-        if len(rows) < at_most:
-            break
-        at_most = READY_AT_ONCE
-    chosen = {found.job.job_id: found for found in list(heads.values())[:limit]}
-    among = [*leased, *heads]
-    if among and len(chosen) < limit:
-        others = {"among": among, "chosen": list(chosen)}
-        for conversation_id in connection.scalars(_WITH_MORE, others).all():
-            of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
-            rows = connection.execute(_READY_OF_ONE, of_one).all()
-            chosen |= {found.job.job_id: found for found in map(_to_waiting, rows)}
+    with database.reading() as connection:
+        while len(heads) < limit:
+            elsewhere = {**fitting, "passed": [*leased, *heads], "at_most": at_most}
+            rows = connection.execute(_READY_ELSEWHERE, elsewhere).all()
+            for found in map(_to_waiting, rows):
+                heads.setdefault(found.job.conversation_id, found)
+            if len(rows) < at_most:
+                break
+            at_most = READY_AT_ONCE
+        chosen = {found.job.job_id: found for found in list(heads.values())[:limit]}
+        among = [*leased, *heads]
+        if among and len(chosen) < limit and database.has_row(_MORE_ARE_READY, str(len(heads))):
+            others = {"among": among, "chosen": list(chosen)}
+            for (conversation_id,) in connection.execute(_WITH_MORE, others).all():
+                of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
+                rows = connection.execute(_READY_OF_ONE, of_one).all()
+                chosen |= {found.job.job_id: found for found in map(_to_waiting, rows)}
     return sorted(chosen.values(), key=lambda found: found.job.number)
 
 
