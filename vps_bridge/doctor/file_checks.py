@@ -17,6 +17,7 @@ from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
+from vps_bridge.locked_file import LOCKED, find_holder, is_locked
 from vps_bridge.settings import BridgeSettings
 
 LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
@@ -38,7 +39,7 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     except (LedgerUnavailable, SettingsError) as error:
         return [failed("ledger", str(error), SERVER_REMEDY), store], None
     except DatabaseError as error:
-        return [failed("ledger", str(error), RESTORE), store], None
+        return [_judge_unusable("ledger", error), store], None
     facts = ledger.describe_server()
     judged = _judge("ledger", ledger) if facts is None else _judge_server(facts)
     if facts is None and judged.verdict is CheckState.FAILED:
@@ -98,7 +99,7 @@ def _check_store(settings: BridgeSettings) -> Check:
     try:
         store = open_store(settings)
     except DatabaseError as error:
-        return failed("conversations", str(error), RESTORE)
+        return _judge_unusable("conversations", error)
     except SettingsError as error:
         return failed("conversations", str(error), STORE_REMEDY)
     try:
@@ -110,6 +111,13 @@ def _check_store(settings: BridgeSettings) -> Check:
     finally:
         store.close()
     return ok("conversations", "their store answers")
+
+
+def _judge_unusable(name: str, error: DatabaseError) -> Check:
+    """Tell a file that is only locked from one that has to be restored."""
+    if is_locked(error):
+        return failed(name, LOCKED, find_holder(error))
+    return failed(name, str(error), RESTORE)
 
 
 def _judge_server(facts: ServerFacts) -> Check:
