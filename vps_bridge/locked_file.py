@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
-
 LOCKED = "another program keeps it locked; the file is not damaged"
 
 
@@ -11,7 +9,7 @@ def is_locked(error: BaseException | None) -> bool:
     """Return whether an error, or the one that it came from, says that another program keeps a database locked."""
     while error is not None:
         said = getattr(error, "orig", error)  # SQLAlchemy's errors hold the driver's
-        if isinstance(said, sqlite3.Error) and getattr(said, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
+        if getattr(said, "sqlite_errorname", "").startswith("SQLITE_BUSY"):
             return True
         error = error.__cause__
     return False

@@ -161,6 +161,14 @@ def ask_first(question: str, *, unasked: str) -> None:
 
 
 Conversation = Annotated[str, typer.Option("--conversation", "-c", help="The conversation's id.", callback=checked_id)]
+ConversationOwner = Annotated[
+    str | None,
+    typer.Option(
+        "--owner",
+        help="Whose conversation it is: people whom this owner knows are recognised in it.",
+        callback=composed_names,
+    ),
+]
 NamedConversation = Annotated[str, typer.Argument(help="The conversation's id.", callback=checked_id)]
 
 

@@ -10,6 +10,7 @@ from broker.errors import SettingsError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.database import DatabaseError
+from vps_bridge.dispatch.operator_answers import FORGET_REFUSED
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.http.access import read_access_rule
@@ -77,7 +78,9 @@ def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list
     }
     if any(bad.values()):
         found = ", ".join(f"{count} {what}" for what, count in bad.items() if count)
-        return [*checks, failed("failures", found, "omi-bridge failed says why and what to do, then omi-bridge retry")]
+        is_work = counts.jobs_failed or counts.conversations_failed
+        remedy = f"omi-bridge failed says why and what to do, then {'omi-bridge retry' if is_work else FORGET_REFUSED}"
+        return [*checks, failed("failures", found, remedy)]
     return [*checks, ok("failures", "none")]
 
 
