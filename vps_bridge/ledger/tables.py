@@ -5,18 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, ClassVar
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    ForeignKeyConstraint,
-    Index,
-    Integer,
-    TextClause,
-    UniqueConstraint,
-    false,
-    text,
-    true,
-)
+from sqlalchemy import JSON, BigInteger, ForeignKeyConstraint, Index, Integer, UniqueConstraint, false, text, true
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from vps_bridge.ledger.enum_text import EnumText
@@ -26,7 +15,7 @@ from vps_bridge.rules.lease import LeaseEnd
 _UNFINISHED_SQL = f"state IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
 
 
-def _partial(name: str, *columns: str | TextClause, where: str) -> Index:
+def _partial(name: str, *columns: Any, where: str) -> Index:  # noqa: ANN401 - names, or an expression
     """Return an index of the rows that a condition holds of; PostgreSQL has booleans, SQLite 0 and 1 for them."""
     on_server = re.sub(r"(\w+) = 1", r"\1", re.sub(r"(\w+) = 0", r"NOT \1", where))
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(on_server))
@@ -93,8 +82,7 @@ class ConversationRow(Base):
     """A conversation: what the backend said of it, and how far its labels are."""
 
     __tablename__ = "conversations"
-    # The bridge asks twice a second for what is to be done: finished conversations must not cost it time. Whatever
-    # happens to a conversation changes `last_activity_at`, and each index with it costs two pages then.
+    # Finished conversations must not cost the bridge time. Each index with `last_activity_at` costs an event two pages.
     __table_args__ = (
         Index("conversations_activity", "last_activity_at", "conversation_id", "dirty", "updated_version"),
         _partial("conversations_dirty", "conversation_id", where="dirty > 0"),
