@@ -9,7 +9,6 @@ from types import TracebackType
 import structlog
 
 from schemas.errors import SchemaError
-from vps_bridge.durations import seconds
 from vps_bridge.errors import AnotherBridge, LabellingFailed, LedgerUnavailable, StoreUnavailable
 from vps_bridge.locked_file import LOCKED, is_locked
 
@@ -58,8 +57,8 @@ class ErrorGuard:
         """Return the last error, how long ago it was and how many there were, or None."""
         if not self._errors:
             return None
-        ago = seconds(time.monotonic() - self._last_error_s)
-        return f"{self._last_error} ({ago} ago; error {self._errors} since the start)"
+        ago_s = time.monotonic() - self._last_error_s
+        return f"{self._last_error} ({ago_s:.0f} s ago; error {self._errors} since the start)"
 
 
 def describe_error(error: Exception) -> str:
