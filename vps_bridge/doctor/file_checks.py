@@ -16,6 +16,7 @@ from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
+from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
 from vps_bridge.locked_file import LOCKED, find_holder, is_locked
@@ -36,7 +37,7 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     try:
         ledger = open_ledger(settings, exclusive=False)
     except LedgerMissing as error:
-        return [note("ledger", str(error))], None
+        return [_judge_missing(settings.root) or note("ledger", str(error))], None
     except (LedgerUnavailable, SettingsError) as error:
         return [failed("ledger", str(error), SERVER_REMEDY), store], None
     except DatabaseError as error:
@@ -114,6 +115,14 @@ def _check_store(settings: BridgeSettings) -> Check:
     finally:
         store.close()
     return ok("conversations", "their store answers")
+
+
+def _judge_missing(root: Path) -> Check | None:
+    """Tell a ledger whose file was taken away from one that was never made; None: it was never made."""
+    if not (root / "ledger.lock").exists():
+        return None
+    remedy = "Put it back before a bridge that runs is stopped: that one writes into the file that was moved. "
+    return failed("ledger", f"{root / FILE_NAME} is gone, and a bridge has run here", f"{remedy}Else restore a backup.")
 
 
 def _judge_unusable(name: str, error: DatabaseError) -> Check:
