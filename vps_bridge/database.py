@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -78,6 +79,14 @@ class DiskFull(DatabaseError):
         self.path = path
 
 
+class DatabaseMoved(OSError):
+    """A file that was moved away or replaced while it is in use: nothing is promised any more."""
+
+    def __init__(self, path: Path) -> None:
+        said = "it was moved away or replaced while the bridge uses it: put it back as it was, with its -wal and -shm"
+        super().__init__(errno.ESTALE, said, str(path))
+
+
 def reason_of(error: Exception) -> str:
     """Return what SQLite said, without the statement that SQLAlchemy adds."""
     return str(error.orig if isinstance(error, DBAPIError) else error)
@@ -101,7 +110,7 @@ class Database:
             raise TypeError(msg)
         # An RLock: a transaction begun within another one is then an error of SQLite's and no deadlock.
         self._driver, self._lock, self._unsynced = driver, threading.RLock(), False
-        self._log_path = f"{path}-wal"
+        self._file, self._log_path = path.stat(), f"{path}-wal"
         self._log: int | None = None  # descriptor of the write-ahead log
 
     @contextmanager
@@ -122,6 +131,8 @@ class Database:
         before it writes cannot get SQLITE_BUSY when it writes.
         """
         with self._lock:
+            if self._sync_commits:  # else `sync` looks
+                self._require_in_place()
             self._driver.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection
@@ -177,9 +188,19 @@ class Database:
             self._sync_log()
 
     def _sync_log(self) -> None:
+        self._require_in_place()
         log = self._open_log()
         if log is not None:
             os.fdatasync(log) if hasattr(os, "fdatasync") else os.fsync(log)  # macOS has only fsync
+
+    def _require_in_place(self) -> None:
+        """Raise `DatabaseMoved` where the file is not at its place any more: nobody would find what is written."""
+        try:
+            is_in_place = os.path.samestat(os.stat(self._path), self._file)  # noqa: PTH116 - as below
+        except FileNotFoundError:
+            is_in_place = False
+        if not is_in_place:
+            raise DatabaseMoved(self._path)
 
     def _open_log(self) -> int | None:
         """Return the write-ahead log, or None where there is none.

@@ -9,6 +9,7 @@ from types import TracebackType
 import structlog
 
 from schemas.errors import SchemaError
+from vps_bridge.database import DatabaseMoved
 from vps_bridge.errors import AnotherBridge, LabellingFailed, LedgerUnavailable, StoreUnavailable
 from vps_bridge.locked_file import LOCKED, is_locked
 
@@ -63,7 +64,7 @@ class ErrorGuard:
 
 def describe_error(error: Exception) -> str:
     """Return an error's words where they are ours, else its kind and place: its text may quote a transcript."""
-    if isinstance(error, (SchemaError, LabellingFailed, StoreUnavailable)):
+    if isinstance(error, (SchemaError, LabellingFailed, StoreUnavailable, DatabaseMoved)):
         return str(error)
     cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
     words = f"{cause} at {_origin(error.__traceback__)}"

@@ -21,6 +21,7 @@ from tests.vps_bridge.live_bridge import (
     TOPICS,
     Backend,
     LiveBridge,
+    audio_payload,
     run_bridge,
     wait_until,
 )
@@ -56,6 +57,27 @@ def test_a_retained_bare_file_counts_once_however_often_the_bridge_starts(
         own_backend.audio("marker", make_wav(1.0))  # by its receipt the bridge has read what the broker kept
     assert len(own_backend.receipts("kept")) == 1
     assert b"retained_input_ignored" in own_bridge.log_file.read_bytes()
+
+
+def test_nothing_is_accepted_while_the_ledger_is_elsewhere(own_backend: Backend, own_bridge: LiveBridge) -> None:
+    ledger = own_bridge.spool.parent / "ledger.sqlite3"
+    files = [ledger, *(ledger.with_name(f"{ledger.name}-{end}") for end in ("wal", "shm"))]
+    elsewhere = ledger.parent.parent / "elsewhere"
+    elsewhere.mkdir()
+    for file in files:
+        file.rename(elsewhere / file.name)
+    audio = audio_payload("kept", make_wav(1.0))
+    own_backend.publish(TOPICS.audio("kept"), audio)
+    wait_until(lambda: b"put it back as it was" in own_bridge.log_file.read_bytes(), "the bridge's log")
+    assert own_backend.receipts("kept") == []
+    for file in files:
+        (elsewhere / file.name).rename(file)
+    own_backend.publish(TOPICS.audio("kept"), audio)
+    assert own_backend.wait_receipt("kept").verdict in (Verdict.ACCEPTED, Verdict.DUPLICATE)
+    own_bridge.kill()
+    own_bridge.start(own_backend)
+    own_backend.audio("marker", make_wav(1.0))
+    assert len(list(own_bridge.spool.glob("?" * 32))) == 2, "a start sweeps what the ledger does not know"
 
 
 def test_no_client_id_can_be_worked_out_from_a_heartbeat(

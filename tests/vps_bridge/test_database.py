@@ -16,7 +16,7 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.inbox import WAIT_S
-from vps_bridge.database import Database, open_database
+from vps_bridge.database import Database, DatabaseMoved, open_database
 from vps_bridge.ledger.ledger import MIGRATIONS
 from vps_bridge.ledger.tables import MetaRow
 
@@ -140,3 +140,26 @@ def test_a_second_connection_of_the_same_process_leaves_the_locks_of_the_first(
     assert second.change_mark() != mark
     assert keys(second) == ["after", "before", "own"]
     second.close()
+
+
+@pytest.mark.parametrize("sync_commits", [True, False])
+def test_a_file_that_was_moved_away_or_replaced_takes_no_promise_until_it_is_back(
+    tmp_path: Path, *, sync_commits: bool
+) -> None:
+    path = tmp_path / "file.sqlite3"
+    opened = open_database(path, MIGRATIONS, sync_commits=sync_commits)
+
+    def write(key: str) -> None:
+        put(opened, key)
+        opened.sync()
+
+    path.rename(tmp_path / "moved")
+    with pytest.raises(DatabaseMoved, match="put it back"):
+        write("a")
+    path.write_bytes((tmp_path / "moved").read_bytes())
+    with pytest.raises(DatabaseMoved, match="put it back"):
+        write("b")
+    (tmp_path / "moved").rename(path)
+    write("c")
+    assert "c" in keys(opened)
+    opened.close()
