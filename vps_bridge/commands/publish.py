@@ -13,6 +13,7 @@ import typer
 
 from broker.terminal import print_json
 from vps_bridge.commands.earlier import find_earlier, tell_earlier
+from vps_bridge.commands.odd_times import tell_odd_times
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -52,7 +53,9 @@ def publish(
     conversation: Conversation,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the conversation's final labels.")] = False,
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
-    captured_at: Annotated[datetime | None, typer.Option(help="Absolute time of the first sample.")] = None,
+    captured_at: Annotated[
+        datetime | None, typer.Option(help="Absolute time of the first sample; without a zone, this machine's.")
+    ] = None,
     transcript: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help=f"Its transcript. {TRANSCRIPT_HELP}")
     ] = None,
@@ -116,6 +119,7 @@ def _send_transcript(
         client.start(started)
         client.send_segments(segments)
         tell_earlier(earlier, is_replaced=False)
+        tell_odd_times(segments)
 
 
 def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) -> SentChunk:  # noqa: ANN401 - fields of AudioPayload
