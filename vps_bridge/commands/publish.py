@@ -45,6 +45,10 @@ NOBODY_LIVE = (
 )
 TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, TSV, or STM."
 
+CapturedAt = Annotated[
+    datetime | None, typer.Option(help="Absolute time of the first sample; without a zone, this machine's.")
+]
+
 
 def publish(
     file: Annotated[
@@ -53,9 +57,7 @@ def publish(
     conversation: Conversation,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the conversation's final labels.")] = False,
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
-    captured_at: Annotated[
-        datetime | None, typer.Option(help="Absolute time of the first sample; without a zone, this machine's.")
-    ] = None,
+    captured_at: CapturedAt = None,
     transcript: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help=f"Its transcript. {TRANSCRIPT_HELP}")
     ] = None,
