@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 
-from paho.mqtt.client import Client, topic_matches_sub
+from paho.mqtt.client import Client
 from paho.mqtt.enums import MQTTErrorCode
+from paho.mqtt.matcher import MQTTMatcher
 from paho.mqtt.reasoncodes import ReasonCode
 
 
@@ -12,6 +13,7 @@ class Subscriptions:
 
     def __init__(self) -> None:
         self._qos_of: dict[str, int] = {}  # by filter
+        self._matcher = MQTTMatcher()  # type: ignore[no-untyped-call]  # paho has no types for it
         self._refused: dict[str, str] = {}  # filter -> the broker's reason
         self._unanswered: dict[int, str] = {}  # message id -> filter
 
@@ -28,6 +30,7 @@ class Subscriptions:
     def add(self, topic_filter: str, qos: int) -> None:
         """Ask for `topic_filter` from the next connection on."""
         self._qos_of[topic_filter] = qos
+        self._matcher[topic_filter] = True
 
     def request(self, client: Client, topic_filter: str) -> None:
         """Send the SUBSCRIBE of one filter."""
@@ -54,4 +57,4 @@ class Subscriptions:
 
     def match(self, topic: str) -> bool:
         """Say whether any filter matches `topic`."""
-        return any(topic_matches_sub(topic_filter, topic) for topic_filter in self._qos_of)
+        return any(self._matcher.iter_match(topic))  # type: ignore[no-untyped-call]  # as above

@@ -16,11 +16,13 @@ from vps_bridge.database import BUSY_TIMEOUT_MS, DatabaseUnreadable
 PAGES_AT_ONCE = 2_000  # of 4 KiB, between two reports of how far it is
 
 
-def copy_databases(copies: Mapping[Path, Path], on_progress: Callable[[int, int], None]) -> None:
+def copy_databases(
+    copies: Mapping[Path, Path], on_progress: Callable[[int, int], None], on_copy: Callable[[Path], None]
+) -> None:
     """Copy files, each to its path, at once: all snapshots are taken before the first page is copied.
 
-    Nobody who writes waits. `on_progress` is called with bytes copied and bytes in all, by the thread of each copy.
-    A copy has no log beside it; it is not synced to disk.
+    Nobody who writes waits. `on_progress` is called with bytes copied and bytes in all, `on_copy` with each path once
+    its copy is whole, by the thread of each copy. A copy has no log beside it; it is not synced to disk.
 
     Raises:
         DatabaseUnreadable: one of them is no database, or is damaged.
@@ -37,9 +39,13 @@ def copy_databases(copies: Mapping[Path, Path], on_progress: Callable[[int, int]
             done[path] = done_bytes
             on_progress(sum(done.values()), sum(sizes))
 
+        def copy(source: sqlite3.Connection, path: Path) -> None:
+            _copy(source, copies[path], partial(report, path))
+            on_copy(copies[path])
+
         on_progress(0, sum(sizes))
         with ThreadPoolExecutor(max(1, len(copies))) as pool:
-            list(pool.map(_copy, sources, copies.values(), [partial(report, path) for path in copies]))
+            list(pool.map(copy, sources, copies))
 
 
 def _pin(source: sqlite3.Connection) -> int:

@@ -10,8 +10,7 @@ import tarfile
 import tempfile
 import time
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from vps_bridge.database_copies import check_database, copy_databases
 from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.erasure_log import LOG_NAME, ErasureHistory, ErasureLog
+from vps_bridge.ledger.ledger import FILE_NAME as LEDGER_FILE
 
 WORK_PREFIX = ".backup-"  # a directory below the bridge's root while a backup is made
 ROOM_FACTOR = 1.2  # of the databases' size
@@ -43,10 +43,10 @@ def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     """
     before = _read_erasures(root)  # what is erased from here on is erased again with a restore
     remove_leftovers(root)
-    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch:
-        work = Path(scratch)
+    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch, ThreadPoolExecutor() as pool:
+        checks = FileChecks(Path(scratch), pool)
         try:
-            return _write_tar(work, _gather(root, work, before, report), target, report)
+            return _write_tar(checks, _gather(root, checks, before, report), target, report)
         except DatabaseUnreadable as error:  # of a copy: the file that it is one of is what can be mended
             raise DatabaseUnreadable(root / error.path.name, error.reason) from error
 
@@ -67,14 +67,46 @@ def _read_erasures(root: Path) -> ErasureHistory:
         ledger.close()
 
 
-def _gather(root: Path, work: Path, before: ErasureHistory, report: Report) -> BackupManifest:
+class FileChecks:
+    """What other threads find out of a backup's files while these are in the system's cache anyway.
+
+    The databases are checked, and of each file the digest is made.
+    """
+
+    def __init__(self, work: Path, pool: Executor) -> None:
+        """Read files below `work`."""
+        self.work, self._pool = work, pool
+        self._described: dict[str, Future[BackedUpFile]] = {}
+
+    def begin(self, name: str) -> None:
+        """Read a file, from now on, unless that was begun before. Nobody may change it any more."""
+        if name not in self._described:
+            self._described[name] = self._pool.submit(self._read, name)
+
+    def wait_for(self, name: str) -> BackedUpFile:
+        """Return what was read of a file. Raises `DatabaseUnreadable` where it is a damaged database."""
+        return self._described[name].result()
+
+    def _read(self, name: str) -> BackedUpFile:
+        if name in DATABASES:
+            check_database(self.work / name)
+        return describe_file(self.work, name)
+
+
+def _gather(root: Path, checks: FileChecks, before: ErasureHistory, report: Report) -> BackupManifest:
+    work = checks.work
     spool = work / SPOOL
     spool.mkdir(mode=0o700)
     # What is unlinked while the databases are copied stays here under a second name.
     _link_all(root / SPOOL, spool, [path.name for path in (root / SPOOL).glob("*")])
     _check_room(root)
     copies = {root / name: work / name for name in DATABASES if (root / name).exists()}
-    copy_databases(copies, lambda done, total: report("copying", done, total))
+
+    def begin(path: Path) -> None:
+        if path.name != LEDGER_FILE:  # the ledger's is changed below
+            checks.begin(path.name)
+
+    copy_databases(copies, lambda done, total: report("copying", done, total), begin)
     copy = Ledger.open_copy(work)
     try:
         needed = copy.chunks.needed_spool_names()
@@ -132,21 +164,20 @@ def _link_all(source: Path, target: Path, names: Iterable[str]) -> None:
                 shutil.copyfile(source / name, target / name)
 
 
-def _write_tar(work: Path, manifest: BackupManifest, target: Path, report: Report) -> BackupManifest:
+def _write_tar(checks: FileChecks, manifest: BackupManifest, target: Path, report: Report) -> BackupManifest:
     """Write the backup, and return its manifest with the digests.
 
-    While it is written other threads read the same files: they check the databases and make the digests. So each byte
-    is waited for once; the manifest, whose length the digests do not change, is written over at the end.
+    While it is written other threads read the same files, so each byte is waited for once; the manifest, whose length
+    the digests do not change, is written over at the end.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:
         with LargeFile(descriptor) as file:
-            with ThreadPoolExecutor() as pool:
-                described = pool.map(partial(describe_file, work), [found.name for found in manifest.files])
-                checked = pool.map(check_database, [work / name for name in DATABASES if (work / name).exists()])
-                _write_members(work, manifest, file, report)
-                list(checked)
-                manifest = manifest.model_copy(update={"files": tuple(described)})
+            names = [found.name for found in manifest.files]
+            for each in names:
+                checks.begin(each)
+            _write_members(checks.work, manifest, file, report)
+            manifest = manifest.model_copy(update={"files": tuple(map(checks.wait_for, names))})
             with tarfile.open(name, "r:") as tar:
                 file.seek(tar.getmember(MANIFEST_NAME).offset_data)
             file.write(_as_bytes(manifest))

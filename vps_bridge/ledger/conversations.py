@@ -213,10 +213,12 @@ class ConversationBook:
 
     def latest_open(self, limit: int) -> list[str]:
         """Return the conversations that are not final, the one that changed last as the last."""
-        is_open = select(ConversationRow.conversation_id).where(ConversationRow.final_at.is_(None))
+        columns = ConversationRow.conversation_id, ConversationRow.last_activity_at
+        # Those are found first: the latest of all may be none of them.
+        few = select(*columns).where(ConversationRow.final_at.is_(None)).offset(0).subquery()
+        latest = select(few.c.conversation_id).order_by(few.c.last_activity_at.desc()).limit(limit)
         with self._database.reading() as connection:
-            latest = connection.scalars(is_open.order_by(ConversationRow.last_activity_at.desc()).limit(limit))
-            return list(latest)[::-1]
+            return list(connection.scalars(latest))[::-1]
 
     def unapplied(self) -> list[tuple[str, int]]:
         """Return (conversation, version) of each latest update that the backend has not confirmed with `applied`."""

@@ -83,6 +83,9 @@ _LARGE = select(*(getattr(ConversationRow, name) for name in _LARGE_COLUMNS)).wh
 )
 
 
+_FINAL_AT = func.coalesce(ConversationRow.final_at, literal_column("0"))  # spelled so that an index serves
+
+
 def _select_idle() -> Select[Any]:
     """Return the statement that finds conversations to pack: all is done, told and quiet, and no audio is kept.
 
@@ -99,7 +102,7 @@ def _select_idle() -> Select[Any]:
     return select(conversation).where(
         ConversationRow.packed_at.is_(None),
         ConversationRow.last_activity_at <= bindparam("quiet_since"),
-        func.coalesce(ConversationRow.final_at, 0.0) <= bindparam("quiet_since"),
+        bindparam("quiet_since") >= _FINAL_AT,
         ConversationRow.dirty == literal_column("0"),
         ConversationRow.set_aside.is_(None),
         ConversationRow.enrols.is_(None),
@@ -116,7 +119,7 @@ def _select_idle() -> Select[Any]:
     )
 
 
-_IDLE = _select_idle().order_by(ConversationRow.last_activity_at).limit(bindparam("at_most"))
+_IDLE = _select_idle().order_by(_FINAL_AT).limit(bindparam("at_most"))
 _IS_IDLE = _select_idle().where(ConversationRow.conversation_id == _CONVERSATION)
 # Its update is still to be sent: it stays where it is.
 _IS_TO_SEND = select(ConversationRow.conversation_id).where(

@@ -15,7 +15,7 @@ from vps_bridge.rules.lease import LeaseEnd
 _UNFINISHED_SQL = f"state IN ({', '.join(repr(str(state)) for state in UNFINISHED)})"
 
 
-def _partial(name: str, *columns: str, where: str) -> Index:
+def _partial(name: str, *columns: Any, where: str) -> Index:  # noqa: ANN401 - names, or an expression
     """Return an index of the rows that a condition holds of; PostgreSQL has booleans, SQLite 0 and 1 for them."""
     on_server = re.sub(r"(\w+) = 1", r"\1", re.sub(r"(\w+) = 0", r"NOT \1", where))
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(on_server))
@@ -82,20 +82,20 @@ class ConversationRow(Base):
     """A conversation: what the backend said of it, and how far its labels are."""
 
     __tablename__ = "conversations"
-    # The bridge asks twice a second for what is to be done: finished conversations must not cost it time.
+    # Finished conversations must not cost the bridge time. Each index with `last_activity_at` costs an event two pages.
     __table_args__ = (
         Index("conversations_activity", "last_activity_at", "conversation_id", "dirty", "updated_version"),
         _partial("conversations_dirty", "conversation_id", where="dirty > 0"),
         _partial("conversations_open_ended", "conversation_id", where="completed = 1 AND final_at IS NULL"),
         _partial("conversations_enrolments", "conversation_id", where="enrols IS NOT NULL"),
-        _partial("conversations_open", "last_activity_at", where="final_at IS NULL"),
+        _partial("conversations_open", "conversation_id", where="final_at IS NULL"),
         _partial("conversations_temporary", "last_activity_at", where="throwaway = 1"),
         Index("conversations_owner", "owner"),
         _partial("conversations_set_aside", "conversation_id", where="set_aside IS NOT NULL"),
         _partial(
             "conversations_unapplied", "conversation_id", "updated_version", where="applied_version < updated_version"
         ),
-        _partial("conversations_unpacked", "last_activity_at", where="packed_at IS NULL"),
+        _partial("conversations_unpacked", text("coalesce(final_at, 0)"), where="packed_at IS NULL"),
         Index("conversations_settled", text("coalesce(final_at, last_activity_at)")),
     )
     conversation_id: Mapped[str] = mapped_column(primary_key=True)
