@@ -108,7 +108,7 @@ def write_mosquitto_config(directory: Path, listener: Listener, users: Mapping[s
     files = MosquittoFiles.below(directory)
     hashed = ((user.credentials.username, hash_password(user.credentials.password)) for user in users.values())
     write_secret(files.passwords, "".join(f"{username}:{digest}\n" for username, digest in hashed))
-    write_secret(files.acl, _acl_text(users))
+    write_secret(files.acl, acl_text(users))
     text = _config_text(files, listener)
     write_public(files.config, text)
     return files
@@ -121,7 +121,8 @@ def hash_password(password: str, salt: bytes | None = None) -> str:
     return f"$7${PBKDF2_ROUNDS}${base64.b64encode(salt).decode()}${base64.b64encode(digest).decode()}"
 
 
-def _acl_text(users: Mapping[str, BrokerUser]) -> str:
+def acl_text(users: Mapping[str, BrokerUser]) -> str:
+    """Return the access list: a block of rights for each user."""
     # No `pattern` lines: they apply to every user, so with them any user could pose as an agent.
     blocks = ["# One block per user. Written by `omi-broker init`; run it again rather than editing this.\n"]
     for name, user in users.items():

@@ -70,6 +70,8 @@ class BrokerProbe:
     """The last heartbeat of a bridge; a retained one never replaces a live one."""
     agent: AgentHeartbeat | None = None
     """The last heartbeat of this agent."""
+    agent_age_s: float = 0.0
+    """How long ago it was sent, where the broker only kept it: both times are of this machine."""
     instances: set[str] = field(default_factory=set)
     """The processes that beat as this agent while we listened."""
 
@@ -160,6 +162,11 @@ def check_agent(probe: BrokerProbe) -> list[Check]:
     heartbeat = probe.agent
     if heartbeat is None or heartbeat.state in (AgentState.STOPPED, AgentState.OFFLINE):
         return [note("agent", "not running", "omi-agent run, or omi-agent install")] if probe.error is None else []
+    if probe.agent_age_s > STALE_S:
+        remedy = (
+            "omi-agent logs says why. Start it again: one that runs does not read what `omi-agent join` wrote since."
+        )
+        return [failed("agent", f"{heartbeat.state.value} when last heard, {probe.agent_age_s:.0f} s ago", remedy)]
     engine = _describe_engine(heartbeat.engine) if heartbeat.engine else "no engine loaded"
     found = f"{heartbeat.state.value}, {engine}, {heartbeat.jobs_done} jobs done, {heartbeat.jobs_failed} failed"
     if len(probe.instances) > 1:
@@ -189,7 +196,7 @@ def _check_allowed(probe: BrokerProbe, heartbeat: BridgeHeartbeat, agent_id: str
 def _agent_runs(probe: BrokerProbe) -> bool:
     """Whether the bridge hears beats of this agent, and lists it as waiting where nobody has allowed it."""
     running = (AgentState.ONLINE, AgentState.STARTING, AgentState.DRAINING)
-    return probe.agent is not None and probe.agent.state in running
+    return probe.agent is not None and probe.agent.state in running and probe.agent_age_s <= STALE_S
 
 
 def _check_clock(received: ReceivedHeartbeat) -> Check:
@@ -233,6 +240,8 @@ def _record(probe: BrokerProbe, incoming: Incoming, probe_id: str, topics: Topic
                     probe.bridge = received
             case TopicKind.AGENT_HEARTBEAT:
                 probe.agent = beat = decode(AgentHeartbeat, incoming.payload)
+                age_s = (datetime.now(UTC) - beat.sent_at).total_seconds()
+                probe.agent_age_s = age_s if incoming.retain else 0.0
                 if not incoming.retain and beat.state is not AgentState.OFFLINE:
                     probe.instances.add(beat.instance_id)
             case TopicKind.CONTROL:

@@ -305,7 +305,12 @@ class ConversationUpdated(Message):
         default=None, description="The latest write in the history: what `undone` takes back. Since 1.2."
     )
     state: Literal["live", "final"]
-    reason: Name | None = None
+    reason: Name | None = Field(
+        default=None,
+        description="Begins with `too_large` where the labels fit no packet of the broker: `segments` is empty and "
+        "changes nothing, read them over HTTP. Where nearly all fits, `turns`, then `changed` and `left_alone`, then "
+        "`coverage`, `runner_up` and `pieces` are left out without a reason.",
+    )
     segments: Annotated[tuple[SegmentLabel, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
     changed: Annotated[tuple[LabelChange, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()
     left_alone: Annotated[tuple[LeftAlone, ...], Field(max_length=MAX_SEGMENTS, fail_fast=True)] = ()

@@ -69,8 +69,12 @@ FAILURE_POLICIES = {
     ),
     FailureCode.PAYLOAD_MALFORMED: FailurePolicy(422, _PUBLISH_AGAIN),
     FailureCode.PAYLOAD_INCOMPLETE: FailurePolicy(400, _PUBLISH_AGAIN, is_retryable=True),
-    FailureCode.PAYLOAD_SHA256_MISMATCH: FailurePolicy(422, _LOOK_AND_RETRY, is_retryable=True),
-    FailureCode.SCHEMA_UNSUPPORTED: FailurePolicy(422, _LOOK_AND_RETRY),
+    FailureCode.PAYLOAD_SHA256_MISMATCH: FailurePolicy(
+        422, f"look after the disk of the bridge; {_PUBLISH_AGAIN}", is_retryable=True
+    ),
+    FailureCode.SCHEMA_UNSUPPORTED: FailurePolicy(
+        422, "bring sender and reader to the same version, then: omi-bridge retry {job}"
+    ),
     FailureCode.ENGINE_CRASHED: FailurePolicy(500, _LOOK_AND_RETRY, counts_as_attempt=True, is_retryable=True),
     FailureCode.ENGINE_FAILED: FailurePolicy(500, _LOOK_AND_RETRY, counts_as_attempt=True, is_retryable=True),
     FailureCode.ENGINE_TIMEOUT: FailurePolicy(
@@ -88,7 +92,9 @@ FAILURE_POLICIES = {
     ),
     FailureCode.LABELS_FAILED: FailurePolicy(500, "see the bridge's log, then: omi-bridge retry CONVERSATION"),
     FailureCode.LEASE_LOST: FailurePolicy(500, _LOOK_AND_RETRY),
-    FailureCode.INGEST_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
+    FailureCode.INGEST_FULL: FailurePolicy(
+        503, "nothing: publishers keep their audio until there is room; or start another agent", is_retryable=True
+    ),
     FailureCode.INGEST_TOO_LARGE: FailurePolicy(
         413, "raise OMI_MAX_JOB_BYTES of the agent, then: omi-bridge retry {job}"
     ),
@@ -97,8 +103,10 @@ FAILURE_POLICIES = {
     ),
     FailureCode.CHUNK_ID_CONFLICT: FailurePolicy(409, _PUBLISH_AGAIN),
     FailureCode.EVENT_ID_CONFLICT: FailurePolicy(409, "send the event again under an event_id of its own"),
-    FailureCode.REVISION_STALE: FailurePolicy(409, _LOOK_AND_RETRY),
-    FailureCode.DISK_FULL: FailurePolicy(503, _LOOK_AND_RETRY, is_retryable=True),
+    FailureCode.REVISION_STALE: FailurePolicy(409, "nothing: what a higher revision said stands"),
+    FailureCode.DISK_FULL: FailurePolicy(
+        503, "make room on the disk (omi-bridge doctor, omi-agent doctor); it goes on by itself", is_retryable=True
+    ),
     FailureCode.SPOOL_UNAVAILABLE: FailurePolicy(503, "look after the bucket (omi-bridge doctor)", is_retryable=True),
     FailureCode.CORRECTION_REFUSED: FailurePolicy(422, "see what there is to correct: omi-bridge show CONVERSATION"),
     FailureCode.PERSON_REFUSED: FailurePolicy(422, "see whom the owner knows: omi-bridge people list --owner OWNER"),

@@ -105,7 +105,8 @@ def is_beyond_seconds(item: ErrorDetails) -> bool:
 
 def describe_wrong(item: ErrorDetails) -> str:
     """Return what pydantic says of a wrong field, with what to do where it does not say that."""
-    return f"{item['msg']}; looks like milliseconds: send seconds" if is_beyond_seconds(item) else item["msg"]
+    said = item["msg"].removeprefix("Value error, ")
+    return f"{said}; looks like milliseconds: send seconds" if is_beyond_seconds(item) else said
 
 
 Id = Annotated[str, StringConstraints(pattern=ID_PATTERN)]

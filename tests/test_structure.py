@@ -25,6 +25,7 @@ LAYERS = {
             "errors",
             "backoff",
             "durations",
+            "locked_file",
             "interpreter",
             "matrix_threads",
             "rules",

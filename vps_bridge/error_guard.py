@@ -10,6 +10,7 @@ import structlog
 
 from schemas.errors import SchemaError
 from vps_bridge.errors import AnotherBridge, LabellingFailed, LedgerUnavailable, StoreUnavailable
+from vps_bridge.locked_file import LOCKED, is_locked
 
 OUTAGE_TOLD_S = 10.0
 _LOG = structlog.get_logger(__name__)
@@ -20,7 +21,7 @@ class ErrorGuard:
 
     def __init__(self) -> None:
         """Start without an error."""
-        self._errors, self._last_error, self._outage_due_s = 0, "", 0.0
+        self._errors, self._last_error, self._last_error_s, self._outage_due_s = 0, "", 0.0, 0.0
 
     def run(self, where: str, work: Callable[[], object]) -> None:
         """Do a piece of work; whatever it raises ends that piece alone. Only `AnotherBridge` is raised.
@@ -49,12 +50,15 @@ class ErrorGuard:
     def note(self, where: str, error: str) -> None:
         """Count an error and remember its words."""
         self._errors += 1
-        self._last_error = f"{where}: {error}"
+        self._last_error, self._last_error_s = f"{where}: {error}", time.monotonic()
         _LOG.error("survived", where=where, error=error, errors=self._errors)
 
     def summary(self) -> str | None:
-        """Return the last error and how many there were, or None."""
-        return f"{self._last_error} (error {self._errors} since the start)" if self._errors else None
+        """Return the last error, how long ago it was and how many there were, or None."""
+        if not self._errors:
+            return None
+        ago_s = time.monotonic() - self._last_error_s
+        return f"{self._last_error} ({ago_s:.0f} s ago; error {self._errors} since the start)"
 
 
 def describe_error(error: Exception) -> str:
@@ -62,7 +66,8 @@ def describe_error(error: Exception) -> str:
     if isinstance(error, (SchemaError, LabellingFailed, StoreUnavailable)):
         return str(error)
     cause = getattr(getattr(error, "orig", error), "sqlite_errorname", type(error).__name__)
-    return f"{cause} at {_origin(error.__traceback__)}"
+    words = f"{cause} at {_origin(error.__traceback__)}"
+    return f"{words}: {LOCKED}: omi-bridge doctor" if is_locked(error) else words
 
 
 def _origin(trace: TracebackType | None) -> str:

@@ -51,12 +51,23 @@ class Refusal(Exception):
         return policy_of(self.code).is_retryable
 
 
+_GIVE_BACK = "give its data directory back to the user that the bridge runs as (chown -R, chmod 700)"
+_DISK_REMEDIES = {
+    errno.ENOENT: "restart the bridge: its spool directory is gone, and is made when it starts",
+    errno.EACCES: _GIVE_BACK,
+    errno.EPERM: _GIVE_BACK,
+    errno.EROFS: "mount the disk of its data directory for writing",
+    errno.EIO: "look after the disk of the VPS: it fails (dmesg)",
+}
+
+
 def refusal_of(error: OSError) -> Refusal:
     """Return what to tell the publisher of audio that could not be written."""
     if error.errno in (errno.EMFILE, errno.ENFILE):
         msg = f"the bridge has too many files open ({error.strerror}): keep the audio, raise LimitNOFILE of its service"
         return Refusal(FailureCode.INGEST_FULL, msg)
-    msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, make room on the VPS"
+    remedy = _DISK_REMEDIES.get(error.errno or 0, "make room on the VPS")
+    msg = f"the bridge's disk refuses ({error.strerror}): keep the audio, {remedy}"
     return Refusal(FailureCode.DISK_FULL, msg)
 
 

@@ -51,3 +51,4 @@ def join(
         raise typer.Exit(EXIT_FAILED)
     out.print(f"next, on the bridge's machine: omi-bridge agents allow {loaded.settings.agent_id}", markup=False)
     out.print("and here: omi-agent fetch-model embedded (or pyannote), then omi-agent install, or omi-agent run")
+    out.print("an agent that runs already does not read it: start it again (as a service: omi-agent install)")

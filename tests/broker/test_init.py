@@ -118,6 +118,22 @@ def test_every_user_gets_in_and_check_says_so(home):
     }
 
 
+def test_check_names_every_right_that_the_access_list_lacks_and_init_brings_it_back(home):
+    acl = home.directory / "acl"
+    whole = acl.read_text()
+    rights = [line for line in whole.splitlines() if line.startswith("topic ")]
+    for right in dict.fromkeys(rights):
+        acl.write_text(whole.replace(f"{right}\n", "", 1))
+        found = json.loads(omi_broker("check", home.directory, "--json").stdout)
+        [rights_check] = [check for check in found if check["name"] == "rights"]
+        assert rights_check["verdict"] == "failed", right
+        assert right in rights_check["found"]
+        assert f"omi-broker init {home.directory}" in rights_check["remedy"]
+    assert omi_broker("init", home.directory).exit_code == 0
+    assert acl.read_text() == whole
+    assert omi_broker("check", home.directory).exit_code == 0
+
+
 def test_a_stranger_does_not_get_in_and_learns_which_setting_is_wrong(home, enter, tmp_path):
     other = OwnCertificates.below(tmp_path)
     other.ca.parent.mkdir()

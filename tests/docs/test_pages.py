@@ -18,6 +18,7 @@ from schemas.codec import decode
 from schemas.conversation import TranscriptSegment
 from schemas.corrections import Correction
 from schemas.document import message_schema
+from schemas.failure import FailureCode
 from schemas.messages import MESSAGE_BY_SCHEMA
 from tests.docs.command_lines import commands_in, complaint_about
 from tests.docs.pages import (
@@ -31,6 +32,7 @@ from tests.docs.pages import (
     prose_of,
     read_page,
 )
+from vps_bridge.dispatch.operator_answers import CANCEL_REFUSED, RETRY_REFUSED
 from vps_bridge.labelling.vote import VoteOutcome
 from vps_bridge.settings import BridgeSettings
 
@@ -193,3 +195,12 @@ def test_troubleshooting_names_every_reason_why_a_segment_is_left_alone() -> Non
     text = read_page("docs/troubleshooting.md")
     reasons = {outcome.value for outcome in VoteOutcome if outcome is not VoteOutcome.CLEAR} | {"label.stale"}
     assert [reason for reason in reasons if f"`{reason}`" not in text] == []
+
+
+def test_every_code_of_the_door_is_on_its_page() -> None:
+    source = "".join(path.read_text() for path in sorted((ROOT / "vps_bridge" / "http").glob("*.py")))
+    codes = set(re.findall(r'HttpProblem\(\s*[\w.]+, "([a-z_.]+)"', source))
+    codes |= {f"job.{outcome}" for outcome in (*RETRY_REFUSED, *CANCEL_REFUSED)}
+    assert len(codes) > 10
+    told = read_page("docs/http.md")
+    assert sorted(code for code in codes - set(FailureCode) if f"`{code}`" not in told) == []

@@ -13,6 +13,7 @@ from schemas.document import REFERENCE, reference
 from schemas.errors import SchemaError
 from schemas.event_fields import EVENT_FIELDS, EVERY_EVENT, EVERY_PERSON_EVENT, PERSON_EVENT_FIELDS, EventFields
 from schemas.examples import CONVERSATION_EVENTS, PERSON_EVENTS, examples_of
+from schemas.failure import FailureCode, policy_of
 from schemas.messages import MESSAGE_BY_SCHEMA
 from schemas.people import PersonEvent, PersonEventType
 from schemas.record import Message
@@ -71,3 +72,17 @@ def test_an_event_without_what_it_needs_is_refused_and_without_the_rest_taken(
             decode(message, packed(message, without))
     needed = {name: example[name] for group in row.needs for name in group if name in example}
     decode(message, packed(message, bare | needed))
+
+
+def test_what_to_do_fits_a_job_that_stands_failed_by_the_code_or_names_no_job_at_all() -> None:
+    """A receipt's code is about no job, and to try again what was changed on the bridge's disk fails again."""
+    of_receipts = {
+        FailureCode.INGEST_FULL,
+        FailureCode.DISK_FULL,
+        FailureCode.REVISION_STALE,
+        FailureCode.SPOOL_UNAVAILABLE,
+    }
+    assert [code for code in of_receipts if "retry" in policy_of(code).remedy] == []
+    changed = policy_of(FailureCode.PAYLOAD_SHA256_MISMATCH).remedy
+    assert "publish the audio again" in changed
+    assert "retry" not in changed

@@ -368,3 +368,12 @@ def test_reading_ids_of_what_is_no_message_finds_none(data: bytes) -> None:
 @pytest.mark.parametrize("error", [MessageMalformed, MessageTooLarge, SchemaUnsupported])
 def test_every_error_carries_a_code_an_operator_can_look_up(error: type[SchemaError]) -> None:
     assert error.code in set(FailureCode)
+
+
+def test_words_of_a_rule_of_ours_are_told_without_those_of_its_checker() -> None:
+    with pytest.raises(SchemaError, match=r"an `applied` event needs updated_version") as refused:
+        decode(
+            ConversationEvent,
+            b'{"schema": "conversation-event", "version": "1.0", "event_id": "e-1", "type": "applied"}',
+        )
+    assert "Value error" not in str(refused.value)

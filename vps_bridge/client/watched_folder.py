@@ -67,9 +67,11 @@ class WatchedFolder:
         report: Callable[[FolderNews], None],
         *,
         settle_s: float,
+        owner: str | None = None,
     ) -> None:
         """Ask for the labels of what was published before. Raises `OSError` where the folder cannot be written."""
         self._settings, self._folder, self._listener, self._report = settings, folder, listener, report
+        self._owner = owner
         self._records, self._settled = FolderRecords(folder), SettledFiles(settle_s)
         self._digests: dict[DroppedRecording, str] = {}
         self._done: dict[DroppedRecording, Path | None] = {}  # with the file that says what was wrong
@@ -166,8 +168,9 @@ class WatchedFolder:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
                 beat = client.wait_bridge(BRIDGE_TIMEOUT_S)
+                if segments or self._owner:
+                    client.start(owner=self._owner)
                 if segments:
-                    client.start()
                     client.send_segments(segments)
                 if record.joined is None:
                     client.send_file(recording.audio, chunk_id=f"f-{digest[:32]}", timeout_s=SEND_TIMEOUT_S)

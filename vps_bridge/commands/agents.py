@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,8 @@ from vps_bridge.commands.terminal import (
 if TYPE_CHECKING:
     from vps_bridge.ledger.records import AgentRecord
 
+UP = ("starting", "online", "draining")
+
 agents_app = typer.Typer(cls=ProgramGroup, invoke_without_command=True)
 
 
@@ -42,28 +45,37 @@ def agents(
     context.obj = (config, data_dir, as_json)
     if context.invoked_subcommand is not None:
         return
-    with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+    with explained(), opened(config, data_dir) as (ledger, _store, stale_s):
         records = ledger.agents.all()
         if as_json:
             print_json([asdict(record) for record in records])
             return
         table = make_table("agent", "allowed", "state", "heard", "engine", "device", "jobs")
         for record in records:
-            table.add_row(*_agent_row(record))
+            table.add_row(*_agent_row(record, stale_s))
         if records:
             out.print(table)
+            _print_errors(records)
         else:
             out.print("no agent was ever heard. On its machine: omi-agent doctor, omi-agent run", highlight=False)
         if any(not record.allowed for record in records):
             out.print("an agent that is not allowed gets no audio: omi-bridge agents allow ID")
 
 
-def _agent_row(record: AgentRecord) -> tuple[str, ...]:
+def _agent_row(record: AgentRecord, stale_s: float) -> tuple[str, ...]:
     beat = record.heartbeat or {}
-    engine = beat.get("engine") or {}
+    engine, state = beat.get("engine") or {}, beat.get("state", "")
+    if state in UP and time.time() - (record.last_seen_at or 0.0) > stale_s:
+        state = "silent"  # as the page says: its last words were that it is up
     heard = f"{age(record.last_seen_at)} ago" if record.last_seen_at else "never"
-    head = (record.agent_id, "yes" if record.allowed else "no", beat.get("state", ""), heard)
+    head = (record.agent_id, "yes" if record.allowed else "no", state, heard)
     return (*head, engine.get("name", ""), engine.get("device", ""), str(len(beat.get("jobs", ()))))
+
+
+def _print_errors(records: list[AgentRecord]) -> None:
+    for record in records:
+        if error := (record.heartbeat or {}).get("last_error"):
+            out.print(f"{record.agent_id}, last error: {error}", highlight=False, soft_wrap=True)
 
 
 @agents_app.command()

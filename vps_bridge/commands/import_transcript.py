@@ -14,7 +14,17 @@ from broker.terminal import print_json
 from vps_bridge.commands.earlier import find_earlier, name_segments, tell_earlier
 from vps_bridge.commands.odd_times import tell_odd_times
 from vps_bridge.commands.publish import TRANSCRIPT_HELP, to_utc
-from vps_bridge.commands.terminal import AsJson, BrokerUrl, ConfigFile, Conversation, DataDir, explained, load, out
+from vps_bridge.commands.terminal import (
+    AsJson,
+    BrokerUrl,
+    ConfigFile,
+    Conversation,
+    ConversationOwner,
+    DataDir,
+    explained,
+    load,
+    out,
+)
 
 if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
@@ -36,6 +46,7 @@ def import_transcript(
             "person labelled. Default: ask; where nobody can answer they stay.",
         ),
     ] = None,
+    owner: ConversationOwner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     broker_url: BrokerUrl = None,
@@ -58,7 +69,7 @@ def import_transcript(
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client:
             client.wait_bridge()
-            client.start(started)
+            client.start(started, owner=owner)
             client.send_segments(segments)
             if is_replaced:
                 client.remove_segments(earlier.gone)

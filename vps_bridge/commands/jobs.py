@@ -77,7 +77,17 @@ def jobs(
         print_rest(len(found), sum(count for name, count in counts.items() if not states or name in states))
 
 
-def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = None, as_json: AsJson = False) -> None:
+def failed(
+    *,
+    limit: Limit = None,
+    forget_refused: Annotated[
+        bool,
+        typer.Option("--forget-refused", help="Forget the refused audio, once it is dealt with; else after 7 days."),
+    ] = False,
+    config: ConfigFile = None,
+    data_dir: DataDir = None,
+    as_json: AsJson = False,
+) -> None:
     """List failed jobs, refused audio and failed conversations: why, how often, by whom, and what to do now.
 
     A conversation fails where its labels could not be worked out several times; all others go on.
@@ -87,6 +97,10 @@ def failed(limit: Limit = None, config: ConfigFile = None, data_dir: DataDir = N
     from vps_bridge.dispatch.operator_answers import advise, advise_set_aside
 
     with explained(), opened(config, data_dir) as (ledger, _store, _stale_s):
+        if forget_refused:
+            forgotten = ledger.refusals.forget_all()
+            print_json({"forgotten": forgotten}) if as_json else out.print(f"{forgotten:,} refusals are forgotten")
+            return
         found, set_aside = ledger.jobs.failed(limit=bounded(limit, as_json=as_json)), ledger.conversations.set_aside()
         refused = ledger.refusals.latest(bounded(limit, as_json=as_json))
         if as_json:

@@ -20,6 +20,7 @@ from vps_bridge.commands.terminal import (
     BrokerUrl,
     ConfigFile,
     Conversation,
+    ConversationOwner,
     DataDir,
     check_regular,
     err,
@@ -62,6 +63,7 @@ def publish(
         Path | None, typer.Option(exists=True, dir_okay=False, help=f"Its transcript. {TRANSCRIPT_HELP}")
     ] = None,
     max_speakers: Annotated[int | None, typer.Option(min=0, max=100, help="A hint; 0: none.")] = None,
+    owner: ConversationOwner = None,
     timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for labels.")] = 3600.0,
     config: ConfigFile = None,
     data_dir: DataDir = None,
@@ -85,7 +87,7 @@ def publish(
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with BridgeClient(settings, conversation) as client, _progress() as progress:
             client.wait_bridge()
-            _send_transcript(client, captured, segments, earlier)
+            _send_transcript(client, captured, owner, segments, earlier)
             chunk = _send(client, progress, file, captured_at=captured, max_speakers=max_speakers)
             if not more:
                 client.complete(chunks=1)  # at least this one: nothing else has to be waited for
@@ -114,11 +116,13 @@ def _read_transcript(
 def _send_transcript(
     client: BridgeClient,
     started: datetime | None,
+    owner: str | None,
     segments: tuple[TranscriptSegment, ...],
     earlier: EarlierTranscript,
 ) -> None:
+    if segments or owner:
+        client.start(started if segments else None, owner=owner)
     if segments:
-        client.start(started)
         client.send_segments(segments)
         tell_earlier(earlier, is_replaced=False)
         tell_odd_times(segments)

@@ -62,8 +62,11 @@ def _explain_files(error: Exception) -> None:
     from vps_bridge.database import DAMAGE_ERRORS, PROGRAM_FAULTS, DatabaseError, reason_of
     from vps_bridge.errors import AnotherBridge, LedgerUnavailable, StoreUnavailable
     from vps_bridge.ledger import LedgerBusy, LedgerMissing
+    from vps_bridge.locked_file import LOCKED, find_holder, is_locked
     from vps_bridge.packed_rows import PackedRowsDamaged
 
+    if is_locked(error):
+        fail(f"a database of the bridge cannot be used now: {LOCKED}. {find_holder(error)}", EXIT_FAILED)
     if isinstance(error, (AnotherBridge, LedgerBusy)):
         fail(str(error), EXIT_OTHER_BRIDGE)
     plain = (ClientError, LedgerMissing, StoreError, DatabaseError, PackedRowsDamaged, TranscriptError, SchemaError)
@@ -158,6 +161,14 @@ def ask_first(question: str, *, unasked: str) -> None:
 
 
 Conversation = Annotated[str, typer.Option("--conversation", "-c", help="The conversation's id.", callback=checked_id)]
+ConversationOwner = Annotated[
+    str | None,
+    typer.Option(
+        "--owner",
+        help="Whose conversation it is: people whom this owner knows are recognised in it.",
+        callback=composed_names,
+    ),
+]
 NamedConversation = Annotated[str, typer.Argument(help="The conversation's id.", callback=checked_id)]
 
 

@@ -20,6 +20,7 @@ from vps_bridge.commands.terminal import (
     AsJson,
     BrokerUrl,
     ConfigFile,
+    ConversationOwner,
     DataDir,
     explained,
     fail,
@@ -58,6 +59,7 @@ def watch_folder(
     once: Annotated[bool, typer.Option("--once", help="Do what is there, and end.")] = False,
     settle_s: Annotated[float, typer.Option(min=0, help="A file that has not changed for so long is complete.")] = 3.0,
     timeout_s: Annotated[float, typer.Option(min=0, help="With --once: how long to wait for labels.")] = 3600.0,
+    owner: ConversationOwner = None,
     config: ConfigFile = None,
     data_dir: DataDir = None,
     broker_url: BrokerUrl = None,
@@ -76,7 +78,7 @@ def watch_folder(
     with explained(), _ended_by_signal():
         settings = load(config, "backend", data_dir=data_dir, broker_url=broker_url)
         with _alone_in(folder), UpdateListener(settings) as listener:
-            watched = WatchedFolder(settings, folder, listener, report, settle_s=settle_s)
+            watched = WatchedFolder(settings, folder, listener, report, settle_s=settle_s, owner=owner)
             if once:
                 _do_once(watched, timeout_s)
             else:

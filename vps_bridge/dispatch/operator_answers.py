@@ -20,6 +20,7 @@ SAID = {
     ActionResult.UNKNOWN: "is unknown: `omi-bridge jobs --limit 0` lists them all",
 }
 """To be put behind the name of the job or conversation."""
+FORGET_REFUSED = "omi-bridge failed --forget-refused"
 RETRY_REFUSED = (ActionResult.ALREADY_CANCELLED, ActionResult.AUDIO_GONE, ActionResult.UNKNOWN)
 CANCEL_REFUSED = (ActionResult.ALREADY_DIARIZED, ActionResult.UNKNOWN)
 
@@ -48,4 +49,4 @@ def advise_refused(item: RefusedChunk) -> str:
     """Say what to do about audio that was refused."""
     if policy_of(item.reason).is_retryable:
         return "its publisher may send it again as it is; once it is accepted this entry goes"
-    return "the bridge has no audio of it: mend what is wrong and publish it again"
+    return f"the bridge has no audio of it: mend what is wrong and publish it again, then: {FORGET_REFUSED}"

@@ -111,8 +111,9 @@ def _check_agent(name: str, heard: ReceivedBeat[AgentHeartbeat] | None, stale_s:
         return note(f"agent {name}", "allowed, and never heard on this broker", "On that machine: omi-agent doctor")
     beat = heard.beat
     if not _is_up(heard, stale_s):
-        asleep = "offline (asleep, or cut off)" if beat.state in (*UP, AgentState.OFFLINE) else beat.state.value
-        return note(f"agent {name}", asleep, "On that machine: omi-agent doctor")
+        found = "offline (asleep, or cut off)" if beat.state in (*UP, AgentState.OFFLINE) else beat.state.value
+        found += f"; last error: {beat.last_error}" if beat.last_error else ""
+        return note(f"agent {name}", found, "On that machine: omi-agent doctor")
     engine = f"{beat.engine.name} on {beat.engine.device}" if beat.engine else "no engine loaded"
     found = f"{beat.state.value}, {engine}, {len(beat.jobs)} jobs held, {beat.jobs_failed} failed"
     if beat.last_error:

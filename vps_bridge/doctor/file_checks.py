@@ -10,13 +10,16 @@ from broker.errors import SettingsError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import SqliteConversations
 from vps_bridge.database import DatabaseError
+from vps_bridge.dispatch.operator_answers import FORGET_REFUSED
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
+from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
+from vps_bridge.locked_file import LOCKED, find_holder, is_locked
 from vps_bridge.settings import BridgeSettings
 
 LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
@@ -34,11 +37,11 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     try:
         ledger = open_ledger(settings, exclusive=False)
     except LedgerMissing as error:
-        return [note("ledger", str(error))], None
+        return [_judge_missing(settings.root) or note("ledger", str(error))], None
     except (LedgerUnavailable, SettingsError) as error:
         return [failed("ledger", str(error), SERVER_REMEDY), store], None
     except DatabaseError as error:
-        return [failed("ledger", str(error), RESTORE), store], None
+        return [_judge_unusable("ledger", error), store], None
     facts = ledger.describe_server()
     judged = _judge("ledger", ledger) if facts is None else _judge_server(facts)
     if facts is None and judged.verdict is CheckState.FAILED:
@@ -76,7 +79,9 @@ def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list
     }
     if any(bad.values()):
         found = ", ".join(f"{count} {what}" for what, count in bad.items() if count)
-        return [*checks, failed("failures", found, "omi-bridge failed says why and what to do, then omi-bridge retry")]
+        is_work = counts.jobs_failed or counts.conversations_failed
+        remedy = f"omi-bridge failed says why and what to do, then {'omi-bridge retry' if is_work else FORGET_REFUSED}"
+        return [*checks, failed("failures", found, remedy)]
     return [*checks, ok("failures", "none")]
 
 
@@ -98,7 +103,7 @@ def _check_store(settings: BridgeSettings) -> Check:
     try:
         store = open_store(settings)
     except DatabaseError as error:
-        return failed("conversations", str(error), RESTORE)
+        return _judge_unusable("conversations", error)
     except SettingsError as error:
         return failed("conversations", str(error), STORE_REMEDY)
     try:
@@ -110,6 +115,21 @@ def _check_store(settings: BridgeSettings) -> Check:
     finally:
         store.close()
     return ok("conversations", "their store answers")
+
+
+def _judge_missing(root: Path) -> Check | None:
+    """Tell a ledger whose file was taken away from one that was never made; None: it was never made."""
+    if not (root / "ledger.lock").exists():
+        return None
+    remedy = "Put it back before a bridge that runs is stopped: that one writes into the file that was moved. "
+    return failed("ledger", f"{root / FILE_NAME} is gone, and a bridge has run here", f"{remedy}Else restore a backup.")
+
+
+def _judge_unusable(name: str, error: DatabaseError) -> Check:
+    """Tell a file that is only locked from one that has to be restored."""
+    if is_locked(error):
+        return failed(name, LOCKED, find_holder(error))
+    return failed(name, str(error), RESTORE)
 
 
 def _judge_server(facts: ServerFacts) -> Check:

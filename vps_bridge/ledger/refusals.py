@@ -132,6 +132,11 @@ class RefusalBook:
         with self._database.reading() as connection:
             return connection.scalar(select(func.count()).select_from(RefusedChunkRow)) or 0
 
+    def forget_all(self) -> int:
+        """Drop all that is known, and return how many: an operator has dealt with it."""
+        with self._database.writing() as connection:
+            return connection.execute(delete(RefusedChunkRow)).rowcount
+
     def drop_old(self, now: float) -> None:
         """Drop what was refused more than `KEEP_S` before `now` (Unix time), or after it: the clock was set back."""
         last_at = RefusedChunkRow.last_at

@@ -15,7 +15,8 @@ import pytest
 
 from broker.check import CheckState
 from broker.file_checks import check_config_file, check_data_dir, check_disk
-from mac_agent.broker_check import BrokerProbe, ReceivedHeartbeat, check_agent, check_bridge, check_broker
+from broker.session import Incoming
+from mac_agent.broker_check import BrokerProbe, ReceivedHeartbeat, _record, check_agent, check_bridge, check_broker
 from mac_agent.machine_check import (
     check_device,
     check_packages,
@@ -25,6 +26,8 @@ from mac_agent.machine_check import (
 from mac_agent.service import Service, render_plist
 from schemas.agent import AgentHeartbeat, AgentState
 from schemas.bridge import BridgeHeartbeat, BridgeState
+from schemas.codec import encode
+from schemas.topics import Topics
 from tests.brokers import AGENT_ID, free_port, run_embedded
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_hub import GOOD_TOKEN, PIPELINE_FILES, SmallHub
@@ -236,6 +239,18 @@ def test_an_agent_that_does_not_run_is_not_called_allowed():
     without_agent = replace(probe(), agent=None)
     assert verdicts(check_bridge(without_agent, AGENT_ID))["allowed"] is CheckState.NOTE
     assert verdicts(check_agent(without_agent)) == {"agent": CheckState.NOTE}
+
+
+def test_a_beat_that_the_broker_only_kept_proves_no_running_agent():
+    found, topics = probe(), Topics("omi/v1")
+    assert found.agent is not None
+    kept = Incoming(topics.agent_heartbeat(AGENT_ID), encode(found.agent), retain=True, qos=1, content_type=None)
+    _record(found, kept, "doctor-1", topics)
+    [agent] = check_agent(found)
+    assert agent.verdict is CheckState.FAILED
+    assert "online when last heard" in agent.found
+    assert "Start it again" in (agent.remedy or "")
+    assert verdicts(check_bridge(found, AGENT_ID))["allowed"] is CheckState.NOTE
 
 
 def test_a_broker_whose_packets_are_too_small_for_a_part_is_found():

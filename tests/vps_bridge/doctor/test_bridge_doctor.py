@@ -173,6 +173,12 @@ def test_a_retained_beat_says_nothing_of_a_clock_and_an_old_one_is_no_live_agent
     assert set(failures(check_agents(found(beat(ahead_s=-200, retained=True)), {"mac"}, 30.0))) == {"agents"}
 
 
+def test_an_agent_that_stopped_says_why_it_did() -> None:
+    stopped = beat(state=AgentState.STOPPED, last_error="model.bin is missing. Run: omi-agent fetch-model embedded")
+    [check] = [check for check in check_agents(found(stopped), {"mac"}, 30.0) if check.name == "agent mac"]
+    assert "stopped; last error: model.bin is missing. Run: omi-agent fetch-model embedded" in check.found
+
+
 def test_agents_of_two_models_are_named() -> None:
     engines = [EngineDescription(name="e", embedding_model=model) for model in ("wespeaker", "campplus")]
     heard = found(beat("one", engine=engines[0]), beat("two", engine=engines[1]))

@@ -55,3 +55,15 @@ def test_a_file_damaged_anywhere_is_named_and_the_other_one_is_still_checked(
             log.unlink(missing_ok=True)
         file.write_bytes(whole)
     assert found > 10
+
+
+def test_a_ledger_taken_away_from_under_its_bridge_is_not_called_a_new_one(tmp_path: Path) -> None:
+    settings = BridgeSettings(data_dir=tmp_path)
+    [fresh, *_], _ = check_files(settings)
+    assert fresh.verdict == "note"
+    running = Ledger(settings.root, exclusive=True)
+    (settings.root / FILE_NAME).rename(tmp_path / "moved")
+    [ledger, *_], _ = check_files(settings)
+    running.close()
+    assert ledger.verdict == "failed"
+    assert "Put it back before" in (ledger.remedy or "")
