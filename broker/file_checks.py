@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import stat
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from broker.check import Check, failed, note, ok
+from broker.private_files import say_private
 from broker.text_files import read_text
 
 SECRET_WORD = re.compile(r"password|token|secret|credential|api_?key", re.IGNORECASE)
@@ -27,7 +29,8 @@ def check_data_dir(directory: Path) -> Check:
             "data directory", f"{directory} cannot be used: {error.strerror}", "Make it yours, or set OMI_DATA_DIR."
         )
     if mode & _OTHERS_MAY_WRITE:
-        return failed("data directory", f"others may write into {directory}", f"chmod 700 '{directory}'")
+        mend = f"chmod 700 {shlex.quote(str(directory))}"
+        return failed("data directory", f"others may write into {directory}", mend)
     return ok("data directory", f"{directory}, mode {mode:o}")
 
 
@@ -40,18 +43,18 @@ def check_config_file(path: Path, no_file: str) -> Check:
     except (OSError, UnicodeDecodeError) as error:
         return failed("config file", f"{path} cannot be read: {error}", "Check whose it is, and that it is text.")
     if SECRET_WORD.search(text) and mode & _OTHERS_MAY_READ:
-        return failed("config file", f"{path} holds a secret and others can read it", f"chmod 600 '{path}'")
+        return failed("config file", f"{path} holds a secret and others can read it", say_private(path))
     return ok("config file", str(path))
 
 
 def check_private_files(directory: Path, files: Iterable[Path], rewrite: str) -> Check:
     """Check that no other user, but for the group, can read a broker's secrets; `rewrite` is the command for them."""
     try:
-        open_files = [str(path) for path in files if path.stat().st_mode & _OTHERS_MAY_READ & ~stat.S_IRGRP]
+        open_files = [path for path in files if path.stat().st_mode & _OTHERS_MAY_READ & ~stat.S_IRGRP]
     except OSError as error:
         return failed("files", f"{error.filename}: {error.strerror}", f"{rewrite} writes them again")
     if open_files:
-        return failed("files", f"others can read {', '.join(open_files)}", f"chmod 600 {' '.join(open_files)}")
+        return failed("files", f"others can read {', '.join(map(str, open_files))}", say_private(*open_files))
     return ok("files", str(directory))
 
 

@@ -18,6 +18,7 @@ import msgpack
 
 from broker.address import parse_broker_urls
 from broker.errors import BrokerError, UnsafeFile
+from broker.private_files import say_private
 from broker.text_files import read_text
 from schemas.errors import SchemaError
 from schemas.record import is_id
@@ -109,7 +110,7 @@ def read_invitation_file(path: Path) -> Invitation:
         if path.is_dir():
             raise BrokerError(f"{path} is a directory: name the file of one invitation in it")
         if path.stat().st_mode & 0o077:
-            raise UnsafeFile(path, "other users of this machine can read the password in it", f"chmod 600 '{path}'")
+            raise UnsafeFile(path, "other users of this machine can read the password in it", say_private(path))
         return read_invitation(read_text(path))
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import secrets
+import shlex
 import shutil
 from pathlib import Path
 from typing import BinaryIO
@@ -49,6 +50,13 @@ def rewrite_file(path: Path, content: bytes | str) -> None:
         os.utime(unfinished)
         unfinished.replace(path)
         undo.pop_all()
+
+
+def say_private(*paths: Path) -> str:
+    """Return what to do about files with secrets that others can read: a command for a shell, where one helps."""
+    if all(path.is_file() for path in paths):
+        return f"chmod {PRIVATE:o} {shlex.join(map(str, paths))}"
+    return "that is no file: copy what it holds into one that only you can read (mode 600), and name that"
 
 
 def is_roots_alone(path: Path) -> bool:

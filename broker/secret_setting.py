@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from broker.errors import SettingsError
+from broker.private_files import say_private
 from broker.text_files import read_text
 
 
@@ -24,7 +25,7 @@ def read_secret(name: str, value: SecretStr | None, file: Path | None) -> str | 
         )
     try:
         if stat.S_IMODE(file.stat().st_mode) & 0o077:
-            raise SettingsError(f"{name}_file", str(file), f"others may read it: chmod 600 {file}")
+            raise SettingsError(f"{name}_file", str(file), f"others may read it: {say_private(file)}")
         return read_text(file).strip()
     except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"{name}_file", str(file), f"not readable: {error}") from error

@@ -20,6 +20,7 @@ from pydantic_settings import SettingsError as UnreadableEnvironment
 
 from broker.address import BrokerAddress, parse_broker_urls
 from broker.errors import SettingsError
+from broker.private_files import say_private
 from broker.text_files import read_text
 from broker.user_path import UserPath, expand_home
 from broker.users import read_credentials, users_file
@@ -360,7 +361,7 @@ def _exposed_secrets(
         )
     secrets = [name for name in file_values if isinstance(getattr(settings, name), SecretStr)]
     if (secrets or _has_password(str(file_values.get("broker_url", "")))) and path.stat().st_mode & 0o077:
-        yield f"other users of this machine can read the secrets in {path}: chmod 600 '{path}'"
+        yield f"other users of this machine can read the secrets in {path}: {say_private(path)}"
 
 
 def _has_password(url: str) -> bool:

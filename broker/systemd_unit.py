@@ -14,7 +14,7 @@ from pathlib import Path
 
 from broker.errors import BrokerError
 from broker.file_checks import SECRET_WORD
-from broker.private_files import replace_file
+from broker.private_files import replace_file, say_private
 from broker.text_files import read_text
 
 UNITS = Path("/etc/systemd/system")
@@ -269,7 +269,7 @@ def check_config(service: SystemdService) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceProblem(f"{path} cannot be read ({error}): check whose it is, and that it is text") from error
     if SECRET_WORD.search(text) and mode & 0o077:
-        raise ServiceProblem(f"{path} holds a secret and others can read it. Run: chmod 600 '{path}'")
+        raise ServiceProblem(f"{path} holds a secret and others can read it. Run: {say_private(path)}")
 
 
 def _call(systemctl: str, *arguments: str) -> subprocess.CompletedProcess[str]:

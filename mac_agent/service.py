@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from broker.file_checks import SECRET_WORD
-from broker.private_files import replace_file
+from broker.private_files import replace_file, say_private
 from broker.text_files import read_text
 
 LABEL = "ai.omi.diarization.agent"
@@ -171,7 +171,7 @@ def check_config(service: Service) -> None:
     except (OSError, UnicodeDecodeError) as error:
         raise ServiceError(f"{path} cannot be read ({error}). Check whose it is, and that it is text.") from error
     if SECRET_WORD.search(text) and mode & 0o077:
-        raise ServiceError(f"{path} holds a secret and others can read it. Run: chmod 600 '{path}'")
+        raise ServiceError(f"{path} holds a secret and others can read it. Run: {say_private(path)}")
 
 
 def install(service: Service, *, launchctl: str = LAUNCHCTL) -> None:

@@ -46,9 +46,10 @@ class AgentSettings(BrokerSettings):
     )
     engine: str = Field(
         default="auto",
+        min_length=1,
         description="Engine: pyannote, embedded, embedded-ge2e, or auto: pyannote where a pipeline of it is here.",
     )
-    device: str = Field(default="auto", description="auto, cpu, mps or cuda.")
+    device: str = Field(default="auto", min_length=1, description="auto, cpu, mps or cuda.")
     threads: int | None = Field(default=None, ge=1, le=256, description="CPU threads; empty: the engine's own choice.")
 
     heartbeat_s: PositiveSeconds = Field(default=10.0, description="Time between heartbeats.")

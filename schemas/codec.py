@@ -157,6 +157,9 @@ def _parse_json(data: bytes) -> Any:  # noqa: ANN401 - JSON is any shape until v
     try:
         text = decode_text(data)
         parsed = from_json(text, allow_inf_nan=False, cache_strings="none")
+    except UnicodeDecodeError:
+        msg = "not JSON in UTF-8: send it so, and not compressed"
+        raise MessageMalformed(msg) from None
     except ValueError as error:
         msg = f"not JSON: {str(error)[:200]}"
         raise MessageMalformed(msg) from None

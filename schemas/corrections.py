@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from schemas.limits import MAX_SPEAKER_NUMBER
 from schemas.record import Count, Id, Name, PersonName, PlainNumber, Record
@@ -14,6 +14,22 @@ MAX_CORRECTIONS, MAX_NAMED_SPEAKERS, MAX_NAMED_SEGMENTS = 100, 100, 2_000
 SegmentId = Annotated[str, Field(min_length=1, max_length=200)]
 SpeakerNumber = Annotated[int, Field(ge=0, le=MAX_SPEAKER_NUMBER), PlainNumber]
 PersonId = Annotated[PersonName, Field(min_length=1)]
+T = TypeVar("T")
+
+
+def _each_once(named: tuple[T, ...]) -> tuple[T, ...]:
+    """Return what is named, without what is named again."""
+    return tuple(dict.fromkeys(named))
+
+
+Speakers = Annotated[
+    tuple[SpeakerNumber, ...],
+    Field(max_length=MAX_NAMED_SPEAKERS, fail_fast=True),
+    AfterValidator(_each_once),
+]
+Segments = Annotated[
+    tuple[SegmentId, ...], Field(max_length=MAX_NAMED_SEGMENTS, fail_fast=True), AfterValidator(_each_once)
+]
 
 
 class CorrectionKind(StrEnum):
@@ -40,10 +56,8 @@ class Correction(Record):
     """One statement of a person: `same_voice` joins speakers, `other_voice` splits segments off, the others name."""
 
     kind: CorrectionKind
-    speaker_ids: Annotated[tuple[SpeakerNumber, ...], Field(max_length=MAX_NAMED_SPEAKERS, fail_fast=True)] = Field(
-        default=(), description="same_voice: two or more speaker numbers that are one voice."
-    )
-    segment_ids: Annotated[tuple[SegmentId, ...], Field(max_length=MAX_NAMED_SEGMENTS, fail_fast=True)] = Field(
+    speaker_ids: Speakers = Field(default=(), description="same_voice: two or more speaker numbers that are one voice.")
+    segment_ids: Segments = Field(
         default=(), description="other_voice: segments of one voice that is not the voice they were given to."
     )
     segment_id: SegmentId | None = Field(default=None, description="segment_is: which segment.")
@@ -61,7 +75,7 @@ class Correction(Record):
             needs = " and ".join(" or ".join(group) for group in missing)
             msg = f"a `{self.kind}` correction needs {needs}"
             raise ValueError(msg)
-        if self.kind is CorrectionKind.SAME_VOICE and len(set(self.speaker_ids)) < 2:  # noqa: PLR2004 - two are one
+        if self.kind is CorrectionKind.SAME_VOICE and len(self.speaker_ids) < 2:  # noqa: PLR2004 - two are one
             msg = "a `same_voice` correction names two different speakers or more"
             raise ValueError(msg)
         return self

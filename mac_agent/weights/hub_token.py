@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import re
+import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -87,8 +88,8 @@ def _read_private(path: Path) -> str:
     try:
         if path.stat().st_mode & 0o077:
             raise TokenUnusable(
-                f"{path} can be read by other users of this machine and was not used. Run: chmod 600 {path} "
-                f"(and replace the token on {SETTINGS_PAGE} if others were here)"
+                f"{path} can be read by other users of this machine and was not used. Run: "
+                f"chmod 600 {shlex.quote(str(path))} (and replace the token on {SETTINGS_PAGE} if others were here)"
             )
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:

@@ -1,6 +1,8 @@
 """Invitations, and the config file that they are written into."""
 
+import os
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -72,6 +74,9 @@ def test_an_invitation_that_others_can_read_is_refused(tmp_path):
         read_invitation_file(file)
     file.chmod(0o600)
     assert read_invitation_file(file) == PLAIN
+    with pytest.raises(UnsafeFile, match="that is no file: copy what it holds into one") as refused:
+        read_invitation_file(Path(os.devnull))
+    assert "chmod" not in str(refused.value), "whoever did that to a device would break the machine"
 
 
 @pytest.mark.parametrize(

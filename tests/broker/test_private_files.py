@@ -2,12 +2,13 @@
 
 import os
 import stat
+import subprocess
 import threading
 from pathlib import Path
 
 import pytest
 
-from broker.private_files import replace_file, rewrite_file
+from broker.private_files import replace_file, rewrite_file, say_private
 from broker.users import Credentials, generate_users, users_file, write_users
 
 VICTIM = b"what a neighbour wants to have overwritten"
@@ -122,3 +123,11 @@ def test_only_a_file_that_exists_is_rewritten(tmp_path):
     with pytest.raises(FileNotFoundError):
         rewrite_file(tmp_path / "file", "new")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_that_makes_a_file_private_is_one_that_a_shell_takes(tmp_path: Path) -> None:
+    secret = tmp_path / "it's a secret.token"
+    secret.touch(0o666)
+    subprocess.run(["sh", "-c", say_private(secret)], check=True)
+    assert mode_of(secret) == 0o600
+    assert "chmod" not in say_private(Path(os.devnull))

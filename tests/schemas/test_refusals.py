@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import json
 import math
@@ -141,6 +142,11 @@ def test_extension_types_are_refused(extension: bytes) -> None:
 def test_text_that_is_not_utf_8_is_refused(kind: type[Message], valid: dict[str, Any]) -> None:
     with pytest.raises(MessageMalformed):
         decode(kind, raw(kind, valid | {"x": "QQQQ"}).replace(b"QQQQ", b"\xff\xfe\xed\xa0"))
+
+
+def test_a_compressed_event_is_refused_with_what_to_do() -> None:
+    with pytest.raises(MessageMalformed, match="not JSON in UTF-8: send it so, and not compressed"):
+        decode(ConversationEvent, gzip.compress(raw(ConversationEvent, EVENT)))
 
 
 @pytest.mark.parametrize("escape", [rb"\ud800", rb"\udc00", rb"\ud800\ud800", rb"\uD83D!"])

@@ -120,3 +120,19 @@ def test_a_correction_that_a_later_one_builds_on_is_not_undone_before_it(call: L
     call.tell(EventType.UNDONE, target_event_id="e-merge")
     assert call.speakers == HEARD
     assert merged != call.labels
+
+
+def test_whoever_was_named_by_mistake_is_nobody_s_person_after_the_undo(call: LabelledCall, bridge: LiveBridge) -> None:
+    def listed() -> set[str]:
+        return {person["person_id"] for person in bridge.people("")}
+
+    slip = f"slip-{uuid.uuid4().hex[:8]}"
+    call.correct({"kind": "voice_is", "speaker_id": 0, "person_id": slip}, event_id="e-slip")
+    assert slip in listed()
+    call.tell(EventType.UNDONE, target_event_id="e-slip")
+    assert slip not in listed()
+    call.tell(EventType.REDONE, target_event_id="e-slip")
+    assert slip in listed()
+    bridge.command("undo", call.name, str(call.latest.write), "--yes")
+    call.wait()
+    assert slip not in listed()

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from schemas.conversation import ConversationUpdated, SegmentLabel, TranscriptSegment
+from schemas.voice_people import Identity, VoicePerson
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.exports.records import ExportedConversation, ExportedLine, ExportedSpeaker, ExportedTurn
 
 UNKNOWN = "unknown"
+_People = Mapping[int, VoicePerson]
+"""Who the voices are, by number."""
 
 
 def describe_recording(update: ConversationUpdated, transcript: Sequence[TranscriptSegment]) -> ExportedConversation:
@@ -17,7 +20,7 @@ def describe_recording(update: ConversationUpdated, transcript: Sequence[Transcr
     Where there were too many turns for an update, the lines of the transcript stand for them.
     """
     labels = {label.id: label for label in update.segments}
-    people = {person.speaker_id: person.person_id for person in update.people if person.identity != "suggested"}
+    people = {person.speaker_id: person for person in update.people if person.identity != "suggested"}
     lines = [line for segment in transcript for line in _split(segment, labels.get(segment.id), people)]
     turns = [
         ExportedTurn(start_s=turn.start_s, end_s=turn.end_s, speaker=_speaker(turn.speaker_id, people))
@@ -35,16 +38,15 @@ def describe_recording(update: ConversationUpdated, transcript: Sequence[Transcr
     )
 
 
-def _split(segment: TranscriptSegment, label: SegmentLabel | None, people: dict[int, str]) -> Iterable[ExportedLine]:
+def _split(segment: TranscriptSegment, label: SegmentLabel | None, people: _People) -> Iterable[ExportedLine]:
     """Return a segment as one line, or as one for each of its pieces."""
     pieces = label.pieces if label is not None else None
     if not pieces:
-        said = label.speaker if label is not None else segment.speaker
         yield ExportedLine(
             segment_id=segment.id,
             start_s=segment.start_s,
             end_s=segment.end_s,
-            speaker=_speaker(label.speaker_id if label is not None else None, people, said),
+            speaker=_speaker_of(segment, label, people),
             text=segment.text,
         )
         return
@@ -59,7 +61,22 @@ def _split(segment: TranscriptSegment, label: SegmentLabel | None, people: dict[
         )
 
 
-def _speaker(speaker_id: int | None, people: dict[int, str], label: str | None = None) -> ExportedSpeaker:
-    person = people.get(speaker_id) if speaker_id is not None else None
-    name = person or label or speaker_name(speaker_id) or UNKNOWN
-    return ExportedSpeaker(name=name, speaker_id=speaker_id, person_id=person)
+def _speaker_of(segment: TranscriptSegment, label: SegmentLabel | None, people: _People) -> ExportedSpeaker:
+    """Return who speaks in a segment: whom its own label names counts before whom its voice is."""
+    if label is None:
+        return ExportedSpeaker(name=segment.speaker or UNKNOWN)
+    if label.person_id is None:
+        return _speaker(label.speaker_id, people, label.speaker)
+    return _person(label.person_id, label.speaker_id, label.identity)
+
+
+def _speaker(speaker_id: int | None, people: _People, label: str | None = None) -> ExportedSpeaker:
+    known = people.get(speaker_id) if speaker_id is not None else None
+    if known is None:
+        return ExportedSpeaker(name=label or speaker_name(speaker_id) or UNKNOWN, speaker_id=speaker_id)
+    return _person(known.person_id, speaker_id, known.identity)
+
+
+def _person(person_id: str, speaker_id: int | None, identity: Identity | None) -> ExportedSpeaker:
+    told = None if identity == "suggested" else identity
+    return ExportedSpeaker(name=person_id, speaker_id=speaker_id, person_id=person_id, identity=told)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,6 +12,7 @@ import typer
 
 from broker.terminal import print_json
 from vps_bridge.commands.earlier import find_earlier, name_segments, tell_earlier
+from vps_bridge.commands.odd_times import tell_odd_times
 from vps_bridge.commands.publish import TRANSCRIPT_HELP, to_utc
 from vps_bridge.commands.terminal import (
     AsJson,
@@ -25,13 +27,16 @@ from vps_bridge.commands.terminal import (
 )
 
 if TYPE_CHECKING:
+    from schemas.conversation import TranscriptSegment
     from vps_bridge.conversations.earlier_transcript import EarlierTranscript
 
 
 def import_transcript(
     file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=TRANSCRIPT_HELP)],
     conversation: Conversation,
-    started_at: Annotated[datetime | None, typer.Option(help="Absolute time of the transcript's zero.")] = None,
+    started_at: Annotated[
+        datetime | None, typer.Option(help="Absolute time of the transcript's zero; without a zone, this machine's.")
+    ] = None,
     keep_speakers: Annotated[bool, typer.Option(help="Keep the speakers the file names.")] = True,
     replace: Annotated[
         bool | None,
@@ -68,17 +73,26 @@ def import_transcript(
             client.send_segments(segments)
             if is_replaced:
                 client.remove_segments(earlier.gone)
-        _tell(conversation, len(segments), earlier, is_replaced=is_replaced, as_json=as_json)
+        _tell(conversation, segments, earlier, is_replaced=is_replaced, as_json=as_json)
 
 
-def _tell(conversation: str, segments: int, earlier: EarlierTranscript, *, is_replaced: bool, as_json: bool) -> None:
+def _tell(
+    conversation: str,
+    segments: Sequence[TranscriptSegment],
+    earlier: EarlierTranscript,
+    *,
+    is_replaced: bool,
+    as_json: bool,
+) -> None:
+    warnings = tell_odd_times(segments)
     if as_json:
         left = [*earlier.gone_labelled, *(() if is_replaced else earlier.gone)]
-        counts = {"segments": segments, "removed": len(earlier.gone) if is_replaced else 0}
-        print_json({"conversation_id": conversation, **counts, "left": left, "moved": earlier.moved_labelled})
+        counts = {"segments": len(segments), "removed": len(earlier.gone) if is_replaced else 0}
+        ids = {"left": left, "moved": earlier.moved_labelled}
+        print_json({"conversation_id": conversation, **counts, **ids, "warnings": warnings})
     else:
         removed = f", removed {len(earlier.gone)} of an earlier one" if is_replaced else ""
-        out.print(f"imported {segments} segments into {conversation}{removed}")
+        out.print(f"imported {len(segments)} segments into {conversation}{removed}")
     tell_earlier(earlier, is_replaced=is_replaced)
 
 

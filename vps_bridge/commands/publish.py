@@ -13,6 +13,7 @@ import typer
 
 from broker.terminal import print_json
 from vps_bridge.commands.earlier import find_earlier, tell_earlier
+from vps_bridge.commands.odd_times import tell_odd_times
 from vps_bridge.commands.terminal import (
     EXIT_FAILED,
     AsJson,
@@ -45,6 +46,10 @@ NOBODY_LIVE = (
 )
 TRANSCRIPT_HELP = "JSON of the OMI backend or of a speech-to-text program or service, SRT, WebVTT, TSV, or STM."
 
+CapturedAt = Annotated[
+    datetime | None, typer.Option(help="Absolute time of the first sample; without a zone, this machine's.")
+]
+
 
 def publish(
     file: Annotated[
@@ -53,7 +58,7 @@ def publish(
     conversation: Conversation,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for the conversation's final labels.")] = False,
     more: Annotated[bool, typer.Option("--more", help="More audio follows: do not complete the conversation.")] = False,
-    captured_at: Annotated[datetime | None, typer.Option(help="Absolute time of the first sample.")] = None,
+    captured_at: CapturedAt = None,
     transcript: Annotated[
         Path | None, typer.Option(exists=True, dir_okay=False, help=f"Its transcript. {TRANSCRIPT_HELP}")
     ] = None,
@@ -120,6 +125,7 @@ def _send_transcript(
     if segments:
         client.send_segments(segments)
         tell_earlier(earlier, is_replaced=False)
+        tell_odd_times(segments)
 
 
 def _send(client: BridgeClient, progress: Progress, file: Path, **facts: Any) -> SentChunk:  # noqa: ANN401 - fields of AudioPayload

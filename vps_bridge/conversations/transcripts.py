@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from pydantic_core import ErrorDetails
+
 MAX_FILE_BYTES = 64 * 2**20
 MAX_VALUES = 3_000_000  # ten hours of words, each with eight fields; read, they take some hundred MB of memory
 MAX_SPEAKER_DIGITS = 18  # a longer number fits no column of a database
@@ -182,6 +184,12 @@ def _read_tsv(path: Path, text: str) -> Iterator[dict[str, Any]]:
         yield {"start": _read_integer(start) / 1000, "end": _read_integer(end) / 1000, "text": words.strip()}
 
 
+def _say_most(item: ErrorDetails) -> str:
+    """Say how much fits where there is too much."""
+    kind = "characters" if item["type"] == "string_too_long" else "words"
+    return f" At most {item['ctx']['max_length']} {kind} fit there: split or shorten it."
+
+
 _LINES = {".stm": _read_stm, ".tsv": _read_tsv}
 
 
@@ -225,4 +233,5 @@ def _read_segment(place: str, made_id: str, row: object, content: object, keep_s
         paths = [found for item in items if (found := path_of(content, item["input"])) is not None]
         wrong += f" (at {paths[0]})" if paths else ""
         hint = " It looks like milliseconds: send seconds." if any(map(is_beyond_seconds, items)) else ""
+        hint += "".join({_say_most(item) for item in items if item["type"] in ("string_too_long", "too_long")})
         raise TranscriptError(f"{place}: wrong or missing {wrong}. Expected {_SHAPE}.{hint}") from error

@@ -30,6 +30,7 @@ def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling) -> 
     kept = {(owner, person_id) for person_id in people.kept}
     if any(before.get(key) != each for key, each in wanted.items()) or before.keys() - wanted.keys() - kept:
         ledger.people.learn(owner, name, prints, people.kept)
+        ledger.corrections.forget_unnamed(name)
         _LOG.info("voiceprints_learned", conversation=name, prints=len(prints))
     for each in people.told:
         if each.voiceprint not in (None, LEARNED):

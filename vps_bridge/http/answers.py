@@ -10,7 +10,7 @@ from schemas.failure import FailureCode, policy_of
 from schemas.people import PersonAccepted
 from schemas.record import Message
 from schemas.text import KeyRepeated, refuse_repeated
-from vps_bridge.http.bodies import read_small
+from vps_bridge.http.bodies import is_encoded, read_small
 from vps_bridge.http.messages import HttpProblem
 
 _DISCARDED = {
@@ -24,6 +24,8 @@ async def json_event(request: Request, kind: type[Message]) -> bytes:
     if not request.headers.get("content-type", "").lower().startswith("application/json"):
         msg = f"send a {kind.__name__} with `Content-Type: application/json`"
         raise HttpProblem(415, "payload.malformed", msg)
+    if is_encoded(request):
+        raise HttpProblem(415, "payload.malformed", "send the JSON as it is, without Content-Encoding")
     return await read_small(request, kind.MAX_ENCODED_BYTES)
 
 

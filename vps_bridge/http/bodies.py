@@ -23,6 +23,12 @@ MAX_LENGTH_DIGITS = 20
 _FILE_FIELD, HINT_FIELDS = "file", ("num_speakers", "min_speakers", "max_speakers")
 
 
+def is_encoded(request: Request) -> bool:
+    """Whether a body says that it is compressed, or otherwise not what it stands for: nobody here would undo that."""
+    named = ",".join(request.headers.getlist("content-encoding")).lower()
+    return any(each.strip() not in ("", "identity") for each in named.split(","))
+
+
 async def read_small(request: Request, max_bytes: int) -> bytes:
     """Return a body of at most `max_bytes`. Raises `Refusal` where it is larger."""
     check_declared(request, max_bytes)
@@ -58,6 +64,8 @@ async def save_form(request: Request, upload: Upload, least_bytes_per_s: Callabl
     if kind != b"multipart/form-data" or not boundary:
         msg = "send multipart/form-data with the audio as `file`: curl -F file=@call.wav"
         raise HttpProblem(422, "payload.malformed", msg)
+    if is_encoded(request):
+        raise HttpProblem(422, "payload.malformed", "send the form as it is, without Content-Encoding")
     form, total_bytes = _Form(boundary), 0
     try:
         async for data in _read_in_time(request.stream(), least_bytes_per_s):

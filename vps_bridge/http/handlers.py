@@ -31,6 +31,7 @@ from vps_bridge.http.bodies import (
     LEAST_BYTES_PER_S,
     check_declared,
     declared_bytes,
+    is_encoded,
     save_body,
     save_form,
 )
@@ -249,6 +250,6 @@ def _refuse_piece(request: Request) -> None:
     if "content-range" in request.headers:
         msg = "Content-Range says that this is a part of a file: send the file in one body, or in parts over MQTT"
         raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)
-    if request.headers.get("content-encoding", "identity").lower() != "identity":
+    if is_encoded(request):
         msg = "send the audio as it is, without Content-Encoding: FLAC or Opus are smaller than what gzip makes of WAV"
         raise HttpProblem(415, FailureCode.AUDIO_UNDECODABLE, msg)

@@ -109,12 +109,14 @@ def answers(codes: tuple[int, ...], body: type[BaseModel]) -> dict[int | str, di
 
 def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: int) -> FastAPI:
     """Return the ASGI application."""
-    # No pages that render the document: they load their scripts from other servers.
+    # No pages that render the document: they load their scripts from other servers. And no redirect from a path with a
+    # slash behind it: curl would send the audio nowhere, and take that for success.
     app = FastAPI(
         title="omi-diarization: the bridge's HTTP door",
         version=package_version("omi-diarization"),
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
     )
     app.add_middleware(AccessCheck, rule=rule, sign_ins=sign_ins, port=port)
     app.add_middleware(PageHeaders)

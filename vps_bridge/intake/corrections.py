@@ -19,7 +19,7 @@ from vps_bridge.labelling.corrections import anchors_to_json, find_anchors
 from vps_bridge.labelling.number import Voice, VoiceBook
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.people import NOBODY
-from vps_bridge.ledger.records import CorrectionRecord
+from vps_bridge.ledger.records import ConversationRecord, CorrectionRecord
 
 _REBUILDING = {CorrectionKind.SAME_VOICE, CorrectionKind.OTHER_VOICE}
 
@@ -68,8 +68,7 @@ class Corrections:
             anchors=anchors_to_json(find_anchors(said, book)),
             voices_before=voices,
         )
-        for person_id in _named(said):
-            self._ledger.people.add((conversation.owner if conversation else None) or NOBODY, person_id)
+        self._introduce(conversation, said)
         self._ledger.corrections.add(conversation_id, record)
         return applied.version
 
@@ -126,6 +125,8 @@ class Corrections:
         records = self._ledger.corrections.of_conversation(conversation_id)
         switched = [record for record in records if record.in_force != (record.write in in_force)]
         conversation = self._ledger.conversations.get(conversation_id)
+        back = [record for record in switched if record.write in in_force and record.teaches]
+        self._introduce(conversation, [Correction.model_validate(one) for record in back for one in record.said])
         if not switched or conversation is None:
             self._ledger.conversations.note_undo(conversation_id)
             return
@@ -139,6 +140,12 @@ class Corrections:
             voices_now=conversation.voices,
             voices=book.to_json(),
         )
+        self._ledger.corrections.forget_unnamed(conversation_id)
+
+    def _introduce(self, conversation: ConversationRecord | None, said: Iterable[Correction]) -> None:
+        """Have its owner know whom corrections of a conversation name."""
+        for person_id in _named(said):
+            self._ledger.people.add((conversation.owner if conversation else None) or NOBODY, person_id)
 
 
 def _check_same_segments(

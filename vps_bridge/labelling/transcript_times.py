@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
+from typing import Protocol
 
+from schemas.conversation import Word
 from schemas.record import MAX_DURATION_S
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.audio_clock import Span, SpanUnion
@@ -26,6 +28,30 @@ LONG_SEGMENT_S = 100.0
 """Segments last some seconds; half of them longer than this are milliseconds: more than 0.1 s each."""
 MILLISECONDS_FILL = (0.3, 1.2)
 """Milliseconds taken for seconds end at about a thousand times the length of the audio: within these shares of it."""
+
+
+class TimedSegment(Protocol):
+    """A piece of a transcript, as it is sent or as a store has it."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    @property
+    def start_s(self) -> float:
+        """When it begins."""
+        ...
+
+    @property
+    def end_s(self) -> float:
+        """When it ends."""
+        ...
+
+    @property
+    def words(self) -> tuple[Word, ...] | None:
+        """Its words, where their times are known."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -69,13 +95,8 @@ def find_time_faults(
     segments = evidence.segments
     if not segments:
         return TimeFaults()
-    stretches = _place_stretches(timeline, evidence.started_at_s, offsets)
-    usable = [segment for segment in segments if segment.end_s >= segment.start_s]
-    backwards = [segment for segment in segments if segment.end_s < segment.start_s]
-    warnings = [_describe_backwards(backwards, segments)] if backwards else []
-    strayed = [segment for segment in usable if _has_strayed_words(segment)]
-    if strayed:
-        warnings.append(_describe_strayed(strayed, segments))
+    stretches, warnings = _place_stretches(timeline, evidence.started_at_s, offsets), describe_own_times(segments)
+    usable = [segment for segment in segments if not _is_backwards(segment)]
     audio_end_s = max((place.span[1] for place in stretches), default=0.0)
     if _are_milliseconds(usable, audio_end_s):
         last_s = max(segment.end_s for segment in usable)
@@ -89,7 +110,16 @@ def find_time_faults(
     displaced = _describe_displaced(usable, stretches) if is_all_placed else None
     corrected = None if displaced else _describe_corrected(usable, stretches)
     warnings.extend(words for words in (displaced, corrected) if words is not None)
-    return TimeFaults(tuple(warnings), frozenset(segment.id for segment in backwards), displaced is not None)
+    backwards = frozenset(segment.id for segment in segments if _is_backwards(segment))
+    return TimeFaults(tuple(warnings), backwards, displaced is not None)
+
+
+def describe_own_times(segments: Sequence[TimedSegment]) -> list[str]:
+    """Return what to say of times that cannot be whatever the audio: ends before starts, and words somewhere else."""
+    backwards = [segment for segment in segments if _is_backwards(segment)]
+    strayed = [segment for segment in segments if not _is_backwards(segment) and _has_strayed_words(segment)]
+    said = [_describe_backwards(backwards, segments)] if backwards else []
+    return [*said, _describe_strayed(strayed, segments)] if strayed else said
 
 
 def leave_alone(votes: Sequence[Vote], faults: TimeFaults) -> tuple[Vote, ...]:
@@ -142,7 +172,11 @@ def _are_milliseconds(segments: Sequence[StoredSegment], audio_end_s: float) -> 
     return fills and median(segment.end_s - segment.start_s for segment in segments) > LONG_SEGMENT_S
 
 
-def _describe_backwards(backwards: Sequence[StoredSegment], segments: Sequence[StoredSegment]) -> str:
+def _is_backwards(segment: TimedSegment) -> bool:
+    return segment.end_s < segment.start_s
+
+
+def _describe_backwards(backwards: Sequence[TimedSegment], segments: Sequence[TimedSegment]) -> str:
     first = backwards[0]
     return (
         f"times.end_before_start: {len(backwards)} of {len(segments)} segments end before they start, first "
@@ -150,12 +184,12 @@ def _describe_backwards(backwards: Sequence[StoredSegment], segments: Sequence[S
     )
 
 
-def _has_strayed_words(segment: StoredSegment) -> bool:
+def _has_strayed_words(segment: TimedSegment) -> bool:
     first_s, last_s = segment.start_s - NEAR_WORD_S, segment.end_s + NEAR_WORD_S
     return any(word.start_s < first_s or word.end_s > last_s for word in segment.words or ())
 
 
-def _describe_strayed(strayed: Sequence[StoredSegment], segments: Sequence[StoredSegment]) -> str:
+def _describe_strayed(strayed: Sequence[TimedSegment], segments: Sequence[TimedSegment]) -> str:
     first = strayed[0]
     words = first.words or ()
     first_s, last_s = min(word.start_s for word in words), max(word.end_s for word in words)

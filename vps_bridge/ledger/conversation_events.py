@@ -11,11 +11,12 @@ from schemas.conversation import ConversationEvent, EventType, Verdict
 from schemas.failure import FailureCode
 from vps_bridge.ledger.both_dialects import insert, larger, smaller
 from vps_bridge.ledger.conversation_changes import HINTS, OF_CONVERSATION, THIS_CONVERSATION, open_conversation
-from vps_bridge.ledger.conversations import TOMBSTONE
+from vps_bridge.ledger.conversations import ITS_END, TOMBSTONE
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.packing import reading_unpacked, writing_unpacked
 from vps_bridge.ledger.tables import ConversationRow, EventRow
+from vps_bridge.rules.completion import CompletionFacts, is_all_here
 
 # Statements are made once: making one costs several times what running it does.
 _OF_EVENT = EventRow.conversation_id == OF_CONVERSATION, EventRow.event_id == bindparam("event_id")
@@ -40,6 +41,7 @@ _NOTE_EVENT = _EVENT.on_conflict_do_update(
 _ACTIVITY: dict[str, Any] = {"last_activity_at": bindparam("now")}
 _NOTE_ACTIVITY = THIS_CONVERSATION.values(**_ACTIVITY)
 _MARK_TEMPORARY = THIS_CONVERSATION.values(throwaway=True, only_agent=bindparam("for_agent"))
+_OPEN_AGAIN = THIS_CONVERSATION.values(final_at=None)
 _ALWAYS = {**HINTS, **_ACTIVITY}
 _APPLY = {
     EventType.STARTED: THIS_CONVERSATION.values(
@@ -119,6 +121,8 @@ class EventBook:
                     marks = {"of_conversation": conversation_id, "for_agent": event.only_agent}
                     connection.execute(_MARK_TEMPORARY, marks)
                 _apply(connection, event, conversation_id, verdict)
+            if event.type is EventType.COMPLETED and verdict is Verdict.ACCEPTED:
+                _wait_for_missing(connection, conversation_id)
             connection.execute(_NOTE_EVENT, {"conversation_id": conversation_id, **answer})
 
 
@@ -128,6 +132,13 @@ def _apply(connection: Connection, event: ConversationEvent, conversation_id: st
     if verdict is Verdict.ACCEPTED:
         statement, values = _APPLY.get(event.type, _HEAR), {**values, **_read_event(event)}
     return bool(connection.execute(statement, values).rowcount)
+
+
+def _wait_for_missing(connection: Connection, conversation_id: str) -> None:
+    """Open a final conversation again where more audio is named than has come."""
+    its_end = connection.execute(ITS_END, {"of_conversation": conversation_id}).one()
+    if is_all_here(CompletionFacts(**its_end._asdict())) is False:
+        connection.execute(_OPEN_AGAIN, {"of_conversation": conversation_id})
 
 
 def _read_event(event: ConversationEvent) -> dict[str, Any]:

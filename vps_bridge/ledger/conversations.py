@@ -103,13 +103,16 @@ _TO_ASSIGN = select(
     ConversationRow.dirty, (ConversationRow.final_at.is_not(None) | _HAS_RESULT).label("is_worth_it")
 ).where(ConversationRow.conversation_id == OF_CONVERSATION, ConversationRow.dirty > 0, _IS_TRIED)
 _AUDIO_UNTIL_S = func.max(ChunkRow.captured_at_s + func.coalesce(ChunkRow.duration_s, literal_column("0")))
-_OPEN_ENDS = select(
+_ENDS = select(
     ConversationRow.conversation_id,
     select(func.count()).where(_OF_IT).scalar_subquery().label("chunks"),
     ConversationRow.completed_chunks,
     ConversationRow.last_audio_at_s,
     select(_AUDIO_UNTIL_S).where(_OF_IT).scalar_subquery().label("audio_until_s"),
-).where(
+)
+ITS_END = _ENDS.where(ConversationRow.conversation_id == OF_CONVERSATION)
+"""What `completed` named of a conversation and what of it is here, as `CompletionFacts`."""
+_OPEN_ENDS = _ENDS.where(
     ConversationRow.completed,
     ConversationRow.final_at.is_(None),
     _IS_TRIED,

@@ -11,6 +11,7 @@ from sqlalchemy import JSON, Connection, bindparam, select, update
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.conversation_changes import OF_CONVERSATION, THIS_CONVERSATION, mark_changed, open_conversation
 from vps_bridge.ledger.database import LedgerDatabase
+from vps_bridge.ledger.deleted_people import delete_unnamed
 from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import CorrectionRow
 
@@ -68,6 +69,11 @@ class CorrectionBook:
             if in_force:
                 connection.execute(_SET_VOICES, {"of_conversation": conversation_id, "new_voices": voices})
             mark_changed(connection, conversation_id)
+
+    def forget_unnamed(self, conversation_id: str) -> None:
+        """Forget whom only corrections of a conversation named that are undone, and of whom nothing was learned."""
+        with self._database.writing(conversation_id) as connection:
+            delete_unnamed(connection, conversation_id)
 
 
 def corrections_of(database: LedgerDatabase, connection: Connection, conversation_id: str) -> list[CorrectionRecord]:

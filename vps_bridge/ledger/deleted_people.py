@@ -1,4 +1,4 @@
-"""What a deleted conversation takes along of people: what was learned there, and who was named only there."""
+"""Whom nothing is known of any more: who was named only in a conversation that is deleted, or by what was undone."""
 
 from __future__ import annotations
 
@@ -41,15 +41,33 @@ def delete_learned(connection: Connection, conversation_id: str) -> None:
         belongs_to(owner), ConversationRow.conversation_id != conversation_id
     )
     named -= _named_in(connection, CorrectionRow.conversation_id.in_(others))
+    _delete_unknown(connection, owner, named)
+
+
+def delete_unnamed(connection: Connection, conversation_id: str) -> None:
+    """Delete whom corrections of a conversation named that all are undone, where nothing else is known of them."""
+    owner = connection.scalar(select(ConversationRow.owner).where(ConversationRow.conversation_id == conversation_id))
+    undone = _named_in(connection, CorrectionRow.conversation_id == conversation_id, ~CorrectionRow.in_force)
+    if not undone:
+        return
+    its = select(ConversationRow.conversation_id).where(belongs_to(owner or ""))
+    in_force = _named_in(connection, CorrectionRow.conversation_id.in_(its), CorrectionRow.in_force)
+    _delete_unknown(connection, owner or "", undone - in_force)
+
+
+def _delete_unknown(connection: Connection, owner: str, persons: set[str]) -> None:
+    """Delete those of whom there is neither a fact, nor a voiceprint, nor an event."""
     is_known = PersonRow.name.is_not(None) | PersonRow.consent_date.is_not(None) | PersonRow.is_owner
     for table in (PrintRow, PersonEventRow):
         of_person = (table.owner == PersonRow.owner) & (table.person_id == PersonRow.person_id)
         is_known |= select(table.owner).where(of_person).exists()
-    unknown = (PersonRow.owner == owner) & PersonRow.person_id.in_(named) & ~is_known
-    connection.execute(delete(PersonRow).where(unknown))
+    unknown = select(PersonRow.person_id).where(PersonRow.owner == owner, PersonRow.person_id.in_(persons), ~is_known)
+    gone = connection.scalars(unknown).all()
+    for row in (PersonDecisionRow, PersonRow):
+        connection.execute(delete(row).where(row.owner == owner, row.person_id.in_(gone)))
 
 
-def _named_in(connection: Connection, which: Any) -> set[str]:  # noqa: ANN401 - a condition
+def _named_in(connection: Connection, *which: Any) -> set[str]:  # noqa: ANN401 - conditions
     """Return whom corrections name."""
-    rows = connection.scalars(select(CorrectionRow.said).where(which)).all()
+    rows = connection.scalars(select(CorrectionRow.said).where(*which)).all()
     return {one["person_id"] for said in rows for one in said if one.get("person_id")}

@@ -85,6 +85,14 @@ def test_a_wrong_setting_is_one_line_that_names_it(tmp_path, name, value):
     assert name.removeprefix("OMI_").lower() in refused.stderr
 
 
+@pytest.mark.parametrize("option", ["engine", "device"])
+def test_an_empty_engine_or_device_is_refused_before_anything_starts(tmp_path, option):
+    refused = omi_agent("run", f"--{option}", "", data_dir=tmp_path)
+    assert refused.returncode == EXIT_USAGE
+    assert len(refused.stderr.strip().splitlines()) == 1
+    assert f"setting {option}" in refused.stderr
+
+
 def test_the_default_name_may_stand_in_a_topic(monkeypatch):
     for hostname in ("Anna's MacBook Pro.local", "büro", "...", "-x-", "mac.tail1234.ts.net", "a" * 300):
         monkeypatch.setattr("socket.gethostname", lambda name=hostname: name)

@@ -217,6 +217,18 @@ def test_what_a_shorter_transcript_leaves_of_an_earlier_one_is_said_and_removed(
     assert "carry the label that a person gave to what was said at another time" in said["stderr"]
 
 
+def test_times_that_cannot_be_are_said_when_the_transcript_is_imported(bridge: LiveBridge, tmp_path: Path) -> None:
+    file, words = tmp_path / "odd.json", [{"word": "far", "start": 500.0, "end": 501.0}]
+    rows = [{"start": 5.0, "end": 3.0, "text": "back"}, {"start": 6.0, "end": 8.0, "text": "far", "words": words}]
+    file.write_text(json.dumps([*rows, {"start": 9.0, "end": 9.0, "text": "short"}]))
+    done = run("import", str(file), "-c", "odd", "--json", **bridge.broker.environment("backend"))
+    assert done.returncode == 0, done.stderr
+    backwards, outside = json.loads(done.stdout)["warnings"]
+    assert backwards.startswith("times.end_before_start: 1 of 3 segments end before they start, first odd-00000")
+    assert outside.startswith("times.words_outside: of 1 of 3 segments, first odd-00001")
+    assert f"omi-bridge: {backwards}" in done.stderr
+
+
 def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path) -> None:
     audio, transcript = tmp_path / "call.wav", tmp_path / "call.json"
     audio.write_bytes(make_wav(30.0))
@@ -226,7 +238,7 @@ def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: 
     done = run("import", str(transcript), "-c", "person", "--json", **environment)
     assert done.returncode == 0, done.stderr
     sent = {"conversation_id": "person", "segments": 6}
-    assert json.loads(done.stdout) == sent | {"removed": 0, "left": [], "moved": []}
+    assert json.loads(done.stdout) == sent | {"removed": 0, "left": [], "moved": [], "warnings": []}
     with ScriptedAgent(mosquitto, "first") as agent:
         program = subprocess.Popen(
             [

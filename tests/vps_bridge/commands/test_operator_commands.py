@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from schemas.conversation import EventType, Verdict
+from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
+from tests.vps_bridge.commands.kept_call import KeptCall
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.ledger import Ledger
@@ -293,3 +295,11 @@ def test_a_retried_job_is_as_good_as_new(tmp_path: Path) -> None:
     assert not ledger.jobs.give_up(job_id, "engine.crashed", "words"), "what an operator ended stays as it is"
     assert [end.conversation_id for end in ledger.conversations.awaiting_final()] == ["c"], "nothing waits for it"
     ledger.close()
+
+
+def test_a_segment_that_is_named_twice_is_split_off_once(tmp_path: Path) -> None:
+    call = KeptCall(tmp_path)
+    assert call.run("correct", "call", "split", "s-1", "s-1").exit_code == 0
+    assert "  another voice: s-1\n" in call.run("history", "call").output
+    said = Correction(kind=CorrectionKind.SAME_VOICE, speaker_ids=(0, 1, 0))
+    assert said.speaker_ids == (0, 1)

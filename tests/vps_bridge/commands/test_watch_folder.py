@@ -282,6 +282,20 @@ def test_pieces_are_lines_of_their_own_and_lines_stand_for_turns_that_were_too_m
     assert [(turn.start_s, turn.speaker.name) for turn in found.turns] == [each[:2] for each in expected]
 
 
+def test_whom_a_segment_names_counts_before_its_voice_and_what_nobody_confirmed_is_told_apart() -> None:
+    lines = tuple(TranscriptSegment(id=name, start_s=at_s, end_s=at_s + 1.0) for at_s, name in enumerate("ab"))
+    matched = {"speaker": "SPEAKER_00", "speaker_id": 0, "person_id": "ben", "identity": "matched"}
+    labels = [{"id": "a", **matched}, {"id": "b", **matched, "person_id": "anna", "identity": "confirmed"}]
+    known = [{"speaker_id": 0, "person_id": "ben", "identity": "matched"}]
+    turn = {"start_s": 0.0, "end_s": 2.0, "speaker_id": 0}
+    message = {"conversation_id": "c", "updated_version": 1, "state": "final", "turns": [turn]}
+    update = ConversationUpdated.model_validate(message | {"segments": labels, "people": known})
+    found = describe_recording(update, lines)
+    assert [line.speaker.shown_name for line in found.lines] == ["ben (matched)", "anna"]
+    assert [line.speaker.identity for line in found.lines] == ["matched", "confirmed"]
+    assert [turn.speaker.shown_name for turn in found.turns] == ["ben (matched)"]
+
+
 def test_a_recording_is_taken_when_it_and_its_transcript_have_stopped_changing(tmp_path: Path) -> None:
     audio, settled = tmp_path / "call.WAV", SettledFiles(2.0)
     (tmp_path / ".hidden.wav").write_bytes(b"x")

@@ -226,6 +226,21 @@ def test_what_is_no_time_and_no_speaker_is_refused_by_name(tmp_path: Path, name:
 
 
 @pytest.mark.parametrize(
+    ("fields", "most"),
+    [
+        ({"text": "a" * 20_001}, "20000 characters"),
+        ({"id": "a" * 201}, "200 characters"),
+        ({"words": [{"word": "a" * 201, "start": 0, "end": 1}]}, "200 characters"),
+        ({"words": [{"word": "a", "start": 0, "end": 1}] * 5_001}, "5000 words"),
+    ],
+    ids=["text", "id", "word", "words"],
+)
+def test_what_is_too_long_is_refused_with_what_fits(tmp_path: Path, fields: dict[str, object], most: str) -> None:
+    with pytest.raises(TranscriptError, match=f"At most {most} fit there: split or shorten it"):
+        read(tmp_path, [{"start": 0, "end": 1, **fields}])
+
+
+@pytest.mark.parametrize(
     ("mark", "encoding"),
     [
         (codecs.BOM_UTF8, "utf-8"),

@@ -1,5 +1,6 @@
 """Audio and events over HTTP: accepted, labelled and refused as over MQTT."""
 
+import gzip
 import hashlib
 import socket
 import threading
@@ -289,3 +290,19 @@ def test_a_part_of_a_file_is_not_taken_for_the_file(door: Door, header: dict[str
     assert (refused.status_code, refused.json()["code"]) == (415, "audio.undecodable")
     assert next(iter(header)) in refused.json()["message"]
     assert door.audio("part", make_wav(1.0), headers=WAV | {"Content-Encoding": "identity"}).status_code == 202
+
+
+def test_what_is_compressed_is_refused_with_what_to_do(door: Door) -> None:
+    twice = [("Content-Type", "audio/wav"), ("Content-Encoding", "identity"), ("Content-Encoding", "GZIP")]
+    audio = door.client.post("/v1/conversations/zipped/audio", content=make_wav(1.0), headers=twice)
+    assert (audio.status_code, "without Content-Encoding" in audio.json()["message"]) == (415, True)
+    json_headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    for path in ("/v1/conversations/zipped/events", "/v1/people/anna/events"):
+        event = door.client.post(path, content=gzip.compress(b"{}"), headers=json_headers)
+        assert (event.status_code, "without Content-Encoding" in event.json()["message"]) == (415, True)
+
+
+def test_a_slash_behind_a_path_is_no_redirect_that_looks_like_success(door: Door) -> None:
+    sent = door.client.post("/v1/conversations/slash/audio/", content=make_wav(1.0), headers=WAV)
+    assert (sent.status_code, sent.json()["code"]) == (404, "http.error")
+    assert door.client.get("/v1/conversations/slash").status_code == 404

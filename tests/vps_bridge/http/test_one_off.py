@@ -123,6 +123,8 @@ def test_a_file_that_cannot_be_diarized_is_refused_with_the_reason(mosquitto: Ru
         twice = [("file", make_wav(1.0)), ("file", make_wav(1.0))]
         assert door.open.post("/api/diarize", files=twice).status_code == 422
         assert door.open.post("/api/diarize", content=make_wav(1.0), headers=WAV).status_code == 422
+        zipped = door.open.post("/api/diarize", files={"file": b"RIFF"}, headers={"Content-Encoding": "gzip"})
+        assert (zipped.status_code, "without Content-Encoding" in zipped.json()["detail"]) == (422, True)
         broken = {"Content-Type": "multipart/form-data; boundary=x"}
         assert door.open.post("/api/diarize", content=b"--y\r\n", headers=broken).status_code == 400
         cut_off = b'--x\r\nContent-Disposition: form-data; name="file"; filename="a"\r\n\r\nRIFF'

@@ -283,3 +283,19 @@ def test_an_update_waits_until_its_version_is_applied(ledger):
     assert ledger.conversations.unapplied() == []
     tell(ledger, EventType.RESYNC)
     assert ledger.conversations.unapplied() == [("c1", 2)]
+
+
+@pytest.mark.parametrize("named", [{"chunks": 3}, {"last_audio_at": datetime.fromtimestamp(2000.0, UTC)}], ids=str)
+def test_more_audio_than_has_come_opens_a_final_conversation_again(ledger, named):
+    store_at, end = {"captured_at_s": 1000.0}, datetime.fromtimestamp(1030.0, UTC)
+    add_job(ledger, **store_at)
+    store_result(ledger)
+    tell(ledger, EventType.COMPLETED, chunks=1)
+    assigned(ledger, final=True)
+    tell(ledger, EventType.COMPLETED, chunks=1, last_audio_at=end)
+    assert ledger.conversations.get("c1").final_at is not None, "all of that is here"
+    tell(ledger, EventType.COMPLETED)
+    assert ledger.conversations.get("c1").final_at is not None, "nothing is named"
+    tell(ledger, EventType.COMPLETED, **named)
+    assert ledger.conversations.get("c1").final_at is None
+    assert ledger.conversations.find_completion("c1") is not None

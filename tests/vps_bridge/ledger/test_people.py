@@ -113,3 +113,19 @@ def test_an_enrolment_is_stripped_once_it_is_final(ledger):
     found = ledger.conversations.get("c1")
     assert (found.stripped, found.enrols, found.owner) == (True, "anna", "one")
     assert ledger.people.enrolments() == [("c1", found.final_at)]
+
+
+def test_whom_only_an_undone_correction_named_is_known_no_more(ledger):
+    for name, person_id in (("c1", "carl"), ("c2", "anna"), ("c3", "anna"), ("c4", "ben")):
+        confirm(ledger, name, person_id)
+    say(ledger, "ben", PersonEventType.NAMED, name="Ben")
+    for name in ("c1", "c2", "c4"):
+        (kept,) = ledger.corrections.of_conversation(name)
+        ledger.corrections.switch(name, {kept.write: False}, voices_now=None, voices=None)
+        ledger.corrections.forget_unnamed(name)
+    assert [each.person_id for each in ledger.people.of_owner("one")] == ["anna", "ben", "carl"], "all have prints"
+    for name in ("c1", "c2", "c4"):
+        ledger.people.learn("one", name, [])
+        ledger.corrections.forget_unnamed(name)
+    assert [each.person_id for each in ledger.people.of_owner("one")] == ["anna", "ben"]
+    assert ledger.people.decisions("one", "carl") == []
