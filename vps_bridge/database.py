@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 import sqlite3
@@ -15,6 +14,8 @@ from typing import TYPE_CHECKING
 from sqlalchemy import Connection, Engine, create_engine, event, inspect
 from sqlalchemy.exc import DatabaseError as DriverError
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+
+from vps_bridge.errors import DatabaseMoved
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,14 +78,6 @@ class DiskFull(DatabaseError):
     def __init__(self, path: Path) -> None:
         super().__init__(f"the disk of {path} is full: make room on it and start again; nothing is lost")
         self.path = path
-
-
-class DatabaseMoved(OSError):
-    """A file that was moved away or replaced while it is in use: nothing is promised any more."""
-
-    def __init__(self, path: Path) -> None:
-        said = "it was moved away or replaced while the bridge uses it: put it back as it was, with its -wal and -shm"
-        super().__init__(errno.ESTALE, said, str(path))
 
 
 def reason_of(error: Exception) -> str:

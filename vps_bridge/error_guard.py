@@ -9,8 +9,7 @@ from types import TracebackType
 import structlog
 
 from schemas.errors import SchemaError
-from vps_bridge.database import DatabaseMoved
-from vps_bridge.errors import AnotherBridge, LabellingFailed, LedgerUnavailable, StoreUnavailable
+from vps_bridge.errors import AnotherBridge, DatabaseMoved, LabellingFailed, LedgerUnavailable, StoreUnavailable
 from vps_bridge.locked_file import LOCKED, is_locked
 
 OUTAGE_TOLD_S = 10.0

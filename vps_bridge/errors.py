@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 
 from schemas.failure import FailureCode, policy_of
 
@@ -75,3 +76,11 @@ def event_id_conflict(event_id: str) -> Refusal:
     """Return what to tell who sends another event under an id that was used."""
     msg = f"another event with the id {event_id!r} was taken already: send this one under an id of its own"
     return Refusal(FailureCode.EVENT_ID_CONFLICT, msg)
+
+
+class DatabaseMoved(OSError):
+    """A file that was moved away or replaced while it is in use: nothing is promised any more."""
+
+    def __init__(self, path: Path) -> None:
+        said = "it was moved away or replaced while the bridge uses it: put it back as it was, with its -wal and -shm"
+        super().__init__(errno.ESTALE, said, str(path))

@@ -16,7 +16,8 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 
 from tests.inbox import WAIT_S
-from vps_bridge.database import Database, DatabaseMoved, open_database
+from vps_bridge.database import Database, open_database
+from vps_bridge.errors import DatabaseMoved
 from vps_bridge.ledger.ledger import MIGRATIONS
 from vps_bridge.ledger.tables import MetaRow
 

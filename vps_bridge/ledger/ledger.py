@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 from sqlalchemy import select
 
 from vps_bridge.database import DAMAGE_ERRORS, Database, DatabaseUnreadable, open_database, reason_of
-from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.errors import DatabaseMoved, LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.bridges import BridgeBook
@@ -243,7 +243,7 @@ class Ledger:
     def close(self) -> None:
         """Close the database and let go of the lock."""
         try:
-            with suppress(LedgerUnavailable):  # nobody was promised what may be lost with the server
+            with suppress(LedgerUnavailable, DatabaseMoved):  # nobody was promised what may be lost with it
                 self.sync()
                 self.copy_erasures()
         finally:
