@@ -61,6 +61,7 @@ def test_the_younger_bridge_stops_though_the_older_ones_clock_was_set_back(
             return own_backend.seen(BridgeHeartbeat)[-1].sent_at < datetime.now(UTC) - HOUR / 2
 
         wait_until(is_set_back, "a beat by the clock that was set back")
+        time.sleep(2.0)  # older by more than a tie, of which the greater id would stop
         younger = LiveBridge(own_broker, tmp_path_factory.mktemp("other"))
         done = subprocess.run(
             [sys.executable, "-c", "from vps_bridge.commands.main import main; main()", "run"],
