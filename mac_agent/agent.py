@@ -36,7 +36,7 @@ from mac_agent.own_heartbeat import OwnHeartbeat
 from mac_agent.recycling import GB, RecycleLimits
 from mac_agent.wakefulness import Wakefulness, default_program
 from mac_agent.worker import Worker, read_limits
-from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
+from schemas.agent import UP_STATES, AgentControl, AgentHeartbeat, AgentState, ControlType
 from schemas.audio import AudioPart
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
@@ -56,7 +56,6 @@ QUEUE_MESSAGES = 256  # beyond this something floods us; what is dropped is aske
 TICK_S = 0.25
 FAREWELL_TIMEOUT_S = 5.0
 LOCK_NAME = "agent.lock"
-_ALIVE = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
 
 _log = structlog.get_logger("mac_agent")
 
@@ -312,7 +311,7 @@ class Agent:
                 self._heartbeat.send_soon()
             return
         own = self._identity
-        if not retained and beat.state in _ALIVE and must_yield(own.uptime_s(), own.instance_id, beat):
+        if not retained and beat.state in UP_STATES and must_yield(own.uptime_s(), own.instance_id, beat):
             raise SecondInstance(
                 f"Another agent named {self._settings.agent_id} has been running since {beat.started_at:%F %T} UTC. "
                 "Stop one of the two, or give this one another OMI_AGENT_ID."

@@ -21,7 +21,7 @@ from broker.errors import BrokerError
 from broker.receipts import PublishOutcome
 from broker.session import Incoming, MqttSession
 from mac_agent.weights.verdict import EXACT, STRETCH
-from schemas.agent import AgentControl, AgentHeartbeat, AgentState, AgentWant, ByteRange, ControlType
+from schemas.agent import UP_STATES, AgentControl, AgentHeartbeat, AgentState, AgentWant, ByteRange, ControlType
 from schemas.bridge import BridgeHeartbeat, BridgeState
 from schemas.codec import decode, encode
 from schemas.errors import SchemaError
@@ -195,8 +195,7 @@ def _check_allowed(probe: BrokerProbe, heartbeat: BridgeHeartbeat, agent_id: str
 
 def _agent_runs(probe: BrokerProbe) -> bool:
     """Whether the bridge hears beats of this agent, and lists it as waiting where nobody has allowed it."""
-    running = (AgentState.ONLINE, AgentState.STARTING, AgentState.DRAINING)
-    return probe.agent is not None and probe.agent.state in running and probe.agent_age_s <= STALE_S
+    return probe.agent is not None and probe.agent.state in UP_STATES and probe.agent_age_s <= STALE_S
 
 
 def _check_clock(received: ReceivedHeartbeat) -> Check:

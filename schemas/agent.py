@@ -128,6 +128,10 @@ class AgentState(StrEnum):
     OFFLINE = "offline"
 
 
+UP_STATES = frozenset({AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING})
+"""What an agent says of itself as long as its process runs."""
+
+
 class HeldJobState(StrEnum):
     """How far a job is on the agent."""
 

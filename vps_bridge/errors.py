@@ -58,6 +58,7 @@ _DISK_REMEDIES = {
     errno.EACCES: _GIVE_BACK,
     errno.EPERM: _GIVE_BACK,
     errno.EROFS: "mount the disk of its data directory for writing",
+    errno.ESTALE: "send it again then",  # `DatabaseMoved` says what to do
     errno.EIO: "look after the disk of the VPS: it fails (dmesg)",
 }
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import getpass
 import os
 import re
-import shlex
 import shutil
 import subprocess
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import platformdirs
 
+from broker.private_files import say_private
 from broker.text_files import read_text
 from mac_agent.errors import EngineError
 
@@ -89,7 +89,7 @@ def _read_private(path: Path) -> str:
         if path.stat().st_mode & 0o077:
             raise TokenUnusable(
                 f"{path} can be read by other users of this machine and was not used. Run: "
-                f"chmod 600 {shlex.quote(str(path))} (and replace the token on {SETTINGS_PAGE} if others were here)"
+                f"{say_private(path)} (and replace the token on {SETTINGS_PAGE} if others were here)"
             )
         return read_text(path)
     except (OSError, UnicodeDecodeError) as error:

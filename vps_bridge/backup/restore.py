@@ -30,10 +30,9 @@ from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy
 from vps_bridge.ledger.erasure_log import LOG_NAME, Erasure, ErasureHistory, read_erasures
-from vps_bridge.ledger.ledger import FILE_NAME
+from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
 
 NEW_SUFFIX, OLD_SUFFIX = ".restoring-", ".before-restore-"
-LOCK_NAME = "ledger.lock"
 _BLOCK_BYTES = 2**20
 
 

@@ -29,8 +29,6 @@ from vps_bridge.commands.terminal import (
 if TYPE_CHECKING:
     from vps_bridge.ledger.records import AgentRecord
 
-UP = ("starting", "online", "draining")
-
 agents_app = typer.Typer(cls=ProgramGroup, invoke_without_command=True)
 
 
@@ -63,9 +61,11 @@ def agents(
 
 
 def _agent_row(record: AgentRecord, stale_s: float) -> tuple[str, ...]:
+    from schemas.agent import UP_STATES
+
     beat = record.heartbeat or {}
     engine, state = beat.get("engine") or {}, beat.get("state", "")
-    if state in UP and time.time() - (record.last_seen_at or 0.0) > stale_s:
+    if state in UP_STATES and time.time() - (record.last_seen_at or 0.0) > stale_s:
         state = "silent"  # as the page says: its last words were that it is up
     heard = f"{age(record.last_seen_at)} ago" if record.last_seen_at else "never"
     head = (record.agent_id, "yes" if record.allowed else "no", state, heard)

@@ -6,14 +6,13 @@ import re
 from collections.abc import Collection
 
 from broker.check import Check, failed, note, ok
-from schemas.agent import AgentHeartbeat, AgentState
+from schemas.agent import UP_STATES, AgentHeartbeat, AgentState
 from schemas.bridge import BridgeState
 from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 
 SKEW_LIMIT_S = 5.0
 OLDEST_MOSQUITTO = 2
 MESSAGE_BYTES = 40_000  # of a message with a part of audio, beside the part
-UP = (AgentState.STARTING, AgentState.ONLINE, AgentState.DRAINING)
 RIGHTS = "Give the bridge its own user: omi-broker init DIR (run again it keeps the passwords), then reload the broker."
 PACKAGE = "omi-diarization"
 SET_CLOCK = "Set the wrong one: `timedatectl set-ntp true` here, System Settings > General > Date & Time on a Mac."
@@ -111,7 +110,7 @@ def _check_agent(name: str, heard: ReceivedBeat[AgentHeartbeat] | None, stale_s:
         return note(f"agent {name}", "allowed, and never heard on this broker", "On that machine: omi-agent doctor")
     beat = heard.beat
     if not _is_up(heard, stale_s):
-        found = "offline (asleep, or cut off)" if beat.state in (*UP, AgentState.OFFLINE) else beat.state.value
+        found = "offline (asleep, or cut off)" if beat.state in (*UP_STATES, AgentState.OFFLINE) else beat.state.value
         found += f"; last error: {beat.last_error}" if beat.last_error else ""
         return note(f"agent {name}", found, "On that machine: omi-agent doctor")
     engine = f"{beat.engine.name} on {beat.engine.device}" if beat.engine else "no engine loaded"
@@ -143,7 +142,7 @@ def _check_twins(findings: BrokerFindings) -> list[Check]:
 def _check_versions(findings: BrokerFindings) -> list[Check]:
     """Bridge and agents understand each other across versions; somebody who wonders should see them all the same."""
     beats = {heard.beat.bridge_id: heard.beat for heard in findings.bridges.values()}
-    agents = {name: heard.beat for name, heard in findings.agents.items() if heard.beat.state in UP}
+    agents = {name: heard.beat for name, heard in findings.agents.items() if heard.beat.state in UP_STATES}
     versions = {name: beat.versions.get(PACKAGE, "") for name, beat in (beats | agents).items()}
     if len({version for version in versions.values() if version}) <= 1:
         return []
@@ -165,4 +164,4 @@ def _check_models(live: dict[str, ReceivedBeat[AgentHeartbeat]]) -> list[Check]:
 
 
 def _is_up(heard: ReceivedBeat[AgentHeartbeat], stale_s: float) -> bool:
-    return heard.beat.state in UP and (not heard.is_retained or abs(heard.age_s) <= stale_s)
+    return heard.beat.state in UP_STATES and (not heard.is_retained or abs(heard.age_s) <= stale_s)

@@ -16,7 +16,7 @@ from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
-from vps_bridge.ledger.ledger import FILE_NAME
+from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
 from vps_bridge.locked_file import LOCKED, find_holder, is_locked
@@ -119,9 +119,9 @@ def _check_store(settings: BridgeSettings) -> Check:
 
 def _judge_missing(root: Path) -> Check | None:
     """Tell a ledger whose file was taken away from one that was never made; None: it was never made."""
-    if not (root / "ledger.lock").exists():
+    if not (root / LOCK_NAME).exists():
         return None
-    remedy = "Put it back before a bridge that runs is stopped: that one writes into the file that was moved. "
+    remedy = "Put it back before a bridge that runs is stopped: until then it accepts nothing. "
     return failed("ledger", f"{root / FILE_NAME} is gone, and a bridge has run here", f"{remedy}Else restore a backup.")
 
 

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from vps_bridge.ledger.server_facts import ServerFacts
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-FILE_NAME = "ledger.sqlite3"
+FILE_NAME, LOCK_NAME = "ledger.sqlite3", "ledger.lock"
 LEDGER_ID = "ledger_id"
 HOLD_S, HOLD_POLL_S = 5.0, 0.2
 
@@ -97,7 +97,7 @@ class Ledger:
         self._on_server: PostgresLedger | None = None
         if exclusive:
             root.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._lock = _lock(root / "ledger.lock")
+            self._lock = _lock(root / LOCK_NAME)
         syncs = not exclusive if sync_commits is None else sync_commits
         try:
             if server is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from schemas.failure import FailureCode
-from vps_bridge.errors import refusal_of
+from vps_bridge.errors import DatabaseMoved, refusal_of
 from vps_bridge.intake.spool import Spool
 
 
@@ -37,3 +37,9 @@ def test_each_reason_has_a_remedy_of_its_own(number: int, words: str) -> None:
     refusal = refusal_of(OSError(number, os.strerror(number)))
     assert refusal.code is FailureCode.DISK_FULL
     assert words in refusal.message
+
+
+def test_a_database_that_was_moved_away_is_not_a_full_disk(tmp_path: Path) -> None:
+    refusal = refusal_of(DatabaseMoved(tmp_path / "ledger.sqlite3"))
+    assert "put it back" in refusal.message
+    assert "make room" not in refusal.message
