@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -64,6 +65,15 @@ def own_log() -> Iterator[None]:
         patches.setattr(structlog, "configure", configure_uncached)
         yield
     configure(**before)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_connection_left() -> Iterator[None]:
+    """A module ends the connections that it began: one left alone writes into what later tests read."""
+    before = set(threading.enumerate())
+    yield
+    left = [thread.name for thread in threading.enumerate() if thread not in before and thread.name[:5] == "mqtt "]
+    assert not left, "connections that were never stopped"
 
 
 @pytest.fixture(scope="session")

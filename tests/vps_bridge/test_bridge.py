@@ -111,6 +111,7 @@ def test_a_message_nobody_can_read_is_survived_counted_and_told(
 
     wait_until(lambda: "errors" in (told() or "") or "error 2" in (told() or ""), "the error in the heartbeat")
     assert "first" in (told() or "")
+    agent.stop()
     assert backend.audio("after", make_wav(1.0)).verdict is Verdict.ACCEPTED
 
 
