@@ -14,6 +14,7 @@ from schemas.conversation import MAX_WORDS, Word
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.estimate import EstimateRules, cut_at_sentences
 from vps_bridge.labelling.pieces import VoicePiece
+from vps_bridge.labelling.transcript_times import has_credible_words
 from vps_bridge.labelling.vote import TranscriptTurn
 
 
@@ -42,7 +43,8 @@ def cut_segments(
 ) -> dict[str, tuple[VoicePiece, ...]]:
     """Return who said which words of each segment, by segment id: pieces, or one piece where one voice said them all.
 
-    Segments are left out of which nothing is known, and those without word times that stay whole.
+    Segments are left out of which nothing is known, those without word times that stay whole, and those whose words are
+    said to be elsewhere.
 
     Args:
         turns: exclusive turns of voices, in any order.
@@ -64,7 +66,7 @@ def _cut_segment(
     turns: Sequence[TranscriptTurn], segment: StoredSegment, rules: CuttingRules
 ) -> tuple[VoicePiece, ...]:
     if segment.words:
-        return cut_words(turns, segment.words, rules)
+        return cut_words(turns, segment.words, rules) if has_credible_words(segment) else ()
     pieces = cut_at_sentences(turns, segment, rules.estimate)
     return pieces if not pieces or pieces[-1].last_word < MAX_WORDS else ()
 

@@ -46,7 +46,7 @@ from vps_bridge.labelling.part_off import part_off
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.placed_audio import PlacedAudio, place_audio
 from vps_bridge.labelling.reported_turns import number_turns, reported_clocks
-from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone
+from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone, spans_to_compare
 from vps_bridge.labelling.voice_people import VoicePeople, identify_voices
 from vps_bridge.labelling.vote import (
     AssignmentRules,
@@ -223,16 +223,13 @@ def _find_clocks(
     stretches = find_stretches(timeline.chunks, timeline.placed, evidence.started_at_s, rules)
     if not evidence.segments:
         return (StretchClock((), None),) * len(stretches)
-    words = [word for segment in evidence.segments for word in segment.words or ()]
-    without_words = [segment for segment in evidence.segments if not segment.words]
-    transcript = [(word.start_s, word.end_s) for word in words]
-    transcript += [(segment.start_s, segment.end_s) for segment in without_words]
+    transcript, has_word_times = spans_to_compare(evidence.segments)
     speech: dict[int, list[Span]] = {}
     for turn in timeline.exclusive_turns:
         speech.setdefault(turn.stretch, []).append((turn.start_s, turn.end_s))
 
     def find_by(stretch: Stretch, spoken: Sequence[Span], heard: Sequence[Span]) -> StretchClock:
-        return find_clock(stretch, spoken, heard, transcript, rules, has_word_times=len(words) > len(without_words))
+        return find_clock(stretch, spoken, heard, transcript, rules, has_word_times=has_word_times)
 
     def find(stretch: Stretch) -> StretchClock:
         return find_by(stretch, speech.get(stretch.index, ()), timeline.audio.get(stretch.index, ()))

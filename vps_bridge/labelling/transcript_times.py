@@ -1,10 +1,12 @@
 """Times that cannot be: transcripts in milliseconds, segments that end before they start, clocks hours or years apart.
 
-What such times would say about labels is wrong, so nothing follows from them but a warning: the labels stay.
+What such times would say about labels is wrong, so nothing follows from them but a warning: the labels stay. Where they
+are of some segments only, the others are labelled without them.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -24,6 +26,8 @@ MAX_ZONE_H = 14  # of any place's clock before or behind UTC
 MAX_ID_CHARS = 40
 NEAR_WORD_S = 1.0
 """Words lie this far outside their segment where speech-to-text rounds or moves edges."""
+LONGEST_S = DAY_S - 2 * NEAR_WORD_S
+"""A transcript that is longer has wrong times somewhere; with its words it lasts no longer than can be searched."""
 LONG_SEGMENT_S = 100.0
 """Segments last some seconds; half of them longer than this are milliseconds: more than 0.1 s each."""
 MILLISECONDS_FILL = (0.3, 1.2)
@@ -96,6 +100,8 @@ def find_time_faults(
     if not segments:
         return TimeFaults()
     stretches, warnings = _place_stretches(timeline, evidence.started_at_s, offsets), describe_own_times(segments)
+    apart = _find_apart(segments)
+    impossible = apart | {segment.id for segment in segments if _is_backwards(segment)}
     usable = [segment for segment in segments if not _is_backwards(segment)]
     audio_end_s = max((place.span[1] for place in stretches), default=0.0)
     if _are_milliseconds(usable, audio_end_s):
@@ -105,13 +111,34 @@ def find_time_faults(
             "look like milliseconds; send seconds"
         )
         return TimeFaults(tuple(warnings), frozenset(segment.id for segment in segments))
+    if apart:
+        warnings.append(_describe_far([segment for segment in segments if segment.id in apart], segments))
+        usable = [segment for segment in usable if segment.id not in apart]
     all_lengths_known = evidence.is_final or all(chunk.duration_s for chunk in timeline.chunks)
     is_all_placed = all_lengths_known and len(stretches) == len(timeline.origins)
     displaced = _describe_displaced(usable, stretches) if is_all_placed else None
     corrected = None if displaced else _describe_corrected(usable, stretches)
     warnings.extend(words for words in (displaced, corrected) if words is not None)
-    backwards = frozenset(segment.id for segment in segments if _is_backwards(segment))
-    return TimeFaults(tuple(warnings), backwards, displaced is not None)
+    return TimeFaults(tuple(warnings), impossible, displaced is not None)
+
+
+def spans_to_compare(segments: Sequence[StoredSegment]) -> tuple[list[Span], bool]:
+    """Return the spans of a transcript that speech is compared with, and whether most of them are words.
+
+    They are of its words, of a segment without credible word times its own; none of a segment whose times cannot be.
+    """
+    apart = _find_apart(segments)
+    usable = [segment for segment in segments if segment.id not in apart]
+    words = [word for segment in usable if has_credible_words(segment) for word in segment.words or ()]
+    without_words = [segment for segment in usable if not has_credible_words(segment)]
+    spans = [(word.start_s, word.end_s) for word in words]
+    spans += [(segment.start_s, segment.end_s) for segment in without_words]
+    return spans, len(words) > len(without_words)
+
+
+def has_credible_words(segment: TimedSegment) -> bool:
+    """Whether a segment has word times, all of them where the segment is."""
+    return bool(segment.words) and not _has_strayed_words(segment)
 
 
 def describe_own_times(segments: Sequence[TimedSegment]) -> list[str]:
@@ -172,6 +199,24 @@ def _are_milliseconds(segments: Sequence[StoredSegment], audio_end_s: float) -> 
     return fills and median(segment.end_s - segment.start_s for segment in segments) > LONG_SEGMENT_S
 
 
+def _find_apart(segments: Sequence[StoredSegment]) -> frozenset[str]:
+    """Return the ids of segments outside the day that most segments are in."""
+    starts_s = sorted(segment.start_s for segment in segments if segment.end_s - segment.start_s <= LONGEST_S)
+    held = [bisect_right(starts_s, start_s + LONGEST_S) - place for place, start_s in enumerate(starts_s)]
+    begin_s = starts_s[held.index(max(held))] if starts_s else 0.0
+    return frozenset(
+        segment.id for segment in segments if segment.start_s < begin_s or segment.end_s > begin_s + LONGEST_S
+    )
+
+
+def _describe_far(apart: Sequence[TimedSegment], segments: Sequence[TimedSegment]) -> str:
+    first = apart[0]
+    return (
+        f"times.far_apart: {len(apart)} of {len(segments)} segments lie a day or more from the others, first "
+        f"{first.id[:MAX_ID_CHARS]} ({first.start_s:,.2f} to {first.end_s:,.2f} s): send all on one clock"
+    )
+
+
 def _is_backwards(segment: TimedSegment) -> bool:
     return segment.end_s < segment.start_s
 
@@ -196,7 +241,7 @@ def _describe_strayed(strayed: Sequence[TimedSegment], segments: Sequence[TimedS
     words_at, segment_at = f"{first_s:,.2f} to {last_s:,.2f} s", f"{first.start_s:,.2f} to {first.end_s:,.2f} s"
     return (
         f"times.words_outside: of {len(strayed)} of {len(segments)} segments, first {first.id[:MAX_ID_CHARS]} (words "
-        f"{words_at}, segment {segment_at}): send both on one clock"
+        f"{words_at}, segment {segment_at}); not used: send both on one clock"
     )
 
 

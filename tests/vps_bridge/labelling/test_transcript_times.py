@@ -39,6 +39,13 @@ def assert_no_label_is_taken(evidence):
     return result.warnings
 
 
+def words_of(segment, wrong_s=0.0):
+    count = 10
+    step_s = (segment.end_s - segment.start_s) / count
+    starts_s = [segment.start_s + wrong_s + n * step_s for n in range(count)]
+    return tuple(Word(text="a", start_s=start_s, end_s=start_s + step_s) for start_s in starts_s)
+
+
 def shifted(rows, shift_s):
     return tuple(replace(row, start_s=row.start_s + shift_s, end_s=row.end_s + shift_s) for row in rows)
 
@@ -166,17 +173,97 @@ def test_without_evidence_no_label_is_ever_removed_and_something_is_said(labels,
 
 @pytest.mark.parametrize("wrong_s", [-500.0, 500.0, 90_000.0])
 def test_words_outside_their_segments_are_named_with_both_times(wrong_s):
-    def words_of(segment):
-        count = 10
-        step_s = (segment.end_s - segment.start_s) / count
-        starts_s = [segment.start_s + wrong_s + n * step_s for n in range(count)]
-        return tuple(Word(text="a", start_s=start_s, end_s=start_s + step_s) for start_s in starts_s)
-
-    segments = tuple(replace(segment, words=words_of(segment)) for segment in transcript(DIALOGUE))
+    segments = tuple(replace(segment, words=words_of(segment, wrong_s)) for segment in transcript(DIALOGUE))
     found = assert_no_label_is_taken(evidence_of(DIALOGUE, segments=segments))
     (warning,) = (words for words in found if words.startswith("times.words_outside: "))
     assert "of 40 of 40 segments, first s000" in warning
     assert f"{0.5 + wrong_s:,.2f} to" in warning
+
+
+def far_words(segment):
+    return words_of(segment, 90_000.0)
+
+
+def far_words_before(segment):
+    return words_of(segment, -600_000.0)
+
+
+def last_word_never_ends(segment):
+    *first, last = words_of(segment)
+    return (*first, Word(text="a", start_s=last.start_s, end_s=90_000.0))
+
+
+def one_word_is_as_long_as_the_audio(segment):
+    return (*words_of(segment), Word(text="a", start_s=0.0, end_s=320.0))
+
+
+def one_word_is_in_another_segment(segment):
+    return (*words_of(segment), Word(text="a", start_s=0.0, end_s=0.3))
+
+
+BAD_WORDS = [
+    far_words,
+    far_words_before,
+    last_word_never_ends,
+    one_word_is_as_long_as_the_audio,
+    one_word_is_in_another_segment,
+]
+
+
+@pytest.mark.parametrize("others_have_words", [True, False])
+@pytest.mark.parametrize("bad_words", BAD_WORDS)
+def test_bad_words_of_one_segment_change_nobodys_label(bad_words, others_have_words):
+    good = tuple(
+        replace(row, words=words_of(row) if others_have_words else None, text="a " * 10) for row in transcript(DIALOGUE)
+    )
+    bad = replace(good[3], words=bad_words(good[3]))
+    expected = relabel(replace(BASE, segments=good), POLICY)
+    found = relabel(replace(BASE, segments=(*good[:3], bad, *good[4:])), POLICY)
+    assert [label.speaker for label in found.segments] == [label.speaker for label in expected.segments]
+    assert found.left_alone == ()
+    (warning,) = found.warnings
+    assert warning.startswith("times.words_outside: of 1 of 40 segments, first s003 (words ")
+
+
+def test_a_segment_is_never_cut_at_words_that_are_elsewhere():
+    """Of a block of two people's words half are a day later: no piece of it may end there."""
+    rows = transcript(DIALOGUE)
+    block = replace(rows[0], end_s=rows[1].end_s, words=(*words_of(rows[0]), *words_of(rows[1], 80_000.0)))
+    (label, *others) = relabel(replace(BASE, segments=(block, *rows[2:])), POLICY).segments
+    assert not label.pieces
+    assert {other.speaker for other in others} == {"SPEAKER_00", "SPEAKER_01", "SPEAKER_02"}
+
+
+def a_day_later(row):
+    return replace(row, start_s=row.start_s + 90_000.0, end_s=row.end_s + 90_000.0)
+
+
+def days_before(row):
+    return replace(row, start_s=row.start_s - 500_000.0, end_s=row.end_s - 500_000.0)
+
+
+def never_ends(row):
+    return replace(row, end_s=90_000.0)
+
+
+@pytest.mark.parametrize("places", [{3}, {0, 3, 9, 20}])
+@pytest.mark.parametrize("wrong", [a_day_later, days_before, never_ends])
+def test_segments_a_day_apart_keep_their_labels_and_all_others_get_theirs(wrong, places):
+    rows = transcript(DIALOGUE, "SPEAKER_07")
+    segments = tuple(wrong(row) if place in places else row for place, row in enumerate(rows))
+    found = relabel(replace(BASE, segments=segments), POLICY)
+    (warning,) = found.warnings
+    assert warning.startswith(
+        f"times.far_apart: {len(places)} of 40 segments lie a day or more from the others, first "
+    )
+    assert f"first {rows[min(places)].id} (" in warning
+    assert dict(found.left_alone) == {rows[place].id: "times.impossible" for place in places}
+    assert {found.segments[place].speaker for place in places} == {"SPEAKER_07"}
+    said_by: dict = {}
+    for place, label in enumerate(found.segments):
+        if place not in places:
+            said_by.setdefault(label.speaker, set()).add(DIALOGUE[place][0])
+    assert sorted(map(sorted, said_by.values())) == [["A"], ["B"], ["C"]]
 
 
 def test_where_no_audio_was_diarized_the_clock_says_so():
