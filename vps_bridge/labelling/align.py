@@ -38,8 +38,6 @@ MIN_RATE_STEPS = 3
 """Fewer steps of captured_at say nothing about the sample rate: they may all be jitter."""
 ClockReason = Literal["clock.unknown", "clock.unverified"]
 RATE_SUSPECT = "audio.rate_suspect"
-CHUNKS_OVERLAP = "audio.chunks_overlap"
-MAX_SHARED_S = 0.5  # as much as chunks that follow each other may be apart
 _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
@@ -335,22 +333,3 @@ def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
     )
     steps = [(later[0] - earlier[0]) / earlier[1] for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
     return len(steps) >= MIN_RATE_STEPS and abs(median(steps) - 1.0) > rules.rate_tolerance
-
-
-def describe_overlap(chunks: Sequence[ChunkInfo]) -> str | None:
-    """Return a warning where by captured_at most chunks begin before the one before them ends.
-
-    What they share is in the audio twice, so that it drifts from the transcript.
-    """
-    timed = sorted(
-        (chunk.captured_at_s, chunk.duration_s)
-        for chunk in chunks
-        if chunk.captured_at_s is not None and chunk.duration_s and not chunk.is_estimated
-    )
-    shared_s = [earlier[0] + earlier[1] - later[0] for earlier, later in pairwise(timed)]
-    if len(shared_s) < MIN_RATE_STEPS or median(shared_s) <= MAX_SHARED_S:
-        return None
-    return (
-        f"{CHUNKS_OVERLAP}: by captured_at a chunk begins {median(shared_s):.1f} s before the one before it ends: "
-        "send each second once, with the time of its first sample"
-    )

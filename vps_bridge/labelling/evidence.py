@@ -29,6 +29,7 @@ from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import VoiceBook
+from vps_bridge.labelling.repeated_audio import without_repeated
 from vps_bridge.labelling.sample_set import SampleRules
 from vps_bridge.labelling.take_apart import take_apart
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, PlacedChunk, measures_step, place_chunks
@@ -113,7 +114,7 @@ def build_audio_timeline(evidence: ConversationEvidence, rules: AssemblyRules) -
     taken_apart = take_apart(whole, SampleRules())
     jobs = taken_apart.jobs
     chunks = _with_decoded_durations(evidence.chunks, jobs, is_final=evidence.is_final)
-    placed = place_chunks(chunks, rules)
+    placed = place_chunks(without_repeated(chunks, jobs), rules)
     origins = stretch_origins(chunks, placed)
     place_of = {place.chunk_id: place for place in placed}
     awaited = {} if evidence.is_final else find_awaited(jobs, chunks, placed)

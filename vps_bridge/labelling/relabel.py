@@ -14,7 +14,6 @@ from vps_bridge.labelling.align import (
     AlignmentRules,
     Stretch,
     StretchClock,
-    describe_overlap,
     find_clock,
     find_stretches,
     is_rate_suspect,
@@ -45,6 +44,7 @@ from vps_bridge.labelling.one_job import linking_rules_for
 from vps_bridge.labelling.part_off import part_off
 from vps_bridge.labelling.pieces import decide_pieces, settle_votes, voices_of_pieces
 from vps_bridge.labelling.placed_audio import PlacedAudio, place_audio
+from vps_bridge.labelling.repeated_audio import describe_overlap
 from vps_bridge.labelling.reported_turns import number_turns, reported_clocks
 from vps_bridge.labelling.transcript_times import TimeFaults, find_time_faults, leave_alone, spans_to_compare
 from vps_bridge.labelling.voice_people import VoicePeople, identify_voices
@@ -333,9 +333,11 @@ def _collect_warnings(
     """Return what the timeline, the clocks, times, labels and the sample rate give reason to report; sorted."""
     reasons = {clock.warning for clock in clocks if clock.warning is not None}
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
-    if is_rate_suspect(timeline.chunks, rules):
+    placed_s = {place.chunk_id: place.duration_s for place in timeline.placed}
+    as_placed = [replace(chunk, duration_s=placed_s[chunk.chunk_id]) for chunk in timeline.chunks]
+    if is_rate_suspect(as_placed, rules):  # what is sent twice counts once
         warnings.add(RATE_SUSPECT)
-    elif (overlap := describe_overlap(timeline.chunks)) is not None:
+    if (overlap := describe_overlap(timeline.chunks)) is not None:
         warnings.add(overlap)
     if any(reason == STALE_LABEL for _, reason in left_alone):
         warnings.add(STALE_LABEL)

@@ -1,9 +1,11 @@
 """What a backend and an operator see of conversations whose times are wrong, whose audio is short, or failed."""
 
+from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-from schemas.conversation import ConversationUpdated, EventType
+from schemas.agent import AgentControl
+from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, STARTED_AT, Backend, LiveBridge, call_segments, wait_until
@@ -54,6 +56,56 @@ def test_milliseconds_are_named_and_take_no_label(
         update = backend.wait_updated("millis")
     assert [warning for warning in update.warnings if "29,500 s" in warning and "send seconds" in warning]
     assert labels_in(bridge.json("show", "millis")) == {"SPEAKER_00"}
+
+
+def heard_in(offer: AgentControl, turns: Sequence[tuple[float, float, str]]) -> list[tuple[float, float, str]]:
+    """Return who speaks in a job whose chunks are laid end to end: what two of them share is heard twice."""
+    found, end_s = [], 0.0
+    for chunk in offer.chunks:
+        assert chunk.captured_at is not None
+        from_s = (chunk.captured_at - STARTED_AT).total_seconds()
+        for start, end, label in turns:
+            start_s, end_of_it_s = max(start, from_s), min(end, from_s + 10.0)
+            if start_s < end_of_it_s:
+                found.append((end_s + start_s - from_s, end_s + end_of_it_s - from_s, label))
+        end_s += 10.0
+    return found
+
+
+def test_chunks_that_overlap_by_a_second_get_right_labels_and_are_named(
+    mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge
+) -> None:
+    lengths_s = [4.0, 7.5, 2.0, 6.0, 3.0, 9.0, 5.0, 2.5, 8.0, 4.5, 3.5, 6.5, 5.5, 7.0]
+    starts_s = [0.5 + sum(lengths_s[:place]) + 0.7 * place for place in range(len(lengths_s))]
+    turns = [
+        (start, start + length, "ab"[place % 2])
+        for place, (start, length) in enumerate(zip(starts_s, lengths_s, strict=True))
+    ]
+    rows = tuple(
+        TranscriptSegment(id=f"overlap-{place}", start_s=start, end_s=end, text="word", speaker="SPEAKER_00")
+        for place, (start, end, _) in enumerate(turns)
+    )
+    with ScriptedAgent(mosquitto, "first") as agent:
+        backend.event("overlap", EventType.STARTED, started_at=STARTED_AT)
+        backend.event("overlap", EventType.SEGMENTS, segments=rows)
+        for number in range(10):
+            captured_at = STARTED_AT + timedelta(seconds=9 * number)
+            backend.audio("overlap", make_wav(10.0, tone=40 + number), captured_at=captured_at, sequence=number)
+        backend.event("overlap", EventType.COMPLETED, chunks=10)
+        answered: set[str] = set()
+
+        def final() -> ConversationUpdated | None:
+            for offer in agent.offers.items:
+                if offer.lease_id is not None and offer.lease_id not in answered:
+                    answered.add(offer.lease_id)
+                    agent.answer(offer, heard_in(offer, turns))
+            seen = backend.seen(ConversationUpdated, "overlap")
+            return next((found for found in seen if found.state == "final"), None)
+
+        update = wait_until(final, "the final update")
+    assert [label.speaker for label in update.segments] == ["SPEAKER_00", "SPEAKER_01"] * (len(turns) // 2)
+    (warning,) = update.warnings
+    assert warning.startswith("audio.chunks_overlap: by captured_at a chunk begins 1.0 s before the one before it ends")
 
 
 def test_a_clip_of_two_seconds_has_its_speaker_once_it_is_completed(

@@ -15,7 +15,6 @@ from benchmarks.labels.pairs import load_pairs
 from vps_bridge.labelling.align import (
     AlignmentRules,
     Stretch,
-    describe_overlap,
     find_clock,
     find_stretches,
     is_rate_suspect,
@@ -218,19 +217,6 @@ def test_chunks_longer_than_their_time_steps_are_a_wrong_sample_rate():
 def test_real_pauses_are_no_wrong_sample_rate():
     chunks = [chunk(n, T0 + 10.0 * n + (600.0 if n > 4 else 0.0)) for n in range(10)]
     assert not is_rate_suspect(chunks, RULES)
-
-
-@pytest.mark.parametrize(("step_s", "said"), [(8.0, "begins 2.0 s before"), (10.0, None), (9.7, None), (30.0, None)])
-def test_chunks_that_share_audio_are_named_with_how_much(step_s, said):
-    found = describe_overlap([chunk(n, T0 + step_s * n) for n in range(10)])
-    assert (found is None) == (said is None)
-    assert said is None or said in (found or "")
-
-
-def test_chunks_that_were_sent_twice_are_named():
-    found = describe_overlap([chunk(n, T0 + 10.0 * (n // 2)) for n in range(10)])
-    assert found is not None
-    assert found.startswith("audio.chunks_overlap: by captured_at a chunk begins 10.0 s before the one before it ends")
 
 
 def test_a_transcript_of_more_than_a_day_is_not_searched():
