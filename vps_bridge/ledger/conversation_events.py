@@ -10,6 +10,7 @@ from sqlalchemy import Connection, bindparam, func, select
 from schemas.conversation import ConversationEvent, EventType, Verdict
 from schemas.failure import FailureCode
 from vps_bridge.ledger.both_dialects import insert, larger, smaller
+from vps_bridge.ledger.changed_owner import move_people
 from vps_bridge.ledger.conversation_changes import HINTS, OF_CONVERSATION, THIS_CONVERSATION, open_conversation
 from vps_bridge.ledger.conversations import ITS_END, TOMBSTONE
 from vps_bridge.ledger.database import LedgerDatabase
@@ -116,6 +117,8 @@ class EventBook:
         """
         answer = {"event_id": event.event_id, "verdict": verdict, "reason": reason, "content": digest_event(event)}
         with writing_unpacked(self._database, conversation_id) as connection:
+            if event.type is EventType.STARTED and event.owner and verdict is Verdict.ACCEPTED:
+                move_people(connection, conversation_id, event.owner)
             if not _apply(connection, event, conversation_id, verdict):  # it was never heard of
                 if open_conversation(connection, conversation_id) and event.temporary:
                     marks = {"of_conversation": conversation_id, "for_agent": event.only_agent}

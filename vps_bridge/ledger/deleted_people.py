@@ -31,27 +31,32 @@ def delete_learned(connection: Connection, conversation_id: str) -> None:
     if row is None or row.enrols is not None:
         return
     owner = row.owner or ""
-    named = _named_in(connection, CorrectionRow.conversation_id == conversation_id)
+    named = named_in(connection, CorrectionRow.conversation_id == conversation_id)
     mine = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
     connection.execute(delete(PrintRow).where(mine))
     connection.execute(delete(PersonDecisionRow).where(PersonDecisionRow.conversation_id == conversation_id))
-    if not named:
+    forget_named(connection, owner, conversation_id, named)
+
+
+def forget_named(connection: Connection, owner: str, conversation_id: str, persons: set[str]) -> None:
+    """Delete those of an owner's people of whom nothing is known but what was said in this conversation."""
+    if not persons:
         return
     others = select(ConversationRow.conversation_id).where(
         belongs_to(owner), ConversationRow.conversation_id != conversation_id
     )
-    named -= _named_in(connection, CorrectionRow.conversation_id.in_(others))
-    _delete_unknown(connection, owner, named)
+    named = named_in(connection, CorrectionRow.conversation_id.in_(others))
+    _delete_unknown(connection, owner, persons - named)
 
 
 def delete_unnamed(connection: Connection, conversation_id: str) -> None:
     """Delete whom corrections of a conversation named that all are undone, where nothing else is known of them."""
     owner = connection.scalar(select(ConversationRow.owner).where(ConversationRow.conversation_id == conversation_id))
-    undone = _named_in(connection, CorrectionRow.conversation_id == conversation_id, ~CorrectionRow.in_force)
+    undone = named_in(connection, CorrectionRow.conversation_id == conversation_id, ~CorrectionRow.in_force)
     if not undone:
         return
     its = select(ConversationRow.conversation_id).where(belongs_to(owner or ""))
-    in_force = _named_in(connection, CorrectionRow.conversation_id.in_(its), CorrectionRow.in_force)
+    in_force = named_in(connection, CorrectionRow.conversation_id.in_(its), CorrectionRow.in_force)
     _delete_unknown(connection, owner or "", undone - in_force)
 
 
@@ -67,7 +72,7 @@ def _delete_unknown(connection: Connection, owner: str, persons: set[str]) -> No
         connection.execute(delete(row).where(row.owner == owner, row.person_id.in_(gone)))
 
 
-def _named_in(connection: Connection, *which: Any) -> set[str]:  # noqa: ANN401 - conditions
+def named_in(connection: Connection, *which: Any) -> set[str]:  # noqa: ANN401 - conditions
     """Return whom corrections name."""
     rows = connection.scalars(select(CorrectionRow.said).where(*which)).all()
     return {one["person_id"] for said in rows for one in said if one.get("person_id")}

@@ -22,6 +22,7 @@ from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.event_content import digest_event, is_another
+from vps_bridge.ledger.people_rows import add_person, ask_labels, note_decision
 from vps_bridge.ledger.records import CorrectionRecord
 from vps_bridge.ledger.tables import (
     ChunkRow,
@@ -218,7 +219,7 @@ class PeopleBook:
     def add(self, owner: str, person_id: str) -> None:
         """Make a person of whom nothing is known yet; one who is there stays as it is."""
         with self._database.writing(_of(owner)) as connection:
-            _add(connection, owner, person_id)
+            add_person(connection, owner, person_id)
         self._is_anybody_known.drop()
 
     def note(self, person_id: str, event: PersonEvent, verdict: Verdict, reason: str | None = None) -> None:
@@ -227,7 +228,7 @@ class PeopleBook:
         answer = {"owner": owner, "person_id": person_id, "event_id": event.event_id}
         with self._database.writing(_of(owner)) as connection:
             if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
-                _add(connection, owner, person_id)
+                add_person(connection, owner, person_id)
                 _apply(connection, owner, person_id, event)
             content = None if event.type is PersonEventType.FORGOTTEN else digest_event(event)
             kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason, content=content)
@@ -251,21 +252,21 @@ class PeopleBook:
             stay = {(owner, person_id) for person_id in (*wanted, *kept)}
             for other, person_id in sorted(before - stay):
                 connection.execute(delete(PrintRow).where(of_it, _is(PrintRow, other, person_id)))
-                _decide(connection, other, person_id, "unlearned", conversation_id)
+                note_decision(connection, other, person_id, "unlearned", conversation_id)
             for person_id, found in wanted.items():
                 _put_print(connection, owner, found)
                 if (owner, person_id) not in before:
-                    _decide(connection, owner, person_id, "learned", conversation_id)
+                    note_decision(connection, owner, person_id, "learned", conversation_id)
             if before - stay or {(owner, person_id) for person_id in wanted} - before:
-                _ask_labels(connection, owner, but=conversation_id)
+                ask_labels(connection, owner, but=conversation_id)
 
     def enrol(self, owner: str, found: PrintRecord) -> None:
         """Keep the voiceprint of an enrolment, and ask for new labels of what is not final."""
         with self._database.writing(_of(owner)) as connection:
-            _add(connection, owner, found.person_id)
+            add_person(connection, owner, found.person_id)
             _put_print(connection, owner, found)
-            _decide(connection, owner, found.person_id, "learned", found.conversation_id)
-            _ask_labels(connection, owner, but=found.conversation_id)
+            note_decision(connection, owner, found.person_id, "learned", found.conversation_id)
+            ask_labels(connection, owner, but=found.conversation_id)
         self._is_anybody_known.drop()
 
     def enrolments(self) -> list[tuple[str, float]]:
@@ -313,7 +314,7 @@ class PeopleBook:
         with self._database.writing(_of(owner)) as connection:
             is_known = connection.execute(select(PersonRow.name).where(_is(PersonRow, owner, person_id))).first()
             if is_known and connection.scalar(last.limit(1)) != what:
-                _decide(connection, owner, person_id, what, conversation_id, similarity)
+                note_decision(connection, owner, person_id, what, conversation_id, similarity)
 
     def forget(self, owner: str, person_id: str) -> None:
         """Delete all that is known of a person but the ids of events, and what a person confirmed teaches no more.
@@ -332,7 +333,7 @@ class PeopleBook:
                 connection.execute(delete(table).where(_is(table, owner, person_id)))
             contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
             connection.execute(contents.values(content=None))
-            _ask_labels(connection, owner)
+            ask_labels(connection, owner)
             told: Any = holds(ConversationRow.updated_payload, json.dumps(person_id).encode())
             named = holds(cast(PackedRow.people, Text), json.dumps(person_id))
             packed = select(PackedRow.conversation_id).where(named)
@@ -350,11 +351,6 @@ def _is(table: Any, owner: str, person_id: str) -> Any:  # noqa: ANN401 - a tabl
     return (table.owner == owner) & (table.person_id == person_id)
 
 
-def _add(connection: Connection, owner: str, person_id: str) -> None:
-    new = insert(PersonRow).values(owner=owner, person_id=person_id, created_at=time.time())
-    connection.execute(new.on_conflict_do_nothing())
-
-
 def _apply(connection: Connection, owner: str, person_id: str, event: PersonEvent) -> None:
     this = update(PersonRow).where(_is(PersonRow, owner, person_id))
     newest = {"revision": larger(PersonRow.revision, event.revision)}
@@ -367,7 +363,7 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
             if event.is_owner:
                 connection.execute(update(PersonRow).where(PersonRow.owner == owner).values(is_owner=False))
             connection.execute(this.values(is_owner=event.is_owner, **newest))
-    _decide(connection, owner, person_id, event.type, event.conversation_id)
+    note_decision(connection, owner, person_id, event.type, event.conversation_id)
 
 
 def _put_print(connection: Connection, owner: str, found: PrintRecord) -> None:
@@ -379,22 +375,3 @@ def _put_print(connection: Connection, owner: str, found: PrintRecord) -> None:
             set_=changed,
         )
     )
-
-
-def _decide(
-    connection: Connection,
-    owner: str,
-    person_id: str,
-    what: str,
-    conversation_id: str | None,
-    similarity: float | None = None,
-) -> None:
-    about = {"owner": owner, "person_id": person_id, "conversation_id": conversation_id, "similarity": similarity}
-    connection.execute(insert(PersonDecisionRow).values(at=time.time(), what=str(what), **about))
-
-
-def _ask_labels(connection: Connection, owner: str, *, but: str | None = None) -> None:
-    """Ask for new labels of the owner's conversations that are not final."""
-    is_open = ConversationRow.final_at.is_(None) & (ConversationRow.conversation_id != (but or ""))
-    dirty = update(ConversationRow).where(belongs_to(owner), is_open)
-    connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))

@@ -1,11 +1,15 @@
 """People in the ledger: each owner's alone, learned as often as confirmed, and gone when forgotten."""
 
 import itertools
+from dataclasses import replace
 
 from schemas.conversation import EventType, Verdict
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
 from tests.vps_bridge.ledger.test_ledger import tell
+from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.number import Voice, VoiceBook
+from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
 from vps_bridge.ledger.people import PrintRecord
 from vps_bridge.ledger.records import CorrectionRecord
@@ -129,3 +133,47 @@ def test_whom_only_an_undone_correction_named_is_known_no_more(ledger):
         ledger.corrections.forget_unnamed(name)
     assert [each.person_id for each in ledger.people.of_owner("one")] == ["anna", "ben"]
     assert ledger.people.decisions("one", "carl") == []
+
+
+def test_another_owner_gets_what_a_conversation_taught_and_nothing_else(ledger):
+    confirm(ledger, "c1", "anna")
+    confirm(ledger, "c2", "anna")
+    confirm(ledger, "c1", "ben")
+    ledger.people.learn("one", "c1", [print_of("anna"), print_of("ben")])
+    for name, owner in (("c3", "one"), ("c4", "two"), ("c5", "three")):
+        tell(ledger, EventType.STARTED, name, owner=owner)
+    for name in ("c1", "c2", "c3", "c4", "c5"):
+        seen = ledger.conversations.get(name).dirty
+        ledger.conversations.note_nothing_new(name, final=False, done_jobs=(), seen=seen)
+    tell(ledger, EventType.STARTED, "c1", owner="two")
+    assert sources(ledger) == [("anna", "conversation", "c2")]
+    assert sources(ledger, "two") == [("anna", "conversation", "c1"), ("ben", "conversation", "c1")]
+    assert [each.person_id for each in ledger.people.of_owner("one")] == ["anna"], "only c1 knew of ben"
+    assert {each.conversation_id for each in ledger.people.decisions("one", "anna")} == {"c2"}
+    assert {each.conversation_id for each in ledger.people.decisions("two", "anna")} == {"c1"}
+    assert sorted(ledger.conversations.dirty()) == ["c1", "c2", "c3", "c4"], "whose voices may be named otherwise now"
+
+
+def test_the_same_owner_again_moves_nobody_and_whom_nobody_may_learn_is_not_taken_along(ledger):
+    confirm(ledger, "c1", "anna")
+    confirm(ledger, "c1", "zoe")
+    ledger.people.learn("one", "c1", [print_of("anna"), print_of("zoe")])
+    ledger.people.forget("one", "zoe")
+    before = ledger.people.of_owner("one"), sources(ledger)
+    tell(ledger, EventType.STARTED, "c1", owner="one")
+    tell(ledger, EventType.STARTED, "c1")
+    assert (ledger.people.of_owner("one"), sources(ledger)) == before
+    tell(ledger, EventType.STARTED, "c1", owner="two")
+    assert [each.person_id for each in ledger.people.of_owner("two")] == ["anna"]
+
+
+def test_whom_the_old_owner_s_voiceprints_named_is_not_remembered_for_the_new_one(ledger):
+    """How the voices sound may be forgotten by then: who was matched is all that would tell."""
+    tell(ledger, EventType.STARTED, "c1", owner="one")
+    member = LocalSpeaker("j1", "A")
+    voices = (Voice(0, (member,), ("s1",), "ben"), Voice(1, (), ("s2",), None, "anna"), Voice(2, (), ()))
+    update = AssignedUpdate(VoiceBook(voices, (3,)).to_json(), "key", b"{}", True, (), 0)
+    ledger.conversations.note_update("c1", update)
+    tell(ledger, EventType.STARTED, "c1", owner="two")
+    kept = VoiceBook.from_json(ledger.conversations.get("c1").voices)
+    assert kept == VoiceBook((voices[0], replace(voices[1], matched_person=None), voices[2]), (3,))
