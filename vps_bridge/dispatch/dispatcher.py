@@ -72,6 +72,7 @@ class Dispatcher:
         self._owns, self.roster = owns, AgentRoster()
         self.leaves_jobs = True
         """Whether there may be jobs that the last `tick` had no agent for."""
+        self._newest_first = False  # every other time: else a backlog would hold up whoever comes after it (ADR 0040)
         self._granted_s: dict[str, float] = {}
         self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
@@ -204,14 +205,17 @@ class Dispatcher:
             resting=self._rests.resting(now_s),
             limit=limit,
             agent_ids=embeddings,
+            newest_first=self._newest_first,
         )
         ready = [
-            ReadyJob(job.job_id, job.conversation_id, job.number, embedding, job.audio_s, only_agent=only_agent)
-            for job, embedding, only_agent in found
+            ReadyJob(job.job_id, job.conversation_id, order, embedding, job.audio_s, only_agent=only_agent)
+            for order, (job, embedding, only_agent) in enumerate(found)
             if is_for_all or len(found) == limit or self._owns(job.conversation_id)
         ]
         pairs = match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit)
         self.leaves_jobs = len(pairs) < len(ready) or len(found) == limit
+        if pairs:
+            self._newest_first = not self._newest_first
         for job_id, agent_id in pairs:
             view = self.roster.get(agent_id)
             if view is None:

@@ -203,16 +203,18 @@ class JobBook:
         resting: set[str],
         limit: int,
         agent_ids: Collection[str] = (),
+        newest_first: bool = False,
     ) -> list[WaitingJob]:
-        """Return as many of the jobs that wait for a lease as `limit` fair grants need.
+        """Return as many of the jobs that wait for a lease as `limit` fair grants need, in the order of the grants.
 
         These are the oldest job of each of the first `limit` conversations that have none in `leased`; where there are
         fewer such, the oldest `limit` of them and of the leased conversations. So the cost does not grow with what
         waits, and neither a long upload nor conversations pinned to a model that is in none of `embeddings` hide the
-        rest. Jobs in `resting` are passed over, and tests of agents that are not among `agent_ids`.
+        rest. Jobs in `resting` are passed over, and tests of agents that are not among `agent_ids`. With
+        `newest_first`, where more wait than `limit`, every other one is of the conversation with the newest job.
         """
         fitting = {"embeddings": list(embeddings), "resting": list(resting), "agent_ids": list(agent_ids)}
-        return find_waiting(self._database, fitting, leased=leased, limit=limit)
+        return find_waiting(self._database, fitting, leased=leased, limit=limit, newest_first=newest_first)
 
     def find_chunk(self, job_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk of a job by its id."""
