@@ -13,12 +13,10 @@ import structlog
 
 from schemas.agent import (
     MAX_JOB_CHUNKS,
-    MAX_WANT_PARTS,
     AgentControl,
     AgentHeartbeat,
     AgentState,
     AgentWant,
-    ByteRange,
     ControlType,
     HeldJob,
     HeldJobState,
@@ -31,6 +29,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
+from vps_bridge.dispatch.wanted_parts import cut_ranges
 from vps_bridge.durations import seconds
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
@@ -268,7 +267,7 @@ class Dispatcher:
             return
         if not self._spool.is_at_hand(chunk, partial(self.take_want, agent_id, want)):
             return
-        for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_WANT_PARTS]:
+        for span in cut_ranges(want.ranges, self._settings.part_bytes, chunk.bytes):
             try:
                 audio = self._spool.read(chunk.spool_name, span.start, span.end)
             except FileNotFoundError:
@@ -390,13 +389,3 @@ def _offered(item: JobChunk) -> OfferedChunk:
         start_s=item.start_s,
         captured_at=captured_at,
     )
-
-
-def _cut(ranges: tuple[ByteRange, ...], part_bytes: int, total_bytes: int) -> list[ByteRange]:
-    """Cut wanted ranges into parts, within what the chunk holds."""
-    parts: list[ByteRange] = []
-    for span in ranges:
-        end = min(span.end, total_bytes)
-        starts = range(span.start, end, part_bytes)
-        parts += [ByteRange(start=start, end=min(start + part_bytes, end)) for start in starts[:MAX_WANT_PARTS]]
-    return parts
