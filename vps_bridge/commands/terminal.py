@@ -65,8 +65,8 @@ def _explain_files(error: Exception) -> None:
     from vps_bridge.locked_file import LOCKED, find_holder, is_locked
     from vps_bridge.packed_rows import PackedRowsDamaged
 
-    if is_locked(error):
-        fail(f"a database of the bridge cannot be used now: {LOCKED}. {find_holder(error)}", EXIT_FAILED)
+    if is_locked(error) and not isinstance(error, DatabaseError):
+        fail(f"a database of the bridge cannot be used now: {LOCKED}. {find_holder()}", EXIT_FAILED)
     if isinstance(error, (AnotherBridge, LedgerBusy)):
         fail(str(error), EXIT_OTHER_BRIDGE)
     plain = (ClientError, LedgerMissing, StoreError, DatabaseError, PackedRowsDamaged, TranscriptError, SchemaError)
