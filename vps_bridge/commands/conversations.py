@@ -23,6 +23,7 @@ from vps_bridge.commands.terminal import (
     make_table,
     opened,
     out,
+    print_warnings,
 )
 
 if TYPE_CHECKING:
@@ -202,8 +203,7 @@ def _spoken_lines(
 
 
 def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> None:
-    for warning in warnings:
-        out.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    print_warnings(warnings)
     for failure in failures:
         lost = f"no labels from {failure.audio_s:.0f} s of audio: {failure.job_id} failed"
         words = f"{lost}, {failure.code}: {failure.message}\n  then: {failure.remedy}"
