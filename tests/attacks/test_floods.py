@@ -10,8 +10,9 @@ from schemas.conversation import ConversationEvent, EventType
 from tests.attacks.hostile import Message, flooding, slowest_receipt_s
 from tests.brokers import RunningBroker
 from tests.pace import paced
-from tests.vps_bridge.live_bridge import CALL_TURNS, TOPICS, Backend, LiveBridge, run_bridge, wait_until
-from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from tests.vps_bridge.answering_agent import AnsweringAgent
+from tests.vps_bridge.live_bridge import TOPICS, Backend, LiveBridge, run_bridge, wait_until
+from tests.vps_bridge.scripted_agent import make_wav
 
 NOT_OURS = b"\x00 nothing of ours"
 
@@ -64,11 +65,10 @@ def test_a_flood_delays_nobody_else(broker: RunningBroker, backend: Backend, bri
     role, messages = FLOODS[kind]
     name = f"honest-{list(FLOODS).index(kind)}"
     backend.event(name, EventType.STARTED)
-    with ScriptedAgent(broker, "first") as agent, flooding(broker, role, messages):
+    with AnsweringAgent(broker, "first") as agent, flooding(broker, role, messages):
         slowest_receipt_s(broker, name)
         backend.event(name, EventType.COMPLETED, chunks=8)
         offer = agent.wait_offer(name)
-        agent.answer(offer, CALL_TURNS)
         agent.settled.wait_for(lambda word: word.lease_id == offer.lease_id)
 
 

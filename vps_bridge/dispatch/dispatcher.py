@@ -13,12 +13,10 @@ import structlog
 
 from schemas.agent import (
     MAX_JOB_CHUNKS,
-    MAX_WANT_PARTS,
     AgentControl,
     AgentHeartbeat,
     AgentState,
     AgentWant,
-    ByteRange,
     ControlType,
     HeldJob,
     HeldJobState,
@@ -31,6 +29,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
+from vps_bridge.dispatch.wanted_parts import cut_ranges
 from vps_bridge.durations import seconds
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
@@ -72,6 +71,7 @@ class Dispatcher:
         self._owns, self.roster = owns, AgentRoster()
         self.leaves_jobs = True
         """Whether there may be jobs that the last `tick` had no agent for."""
+        self._newest_first = False  # every other time: else a backlog would hold up whoever comes after it (ADR 0040)
         self._granted_s: dict[str, float] = {}
         self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
@@ -204,14 +204,17 @@ class Dispatcher:
             resting=self._rests.resting(now_s),
             limit=limit,
             agent_ids=embeddings,
+            newest_first=self._newest_first,
         )
         ready = [
-            ReadyJob(job.job_id, job.conversation_id, job.number, embedding, job.audio_s, only_agent=only_agent)
-            for job, embedding, only_agent in found
+            ReadyJob(job.job_id, job.conversation_id, order, embedding, job.audio_s, only_agent=only_agent)
+            for order, (job, embedding, only_agent) in enumerate(found)
             if is_for_all or len(found) == limit or self._owns(job.conversation_id)
         ]
         pairs = match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit)
         self.leaves_jobs = len(pairs) < len(ready) or len(found) == limit
+        if pairs:
+            self._newest_first = not self._newest_first
         for job_id, agent_id in pairs:
             view = self.roster.get(agent_id)
             if view is None:
@@ -264,7 +267,7 @@ class Dispatcher:
             return
         if not self._spool.is_at_hand(chunk, partial(self.take_want, agent_id, want)):
             return
-        for span in _cut(want.ranges, self._settings.part_bytes, chunk.bytes)[:MAX_WANT_PARTS]:
+        for span in cut_ranges(want.ranges, self._settings.part_bytes, chunk.bytes):
             try:
                 audio = self._spool.read(chunk.spool_name, span.start, span.end)
             except FileNotFoundError:
@@ -386,13 +389,3 @@ def _offered(item: JobChunk) -> OfferedChunk:
         start_s=item.start_s,
         captured_at=captured_at,
     )
-
-
-def _cut(ranges: tuple[ByteRange, ...], part_bytes: int, total_bytes: int) -> list[ByteRange]:
-    """Cut wanted ranges into parts, within what the chunk holds."""
-    parts: list[ByteRange] = []
-    for span in ranges:
-        end = min(span.end, total_bytes)
-        starts = range(span.start, end, part_bytes)
-        parts += [ByteRange(start=start, end=min(start + part_bytes, end)) for start in starts[:MAX_WANT_PARTS]]
-    return parts

@@ -29,6 +29,7 @@ from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
 from vps_bridge.intake.outgoing import Outgoing
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
+from vps_bridge.intake.queue_room import QueueRoom
 from vps_bridge.intake.receipts import Receipts
 from vps_bridge.intake.spool import Spool
 from vps_bridge.intake.taken import Taken, TakenEvent
@@ -45,13 +46,13 @@ from vps_bridge.ledger.chunks import Acceptance
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.ledger.refusals import RefusedChunk
 from vps_bridge.publisher import Publisher
+from vps_bridge.rules.queue_share import QueueUse
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
 T = TypeVar("T")
 _MSGPACK_MAPS = (*range(0x80, 0x90), 0xDE, 0xDF)
 MAX_TOLD = 16  # events that ask for one deletion
-COUNT_EVERY_S = 1.0  # the queue is counted this often, not for every chunk: its limits need not be met exactly
 
 
 class Ingest:
@@ -72,7 +73,7 @@ class Ingest:
         self._corrections = Corrections(ledger, store)
         self._receipts = Receipts(Topics(settings.topic_root), publisher, settings.bridge_id)
         self._partial_chunks = PartialChunks(settings.root / INCOMING)
-        self._queue, self._counted_s, self._accepted_bytes = ledger.jobs.counts(), time.monotonic(), 0
+        self._queue_room = QueueRoom(ledger, QueueUse(settings.max_queue_jobs, settings.max_queue_bytes))
         self._to_be_told = dict[str, set[str]]()  # events that asked for deletions which are not finished
         self.outgoing: Outgoing | None = None
         """What brings chunks into a bucket, where the spool is one."""
@@ -278,12 +279,12 @@ class Ingest:
         if payload.is_whole:
             if hashlib.sha256(payload.audio).hexdigest() != payload.sha256:
                 raise wrong_sha256()
-            self.check_room(chunk.bytes)
+            self._check_room_of(chunk)
             if self.outgoing is not None:
                 return self._send_out(chunk, self._on_disk(lambda: self._partial_chunks.write_whole(payload.audio)))
             return self._on_disk(lambda: self._spool.write(payload.audio))
         if not self._partial_chunks.knows(chunk.conversation_id, chunk.chunk_id):
-            self.check_room(chunk.bytes)
+            self._check_room_of(chunk)
         now_s = time.monotonic()
         partial = self._on_disk(lambda: self._partial_chunks.add(chunk.conversation_id, chunk.chunk_id, payload, now_s))
         if partial is None:
@@ -312,7 +313,7 @@ class Ingest:
     def _store_upload(self, chunk: UnacceptedChunk, upload: ArrivedFile) -> str | Future[Taken]:
         if upload.sha256 != chunk.sha256:
             raise wrong_sha256()
-        self.check_room(chunk.bytes, written_bytes=upload.bytes)
+        self._check_room_of(chunk, written_bytes=upload.bytes)
         if self.outgoing is not None and upload.kept_as is None:
             return self.outgoing.put(chunk.conversation_id, chunk.chunk_id, chunk.description, upload)
         return self._on_disk(lambda: self._spool.adopt(upload.path, upload.kept_as))
@@ -337,7 +338,7 @@ class Ingest:
             if became is Acceptance.KNOWN:
                 return became
             raise Refusal(FailureCode.CONVERSATION_DELETED, "the conversation was deleted meanwhile")
-        self._accepted_bytes += new.bytes
+        self._queue_room.note_accepted(new.bytes)
         self._ledger.refusals.note_accepted(new.conversation_id, new.chunk_id)
         _LOG.info(
             "chunk_accepted",
@@ -349,19 +350,19 @@ class Ingest:
         )
         return became
 
-    def check_room(self, size: int, *, written_bytes: int = 0) -> None:
-        """Raise `Refusal` where there is no room for `size` bytes, of which `written_bytes` are written already."""
-        now_s = time.monotonic()
-        if now_s - self._counted_s > COUNT_EVERY_S:
-            self._queue, self._counted_s, self._accepted_bytes = self._ledger.jobs.counts(), now_s, 0
-        jobs = self._queue.jobs_ready + self._queue.jobs_leased
-        held = self._queue.bytes + self._accepted_bytes + self._partial_chunks.reserved_bytes
-        if jobs >= self._settings.max_queue_jobs or held + size > self._settings.max_queue_bytes:
-            msg = f"{jobs} jobs and {held} bytes wait: keep the audio and publish it later"
-            raise Refusal(FailureCode.INGEST_FULL, msg)
-        if self._partial_chunks.reserved_bytes + size - written_bytes >= self._disk_reserve.room_bytes():
+    def check_room(self, size: int, *, written_bytes: int = 0, conversation_id: str | None = None) -> None:
+        """Raise `Refusal` where there is no room for `size` bytes, of which `written_bytes` are written already.
+
+        Without `conversation_id` they are of one that may use all of the queue.
+        """
+        reserved_bytes = self._partial_chunks.reserved_bytes
+        self._queue_room.check(size, reserved_bytes=reserved_bytes, conversation_id=conversation_id)
+        if reserved_bytes + size - written_bytes >= self._disk_reserve.room_bytes():
             msg = "the bridge's disk is full: keep the audio and publish it later, make room on the VPS"
             raise Refusal(FailureCode.DISK_FULL, msg)
+
+    def _check_room_of(self, chunk: UnacceptedChunk, *, written_bytes: int = 0) -> None:
+        self.check_room(chunk.bytes, written_bytes=written_bytes, conversation_id=chunk.conversation_id)
 
     def _on_disk(self, use: Callable[[], T]) -> T:
         try:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
-from sqlalchemy import Connection, Select, bindparam, exists, func, insert, select, update
+from sqlalchemy import Connection, Select, bindparam, case, exists, func, insert, select, update
 
 from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
 from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
@@ -42,6 +42,7 @@ from vps_bridge.ledger.tables import (
 from vps_bridge.ledger.waiting_jobs import WaitingJob, find_waiting
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 from vps_bridge.rules.lease import LeaseEnd
+from vps_bridge.rules.queue_share import QueueUse
 
 MAX_COUNTED = 10_000
 """So many jobs of one state are counted for whoever asks often: those that are done would take longer each day."""
@@ -115,6 +116,11 @@ _FIRST_JOB_AT = select(func.min(JobRow.created_at)).where(IS_UNFINISHED)
 _KEPT_BYTES = select(func.sum(ChunkRow.bytes)).where(ChunkRow.spool_name.is_not(None))
 _CONVERSATIONS_FAILED = select(func.count()).where(ConversationRow.set_aside.is_not(None))
 _REFUSED = select(func.count()).select_from(RefusedChunkRow)
+_USE_OF_ONE = select(
+    func.count(),
+    func.coalesce(func.sum(case((ChunkRow.spool_name.is_not(None), ChunkRow.bytes), else_=0)), 0),
+    select(func.count()).where(JobRow.conversation_id == bindparam("conversation_id"), IS_UNFINISHED).scalar_subquery(),
+).where(ChunkRow.conversation_id == bindparam("conversation_id"))
 
 
 class JobBook:
@@ -203,16 +209,18 @@ class JobBook:
         resting: set[str],
         limit: int,
         agent_ids: Collection[str] = (),
+        newest_first: bool = False,
     ) -> list[WaitingJob]:
-        """Return as many of the jobs that wait for a lease as `limit` fair grants need.
+        """Return as many of the jobs that wait for a lease as `limit` fair grants need, in the order of the grants.
 
         These are the oldest job of each of the first `limit` conversations that have none in `leased`; where there are
         fewer such, the oldest `limit` of them and of the leased conversations. So the cost does not grow with what
         waits, and neither a long upload nor conversations pinned to a model that is in none of `embeddings` hide the
-        rest. Jobs in `resting` are passed over, and tests of agents that are not among `agent_ids`.
+        rest. Jobs in `resting` are passed over, and tests of agents that are not among `agent_ids`. With
+        `newest_first`, where more wait than `limit`, every other one is of the conversation with the newest job.
         """
         fitting = {"embeddings": list(embeddings), "resting": list(resting), "agent_ids": list(agent_ids)}
-        return find_waiting(self._database, fitting, leased=leased, limit=limit)
+        return find_waiting(self._database, fitting, leased=leased, limit=limit, newest_first=newest_first)
 
     def find_chunk(self, job_id: str, chunk_id: str) -> ChunkRecord | None:
         """Return a chunk of a job by its id."""
@@ -324,6 +332,12 @@ class JobBook:
             oldest_at=min(oldest, default=None),
             chunks_refused=refused or 0,
         )
+
+    def use_of(self, conversation_id: str) -> QueueUse | None:
+        """Return how much of the queue a conversation uses; None where no audio of it was accepted."""
+        with self._database.reading() as connection:
+            chunks, size, jobs = connection.execute(_USE_OF_ONE, {"conversation_id": conversation_id}).one()
+        return QueueUse(jobs, int(size)) if chunks else None
 
 
 def jobs_of(connection: Connection, conversation_id: str) -> list[JobRecord]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from typing import Any, NamedTuple
 
-from sqlalchemy import Row, bindparam, or_, select, tuple_
+from sqlalchemy import Connection, Row, bindparam, func, or_, select, tuple_
 
 from vps_bridge.ledger.columns import JOB_COLUMNS
 from vps_bridge.ledger.database import LedgerDatabase
@@ -17,25 +18,34 @@ READY_AT_ONCE = 50
 
 # Statements are made once: making one costs several times what running it does.
 _PIN = (ConversationRow.embedding_model, ConversationRow.embedding_revision)
-_READY = (
+_OF_ITS_CONVERSATION = ConversationRow.conversation_id == JobRow.conversation_id
+_FITS = (
+    or_(ConversationRow.only_agent.is_(None), ConversationRow.only_agent.in_(bindparam("agent_ids", expanding=True))),
+    JobRow.job_id.not_in(bindparam("resting", expanding=True)),
+    or_(_PIN[0].is_(None), tuple_(*_PIN).in_(bindparam("embeddings", expanding=True))),
+)
+_IS_ELSEWHERE = JobRow.conversation_id.not_in(bindparam("passed", expanding=True))
+_IS_READY = JobRow.state == JobState.READY
+_FITTING = (
     select(*JOB_COLUMNS, ConversationRow.only_agent, *_PIN)
-    .join(ConversationRow, ConversationRow.conversation_id == JobRow.conversation_id)
-    .where(
-        JobRow.state == JobState.READY,
-        or_(
-            ConversationRow.only_agent.is_(None), ConversationRow.only_agent.in_(bindparam("agent_ids", expanding=True))
-        ),
-        JobRow.job_id.not_in(bindparam("resting", expanding=True)),
-        or_(_PIN[0].is_(None), tuple_(*_PIN).in_(bindparam("embeddings", expanding=True))),
-    )
+    .join(ConversationRow, _OF_ITS_CONVERSATION)
+    .where(*_FITS)
     .order_by(JobRow.number)
 )
-_READY_ELSEWHERE = _READY.where(JobRow.conversation_id.not_in(bindparam("passed", expanding=True))).limit(
-    bindparam("at_most")
+_READY_ELSEWHERE = _FITTING.where(_IS_READY, _IS_ELSEWHERE).limit(bindparam("at_most"))
+_NEWEST_ELSEWHERE = (
+    select(JobRow.conversation_id)
+    .join(ConversationRow, _OF_ITS_CONVERSATION)
+    .where(*_FITS, _IS_READY, _IS_ELSEWHERE)
+    .order_by(JobRow.number.desc())
+    .limit(bindparam("at_most"))
 )
-_READY_OF_ONE = _READY.where(JobRow.conversation_id == bindparam("conversation_id"), IS_UNFINISHED).limit(
-    bindparam("at_most")
-)
+# `coalesce`, so that SQLite looks at the jobs of the conversation and not through all that are ready.
+_READY_OF_ONE = _FITTING.where(
+    JobRow.conversation_id == bindparam("conversation_id"),
+    IS_UNFINISHED,
+    func.coalesce(JobRow.state, "") == JobState.READY,
+).limit(bindparam("at_most"))
 _WITH_MORE = select(ConversationRow.conversation_id).where(
     ConversationRow.conversation_id.in_(bindparam("among", expanding=True)),
     select(JobRow.number)
@@ -61,28 +71,53 @@ class WaitingJob(NamedTuple):
 
 
 def find_waiting(
-    database: LedgerDatabase, fitting: Mapping[str, object], *, leased: set[str], limit: int
+    database: LedgerDatabase, fitting: Mapping[str, object], *, leased: set[str], limit: int, newest_first: bool
 ) -> list[WaitingJob]:
     """Return what `JobBook.ready` does, of the jobs that are `fitting`."""
+    with database.reading() as connection:
+        oldest = _find_oldest(database, connection, fitting, leased, limit)
+        if not newest_first or len(oldest) < limit:
+            return oldest
+        return take_turns(_find_newest(connection, fitting, leased, (limit + 1) // 2), oldest)[:limit]
+
+
+def take_turns(newest: list[WaitingJob], oldest: list[WaitingJob]) -> list[WaitingJob]:
+    """Return the jobs of both lists in turn, the newest one first, each job once."""
+    in_turn = (found for pair in zip_longest(newest, oldest) for found in pair if found is not None)
+    return list({found.job.job_id: found for found in in_turn}.values())
+
+
+def _find_newest(
+    connection: Connection, fitting: Mapping[str, object], leased: set[str], at_most: int
+) -> list[WaitingJob]:
+    """Return the oldest job of each conversation that has one of the newest `at_most` jobs and no lease."""
+    ids = connection.execute(_NEWEST_ELSEWHERE, {**fitting, "passed": list(leased), "at_most": at_most}).scalars().all()
+    of_one = ({**fitting, "conversation_id": conversation_id, "at_most": 1} for conversation_id in dict.fromkeys(ids))
+    rows = (connection.execute(_READY_OF_ONE, values).first() for values in of_one)
+    return [_to_waiting(row) for row in rows if row is not None]  # another bridge may have leased one meanwhile
+
+
+def _find_oldest(
+    database: LedgerDatabase, connection: Connection, fitting: Mapping[str, object], leased: set[str], limit: int
+) -> list[WaitingJob]:
     heads: dict[str, WaitingJob] = {}
     at_most = min(limit, READY_AT_ONCE)  # where each is of another conversation, that is enough
-    with database.reading() as connection:
-        while len(heads) < limit:
-            elsewhere = {**fitting, "passed": [*leased, *heads], "at_most": at_most}
-            rows = connection.execute(_READY_ELSEWHERE, elsewhere).all()
-            for found in map(_to_waiting, rows):
-                heads.setdefault(found.job.conversation_id, found)
-            if len(rows) < at_most:
-                break
-            at_most = READY_AT_ONCE
-        chosen = {found.job.job_id: found for found in list(heads.values())[:limit]}
-        among = [*leased, *heads]
-        if among and len(chosen) < limit and database.has_row(_MORE_ARE_READY, str(len(heads))):
-            others = {"among": among, "chosen": list(chosen)}
-            for (conversation_id,) in connection.execute(_WITH_MORE, others).all():
-                of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
-                rows = connection.execute(_READY_OF_ONE, of_one).all()
-                chosen |= {found.job.job_id: found for found in map(_to_waiting, rows)}
+    while len(heads) < limit:
+        elsewhere = {**fitting, "passed": [*leased, *heads], "at_most": at_most}
+        rows = connection.execute(_READY_ELSEWHERE, elsewhere).all()
+        for found in map(_to_waiting, rows):
+            heads.setdefault(found.job.conversation_id, found)
+        if len(rows) < at_most:
+            break
+        at_most = READY_AT_ONCE
+    chosen = {found.job.job_id: found for found in list(heads.values())[:limit]}
+    among = [*leased, *heads]
+    if among and len(chosen) < limit and database.has_row(_MORE_ARE_READY, str(len(heads))):
+        others = {"among": among, "chosen": list(chosen)}
+        for (conversation_id,) in connection.execute(_WITH_MORE, others).all():
+            of_one = {**fitting, "conversation_id": conversation_id, "at_most": limit}
+            rows = connection.execute(_READY_OF_ONE, of_one).all()
+            chosen |= {found.job.job_id: found for found in map(_to_waiting, rows)}
     return sorted(chosen.values(), key=lambda found: found.job.number)
 
 

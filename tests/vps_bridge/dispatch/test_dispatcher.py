@@ -8,6 +8,7 @@ from schemas.agent import AgentState
 from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
+from tests.vps_bridge.answering_agent import AnsweringAgent
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav, stays_empty
 
@@ -30,6 +31,22 @@ def test_a_call_is_diarized_labelled_and_told_without_torch(
     assert [labels[f"whole-{place}"] for place in range(6)] == [a, b, a, b, a, b]
     assert (update.speakers, update.failed_jobs) == (2, 0)
     assert [segment["speaker"] for segment in bridge.json("show", "whole")["segments"]] == [a, b, a, b, a, b]
+
+
+def test_who_comes_after_a_backlog_waits_for_a_few_jobs_of_it_and_not_for_all(
+    own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
+) -> None:
+    own_bridge.allow("first")
+    for number in range(12):
+        own_backend.send_call(f"archive-{number}", tone=number)
+    own_backend.send_call("today", tone=99)
+    with AnsweringAgent(own_broker, "first") as agent:
+        own_backend.wait_updated("today")
+        began = dict.fromkeys(offer.conversation_id for offer in agent.offers.items)
+        assert list(began).index("today") <= 3
+        assert "archive-0" in began
+        for number in range(12):
+            own_backend.wait_updated(f"archive-{number}")
 
 
 def test_an_update_is_offered_until_it_is_applied(

@@ -2,6 +2,7 @@
 
 import hashlib
 import random
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from functools import partial
@@ -25,6 +26,7 @@ from tests.vps_bridge.live_bridge import (
     wait_until,
 )
 from tests.vps_bridge.scripted_agent import make_wav
+from vps_bridge.intake.queue_room import COUNT_EVERY_S
 
 WAV = make_wav(2.0)
 
@@ -241,6 +243,34 @@ def test_too_large_and_full_are_told_apart_and_full_passes(
         wait_until(accepted, "room for the second")
         beats = own_backend.seen(BridgeHeartbeat)
         assert beats[-1].last_error is None
+
+
+def test_who_fills_the_queue_leaves_room_for_conversations_that_have_begun(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    def send(conversation_id: str, number: int) -> Accepted:
+        return own_backend.audio(conversation_id, make_wav(1.0, tone=number), chunk_id=f"c{number}")
+
+    def is_refused(conversation_id: str) -> Accepted | None:
+        """A chunk that is a job of its own; the queue is counted once a second."""
+        receipt = own_backend.audio(conversation_id, make_wav(1.0), captured_at=STARTED_AT, final=True)
+        return receipt if receipt.verdict is Verdict.REFUSED else None
+
+    with run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_MAX_QUEUE_JOBS="40") as bridge:
+        for number in range(3):
+            assert send("live", number).verdict is Verdict.ACCEPTED
+        for number in range(36):
+            assert not is_refused(f"flood-{max(0, number - 5)}")
+        wait_until(lambda: len(bridge.json("jobs", "--state", "ready")) >= 36, "a job of each")
+        time.sleep(COUNT_EVERY_S)
+        for name in ("flood-new", "flood-0"):
+            receipt = is_refused(name)
+            assert receipt is not None, name
+            assert receipt.reason == FailureCode.INGEST_FULL
+            assert "conversations that have begun" in (receipt.message or "")
+        assert wait_until(lambda: own_backend.failures("flood-new"), "failure")[-1].retryable
+        assert send("live", 3).verdict is Verdict.ACCEPTED
+        assert own_backend.seen(BridgeHeartbeat)[-1].accepting
 
 
 def test_a_kill_leaves_in_the_spool_only_what_the_ledger_knows(

@@ -193,8 +193,8 @@ def test_a_conversation_keeps_the_model_of_its_first_lease(ledger):
     assert [found.embedding for found in ledger.jobs.ready({MODEL}, leased={"c1"}, resting=set(), limit=9)] == [MODEL]
 
 
-def waiting(ledger, *, limit, leased=frozenset(), resting=frozenset(), model=MODEL):
-    found = ledger.jobs.ready({model}, leased=set(leased), resting=set(resting), limit=limit)
+def waiting(ledger, *, limit, leased=frozenset(), resting=frozenset(), model=MODEL, newest_first=False):
+    found = ledger.jobs.ready({model}, leased=set(leased), resting=set(resting), limit=limit, newest_first=newest_first)
     return [each.job.job_id for each in found]
 
 
@@ -206,6 +206,19 @@ def test_a_long_upload_hides_nobody(ledger):
     assert waiting(ledger, limit=1, leased={"long"}) == [late]
     assert waiting(ledger, limit=1, resting={late, long[0]}) == [long[1]]
     assert waiting(ledger, limit=2, leased={"late", "long"}) == [*long[:2], late]
+
+
+def test_who_comes_last_has_every_other_place_of_a_backlog(ledger):
+    archive = [add_job(ledger, f"archive-{number}") for number in range(6)]
+    today = [add_job(ledger, "today") for _ in range(2)]
+    assert waiting(ledger, limit=2) == archive[:2]
+    assert waiting(ledger, limit=1, newest_first=True) == today[:1], "the oldest job of the newest conversation"
+    assert waiting(ledger, limit=4, newest_first=True) == [today[0], archive[0], archive[1], archive[2]]
+    assert waiting(ledger, limit=3, leased={"today"}, newest_first=True) == [archive[5], archive[0], archive[4]]
+    assert waiting(ledger, limit=1, resting={today[0], *archive[3:]}, newest_first=True) == [today[1]]
+    assert waiting(ledger, limit=1, newest_first=True, model=OTHER_MODEL) == today[:1]
+    assert sorted(waiting(ledger, limit=7, newest_first=True)) == sorted([*archive, today[0]])
+    assert waiting(ledger, limit=9, newest_first=True) == [*archive, *today], "all of them: nobody waits longer"
 
 
 def test_deleting_leaves_a_tombstone_and_nothing_else(ledger):

@@ -27,11 +27,11 @@ def queue_up(ledger: Ledger, first: int, last: int, *, conversations: int) -> No
         add_waiting_job(ledger, f"c{number % conversations}", f"chunk-{number}", audio_s=60.0, final=True)
 
 
-def deliver_one(ledger: Ledger) -> None:
+def deliver_one(ledger: Ledger, *, newest_first: bool = False) -> None:
     """All that the bridge asks its ledger for, for one job, from the grant to the end of its conversation."""
     for held in ledger.leases.current():
         ledger.jobs.get(held.job_id)
-    ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+    ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1, newest_first=newest_first)
     lease = ledger.leases.grant(job.job_id, "mac", "i-1", MODEL)
     assert lease is not None
     (item,) = ledger.jobs.chunks(job.job_id)
@@ -43,12 +43,16 @@ def deliver_one(ledger: Ledger) -> None:
     ledger.conversations.note_nothing_new(job.conversation_id, final=True, done_jobs=(job.job_id,), seen=1)
 
 
-def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger) -> None:
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_job_costs_the_same_however_many_conversations_wait(ledger: Ledger, newest_first: bool) -> None:
+    def deliver() -> None:
+        deliver_one(ledger, newest_first=newest_first)
+
     queue_up(ledger, 0, SHORT, conversations=LONG)
-    deliver_one(ledger)
-    short = count_steps(ledger, lambda: deliver_one(ledger), at_once=STEPS_AT_ONCE)
+    deliver()
+    short = count_steps(ledger, deliver, at_once=STEPS_AT_ONCE)
     queue_up(ledger, SHORT, LONG, conversations=LONG)
-    long = count_steps(ledger, lambda: deliver_one(ledger), at_once=STEPS_AT_ONCE)
+    long = count_steps(ledger, deliver, at_once=STEPS_AT_ONCE)
     assert 0 < long <= 1.5 * short
 
 
@@ -62,9 +66,10 @@ def test_one_grant_reads_less_than_many(ledger: Ledger) -> None:
     assert 0 < 4 * one < count_steps(ledger, lambda: find(40), at_once=STEPS_AT_ONCE)
 
 
-def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledger) -> None:
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_a_job_costs_the_same_however_many_wait_in_its_conversation(ledger: Ledger, newest_first: bool) -> None:
     def grant() -> None:
-        ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1)
+        ((job, *_),) = ledger.jobs.ready({MODEL}, leased=set(), resting=set(), limit=1, newest_first=newest_first)
         assert ledger.leases.grant(job.job_id, "mac", "i-1", MODEL)
         (item,) = ledger.jobs.chunks(job.job_id)
         assert ledger.jobs.find_chunk(job.job_id, item.chunk.chunk_id)
