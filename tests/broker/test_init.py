@@ -136,13 +136,13 @@ def test_check_names_every_right_that_the_access_list_lacks_and_init_brings_it_b
 
 def test_a_right_that_one_of_two_bridges_lacks_is_told_of_that_one_and_init_changes_no_id(tmp_path):
     directory = tmp_path / "omi"
-    named = ("--bridge-id", "main", "--topic-root", "my/root")
+    named = ("--bridge-id", "main", "--topic-root", "spoken/v1")
     assert omi_broker("init", directory, "--port", "1", *named).exit_code == 0
     assert omi_broker("add-bridge", directory, "standby").exit_code == 0
     acl = directory / "acl"
     whole = acl.read_text()
     blocks = {block.splitlines()[1].removeprefix("user "): block for block in whole.split("\n# ")[1:]}
-    beat = "topic write my/root/bridge/main/heartbeat"
+    beat = "topic write spoken/v1/bridge/main/heartbeat"
     for user in ("bridge", "bridge-standby"):
         for right in [line for line in blocks[user].splitlines() if line.startswith("topic ")]:
             acl.write_text(whole.replace(blocks[user], blocks[user].replace(f"{right}\n", "", 1)))
