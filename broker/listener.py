@@ -2,7 +2,9 @@
 
 import ipaddress
 import re
+from collections import Counter
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from broker.errors import BrokerError
@@ -11,6 +13,7 @@ from schemas.topics import DEFAULT_ROOT, TopicKind, Topics
 # What addresses and names are made of; Mosquitto's configuration is read line by line, and at spaces.
 _HOST = re.compile(r"[0-9A-Za-z][0-9A-Za-z.:_%-]*|::[0-9A-Za-z.:_%-]*")
 NAME_COMMENT = "# Others reach it as: "  # in the configuration, where the listener has another name than its address
+FIRST_BRIDGE = "# bridge"  # in the access list, over the rights of the first bridge
 # Tailscale encrypts what goes between these: tailscale.com/kb/1015/100.x-addresses, kb/1033/ip-and-dns-addresses.
 TAILNETS = (ipaddress.ip_network("100.64.0.0/10"), ipaddress.ip_network("fd7a:115c:a1e0::/48"))
 
@@ -139,13 +142,19 @@ def read_listener(config: Path, acl: Path) -> Listener | None:
 
 
 def _find_topic_root(rights: list[str]) -> str:
-    """Return the root of all topics: the bridge alone may read everything below it."""
-    found = (re.fullmatch(r"topic read (\S+)/#", line) for line in rights)
-    return next((match[1] for match in found if match), DEFAULT_ROOT)
+    """Return the root of all topics: that of most rights, whichever of them somebody took out."""
+    found = (re.fullmatch(r"topic (?:read|write) (\S+?)/conversations/\+/\S+", line) for line in rights)
+    roots = Counter(match[1] for match in found if match)
+    return roots.most_common(1)[0][0] if roots else DEFAULT_ROOT
 
 
 def _find_bridge_id(rights: list[str], topics: Topics) -> str:
-    before, after = topics.filter(TopicKind.BRIDGE_HEARTBEAT).split("+")
-    pattern = re.compile(f"topic write {re.escape(before)}([A-Za-z0-9_-]+){re.escape(after)}")
-    found = (pattern.fullmatch(line) for line in rights)
-    return next((match[1] for match in found if match), Listener.bridge_id)
+    """Return the id of the first bridge, under which it alone may beat and tell of failures."""
+    begin = rights.index(FIRST_BRIDGE) + 1 if FIRST_BRIDGE in rights else 0
+    own = list(takewhile(lambda line: not line.startswith("#"), rights[begin:]))
+    for kind in (TopicKind.BRIDGE_HEARTBEAT, TopicKind.FAILURE):
+        before, _, after = topics.filter(kind).rpartition("+")
+        pattern = re.compile(f"topic write {re.escape(before)}([A-Za-z0-9_-]+){re.escape(after)}")
+        for match in filter(None, map(pattern.fullmatch, own)):
+            return match[1]
+    return Listener.bridge_id

@@ -21,12 +21,9 @@ from filelock import FileLock, Timeout
 
 from broker.errors import NotConnected, PayloadTooLarge
 from broker.receipts import PublishOutcome, Receipt
+from broker.retained import say_clearing
 from broker.session import Farewell, Incoming, MqttSession, Will
-from mac_agent.heartbeat import (
-    AgentCounters,
-    AgentIdentity,
-    make_will,
-)
+from mac_agent.heartbeat import AgentCounters, AgentIdentity, make_will
 from mac_agent.held_jobs import HeldJobs
 from mac_agent.inbox import Inbox
 from mac_agent.inference import EngineLoaded, EngineNotLoaded
@@ -253,7 +250,7 @@ class Agent:
             return
 
     def _take_message(self, incoming: Incoming | None) -> None:
-        if incoming is None:
+        if incoming is None or not incoming.payload:  # an empty one clears what the broker kept on its topic
             return
         try:
             kind = self._topics.parse(incoming.topic).kind
@@ -266,8 +263,9 @@ class Agent:
             elif kind is TopicKind.AGENT_HEARTBEAT:
                 self._take_own_heartbeat(decode(AgentHeartbeat, incoming.payload), retained=incoming.retain)
         except SchemaError as error:
-            self._counters.last_error = f"a message on {incoming.topic} was refused: {error}"
-            _log.warning("message refused", topic=incoming.topic, code=error.code, reason=str(error))
+            kept = f"; the broker keeps it: {say_clearing(self._settings, incoming.topic)}" if incoming.retain else ""
+            self._counters.last_error = f"a message on {incoming.topic} was refused: {error}{kept}"
+            _log.warning("message refused", topic=incoming.topic, code=error.code, reason=f"{error}{kept}")
 
     def _take_control(self, control: AgentControl) -> None:
         match control.type:

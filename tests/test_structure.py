@@ -37,7 +37,7 @@ LAYERS = {
         },
         {"error_guard", "settings", "database", "database_server", "outage", "timed_calls"},
         {"conversations", "ledger", "database_copies", "bucket"},
-        {"labelling", "mailbox", "publisher", "presence", "membership"},
+        {"labelling", "mailbox", "kept_messages", "publisher", "presence", "membership"},
         {"intake", "admission", "exports"},
         {"dispatch", "backup"},
         {"retention", "compaction", "schedule", "http", "webhook"},

@@ -41,6 +41,7 @@ from vps_bridge.intake.person_events import PersonEvents
 from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import ArrivedFile
 from vps_bridge.interpreter import set_up_interpreter
+from vps_bridge.kept_messages import INPUT_KINDS, KeptMessages
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.records import ChunkRecord
 from vps_bridge.mailbox import Mailbox, WorkRequest
@@ -62,8 +63,6 @@ BATCH_S = 0.02  # messages are taken for about this long before what they call f
 MAX_HELD = 64  # messages that wait to be sent end a batch too
 MAX_UNACKNOWLEDGED = 100  # messages that wait for the broker's answer
 MAX_PACKET_BYTES = 65 * 2**20  # an `AudioPayload` of the largest size, or a bare file as large
-# The broker sends a retained message again with every start of the bridge: here that is no new input.
-INPUT_KINDS = (TopicKind.AUDIO, TopicKind.EVENTS, TopicKind.PERSON_EVENTS)
 
 
 class Bridge:
@@ -75,7 +74,7 @@ class Bridge:
         `omi_clock` is the Unix time by which OMI's audio is placed and erased.
         """
         self._settings, self._topics, self._omi_clock = settings, Topics(settings.topic_root), omi_clock
-        self._mailbox, self._guard = Mailbox(), ErrorGuard()
+        self._mailbox, self._guard, self._kept = Mailbox(), ErrorGuard(), KeptMessages(settings)
         self._stopping, self._connected = threading.Event(), threading.Event()
         files = open_files(settings, self._mailbox.ask, self._join)
         self._disk_reserve, self._ledger, self._spool, self._store = files
@@ -278,11 +277,10 @@ class Bridge:
             self._http_door.take(item)
         else:
             address = self._topics.parse(item.topic)
-            if item.retain and address.kind in INPUT_KINDS:
-                _LOG.warning("retained_input_ignored", topic=item.topic, remedy="publish it without the retain flag")
+            if self._kept.is_old(item, address.kind):
                 return
             MESSAGE_FROM.set(sender_of(address))
-            self._guard.run(item.topic, partial(self._route, item, address))
+            self._guard.run(item.topic, partial(self._kept.use, item, partial(self._route, item, address)))
             MESSAGE_FROM.set(None)
 
     def _route(self, message: Incoming, address: TopicAddress) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -16,6 +17,7 @@ from sqlalchemy.exc import DatabaseError as DriverError
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 
 from vps_bridge.errors import DatabaseMoved
+from vps_bridge.locked_file import LOCKED, find_holder, is_locked
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,6 +27,7 @@ BUSY_TIMEOUT_MS = 5_000
 READERS_TIMEOUT_MS = 250  # so long the log waits for those who read before it is emptied
 MAX_FINDINGS = 5
 AUTO_VACUUM_INCREMENTAL = 2
+RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and restore a backup."
 REWRITE_FACTOR = 2.2  # the new file grows in the log before it takes the old one's place
 SCRATCH_BYTES = 2**18  # what SQLite needs to open a file: the log's index and a few of its pages
 # secure_delete: what is deleted is overwritten.
@@ -47,7 +50,12 @@ PROGRAM_FAULTS = (IntegrityError, ProgrammingError)
 
 
 class DatabaseError(Exception):
-    """A database file that cannot be used; the message names the remedy."""
+    """A database that cannot be used: what is wrong with it, and the remedy."""
+
+    def __init__(self, problem: str, remedy: str = "") -> None:
+        """Say both; a problem that names its remedy itself needs none."""
+        super().__init__(f"{problem}. {remedy}" if remedy else problem)
+        self.problem, self.remedy = problem, remedy
 
 
 class DatabaseNewer(DatabaseError):
@@ -55,29 +63,62 @@ class DatabaseNewer(DatabaseError):
 
     def __init__(self, path: Path, revision: str) -> None:
         super().__init__(
-            f"{path} was written by a newer version of omi-diarization (schema {revision}). "
-            "Install that version again, or restore the copy of the file made before the upgrade."
+            f"{path} was written by a newer version of omi-diarization (schema {revision})",
+            "Install that version again, or restore the copy of the file made before the upgrade.",
         )
-        self.path = path
 
 
 class DatabaseUnreadable(DatabaseError):
-    """The file is not a SQLite database, is damaged, or may not be read."""
+    """The file is not a SQLite database, or is damaged. Where an error says so, `unusable` finds out whether it is."""
 
     def __init__(self, path: Path, reason: str) -> None:
         super().__init__(
-            f"{path} cannot be used as a database: {reason}. Check that this user owns it, "
-            "or move it (with its -wal and -shm) away and restore a backup."
+            f"{path} cannot be used as a database: {reason}",
+            RESTORE,
         )
         self.path, self.reason = path, reason
+
+
+class DatabaseLocked(DatabaseError):
+    """Another program keeps the file locked: it is whole, and stays where it is."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(f"{path} cannot be used now: {LOCKED}", find_holder(path))
+
+
+class DatabaseForbidden(DatabaseError):
+    """This user may not read or write the file, or make it: it stays where it is."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        remedy = (
+            "Run this as the user whose it is (sudo -u USER), as the service does, or give it to this user (chown)."
+        )
+        super().__init__(f"{path} cannot be used by this user: {reason}", remedy)
 
 
 class DiskFull(DatabaseError):
     """The disk has no room even to open the file."""
 
     def __init__(self, path: Path) -> None:
-        super().__init__(f"the disk of {path} is full: make room on it and start again; nothing is lost")
-        self.path = path
+        super().__init__(f"the disk of {path} is full", "Make room on it and start again; nothing is lost.")
+
+
+def unusable(path: Path, error: Exception) -> DatabaseError:
+    """Return what to tell of a file that could not be opened or read: only a damaged one is moved away."""
+    said = getattr(error, "orig", error)  # SQLAlchemy's errors hold the driver's
+    name, code = getattr(said, "sqlite_errorname", ""), getattr(said, "errno", None)
+    if is_locked(error):
+        return DatabaseLocked(path)
+    if name == "SQLITE_FULL" or code == errno.ENOSPC or _is_disk_full(path):
+        return DiskFull(path)
+    is_closed = name.startswith("SQLITE_CANTOPEN") and not os.access(path, os.R_OK | os.W_OK)
+    if is_closed or name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or code in (errno.EACCES, errno.EPERM):
+        return DatabaseForbidden(path, reason_of(error))
+    return DatabaseUnreadable(path, reason_of(error))
+
+
+def _is_disk_full(path: Path) -> bool:
+    return path.parent.exists() and shutil.disk_usage(path.parent).free < SCRATCH_BYTES
 
 
 def reason_of(error: Exception) -> str:
@@ -259,12 +300,17 @@ class Database:
         return int(self._driver.execute("PRAGMA auto_vacuum").fetchone()[0]) == AUTO_VACUUM_INCREMENTAL
 
     def find_damage(self) -> list[str]:
-        """Return what SQLite finds wrong with the file, at most `MAX_FINDINGS`; reads all of it."""
+        """Return what SQLite finds wrong with the file, at most `MAX_FINDINGS`; reads all of it.
+
+        Raises `DatabaseLocked` where another program keeps it from being read.
+        """
         try:
             with self.reading() as connection:
                 found = connection.exec_driver_sql(f"PRAGMA quick_check({MAX_FINDINGS})").scalars()
                 return [line for line in found if line != "ok"]
         except DAMAGE_ERRORS as error:  # damaged where the check itself reads
+            if is_locked(error):
+                raise DatabaseLocked(self._path) from error
             return [reason_of(error)]
 
     def close(self) -> None:
@@ -285,9 +331,7 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
             process, until `Database.sync` was called.
 
     Raises:
-        DatabaseNewer: a newer program has migrated the file.
-        DatabaseUnreadable: it is no database, or may not be read or written.
-        DiskFull: there is no room to open it.
+        DatabaseError: the file cannot be used: a newer program has migrated it, or what `unusable` tells.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -296,16 +340,14 @@ def open_database(path: Path, migrations: Path, *, sync_commits: bool = True) ->
         if not path.exists():
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
     except OSError as error:
-        raise DatabaseUnreadable(path, str(error)) from error
+        raise unusable(path, error) from error
     engine = create_engine(f"sqlite:///{path}")
     event.listen(engine, "connect", partial(_set_pragmas, synchronous="FULL" if sync_commits else "NORMAL"))
     try:
         _migrate(engine, path, migrations)
     except DAMAGE_ERRORS as error:
         engine.dispose()
-        if shutil.disk_usage(path.parent).free < SCRATCH_BYTES:
-            raise DiskFull(path) from error
-        raise DatabaseUnreadable(path, reason_of(error)) from error
+        raise unusable(path, error) from error
     except DatabaseError:
         engine.dispose()
         raise

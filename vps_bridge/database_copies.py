@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
-from vps_bridge.database import BUSY_TIMEOUT_MS, DatabaseUnreadable
+from vps_bridge.database import BUSY_TIMEOUT_MS, DatabaseUnreadable, unusable
 
 PAGES_AT_ONCE = 2_000  # of 4 KiB, between two reports of how far it is
 
@@ -25,12 +25,12 @@ def copy_databases(
     its copy is whole, by the thread of each copy. A copy has no log beside it; it is not synced to disk.
 
     Raises:
-        DatabaseUnreadable: one of them is no database, or is damaged.
+        DatabaseError: one of them cannot be read.
         OSError: a copy cannot be written.
     """
     with ExitStack() as stack:
         sources = [stack.enter_context(closing(_open(path))) for path in copies]
-        sizes = [_pin(source) for source in sources]
+        sizes = [_pin(source, path) for source, path in zip(sources, copies, strict=True)]
         for target in copies.values():
             os.close(os.open(target, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         done = dict.fromkeys(copies, 0)
@@ -48,11 +48,14 @@ def copy_databases(
             list(pool.map(copy, sources, copies))
 
 
-def _pin(source: sqlite3.Connection) -> int:
+def _pin(source: sqlite3.Connection, path: Path) -> int:
     """Begin to see a file as it is now; return its size in bytes."""
-    source.execute("BEGIN")
-    pages, page_bytes = (source.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
-    source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    try:
+        source.execute("BEGIN")
+        pages, page_bytes = (source.execute(f"PRAGMA {name}").fetchone()[0] for name in ("page_count", "page_size"))
+        source.execute("SELECT count(*) FROM sqlite_master").fetchone()
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
     return int(pages * page_bytes)
 
 
@@ -66,7 +69,7 @@ def _copy(source: sqlite3.Connection, target: Path, report: Callable[[int], None
 def check_database(path: Path) -> None:
     """Read all of a file that nobody uses, and compare its rows with its indexes.
 
-    Raises `DatabaseUnreadable` with the first of what is wrong.
+    Raises `DatabaseUnreadable` with the first of what is wrong, or what `unusable` tells.
     """
     try:
         with closing(sqlite3.connect(path)) as connection:
@@ -75,7 +78,7 @@ def check_database(path: Path) -> None:
                 f"row {row[1]} of {row[0]} belongs to none" for row in connection.execute("PRAGMA foreign_key_check")
             ]
     except sqlite3.Error as error:
-        raise DatabaseUnreadable(path, str(error)) from error
+        raise unusable(path, error) from error
     wrong = [line for line in found if line != "ok"]
     if wrong:
         raise DatabaseUnreadable(path, wrong[0])
@@ -88,5 +91,5 @@ def _open(path: Path) -> sqlite3.Connection:
         )
         connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
     except sqlite3.Error as error:
-        raise DatabaseUnreadable(path, str(error)) from error
+        raise unusable(path, error) from error
     return connection

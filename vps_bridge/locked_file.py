@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 LOCKED = "another program keeps it locked; the file is not damaged"
 
 
@@ -15,7 +17,7 @@ def is_locked(error: BaseException | None) -> bool:
     return False
 
 
-def find_holder(error: BaseException) -> str:
-    """Return what finds the program that keeps the database of an error locked."""
-    path = getattr(error, "path", "FILE, ledger.sqlite3 or conversations.sqlite3 of the bridge,")
-    return f"fuser -v {path} lists who has it open: end what is not omi-bridge, or wait for it."
+def find_holder(path: Path | None = None) -> str:
+    """Return what finds the program that keeps a database locked; None: it is not known which one."""
+    file = path or "FILE, ledger.sqlite3 or conversations.sqlite3 of the bridge,"
+    return f"fuser -v {file} lists who has it open: end what is not omi-bridge, or wait for it."

@@ -134,6 +134,26 @@ def test_check_names_every_right_that_the_access_list_lacks_and_init_brings_it_b
     assert omi_broker("check", home.directory).exit_code == 0
 
 
+def test_a_right_that_one_of_two_bridges_lacks_is_told_of_that_one_and_init_changes_no_id(tmp_path):
+    directory = tmp_path / "omi"
+    named = ("--bridge-id", "main", "--topic-root", "spoken/v1")
+    assert omi_broker("init", directory, "--port", "1", *named).exit_code == 0
+    assert omi_broker("add-bridge", directory, "standby").exit_code == 0
+    acl = directory / "acl"
+    whole = acl.read_text()
+    blocks = {block.splitlines()[1].removeprefix("user "): block for block in whole.split("\n# ")[1:]}
+    beat = "topic write spoken/v1/bridge/main/heartbeat"
+    for user in ("bridge", "bridge-standby"):
+        for right in [line for line in blocks[user].splitlines() if line.startswith("topic ")]:
+            acl.write_text(whole.replace(blocks[user], blocks[user].replace(f"{right}\n", "", 1)))
+            if right == beat:  # only one: a check waits for a broker that is not there
+                found = json.loads(omi_broker("check", directory, "--json").stdout)
+                [rights_check] = [check for check in found if check["name"] == "rights"]
+                assert rights_check["found"] == f"{acl} lacks bridge: {beat}"
+            assert omi_broker("init", directory).exit_code == 0
+            assert acl.read_text() == whole, right
+
+
 def test_a_stranger_does_not_get_in_and_learns_which_setting_is_wrong(home, enter, tmp_path):
     other = OwnCertificates.below(tmp_path)
     other.ca.parent.mkdir()

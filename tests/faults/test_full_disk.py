@@ -158,7 +158,7 @@ def test_without_any_room_a_command_says_that_the_disk_is_full_and_not_that_the_
     disk.fill()
     done = bridge.command("jobs", check=False)
     assert (done.returncode, "backup" in done.stderr) == (1, False)
-    assert "is full: make room" in done.stderr
+    assert "is full. Make room" in done.stderr
     disk.make_room()
     assert [call["conversation_id"] for call in bridge.json("conversations")] == ["kept"]
     bridge.start(backend)

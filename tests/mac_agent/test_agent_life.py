@@ -16,7 +16,8 @@ from broker.session import MqttSession
 from schemas.agent import AgentControl, AgentState, ControlType
 from schemas.bridge import BridgeState
 from schemas.codec import encode
-from tests.brokers import AGENT_ID, RunningBroker
+from tests.brokers import AGENT_ID, RunningBroker, require_program
+from tests.clearing import clear_as_told
 from tests.inbox import WAIT_S, eventually
 from tests.mac_agent.small_bridge import TOPICS
 from tests.mac_agent.sounds import as_wav, tone
@@ -285,6 +286,23 @@ def test_messages_that_are_none_are_survived(mosquitto, start_agent, small_bridg
         bridge.session.publish(TOPICS.parts("conversation-1", AGENT_ID), payload)
     bridge.offer("job-1", TWO_VOICES[0])
     assert bridge.wait_turns("job-1").turns
+
+
+def test_a_message_that_the_broker_keeps_and_nobody_can_read_is_cleared_by_what_the_heartbeat_says(
+    mosquitto, start_agent, small_bridge
+):
+    require_program("mosquitto_pub", "mosquitto-clients")
+    bridge = small_bridge(mosquitto)
+    bridge.session.publish(TOPICS.control(AGENT_ID), b"{", retain=True).wait(WAIT_S)
+    agent = start_agent(mosquitto)
+    ill = bridge.wait_beat(lambda beat: "mosquitto_pub" in (beat.message.last_error or ""))
+    agent.stop()
+    clear_as_told(mosquitto, ill.last_error)
+    start_agent(mosquitto)
+    again = bridge.wait_beat(
+        lambda beat: beat.message.state is AgentState.ONLINE and beat.message.instance_id != ill.instance_id
+    )
+    assert again.last_error is None
 
 
 def test_no_id_of_a_message_reaches_the_disk_or_audio_the_log(mosquitto, start_agent, small_bridge):

@@ -92,3 +92,15 @@ def test_words_that_were_shown_live_go_with_the_audio(omi: ClockedBridge) -> Non
     wait_until(lambda: live_talks(omi, "kept"), "what came live")
     omi.clock.set(at + 6 * HOUR_S + 10)
     wait_until(lambda: not live_talks(omi, "kept"), "the end of it")
+
+
+@pytest.mark.ledger_file
+def test_a_report_that_comes_while_the_ledger_is_elsewhere_is_to_be_sent_again(omi: ClockedBridge) -> None:
+    sender, at = OmiSender(omi.add_user("moved"), "B"), BEGAN_AT + 20 * HOUR_S
+    report = sender.send_conversation(make_document("moved-talk", at - 60, []), at)
+    ledger = omi.data_dir / "bridge" / "ledger.sqlite3"
+    ledger.rename(omi.data_dir / "elsewhere")
+    answer = omi.post(report)
+    (omi.data_dir / "elsewhere").rename(ledger)
+    assert (answer.status_code, "moved away" in answer.json()["error"]) == (503, True), answer.text
+    assert omi.post(report).status_code == 200

@@ -93,6 +93,8 @@ def _diarize_with(
         if update.failed_jobs:
             reasons = [f"{failure.code}: {failure.message}" for failure in update.failures]
             log.warning("diarization_failed", reason=reasons or "the job failed: see the agent's log")
+        if update.warnings:
+            log.warning("diarization_odd", warnings=list(update.warnings))
         return _to_turns(update)
     finally:
         _delete(client, log)

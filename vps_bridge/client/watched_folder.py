@@ -54,6 +54,8 @@ class FolderNews:
     """accepted, done, refused (as it is), failed (its audio), kept (files of somebody else's), or later."""
     message: str
     files: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What is odd about its audio or the times of its transcript."""
 
 
 class WatchedFolder:
@@ -251,7 +253,8 @@ class WatchedFolder:
             self._report(FolderNews(name, "kept", "is there and was not written here: it is left as it is", kept))
         outcome = "refused" if record.state is RecordingState.REFUSED else "failed" if record.error else "done"
         written_now = tuple(file for file in texts if file not in kept)
-        self._report(FolderNews(name, outcome, record.error or "who spoke when is beside it", written_now))
+        warnings = record.update.warnings if record.update is not None else ()
+        self._report(FolderNews(name, outcome, record.error or "who spoke when is beside it", written_now, warnings))
 
     def _render(self, record: RecordingRecord, recording: DroppedRecording) -> dict[str, str]:
         if record.update is None:

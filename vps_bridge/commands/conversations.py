@@ -9,6 +9,8 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from rich.cells import cell_len
+from rich.table import Column
 
 from broker.terminal import print_json
 from vps_bridge.commands.jobs import Limit, bounded, describe_refused, print_refused, print_rest, show_job
@@ -23,6 +25,7 @@ from vps_bridge.commands.terminal import (
     make_table,
     opened,
     out,
+    print_warnings,
 )
 
 if TYPE_CHECKING:
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 
 READ_AT_ONCE = 500
 LEARNED = "learned"
+MAX_ID_SHARE = 0.2  # of the width of a terminal, for a column of the ids of segments
 _NOT_MATCHED = {
     "below_threshold": "too unlike",
     "margin": "too close to the next",
@@ -103,10 +107,17 @@ def _read_update(record: ConversationRecord) -> ConversationUpdated | None:
 
 
 def _print_transcript(segments: Sequence[StoredSegment], persons: Mapping[int | None, str | None]) -> None:
-    table = make_table("start", "end", "speaker", "text")
+    """Print who says what, with the ids that `omi-bridge correct` takes: below the text where a column is too wide."""
+    longest = max(cell_len(segment.id) for segment in segments)
+    has_column = longest <= out.width * MAX_ID_SHARE
+    ids = [Column("segment", min_width=longest)] if has_column else []
+    table = make_table("start", "end", "speaker", *ids, "text" if has_column else "text and segment")
     for segment in segments:
+        name = segment.id
         for start_s, end_s, speaker, text in _spoken_lines(segment, persons):
-            table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, text)
+            said = (name, text) if has_column else (f"{text}\n{name}".strip(),)
+            table.add_row(f"{start_s:.2f}", f"{end_s:.2f}", speaker, *said)
+            name = ""  # of its further pieces
     out.print(table)
 
 
@@ -202,8 +213,7 @@ def _spoken_lines(
 
 
 def _print_faults(warnings: Sequence[str], failures: Sequence[FailedAudio]) -> None:
-    for warning in warnings:
-        out.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    print_warnings(warnings)
     for failure in failures:
         lost = f"no labels from {failure.audio_s:.0f} s of audio: {failure.job_id} failed"
         words = f"{lost}, {failure.code}: {failure.message}\n  then: {failure.remedy}"

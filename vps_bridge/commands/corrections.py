@@ -60,7 +60,7 @@ By = Annotated[
 ]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 SegmentName = Annotated[
-    str, typer.Argument(help="The segment's id; see `omi-bridge show CONVERSATION --json`.", callback=checked_names)
+    str, typer.Argument(help="The segment's id; see `omi-bridge show CONVERSATION`.", callback=checked_names)
 ]
 SpeakerArgument = Annotated[
     int, typer.Argument(min=0, max=MAX_SPEAKER_NUMBER, help="The speaker's number: 1 for SPEAKER_01.")

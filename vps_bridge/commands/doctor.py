@@ -88,6 +88,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
         checks += check_bucket(settings, ledger)
         findings = probe_broker_as_bridge(settings, wait_s)
         checks += broker_checks.check_broker_limits(findings, settings.part_bytes)
+        checks += broker_checks.check_kept_messages(findings, settings)
         checks += check_certificate(settings)
         ledger_id = ledger.ledger_id if ledger else None
         checks += broker_checks.check_bridge_lives(findings, ledger_id, settings.stale_s)

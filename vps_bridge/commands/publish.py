@@ -28,6 +28,7 @@ from vps_bridge.commands.terminal import (
     fail,
     load,
     out,
+    print_warnings,
 )
 from vps_bridge.durations import seconds
 
@@ -187,8 +188,7 @@ def _print_update(update: ConversationUpdated) -> None:
         f"update {update.updated_version} ({update.state}): {update.speakers} speakers in {seconds(update.audio_s)} of "
         f"audio, {len(update.changed)} segments changed, {describe_left_alone(update)}"
     )
-    for warning in update.warnings:
-        out.print(f"warning: {warning}", highlight=False, soft_wrap=True)
+    print_warnings(update.warnings)
     for failure in update.failures:
         words = f"{failure.job_id} failed, {failure.code}: {failure.message}\n  then: {failure.remedy}"
         out.print(words, highlight=False, soft_wrap=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -65,8 +65,8 @@ def _explain_files(error: Exception) -> None:
     from vps_bridge.locked_file import LOCKED, find_holder, is_locked
     from vps_bridge.packed_rows import PackedRowsDamaged
 
-    if is_locked(error):
-        fail(f"a database of the bridge cannot be used now: {LOCKED}. {find_holder(error)}", EXIT_FAILED)
+    if is_locked(error) and not isinstance(error, DatabaseError):
+        fail(f"a database of the bridge cannot be used now: {LOCKED}. {find_holder()}", EXIT_FAILED)
     if isinstance(error, (AnotherBridge, LedgerBusy)):
         fail(str(error), EXIT_OTHER_BRIDGE)
     plain = (ClientError, LedgerMissing, StoreError, DatabaseError, PackedRowsDamaged, TranscriptError, SchemaError)
@@ -94,6 +94,12 @@ def fail(message: str, code: int) -> NoReturn:
     """Print on stderr what is wrong and end the program with an exit code."""
     err.print(f"omi-bridge: {message}", style="red", highlight=False, soft_wrap=True)
     raise typer.Exit(code)
+
+
+def print_warnings(warnings: Iterable[str]) -> None:
+    """Print what is odd about a conversation's audio or times, a line each."""
+    for warning in warnings:
+        out.print(f"warning: {warning}", highlight=False, soft_wrap=True)
 
 
 def load(config: Path | None, role: str, **flags: Any) -> BridgeSettings:  # noqa: ANN401 - fields of the settings

@@ -26,6 +26,7 @@ from vps_bridge.commands.terminal import (
     fail,
     load,
     out,
+    print_warnings,
 )
 
 if TYPE_CHECKING:
@@ -115,6 +116,7 @@ def _print_news(news: FolderNews, *, as_json: bool) -> None:
         return
     files = f" ({', '.join(news.files)})" if news.files else ""
     out.print(f"{news.file}: {news.outcome}: {news.message}{files}", highlight=False, soft_wrap=True)
+    print_warnings(news.warnings)
 
 
 @contextmanager

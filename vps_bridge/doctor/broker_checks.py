@@ -6,6 +6,8 @@ import re
 from collections.abc import Collection
 
 from broker.check import Check, failed, note, ok
+from broker.retained import say_clearing
+from broker.settings import BrokerSettings
 from schemas.agent import UP_STATES, AgentHeartbeat, AgentState
 from schemas.bridge import BridgeState
 from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
@@ -41,6 +43,16 @@ def check_broker_limits(findings: BrokerFindings, part_bytes: int) -> list[Check
     else:
         checks.append(ok("rights", "what this user published came back, no subscription was refused"))
     return checks
+
+
+def check_kept_messages(findings: BrokerFindings, settings: BrokerSettings) -> list[Check]:
+    """Tell of messages that the broker keeps and nobody can use: it sends them with every connect."""
+    kept = findings.kept_topics
+    if not kept:
+        return []
+    others = f" and {len(kept) - 1} more" if len(kept) > 1 else ""
+    found = f"the broker keeps a message of no use on {kept[0]}{others}, and sends it with every connect"
+    return [note("retained", found, f"Clear it: {say_clearing(settings, kept[0])}")]
 
 
 def _is_old(version: str) -> bool:

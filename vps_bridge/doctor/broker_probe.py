@@ -71,6 +71,8 @@ class BrokerFindings:
     """The processes that beat as each agent while we listened."""
     agents: dict[str, ReceivedBeat[AgentHeartbeat]] = field(default_factory=dict)
     """The last heartbeat of each agent, by id."""
+    kept_topics: list[str] = field(default_factory=list)
+    """On which the broker keeps a message that is no heartbeat, or none that can be read."""
 
 
 def probe_broker_as_bridge(settings: BridgeSettings, wait_s: float) -> BrokerFindings:
@@ -151,7 +153,7 @@ def _record(findings: BrokerFindings, incoming: Incoming, topics: Topics) -> Non
     if incoming.topic == BROKER_VERSION:
         findings.version = incoming.payload.decode(errors="replace")[:MAX_VERSION_CHARS]
         return
-    with suppress(SchemaError):  # a message that this version cannot read is skipped
+    try:
         match topics.parse(incoming.topic).kind:
             case TopicKind.BRIDGE_HEARTBEAT:
                 bridge = decode(BridgeHeartbeat, incoming.payload)
@@ -163,3 +165,8 @@ def _record(findings: BrokerFindings, incoming: Incoming, topics: Topics) -> Non
                     findings.agent_instances.setdefault(agent.agent_id, set()).add(agent.instance_id)
                 if not incoming.retain or agent.agent_id not in findings.agents:
                     findings.agents[agent.agent_id] = ReceivedBeat(agent, now, incoming.retain)
+            case _ if incoming.retain:
+                findings.kept_topics.append(incoming.topic)
+    except SchemaError:  # a message that this version cannot read is skipped
+        if incoming.retain:
+            findings.kept_topics.append(incoming.topic)

@@ -9,7 +9,7 @@ from broker.check import Check, CheckState, failed, note, ok
 from broker.errors import SettingsError
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.sqlite import SqliteConversations
-from vps_bridge.database import DatabaseError
+from vps_bridge.database import RESTORE, DatabaseError
 from vps_bridge.dispatch.operator_answers import FORGET_REFUSED
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
@@ -19,13 +19,11 @@ from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
 from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
-from vps_bridge.locked_file import LOCKED, find_holder, is_locked
 from vps_bridge.settings import BridgeSettings
 
 LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
 STORE_REMEDY = "Nothing is lost meanwhile: labels are written once it answers. docs/stores.md says how it is set up."
 SERVER_REMEDY = "Nothing is lost meanwhile: docs/ledger-on-postgresql.md says how it is set up."
-RESTORE = "Stop the bridge, move the file with its -wal and -shm away, and restore a backup."
 
 
 def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
@@ -41,7 +39,7 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
     except (LedgerUnavailable, SettingsError) as error:
         return [failed("ledger", str(error), SERVER_REMEDY), store], None
     except DatabaseError as error:
-        return [_judge_unusable("ledger", error), store], None
+        return [failed("ledger", error.problem, error.remedy or SERVER_REMEDY), store], None
     facts = ledger.describe_server()
     judged = _judge("ledger", ledger) if facts is None else _judge_server(facts)
     if facts is None and judged.verdict is CheckState.FAILED:
@@ -103,7 +101,7 @@ def _check_store(settings: BridgeSettings) -> Check:
     try:
         store = open_store(settings)
     except DatabaseError as error:
-        return _judge_unusable("conversations", error)
+        return failed("conversations", error.problem, error.remedy)
     except SettingsError as error:
         return failed("conversations", str(error), STORE_REMEDY)
     try:
@@ -125,13 +123,6 @@ def _judge_missing(root: Path) -> Check | None:
     return failed("ledger", f"{root / FILE_NAME} is gone, and a bridge has run here", f"{remedy}Else restore a backup.")
 
 
-def _judge_unusable(name: str, error: DatabaseError) -> Check:
-    """Tell a file that is only locked from one that has to be restored."""
-    if is_locked(error):
-        return failed(name, LOCKED, find_holder(error))
-    return failed(name, str(error), RESTORE)
-
-
 def _judge_server(facts: ServerFacts) -> Check:
     """Check what the ledger relies on: that a commit which the server has told us of outlives its machine."""
     if facts.risks:
@@ -141,7 +132,10 @@ def _judge_server(facts: ServerFacts) -> Check:
 
 
 def _judge(name: str, file: Ledger | SqliteConversations) -> Check:
-    damage = file.find_damage()
+    try:
+        damage = file.find_damage()
+    except DatabaseError as error:
+        return failed(name, error.problem, error.remedy)
     if damage:
         return failed(name, f"the file is damaged: {'; '.join(damage)}", RESTORE)
     return ok(name, "the file is whole")

@@ -16,7 +16,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from broker.errors import SettingsError
 from broker.secret_setting import read_secret
+from vps_bridge.error_guard import describe_error
 from vps_bridge.http.messages import HttpProblem, problem_response
+from vps_bridge.http.outages import explain_failure
 from vps_bridge.http.session_cookie import judge_origin, read_session
 from vps_bridge.http.sign_in import SignIns
 from vps_bridge.settings import BridgeSettings
@@ -123,19 +125,18 @@ class AccessCheck:
             is_answered = True
             await send(message)
 
-        problem = await self._judge(path, scope["method"], Headers(scope=scope))
-        if problem is None:
-            try:
+        try:
+            problem = await self._judge(path, scope["method"], Headers(scope=scope))
+            if problem is None:
                 await self._app(scope, receive, watched_send)
-            except ClientDisconnect:
-                _LOG.info("client_gone", path=path)
-                return
-            except asyncio.CancelledError:  # the bridge stops, and the time for requests in progress is over
-                problem = HttpProblem(503, "bridge.stopping", "the bridge is stopping: send it again in a moment")
-            except Exception as error:  # noqa: BLE001 - one request that fails must not stop the server
-                _LOG.error("request_failed", path=path, error=type(error).__name__)  # its text may quote a transcript
-                words = "the bridge could not do it: nothing was promised, send it again; its log says more"
-                problem = HttpProblem(500, "bridge.error", words)
+        except ClientDisconnect:
+            _LOG.info("client_gone", path=path)
+            return
+        except asyncio.CancelledError:  # the bridge stops, and the time for requests in progress is over
+            problem = HttpProblem(503, "bridge.stopping", "the bridge is stopping: send it again in a moment")
+        except Exception as error:  # noqa: BLE001 - one request that fails must not stop the server
+            _LOG.error("request_failed", path=path, error=describe_error(error))
+            problem = explain_failure(error)
         if problem is not None and not is_answered:
             await problem_response(path, problem)(scope, receive, send)
 

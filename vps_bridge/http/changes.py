@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field
 
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.http.messages import HttpProblem
+from vps_bridge.http.outages import OUTAGES
 from vps_bridge.http.own_connection import OwnConnection
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.database import Mark
@@ -148,7 +149,7 @@ class Changes:
         while self._listeners and not self._is_ended:
             began_s = time.monotonic()
             looks_anyway, self._looks_anyway = self._looks_anyway, False
-            with suppress(BridgeBusy):  # then a little later
+            with suppress(BridgeBusy, *OUTAGES):  # then a little later
                 mark, latest = await self._connection.use(_Look(None if looks_anyway else mark))
                 if latest is not None:
                     notice = compare_marks(marks, latest) if marks is not None else ChangeNotice()

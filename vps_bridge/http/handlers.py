@@ -22,7 +22,7 @@ from schemas.conversation import ConversationEvent
 from schemas.failure import FailureCode
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.durations import seconds
-from vps_bridge.errors import Refusal, refusal_of
+from vps_bridge.errors import DatabaseMoved, Refusal, refusal_of
 from vps_bridge.http.answers import check_query, json_event, to_response
 from vps_bridge.http.bodies import (
     BLOCK_BYTES,
@@ -194,6 +194,8 @@ class HttpHandlers:
                 yield upload
             finally:
                 upload.discard()
+        except DatabaseMoved:
+            raise  # as from any other path: it is not the disk that refuses
         except OSError as error:
             refusal = refusal_of(error)
             raise HttpProblem(503, refusal.code, refusal.message) from error

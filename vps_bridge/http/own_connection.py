@@ -44,8 +44,16 @@ class OwnConnection:
 
     def _run(self, work: Callable[[Ledger, ConversationStore], T]) -> T:
         if self._opened is None:
-            self._opened = open_ledger(self._settings, exclusive=False), open_store(self._settings)
+            self._opened = self._open()
         return work(*self._opened)
+
+    def _open(self) -> tuple[Ledger, ConversationStore]:
+        ledger = open_ledger(self._settings, exclusive=False)
+        try:
+            return ledger, open_store(self._settings)
+        except BaseException:
+            ledger.close()  # else each further request would leave one more open
+            raise
 
     def close(self) -> None:
         """Close both, after the work that is under way; a later request opens them again."""

@@ -21,7 +21,7 @@ from schemas.document import message_schema
 from schemas.failure import FailureCode, policy_of
 from schemas.people import PersonEvent
 from schemas.record import ID_PATTERN, Message, describe_wrong, is_id
-from vps_bridge.errors import LedgerUnavailable, Refusal, StoreUnavailable
+from vps_bridge.errors import Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.bodies import HINT_FIELDS
 from vps_bridge.http.handlers import HttpHandlers
@@ -44,8 +44,6 @@ from vps_bridge.http.webhook_document import SENT, describe_webhooks
 from vps_bridge.intake.history import ConversationHistory
 from vps_bridge.mailbox import BridgeBusy
 
-LEDGER_UNAVAILABLE = "the server that keeps the ledger does not answer: send it again later; omi-bridge doctor says why"
-STORE_UNAVAILABLE = "where conversations are kept does not answer: send it again later; omi-bridge doctor says why"
 _REFERENCE = "#/components/schemas/{model}"
 _REASONS = {
     400: "The body is empty, or does not parse.",
@@ -60,7 +58,7 @@ _REASONS = {
     415: "The path does not take this Content-Type.",
     422: "Invalid: the message names the field, or says that it is no audio.",
     500: "The bridge or the engine failed; the message says what to do.",
-    503: "Full, stopping, or no agent is live: send it again later.",
+    503: "Full, stopping, its database or disk cannot be used, or no agent is live: send it again later.",
     504: "No answer in time.",
 }
 _TAKE_CODES = (401, 403, 408, 409, 410, 413, 415, 422, 500, 503)
@@ -189,8 +187,6 @@ def _add_errors(app: FastAPI, handlers: HttpHandlers) -> None:
         BridgeBusy, answer(lambda error: HttpProblem(503, "bridge.busy", f"{error}: send it again"))
     )
 
-    app.add_exception_handler(StoreUnavailable, answer(_explain_outage))
-
     async def refuse(request: Request, error: Exception) -> Response:
         conversation_id = request.path_params.get("conversation_id", "")
         problem = _explain(error)
@@ -218,12 +214,6 @@ def _repeat(app: FastAPI, request: Request, error: Exception) -> HttpProblem:
         methods = {name for route in matching for name in getattr(route, "methods", None) or ()}
         headers["Allow"] = ", ".join(sorted(methods))
     return HttpProblem(error.status_code, "http.error", _REASONS.get(error.status_code, error.detail), headers)
-
-
-def _explain_outage(error: StoreUnavailable) -> HttpProblem:
-    if isinstance(error, LedgerUnavailable):
-        return HttpProblem(503, "bridge.ledger_unavailable", LEDGER_UNAVAILABLE)
-    return HttpProblem(503, "bridge.store_unavailable", STORE_UNAVAILABLE)
 
 
 def _explain(error: Exception) -> HttpProblem:

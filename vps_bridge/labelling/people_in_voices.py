@@ -139,7 +139,8 @@ def _judge_split(
         segment not in named and any(voices.voice_at.get(speaker) == own for speaker in seconds)
         for segment, seconds in voices.speech.in_segment.items()
     )
-    return ("spread" if reaches else "alone"), None
+    # Without a rest all of the voice was named: there is nobody else who could sound like it, or not.
+    return ("spread", None) if reaches or not rest else ("alone", SOUNDS_DIFFERENT)
 
 
 def _judge_segment(

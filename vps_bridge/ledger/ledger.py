@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from filelock import FileLock, Timeout
 from sqlalchemy import select
 
-from vps_bridge.database import DAMAGE_ERRORS, Database, DatabaseUnreadable, open_database, reason_of
+from vps_bridge.database import DAMAGE_ERRORS, Database, open_database, unusable
 from vps_bridge.errors import DatabaseMoved, LedgerUnavailable
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
@@ -120,7 +120,7 @@ class Ledger:
         return ledger
 
     def _read(self, database: LedgerDatabase, *, exclusive: bool, file: Path | None) -> None:
-        """Read what each use needs. Raises `DatabaseUnreadable` where a file is damaged there."""
+        """Read what each use needs. Raises `DatabaseError` where a file cannot be read there."""
         try:
             self.ledger_id = _read_id(database)
             self._open_books(database, self._open_erasures(exclusive=exclusive))
@@ -128,7 +128,7 @@ class Ledger:
             database.close()
             if file is None:
                 raise
-            raise DatabaseUnreadable(file, reason_of(error)) from error
+            raise unusable(file, error) from error
 
     def _open_erasures(self, *, exclusive: bool) -> Erasures:
         """Return where erasures are noted: in a file of its own, or where several bridges see it."""

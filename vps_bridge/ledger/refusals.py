@@ -133,7 +133,11 @@ class RefusalBook:
             return connection.scalar(select(func.count()).select_from(RefusedChunkRow)) or 0
 
     def forget_all(self) -> int:
-        """Drop all that is known, and return how many: an operator has dealt with it."""
+        """Drop all that is known, and return how many: an operator has dealt with it.
+
+        The log of erasures says nothing of it. That log is for what must never come back; a list that was read is
+        harmless when a backup brings it back, ends by itself after `KEEP_S`, and goes with its conversation.
+        """
         with self._database.writing() as connection:
             return connection.execute(delete(RefusedChunkRow)).rowcount
 

@@ -12,7 +12,9 @@ import structlog
 from starlette.types import Receive, Scope, Send
 
 from schemas.failure import policy_of
+from vps_bridge.error_guard import describe_error
 from vps_bridge.errors import Refusal
+from vps_bridge.http.outages import explain_failure
 from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.mailbox import BridgeBusy, Mailbox
 from vps_bridge.omi.capture import Arrival, CaptureLog
@@ -87,8 +89,9 @@ class OmiListener:
         except asyncio.CancelledError:  # the bridge stops, and the time for requests in progress is over
             status, message = HTTPStatus.SERVICE_UNAVAILABLE, "the bridge is stopping: send it again in a moment"
         except Exception as error:  # noqa: BLE001 - one request that fails must not stop the listener
-            _LOG.error("omi_request_failed", path=scope["path"], error=type(error).__name__)  # its text may quote words
-            status, message = HTTPStatus.INTERNAL_SERVER_ERROR, "the bridge could not do it: its log says more"
+            _LOG.error("omi_request_failed", path=scope["path"], error=describe_error(error))
+            answer = explain_failure(error)
+            status, message = HTTPStatus(answer.status), answer.message
         self._count(status, message)
         await _answer(send, status, message)
 

@@ -18,6 +18,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from schemas.agent import AgentControl
+from schemas.codec import encode
 from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment, Word
 from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
@@ -190,6 +192,27 @@ def test_what_an_agent_could_not_diarize_is_said_beside_what_there_is(
     assert (code, [each["outcome"] for each in news]) == (1, ["accepted", "failed"])
     assert "audio.too_long: as the test told it\nThen: raise OMI_MAX_AUDIO_S" in folder.text("call.wav.error.txt")
     assert folder.text("call.wav.rttm") == ""
+
+
+def test_what_is_odd_about_a_recording_is_said_with_its_labels_as_by_publish(
+    folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge
+) -> None:
+    odd = ("audio.clipped: 3 % of it", "audio.quiet")
+
+    def answer(agent: ScriptedAgent, offer: AgentControl) -> None:
+        result = agent.result(offer, CALL_TURNS).model_copy(update={"warnings": odd})
+        agent.send_raw(offer.conversation_id or "", encode(result))
+
+    folder.drop("call.wav", tone=35)
+    with answering(mosquitto, answer):
+        arguments = ["watch-folder", str(folder.path), "--once", "--settle-s", "0.3"]
+        done = CliRunner().invoke(app, arguments, env=mosquitto.environment("backend"))
+    assert done.exit_code == 0, done.output
+    told = "call.wav: done: who spoke when is beside it (call.wav.rttm, call.wav.json, call.wav.srt)"
+    assert done.stdout.splitlines()[1:] == [told, *(f"warning: {words}" for words in odd)]
+    shutil.copy(folder.path / "call.wav", folder.path / "copy.wav")
+    (news,) = folder.once()[1]
+    assert news["warnings"] == list(odd)
 
 
 def test_a_transcript_that_comes_later_joins_the_conversation_of_its_recording(

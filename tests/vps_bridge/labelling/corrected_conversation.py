@@ -82,6 +82,8 @@ class CorrectedConversation:
             ),
         )
         found = relabel(evidence, POLICY)
+        for one in found.corrections:
+            assert (one.reason is None) == (one.outcome == "spread"), f"{one}: what was not done as asked says why"
         if found.labels:
             self.store.apply(NAME, stored.revision, found.write_key, found.labels)
         made = AssignedUpdate(found.voices.to_json(), found.write_key, b"", False, (), 0)

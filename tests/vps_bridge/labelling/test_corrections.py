@@ -88,7 +88,18 @@ def test_a_split_of_one_segment_moves_that_one():
         found.correct(kind="other_voice", segment_ids=[first])
         assert found.speakers[first] == "SPEAKER_03"
         assert {segment: found.speakers[segment] for segment in others} == {one: before[one] for one in others}
-        assert found.found.corrections[-1].outcome == "alone"
+        assert (found.found.corrections[-1].outcome, found.found.corrections[-1].reason) == (
+            "alone",
+            "sounds_different",
+        )
+
+
+def test_a_split_of_all_that_a_voice_says_holds_for_all_of_it():
+    with conversation() as found:
+        before = found.speakers
+        found.correct(kind="other_voice", segment_ids=said_by("C"))
+        assert found.speakers == before
+        assert (found.found.corrections[-1].outcome, found.found.corrections[-1].reason) == ("spread", None)
 
 
 def test_a_name_reaches_every_line_of_the_voice():
