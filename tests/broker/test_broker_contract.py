@@ -175,7 +175,7 @@ def test_a_broken_link_publishes_the_will_and_retains_it(broker: RunningBroker, 
 @pytest.mark.slow
 def test_a_link_that_silently_died_is_noticed_by_keepalive(name: str, broker: RunningBroker, connect: Connect) -> None:
     if name == "embedded":
-        pytest.skip("amqtt has no keepalive, as docs/brokers.md says: the age of the heartbeat tells")
+        pytest.skip("does not apply: amqtt has no keepalive (docs/brokers.md), the age of the heartbeat tells")
     heartbeat = TOPICS.agent_heartbeat(AGENT_ID)
     inbox: MessageLog[Incoming] = MessageLog()
     connect(broker, "bridge", HEARTBEATS, on_message=inbox.put)

@@ -133,7 +133,7 @@ class Corrections:
         book = VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook()
         for record in switched:
             if record.voices_before:
-                book = book.revive(VoiceBook.from_json(record.voices_before))
+                book = book.revive(VoiceBook.from_json(record.voices_before), VoiceBook.from_json(record.anchors))
         self._ledger.corrections.switch(
             conversation_id,
             {record.write: record.write in in_force for record in switched},

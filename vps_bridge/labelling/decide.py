@@ -30,27 +30,26 @@ def _number(speaker: str | None) -> int | None:
     return number if number is not None and number <= _MAX_NUMBER else None
 
 
-def written_numbers(book: VoiceBook) -> dict[str, int]:
-    """Return the numbers that this pipeline wrote, by segment id."""
-    return {segment_id: voice.speaker_id for voice in book.voices for segment_id in voice.segments}
-
-
 def is_anyone_found(votes: Sequence[Vote]) -> bool:
     """Whether any voice was clearly found in the transcript. Where none was, no label is taken away."""
     return any(vote.outcome is VoteOutcome.CLEAR for vote in votes)
 
 
-def label_without_vote(segment: StoredSegment, vote: Vote) -> str | None:
+def label_without_vote(
+    segment: StoredSegment, vote: Vote, written: Mapping[str, int], restored: Mapping[str, int]
+) -> str | None:
     """Return the label of a segment that no clear vote decides: what it has, or what an earlier relabelling took off.
 
-    So it does not matter how much was known then.
+    So it does not matter how much was known then. Where something was taken back since, it is the label from before.
     """
+    if segment.id in restored and restored[segment.id] == _number(segment.speaker):
+        return speaker_name(written[segment.id])
     comes_back = vote.outcome in (*_WITHOUT_CLOCK, VoteOutcome.TWO_SPEAKERS)
     return segment.original_speaker if segment.speaker is None and comes_back else segment.speaker
 
 
 def untouched_numbers(
-    segments: Sequence[StoredSegment], votes: Sequence[Vote], written: Mapping[str, int]
+    segments: Sequence[StoredSegment], votes: Sequence[Vote], written: Mapping[str, int], restored: Mapping[str, int]
 ) -> dict[str, int]:
     """Return the numbers on untouched segments, by segment id. No clear vote decides such a segment.
 
@@ -66,7 +65,7 @@ def untouched_numbers(
     has_only_default = len(came_with) == 1 and is_anyone_found(votes)
     untouched: dict[str, int] = {}
     for segment, vote in zip(segments, votes, strict=True):
-        number = _number(label_without_vote(segment, vote))
+        number = _number(label_without_vote(segment, vote, written, restored))
         if number is None or vote.outcome is VoteOutcome.CLEAR:
             continue
         if vote.outcome in _WITHOUT_EVIDENCE and has_only_default and written.get(segment.id) != number:
@@ -173,6 +172,7 @@ def decide_speakers(
     untouched: Mapping[str, int],
     written: Mapping[str, int],
     *,
+    restored: Mapping[str, int],
     removes_stale: bool = False,
 ) -> tuple[str | None, ...]:
     """Return the label of each segment, in the order given. Where nobody was found, no label is taken away.
@@ -183,6 +183,7 @@ def decide_speakers(
         naming: the number of each voice.
         untouched: the numbers on untouched segments, by segment id.
         written: the numbers that this pipeline wrote, by segment id.
+        restored: see `VoiceBook.restored`.
         removes_stale: a stale label is taken off.
     """
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
@@ -194,7 +195,7 @@ def decide_speakers(
             return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
         if vote.outcome is VoteOutcome.HUMAN:
             return segment.speaker
-        label = label_without_vote(segment, vote)
+        label = label_without_vote(segment, vote, written, restored)
         number = _number(label)
         if number is not None and written.get(segment.id) == number:
             return speaker_name(merged[number]) if number in merged else label

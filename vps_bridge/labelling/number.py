@@ -39,6 +39,8 @@ class VoiceBook:
     voices: tuple[Voice, ...] = ()
     retired: tuple[int, ...] = ()
     """Numbers of voices that were merged into another or have disappeared; they are never given again."""
+    restored: Mapping[str, int] = field(default_factory=dict)
+    """Segments that have another number since something was taken back: the one that each is labelled with still."""
 
     def to_json(self) -> str:
         """Return it as text."""
@@ -51,7 +53,8 @@ class VoiceBook:
             ]
             for voice in self.voices
         ]
-        return json.dumps({"voices": voices, "retired": self.retired})
+        restored = {"restored": self.restored} if self.restored else {}
+        return json.dumps({"voices": voices, "retired": self.retired, **restored})
 
     @classmethod
     def from_json(cls, text: str) -> VoiceBook:
@@ -61,27 +64,47 @@ class VoiceBook:
             Voice(number, tuple(LocalSpeaker(job, speaker) for job, speaker in members), tuple(segments), *person)
             for number, members, segments, *person in fields["voices"]
         )
-        return cls(voices, tuple(fields["retired"]))
+        return cls(voices, tuple(fields["retired"]), fields.get("restored", {}))
 
-    def revive(self, earlier: VoiceBook) -> VoiceBook:
+    @property
+    def numbers(self) -> dict[str, int]:
+        """The numbers that this pipeline wrote, by segment id."""
+        return {segment_id: voice.speaker_id for voice in self.voices for segment_id in voice.segments}
+
+    def revive(self, earlier: VoiceBook, about: VoiceBook) -> VoiceBook:
         """Return this book with the voices of an earlier one that it has no more, under their old numbers.
 
-        For what was merged and is taken apart again: the same voice gets the same number back.
+        For what was merged and is taken apart again: the same voice gets the same number back, and a segment that the
+        correction gave another number has the one it had. `about`: the voices that the correction is about.
         """
-        numbers = {voice.speaker_id for voice in self.voices}
-        back = [voice for voice in earlier.voices if voice.speaker_id not in numbers]
+        kept, now, then = {voice.speaker_id for voice in self.voices}, self.numbers, earlier.numbers
+        back = [voice for voice in earlier.voices if voice.speaker_id not in kept]
+        named, concerned = about.numbers, {voice.speaker_id for voice in (*about.voices, *back)}
+        changed = {
+            segment_id: now[segment_id]
+            for segment_id, number in then.items()
+            if now.get(segment_id, number) != number
+            and (segment_id in named or not concerned.isdisjoint((number, now[segment_id])))
+        }
+        written = now | {one: number for one, number in then.items() if one in changed or number not in kept}
         members = {member for voice in back for member in voice.members}
-        segments = {segment for voice in back for segment in voice.segments}
-        kept = [
-            replace(
-                voice,
-                members=tuple(member for member in voice.members if member not in members),
-                segments=tuple(segment for segment in voice.segments if segment not in segments),
-            )
-            for voice in self.voices
+        rest = [
+            replace(voice, members=tuple(one for one in voice.members if one not in members)) for voice in self.voices
         ]
-        voices = sorted([*kept, *back], key=lambda voice: voice.speaker_id)
-        return VoiceBook(tuple(voices), tuple(sorted(set(self.retired) - {voice.speaker_id for voice in back})))
+        by_number = _by_number(written)
+        voices = (
+            replace(voice, segments=tuple(by_number.get(voice.speaker_id, ())))
+            for voice in sorted([*rest, *back], key=lambda voice: voice.speaker_id)
+        )
+        retired = set(self.retired) - {voice.speaker_id for voice in back}
+        return VoiceBook(tuple(voices), tuple(sorted(retired)), {**changed, **self.restored})
+
+
+def _by_number(numbers: Mapping[str, int]) -> dict[int, list[str]]:
+    found: dict[int, list[str]] = {}
+    for segment_id, number in sorted(numbers.items()):
+        found.setdefault(number, []).append(segment_id)
+    return found
 
 
 def _persons(voice: Voice) -> list[str | None]:

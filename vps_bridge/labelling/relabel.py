@@ -31,7 +31,6 @@ from vps_bridge.labelling.decide import (
     note_persons,
     note_segments,
     untouched_numbers,
-    written_numbers,
 )
 from vps_bridge.labelling.embedding_spaces import MEASURED, UNMEASURED
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
@@ -144,12 +143,14 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
     votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
-    written, in_pieces = written_numbers(evidence.voices), voices_of_pieces(cut)
-    untouched = untouched_numbers(segments, votes, written)
+    written, restored = evidence.voices.numbers, evidence.voices.restored
+    untouched, in_pieces = untouched_numbers(segments, votes, written, restored), voices_of_pieces(cut)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
     naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
     removes_stale = policy.assignment.removes_stale
-    speakers = decide_speakers(segments, votes, naming, untouched, written, removes_stale=removes_stale)
+    speakers = decide_speakers(
+        segments, votes, naming, untouched, written, restored=restored, removes_stale=removes_stale
+    )
     pieces = decide_pieces(segments, votes, cut, naming)
     people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
     changed = _list_changes(segments, speakers, pieces, people)

@@ -124,7 +124,14 @@ def test_corrections_stand_in_every_order_of_results(said, order):
     check_order(said, order)
 
 
+MERGE = {"kind": "same_voice", "speaker_ids": [0, 1]}
+# After the split two voices speak in s13, so that no vote decides it, and only the merge gives it another number.
+MERGE_TAKEN_BACK = [SEVERAL_VOICES[0], MERGE, ("undo", 1)]
+
+
 @FEW
+@example(steps=MERGE_TAKEN_BACK)
+@example(steps=[*MERGE_TAKEN_BACK, ("redo", 1), ("undo", 1), ("undo", 0)])
 @given(steps=STEPS)
 def test_every_way_back_leads_to_what_was_there(steps):
     check_ways_back(steps)
