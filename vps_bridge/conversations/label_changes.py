@@ -26,14 +26,22 @@ def corrected(segment: StoredSegment, label: HumanLabel, before: LabelOrigin) ->
     return Change(segment.id, segment.speaker, speaker, segment.pieces, (), before, after)
 
 
-def taken_back(change: Change, now: LabelOrigin, *, is_protected: bool) -> Change:
+def taken_back(change: Change, segment: StoredSegment, now: LabelOrigin, *, is_protected: bool) -> Change:
     """Return the change that takes one back; protected: what was before it is a person's word from now on."""
-    back = change.reversed
-    after = LabelOrigin(is_undone=True) if is_protected else back.origin_after
-    return replace(back, origin_before=now, origin_after=after)
+    after = LabelOrigin(is_undone=True) if is_protected else change.origin_before
+    return Change(segment.id, segment.speaker, change.before, segment.pieces, change.pieces_before, now, after)
 
 
-def has_result(segment: StoredSegment, now: LabelOrigin, change: Change) -> bool:
+def is_taken_back(segment: StoredSegment, now: LabelOrigin, change: Change) -> bool:
+    """Whether an undo or redo of a write changes a segment: it has what the write gave it.
+
+    A person's label that an undo took away comes back where only this pipeline has labelled the segment since.
+    """
+    took_human_label = change.origin_before.is_corrected and not change.origin_after.is_corrected
+    return _has_result(segment, now, change) or (took_human_label and not segment.is_human_labelled)
+
+
+def _has_result(segment: StoredSegment, now: LabelOrigin, change: Change) -> bool:
     """Whether a segment still has the label and the pieces that a write gave it, and nobody has said more since."""
     is_same = (segment.speaker, segment.pieces) == (change.after, change.pieces_after)
     return is_same and _who(now) == _who(change.origin_after)

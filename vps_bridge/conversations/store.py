@@ -149,12 +149,6 @@ class Change:
         before = self.before, self.pieces_before, self.origin_before.matched_person
         return before != (self.after, self.pieces_after, self.origin_after.matched_person)
 
-    @property
-    def reversed(self) -> Change:
-        """The change that takes this one back."""
-        pieces, origins = (self.pieces_after, self.pieces_before), (self.origin_after, self.origin_before)
-        return Change(self.segment_id, self.after, self.before, *pieces, *origins)
-
 
 WriteKind = Literal["apply", "correct", "undo", "redo"]
 
@@ -282,7 +276,8 @@ class ConversationStore(Protocol):
     ) -> Applied:
         """Take one write back; return the undo as a write of its own. An undo can be undone too.
 
-        Only segments that still have what that write gave them get the old label and pieces back. Where the write was
+        Only segments that still have what that write gave them get the old label and pieces back, and a person's label
+        comes back where only this pipeline has labelled the segment since it was taken away. Where the write was
         this pipeline's they count as labelled by a person from then on; an undo of that undo makes them as they were.
 
         Args:

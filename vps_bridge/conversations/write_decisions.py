@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from vps_bridge.conversations.label_changes import corrected, has_result, taken_back, written
+from vps_bridge.conversations.label_changes import corrected, is_taken_back, taken_back, written
 from vps_bridge.conversations.reversal import find_to_redo, find_to_undo
 from vps_bridge.conversations.store import (
     AlreadyWritten,
@@ -59,12 +59,12 @@ def find_target(history: Sequence[Write], conversation_id: str, version: int, ki
 
 
 def decide_reversal(stored: StoredConversation, origins: Origins, target: Write) -> tuple[Change, ...]:
-    """Return what taking a write back changes: the segments that still have what it gave them."""
-    known = _by_id(stored)
+    """Return what taking a write back changes."""
+    known, is_protected = _by_id(stored), target.kind == "apply"
     return tuple(
-        taken_back(change, origins[change.segment_id], is_protected=target.kind == "apply")
+        taken_back(change, segment, origins[segment.id], is_protected=is_protected)
         for change in target.changes
-        if change.segment_id in known and has_result(known[change.segment_id], origins[change.segment_id], change)
+        if (segment := known.get(change.segment_id)) is not None and is_taken_back(segment, origins[segment.id], change)
     )
 
 

@@ -78,6 +78,31 @@ def test_an_undo_can_be_undone_and_brought_back_but_nothing_twice(store):
     ]
 
 
+def test_a_redo_brings_a_persons_label_back_though_the_machine_has_labelled_the_segment_since(store):
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
+    said = (Correction(kind=CorrectionKind.SEGMENT_IS, segment_id="a", person_id="bob"),)
+    store.correct("c1", "event-1", [HumanLabel("a", None, "bob")], corrections=said, by="ben")
+    corrected = read(store).segments
+    store.undo("c1", 1)
+    store.apply("c1", read(store).revision, "k1", [Label("a", 4, matched_person="anna")])
+    labelled = read(store).segments
+    assert store.redo("c1", 1) == Applied(4)
+    assert read(store).segments == corrected
+    store.undo("c1", 4)
+    assert read(store).segments == labelled, "the way back leads to what was there"
+
+
+def test_a_redo_leaves_a_label_that_a_person_gave_since(store):
+    store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
+    said = (Correction(kind=CorrectionKind.SEGMENT_IS, segment_id="a", person_id="bob"),)
+    store.correct("c1", "event-1", [HumanLabel("a", None, "bob")], corrections=said, by="ben")
+    store.undo("c1", 1)
+    store.upsert_segments("c1", 2, [make_segment("a", speaker="SPEAKER_03", label_source="manual")])
+    store.redo("c1", 1)
+    assert speakers_of(store) == {"a": "SPEAKER_03"}
+    assert read(store).segments[0].person_id is None
+
+
 def test_a_correction_is_written_once_and_holds_against_the_machine(store):
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00")])
     said = (Correction(kind=CorrectionKind.SEGMENT_IS, segment_id="a", speaker_id=2, person_id="anna"),)
