@@ -166,7 +166,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
-        warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
+        warnings=_collect_warnings(evidence, timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
         write_key=make_write_key(evidence, timeline, _policy_facts(policy), people.key_facts),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
@@ -325,6 +325,7 @@ def _list_left_alone(
 
 
 def _collect_warnings(
+    evidence: ConversationEvidence,
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
     faults: TimeFaults,
@@ -332,7 +333,9 @@ def _collect_warnings(
     rules: AlignmentRules,
 ) -> tuple[str, ...]:
     """Return what the timeline, the clocks, times, labels and the sample rate give reason to report; sorted."""
-    reasons = {clock.warning for clock in clocks if clock.warning is not None}
+    # Audio whose jobs only wait is nothing odd.
+    told = (clock for stretch, clock in enumerate(clocks) if evidence.is_final or timeline.audio.get(stretch))
+    reasons = {clock.warning for clock in told if clock.warning is not None}
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
     placed_s = {place.chunk_id: place.duration_s for place in timeline.placed}
     as_placed = [replace(chunk, duration_s=placed_s[chunk.chunk_id]) for chunk in timeline.chunks]
