@@ -64,6 +64,7 @@ class Injector:
         self._stopping = threading.Event()
         self._pending: list[tuple[Fault, float, tuple[str, ...]]] = []
         self._hung: list[int] = []
+        self._noting = threading.Lock()  # the run and the faults both note what is over
         self._thread = threading.Thread(target=self._run, name="injector", daemon=True)
         self._do: dict[FaultKind, Callable[[Fault], None]] = {
             FaultKind.KILL_AGENT: self._kill,
@@ -112,13 +113,14 @@ class Injector:
 
     def note_recoveries(self) -> None:
         """Note the faults that are over: every program they concerned has been online since."""
-        for waiting in list(self._pending):
-            fault, healed_s, names = waiting
-            beats = [self._tap.beat_of(name) for name in names]
-            heard_s = [beat.heard_s for beat in beats if beat is not None and beat.is_online]
-            if len(heard_s) == len(names) and min(heard_s, default=healed_s) >= healed_s:
-                self._pending.remove(waiting)
-                self.injected.recoveries.append(Recovery(fault, max(heard_s, default=healed_s) - healed_s))
+        with self._noting:
+            for waiting in list(self._pending):
+                fault, healed_s, names = waiting
+                beats = [self._tap.beat_of(name) for name in names]
+                heard_s = [beat.heard_s for beat in beats if beat is not None and beat.is_online]
+                if len(heard_s) == len(names) and min(heard_s, default=healed_s) >= healed_s:
+                    self._pending.remove(waiting)
+                    self.injected.recoveries.append(Recovery(fault, max(heard_s, default=healed_s) - healed_s))
 
     def overdue(self) -> list[str]:
         """Return a line for each fault after which some program was not online again."""
@@ -224,7 +226,8 @@ class Injector:
             self._heals(fault, VISITOR)
             visitor.start()
             return
-        self.wait_begun(visitor)  # so that its start has been seen before it ends
+        self.wait_begun(visitor)
+        self.note_recoveries()  # so that its start has been seen before it ends
         if fault.number % 2:
             visitor.kill()
         else:
