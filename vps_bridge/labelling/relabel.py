@@ -143,14 +143,12 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
     votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
-    written, restored = evidence.voices.numbers, evidence.voices.restored
-    untouched, in_pieces = untouched_numbers(segments, votes, written, restored), voices_of_pieces(cut)
+    before, written, in_pieces = evidence.voices, evidence.voices.numbers, voices_of_pieces(cut)
+    untouched = untouched_numbers(segments, votes, before)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
-    naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
+    naming = name_voices(found, before, frozenset(untouched.values()))
     removes_stale = policy.assignment.removes_stale
-    speakers = decide_speakers(
-        segments, votes, naming, untouched, written, restored=restored, removes_stale=removes_stale
-    )
+    speakers = decide_speakers(segments, votes, naming, untouched, before, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
     people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
     changed = _list_changes(segments, speakers, pieces, people)
