@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -71,6 +72,21 @@ def make_certificates(
     )
     write_secret(files.server.key, _key_text(key), owner)
     write_public(files.server.certificate, _pem(builder.sign(ca_key, SHA256())))
+
+
+def check_pair(files: TlsFiles) -> None:
+    """Refuse a certificate and a key that no broker could start with.
+
+    Raises:
+        BrokerError: one of them cannot be read or is no PEM file, the key has a passphrase, or they are of two pairs.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(files.certificate, files.key, password="")
+    except OSError as error:  # of OpenSSL too
+        raise BrokerError(
+            f"{files.certificate} and {files.key} are no PEM certificate and its key, without a passphrase "
+            f"({error.strerror or error}): nothing was changed"
+        ) from error
 
 
 def ends_at(certificate: Path) -> datetime:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from broker.address import BrokerAddress
-from broker.certificates import OwnCertificates, make_certificates, names_of
+from broker.certificates import OwnCertificates, check_pair, make_certificates, names_of
 from broker.errors import BrokerError
 from broker.invitation import Invitation
 from broker.invitation_files import invited, write_invitations
@@ -15,7 +15,7 @@ from broker.listener import Listener, TlsFiles, check_listener, is_every_address
 from broker.mosquitto import ProvisionedMosquitto, known_listener, provision_mosquitto
 from broker.mosquitto_files import make_directory
 from broker.role_users import renew_password
-from broker.users import Credentials
+from broker.users import Credentials, require_users
 
 PLAIN_PORT, TLS_PORT = 1883, 8883  # as IANA lists them for mqtt and secure-mqtt
 
@@ -56,12 +56,19 @@ class Setup:
     invitations: dict[str, Path]
     before: Listener | None
     """Its listener as it was; None where nothing was set up."""
+    has_new_users: bool
+    """Whether its users were gone, and every password is another than before."""
 
     @property
     def is_moved(self) -> bool:
         """Whether it is reached at another address than before, or with TLS and not without."""
         now = self.mosquitto.listener
         return self.before is not None and _place(self.before) != _place(now)
+
+    @property
+    def must_join(self) -> bool:
+        """Whether every program has to join, for the first time or again."""
+        return self.before is None or self.is_moved or self.has_new_users
 
 
 def _place(listener: Listener) -> tuple[str, int, bool]:
@@ -118,14 +125,17 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
         BrokerError: a value that would change the meaning of the configuration, or a file that cannot be written.
     """
     before = known_listener(directory)
+    has_new_users = before is not None and not (directory / "users.json").exists()
     own = OwnCertificates.below(directory)
     listener = choose_listener(before, wanted, own.server)
+    if wanted.own_tls is not None:
+        check_pair(wanted.own_tls)
     check_listener(listener, insecure=listener.tls is None)  # nothing is written for an address that is none
     if listener.tls == own.server:
         _provide_certificate(own, _names(listener), renew=renew_certificate)
     elif renew_certificate:
         raise BrokerError(
-            f"the certificate {listener.tls.certificate} is not ours to renew"
+            f"the certificate {listener.tls.certificate} is yours: renew it where it comes from, then reload Mosquitto"
             if listener.tls
             else "this broker speaks no TLS: omi-broker init DIR --tls gives it certificates, and new invitations"
         )
@@ -140,7 +150,7 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
     invitations = {
         role: make_invitation(role, user, listener, ca=ca) for role, user in invited(mosquitto.users).items()
     }
-    return Setup(mosquitto, write_invitations(directory, invitations), before)
+    return Setup(mosquitto, write_invitations(directory, invitations), before, has_new_users)
 
 
 def change_password(directory: Path, user: str) -> Setup:
@@ -159,10 +169,12 @@ def require_setup(directory: Path) -> Listener:
 
     Raises:
         NotSetUp: it was not.
+        UnsafeFile: its users are gone.
     """
     listener = known_listener(directory)
     if listener is None:
         raise NotSetUp(directory)
+    require_users(directory / "users.json")
     return listener
 
 

@@ -22,7 +22,7 @@ from broker.nats import NatsCluster, NatsNode, node_config, node_directory
 from broker.private_files import replace_file, rewrite_file
 from broker.role_users import BrokerUser, make_users, renew_password
 from broker.text_files import read_text
-from broker.users import Credentials, generate_password, read_users, write_users
+from broker.users import Credentials, generate_password, read_users, require_users, write_users
 from schemas.record import is_id
 from schemas.topics import Topics
 
@@ -67,12 +67,19 @@ class ClusterSetup:
     users: dict[str, Credentials]
     invitations: dict[str, Path]
     before: NatsCluster | None
-    has_new_certificates: bool = False
+    has_new_certificates: bool
+    has_new_users: bool
+    """Whether its users were gone, and every password is another than before."""
 
     @property
     def is_moved(self) -> bool:
         """Whether clients reach it at other addresses than before, or with TLS and not without."""
         return self.before is not None and cluster_url(self.before) != cluster_url(self.cluster)
+
+    @property
+    def must_join(self) -> bool:
+        """Whether every program has to join, for the first time or again."""
+        return self.before is None or self.is_moved or self.has_new_users
 
 
 def state_file(directory: Path) -> Path:
@@ -101,10 +108,16 @@ def known_cluster(directory: Path) -> NatsCluster | None:
 
 
 def require_cluster(directory: Path) -> NatsCluster:
-    """Return the cluster of a directory that was set up. Raises `NoCluster` where it was not."""
+    """Return the cluster of a directory that was set up.
+
+    Raises:
+        NoCluster: it was not.
+        UnsafeFile: its users are gone.
+    """
     cluster = known_cluster(directory)
     if cluster is None:
         raise NoCluster(directory)
+    require_users(directory / "users.json")
     return cluster
 
 
@@ -178,6 +191,7 @@ def set_up_cluster(directory: Path, wanted: WantedCluster, *, renew_certificates
             "this cluster speaks no TLS: omi-broker nats DIR --tls gives it certificates, and invitations"
         )
     users_file = directory.absolute() / "users.json"
+    has_new_users = before is not None and not users_file.exists()
     topics, known = Topics(cluster.topic_root), read_users(users_file)
     users = make_users(known, wanted.agent_ids, topics, cluster.bridge_id, further_bridges=wanted.further_bridges)
     credentials = {role: user.credentials for role, user in users.items()}
@@ -195,7 +209,7 @@ def set_up_cluster(directory: Path, wanted: WantedCluster, *, renew_certificates
             f"{error.filename or directory} cannot be written ({error.strerror}). Run this as root, or as the user the "
             "files belong to."
         ) from error
-    return ClusterSetup(directory.absolute(), cluster, credentials, written, before, renew_certificates)
+    return ClusterSetup(directory.absolute(), cluster, credentials, written, before, renew_certificates, has_new_users)
 
 
 def change_password(directory: Path, user: str) -> ClusterSetup:

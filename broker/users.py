@@ -17,7 +17,8 @@ PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash i
 
 MADE_ANEW = (
     "Put a copy of it back, or delete it and have it made anew, with other passwords for everybody: by omi-broker run, "
-    "or by omi-broker init (a cluster's: omi-broker nats), after which everybody joins again."
+    "or by omi-broker init (a cluster's: omi-broker nats) with --agent for each agent, after which everybody joins "
+    "again."
 )
 
 
@@ -86,6 +87,16 @@ def read_users(path: Path) -> dict[str, Credentials]:
         return {}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UnsafeFile(path, "is not a users file", MADE_ANEW) from error
+
+
+def require_users(path: Path) -> None:
+    """Refuse to go on without a users file where a broker was set up: all passwords would be others, and nobody told.
+
+    Raises:
+        UnsafeFile: there is none.
+    """
+    if not path.exists():
+        raise UnsafeFile(path, "is gone", MADE_ANEW.replace("delete it and ", ""))
 
 
 def _credentials(username: object, password: object) -> Credentials:

@@ -10,6 +10,7 @@ import typer
 
 from broker.commands.nats import is_cluster, print_cluster
 from broker.commands.terminal import (
+    NEW_USERS,
     AsJson,
     ConfigFile,
     TopicRoot,
@@ -78,7 +79,7 @@ def init(
             topic_root=chosen_topic_root(config, topic_root),
         )
         setup = set_up_mosquitto(directory, wanted)
-    told = setup.invitations if setup.before is None or setup.is_moved else roles_of(agent)
+    told = setup.invitations if setup.must_join else roles_of(agent)
     _print_setup(setup, told, as_json=as_json)
 
 
@@ -161,8 +162,9 @@ def _add(directory: Path, kind: str, ids: list[str], *, as_json: bool) -> None:
     agents, bridges = (tuple(ids), ()) if kind == "agent" else ((), tuple(ids))
     if is_cluster(directory):
         with explained():
-            from broker.nats_setup import WantedCluster, set_up_cluster
+            from broker.nats_setup import WantedCluster, require_cluster, set_up_cluster
 
+            require_cluster(directory)
             cluster = set_up_cluster(directory, WantedCluster(agent_ids=agents, further_bridges=bridges))
         print_cluster(cluster, roles_of(ids, kind), as_json=as_json)
         return
@@ -176,9 +178,10 @@ def _add(directory: Path, kind: str, ids: list[str], *, as_json: bool) -> None:
 
 def _rotate_in_cluster(directory: Path, name: str | None, *, as_json: bool) -> None:
     with explained():
-        from broker.nats_setup import WantedCluster, change_password, set_up_cluster
+        from broker.nats_setup import WantedCluster, change_password, require_cluster, set_up_cluster
 
         if name is None:
+            require_cluster(directory)
             setup = set_up_cluster(directory, WantedCluster(), renew_certificates=True)
         else:
             setup = change_password(directory, name)
@@ -224,6 +227,8 @@ def _print_next_steps(setup: Setup) -> None:
             out.print("another address, port or TLS it takes only after: systemctl restart mosquitto", markup=False)
         if setup.is_moved:
             out.print("its address is another: every program has to join again, with these invitations", style="yellow")
+        if setup.has_new_users:
+            out.print(NEW_USERS, style="yellow")
         return
     out.print(f"start it with: mosquitto -c {config}", markup=False)
     if DEBIANS.is_dir():

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from broker.commands.terminal import (
+    NEW_USERS,
     AsJson,
     ConfigFile,
     TopicRoot,
@@ -81,7 +82,7 @@ def nats(
             installed_at=str(installed_at) if installed_at else None,
         )
         setup = set_up_cluster(directory, wanted)
-    told = setup.invitations if setup.before is None or setup.is_moved else roles_of(agent)
+    told = setup.invitations if setup.must_join else roles_of(agent)
     print_cluster(setup, told, as_json=as_json)
 
 
@@ -131,6 +132,8 @@ def _print_next_steps(setup: ClusterSetup, folders: dict[str, Path]) -> None:
             out.print(f"{words}, one by one", markup=False)
         if setup.is_moved:
             out.print("its addresses are others: every program has to join again", style="yellow")
+        if setup.has_new_users:
+            out.print(NEW_USERS, style="yellow")
         return
     for node in setup.cluster.nodes:
         folder = folders[node.name]

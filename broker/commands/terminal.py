@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 out = SafeConsole(highlight=False, soft_wrap=True)
 err = SafeConsole(stderr=True, highlight=False, soft_wrap=True)
 
+NEW_USERS = (
+    "users.json was gone: every password is another, and every program has to join again, with these invitations. An "
+    "agent that is not among them: omi-broker add-agent"
+)
 DataDir = Annotated[Path | None, typer.Option("--data-dir", help="Where the generated users are kept (OMI_DATA_DIR).")]
 ConfigFile = Annotated[
     Path | None,

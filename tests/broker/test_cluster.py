@@ -73,6 +73,22 @@ def test_an_invitation_names_every_server_and_what_this_broker_needs(cluster, tm
     session.stop()
 
 
+def test_a_cluster_without_its_users_gets_no_further_ones_until_all_are_made_anew(tmp_path):
+    nodes = [
+        word
+        for place, port in zip("abc", (18001, 18003, 18005), strict=True)
+        for word in ("--node", f"{place}=127.0.0.1:{port}/{port + 1}")
+    ]
+    set_up = ["nats", str(tmp_path / "home"), *nodes, "--agent", "my-mac"]
+    assert CliRunner().invoke(app, set_up).exit_code == 0
+    (tmp_path / "home" / "users.json").unlink()
+    refused = CliRunner().invoke(app, ["add-agent", str(tmp_path / "home"), "second"])
+    assert (refused.exit_code, "users.json: is gone" in refused.output) == (1, True)
+    made = CliRunner().invoke(app, set_up)
+    assert "every program has to join again" in made.output
+    assert "agent-my-mac" in made.output
+
+
 def test_check_tells_of_every_user_at_every_server_and_of_one_that_is_down(cluster):
     done = omi_broker("check", cluster.directory)
     assert done.exit_code == 0, done.output

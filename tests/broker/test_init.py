@@ -345,6 +345,41 @@ def test_commands_for_a_directory_that_was_not_set_up_say_what_to_type(tmp_path)
         assert f"omi-broker init {tmp_path}" in done.output
 
 
+def test_without_its_users_only_init_goes_on_and_it_hands_everybody_a_new_invitation(tmp_path):
+    directory, users = tmp_path / "home", tmp_path / "home" / "users.json"
+    omi_broker("init", directory, "--agent", "my-mac")
+    passwords = (directory / "passwords").read_text()
+    users.unlink()
+    for words in (("add-agent", directory, "second"), ("rotate", directory, "bridge"), ("check", directory)):
+        refused = omi_broker(*words)
+        assert refused.exit_code == 1
+        assert f"{users}: is gone. Put a copy of it back" in refused.output
+    assert (directory / "passwords").read_text() == passwords
+    made = omi_broker("init", directory, "--agent", "my-mac")
+    assert "every program has to join again" in made.output
+    for name in ("bridge", "backend", "agent-my-mac"):
+        assert str(directory / "invitations" / name) in made.output
+    again = omi_broker("init", directory)
+    assert "join again" not in again.output
+    assert str(directory / "invitations") not in again.output
+
+
+def test_a_certificate_that_no_broker_could_start_with_changes_nothing(tmp_path):
+    home, other = tmp_path / "home", tmp_path / "other"
+    omi_broker("init", home, "--tls")
+    omi_broker("init", other, "--tls")
+    before = (home / "mosquitto.conf").read_text()
+    sound, of_another = other / "tls" / "server.pem", home / "tls" / "server.key"
+    no_pem = tmp_path / "call.pem"
+    no_pem.write_bytes(b"RIFF")
+    for certificate, key in ((no_pem, no_pem), (sound, no_pem), (sound, of_another)):
+        refused = omi_broker("init", home, "--certificate", certificate, "--key", key)
+        assert refused.exit_code == 1
+        assert "are no PEM certificate and its key" in refused.output
+    assert (home / "mosquitto.conf").read_text() == before
+    assert omi_broker("init", home, "--certificate", sound, "--key", sound.with_name("server.key")).exit_code == 0
+
+
 def test_at_another_address_every_program_is_to_join_again(tmp_path):
     home = tmp_path / "omi"
     assert omi_broker("init", home, "--agent", "first").exit_code == 0

@@ -65,6 +65,8 @@ def backup(
             fail(f"a server keeps the ledger: {BACK_UP_SERVER}", EXIT_FAILED)
         if not file.absolute().parent.is_dir():
             fail(f"{file.absolute().parent} is no directory: make it first", EXIT_FAILED)
+        if file.exists() and not file.is_file():  # a device would be replaced by the backup, for everybody
+            fail(f"{file} is no file that could be replaced: name another", EXIT_FAILED)
         with _progress() as report:
             made = make_backup(settings.root, file.absolute(), report)
         facts = {"file": str(file), "bytes": made.total_bytes, "made_at": made.made_at, "ledger_id": made.ledger_id}

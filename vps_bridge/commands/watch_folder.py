@@ -89,15 +89,10 @@ def watch_folder(
 
 
 def _watch(watched: WatchedFolder, folder: Path) -> NoReturn:
-    """Look whenever something changes, and once a second: labels come without a change of the folder."""
-    from watchfiles import watch
-
-    look_ms = round(LOOK_S * 1000)
-    changes = watch(
-        folder, watch_filter=None, recursive=False, rust_timeout=look_ms, yield_on_timeout=True, debounce=look_ms
-    )
-    for _ in changes:
+    """Look once a second: labels come without a change of the folder, too."""
+    while folder.is_dir():
         watched.look()
+        time.sleep(LOOK_S)
     fail(f"{folder} is not watched any more: is it still there?", EXIT_FAILED)
 
 

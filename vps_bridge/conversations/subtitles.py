@@ -16,7 +16,8 @@ from vps_bridge.conversations.store import speaker_name
 FORMATS = {".srt": "srt", ".vtt": "vtt"}
 _TIME = r"(\d{1,10}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
 _TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(\s|$)")
-_LIKE_TIMING = re.compile(r"^\s*\d[\d:.,]*\s*[-\u2013\u2014]+>")
+_SIGN = r"[-+\u2212]"  # of a time before zero, as programs write them that moved a file's times back
+_LIKE_TIMING = re.compile(rf"^\s*{_SIGN}?\d[\d:.,]*(?:{_SIGN}[\d:.,]+)*\s*[-\u2013\u2014]+>")
 _NUMBERED = re.compile(r"^\[?SPEAKER_(\d{1,18})(?!\d)\]?:?\s*")  # as whisperX writes speakers into SRT
 _VOICE_TAG = re.compile(r"<v[.\s]")
 

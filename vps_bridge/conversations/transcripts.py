@@ -26,6 +26,9 @@ MAX_FILE_BYTES = 64 * 2**20
 MAX_VALUES = 3_000_000  # ten hours of words, each with eight fields; read, they take some hundred MB of memory
 MAX_SPEAKER_DIGITS = 18  # a longer number fits no column of a database
 MAX_INTEGER_DIGITS = 1000
+_STM_NOBODY = frozenset({"inter_segment_gap", "excluded_region"})  # what stands for a speaker where nobody is scored
+_TSV_HEADER = ["start", "end", "text"]
+_STM_IGNORED = "ignore_time_segment_in_scoring"  # and for words
 _VALUE_MARKS = (b"{", b"[", b",")
 _SHAPE = '[{"id", "text", "start", "end", "speaker", "is_user", "person_id"}, …] or {"segments": […]}'
 
@@ -37,9 +40,9 @@ class TranscriptError(Exception):
 def read_transcript(path: Path, conversation_id: str, *, keep_speakers: bool = True) -> tuple[TranscriptSegment, ...]:
     """Read the segments of a transcript file.
 
-    A file named `.stm` is NIST STM (`file channel speaker start end [<label>] text`). Its speakers are names that
-    people gave: each becomes a `person_id` and counts as a human's label. `.srt` and `.vtt` are subtitles,
-    `.tsv` is what whisper writes.
+    A file named `.stm` is NIST STM (`file channel speaker start end [<label>] text`) of one recording. Its speakers are
+    names that people gave: each becomes a `person_id` and counts as a human's label. Lines that scoring leaves out are
+    no segments. `.srt` and `.vtt` are subtitles, `.tsv` is what whisper writes.
     Every other file is JSON in one of the layouts of `transcript_layouts`. Times are in seconds, under `start` and
     `end`, or `start_s` and `end_s`.
 
@@ -147,20 +150,28 @@ def _read_integer(digits: str) -> int:
 
 def _read_stm(path: Path, text: str) -> Iterator[dict[str, Any]]:
     numbers: dict[str, int] = {}
+    recordings: set[str] = set()
     for line_number, line in enumerate(split_lines(text), start=1):
         if not line.strip() or line.startswith(";;"):
             continue
         fields = line.split(maxsplit=5)
         try:
-            _, _, name, start_s, end_s = fields[:5]
+            recording, _, name, start_s, end_s = fields[:5]
             row: dict[str, Any] = {"start": float(start_s), "end": float(end_s)}
         except ValueError as error:
             raise TranscriptError(
                 f"{path}, line {line_number}: expected `file channel speaker start end text`."
             ) from error
+        recordings.add(recording)
+        if len(recordings) > 1:  # the times of each begin anew: lines of one would be laid over those of another
+            raise TranscriptError(
+                f"{path}, line {line_number}: another recording begins than the lines before are of. Give each a file."
+            )
         words = fields[5] if len(fields) > 5 else ""  # noqa: PLR2004 - the sixth field is the text
         if words.startswith("<") and ">" in words:
             words = words.partition(">")[2].strip()
+        if name.lower() in _STM_NOBODY or words.lower() == _STM_IGNORED:
+            continue
         number = numbers.setdefault(name, len(numbers))
         yield row | {
             "text": words,
@@ -175,7 +186,7 @@ def _read_tsv(path: Path, text: str) -> Iterator[dict[str, Any]]:
     for line_number, line in enumerate(split_lines(text), start=1):
         start, _, rest = line.partition("\t")
         end, tab, words = rest.partition("\t")
-        if not line.strip() or (line_number == 1 and start == "start"):
+        if not line.strip() or (line_number == 1 and line.split() == _TSV_HEADER):
             continue
         if not (tab and start.isascii() and start.isdigit() and end.isascii() and end.isdigit()):
             raise TranscriptError(

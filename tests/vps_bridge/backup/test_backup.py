@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import stat
@@ -306,3 +307,15 @@ def test_commands_say_what_they_did_and_what_to_do(tmp_path: Path) -> None:
     assert "erased again, as since then: 0 conversations" in done.stdout
     assert "delete it once all is well" in done.stdout
     assert call.run("show", "call").exit_code == 0
+
+
+def test_a_backup_replaces_nothing_that_is_no_file(tmp_path: Path) -> None:
+    call, pipe, link = KeptCall(tmp_path / "data"), tmp_path / "pipe", tmp_path / "stdout"
+    os.mkfifo(pipe)  # stands for a device: root's backup to /dev/full had put a file in its place
+    link.symlink_to(pipe)
+    for place in (pipe, link, tmp_path):
+        refused = call.run("backup", str(place))
+        assert refused.exit_code == 1
+        assert "is no file that could be replaced" in refused.stderr
+    assert pipe.is_fifo()
+    assert link.is_symlink()

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from vps_bridge.client.dropped_files import SettledFiles, find_recordings
 from vps_bridge.client.folder_records import RECORDS_FOLDER, conversation_of
 from vps_bridge.client.labelled_recording import describe_recording
 from vps_bridge.commands.main import app
+from vps_bridge.commands.watch_folder import LOOK_S
 
 SRT = "".join(
     f"{place}\n00:00:{int(start):02},500 --> 00:00:{int(end):02},500\nword {place}\n\n"
@@ -284,6 +286,39 @@ def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigte
     assert running.returncode == 0, errors
     assert [json.loads(line)["outcome"] for line in output.splitlines()] == ["done", "done"]
     assert len(bridge.jobs(conversation)) == 1
+
+
+def test_a_name_that_is_no_text_does_not_end_the_watching(
+    folder: Folder, bridge: LiveBridge, agent: ScriptedAgent
+) -> None:
+    process = folder.start()
+    try:
+        wait_until(lambda: (folder.path / RECORDS_FOLDER).exists() or None, "the start")
+        folder.drop(os.fsdecode(b"caf\xe9.wav"), tone=91)  # as Latin-1 wrote it, on a disk of other days
+        folder.drop("later.wav", tone=92)
+        written = [folder.path / os.fsdecode(b"caf\xe9.wav.srt"), folder.path / "later.wav.srt"]
+        wait_until(
+            lambda: process.poll() is not None or all(file.exists() for file in written) or None,
+            "the files, or the end",
+        )
+        time.sleep(2 * LOOK_S)  # it looks at what it wrote itself, too
+        assert process.poll() is None, process.communicate()[1]
+    finally:
+        process.terminate()
+        process.communicate(timeout=WAIT_S)
+    assert process.returncode == 0
+
+
+def test_a_folder_that_goes_away_ends_the_watching_and_says_so(folder: Folder, bridge: LiveBridge) -> None:
+    process = folder.start()
+    folder.drop("call.wav", tone=93)
+    assert process.stdout is not None
+    assert '"accepted"' in process.stdout.readline()
+    folder.path.rename(folder.path.with_name("elsewhere"))
+    _, said = process.communicate(timeout=WAIT_S)
+    assert process.returncode == 1
+    assert "is it still there?" in said
+    assert "Traceback" not in said
 
 
 def test_pieces_are_lines_of_their_own_and_lines_stand_for_turns_that_were_too_many() -> None:

@@ -72,6 +72,9 @@ def test_webvtt_is_read_with_its_voices_and_no_name_of_a_cue_becomes_a_word(tmp_
         (SRT.replace("00:00:03,000 -->", "00:00:03,000 ->"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:04,500", "soon"), "t.srt", "line 7 is no times"),
         (VTT.replace("00:00:04.500", "5"), "t.vtt", "line 13 is no times"),
+        (SRT.replace("00:00:03,000", "-00:00:03,000"), "t.srt", "line 7 is no times"),
+        (SRT.replace("00:00:03,000", "00:00:-3,000"), "t.srt", "line 7 is no times"),
+        (SRT.replace("00:00:03,000", "\u221200:00:03,000"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:03,000", "9" * 400 + ":00:03,000"), "t.srt", "line 7 is no times"),
     ],
 )

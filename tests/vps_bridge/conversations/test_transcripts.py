@@ -75,6 +75,17 @@ def test_stm_lines_become_segments_whose_speakers_are_people(tmp_path):
     assert third.text == ""
 
 
+def test_lines_of_stm_that_scoring_leaves_out_are_no_segments_of_somebody(tmp_path):
+    stm = (
+        "talk 1 inter_segment_gap 0 6.6 <o,,unknown> ignore_time_segment_in_scoring\n"
+        "talk 1 Ann 6.6 7.1 <o,f0,female> Thank you.\n"
+        "talk 1 excluded_region 7.1 8.0 <o,f0,male> applause\n"
+        "talk 1 Bob 8.0 9.0 <o,f0,male> IGNORE_TIME_SEGMENT_IN_SCORING\n"
+    )
+    (segment,) = read_transcript(write(tmp_path, stm, "talk.stm"), "c1")
+    assert (segment.text, segment.person_id, segment.speaker) == ("Thank you.", "Ann", "SPEAKER_00")
+
+
 def test_stm_without_its_speakers_is_only_text_and_times(tmp_path):
     (segment,) = read_transcript(write(tmp_path, "call 1 Ann 0.5 1.0 Hello", "call.stm"), "c1", keep_speakers=False)
     assert (segment.text, segment.speaker, segment.person_id, segment.label_source) == ("Hello", None, None, None)
@@ -91,6 +102,8 @@ def test_stm_without_its_speakers_is_only_text_and_times(tmp_path):
         ('[{"id": "a", "start": 0, "end": 1}, {"id": "a", "start": 1, "end": 2}]', "t.json", "stands twice"),
         ("call 1 Ann half 1.0 Hello", "t.stm", "line 1: expected"),
         ("call 1", "t.stm", "line 1: expected"),
+        ("a 1 Ann 0 1 Hello\n;; the next\nb 1 Bob 0 1 Hi", "t.stm", "line 3: another recording begins"),
+        ("start\tend\tspeaker\ttext\n0\t900\tAnn\tHello", "t.tsv", "line 1: expected start"),
         ("[" * 100_000, "t.json", "not JSON"),
     ],
 )
