@@ -64,7 +64,7 @@ class DatabaseNewer(DatabaseError):
     def __init__(self, path: Path, revision: str) -> None:
         super().__init__(
             f"{path} was written by a newer version of omi-diarization (schema {revision})",
-            "Install that version again, or restore the copy of the file made before the upgrade.",
+            "Install that version again, or restore a backup that was made before the upgrade.",
         )
 
 

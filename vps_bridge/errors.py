@@ -79,6 +79,10 @@ def event_id_conflict(event_id: str) -> Refusal:
     return Refusal(FailureCode.EVENT_ID_CONFLICT, msg)
 
 
+class NoAgent(Exception):
+    """No agent is live and allowed, so that who asks for an answer at once gets none."""
+
+
 class DatabaseMoved(OSError):
     """A file that was moved away or replaced while it is in use: nothing is promised any more."""
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from broker.session import Incoming
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import NoAgent, Refusal
 
 T = TypeVar("T")
 MAX_REQUESTS = 2_000
@@ -32,16 +32,16 @@ class WorkRequest(Generic[T]):
     def run(self, hold: Callable[[Callable[[], None], Callable[[Exception], None]], None]) -> None:
         """Do the work, unless its result is not wanted any more.
 
-        A `Refusal` becomes the future's exception; any other exception does too, and is raised here as well. A result
-        may promise what is not on disk yet, so it is not set at once: `hold` gets a function that sets it and one that
-        sets an error instead.
+        A `Refusal` or `NoAgent` becomes the future's exception; any other exception does too, and is raised here as
+        well. A result may promise what is not on disk yet, so it is not set at once: `hold` gets a function that sets
+        it and one that sets an error instead.
         """
         if not self.result.set_running_or_notify_cancel():
             return
         try:
             value = self.work()
-        except Refusal as refusal:
-            self.result.set_exception(refusal)
+        except (Refusal, NoAgent) as answer:  # words for who asks, and nothing for an operator to look after
+            self.result.set_exception(answer)
         except Exception as error:
             self.result.set_exception(error)
             raise

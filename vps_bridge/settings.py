@@ -13,6 +13,7 @@ from broker.user_path import UserPath
 from schemas.record import ID_PATTERN
 from vps_bridge.rules.assemble import AssemblyRules
 from vps_bridge.rules.lease import LeaseRules
+from vps_bridge.rules.queue_share import QueueUse
 
 HOUR_S = 3600.0
 
@@ -240,6 +241,11 @@ class BridgeSettings(BrokerSettings):
             limit_floor_s=self.lease_limit_floor_s,
             max_attempts=self.max_attempts,
         )
+
+    @property
+    def queue_limit(self) -> QueueUse:
+        """How much may wait."""
+        return QueueUse(self.max_queue_jobs, self.max_queue_bytes)
 
     @property
     def assembly_rules(self) -> AssemblyRules:

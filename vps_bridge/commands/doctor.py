@@ -97,7 +97,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
             counts, now = ledger.jobs.counts(), time.time()
             waits_long = file_checks.longest_wait_s(counts, now) > file_checks.LONG_WAIT_S
             reasons = _find_reasons(ledger, settings.stale_s) if waits_long else []
-            checks += file_checks.check_queue(counts, reasons, now)
+            checks += file_checks.check_queue(counts, reasons, now, settings.queue_limit)
             checks += check_webhook(settings, ledger.webhook.counts(), now)
         checks += check_omi(settings, time.time())
     finally:

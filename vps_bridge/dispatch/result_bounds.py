@@ -1,4 +1,4 @@
-"""What a result may hold: no more than the audio of its job can give a reason for.
+"""What a result may hold: all chunks of its job, and no more than their audio can give a reason for.
 
 Results are stored and worked through again with every relabelling, so one that is far too large would cost for ever.
 """
@@ -20,11 +20,14 @@ PCM_BYTES_PER_S = 32_000  # 16 kHz, 16 bits: where a header claims less audio th
 
 
 def find_excess(turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> str | None:
-    """Return in words why a result cannot be of this job: too many turns, or chunks of others; None where it can."""
+    """Return in words why a result cannot be of this job, or does not say all of it; None where it can be used."""
     own = {item.chunk.chunk_id for item in chunks}
     named = [span.chunk_id for span in turns.chunks] + [chunk.chunk_id for chunk in turns.undecoded]
     if len(set(named)) < len(named) or not own.issuperset(named):
         return "it names chunks twice, or chunks that are not its job's"
+    left_out = len(own) - len(named)
+    if left_out:  # no label would come from their audio, and nobody would be told
+        return f"it does not say what became of {left_out} of the {len(own)} chunks of its job (chunks, undecoded)"
     audio_s = sum(_longest_s(item) for item in chunks)
     most = round(FREE_TURNS + MAX_TURNS_PER_S * audio_s)
     found = max(len(turns.turns), len(turns.exclusive_turns))

@@ -19,10 +19,15 @@ from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
 from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
 from vps_bridge.ledger.records import QueueCounts
 from vps_bridge.ledger.server_facts import ServerFacts
+from vps_bridge.rules.queue_share import QueueUse, is_kept_for_others
 from vps_bridge.settings import BridgeSettings
 
 LONG_WAIT_S = 900.0  # a lease's expected time is far below it, and so is a pause of an agent that is awake
 STORE_REMEDY = "Nothing is lost meanwhile: labels are written once it answers. docs/stores.md says how it is set up."
+ROOM_REMEDY = (
+    "Publishers keep their audio until there is room. Start another agent, or raise OMI_MAX_QUEUE_JOBS and "
+    "OMI_MAX_QUEUE_BYTES."
+)
 SERVER_REMEDY = "Nothing is lost meanwhile: docs/ledger-on-postgresql.md says how it is set up."
 
 
@@ -61,11 +66,14 @@ def longest_wait_s(counts: QueueCounts, now: float) -> float:
     return 0.0 if counts.oldest_at is None else now - counts.oldest_at
 
 
-def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float) -> list[Check]:
-    """Check what waits for too long (`reasons` say for what), and what has failed. `now` is Unix time."""
+def check_queue(counts: QueueCounts, reasons: Sequence[str], now: float, limit: QueueUse) -> list[Check]:
+    """Check whether there is room, what waits for too long (`reasons`: for what), what failed. `now` is Unix time."""
     found = f"{counts.jobs_ready} jobs wait, {counts.jobs_leased} are worked on, {counts.bytes / 1e6:,.0f} MB of audio"
-    waits_s = longest_wait_s(counts, now)
-    if waits_s > LONG_WAIT_S:
+    waits_s, used = longest_wait_s(counts, now), QueueUse(counts.jobs_ready + counts.jobs_leased, counts.bytes)
+    if is_kept_for_others(used, limit):
+        room = f"{used.jobs:,} of at most {limit.jobs:,} jobs, {used.bytes / 1e6:,.0f} of {limit.bytes / 1e6:,.0f} MB"
+        checks = [failed("queue", f"{room}: audio of new conversations is refused", ROOM_REMEDY)]
+    elif waits_s > LONG_WAIT_S:
         remedy = "omi-bridge jobs lists them, omi-bridge show CONVERSATION says what one waits for."
         checks = [failed("queue", f"{found}; the oldest for {seconds(waits_s)}: {'; '.join(reasons)}", remedy)]
     else:

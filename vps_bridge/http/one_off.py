@@ -14,7 +14,7 @@ from schemas.audio import ChunkDescription
 from schemas.codec import decode, encode
 from schemas.conversation import ConversationEvent, ConversationTurn, ConversationUpdated, EventType, Verdict
 from schemas.failure import FailureCode
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import NoAgent, Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.intake.taken import Taken
 from vps_bridge.intake.upload import Upload
@@ -23,10 +23,6 @@ from vps_bridge.ledger.job_states import JobState
 from vps_bridge.mailbox import BridgeBusy
 
 Turns = tuple[ConversationTurn, ...]
-
-
-class NoAgent(Exception):
-    """No agent is live and allowed."""
 
 
 class StartedRequest(NamedTuple):

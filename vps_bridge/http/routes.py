@@ -21,7 +21,7 @@ from schemas.document import message_schema
 from schemas.failure import FailureCode, policy_of
 from schemas.people import PersonEvent
 from schemas.record import ID_PATTERN, Message, describe_wrong, is_id
-from vps_bridge.errors import Refusal
+from vps_bridge.errors import NoAgent, Refusal
 from vps_bridge.http.access import OPEN_PATHS, AccessCheck, AccessRule
 from vps_bridge.http.bodies import HINT_FIELDS
 from vps_bridge.http.handlers import HttpHandlers
@@ -36,7 +36,6 @@ from vps_bridge.http.messages import (
     Problem,
     problem_response,
 )
-from vps_bridge.http.one_off import NoAgent
 from vps_bridge.http.page_headers import PageHeaders
 from vps_bridge.http.people import add_people
 from vps_bridge.http.sign_in import SignIns

@@ -46,7 +46,6 @@ from vps_bridge.ledger.chunks import Acceptance
 from vps_bridge.ledger.records import Deleted, NewChunk, SpeakerHints
 from vps_bridge.ledger.refusals import RefusedChunk
 from vps_bridge.publisher import Publisher
-from vps_bridge.rules.queue_share import QueueUse
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -73,7 +72,7 @@ class Ingest:
         self._corrections = Corrections(ledger, store)
         self._receipts = Receipts(Topics(settings.topic_root), publisher, settings.bridge_id)
         self._partial_chunks = PartialChunks(settings.root / INCOMING)
-        self._queue_room = QueueRoom(ledger, QueueUse(settings.max_queue_jobs, settings.max_queue_bytes))
+        self._queue_room = QueueRoom(ledger, settings.queue_limit)
         self._to_be_told = dict[str, set[str]]()  # events that asked for deletions which are not finished
         self.outgoing: Outgoing | None = None
         """What brings chunks into a bucket, where the spool is one."""

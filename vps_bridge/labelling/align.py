@@ -36,8 +36,11 @@ from vps_bridge.rules.assemble import ChunkInfo, PlacedChunk
 
 MIN_RATE_STEPS = 3
 """Fewer steps of captured_at say nothing about the sample rate: they may all be jitter."""
+MIN_RATE_SHARE = 0.6
+"""And of those there are so many must say the same."""
 ClockReason = Literal["clock.unknown", "clock.unverified"]
 RATE_SUSPECT = "audio.rate_suspect"
+NOTHING_DIARIZED = "no audio was diarized: its jobs failed, see failed_jobs, or were given up"
 _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
@@ -237,7 +240,7 @@ def _describe_missing(speech: Sequence[Span], heard: Sequence[Span]) -> str:
     """Return what there was to compare too little of."""
     if speech:
         return "no word and no segment of the transcript has a length"
-    return "nobody was heard in the audio" if heard else "no audio was diarized, see failed_jobs"
+    return "nobody was heard in the audio" if heard else NOTHING_DIARIZED
 
 
 @dataclass(frozen=True)
@@ -321,7 +324,8 @@ def _peaks(nats: NDArray[np.float32]) -> list[int]:
 def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
     """Whether the sample rate seems wrong: chunks last 10 % more or less than the steps of captured_at between them.
 
-    The median over all neighbouring chunks decides, so that real pauses and jitter do not count.
+    The median over all neighbouring chunks decides, and most of them must agree with it, so that jitter, pauses and
+    times in whole seconds do not count. Pauses make steps longer, each by another length: a wrong rate makes all alike.
     """
     timed = sorted(
         (chunk.captured_at_s, chunk.duration_s, chunk.sequence)
@@ -332,4 +336,10 @@ def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
         and chunk.sequence is not None
     )
     steps = [(later[0] - earlier[0]) / earlier[1] for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
-    return len(steps) >= MIN_RATE_STEPS and abs(median(steps) - 1.0) > rules.rate_tolerance
+    if len(steps) < MIN_RATE_STEPS:
+        return False
+    middle, tolerance = median(steps), rules.rate_tolerance
+    too_short = sum(step < 1.0 - tolerance for step in steps)
+    alike = sum(abs(step - middle) <= tolerance * middle for step in steps)
+    agreeing = too_short if middle < 1.0 else alike
+    return abs(middle - 1.0) > tolerance and agreeing >= MIN_RATE_SHARE * len(steps)

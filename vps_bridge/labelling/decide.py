@@ -48,15 +48,14 @@ def label_without_vote(
     return segment.original_speaker if segment.speaker is None and comes_back else segment.speaker
 
 
-def untouched_numbers(
-    segments: Sequence[StoredSegment], votes: Sequence[Vote], written: Mapping[str, int], restored: Mapping[str, int]
-) -> dict[str, int]:
+def untouched_numbers(segments: Sequence[StoredSegment], votes: Sequence[Vote], before: VoiceBook) -> dict[str, int]:
     """Return the numbers on untouched segments, by segment id. No clear vote decides such a segment.
 
     A segment without evidence is not among them if its number is only the default of speech-to-text. Where all
     segments of the conversation came with the same label, that label says nothing about who speaks. Where no vote is
     clear, nobody was found in the transcript and every number stays.
     """
+    written = before.numbers
     came_with = {
         segment.speaker if segment.original_speaker is None and segment.id not in written else segment.original_speaker
         for segment in segments
@@ -65,7 +64,7 @@ def untouched_numbers(
     has_only_default = len(came_with) == 1 and is_anyone_found(votes)
     untouched: dict[str, int] = {}
     for segment, vote in zip(segments, votes, strict=True):
-        number = _number(label_without_vote(segment, vote, written, restored))
+        number = _number(label_without_vote(segment, vote, written, before.restored))
         if number is None or vote.outcome is VoteOutcome.CLEAR:
             continue
         if vote.outcome in _WITHOUT_EVIDENCE and has_only_default and written.get(segment.id) != number:
@@ -170,9 +169,8 @@ def decide_speakers(
     votes: Sequence[Vote],
     naming: Naming,
     untouched: Mapping[str, int],
-    written: Mapping[str, int],
+    before: VoiceBook,
     *,
-    restored: Mapping[str, int],
     removes_stale: bool = False,
 ) -> tuple[str | None, ...]:
     """Return the label of each segment, in the order given. Where nobody was found, no label is taken away.
@@ -182,12 +180,11 @@ def decide_speakers(
         votes: by segment.
         naming: the number of each voice.
         untouched: the numbers on untouched segments, by segment id.
-        written: the numbers that this pipeline wrote, by segment id.
-        restored: see `VoiceBook.restored`.
+        before: the numbers that this pipeline wrote, before this relabelling.
         removes_stale: a stale label is taken off.
     """
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
-    found_anyone = is_anyone_found(votes)
+    found_anyone, written = is_anyone_found(votes), before.numbers
 
     def decide(segment: StoredSegment, vote: Vote) -> str | None:
         if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
@@ -195,7 +192,7 @@ def decide_speakers(
             return segment.speaker if _number(segment.speaker) == number else speaker_name(number)
         if vote.outcome is VoteOutcome.HUMAN:
             return segment.speaker
-        label = label_without_vote(segment, vote, written, restored)
+        label = label_without_vote(segment, vote, written, before.restored)
         number = _number(label)
         if number is not None and written.get(segment.id) == number:
             return speaker_name(merged[number]) if number in merged else label

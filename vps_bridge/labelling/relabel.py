@@ -143,14 +143,12 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     faults = find_time_faults(evidence, timeline, [clock.offset_s for clock in clocks])
     cut = cut_segments(voice_turns, segments, policy.cutting)
     votes = leave_alone(settle_votes(_vote(segments, timeline, clocks, voice_turns, policy.assignment), cut), faults)
-    written, restored = evidence.voices.numbers, evidence.voices.restored
-    untouched, in_pieces = untouched_numbers(segments, votes, written, restored), voices_of_pieces(cut)
+    before, written, in_pieces = evidence.voices, evidence.voices.numbers, voices_of_pieces(cut)
+    untouched = untouched_numbers(segments, votes, before)
     found = collect_voices(segments, timeline, measured, linked.partition, votes, untouched, in_pieces=in_pieces)
-    naming = name_voices(found, evidence.voices, frozenset(untouched.values()))
+    naming = name_voices(found, before, frozenset(untouched.values()))
     removes_stale = policy.assignment.removes_stale
-    speakers = decide_speakers(
-        segments, votes, naming, untouched, written, restored=restored, removes_stale=removes_stale
-    )
+    speakers = decide_speakers(segments, votes, naming, untouched, before, removes_stale=removes_stale)
     pieces = decide_pieces(segments, votes, cut, naming)
     people = identify_voices(evidence, timeline.speakers, linked, naming.numbers, dict(policy.people))
     changed = _list_changes(segments, speakers, pieces, people)
@@ -166,7 +164,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
-        warnings=_collect_warnings(timeline, clocks, faults, left_alone, policy.alignment),
+        warnings=_collect_warnings(evidence, timeline, clocks, faults, left_alone, policy.alignment),
         audio_s=timeline.audio_s,
         write_key=make_write_key(evidence, timeline, _policy_facts(policy), people.key_facts),
         offsets={index: clock.offset_s for index, clock in enumerate(clocks)},
@@ -325,6 +323,7 @@ def _list_left_alone(
 
 
 def _collect_warnings(
+    evidence: ConversationEvidence,
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
     faults: TimeFaults,
@@ -332,7 +331,9 @@ def _collect_warnings(
     rules: AlignmentRules,
 ) -> tuple[str, ...]:
     """Return what the timeline, the clocks, times, labels and the sample rate give reason to report; sorted."""
-    reasons = {clock.warning for clock in clocks if clock.warning is not None}
+    # Audio whose jobs only wait is nothing odd.
+    told = (clock for stretch, clock in enumerate(clocks) if evidence.is_final or timeline.audio.get(stretch))
+    reasons = {clock.warning for clock in told if clock.warning is not None}
     warnings = {*timeline.warnings, *reasons, *faults.warnings}
     placed_s = {place.chunk_id: place.duration_s for place in timeline.placed}
     as_placed = [replace(chunk, duration_s=placed_s[chunk.chunk_id]) for chunk in timeline.chunks]

@@ -11,6 +11,7 @@ from vps_bridge.commands.main import app
 from vps_bridge.doctor.file_checks import check_queue
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.refusals import RefusedChunk
+from vps_bridge.rules.queue_share import QueueUse
 
 REMEDY = ("failed", "--forget-refused")
 
@@ -19,7 +20,9 @@ def failures_of(data_dir: Path) -> Check:
     ledger = Ledger(data_dir / "bridge", exclusive=False)
     counts = ledger.jobs.counts()
     ledger.close()
-    [check] = [check for check in check_queue(counts, (), time.time()) if check.name == "failures"]
+    [check] = [
+        check for check in check_queue(counts, (), time.time(), QueueUse(20_000, 10**10)) if check.name == "failures"
+    ]
     return check
 
 

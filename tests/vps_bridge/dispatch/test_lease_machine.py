@@ -20,7 +20,7 @@ from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType,
 from schemas.codec import encode
 from schemas.conversation import Verdict
 from schemas.failure import FailureCode, JobFailure, policy_of
-from schemas.turns import SpeakerTurns
+from schemas.turns import ChunkSpan, SpeakerTurns
 from tests.ledger_switch import copy_ledger
 from tests.vps_bridge.dispatch.lease_model import (
     AGENTS,
@@ -376,7 +376,10 @@ class Leases(RuleBasedStateMachine):
             agent_id=name,
             engine=ENGINE,
             duration_s=AUDIO_S,
-            chunks=(),
+            chunks=tuple(
+                ChunkSpan(chunk_id=item.chunk.chunk_id, start_s=item.start_s or 0.0, duration_s=AUDIO_S)
+                for item in self.ledger.jobs.chunks(job_id)
+            ),
             turns=(),
             exclusive_turns=(),
             speakers=(),

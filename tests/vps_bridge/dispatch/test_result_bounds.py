@@ -30,12 +30,17 @@ def twice(result: SpeakerTurns) -> SpeakerTurns:
     return result.model_copy(update={"chunks": result.chunks * 2})
 
 
+def of_none(result: SpeakerTurns) -> SpeakerTurns:
+    return result.model_copy(update={"chunks": ()})
+
+
 @pytest.mark.parametrize(
     ("name", "spoil", "words"),
     [
         ("many", too_many, "it has 20,000 turns, more than 320 in 30 s of audio"),
         ("others", of_others, "chunks that are not its job's"),
         ("twice", twice, "it names chunks twice"),
+        ("left-out", of_none, "it does not say what became of 1 of the 1 chunks of its job"),
     ],
 )
 def test_a_result_that_cannot_be_of_its_job_is_refused_and_counts_as_an_attempt(

@@ -22,6 +22,7 @@ from vps_bridge.doctor.broker_checks import check_agents, check_bridge_lives, ch
 from vps_bridge.doctor.broker_probe import BrokerFindings, ReceivedBeat
 from vps_bridge.doctor.file_checks import check_queue
 from vps_bridge.ledger.records import QueueCounts
+from vps_bridge.rules.queue_share import QueueUse
 
 NOW = datetime(2026, 5, 1, tzinfo=UTC)
 Findings = dict[str, dict[str, Any]]
@@ -219,9 +220,17 @@ def test_a_broker_whose_packets_are_too_small_for_a_part_is_found() -> None:
 
 def test_what_waits_too_long_is_said_with_the_reason() -> None:
     counts = QueueCounts(0, 3, 0, 0, 0, 10**7, oldest_at=1_000.0)
-    assert failures(check_queue(counts, ["call: the agents are busy"], now=1_060.0)) == {}
-    ill = failures(check_queue(counts, ["call: no allowed agent is live (mac)"], now=5_000.0))
+    limit = QueueUse(20_000, 10**10)
+    assert failures(check_queue(counts, ["call: the agents are busy"], now=1_060.0, limit=limit)) == {}
+    ill = failures(check_queue(counts, ["call: no allowed agent is live (mac)"], now=5_000.0, limit=limit))
     assert "no allowed agent is live (mac)" in ill["queue"].found
+
+
+def test_a_queue_without_room_says_what_makes_room() -> None:
+    counts = QueueCounts(0, 17, 3, 0, 0, 10**7, oldest_at=1_000.0)
+    ill = failures(check_queue(counts, [], now=1_060.0, limit=QueueUse(20, 10**9)))
+    assert "20 of at most 20 jobs" in ill["queue"].found
+    assert "Start another agent, or raise OMI_MAX_QUEUE_JOBS" in (ill["queue"].remedy or "")
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from schemas.agent import AgentControl
+from schemas.bridge import BridgeHeartbeat
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
@@ -150,6 +151,9 @@ def test_without_an_agent_the_earlier_call_says_so_at_once(own_door: Door) -> No
     assert "omi-agent run" in answer.json()["detail"]
     assert int(answer.headers["retry-after"]) > 0
     assert own_door.leftovers == []
+    seen = len(own_door.backend.seen(BridgeHeartbeat))
+    wait_until(lambda: len(own_door.backend.seen(BridgeHeartbeat)) > seen, "a heartbeat after that")
+    assert own_door.backend.seen(BridgeHeartbeat)[-1].last_error is None, "an answer to a caller is no error"
 
 
 def test_an_answer_that_does_not_come_is_given_up_and_its_audio_deleted(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from itertools import pairwise
+from itertools import accumulate, cycle, islice, pairwise
 from pathlib import Path
 
 import numpy as np
@@ -217,6 +217,20 @@ def test_chunks_longer_than_their_time_steps_are_a_wrong_sample_rate():
 def test_real_pauses_are_no_wrong_sample_rate():
     chunks = [chunk(n, T0 + 10.0 * n + (600.0 if n > 4 else 0.0)) for n in range(10)]
     assert not is_rate_suspect(chunks, RULES)
+
+
+@pytest.mark.parametrize("step_s", [(10.0, 20.0), (12.0, 10.0, 31.0, 17.0), (8.0, 12.0)])
+def test_pauses_between_most_chunks_and_coarse_times_are_no_wrong_sample_rate(step_s: tuple[float, ...]):
+    """A recorder that keeps speech only, and one whose times are whole seconds; numbers follow each other."""
+    starts_s = [0.0, *accumulate(islice(cycle(step_s), 19))]
+    assert not is_rate_suspect([chunk(n, T0 + start_s) for n, start_s in enumerate(starts_s)], RULES)
+
+
+@pytest.mark.parametrize("rate", [0.4, 0.5, 1.5, 3.0])
+def test_a_wrong_sample_rate_is_seen_beside_pauses_and_jitter(rate: float):
+    jitter_s, pauses_s = cycle((0.3, -0.4, 0.1, -0.1)), {5: 40.0, 11: 300.0, 12: 9.0}
+    steps_s = [10.0 * rate + next(jitter_s) + pauses_s.get(n, 0.0) for n in range(19)]
+    assert is_rate_suspect([chunk(n, T0 + start_s) for n, start_s in enumerate([0.0, *accumulate(steps_s)])], RULES)
 
 
 def test_a_transcript_of_more_than_a_day_is_not_searched():

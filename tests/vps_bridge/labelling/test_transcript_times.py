@@ -268,7 +268,9 @@ def test_segments_a_day_apart_keep_their_labels_and_all_others_get_theirs(wrong,
 
 def test_where_no_audio_was_diarized_the_clock_says_so():
     evidence = replace(evidence_of(DIALOGUE, segments=transcript(DIALOGUE)), jobs=(), is_final=True)
-    assert relabel(evidence, POLICY).warnings == ("clock.unverified: no audio was diarized, see failed_jobs",)
+    (warning,) = relabel(evidence, POLICY).warnings
+    assert warning == "clock.unverified: no audio was diarized: its jobs failed, see failed_jobs, or were given up"
+    assert relabel(replace(evidence, is_final=False), POLICY).warnings == (), "its jobs only wait"
     silent = tuple(replace(job, turns=(), exclusive_turns=(), speakers=()) for job in evidence_of(DIALOGUE).jobs)
     assert relabel(replace(evidence, jobs=silent), POLICY).warnings == (
         "clock.unverified: nobody was heard in the audio",
