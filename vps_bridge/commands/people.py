@@ -68,7 +68,8 @@ Owner = Annotated[
 _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
     "little_speech": "too little clean speech: use a longer or a clearer recording",
-    "asks": "it sounds unlike this person's other voiceprints: is it the right person? See `omi-bridge people show`",
+    "asks": "it sounds unlike this person's other voiceprints. If it is the right person, publish the recording as a "
+    "conversation (`omi-bridge publish`) and confirm its voice there: `omi-bridge people confirm --help`, with --anyway",
     "no_voice": "no voice was found: listen to it, and see `omi-bridge failed`",
 }
 
