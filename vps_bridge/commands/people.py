@@ -69,7 +69,7 @@ _WHY = {
     "two_voices": "more than one person speaks: use a recording of this person alone",
     "little_speech": "too little clean speech: use a longer or a clearer recording",
     "asks": "it sounds unlike this person's other voiceprints. If it is the right person, publish the recording as a "
-    "conversation (`omi-bridge publish`) and confirm its voice there: `omi-bridge people confirm --help`, with --anyway",
+    "conversation (`omi-bridge publish`) and confirm its voice there (`omi-bridge people confirm`, with --anyway)",
     "no_voice": "no voice was found: listen to it, and see `omi-bridge failed`",
 }
 
