@@ -11,7 +11,7 @@ from broker.errors import BrokerError
 from broker.listener import NAME_COMMENT, Listener, check_listener, check_path, read_listener
 from broker.mosquitto_files import make_directory, write_public, write_secret
 from broker.role_users import BrokerUser, make_users
-from broker.users import Credentials, read_users, write_users
+from broker.users import USERS_NAME, Credentials, read_users, write_users
 from schemas.topics import Topics
 
 # Format 7 of mosquitto's password file: PBKDF2 with HMAC-SHA512, 12 bytes of salt, 64 of hash
@@ -81,7 +81,7 @@ def provision_mosquitto(
     """
     check_path(directory.absolute())
     check_listener(listener, insecure=insecure)
-    users_file = directory.absolute() / "users.json"
+    users_file = directory.absolute() / USERS_NAME
     topics, known = Topics(listener.topic_root), read_users(users_file)
     users = make_users(known, agent_ids, topics, listener.bridge_id, further_bridges=further_bridges)
     credentials = {name: user.credentials for name, user in users.items()}

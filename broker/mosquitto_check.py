@@ -17,7 +17,7 @@ from broker.mosquitto_setup import make_invitation, require_setup
 from broker.role_users import make_users
 from broker.text_files import read_text
 from broker.user_check import UNREACHABLE, check_user, settings_of
-from broker.users import Credentials, read_users
+from broker.users import USERS_NAME, Credentials, read_users
 from schemas.topics import Topics
 
 RELOAD = "It reads its files again after: systemctl reload mosquitto (or kill -HUP its process)."
@@ -32,7 +32,7 @@ def check_mosquitto(directory: Path) -> list[Check]:
         BrokerError: its files cannot be read.
     """
     listener = require_setup(directory)
-    users = read_users(directory / "users.json")
+    users = read_users(directory / USERS_NAME)
     own = OwnCertificates.below(directory)
     ca_file = own.ca if listener.tls == own.server else None
     checks = [_check_modes(directory, own, listener), _check_rights(directory, listener, users)]
@@ -70,7 +70,7 @@ def find_bind_problem(listener: Listener) -> str | None:
 
 def _check_modes(directory: Path, own: OwnCertificates, listener: Listener) -> Check:
     files = MosquittoFiles.below(directory)
-    private = [files.passwords, files.acl, directory.absolute() / "users.json"]
+    private = [files.passwords, files.acl, directory.absolute() / USERS_NAME]
     if listener.tls == own.server:
         private += [own.ca_key, own.server.key]
     return check_private_files(directory, private, f"omi-broker init {directory}")

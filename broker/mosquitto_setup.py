@@ -15,7 +15,7 @@ from broker.listener import Listener, TlsFiles, check_listener, is_every_address
 from broker.mosquitto import ProvisionedMosquitto, known_listener, provision_mosquitto
 from broker.mosquitto_files import make_directory
 from broker.role_users import renew_password
-from broker.users import Credentials, require_users
+from broker.users import USERS_NAME, Credentials, require_users
 
 PLAIN_PORT, TLS_PORT = 1883, 8883  # as IANA lists them for mqtt and secure-mqtt
 
@@ -125,7 +125,7 @@ def set_up_mosquitto(directory: Path, wanted: Wanted, *, renew_certificate: bool
         BrokerError: a value that would change the meaning of the configuration, or a file that cannot be written.
     """
     before = known_listener(directory)
-    has_new_users = before is not None and not (directory / "users.json").exists()
+    has_new_users = before is not None and not (directory / USERS_NAME).exists()
     own = OwnCertificates.below(directory)
     listener = choose_listener(before, wanted, own.server)
     if wanted.own_tls is not None:
@@ -160,7 +160,7 @@ def change_password(directory: Path, user: str) -> Setup:
         BrokerError: there is no such user.
     """
     require_setup(directory)
-    renew_password(directory / "users.json", user)
+    renew_password(directory / USERS_NAME, user)
     return set_up_mosquitto(directory, Wanted())
 
 
@@ -174,7 +174,7 @@ def require_setup(directory: Path) -> Listener:
     listener = known_listener(directory)
     if listener is None:
         raise NotSetUp(directory)
-    require_users(directory / "users.json")
+    require_users(directory / USERS_NAME)
     return listener
 
 

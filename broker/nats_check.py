@@ -12,7 +12,7 @@ from broker.file_checks import check_private_files
 from broker.nats import NatsCluster, NatsNode, node_directory
 from broker.nats_setup import node_url, require_cluster
 from broker.user_check import UNREACHABLE, check_user, settings_of
-from broker.users import Credentials, read_users
+from broker.users import USERS_NAME, Credentials, read_users
 
 RELOAD = "Copy its nats.conf to its machine again, and there: systemctl reload nats-server (or kill -HUP its process)."
 START = "Is it started there, and can it reach the others? journalctl -u nats-server says why not."
@@ -29,7 +29,7 @@ def check_cluster(directory: Path) -> list[Check]:
         BrokerError: its files cannot be read.
     """
     cluster = require_cluster(directory)
-    users = read_users(directory / "users.json")
+    users = read_users(directory / USERS_NAME)
     own = OwnCertificates.below(directory)
     checks = [_check_modes(directory, cluster)]
     if cluster.tls:
@@ -70,7 +70,7 @@ def _judge_majority(nodes: int, down: int) -> list[Check]:
 
 def _check_modes(directory: Path, cluster: NatsCluster) -> Check:
     folders = [node_directory(directory, node.name) for node in cluster.nodes]
-    private = [directory / "users.json", directory / "cluster.json", *(folder / "nats.conf" for folder in folders)]
+    private = [directory / USERS_NAME, directory / "cluster.json", *(folder / "nats.conf" for folder in folders)]
     if cluster.tls:
         private += [OwnCertificates.below(directory).ca_key, *(folder / "server.key" for folder in folders)]
     return check_private_files(directory, private, f"omi-broker nats {directory}")

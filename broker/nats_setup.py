@@ -22,7 +22,7 @@ from broker.nats import NatsCluster, NatsNode, node_config, node_directory
 from broker.private_files import replace_file, rewrite_file
 from broker.role_users import BrokerUser, make_users, renew_password
 from broker.text_files import read_text
-from broker.users import Credentials, generate_password, read_users, require_users, write_users
+from broker.users import USERS_NAME, Credentials, generate_password, read_users, require_users, write_users
 from schemas.record import is_id
 from schemas.topics import Topics
 
@@ -117,7 +117,7 @@ def require_cluster(directory: Path) -> NatsCluster:
     cluster = known_cluster(directory)
     if cluster is None:
         raise NoCluster(directory)
-    require_users(directory / "users.json")
+    require_users(directory / USERS_NAME)
     return cluster
 
 
@@ -190,7 +190,7 @@ def set_up_cluster(directory: Path, wanted: WantedCluster, *, renew_certificates
         raise BrokerError(
             "this cluster speaks no TLS: omi-broker nats DIR --tls gives it certificates, and invitations"
         )
-    users_file = directory.absolute() / "users.json"
+    users_file = directory.absolute() / USERS_NAME
     has_new_users = before is not None and not users_file.exists()
     topics, known = Topics(cluster.topic_root), read_users(users_file)
     users = make_users(known, wanted.agent_ids, topics, cluster.bridge_id, further_bridges=wanted.further_bridges)
@@ -219,7 +219,7 @@ def change_password(directory: Path, user: str) -> ClusterSetup:
         BrokerError: there is no such user.
     """
     require_cluster(directory)
-    renew_password(directory / "users.json", user)
+    renew_password(directory / USERS_NAME, user)
     return set_up_cluster(directory, WantedCluster())
 
 

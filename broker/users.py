@@ -15,6 +15,7 @@ ROLES = ("bridge", "agent", "backend", "watch")
 _WORD = re.compile(r"[^\s:]+")  # in a password file they stand in one line, with a colon between them
 PASSWORD_BYTES = 24  # 192 random bits: they cannot be guessed, so a fast hash is as good as a slow one
 
+USERS_NAME = "users.json"
 MADE_ANEW = (
     "Put a copy of it back, or delete it and have it made anew, with other passwords for everybody: by omi-broker run, "
     "or by omi-broker init (a cluster's: omi-broker nats) with --agent for each agent, after which everybody joins "
@@ -35,7 +36,7 @@ class Credentials:
 
 def users_file(data_dir: Path) -> Path:
     """Return the file of the embedded broker's generated users."""
-    return data_dir / "broker" / "users.json"
+    return data_dir / "broker" / USERS_NAME
 
 
 def generate_users(data_dir: Path) -> dict[str, Credentials]:

@@ -7,6 +7,8 @@ from tests.brokers import RunningBroker, run_mosquitto
 from tests.postgres_server import RunningPostgres, run_postgres
 from tests.vps_bridge.ledger_server import KINDS, empty, server_of
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge
+from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend
+from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.server_connection import LedgerServer
 
@@ -75,6 +77,14 @@ def bridge(
     with run_bridge(mosquitto, tmp_path_factory.mktemp("data"), backend) as running:
         running.allow(*AGENTS)
         yield running
+
+
+@pytest.fixture
+def people(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[OwnersBackend]:
+    """Conversations of one owner, with an agent that embeds voices as a test says."""
+    bridge.allow("first")
+    with ScriptedAgent(mosquitto, "first", embedding=CALIBRATED) as agent:
+        yield OwnersBackend(backend, agent)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, STARTED_AT, TOPICS,
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav, voice_of
 
 CALIBRATED = ("campplus-of-a-test", "1")
+ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
 Turns = Sequence[tuple[float, float, str]]
 
 

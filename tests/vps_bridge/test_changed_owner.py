@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,19 +10,14 @@ import pytest
 from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.corrections import Correction
 from schemas.people import PersonEventType
-from tests.brokers import RunningBroker
-from tests.vps_bridge.live_bridge import STARTED_AT, Backend, LiveBridge, wait_until
-from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend, person_of
-from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
-
-ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
+from tests.vps_bridge.live_bridge import STARTED_AT, LiveBridge, wait_until
+from tests.vps_bridge.owners_backend import ALONE, OwnersBackend, person_of
+from tests.vps_bridge.scripted_agent import voice_of
 
 
 @pytest.fixture
-def first(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[OwnersBackend]:
-    bridge.allow("first")
-    with ScriptedAgent(mosquitto, "first", embedding=CALIBRATED) as agent:
-        yield OwnersBackend(backend, agent)
+def first(people: OwnersBackend) -> OwnersBackend:
+    return people
 
 
 @pytest.fixture

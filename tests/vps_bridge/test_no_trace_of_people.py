@@ -20,10 +20,9 @@ from schemas.people import PersonEventType
 from tests.brokers import RunningBroker
 from tests.postgres_server import PASSWORD, RunningPostgres, ledger_options, run_postgres
 from tests.vps_bridge.live_bridge import Backend, LiveBridge, run_bridge, wait_until
-from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend, person_of
+from tests.vps_bridge.owners_backend import ALONE, CALIBRATED, OwnersBackend, person_of
 from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
 
-ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
 NAME = "Zoe-Quartermaine"
 PAGE = Path(__file__).parents[2] / "docs" / "ledger-on-postgresql.md"
 VOICES = {"a": voice_of("zoe"), "b": voice_of("yves")}

@@ -2,7 +2,6 @@
 
 import unicodedata
 import uuid
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -11,21 +10,11 @@ from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.corrections import Correction
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
-from tests.brokers import RunningBroker
-from tests.vps_bridge.live_bridge import Backend, LiveBridge, wait_until
-from tests.vps_bridge.owners_backend import CALIBRATED, OwnersBackend, person_of, sounding
-from tests.vps_bridge.scripted_agent import ScriptedAgent, voice_of
+from tests.vps_bridge.live_bridge import LiveBridge, wait_until
+from tests.vps_bridge.owners_backend import ALONE, CALIBRATED, OwnersBackend, person_of, sounding
+from tests.vps_bridge.scripted_agent import voice_of
 from vps_bridge.ledger.event_content import digest_event
 from vps_bridge.people.match import rules_for
-
-ALONE = ((0.5, 9.0, "a"), (10.0, 29.0, "a"))
-
-
-@pytest.fixture
-def people(mosquitto: RunningBroker, backend: Backend, bridge: LiveBridge) -> Iterator[OwnersBackend]:
-    bridge.allow("first")
-    with ScriptedAgent(mosquitto, "first", embedding=CALIBRATED) as agent:
-        yield OwnersBackend(backend, agent)
 
 
 def test_who_was_enrolled_over_mqtt_is_named_in_the_next_conversation_and_strangers_are_not(

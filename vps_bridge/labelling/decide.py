@@ -293,16 +293,14 @@ def note_segments(
     One that a person labelled is noted with the voice that is heard in it: it says what that voice is, and not that
     whom the person named speaks so.
     """
-    with_number: dict[int, list[str]] = {}
+    numbers: dict[str, int] = {}
     for segment, vote, speaker in zip(segments, votes, speakers, strict=True):
         heard = _heard_number(vote, naming) if vote.outcome is VoteOutcome.HUMAN else None
         number = _number(speaker) if heard is None else heard
         is_own = heard is not None or vote.outcome is VoteOutcome.CLEAR or segment.id in written
         if number is not None and is_own:
-            with_number.setdefault(number, []).append(segment.id)
-    book = naming.book
-    voices = (replace(voice, segments=tuple(sorted(with_number.get(voice.speaker_id, ())))) for voice in book.voices)
-    return replace(book, voices=tuple(voices))
+            numbers[segment.id] = number
+    return naming.book.with_numbers(numbers)
 
 
 def _heard_number(vote: Vote, naming: Naming) -> int | None:

@@ -71,6 +71,14 @@ class VoiceBook:
         """The numbers that this pipeline wrote, by segment id."""
         return {segment_id: voice.speaker_id for voice in self.voices for segment_id in voice.segments}
 
+    def with_numbers(self, numbers: Mapping[str, int]) -> VoiceBook:
+        """Return this book with other numbers, by segment id."""
+        segments: dict[int, list[str]] = {}
+        for segment_id, number in sorted(numbers.items()):
+            segments.setdefault(number, []).append(segment_id)
+        voices = (replace(voice, segments=tuple(segments.get(voice.speaker_id, ()))) for voice in self.voices)
+        return replace(self, voices=tuple(voices))
+
     def revive(self, earlier: VoiceBook, about: VoiceBook) -> VoiceBook:
         """Return this book with the voices of an earlier one that it has no more, under their old numbers.
 
@@ -91,20 +99,10 @@ class VoiceBook:
         rest = [
             replace(voice, members=tuple(one for one in voice.members if one not in members)) for voice in self.voices
         ]
-        by_number = _by_number(written)
-        voices = (
-            replace(voice, segments=tuple(by_number.get(voice.speaker_id, ())))
-            for voice in sorted([*rest, *back], key=lambda voice: voice.speaker_id)
-        )
+        voices = tuple(sorted([*rest, *back], key=lambda voice: voice.speaker_id))
         retired = set(self.retired) - {voice.speaker_id for voice in back}
-        return VoiceBook(tuple(voices), tuple(sorted(retired)), {**changed, **self.restored})
-
-
-def _by_number(numbers: Mapping[str, int]) -> dict[int, list[str]]:
-    found: dict[int, list[str]] = {}
-    for segment_id, number in sorted(numbers.items()):
-        found.setdefault(number, []).append(segment_id)
-    return found
+        book = VoiceBook(voices, tuple(sorted(retired)), {**changed, **self.restored})
+        return book.with_numbers(written)
 
 
 def _persons(voice: Voice) -> list[str | None]:

@@ -128,12 +128,16 @@ def spans_to_compare(segments: Sequence[StoredSegment]) -> tuple[list[Span], boo
     They are of its words, of a segment without credible word times its own; none of a segment whose times cannot be.
     """
     apart = _find_apart(segments)
-    usable = [segment for segment in segments if segment.id not in apart]
-    words = [word for segment in usable if has_credible_words(segment) for word in segment.words or ()]
-    without_words = [segment for segment in usable if not has_credible_words(segment)]
-    spans = [(word.start_s, word.end_s) for word in words]
-    spans += [(segment.start_s, segment.end_s) for segment in without_words]
-    return spans, len(words) > len(without_words)
+    words: list[Span] = []
+    whole: list[Span] = []
+    for segment in segments:
+        if segment.id in apart:
+            continue
+        if has_credible_words(segment):
+            words += [(word.start_s, word.end_s) for word in segment.words or ()]
+        else:
+            whole.append((segment.start_s, segment.end_s))
+    return words + whole, len(words) > len(whole)
 
 
 def has_credible_words(segment: TimedSegment) -> bool:
