@@ -13,7 +13,7 @@ from vps_bridge.errors import StoreUnavailable
 POISON = ("p1", "p2", "p3")
 
 
-class Asked:
+class PoisonedStore:
     """A store that fails with these conversations, and how often it was asked for which."""
 
     def __init__(self, *poison: str) -> None:
@@ -33,7 +33,7 @@ class Asked:
 
 
 def test_conversations_that_always_fail_hold_up_the_others_for_a_moment_and_no_more() -> None:
-    store, kept_out = Asked(*POISON), 0
+    store, kept_out = PoisonedStore(*POISON), 0
     for second in range(600):
         store.clock.now_s = float(second)
         for name in POISON:
@@ -49,7 +49,7 @@ def test_conversations_that_always_fail_hold_up_the_others_for_a_moment_and_no_m
 
 def test_a_store_that_is_away_is_asked_rarely_and_for_all_at_once_when_it_is_back() -> None:
     names = [f"c{number}" for number in range(100)]
-    store = Asked(*names)
+    store = PoisonedStore(*names)
     for second in range(600):
         store.clock.now_s = float(second)
         for name in names:
@@ -63,7 +63,7 @@ def test_a_store_that_is_away_is_asked_rarely_and_for_all_at_once_when_it_is_bac
 
 
 def test_a_store_that_asks_to_be_left_alone_is_by_all() -> None:
-    store = Asked("c1")
+    store = PoisonedStore("c1")
     with pytest.raises(StoreUnavailable):
         store.ask("c1", asks_for_s=120.0)
     with pytest.raises(StoreUnavailable, match=r"answered 422 \(asked again in 120 s"):
