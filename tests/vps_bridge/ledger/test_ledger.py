@@ -285,6 +285,18 @@ def test_a_clock_set_back_keeps_no_audio_longer(ledger):
     assert due(yesterday) == {"done", "failed"}
 
 
+def test_a_clock_set_forward_makes_nothing_older_that_came_since_a_bridge_began(ledger):
+    add_job(ledger, "before")
+    began_at = time.time()
+    add_job(ledger, "since")
+    ledger.chunks.shift_times(began_at, 1_000.0)
+    ledger.chunks.clamp_future_times(time.time() + 1_000.0)
+    limits = {"final_before": 0.0, "failed_before": 0.0}
+    expired = ledger.chunks.expired(accepted_before=began_at + 999.0, **limits)
+    assert {chunk.conversation_id for chunk in expired} == {"before"}
+    assert ledger.conversations.get("since").last_activity_at >= began_at + 1_000.0
+
+
 def test_an_update_waits_until_its_version_is_applied(ledger):
     add_job(ledger)
     assigned(ledger)
