@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from vps_bridge.backup.digest import Digest
 from vps_bridge.backup.erase_again import ErasedAgain, erase_again
 from vps_bridge.backup.large_file import LargeFile
 from vps_bridge.backup.make import Report, remove_leftovers
@@ -161,9 +162,10 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: BackedUpF
     source = tar.extractfile(member) if member.isreg() else None
     if source is None or member.size != file.bytes:
         raise BackupUnusable(backup, f"{file.name} in it is damaged")
-    digest, path = hashlib.sha256(), work / file.name
+    path = work / file.name
     path.touch(mode=0o600)
-    with LargeFile(path) as target:
+    with ThreadPoolExecutor() as pool, LargeFile(path) as target:
+        digest = Digest(pool)
         while block := source.read(_BLOCK_BYTES):
             digest.update(block)
             target.write(block)
