@@ -31,7 +31,7 @@ from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy
 from vps_bridge.ledger.erasure_log import LOG_NAME, Erasure, ErasureHistory, read_erasures
-from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
+from vps_bridge.ledger.ledger import LOCK_NAME
 
 NEW_SUFFIX, OLD_SUFFIX = ".restoring-", ".before-restore-"
 _BLOCK_BYTES = 2**20
@@ -76,7 +76,7 @@ def restore_backup(
     """
     manifest = read_manifest(backup)
     root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    is_there = any((root / name).exists() for name in DATABASES)
+    is_there = _holds_databases(root)
     if is_there and not overwrite:
         msg = f"{root} holds a bridge's files already: say --overwrite to replace them (they are kept beside it)"
         raise RestoreRefused(msg)
@@ -100,6 +100,10 @@ def restore_backup(
     finally:
         lock.release()
     return Restored(manifest, erased, knows, since.damaged, previous if is_there else None)
+
+
+def _holds_databases(root: Path) -> bool:
+    return any((root / name).exists() for name in DATABASES)
 
 
 class _Since(NamedTuple):
@@ -190,6 +194,6 @@ def _swap(root: Path, work: Path) -> Path:
     previous = root.with_name(f"{root.name}{OLD_SUFFIX}{moment}-{secrets.token_hex(2)}")
     root.rename(previous)
     work.rename(root)
-    if not (previous / FILE_NAME).exists():
+    if not _holds_databases(previous):
         shutil.rmtree(previous)  # nothing but the lock was there
     return previous
