@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.vps_bridge.conversations.test_store import make_segment
@@ -10,9 +12,10 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Label
 
 
 @pytest.fixture
-def store(migrated_file):
-    store = SqliteConversations(migrated_file)
-    store.delete("c1")
+def store(migrated_file, tmp_path):
+    store = SqliteConversations(
+        shutil.copy(migrated_file, tmp_path / "c.db")
+    )  # the file itself is the other tests' too
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
     yield store
     store.close()
