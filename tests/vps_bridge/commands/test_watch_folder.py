@@ -238,6 +238,39 @@ def test_a_transcript_that_comes_later_joins_the_conversation_of_its_recording(
     assert folder.conversation("call.wav") != conversation
 
 
+def test_a_broken_transcript_that_is_taken_away_again_leaves_the_recording_its_labels(
+    folder: Folder, bridge: LiveBridge, mosquitto: RunningBroker
+) -> None:
+    folder.drop("call.wav", tone=36)
+    conversation = folder.conversation("call.wav")
+    assert folder.once("--timeout-s", "2")[1][0]["outcome"] == "accepted"
+    (folder.path / "call.srt").write_text("broken")
+    code, news, _ = folder.once("--timeout-s", "2")
+    assert (code, [each["outcome"] for each in news]) == (1, ["refused"])
+    (folder.path / "call.srt").unlink()
+    with answering(mosquitto):
+        code, news, said = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (0, ["done"]), said
+    assert "call.wav.rttm" in folder.names()
+    assert "call.wav.error.txt" not in folder.names()
+    (folder.path / "call.srt").write_text(SRT)
+    assert folder.once()[0] == 0
+    assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt"), "the mended one joins, as if there had been no other"
+    assert len(bridge.jobs(conversation)) == 1
+
+
+def test_what_was_written_beside_one_recording_is_no_transcript_of_another(
+    folder: Folder, agent: ScriptedAgent
+) -> None:
+    folder.drop("call.wav", tone=37)
+    folder.drop("call.wav.mp3", tone=38)
+    for _ in range(2):
+        code, news, said = folder.once()
+        assert code == 0, (news, said)
+    assert {"call.wav.srt", "call.wav.mp3.srt"} <= set(folder.names())
+    assert not [name for name in folder.names() if name.endswith(".error.txt")]
+
+
 def test_a_recording_whose_conversation_was_deleted_is_not_awaited_for_ever(
     folder: Folder, bridge: LiveBridge, backend: Backend
 ) -> None:
