@@ -73,7 +73,7 @@ def restore_backup(
         DatabaseError: a newer program made it.
         OSError: the disk is full or fails.
     """
-    manifest = read_manifest(backup)
+    manifest, root = read_manifest(backup), root.resolve()  # a link to another disk stays one
     root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_there = any((root / name).exists() for name in DATABASES)
     if is_there and not overwrite:

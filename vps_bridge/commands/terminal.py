@@ -143,6 +143,12 @@ def check_regular(file: Path) -> None:
         fail(f"{file} is no regular file: write the audio into one first, and give that", EXIT_FAILED)
 
 
+def check_outside(file: Path, root: Path) -> None:
+    """End the program where a file that is to be written lies among the bridge's own: it might be its database."""
+    if root.resolve() in file.resolve().parents:
+        fail(f"{file} would lie among the bridge's own files: name one outside of {root}", EXIT_FAILED)
+
+
 def checked_names(names: str | list[str] | None) -> str | list[str] | None:
     """Return ids or names of people's making, or end the program where one is too long or of no character."""
     for name in [names] if isinstance(names, str) else names or []:
