@@ -16,7 +16,7 @@ from broker.errors import BrokerError, SettingsError
 from broker.program import explain_file_error
 from broker.terminal import SafeConsole
 from schemas.limits import MAX_NAME_CHARS
-from schemas.text import compose_name
+from schemas.text import compose_name, is_blank
 
 if TYPE_CHECKING:
     from vps_bridge.conversations.sqlite import SqliteConversations
@@ -162,6 +162,9 @@ def composed_names(names: str | None) -> str | None:
     """Return what people call somebody as it is compared (see `compose_name`); ends the program as `checked_names`."""
     composed: str | None = compose_name(names)
     checked_names(composed)
+    if composed is not None and is_blank(composed):
+        msg = "it has no character that can be seen"
+        raise typer.BadParameter(msg)
     return composed
 
 

@@ -101,7 +101,7 @@ def test_words_go_with_the_text_and_the_times_that_they_are_of(store, update, ke
 def test_words_of_a_higher_revision_stay(store):
     words = [{"text": "Hello", "start_s": 1, "end_s": 2}]
     store.upsert_segments("c1", 1, [make_segment("a", 1, 2, text="Hullo")])
-    store.upsert_segments("c1", 3, [TranscriptSegment(id="a", words=words)])
+    store.upsert_segments("c1", 3, [TranscriptSegment.model_validate({"id": "a", "words": words})])
     store.upsert_segments("c1", 2, [TranscriptSegment(id="a", text="Hello")])
     (segment,) = store.read("c1").segments
     assert (segment.text, [word.text for word in segment.words]) == ("Hello", ["Hello"])
