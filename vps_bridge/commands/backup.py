@@ -59,11 +59,15 @@ def backup(
     Exit codes: 0 written and checked; 1 failed.
     """
     from vps_bridge.backup.make import make_backup
+    from vps_bridge.conversations.sqlite import STORE_FILE
+    from vps_bridge.gone_database import refuse_gone
 
     with explained():
         settings = load(config, "bridge", data_dir=data_dir)
         if settings.database_url is not None:
             fail(f"a server keeps the ledger: {BACK_UP_SERVER}", EXIT_FAILED)
+        if settings.conversations_url is None:
+            refuse_gone(settings.root / STORE_FILE)
         target = file.resolve()  # where the file is a link, what it leads to is replaced
         if not target.parent.is_dir():
             fail(f"{target.parent} is no directory: make it first", EXIT_FAILED)

@@ -32,7 +32,7 @@ from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.erasure_log import LOG_NAME
-from vps_bridge.ledger.ledger import FILE_NAME as LEDGER_FILE
+from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
@@ -236,6 +236,17 @@ def test_a_restore_replaces_nothing_unasked_and_nothing_while_a_bridge_runs(stop
     assert stopped.find_kept() == WHOLE
 
 
+@pytest.mark.parametrize("lost", [FILE_NAME, STORE_FILE])
+def test_what_a_restore_replaces_is_kept_though_a_part_of_it_is_lost(stopped: StoppedBridge, lost: str) -> None:
+    """Corrections made since the backup are nowhere else: who finds the other file again has them."""
+    stopped.back_up()
+    (stopped.root / lost).unlink()
+    left = {path.name: path.read_bytes() for path in stopped.root.glob("*.sqlite3")}
+    previous = stopped.restore(overwrite=True).previous
+    assert previous is not None
+    assert {path.name: path.read_bytes() for path in previous.glob("*.sqlite3")} == left
+
+
 @pytest.mark.parametrize("harm", ["cut", "flipped", "another", "path"])
 def test_a_damaged_backup_is_refused_and_changes_nothing(stopped: StoppedBridge, harm: str) -> None:
     stopped.back_up()
@@ -322,7 +333,7 @@ def test_a_backup_replaces_nothing_that_is_no_file(tmp_path: Path) -> None:
     assert link.is_symlink()
 
 
-@pytest.mark.parametrize("name", [LEDGER_FILE, STORE_FILE, "new.tar"])
+@pytest.mark.parametrize("name", [FILE_NAME, STORE_FILE, "new.tar"])
 def test_no_command_writes_among_the_bridges_own_files(tmp_path: Path, name: str) -> None:
     call, link = KeptCall(tmp_path / "data"), tmp_path / "link"
     link.symlink_to(tmp_path / "data" / "bridge")
