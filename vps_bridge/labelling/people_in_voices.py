@@ -112,12 +112,9 @@ def judge_corrections(
             case CorrectionKind.OTHER_VOICE:
                 return _judge_split(kept, *said.splits[kept.write, kept.place], voices)
             case CorrectionKind.SEGMENT_IS:
-                segment = segment_of.get(kept.said.segment_id or "")
-                if segment is None:
-                    return "void", NO_VOICE  # the backend took it away
-                if not _has_label(segment, kept):
-                    return "void", OVERRIDDEN
-                return _judge_segment(kept, word_of.get(segment.id), words, voices, person_of)
+                named = kept.said.segment_id or ""
+                gone = _judge_label(segment_of.get(named), kept)
+                return gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
             case _:
                 voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
                 if voice is None:
@@ -151,11 +148,15 @@ def _judge_split(
     return ("spread", None) if reaches or not rest else ("alone", SOUNDS_DIFFERENT)
 
 
-def _has_label(segment: StoredSegment, kept: KeptCorrection) -> bool:
-    """Whether a segment has the label that a person gave it; not once it was taken away and sent anew, for one."""
+def _judge_label(segment: StoredSegment | None, kept: KeptCorrection) -> tuple[str, str] | None:
+    """Return why nothing is left of a correction whose segment was taken away, or has another label since; else None."""
+    if segment is None:
+        return "void", NO_VOICE
     if kept.said.speaker_id is not None:
-        return segment.speaker == speaker_name(kept.said.speaker_id)
-    return segment.person_id == kept.said.person_id
+        has_label = segment.speaker == speaker_name(kept.said.speaker_id)
+    else:
+        has_label = segment.person_id == kept.said.person_id
+    return None if has_label else ("void", OVERRIDDEN)
 
 
 def _judge_segment(
