@@ -36,6 +36,7 @@ LAYERS = {
             "opened",
         },
         {"error_guard", "settings", "database", "database_server", "outage", "timed_calls"},
+        {"gone_database"},
         {"conversations", "ledger", "database_copies", "bucket"},
         {"labelling", "mailbox", "kept_messages", "publisher", "presence", "membership"},
         {"intake", "admission", "exports"},

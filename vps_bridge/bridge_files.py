@@ -18,12 +18,14 @@ from vps_bridge.compaction import make_shrinkable
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import LedgerUnavailable
+from vps_bridge.gone_database import refuse_gone
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.open_spool import open_spool
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAME, LOG_REMEDY, find_log_damage
-from vps_bridge.opened import OPENED_NAME, mark_opened
+from vps_bridge.ledger.ledger import FILE_NAME
+from vps_bridge.opened import is_marked, mark_opened
 from vps_bridge.rules.ownership import BridgePlaces
 from vps_bridge.settings import BridgeSettings
 
@@ -91,11 +93,11 @@ def open_files(
         opened.callback(ledger.close)
         disk_reserve.update()
         join(ledger)
-        mark_opened(settings.root)
         spool = open_spool(settings, ledger, on_thread)
         opened.callback(spool.close)
         store = open_store(settings)
         opened.callback(store.close)
+        mark_opened(settings.root)
         remove_leftovers(settings.root)
         make_shrinkable(ledger, store)
         _erase_restored(ledger, spool, store)
@@ -107,6 +109,8 @@ def open_files(
 
 def _open_ledger(settings: BridgeSettings) -> Ledger:
     """Open the ledger, once the server that keeps it answers, if one does: both may have been started together."""
+    if settings.database_url is None:
+        refuse_gone(settings.root / FILE_NAME)
     return until_there(lambda: open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id))
 
 
@@ -114,8 +118,8 @@ def _tell_erasures(settings: BridgeSettings) -> None:
     """Say where the log of erasures cannot be read, or is gone: a restore will not know what to erase again."""
     for damage in find_log_damage(settings.root):
         _LOG.error("erasures_unreadable", log=damage, remedy=LOG_REMEDY)
-    log, has_run = settings.root / LOG_NAME, (settings.root / OPENED_NAME).exists()
-    if has_run and settings.database_url is None and not log.exists():
+    log = settings.root / LOG_NAME
+    if is_marked(settings.root) and settings.database_url is None and not log.exists():
         _LOG.error("erasures_lost", log=f"{log} is gone, and is begun anew", remedy=LOG_REMEDY)
 
 

@@ -14,8 +14,9 @@ from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 
+from vps_bridge.backup.digest import Digest, DigestedFile
 from vps_bridge.backup.large_file import LargeFile
-from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupManifest, describe_file
+from vps_bridge.backup.manifest import DATABASES, MANIFEST_NAME, BackedUpFile, BackupManifest
 from vps_bridge.bucket.audio import is_in_bucket
 from vps_bridge.database import DatabaseUnreadable
 from vps_bridge.database_copies import check_database, copy_databases
@@ -44,7 +45,7 @@ def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     before = _read_erasures(root)  # what is erased from here on is erased again with a restore
     remove_leftovers(root)
     with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch, ThreadPoolExecutor() as pool:
-        checks = FileChecks(Path(scratch), pool)
+        checks = DatabaseChecks(Path(scratch), pool)
         try:
             return _write_tar(checks, _gather(root, checks, before, report), target, report)
         except DatabaseUnreadable as error:  # of a copy: the file that it is one of is what can be mended
@@ -67,33 +68,30 @@ def _read_erasures(root: Path) -> ErasureHistory:
         ledger.close()
 
 
-class FileChecks:
-    """What other threads find out of a backup's files while these are in the system's cache anyway.
-
-    The databases are checked, and of each file the digest is made.
-    """
+class DatabaseChecks:
+    """What other threads find out of the copied databases, while these are in the system's cache anyway."""
 
     def __init__(self, work: Path, pool: Executor) -> None:
-        """Read files below `work`."""
-        self.work, self._pool = work, pool
-        self._described: dict[str, Future[BackedUpFile]] = {}
+        """Check databases below `work`."""
+        self.work, self.pool = work, pool
+        self._begun: list[Future[None]] = []
 
     def begin(self, name: str) -> None:
-        """Read a file, from now on, unless that was begun before. Nobody may change it any more."""
-        if name not in self._described:
-            self._described[name] = self._pool.submit(self._read, name)
+        """Check a database, from now on. Nobody may change it any more."""
+        self._begun.append(self.pool.submit(check_database, self.work / name))
 
-    def wait_for(self, name: str) -> BackedUpFile:
-        """Return what was read of a file. Raises `DatabaseUnreadable` where it is a damaged database."""
-        return self._described[name].result()
+    def wait(self) -> None:
+        """Wait for all of them. Raises `DatabaseUnreadable` where one is damaged."""
+        for check in self._begun:
+            check.result()
 
-    def _read(self, name: str) -> BackedUpFile:
-        if name in DATABASES:
-            check_database(self.work / name)
-        return describe_file(self.work, name)
+    def begin_removal(self) -> None:
+        """Remove the copies, which takes a while: their memory is given back."""
+        for name in DATABASES:
+            self.pool.submit((self.work / name).unlink, missing_ok=True)
 
 
-def _gather(root: Path, checks: FileChecks, before: ErasureHistory, report: Report) -> BackupManifest:
+def _gather(root: Path, checks: DatabaseChecks, before: ErasureHistory, report: Report) -> BackupManifest:
     work = checks.work
     spool = work / SPOOL
     spool.mkdir(mode=0o700)
@@ -103,7 +101,7 @@ def _gather(root: Path, checks: FileChecks, before: ErasureHistory, report: Repo
     copies = {root / name: work / name for name in DATABASES if (root / name).exists()}
 
     def begin(path: Path) -> None:
-        if path.name != LEDGER_FILE:  # the ledger's is changed below
+        if path.name != LEDGER_FILE:  # that one is changed below
             checks.begin(path.name)
 
     copy_databases(copies, lambda done, total: report("copying", done, total), begin)
@@ -120,6 +118,7 @@ def _gather(root: Path, checks: FileChecks, before: ErasureHistory, report: Repo
         conversations, ledger_id = copy.listing.count(), copy.ledger_id
     finally:
         copy.close()
+    checks.begin(LEDGER_FILE)
     return _describe(work, before, sorted(there), ledger_id, conversations)
 
 
@@ -164,20 +163,17 @@ def _link_all(source: Path, target: Path, names: Iterable[str]) -> None:
                 shutil.copyfile(source / name, target / name)
 
 
-def _write_tar(checks: FileChecks, manifest: BackupManifest, target: Path, report: Report) -> BackupManifest:
+def _write_tar(checks: DatabaseChecks, manifest: BackupManifest, target: Path, report: Report) -> BackupManifest:
     """Write the backup, and return its manifest with the digests.
 
-    While it is written other threads read the same files, so each byte is waited for once; the manifest, whose length
-    the digests do not change, is written over at the end.
+    These are made while it is written, so the manifest, whose length they do not change, is written over at the end.
     """
     descriptor, name = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)  # mode 0600
     try:
         with LargeFile(descriptor) as file:
-            names = [found.name for found in manifest.files]
-            for each in names:
-                checks.begin(each)
-            _write_members(checks.work, manifest, file, report)
-            manifest = manifest.model_copy(update={"files": tuple(map(checks.wait_for, names))})
+            manifest = _write_members(checks, manifest, file, report)
+            checks.wait()
+            checks.begin_removal()
             with tarfile.open(name, "r:") as tar:
                 file.seek(tar.getmember(MANIFEST_NAME).offset_data)
             file.write(_as_bytes(manifest))
@@ -190,18 +186,24 @@ def _write_tar(checks: FileChecks, manifest: BackupManifest, target: Path, repor
     return manifest
 
 
-def _write_members(work: Path, manifest: BackupManifest, file: LargeFile, report: Report) -> None:
-    """Write the manifest and then the files that it names."""
+def _write_members(checks: DatabaseChecks, manifest: BackupManifest, file: LargeFile, report: Report) -> BackupManifest:
+    """Write the manifest and then the files that it names; return it with their digests."""
+    work, written, done = checks.work, list[BackedUpFile](), 0
     (work / MANIFEST_NAME).write_bytes(_as_bytes(manifest))
     with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT) as tar:
         # By 16 KiB it takes twice as long; the types of the standard library do not know this attribute.
         tar.copybufsize = _BLOCK_BYTES  # type: ignore[attr-defined]
-        done = 0
-        for member in (MANIFEST_NAME, *(found.name for found in manifest.files)):
-            tar.add(work / member, arcname=member, filter=_anonymous)
-            done += (work / member).stat().st_size
+        tar.add(work / MANIFEST_NAME, arcname=MANIFEST_NAME, filter=_anonymous)
+        for found in manifest.files:
+            digest = Digest(checks.pool)
+            with (work / found.name).open("rb") as source:
+                member = _anonymous(tar.gettarinfo(arcname=found.name, fileobj=source))
+                tar.addfile(member, DigestedFile(source, digest))
+            written.append(found.model_copy(update={"sha256": digest.hexdigest()}))
+            done += found.bytes
             report("writing", done, manifest.total_bytes)
     file.flush()
+    return manifest.model_copy(update={"files": tuple(written)})
 
 
 def _as_bytes(manifest: BackupManifest) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import tarfile
 from pathlib import Path
 from typing import Annotated, Literal
@@ -57,15 +56,6 @@ class BackupManifest(BaseModel):
     def total_bytes(self) -> int:
         """Bytes of all files."""
         return sum(file.bytes for file in self.files)
-
-
-def describe_file(root: Path, name: str) -> BackedUpFile:
-    """Return a file's line in the manifest."""
-    path = root / name
-    with path.open("rb") as file:
-        return BackedUpFile(
-            name=name, bytes=path.stat().st_size, sha256=hashlib.file_digest(file, "sha256").hexdigest()
-        )
 
 
 def read_manifest(path: Path) -> BackupManifest:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 import shutil
 import tarfile
 import time
 from collections import Counter
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from filelock import FileLock, Timeout
 
+from vps_bridge.backup.digest import Digest
 from vps_bridge.backup.erase_again import ErasedAgain, erase_again
 from vps_bridge.backup.large_file import LargeFile
 from vps_bridge.backup.make import Report, remove_leftovers
@@ -30,7 +31,7 @@ from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
 from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy
 from vps_bridge.ledger.erasure_log import LOG_NAME, Erasure, ErasureHistory, read_erasures
-from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
+from vps_bridge.ledger.ledger import LOCK_NAME
 
 NEW_SUFFIX, OLD_SUFFIX = ".restoring-", ".before-restore-"
 _BLOCK_BYTES = 2**20
@@ -75,7 +76,7 @@ def restore_backup(
     """
     manifest = read_manifest(backup)
     root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    is_there = any((root / name).exists() for name in DATABASES)
+    is_there = _holds_databases(root)
     if is_there and not overwrite:
         msg = f"{root} holds a bridge's files already: say --overwrite to replace them (they are kept beside it)"
         raise RestoreRefused(msg)
@@ -99,6 +100,10 @@ def restore_backup(
     finally:
         lock.release()
     return Restored(manifest, erased, knows, since.damaged, previous if is_there else None)
+
+
+def _holds_databases(root: Path) -> bool:
+    return any((root / name).exists() for name in DATABASES)
 
 
 class _Since(NamedTuple):
@@ -161,9 +166,10 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: BackedUpF
     source = tar.extractfile(member) if member.isreg() else None
     if source is None or member.size != file.bytes:
         raise BackupUnusable(backup, f"{file.name} in it is damaged")
-    digest, path = hashlib.sha256(), work / file.name
+    path = work / file.name
     path.touch(mode=0o600)
-    with LargeFile(path) as target:
+    with ThreadPoolExecutor() as pool, LargeFile(path) as target:
+        digest = Digest(pool)
         while block := source.read(_BLOCK_BYTES):
             digest.update(block)
             target.write(block)
@@ -188,6 +194,6 @@ def _swap(root: Path, work: Path) -> Path:
     previous = root.with_name(f"{root.name}{OLD_SUFFIX}{moment}-{secrets.token_hex(2)}")
     root.rename(previous)
     work.rename(root)
-    if not (previous / FILE_NAME).exists():
+    if not _holds_databases(previous):
         shutil.rmtree(previous)  # nothing but the lock was there
     return previous

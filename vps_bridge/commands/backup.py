@@ -58,11 +58,15 @@ def backup(
     Exit codes: 0 written and checked; 1 failed.
     """
     from vps_bridge.backup.make import make_backup
+    from vps_bridge.conversations.sqlite import STORE_FILE
+    from vps_bridge.gone_database import refuse_gone
 
     with explained():
         settings = load(config, "bridge", data_dir=data_dir)
         if settings.database_url is not None:
             fail(f"a server keeps the ledger: {BACK_UP_SERVER}", EXIT_FAILED)
+        if settings.conversations_url is None:
+            refuse_gone(settings.root / STORE_FILE)
         if not file.absolute().parent.is_dir():
             fail(f"{file.absolute().parent} is no directory: make it first", EXIT_FAILED)
         if file.exists() and not file.is_file():  # a device would be replaced by the backup, for everybody

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from broker.errors import SettingsError
 from broker.secret_setting import read_secret
 from vps_bridge.conversations.sqlite import STORE_FILE, SqliteConversations
+from vps_bridge.gone_database import refuse_gone
 
 if TYPE_CHECKING:
     from vps_bridge.conversations.http_store import HttpConversations
@@ -27,6 +28,7 @@ def open_store(settings: BridgeSettings) -> Store:
     url = settings.conversations_url
     secret = read_secret("conversations_secret", settings.conversations_secret, settings.conversations_secret_file)
     if url is None:
+        refuse_gone(settings.root / STORE_FILE)
         return SqliteConversations(settings.root / STORE_FILE)
     scheme = url.partition("://")[0]
     if scheme in ("postgresql", "postgres"):

@@ -13,6 +13,7 @@ from vps_bridge.database import RESTORE, DatabaseError
 from vps_bridge.dispatch.operator_answers import FORGET_REFUSED
 from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
+from vps_bridge.gone_database import DatabaseGone
 from vps_bridge.http.access import read_access_rule
 from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
@@ -127,8 +128,8 @@ def _judge_missing(root: Path) -> Check | None:
     """Tell a ledger whose file was taken away from one that was never made; None: it was never made."""
     if not (root / LOCK_NAME).exists():
         return None
-    remedy = "Put it back before a bridge that runs is stopped: until then it accepts nothing. "
-    return failed("ledger", f"{root / FILE_NAME} is gone, and a bridge has run here", f"{remedy}Else restore a backup.")
+    gone = DatabaseGone(root / FILE_NAME)
+    return failed("ledger", gone.problem, gone.remedy)
 
 
 def _judge_server(facts: ServerFacts) -> Check:

@@ -6,7 +6,7 @@ are of some segments only, the others are labelled without them.
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import median
@@ -30,6 +30,8 @@ LONGEST_S = DAY_S - 2 * NEAR_WORD_S
 """A transcript that is longer has wrong times somewhere; with its words it lasts no longer than can be searched."""
 LONG_SEGMENT_S = 100.0
 """Segments last some seconds; half of them longer than this are milliseconds: more than 0.1 s each."""
+MANY_HELD = 10
+"""Fewer others may be what is said into somebody's long speech."""
 MILLISECONDS_FILL = (0.3, 1.2)
 """Milliseconds taken for seconds end at about a thousand times the length of the audio: within these shares of it."""
 
@@ -125,9 +127,11 @@ def find_time_faults(
 def spans_to_compare(segments: Sequence[StoredSegment]) -> tuple[list[Span], bool]:
     """Return the spans of a transcript that speech is compared with, and whether most of them are words.
 
-    They are of its words, of a segment without credible word times its own; none of a segment whose times cannot be.
+    They are of its words, of a segment without credible word times its own; none of a segment whose times cannot be,
+    or that lies around most others: speech fits into it wherever that is moved.
     """
     apart = _find_apart(segments)
+    middles_s = sorted((segment.start_s + segment.end_s) / 2 for segment in segments)
     words: list[Span] = []
     whole: list[Span] = []
     for segment in segments:
@@ -135,9 +139,15 @@ def spans_to_compare(segments: Sequence[StoredSegment]) -> tuple[list[Span], boo
             continue
         if has_credible_words(segment):
             words += [(word.start_s, word.end_s) for word in segment.words or ()]
-        else:
+        elif not _is_around_most(segment, middles_s):
             whole.append((segment.start_s, segment.end_s))
     return words + whole, len(words) > len(whole)
+
+
+def _is_around_most(segment: TimedSegment, middles_s: Sequence[float]) -> bool:
+    """Whether more than half of all segments lie in one; `middles_s`: of all of them, sorted."""
+    held = bisect_right(middles_s, segment.end_s) - bisect_left(middles_s, segment.start_s) - 1  # without itself
+    return held >= MANY_HELD and 2 * held > len(middles_s)
 
 
 def has_credible_words(segment: TimedSegment) -> bool:

@@ -32,6 +32,7 @@ from vps_bridge.intake.spool import SPOOL, Spool
 from vps_bridge.ledger import Ledger, LedgerBusy, LedgerMissing
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.erasure_log import LOG_NAME
+from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
 
@@ -233,6 +234,17 @@ def test_a_restore_replaces_nothing_unasked_and_nothing_while_a_bridge_runs(stop
     with stopped.opened(), pytest.raises(LedgerBusy, match="stop it first"):
         stopped.restore(overwrite=True)
     assert stopped.find_kept() == WHOLE
+
+
+@pytest.mark.parametrize("lost", [FILE_NAME, STORE_FILE])
+def test_what_a_restore_replaces_is_kept_though_a_part_of_it_is_lost(stopped: StoppedBridge, lost: str) -> None:
+    """Corrections made since the backup are nowhere else: who finds the other file again has them."""
+    stopped.back_up()
+    (stopped.root / lost).unlink()
+    left = {path.name: path.read_bytes() for path in stopped.root.glob("*.sqlite3")}
+    previous = stopped.restore(overwrite=True).previous
+    assert previous is not None
+    assert {path.name: path.read_bytes() for path in previous.glob("*.sqlite3")} == left
 
 
 @pytest.mark.parametrize("harm", ["cut", "flipped", "another", "path"])

@@ -225,6 +225,19 @@ def test_bad_words_of_one_segment_change_nobodys_label(bad_words, others_have_wo
     assert warning.startswith("times.words_outside: of 1 of 40 segments, first s003 (words ")
 
 
+@pytest.mark.parametrize("around_s", [0.0, 30.0], ids=["as long as the transcript", "longer"])
+@pytest.mark.parametrize("kind", ["one of them", "a summary beside them"])
+def test_a_segment_around_all_others_changes_nobodys_label(around_s, kind):
+    good = transcript(DIALOGUE)
+    around = {"start_s": max(0.0, good[0].start_s - around_s), "end_s": good[-1].end_s + around_s}
+    wide = replace(good[3], **around, id=good[3].id if kind == "one of them" else "s999")
+    others = good if wide.id == "s999" else (*good[:3], *good[4:])
+    expected = {label.id: label.speaker for label in relabel(replace(BASE, segments=others), POLICY).segments}
+    found = relabel(replace(BASE, segments=(*others, wide)), POLICY)
+    assert {label.id: label.speaker for label in found.segments if label.id != wide.id} == expected
+    assert {segment_id for segment_id, _ in found.left_alone} <= {wide.id}
+
+
 def test_a_segment_is_never_cut_at_words_that_are_elsewhere():
     """Of a block of two people's words half are a day later: no piece of it may end there."""
     rows = transcript(DIALOGUE)
