@@ -149,7 +149,7 @@ def _judge_split(
 
 
 def _judge_label(segment: StoredSegment | None, kept: KeptCorrection) -> tuple[str, str] | None:
-    """Return why nothing is left of a correction whose segment was taken away, or has another label since; else None."""
+    """Return why a correction is void: its segment was taken away, or has another label since; None where it has it."""
     if segment is None:
         return "void", NO_VOICE
     if kept.said.speaker_id is not None:
