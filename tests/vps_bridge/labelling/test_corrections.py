@@ -111,6 +111,21 @@ def test_a_name_reaches_every_line_of_the_voice():
         assert found.found.corrections[-1].outcome == "spread"
 
 
+@pytest.mark.parametrize("said", [{"person_id": "anna"}, {"speaker_id": 1}], ids=["name", "number"])
+def test_a_word_on_a_line_that_the_backend_took_away_holds_nothing_and_says_so(said):
+    line = next(segment for segment in transcript() if segment.id == said_by("A")[0])
+    with conversation() as found:
+        write = found.correct(kind="segment_is", segment_id=line.id, **said)
+        assert found.outcomes[0][1] != "void"
+        found.store.upsert_segments(NAME, 2, (), (line.id,))
+        found.relabel()
+        assert found.outcomes == [(write, "void", "no_voice")]
+        found.store.upsert_segments(NAME, 3, (line,), ())
+        found.relabel()
+        assert found.persons[line.id] is None
+        assert found.outcomes == [(write, "void", "overridden")]
+
+
 def test_a_name_that_others_contradict_stays_alone_and_says_so():
     with conversation() as found:
         first, *others = said_by("A")
