@@ -98,7 +98,7 @@ def decode(
         AudioError: `audio.empty`, `audio.undecodable` or `audio.too_long`.
     """
     body = find_recordings(stream, encoding, sample_rate, channels)
-    samples, losses = SampleBuffer(), _Losses(body.ignored_bytes)
+    samples, losses = SampleBuffer(), _Losses(body.ignored_bytes, body.cut_bytes)
     error: AudioError | None = None
     try:
         for recording in body.recordings:
@@ -166,6 +166,7 @@ class _Losses:
     """What of a chunk did not become samples, and what else a person should know."""
 
     ignored_bytes: int
+    cut_bytes: int = 0
     missing_bytes: int = 0
     missing_s: float = 0.0
     ignored_tracks: int = 0
@@ -197,9 +198,11 @@ class _Losses:
 
     def warnings(self) -> list[str]:
         """Return a line each: a code, and behind a colon how much where that is known."""
+        cut = f"{self.cut_bytes} bytes; what goes on there in the next chunk is misread"
         lost = f": {self.damaged_packets} packets or blocks, {self.damaged_bytes} bytes" if self.damaged_bytes else ""
         lines = {
             f"audio.bytes_ignored: {self.ignored_bytes} bytes": self.ignored_bytes,
+            f"audio.cut_in_sample: {cut}": self.cut_bytes,
             f"audio.truncated: {self.missing_bytes} bytes are missing": self.missing_bytes,
             f"audio.truncated: {self.missing_s:.2f} s are missing": self.missing_s,
             f"audio.tracks_ignored: {self.ignored_tracks}": self.ignored_tracks,

@@ -89,6 +89,8 @@ class Body:
     recordings: tuple[RecordingSource, ...]
     ignored_bytes: int
     """That belong to none of them."""
+    cut_bytes: int = 0
+    """Of headerless samples: those of a last one that is not whole."""
 
 
 def find_recordings(stream: BinaryIO, encoding: str, sample_rate: int | None, channels: int | None) -> Body:
@@ -106,8 +108,8 @@ def find_recordings(stream: BinaryIO, encoding: str, sample_rate: int | None, ch
     chosen = choose_container(stream, encoding, sample_rate, channels)
     size = stream.seek(0, io.SEEK_END)
     if encoding in RAW_ENCODINGS:
-        part_bytes = size % (RAW_SAMPLE_BYTES[encoding] * (channels or 1))  # of the samples of one moment
-        return Body((RecordingSource(stream, chosen.name, chosen.options, size),), part_bytes)
+        cut_bytes = size % (RAW_SAMPLE_BYTES[encoding] * (channels or 1))  # of the samples of one moment
+        return Body((RecordingSource(stream, chosen.name, chosen.options, size),), 0, cut_bytes)
     search = _Search(stream, size)
     recordings: list[RecordingSource] = []
     ignored = position = 0

@@ -206,7 +206,9 @@ def _unpack(data: bytes, pairs: int) -> Any:  # noqa: ANN401 - msgpack is any sh
     try:
         fields = unpack(object_hook=count_keys)
     except (ValueError, msgpack.exceptions.UnpackException) as error:
-        msg = f"not msgpack: {type(error).__name__}"
+        is_text = isinstance(error, UnicodeDecodeError) or "max_str_len" in str(error)  # as packers before 2013 wrote
+        what = "a str holds what is no text: pack bytes as bin (`use_bin_type`)" if is_text else type(error).__name__
+        msg = f"not msgpack: {what}"
         raise MessageMalformed(msg) from None
     if keys != pairs:
         unpack(object_pairs_hook=refuse_repeated)

@@ -306,4 +306,4 @@ def test_part_of_a_sample_at_the_end_of_raw_samples_is_counted():
     raw = as_pcm16(tone(440, 1)) + b"\x01"
     chunk = decode(io.BytesIO(raw), encoding="pcm_s16le", sample_rate=16_000, channels=1, max_s=60.0)
     assert chunk.waveform.size == 16_000
-    assert chunk.warnings == ("audio.bytes_ignored: 1 bytes",)
+    assert chunk.warnings == ("audio.cut_in_sample: 1 bytes; what goes on there in the next chunk is misread",)

@@ -87,6 +87,14 @@ def test_a_payload_that_is_no_map_is_malformed(kind: type[Message], valid: dict[
         decode(kind, raw(kind, payload))
 
 
+@pytest.mark.parametrize("audio", [b"\xff\xfe" * 100, bytes(MAX_STRING_BYTES + 1)], ids=["no UTF-8", "long"])
+def test_who_packs_bytes_as_text_is_told_so(audio: bytes) -> None:
+    """As packers of msgpack did before it had a type for bytes, and some still do."""
+    named = {"schema": "audio-payload", "version": "1.1", "conversation_id": "c1", "sha256": "0" * 64}
+    with pytest.raises(MessageMalformed, match="pack bytes as bin"):
+        decode(AudioPayload, msgpack.packb(named | {"audio": audio}, use_bin_type=False))
+
+
 @pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("width", [">d", ">f"])
 @pytest.mark.parametrize("field", ["duration_s", "unknown"])

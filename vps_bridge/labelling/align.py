@@ -32,7 +32,7 @@ from vps_bridge.labelling.offset_search import (
     search_offsets,
 )
 from vps_bridge.labelling.track import FoundOffset, TrackingRules, track_offset
-from vps_bridge.rules.assemble import ChunkInfo, PlacedChunk
+from vps_bridge.rules.assemble import COARSE_S, ChunkInfo, PlacedChunk
 
 MIN_RATE_STEPS = 3
 """Fewer steps of captured_at say nothing about the sample rate: they may all be jitter."""
@@ -324,8 +324,9 @@ def _peaks(nats: NDArray[np.float32]) -> list[int]:
 def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
     """Whether the sample rate seems wrong: chunks last 10 % more or less than the steps of captured_at between them.
 
-    The median over all neighbouring chunks decides, and most of them must agree with it, so that jitter, pauses and
-    times in whole seconds do not count. Pauses make steps longer, each by another length: a wrong rate makes all alike.
+    The median over all neighbouring chunks decides, and most of them must agree with it, so that jitter and pauses do
+    not count. Pauses make steps longer, each by another length: a wrong rate makes all alike. Times in whole seconds
+    make many steps alike too, but not all of them together.
     """
     timed = sorted(
         (chunk.captured_at_s, chunk.duration_s, chunk.sequence)
@@ -335,11 +336,15 @@ def is_rate_suspect(chunks: Sequence[ChunkInfo], rules: AlignmentRules) -> bool:
         and not chunk.is_estimated
         and chunk.sequence is not None
     )
-    steps = [(later[0] - earlier[0]) / earlier[1] for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
-    if len(steps) < MIN_RATE_STEPS:
+    lasting = [(later[0] - earlier[0], earlier[1]) for earlier, later in pairwise(timed) if later[2] == earlier[2] + 1]
+    if len(lasting) < MIN_RATE_STEPS:
         return False
+    steps = [step_s / length_s for step_s, length_s in lasting]
     middle, tolerance = median(steps), rules.rate_tolerance
     too_short = sum(step < 1.0 - tolerance for step in steps)
     alike = sum(abs(step - middle) <= tolerance * middle for step in steps)
     agreeing = too_short if middle < 1.0 else alike
-    return abs(middle - 1.0) > tolerance and agreeing >= MIN_RATE_SHARE * len(steps)
+    near = [(step_s, length_s) for step_s, length_s in lasting if abs(step_s - middle * length_s) <= COARSE_S]
+    together = sum(step_s for step_s, _ in near) / sum(length_s for _, length_s in near) if near else middle
+    is_off = min(abs(middle - 1.0), abs(together - 1.0)) > tolerance
+    return is_off and agreeing >= MIN_RATE_SHARE * len(steps)

@@ -76,7 +76,7 @@ def link_voices(
     partition = join_voices(partition, (*said.joined, *weighed.joined), said.parted, speech)
     voices = VoiceMap(partition, speech)
     person_of = name_persons(corrections, words, voices)
-    outcomes = judge_corrections(corrections, said, words, voices, person_of)
+    outcomes = judge_corrections(corrections, said, words, voices, person_of, evidence.segments)
     return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, voices))
 
 

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from schemas.corrections import CorrectionKind, CorrectionOutcome
+from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.human_links import HumanLinks
 from vps_bridge.labelling.human_words import HumanWord, Target, majority, telling_words
@@ -95,9 +96,11 @@ def judge_corrections(
     words: Sequence[HumanWord],
     voices: VoiceMap,
     person_of: Mapping[int, str],
+    segments: Iterable[StoredSegment],
 ) -> tuple[CorrectionOutcome, ...]:
     """Return what became of each correction."""
     word_of = {word.segment_id: word for word in words}
+    segment_of = {segment.id: segment for segment in segments}
 
     def judge(kept: KeptCorrection) -> tuple[str, str | None]:
         match kept.said.kind:
@@ -109,7 +112,9 @@ def judge_corrections(
             case CorrectionKind.OTHER_VOICE:
                 return _judge_split(kept, *said.splits[kept.write, kept.place], voices)
             case CorrectionKind.SEGMENT_IS:
-                return _judge_segment(kept, word_of.get(kept.said.segment_id or ""), words, voices, person_of)
+                named = kept.said.segment_id or ""
+                gone = _judge_label(segment_of.get(named), kept)
+                return gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
             case _:
                 voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
                 if voice is None:
@@ -141,6 +146,17 @@ def _judge_split(
     )
     # Without a rest all of the voice was named: there is nobody else who could sound like it, or not.
     return ("spread", None) if reaches or not rest else ("alone", SOUNDS_DIFFERENT)
+
+
+def _judge_label(segment: StoredSegment | None, kept: KeptCorrection) -> tuple[str, str] | None:
+    """Return why a correction is void: its segment was taken away, or has another label since; None where it has it."""
+    if segment is None:
+        return "void", NO_VOICE
+    if kept.said.speaker_id is not None:
+        has_label = segment.speaker == speaker_name(kept.said.speaker_id)
+    else:
+        has_label = segment.person_id == kept.said.person_id
+    return None if has_label else ("void", OVERRIDDEN)
 
 
 def _judge_segment(

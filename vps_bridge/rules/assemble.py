@@ -11,6 +11,8 @@ from itertools import groupby, pairwise
 
 ESTIMATE_FACTOR = 4.0
 """An estimated length may be too short by this: it takes 64 kbit/s for granted, and 16 is what speech needs."""
+COARSE_S = 2.0
+"""So much longer or shorter is a step of captured_at where times are rounded: to seconds, or to the two of FAT."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -13,9 +14,7 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Label
 
 @pytest.fixture
 def store(migrated_file, tmp_path):
-    store = SqliteConversations(
-        shutil.copy(migrated_file, tmp_path / "c.db")
-    )  # the file itself is the other tests' too
+    store = SqliteConversations(Path(shutil.copy(migrated_file, tmp_path)))  # it is every test's, and stays empty
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
     yield store
     store.close()

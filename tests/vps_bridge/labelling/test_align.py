@@ -226,6 +226,14 @@ def test_pauses_between_most_chunks_and_coarse_times_are_no_wrong_sample_rate(st
     assert not is_rate_suspect([chunk(n, T0 + start_s) for n, start_s in enumerate(starts_s)], RULES)
 
 
+@pytest.mark.parametrize("length_s", [1.2, 1.7, 2.3, 3.35, 5.3])
+@pytest.mark.parametrize("unit_s", [1.0, 2.0])
+def test_times_rounded_to_seconds_are_no_wrong_sample_rate(length_s: float, unit_s: float):
+    """Of most chunks the step is then much shorter, or much longer, than the chunk is."""
+    times_s = [T0 + n * length_s // unit_s * unit_s for n in range(60)]
+    assert not is_rate_suspect([chunk(n, time_s, duration_s=length_s) for n, time_s in enumerate(times_s)], RULES)
+
+
 @pytest.mark.parametrize("rate", [0.4, 0.5, 1.5, 3.0])
 def test_a_wrong_sample_rate_is_seen_beside_pauses_and_jitter(rate: float):
     jitter_s, pauses_s = cycle((0.3, -0.4, 0.1, -0.1)), {5: 40.0, 11: 300.0, 12: 9.0}

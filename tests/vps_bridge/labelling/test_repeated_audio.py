@@ -133,6 +133,19 @@ def test_chunks_that_follow_each_other_are_placed_as_they_were(moves_s):
     assert without_repeated(chunks, ()) == tuple(chunks)
 
 
+@pytest.mark.parametrize("unit_s", [1.0, 2.0], ids=["whole seconds", "times of a FAT file system"])
+@pytest.mark.parametrize("chunk_s", [2.048, 4.096, 5.12, 7.3, 10.24, 30.72])
+@pytest.mark.parametrize("spoken", [DIALOGUE, talk(3), talk(5)], ids=["dialogue", "talk 3", "talk 5"])
+def test_rounded_times_of_chunks_that_follow_each_other_leave_nothing_out(spoken, chunk_s, unit_s):
+    """Most steps are shorter than a chunk, and the others make up for it: no second is there twice."""
+    heard = recorded(spoken, chunk_s, chunk_s)
+    chunks = [replace(one, captured_at_s=(one.captured_at_s or 0.0) // unit_s * unit_s) for one in heard]
+    result = relabel(evidence_of(chunks, heard, spoken, spoken), POLICY)
+    assert_all_are_right(result, spoken)
+    assert result.audio_s == pytest.approx(chunk_s * len(chunks))
+    assert result.warnings == ()
+
+
 def test_where_captured_at_is_when_audio_arrived_nothing_is_left_out():
     chunks = [replace(one, captured_error_s=5.0) for one in recorded(DIALOGUE, 10.0, 9.0)]
     assert without_repeated(chunks, ()) == tuple(chunks)
