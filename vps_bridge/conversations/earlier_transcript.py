@@ -29,11 +29,14 @@ def compare_transcripts(stored: Sequence[StoredSegment], new: Sequence[Transcrip
     return EarlierTranscript(
         gone=tuple(segment.id for segment in gone if not segment.is_human_labelled),
         gone_labelled=tuple(segment.id for segment in gone if segment.is_human_labelled),
-        moved_labelled=tuple(s.id for s in labelled if s.id in by_id and not _overlap(s, by_id[s.id])),
+        moved_labelled=tuple(s.id for s in labelled if s.id in by_id and not _is_same_talk(s, by_id[s.id])),
     )
 
 
-def _overlap(stored: StoredSegment, new: TranscriptSegment) -> bool:
-    return not new.has_times or (
-        new.start_s <= stored.end_s and stored.start_s <= new.end_s
-    )  # without times it keeps those it has
+def _is_same_talk(stored: StoredSegment, new: TranscriptSegment) -> bool:
+    """Whether they share half of the shorter one: neighbours touch, and often overlap a little."""
+    if not new.has_times:
+        return True  # it keeps those it has
+    shared_s = min(stored.end_s, new.end_s) - max(stored.start_s, new.start_s)
+    shorter_s = min(stored.end_s - stored.start_s, new.end_s - new.start_s)
+    return shared_s >= min(shorter_s / 2, shorter_s)  # a length below zero, which cannot be, is the same as itself

@@ -217,6 +217,20 @@ def test_what_a_shorter_transcript_leaves_of_an_earlier_one_is_said_and_removed(
     assert "carry the label that a person gave to what was said at another time" in said["stderr"]
 
 
+def test_whose_label_moves_to_the_line_beside_it_is_said_though_the_two_touch(
+    backend: Backend, bridge: LiveBridge, tmp_path: Path
+) -> None:
+    file, line = tmp_path / "again.json", "again-00002"
+    starts = [0.0, 2.0, 4.0, 6.0]
+    import_lines(bridge, file, starts)
+    named = Correction(kind=CorrectionKind.SEGMENT_IS, segment_id=line, person_id="anna")
+    assert backend.event("again", EventType.CORRECTED, corrections=(named,)).reason is None
+    assert import_lines(bridge, file, [start + 0.4 for start in starts])["moved"] == [], "the same line, a little later"
+    said = import_lines(bridge, file, [0.0, 1.0, 2.6, 4.4, 6.4])
+    assert said["moved"] == [line]
+    assert "1 segments (again-00002) carry the label that a person gave" in said["stderr"]
+
+
 def test_times_that_cannot_be_are_said_when_the_transcript_is_imported(bridge: LiveBridge, tmp_path: Path) -> None:
     file, words = tmp_path / "odd.json", [{"word": "far", "start": 500.0, "end": 501.0}]
     rows = [{"start": 5.0, "end": 3.0, "text": "back"}, {"start": 6.0, "end": 8.0, "text": "far", "words": words}]
