@@ -101,14 +101,15 @@ class FolderRecords:
         except (ValidationError, UnicodeDecodeError) as error:
             raise FolderUnreadable(path) from error
 
-    def find(self, conversation_id: str) -> RecordingRecord | None:
-        """Return the recording of a conversation; None: it is of none in this folder."""
-        joined = self.find_joined(conversation_id)
-        found = self.read(joined) if joined else None
-        if found is not None:
-            return found
+    def of_conversation(self, conversation_id: str) -> list[RecordingRecord]:
+        """Return the recordings of a conversation: the audio alone, and with a transcript that joined it later.
+
+        Both may lie in the folder, as two files of the same sound.
+        """
         digests = [path.stem for path in self._place.glob("*.json") if conversation_of(path.stem) == conversation_id]
-        return self.read(digests[0]) if digests else None
+        joined = self.find_joined(conversation_id)
+        found = [self.read(digest) for digest in (*digests, *([joined] if joined else []))]
+        return [record for record in found if record is not None]
 
     def find_joined(self, conversation_id: str) -> str | None:
         """Return which recording's transcript joined a conversation; None: none did."""
@@ -124,8 +125,7 @@ class FolderRecords:
     def awaited(self) -> list[RecordingRecord]:
         """Return the recordings whose labels are awaited."""
         found = [self.read(path.stem) for path in sorted(self._place.glob("*.json"))]
-        awaited = [record for record in found if record is not None and record.state is RecordingState.ACCEPTED]
-        return [each for each in awaited if self.find_joined(each.conversation_id) in (None, each.digest)]
+        return [record for record in found if record is not None and record.state is RecordingState.ACCEPTED]
 
     def write(self, record: RecordingRecord) -> None:
         """Keep a record, whole or not at all."""

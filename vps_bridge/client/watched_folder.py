@@ -79,7 +79,7 @@ class WatchedFolder:
         self._done: dict[DroppedRecording, Path | None] = {}  # with the file that says what was wrong
         self._told: set[DroppedRecording] = set()  # of which it was said why nothing can be done
         self._resting_until_s = 0.0
-        self._awaited = {record.conversation_id: record.digest for record in self._records.awaited()}
+        self._awaited = {record.conversation_id for record in self._records.awaited()}
         self._ask_again_s = 0.0
 
     @property
@@ -107,9 +107,12 @@ class WatchedFolder:
         heard = self._listener.take()
         for update in heard.updates:
             self._finish(update)
-        for conversation_id in self._awaited.keys() & set(heard.deleted):
-            digest = self._awaited.pop(conversation_id)
-            self._records.write(RecordingRecord(digest=digest, state=RecordingState.REFUSED, error=DELETED))
+        for conversation_id in self._awaited & set(heard.deleted):
+            self._awaited.discard(conversation_id)
+            for record in self._records.of_conversation(conversation_id):
+                if record.state is RecordingState.ACCEPTED:
+                    refused = RecordingRecord(digest=record.digest, state=RecordingState.REFUSED, error=DELETED)
+                    self._records.write(refused)
         if time.monotonic() >= self._ask_again_s:
             self._ask_again_s = time.monotonic() + ASK_AGAIN_S
             for conversation_id in self._awaited:
@@ -187,7 +190,7 @@ class WatchedFolder:
             self._records.note_joined(record.joined, digest)  # not before: a refused one leaves the audio its labels
         self._records.write(record)
         if record.state is RecordingState.ACCEPTED:
-            self._awaited[conversation_id] = digest
+            self._awaited.add(conversation_id)
             self._listener.ask_again(conversation_id)  # an earlier run may have confirmed it, and ended before it wrote
             nobody = "" if beat.agents_live else "; no agent is live now (omi-bridge agents)"
             self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
@@ -210,20 +213,21 @@ class WatchedFolder:
 
     def _finish(self, update: ConversationUpdated) -> None:
         """Keep an update that is awaited, or newer than what is written; others are no business of this folder."""
-        known = self._records.find(update.conversation_id) if update.state == "final" else None
-        if known is None:
+        known = self._records.of_conversation(update.conversation_id) if update.state == "final" else []
+        if not known:
             return
-        if update.updated_version <= max(known.updated_version, known.after_version):
-            self._listener.confirm(update)
-            return
+        older = [each for each in known if max(each.updated_version, each.after_version) < update.updated_version]
         failed = [f"{each.code}: {each.message}\nThen: {each.remedy}" for each in update.failures]
         if update.failed_jobs and not failed:
             failed = ["a job failed: `omi-bridge failed` says why"]
         error = "\n".join(failed) or None
         done = {"state": RecordingState.DONE, "update": update, "error": error}
-        self._records.write(known.model_copy(update=done))
-        self._awaited.pop(update.conversation_id, None)
-        self._done = {each: file for each, file in self._done.items() if self._digests.get(each) != known.digest}
+        for record in older:
+            self._records.write(record.model_copy(update=done))
+        if all(each in older for each in known if each.state is RecordingState.ACCEPTED):
+            self._awaited.discard(update.conversation_id)
+        kept = {record.digest for record in older}
+        self._done = {each: file for each, file in self._done.items() if self._digests.get(each) not in kept}
         self._listener.confirm(update)
 
     def _write_beside(self, record: RecordingRecord, recording: DroppedRecording) -> None:

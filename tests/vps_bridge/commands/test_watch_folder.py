@@ -258,6 +258,31 @@ def test_a_broken_transcript_that_is_taken_away_again_leaves_the_recording_its_l
     assert len(bridge.jobs(conversation)) == 1
 
 
+@pytest.mark.parametrize("later", [False, True])
+def test_two_files_of_one_sound_of_which_one_has_a_transcript_are_both_labelled_and_follow_corrections(
+    folder: Folder, bridge: LiveBridge, mosquitto: RunningBroker, later: bool
+) -> None:
+    first = folder.drop("a.wav", tone=39)
+    conversation = folder.conversation("a.wav")
+    with answering(mosquitto):
+        if later:
+            assert folder.once()[0] == 0
+        shutil.copy(first, folder.path / "b.wav")
+        (folder.path / "b.srt").write_text(SRT)
+        code, news, said = folder.once()
+        assert code == 0, (news, said)
+        assert {f"{name}.wav.{form}" for name in "ab" for form in ("rttm", "json", "srt")} <= set(folder.names())
+        assert len(bridge.jobs(conversation)) == 1
+        running = folder.start()
+        try:
+            bridge.command("correct", conversation, "name", "0", "anna")
+            wait_until(lambda: " anna " in folder.text("b.wav.rttm"), "the name to be beside the one")
+            wait_until(lambda: " anna " in folder.text("a.wav.rttm"), "the name to be beside the other")
+        finally:
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=WAIT_S)
+
+
 def test_what_was_written_beside_one_recording_is_no_transcript_of_another(
     folder: Folder, agent: ScriptedAgent
 ) -> None:
