@@ -132,7 +132,12 @@ def _read_pipeline(content: Mapping[str, Any]) -> list[Row]:
     ]
     if not turns or not timed:
         return timed
-    return [{**turn, "words": _within(timed, turn)} if _are_words(timed) else turn for turn in turns]
+    within = [_within(timed, turn) for turn in turns]
+    spoken = {id(chunk) for chunks in within for chunk in chunks}
+    apart = [chunk for chunk in timed if id(chunk) not in spoken and None not in (chunk["start"], chunk["end"])]
+    if _are_words(timed):
+        turns = [{**turn, "words": words} for turn, words in zip(turns, within, strict=True)]
+    return sorted([*turns, *apart], key=lambda row: row["start"] or 0.0)
 
 
 def _are_words(timed: Sequence[Row]) -> bool:

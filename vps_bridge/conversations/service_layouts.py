@@ -24,6 +24,7 @@ from vps_bridge.conversations.json_paths import UnreadableValue
 KNOWN_SERVICES = "Amazon Transcribe, Azure, BBC Kaldi, Google, IBM Watson, Rev, Speechmatics, Vosk"
 TICKS_PER_S = 10_000_000
 WORD_START_END = 3
+NO_WORDS = "text without the times of its words, and would be lost: have the service give them for all of it"
 NO_TIME = "no time: write a number, in the unit of this layout"
 _UNKNOWN_SPEAKERS = ("", "UU", "M", "F")  # Speechmatics: unknown, or told apart by sex alone
 
@@ -75,15 +76,17 @@ def _read_amazon(content: Mapping[str, Any]) -> list[Word]:
 
 
 def _read_azure(content: Mapping[str, Any]) -> list[Word]:
-    words = []
+    words, wordless = [], []
     for phrase in objects_of(content, "recognizedPhrases"):
         best = next(iter(objects_of(phrase, "nBest")), {})
-        for word in objects_of(best, "displayWords") or objects_of(best, "words"):
+        timed = objects_of(best, "displayWords") or objects_of(best, "words")
+        wordless += [] if timed else [best.get("display")]
+        for word in timed:
             start, length = word.get("offsetInTicks"), word.get("durationInTicks")
             text, start_s, length_s = word.get("displayText", word.get("word")), _read_ticks(start), _read_ticks(length)
             end_s = None if start_s is None or length_s is None else round(start_s + length_s, 7)
             words.append(_word(text, start_s, end_s, phrase.get("speaker", phrase.get("channel"))))
-    return words
+    return _without_loss(words, wordless)
 
 
 def _read_ticks(ticks: object) -> float | None:
@@ -100,6 +103,9 @@ def _read_google(content: Mapping[str, Any]) -> list[Word]:
         _first(word, *tags) for words in results[:-1] for word in words
     ):
         results = results[-1:]  # all words once more, with speakers
+    else:
+        best = [_best(result) for result in objects_of(content, "results")]
+        _without_loss(results, [each.get("transcript") for each in best if not each.get("words")])
     return [
         _word(
             word.get("word"),
@@ -114,16 +120,17 @@ def _read_google(content: Mapping[str, Any]) -> list[Word]:
 
 def _read_ibm(content: Mapping[str, Any]) -> list[Word]:
     parts = [part for part in objects_of(content, "results") if "results" in part] or [content]
-    words = []
+    words, wordless = [], []
     for part in parts:
         speakers = {str(entry.get("from")): entry.get("speaker") for entry in objects_of(part, "speaker_labels")}
         for result in objects_of(part, "results"):
             timed = _best(result).get("timestamps")
+            wordless += [] if timed else [_best(result).get("transcript")]
             words += [
                 _word(entry[0], entry[1], entry[2], speakers.get(str(entry[1])))
                 for entry in map(_word_of_ibm, timed if isinstance(timed, list) else ())
             ]
-    return words
+    return _without_loss(words, wordless)
 
 
 def _word_of_ibm(entry: object) -> list[Any]:
@@ -215,6 +222,14 @@ def _word(text: object, start: object, end: object, speaker: object = None, *, i
         "speaker": known,
         "is_punctuation": is_punctuation,
     }
+
+
+def _without_loss(words: list[Any], wordless: Iterable[object]) -> list[Any]:
+    """Return the words; raises `UnreadableValue` where the file has them, and beside them text that has none."""
+    lost = next((text for text in wordless if isinstance(text, str) and text.strip()), None)
+    if words and lost is not None:
+        raise UnreadableValue(lost, NO_WORDS)
+    return words
 
 
 def _join(words: Iterable[Word]) -> list[Word]:

@@ -274,6 +274,40 @@ def test_where_times_are_no_times_the_file_is_refused_and_the_place_named(name: 
         read(path)
 
 
+LATER = "Wait for me."
+WORDLESS: dict[str, tuple[list[dict[str, Any]], str]] = {
+    "azure": ([{"nBest": best(display=LATER, words=[])}], r"recognizedPhrases\[2\]\.nBest\[0\]\.display"),
+    "google": ([{"alternatives": best(transcript=LATER)}], r"results\[2\]\.alternatives\[0\]\.transcript"),
+    "google v2": ([{"alternatives": best(transcript=LATER, words=[])}], r"results\[1\]\.alternatives\[0\]\.transcript"),
+    "ibm": ([{"alternatives": best(transcript=LATER)}], r"results\[\d\]\.alternatives\[0\]\.transcript"),
+}
+
+
+@pytest.mark.parametrize("name", WORDLESS)
+def test_text_without_words_beside_text_with_them_is_refused_and_not_left_out(name: str, tmp_path: Path) -> None:
+    (part,), place = WORDLESS[name]
+    content = json.loads(json.dumps(LAYOUTS[name][0]))
+    file = tmp_path / "talk.json"
+    for silent in ("alternatives", "nBest"):  # nobody spoke: nothing is lost
+        content["recognizedPhrases" if name == "azure" else "results"].append({silent: []})
+    file.write_text(json.dumps(content))
+    assert said(read(file)) == LAYOUTS[name][1]
+    del content["recognizedPhrases" if name == "azure" else "results"][-2:]
+    content["recognizedPhrases" if name == "azure" else "results"].append(part)
+    file.write_text(json.dumps(content))
+    with pytest.raises(TranscriptError, match=place + " is text without the times of its words"):
+        read(file)
+
+
+def test_what_lies_in_no_turn_of_a_pipeline_is_a_line_of_nobody(tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    turn = {"speaker": "SPEAKER_01", "timestamp": [0.0, 3.0], "text": " Hello there."}
+    for parts in ([("Hello there.", 0.0, 3.0)], [("Hello", 0.0, 1.0), ("there.", 1.0, 3.0)]):
+        chunks = [{"text": f" {text}", "timestamp": [start, end]} for text, start, end in [*parts, ("Yes.", 4.0, 4.5)]]
+        file.write_text(json.dumps({"speakers": [turn], "chunks": chunks}))
+        assert said(read(file)) == [("SPEAKER_01", "Hello there.", 0.0, 3.0), (None, "Yes.", 4.0, 4.5)]
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "words", "speakers", "last"),
