@@ -44,7 +44,7 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
     Raises:
         SubtitlesError: the file is none, or one of its times cannot be read.
     """
-    lines = _plain_lines(split_lines(text))
+    lines = _without_lone_numbers(_plain_lines(split_lines(text)))
     plain = _with_numbers(lines) if suffix == ".srt" else _without_gaps(lines)
     try:
         captions = webvtt.from_buffer(io.StringIO("\n".join(plain)), format=FORMATS[suffix])
@@ -94,6 +94,22 @@ def _plain_time(clock: str) -> str:
     minutes, seconds = divmod(60 * minutes + seconds, 60)
     hour, minutes = divmod(60 * sum(hours) + minutes, 60)
     return f"{hour:02d}:{minutes:02d}:{seconds:02d}.{milliseconds:03d}"
+
+
+def _without_lone_numbers(lines: Iterable[str]) -> list[str]:
+    """Return the lines without a cue's number where an empty line parts it from the times of its cue.
+
+    It would count as words of the cue before. It is known by its value: other numbers are words.
+    """
+    kept: list[str] = []
+    cues = 0
+    for line in lines:
+        if _TIMING.match(line):
+            if "".join(kept[-3:-1]).strip() == str(cues + 1) and not kept[-1].strip():
+                del kept[-2:]
+            cues += 1
+        kept.append(line)
+    return kept
 
 
 def _with_numbers(lines: Iterable[str]) -> list[str]:

@@ -104,6 +104,16 @@ def test_no_cue_of_srt_is_lost_for_how_it_begins(tmp_path: Path, begin: str, sta
     assert lines == [(None, "Anna: hello there", 1.0, 2.5), (None, "So & so", start_s, start_s + 1.5)]
 
 
+@pytest.mark.parametrize("name", ["t.srt", "t.vtt"])
+@pytest.mark.parametrize("ends", ["\n\n", "\r\r\n"])
+def test_a_cue_s_number_does_not_become_a_word_where_an_empty_line_follows_it(
+    tmp_path: Path, name: str, ends: str
+) -> None:
+    cues = "1\n00:00:01.000 --> 00:00:02.000\nin\n1984\n\n2\n00:00:03.000 --> 00:00:04.000\n3\n"
+    text = ("WEBVTT\n\n" if name == "t.vtt" else "") + cues
+    assert said(tmp_path, text.replace("\n", ends), name) == [(None, "in 1984", 1.0, 2.0), (None, "3", 3.0, 4.0)]
+
+
 def test_minutes_beyond_59_of_webvtt_are_read(tmp_path: Path) -> None:
     cues = said(tmp_path, VTT.replace("1:00:00.000 --> 1:00:01.000", "60:00.000 --> 60:01.000"), "t.vtt")
     assert cues[2] == (None, "late both", 3600.0, 3601.0)
