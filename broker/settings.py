@@ -284,7 +284,9 @@ def _read_config_file(
         if must_exist:
             raise SettingsError(str(path), "the config file", "the file does not exist") from error
         return {}, ()
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise SettingsError(str(path), "the config file", f"cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise SettingsError(str(path), "the config file", f"not readable as TOML: {error}") from error
     sections = {name: document.pop(name) for name in SECTIONS if name in document}
     for name in document:

@@ -64,6 +64,9 @@ def test_config_variable_names_the_file(monkeypatch, config_file):
     monkeypatch.setenv("OMI_CONFIG", str(config_file.with_name("absent.toml")))
     with pytest.raises(SettingsError, match="does not exist"):
         load_settings(BrokerSettings, flags={})
+    monkeypatch.setenv("OMI_CONFIG", str(config_file.parent))
+    with pytest.raises(SettingsError, match=r"cannot be read: Is a directory$"):
+        load_settings(BrokerSettings, flags={})
 
 
 @pytest.mark.parametrize(
