@@ -37,8 +37,8 @@ HELP_WATCH_FOLDER = """Publish the recordings that are dropped into a folder, an
 A recording (WAV, FLAC, Ogg, MP3, M4A, AAC, WebM, AIFF, CAF) is taken once it has stopped growing. Its transcript may be
 beside it, dropped before it: of call.wav call.json, call.srt, call.vtt, call.tsv or call.stm, in any layout that
 `omi-bridge import` knows. Links, folders and files without a byte are no recordings. Then there are call.wav.rttm,
-call.wav.json and call.wav.srt; they follow what is corrected later. What is refused has call.wav.error.txt, which says
-why: delete it to have the recording tried again.
+call.wav.json and call.wav.srt; while this runs (not with --once) they follow what is corrected later. What is refused
+has call.wav.error.txt, which says why: delete it to have the recording tried again.
 
 No file is replaced that this command has not written. What was done is known by content, in .omi-diarization in the
 folder: it is done once, also after a restart, and half done it goes on.
