@@ -107,6 +107,8 @@ def check_outputs(outputs: Mapping[str, Path | None], inputs: Iterable[Path]) ->
     for option, path in outputs.items():
         if path is None:
             continue
+        if str(path) == "-":
+            fail(f"{option} -: that is not stdout here. Name a file.", EXIT_USAGE)
         for other, why in read:
             if _is_same_file(path, other):
                 fail(f"{option} {path}: {other} {why}. Name another file.", EXIT_USAGE)

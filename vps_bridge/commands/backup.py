@@ -18,7 +18,7 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     DataDir,
     ask_first,
-    check_outside,
+    check_target,
     err,
     explained,
     fail,
@@ -68,10 +68,10 @@ def backup(
             fail(f"a server keeps the ledger: {BACK_UP_SERVER}", EXIT_FAILED)
         if settings.conversations_url is None:
             refuse_gone(settings.root / STORE_FILE)
+        check_target(file, settings.root)
         target = file.resolve()  # where the file is a link, what it leads to is replaced
         if not target.parent.is_dir():
             fail(f"{target.parent} is no directory: make it first", EXIT_FAILED)
-        check_outside(file, settings.root)
         if file.exists() and not file.is_file():  # a device would be replaced by the backup, for everybody
             fail(f"{file} is no file that could be replaced: name another", EXIT_FAILED)
         with _progress() as report:

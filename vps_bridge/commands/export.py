@@ -15,7 +15,7 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     DataDir,
     NamedConversation,
-    check_outside,
+    check_target,
     explained,
     fail,
     known,
@@ -62,7 +62,7 @@ def export(
             # The words come from outside: a terminal must not obey them, a file or a pipe gets them unchanged.
             sys.stdout.write(make_visible(text) if sys.stdout.isatty() else text)
         else:
-            check_outside(output, ledger.root)
+            check_target(output, ledger.root)
             _write(output, text, force=force)
 
 

@@ -143,8 +143,10 @@ def check_regular(file: Path) -> None:
         fail(f"{file} is no regular file: write the audio into one first, and give that", EXIT_FAILED)
 
 
-def check_outside(file: Path, root: Path) -> None:
-    """End the program where a file that is to be written lies among the bridge's own: it might be its database."""
+def check_target(file: Path, root: Path) -> None:
+    """End the program where a file that is to be written lies among the bridge's own, or stdout seems to be meant."""
+    if str(file) == "-":
+        fail("- is not stdout here: name a file", EXIT_USAGE)
     if root.resolve() in file.resolve().parents:
         fail(f"{file} would lie among the bridge's own files: name one outside of {root}", EXIT_FAILED)
 

@@ -58,6 +58,12 @@ def test_a_folder_that_is_not_there_is_told_before_the_work(tmp_path: Path, reco
     assert "there is no folder" in done.output
 
 
+def test_a_dash_is_no_name_of_a_file(recording: Path) -> None:
+    done = omi_agent("diarize", recording, "--rttm", "-")
+    assert done.exit_code == EXIT_USAGE
+    assert "that is not stdout here" in done.output
+
+
 def test_calibrate_does_not_write_onto_a_recording(tmp_path: Path) -> None:
     file = tmp_path / "anna" / "walk.wav"
     file.parent.mkdir()

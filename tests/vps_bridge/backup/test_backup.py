@@ -345,6 +345,16 @@ def test_no_command_writes_among_the_bridges_own_files(tmp_path: Path, name: str
     assert call.run("show", "call").exit_code == 0
 
 
+def test_a_dash_is_no_name_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    call = KeptCall(tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    for command in (("backup", "-"), ("export", "call", "--format", "srt", "--output", "-")):
+        refused = call.run(*command)
+        assert refused.exit_code == 2, refused.output
+        assert "name a file" in refused.stderr
+    assert not (tmp_path / "-").exists()
+
+
 def test_links_lead_to_what_a_backup_and_a_restore_replace(tmp_path: Path) -> None:
     data, file, link = tmp_path / "data", tmp_path / "b.tar", tmp_path / "latest.tar"
     call = KeptCall(data)
