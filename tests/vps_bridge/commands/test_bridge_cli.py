@@ -182,10 +182,13 @@ def test_a_write_that_is_not_there_cannot_be_undone(backend: Backend, bridge: Li
 
 
 def import_lines(bridge: LiveBridge, file: Path, starts: list[float], *arguments: str) -> dict[str, Any]:
-    """Import lines of two seconds that begin there, and return what the command says as JSON, with its stderr."""
+    """Import lines of two seconds that begin there, and return what the command says as JSON, with its stderr.
+
+    The conversation is called as the file.
+    """
     file.write_text(json.dumps([{"start": start, "end": start + 2.0, "text": "word"} for start in starts]))
     environment = bridge.broker.environment("backend") | {"OMI_DATA_DIR": str(bridge.data_dir)}
-    done = run("import", str(file), "-c", "again", "--json", *arguments, **environment)
+    done = run("import", str(file), "-c", file.stem, "--json", *arguments, **environment)
     assert done.returncode == 0, done.stderr
     said: dict[str, Any] = json.loads(done.stdout)
     return said | {"stderr": done.stderr}
@@ -220,15 +223,15 @@ def test_what_a_shorter_transcript_leaves_of_an_earlier_one_is_said_and_removed(
 def test_whose_label_moves_to_the_line_beside_it_is_said_though_the_two_touch(
     backend: Backend, bridge: LiveBridge, tmp_path: Path
 ) -> None:
-    file, line = tmp_path / "again.json", "again-00002"
+    file, line = tmp_path / "beside.json", "beside-00002"
     starts = [0.0, 2.0, 4.0, 6.0]
     import_lines(bridge, file, starts)
     named = Correction(kind=CorrectionKind.SEGMENT_IS, segment_id=line, person_id="anna")
-    assert backend.event("again", EventType.CORRECTED, corrections=(named,)).reason is None
+    assert backend.event("beside", EventType.CORRECTED, corrections=(named,)).reason is None
     assert import_lines(bridge, file, [start + 0.4 for start in starts])["moved"] == [], "the same line, a little later"
     said = import_lines(bridge, file, [0.0, 1.0, 2.6, 4.4, 6.4])
     assert said["moved"] == [line]
-    assert "1 segments (again-00002) carry the label that a person gave" in said["stderr"]
+    assert "1 segments (beside-00002) carry the label that a person gave" in said["stderr"]
 
 
 def test_times_that_cannot_be_are_said_when_the_transcript_is_imported(bridge: LiveBridge, tmp_path: Path) -> None:
