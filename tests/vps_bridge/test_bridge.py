@@ -220,6 +220,26 @@ def test_final_waits_for_the_chunks_that_were_named(
     wait_until(lambda: bridge.json("show", "named")["state"] == "waiting", "being taken back up")
 
 
+def test_final_labels_say_that_audio_that_was_named_never_came_until_it_does(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_QUIET_S="0.3") as bridge,
+        ScriptedAgent(own_broker, "first") as agent,
+    ):
+        bridge.command("agents", "allow", "first")
+        own_backend.audio("lost", make_wav(30.0, tone=1), sequence=0)
+        own_backend.event("lost", EventType.COMPLETED, chunks=2)
+        agent.answer(agent.wait_offer("lost"), CALL_TURNS)
+        update = own_backend.wait_updated("lost")
+        assert update.warnings == ("audio.missing: of the 2 chunks that completed named, 1 came",)
+        assert update.warnings[0] in bridge.command("show", "lost").stdout
+        own_backend.audio("lost", make_wav(30.0, tone=2), sequence=1)
+        agent.answer(agent.wait_offer("lost", after=1), CALL_TURNS)
+        again = own_backend.wait_updated("lost", version=update.updated_version + 1)
+        assert again.warnings == ()
+
+
 def test_of_two_bridges_on_one_root_the_younger_stops(
     own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
