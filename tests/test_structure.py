@@ -25,6 +25,7 @@ LAYERS = {
             "errors",
             "backoff",
             "durations",
+            "clock_steps",
             "locked_file",
             "interpreter",
             "matrix_threads",

@@ -36,18 +36,32 @@ class Outage:
 
     def guard(self, work: Callable[[], T]) -> T:
         """Do what needs the store, unless it is left alone. Raises `StoreUnavailable`, as `work` may."""
-        left_s = self._until_s - self._clock()
-        if left_s > 0:
-            raise self._error(f"{self._reason} (asked again in {seconds(left_s)})")
+        self.check()
         try:
             result = work()
         except StoreUnavailable as error:
-            self._begin(error)
+            self.begin(error)
             raise
-        self._pauses, self._until_s = self._first, 0.0
+        self.end()
         return result
 
-    def _begin(self, error: StoreUnavailable) -> None:
+    def check(self) -> None:
+        """Raise `StoreUnavailable` where the store is left alone."""
+        left_s = self._until_s - self._clock()
+        if left_s > 0:
+            raise self._error(f"{self._reason} (asked again in {seconds(left_s)})")
+
+    def begin(self, error: StoreUnavailable) -> float:
+        """Leave the store alone for a while, for longer than the last time; return for how many seconds."""
         pause_s = max(self._pauses.pause_s, min(error.asks_for_s, MAX_ASKED_PAUSE_S))
         self._until_s, self._reason = self._clock() + pause_s, str(error)
         self._pauses = self._pauses.longer()
+        return pause_s
+
+    def put_off(self, pause_s: float) -> None:
+        """Leave it alone for so long at least."""
+        self._until_s = max(self._until_s, self._clock() + pause_s)
+
+    def end(self) -> None:
+        """Leave the store alone no more: it answers."""
+        self._pauses, self._until_s = self._first, 0.0

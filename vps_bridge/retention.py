@@ -11,6 +11,7 @@ from schemas.conversation import ConversationUpdated
 from schemas.errors import SchemaError
 from schemas.failure import FailureCode
 from schemas.turns import SpeakerTurns
+from vps_bridge.clock_steps import ClockSteps
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.dispatch.dispatcher import AUDIO_GONE, Dispatcher
 from vps_bridge.intake.disk_reserve import DiskReserve
@@ -52,7 +53,7 @@ class Retention:
         self._owns = owns
         self._settings, self._ledger, self._spool, self._store = settings, ledger, spool, store
         self._ingest, self._dispatcher, self._disk_reserve = ingest, dispatcher, disk_reserve
-        self._due_s = 0.0
+        self._due_s, self._clock_steps = 0.0, ClockSteps()
 
     def is_due(self, now_s: float) -> bool:
         """Whether to sweep now."""
@@ -99,8 +100,8 @@ class Retention:
 
     def _sweep_ledger(self, now_s: float) -> None:
         """Do the part of a sweep that one of several bridges does for all."""
+        self._put_times_right()
         now = time.time()
-        self._ledger.chunks.clamp_future_times(now)
         self._ledger.refusals.drop_old(now)
         is_more = self._settle_samples(now - self._settings.keep_samples_s)
         is_more |= self._forget_voices(now - self._settings.keep_voices_s)
@@ -128,6 +129,15 @@ class Retention:
         for job_id in self._ledger.jobs.without_audio():
             self._dispatcher.give_up(job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
         self._due_s = now_s + (0.0 if unlinked else ASK_AGAIN_S)  # there may be more of it
+
+    def _put_times_right(self) -> None:
+        """Where the clock was set, have what was kept since this bridge began be as old as it is."""
+        step_s = self._clock_steps.take()
+        if step_s:
+            _LOG.warning("clock_set_forward", seconds=round(step_s))
+            self._ledger.chunks.shift_times(self._clock_steps.began_at, step_s)
+            self._clock_steps.note_taken(step_s)
+        self._ledger.chunks.clamp_future_times(time.time())
 
     def _settle_samples(self, final_until: float) -> bool:
         """Replace the voice samples of conversations that were final before this Unix time by what they found.

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
+import httpx
 import psutil
 import pytest
 
@@ -19,7 +20,7 @@ from schemas.bridge import BridgeHeartbeat
 from schemas.conversation import Verdict
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
-from tests.vps_bridge.http.door import Door, answering, live, open_door
+from tests.vps_bridge.http.door import WAV, Door, answering, live, open_door
 from tests.vps_bridge.live_bridge import Backend, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import make_wav
 from vps_bridge.http.connections import MAX_CONNECTIONS
@@ -107,6 +108,21 @@ def test_idle_connections_take_no_files_from_audio(door: Door, head: bytes) -> N
         assert door.backend.audio(name, make_wav(1.0)).verdict is Verdict.ACCEPTED
         assert door.audio(f"{name}-http", make_wav(1.0, tone=2)).status_code == 202
         wait_until(lambda: process.num_fds() < OTHER_FILES, "the end of connections that ask for nothing")
+
+
+def test_connections_that_never_read_their_answers_keep_nobody_out(door: Door) -> None:
+    """Each sends half a megabyte of requests, without a token, and then only stays."""
+    requests = b"GET /v1/conversations HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n" * 12_000
+    with many_files(), contextlib.ExitStack() as held:
+        for _ in range(MAX_CONNECTIONS):
+            connection = held.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            connection.connect(("127.0.0.1", door.port))
+            connection.sendall(requests)
+        for number in range(3):
+            with httpx.Client(base_url=door.url, headers=door.client.headers, timeout=WAIT_S) as client:
+                answer = client.post(f"/v1/conversations/unread-{number}/audio", content=make_wav(1.0), headers=WAV)
+            assert answer.status_code == 202
 
 
 def test_a_file_that_cannot_be_opened_is_no_full_disk(door: Door) -> None:

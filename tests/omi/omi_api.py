@@ -21,6 +21,8 @@ class FakeApi:
     keys: set[str] = field(default_factory=set)
     statuses: list[int] = field(default_factory=list)
     """Of the next PATCHes; 200 once they are used up."""
+    broken: set[str] = field(default_factory=set)
+    """Conversations that every PATCH fails with."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -57,6 +59,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         body = self._read()
         status = self._api.statuses.pop(0) if self._api.statuses else 200
+        status = 503 if self._api.broken & set(self.path.split("/")) else status
         if status == 200:
             self._api.assigned.append((self.path, body))
         self._answer(status, {"status": "Ok"})

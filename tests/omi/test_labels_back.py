@@ -1,5 +1,6 @@
 """Labels of named people reach OMI once, never as the owner, and never over what people do there."""
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,9 +32,7 @@ def api() -> Iterator[FakeApi]:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     book = Ledger(tmp_path / "bridge", exclusive=True)
-    event = ConversationEvent(event_id="e1", type=EventType.STARTED, owner=UID)
-    book.events.note(event, NAME, Verdict.ACCEPTED)
-    book.omi.put(OmiConversationRecord(NAME, UID, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
+    add(book, NAME)
     yield book
     book.close()
 
@@ -58,11 +57,17 @@ def know(ledger: Ledger, person: str, name: str, *, is_owner: bool = False) -> N
         ledger.people.note(person, event, Verdict.ACCEPTED)
 
 
-def update(ledger: Ledger, version: int, *labels: SegmentLabel) -> None:
+def update(ledger: Ledger, version: int, *labels: SegmentLabel, name: str = NAME) -> None:
     """Labels as the bridge writes them."""
-    payload = encode(ConversationUpdated(conversation_id=NAME, updated_version=version, state="final", segments=labels))
+    payload = encode(ConversationUpdated(conversation_id=name, updated_version=version, state="final", segments=labels))
     made = AssignedUpdate([], f"key-{version}", payload, final=True, done_jobs=(), seen=0)
-    ledger.conversations.note_update(NAME, made)
+    ledger.conversations.note_update(name, made)
+
+
+def add(ledger: Ledger, name: str) -> None:
+    event = ConversationEvent(event_id=f"e-{name}", type=EventType.STARTED, owner=UID)
+    ledger.events.note(event, name, Verdict.ACCEPTED)
+    ledger.omi.put(OmiConversationRecord(name, UID, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
 
 
 def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
@@ -108,6 +113,19 @@ def test_what_fails_now_is_sent_later(api: FakeApi, ledger: Ledger, sender: Labe
     wait_until(lambda: api.assigned, "the label")
     wait_until(lambda: not ledger.omi.untold(), "it to be noted")
     assert len(api.assigned) == 1
+
+
+def test_conversations_that_omi_fails_with_stop_no_other(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people, api.broken = {"known": "Anna"}, {"a1", "a2"}
+    for name in sorted(api.broken):
+        add(ledger, name)
+        update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"), name=name)
+    time.sleep(3.0)  # both have failed
+    update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
+    wait_until(lambda: api.assigned, "the label of the third")
+    api.broken = set()
+    wait_until(lambda: not ledger.omi.untold(), "all to be told")
 
 
 @pytest.mark.parametrize("url", ["http://omi.example.org", "ftp://127.0.0.1", "https://", "https://a:b@host", "x"])

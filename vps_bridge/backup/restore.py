@@ -74,7 +74,7 @@ def restore_backup(
         DatabaseError: a newer program made it.
         OSError: the disk is full or fails.
     """
-    manifest = read_manifest(backup)
+    manifest, root = read_manifest(backup), root.resolve()  # a link to another disk stays one
     root.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     is_there = _holds_databases(root)
     if is_there and not overwrite:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,14 +37,19 @@ class DroppedRecording:
         return _digest(self.audio)
 
 
-def find_recordings(folder: Path) -> list[DroppedRecording]:
+def find_recordings(folder: Path, is_result: Callable[[str], bool] = lambda _name: False) -> list[DroppedRecording]:
     """Return the recordings in a folder, by name. Hidden files, links and files without a byte are none.
 
     The transcript of `call.wav` is `call.json`, `call.srt`, `call.vtt`, `call.tsv` or `call.stm`. Endings may be
     capitals, and the names composed (NFC) or not: what was copied from a Mac is not, and looks the same.
+
+    Args:
+        folder: where they are.
+        is_result: whether a file of this name was written beside a recording: what was found out about `call.wav`,
+            `call.wav.json`, is no transcript of `call.wav.mp3`.
     """
     files = sorted(path for path in folder.iterdir() if _is_file(path))
-    by_name = {_plain(path.stem, path.suffix): path for path in files}
+    by_name = {_plain(path.stem, path.suffix): path for path in files if not is_result(path.name)}
     found = []
     for audio in files:
         if audio.suffix.lower() not in AUDIO_SUFFIXES:

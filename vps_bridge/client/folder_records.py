@@ -139,6 +139,11 @@ class FolderRecords:
         """Return what is known of a file beside a recording; None: it was not written here."""
         return self._written.get(_to_text(file))
 
+    def is_result(self, file: str) -> bool:
+        """Whether a file of this name was written beside a recording, and not by somebody else before."""
+        written = self.written(file)
+        return written is not None and bool(written.content_sha256)
+
     def note_written(self, files: Mapping[str, WrittenFile]) -> None:
         """Keep which files were written."""
         self._written |= {_to_text(file): written for file, written in files.items()}

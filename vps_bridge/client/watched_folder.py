@@ -90,7 +90,7 @@ class WatchedFolder:
     def look(self) -> bool:
         """Publish what is new and write what came. Returns whether nothing of the folder is left to be done."""
         self._hear()
-        recordings = find_recordings(self._folder)
+        recordings = find_recordings(self._folder, self._records.is_result)
         settled = self._settled.look(recordings, time.monotonic())
         present = set(recordings)
         self._digests = {each: digest for each, digest in self._digests.items() if each in present}
@@ -183,6 +183,8 @@ class WatchedFolder:
             self._resting_until_s = time.monotonic() + TRY_AGAIN_S
             self._report(FolderNews(name, "later", str(error)))
             return None
+        if record.joined is not None and record.state is RecordingState.ACCEPTED:
+            self._records.note_joined(record.joined, digest)  # not before: a refused one leaves the audio its labels
         self._records.write(record)
         if record.state is RecordingState.ACCEPTED:
             self._awaited[conversation_id] = digest
@@ -204,7 +206,6 @@ class WatchedFolder:
         joined = earlier.conversation_id
         if self._records.find_joined(joined) not in (None, digest):
             return record
-        self._records.note_joined(joined, digest)
         return record.model_copy(update={"joined": joined, "after_version": earlier.updated_version})
 
     def _finish(self, update: ConversationUpdated) -> None:

@@ -18,6 +18,7 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     DataDir,
     ask_first,
+    check_outside,
     err,
     explained,
     fail,
@@ -67,12 +68,14 @@ def backup(
             fail(f"a server keeps the ledger: {BACK_UP_SERVER}", EXIT_FAILED)
         if settings.conversations_url is None:
             refuse_gone(settings.root / STORE_FILE)
-        if not file.absolute().parent.is_dir():
-            fail(f"{file.absolute().parent} is no directory: make it first", EXIT_FAILED)
+        target = file.resolve()  # where the file is a link, what it leads to is replaced
+        if not target.parent.is_dir():
+            fail(f"{target.parent} is no directory: make it first", EXIT_FAILED)
+        check_outside(file, settings.root)
         if file.exists() and not file.is_file():  # a device would be replaced by the backup, for everybody
             fail(f"{file} is no file that could be replaced: name another", EXIT_FAILED)
         with _progress() as report:
-            made = make_backup(settings.root, file.absolute(), report)
+            made = make_backup(settings.root, target, report)
         facts = {"file": str(file), "bytes": made.total_bytes, "made_at": made.made_at, "ledger_id": made.ledger_id}
         if as_json:
             print_json({**facts, "conversations": made.conversations, "chunks": made.chunks})

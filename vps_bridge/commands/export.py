@@ -15,6 +15,7 @@ from vps_bridge.commands.terminal import (
     ConfigFile,
     DataDir,
     NamedConversation,
+    check_outside,
     explained,
     fail,
     known,
@@ -61,6 +62,7 @@ def export(
             # The words come from outside: a terminal must not obey them, a file or a pipe gets them unchanged.
             sys.stdout.write(make_visible(text) if sys.stdout.isatty() else text)
         else:
+            check_outside(output, ledger.root)
             _write(output, text, force=force)
 
 

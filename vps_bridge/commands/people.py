@@ -74,6 +74,18 @@ _WHY = {
 }
 
 
+def _checked_consent(agreed: datetime | None) -> datetime | None:
+    """Return the day, or end the program, before anything is learned, where it is still to come."""
+    from vps_bridge.errors import Refusal
+    from vps_bridge.intake.people import check_consent
+
+    try:
+        check_consent(agreed.date() if agreed else None)
+    except Refusal as refusal:
+        raise typer.BadParameter(refusal.message) from refusal
+    return agreed
+
+
 @people_app.command()
 def enroll(
     person: PersonArgument,
@@ -83,7 +95,8 @@ def enroll(
     ] = None,
     me: Annotated[bool, typer.Option("--me", help="The person is the owner.")] = False,
     consent_date: Annotated[
-        datetime | None, typer.Option("--consent-date", formats=["%Y-%m-%d"], help="When the person agreed.")
+        datetime | None,
+        typer.Option("--consent-date", formats=["%Y-%m-%d"], help="When the person agreed.", callback=_checked_consent),
     ] = None,
     owner: Owner = None,
     timeout_s: Annotated[float, typer.Option(min=0, help="How long to wait for the outcome.")] = 600.0,
@@ -327,11 +340,12 @@ def forget(
     from vps_bridge.ledger.people import NOBODY
 
     with explained(), opened(config, data_dir) as (ledger, store, _stale_s):
-        if ledger.people.get(owner or NOBODY, person) is None:
+        mine = owner or NOBODY
+        if ledger.people.get(mine, person) is None and not ledger.people.enrolling(mine, person):
             fail(_nobody(person), EXIT_FAILED)
         if not yes:
             ask_first(f"This erases {person} for good. Go on?", unasked="this erases a person and ")
-        People(ledger, store).forget(owner or NOBODY, person)
+        People(ledger, store).forget(mine, person)
     if as_json:
         print_json({"person_id": person, "forgotten": True})
     else:

@@ -16,7 +16,7 @@ from broker.errors import BrokerError, SettingsError
 from broker.program import explain_file_error
 from broker.terminal import SafeConsole
 from schemas.limits import MAX_NAME_CHARS
-from schemas.text import compose_name
+from schemas.text import compose_name, is_blank
 
 if TYPE_CHECKING:
     from vps_bridge.conversations.sqlite import SqliteConversations
@@ -143,6 +143,12 @@ def check_regular(file: Path) -> None:
         fail(f"{file} is no regular file: write the audio into one first, and give that", EXIT_FAILED)
 
 
+def check_outside(file: Path, root: Path) -> None:
+    """End the program where a file that is to be written lies among the bridge's own: it might be its database."""
+    if root.resolve() in file.resolve().parents:
+        fail(f"{file} would lie among the bridge's own files: name one outside of {root}", EXIT_FAILED)
+
+
 def checked_names(names: str | list[str] | None) -> str | list[str] | None:
     """Return ids or names of people's making, or end the program where one is too long or of no character."""
     for name in [names] if isinstance(names, str) else names or []:
@@ -156,6 +162,9 @@ def composed_names(names: str | None) -> str | None:
     """Return what people call somebody as it is compared (see `compose_name`); ends the program as `checked_names`."""
     composed: str | None = compose_name(names)
     checked_names(composed)
+    if composed is not None and is_blank(composed):
+        msg = "it has no character that can be seen"
+        raise typer.BadParameter(msg)
     return composed
 
 

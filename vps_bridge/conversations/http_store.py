@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from vps_bridge.conversations.conversation_outages import ConversationOutages
 from vps_bridge.conversations.document import ConversationDocument, write_document
 from vps_bridge.conversations.document_client import DocumentClient, PutAnswer, PutOutcome, TaggedDocument
 from vps_bridge.conversations.segment_rows import BLANK, changed_columns, take_event
@@ -37,7 +38,6 @@ from vps_bridge.conversations.write_decisions import (
     refuse_apply,
 )
 from vps_bridge.errors import StoreMisbehaves, StoreUnavailable
-from vps_bridge.outage import Outage
 
 if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
@@ -56,7 +56,8 @@ class HttpConversations:
 
     def __init__(self, endpoint: SignedEndpoint) -> None:
         """Ask nothing yet."""
-        self._client, self._outage, self._shown = DocumentClient(endpoint), Outage(), endpoint.shown
+        self._client, self._shown = DocumentClient(endpoint), endpoint.shown
+        self._outages = ConversationOutages()
         self._lock = threading.RLock()
 
     def check(self) -> None:
@@ -83,7 +84,7 @@ class HttpConversations:
 
     def read(self, conversation_id: str) -> StoredConversation | None:
         """See `ConversationStore.read`."""
-        now = self._ask(lambda: self._client.get(conversation_id))
+        now = self._ask(conversation_id, lambda: self._client.get(conversation_id))
         return None if now.etag is None else now.document.read()
 
     def apply(
@@ -149,7 +150,7 @@ class HttpConversations:
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
-        return self._ask(lambda: self._client.get(conversation_id)).document.writes
+        return self._ask(conversation_id, lambda: self._client.get(conversation_id)).document.writes
 
     def delete(self, conversation_id: str) -> None:
         """See `ConversationStore.delete`. Raises `StoreMisbehaves` where it is still there afterwards."""
@@ -161,7 +162,7 @@ class HttpConversations:
                     f"{self._shown} said that it deleted a conversation, and still has it: look at its DELETE"
                 )
 
-        self._ask(delete)
+        self._ask(conversation_id, delete)
 
     def pack(self, _conversation_id: str) -> bool:
         """Leave that to the backend: the room is its own."""
@@ -182,13 +183,13 @@ class HttpConversations:
         """See `ConversationStore.close`."""
         self._client.abort()
 
-    def _ask(self, work: Callable[[], T]) -> T:
+    def _ask(self, conversation_id: str, work: Callable[[], T]) -> T:
         with self._lock:
-            return self._outage.guard(work)
+            return self._outages.guard(conversation_id, work)
 
     def _write(self, conversation_id: str, decide: Decide[T]) -> T:
         """Write what `decide` makes of the document, if it makes anything of it, and return its result."""
-        return self._ask(lambda: _WriteAttempt(self._client, self._shown, conversation_id).run(decide))
+        return self._ask(conversation_id, lambda: _WriteAttempt(self._client, self._shown, conversation_id).run(decide))
 
 
 class _WriteAttempt:

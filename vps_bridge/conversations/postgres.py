@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, TypeVar
 from sqlalchemy import URL
 
 from broker.errors import SettingsError
+from vps_bridge.conversations.conversation_outages import ConversationOutages
 from vps_bridge.conversations.postgres_database import STATEMENT_TIMEOUT_S, ConnectionCut, PostgresDatabase
 from vps_bridge.conversations.sql_store import SqlConversations
 from vps_bridge.conversations.store import WriteKind
-from vps_bridge.outage import Outage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ class PostgresConversations(SqlConversations):
     """A `ConversationStore` in one schema of a PostgreSQL database.
 
     What a cut connection may have done or not is asked once more on a new one: everything here, asked again, is done
-    once. Where that fails too, the server is left alone for a while.
+    once. Where that fails too, it is left alone for a while.
     """
 
     def __init__(self, url: URL, *, statement_timeout_s: float = STATEMENT_TIMEOUT_S) -> None:
@@ -45,7 +45,7 @@ class PostgresConversations(SqlConversations):
             self._database = PostgresDatabase(url, statement_timeout_s=statement_timeout_s)
         except ModuleNotFoundError as error:
             raise SettingsError("conversations_url", "the settings", _INSTALL) from error
-        self._outage = Outage()
+        self._outages = ConversationOutages()
         super().__init__(self._database)
 
     def check(self) -> None:
@@ -62,19 +62,19 @@ class PostgresConversations(SqlConversations):
     ) -> bool:
         """See `ConversationStore.upsert_segments`."""
         upsert = super().upsert_segments
-        return self._done(lambda: upsert(conversation_id, revision, segments, removed))
+        return self._done(conversation_id, lambda: upsert(conversation_id, revision, segments, removed))
 
     def read(self, conversation_id: str) -> StoredConversation | None:
         """See `ConversationStore.read`."""
         read = super().read
-        return self._done(lambda: read(conversation_id))
+        return self._done(conversation_id, lambda: read(conversation_id))
 
     def apply(
         self, conversation_id: str, expected_revision: str, write_key: str, labels: Sequence[Label]
     ) -> Applied | Conflict | AlreadyWritten:
         """See `ConversationStore.apply`."""
         apply = super().apply
-        return self._done(lambda: apply(conversation_id, expected_revision, write_key, labels))
+        return self._done(conversation_id, lambda: apply(conversation_id, expected_revision, write_key, labels))
 
     def correct(
         self,
@@ -87,24 +87,26 @@ class PostgresConversations(SqlConversations):
     ) -> Applied:
         """See `ConversationStore.correct`."""
         correct = super().correct
-        return self._done(lambda: correct(conversation_id, write_key, labels, corrections=corrections, by=by))
+        return self._done(
+            conversation_id, lambda: correct(conversation_id, write_key, labels, corrections=corrections, by=by)
+        )
 
     def _reverse(self, conversation_id: str, version: int, kind: WriteKind, by: str | None, write_key: str) -> Applied:
         reverse = super()._reverse
-        return self._done(lambda: reverse(conversation_id, version, kind, by, write_key))
+        return self._done(conversation_id, lambda: reverse(conversation_id, version, kind, by, write_key))
 
     def history(self, conversation_id: str) -> tuple[Write, ...]:
         """See `ConversationStore.history`."""
         history = super().history
-        return self._done(lambda: history(conversation_id))
+        return self._done(conversation_id, lambda: history(conversation_id))
 
     def known(self) -> list[str]:
         """Return the ids of all conversations."""
-        return self._done(super().known)
+        return self._done("", super().known)
 
     def delete(self, conversation_id: str) -> None:
         """See `ConversationStore.delete`."""
-        self._done(lambda: self._delete_rows(conversation_id))
+        self._done(conversation_id, lambda: self._delete_rows(conversation_id))
 
     def pack(self, _conversation_id: str) -> bool:
         """Leave that to the server: it compresses long values itself."""
@@ -125,8 +127,8 @@ class PostgresConversations(SqlConversations):
         """See `ConversationStore.close`."""
         self._database.close()
 
-    def _done(self, work: Callable[[], T]) -> T:
-        return self._outage.guard(lambda: _once_more(work))
+    def _done(self, conversation_id: str, work: Callable[[], T]) -> T:
+        return self._outages.guard(conversation_id, lambda: _once_more(work))
 
 
 def _once_more(work: Callable[[], T]) -> T:

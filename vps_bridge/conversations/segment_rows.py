@@ -87,6 +87,8 @@ def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int)
     fields = {name: value for name, value in sent if max(floor, set_at.get(name, 0)) <= revision}
     if revision < floor or not (fields or is_new):
         return {}
+    if row is not None and "words" not in named and set_at.get("words", 0) <= revision and _has_old_words(fields, row):
+        fields["words"] = None
     if is_new and not segment.has_times:
         raise SegmentIncomplete(segment.id)
     later = {name: at for name, at in (set_at | dict.fromkeys(fields, revision)).items() if at > floor}
@@ -101,6 +103,16 @@ def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int)
     if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
         columns |= {"pieces": None, "matched_person": None}
     return columns
+
+
+def _has_old_words(fields: Mapping[str, Any], row: Row) -> bool:
+    """Whether a segment's words are no longer those of what it is to say, or lie elsewhere than it is to lie."""
+    words, text = row["words"] or (), fields.get("text", row["text"])
+    if not words or text.split() != row["text"].split():
+        return bool(words)
+    start_s, end_s = (fields.get(name, row[name]) for name in ("start_s", "end_s"))
+    is_moved = (start_s, end_s) != (row["start_s"], row["end_s"])
+    return is_moved and not all(start_s <= (word["start_s"] + word["end_s"]) / 2 <= end_s for word in words)
 
 
 def given_label(speaker: str | None) -> dict[str, Any]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 import io
 import re
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import webvtt
@@ -14,12 +16,17 @@ from schemas.text import split_lines
 from vps_bridge.conversations.store import speaker_name
 
 FORMATS = {".srt": "srt", ".vtt": "vtt"}
-_TIME = r"(\d{1,10}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
-_TIMING = re.compile(rf"^\s*{_TIME}\s*-->\s*{_TIME}(\s|$)")
+_TIME = r"(?:\d{1,10}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
+_TIMING = re.compile(rf"^\s*({_TIME})\s*-->\s*({_TIME})(\s.*)?$")
 _SIGN = r"[-+\u2212]"  # of a time before zero, as programs write them that moved a file's times back
 _LIKE_TIMING = re.compile(rf"^\s*{_SIGN}?\d[\d:.,]*(?:{_SIGN}[\d:.,]+)*\s*[-\u2013\u2014]+>")
+_LIKE_TIME = r"(?:\d+[:\uff1a])?\d{1,2}[:\uff1a]\d{1,2}[.,\uff0c\uff0e]\d{1,3}"  # the marks of a Chinese keyboard too
+_LIKE_TWO_TIMES = re.compile(rf"^[^\w\n]*{_LIKE_TIME}[^\w\n]+{_LIKE_TIME}")
+_ARROW = "-->"
+_NUMBER = re.compile(r"\W*\d+\W*")  # of a cue of SRT
+_NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _NUMBERED = re.compile(r"^\[?SPEAKER_(\d{1,18})(?!\d)\]?:?\s*")  # as whisperX writes speakers into SRT
-_VOICE_TAG = re.compile(r"<v[.\s]")
+_VOICE_TAG = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
 
 Row = dict[str, Any]
 
@@ -37,9 +44,10 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
     Raises:
         SubtitlesError: the file is none, or one of its times cannot be read.
     """
-    _check_timings(text)
+    lines = _plain_lines(split_lines(text))
+    plain = _with_numbers(lines) if suffix == ".srt" else _without_gaps(lines)
     try:
-        captions = webvtt.from_buffer(io.StringIO(text), format=FORMATS[suffix])
+        captions = webvtt.from_buffer(io.StringIO("\n".join(plain)), format=FORMATS[suffix])
     except MalformedFileError as error:
         first = "WEBVTT" if suffix == ".vtt" else "a number, and a line such as 00:00:01,000 --> 00:00:02,500"
         raise SubtitlesError(f"the file does not begin as {suffix[1:].upper()} does, with {first}") from error
@@ -48,7 +56,8 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
     for caption in captions.captions:
         words = " ".join(html.unescape(caption.text).split())
         row: Row = {"start": _seconds(caption.start), "end": _seconds(caption.end)}
-        voice = caption.voice if len(_VOICE_TAG.findall(caption.raw_text)) == 1 else None
+        voices = {" ".join(name.split()) for name in _VOICE_TAG.findall(caption.raw_text)}
+        voice = caption.voice if len(voices) == 1 else None
         if numbered := _NUMBERED.match(voice or words):
             words = words if voice else words[numbered.end() :]
             row["speaker"] = speaker_name(int(numbered[1]))
@@ -59,11 +68,62 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
     return rows
 
 
-def _check_timings(text: str) -> None:
-    """Refuse what looks like a cue's times and is not: its words would end up in the cue before, or nowhere."""
-    for number, line in enumerate(split_lines(text), start=1):
-        if _LIKE_TIMING.match(line) and not _TIMING.match(line):
-            raise SubtitlesError(f"line {number} is no times of a cue: expected 00:00:01,000 --> 00:00:02,500")
+def _plain_lines(lines: Sequence[str]) -> list[str]:
+    """Return the lines with the times of cues as the parser takes them, and with no arrow but theirs.
+
+    The parser drops a cue whose times have minutes above 59, or in SRT no hours, and one with an arrow in its words.
+    What looks like times and is none is refused: its words would end up in the cue before, or nowhere.
+    """
+    plain = []
+    for number, line in enumerate(lines, start=1):
+        found = _TIMING.match(line)
+        if found is None:
+            if _LIKE_TIMING.match(line) or _LIKE_TWO_TIMES.match(line):
+                raise SubtitlesError(f"line {number} is no times of a cue: expected 00:00:01,000 --> 00:00:02,500")
+            plain.append(line.replace(_ARROW, "\u2192"))
+            continue
+        start, end, settings = found.groups(default="")
+        if not all(":" in setting for setting in settings.split()):
+            raise SubtitlesError(f"line {number} has words behind the times of its cue: put them on the next line")
+        plain.append(f"{_plain_time(start)} {_ARROW} {_plain_time(end)}")
+    return plain
+
+
+def _plain_time(clock: str) -> str:
+    *hours, minutes, seconds, milliseconds = (int(part) for part in re.split("[:.,]", clock))
+    minutes, seconds = divmod(60 * minutes + seconds, 60)
+    hour, minutes = divmod(60 * sum(hours) + minutes, 60)
+    return f"{hour:02d}:{minutes:02d}:{seconds:02d}.{milliseconds:03d}"
+
+
+def _with_numbers(lines: Iterable[str]) -> list[str]:
+    """Return SRT with an empty line and a number before the times of each cue, which the parser drops without."""
+    numbered: list[str] = []
+    cues = 0
+    for line in lines:
+        if _TIMING.match(line):
+            if numbered and _NUMBER.fullmatch(numbered[-1]):
+                numbered.pop()
+            cues += 1
+            numbered += ["", str(cues)]
+        numbered.append(line)
+    return "\n".join(numbered).lstrip().split("\n")
+
+
+def _without_gaps(lines: Sequence[str]) -> list[str]:
+    """Return WebVTT without empty lines amid the words of a cue: its parser drops what follows them, SRT's does not."""
+    kept: list[str] = []
+    is_cue = False
+    for line, following in pairwise([*lines, ""]):
+        begins = bool(_TIMING.match(line) or _TIMING.match(following) or _NO_CUE.match(line))
+        if is_cue and not begins and line.strip():
+            while not kept[-1].strip():
+                kept.pop()
+        elif begins and kept and not kept[-1].strip():
+            is_cue = False
+        is_cue = is_cue or bool(_TIMING.match(line))
+        kept.append(line)
+    return kept
 
 
 def _seconds(clock: str) -> float:

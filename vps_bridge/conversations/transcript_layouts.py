@@ -57,7 +57,8 @@ def find_rows(content: object) -> list[Any] | None:
         return _read_deepgram(results)
     if service_words := find_words(content):
         return _group(_plain_words(_numbered(service_words)))
-    found = next((content[name] for name in _LISTS if isinstance(content.get(name), list)), None)
+    lists = [content[name] for name in _LISTS if isinstance(content.get(name), list)]
+    found = next(filter(None, lists), lists[0] if lists else None)
     words = _list_of(content, "words")
     if found is not None and (found or not words):
         return _with_words_beside([_with_plain_words(row) for row in found], words)

@@ -139,7 +139,8 @@ class Dispatcher:
             self._cancel(agent_id, held.job_id, held.lease_id, f"job is {job.state}")
         elif job.state is JobState.READY:
             is_allowed = agent_id in self._ledger.agents.allowed()
-            if is_allowed and self._ledger.leases.give_back(lease, instance_id):
+            embedding = view.embedding if view.heartbeat.engine else None
+            if is_allowed and self._ledger.leases.give_back(lease, instance_id, embedding):
                 self._granted_s[lease.lease_id] = view.last_beat_s
                 view.worked_s.pop(lease.lease_id, None)
                 _LOG.info("lease_given_back", job=held.job_id, agent=agent_id, conversation=job.conversation_id)

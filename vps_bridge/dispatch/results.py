@@ -15,10 +15,11 @@ from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.read_result import read_result
 from vps_bridge.dispatch.result_bounds import bound_lengths, find_excess, new_lengths
 from vps_bridge.ledger import Ledger
-from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.job_states import UNFINISHED, JobState
 from vps_bridge.ledger.records import JobChunk, LeaseRecord
 
 _LOG = structlog.get_logger(__name__)
+OTHER_MODEL = "late, and of another model than the one that others work on the conversation with"
 
 
 class Results:
@@ -37,11 +38,11 @@ class Results:
             return False
         lease = self._lease_of(agent_id, turns.job_id, turns.lease_id, conversation_id)
         if lease is None or (turns.conversation_id, turns.agent_id) != (conversation_id, agent_id):
-            gone = self._ledger.conversations.is_deleted(conversation_id)
-            verdict = Verdict.DISCARDED if gone else Verdict.REFUSED
-            reason = FailureCode.CONVERSATION_DELETED if gone else FailureCode.LEASE_LOST
-            _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
-            self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
+            self._refuse_without_lease(conversation_id, agent_id, turns)
+            return False
+        if self._is_of_other_model(lease, turns):
+            _LOG.warning("turns_of_other_model", job=turns.job_id, agent=agent_id, conversation=conversation_id)
+            self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, Verdict.DISCARDED, OTHER_MODEL)
             return False
         chunks = self._ledger.jobs.chunks(turns.job_id)
         excess = find_excess(turns, chunks)
@@ -68,12 +69,20 @@ class Results:
         )
         return stored
 
+    def _refuse_without_lease(self, conversation_id: str, agent_id: str, turns: SpeakerTurns) -> None:
+        gone = self._ledger.conversations.is_deleted(conversation_id)
+        verdict = Verdict.DISCARDED if gone else Verdict.REFUSED
+        reason = FailureCode.CONVERSATION_DELETED if gone else FailureCode.LEASE_LOST
+        _LOG.warning("turns_without_lease", job=turns.job_id, agent=agent_id, conversation=conversation_id)
+        self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
+
     def _store(self, lease: LeaseRecord, data: bytes, turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> bool:
         """Store a result; what of its job could not be decoded fails, each chunk as a job of its own."""
         fresh = {item.chunk.chunk_id for item in chunks if item.fresh}  # what is context here is fresh in another job
         undecoded = [item for item in turns.undecoded if item.chunk_id in fresh]
         names = [item.chunk_id for item in undecoded]
-        kept = self._ledger.jobs.store_result(lease, data, new_lengths(turns, chunks), names)
+        late_model = None if lease.is_current else _model_of(turns)
+        kept = self._ledger.jobs.store_result(lease, data, new_lengths(turns, chunks), names, late_model)
         for job_id, item in zip(kept.apart if kept else (), undecoded, strict=False):
             words = f"chunk {item.chunk_id}: {item.message}"
             self._dispatcher.give_up(job_id, FailureCode.AUDIO_UNDECODABLE, words)
@@ -115,6 +124,15 @@ class Results:
             _LOG.warning("decoded_lengths_ignored", job=turns.job_id, agent=turns.agent_id, reason=reason)
         return bounded
 
+    def _is_of_other_model(self, lease: LeaseRecord, turns: SpeakerTurns) -> bool:
+        """Whether a lease had ended, and its job is to be done with another model: voices of two are never compared."""
+        if lease.is_current:
+            return False
+        job, conversation = self._ledger.jobs.get(lease.job_id), self._ledger.conversations.peek(lease.conversation_id)
+        if job is None or job.state not in UNFINISHED or conversation is None or conversation.embedding is None:
+            return False
+        return conversation.embedding != _model_of(turns)
+
     def _lease_of(self, agent_id: str, job_id: str, lease_id: str, conversation_id: str) -> LeaseRecord | None:
         lease = self._ledger.leases.find(lease_id)
         if lease is None and self._ledger.packs.packed_among([conversation_id]):
@@ -149,3 +167,7 @@ class Results:
         self._dispatcher.settle(agent_id, lease.job_id, lease.lease_id, Verdict.REFUSED, code)
         if noted is not None:
             self._dispatcher.judge_failed(noted, retryable=True, counted=True)
+
+
+def _model_of(turns: SpeakerTurns) -> tuple[str, str]:
+    return turns.engine.embedding_model, turns.engine.embedding_revision

@@ -27,7 +27,8 @@ class CappedProtocol(H11Protocol):
     """uvicorn's own protocol with two limits that it has no setting for.
 
     Its `limit_concurrency` answers requests with 503 and lets connections in that ask for nothing; its keep-alive time
-    ends with the first byte of a request. One connection too many ends the one that has asked for nothing for longest.
+    ends with the first byte of a request. One connection too many ends the one that has asked for nothing for longest;
+    where all ask for something, one that does not read its answers, or asks for more before it has them.
     """
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - as uvicorn calls it
@@ -42,12 +43,18 @@ class CappedProtocol(H11Protocol):
         """Whether a request has come whose answer has not ended."""
         return not getattr(self.cycle, "response_complete", True)  # uvicorn has none before the first request
 
+    @property
+    def is_greedy(self) -> bool:
+        """Whether its answers wait for it to read them, or its next request for the answer to the one before."""
+        return self.flow.write_paused or (self.conn.their_state is h11.DONE and bool(self.conn.trailing_data[0]))
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as in uvicorn
-        """Take the connection, or end it at once where all others are asking for something."""
+        """Take the connection, or end it at once where all others wait for an answer and for nothing else."""
         super().connection_made(transport)
         if len(self.connections) > MAX_CONNECTIONS:
-            idle = [one for one in self.connections if isinstance(one, CappedProtocol) and not one.is_asking]
-            min(idle, key=lambda one: one.waiting_since_s).end()
+            others = [one for one in self.connections if isinstance(one, CappedProtocol) and one is not self]
+            spare = [one for one in others if not one.is_asking] or [one for one in others if one.is_greedy]
+            min(spare, key=lambda one: one.waiting_since_s, default=self).end()
         self._expect_request()
 
     def data_received(self, data: bytes) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 from schemas.codec import decode, encode
 from schemas.conversation import Verdict
@@ -19,6 +19,13 @@ from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.people import NOBODY
 
 _ONE_DAY = timedelta(days=1)  # east of us it is tomorrow already
+
+
+def check_consent(agreed: date | None) -> None:
+    """Raise `Refusal` where the day on which a person is said to have agreed is still to come."""
+    if agreed is not None and agreed > datetime.now(UTC).date() + _ONE_DAY:
+        msg = f"consent_date {agreed} is still to come: send the day on which the person agreed"
+        raise Refusal(FailureCode.PERSON_REFUSED, msg)
 
 
 class People:
@@ -39,9 +46,7 @@ class People:
             raise Refusal(
                 FailureCode.PERSON_REFUSED, "the name has no character that can be seen: send what people read"
             )
-        if event.consent_date is not None and event.consent_date > datetime.now(UTC).date() + _ONE_DAY:
-            msg = f"consent_date {event.consent_date} is still to come: send the day on which the person agreed"
-            raise Refusal(FailureCode.PERSON_REFUSED, msg)
+        check_consent(event.consent_date)
         if event.type is PersonEventType.CONFIRMED:
             self._confirm(person_id, event)
         elif event.type is PersonEventType.FORGOTTEN:

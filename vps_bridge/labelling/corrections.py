@@ -7,7 +7,7 @@ that a correction names is kept with what its voice was at that moment.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from schemas.corrections import Correction
@@ -77,6 +77,8 @@ class Speech:
     in_segment: Mapping[str, Mapping[LocalSpeaker, float]]
     total_s: Mapping[LocalSpeaker, float]
     """In all segments; 0 for a local speaker that speaks in none."""
+    unplaced_s: Mapping[LocalSpeaker, float] = field(default_factory=dict)
+    """How long each speaks in audio that has no place in the transcript now; missing: not at all."""
 
     @classmethod
     def of(
@@ -84,6 +86,7 @@ class Speech:
         segments: Sequence[StoredSegment],
         measured: Iterable[Mapping[int, float]],
         speakers: Sequence[LocalSpeakerEvidence],
+        unplaced_s: Mapping[LocalSpeaker, float] | None = None,
     ) -> Speech:
         """Take it from what `measure_segments` returned, by index of the local speaker."""
         in_segment = {
@@ -94,7 +97,7 @@ class Speech:
         for seconds in in_segment.values():
             for speaker, spoken_s in seconds.items():
                 total_s[speaker] += spoken_s
-        return cls(in_segment, total_s)
+        return cls(in_segment, total_s, unplaced_s or {})
 
     def in_segments(self, segment_ids: Iterable[str]) -> dict[LocalSpeaker, float]:
         """Return how long each local speaker speaks in these segments together."""
@@ -108,6 +111,19 @@ class Speech:
         """Return the local speakers that speak at least half of their time in these segments, sorted."""
         seconds = self.in_segments(segment_ids)
         return sorted(speaker for speaker, spoken_s in seconds.items() if spoken_s >= self.total_s[speaker] / 2)
+
+    def all_s(self, speaker: LocalSpeaker) -> float:
+        """Return how long one speaks in segments and in audio without a place, of which nobody knows whose it is."""
+        return self.total_s.get(speaker, 0.0) + self.unplaced_s.get(speaker, 0.0)
+
+    def go_whole(self, segment_ids: Iterable[str]) -> list[LocalSpeaker]:
+        """Return the local speakers that go with these segments whole where a person splits them off, sorted.
+
+        What has no place now counts as said elsewhere: where the transcript fits less of the audio than it did, nobody
+        who was split off comes back together with the rest.
+        """
+        seconds = self.in_segments(segment_ids)
+        return [one for one in self.mostly_in(segment_ids) if seconds[one] >= self.all_s(one) / 2]
 
     def of_voice(self, voice: Voice) -> list[LocalSpeaker]:
         """Return the local speakers that are a voice of earlier: those of its segments, and members in no segment.

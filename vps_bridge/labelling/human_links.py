@@ -75,7 +75,7 @@ def read_human_links(
                 said.join([now(kept, number) for number in kept.said.speaker_ids])
             case CorrectionKind.OTHER_VOICE:
                 rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
-                sides = _spread(set(speech.mostly_in(kept.said.segment_ids)), rest, evidence_of)
+                sides = _spread(set(speech.go_whole(kept.said.segment_ids)), rest, evidence_of)
                 said.splits[kept.write, kept.place] = sides
                 said.part(*sides)
             case CorrectionKind.VOICE_IS:

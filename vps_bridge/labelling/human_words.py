@@ -230,7 +230,7 @@ def _count_labels(unit: _Unit, target: Target) -> int:
 
 def _is_firm(unit: _Unit, target: Target, speech: Speech) -> bool:
     """Whether the labels of a voice are enough to say who it is, whatever it sounds like."""
-    spoken_s = sum(speech.total_s.get(member, 0.0) for member in unit.members)
+    spoken_s = sum(speech.all_s(member) for member in unit.members)
     return _count_labels(unit, target) >= MIN_LABELS or _seconds(unit.words, target) >= spoken_s / 2
 
 

@@ -33,7 +33,7 @@ def part_off(
         if kept.said.kind is not CorrectionKind.OTHER_VOICE:
             continue
         named = [segment_of[name] for name in kept.said.segment_ids if name in segment_of]
-        whole = set(speech.mostly_in(kept.said.segment_ids))
+        whole = set(speech.go_whole(kept.said.segment_ids))
         mixed = set(speech.in_segments(kept.said.segment_ids)) - whole
         for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
             own = [

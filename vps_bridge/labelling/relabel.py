@@ -212,7 +212,10 @@ def _whole_speech(evidence: ConversationEvidence, timeline: AudioTimeline, clock
         for stretch, start_s, end_s in timeline.in_stretches(speaker.turns)
         for moved_start_s, moved_end_s in clocks[stretch].move(start_s, end_s)
     ]
-    return Speech.of(evidence.segments, measure_segments(turns, evidence.segments), timeline.speakers)
+    unplaced_s = {speaker.id: sum(end_s - start_s for start_s, end_s in speaker.turns) for speaker in timeline.speakers}
+    for turn in turns:
+        unplaced_s[timeline.speakers[turn.speaker_index].id] -= turn.end_s - turn.start_s
+    return Speech.of(evidence.segments, measure_segments(turns, evidence.segments), timeline.speakers, unplaced_s)
 
 
 def _find_clocks(

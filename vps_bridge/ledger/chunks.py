@@ -176,6 +176,20 @@ class ChunkBook:
         with self._database.reading() as connection:
             return [ChunkRecord(*row) for row in connection.execute(query)]
 
+    def shift_times(self, since: float, step_s: float) -> None:
+        """Add so much to the times from `since` on: the clock was set forward, and audio is no older for it.
+
+        What came after that has the right time already: `clamp_future_times` is to follow.
+        """
+        with self._database.writing() as connection:
+            for row, column in (
+                (JobRow, JobRow.ended_at),  # jobs before their conversations: see `jobs`
+                (ChunkRow, ChunkRow.accepted_at),
+                (ConversationRow, ConversationRow.final_at),
+                (ConversationRow, ConversationRow.last_activity_at),
+            ):
+                connection.execute(update(row).where(column >= since).values({column: column + step_s}))
+
     def clamp_future_times(self, now: float) -> None:
         """Set times in the future to now: the clock was set back, and audio must not be kept longer for it."""
         with self._database.writing() as connection:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, func, or_, update
+from sqlalchemy import BindParameter, ColumnElement, Connection, bindparam, exists, func, or_, select, update
 
 from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.records import SpeakerHints
-from vps_bridge.ledger.tables import ConversationRow
+from vps_bridge.ledger.tables import ConversationRow, JobRow
 
 # A name in an UPDATE that is no column's: which conversation it is about.
 OF_CONVERSATION: BindParameter[str] = bindparam("of_conversation")
@@ -38,6 +39,21 @@ _OPEN_FOR_AUDIO = _WITH_AUDIO.on_conflict_do_update(
         },
     },
 ).returning(ConversationRow.completed, ConversationRow.completed_chunks, ConversationRow.last_audio_at_s)
+# Whoever grants a lease locks the conversation too (`claim`): what is looked up afterwards has that lease.
+_LOCKED_MODEL = (
+    select(ConversationRow.embedding_model).where(ConversationRow.conversation_id == OF_CONVERSATION).with_for_update()
+)
+_USES_ITS_MODEL = exists().where(
+    JobRow.conversation_id == ConversationRow.conversation_id, JobRow.state.in_((JobState.LEASED, *WITH_RESULT))
+)
+_LET_MODEL_GO = THIS_CONVERSATION.where(~_USES_ITS_MODEL).values(embedding_model=None, embedding_revision=None)
+_KEEP_MODEL = THIS_CONVERSATION.where(
+    or_(
+        ConversationRow.embedding_model.is_(None),
+        (ConversationRow.embedding_model == bindparam("model"))
+        & (ConversationRow.embedding_revision == bindparam("revision")),
+    )
+).values(embedding_model=bindparam("model"), embedding_revision=bindparam("revision"))
 _REOPEN = THIS_CONVERSATION.values(final_at=None, **_ACTIVE_NOW)
 
 
@@ -79,3 +95,16 @@ def open_conversation(connection: Connection, conversation_id: str) -> bool:
     """Make the row of a conversation that was never heard of; a known one is left as it is. Return if it is new."""
     made = connection.execute(_NEW, {"conversation_id": conversation_id, "last_activity_at": time.time()})
     return bool(made.rowcount)
+
+
+def let_model_go(connection: Connection, conversation_id: str) -> None:
+    """Let any agent have a conversation's jobs where none works on it and nothing was found with its model."""
+    if connection.scalar(_LOCKED_MODEL, {"of_conversation": conversation_id}) is not None:
+        connection.execute(_LET_MODEL_GO, {"of_conversation": conversation_id})
+
+
+def keep_model(connection: Connection, conversation_id: str, embedding: tuple[str, str]) -> bool:
+    """Keep a conversation's jobs for agents of this model; False where they are kept for those of another."""
+    model, revision = embedding
+    values = {"of_conversation": conversation_id, "model": model, "revision": revision}
+    return bool(connection.execute(_KEEP_MODEL, values).rowcount)

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Connection, Select, bindparam, case, exists, func, insert, select, update
 
 from vps_bridge.ledger.columns import CHUNK_COLUMNS, JOB_COLUMNS
-from vps_bridge.ledger.conversation_changes import mark_changed, mark_dirty
+from vps_bridge.ledger.conversation_changes import keep_model, let_model_go, mark_changed, mark_dirty
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.decoded_lengths import note_decoded_lengths
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, allows, events_of, move, note_event
@@ -245,11 +245,13 @@ class JobBook:
         payload: bytes,
         decoded_s: Mapping[str, float] = MappingProxyType({}),
         undecoded: Sequence[str] = (),
+        late_model: tuple[str, str] | None = None,
     ) -> KeptResult | None:
         """Keep a result and mark its conversation, in one transaction; None where one is kept already.
 
         `decoded_s`: the length of each chunk, by its id, as the agent decoded it. It replaces what was thought before.
-        `undecoded`: the chunks that the agent could not decode. Each becomes a job of its own.
+        `undecoded`: the chunks that the agent could not decode. Each becomes a job of its own. `late_model`: with what
+        it was found, where its lease had ended and another agent may have been given the conversation.
         """
         its = {"job_id": lease.job_id, "lease_id": lease.lease_id, "agent_id": lease.agent_id}
         with self._database.writing(lease.conversation_id) as connection:
@@ -260,6 +262,8 @@ class JobBook:
             note_decoded_lengths(connection, lease.job_id, decoded_s)
             note_event(connection, JobEvent.STORED, lease.job_id, by=lease.agent_id, lease_id=lease.lease_id)
             mark_changed(connection, conversation_id)
+            if late_model is not None:
+                keep_model(connection, conversation_id, late_model)
             alone = (JobPlan((PlannedChunk(chunk_id, None),), fresh=()) for chunk_id in undecoded)
             made = [_add_job(connection, conversation_id, plan) for plan in alone]
             return KeptResult(tuple(job_id for job_id in made if job_id is not None))
@@ -276,6 +280,7 @@ class JobBook:
             connection.execute(_END_LEASE, {"of_lease": job.lease_id, "why": LeaseEnd.ATTEMPT_FAILED})
             about = {"lease_id": job.lease_id, "detail": code, "message": message}
             note_event(connection, JobEvent.ATTEMPT_FAILED, job_id, by=job.agent_id or BRIDGE, **about)
+            let_model_go(connection, job.conversation_id)
             job = replace(job, state=state_after(JobEvent.ATTEMPT_FAILED), lease_id=None, agent_id=None)
             return replace(job, attempts=attempts, failure_code=code, failure_message=message)
 
@@ -288,6 +293,7 @@ class JobBook:
             connection.execute(_GIVE_UP, {"of_job": job_id, "now": time.time(), "code": code, "text": message})
             about = {"lease_id": row.lease_id, "detail": code, "message": message}
             note_event(connection, JobEvent.GIVEN_UP, job_id, by=BRIDGE, **about)
+            let_model_go(connection, row.conversation_id)
             mark_dirty(connection, row.conversation_id)
             return True
 

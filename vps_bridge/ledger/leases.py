@@ -11,6 +11,7 @@ from sqlalchemy import bindparam, insert, select, update
 from vps_bridge.ledger.both_dialects import SERVER_DIALECT
 from vps_bridge.ledger.claim import claim
 from vps_bridge.ledger.columns import JOB_COLUMNS, LEASE_COLUMNS, MAX_SPEAKERS
+from vps_bridge.ledger.conversation_changes import keep_model, let_model_go
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
@@ -125,11 +126,13 @@ class LeaseBook:
             connection.execute(_END, {"of_job": job.job_id, "all_deaths": deaths})
             connection.execute(_MARK_ENDED, {"of_lease": lease_id, "why": why})
             note_event(connection, JobEvent.LEASE_ENDED, job.job_id, by=BRIDGE, lease_id=lease_id, detail=why)
+            let_model_go(connection, job.conversation_id)
             return replace(job, state=state_after(JobEvent.LEASE_ENDED), lease_id=None, deaths=deaths)
 
-    def give_back(self, lease: LeaseRecord, instance_id: str) -> bool:
+    def give_back(self, lease: LeaseRecord, instance_id: str, embedding: tuple[str, str] | None = None) -> bool:
         """Return a lost lease to its agent, which turned up again still holding the job (`instance_id` does).
 
+        Not where others work on the conversation with another model than its `embedding` (None: it does not say).
         If that very process was taken for dead, because another one beat under its agent id, the death is taken back.
         """
         with self._database.writing() as connection:
@@ -139,7 +142,10 @@ class LeaseBook:
                 return False
             was_no_death = lost.instance_id == instance_id and lost.lease_end is LeaseEnd.AGENT_DIED
             about = {"of_job": lost.job_id, "by_lease": lost.lease_id, "undone_deaths": int(was_no_death)}
+            if embedding is not None and not keep_model(connection, lost.conversation_id, embedding):
+                return False
             if not connection.execute(_RETURN, about).rowcount:
+                let_model_go(connection, lost.conversation_id)
                 return False
             connection.execute(_MARK_RETURNED, {"of_lease": lost.lease_id, "to_instance": instance_id})
             note_event(connection, JobEvent.LEASE_RETURNED, lost.job_id, by=lost.agent_id, lease_id=lost.lease_id)

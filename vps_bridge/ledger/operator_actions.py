@@ -11,7 +11,7 @@ from enum import StrEnum
 from sqlalchemy import Connection, bindparam, select, update
 
 from schemas.failure import FailureCode
-from vps_bridge.ledger.conversation_changes import mark_dirty, reopen
+from vps_bridge.ledger.conversation_changes import let_model_go, mark_dirty, reopen
 from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.job_events import OF_JOB, OPERATOR, move, note_event
@@ -73,6 +73,7 @@ class OperatorActions:
                 return ActionResult.AUDIO_GONE
             connection.execute(_RETRY, {"of_job": job_id})
             note_event(connection, JobEvent.RETRIED, job_id, by=OPERATOR)
+            let_model_go(connection, job.conversation_id)
             reopen(connection, job.conversation_id)
             return ActionResult.RETRIED
 
@@ -87,6 +88,7 @@ class OperatorActions:
             connection.execute(_CANCEL, {"of_job": job_id, "now": time.time()})
             note_event(connection, JobEvent.CANCELLED, job_id, by=OPERATOR, lease_id=job.lease_id)
             _end_lease(connection, job.lease_id, LeaseEnd.JOB_CANCELLED)
+            let_model_go(connection, job.conversation_id)
             mark_dirty(connection, job.conversation_id)  # labels are worked out without it
             return ActionResult.CANCELLED
 

@@ -78,7 +78,10 @@ class LabelSender:
         if self._rests.is_down(now_s):
             return
         resting = self._rests.resting(now_s)
-        for conversation_id, uid, payload, told, version in ledger.omi.untold():
+        failed = self._rests.failed  # come last: whether OMI is back, another one tells
+        for conversation_id, uid, payload, told, version in sorted(
+            ledger.omi.untold(), key=lambda row: row[0] in failed
+        ):
             if self._stopping.is_set() or conversation_id in resting or self._rests.is_down(time.monotonic()):
                 continue
             fresh = new_labels(labels_of(decode(ConversationUpdated, payload)), told)

@@ -13,12 +13,20 @@ class WebhookRests:
 
     So one message that the receiver never takes stops no other conversation, and a receiver that is down is asked once
     in a while and not once for every conversation. The pauses double up to the longest.
+
+    A conversation that fails again after another one's message was taken has a trouble of its own: however many such
+    there are, they rest one by one, and say nothing of the receiver.
     """
 
     def __init__(self, min_s: float, max_s: float) -> None:
         """Begin with nothing at rest."""
         self._conversations, self._receiver = RetryTimer(min_s, max_s), RetryTimer(min_s, max_s)
-        self._failed: set[str] = set()
+        self._failed, self._suspects = set[str](), set[str]()
+
+    @property
+    def failed(self) -> frozenset[str]:
+        """The conversations that failed since a message was taken: whether the receiver is back, another one tells."""
+        return frozenset(self._failed)
 
     def is_down(self, now_s: float) -> bool:
         """Whether nothing is sent now."""
@@ -29,15 +37,20 @@ class WebhookRests:
         return self._conversations.resting(now_s)
 
     def note_delivered(self, conversation_id: str) -> None:
-        """Note that the receiver took a message: where it was down, all that waits is due at once."""
-        self._conversations.reset(None if len(self._failed) >= DOWN_AFTER else conversation_id)
+        """Note that the receiver took a message: where it was down, all that failed meanwhile is due at once."""
+        for name in self._failed if len(self._failed) >= DOWN_AFTER else ():
+            self._conversations.reset(name)
+        self._suspects = (self._suspects | self._failed) - {conversation_id}
+        self._conversations.reset(conversation_id)
         self._receiver.reset()
         self._failed.clear()
 
     def note_failed(self, conversation_id: str, now_s: float) -> None:
         """Note that the receiver did not take a message."""
-        self._failed.add(conversation_id)
         self._conversations.take(conversation_id, now_s)
+        if conversation_id in self._suspects:
+            return
+        self._failed.add(conversation_id)
         if len(self._failed) >= DOWN_AFTER:
             self._receiver.take(_ALL, now_s)
 
@@ -46,3 +59,4 @@ class WebhookRests:
         self._conversations.reset()
         self._receiver.reset()
         self._failed.clear()
+        self._suspects.clear()

@@ -126,7 +126,7 @@ class WebhookSender:
         if self._stopping.is_set() or self._rests.is_down(now_s):
             return False
         resting = self._rests.resting(now_s)
-        message = ledger.webhook.next(resting)
+        message = ledger.webhook.next(resting | self._rests.failed) or ledger.webhook.next(resting)
         if message is None:
             if not resting:
                 self._rests.forget()

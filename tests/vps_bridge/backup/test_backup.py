@@ -331,3 +331,30 @@ def test_a_backup_replaces_nothing_that_is_no_file(tmp_path: Path) -> None:
         assert "is no file that could be replaced" in refused.stderr
     assert pipe.is_fifo()
     assert link.is_symlink()
+
+
+@pytest.mark.parametrize("name", [FILE_NAME, STORE_FILE, "new.tar"])
+def test_no_command_writes_among_the_bridges_own_files(tmp_path: Path, name: str) -> None:
+    call, link = KeptCall(tmp_path / "data"), tmp_path / "link"
+    link.symlink_to(tmp_path / "data" / "bridge")
+    for place in (tmp_path / "data" / "bridge" / name, link / name):
+        for command in (("backup", str(place)), ("export", "call", "--format", "srt", "--force", "-o", str(place))):
+            refused = call.run(*command)
+            assert refused.exit_code == 1
+            assert "among the bridge's own files" in refused.stderr
+    assert call.run("show", "call").exit_code == 0
+
+
+def test_links_lead_to_what_a_backup_and_a_restore_replace(tmp_path: Path) -> None:
+    data, file, link = tmp_path / "data", tmp_path / "b.tar", tmp_path / "latest.tar"
+    call = KeptCall(data)
+    (tmp_path / "disk").mkdir()
+    (data / "bridge").rename(tmp_path / "disk" / "bridge")
+    (data / "bridge").symlink_to(tmp_path / "disk" / "bridge")
+    link.symlink_to(file)
+    assert call.run("backup", str(link)).exit_code == 0
+    assert link.is_symlink()
+    assert file.stat().st_size > 0
+    assert call.run("restore", str(file), "--overwrite", "--yes").exit_code == 0
+    assert (data / "bridge").is_symlink(), "the data stay on their disk"
+    assert call.run("show", "call").exit_code == 0

@@ -146,6 +146,33 @@ def test_an_enrolment_of_which_a_recording_is_refused_names_it_and_leaves_nothin
     assert "enrolment-" not in listed.stdout
 
 
+@pytest.mark.parametrize("option", [("--name", " \u200b"), ("--consent-date", "2199-01-01"), ("--owner", " ")])
+def test_what_cannot_be_said_of_a_person_is_refused_before_the_voice_is_learned(
+    bridge: LiveBridge, tmp_path: Path, shell: Shell, option: tuple[str, str]
+) -> None:
+    recording, kept = tmp_path / "eve.wav", set(bridge.spool.iterdir())
+    recording.write_bytes(make_wav(30.0))
+    assert shell.code("enroll", "eve", str(recording), "--timeout-s", "1", *option) == 2
+    assert set(bridge.spool.iterdir()) == kept, "no audio was sent"
+
+
+def test_whose_enrolment_still_waits_is_forgotten_with_it(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, shell: Shell
+) -> None:
+    recording = tmp_path / "finn.wav"
+    recording.write_bytes(make_wav(30.0))
+    command = [sys.executable, "-m", "vps_bridge", "people", "enroll", "finn", str(recording), "--timeout-s", "2"]
+    environment = bridge.environment() | {
+        name: value for name, value in mosquitto.environment("backend").items() if "BROKER" in name
+    }
+    kept = set(bridge.spool.iterdir())
+    subprocess.run(command, env=environment, cwd=REPOSITORY, capture_output=True, check=False)
+    assert set(bridge.spool.iterdir()) > kept, "no agent is there: it waits"
+    assert shell.json("forget", "finn", "--yes")["forgotten"]
+    wait_until(lambda: set(bridge.spool.iterdir()) <= kept, "the end of the enrolment's audio")
+    assert shell.code("forget", "finn", "--yes") == 1
+
+
 def test_an_enrolment_that_sigterm_ends_before_all_is_sent_leaves_nothing(
     mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path
 ) -> None:

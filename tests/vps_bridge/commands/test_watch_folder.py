@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 
 from schemas.agent import AgentControl
 from schemas.codec import encode
-from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment, Word
+from schemas.conversation import EventType
 from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
@@ -31,7 +31,6 @@ from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, LiveBridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.client.dropped_files import SettledFiles, find_recordings
 from vps_bridge.client.folder_records import RECORDS_FOLDER, conversation_of
-from vps_bridge.client.labelled_recording import describe_recording
 from vps_bridge.commands.main import app
 from vps_bridge.commands.watch_folder import LOOK_S
 
@@ -238,6 +237,39 @@ def test_a_transcript_that_comes_later_joins_the_conversation_of_its_recording(
     assert folder.conversation("call.wav") != conversation
 
 
+def test_a_broken_transcript_that_is_taken_away_again_leaves_the_recording_its_labels(
+    folder: Folder, bridge: LiveBridge, mosquitto: RunningBroker
+) -> None:
+    folder.drop("call.wav", tone=36)
+    conversation = folder.conversation("call.wav")
+    assert folder.once("--timeout-s", "2")[1][0]["outcome"] == "accepted"
+    (folder.path / "call.srt").write_text("broken")
+    code, news, _ = folder.once("--timeout-s", "2")
+    assert (code, [each["outcome"] for each in news]) == (1, ["refused"])
+    (folder.path / "call.srt").unlink()
+    with answering(mosquitto):
+        code, news, said = folder.once()
+    assert (code, [each["outcome"] for each in news]) == (0, ["done"]), said
+    assert "call.wav.rttm" in folder.names()
+    assert "call.wav.error.txt" not in folder.names()
+    (folder.path / "call.srt").write_text(SRT)
+    assert folder.once()[0] == 0
+    assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt"), "the mended one joins, as if there had been no other"
+    assert len(bridge.jobs(conversation)) == 1
+
+
+def test_what_was_written_beside_one_recording_is_no_transcript_of_another(
+    folder: Folder, agent: ScriptedAgent
+) -> None:
+    folder.drop("call.wav", tone=37)
+    folder.drop("call.wav.mp3", tone=38)
+    for _ in range(2):
+        code, news, said = folder.once()
+        assert code == 0, (news, said)
+    assert {"call.wav.srt", "call.wav.mp3.srt"} <= set(folder.names())
+    assert not [name for name in folder.names() if name.endswith(".error.txt")]
+
+
 def test_a_recording_whose_conversation_was_deleted_is_not_awaited_for_ever(
     folder: Folder, bridge: LiveBridge, backend: Backend
 ) -> None:
@@ -319,39 +351,6 @@ def test_a_folder_that_goes_away_ends_the_watching_and_says_so(folder: Folder, b
     assert process.returncode == 1
     assert "is it still there?" in said
     assert "Traceback" not in said
-
-
-def test_pieces_are_lines_of_their_own_and_lines_stand_for_turns_that_were_too_many() -> None:
-    words = tuple(Word(text=text, start_s=at_s, end_s=at_s + 1) for at_s, text in enumerate(("well", "yes", "no")))
-    segments = (
-        TranscriptSegment(id="a", start_s=0.0, end_s=3.0, text="well yes no", words=words),
-        TranscriptSegment(id="b", start_s=3.0, end_s=4.0, text="hm", speaker="SPEAKER_07"),
-    )
-    pieces = [
-        {"start_s": 0, "end_s": 1, "first_word": 0, "last_word": 0, "speaker": "SPEAKER_00", "speaker_id": 0},
-        {"start_s": 1, "end_s": 3, "first_word": 1, "last_word": 2, "speaker": "SPEAKER_01", "speaker_id": 1},
-    ]
-    known = [{"speaker_id": 1, "person_id": "anna", "identity": "matched"}]
-    label = {"id": "a", "speaker": "SPEAKER_01", "speaker_id": 1, "pieces": pieces}
-    message = {"conversation_id": "c", "updated_version": 1, "state": "final", "segments": [label], "people": known}
-    found = describe_recording(ConversationUpdated.model_validate(message), segments)
-    expected = [(0.0, "SPEAKER_00", "well"), (1.0, "anna", "yes no"), (3.0, "SPEAKER_07", "hm")]
-    assert [(line.start_s, line.speaker.name, line.text) for line in found.lines] == expected
-    assert [(turn.start_s, turn.speaker.name) for turn in found.turns] == [each[:2] for each in expected]
-
-
-def test_whom_a_segment_names_counts_before_its_voice_and_what_nobody_confirmed_is_told_apart() -> None:
-    lines = tuple(TranscriptSegment(id=name, start_s=at_s, end_s=at_s + 1.0) for at_s, name in enumerate("ab"))
-    matched = {"speaker": "SPEAKER_00", "speaker_id": 0, "person_id": "ben", "identity": "matched"}
-    labels = [{"id": "a", **matched}, {"id": "b", **matched, "person_id": "anna", "identity": "confirmed"}]
-    known = [{"speaker_id": 0, "person_id": "ben", "identity": "matched"}]
-    turn = {"start_s": 0.0, "end_s": 2.0, "speaker_id": 0}
-    message = {"conversation_id": "c", "updated_version": 1, "state": "final", "turns": [turn]}
-    update = ConversationUpdated.model_validate(message | {"segments": labels, "people": known})
-    found = describe_recording(update, lines)
-    assert [line.speaker.shown_name for line in found.lines] == ["ben (matched)", "anna"]
-    assert [line.speaker.identity for line in found.lines] == ["matched", "confirmed"]
-    assert [turn.speaker.shown_name for turn in found.turns] == ["ben (matched)"]
 
 
 def test_a_recording_is_taken_when_it_and_its_transcript_have_stopped_changing(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -284,6 +285,36 @@ def test_a_document_that_is_refused_is_not_written_and_says_what_to_do(backend, 
     with pytest.raises(StoreUnavailable, match=f"answered {status}: .*{said}"):
         correct(store, "e1", "a", 4)
     assert methods(backend) == ["GET", "PUT"]
+
+
+@pytest.mark.parametrize(
+    ("method", "odd"),
+    [
+        pytest.param("PUT", reply(413), id="too large for a proxy"),
+        pytest.param("PUT", reply(422), id="not taken"),
+        pytest.param("PUT", reply(500), id="the backend fails with it"),
+        pytest.param("GET", reply(500), id="the backend cannot read it"),
+        pytest.param("GET", body_of(b"{", ETag='"1"'), id="damaged"),
+    ],
+)
+def test_conversations_that_a_backend_refuses_stop_no_other(backend, store, method, odd):
+    bad = {"bad-1", "bad-2"}
+
+    def refuse(backend, request):
+        return odd(backend, request) if request.method == method and request.conversation_id in bad else None
+
+    backend.oddness = refuse
+    kept_out = 0
+    for number in range(10):
+        for name in bad:
+            with pytest.raises(StoreUnavailable):
+                store.upsert_segments(name, number, [make_segment("a", text=f"{number}")])
+        try:
+            store.upsert_segments(f"good-{number}", 1, [make_segment("a")])
+        except StoreUnavailable:
+            kept_out += 1
+            time.sleep(0.6)
+    assert kept_out <= 1, "until another conversation has shown that the backend answers"
 
 
 def test_a_deletion_that_did_not_happen_is_found_out(backend, store):

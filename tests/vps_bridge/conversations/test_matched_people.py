@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from tests.vps_bridge.conversations.test_store import make_segment
@@ -10,9 +13,8 @@ from vps_bridge.conversations.store import AlreadyWritten, Applied, Label
 
 
 @pytest.fixture
-def store(migrated_file):
-    store = SqliteConversations(migrated_file)
-    store.delete("c1")
+def store(migrated_file, tmp_path):
+    store = SqliteConversations(Path(shutil.copy(migrated_file, tmp_path)))  # it is every test's, and stays empty
     store.upsert_segments("c1", 1, [make_segment("a", speaker="SPEAKER_00"), make_segment("b", 2, 3)])
     yield store
     store.close()

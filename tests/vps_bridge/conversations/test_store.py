@@ -80,6 +80,33 @@ def test_a_field_that_an_update_does_not_name_stays(store):
     assert (segment.person_id, segment.is_user, segment.words[0].text) == ("p", True, "Hello")
 
 
+@pytest.mark.parametrize(
+    ("update", "kept"),
+    [
+        ({"text": "Hello  Diana"}, False),
+        ({"start_s": 4.0, "end_s": 6.0}, False),
+        ({"text": " Hello Diane "}, True),
+        ({"start_s": 0.5, "end_s": 4.0}, True),
+        ({"speaker": "SPEAKER_1"}, True),
+    ],
+)
+def test_words_go_with_the_text_and_the_times_that_they_are_of(store, update, kept):
+    words = [{"text": "Hello", "start_s": 1, "end_s": 2}, {"text": "Diane", "start_s": 2, "end_s": 3}]
+    store.upsert_segments("c1", 1, [make_segment("a", 1, 3, text="Hello Diane", words=words)])
+    assert store.upsert_segments("c1", 1, [TranscriptSegment(id="a", **update)])
+    (segment,) = store.read("c1").segments
+    assert [word.text for word in segment.words or ()] == (["Hello", "Diane"] if kept else [])
+
+
+def test_words_of_a_higher_revision_stay(store):
+    words = [{"text": "Hello", "start_s": 1, "end_s": 2}]
+    store.upsert_segments("c1", 1, [make_segment("a", 1, 2, text="Hullo")])
+    store.upsert_segments("c1", 3, [TranscriptSegment.model_validate({"id": "a", "words": words})])
+    store.upsert_segments("c1", 2, [TranscriptSegment(id="a", text="Hello")])
+    (segment,) = store.read("c1").segments
+    assert (segment.text, [word.text for word in segment.words]) == ("Hello", ["Hello"])
+
+
 def test_null_takes_away_what_was_there(store):
     given = {"text": "x", "speaker": "SPEAKER_1", "person_id": "p", "is_user": True, "label_source": "manual"}
     words = [{"text": "x", "start_s": 0, "end_s": 1}]

@@ -196,7 +196,9 @@ def test_a_write_that_waits_for_another_connection_is_killed_and_then_made_once(
     other.close()
 
 
-def test_a_conversation_that_another_connection_holds_is_given_up_in_time(postgres: RunningPostgres) -> None:
+def test_a_conversation_that_another_connection_holds_is_given_up_in_time_and_stops_no_other(
+    postgres: RunningPostgres,
+) -> None:
     empty_postgres(postgres)
     store, other = open_postgres(postgres, timeout_s=SHORT_S), open_postgres(postgres)
     store.upsert_segments("c1", 1, [make_segment("a")])
@@ -204,6 +206,7 @@ def test_a_conversation_that_another_connection_holds_is_given_up_in_time(postgr
         connection.exec_driver_sql("SELECT * FROM conversations FOR UPDATE")
         with pytest.raises(StoreUnavailable, match=r"55P03|57014"):
             store.apply("c1", "1", "k1", [Label("a", 1)])
+        assert store.upsert_segments("c2", 1, [make_segment("a")])
     assert persistently(lambda: store.apply("c1", "1", "k1", [Label("a", 1)])) == Applied(1)
     store.close()
     other.close()

@@ -76,11 +76,53 @@ def test_webvtt_is_read_with_its_voices_and_no_name_of_a_cue_becomes_a_word(tmp_
         (SRT.replace("00:00:03,000", "00:00:-3,000"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:03,000", "\u221200:00:03,000"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:03,000", "9" * 400 + ":00:03,000"), "t.srt", "line 7 is no times"),
+        (SRT.replace("00:00:03,000", "00\uff1a00\uff1a03,000"), "t.srt", "line 7 is no times"),
+        (SRT.replace("00:00:03,000 -->", "00:00:03,000 \u2192"), "t.srt", "line 7 is no times"),
+        (SRT.replace("00:00:03,000 -->", "00:00:03,000 \u2013"), "t.srt", "line 7 is no times"),
+        (SRT.replace("00:00:03,000", "[00:00:03,000"), "t.srt", "line 7 is no times"),
+        (SRT.replace("X1:3\nSo", "So"), "t.srt", "line 7 has words behind the times"),
+        (VTT.replace("00:00:04.500\n", "00:00:04.500 align:left yes "), "t.vtt", "line 13 has words behind the times"),
     ],
 )
 def test_what_would_be_lost_is_refused_and_its_line_named(tmp_path: Path, text: str, name: str, message: str) -> None:
     with pytest.raises(TranscriptError, match=message):
         said(tmp_path, text, name)
+
+
+@pytest.mark.parametrize(
+    ("begin", "start_s"),
+    [
+        ("2\n00:03,000 --> 00:04,500", 3.0),
+        ("2\n75:03,000 --> 75:04,500", 4503.0),
+        ("00:00:03,000 --> 00:00:04,500", 3.0),
+        ("2.\n00:00:03,000 --> 00:00:04,500", 3.0),
+    ],
+    ids=["no hours", "minutes alone", "no number", "a number with a dot"],
+)
+def test_no_cue_of_srt_is_lost_for_how_it_begins(tmp_path: Path, begin: str, start_s: float) -> None:
+    lines = said(tmp_path, SRT.replace("2\n00:00:03,000 --> 00:00:04,500", begin), "t.srt")
+    assert lines == [(None, "Anna: hello there", 1.0, 2.5), (None, "So & so", start_s, start_s + 1.5)]
+
+
+def test_minutes_beyond_59_of_webvtt_are_read(tmp_path: Path) -> None:
+    cues = said(tmp_path, VTT.replace("1:00:00.000 --> 1:00:01.000", "60:00.000 --> 60:01.000"), "t.vtt")
+    assert cues[2] == (None, "late both", 3600.0, 3601.0)
+
+
+@pytest.mark.parametrize("name", ["t.srt", "t.vtt"])
+def test_words_behind_an_empty_line_or_with_an_arrow_are_the_cues(tmp_path: Path, name: str) -> None:
+    head = "WEBVTT\n\n" if name == "t.vtt" else ""
+    cues = "1\n00:00:01.000 --> 00:00:02.000\nfirst\n\nfrom A --> B\n\n2\n00:00:03.000 --> 00:00:04.000\n\nsecond\n"
+    note = "\nNOTE no word\nof theirs\n" if name == "t.vtt" else ""
+    assert said(tmp_path, head + cues + note, name) == [
+        (None, "first from A \u2192 B", 1.0, 2.0),
+        (None, "second", 3.0, 4.0),
+    ]
+
+
+def test_a_voice_that_stands_twice_in_a_cue_is_one_voice(tmp_path: Path) -> None:
+    cue = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Anna>one</v>\n<v Anna>two</v>\n"
+    assert said(tmp_path, cue, "t.vtt") == [("SPEAKER_00", "one two", 1.0, 2.0)]
 
 
 def test_a_speakers_number_of_5000_digits_is_text(tmp_path: Path) -> None:

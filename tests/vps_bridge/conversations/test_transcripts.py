@@ -41,6 +41,11 @@ def test_segments_of_the_omi_backend_are_read(tmp_path, wrap):
     assert (segment.speaker, segment.person_id) == ("SPEAKER_01", "p1")
 
 
+def test_an_empty_list_does_not_hide_the_one_that_has_the_segments(tmp_path):
+    content = {"segments": [], "transcript_segments": [{"text": "hello", "start": 0.0, "end": 1.0}]}
+    assert [segment.text for segment in read_transcript(write(tmp_path, content), "c1")] == ["hello"]
+
+
 def test_dropping_speakers_drops_owner_and_person_as_well(tmp_path):
     (segment,) = read_transcript(write(tmp_path, [OMI_SEGMENT | {"is_user": True}]), "c1", keep_speakers=False)
     assert (segment.speaker, segment.person_id, segment.is_user) == (None, None, False)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from schemas.conversation import TranscriptSegment
 from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
-from tests.vps_bridge.labelling.test_relabel import chunks_of, diarize
+from tests.vps_bridge.labelling.test_relabel import chunks_of, diarize, evidence_of, irregular
 from vps_bridge.conversations.store import StoreError
 from vps_bridge.errors import Refusal
 from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
@@ -270,3 +270,49 @@ def test_nothing_of_a_deleted_conversation_s_corrections_is_left_in_a_file(tmp_p
     assert b"ben-nevis" not in kept
     assert b"same_voice" not in kept
     found.close()
+
+
+def take_places_away(found, other, *, after):
+    """Have the transcript come again, and what is said after a segment at times that nobody speaks at."""
+    late = [
+        TranscriptSegment(id=f"s{place:03d}", start_s=start_s, end_s=end_s)
+        for place, (_, start_s, end_s) in enumerate(other)
+        if place > after
+    ]
+    found.store.upsert_segments(NAME, 1, late)
+    assert "clock.unverified" in {reason for _, reason in found.relabel().left_alone}
+
+
+@contextmanager
+def irregular_talk(spoken):
+    evidence = evidence_of(spoken, spoken[-1][2] + 2.0)
+    segments = (
+        TranscriptSegment(id=f"s{place:03d}", start_s=start_s, end_s=end_s)
+        for place, (_, start_s, end_s) in enumerate(spoken)
+    )
+    with open_conversation(tuple(segments)) as made:
+        made.hear(evidence.chunks, evidence.jobs)
+        yield made
+
+
+@pytest.mark.parametrize("seed", [0, 2])
+def test_what_was_split_off_stays_so_where_the_rest_of_the_audio_loses_its_place(seed):
+    spoken, other = irregular(12, seed=seed), irregular(12, seed=seed + 50)
+    with irregular_talk(spoken) as found:
+        found.correct(kind="other_voice", segment_ids=["s000", "s002"])
+        before = found.speakers
+        assert before["s000"] == before["s002"] != before["s004"]
+        take_places_away(found, other, after=6)
+        assert found.speakers == before
+
+
+@pytest.mark.parametrize("seed", [2, 9, 13])
+def test_one_label_weighs_no_more_where_the_rest_of_the_audio_loses_its_place(seed):
+    spoken, other = irregular(12, seed=seed), irregular(12, seed=seed + 50)
+    label = max((1, 3), key=lambda place: spoken[place][2] - spoken[place][1])
+    with irregular_talk(spoken) as found:
+        found.correct(kind="segment_is", segment_id="s000", person_id="anna")
+        found.correct(kind="segment_is", segment_id=f"s{label:03d}", person_id="anna")
+        before = found.speakers, found.persons
+        take_places_away(found, other, after=4)
+        assert (found.speakers, found.persons) == before

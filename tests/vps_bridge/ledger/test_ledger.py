@@ -11,6 +11,7 @@ from schemas.conversation import ConversationEvent, EventType, Verdict
 from vps_bridge.ledger.agents import MAX_STRANGERS
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.job_states import JobState
+from vps_bridge.ledger.operator_actions import ActionResult
 from vps_bridge.ledger.records import NewChunk, SpeakerHints
 from vps_bridge.ledger.tables import Base
 from vps_bridge.rules.assemble import JobPlan, PlannedChunk
@@ -284,6 +285,18 @@ def test_a_clock_set_back_keeps_no_audio_longer(ledger):
     assert due(yesterday) == {"done", "failed"}
 
 
+def test_a_clock_set_forward_makes_nothing_older_that_came_since_a_bridge_began(ledger):
+    add_job(ledger, "before")
+    began_at = time.time()
+    add_job(ledger, "since")
+    ledger.chunks.shift_times(began_at, 1_000.0)
+    ledger.chunks.clamp_future_times(time.time() + 1_000.0)
+    limits = {"final_before": 0.0, "failed_before": 0.0}
+    expired = ledger.chunks.expired(accepted_before=began_at + 999.0, **limits)
+    assert {chunk.conversation_id for chunk in expired} == {"before"}
+    assert ledger.conversations.get("since").last_activity_at >= began_at + 1_000.0
+
+
 def test_an_update_waits_until_its_version_is_applied(ledger):
     add_job(ledger)
     assigned(ledger)
@@ -312,3 +325,39 @@ def test_more_audio_than_has_come_opens_a_final_conversation_again(ledger, named
     tell(ledger, EventType.COMPLETED, **named)
     assert ledger.conversations.get("c1").final_at is None
     assert ledger.conversations.find_completion("c1") is not None
+
+
+def test_a_model_with_which_nothing_was_found_keeps_a_conversation_from_no_other_agent(ledger):
+    first, second = add_job(ledger), add_job(ledger)
+    lost, failed = ledger.leases.grant(first, "a", "i", MODEL), ledger.leases.grant(second, "a", "i", MODEL)
+    ledger.jobs.note_failure(second, "engine.crashed", "words", counted=True)
+    assert ledger.leases.grant(second, "b", "i", OTHER_MODEL) is None, "an agent of the first model works on it"
+    ledger.leases.end(lost.lease_id, LeaseEnd.AGENT_STALE)
+    other = ledger.leases.grant(second, "b", "i", OTHER_MODEL)
+    assert other is not None
+    assert not ledger.leases.give_back(ledger.leases.find(lost.lease_id), "i", MODEL), "voices of two are not compared"
+    assert failed.lease_id != other.lease_id
+    ledger.jobs.store_result(other, b"turns")
+    assert ledger.leases.grant(first, "a", "i", MODEL) is None, "from now on it stays with the model of its result"
+    assert ledger.leases.grant(first, "b", "i", OTHER_MODEL) is not None
+
+
+def test_a_late_result_keeps_its_conversation_for_its_model(ledger):
+    first, second = add_job(ledger), add_job(ledger)
+    lease = ledger.leases.grant(first, "a", "i", MODEL)
+    ledger.leases.end(lease.lease_id, LeaseEnd.AGENT_STALE)
+    ledger.jobs.store_result(ledger.leases.find(lease.lease_id), b"turns", late_model=MODEL)
+    assert ledger.leases.grant(second, "b", "i", OTHER_MODEL) is None
+    assert ledger.leases.grant(second, "a", "i", MODEL) is not None
+
+
+def test_a_retry_and_a_lease_that_is_given_back_choose_the_model_anew(ledger):
+    job_id = add_job(ledger)
+    lease = ledger.leases.grant(job_id, "a", "i", MODEL)
+    ledger.leases.end(lease.lease_id, LeaseEnd.AGENT_STALE)
+    assert ledger.conversations.get("c1").embedding is None
+    assert ledger.leases.give_back(ledger.leases.find(lease.lease_id), "i", MODEL)
+    assert ledger.conversations.get("c1").embedding == MODEL
+    ledger.jobs.give_up(job_id, "engine.crashed", "words")
+    assert ledger.operator_actions.retry(job_id) is ActionResult.RETRIED
+    assert ledger.leases.grant(job_id, "b", "i", OTHER_MODEL) is not None

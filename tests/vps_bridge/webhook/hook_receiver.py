@@ -53,11 +53,15 @@ class Request:
 
 
 class HookReceiver:
-    """`manner` is for requests to come. `came`: every request; `taken`: what a receiver has acted on, each id once."""
+    """`manner` is for requests to come, `refused` names conversations of which none is taken.
+
+    `came`: every request; `taken`: what a receiver has acted on, each id once.
+    """
 
     def __init__(self) -> None:
         self.port = free_port()
         self.manner = Manner.TAKE
+        self.refused: frozenset[str] = frozenset()
         self.came: MessageLog[Request] = MessageLog()
         self.taken: MessageLog[Request] = MessageLog()
         self._ids: set[str] = set()
@@ -104,7 +108,8 @@ class _HookHandler(BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers["Content-Length"]))
         said = self.headers
         request = Request(self.path, said["Idempotency-Key"], said["Omi-Signature"], said["Omi-Schema"], body)
-        manner, receiver = self.receiver.manner, self.receiver
+        receiver = self.receiver
+        manner = Manner.FAIL if request.message["conversation_id"] in receiver.refused else receiver.manner
         receiver.came.put(request)
         if self.path == "/elsewhere" or manner in (Manner.TAKE, Manner.TAKE_AND_HANG_UP):
             receiver.take(request)

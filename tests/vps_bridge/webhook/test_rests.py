@@ -41,3 +41,27 @@ def test_pauses_begin_again_after_a_delivery() -> None:
     rests.note_failed("c", 200.0)
     assert rests.resting(214.0) == {"c"}
     assert rests.resting(215.0) == set()
+
+
+def test_conversations_that_are_never_taken_hold_up_the_others_for_one_pause_and_no_more() -> None:
+    rests, poison, sent_at_s = WebhookRests(MIN_S, MAX_S), ["p1", "p2", "p3"], list[int]()
+    waiting = [*poison, *(f"c{number}" for number in range(100))]
+    for now_s in range(HOUR_S):
+        while not rests.is_down(now_s):
+            resting = rests.resting(now_s)
+            fresh = (name for name in waiting if name not in resting | rests.failed)
+            name = next(fresh, next((name for name in waiting if name not in resting), None))
+            if name is None:
+                break
+            if name in poison:
+                rests.note_failed(name, now_s)
+            else:
+                rests.note_delivered(name)
+                waiting.remove(name)
+                sent_at_s.append(now_s)
+    assert waiting == poison
+    assert sent_at_s[-1] <= 3 * MIN_S
+    assert not rests.is_down(HOUR_S)
+    rests.note_failed("another", HOUR_S)
+    rests.note_failed("and-another", HOUR_S)
+    assert rests.is_down(HOUR_S), "who never failed before tells that the receiver is down"

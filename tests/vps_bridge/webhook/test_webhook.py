@@ -113,3 +113,20 @@ def test_a_failed_job_is_told_before_the_update_without_it_and_a_refusal_stops_n
     assert (failure.schema, failure.message["code"]) == ("job-failure", "audio.undecodable")
     assert failure.message["job_id"] == hooked.jobs("broken")[0]["job_id"]
     assert (update.schema, update.message["failed_jobs"]) == ("conversation-updated", 1)
+
+
+def test_several_conversations_that_the_receiver_never_takes_stop_no_other(
+    mosquitto: RunningBroker, backend: Backend, hooked: LiveBridge, hook: HookReceiver
+) -> None:
+    hook.manner, hook.refused = Manner.TAKE, frozenset({"poison-1", "poison-2", "poison-3"})
+    with hook.listening(), answering(mosquitto):
+        for name in sorted(hook.refused):
+            backend.send_call(name)
+            backend.wait_updated(name)
+        wait_until(lambda: "answered 500" in (counts(hooked).last_error or ""), "a message that is refused")
+        for name in ("fine-1", "fine-2", "fine-3"):
+            backend.send_call(name)
+        for name in ("fine-1", "fine-2", "fine-3"):
+            wait_until(lambda name=name: hook.of(name), f"the update of {name}")  # type: ignore[misc]
+        hook.refused = frozenset()
+        eventually(lambda: counts(hooked).waiting == 0)
