@@ -187,7 +187,7 @@ class BridgeSettings(BrokerSettings):
     keep_audio_s: float = Field(
         default=24 * HOUR_S,
         ge=0,
-        description="Audio is kept this long after the final linking, less where disk or queue are full; 0: not at all.",
+        description="Audio is kept this long after the final linking, less where disk or queue is full; 0: not at all.",
     )
     keep_failed_audio_s: float = Field(
         default=7 * 24 * HOUR_S, ge=0, description="Audio of a failed job is kept this long, so that it can be retried."
