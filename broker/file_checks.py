@@ -62,7 +62,11 @@ def check_disk(directory: Path, needed_bytes: int, why: str) -> Check:
     """Check that the free disk space is enough; `why` says what needs it."""
     existing = next(path for path in (directory, *directory.parents) if path.exists())
     free_bytes = shutil.disk_usage(existing).free
-    found = f"{free_bytes / 1e9:.1f} GB free at {existing}"
+    found = f"{_describe_bytes(free_bytes)} free at {existing}"
     if free_bytes < needed_bytes:
-        return failed("disk", found, f"Make room: {why} need {needed_bytes / 1e9:.1f} GB.")
+        return failed("disk", found, f"Make room: {why} need {_describe_bytes(needed_bytes)}.")
     return ok("disk", found)
+
+
+def _describe_bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -49,6 +49,8 @@ class DecodedChunk:
     warnings: tuple[str, ...] = ()
     step: float = 0.0
     """The least difference of two integer samples that it came from, as a share of full scale; 0 where unknown."""
+    rates_hz: frozenset[int] = frozenset()
+    """At which it was sampled before it came to 16 kHz."""
 
     @property
     def duration_s(self) -> float:
@@ -114,7 +116,7 @@ def decode(
             FailureCode.AUDIO_EMPTY, "The file has a header and no samples. Publish audio, or nothing at all."
         )
     waveform = samples.view()
-    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform)), losses.step)
+    return DecodedChunk(waveform, (*losses.warnings(), *_clean(waveform)), losses.step, frozenset(losses.rates_hz))
 
 
 def _decode_recording(recording: RecordingSource, samples: SampleBuffer, max_samples: int, losses: _Losses) -> None:
@@ -180,6 +182,7 @@ class _Losses:
     header_faults: dict[str, None] = field(default_factory=dict)
     coarse_bits: dict[str, float] = field(default_factory=dict)
     step: float = 0.0
+    rates_hz: set[int] = field(default_factory=set)
 
     def take(self, recording: RecordingSource, report: PassReport) -> None:
         """Add what a pass found."""
@@ -195,6 +198,7 @@ class _Losses:
             self.header_faults[recording.header_fault] = None
         self.coarse_bits |= report.coarse_bits
         self.step = max(self.step, report.step)
+        self.rates_hz |= report.rates_hz
 
     def warnings(self) -> list[str]:
         """Return a line each: a code, and behind a colon how much where that is known."""

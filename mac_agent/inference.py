@@ -25,6 +25,7 @@ import structlog
 from broker.freed_memory import keep_freed_memory
 from broker.stop_signals import ignore_signals
 from mac_agent.audio import DecodedChunk, JoinedChunk, Quality, decode, join_chunks, judge_quality, measure_quality
+from mac_agent.bands import match_bands
 from mac_agent.engines.device_memory import device_bytes
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineInfo, Hints
 from mac_agent.errors import AudioError, EngineError
@@ -259,6 +260,7 @@ def run_job(
     began_s = time.perf_counter()
     decoded, undecoded = _decode_all(job, report)
     all_warnings = [warning for chunk in decoded for warning in chunk.warnings]
+    all_warnings += match_bands(decoded)
     step = max(chunk.step for chunk in decoded)
     # Held here alone, so that `join_chunks` can let go of each.
     chunks = [(decoded.pop(0).waveform, source.start_s) for source in job.chunks]

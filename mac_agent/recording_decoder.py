@@ -83,6 +83,8 @@ class PassReport:
     """How many bits a sample has, by FFmpeg's name of the codec, where that adds much noise."""
     step: float = 0.0
     """The least difference of two integer samples, as a share of full scale; 0 where they were no integers."""
+    rates_hz: set[int] = field(default_factory=set)
+    """At which it was sampled."""
     channel_energy: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
     mix_energy: float = 0.0
 
@@ -218,6 +220,7 @@ class RecordingDecoder:
                     raise undecodable("its sample rate changes throughout")
                 rate, origin_s, in_samples, base = frame.sample_rate, None, 0, len(self._samples)
                 self._resampler = AudioResampler(format="fltp", layout="mono", rate=SAMPLE_RATE_HZ)
+                self.report.rates_hz.add(rate)
                 if changes == 0 and self._recording.container == "wav" and stream.codec_context.name.startswith("mp3"):
                     self._late_samples = round(WAV_MP3_LATE_SAMPLES * SAMPLE_RATE_HZ / rate)
                 tick_s = float(frame.time_base or 0)  # once: a fraction takes longer than its frame

@@ -23,6 +23,7 @@ from vps_bridge.labelling.take_apart import settle_samples
 from vps_bridge.ledger import Ledger
 from vps_bridge.membership import HOUSEKEEPING
 from vps_bridge.rules.ownership import Owns, own_all
+from vps_bridge.rules.queue_share import QueueUse, is_kept_for_others
 from vps_bridge.settings import BridgeSettings
 
 _LOG = structlog.get_logger(__name__)
@@ -116,7 +117,7 @@ class Retention:
         for name in self._ledger.conversations.temporary(quiet_since=now - kept_s):
             self._ledger.conversations.mark_deleted(name)
         due = self._ledger.chunks.expired(
-            final_before=now - (self._settings.keep_audio_s if self._disk_reserve.is_held else 0.0),
+            final_before=now - (self._settings.keep_audio_s if self._has_room() else 0.0),
             failed_before=now - self._settings.keep_failed_audio_s,
             accepted_before=now - self._settings.keep_audio_max_s,
         )
@@ -129,6 +130,11 @@ class Retention:
         for job_id in self._ledger.jobs.without_audio():
             self._dispatcher.give_up(job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
         self._due_s = now_s + (0.0 if unlinked else ASK_AGAIN_S)  # there may be more of it
+
+    def _has_room(self) -> bool:
+        """Whether audio that nothing waits for may be kept: what it takes of disk or queue is not wanted for new."""
+        kept = QueueUse(0, self._ledger.jobs.counts().bytes)
+        return self._disk_reserve.is_held and not is_kept_for_others(kept, self._settings.queue_limit)
 
     def _put_times_right(self) -> None:
         """Where the clock was set, have what was kept since this bridge began be as old as it is."""

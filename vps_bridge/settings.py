@@ -156,7 +156,7 @@ class BridgeSettings(BrokerSettings):
         default=4 * HOUR_S, gt=0, description="Longest audio of one job, as the agents have it; longer is not believed."
     )
     max_queue_jobs: int = Field(default=20_000, ge=1, description="Jobs that may wait; beyond that audio is refused.")
-    max_queue_bytes: int = Field(default=20 * 2**30, ge=1, description="Bytes of audio that may wait on disk.")
+    max_queue_bytes: int = Field(default=20 * 2**30, ge=1, description="Bytes of audio that may be kept on disk.")
     ballast_bytes: int = Field(
         default=16 * 2**20,
         ge=2**16,
@@ -187,7 +187,7 @@ class BridgeSettings(BrokerSettings):
     keep_audio_s: float = Field(
         default=24 * HOUR_S,
         ge=0,
-        description="Audio is kept this long after the final linking, but not where the disk is full; 0: not at all.",
+        description="Audio is kept this long after the final linking, less where disk or queue is full; 0: not at all.",
     )
     keep_failed_audio_s: float = Field(
         default=7 * 24 * HOUR_S, ge=0, description="Audio of a failed job is kept this long, so that it can be retried."

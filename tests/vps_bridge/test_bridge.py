@@ -220,6 +220,50 @@ def test_final_waits_for_the_chunks_that_were_named(
     wait_until(lambda: bridge.json("show", "named")["state"] == "waiting", "being taken back up")
 
 
+def test_final_labels_say_that_audio_that_was_named_never_came_until_it_does(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with (
+        run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, OMI_QUIET_S="0.3") as bridge,
+        ScriptedAgent(own_broker, "first") as agent,
+    ):
+        bridge.command("agents", "allow", "first")
+        own_backend.audio("lost", make_wav(30.0, tone=1), sequence=0)
+        own_backend.event("lost", EventType.COMPLETED, chunks=2)
+        agent.answer(agent.wait_offer("lost"), CALL_TURNS)
+        update = own_backend.wait_updated("lost")
+        assert update.warnings == ("audio.missing: of the 2 chunks that completed named, 1 came",)
+        assert update.warnings[0] in bridge.command("show", "lost").stdout
+        own_backend.audio("lost", make_wav(30.0, tone=2), sequence=1)
+        agent.answer(agent.wait_offer("lost", after=1), CALL_TURNS)
+        again = own_backend.wait_updated("lost", version=update.updated_version + 1)
+        assert again.warnings == ()
+
+
+def test_audio_that_is_only_kept_makes_room_in_a_full_queue(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    options = {"OMI_MAX_QUEUE_BYTES": str(len(make_wav(30.0)) + 1_000)}
+    with (
+        run_bridge(own_broker, tmp_path_factory.mktemp("data"), own_backend, **options) as bridge,
+        ScriptedAgent(own_broker, "first") as agent,
+    ):
+        bridge.command("agents", "allow", "first")
+        own_backend.audio("done", make_wav(30.0, tone=1), sequence=0)
+        refused = own_backend.audio("next", make_wav(30.0, tone=2), sequence=0)
+        assert (refused.verdict, refused.reason) == (Verdict.REFUSED, "ingest.full")
+        own_backend.event("done", EventType.COMPLETED, chunks=1)
+        agent.answer(agent.wait_offer("done"), CALL_TURNS)
+        own_backend.wait_updated("done")
+        bridge.kill()
+        bridge.start(own_backend, **options)  # which sweeps at once, and not only within a minute
+
+        def is_accepted() -> bool:
+            return own_backend.audio("later", make_wav(30.0, tone=3)).verdict is Verdict.ACCEPTED
+
+        wait_until(is_accepted, "room for more", timeout_s=30.0)
+
+
 def test_of_two_bridges_on_one_root_the_younger_stops(
     own_broker: RunningBroker, own_backend: Backend, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

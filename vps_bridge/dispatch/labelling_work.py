@@ -14,8 +14,9 @@ from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
 from vps_bridge.ledger.people import OwnersPeople
-from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, CorrectionRecord, JobRecord
+from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, CorrectionRecord, JobRecord, describe_completion
 from vps_bridge.people.match import Print
+from vps_bridge.rules.completion import describe_missing
 
 # Up to these, labels are worked out within some tens of milliseconds, on the bridge's own thread; beyond, in another
 # process: what agents and backends send decides how long it takes, and nobody else may wait for it.
@@ -69,6 +70,7 @@ class LabellingWork:
             min_speakers=least,
             max_speakers=most,
             is_final=self.is_final,
+            missing=describe_missing(describe_completion(conversation, self.chunks)) if self.is_final else None,
         )
 
     @property

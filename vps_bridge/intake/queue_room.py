@@ -37,7 +37,7 @@ class QueueRoom:
             self._may_use_rest.clear()
         jobs = self._counts.jobs_ready + self._counts.jobs_leased
         used = QueueUse(jobs, self._counts.bytes + self._accepted_bytes + reserved_bytes)
-        waits = f"{used.jobs} jobs and {used.bytes} bytes wait"
+        waits = f"{used.jobs} jobs wait, {used.bytes} bytes of audio are kept"
         if used.jobs >= self._limit.jobs or used.bytes + size_bytes > self._limit.bytes:
             raise Refusal(FailureCode.INGEST_FULL, f"{waits}: keep the audio and publish it later")
         if conversation_id is None or not is_kept_for_others(used, self._limit):

@@ -62,6 +62,8 @@ class ConversationEvidence:
     """Who may be heard."""
     is_final: bool = False
     """Nothing more is expected: it is completed, and every job has ended."""
+    missing: str | None = None
+    """The warning about audio that `completed` named and that is not waited for any longer."""
 
 
 @dataclass(frozen=True, order=True)

@@ -346,6 +346,8 @@ def _collect_warnings(
         warnings.add(overlap)
     if any(reason == STALE_LABEL for _, reason in left_alone):
         warnings.add(STALE_LABEL)
+    if evidence.missing is not None:
+        warnings.add(evidence.missing)
     return tuple(sorted(warnings))
 
 

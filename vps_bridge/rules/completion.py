@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 MISSING_QUIET_FACTOR = 10  # times `quiet_s`: how long to wait for audio that was named and does not come
+MISSING = "audio.missing"
 CLOCK_TOLERANCE_S = 0.5  # between the end of the last chunk and the `last_audio_at` of the `completed` event
 
 
@@ -33,6 +34,16 @@ def is_all_here(end: CompletionFacts) -> bool | None:
 def is_final(end: CompletionFacts, *, idle_s: float, quiet_s: float) -> bool:
     """Whether a completed conversation that has all its results waits for nothing more."""
     return idle_s >= required_quiet_s(end, quiet_s=quiet_s)
+
+
+def describe_missing(end: CompletionFacts) -> str | None:
+    """Return as a warning what a `completed` event named and what never came, or None where all of it came."""
+    if is_all_here(end) is not False:
+        return None
+    if end.chunks < (end.completed_chunks or 0):
+        return f"{MISSING}: of the {end.completed_chunks} chunks that completed named, {end.chunks} came"
+    behind_s = (end.last_audio_at_s or 0.0) - (end.audio_until_s or 0.0)
+    return f"{MISSING}: it ends {behind_s:,.0f} s before the last_audio_at that completed named"
 
 
 def required_quiet_s(end: CompletionFacts, *, quiet_s: float) -> float:

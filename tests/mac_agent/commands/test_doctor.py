@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import plistlib
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -323,6 +325,13 @@ def test_a_config_file_with_a_password_that_others_can_read_is_refused(tmp_path)
 def test_a_full_disk_is_found(tmp_path):
     assert check_disk(tmp_path / "not" / "yet", 10**18, "jobs").verdict is CheckState.FAILED
     assert check_disk(tmp_path, 1, "jobs").verdict is CheckState.OK
+
+
+def test_how_much_room_is_needed_is_told_below_a_gigabyte_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1_500_000))
+    found = check_disk(tmp_path, 33_554_432, "audio and the reserve")
+    assert found.found.startswith("1.5 MB free")
+    assert found.remedy == "Make room: audio and the reserve need 33.6 MB."
 
 
 def test_a_device_that_is_not_here_is_found():

@@ -20,7 +20,7 @@ from vps_bridge.dispatch.status import describe_status
 from vps_bridge.dispatch.updates import smaller_forms
 from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import AgentRecord, ConversationRecord, ConversationState, JobRecord
-from vps_bridge.rules.completion import CompletionFacts, is_all_here, is_final
+from vps_bridge.rules.completion import CompletionFacts, describe_missing, is_all_here, is_final
 
 
 def update_of(segments, turns=0):
@@ -114,6 +114,23 @@ def test_what_completed_named_is_waited_for(end, here):
     assert is_final(end, idle_s=0.0, quiet_s=60.0) is (here is True)
     assert is_final(end, idle_s=61.0, quiet_s=60.0) is (here is not False)
     assert is_final(end, idle_s=601.0, quiet_s=60.0)
+
+
+@pytest.mark.parametrize(
+    ("end", "words"),
+    [
+        (CompletionFacts("c", 3, 4, None, None), "audio.missing: of the 4 chunks that completed named, 3 came"),
+        (CompletionFacts("c", 4, 4, None, None), None),
+        (CompletionFacts("c", 5, 4, None, None), None),
+        (CompletionFacts("c", 3, None, None, None), None),
+        (CompletionFacts("c", 4, 4, 100.0, 90.0), "it ends 10 s before the last_audio_at that completed named"),
+        (CompletionFacts("c", 4, None, 100.0, None), None),
+    ],
+)
+def test_what_completed_named_and_never_came_is_told(end, words):
+    said = describe_missing(end)
+    assert (said is None) is (words is None)
+    assert words is None or words in str(said)
 
 
 def conversation(**fields):
