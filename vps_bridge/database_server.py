@@ -178,7 +178,7 @@ def describe_refusal(state: str, schema: str) -> str:
     rights = f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {schema}"
     advice = {
         "42501": rights,
-        "42P01": rights,  # whoever may not use a schema does not see its tables
+        "42P01": f"its tables are gone (restore {schema}), or {rights}",  # who may not use a schema sees no tables
         "25006": "it is a copy that takes no writes: name the server that does",
         "53100": "its disk is full: make room on it",
         "53300": "it has no connection left: raise its max_connections",

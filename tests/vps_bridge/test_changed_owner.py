@@ -128,6 +128,33 @@ def test_an_enrolment_of_another_owner_leaves_nothing_with_the_first(
     assert (heard.person_id, heard.identity) == ("anna", "matched")
 
 
+def test_a_voice_teaches_no_person_of_the_new_owner_s_who_sounds_otherwise(
+    first: OwnersBackend, second: OwnersBackend, bridge: LiveBridge
+) -> None:
+    """Many backends call every owner's own voice `me`."""
+    stranger = {"a": voice_of("somebody else's")}
+    second.enrol("me", ((0.5, 9.0, "a"),))
+    call = first.confirm("me", first.call(voices=stranger), 0)
+    change_owner(call, second)
+    told = second.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
+    moved = person_of(told, 0)
+    assert moved is not None
+    assert (moved.identity, moved.voiceprint) == ("confirmed", "asks")
+    assert len(known(bridge, second)["me"]) == 1
+    assert second.call(voices=stranger).people == ()
+    assert [each.identity for each in second.call().people] == ["matched"]
+
+
+def test_a_voice_teaches_the_person_of_the_new_owner_s_who_sounds_the_same(
+    first: OwnersBackend, second: OwnersBackend, bridge: LiveBridge
+) -> None:
+    second.enrol("me", ALONE)
+    call = first.confirm("me", first.call(), 0)
+    change_owner(call, second)
+    wait_until(lambda: call.conversation_id in known(bridge, second)["me"], "the voiceprint of the conversation")
+    assert len(known(bridge, second)["me"]) == 2
+
+
 def all_files(bridge: LiveBridge) -> bytes:
     """Every byte that the bridge keeps."""
     files = (path for path in Path(bridge.data_dir).rglob("*") if path.is_file())

@@ -10,7 +10,7 @@ from schemas.conversation import ConversationUpdated, EventType, Verdict
 from schemas.corrections import Correction
 from schemas.failure import FailureCode
 from schemas.people import PersonEvent, PersonEventType
-from tests.vps_bridge.live_bridge import LiveBridge, wait_until
+from tests.vps_bridge.live_bridge import LiveBridge, call_segments, wait_until
 from tests.vps_bridge.owners_backend import ALONE, CALIBRATED, OwnersBackend, person_of, sounding
 from tests.vps_bridge.scripted_agent import voice_of
 from vps_bridge.ledger.event_content import digest_event
@@ -201,6 +201,41 @@ def test_whom_it_only_suggested_an_update_tells_no_more(people: OwnersBackend) -
     assert [each.identity for each in call.people] == ["suggested"]
     people.say("anna", PersonEventType.FORGOTTEN)
     assert people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1).people == ()
+
+
+def test_who_is_forgotten_takes_nobody_along_who_was_named_in_the_same_breath(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    call = people.call()
+    said = [
+        {"kind": "voice_is", "speaker_id": number, "person_id": name} for number, name in enumerate(("anna", "ben"))
+    ]
+    corrections = tuple(map(Correction.model_validate, said))
+    people.backend.event(call.conversation_id, EventType.CORRECTED, event_id="e-both", corrections=corrections)
+    told = people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
+    assert [(each.person_id, each.voiceprint) for each in told.people] == [("anna", "learned"), ("ben", "learned")]
+    people.say("ben", PersonEventType.FORGOTTEN)
+    told = people.backend.wait_updated(call.conversation_id, version=told.updated_version + 1)
+    assert [(each.person_id, each.voiceprint) for each in told.people] == [("anna", "learned"), ("ben", None)]
+    assert [(each["person_id"], len(each["prints"])) for each in bridge.people(people.owner)] == [("anna", 1)]
+    assert [each.person_id for each in people.call().people] == ["anna"]
+    for kind in (EventType.UNDONE, EventType.REDONE):
+        people.backend.event(call.conversation_id, kind, target_event_id="e-both")
+        told = people.backend.wait_updated(call.conversation_id, version=told.updated_version + 1)
+    assert [(each["person_id"], len(each["prints"])) for each in bridge.people(people.owner)] == [("anna", 1)]
+
+
+def test_a_conversation_with_a_transcript_is_no_enrolment(people: OwnersBackend, bridge: LiveBridge) -> None:
+    call = people.call()
+    for name in (call.conversation_id, f"call-{uuid.uuid4().hex[:8]}"):
+        people.backend.event(name, EventType.SEGMENTS, segments=call_segments(name))
+        refused = people.backend.event(name, EventType.STARTED, owner=people.owner, enrols="anna")
+        assert (refused.verdict, refused.reason) == (Verdict.REFUSED, FailureCode.PERSON_REFUSED)
+        assert "an id of its own" in (refused.message or "")
+    people.backend.event(call.conversation_id, EventType.APPLIED, updated_version=call.updated_version)
+    again = people.confirm("anna", call, 0)
+    assert len(again.segments) == len(call.segments)
+    assert not bridge.is_deleted(call.conversation_id)
 
 
 def _between() -> float:

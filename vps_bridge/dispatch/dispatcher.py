@@ -28,6 +28,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.dispatch.ready_jobs import find_ready_jobs
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.dispatch.wanted_parts import cut_ranges
 from vps_bridge.durations import seconds
@@ -41,7 +42,6 @@ from vps_bridge.rules.lease import (
     LeaseAction,
     LeaseEnd,
     LeaseView,
-    ReadyJob,
     expected_s,
     is_exhausted,
     judge_lease,
@@ -164,11 +164,10 @@ class Dispatcher:
         self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
         kept = [lease for lease in ours if not self._judge(lease, now_s, allowed)]
         leased -= Counter(lease.conversation_id for lease in ours if lease not in kept)
-        agents = self.roster.capacities(
+        everybody = self.roster.capacities(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
-        agents = [agent for agent in agents if self._owns(agent.agent_id)]
-        self._grant_ready(agents, leased, now_s, is_for_all=is_for_all)
+        self._grant_ready(everybody, leased, now_s, is_for_all=is_for_all)
         return allowed
 
     def _judge(self, lease: LeaseRecord, now_s: float, allowed: frozenset[str]) -> bool:
@@ -191,27 +190,25 @@ class Dispatcher:
         return False
 
     def _grant_ready(
-        self, agents: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float, *, is_for_all: bool
+        self, everybody: list[AgentCapacity], leased_by_conversation: dict[str, int], now_s: float, *, is_for_all: bool
     ) -> None:
         self.leaves_jobs = True
+        agents = [agent for agent in everybody if self._owns(agent.agent_id)]
         free = [agent for agent in agents if agent.is_free]
         if not free:
             return
         embeddings = {agent.agent_id: agent.embedding for agent in free}
         limit = min(MAX_GRANTS_AT_ONCE, sum(agent.free for agent in free))
-        found = self._ledger.jobs.ready(
-            set(embeddings.values()),
+        found = find_ready_jobs(
+            self._ledger,
+            free,
+            everybody,
             leased=set(leased_by_conversation),
             resting=self._rests.resting(now_s),
             limit=limit,
-            agent_ids=embeddings,
             newest_first=self._newest_first,
         )
-        ready = [
-            ReadyJob(job.job_id, job.conversation_id, order, embedding, job.audio_s, only_agent=only_agent)
-            for order, (job, embedding, only_agent) in enumerate(found)
-            if is_for_all or len(found) == limit or self._owns(job.conversation_id)
-        ]
+        ready = [job for job in found if is_for_all or len(found) == limit or self._owns(job.conversation_id)]
         pairs = match_jobs(ready, agents, leased_by_conversation, are_all=len(found) < limit)
         self.leaves_jobs = len(pairs) < len(ready) or len(found) == limit
         if pairs:

@@ -125,8 +125,11 @@ class Corrections:
         records = self._ledger.corrections.of_conversation(conversation_id)
         switched = [record for record in records if record.in_force != (record.write in in_force)]
         conversation = self._ledger.conversations.get(conversation_id)
-        back = [record for record in switched if record.write in in_force and record.teaches]
-        self._introduce(conversation, [Correction.model_validate(one) for record in back for one in record.said])
+        back = [record for record in switched if record.write in in_force]
+        teaching = [
+            one for record in back for one, teaches in zip(record.said, record.teaching, strict=True) if teaches
+        ]
+        self._introduce(conversation, [Correction.model_validate(one) for one in teaching])
         if not switched or conversation is None:
             self._ledger.conversations.note_undo(conversation_id)
             return

@@ -29,6 +29,7 @@ from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.erasure import erase_conversation
 from vps_bridge.intake.outgoing import Outgoing
 from vps_bridge.intake.partial_chunks import INCOMING, PartialChunks
+from vps_bridge.intake.people import check_enrolment
 from vps_bridge.intake.queue_room import QueueRoom
 from vps_bridge.intake.receipts import Receipts
 from vps_bridge.intake.spool import Spool
@@ -166,6 +167,8 @@ class Ingest:
 
     def _take_words(self, conversation_id: str, event: ConversationEvent) -> None:
         """Store what an event says of segments and labels; nothing where it says nothing of them. Raises `Refusal`."""
+        if event.enrols is not None:
+            check_enrolment(conversation_id, self._ledger, self._store)
         if event.type is EventType.SEGMENTS:
             try:
                 self._store.upsert_segments(conversation_id, event.revision, event.segments, event.removed)

@@ -28,6 +28,19 @@ def check_consent(agreed: date | None) -> None:
         raise Refusal(FailureCode.PERSON_REFUSED, msg)
 
 
+def check_enrolment(conversation_id: str, ledger: Ledger, store: ConversationStore) -> None:
+    """Raise `Refusal` where a conversation that people want to keep is said to be an enrolment: all of it would go."""
+    record, stored = ledger.conversations.get(conversation_id), store.read(conversation_id)
+    if record is not None and record.enrols is not None:
+        return
+    if (stored is not None and stored.segments) or (record is not None and record.final_at is not None):
+        msg = (
+            "enrols: this conversation has a transcript or final labels, and all of an enrolment is thrown away: send "
+            "the recording under an id of its own, or say who the voice is (`confirmed`)"
+        )
+        raise Refusal(FailureCode.PERSON_REFUSED, msg)
+
+
 class People:
     """People of all owners; nothing of one owner's ever reaches another's."""
 

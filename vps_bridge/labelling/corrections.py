@@ -60,13 +60,13 @@ def anchors_to_json(anchors: Iterable[Voice]) -> str:
 
 
 def read_kept(
-    write: int, event_id: str, said: Sequence[Mapping[str, Any]], anchors: str, *, teaches: bool = True
+    write: int, event_id: str, said: Sequence[Mapping[str, Any]], anchors: str, *, teaching: Sequence[bool]
 ) -> list[KeptCorrection]:
-    """Return the corrections of one event as the ledger keeps it."""
+    """Return the corrections of one event as the ledger keeps it; `teaching`: of each, whether it teaches."""
     voices = VoiceBook.from_json(anchors).voices
     return [
         KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches)
-        for place, one in enumerate(said)
+        for place, (one, teaches) in enumerate(zip(said, teaching, strict=True))
     ]
 
 

@@ -20,7 +20,8 @@ def move_people(connection: Connection, conversation_id: str, owner: str) -> Non
 
     That is: its voiceprints, what was decided of them, and whom people named in it. Names, consent and the voiceprints
     of other conversations were told of the old owner's people and stay. Whom those matched is forgotten here: a person
-    of one owner names no voice of another's conversation.
+    of one owner names no voice of another's conversation. The new owner's person of an id may be somebody else: where
+    that one has voiceprints of its own, labelling makes this one anew, and asks where it sounds unlike them.
     """
     this = ConversationRow.conversation_id == conversation_id
     row = connection.execute(select(ConversationRow.owner, ConversationRow.voices).where(this)).first()
@@ -33,6 +34,9 @@ def move_people(connection: Connection, conversation_id: str, owner: str) -> Non
     for person_id in sorted(moving):
         add_person(connection, owner, person_id)
     its_decisions = _of(PersonDecisionRow, conversation_id)
+    elsewhere = select(PrintRow.person_id).where(PrintRow.owner == owner, ~its_prints)
+    doubtful = set(connection.scalars(elsewhere.where(PrintRow.person_id.in_(taught))))
+    connection.execute(delete(PrintRow).where(its_prints, PrintRow.person_id.in_(doubtful)))
     connection.execute(update(PrintRow).where(its_prints).values(owner=owner))
     going = update(PersonDecisionRow).where(its_decisions, PersonDecisionRow.person_id.in_(moving))
     connection.execute(going.values(owner=owner))

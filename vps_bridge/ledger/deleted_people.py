@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from vps_bridge.ledger.conversation_changes import belongs_to
+from vps_bridge.ledger.records import FORGOTTEN
 from vps_bridge.ledger.tables import (
     ConversationRow,
     CorrectionRow,
@@ -73,6 +74,11 @@ def _delete_unknown(connection: Connection, owner: str, persons: set[str]) -> No
 
 
 def named_in(connection: Connection, *which: Any) -> set[str]:  # noqa: ANN401 - conditions
-    """Return whom corrections name."""
+    """Return whom corrections name, but for whoever was forgotten since."""
     rows = connection.scalars(select(CorrectionRow.said).where(*which)).all()
-    return {one["person_id"] for said in rows for one in said if one.get("person_id")}
+    return {person_id for said in rows for person_id in persons_of(said)}
+
+
+def persons_of(said: Any) -> set[str]:  # noqa: ANN401 - JSON
+    """Return whom the corrections of an event name, but for whoever was forgotten since."""
+    return {one["person_id"] for one in said if one.get("person_id") and FORGOTTEN not in one}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 
 from sqlalchemy import bindparam, insert, select, update
@@ -17,7 +18,7 @@ from vps_bridge.ledger.job_events import BRIDGE, OF_JOB, move, note_event
 from vps_bridge.ledger.job_states import JobEvent, JobState, state_after
 from vps_bridge.ledger.records import JobRecord, LeaseRecord
 from vps_bridge.ledger.tables import ConversationRow, JobRow, LeaseRow
-from vps_bridge.rules.lease import LeaseEnd
+from vps_bridge.rules.lease import CAME_TO_NOTHING, LeaseEnd
 
 LEASE_ID_BYTES = 16  # 128 random bits
 
@@ -33,6 +34,9 @@ _FIND = (
     select(*LEASE_COLUMNS)
     .join(JobRow, JobRow.job_id == LeaseRow.job_id)
     .where(LeaseRow.lease_id == bindparam("lease_id"))
+)
+_CAME_TO_NOTHING = select(LeaseRow.job_id, LeaseRow.agent_id).where(
+    LeaseRow.job_id.in_(bindparam("of_jobs", expanding=True)), LeaseRow.lease_end.in_(sorted(CAME_TO_NOTHING))
 )
 # Whoever changes a job locks its row first; SQLite has one writer at a time, and locks no rows.
 _FIND_TO_RETURN = _FIND.with_for_update(of=JobRow)
@@ -91,6 +95,14 @@ class LeaseBook:
         with self._database.reading() as connection:
             row = connection.execute(_FIND, {"lease_id": lease_id}).first()
             return LeaseRecord(*row) if row else None
+
+    def failed_by(self, job_ids: Iterable[str]) -> dict[str, frozenset[str]]:
+        """Return the agents whose attempts at these jobs came to nothing, by job; a job without any is left out."""
+        found: dict[str, frozenset[str]] = {}
+        with self._database.reading() as connection:
+            for job_id, agent_id in connection.execute(_CAME_TO_NOTHING, {"of_jobs": list(job_ids)}):
+                found[job_id] = found.get(job_id, frozenset()) | {agent_id}
+        return found
 
     def grant(self, job_id: str, agent_id: str, instance_id: str, embedding: tuple[str, str]) -> LeaseRecord | None:
         """Lease a waiting job to an agent and pin its conversation to the agent's embedding.

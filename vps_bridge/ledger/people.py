@@ -19,11 +19,11 @@ from schemas.people import PersonEvent, PersonEventType
 from vps_bridge.ledger.both_dialects import holds, insert, larger
 from vps_bridge.ledger.conversation_changes import belongs_to
 from vps_bridge.ledger.database import CachedRead, LedgerDatabase
-from vps_bridge.ledger.deleted_people import FROM_CONVERSATION
+from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, persons_of
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.event_content import digest_event, is_another
 from vps_bridge.ledger.people_rows import add_person, ask_labels, note_decision
-from vps_bridge.ledger.records import CorrectionRecord
+from vps_bridge.ledger.records import FORGOTTEN, CorrectionRecord
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
@@ -322,13 +322,15 @@ class PeopleBook:
         Labels of the owner's conversations are worked out anew where they tell of the person, or are not final.
         """
         mine = select(ConversationRow.conversation_id).where(belongs_to(owner))
-        said = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said)
+        kept = select(CorrectionRow.conversation_id, CorrectionRow.write, CorrectionRow.said, CorrectionRow.teaches)
         with self._database.writing(_of(owner)) as connection:
             self._erasures.note(connection, Erased.PERSON, owner, person_id)
-            for row in connection.execute(said.where(CorrectionRow.conversation_id.in_(mine))).all():
+            for row in connection.execute(kept.where(CorrectionRow.conversation_id.in_(mine))).all():
                 if any(one.get("person_id") == person_id for one in row.said):
                     this = (CorrectionRow.conversation_id == row.conversation_id) & (CorrectionRow.write == row.write)
-                    connection.execute(update(CorrectionRow).where(this).values(teaches=False))
+                    said = [{**one, FORGOTTEN: True} if one.get("person_id") == person_id else one for one in row.said]
+                    teaches = row.teaches and bool(persons_of(said))  # the others whom it names are known as before
+                    connection.execute(update(CorrectionRow).where(this).values(said=said, teaches=teaches))
             for table in (PersonRow, PrintRow, PersonDecisionRow):
                 connection.execute(delete(table).where(_is(table, owner, person_id)))
             contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))

@@ -136,6 +136,9 @@ class ConversationRecord:
     embedding: tuple[str, str] | None = field(kw_only=True)
 
 
+FORGOTTEN = "forgotten"
+
+
 @dataclass(frozen=True)
 class CorrectionRecord:
     """A `corrected` event as it is kept."""
@@ -144,7 +147,7 @@ class CorrectionRecord:
     """Its number in the conversation's history."""
     event_id: str
     said: Any
-    """The corrections, as JSON."""
+    """The corrections, as JSON; those about a person who was forgotten since have the member `FORGOTTEN`."""
     anchors: Any
     """What it was about when it was said, as JSON: `vps_bridge.labelling.corrections`."""
     voices_before: Any
@@ -152,7 +155,12 @@ class CorrectionRecord:
     in_force: bool = True
     """False while it is undone."""
     teaches: bool = True
-    """False where a person it names was forgotten since: it makes no voiceprint any more."""
+    """False where all whom it names were forgotten since."""
+
+    @property
+    def teaching(self) -> tuple[bool, ...]:
+        """Of each of the corrections, whether it may make a voiceprint: not where its person was forgotten since."""
+        return tuple(self.teaches and FORGOTTEN not in one for one in self.said)
 
 
 @dataclass(frozen=True)

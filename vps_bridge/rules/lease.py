@@ -92,6 +92,8 @@ _LOST = frozenset(
         LeaseEnd.NEVER_TAKEN,
     }
 )
+CAME_TO_NOTHING = frozenset({LeaseEnd.ATTEMPT_FAILED, LeaseEnd.OVER_LIMIT, LeaseEnd.AGENT_DIED})
+"""Ends of leases of which the agent may be the cause: another one may do the job."""
 _DESCRIPTIONS = {
     LeaseEnd.OVER_LIMIT: "over the absolute limit",
     LeaseEnd.AGENT_STALE: "agent is stale",
@@ -233,6 +235,22 @@ class ReadyJob:
     embedding: tuple[str, str] | None
     audio_s: float
     only_agent: str | None = None
+    shuns: frozenset[str] = frozenset()
+    """The agents that are not to get it, while others are up: see `avoid_failed`."""
+
+    def fits(self, agent: AgentCapacity) -> bool:
+        """Whether an agent could do it, free or not."""
+        return self.embedding in (None, agent.embedding) and self.only_agent in (None, agent.agent_id)
+
+
+def avoid_failed(job: ReadyJob, failed_by: frozenset[str], agents: Iterable[AgentCapacity]) -> ReadyJob:
+    """Return a job that shuns the agents whose attempts at it came to nothing, where another that is up could do it.
+
+    An engine that fails at once is always the one that is free: it would use up all attempts at every job, and no other
+    agent would have one.
+    """
+    is_other = any(agent.agent_id not in failed_by and job.fits(agent) for agent in agents)
+    return replace(job, shuns=failed_by) if is_other else job
 
 
 def expected_s(audio_s: float, speed_x_real_time: float) -> float:
@@ -295,7 +313,10 @@ def _choose_agent(
     fitting = [
         agent
         for agent in agents
-        if agent.free > 0 and pin in (None, agent.embedding) and job.only_agent in (None, agent.agent_id)
+        if agent.free > 0
+        and pin in (None, agent.embedding)
+        and job.only_agent in (None, agent.agent_id)
+        and agent.agent_id not in job.shuns
     ]
     free = [agent for agent in fitting if agent.is_free]
     best = min(free, key=in_order, default=None)

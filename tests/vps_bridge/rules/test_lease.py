@@ -18,6 +18,7 @@ from vps_bridge.rules.lease import (
     LeaseRules,
     LeaseView,
     ReadyJob,
+    avoid_failed,
     expected_s,
     is_exhausted,
     judge_lease,
@@ -250,6 +251,20 @@ def test_a_job_goes_to_whom_ends_it_soonest():
     )
     assert holders([60.0], [fast, slow]) == ["slow"], "in 5 s, not in 12"
     assert holders([60.0], [replace(fast, held_s=1.0), slow]) == ["fast"], "in 4 s, not in 5"
+
+
+def test_a_job_is_left_for_another_agent_that_could_do_it_by_whoever_failed_at_it():
+    job = ReadyJob("j", "c", 1, MODELS[0], 60.0)
+    broken, busy = AgentCapacity("broken", 8, 30.0, MODELS[0]), AgentCapacity("busy", 0, 5.0, MODELS[0], held=2)
+    failed = frozenset({"broken"})
+    spared = avoid_failed(job, failed, [broken, busy])
+    assert match_jobs([spared], [broken, busy], {}) == []
+    assert match_jobs([spared], [broken, replace(busy, free=1, held=0)], {}) == [("j", "busy")]
+    for others in ([], [replace(busy, embedding=MODELS[1])]):
+        alone = avoid_failed(job, failed, [broken, *others])
+        assert match_jobs([alone], [broken, *others], {}) == [("j", "broken")], "nobody else could do it"
+    assert avoid_failed(replace(job, only_agent="broken"), failed, [broken, busy]).shuns == frozenset()
+    assert avoid_failed(job, frozenset({"broken", "busy"}), [broken, busy]).shuns == frozenset(), "all have failed"
 
 
 def test_at_the_end_of_a_backlog_nothing_is_laid_behind_a_job_of_a_slow_agent():
