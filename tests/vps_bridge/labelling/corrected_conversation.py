@@ -78,7 +78,11 @@ class CorrectedConversation:
             started_at_s=T0,
             voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
             corrections=tuple(
-                one for record in kept for one in read_kept(record.write, record.event_id, record.said, record.anchors)
+                one
+                for record in kept
+                for one in read_kept(
+                    record.write, record.event_id, record.said, record.anchors, teaching=record.teaching
+                )
             ),
         )
         found = relabel(evidence, POLICY)
