@@ -8,9 +8,9 @@ from typing import TypeVar
 
 from vps_bridge.errors import StoreUnavailable
 from vps_bridge.outage import Outage
+from vps_bridge.rules.common_trouble import CommonTrouble
 
 T = TypeVar("T")
-AWAY_AFTER = 2  # conversations that failed, with none that was answered between
 OTHERS_FIRST_S = 5.0
 """Whether a store that was left alone answers again, one that did not fail tells, if it is asked for by then."""
 
@@ -18,15 +18,14 @@ OTHERS_FIRST_S = 5.0
 class ConversationOutages:
     """A conversation is left alone after it failed, and where the next one fails too, the whole store is.
 
-    So a document that a backend refuses, or a row that somebody keeps locked, stops no other conversation. One that
-    fails again after another was answered has a trouble of its own, and says nothing of the store.
+    So a document that a backend refuses, or a row that somebody keeps locked, stops no other conversation.
     """
 
     def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin with a store that is thought to answer."""
         self._clock, self._store = clock, Outage(clock=clock)
         self._of = dict[str, Outage]()
-        self._failed, self._suspects = set[str](), set[str]()
+        self._trouble = CommonTrouble()
 
     def guard(self, conversation_id: str, work: Callable[[], T]) -> T:
         """Do what needs the store for a conversation, unless either is left alone.
@@ -46,18 +45,15 @@ class ConversationOutages:
 
     def _note_failed(self, conversation_id: str, error: StoreUnavailable) -> None:
         self._of.setdefault(conversation_id, Outage(clock=self._clock)).begin(error)
-        if conversation_id in self._suspects:
+        if not self._trouble.note_failed(conversation_id):
             return
-        self._failed.add(conversation_id)
-        if len(self._failed) >= AWAY_AFTER or error.asks_for_s:
+        if self._trouble.is_common or error.asks_for_s:
             pause_s = self._store.begin(error)
-            for name in self._failed:
+            for name in self._trouble.failed:
                 self._of[name].put_off(pause_s + min(pause_s, OTHERS_FIRST_S))
 
     def _note_answered(self, conversation_id: str) -> None:
         """Where the store was away, what failed meanwhile is asked for again at once."""
-        for name in {conversation_id, *(self._failed if len(self._failed) >= AWAY_AFTER else ())}:
+        for name in self._trouble.note_answered(conversation_id):
             self._of.pop(name, None)
-        self._suspects = (self._suspects | self._failed) - {conversation_id}
-        self._failed.clear()
         self._store.end()

@@ -34,7 +34,7 @@ def find_ready_jobs(
             ReadyJob(job.job_id, job.conversation_id, order, embedding, job.audio_s, only_agent=only_agent)
             for order, (job, embedding, only_agent) in enumerate(found)
         ]
-        if len(everybody) > 1:
+        if jobs and len(everybody) > 1:
             failed_by = ledger.leases.failed_by([job.job_id for job in jobs])
             jobs = [avoid_failed(job, failed_by.get(job.job_id, frozenset()), everybody) for job in jobs]
         left = {job.job_id for job in jobs if job.shuns.issuperset(agent_ids)}

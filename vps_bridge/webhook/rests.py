@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.rules.common_trouble import CommonTrouble
 
-DOWN_AFTER = 2  # conversations in which the latest attempt failed, with none that succeeded between
 _ALL = "all"
 
 
@@ -13,20 +13,17 @@ class WebhookRests:
 
     So one message that the receiver never takes stops no other conversation, and a receiver that is down is asked once
     in a while and not once for every conversation. The pauses double up to the longest.
-
-    A conversation that fails again after another one's message was taken has a trouble of its own: however many such
-    there are, they rest one by one, and say nothing of the receiver.
     """
 
     def __init__(self, min_s: float, max_s: float) -> None:
         """Begin with nothing at rest."""
         self._conversations, self._receiver = RetryTimer(min_s, max_s), RetryTimer(min_s, max_s)
-        self._failed, self._suspects = set[str](), set[str]()
+        self._trouble = CommonTrouble()
 
     @property
     def failed(self) -> frozenset[str]:
         """The conversations that failed since a message was taken: whether the receiver is back, another one tells."""
-        return frozenset(self._failed)
+        return self._trouble.failed
 
     def is_down(self, now_s: float) -> bool:
         """Whether nothing is sent now."""
@@ -38,25 +35,18 @@ class WebhookRests:
 
     def note_delivered(self, conversation_id: str) -> None:
         """Note that the receiver took a message: where it was down, all that failed meanwhile is due at once."""
-        for name in self._failed if len(self._failed) >= DOWN_AFTER else ():
+        for name in self._trouble.note_answered(conversation_id):
             self._conversations.reset(name)
-        self._suspects = (self._suspects | self._failed) - {conversation_id}
-        self._conversations.reset(conversation_id)
         self._receiver.reset()
-        self._failed.clear()
 
     def note_failed(self, conversation_id: str, now_s: float) -> None:
         """Note that the receiver did not take a message."""
         self._conversations.take(conversation_id, now_s)
-        if conversation_id in self._suspects:
-            return
-        self._failed.add(conversation_id)
-        if len(self._failed) >= DOWN_AFTER:
+        if self._trouble.note_failed(conversation_id) and self._trouble.is_common:
             self._receiver.take(_ALL, now_s)
 
     def forget(self) -> None:
         """Forget all of it: nothing waits any more."""
         self._conversations.reset()
         self._receiver.reset()
-        self._failed.clear()
-        self._suspects.clear()
+        self._trouble = CommonTrouble()
