@@ -18,13 +18,11 @@ from vps_bridge.compaction import make_shrinkable
 from vps_bridge.conversations.open_store import open_store
 from vps_bridge.conversations.store import ConversationStore
 from vps_bridge.errors import LedgerUnavailable
-from vps_bridge.gone_database import refuse_gone
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.open_spool import open_spool
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAME, LOG_REMEDY, find_log_damage
-from vps_bridge.ledger.ledger import FILE_NAME
 from vps_bridge.opened import is_marked, mark_opened
 from vps_bridge.rules.ownership import BridgePlaces
 from vps_bridge.settings import BridgeSettings
@@ -109,8 +107,6 @@ def open_files(
 
 def _open_ledger(settings: BridgeSettings) -> Ledger:
     """Open the ledger, once the server that keeps it answers, if one does: both may have been started together."""
-    if settings.database_url is None:
-        refuse_gone(settings.root / FILE_NAME)
     return until_there(lambda: open_ledger(settings, exclusive=True, bridge_id=settings.bridge_id))
 
 

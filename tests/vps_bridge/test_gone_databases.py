@@ -37,6 +37,7 @@ def test_nothing_is_begun_anew_and_everybody_says_what_is_gone(gone: LiveBridge,
     assert doctor.returncode != 0
     made = gone.command("backup", str(tmp_path / "backup.tar"), check=False)
     assert made.returncode != 0, "a backup without it would replace the last one that has it"
+    assert "is gone, and a bridge has run here" in " ".join(made.stderr.split())
     assert not path.exists(), "nobody made an empty one"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from schemas.failure import FailureCode
 from vps_bridge.database import PROGRAM_FAULTS, STORAGE_ERRORS, DatabaseError
 from vps_bridge.errors import DatabaseMoved, LedgerUnavailable, StoreUnavailable
+from vps_bridge.gone_database import DatabaseGone
 from vps_bridge.http.messages import HttpProblem
 from vps_bridge.ledger import LedgerMissing
 from vps_bridge.locked_file import is_locked
@@ -34,6 +35,6 @@ def _not_now(code: str, what: str) -> HttpProblem:
 
 
 def _what_is_wrong(error: Exception) -> str:
-    if isinstance(error, (DatabaseMoved, LedgerMissing)):
+    if isinstance(error, (DatabaseMoved, DatabaseGone, LedgerMissing)):
         return _AWAY
     return "is kept locked by another program" if is_locked(error) else "cannot be read or written now"

@@ -14,6 +14,7 @@ from sqlalchemy import select
 
 from vps_bridge.database import DAMAGE_ERRORS, Database, open_database, unusable
 from vps_bridge.errors import DatabaseMoved, LedgerUnavailable
+from vps_bridge.gone_database import refuse_gone
 from vps_bridge.ledger.agents import AgentBook
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.bridges import BridgeBook
@@ -253,6 +254,7 @@ class Ledger:
 
 
 def _open_file(path: Path, *, exclusive: bool, sync_commits: bool) -> LedgerDatabase:
+    refuse_gone(path)
     if not exclusive and not path.exists():
         msg = f"no bridge has run with {path.parent} yet: start `omi-bridge run`, or name its --data-dir"
         raise LedgerMissing(msg)
