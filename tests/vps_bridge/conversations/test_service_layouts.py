@@ -311,15 +311,10 @@ def test_what_lies_in_no_turn_of_a_pipeline_is_a_line_of_nobody(tmp_path: Path) 
 def of_channels(service: str, words: list[tuple[int, str, float, float]]) -> object:
     """What a service gives of a call that has a channel for each speaker: all words of one, then those of the other."""
     if service == "google":
-        return {
-            "results": [
-                {
-                    "channelTag": tag,
-                    "alternatives": best(words=[google(text, a, b) for at, text, a, b in words if at == tag]),
-                }
-                for tag in sorted({channel for channel, *_ in words})
-            ]
-        }
+        by_tag: dict[int, list[dict[str, Any]]] = {}
+        for at, *word in words:
+            by_tag.setdefault(at, []).append(google(*map(str, word)))
+        return {"results": [{"channelTag": tag, "alternatives": best(words=its)} for tag, its in by_tag.items()]}
     if service == "amazon":
         return {
             "results": {"items": [amazon(text, str(a), str(b), channel_label=f"ch_{at}") for at, text, a, b in words]}
