@@ -103,6 +103,17 @@ class DiskFull(DatabaseError):
         super().__init__(f"the disk of {path} is full", "Make room on it and start again; nothing is lost.")
 
 
+class DiskRefuses(DatabaseError):
+    """The disk does not do what it is asked, which says nothing of the file: a quota, a limit, a mount, a fault."""
+
+    def __init__(self, path: Path, reason: str) -> None:
+        remedy = (
+            "The file may be whole: leave it where it is. Look at the disk's log (dmesg), a quota and `ulimit -f`; then "
+            "omi-bridge doctor reads all of it. Where the disk is broken, restore a backup on another one."
+        )
+        super().__init__(f"the disk refuses what is asked of {path}: {reason}", remedy)
+
+
 def unusable(path: Path, error: Exception) -> DatabaseError:
     """Return what to tell of a file that could not be opened or read: only a damaged one is moved away."""
     said = getattr(error, "orig", error)  # SQLAlchemy's errors hold the driver's
@@ -114,6 +125,8 @@ def unusable(path: Path, error: Exception) -> DatabaseError:
     is_closed = name.startswith("SQLITE_CANTOPEN") and not os.access(path, os.R_OK | os.W_OK)
     if is_closed or name.startswith(("SQLITE_READONLY", "SQLITE_PERM")) or code in (errno.EACCES, errno.EPERM):
         return DatabaseForbidden(path, reason_of(error))
+    if name.startswith("SQLITE_IOERR") or code in (errno.EIO, errno.EDQUOT, errno.EFBIG):
+        return DiskRefuses(path, reason_of(error))
     return DatabaseUnreadable(path, reason_of(error))
 
 

@@ -93,7 +93,8 @@ class Relabelling:
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
     """(segment id, reason): human, two_speakers, low_coverage, no_voice, no_audio, clock.unknown,
-    clock.unverified, times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
+    clock.unverified, times.impossible; label.stale where two people speak and the number is that of another voice than
+    speaks most."""
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
