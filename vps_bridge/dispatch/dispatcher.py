@@ -28,7 +28,7 @@ from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.dispatch.offer_times import ON_ITS_WAY_S, OfferTimes
-from vps_bridge.dispatch.ready_jobs import find_ready_jobs
+from vps_bridge.dispatch.ready_jobs import find_ready_jobs, is_left_to_another
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.dispatch.wanted_parts import cut_ranges
 from vps_bridge.durations import seconds
@@ -68,6 +68,7 @@ class Dispatcher:
         self._settings, self._ledger, self._spool, self._publisher = settings, ledger, spool, publisher
         self._topics, self._rules = Topics(settings.topic_root), settings.lease_rules
         self._owns, self.roster = owns, AgentRoster()
+        self._up: list[AgentCapacity] = []  # at the last `tick`
         self.leaves_jobs = True
         """Whether there may be jobs that the last `tick` had no agent for."""
         self._newest_first = False  # every other time: else a backlog would hold up whoever comes after it (ADR 0040)
@@ -166,6 +167,7 @@ class Dispatcher:
         everybody = self.roster.capacities(
             now_s, self._settings.stale_s, allowed, [(lease.agent_id, lease.lease_id, lease.audio_s) for lease in kept]
         )
+        self._up = everybody
         self._grant_ready(everybody, leased, now_s, is_for_all=is_for_all)
         return allowed
 
@@ -313,6 +315,10 @@ class Dispatcher:
         if not self._give_up_exhausted(job, retryable=retryable, counted=counted):
             self._rests.take(job.job_id, time.monotonic())
 
+    def leaves_to_another(self, job: JobRecord, failed_now: frozenset[str] = frozenset()) -> bool:
+        """Whether an agent that was up at the last `tick` could do a job at which others, and `failed_now`, failed."""
+        return is_left_to_another(self._ledger, job, failed_now, self._up)
+
     def _is_audio_sound(self, job_id: str) -> bool:
         """Whether the spool still holds what was accepted. If not, another attempt would get the same wrong bytes."""
         chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
@@ -320,7 +326,10 @@ class Dispatcher:
 
     def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
         exhausted = is_exhausted(
-            attempts=job.attempts, deaths=job.deaths, retryable=retryable, counted=counted, rules=self._rules
+            attempts=job.attempts,
+            deaths=job.deaths,
+            is_hopeless=counted and not retryable and not self.leaves_to_another(job),
+            rules=self._rules,
         )
         if exhausted:
             code = job.failure_code or FailureCode.LEASE_LOST

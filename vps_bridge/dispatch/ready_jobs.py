@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.records import JobRecord
 from vps_bridge.rules.lease import AgentCapacity, ReadyJob, avoid_failed
 
 MAX_LOOKS = 5  # at what waits behind jobs that are left for agents that are busy
@@ -42,3 +43,17 @@ def find_ready_jobs(
             break
         resting = resting | left
     return jobs
+
+
+def is_left_to_another(
+    ledger: Ledger, job: JobRecord, failed_now: frozenset[str], everybody: Sequence[AgentCapacity]
+) -> bool:
+    """Whether one of those that are up could do a job, and is none of `failed_now` nor of those that failed at it.
+
+    What one agent calls undecodable or too long may be so for its own decoder or settings alone.
+    """
+    conversation = ledger.conversations.peek(job.conversation_id)
+    embedding = None if conversation is None else conversation.embedding
+    waiting = ReadyJob(job.job_id, job.conversation_id, 0, embedding, job.audio_s)
+    failed_by = ledger.leases.failed_by([job.job_id]).get(job.job_id, frozenset()) | failed_now
+    return bool(avoid_failed(waiting, failed_by, everybody).shuns)

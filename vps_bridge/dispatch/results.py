@@ -77,15 +77,17 @@ class Results:
         self._dispatcher.settle(agent_id, turns.job_id, turns.lease_id, verdict, reason)
 
     def _store(self, lease: LeaseRecord, data: bytes, turns: SpeakerTurns, chunks: Sequence[JobChunk]) -> bool:
-        """Store a result; what of its job could not be decoded fails, each chunk as a job of its own."""
+        """Store a result. What could not be decoded fails or waits for another agent, each chunk as its own job."""
         fresh = {item.chunk.chunk_id for item in chunks if item.fresh}  # what is context here is fresh in another job
         undecoded = [item for item in turns.undecoded if item.chunk_id in fresh]
         names = [item.chunk_id for item in undecoded]
         late_model = None if lease.is_current else _model_of(turns)
         kept = self._ledger.jobs.store_result(lease, data, new_lengths(turns, chunks), names, late_model)
         for job_id, item in zip(kept.apart if kept else (), undecoded, strict=False):
-            words = f"chunk {item.chunk_id}: {item.message}"
-            self._dispatcher.give_up(job_id, FailureCode.AUDIO_UNDECODABLE, words)
+            apart = self._ledger.jobs.get(job_id)
+            if apart is None or not self._dispatcher.leaves_to_another(apart, frozenset({lease.agent_id})):
+                words = f"chunk {item.chunk_id}: {item.message}"
+                self._dispatcher.give_up(job_id, FailureCode.AUDIO_UNDECODABLE, words)
         return kept is not None
 
     def take_failure(self, conversation_id: str, agent_id: str, data: bytes) -> None:

@@ -188,13 +188,12 @@ def judge_unlisted(*, is_same_process: bool, was_listed: bool) -> LeaseEnd | Non
     return LeaseEnd.AGENT_DIED if was_listed else LeaseEnd.NEVER_TAKEN
 
 
-def is_exhausted(*, attempts: int, deaths: int, retryable: bool, counted: bool, rules: LeaseRules) -> bool:
+def is_exhausted(*, attempts: int, deaths: int, is_hopeless: bool, rules: LeaseRules) -> bool:
     """Whether a job that just failed is given up.
 
-    The failure says that no other attempt can succeed, or there were enough attempts, or enough agents' processes died
-    with it.
+    Every agent that could do it said that no other attempt can succeed (`is_hopeless`), or there were enough attempts,
+    or enough agents' processes died with it.
     """
-    is_hopeless = counted and not retryable
     return is_hopeless or attempts >= rules.max_attempts or deaths >= rules.max_deaths
 
 

@@ -67,7 +67,8 @@ class Leases(RuleBasedStateMachine):
         self.attempts: Counter[str] = Counter()
         self.deaths: Counter[str] = Counter()
         self.listed: dict[str, set[str]] = {}
-        self.hopeless: set[str] = set()
+        self.hopeless: dict[str, set[str]] = {}
+        """By job, the agents that said that no attempt at it can succeed."""
         self.stored: set[str] = set()
         self.granted: dict[str, tuple[str, str]] = {}
         self.fresh_s: dict[str, float] = {}
@@ -233,7 +234,7 @@ class Leases(RuleBasedStateMachine):
         if is_current and policy_of(code).counts_as_attempt:
             self.attempts[job_id] += 1
             if not retryable:
-                self.hopeless.add(job_id)
+                self.hopeless.setdefault(job_id, set()).add(name)
         old = self.ledger.jobs.get(job_id)
         before = len(self.wire.said)
         failure = JobFailure(
@@ -276,11 +277,14 @@ class Leases(RuleBasedStateMachine):
             assert (job.state is JobState.LEASED) == (job.job_id in current.values())
             assert job.attempts == attempts, "attempts are failures that count, and limits worked to; a loss is none"
             assert job.deaths == self.deaths[job.job_id], "a death is one of who had said that it holds the job"
-            given_up = attempts >= MAX_ATTEMPTS or job.deaths >= MAX_DEATHS or job.job_id in self.hopeless
+            is_spent, hopeless = attempts >= MAX_ATTEMPTS or job.deaths >= MAX_DEATHS, self.hopeless.get(job.job_id, ())
             if job.job_id in self.stored:
                 assert job.state is JobState.TURNS_STORED
+            elif job.state is JobState.FAILED:
+                assert is_spent or hopeless, "it ends by rule, and only so"
             else:
-                assert (job.state is JobState.FAILED) == given_up, "it ends by rule, and only so"
+                assert not is_spent
+                assert set(hopeless) < set(AGENTS), "no agent is left that could do it"
 
     def tick(self) -> None:
         """What the bridge does every half second, and what must hold after it."""

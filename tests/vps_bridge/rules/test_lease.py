@@ -98,10 +98,10 @@ def test_only_what_audio_or_engine_did_counts_as_an_attempt():
     assert not policy_of("a.code_of_tomorrow").counts_as_attempt
 
 
-@given(attempts=st.integers(0, 9), deaths=st.integers(0, 9), retryable=st.booleans(), counted=st.booleans())
-def test_a_job_is_given_up_after_its_attempts_or_five_deaths_or_when_hopeless(attempts, deaths, retryable, counted):
-    exhausted = is_exhausted(attempts=attempts, deaths=deaths, retryable=retryable, counted=counted, rules=RULES)
-    assert exhausted == (attempts >= 3 or deaths >= 5 or (counted and not retryable))
+@given(attempts=st.integers(0, 9), deaths=st.integers(0, 9), hopeless=st.booleans())
+def test_a_job_is_given_up_after_its_attempts_or_five_deaths_or_when_hopeless(attempts, deaths, hopeless):
+    exhausted = is_exhausted(attempts=attempts, deaths=deaths, is_hopeless=hopeless, rules=RULES)
+    assert exhausted == (attempts >= 3 or deaths >= 5 or hopeless)
 
 
 class LeaseLife(RuleBasedStateMachine):
