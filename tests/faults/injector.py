@@ -41,6 +41,7 @@ class InjectedFaults:
     skipped: Counter[str] = field(default_factory=Counter)
     recoveries: list[Recovery] = field(default_factory=list)
     killed_workers: int = 0
+    hung_workers: int = 0
     repeated: int = 0
     problems: list[str] = field(default_factory=list)
 
@@ -207,6 +208,7 @@ class Injector:
                     os.kill(pid, signal.SIGCONT)
         else:
             self._hung += pids
+            self.injected.hung_workers += len(pids)
         self._heals(fault, fault.target)
 
     def _workers(self, fault: Fault) -> list[int]:

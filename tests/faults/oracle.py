@@ -264,16 +264,17 @@ def _published(conversation: ConversationPlan, history: Iterable[Write]) -> tupl
 
 
 def _judge_attempts(plan: Plan, jobs: list[JobRecord], system: ChaosSystem, injected: InjectedFaults) -> list[str]:
-    """Check that no more attempts are counted than workers died, of poisoned audio or killed by a fault."""
+    """Check that no more attempts are counted than workers died, of poisoned audio or by a fault, or hung for good."""
     lines = system.run_log.read_text().splitlines() if system.run_log.exists() else []
     poisonings = sum(line.startswith("death") for line in lines)
     poisoned = {c.conversation_id for c in plan.conversations if c.is_poison}
     found = []
     counted = sum(job.attempts for job in jobs if job.conversation_id not in poisoned)
-    if counted > injected.killed_workers:
-        found.append(f"{counted} attempts are counted, {injected.killed_workers} workers were killed")
+    lost = injected.killed_workers + injected.hung_workers
+    if counted > lost:
+        found.append(f"{counted} attempts are counted, {lost} workers were killed or hung")
     by_poison = sum(job.attempts for job in jobs if job.conversation_id in poisoned)
-    if by_poison > poisonings + injected.killed_workers:
+    if by_poison > poisonings + lost:
         found.append(f"{by_poison} attempts at poisoned jobs are counted, of {poisonings} that were made")
     found += [
         f"job {job.job_id} is poisoned and was given up after {job.attempts} attempts, not {MAX_ATTEMPTS}"

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
-from sqlalchemy import URL
+from sqlalchemy import URL, delete, false
 
 from broker.errors import SettingsError
 from vps_bridge.conversations.conversation_outages import ConversationOutages
 from vps_bridge.conversations.postgres_database import STATEMENT_TIMEOUT_S, ConnectionCut, PostgresDatabase
 from vps_bridge.conversations.sql_store import SqlConversations
 from vps_bridge.conversations.store import WriteKind
+from vps_bridge.conversations.tables import metadata
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,9 +50,10 @@ class PostgresConversations(SqlConversations):
         super().__init__(self._database)
 
     def check(self) -> None:
-        """Connect, and make or migrate the tables. Raises `StoreUnavailable`."""
-        with self._database.reading():
-            pass
+        """Connect, make or migrate the tables, and write nothing to each. Raises `StoreUnavailable`."""
+        with self._database.writing() as connection:
+            for table in metadata.sorted_tables:
+                connection.execute(delete(table).where(false()))
 
     def upsert_segments(
         self,

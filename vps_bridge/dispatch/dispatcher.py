@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -28,6 +27,7 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.dispatch.offer_times import ON_ITS_WAY_S, OfferTimes
 from vps_bridge.dispatch.ready_jobs import find_ready_jobs
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.dispatch.wanted_parts import cut_ranges
@@ -54,7 +54,6 @@ from vps_bridge.settings import BridgeSettings
 _LOG = structlog.get_logger(__name__)
 MAX_REASON_CHARS = 200
 MAX_GRANTS_AT_ONCE = 100  # a fleet that comes back to a backlog gets it in several steps, and messages in between
-ON_ITS_WAY_S = 1.0  # how long an offer or a `settled` may be on its way to an agent before it is sent again
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
 AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
@@ -73,7 +72,7 @@ class Dispatcher:
         """Whether there may be jobs that the last `tick` had no agent for."""
         self._newest_first = False  # every other time: else a backlog would hold up whoever comes after it (ADR 0040)
         self._granted_s: dict[str, float] = {}
-        self._offered_s: dict[str, float] = {}  # by lease, when its job was offered last
+        self._offers = OfferTimes()
         self._settled = RetryTimer(ON_ITS_WAY_S, ON_ITS_WAY_S)
         self._to_note: dict[str, AgentHeartbeat] = {}
         self._rests = RetryTimer(settings.retry_min_s, settings.retry_max_s)
@@ -107,13 +106,13 @@ class Dispatcher:
                 unlisted.append(lease.lease_id)
         view.count_unlisted(unlisted)
         for job in heartbeat.jobs:
+            self._offers.forget(job.lease_id)
             if (job.job_id, job.lease_id) not in current:
                 self._reconcile_held(job, view)
 
     def _is_on_its_way(self, lease: LeaseRecord, heartbeat: AgentHeartbeat, now_s: float) -> bool:
         """Whether an offer may have come only after this beat was sent: its agent has more to do than to read."""
-        is_new = now_s - self._offered_s.get(lease.lease_id, -math.inf) < ON_ITS_WAY_S
-        return is_new and heartbeat.state is AgentState.ONLINE
+        return heartbeat.state is AgentState.ONLINE and self._offers.is_on_its_way(lease.lease_id, now_s)
 
     def note_heartbeats(self) -> None:
         """Write the latest heartbeat of each agent to the ledger for people to look at: not each one, they are many."""
@@ -161,7 +160,7 @@ class Dispatcher:
         ours = [lease for lease in leases if self._owns(lease.agent_id)]
         leased = Counter(lease.conversation_id for lease in leases)
         self._granted_s = {lease.lease_id: self._granted_s.get(lease.lease_id, now_s) for lease in ours}
-        self._offered_s = {name: at_s for name, at_s in self._offered_s.items() if name in self._granted_s}
+        self._offers.keep_only(self._granted_s)
         kept = [lease for lease in ours if not self._judge(lease, now_s, allowed)]
         leased -= Counter(lease.conversation_id for lease in ours if lease not in kept)
         everybody = self.roster.capacities(
@@ -175,7 +174,8 @@ class Dispatcher:
         agent = self.roster.get(lease.agent_id)
         unlisted = agent.unlisted_beats.get(lease.lease_id, 0) if agent else 0
         worked_s = agent.worked_s.get(lease.lease_id, 0.0) if agent else 0.0
-        lease_view = LeaseView(self._granted_s[lease.lease_id], self._expected_s(lease), unlisted, worked_s)
+        untaken_s, granted_s = self._offers.untaken_s(lease.lease_id, now_s), self._granted_s[lease.lease_id]
+        lease_view = LeaseView(granted_s, self._expected_s(lease), unlisted, worked_s, untaken_s)
         presence, is_allowed = agent.presence if agent else None, lease.agent_id in allowed
         decision = judge_lease(lease_view, presence, now_s, self._rules, is_allowed=is_allowed)
         if decision.action is LeaseAction.FAIL_ATTEMPT:
@@ -224,7 +224,7 @@ class Dispatcher:
                 self._offer(lease, now_s)
 
     def _offer(self, lease: LeaseRecord, now_s: float) -> None:
-        self._offered_s[lease.lease_id] = now_s
+        self._offers.note(lease.lease_id, now_s)
         chunks = self._ledger.jobs.chunks(lease.job_id)
         if any(item.chunk.spool_name is None for item in chunks):
             self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)

@@ -15,9 +15,10 @@ from vps_bridge.ledger.records import (
     JobRecord,
     describe_completion,
 )
-from vps_bridge.rules.completion import CompletionFacts, is_all_here
+from vps_bridge.rules.completion import is_all_here
 
 _UP = (AgentState.STARTING, AgentState.ONLINE)
+_LABELS_TO_WRITE = "its labels are to be written: where this lasts, the log of omi-bridge says what its store answers"
 
 
 def describe_status(
@@ -42,12 +43,12 @@ def describe_status(
     if any(not chunk.covered for chunk in chunks):
         return ConversationState.WAITING, "audio is gathered to a job"
     if conversation.completed:
-        return ConversationState.WAITING, _why_end_waits(describe_completion(conversation, chunks))
+        return ConversationState.WAITING, _why_end_waits(conversation, chunks)
     if not chunks:
         is_live = conversation.conversation_id.startswith(LIVE)
         return ConversationState.WAITING, "live: OMI has not reported it yet" if is_live else "no audio yet"
     if conversation.dirty:
-        return ConversationState.DIRTY, None
+        return ConversationState.DIRTY, _LABELS_TO_WRITE
     return ConversationState.ASSIGNED, None
 
 
@@ -57,9 +58,10 @@ def _name_failures(jobs: Sequence[JobRecord]) -> str | None:
     return f"{jobs_failed}: {', '.join(sorted(set(failed)))}" if failed else None
 
 
-def _why_end_waits(end: CompletionFacts) -> str:
+def _why_end_waits(conversation: ConversationRecord, chunks: Sequence[ChunkRecord]) -> str:
+    end = describe_completion(conversation, chunks)
     if is_all_here(end) is not False:
-        return "completed: final once it is quiet"
+        return f"completed: {_LABELS_TO_WRITE if conversation.dirty else 'final once it is quiet'}"
     missing = (end.completed_chunks or 0) - end.chunks
     return (
         f"completed: {missing} of {end.completed_chunks} chunks to come" if missing > 0 else "completed: audio to come"

@@ -21,7 +21,7 @@ from vps_bridge.labelling.voice_people import VoicePeople
 from vps_bridge.labelling.vote import Vote, VoteOutcome
 
 _MAX_NUMBER = 10_000  # the highest that a message carries; a label with a higher one counts as a name
-_WITHOUT_EVIDENCE = (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_AUDIO)
+_WITHOUT_EVIDENCE = (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_VOICE, VoteOutcome.NO_AUDIO)
 _WITHOUT_CLOCK = (VoteOutcome.CLOCK_UNKNOWN, VoteOutcome.CLOCK_UNVERIFIED)
 
 

@@ -11,7 +11,7 @@ from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.number import Naming
 from vps_bridge.labelling.vote import Vote, VoteOutcome
 
-_WITH_VOICES = (VoteOutcome.CLEAR, VoteOutcome.TWO_SPEAKERS, VoteOutcome.LOW_COVERAGE)
+_WITH_VOICES = (VoteOutcome.CLEAR, VoteOutcome.TWO_SPEAKERS, VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_VOICE)
 
 
 @dataclass(frozen=True)

@@ -92,8 +92,8 @@ class Relabelling:
     """The label that each segment is to have, changed or not; in the order of the evidence."""
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
-    """(segment id, reason): human, two_speakers, low_coverage, no_audio, clock.unknown, clock.unverified,
-    times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
+    """(segment id, reason): human, two_speakers, low_coverage, no_voice, no_audio, clock.unknown,
+    clock.unverified, times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
@@ -301,7 +301,8 @@ def _with_clock_reason(vote: Vote, segment: StoredSegment, audio: Sequence[Span]
     """Report a stretch's missing clock instead of missing audio: the audio may be there, but nobody knows where."""
     heard_s = sum(max(0.0, min(end_s, segment.end_s) - max(start_s, segment.start_s)) for start_s, end_s in audio)
     is_partly_heard = heard_s < (segment.end_s - segment.start_s) - TOUCHING_S
-    if vote.outcome is VoteOutcome.NO_AUDIO or (vote.outcome is VoteOutcome.LOW_COVERAGE and is_partly_heard):
+    is_without_voice = vote.outcome in (VoteOutcome.LOW_COVERAGE, VoteOutcome.NO_VOICE)
+    if vote.outcome is VoteOutcome.NO_AUDIO or (is_without_voice and is_partly_heard):
         return replace(vote, outcome=reason)
     return vote
 

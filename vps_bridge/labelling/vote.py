@@ -52,6 +52,8 @@ class VoteOutcome(StrEnum):
     HUMAN = "human"
     TWO_SPEAKERS = "two_speakers"
     LOW_COVERAGE = "low_coverage"
+    NO_VOICE = "no_voice"
+    """Somebody covers enough of it, of whom too little is heard to tell who it is."""
     NO_AUDIO = "no_audio"
     CLOCK_UNKNOWN = "clock.unknown"
     CLOCK_UNVERIFIED = "clock.unverified"
@@ -155,8 +157,10 @@ def _vote(
         outcome = VoteOutcome.NO_AUDIO
     elif runner_up_s >= rules.runner_up_s and runner_up_s >= rules.runner_up_share * speech_s:
         outcome = VoteOutcome.TWO_SPEAKERS
-    elif winner is None or winner < 0 or coverage < rules.min_coverage or winner_s < rules.min_evidence_s:
+    elif winner is None or coverage < rules.min_coverage or winner_s < rules.min_evidence_s:
         outcome = VoteOutcome.LOW_COVERAGE
+    elif winner < 0:
+        outcome = VoteOutcome.NO_VOICE
     else:
         outcome = VoteOutcome.CLEAR
     return Vote(segment.id, outcome, winner, coverage, winner_s, runner_up, runner_up_s)

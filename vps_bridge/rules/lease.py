@@ -18,6 +18,7 @@ class LeaseRules:
     limit_factor: float = 10.0
     limit_floor_s: float = 600.0
     missed_beats: int = 2
+    take_s: float = 60.0
     max_attempts: int = 3
     max_deaths: int = 5
 
@@ -45,13 +46,14 @@ class LeaseView:
     """A current lease.
 
     `unlisted_beats` counts the agent's beats in a row that did not list the job; `worked_s` is for how long its beats
-    listed the job as running.
+    listed the job as running; `untaken_s` is how long ago it was first offered, where no beat has listed it since.
     """
 
     granted_s: float
     expected_s: float
     unlisted_beats: int = 0
     worked_s: float = 0.0
+    untaken_s: float = 0.0
 
 
 class LeaseEnd(StrEnum):
@@ -67,6 +69,8 @@ class LeaseEnd(StrEnum):
     """Another process of the agent beats without the job, which a beat of the earlier one had listed."""
     NEVER_TAKEN = "never_taken"
     """The same, but no beat had ever listed the job: it cannot be what ended the process."""
+    OFFERS_UNANSWERED = "offers_unanswered"
+    """Its agent beats, and does not take the job however often it is offered."""
     ATTEMPT_FAILED = "attempt_failed"
     JOB_CANCELLED = "job_cancelled"
     AUDIO_PURGED = "audio_purged"
@@ -90,9 +94,12 @@ _LOST = frozenset(
         LeaseEnd.AGENT_DRAINS,
         LeaseEnd.AGENT_DIED,
         LeaseEnd.NEVER_TAKEN,
+        LeaseEnd.OFFERS_UNANSWERED,
     }
 )
-CAME_TO_NOTHING = frozenset({LeaseEnd.ATTEMPT_FAILED, LeaseEnd.OVER_LIMIT, LeaseEnd.AGENT_DIED})
+CAME_TO_NOTHING = frozenset(
+    {LeaseEnd.ATTEMPT_FAILED, LeaseEnd.OVER_LIMIT, LeaseEnd.AGENT_DIED, LeaseEnd.OFFERS_UNANSWERED}
+)
 """Ends of leases of which the agent may be the cause: another one may do the job."""
 _DESCRIPTIONS = {
     LeaseEnd.OVER_LIMIT: "over the absolute limit",
@@ -103,6 +110,7 @@ _DESCRIPTIONS = {
     LeaseEnd.AGENT_DENIED: "agent is not allowed any more",
     LeaseEnd.AGENT_DIED: "agent started anew without the job",
     LeaseEnd.NEVER_TAKEN: "agent started anew, and had not said that it took the job",
+    LeaseEnd.OFFERS_UNANSWERED: "agent beats and does not take the job",
     LeaseEnd.ATTEMPT_FAILED: "the attempt failed",
     LeaseEnd.JOB_CANCELLED: "cancelled by an operator",
     LeaseEnd.AUDIO_PURGED: "an operator purged the audio",
@@ -160,8 +168,11 @@ def judge_lease(
     if agent.offline_s is not None and now_s - agent.offline_s > rules.grace_s:
         return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_OFFLINE)
     if lease.unlisted_beats >= rules.missed_beats:
-        drains = LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DRAINS)
-        return drains if agent.draining else LeaseDecision(LeaseAction.OFFER_AGAIN)
+        if agent.draining:
+            return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.AGENT_DRAINS)
+        if lease.untaken_s > rules.take_s:
+            return LeaseDecision(LeaseAction.REVOKE, LeaseEnd.OFFERS_UNANSWERED)
+        return LeaseDecision(LeaseAction.OFFER_AGAIN)
     return LeaseDecision(LeaseAction.KEEP)
 
 

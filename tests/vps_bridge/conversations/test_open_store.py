@@ -24,7 +24,7 @@ from vps_bridge.conversations.tables import metadata
 from vps_bridge.database_server import read_url
 from vps_bridge.doctor.file_checks import check_files
 from vps_bridge.errors import StoreUnavailable
-from vps_bridge.ledger import Ledger
+from vps_bridge.ledger import Ledger, open_ledger
 from vps_bridge.settings import BridgeSettings
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -141,6 +141,33 @@ def test_migrations_leave_the_tables_that_the_code_has_in_postgresql_too(postgre
             assert columns == {one.name: bool(one.nullable) for one in table.columns}, table.name
             key = found.get_pk_constraint(table.name, schema="omi_diarization")["constrained_columns"]
             assert key == [column.name for column in table.primary_key]
+
+
+def test_doctor_says_of_a_server_that_takes_no_writes_that_nothing_can_be_kept_there(
+    tmp_path: Path, postgres: RunningPostgres
+) -> None:
+    database = postgres.new_database()
+    kept = settings(
+        tmp_path,
+        postgres.url(database),
+        PASSWORD,
+        database_url=postgres.url(database),
+        database_secret=SecretStr(PASSWORD),
+    )
+    open_ledger(kept, exclusive=True).close()
+
+    def found() -> list[tuple[CheckState, str]]:
+        checks, ledger = check_files(kept)
+        if ledger is not None:
+            ledger.close()
+        return [(check.verdict, check.found) for check in checks]
+
+    assert [verdict for verdict, _ in found()] == [CheckState.OK, CheckState.OK]
+    with postgres.superuser() as connection:
+        connection.exec_driver_sql(f"ALTER DATABASE {database} SET default_transaction_read_only = on")
+    told = found()
+    assert [verdict for verdict, _ in told] == [CheckState.FAILED, CheckState.FAILED]
+    assert ["takes no writes" in words for _, words in told] == [True, True]
 
 
 def refusal_of(store: PostgresConversations) -> str:

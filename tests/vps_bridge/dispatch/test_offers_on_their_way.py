@@ -6,15 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType
+from schemas.agent import AgentControl, AgentHeartbeat, AgentState, ControlType, HeldJob, HeldJobState
 from tests.ledger_switch import copy_ledger
 from tests.vps_bridge.dispatch.lease_model import ENGINE, SimulatedWire, bridge_settings, three_jobs
-from vps_bridge.dispatch.dispatcher import ON_ITS_WAY_S, Dispatcher
+from vps_bridge.dispatch.dispatcher import Dispatcher
+from vps_bridge.dispatch.offer_times import ON_ITS_WAY_S
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
-from vps_bridge.rules.lease import LeaseEnd
+from vps_bridge.ledger.records import LeaseRecord
+from vps_bridge.rules.lease import LeaseEnd, LeaseRules
 
 GRANTED_S = 1e9
+TAKE_S = LeaseRules().take_s
+
+
+def held(lease: LeaseRecord) -> HeldJob:
+    return HeldJob(job_id=lease.job_id, lease_id=lease.lease_id, state=HeldJobState.QUEUED)
 
 
 class BusyAgent:
@@ -24,7 +31,14 @@ class BusyAgent:
         self.dispatcher, self.wire = dispatcher, wire
         self.beat(GRANTED_S, free=1)
 
-    def beat(self, at_s: float, *, free: int = 0, state: AgentState = AgentState.ONLINE) -> None:
+    def beat(
+        self,
+        at_s: float,
+        *,
+        free: int = 0,
+        state: AgentState = AgentState.ONLINE,
+        jobs: tuple[HeldJob, ...] = (),
+    ) -> None:
         now = datetime.now(UTC)
         beat = AgentHeartbeat(
             agent_id="a",
@@ -35,6 +49,7 @@ class BusyAgent:
             engine=ENGINE,
             free_capacity=free,
             speed_x_real_time=1.0,
+            jobs=jobs,
         )
         self.dispatcher.take_heartbeat(beat, at_s)
         self.dispatcher.tick(at_s)
@@ -66,6 +81,28 @@ def test_beats_that_may_have_crossed_an_offer_bring_no_second_one(agent: BusyAge
     for place in range(10):
         agent.beat(GRANTED_S + place * ON_ITS_WAY_S / 10)
     assert agent.offers == 1
+
+
+def test_a_job_that_its_agent_does_not_take_is_left_for_another(agent: BusyAgent, ledger: Ledger) -> None:
+    """It held its leases for ten minutes at least, while another agent had nothing to do."""
+    (lease,) = ledger.leases.current()
+    place_s = 0.0
+    while lease.lease_id in {each.lease_id for each in ledger.leases.current()}:
+        place_s += 10.0
+        agent.beat(GRANTED_S + place_s)
+    assert TAKE_S < place_s < TAKE_S + 30.0
+    assert agent.offers >= 3
+    (found,) = (each for each in [ledger.leases.find(lease.lease_id)] if each)
+    assert found.lease_end is LeaseEnd.OFFERS_UNANSWERED
+    assert ledger.leases.failed_by([lease.job_id]) == {lease.job_id: frozenset({"a"})}
+
+
+def test_a_job_that_its_agent_lists_late_stays_with_it(agent: BusyAgent, ledger: Ledger) -> None:
+    (lease,) = ledger.leases.current()
+    for place_s in range(10, 100, 10):
+        is_listed = place_s % 50 == 0
+        agent.beat(GRANTED_S + place_s, jobs=(held(lease),) if is_listed else ())
+    assert [each.lease_id for each in ledger.leases.current()] == [lease.lease_id]
 
 
 def test_two_later_beats_bring_the_offer_again_and_it_has_its_time_too(agent: BusyAgent) -> None:

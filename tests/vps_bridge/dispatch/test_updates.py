@@ -164,6 +164,7 @@ def agent(name="mac", *, allowed=True, heard_at=100.0, state="online", model=("m
         (conversation(), [job(JobState.LEASED, "mac"), job(JobState.READY)], [agent()], "diarization by mac"),
         (conversation(completed=True, completed_chunks=3), [], [], "3 of 3 chunks to come"),
         (conversation(completed=True), [], [], "final once it is quiet"),
+        (conversation(completed=True, dirty=1), [], [], "the log of omi-bridge says what its store answers"),
     ],
 )
 def test_a_waiting_conversation_says_for_what(record, jobs, agents, words):

@@ -68,6 +68,8 @@ def test_the_least_and_the_most_speakers_are_hints_too(mosquitto: RunningBroker,
         assert "one recording at a time" in door.open.post("/api/diarize", files=large).json()["detail"]
         twice = door.open.post("/api/diarize?max_speakers=2&max_speakers=3", files=audio)
         assert (twice.status_code, "'max_speakers' stands twice" in twice.text) == (422, True)
+        misspelt = door.open.post("/api/diarize?num_speaker=2", files=audio)
+        assert (misspelt.status_code, "num_speaker" in misspelt.json()["detail"]) == (422, True)
 
 
 def test_a_clip_of_two_seconds_with_one_voice_has_a_speaker(mosquitto: RunningBroker, door: Door) -> None:

@@ -74,8 +74,9 @@ def test_a_second_speaker_below_a_fifth_does_not_count():
 
 
 def test_speech_of_a_speaker_in_no_voice_never_wins_but_counts_as_speech():
-    assert vote([(0, 5, -1)], 0, 5).outcome is VoteOutcome.LOW_COVERAGE
-    assert vote([(0, 0.9, 0), (0.9, 1.85, -1)], 0, 1.85).outcome is VoteOutcome.LOW_COVERAGE
+    assert vote([(0, 5, -1)], 0, 5).outcome is VoteOutcome.NO_VOICE
+    assert vote([(0, 0.9, 0), (0.9, 1.85, -1)], 0, 1.85).outcome is VoteOutcome.NO_VOICE
+    assert vote([(0, 0.2, -1)], 0, 5).outcome is VoteOutcome.LOW_COVERAGE
 
 
 def test_outside_the_audio_there_is_no_evidence():

@@ -11,6 +11,7 @@ const LEFT_ALONE = {
   human: "a person labelled it",
   two_speakers: "two people speak in it",
   low_coverage: "no voice covers enough of it",
+  no_voice: "too little is heard of who speaks in it",
   no_audio: "there is no audio of it",
   "clock.unknown": "its place in the audio is not known",
   "clock.unverified": "its place in the audio is not sure",
