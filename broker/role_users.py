@@ -54,7 +54,7 @@ def make_users(
     for agent_id in dict.fromkeys((*known_ids, *agent_ids)):
         if _checked_id("agent", agent_id) in bridges:
             raise BrokerError(
-                f"agent id {agent_id!r} is the bridge's: their failures would be one topic. Name another."
+                f"{agent_id!r} would name an agent and a bridge: their failures would be one topic. Name another."
             )
         name = f"{AGENT_PREFIX}{agent_id}"
         credentials = known.get(name) or Credentials(f"agent-{agent_id}", generate_password())

@@ -13,7 +13,8 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection, parent_process
 from typing import TYPE_CHECKING
@@ -30,6 +31,7 @@ from mac_agent.engines.device_memory import device_bytes
 from mac_agent.engines.engine import SAMPLE_RATE_HZ, Diarization, Engine, EngineInfo, Hints
 from mac_agent.errors import AudioError, EngineError
 from mac_agent.recycling import WorkerMemory
+from mac_agent.telephone_laws import JUDGED_BYTES, LAW_NAMES, judge_law, measure_steps
 from schemas.failure import FailureCode
 
 if TYPE_CHECKING:
@@ -258,8 +260,13 @@ def run_job(
         AudioError: all of them together cannot.
     """
     began_s = time.perf_counter()
-    decoded, undecoded = _decode_all(job, report)
+    laws = _correct_laws(job.chunks)
+    decoded, undecoded = _decode_all(job, laws, report)
     all_warnings = [warning for chunk in decoded for warning in chunk.warnings]
+    all_warnings += [
+        f"audio.header_wrong: it says {LAW_NAMES[named]}, the samples are {LAW_NAMES[law]}"
+        for named, law in laws.items()
+    ]
     all_warnings += match_bands(decoded)
     step = max(chunk.step for chunk in decoded)
     # Held here alone, so that `join_chunks` can let go of each.
@@ -283,7 +290,22 @@ def run_job(
     )
 
 
-def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> tuple[list[DecodedChunk], Mapping[int, str]]:
+def _correct_laws(chunks: Sequence[ChunkSource]) -> dict[str, str]:
+    """Return by the law that was named the one that samples are of, where it is the other.
+
+    All chunks of a job are judged together: one voice under both laws would be two.
+    """
+    steps: dict[str, Counter[str]] = {law: Counter() for law in LAW_NAMES}
+    for source in chunks:
+        if source.encoding in steps:
+            with contextlib.suppress(OSError), source.path.open("rb") as stream:  # told where it is decoded
+                steps[source.encoding].update(measure_steps(stream.read(JUDGED_BYTES), source.channels or 1))
+    return {named: law for named, found in steps.items() if (law := judge_law(named, found)) != named}
+
+
+def _decode_all(
+    job: WorkerJob, laws: Mapping[str, str], report: Callable[[str, float], None]
+) -> tuple[list[DecodedChunk], Mapping[int, str]]:
     """Return all chunks as samples, and which could not be decoded. Raises `_ChunkError` where none could."""
     decoded: list[DecodedChunk] = []
     empty: _ChunkError | None = None
@@ -295,7 +317,7 @@ def _decode_all(job: WorkerJob, report: Callable[[str, float], None]) -> tuple[l
             with source.path.open("rb") as stream:
                 chunk = decode(
                     stream,
-                    encoding=source.encoding,
+                    encoding=laws.get(source.encoding, source.encoding),
                     sample_rate=source.sample_rate,
                     channels=source.channels,
                     max_s=left_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 from collections.abc import Callable, Mapping
@@ -63,7 +64,14 @@ def _copy(source: sqlite3.Connection, target: Path, report: Callable[[int], None
     page_bytes = source.execute("PRAGMA page_size").fetchone()[0]
     with closing(sqlite3.connect(target)) as copy:
         copy.execute("PRAGMA synchronous = OFF")  # a backup's second copy, the archive, is synced
-        source.backup(copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: report(page_bytes * (total - left)))
+        try:
+            source.backup(
+                copy, pages=PAGES_AT_ONCE, progress=lambda _, left, total: report(page_bytes * (total - left))
+            )
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorname != "SQLITE_IOERR_WRITE":  # only the copy is written: a quota, or its disk
+                raise
+            raise OSError(errno.EIO, f"the copy cannot be written ({error})", str(target)) from error
 
 
 def check_database(path: Path) -> None:

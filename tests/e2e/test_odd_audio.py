@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from schemas.conversation import EventType, TranscriptSegment
+from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment
 from tests.e2e.system import MqttBackend, System
 from tests.encoded_audio import encoded
 
@@ -61,7 +61,9 @@ def as_streamed(name: str, samples: Any) -> bytes:
     return wav(samples, None if name == "honest" else int(name))
 
 
-def labels(system: System, backend: MqttBackend, name: str, case: Path, chunks: list[bytes]) -> tuple[int, int]:
+def labels(
+    system: System, backend: MqttBackend, name: str, case: Path, chunks: list[bytes], **described: Any
+) -> tuple[int, int]:
     """Send the chunks and the transcript of the case; return the number of jobs and of right lines."""
     rows = json.loads((case / "segs.json").read_text())
     fields = ("id", "text", "start_s", "end_s")
@@ -69,7 +71,7 @@ def labels(system: System, backend: MqttBackend, name: str, case: Path, chunks: 
     backend.event(name, EventType.STARTED)
     backend.event(name, EventType.SEGMENTS, segments=segments)
     for sequence, audio in enumerate(chunks):
-        backend.audio(name, audio, sequence=sequence)
+        backend.audio(name, audio, sequence=sequence, **described)
     backend.event(name, EventType.COMPLETED, chunks=len(chunks))
     update = backend.updated(name)
     true = json.loads((case / "true.json").read_text())
@@ -98,6 +100,20 @@ def test_chunks_of_unknown_length_have_the_labels_of_honest_ones(
     jobs, right = labels(working_system, backend, f"chunks-{name}", case, chunks)
     assert jobs == 1
     assert right >= 12
+
+
+@pytest.mark.parametrize(("law", "named"), [("alaw", "pcm_mulaw"), ("mulaw", "pcm_alaw")])
+def test_telephone_samples_named_by_the_other_law_have_the_labels_of_rightly_named_ones(
+    working_system: System, backend: MqttBackend, case: Path, samples: list[Any], law: str, named: str
+) -> None:
+    at_8_khz = [chunk.reshape(-1, 6).mean(axis=1).astype(np.int16) for chunk in samples]
+    chunks = [encoded(law, f"pcm_{law}", samples=chunk, rate=8_000) for chunk in at_8_khz]
+    described = {"sample_rate": 8_000, "channels": 1}
+    honest = labels(working_system, backend, f"right-{law}", case, chunks, encoding=f"pcm_{law}", **described)
+    assert labels(working_system, backend, f"wrong-{law}", case, chunks, encoding=named, **described) == honest
+    for name, told in ((f"right-{law}", 0), (f"wrong-{law}", 1)):
+        warnings = backend.seen(ConversationUpdated, name)[-1].warnings
+        assert sum("audio.header_wrong: it says" in warning for warning in warnings) == told
 
 
 def test_files_with_a_wrong_length_in_the_header_are_published_whole(working_system: System, shared_dir: Path) -> None:

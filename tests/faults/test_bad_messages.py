@@ -96,22 +96,24 @@ def test_audio_whose_sha256_is_wrong_is_refused_at_the_door(backend: Backend, br
     backend.event("liar", EventType.DELETED)
 
 
+@pytest.mark.parametrize("harm", ["flipped", "short", "empty"])
 def test_audio_that_changed_on_the_disk_of_the_bridge_ends_its_job_with_words(
-    broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent
+    broker: RunningBroker, backend: Backend, bridge: LiveBridge, start_agent: StartAgent, harm: str
 ) -> None:
-    """The agent must not ask for the same wrong bytes for ever."""
-    send_call(backend, "rotten")
+    """The agent must not ask for the same wrong bytes, or for those that are not there, for ever."""
+    name = f"rotten-{harm}"
+    send_call(backend, name)
     rotten = max(bridge.spool.iterdir(), key=lambda path: path.stat().st_mtime)
     data = bytearray(rotten.read_bytes())
     data[len(data) // 2] ^= 1
-    rotten.write_bytes(data)
+    rotten.write_bytes({"flipped": bytes(data), "short": bytes(data[:-1]), "empty": b""}[harm])
     start_agent(broker)
-    failures = wait_until(lambda: [f for f in backend.failures("rotten") if f.lease_id is None], "the bridge's failure")
+    failures = wait_until(lambda: [f for f in backend.failures(name) if f.lease_id is None], "the bridge's failure")
     assert failures[0].code == FailureCode.PAYLOAD_SHA256_MISMATCH
     assert "publish it again" in failures[0].message
-    assert backend.wait_updated("rotten").failed_jobs == 1
-    send_call(backend, "sound")
-    assert_labelled(backend.wait_updated("sound"))
+    assert backend.wait_updated(name).failed_jobs == 1
+    send_call(backend, f"sound-{harm}")
+    assert_labelled(backend.wait_updated(f"sound-{harm}"))
 
 
 def _of_version(payload: bytes, version: bytes) -> bytes:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 import shutil
 import tarfile
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
@@ -44,18 +45,37 @@ def make_backup(root: Path, target: Path, report: Report) -> BackupManifest:
     """
     before = _read_erasures(root)  # what is erased from here on is erased again with a restore
     remove_leftovers(root)
-    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch, ThreadPoolExecutor() as pool:
-        checks = DatabaseChecks(Path(scratch), pool)
+    with _work_directory(root) as work, ThreadPoolExecutor() as pool:
+        checks = DatabaseChecks(work, pool)
         try:
             return _write_tar(checks, _gather(root, checks, before, report), target, report)
         except DatabaseUnreadable as error:  # of a copy: the file that it is one of is what can be mended
             raise DatabaseUnreadable(root / error.path.name, error.reason) from error
 
 
+@contextlib.contextmanager
+def _work_directory(root: Path) -> Iterator[Path]:
+    """Make a directory that is removed at the end, and locked until then: others leave it alone while we live."""
+    with tempfile.TemporaryDirectory(prefix=WORK_PREFIX, dir=root) as scratch, _opened(Path(scratch)) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield Path(scratch)
+
+
 def remove_leftovers(root: Path) -> None:
     """Remove what a backup left behind that was killed: it may hold audio that was erased since."""
     for path in root.glob(f"{WORK_PREFIX}*"):
-        shutil.rmtree(path, ignore_errors=True)
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, BlockingIOError), _opened(path) as descriptor:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)  # held by a backup that runs
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _read_erasures(root: Path) -> ErasureHistory:

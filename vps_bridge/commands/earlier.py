@@ -44,6 +44,12 @@ def tell_earlier(earlier: EarlierTranscript, *, is_replaced: bool) -> None:
     if earlier.moved_labelled:
         what = "carry the label that a person gave to what was said at another time: look at them"
         _warn(f"{name_segments(earlier.moved_labelled)} {what}")
+    if earlier.overwritten:
+        what = (
+            "of an earlier transcript are overwritten: this file has other words, said at another time, under their "
+            "ids. If it is a further part, import all parts as one file whose times go on"
+        )
+        _warn(f"{name_segments(earlier.overwritten)} {what}")
 
 
 def name_segments(ids: Sequence[str]) -> str:

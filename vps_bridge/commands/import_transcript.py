@@ -88,7 +88,7 @@ def _tell(
     if as_json:
         left = [*earlier.gone_labelled, *(() if is_replaced else earlier.gone)]
         counts = {"segments": len(segments), "removed": len(earlier.gone) if is_replaced else 0}
-        ids = {"left": left, "moved": earlier.moved_labelled}
+        ids = {"left": left, "moved": earlier.moved_labelled, "overwritten": earlier.overwritten}
         print_json({"conversation_id": conversation, **counts, **ids, "warnings": warnings})
     else:
         removed = f", removed {len(earlier.gone)} of an earlier one" if is_replaced else ""

@@ -147,13 +147,12 @@ def _are_words(timed: Sequence[Row]) -> bool:
 
 def _read_youtube(content: Mapping[str, Any]) -> list[Row]:
     rows = []
-    for event in objects_of(content, "events"):
-        pieces = [piece for piece in objects_of(event, "segs") if str(piece.get("utf8") or "").strip()]
-        start_s, length_s = _milliseconds(event.get("tStartMs")), _milliseconds(event.get("dDurationMs"))
-        if not pieces:
-            continue
+    spoken = [(event, pieces) for event in objects_of(content, "events") if (pieces := _youtube_pieces(event))]
+    begins = [_milliseconds(event.get("tStartMs")) for event, _ in spoken]
+    for (event, pieces), start_s, next_s in zip(spoken, begins, [*begins[1:], None], strict=False):
+        length_s = _milliseconds(event.get("dDurationMs"))
         starts = [_sum(start_s, _milliseconds(piece.get("tOffsetMs", 0))) for piece in pieces]
-        ends = [*starts[1:], _sum(start_s, length_s)]
+        ends = [*starts[1:], _end_on_screen(starts[-1], _sum(start_s, length_s), next_s)]
         words: list[Row] = [
             {"text": _text(piece, "utf8"), "start": start, "end": end}
             for piece, start, end in zip(pieces, starts, ends, strict=True)
@@ -161,6 +160,17 @@ def _read_youtube(content: Mapping[str, Any]) -> list[Row]:
         row: Row = {"text": " ".join(str(word["text"]) for word in words), "start": start_s, "end": ends[-1]}
         rows.append(row | ({"words": words} if len(words) > 1 else {}))
     return rows
+
+
+def _youtube_pieces(event: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [piece for piece in objects_of(event, "segs") if str(piece.get("utf8") or "").strip()]
+
+
+def _end_on_screen(last_start_s: float | None, end_s: float | None, next_s: float | None) -> float | None:
+    """Return when a line was said at the latest: it stays on the screen while the next one is spoken."""
+    if last_start_s is None or end_s is None or next_s is None or not last_start_s < next_s:
+        return end_s
+    return min(end_s, next_s)
 
 
 _READERS: tuple[Callable[[Mapping[str, Any]], list[Row]], ...] = (

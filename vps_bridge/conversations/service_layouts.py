@@ -1,7 +1,8 @@
 """Transcripts of services that give words and no segments, read as words with `text`, `start`, `end` and `speaker`.
 
-Times are seconds. Punctuation that stands alone is added to the word before it. A service's own names of speakers stay
-as they are: they become numbers, in the order in which they first speak, where the words are made into segments.
+Times are seconds. Punctuation that stands alone is added to the word before it. Where a service tells several channels
+apart and no speakers, a channel is one. A service's own names of speakers stay as they are: they become numbers, in the
+order in which they first speak, where the words are made into segments.
 
 - Amazon Transcribe: `results.items`, speakers in each item or in `results.speaker_labels.segments`.
 - Azure: `recognizedPhrases`, times in ticks of 100 ns.
@@ -16,7 +17,7 @@ as they are: they become numbers, in the order in which they first speak, where 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from vps_bridge.conversations.json_paths import UnreadableValue
@@ -63,15 +64,17 @@ def _read_amazon(content: Mapping[str, Any]) -> list[Word]:
         for segment in objects_of(_object(results, "speaker_labels"), "segments")
         for item in objects_of(segment, "items")
     }
+    items = objects_of(results, "items")
+    channel = _channel_of(items, "channel_label")
     return _join(
         _word(
             _best(item).get("content"),
             item.get("start_time"),
             item.get("end_time"),
-            item.get("speaker_label", speakers.get(str(item.get("start_time")))),
+            item.get("speaker_label", speakers.get(str(item.get("start_time")), channel(item))),
             is_punctuation=item.get("type") == "punctuation",
         )
-        for item in objects_of(results, "items")
+        for item in items
     )
 
 
@@ -95,26 +98,27 @@ def _read_ticks(ticks: object) -> float | None:
 
 
 def _read_google(content: Mapping[str, Any]) -> list[Word]:
-    results = [objects_of(_best(result), "words") for result in objects_of(content, "results")]
-    if not any(results):
+    results = objects_of(content, "results")
+    spoken = [objects_of(_best(result), "words") for result in results]
+    if not any(spoken):
         return []
     tags = ("speakerTag", "speakerLabel", "speaker_tag", "speaker_label")
-    if any(_first(word, *tags) for word in results[-1]) and not any(
-        _first(word, *tags) for words in results[:-1] for word in words
+    if any(_first(word, *tags) for word in spoken[-1]) and not any(
+        _first(word, *tags) for words in spoken[:-1] for word in words
     ):
         results = results[-1:]  # all words once more, with speakers
     else:
-        best = [_best(result) for result in objects_of(content, "results")]
-        _without_loss(results, [each.get("transcript") for each in best if not each.get("words")])
+        _without_loss(spoken, [best.get("transcript") for best in map(_best, results) if not best.get("words")])
+    channel = _channel_of(results, "channelTag", "channel_tag")
     return [
         _word(
             word.get("word"),
             _first(word, "startTime", "startOffset", "start_time", "start_offset"),
             _first(word, "endTime", "endOffset", "end_time", "end_offset"),
-            _first(word, *tags) or None,  # 0: nobody was told apart
+            _first(word, *tags) or channel(result),  # 0: nobody was told apart
         )
-        for words in results
-        for word in words
+        for result in results
+        for word in objects_of(_best(result), "words")
     ]
 
 
@@ -180,12 +184,13 @@ def _read_speechmatics_1(content: Mapping[str, Any]) -> list[Word]:
 
 def _read_speechmatics_2(content: Mapping[str, Any]) -> list[Word]:
     results = [result for result in objects_of(content, "results") if "content" in _best(result)]
+    channel = _channel_of(results, "channel")
     return _join(
         _word(
             _best(result)["content"],
             result.get("start_time"),
             result.get("end_time"),
-            _best(result).get("speaker"),
+            _best(result).get("speaker", channel(result)),
             is_punctuation=result.get("type") == "punctuation",
         )
         for result in results
@@ -259,6 +264,12 @@ def _with_speakers(words: list[Word], spans: list[tuple[object, object, object]]
         if place >= 0 and middle_s <= timed[place][1] and timed[place][2] not in _UNKNOWN_SPEAKERS:
             word["speaker"] = timed[place][2]
     return words
+
+
+def _channel_of(items: Sequence[Mapping[str, Any]], *names: str) -> Callable[[Mapping[str, Any]], object]:
+    """Return what tells the channel of an item; None for each where there are not several."""
+    channels = {str(_first(item, *names)) for item in items}
+    return lambda item: _first(item, *names) if len(channels) > 1 else None
 
 
 def _first(item: Mapping[str, Any], *names: str) -> Any:  # noqa: ANN401 - what a file says

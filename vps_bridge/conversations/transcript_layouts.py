@@ -219,7 +219,10 @@ def _with_words_beside(rows: list[Any], words: list[Row]) -> list[Any]:
 
 
 def _group(words: list[Row]) -> list[Row]:
-    """Make segments of words: one ends where the speaker changes, a sentence ends, or a pause follows."""
+    """Make segments of words: one ends where the speaker changes, a sentence ends, a pause follows, or time goes back.
+
+    It goes back where the words of one channel follow all those of another.
+    """
     rows: list[Row] = []
     for word in words:
         last = rows[-1]["words"][-1] if rows else None
@@ -228,6 +231,7 @@ def _group(words: list[Row]) -> list[Row]:
             or last["speaker"] != word["speaker"]
             or last["text"].endswith((".", "?", "!"))
             or (word["start_s"] or 0.0) - (last["end_s"] or 0.0) > MAX_PAUSE_S
+            or (last["start_s"] or 0.0) - (word["start_s"] or 0.0) > MAX_PAUSE_S
         ):
             rows.append({"start": word["start_s"], "speaker": word["speaker"], "words": []})
         rows[-1]["words"].append(word)

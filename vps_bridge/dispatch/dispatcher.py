@@ -272,6 +272,10 @@ class Dispatcher:
                 self._cancel(agent_id, want.job_id, want.lease_id, "the audio is gone")
                 self.give_up(want.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
                 return
+            if len(audio) < span.end - span.start:  # cut off on the disk: the agent would ask for the rest for ever
+                self._cancel(agent_id, want.job_id, want.lease_id, "the audio is cut off")
+                self.give_up(want.job_id, FailureCode.PAYLOAD_SHA256_MISMATCH, AUDIO_CHANGED)
+                return
             part = AudioPart(
                 job_id=want.job_id,
                 lease_id=want.lease_id,

@@ -221,9 +221,10 @@ def find_clock(
             clock = StretchClock(pieces, None)
             placed_s = sum(b - a for span in speech for a, b in clock.move(*span))
             speech_s = sum(end_s - start_s for start_s, end_s in speech)
-            if placed_s >= speech_s - STEP_S:
+            lost_s = speech_s - placed_s
+            if lost_s <= STEP_S:
                 return clock
-            lost = f"{speech_s - placed_s:,.0f} of {speech_s:,.0f} s of speech and the transcript {_NO_FIT}"
+            lost = f"{lost_s:,.{0 if lost_s >= 1 else 1}f} of {speech_s:,.0f} s of speech and the transcript {_NO_FIT}"
             return StretchClock(pieces, "clock.unverified", lost)
     return StretchClock((), reason, f"speech and transcript {_NO_FIT}{_say_what_would_help(stretch)}")
 

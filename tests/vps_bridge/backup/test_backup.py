@@ -302,6 +302,23 @@ def test_a_database_that_is_damaged_is_no_backup_and_the_last_one_stays(stopped:
     assert not list(stopped.root.glob(f"{WORK_PREFIX}*"))
 
 
+def test_backups_at_the_same_time_are_all_whole(stopped: StoppedBridge) -> None:
+    """One that begins takes what one that runs has copied for no leftover."""
+    begun: list[BackupManifest] = []
+
+    def begin_another(_what: str, done: int, total: int) -> None:
+        if done == total and not begun:
+            begun.append(make_backup(stopped.root, stopped.root.parent / "another.tar", ignore))
+
+    make_backup(stopped.root, stopped.file, begin_another)
+    assert len(begun) == 1
+    for file in (stopped.file, stopped.root.parent / "another.tar"):
+        assert read_manifest(file).conversations == begun[0].conversations
+        with tarfile.open(file) as tar:
+            assert {STORE_FILE, FILE_NAME} <= set(tar.getnames())
+    assert not list(stopped.root.glob(f"{WORK_PREFIX}*"))
+
+
 def test_where_no_bridge_ever_ran_there_is_nothing_to_back_up(tmp_path: Path) -> None:
     with pytest.raises(LedgerMissing, match="omi-bridge run"):
         make_backup(tmp_path / "bridge", tmp_path / "backup.tar", ignore)

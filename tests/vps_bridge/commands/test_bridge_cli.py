@@ -220,6 +220,33 @@ def test_what_a_shorter_transcript_leaves_of_an_earlier_one_is_said_and_removed(
     assert "carry the label that a person gave to what was said at another time" in said["stderr"]
 
 
+@pytest.mark.parametrize("command", ["import", "publish"])
+def test_a_second_part_that_stands_in_place_of_the_first_is_said(
+    backend: Backend, bridge: LiveBridge, tmp_path: Path, command: str
+) -> None:
+    """Its times begin anew, and segments without ids are numbered from the first: the first part's words are gone."""
+    name, file, audio = f"parts-{command}", tmp_path / "part.srt", tmp_path / "part.wav"
+    audio.write_bytes(make_wav(1.0))
+    environment = bridge.broker.environment("backend") | {"OMI_DATA_DIR": str(bridge.data_dir)}
+    arguments = ["import", str(file)] if command == "import" else ["publish", str(audio), "--transcript", str(file)]
+
+    def send(*cues: tuple[int, str]) -> str:
+        lines = [
+            f"{n}\n00:00:{at:02d},000 --> 00:00:{at + 2:02d},000\n{said}\n" for n, (at, said) in enumerate(cues, 1)
+        ]
+        file.write_text("\n".join(lines))
+        done = run(*arguments, "-c", name, **environment)
+        assert done.returncode == 0, done.stderr
+        return done.stderr
+
+    assert "overwritten" not in send((1, "Hello."), (5, "How are you?"))
+    assert "overwritten" not in send((1, "Hello!"), (5, "How were you?")), "the same lines, with better words"
+    assert "overwritten" not in send((0, "Oh."), (1, "Hello!"), (5, "How were you?")), "all is there, a line later"
+    said = send((10, "Fine."), (14, "And you?"))
+    assert f"2 segments ({name}-00000, {name}-00001) of an earlier transcript are overwritten" in said
+    assert "import all parts as one file" in said
+
+
 def test_whose_label_moves_to_the_line_beside_it_is_said_though_the_two_touch(
     backend: Backend, bridge: LiveBridge, tmp_path: Path
 ) -> None:

@@ -308,6 +308,60 @@ def test_what_lies_in_no_turn_of_a_pipeline_is_a_line_of_nobody(tmp_path: Path) 
         assert said(read(file)) == [("SPEAKER_01", "Hello there.", 0.0, 3.0), (None, "Yes.", 4.0, 4.5)]
 
 
+def of_channels(service: str, words: list[tuple[int, str, float, float]]) -> object:
+    """What a service gives of a call that has a channel for each speaker: all words of one, then those of the other."""
+    if service == "google":
+        by_tag: dict[int, list[dict[str, Any]]] = {}
+        for at, *word in words:
+            by_tag.setdefault(at, []).append(google(*map(str, word)))
+        return {"results": [{"channelTag": tag, "alternatives": best(words=its)} for tag, its in by_tag.items()]}
+    if service == "amazon":
+        return {
+            "results": {"items": [amazon(text, str(a), str(b), channel_label=f"ch_{at}") for at, text, a, b in words]}
+        }
+    return {
+        "results": [
+            speechmatics("word", start, end, content=text) | {"channel": f"channel_{at}"}
+            for at, text, start, end in words
+        ]
+    }
+
+
+@pytest.mark.parametrize("service", ["google", "amazon", "speechmatics"])
+def test_the_channels_of_a_service_are_different_people_and_one_channel_is_nobody(service: str, tmp_path: Path) -> None:
+    """Without punctuation nothing else parts the last words of one channel from the first of the other."""
+    file = tmp_path / "talk.json"
+    one, other = [(1, "hello", 1.5, 2.0), (1, "bye", 8.0, 8.5)], [(2, "yes", 3.0, 3.5), (2, "sure", 3.5, 4.0)]
+    file.write_text(json.dumps(of_channels(service, one + other)))
+    assert said(read(file)) == [
+        ("SPEAKER_00", "hello", 1.5, 2.0),
+        ("SPEAKER_00", "bye", 8.0, 8.5),
+        ("SPEAKER_01", "yes sure", 3.0, 4.0),
+    ]
+    file.write_text(json.dumps(of_channels(service, one)))
+    assert said(read(file)) == [(None, "hello", 1.5, 2.0), (None, "bye", 8.0, 8.5)]
+
+
+def test_no_line_ends_before_it_begins_where_the_time_of_words_goes_back(tmp_path: Path) -> None:
+    file, words = tmp_path / "talk.json", [("hello", 1.5, 2.0), ("bye", 8.0, 8.5), ("yes", 3.0, 3.5)]
+    file.write_text(json.dumps({"result": [{"word": text, "start": start, "end": end} for text, start, end in words]}))
+    assert said(read(file)) == [(None, *word) for word in words]
+
+
+def test_a_line_that_stays_on_the_screen_while_the_next_is_spoken_ends_where_that_begins(tmp_path: Path) -> None:
+    file = tmp_path / "talk.json"
+    events = [
+        {"tStartMs": 0, "dDurationMs": 5000, "segs": [{"utf8": "hello"}, {"utf8": " there", "tOffsetMs": 500}]},
+        {"tStartMs": 2000, "dDurationMs": 10, "aAppend": 1, "segs": [{"utf8": "\n"}]},
+        {"tStartMs": 2000, "dDurationMs": 3000, "segs": [{"utf8": "yes"}]},
+        {"tStartMs": 7000, "dDurationMs": 1000, "segs": [{"utf8": "bye"}]},
+    ]
+    file.write_text(json.dumps({"events": events}))
+    first, *others = read(file)
+    assert said((first, *others)) == [(None, "hello there", 0.0, 2.0), (None, "yes", 2.0, 5.0), (None, "bye", 7.0, 8.0)]
+    assert [(word.start_s, word.end_s) for word in first.words or ()] == [(0.0, 0.5), (0.5, 2.0)]
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize(
     ("name", "words", "speakers", "last"),

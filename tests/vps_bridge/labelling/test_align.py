@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from itertools import accumulate, cycle, islice, pairwise
 from pathlib import Path
 
@@ -145,6 +146,14 @@ def test_at_seconds_that_were_dropped_anywhere_no_speech_is_placed_far_off(seed,
         if abs(piece.offset_s - offset_s) > 0.5 and min(piece.end_s, b) > max(piece.start_s, a)
     )
     assert wrong_s <= 3.0
+
+
+def test_less_than_a_second_without_a_place_is_told_as_what_it_is():
+    speech, lost_s = speech_of(240.0, 5), 2.0
+    before = [(a, min(b, 120.0)) for a, b in speech if a < 120.0]
+    after = [(max(a - lost_s, 120.0), b - lost_s) for a, b in speech if b > 120.0 + lost_s]
+    warning = clock_of([*before, *after], speech, None, length_s=240.0 - lost_s).warning
+    assert re.match(r"clock\.unverified: 0\.[1-9] of 168 s of speech and the transcript fit each other at no", warning)
 
 
 @pytest.mark.parametrize("rate", [1e-4, -1e-4, 0.01, -0.01])
