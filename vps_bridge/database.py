@@ -108,7 +108,7 @@ class DiskRefuses(DatabaseError):
 
     def __init__(self, path: Path, reason: str) -> None:
         remedy = (
-            "The file may be whole: leave it where it is. Look at the disk's log (dmesg), a quota and `ulimit -f`; then "
+            "The file may be whole: leave it where it is. Look at the disk's log (dmesg), a quota, `ulimit -f`; then "
             "omi-bridge doctor reads all of it. Where the disk is broken, restore a backup on another one."
         )
         super().__init__(f"the disk refuses what is asked of {path}: {reason}", remedy)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -48,11 +49,12 @@ class OwnersBackend:
             self.backend.event(name, EventType.COMPLETED, chunks=1)
         return self.backend.wait_updated(name, final=completed)
 
-    def hear(self, name: str, turns: Turns, *, voices: Mapping[str, bytes] | None = None) -> None:
-        """Audio of a conversation, and its result."""
-        tone = sum(map(ord, name)) % 30_000
-        self.backend.audio(name, make_wav(CALL_S, tone=tone), captured_at=STARTED_AT, final=True)
-        offer = self.agent.wait_offer(name)
+    def hear(self, name: str, turns: Turns, *, voices: Mapping[str, bytes] | None = None, later_s: float = 0.0) -> None:
+        """Audio of a conversation, so long after it began, and its result."""
+        tone, heard = sum(map(ord, name)) % 30_000, len(self.agent.leases(name))
+        captured_at = STARTED_AT + timedelta(seconds=later_s)
+        self.backend.audio(name, make_wav(CALL_S, tone=tone), captured_at=captured_at, final=True)
+        offer = self.agent.wait_offer(name, after=heard)
         result = self.agent.result(offer, turns)
         self.agent.send_raw(name, _encoded(result, voices or {}))
         self.agent.held.pop(offer.job_id or "", None)

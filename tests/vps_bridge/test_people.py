@@ -203,6 +203,19 @@ def test_whom_it_only_suggested_an_update_tells_no_more(people: OwnersBackend) -
     assert people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1).people == ()
 
 
+def test_a_conversation_that_goes_on_tells_that_the_voice_of_whoever_was_forgotten_in_it_is_not_known_again(
+    people: OwnersBackend,
+) -> None:
+    people.enrol("anna", ALONE)
+    call = people.call()
+    people.say("anna", PersonEventType.FORGOTTEN)
+    told = people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
+    assert "voices.erased" not in told.warnings, "nothing came that would have to be known again"
+    people.hear(call.conversation_id, ALONE, later_s=100.0)
+    told = people.backend.wait_updated(call.conversation_id, version=told.updated_version + 1)
+    assert "voices.erased" in told.warnings
+
+
 def test_who_is_forgotten_takes_nobody_along_who_was_named_in_the_same_breath(
     people: OwnersBackend, bridge: LiveBridge
 ) -> None:

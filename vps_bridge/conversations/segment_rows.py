@@ -16,6 +16,7 @@ from vps_bridge.conversations.store import (
     LabelOrigin,
     SegmentIncomplete,
     StoredSegment,
+    is_same_place,
     speaker_name,
     speaker_number,
 )
@@ -75,10 +76,7 @@ def take_event(
 
 
 def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int) -> dict[str, Any]:
-    """Return the columns that a segment of the backend sets: those it names and no higher revision has set.
-
-    The label is not among them if this pipeline or an undo set it, unless a person has labelled the segment since.
-    """
+    """Return the columns that a segment of the backend sets: those it names and no higher revision has set."""
     is_new = row is None or row["removed"]
     floor = 0 if row is None else row["backend_revision"]
     set_at: dict[str, int] = {} if row is None else row["field_revisions"] or {}
@@ -93,16 +91,30 @@ def _backend_columns(segment: TranscriptSegment, row: Row | None, revision: int)
         raise SegmentIncomplete(segment.id)
     later = {name: at for name, at in (set_at | dict.fromkeys(fields, revision)).items() if at > floor}
     columns = {"segment_id": segment.id, "removed": False, **fields}
-    columns |= {"backend_revision": floor, "field_revisions": later or None}
-    if "speaker" in fields:
+    if "speaker" in columns:
         columns["original_speaker"] = columns.pop("speaker")
-        source = fields.get("label_source", None if row is None else row["label_source"])
-        is_label_ours = row is not None and (row["written_version"] is not None or row["undone"] or row["corrected"])
-        if not is_label_ours or (source == "manual" and segment.speaker is not None):
-            columns |= given_label(segment.speaker)
+    columns |= {"backend_revision": floor, "field_revisions": later or None}
+    columns |= _label_columns(segment, columns, row)
     if row is not None and (_is_spoken_anew(columns, row) or _is_human_labelled(columns, row)):
         columns |= {"pieces": None, "matched_person": None}
     return columns
+
+
+def _label_columns(segment: TranscriptSegment, columns: Mapping[str, Any], row: Row | None) -> dict[str, Any]:
+    """Return the columns of the label that counts from now on, none where it stays.
+
+    One that this pipeline or an undo set stays, unless a person has labelled the segment since, or its id is another
+    line's now.
+    """
+    if row is not None and not row["removed"] and _is_another_line(columns, row):
+        return given_label(columns.get("original_speaker", row["original_speaker"])) | {"undone": False}
+    if "original_speaker" not in columns:
+        return {}
+    source = columns.get("label_source", None if row is None else row["label_source"])
+    is_label_ours = row is not None and (row["written_version"] is not None or row["undone"] or row["corrected"])
+    if is_label_ours and (source != "manual" or segment.speaker is None):
+        return {}
+    return given_label(segment.speaker)
 
 
 def _has_old_words(fields: Mapping[str, Any], row: Row) -> bool:
@@ -131,6 +143,12 @@ def given_label(speaker: str | None) -> dict[str, Any]:
 def _is_spoken_anew(columns: Mapping[str, Any], row: Row) -> bool:
     """Whether text, times or words change: the pieces that were cut from them mean nothing any more."""
     return any(name in columns and columns[name] != row[name] for name in SPOKEN)
+
+
+def _is_another_line(columns: Mapping[str, Any], row: Row) -> bool:
+    """Whether an id is from now on that of other words elsewhere: no label of the line before says who speaks them."""
+    text, *now = (columns.get(name, row[name]) for name in ("text", "start_s", "end_s"))
+    return text != row["text"] and not is_same_place((row["start_s"], row["end_s"]), (now[0], now[1]))
 
 
 def _is_human_labelled(columns: Mapping[str, Any], row: Row) -> bool:

@@ -23,6 +23,12 @@ def speaker_number(speaker: str | None) -> int | None:
     return int(digits) if digits.isascii() and digits.isdigit() and "_" in (speaker or "") else None
 
 
+def is_same_place(before: tuple[float, float], now: tuple[float, float]) -> bool:
+    """Whether two spans of seconds share at least half of the shorter one."""
+    shorter_s = min(before[1] - before[0], now[1] - now[0])
+    return min(before[1], now[1]) - max(before[0], now[0]) >= shorter_s / 2
+
+
 @dataclass(frozen=True)
 class StoredSegment:
     """A piece of transcript and its label. Times are in seconds of the transcript, as the backend sent them."""

@@ -54,7 +54,8 @@ class Corrections:
         voices = conversation.voices if conversation else None
         book = VoiceBook.from_json(voices) if voices else VoiceBook()
         stored = self._store.read(conversation_id)
-        _check_known(said, book, {segment.id for segment in stored.segments} if stored else set())
+        segments = stored.segments if stored else ()
+        _check_known(said, book, {segment.id for segment in segments})
         labels = [
             HumanLabel(one.segment_id, one.speaker_id, one.person_id)
             for one in said
@@ -65,7 +66,7 @@ class Corrections:
             write=applied.version,
             event_id=event_id,
             said=[one.model_dump(mode="json", exclude_none=True) for one in said],
-            anchors=anchors_to_json(find_anchors(said, book)),
+            anchors=anchors_to_json(said, find_anchors(said, book), segments),
             voices_before=voices,
         )
         self._introduce(conversation, said)

@@ -6,12 +6,15 @@ that a correction names is kept with what its voice was at that moment.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from schemas.corrections import Correction
-from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.conversations.store import StoredSegment, is_same_place
+from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice, VoiceBook
 
@@ -33,6 +36,8 @@ class KeptCorrection:
     """The voices that it is about, as they were published when it was said."""
     teaches: bool = True
     """False where the person it names was forgotten since: it makes no voiceprint."""
+    spans: Mapping[str, Span] = field(default_factory=dict)
+    """Where the segments that it is about lay in the transcript when it was said, as far as that is known."""
 
     def anchor(self, speaker_id: int) -> Voice | None:
         """Return the voice that had a number then."""
@@ -42,6 +47,39 @@ class KeptCorrection:
     def is_ahead(self) -> bool:
         """Whether the segment that it names was in no published voice yet: no result had heard it, or not clearly."""
         return not any(self.said.segment_id in voice.segments for voice in self.anchors)
+
+    def without(self, lines: AbstractSet[str]) -> KeptCorrection:
+        """Return it without segments that are other lines now.
+
+        The one that it gives a label to stays: whether it has that label still is seen from the segment itself.
+        """
+        if lines.isdisjoint(self.spans):
+            return self
+        gone = lines - {self.said.segment_id}
+        anchors = (
+            replace(voice, segments=tuple(name for name in voice.segments if name not in gone))
+            for voice in self.anchors
+        )
+        named = tuple(name for name in self.said.segment_ids if name not in gone)
+        return replace(self, said=self.said.model_copy(update={"segment_ids": named}), anchors=tuple(anchors))
+
+
+def leave_out_other_lines(
+    corrections: Iterable[KeptCorrection], segments: Iterable[StoredSegment]
+) -> tuple[KeptCorrection, ...]:
+    """Return corrections without the segments whose ids a new transcription gave to other lines.
+
+    Many backends number their lines: where one more or one less is found, an id is that of another line, of another
+    voice perhaps.
+    """
+    corrections = tuple(corrections)
+    if not corrections:
+        return ()
+    now = {segment.id: (segment.start_s, segment.end_s) for segment in segments}
+    return tuple(
+        kept.without({name for name, span in kept.spans.items() if name in now and not is_same_place(span, now[name])})
+        for kept in corrections
+    )
 
 
 def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ...]:
@@ -54,9 +92,15 @@ def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ..
     return tuple(voice for voice in book.voices if voice.speaker_id in numbers or not named.isdisjoint(voice.segments))
 
 
-def anchors_to_json(anchors: Iterable[Voice]) -> str:
-    """Return anchors as the ledger keeps them."""
-    return VoiceBook(tuple(anchors)).to_json()
+def anchors_to_json(
+    said: Iterable[Correction], anchors: Iterable[Voice], segments: Iterable[StoredSegment] = ()
+) -> str:
+    """Return anchors as the ledger keeps them, with where the segments lie that corrections are about."""
+    anchors = tuple(anchors)
+    about = {name for voice in anchors for name in voice.segments}
+    about |= {name for correction in said for name in (*correction.segment_ids, correction.segment_id) if name}
+    spans = {segment.id: (segment.start_s, segment.end_s) for segment in segments if segment.id in about}
+    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "spans": spans})
 
 
 def read_kept(
@@ -64,8 +108,9 @@ def read_kept(
 ) -> list[KeptCorrection]:
     """Return the corrections of one event as the ledger keeps it; `teaching`: of each, whether it teaches."""
     voices = VoiceBook.from_json(anchors).voices
+    spans = {name: (start_s, end_s) for name, (start_s, end_s) in json.loads(anchors).get("spans", {}).items()}
     return [
-        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches)
+        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches, spans)
         for place, (one, teaches) in enumerate(zip(said, teaching, strict=True))
     ]
 

@@ -23,6 +23,9 @@ from vps_bridge.labelling.vote import TranscriptTurn, measure_segments
 
 FORGOTTEN = "voices.forgotten"
 """A warning of every result whose embeddings were replaced."""
+ERASED = "voices.erased"
+"""A warning of every result that was there when how a person sounds was erased. What comes later cannot be linked with
+that person's voice any more; the conversation tells it where something did come later."""
 _MAX_WARNINGS = 50
 MIN_WEIGHT_S = 0.1
 
@@ -61,12 +64,7 @@ def forget_voices(results: Sequence[SpeakerTurns], book: VoiceBook, named: froze
         return voice.model_copy(update={"embedding": stand_in})
 
     return [
-        result.model_copy(
-            update={
-                "speakers": tuple(forget(result.job_id, voice) for voice in result.speakers),
-                "warnings": (*result.warnings[: _MAX_WARNINGS - 1], FORGOTTEN),
-            }
-        )
+        _with_warning(result, tuple(forget(result.job_id, voice) for voice in result.speakers), FORGOTTEN)
         for result in settled
     ]
 
@@ -107,9 +105,14 @@ def forget_numbers(results: Sequence[SpeakerTurns], book: VoiceBook, numbers: fr
 
     settled = {result.job_id: result for result in settle_samples(results)}
     return [
-        result.model_copy(update={"speakers": tuple(forget(result.job_id, voice) for voice in result.speakers)})
+        _with_warning(result, tuple(forget(result.job_id, voice) for voice in result.speakers), ERASED)
         for result in (settled.get(result.job_id, result) for result in results)
     ]
+
+
+def _with_warning(result: SpeakerTurns, speakers: tuple[SpeakerVoice, ...], warning: str) -> SpeakerTurns:
+    others = [line for line in result.warnings if line != warning]
+    return result.model_copy(update={"speakers": speakers, "warnings": (*others[: _MAX_WARNINGS - 1], warning)})
 
 
 class _StandIns:

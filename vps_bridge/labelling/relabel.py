@@ -20,7 +20,7 @@ from vps_bridge.labelling.align import (
     with_found_prior,
 )
 from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
-from vps_bridge.labelling.corrections import Speech
+from vps_bridge.labelling.corrections import Speech, leave_out_other_lines
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
@@ -92,9 +92,14 @@ class Relabelling:
     """The label that each segment is to have, changed or not; in the order of the evidence."""
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
+<<<<<<< HEAD
     """(segment id, reason): human, two_speakers, low_coverage, no_voice, no_audio, clock.unknown,
     clock.unverified, times.impossible; label.stale where two people speak and the number is that of another voice than
     speaks most."""
+=======
+    """(segment id, reason): human, two_speakers, low_coverage, no_voice, no_audio, clock.unknown, clock.unverified,
+    times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
+>>>>>>> w-se
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
@@ -134,8 +139,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
     alone, not on the order in which chunks or jobs arrived. Only the numbers also depend on those published before.
     Applying the result and relabelling again changes nothing.
     """
-    linking = linking_rules_for(evidence, policy.linking)
-    policy = policy if linking is policy.linking else replace(policy, linking=linking)
+    evidence, policy = _prepare(evidence, policy)
     segments, (timeline, clocks) = evidence.segments, _place(evidence, policy)
     turns = _turns_on_transcript(timeline, clocks)
     measured = measure_segments(turns, segments)
@@ -173,6 +177,14 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         audio_places=place_audio(timeline.placed, reported_clocks(evidence, timeline, clocks)),
         people=people,
     )
+
+
+def _prepare(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[ConversationEvidence, RelabelPolicy]:
+    """Return corrections as they hold for the lines that there are now, and the rules of linking for these jobs."""
+    corrections = leave_out_other_lines(evidence.corrections, evidence.segments)
+    linking = linking_rules_for(evidence, policy.linking)
+    policy = policy if linking is policy.linking else replace(policy, linking=linking)
+    return replace(evidence, corrections=corrections), policy
 
 
 def _place(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[AudioTimeline, tuple[StretchClock, ...]]:

@@ -1,0 +1,115 @@
+"""A new transcription gives ids that are numbers of lines to other lines: what people said stays with the voices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from schemas.conversation import TranscriptSegment
+from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
+from tests.vps_bridge.labelling.test_corrections import ALL, SPOKEN
+
+LINES = len(SPOKEN)
+UPDATED, REMOVED = "sent as an update", "removed and sent anew"
+
+
+def line(name: int, spoken: int, moved_s: float = 0.0) -> TranscriptSegment:
+    """The line that is spoken at a place of `SPOKEN`, under an id that is a number."""
+    _, start_s, end_s = SPOKEN[spoken]
+    return TranscriptSegment(id=str(name), text=f"line {spoken}", start_s=start_s + moved_s, end_s=end_s + moved_s)
+
+
+@contextmanager
+def labelled_call() -> Iterator[CorrectedConversation]:
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as made:
+        made.hear(*ALL)
+        yield made
+
+
+def transcribe_anew(call: CorrectedConversation, way: str) -> None:
+    """Send what a transcription without the first line gives: each id is now that of the line after."""
+    ids = [str(n) for n in range(LINES)]
+    if way == REMOVED:
+        call.store.upsert_segments(NAME, 2, (), removed=ids)
+    call.store.upsert_segments(NAME, 3, tuple(line(n, n + 1) for n in range(LINES - 1)), removed=ids[LINES - 1 :])
+    call.relabel()
+
+
+def ids_of(voice: str, dropped: int = 0) -> list[str]:
+    return [str(n - dropped) for n in range(dropped, LINES) if SPOKEN[n][0] == voice]
+
+
+def named(call: CorrectedConversation, person: str) -> list[str]:
+    return [name for name, is_called in call.persons.items() if is_called == person]
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED])
+def test_a_name_stays_with_the_voice_that_it_was_given_to(way: str):
+    with labelled_call() as call:
+        number = call.speakers[ids_of("B")[0]]
+        call.correct(kind="voice_is", speaker_id=int(str(number)[-2:]), person_id="anna")
+        assert sorted(named(call, "anna")) == sorted(ids_of("B"))
+        transcribe_anew(call, way)
+        assert sorted(named(call, "anna")) == sorted(ids_of("B", dropped=1))
+        assert call.outcomes == [(call.outcomes[0][0], "spread", None)]
+        assert {call.speakers[name] for name in ids_of("B", dropped=1)} == {number}
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED])
+def test_two_numbers_that_were_said_to_be_one_voice_stay_so_and_take_nobody_else_along(way: str):
+    with labelled_call() as call:
+        call.correct(kind="same_voice", speaker_ids=[1, 2])
+        transcribe_anew(call, way)
+        joined = {call.speakers[name] for name in ids_of("B", dropped=1) + ids_of("C", dropped=1)}
+        assert len(joined) == 1
+        assert joined.isdisjoint({call.speakers[name] for name in ids_of("A", dropped=1)})
+
+
+@pytest.mark.parametrize("way", [UPDATED, REMOVED])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"kind": "other_voice", "segment_ids": ids_of("A")[:3]},
+        {"kind": "segment_is", "segment_id": ids_of("A")[0], "person_id": "anna"},
+        {"kind": "segment_is", "segment_id": ids_of("A")[0], "speaker_id": 1},
+    ],
+    ids=["other_voice", "person", "number"],
+)
+def test_what_was_said_of_lines_whose_ids_are_others_now_is_void(said: dict[str, object], way: str):
+    with labelled_call() as call:
+        call.correct(**said)
+        transcribe_anew(call, way)
+        assert [outcome for _, outcome, _ in call.outcomes] == ["void"]
+        assert named(call, "anna") == []
+        voices = [{call.speakers[name] for name in ids_of(voice, dropped=1)} for voice in "ABC"]
+        assert [len(numbers) for numbers in voices] == [1, 1, 1], "no line has a label that another line was given"
+        assert len(set.union(*voices)) == 3
+
+
+def test_what_was_said_stays_with_lines_that_a_new_transcription_only_cuts_otherwise():
+    with labelled_call() as call:
+        call.correct(kind="segment_is", segment_id=ids_of("A")[1], person_id="anna")
+        call.correct(kind="other_voice", segment_ids=ids_of("B")[:1])
+        before = call.persons, call.speakers, call.outcomes
+        trimmed = [line(n, n) for n in range(LINES)]
+        call.store.upsert_segments(
+            NAME,
+            2,
+            tuple(
+                one.model_copy(update={"start_s": (one.start_s or 0.0) + 0.4, "text": f"{one.text} again"})
+                for one in trimmed
+            ),
+        )
+        call.relabel()
+        assert (call.persons, call.speakers, call.outcomes) == before
+
+
+def test_a_line_that_lies_elsewhere_because_the_transcript_begins_elsewhere_keeps_what_a_person_said():
+    with labelled_call() as call:
+        call.correct(kind="segment_is", segment_id=ids_of("A")[0], person_id="anna")
+        call.store.upsert_segments(NAME, 2, tuple(line(n, n, moved_s=-100.0) for n in range(LINES)))
+        assert [one["speaker"] for one in call.segments if one["id"] == ids_of("A")[0]] == ["SPEAKER_00"]
+        call.relabel()
+        assert call.persons[ids_of("A")[0]] == "anna"
