@@ -92,14 +92,9 @@ class Relabelling:
     """The label that each segment is to have, changed or not; in the order of the evidence."""
     changed: tuple[Change, ...]
     left_alone: tuple[tuple[str, str], ...]
-<<<<<<< HEAD
     """(segment id, reason): human, two_speakers, low_coverage, no_voice, no_audio, clock.unknown,
     clock.unverified, times.impossible; label.stale where two people speak and the number is that of another voice than
     speaks most."""
-=======
-    """(segment id, reason): human, two_speakers, low_coverage, no_voice, no_audio, clock.unknown, clock.unverified,
-    times.impossible; label.stale where two people speak and the number is that of another voice than speaks most."""
->>>>>>> w-se
     voices: VoiceBook
     """The published numbers. The next relabelling needs them."""
     voice_changes: tuple[VoiceChange, ...]
