@@ -321,8 +321,7 @@ class Dispatcher:
 
     def _is_audio_sound(self, job_id: str) -> bool:
         """Whether the spool still holds what was accepted. If not, another attempt would get the same wrong bytes."""
-        chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
-        return all(self._spool.is_sound(chunk) for chunk in chunks)
+        return all(self._spool.is_sound(item.chunk) for item in self._ledger.jobs.chunks(job_id))
 
     def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
         exhausted = is_exhausted(
