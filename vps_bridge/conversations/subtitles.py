@@ -102,7 +102,7 @@ def _check_fractions(lines: Iterable[str]) -> None:
     short = next((number for number, length in lengths if length < _FRACTION_DIGITS), None)
     if short is not None and any(length == _FRACTION_DIGITS for _, length in lengths):
         raise SubtitlesError(
-            f"line {short} has fewer than the three digits of other times behind the second: add zeros"
+            f"line {short} has fewer than three digits behind the second, and others have three: add zeros"
         )
 
 

@@ -81,8 +81,8 @@ def test_webvtt_is_read_with_its_voices_and_no_name_of_a_cue_becomes_a_word(tmp_
         (SRT.replace("00:00:03,000 -->", "00:00:03,000 \u2013"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:03,000", "[00:00:03,000"), "t.srt", "line 7 is no times"),
         (SRT.replace("X1:3\nSo", "So"), "t.srt", "line 7 has words behind the times"),
-        (SRT.replace("00:00:03,000", "00:00:03,68"), "t.srt", "line 7 has fewer than the three digits"),
-        (VTT.replace("00:01.000", "00:01.5"), "t.vtt", "line 9 has fewer than the three digits"),
+        (SRT.replace("00:00:03,000", "00:00:03,68"), "t.srt", "line 7 has fewer than three digits"),
+        (VTT.replace("00:01.000", "00:01.5"), "t.vtt", "line 9 has fewer than three digits"),
         (VTT.replace("00:00:04.500\n", "00:00:04.500 align:left yes "), "t.vtt", "line 13 has words behind the times"),
     ],
 )
