@@ -68,6 +68,9 @@ class AlignmentRules:
     estimated_prior_nats: float = 9.0
     estimated_margin_nats: float = 3.0
     """Where captured_at is an estimate, all offsets within its error are looked at: of more, one fits by chance."""
+    max_error_s: float = 30.0
+    """An estimate that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may
+    say a week, whose offsets fill any memory."""
     tolerance_s: float = 1.0
     """Smaller differences are the jitter of time stamps."""
     max_drift_s: float = 2.0
@@ -284,7 +287,8 @@ def _find_anchor(
     audio: ActivitySignal, transcript: ActivitySignal, stretch: Stretch, rules: AlignmentRules, *, is_first: bool
 ) -> float | None:
     """Return an offset that fits the audio well enough, and better than any other; None where there is none."""
-    prior_s, tolerance_s = stretch.prior_s, max(rules.prior_tolerance_s, stretch.error_s)
+    prior_s = stretch.prior_s if stretch.error_s <= rules.max_error_s else None
+    tolerance_s = max(rules.prior_tolerance_s, stretch.error_s)
     is_estimated = stretch.error_s > rules.prior_tolerance_s
     offsets_s, nats = search_offsets(audio, transcript)
     candidates_s = offsets_s[_peaks(nats)]

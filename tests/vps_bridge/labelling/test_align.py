@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import re
+import tracemalloc
 from itertools import accumulate, cycle, islice, pairwise
 from pathlib import Path
 
@@ -255,3 +256,23 @@ def test_a_transcript_of_more_than_a_day_is_not_searched():
     stretch = Stretch(0, 60.0, 0.0, is_timed=True)
     clock = find_clock(stretch, [(1.0, 5.0)], [(0.0, 60.0)], [(1.0, 5.0), (600_000.0, 600_004.0)], RULES)
     assert (clock.pieces, clock.warning) == ((), "clock.unverified: the transcript is 167 hours long: see its times")
+
+
+@pytest.mark.parametrize("error_s", [50.0, 600.0, 3_600.0, 604_800.0])
+def test_an_error_of_captured_at_of_any_size_takes_little_memory_and_finds_the_place(error_s: float):
+    """Its publisher says how large it is, up to a week: a bridge that compared all of it was killed for its memory."""
+    speech = speech_of(90.0, 4)
+    stretch = Stretch(0, 90.0, 100.0 + 0.9 * error_s, is_timed=True, error_s=error_s)
+    tracemalloc.start()
+    clock = find_clock(stretch, speech, [(0.0, 90.0)], moved(speech, 100.0), RULES)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 64 * 2**20
+    assert clock.offset_s == pytest.approx(100.0, abs=0.25)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("error_s", [300.0, 604_800.0])
+def test_other_speech_is_not_believed_for_a_large_error(seed: int, error_s: float):
+    stretch = Stretch(0, 90.0, 1_800.0, is_timed=True, error_s=error_s)
+    assert find_clock(stretch, speech_of(90.0, seed), [(0.0, 90.0)], speech_of(3600.0, seed + 100), RULES).pieces == ()
