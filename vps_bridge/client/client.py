@@ -34,8 +34,10 @@ from schemas.conversation import (
 )
 from schemas.corrections import Correction
 from schemas.errors import SchemaError
+from schemas.failure import FailureCode
 from schemas.record import Message
 from schemas.topics import TopicKind, Topics
+from vps_bridge.client import connected
 from vps_bridge.client.connected import RETRY_S, ConnectedClient, is_taken
 from vps_bridge.client.errors import BridgeSilent, FileChanged
 from vps_bridge.client.file_parts import read_parts
@@ -85,6 +87,7 @@ class BridgeClient(ConnectedClient):
         self._publisher = Publisher(self._session)
         self._updates: list[ConversationUpdated] = []
         self._bridges = HeardBridges()
+        self._ask_again_s = time.monotonic() + connected.ASK_AGAIN_S
 
     def wait_bridge(self, timeout_s: float = 35.0) -> BridgeHeartbeat:
         """Return the heartbeat of a bridge that is alive and takes audio."""
@@ -192,7 +195,10 @@ class BridgeClient(ConnectedClient):
     def wait_updated(
         self, *, final: bool, timeout_s: float, report: Callable[[BridgeHeartbeat], None] = lambda _beat: None
     ) -> ConversationUpdated:
-        """Wait for an update (the final one, if asked) and confirm it with `applied`."""
+        """Wait for an update (the final one, if asked) and confirm it with `applied`.
+
+        Raises `BridgeRefused` where the conversation was deleted meanwhile: then none will come.
+        """
         deadline_s = time.monotonic() + timeout_s
         while time.monotonic() < deadline_s:
             while self._updates:
@@ -200,7 +206,10 @@ class BridgeClient(ConnectedClient):
                 self._confirm(update)
                 if update.state == "final" or not final:
                     return update
-            self._read_one(deadline_s)
+            self._ask_again()
+            receipt = self._read_one(deadline_s)
+            if receipt is not None and receipt.reason == FailureCode.CONVERSATION_DELETED:
+                is_taken(receipt, "see `omi-bridge watch`")
             if (beat := self._bridges.last) is not None:
                 report(beat)
         msg = (
@@ -208,6 +217,13 @@ class BridgeClient(ConnectedClient):
             "look at `omi-bridge jobs` and `omi-bridge agents`"
         )
         raise BridgeSilent(msg)
+
+    def _ask_again(self) -> None:
+        """Ask for the latest update once in a while: of a deleted conversation the receipt says that it is."""
+        if time.monotonic() < self._ask_again_s:
+            return
+        self._ask_again_s = time.monotonic() + connected.ASK_AGAIN_S
+        self._publisher.send(self._topics.events(self.conversation_id), self._event(EventType.RESYNC))
 
     def _confirm(self, update: ConversationUpdated) -> None:
         event = self._event(EventType.APPLIED, updated_version=update.updated_version)

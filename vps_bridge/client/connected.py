@@ -18,6 +18,7 @@ from vps_bridge.client.errors import BridgeRefused, PublishForbidden
 
 CONNECT_TIMEOUT_S = 10.0
 RETRY_S = 5.0
+ASK_AGAIN_S = 60.0  # whether labels that are awaited are there, or will never come
 
 
 class ConnectedClient:

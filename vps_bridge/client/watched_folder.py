@@ -18,6 +18,7 @@ from broker.private_files import replace_file
 from broker.settings import BrokerSettings
 from schemas.conversation import ConversationUpdated, TranscriptSegment
 from vps_bridge.client.client import BridgeClient
+from vps_bridge.client.connected import ASK_AGAIN_S
 from vps_bridge.client.dropped_files import DroppedRecording, SettledFiles, find_recordings
 from vps_bridge.client.errors import BridgeRefused, BridgeSilent, FileChanged
 from vps_bridge.client.folder_records import (
@@ -38,7 +39,6 @@ ERROR_SUFFIX, READABLE_AS = ".error.txt", 0o666
 BRIDGE_TIMEOUT_S = 10.0
 SEND_TIMEOUT_S = 300.0
 TRY_AGAIN_S = 15.0  # after the bridge did not answer
-ASK_AGAIN_S = 60.0  # whether labels that are awaited are there, or will never come
 DELETED = (
     "its conversation was deleted. What was deleted stays deleted: give the recording another transcript, "
     "or take it out of the folder"

@@ -83,7 +83,7 @@ def run_checks(settings: BridgeSettings, config_file: Path, wait_s: float) -> li
         check_disk(settings.root, 2 * settings.ballast_bytes, "audio and the reserve (OMI_BALLAST_BYTES)"),
     ]
     found, ledger = file_checks.check_files(settings)
-    checks += [*found, *file_checks.check_erasures(settings.root)]
+    checks += [*found, *file_checks.check_spool(settings), *file_checks.check_erasures(settings.root)]
     try:
         checks += check_bucket(settings, ledger)
         findings = probe_broker_as_bridge(settings, wait_s)

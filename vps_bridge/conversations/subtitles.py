@@ -17,6 +17,7 @@ from vps_bridge.conversations.store import speaker_name
 
 FORMATS = {".srt": "srt", ".vtt": "vtt"}
 _TIME = r"(?:\d{1,10}:)?\d{1,2}:\d{1,2}[.,]\d{1,3}"
+_FRACTION_DIGITS = 3
 _TIMING = re.compile(rf"^\s*({_TIME})\s*-->\s*({_TIME})(\s.*)?$")
 _SIGN = r"[-+\u2212]"  # of a time before zero, as programs write them that moved a file's times back
 _LIKE_TIMING = re.compile(rf"^\s*{_SIGN}?\d[\d:.,]*(?:{_SIGN}[\d:.,]+)*\s*[-\u2013\u2014]+>")
@@ -74,6 +75,7 @@ def _plain_lines(lines: Sequence[str]) -> list[str]:
     The parser drops a cue whose times have minutes above 59, or in SRT no hours, and one with an arrow in its words.
     What looks like times and is none is refused: its words would end up in the cue before, or nowhere.
     """
+    _check_fractions(lines)
     plain = []
     for number, line in enumerate(lines, start=1):
         found = _TIMING.match(line)
@@ -89,8 +91,25 @@ def _plain_lines(lines: Sequence[str]) -> list[str]:
     return plain
 
 
+def _check_fractions(lines: Iterable[str]) -> None:
+    """Refuse a file in which only some times have three digits behind the second.
+
+    Where all have two, `.68` is 680 ms. Beside `.680` it may be 68 ms too, written without the zero before it.
+    """
+    found = [(number, timing) for number, line in enumerate(lines, start=1) if (timing := _TIMING.match(line))]
+    fractions = [(number, re.split("[.,]", timing[side])[1]) for number, timing in found for side in (1, 2)]
+    lengths = [(number, len(fraction)) for number, fraction in fractions if int(fraction)]
+    short = next((number for number, length in lengths if length < _FRACTION_DIGITS), None)
+    if short is not None and any(length == _FRACTION_DIGITS for _, length in lengths):
+        raise SubtitlesError(
+            f"line {short} has fewer than three digits behind the second, and others have three: add zeros"
+        )
+
+
 def _plain_time(clock: str) -> str:
-    *hours, minutes, seconds, milliseconds = (int(part) for part in re.split("[:.,]", clock))
+    *rest, fraction = re.split("[:.,]", clock)
+    *hours, minutes, seconds = (int(part) for part in rest)
+    milliseconds = int(fraction.ljust(_FRACTION_DIGITS, "0"))
     minutes, seconds = divmod(60 * minutes + seconds, 60)
     hour, minutes = divmod(60 * sum(hours) + minutes, 60)
     return f"{hour:02d}:{minutes:02d}:{seconds:02d}.{milliseconds:03d}"

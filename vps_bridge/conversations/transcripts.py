@@ -133,7 +133,9 @@ def _read_json(path: Path, text: str) -> tuple[object, list[Any]]:
     except KeyRepeated as error:
         raise TranscriptError(f"{path}: {error}.") from error
     except (ValueError, RecursionError) as error:
-        raise TranscriptError(f"{path} is not JSON ({error}). Expected {_SHAPE}, or .stm, .srt or .vtt.") from error
+        raise TranscriptError(
+            f"{path} is not JSON ({error}). Expected {_SHAPE}, or .stm, .srt, .vtt or .tsv."
+        ) from error
     try:
         rows = find_rows(content)
     except UnreadableValue as error:

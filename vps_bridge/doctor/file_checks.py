@@ -15,6 +15,7 @@ from vps_bridge.durations import seconds
 from vps_bridge.errors import LedgerUnavailable, StoreUnavailable
 from vps_bridge.gone_database import DatabaseGone
 from vps_bridge.http.access import read_access_rule
+from vps_bridge.intake.spool import SPOOL
 from vps_bridge.ledger import Ledger, LedgerMissing, open_ledger
 from vps_bridge.ledger.erasure_log import LOG_NAMES, LOG_REMEDY, find_log_damage
 from vps_bridge.ledger.ledger import FILE_NAME, LOCK_NAME
@@ -52,6 +53,15 @@ def check_files(settings: BridgeSettings) -> tuple[list[Check], Ledger | None]:
         ledger.close()
         return [judged, store], None
     return [judged, store], ledger
+
+
+def check_spool(settings: BridgeSettings) -> list[Check]:
+    """Check that the directory of audio is there; nothing where it is, in a bucket, or where no bridge ever ran."""
+    directory = settings.root / SPOOL
+    if settings.spool_url or directory.is_dir() or not (settings.root / LOCK_NAME).exists():
+        return []
+    remedy = "Restart the bridge, which makes it. Audio that waited there: publish it again, or restore a backup."
+    return [failed("spool", f"{directory} is gone: audio is refused", remedy)]
 
 
 def check_erasures(root: Path) -> list[Check]:

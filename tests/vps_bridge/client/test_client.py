@@ -24,6 +24,7 @@ from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
+from vps_bridge.client import connected
 from vps_bridge.client.client import (
     EVENT_BYTES,
     SEGMENTS_PER_EVENT,
@@ -200,6 +201,21 @@ def test_what_is_sent_to_a_deleted_conversation_is_refused_with_what_to_do(
         for send in (lambda: client.send_file(path), lambda: client.send_segments([said(0, "late")])):
             with pytest.raises(BridgeRefused, match="publish under another conversation id"):
                 send()
+
+
+def test_labels_of_a_conversation_that_was_deleted_are_not_awaited_for_ever(
+    mosquitto: RunningBroker, bridge: LiveBridge, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connected, "ASK_AGAIN_S", 0.5)
+    path = tmp_path / "call.wav"
+    path.write_bytes(make_wav(20.0, tone=9))
+    with BridgeClient(mosquitto.settings("backend"), "unwanted") as client:
+        client.send_file(path)
+        client.complete(chunks=1)
+        bridge.json("purge", "unwanted", "--yes")
+        with pytest.raises(BridgeRefused, match="was deleted") as refused:
+            client.wait_updated(final=True, timeout_s=WAIT_S)
+    assert refused.value.code == FailureCode.CONVERSATION_DELETED
 
 
 def test_segments_of_a_long_call_arrive_whole(mosquitto: RunningBroker, bridge: LiveBridge) -> None:

@@ -81,6 +81,8 @@ def test_webvtt_is_read_with_its_voices_and_no_name_of_a_cue_becomes_a_word(tmp_
         (SRT.replace("00:00:03,000 -->", "00:00:03,000 \u2013"), "t.srt", "line 7 is no times"),
         (SRT.replace("00:00:03,000", "[00:00:03,000"), "t.srt", "line 7 is no times"),
         (SRT.replace("X1:3\nSo", "So"), "t.srt", "line 7 has words behind the times"),
+        (SRT.replace("00:00:03,000", "00:00:03,68"), "t.srt", "line 7 has fewer than three digits"),
+        (VTT.replace("00:01.000", "00:01.5"), "t.vtt", "line 9 has fewer than three digits"),
         (VTT.replace("00:00:04.500\n", "00:00:04.500 align:left yes "), "t.vtt", "line 13 has words behind the times"),
     ],
 )
@@ -112,6 +114,23 @@ def test_a_cue_s_number_does_not_become_a_word_where_an_empty_line_follows_it(
     cues = "1\n00:00:01.000 --> 00:00:02.000\nin\n1984\n\n2\n00:00:03.000 --> 00:00:04.000\n3\n"
     text = ("WEBVTT\n\n" if name == "t.vtt" else "") + cues
     assert said(tmp_path, text.replace("\n", ends), name) == [(None, "in 1984", 1.0, 2.0), (None, "3", 3.0, 4.0)]
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ("00:00:06.68 --> 00:00:07.05", (6.68, 7.05)),
+        ("00:06.6 --> 00:07.0", (6.6, 7.0)),
+        ("00:00:06.5 --> 00:00:07.25", (6.5, 7.25)),
+        ("00:00:00.0 --> 00:00:07.250", (0.0, 7.25)),
+    ],
+)
+@pytest.mark.parametrize("name", ["t.srt", "t.vtt"])
+def test_one_or_two_digits_behind_the_second_are_tenths_and_hundredths(
+    tmp_path: Path, name: str, times: str, expected: tuple[float, float]
+) -> None:
+    times = times.replace(".", ",") if name == "t.srt" else "WEBVTT\n\n" + times
+    assert said(tmp_path, f"{times}\nhello\n", name) == [(None, "hello", *expected)]
 
 
 def test_minutes_beyond_59_of_webvtt_are_read(tmp_path: Path) -> None:

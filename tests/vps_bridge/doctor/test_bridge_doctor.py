@@ -79,9 +79,18 @@ def test_a_well_system_then_an_agent_nobody_allowed_then_a_failed_job(
 
 
 @pytest.mark.long
-def test_a_dead_bridge_and_a_damaged_ledger_are_found(own_bridge: LiveBridge, tmp_path: Path) -> None:
+def test_a_spool_that_is_gone_a_dead_bridge_and_a_damaged_ledger_are_found(
+    own_bridge: LiveBridge, tmp_path: Path
+) -> None:
+    spool = own_bridge.data_dir / "bridge" / "spool"
+    spool.rename(spool.with_name("moved"))
+    _, without_spool = doctor(own_bridge, tmp_path)
+    assert without_spool["spool"]["verdict"] == "failed"
+    assert "Restart the bridge" in without_spool["spool"]["remedy"]
+    spool.with_name("moved").rename(spool)
     own_bridge.kill()
     _, alone = doctor(own_bridge, tmp_path)
+    assert "spool" not in alone
     assert alone["bridge"]["verdict"] == "failed"
     assert "systemctl start" in alone["bridge"]["remedy"]
     with (own_bridge.data_dir / "bridge" / "ledger.sqlite3").open("r+b") as file:
