@@ -13,7 +13,8 @@ from schemas.failure import FailureCode
 from schemas.turns import SpeakerTurns
 from vps_bridge.clock_steps import ClockSteps
 from vps_bridge.conversations.store import ConversationStore
-from vps_bridge.dispatch.dispatcher import AUDIO_GONE, Dispatcher
+from vps_bridge.dispatch.dispatcher import Dispatcher
+from vps_bridge.dispatch.offer import AUDIO_GONE
 from vps_bridge.intake.disk_reserve import DiskReserve
 from vps_bridge.intake.ingest import Ingest
 from vps_bridge.intake.spool import Spool

@@ -45,7 +45,7 @@ def answer(agent: ScriptedAgent, offer: AgentControl) -> None:
     agent.answer(offer, CALL_TURNS if offer.conversation_id == HONEST else [(0.1, 0.9, "a")])
 
 
-class Calls:
+class OddCalls:
     """Calls in two chunks, each with one odd value; none waits for another."""
 
     def __init__(self, backend: Backend) -> None:
@@ -116,7 +116,7 @@ def measured(bridge: LiveBridge) -> Iterator[list[int]]:
         thread.join()
 
 
-def wait_for_all(bridge: LiveBridge, backend: Backend, calls: Calls) -> None:
+def wait_for_all(bridge: LiveBridge, backend: Backend, calls: OddCalls) -> None:
     """Wait until nothing of any call is at work, and everybody else's calls have labels."""
 
     def unfinished() -> list[object]:
@@ -140,7 +140,7 @@ def wait_for_all(bridge: LiveBridge, backend: Backend, calls: Calls) -> None:
 def test_audio_with_any_number_and_time_that_its_schema_allows_harms_nobody(
     own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
 ) -> None:
-    calls = Calls(own_backend)
+    calls = OddCalls(own_backend)
     with measured(own_bridge) as most, answering(own_broker, answer):
         for field, value in list_extremes(ChunkDescription):
             calls.send(chunks=({field: value}, {}))
@@ -151,13 +151,13 @@ def test_audio_with_any_number_and_time_that_its_schema_allows_harms_nobody(
             calls.send(chunks=(estimate, estimate | {"captured_at": STARTED_AT + HALF + shift}))
         wait_for_all(own_bridge, own_backend, calls)
     assert most[0] < MAX_RSS_BYTES
-    assert len(calls.odd) > 40
+    assert len(calls.odd) >= 40
 
 
 def test_events_with_any_number_and_time_that_their_schema_allows_harm_nobody(
     own_broker: RunningBroker, own_backend: Backend, own_bridge: LiveBridge
 ) -> None:
-    calls = Calls(own_backend)
+    calls = OddCalls(own_backend)
     with measured(own_bridge) as most, answering(own_broker, answer):
         for field, value in list_extremes(ConversationEvent):
             if field in OF_STARTED:
@@ -173,4 +173,4 @@ def test_events_with_any_number_and_time_that_their_schema_allows_harm_nobody(
             calls.send(word={"start_s": start_s, "end_s": end_s})
         wait_for_all(own_bridge, own_backend, calls)
     assert most[0] < MAX_RSS_BYTES
-    assert len(calls.odd) > 40
+    assert len(calls.odd) >= 40

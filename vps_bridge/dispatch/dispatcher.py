@@ -10,7 +10,6 @@ from functools import partial
 import structlog
 
 from schemas.agent import (
-    MAX_JOB_CHUNKS,
     AgentControl,
     AgentHeartbeat,
     AgentState,
@@ -18,7 +17,6 @@ from schemas.agent import (
     ControlType,
     HeldJob,
     HeldJobState,
-    OfferedChunk,
 )
 from schemas.audio import AudioPart
 from schemas.conversation import Verdict
@@ -26,16 +24,17 @@ from schemas.failure import FailureCode, JobFailure
 from schemas.record import MAX_DURATION_S
 from schemas.topics import Topics
 from vps_bridge.backoff import RetryTimer
+from vps_bridge.dispatch.offer import AUDIO_GONE, make_offer
 from vps_bridge.dispatch.offer_times import ON_ITS_WAY_S, OfferTimes
 from vps_bridge.dispatch.ready_jobs import find_ready_jobs, is_left_to_another
 from vps_bridge.dispatch.roster import AgentRoster, AgentView
 from vps_bridge.dispatch.wanted_parts import cut_ranges
 from vps_bridge.durations import seconds
+from vps_bridge.errors import Refusal
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
-from vps_bridge.ledger.records import JobChunk, JobRecord, LeaseRecord
-from vps_bridge.moments import to_moment
+from vps_bridge.ledger.records import JobRecord, LeaseRecord
 from vps_bridge.publisher import Publisher
 from vps_bridge.rules.lease import (
     AgentCapacity,
@@ -55,7 +54,6 @@ _LOG = structlog.get_logger(__name__)
 MAX_REASON_CHARS = 200
 MAX_GRANTS_AT_ONCE = 100  # a fleet that comes back to a backlog gets it in several steps, and messages in between
 AUDIO_CHANGED = "the audio was changed on the bridge's disk: look after the disk, publish it again under a new chunk_id"
-AUDIO_GONE = "the audio was unlinked before it was diarized: publish it again under a new chunk_id"
 
 
 class Dispatcher:
@@ -228,24 +226,11 @@ class Dispatcher:
     def _offer(self, lease: LeaseRecord, now_s: float) -> None:
         self._offers.note(lease.lease_id, now_s)
         chunks = self._ledger.jobs.chunks(lease.job_id)
-        if any(item.chunk.spool_name is None for item in chunks):
-            self.give_up(lease.job_id, FailureCode.PAYLOAD_INCOMPLETE, AUDIO_GONE)
+        try:
+            offer = make_offer(lease, chunks, self._ledger.ledger_id, self._expected_s(lease))
+        except Refusal as refusal:
+            self.give_up(lease.job_id, refusal.code, refusal.message)
             return
-        if len(chunks) > MAX_JOB_CHUNKS:
-            words = f"{len(chunks)} chunks do not fit an offer: publish chunks of a second or longer"
-            self.give_up(lease.job_id, FailureCode.PAYLOAD_MALFORMED, words)
-            return
-        offer = AgentControl(
-            type=ControlType.OFFER,
-            ledger_id=self._ledger.ledger_id,
-            job_id=lease.job_id,
-            lease_id=lease.lease_id,
-            conversation_id=lease.conversation_id,
-            attempt=lease.attempts + 1,
-            expected_s=self._expected_s(lease),
-            max_speakers=lease.max_speakers,
-            chunks=tuple(_offered(item) for item in chunks),
-        )
         self._publisher.send(self._topics.control(lease.agent_id), offer)
 
     def _expected_s(self, lease: LeaseRecord) -> float:
@@ -384,17 +369,3 @@ class Dispatcher:
             reason=reason[:MAX_REASON_CHARS],
         )
         self._publisher.send(self._topics.control(agent_id), control)
-
-
-def _offered(item: JobChunk) -> OfferedChunk:
-    chunk = item.chunk
-    return OfferedChunk(
-        chunk_id=chunk.chunk_id,
-        bytes=chunk.bytes,
-        sha256=chunk.sha256,
-        encoding=chunk.encoding,
-        sample_rate=chunk.sample_rate,
-        channels=chunk.channels,
-        start_s=item.start_s,
-        captured_at=None if chunk.captured_at_s is None else to_moment(chunk.captured_at_s),
-    )

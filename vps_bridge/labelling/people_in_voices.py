@@ -130,15 +130,7 @@ def judge_corrections(
                 gone = _judge_label(segment_of.get(named), kept)
                 return gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
             case _:
-                voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
-                if voice is None:
-                    return "void", NO_VOICE
-                if kept.said.kind is CorrectionKind.VOICE_IS:
-                    holds = person_of.get(voice) == kept.said.person_id
-                else:
-                    denied = voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0))
-                    holds = kept.said.person_id not in {person_of.get(each) for each in denied}
-                return ("spread", None) if holds else ("void", OVERRIDDEN)
+                return _judge_name(kept, voices, person_of)
 
     outcomes = []
     for kept in corrections:
@@ -146,6 +138,18 @@ def judge_corrections(
         facts = {"event_id": kept.event_id, "write": kept.write, "kind": kept.said.kind}
         outcomes.append(CorrectionOutcome.model_validate({**facts, "outcome": outcome, "reason": reason}))
     return tuple(outcomes)
+
+
+def _judge_name(kept: KeptCorrection, voices: VoiceMap, person_of: Mapping[int, str]) -> tuple[str, str | None]:
+    anchor = kept.anchor(kept.said.speaker_id or 0)
+    voice = voices.of_anchor(anchor)
+    if voice is None:
+        return "void", NO_VOICE
+    if kept.said.kind is CorrectionKind.VOICE_IS:
+        holds = person_of.get(voice) == kept.said.person_id
+    else:
+        holds = kept.said.person_id not in {person_of.get(each) for each in voices.all_of_anchor(anchor)}
+    return ("spread", None) if holds else ("void", OVERRIDDEN)
 
 
 def _judge_split(

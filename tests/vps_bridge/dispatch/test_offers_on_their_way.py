@@ -1,5 +1,6 @@
 """When a job that its agent's beats do not list is offered again; on a clock of its own."""
 
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,7 @@ from vps_bridge.dispatch.dispatcher import Dispatcher
 from vps_bridge.dispatch.offer_times import ON_ITS_WAY_S
 from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
+from vps_bridge.ledger.job_states import JobState
 from vps_bridge.ledger.records import LeaseRecord
 from vps_bridge.rules.lease import LeaseEnd, LeaseRules
 
@@ -81,6 +83,21 @@ def test_beats_that_may_have_crossed_an_offer_bring_no_second_one(agent: BusyAge
     for place in range(10):
         agent.beat(GRANTED_S + place * ON_ITS_WAY_S / 10)
     assert agent.offers == 1
+
+
+def test_a_job_that_cannot_be_offered_is_given_up_and_holds_up_no_other(tmp_path: Path, ledger: Ledger) -> None:
+    odd, *others = (job.job_id for job in ledger.jobs.all())
+    with sqlite3.connect(bridge_settings(tmp_path).root / "ledger.sqlite3") as connection:
+        connection.execute("UPDATE job_chunks SET start_s = 1e9 WHERE job_id = ?", (odd,))
+    wire = SimulatedWire()
+    agent = BusyAgent(Dispatcher(bridge_settings(tmp_path), ledger, Spool(tmp_path / "spool"), wire), wire)  # type: ignore[arg-type] # as in `agent`
+    for place in range(1, 4):
+        agent.beat(GRANTED_S + place, free=3)
+    offered = {message.job_id for _, message in wire.said if isinstance(message, AgentControl)}
+    assert offered == set(others)
+    failed = ledger.jobs.get(odd)
+    assert failed is not None
+    assert (failed.state, failed.failure_code) == (JobState.FAILED, "payload.malformed")
 
 
 def test_a_job_that_its_agent_does_not_take_is_left_for_another(agent: BusyAgent, ledger: Ledger) -> None:
