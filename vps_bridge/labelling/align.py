@@ -211,7 +211,7 @@ def find_clock(
     near = [(start_s - _EDGE_S, end_s + _EDGE_S) for start_s, end_s in written]
     kinds = WORD_CORRELATIONS if has_word_times else SEGMENT_CORRELATIONS
     text = measure_activity(written, near, begin_s, steps, kinds)
-    for place, part in enumerate(_parts_to_search(stretch.length_s)):
+    for place, part in enumerate(_parts_to_search(stretch.length_s, speech)):
         sample = _measure_part(speech, heard, part, kinds)
         offset_s = _find_anchor(sample, text, stretch, rules, is_first=place == 0)
         if offset_s is not None:
@@ -256,8 +256,11 @@ class _Part:
     rate: float = 0.0
 
 
-def _parts_to_search(length_s: float) -> Iterator[_Part]:
-    """Yield the whole stretch; then, in case its offset changes, the whole at other rates and shorter parts of it."""
+def _parts_to_search(length_s: float, speech: Sequence[Span]) -> Iterator[_Part]:
+    """Yield the whole stretch; then, in case its offset changes, the whole at other rates and shorter parts of it.
+
+    The parts lie where equal shares of the speech are: in an hour with a talk of five minutes all of them lie in that.
+    """
     if length_s <= _LONGEST_S:
         yield _Part(0.0, length_s)
         if length_s >= _SHORTEST_S:
@@ -265,7 +268,12 @@ def _parts_to_search(length_s: float) -> Iterator[_Part]:
                 yield _Part(0.0, length_s, rate)
     part_s = min(120.0, max(_SHORTEST_S, length_s / 2))
     if length_s > part_s:
-        for start_s in np.linspace(0.0, length_s - part_s, _PARTS):
+        shares = np.linspace(0.0, 1.0, _PARTS)
+        spans = np.asarray(sorted(speech))
+        spoken_s = np.cumsum(spans[:, 1] - spans[:, 0])
+        turns = np.searchsorted(spoken_s, shares * spoken_s[-1]).clip(0, len(spans) - 1)
+        moments_s = spans[turns, 1] - (spoken_s[turns] - shares * spoken_s[-1])
+        for start_s in (moments_s - shares * part_s).clip(0.0, length_s - part_s):
             yield _Part(float(start_s), float(start_s) + part_s)
 
 
