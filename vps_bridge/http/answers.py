@@ -9,7 +9,6 @@ from schemas.conversation import Accepted, Verdict
 from schemas.failure import FailureCode, policy_of
 from schemas.people import PersonAccepted
 from schemas.record import Message
-from schemas.text import KeyRepeated, refuse_repeated
 from vps_bridge.http.bodies import is_encoded, read_small
 from vps_bridge.http.messages import HttpProblem
 
@@ -35,11 +34,3 @@ def to_response(receipt: Accepted | PersonAccepted, status: int) -> Response:
         return Response(encode(receipt), status, media_type="application/json")
     code = FailureCode(receipt.reason) if receipt.reason in set(FailureCode) else FailureCode.PAYLOAD_MALFORMED
     raise HttpProblem(policy_of(code).http_status, code, receipt.message or _DISCARDED.get(code, code))
-
-
-def check_query(request: Request) -> None:
-    """Refuse a name twice in a query, of which only the last would be read."""
-    try:
-        refuse_repeated(request.query_params.multi_items())
-    except KeyRepeated as error:
-        raise HttpProblem(422, "payload.malformed", f"the query: {error}") from error

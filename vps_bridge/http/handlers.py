@@ -23,7 +23,7 @@ from schemas.failure import FailureCode
 from vps_bridge.conversations.store import speaker_name
 from vps_bridge.durations import seconds
 from vps_bridge.errors import DatabaseMoved, Refusal, refusal_of
-from vps_bridge.http.answers import check_query, json_event, to_response
+from vps_bridge.http.answers import json_event, to_response
 from vps_bridge.http.bodies import (
     BLOCK_BYTES,
     BUSY_BYTES_PER_S,
@@ -76,7 +76,6 @@ class HttpHandlers:
     async def take_audio(self, request: Request, conversation_id: str, description: AudioQuery) -> Response:
         """Take a chunk of a conversation from a raw body."""
         try:
-            check_query(request)
             taken = await self._take_body(request, conversation_id, description)
         except (Refusal, HttpProblem) as error:
             if error.code in set(FailureCode):
@@ -130,7 +129,6 @@ class HttpHandlers:
     async def diarize(self, request: Request, hints: HintQuery) -> Diarized:
         """Say who speaks when in a file."""
         began_s = time.monotonic()
-        check_query(request)
         expected_bytes = check_declared(request, self._settings.max_chunk_bytes + FORM_ALLOWANCE_BYTES)
         await self._ask(self._one_offs.check_agent)
         conversation_id = f"once-{secrets.token_hex(16)}"

@@ -7,12 +7,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Annotated, Any, Protocol, TypeVar
 
-from fastapi import Depends, FastAPI, Path, Query, Request, Response
+from fastapi import FastAPI, Path, Query, Request, Response
 
 from schemas.codec import encode
 from schemas.people import PersonAccepted, PersonEvent, PersonEventType
 from schemas.record import ID_PATTERN, PersonName
-from vps_bridge.http.answers import check_query, json_event, to_response
+from vps_bridge.http.answers import json_event, to_response
 from vps_bridge.http.messages import HttpProblem, Problem
 from vps_bridge.intake.intake import Intake
 from vps_bridge.intake.people_view import OwnerList, PeopleList, PersonDetail, PersonExport
@@ -20,22 +20,11 @@ from vps_bridge.ledger.people import NOBODY
 
 T = TypeVar("T")
 PersonId = Annotated[str, Path(pattern=ID_PATTERN, description="1 to 128 of A-Z a-z 0-9 _ -, no dot.")]
-OwnerQuery = Annotated[
+Owner = Annotated[
     PersonName | None,
     Query(description="Whose people, as `started` of a conversation names it; none: nobody's."),
 ]
 
-
-def read_owner(request: Request, owner: OwnerQuery = None) -> str | None:
-    """Return the owner that a query names; one that is mistyped, or named twice, would be another owner's people."""
-    check_query(request)
-    unknown = sorted(name for name in request.query_params if name != "owner")
-    if unknown:
-        raise HttpProblem(422, "payload.malformed", f"the query: only `owner` is known, not {unknown[0][:100]!r}")
-    return owner
-
-
-Owner = Annotated[str | None, Depends(read_owner)]
 Answers = Callable[[tuple[int, ...], type[Problem]], dict[int | str, dict[str, Any]]]
 
 
@@ -112,21 +101,21 @@ def add_people(
         return await people.list_owners()
 
     @app.get("/v1/people", responses=answers((401, 403, 422, 500, 503), Problem))
-    async def list_people(owner: Owner) -> PeopleList:
+    async def list_people(owner: Owner = None) -> PeopleList:
         """List everybody whom an owner knows, with their voiceprints' sources."""
         return await people.list_people(owner)
 
     @app.get("/v1/people/{person_id}", responses=reading)
-    async def show_person(person_id: PersonId, owner: Owner) -> PersonDetail:
+    async def show_person(person_id: PersonId, owner: Owner = None) -> PersonDetail:
         """Show one person of an owner: voiceprints, decisions, and where it was heard."""
         return await people.show(person_id, owner)
 
     @app.get("/v1/people/{person_id}/export", responses=reading)
-    async def export_person(person_id: PersonId, owner: Owner) -> PersonExport:
+    async def export_person(person_id: PersonId, owner: Owner = None) -> PersonExport:
         """Return all that is known of a person, voiceprints with their vectors."""
         return await people.export(person_id, owner)
 
     @app.delete("/v1/people/{person_id}", response_model=PersonAccepted, responses=answers(take_codes, Problem))
-    async def forget_person(person_id: PersonId, owner: Owner) -> Response:
+    async def forget_person(person_id: PersonId, owner: Owner = None) -> Response:
         """Erase a person: name, voiceprints, and how the voice sounds in conversations. It cannot be undone."""
         return await people.forget(person_id, owner)

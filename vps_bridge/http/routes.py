@@ -8,7 +8,7 @@ from http import HTTPStatus
 from importlib.metadata import version as package_version
 from typing import Annotated, Any
 
-from fastapi import FastAPI, Path, Query, Request, Response
+from fastapi import Depends, FastAPI, Path, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel
@@ -38,6 +38,7 @@ from vps_bridge.http.messages import (
 )
 from vps_bridge.http.page_headers import PageHeaders
 from vps_bridge.http.people import add_people
+from vps_bridge.http.query_names import check_query
 from vps_bridge.http.sign_in import SignIns
 from vps_bridge.http.webhook_document import SENT, describe_webhooks
 from vps_bridge.intake.history import ConversationHistory
@@ -114,6 +115,7 @@ def make_app(handlers: HttpHandlers, rule: AccessRule, sign_ins: SignIns, port: 
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        dependencies=[Depends(check_query)],
     )
     app.add_middleware(AccessCheck, rule=rule, sign_ins=sign_ins, port=port)
     app.add_middleware(PageHeaders)

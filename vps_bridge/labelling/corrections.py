@@ -7,6 +7,7 @@ that a correction names is kept with what its voice was at that moment.
 from __future__ import annotations
 
 import json
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,25 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class KeptLine:
+    """Which line of the transcript a segment was when a correction was about it."""
+
+    span: Span
+    text_sum: int
+    """A checksum: the text itself is kept in one place only, the conversation store."""
+
+    @classmethod
+    def of(cls, segment: StoredSegment) -> KeptLine:
+        """Return a segment's line."""
+        return cls((segment.start_s, segment.end_s), zlib.crc32(segment.text.encode()))
+
+    def is_still(self, segment: StoredSegment) -> bool:
+        """Whether the segment is the same line: it lies where it lay, or says what it said."""
+        now = KeptLine.of(segment)
+        return is_same_place(self.span, now.span) or (bool(segment.text) and self.text_sum == now.text_sum)
+
+
+@dataclass(frozen=True)
 class KeptCorrection:
     """One correction in force."""
 
@@ -36,8 +56,8 @@ class KeptCorrection:
     """The voices that it is about, as they were published when it was said."""
     teaches: bool = True
     """False where the person it names was forgotten since: it makes no voiceprint."""
-    spans: Mapping[str, Span] = field(default_factory=dict)
-    """Where the segments that it is about lay in the transcript when it was said, as far as that is known."""
+    lines: Mapping[str, KeptLine] = field(default_factory=dict)
+    """Which lines the segments were that it is about when it was said, as far as that is known."""
 
     def anchor(self, speaker_id: int) -> Voice | None:
         """Return the voice that had a number then."""
@@ -48,14 +68,14 @@ class KeptCorrection:
         """Whether the segment that it names was in no published voice yet: no result had heard it, or not clearly."""
         return not any(self.said.segment_id in voice.segments for voice in self.anchors)
 
-    def without(self, lines: AbstractSet[str]) -> KeptCorrection:
+    def without(self, others: AbstractSet[str]) -> KeptCorrection:
         """Return it without segments that are other lines now.
 
         The one that it gives a label to stays: whether it has that label still is seen from the segment itself.
         """
-        if lines.isdisjoint(self.spans):
+        if not others:
             return self
-        gone = lines - {self.said.segment_id}
+        gone = others - {self.said.segment_id}
         anchors = (
             replace(voice, segments=tuple(name for name in voice.segments if name not in gone))
             for voice in self.anchors
@@ -75,9 +95,9 @@ def leave_out_other_lines(
     corrections = tuple(corrections)
     if not corrections:
         return ()
-    now = {segment.id: (segment.start_s, segment.end_s) for segment in segments}
+    now = {segment.id: segment for segment in segments}
     return tuple(
-        kept.without({name for name, span in kept.spans.items() if name in now and not is_same_place(span, now[name])})
+        kept.without({name for name, line in kept.lines.items() if name in now and not line.is_still(now[name])})
         for kept in corrections
     )
 
@@ -95,12 +115,13 @@ def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ..
 def anchors_to_json(
     said: Iterable[Correction], anchors: Iterable[Voice], segments: Iterable[StoredSegment] = ()
 ) -> str:
-    """Return anchors as the ledger keeps them, with where the segments lie that corrections are about."""
+    """Return anchors as the ledger keeps them, with which lines the segments are that corrections are about."""
     anchors = tuple(anchors)
     about = {name for voice in anchors for name in voice.segments}
     about |= {name for correction in said for name in (*correction.segment_ids, correction.segment_id) if name}
-    spans = {segment.id: (segment.start_s, segment.end_s) for segment in segments if segment.id in about}
-    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "spans": spans})
+    lines = {segment.id: KeptLine.of(segment) for segment in segments if segment.id in about}
+    kept = {name: (*line.span, line.text_sum) for name, line in lines.items()}
+    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": kept})
 
 
 def read_kept(
@@ -108,9 +129,10 @@ def read_kept(
 ) -> list[KeptCorrection]:
     """Return the corrections of one event as the ledger keeps it; `teaching`: of each, whether it teaches."""
     voices = VoiceBook.from_json(anchors).voices
-    spans = {name: (start_s, end_s) for name, (start_s, end_s) in json.loads(anchors).get("spans", {}).items()}
+    kept = json.loads(anchors).get("lines", {})
+    lines = {name: KeptLine((start_s, end_s), text_sum) for name, (start_s, end_s, text_sum) in kept.items()}
     return [
-        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches, spans)
+        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches, lines)
         for place, (one, teaches) in enumerate(zip(said, teaching, strict=True))
     ]
 

@@ -62,13 +62,14 @@ def read_human_links(
     evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
 ) -> HumanLinks:
     """Return what people said of whole voices."""
+    corrections = tuple(corrections)
     said, named = HumanLinks(), dict[str, list[set[LocalSpeaker]]]()
 
     def now(kept: KeptCorrection, number: int | None) -> set[LocalSpeaker]:
         voice = None if number is None else kept.anchor(number)
         return set(speech.of_voice(voice)) if voice else set()
 
-    for kept in corrections:
+    for place, kept in enumerate(corrections):
         person = kept.said.person_id or ""
         match kept.said.kind:
             case CorrectionKind.SAME_VOICE:
@@ -79,14 +80,22 @@ def read_human_links(
                 said.splits[kept.write, kept.place] = sides
                 said.part(*sides)
             case CorrectionKind.VOICE_IS:
-                named[person] = [*named.get(person, []), now(kept, kept.said.speaker_id)]
-                said.join(named[person])
+                speakers = now(kept, kept.said.speaker_id)
+                # Voices that only a name made one are two again where all of them are said not to be that person.
+                denied = [now(later, later.said.speaker_id) for later in corrections[place:] if _denies(later, person)]
+                if not any(speakers <= others for others in denied):
+                    named[person] = [*named.get(person, []), speakers]
+                    said.join(named[person])
             case CorrectionKind.VOICE_IS_NOT:
                 speakers = now(kept, kept.said.speaker_id)
                 named[person] = [voice - speakers for voice in named.get(person, [])]
                 if any(named[person]):
                     said.part(speakers, set().union(*named[person]))
     return said
+
+
+def _denies(kept: KeptCorrection, person: str) -> bool:
+    return kept.said.kind is CorrectionKind.VOICE_IS_NOT and kept.said.person_id == person
 
 
 def _spread(

@@ -48,6 +48,18 @@ class VoiceMap:
         """Return the voice that an earlier one is now."""
         return None if voice is None else self.of_speakers(set(self.speech.of_voice(voice)), voice.segments)
 
+    def all_of_anchor(self, voice: Voice | None) -> set[int]:
+        """Return all voices that an earlier one is now: who says most of it, and who is mostly of it."""
+        main = self.of_anchor(voice)
+        if voice is None or main is None:
+            return set()
+        of_it, whole_s, own_s = set(self.speech.of_voice(voice)), defaultdict[int, float](float), dict[int, float]()
+        for speaker, found in self.voice_at.items():
+            spoken_s = self.speech.total_s.get(speaker, 0.0)
+            whole_s[found] += spoken_s
+            own_s[found] = own_s.get(found, 0.0) + (spoken_s if speaker in of_it else 0.0)
+        return {main} | {found for found, spoken_s in own_s.items() if spoken_s > whole_s[found] / 2}
+
 
 def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
     """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
@@ -64,14 +76,14 @@ def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWor
     for kept in corrections:
         if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
             continue
-        voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
-        person = kept.said.person_id or ""
-        if voice is None:
-            continue
-        if kept.said.kind is CorrectionKind.VOICE_IS:
+        anchor, person = kept.anchor(kept.said.speaker_id or 0), kept.said.person_id or ""
+        voice = voices.of_anchor(anchor)
+        if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
+            for denied in voices.all_of_anchor(anchor):
+                if person_of.get(denied) == person:
+                    del person_of[denied]
+        elif voice is not None:
             person_of[voice] = person
-        elif person_of.get(voice) == person:
-            del person_of[voice]
     return person_of
 
 
@@ -82,9 +94,11 @@ def refused_persons(corrections: Sequence[KeptCorrection], voices: VoiceMap) -> 
         person = kept.said.person_id or ""
         if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
             continue
-        voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
-        if voice is not None and kept.said.kind is CorrectionKind.VOICE_IS_NOT:
-            refused.setdefault(voice, set()).add(person)
+        anchor = kept.anchor(kept.said.speaker_id or 0)
+        voice = voices.of_anchor(anchor)
+        if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
+            for denied in voices.all_of_anchor(anchor):
+                refused.setdefault(denied, set()).add(person)
         elif voice is not None:
             refused.get(voice, set()).discard(person)
     return {voice: frozenset(persons) for voice, persons in refused.items()}
@@ -119,8 +133,11 @@ def judge_corrections(
                 voice = voices.of_anchor(kept.anchor(kept.said.speaker_id or 0))
                 if voice is None:
                     return "void", NO_VOICE
-                is_named = person_of.get(voice) == kept.said.person_id
-                holds = is_named == (kept.said.kind is CorrectionKind.VOICE_IS)
+                if kept.said.kind is CorrectionKind.VOICE_IS:
+                    holds = person_of.get(voice) == kept.said.person_id
+                else:
+                    denied = voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0))
+                    holds = kept.said.person_id not in {person_of.get(each) for each in denied}
                 return ("spread", None) if holds else ("void", OVERRIDDEN)
 
     outcomes = []

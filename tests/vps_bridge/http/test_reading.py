@@ -45,6 +45,27 @@ def read(door: Door, path: str, **query: Any) -> Any:
     return answer.json()
 
 
+@pytest.mark.parametrize(
+    ("path", "known"),
+    [
+        ("/v1/jobs?conversation=call-1", "conversation_id"),
+        ("/v1/jobs?limit=1&limit=2", "stands twice"),
+        ("/v1/conversations?Search=call", "search"),
+        ("/v1/conversations/call-1?limit=1", "takes none"),
+        ("/v1/conversations/call-1/export?fromat=srt", "format"),
+        ("/v1/conversations/call-1/history?before=7", "takes none"),
+        ("/v1/status?x=%0A%1B", "takes none"),
+        ("/v1/agents?id=mac", "takes none"),
+    ],
+)
+def test_a_query_that_its_path_does_not_know_is_refused_and_never_answered_as_another(
+    called: Door, path: str, known: str
+) -> None:
+    answer = called.client.get(path)
+    assert (answer.status_code, known in answer.json()["message"]) == (422, True), answer.text
+    assert called.client.get("/health?cache=no").status_code == 200
+
+
 def test_the_list_is_searched_filtered_and_paged(called: Door) -> None:
     page = read(called, "/v1/conversations")
     assert [item["conversation_id"] for item in page["conversations"]] == ["other-2", "call-1"]

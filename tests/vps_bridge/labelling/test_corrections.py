@@ -164,6 +164,28 @@ def test_two_voices_of_one_person_are_one():
         assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
 
 
+def test_voices_that_only_a_name_made_one_are_two_again_where_they_are_not_that_person():
+    with conversation() as found:
+        found.correct(kind="voice_is", speaker_id=0, person_id="anna")
+        found.correct(kind="voice_is", speaker_id=2, person_id="anna")
+        found.correct(kind="voice_is_not", speaker_id=0, person_id="anna")
+        assert [one.outcome for one in found.found.corrections] == ["void", "void", "spread"]
+        assert (labels(found, "A"), labels(found, "B")) == ({"SPEAKER_00"}, {"SPEAKER_01"})
+        assert labels(found, "C") == {"SPEAKER_03"}
+        assert {segment["person_id"] for segment in found.segments} == {None}
+        found.correct(kind="voice_is", speaker_id=3, person_id="anna")
+        assert {segment["person_id"] for segment in found.segments if segment["id"] in said_by("A")} == {None}
+        assert {segment["person_id"] for segment in found.segments if segment["id"] in said_by("C")} == {"anna"}
+
+
+def test_voices_that_somebody_called_one_stay_so_whoever_they_are_not():
+    with conversation() as found:
+        found.correct(kind="same_voice", speaker_ids=[0, 2])
+        found.correct(kind="voice_is", speaker_id=0, person_id="anna")
+        found.correct(kind="voice_is_not", speaker_id=0, person_id="anna")
+        assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
+
+
 CORRECTIONS = st.one_of(
     st.lists(st.integers(0, 2), min_size=2, max_size=3, unique=True).map(
         lambda numbers: {"kind": "same_voice", "speaker_ids": numbers}

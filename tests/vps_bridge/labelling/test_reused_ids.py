@@ -106,6 +106,24 @@ def test_what_was_said_stays_with_lines_that_a_new_transcription_only_cuts_other
         assert (call.persons, call.speakers, call.outcomes) == before
 
 
+@pytest.mark.parametrize("moved_s", [-100.0, 20.0])
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"kind": "other_voice", "segment_ids": ids_of("A")[:3]},
+        {"kind": "voice_is", "speaker_id": 1, "person_id": "anna"},
+    ],
+    ids=["other_voice", "voice_is"],
+)
+def test_what_was_said_stays_with_lines_that_only_have_other_times(said: dict[str, object], moved_s: float):
+    with labelled_call() as call:
+        call.correct(**said)
+        before = call.persons, call.speakers, call.outcomes
+        call.store.upsert_segments(NAME, 2, tuple(line(n, n, moved_s) for n in range(LINES)))
+        call.relabel()
+        assert (call.persons, call.speakers, call.outcomes) == before
+
+
 def test_a_line_that_lies_elsewhere_because_the_transcript_begins_elsewhere_keeps_what_a_person_said():
     with labelled_call() as call:
         call.correct(kind="segment_is", segment_id=ids_of("A")[0], person_id="anna")
