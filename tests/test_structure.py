@@ -25,6 +25,7 @@ LAYERS = {
             "errors",
             "backoff",
             "durations",
+            "moments",
             "clock_steps",
             "locked_file",
             "interpreter",

@@ -208,6 +208,14 @@ def test_live_segments_are_answered_with_nothing_and_tell_when_the_conversation_
     assert update.audio_s > 20
 
 
+def test_a_conversation_at_the_last_moment_there_is_is_taken_and_shown(omi: ClockedBridge, backend: Backend) -> None:
+    sender = OmiSender(omi.add_user("timeless"), "B")
+    row = {"id": "s-1", "text": "Hello.", "speaker": "SPEAKER_00", "start": 0.0, "end": 2.0}
+    document = make_document("timeless-talk", BEGAN_AT, [row]) | {"started_at": "9999-12-31T23:59:59.999999Z"}
+    assert omi.post(sender.send_conversation(document, BEGAN_AT)).status_code == 200
+    assert [label.id for label in final_labels(backend, "timeless-talk").segments] == ["s-1"]
+
+
 def test_of_a_deleted_conversation_the_capture_keeps_nothing(omi: ClockedBridge, backend: Backend) -> None:
     sender = OmiSender(omi.add_user("gone"), "B")
     told = send_talk(omi, sender, "gone-talk", 10.0, 12, BEGAN_AT + 3_500, speakers="ac")

@@ -260,3 +260,26 @@ def _between() -> float:
 
 def _all_files(bridge: LiveBridge) -> bytes:
     return b"".join(path.read_bytes() for path in sorted((bridge.data_dir).rglob("*")) if path.is_file())
+
+
+def test_an_erased_voice_teaches_nobody_how_it_sounded_and_another_of_the_conversation_still_does(
+    people: OwnersBackend, bridge: LiveBridge
+) -> None:
+    call = people.confirm("evve", people.call(), 0)
+    people.say("evve", PersonEventType.FORGOTTEN)  # a slip of the keyboard, mended
+    told = people.backend.wait_updated(call.conversation_id, version=call.updated_version + 1)
+    told = people.confirm("eve", people.confirm("ben", told, 1), 0)
+    assert [(each.person_id, each.identity, each.voiceprint) for each in told.people] == [
+        ("eve", "confirmed", "gone"),
+        ("ben", "confirmed", "learned"),
+    ]
+    assert {each["person_id"]: len(each["prints"]) for each in bridge.people(people.owner)} == {"ben": 1, "eve": 0}
+    following = people.call()
+    assert [(each.person_id, each.identity) for each in following.people] == [("ben", "matched")]
+    eve = person_of(people.confirm("eve", following, 0), 0)
+    assert eve is not None
+    assert eve.voiceprint == "learned", "nothing that she does not sound like is known of her"
+    assert [(each.person_id, each.identity) for each in people.call().people] == [
+        ("eve", "matched"),
+        ("ben", "matched"),
+    ]

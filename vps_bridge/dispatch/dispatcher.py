@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import time
 from collections import Counter
-from datetime import UTC, datetime
 from functools import partial
 
 import structlog
@@ -36,6 +35,7 @@ from vps_bridge.intake.spool import Spool
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.job_states import WITH_RESULT, JobState
 from vps_bridge.ledger.records import JobChunk, JobRecord, LeaseRecord
+from vps_bridge.moments import to_moment
 from vps_bridge.publisher import Publisher
 from vps_bridge.rules.lease import (
     AgentCapacity,
@@ -321,8 +321,7 @@ class Dispatcher:
 
     def _is_audio_sound(self, job_id: str) -> bool:
         """Whether the spool still holds what was accepted. If not, another attempt would get the same wrong bytes."""
-        chunks = [item.chunk for item in self._ledger.jobs.chunks(job_id)]
-        return all(self._spool.is_sound(chunk) for chunk in chunks)
+        return all(self._spool.is_sound(item.chunk) for item in self._ledger.jobs.chunks(job_id))
 
     def _give_up_exhausted(self, job: JobRecord, *, retryable: bool, counted: bool) -> bool:
         exhausted = is_exhausted(
@@ -389,7 +388,6 @@ class Dispatcher:
 
 def _offered(item: JobChunk) -> OfferedChunk:
     chunk = item.chunk
-    captured_at = None if chunk.captured_at_s is None else datetime.fromtimestamp(chunk.captured_at_s, UTC)
     return OfferedChunk(
         chunk_id=chunk.chunk_id,
         bytes=chunk.bytes,
@@ -398,5 +396,5 @@ def _offered(item: JobChunk) -> OfferedChunk:
         sample_rate=chunk.sample_rate,
         channels=chunk.channels,
         start_s=item.start_s,
-        captured_at=captured_at,
+        captured_at=None if chunk.captured_at_s is None else to_moment(chunk.captured_at_s),
     )

@@ -165,6 +165,7 @@ class PeopleReader:
 
     def _heard_voices(self, owner: str, person_id: str) -> Iterator[ExportedVoice]:
         # Imported here: every command imports this file, and only this needs numpy.
+        from vps_bridge.labelling.forget_voices import erased_speakers  # noqa: PLC0415
         from vps_bridge.labelling.take_apart import settle_samples  # noqa: PLC0415
 
         for name, voices in sorted(self._ledger.people.naming(owner, person_id).items()):
@@ -176,9 +177,10 @@ class PeopleReader:
             }
             results = [decode(SpeakerTurns, found.payload) for found in self._ledger.jobs.results(name)]
             for result in settle_samples(results) if number_of else ():
+                erased = erased_speakers(result.warnings, [voice.speaker for voice in result.speakers])
                 for voice in result.speakers:
                     number = number_of.get(LocalSpeaker(result.job_id, voice.speaker))
-                    if number is not None and voice.embedding is not None:
+                    if number is not None and voice.embedding is not None and voice.speaker not in erased:
                         yield ExportedVoice(
                             conversation_id=name,
                             speaker_id=number,

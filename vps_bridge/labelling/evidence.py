@@ -24,7 +24,7 @@ from vps_bridge.labelling.audio_clock import (
 )
 from vps_bridge.labelling.awaited_audio import NOTHING_AWAITED, AwaitedAudio, find_awaited
 from vps_bridge.labelling.corrections import KeptCorrection
-from vps_bridge.labelling.forget_voices import ERASED
+from vps_bridge.labelling.forget_voices import ERASED, ERASED_SPEAKERS
 from vps_bridge.labelling.job_evidence import JobEvidence
 from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
@@ -238,7 +238,8 @@ def _shorten(warnings: Iterable[str]) -> list[str]:
 
 def _collect_warnings(jobs: Sequence[JobEvidence], speakers: Sequence[LocalSpeakerEvidence]) -> tuple[str, ...]:
     """Return what the agents reported, and whether embeddings are unusable or not all comparable; sorted."""
-    warnings = set(_shorten([warning for job in jobs for warning in job.warnings]))
+    told = (line for job in jobs for line in job.warnings if line.partition(":")[0] != ERASED_SPEAKERS)
+    warnings = set(_shorten(told))
     if all(ERASED in job.warnings for job in jobs):
         warnings.discard(ERASED)  # nothing came since that would have to be linked with the voice
     read = {speaker.id for speaker in speakers if speaker.embedding is not None}

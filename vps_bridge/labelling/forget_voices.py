@@ -26,6 +26,8 @@ FORGOTTEN = "voices.forgotten"
 ERASED = "voices.erased"
 """A warning of every result that was there when how a person sounds was erased. What comes later cannot be linked with
 that person's voice any more; the conversation tells it where something did come later."""
+ERASED_SPEAKERS = "voices.erased_speakers"
+"""Of a result that says whose sound was erased: one more line for each, with the speaker behind it. Told nobody."""
 _MAX_WARNINGS = 50
 MIN_WEIGHT_S = 0.1
 
@@ -64,7 +66,7 @@ def forget_voices(results: Sequence[SpeakerTurns], book: VoiceBook, named: froze
         return voice.model_copy(update={"embedding": stand_in})
 
     return [
-        _with_warning(result, tuple(forget(result.job_id, voice) for voice in result.speakers), FORGOTTEN)
+        _with_warnings(result, tuple(forget(result.job_id, voice) for voice in result.speakers), FORGOTTEN)
         for result in settled
     ]
 
@@ -103,16 +105,34 @@ def forget_numbers(results: Sequence[SpeakerTurns], book: VoiceBook, numbers: fr
             return voice
         return voice.model_copy(update={"embedding": stand_ins.of(number, len(voice.embedding))})
 
+    def forget_in(result: SpeakerTurns) -> SpeakerTurns:
+        labels = [voice.speaker for voice in result.speakers]
+        erased = erased_speakers(result.warnings, labels)
+        erased |= {label for label in labels if LocalSpeaker(result.job_id, label) in gone}
+        lines = [ERASED, ERASED_SPEAKERS, *(_line_of(label) for label in sorted(erased))]
+        speakers = tuple(forget(result.job_id, voice) for voice in result.speakers)
+        return _with_warnings(result, speakers, *lines[: None if len(lines) <= _MAX_WARNINGS else 1])
+
     settled = {result.job_id: result for result in settle_samples(results)}
-    return [
-        _with_warning(result, tuple(forget(result.job_id, voice) for voice in result.speakers), ERASED)
-        for result in (settled.get(result.job_id, result) for result in results)
-    ]
+    return [forget_in(settled.get(result.job_id, result)) for result in results]
 
 
-def _with_warning(result: SpeakerTurns, speakers: tuple[SpeakerVoice, ...], warning: str) -> SpeakerTurns:
-    others = [line for line in result.warnings if line != warning]
-    return result.model_copy(update={"speakers": speakers, "warnings": (*others[: _MAX_WARNINGS - 1], warning)})
+def erased_speakers(warnings: Sequence[str], speakers: Iterable[str]) -> frozenset[str]:
+    """Return whose sound was erased in a result; all of its speakers where it does not say whose."""
+    if ERASED not in warnings:
+        return frozenset()
+    says_whose = ERASED_SPEAKERS in warnings
+    return frozenset(label for label in speakers if not says_whose or _line_of(label) in warnings)
+
+
+def _line_of(label: str) -> str:
+    return f"{ERASED_SPEAKERS}: {label}"
+
+
+def _with_warnings(result: SpeakerTurns, speakers: tuple[SpeakerVoice, ...], *lines: str) -> SpeakerTurns:
+    own = (ERASED, ERASED_SPEAKERS) if ERASED in lines else lines
+    others = [line for line in result.warnings if line.partition(":")[0] not in own]
+    return result.model_copy(update={"speakers": speakers, "warnings": (*others[: _MAX_WARNINGS - len(lines)], *lines)})
 
 
 class _StandIns:

@@ -23,10 +23,11 @@ from vps_bridge.labelling.enrolment import (
     needed_clean_s,
 )
 from vps_bridge.labelling.evidence import ConversationEvidence
-from vps_bridge.labelling.forget_voices import FORGOTTEN
+from vps_bridge.labelling.forget_voices import FORGOTTEN, erased_speakers
 from vps_bridge.labelling.human_links import sum_embeddings
 from vps_bridge.labelling.link import LocalSpeakerEvidence, Partition
 from vps_bridge.labelling.linked_voices import LinkedVoices
+from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.people.match import HeardVoice, Match, Print, is_odd_print, match_people
 
 GONE, NO_ID = "gone", "no_id"
@@ -74,14 +75,15 @@ def identify_voices(
     people = evidence.people
     # Most owners have told of nobody: then no voice has to be compared with anybody's.
     is_compared = people.enrols is not None or people.prints or linked.person_of
-    heard = hear_voices(linked.partition, speakers) if is_compared else {}
+    erased = _find_erased(evidence)
+    heard = hear_voices(linked.partition, [one for one in speakers if one.id not in erased]) if is_compared else {}
     if people.enrols is not None:
         if not evidence.is_final:
             return VoicePeople()
         told, taught = judge_enrolment(people.enrols, heard, linked.partition, speakers, people.prints, calibrated)
         return VoicePeople(enrolment=told, learned=(taught,) if taught else ())
     persons = {number: linked.person_of.get(voice) for voice, number in enumerate(numbers)}
-    teachings = _teach(evidence, linked, heard, numbers, calibrated)
+    teachings = _teach(evidence, linked, heard, numbers, erased, calibrated)
     found = [each.told for each in teachings]
     if any(FORGOTTEN in job.warnings for job in evidence.jobs):
         found += _recall(evidence, linked, numbers)
@@ -97,11 +99,24 @@ def identify_voices(
     )
 
 
+def _find_erased(evidence: ConversationEvidence) -> frozenset[LocalSpeaker]:
+    """Return the local speakers of whom a drawn vector is all that is kept: it says nothing about a person."""
+    return frozenset(
+        LocalSpeaker(job.job_id, label)
+        for job in evidence.jobs
+        for label in erased_speakers(job.warnings, [voice.speaker for voice in job.speakers])
+    )
+
+
 def hear_voices(partition: Partition, speakers: Sequence[LocalSpeakerEvidence]) -> dict[int, HeardVoice]:
-    """Return how each voice sounds, by index of the partition, in the space of most of its clean speech."""
+    """Return how each voice sounds, by index of the partition, in the space of most of its clean speech.
+
+    Who is not among the speakers is not heard.
+    """
     evidence_of = {speaker.id: speaker for speaker in speakers}
     heard = {}
-    for voice, members in enumerate(partition):
+    for voice, every in enumerate(partition):
+        members = [member for member in every if member in evidence_of]
         sums = sum_embeddings(members, evidence_of)
         clean_s = dict.fromkeys(sums, 0.0)
         for member in members:
@@ -128,6 +143,7 @@ def _teach(
     linked: LinkedVoices,
     heard: Mapping[int, HeardVoice],
     numbers: Sequence[int | None],
+    erased: frozenset[LocalSpeaker],
     calibrated: Calibrated,
 ) -> list[_Teaching]:
     """Return one entry for each voice that people named. A person is taught by one voice, that with most speech."""
@@ -135,7 +151,7 @@ def _teach(
         return []
     clearest = sorted(linked.person_of, key=lambda voice: (-heard[voice].clean_s if voice in heard else 0.0, voice))
     teacher_of = {linked.person_of[voice]: voice for voice in reversed(clearest)}
-    is_gone = any(FORGOTTEN in job.warnings for job in evidence.jobs)
+    all_gone = any(FORGOTTEN in job.warnings for job in evidence.jobs)
     found = []
     for voice, person in sorted(linked.person_of.items()):
         number = numbers[voice]
@@ -151,7 +167,8 @@ def _teach(
         if is_to_teach and not is_id(person):
             found.append(_Teaching(told.model_copy(update={"voiceprint": NO_ID})))
         elif is_to_teach and person in evidence.people.people and teacher_of[person] == voice:
-            sound = None if is_gone else heard.get(voice)
+            sound = None if all_gone else heard.get(voice)
+            is_gone = all_gone or not erased.isdisjoint(linked.partition[voice])
             found.append(_teach_one(evidence, told, said, sound, calibrated, is_gone=is_gone))
         else:
             found.append(_Teaching(told))

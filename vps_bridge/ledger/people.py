@@ -34,6 +34,7 @@ from vps_bridge.ledger.tables import (
     PersonEventRow,
     PersonRow,
     PrintRow,
+    TombstoneRow,
 )
 
 NOBODY = ""
@@ -261,8 +262,14 @@ class PeopleBook:
                 ask_labels(connection, owner, but=conversation_id)
 
     def enrol(self, owner: str, found: PrintRecord) -> None:
-        """Keep the voiceprint of an enrolment, and ask for new labels of what is not final."""
+        """Keep the voiceprint of an enrolment, and ask for new labels of what is not final.
+
+        Not of one that is deleted: its result may come after the person was forgotten, before all of it is erased.
+        """
+        stone = select(TombstoneRow.conversation_id).where(TombstoneRow.conversation_id == found.conversation_id)
         with self._database.writing(_of(owner)) as connection:
+            if connection.scalar(stone) is not None:
+                return
             add_person(connection, owner, found.person_id)
             _put_print(connection, owner, found)
             note_decision(connection, owner, found.person_id, "learned", found.conversation_id)

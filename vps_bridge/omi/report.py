@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import Any
 
 import structlog
@@ -17,6 +16,7 @@ from vps_bridge.errors import Refusal
 from vps_bridge.intake.intake import Intake
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.omi_conversations import OmiConversationRecord
+from vps_bridge.moments import to_moment
 from vps_bridge.omi.documents import OmiConversation
 from vps_bridge.omi.live import LiveConversations
 
@@ -103,7 +103,7 @@ class Reporter:
             event_id = f"omi-{posts}-{kind.value}-{report.body_sha256[:16]}"
             return ConversationEvent(event_id=event_id, type=kind, revision=posts, **fields)
 
-        started = datetime.fromtimestamp(report.span[0], UTC)
+        started = to_moment(report.span[0])
         sent = {segment.id for segment in conversation.segments}
         stored = self._store.read(conversation.conversation_id)
         gone = tuple(one.id for one in (stored.segments if stored else ()) if one.id not in sent)

@@ -108,6 +108,18 @@ def test_a_deleted_conversation_takes_its_prints_and_who_was_named_only_there(le
     assert sources(ledger) == [("ben", "enrolment", "c3")], "an enrolment is thrown away and its print stays"
 
 
+def test_an_enrolment_whose_result_comes_after_the_person_was_forgotten_brings_nobody_back(ledger):
+    tell(ledger, EventType.STARTED, "c1", owner="one", enrols="anna")
+    ledger.conversations.mark_deleted("c1")
+    ledger.people.forget("one", "anna")
+    ledger.people.enrol("one", print_of("anna", "c1", FROM_ENROLMENT))
+    assert ledger.people.of_owner("one") == []
+    assert sources(ledger) == []
+    tell(ledger, EventType.STARTED, "c2", owner="one", enrols="anna")
+    ledger.people.enrol("one", print_of("anna", "c2", FROM_ENROLMENT))
+    assert sources(ledger) == [("anna", "enrolment", "c2")], "who is enrolled anew is known"
+
+
 def test_an_enrolment_is_stripped_once_it_is_final(ledger):
     tell(ledger, EventType.STARTED, "c1", owner="one", enrols="anna")
     assert ledger.people.strip("c1") is None, "it is not final"
