@@ -44,6 +44,9 @@ NOTHING_DIARIZED = "no audio was diarized: its jobs failed, see failed_jobs, or 
 _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
+_MAX_ERROR_S = 30.0
+"""A captured_at that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may say
+a week, whose offsets fill any memory. It is no rule: those are in the write keys of stored conversations."""
 _NO_FIT = "fit each other at no offset clearly enough"
 _MAX_TRANSCRIPT_S = 86_400.0  # one that is longer has wrong times, and searching it would take minutes
 _EDGE_S = 5.0
@@ -68,9 +71,6 @@ class AlignmentRules:
     estimated_prior_nats: float = 9.0
     estimated_margin_nats: float = 3.0
     """Where captured_at is an estimate, all offsets within its error are looked at: of more, one fits by chance."""
-    max_error_s: float = 30.0
-    """An estimate that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may
-    say a week, whose offsets fill any memory."""
     tolerance_s: float = 1.0
     """Smaller differences are the jitter of time stamps."""
     max_drift_s: float = 2.0
@@ -295,7 +295,7 @@ def _find_anchor(
     audio: ActivitySignal, transcript: ActivitySignal, stretch: Stretch, rules: AlignmentRules, *, is_first: bool
 ) -> float | None:
     """Return an offset that fits the audio well enough, and better than any other; None where there is none."""
-    prior_s = stretch.prior_s if stretch.error_s <= rules.max_error_s else None
+    prior_s = stretch.prior_s if stretch.error_s <= _MAX_ERROR_S else None
     tolerance_s = max(rules.prior_tolerance_s, stretch.error_s)
     is_estimated = stretch.error_s > rules.prior_tolerance_s
     offsets_s, nats = search_offsets(audio, transcript)
