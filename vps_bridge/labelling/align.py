@@ -45,8 +45,8 @@ _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
 _MAX_ERROR_S = 30.0
-"""A captured_at that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may say
-a week, whose offsets fill any memory. It is no rule: those are in the write keys of stored conversations."""
+"""A captured_at that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may
+say a week, whose offsets fill any memory. It is no rule: those are in the write keys of stored conversations."""
 _NO_FIT = "fit each other at no offset clearly enough"
 _MAX_TRANSCRIPT_S = 86_400.0  # one that is longer has wrong times, and searching it would take minutes
 _EDGE_S = 5.0
