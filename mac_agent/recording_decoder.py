@@ -45,6 +45,7 @@ OPUS_GRANULE_HZ = 48_000  # whatever rate was encoded (RFC 7845, section 4)
 # without one may be cut out of a stream, where as much is sound.
 WAV_MP3_LATE_SAMPLES = 1_105
 FLAC_FRAME_EXTRA_BYTES = 1_024  # of a frame beyond its samples as they are
+_FRAGMENT_BOXES = (b"moof", b"styp", b"sidx")  # what a fragment of a stream begins with (ISO/IEC 14496-12)
 # FFmpeg's own decoders of these break off at the frames of a pause (DTX), which others fill with quiet noise.
 _PAUSE_DECODERS = {"amrnb": "libopencore_amrnb", "amrwb": "libopencore_amrwb"}
 # Codecs of telephones and dictation machines, of at most 4 bits a sample: what they add is heard in the pauses.
@@ -157,7 +158,7 @@ class RecordingDecoder:
         except (av.FFmpegError, ValueError, IndexError, EOFError) as error:
             self._flush_resampler()
             if len(self._samples) == self._first:
-                raise undecodable(type(error).__name__) from error
+                raise undecodable(self._name_failure(error)) from error
             self.report.is_broken_off = True
             if self._recording.container in ("mp3", "aac"):
                 self.report.damaged_bytes += max(0, self._recording.size_bytes - self._read_bytes)
@@ -242,6 +243,13 @@ class RecordingDecoder:
                 raise TooLong  # before it is resampled
             self._batch.add(frame, count)
         self._flush_resampler()
+
+    def _name_failure(self, error: Exception) -> str:
+        """Return what is wrong: the pieces of a stream that a browser or a phone records have one beginning."""
+        self._recording.stream.seek(4)
+        if self._recording.container == "mov" and self._recording.stream.read(4) in _FRAGMENT_BOXES:
+            return "a fragment of an MP4 without its beginning, ftyp and moov, which must be put in front of each"
+        return type(error).__name__
 
     def _frames(self, container: InputContainer, stream: AudioStream) -> Iterator[tuple[AudioFrame, int]]:
         """Yield each frame and how many of its samples were encoded: a codec fills the last one of a file up."""

@@ -10,6 +10,7 @@ from scipy.signal import correlate, resample_poly
 from mac_agent.audio import decode, join_chunks, measure_quality
 from mac_agent.errors import AudioError
 from schemas.failure import FailureCode
+from tests.encoded_audio import encoded
 from tests.mac_agent.sounds import as_float_wav, as_pcm16, as_wav, encode_file, tone, warnings_of
 
 
@@ -124,6 +125,17 @@ def test_what_is_no_audio_is_refused_with_its_code(data, code):
         decoded(data)
     assert caught.value.code is code
     assert str(caught.value)
+
+
+def test_a_fragment_of_a_stream_without_its_beginning_is_told_as_what_it_is():
+    """Safari records such: one beginning, then fragments; each of them is a file only behind that beginning."""
+    stream = encoded("mp4", "aac", movflags="frag_keyframe+empty_moov+default_base_moof", frag_duration="1000000")
+    begin, *fragments = stream.split(b"moof")
+    size, begin = begin[-4:], begin[:-4]
+    fragment = size + b"moof" + fragments[0][:-4]
+    assert decoded(begin + fragment).duration_s > 0.9
+    with pytest.raises(AudioError, match="a fragment of an MP4 without its beginning, ftyp and moov"):
+        decoded(fragment)
 
 
 @pytest.mark.parametrize("seed", range(30))

@@ -44,6 +44,9 @@ NOTHING_DIARIZED = "no audio was diarized: its jobs failed, see failed_jobs, or 
 _RATES = (-0.01, -0.005, 0.005, 0.01)
 _LONGEST_S, _SHORTEST_S, _PARTS = 900.0, 60.0, 5
 _PEAKS = 40  # offsets that are compared closely
+_MAX_ERROR_S = 30.0
+"""A captured_at that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may
+say a week, whose offsets fill any memory. It is no rule: those are in the write keys of stored conversations."""
 _NO_FIT = "fit each other at no offset clearly enough"
 _MAX_TRANSCRIPT_S = 86_400.0  # one that is longer has wrong times, and searching it would take minutes
 _EDGE_S = 5.0
@@ -68,9 +71,6 @@ class AlignmentRules:
     estimated_prior_nats: float = 9.0
     estimated_margin_nats: float = 3.0
     """Where captured_at is an estimate, all offsets within its error are looked at: of more, one fits by chance."""
-    max_error_s: float = 30.0
-    """An estimate that may be off by more is no prior: other speech would fit somewhere within it, and a publisher may
-    say a week, whose offsets fill any memory."""
     tolerance_s: float = 1.0
     """Smaller differences are the jitter of time stamps."""
     max_drift_s: float = 2.0
@@ -211,7 +211,7 @@ def find_clock(
     near = [(start_s - _EDGE_S, end_s + _EDGE_S) for start_s, end_s in written]
     kinds = WORD_CORRELATIONS if has_word_times else SEGMENT_CORRELATIONS
     text = measure_activity(written, near, begin_s, steps, kinds)
-    for place, part in enumerate(_parts_to_search(stretch.length_s)):
+    for place, part in enumerate(_parts_to_search(stretch.length_s, speech)):
         sample = _measure_part(speech, heard, part, kinds)
         offset_s = _find_anchor(sample, text, stretch, rules, is_first=place == 0)
         if offset_s is not None:
@@ -256,8 +256,11 @@ class _Part:
     rate: float = 0.0
 
 
-def _parts_to_search(length_s: float) -> Iterator[_Part]:
-    """Yield the whole stretch; then, in case its offset changes, the whole at other rates and shorter parts of it."""
+def _parts_to_search(length_s: float, speech: Sequence[Span]) -> Iterator[_Part]:
+    """Yield the whole stretch; then, in case its offset changes, the whole at other rates and shorter parts of it.
+
+    The parts lie where equal shares of the speech are: in an hour with a talk of five minutes all of them lie in that.
+    """
     if length_s <= _LONGEST_S:
         yield _Part(0.0, length_s)
         if length_s >= _SHORTEST_S:
@@ -265,7 +268,12 @@ def _parts_to_search(length_s: float) -> Iterator[_Part]:
                 yield _Part(0.0, length_s, rate)
     part_s = min(120.0, max(_SHORTEST_S, length_s / 2))
     if length_s > part_s:
-        for start_s in np.linspace(0.0, length_s - part_s, _PARTS):
+        shares = np.linspace(0.0, 1.0, _PARTS)
+        spans = np.asarray(sorted(speech))
+        spoken_s = np.cumsum(spans[:, 1] - spans[:, 0])
+        turns = np.searchsorted(spoken_s, shares * spoken_s[-1]).clip(0, len(spans) - 1)
+        moments_s = spans[turns, 1] - (spoken_s[turns] - shares * spoken_s[-1])
+        for start_s in (moments_s - shares * part_s).clip(0.0, length_s - part_s):
             yield _Part(float(start_s), float(start_s) + part_s)
 
 
@@ -287,7 +295,7 @@ def _find_anchor(
     audio: ActivitySignal, transcript: ActivitySignal, stretch: Stretch, rules: AlignmentRules, *, is_first: bool
 ) -> float | None:
     """Return an offset that fits the audio well enough, and better than any other; None where there is none."""
-    prior_s = stretch.prior_s if stretch.error_s <= rules.max_error_s else None
+    prior_s = stretch.prior_s if stretch.error_s <= _MAX_ERROR_S else None
     tolerance_s = max(rules.prior_tolerance_s, stretch.error_s)
     is_estimated = stretch.error_s > rules.prior_tolerance_s
     offsets_s, nats = search_offsets(audio, transcript)

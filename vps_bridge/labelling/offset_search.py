@@ -72,7 +72,8 @@ def measure_activity(
     activity = (active - active_around / np.maximum(known_around, 1.0)) * mask
     edges = _edges(sums[1]) * (_sum_around(sums[0], _EDGE_STEPS) == 2 * _EDGE_STEPS)
     factors, costs, certain = _weigh(correlations)
-    rows = _scale(np.stack((activity, edges)), float(mask.sum())) * factors
+    near_speech = float((mask * (active_around > 0)).sum())
+    rows = _scale(np.stack((activity, edges)), near_speech) * factors
     energy = -(costs * rows**2).sum(axis=0)
     both = np.stack([*rows, energy / certain, mask * certain])
     return ActivitySignal(origin_s, both.astype(np.float32))
@@ -191,7 +192,11 @@ def _from(sums: NDArray[np.float64], moved: int) -> NDArray[np.float64]:
     return sums[..., begin : begin + steps]
 
 
-def _scale(rows: NDArray[np.float64], known_steps: float) -> NDArray[np.float64]:
-    """Return rows of variance 1 over the steps where something is known; all 0 where they never change."""
-    spreads = np.sqrt((rows**2).sum(axis=-1, keepdims=True) / max(1.0, known_steps))
+def _scale(rows: NDArray[np.float64], near_speech: float) -> NDArray[np.float64]:
+    """Return rows of variance 1 over so many steps, those near speech; all 0 where they never change.
+
+    Minutes of silence do not count: over them the same speech would weigh more the longer they last, and small
+    differences in it would speak against the right offset.
+    """
+    spreads = np.sqrt((rows**2).sum(axis=-1, keepdims=True) / max(1.0, near_speech))
     return np.asarray(rows / np.where(spreads > 0, spreads, 1.0))

@@ -167,6 +167,29 @@ def test_a_clock_that_runs_too_fast_is_followed(rate):
         assert offset_s == pytest.approx(50.0 + rate * at_s, abs=0.25)
 
 
+@pytest.mark.parametrize("prior_s", [100.0, 133.0, None])
+@pytest.mark.parametrize("pause_s", [60.0, 300.0, 780.0])
+def test_a_long_pause_within_a_recording_costs_no_speech_its_place(pause_s: float, prior_s: float | None):
+    """Each turn is heard and written with other pauses in it, as real ones are."""
+    turns = [*speech_of(70.0, 5), *moved(speech_of(60.0, 6), 70.0 + pause_s)]
+    length_s = 130.0 + pause_s
+    words = [(a + n * 0.4, min(b, a + n * 0.4 + 0.25)) for a, b in turns for n in range(round((b - a) / 0.4))]
+    clock = clock_of(turns, moved(words, 100.0), prior_s, length_s=length_s, has_word_times=True)
+    placed_s = sum(end_s - start_s for turn in turns for start_s, end_s in clock.move(*turn))
+    assert placed_s >= 0.9 * sum(end_s - start_s for start_s, end_s in turns)
+    assert all(piece.offset_s == pytest.approx(100.0, abs=0.3) for piece in clock.pieces)
+
+
+@pytest.mark.parametrize("prior_s", [100.0, 133.0, None])
+@pytest.mark.parametrize("begins_s", [[1_300.0], [300.0, 1_150.0]])
+def test_short_talks_in_a_recording_of_an_hour_have_their_place(begins_s: list[float], prior_s: float | None):
+    speech = [span for seed, begin_s in enumerate(begins_s) for span in moved(speech_of(70.0, seed), begin_s)]
+    clock = clock_of(speech, moved(speech, 100.0), prior_s, length_s=3_600.0)
+    placed = [(turn, span) for turn in speech for span in clock.move(*turn)]
+    assert sum(b - a for _, (a, b) in placed) >= 0.9 * sum(end_s - start_s for start_s, end_s in speech)
+    assert all(turn[0] + 99.5 < start_s < end_s < turn[1] + 100.5 for turn, (start_s, end_s) in placed)
+
+
 def test_audio_that_no_job_has_diarized_yet_is_not_silence():
     speech = speech_of(300.0, 8)
     heard = [span for span in speech if span[1] <= 80.0]
