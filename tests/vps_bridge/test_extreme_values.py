@@ -154,6 +154,8 @@ def test_audio_with_any_number_and_time_that_its_schema_allows_harms_nobody(
         estimate = {"captured_error_s": 604_800.0}
         for shift in (timedelta(), timedelta(seconds=20), -timedelta(days=7), timedelta(days=7)):
             calls.send(chunks=(estimate, estimate | {"captured_at": STARTED_AT + HALF + shift}))
+        for moment in (*TIMES, STARTED_AT - timedelta(days=12), STARTED_AT + timedelta(days=300)):
+            calls.send(chunks=({"captured_error_s": 1.0}, {"captured_error_s": 1.0, "captured_at": moment}))
         wait_for_all(own_bridge, own_backend, calls)
     assert most[0] < MAX_RSS_BYTES
     assert len(calls.odd) >= 40

@@ -20,6 +20,7 @@ from tests.vps_bridge.labelling.test_relabel import (
     transcript,
 )
 from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.evidence import ConversationEvidence
 from vps_bridge.labelling.relabel import relabel
 from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, plan_jobs
 
@@ -131,3 +132,54 @@ def test_a_refused_conversation_is_found_when_more_of_it_is_transcribed():
     assert relabel(evidence, POLICY).changed == ()
     more = relabel(replace(evidence, segments=transcript(spoken)), POLICY)
     assert {segment.speaker for segment in more.segments} == {"SPEAKER_00", "SPEAKER_01"}
+
+
+def of_a_recorder_that_hears_only_speech(seed):
+    """Return 24 utterances of two people, and the evidence: a chunk each, with seconds between that were not sent."""
+    draw, spoken, chunks, at_s = random.Random(seed), [], [], 2.0
+    for number in range(24):
+        length_s = draw.uniform(2.5, 7.0)
+        spoken.append(("AB"[number % 2], at_s, at_s + length_s))
+        chunks.append(ChunkInfo(f"c{number:03d}", number, number, T0 + at_s - 0.3, length_s + 0.6))
+        at_s += length_s + draw.uniform(3.5, 12.0)
+    plans = plan_jobs(chunks, closing=True, idle_s=0.0, rules=AssemblyRules())
+    jobs = tuple(diarize(chunks, plan, spoken) for plan in plans)
+    segments = transcript(spoken, "SPEAKER_04")
+    return spoken, ConversationEvidence("c1", tuple(chunks), jobs, started_at_s=T0, segments=segments)
+
+
+def say_it_was_later(evidence, places, late_s):
+    chunks = [
+        replace(chunk, captured_at_s=chunk.captured_at_s + late_s) if place in places else chunk
+        for place, chunk in enumerate(evidence.chunks)
+    ]
+    return replace(evidence, chunks=tuple(chunks))
+
+
+def labelled(result, spoken):
+    """Return (lines that were given a number, how many of them stand with the other person's)."""
+    left = {segment_id for segment_id, _ in result.left_alone}
+    given = [(segment.speaker, spoken[int(segment.id[1:])][0]) for segment in result.segments if segment.id not in left]
+    names = {number: [name for other, name in given if other == number] for number, _ in given}
+    return len(given), sum(len(of_one) - max(map(of_one.count, "AB")) for of_one in names.values())
+
+
+@pytest.mark.parametrize("late_s", [0.0, 20.0], ids=["times right", "started_at 20 s off"])
+@pytest.mark.parametrize("seed", range(4))
+def test_utterances_too_short_to_find_their_place_alone_find_it_together(seed, late_s):
+    spoken, evidence = of_a_recorder_that_hears_only_speech(seed)
+    count, wrong = labelled(relabel(replace(evidence, started_at_s=T0 - late_s), POLICY), spoken)
+    assert (count >= 20, wrong) == (True, 0)
+
+
+@pytest.mark.parametrize("late_s", [-9.0, 2.0, 9.0, 40.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_an_utterance_whose_own_time_is_wrong_takes_no_place_among_the_others(seed, late_s):
+    spoken, evidence = of_a_recorder_that_hears_only_speech(seed)
+    assert labelled(relabel(say_it_was_later(evidence, {11}, late_s), POLICY), spoken)[1] == 0
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_where_many_times_are_wrong_no_utterance_has_the_place_of_another(seed):
+    spoken, evidence = of_a_recorder_that_hears_only_speech(seed)
+    assert labelled(relabel(say_it_was_later(evidence, range(0, 24, 3), 5.0), POLICY), spoken)[1] == 0
