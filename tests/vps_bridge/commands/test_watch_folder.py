@@ -310,6 +310,57 @@ def test_a_recording_whose_conversation_was_deleted_is_not_awaited_for_ever(
     assert "its conversation was deleted" in folder.text("call.wav.error.txt")
 
 
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_bridge_that_was_restored_from_an_older_backup_is_sent_what_it_had_accepted_since(
+    folder: Folder, bridge: LiveBridge, backend: Backend, mosquitto: RunningBroker, tmp_path: Path, is_running: bool
+) -> None:
+    bridge.command("backup", str(tmp_path / "before.tar"))
+    folder.drop("bare.wav", tone=40)
+    folder.drop("call.wav", tone=41)
+    (folder.path / "call.srt").write_text(SRT)
+    records = folder.path / RECORDS_FOLDER
+    running = folder.start()
+    wait_until(lambda: len([*records.glob("*.json")]) == 2 or None, "both to be accepted")
+    if not is_running:
+        running.kill()
+        running.communicate(timeout=WAIT_S)
+    bridge.stop()
+    bridge.command("restore", str(tmp_path / "before.tar"), "--overwrite", "--yes")
+    bridge.start(backend)
+    with answering(mosquitto):
+        if is_running:
+            wait_until(lambda: {"bare.wav.srt", "call.wav.srt"} <= set(folder.names()) or None, "the labels")
+            running.send_signal(signal.SIGTERM)
+            running.communicate(timeout=WAIT_S)
+        code, news, said = folder.once("--timeout-s", "20")
+        outcomes = [] if is_running else ["done", "done"]
+        assert (code, [each["outcome"] for each in news]) == (0, outcomes), said
+    assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt")
+    assert "SPEAKER_01" in folder.text("bare.wav.rttm")
+
+
+def test_a_recording_that_two_owners_have_is_a_conversation_of_each(
+    folder: Folder, bridge: LiveBridge, agent: ScriptedAgent
+) -> None:
+    theirs = Folder(folder.path.parent / "of-another", folder.broker)
+    theirs.path.mkdir()
+    shutil.copy(folder.drop("call.wav", tone=42), theirs.path)
+    assert folder.once("--owner", "anna")[0] == 0
+    (first,) = (each["conversation_id"] for each in bridge.json("conversations"))
+    bridge.command("correct", first, "name", "0", "mother")
+    assert theirs.once("--owner", "ben")[0] == 0
+    (second,) = {each["conversation_id"] for each in bridge.json("conversations")} - {first}
+    assert "mother" not in theirs.text("call.wav.rttm")
+    bridge.command("correct", second, "name", "1", "boss")
+    running = folder.start()
+    try:
+        wait_until(lambda: " mother " in folder.text("call.wav.rttm") or None, "the name that its owner gave")
+    finally:
+        running.send_signal(signal.SIGTERM)
+        running.communicate(timeout=WAIT_S)
+    assert "boss" not in folder.text("call.wav.rttm")
+
+
 def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigterm(
     folder: Folder, mosquitto: RunningBroker, bridge: LiveBridge, backend: Backend
 ) -> None:
