@@ -15,6 +15,7 @@ _MAX_WAV_CHUNKS = 50  # before the samples
 _KINDS = {"pcm_s16le": 1, "pcm_u8": 1, "pcm_f32le": 3, "pcm_alaw": 6, "pcm_mulaw": 7}
 """As WAV numbers them: PCM, IEEE float, A-law, mu-law (Microsoft and IBM, "Multimedia Programming Interface 1.0")."""
 _PLAIN = (1, 3, 6, 7)
+_MAX_SAMPLE_BYTES, _MAX_BYTES_PER_S = 8, 2**32 - 1  # more does not fit a header
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,19 @@ def _find_in_wav(file: BinaryIO, size: int) -> Samples | None:
             kind, channels, rate_hz, _, frame_bytes, _ = struct.unpack("<HHIIHH", file.read(_FORMAT_BYTES).ljust(16))
             described = (kind, channels, rate_hz, frame_bytes)
         elif name == b"data" and described is not None:
-            is_plain = described[0] in _PLAIN and all(described)
-            return Samples(*described, body, min(size, body + length) if length else size) if is_plain else None
+            samples = Samples(*described, body, min(size, body + length) if length else size)
+            return samples if _is_plain(samples) else None
         position = body + length + length % 2
     return None
+
+
+def _is_plain(samples: Samples) -> bool:
+    """Whether samples can be cut, and a header can be written that says what they are."""
+    if samples.kind not in _PLAIN or not samples.channels or not samples.rate_hz:
+        return False
+    sample_bytes, rest = divmod(samples.frame_bytes, samples.channels)
+    is_whole = 0 < sample_bytes <= _MAX_SAMPLE_BYTES and rest == 0
+    return is_whole and samples.rate_hz * samples.frame_bytes <= _MAX_BYTES_PER_S
 
 
 def cut_wav(path: Path, samples: Samples, from_s: float, to_s: float) -> bytes:

@@ -1,6 +1,7 @@
 """Hearing what was said: which audio covers a span of the transcript, and what is sent of it."""
 
 import io
+import struct
 import wave
 from pathlib import Path
 from typing import Any
@@ -104,3 +105,19 @@ def test_a_span_is_heard_across_its_chunks_until_the_audio_is_gone(mosquitto: Ru
 @pytest.mark.parametrize("path", ["..%2F..%2Fledger.sqlite3", "none"])
 def test_nothing_but_a_chunk_is_sent(door: Door, path: str) -> None:
     assert door.client.get(f"/v1/conversations/heard/chunks/{path}/audio").status_code in (404, 422)
+
+
+@pytest.mark.parametrize(
+    ("channels", "rate_hz", "frame_bytes"),
+    [(1, 2**32 - 1, 2), (1, 16_000, 65_535), (200, 16_000, 2), (3, 16_000, 4), (16, 2**31, 32)],
+)
+def test_a_file_whose_header_no_other_could_repeat_is_sent_whole(
+    door: Door, channels: int, rate_hz: int, frame_bytes: int
+) -> None:
+    whole = wav_of(counting(1_000))
+    odd = whole[:22] + struct.pack("<HIIH", channels, rate_hz, 0, frame_bytes) + whole[34:]
+    name = f"odd-{channels}-{rate_hz}-{frame_bytes}"
+    assert door.audio(name, odd, sequence=0).status_code == 202
+    for query in ({}, {"from_s": 0.0, "to_s": 0.5}, {"from_s": -5.0, "to_s": -1.0}):
+        answer = door.client.get(f"/v1/conversations/{name}/chunks/s-0/audio", params=query)
+        assert (answer.status_code, answer.content) == (200, odd), answer.text
