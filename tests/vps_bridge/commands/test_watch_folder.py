@@ -6,15 +6,11 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import time
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -26,59 +22,14 @@ from schemas.corrections import Correction, CorrectionKind
 from schemas.failure import FailureCode
 from tests.brokers import RunningBroker
 from tests.inbox import WAIT_S
+from tests.vps_bridge.commands.dropped_folder import SRT, Folder
 from tests.vps_bridge.http.door import answering
 from tests.vps_bridge.live_bridge import CALL_S, CALL_TURNS, Backend, LiveBridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent, make_wav
 from vps_bridge.client.dropped_files import SettledFiles, find_recordings
-from vps_bridge.client.folder_records import RECORDS_FOLDER, conversation_of
+from vps_bridge.client.folder_records import RECORDS_FOLDER
 from vps_bridge.commands.main import app
 from vps_bridge.commands.watch_folder import LOOK_S
-
-SRT = "".join(
-    f"{place}\n00:00:{int(start):02},500 --> 00:00:{int(end):02},500\nword {place}\n\n"
-    for place, (start, end, _) in enumerate(CALL_TURNS, 1)
-)
-FAST = ("--settle-s", "0.3", "--json")
-START = "from vps_bridge.commands.main import main; main()"
-
-
-@dataclass
-class Folder:
-    """A folder, and the command that watches it."""
-
-    path: Path
-    broker: RunningBroker
-
-    def drop(self, name: str, *, tone: int, seconds: float = CALL_S) -> Path:
-        path = self.path / name
-        path.write_bytes(make_wav(seconds, tone=tone))
-        return path
-
-    def once(self, *options: str) -> tuple[int, list[dict[str, Any]], str]:
-        """Exit code, news, and what was said on stderr."""
-        arguments = ["watch-folder", str(self.path), "--once", *FAST, *options]
-        done = CliRunner().invoke(app, arguments, env=self.broker.environment("backend"))
-        assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
-        return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()], done.stderr
-
-    def start(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-c", START, "watch-folder", str(self.path), *FAST],
-            env=self.broker.environment("backend"),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-
-    def text(self, name: str) -> str:
-        return (self.path / name).read_text()
-
-    def names(self) -> list[str]:
-        return sorted(path.name for path in self.path.iterdir() if not path.name.startswith("."))
-
-    def conversation(self, name: str) -> str:
-        (recording,) = [each for each in find_recordings(self.path) if each.audio.name == name]
-        return conversation_of(recording.digest())
 
 
 @pytest.fixture
@@ -308,57 +259,6 @@ def test_a_recording_whose_conversation_was_deleted_is_not_awaited_for_ever(
     code, news, _ = folder.once()
     assert (code, [each["outcome"] for each in news]) == (1, ["refused"])
     assert "its conversation was deleted" in folder.text("call.wav.error.txt")
-
-
-@pytest.mark.parametrize("is_running", [False, True])
-def test_a_bridge_that_was_restored_from_an_older_backup_is_sent_what_it_had_accepted_since(
-    folder: Folder, bridge: LiveBridge, backend: Backend, mosquitto: RunningBroker, tmp_path: Path, is_running: bool
-) -> None:
-    bridge.command("backup", str(tmp_path / "before.tar"))
-    folder.drop("bare.wav", tone=40)
-    folder.drop("call.wav", tone=41)
-    (folder.path / "call.srt").write_text(SRT)
-    records = folder.path / RECORDS_FOLDER
-    running = folder.start()
-    wait_until(lambda: len([*records.glob("*.json")]) == 2 or None, "both to be accepted")
-    if not is_running:
-        running.kill()
-        running.communicate(timeout=WAIT_S)
-    bridge.stop()
-    bridge.command("restore", str(tmp_path / "before.tar"), "--overwrite", "--yes")
-    bridge.start(backend)
-    with answering(mosquitto):
-        if is_running:
-            wait_until(lambda: {"bare.wav.srt", "call.wav.srt"} <= set(folder.names()) or None, "the labels")
-            running.send_signal(signal.SIGTERM)
-            running.communicate(timeout=WAIT_S)
-        code, news, said = folder.once("--timeout-s", "20")
-        outcomes = [] if is_running else ["done", "done"]
-        assert (code, [each["outcome"] for each in news]) == (0, outcomes), said
-    assert "SPEAKER_01: word 2\n" in folder.text("call.wav.srt")
-    assert "SPEAKER_01" in folder.text("bare.wav.rttm")
-
-
-def test_a_recording_that_two_owners_have_is_a_conversation_of_each(
-    folder: Folder, bridge: LiveBridge, agent: ScriptedAgent
-) -> None:
-    theirs = Folder(folder.path.parent / "of-another", folder.broker)
-    theirs.path.mkdir()
-    shutil.copy(folder.drop("call.wav", tone=42), theirs.path)
-    assert folder.once("--owner", "anna")[0] == 0
-    (first,) = (each["conversation_id"] for each in bridge.json("conversations"))
-    bridge.command("correct", first, "name", "0", "mother")
-    assert theirs.once("--owner", "ben")[0] == 0
-    (second,) = {each["conversation_id"] for each in bridge.json("conversations")} - {first}
-    assert "mother" not in theirs.text("call.wav.rttm")
-    bridge.command("correct", second, "name", "1", "boss")
-    running = folder.start()
-    try:
-        wait_until(lambda: " mother " in folder.text("call.wav.rttm") or None, "the name that its owner gave")
-    finally:
-        running.send_signal(signal.SIGTERM)
-        running.communicate(timeout=WAIT_S)
-    assert "boss" not in folder.text("call.wav.rttm")
 
 
 def test_killed_before_the_labels_came_it_goes_on_where_it_was_and_ends_at_sigterm(
