@@ -197,6 +197,15 @@ def test_troubleshooting_names_every_reason_why_a_segment_is_left_alone() -> Non
     assert [reason for reason in reasons if f"`{reason}`" not in text] == []
 
 
+def test_troubleshooting_names_every_warning_about_audio() -> None:
+    text = read_page("docs/troubleshooting.md")
+    files = [path for room in ("mac_agent", "vps_bridge") for path in sorted((ROOT / room).rglob("*.py"))]
+    warnings = set(re.findall(r'"(audio\.[a-z_]+)', "".join(path.read_text("utf-8") for path in files)))
+    warnings -= {"audio.gone"}  # of the door
+    assert len(warnings) > 15
+    assert sorted(warning for warning in warnings if f"`{warning}`" not in text) == []
+
+
 def test_every_code_of_the_door_is_on_its_page() -> None:
     source = "".join(path.read_text() for path in sorted((ROOT / "vps_bridge" / "http").glob("*.py")))
     codes = set(re.findall(r'HttpProblem\(\s*[\w.]+, "([a-z_.]+)"', source))

@@ -49,6 +49,9 @@ _MAX_ERROR_S = 30.0
 say a week, whose offsets fill any memory. It is no rule: those are in the write keys of stored conversations."""
 _NO_FIT = "fit each other at no offset clearly enough"
 _MAX_TRANSCRIPT_S = 86_400.0  # one that is longer has wrong times, and searching it would take minutes
+_CONFIRMING_NATS, _CONFIRMED_WITHIN_S = 1.0, 20.0
+"""What a stretch must say for the place that others give it, and how far around it nothing may fit clearly better.
+Of drawn lines 71 % say it at their place, and 0.1 to 7 % at one that is 1.5 to 15 s off."""
 _EDGE_S = 5.0
 """The transcript counts as silent for this long beside its words; beyond that it may be incomplete."""
 
@@ -230,6 +233,24 @@ def find_clock(
             lost = f"{lost_s:,.{0 if lost_s >= 1 else 1}f} of {speech_s:,.0f} s of speech and the transcript {_NO_FIT}"
             return StretchClock(pieces, "clock.unverified", lost)
     return StretchClock((), reason, f"speech and transcript {_NO_FIT}{_say_what_would_help(stretch)}")
+
+
+def confirm_clock(
+    stretch: Stretch,
+    speech: Sequence[Span],
+    heard: Sequence[Span],
+    transcript: Sequence[Span],
+    rules: AlignmentRules,
+    *,
+    has_word_times: bool = False,
+) -> StretchClock:
+    """Find the clock of a stretch that others place at its prior: little is enough, beside what is written near it."""
+    prior_s = stretch.prior_s or 0.0
+    first_s, last_s = prior_s - _CONFIRMED_WITHIN_S, prior_s + stretch.length_s + _CONFIRMED_WITHIN_S
+    near = [(start_s, end_s) for start_s, end_s in transcript if start_s < last_s and end_s > first_s]
+    return find_clock(
+        stretch, speech, heard, near, replace(rules, prior_nats=_CONFIRMING_NATS), has_word_times=has_word_times
+    )
 
 
 def _say_what_would_help(stretch: Stretch) -> str:

@@ -14,6 +14,7 @@ from vps_bridge.labelling.align import (
     AlignmentRules,
     Stretch,
     StretchClock,
+    confirm_clock,
     find_clock,
     find_stretches,
     is_rate_suspect,
@@ -35,7 +36,7 @@ from vps_bridge.labelling.decide import (
 from vps_bridge.labelling.embedding_spaces import MEASURED, UNMEASURED
 from vps_bridge.labelling.evidence import AudioTimeline, ConversationEvidence, build_audio_timeline
 from vps_bridge.labelling.job_evidence import JobEvidence
-from vps_bridge.labelling.joint_clock import find_joint_clocks
+from vps_bridge.labelling.joint_clock import find_joint_clocks, find_lost_clocks
 from vps_bridge.labelling.link import LinkingRules, Partition
 from vps_bridge.labelling.linked_voices import LinkedVoices, link_voices
 from vps_bridge.labelling.number import VoiceBook, name_voices
@@ -241,6 +242,9 @@ def _find_clocks(
     def find_by(stretch: Stretch, spoken: Sequence[Span], heard: Sequence[Span]) -> StretchClock:
         return find_clock(stretch, spoken, heard, transcript, rules, has_word_times=has_word_times)
 
+    def confirm(stretch: Stretch, spoken: Sequence[Span], heard: Sequence[Span]) -> StretchClock:
+        return confirm_clock(stretch, spoken, heard, transcript, rules, has_word_times=has_word_times)
+
     def find(stretch: Stretch) -> StretchClock:
         return find_by(stretch, speech.get(stretch.index, ()), timeline.audio.get(stretch.index, ()))
 
@@ -251,7 +255,9 @@ def _find_clocks(
         again = with_found_prior(stretch, found)
         if not clocks[index].pieces and again != stretch:
             clocks[index] = find(again)
-    return tuple(clocks)
+    lost = [with_found_prior(stretch, found) for stretch in stretches if not clocks[stretch.index].pieces]
+    together = find_lost_clocks(lost, speech, timeline.audio, find_by, confirm)
+    return tuple(together.get(index, clock) for index, clock in enumerate(clocks))
 
 
 def _turns_on_transcript(timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> list[TranscriptTurn]:

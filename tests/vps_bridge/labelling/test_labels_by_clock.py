@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 
 import pytest
@@ -20,7 +21,7 @@ from tests.vps_bridge.labelling.test_relabel import (
 )
 from vps_bridge.conversations.store import StoredSegment
 from vps_bridge.labelling.relabel import relabel
-from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
+from vps_bridge.rules.assemble import AssemblyRules, ChunkInfo, plan_jobs
 
 
 @pytest.mark.parametrize("error_s", [-170.0, -20.0, -3.5, 3.5, 40.0, 3600.0, None])
@@ -59,6 +60,26 @@ def test_a_short_stretch_takes_its_place_beside_a_long_one():
     result = relabel(replace(evidence, chunks=kept, jobs=jobs, started_at_s=None), POLICY)
     assert result.offsets[0] == pytest.approx(0.0, abs=0.25)
     assert result.offsets[1] == pytest.approx(265.0, abs=0.25)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_device_that_sends_no_silence_has_its_lines_labelled(seed):
+    """Each line is a chunk with its time, and 0.3 s around it: alone none is long enough to be placed."""
+    draw, spoken, at_s = random.Random(seed), [], 1.0
+    for number in range(16):
+        spoken.append(("AB"[number % 2], at_s, at_s + draw.uniform(3.0, 9.0)))
+        at_s = spoken[-1][2] + draw.uniform(2.8, 20.0)
+    chunks = [
+        ChunkInfo(f"c{number:03d}", number, number, T0 + start_s - 0.3, end_s - start_s + 0.6)
+        for number, (_, start_s, end_s) in enumerate(spoken)
+    ]
+    plans = plan_jobs(chunks, closing=True, idle_s=0.0, rules=AssemblyRules())
+    jobs = tuple(diarize(chunks, plan, spoken, seed=seed) for plan in plans)
+    evidence = replace(evidence_of(spoken, segments=transcript(spoken)), chunks=tuple(chunks), jobs=jobs)
+    result = relabel(evidence, POLICY)
+    assert result.left_alone == ()
+    labels = {(segment.speaker, spoken[int(segment.id[1:])][0]) for segment in result.segments}
+    assert labels == {("SPEAKER_00", "A"), ("SPEAKER_01", "B")}
 
 
 def test_one_block_over_everything_gives_no_clock_and_keeps_its_label():
