@@ -9,7 +9,26 @@ from dataclasses import dataclass
 from pathlib import Path
 
 AUDIO_SUFFIXES = frozenset(
-    {".wav", ".flac", ".ogg", ".opus", ".mp3", ".m4a", ".mp4", ".aac", ".webm", ".aiff", ".aif", ".caf"}
+    {
+        ".wav",
+        ".flac",
+        ".ogg",
+        ".oga",
+        ".opus",
+        ".mp3",
+        ".m4a",
+        ".m4b",
+        ".mp4",
+        ".qta",
+        ".mov",
+        ".3gp",
+        ".aac",
+        ".webm",
+        ".aiff",
+        ".aif",
+        ".aifc",
+        ".caf",
+    }
 )
 TRANSCRIPT_SUFFIXES = (".json", ".srt", ".vtt", ".tsv", ".stm")  # of several the first one counts: it has words
 

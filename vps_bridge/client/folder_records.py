@@ -33,6 +33,8 @@ class RecordingRecord(BaseModel):
 
     digest: str
     state: RecordingState
+    owner: str | None = None
+    """Whose conversation it is."""
     error: str | None = None
     update: ConversationUpdated | None = None
     joined: str | None = None
@@ -48,7 +50,7 @@ class RecordingRecord(BaseModel):
     @property
     def conversation_id(self) -> str:
         """Return the same id at every attempt, so that what the bridge has already is not there twice."""
-        return self.joined or conversation_of(self.digest)
+        return self.joined or conversation_of(self.digest, self.owner)
 
 
 class WrittenFile(BaseModel):
@@ -66,9 +68,10 @@ class WrittenFile(BaseModel):
 _WRITTEN = TypeAdapter(dict[str, WrittenFile])
 
 
-def conversation_of(digest: str) -> str:
-    """Return the id of a recording's conversation."""
-    return f"file-{digest[:32]}"
+def conversation_of(digest: str, owner: str | None = None) -> str:
+    """Return the id of a recording's conversation: each owner has one of their own, also of the same recording."""
+    own = f"-{hashlib.sha256(owner.encode()).hexdigest()[:16]}" if owner else ""
+    return f"file-{digest[:32]}{own}"
 
 
 class FolderRecords:
@@ -106,10 +109,11 @@ class FolderRecords:
 
         Both may lie in the folder, as two files of the same sound.
         """
-        digests = [path.stem for path in self._place.glob("*.json") if conversation_of(path.stem) == conversation_id]
+        names = (path.stem for path in self._place.glob("*.json"))
+        digests = {name for name in names if conversation_id.startswith(conversation_of(name))}
         joined = self.find_joined(conversation_id)
-        found = [self.read(digest) for digest in (*digests, *([joined] if joined else []))]
-        return [record for record in found if record is not None]
+        found = [self.read(digest) for digest in sorted(digests | ({joined} if joined else set()))]
+        return [record for record in found if record is not None and record.conversation_id == conversation_id]
 
     def find_joined(self, conversation_id: str) -> str | None:
         """Return which recording's transcript joined a conversation; None: none did."""

@@ -1,4 +1,4 @@
-"""Hears the updates of all conversations and which were deleted, and confirms updates that were dealt with."""
+"""Hears the updates of all conversations, which were deleted, and which bridges run; confirms updates dealt with."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import structlog
 from broker.errors import NotConnected
 from broker.session import Incoming
 from broker.settings import BrokerSettings
+from schemas.bridge import BridgeHeartbeat
 from schemas.codec import decode, encode
 from schemas.conversation import Accepted, ConversationEvent, ConversationUpdated, EventType
 from schemas.errors import SchemaError
@@ -30,16 +31,19 @@ class Heard:
     """In order."""
     deleted: list[str] = field(default_factory=list)
     """Conversations of which a receipt said that they are deleted; the bridge says so of whatever is asked of them."""
+    bridges: set[str] = field(default_factory=set)
+    """Instances of bridges whose heartbeat came."""
 
 
 class UpdateListener(ConnectedClient):
-    """A connection that hears every `updated` and every receipt. Used by one thread, as a context manager."""
+    """A connection that hears every `updated`, receipt and bridge. Used by one thread, as a context manager."""
 
     def __init__(self, settings: BrokerSettings) -> None:
         """Prepare a connection."""
         self._topics = Topics(settings.topic_root)
         self._messages: queue.Queue[Incoming] = queue.Queue(MAX_WAITING)
         filters = {self._topics.filter(kind): 1 for kind in (TopicKind.UPDATED, TopicKind.ACCEPTED)}
+        filters[self._topics.filter(TopicKind.BRIDGE_HEARTBEAT)] = 0
         super().__init__(settings, filters, self._keep)
 
     def take(self) -> Heard:
@@ -54,8 +58,12 @@ class UpdateListener(ConnectedClient):
         return heard
 
     def _read(self, message: Incoming, heard: Heard) -> None:
-        if self._topics.parse(message.topic).kind is TopicKind.UPDATED:
+        kind = self._topics.parse(message.topic).kind
+        if kind is TopicKind.UPDATED:
             heard.updates.append(decode(ConversationUpdated, message.payload))
+            return
+        if kind is TopicKind.BRIDGE_HEARTBEAT:
+            heard.bridges.add(decode(BridgeHeartbeat, message.payload).instance_id)
             return
         receipt = decode(Accepted, message.payload)
         if receipt.reason == FailureCode.CONVERSATION_DELETED:

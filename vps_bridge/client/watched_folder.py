@@ -17,6 +17,7 @@ from broker.errors import BrokerError
 from broker.private_files import replace_file
 from broker.settings import BrokerSettings
 from schemas.conversation import ConversationUpdated, TranscriptSegment
+from schemas.failure import FailureCode
 from vps_bridge.client.client import BridgeClient
 from vps_bridge.client.connected import ASK_AGAIN_S
 from vps_bridge.client.dropped_files import DroppedRecording, SettledFiles, find_recordings
@@ -80,6 +81,8 @@ class WatchedFolder:
         self._told: set[DroppedRecording] = set()  # of which it was said why nothing can be done
         self._resting_until_s = 0.0
         self._awaited = {record.conversation_id for record in self._records.awaited()}
+        self._bridges: set[str] = set()  # instances that were heard
+        self._doubted = self._accepted()  # before this bridge began: restored from a backup, it may not have them
         self._ask_again_s = 0.0
 
     @property
@@ -107,6 +110,9 @@ class WatchedFolder:
         heard = self._listener.take()
         for update in heard.updates:
             self._finish(update)
+        if self._bridges and not heard.bridges <= self._bridges:
+            self._doubted = self._accepted()
+        self._bridges |= heard.bridges
         for conversation_id in self._awaited & set(heard.deleted):
             self._awaited.discard(conversation_id)
             for record in self._records.of_conversation(conversation_id):
@@ -133,10 +139,11 @@ class WatchedFolder:
             record = self._records.read(digest)
             if record is not None and record.state is RecordingState.REFUSED and self._is_error_deleted(record, name):
                 record = None
-            if record is None:
+            is_doubted = record is not None and record.state is RecordingState.ACCEPTED and digest in self._doubted
+            if record is None or is_doubted:
                 if time.monotonic() < self._resting_until_s:
                     return False
-                record = self._publish(recording, digest)
+                record = self._publish(recording, record or self._new_record(recording, digest), again=is_doubted)
             if record is not None and record.state is not RecordingState.ACCEPTED:
                 self._write_beside(record, recording)
                 is_refused = record.state is RecordingState.REFUSED
@@ -165,35 +172,45 @@ class WatchedFolder:
             self._records.note_removed(file)
         return is_deleted
 
-    def _publish(self, recording: DroppedRecording, digest: str) -> RecordingRecord | None:
-        """Send a recording; None where the bridge did not answer."""
-        name, record = recording.audio.name, self._new_record(recording, digest)
-        conversation_id = record.conversation_id
+    def _accepted(self) -> set[str]:
+        return {record.digest for record in self._records.awaited()}
+
+    def _publish(self, recording: DroppedRecording, record: RecordingRecord, *, again: bool) -> RecordingRecord | None:
+        """Send a recording, or send it again to a bridge that may not have it; None where the bridge did not answer."""
+        name, conversation_id = recording.audio.name, record.conversation_id
+        owner = record.owner or self._owner
         try:
             segments = _read(recording, conversation_id)
             with BridgeClient(self._settings, conversation_id) as client:
                 beat = client.wait_bridge(BRIDGE_TIMEOUT_S)
-                if segments or self._owner:
-                    client.start(owner=self._owner)
+                if segments or owner:
+                    client.start(owner=owner)
                 if segments:
                     client.send_segments(segments)
-                if record.joined is None:
-                    client.send_file(recording.audio, chunk_id=f"f-{digest[:32]}", timeout_s=SEND_TIMEOUT_S)
+                if record.joined is None or again:
+                    of_audio = record.digest if record.joined is None else recording.digest_without_transcript()
+                    client.send_file(recording.audio, chunk_id=f"f-{of_audio[:32]}", timeout_s=SEND_TIMEOUT_S)
                 client.complete(chunks=1)
         except (TranscriptError, BridgeRefused) as error:
-            record = record.model_copy(update={"state": RecordingState.REFUSED, "error": str(error)})
+            is_deleted = again and isinstance(error, BridgeRefused) and error.code == FailureCode.CONVERSATION_DELETED
+            why = DELETED if is_deleted else str(error)
+            record = record.model_copy(update={"state": RecordingState.REFUSED, "error": why})
+            if again:
+                self._awaited.discard(conversation_id)
         except (BridgeSilent, BrokerError) as error:
             self._resting_until_s = time.monotonic() + TRY_AGAIN_S
             self._report(FolderNews(name, "later", str(error)))
             return None
         if record.joined is not None and record.state is RecordingState.ACCEPTED:
-            self._records.note_joined(record.joined, digest)  # not before: a refused one leaves the audio its labels
+            self._records.note_joined(record.joined, record.digest)  # one that is refused leaves the audio its labels
         self._records.write(record)
+        self._doubted.discard(record.digest)
         if record.state is RecordingState.ACCEPTED:
             self._awaited.add(conversation_id)
             self._listener.ask_again(conversation_id)  # an earlier run may have confirmed it, and ended before it wrote
             nobody = "" if beat.agents_live else "; no agent is live now (omi-bridge agents)"
-            self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
+            if not again:
+                self._report(FolderNews(name, "accepted", f"the bridge has it; its labels are awaited{nobody}"))
         return record
 
     def _new_record(self, recording: DroppedRecording, digest: str) -> RecordingRecord:
@@ -202,7 +219,7 @@ class WatchedFolder:
         Where its audio was published before the transcript was there, the transcript joins that conversation: one
         transcript alone, since of a second one nobody can tell which lines of the first it replaces.
         """
-        record = RecordingRecord(digest=digest, state=RecordingState.ACCEPTED)
+        record = RecordingRecord(digest=digest, state=RecordingState.ACCEPTED, owner=self._owner)
         earlier = self._records.read(recording.digest_without_transcript()) if recording.transcript else None
         if earlier is None or earlier.state is RecordingState.REFUSED:
             return record
