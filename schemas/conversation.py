@@ -71,7 +71,7 @@ class TranscriptSegment(Record):
     is_user: Annotated[
         bool, BeforeValidator(lambda flag: False if flag is None else flag, json_schema_input_type=bool | None)
     ] = False
-    person_id: PersonName | None = None
+    person_id: Annotated[PersonName | None, BeforeValidator(lambda name: None if name == "" else name)] = None
     label_source: Literal["manual", "auto"] | None = Field(
         default=None, description="Who labelled it. Null: a person or owner label counts as a human's."
     )

@@ -53,3 +53,9 @@ def test_a_name_that_is_too_long_is_refused_by_its_length_as_it_is_kept() -> Non
 
 def test_who_differs_by_capitals_or_a_mark_is_somebody_else() -> None:
     assert len({compose_name(name) for name in ("Anna", "anna", "Ánna", "An na")}) == 4
+
+
+def test_an_empty_person_is_nobody_and_no_label_of_a_human() -> None:
+    segment = TranscriptSegment.model_validate({"id": "s-1", "start_s": 0.0, "end_s": 1.0, "person_id": ""})
+    assert segment.person_id is None
+    assert "person_id" in segment.model_fields_set, "in an update it takes away who was there, as null does"
