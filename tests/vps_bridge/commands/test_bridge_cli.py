@@ -282,7 +282,7 @@ def test_publish_and_import_as_a_person_would(mosquitto: RunningBroker, bridge: 
     done = run("import", str(transcript), "-c", "person", "--json", **environment)
     assert done.returncode == 0, done.stderr
     sent = {"conversation_id": "person", "segments": 6}
-    assert json.loads(done.stdout) == sent | {"removed": 0, "left": [], "moved": [], "warnings": []}
+    assert json.loads(done.stdout) == sent | {"removed": 0, "left": [], "moved": [], "overwritten": [], "warnings": []}
     with ScriptedAgent(mosquitto, "first") as agent:
         program = subprocess.Popen(
             [

@@ -47,6 +47,7 @@ def world(broker: PlantedBroker, files: Path, tmp_path: Path, monkeypatch: pytes
     data_dir, config = tmp_path / "data", tmp_path / "config.toml"
     shutil.copytree(files, data_dir)
     data_dir.chmod(0o700)
+    (data_dir / "bridge" / "spool").mkdir(mode=0o700)
     config.write_text("")
     config.chmod(0o600)
     monkeypatch.setenv("OMI_DATA_DIR", str(data_dir))
