@@ -102,7 +102,8 @@ class Ingest:
         """
         chunk = UnacceptedChunk(conversation_id, sha256 or upload.sha256, upload.bytes, description)
         taken = self._take_or_refuse(chunk, lambda: self._store_upload(chunk, upload))
-        if upload.kept_as is not None and not taken.is_new:
+        # While the outcome is still to come the bucket may have it already: it is not yet known to be unwanted.
+        if taken.later is None and upload.kept_as is not None and not taken.is_new:
             self._spool.discard(upload.kept_as)
         return taken
 
