@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from schemas.conversation import TranscriptSegment
-from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.conversations.store import StoredSegment, is_same_place
 
 
 @dataclass(frozen=True)
@@ -46,9 +46,6 @@ def _plain_words(text: str) -> str:
 
 
 def _is_same_talk(stored: StoredSegment, new: TranscriptSegment) -> bool:
-    """Whether they share half of the shorter one: neighbours touch, and often overlap a little."""
     if not new.has_times:
         return True  # it keeps those it has
-    shared_s = min(stored.end_s, new.end_s) - max(stored.start_s, new.start_s)
-    shorter_s = min(stored.end_s - stored.start_s, new.end_s - new.start_s)
-    return shared_s >= min(shorter_s / 2, shorter_s)  # a length below zero, which cannot be, is the same as itself
+    return is_same_place((stored.start_s, stored.end_s), (new.start_s, new.end_s))

@@ -24,9 +24,10 @@ def speaker_number(speaker: str | None) -> int | None:
 
 
 def is_same_place(before: tuple[float, float], now: tuple[float, float]) -> bool:
-    """Whether two spans of seconds share at least half of the shorter one."""
+    """Whether two spans of seconds share at least half of the shorter one: neighbours touch, and overlap a little."""
     shorter_s = min(before[1] - before[0], now[1] - now[0])
-    return min(before[1], now[1]) - max(before[0], now[0]) >= shorter_s / 2
+    shared_s = min(before[1], now[1]) - max(before[0], now[0])
+    return shared_s >= min(shorter_s / 2, shorter_s)  # a length below zero, which cannot be, is the same as itself
 
 
 @dataclass(frozen=True)

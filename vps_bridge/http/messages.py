@@ -33,9 +33,7 @@ class AudioQuery(ChunkDescription):
 
 
 class HintQuery(Record):
-    """How many speakers the caller of a one-off request expects. A name that is none of these may be a misspelt one."""
-
-    model_config = ConfigDict(extra="forbid")
+    """How many speakers the caller of a one-off request expects."""
 
     num_speakers: SpeakerHint = Field(default=None, description="As the form's field, which wins; 0: no hint.")
     min_speakers: SpeakerHint = Field(default=None, description="As num_speakers, which wins.")
