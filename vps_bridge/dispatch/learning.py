@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import numpy as np
 import structlog
 
 from vps_bridge.dispatch.labelling_work import LabellingWork
-from vps_bridge.labelling.enrolment import LEARNED
+from vps_bridge.labelling.enrolment import LEARNED, Calibrated
 from vps_bridge.labelling.relabel import Relabelling
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
 from vps_bridge.ledger.people import NOBODY, PrintRecord
-from vps_bridge.people.match import Print
+from vps_bridge.people.match import Print, is_other_voice
 
 _LOG = structlog.get_logger(__name__)
 
 
-def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling) -> None:
+def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling, calibrated: Calibrated) -> None:
     """Keep the voiceprints that a labelling found, and drop those whose confirmation was taken back.
 
     Done again it changes nothing, so that it may be done before the labels are noted.
+
+    Args:
+        ledger: keeps them.
+        work: what the labels were worked out of.
+        labelling: the labels, and what they taught.
+        calibrated: rules of who is who that go before the shipped ones.
     """
     owner, name, people = work.conversation.owner or NOBODY, work.name, labelling.people
     if work.conversation.enrols is not None:
@@ -29,7 +36,13 @@ def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling) -> 
     wanted = {(owner, each.person_id): each for each in prints}
     kept = {(owner, person_id) for person_id in people.kept}
     if any(before.get(key) != each for key, each in wanted.items()) or before.keys() - wanted.keys() - kept:
-        ledger.people.learn(owner, name, prints, people.kept)
+        other_voice = [
+            person_id
+            for (_, person_id), each in wanted.items()
+            if (old := before.get((owner, person_id))) is not None
+            and is_other_voice(_to_print(each), _to_print(old), calibrated=calibrated)
+        ]
+        ledger.people.learn(owner, name, prints, people.kept, other_voice=other_voice)
         ledger.corrections.forget_unnamed(name)
         _LOG.info("voiceprints_learned", conversation=name, prints=len(prints))
     for each in people.told:
@@ -51,3 +64,8 @@ def _keep_enrolment(ledger: Ledger, owner: str, name: str, labelling: Relabellin
 def _to_record(found: Print, source: str, name: str) -> PrintRecord:
     vector = found.vector.astype("<f4").tobytes()
     return PrintRecord(found.person_id, source, name, found.embedding_space, vector, found.clean_s)
+
+
+def _to_print(record: PrintRecord) -> Print:
+    vector = np.frombuffer(record.vector, "<f4")
+    return Print(record.person_id, record.embedding_space, vector, record.clean_s)

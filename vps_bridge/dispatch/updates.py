@@ -156,7 +156,7 @@ class Updater:
         if written is None:
             return False
         changed, write = written
-        keep_prints(self._ledger, work, labelling)
+        keep_prints(self._ledger, work, labelling, dict(self._policy.people))
         if not is_new and not changed:
             self._ledger.conversations.note_nothing_new(name, final=final, done_jobs=done, seen=seen)
             return True

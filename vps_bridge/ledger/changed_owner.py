@@ -8,7 +8,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select, update
 
 from vps_bridge.ledger.deleted_people import forget_named, named_in
-from vps_bridge.ledger.people_rows import add_person, ask_labels
+from vps_bridge.ledger.people_rows import add_person, ask_asked_again, ask_labels, ask_told
 from vps_bridge.ledger.tables import ConversationRow, CorrectionRow, PersonDecisionRow, PrintRow
 
 _WITHOUT_MATCH = 4
@@ -41,6 +41,9 @@ def move_people(connection: Connection, conversation_id: str, owner: str) -> Non
     going = update(PersonDecisionRow).where(its_decisions, PersonDecisionRow.person_id.in_(moving))
     connection.execute(going.values(owner=owner))
     connection.execute(delete(PersonDecisionRow).where(its_decisions, PersonDecisionRow.owner != owner))
+    for person_id in sorted(taught):  # whom it taught of the old owner, it taught by mistake
+        ask_told(connection, before, person_id, but=conversation_id)
+        ask_asked_again(connection, owner, person_id)
     forget_named(connection, before, conversation_id, taught | named_in(connection, its_corrections))
     if row.voices:
         connection.execute(update(ConversationRow).where(this).values(voices=_without_matches(row.voices)))

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, delete, select
 
 from vps_bridge.ledger.conversation_changes import belongs_to
+from vps_bridge.ledger.people_rows import ASKED_AGAIN
 from vps_bridge.ledger.records import FORGOTTEN
 from vps_bridge.ledger.tables import (
     ConversationRow,
@@ -69,8 +70,10 @@ def _delete_unknown(connection: Connection, owner: str, persons: set[str]) -> No
         is_known |= select(table.owner).where(of_person).exists()
     unknown = select(PersonRow.person_id).where(PersonRow.owner == owner, PersonRow.person_id.in_(persons), ~is_known)
     gone = connection.scalars(unknown).all()
-    for row in (PersonDecisionRow, PersonRow):
-        connection.execute(delete(row).where(row.owner == owner, row.person_id.in_(gone)))
+    # What other conversations lost is kept with them: where the correction is done again, they are asked again.
+    decided = delete(PersonDecisionRow).where(PersonDecisionRow.what != ASKED_AGAIN)
+    connection.execute(decided.where(PersonDecisionRow.owner == owner, PersonDecisionRow.person_id.in_(gone)))
+    connection.execute(delete(PersonRow).where(PersonRow.owner == owner, PersonRow.person_id.in_(gone)))
 
 
 def named_in(connection: Connection, *which: Any) -> set[str]:  # noqa: ANN401 - conditions

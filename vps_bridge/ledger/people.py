@@ -22,14 +22,20 @@ from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, persons_of
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.event_content import digest_event, is_another
-from vps_bridge.ledger.people_rows import add_person, ask_labels, note_decision
+from vps_bridge.ledger.people_rows import (
+    add_person,
+    ask_asked_again,
+    ask_labels,
+    ask_told,
+    note_decision,
+    tells_of,
+)
 from vps_bridge.ledger.records import FORGOTTEN, CorrectionRecord
 from vps_bridge.ledger.tables import (
     ChunkRow,
     ConversationRow,
     CorrectionRow,
     JobRow,
-    PackedRow,
     PersonDecisionRow,
     PersonEventRow,
     PersonRow,
@@ -237,12 +243,20 @@ class PeopleBook:
         self._is_anybody_known.drop()
 
     def learn(
-        self, owner: str, conversation_id: str, prints: Sequence[PrintRecord], kept: Collection[str] = ()
+        self,
+        owner: str,
+        conversation_id: str,
+        prints: Sequence[PrintRecord],
+        kept: Collection[str] = (),
+        *,
+        other_voice: Collection[str] = (),
     ) -> None:
         """Have these be the voiceprints that people confirmed in a conversation, beside those of `kept` people.
 
-        All others from there go: what confirmed them was taken back. Of people who are not known none is kept. Where
-        the owner's other conversations that are not final may know somebody else now, new labels are asked for.
+        All others from there go: what confirmed them was taken back. So it was of the people of `other_voice`, whose
+        voiceprint is another voice's now. Of people who are not known none is kept. Where the owner's other
+        conversations may know somebody else now, new labels are asked for: of those that are not final, and of final
+        ones that tell of whoever is known otherwise (docs/adr/0041-a-match-taken-back.md).
         """
         of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
         with self._database.writing(_of(owner)) as connection:
@@ -250,15 +264,18 @@ class PeopleBook:
             wanted = {found.person_id: found for found in prints if found.person_id in known}
             rows = connection.execute(select(PrintRow.owner, PrintRow.person_id).where(of_it))
             before = {(row.owner, row.person_id) for row in rows}
-            stay = {(owner, person_id) for person_id in (*wanted, *kept)}
+            stay = {(owner, person_id) for person_id in (*wanted, *kept) if person_id not in other_voice}
             for other, person_id in sorted(before - stay):
                 connection.execute(delete(PrintRow).where(of_it, _is(PrintRow, other, person_id)))
                 note_decision(connection, other, person_id, "unlearned", conversation_id)
+                ask_told(connection, other, person_id, but=conversation_id)
+            stay &= before
             for person_id, found in wanted.items():
                 _put_print(connection, owner, found)
-                if (owner, person_id) not in before:
+                if (owner, person_id) not in stay:
                     note_decision(connection, owner, person_id, "learned", conversation_id)
-            if before - stay or {(owner, person_id) for person_id in wanted} - before:
+                    ask_asked_again(connection, owner, person_id)
+            if before - stay or {(owner, person_id) for person_id in wanted} - stay:
                 ask_labels(connection, owner, but=conversation_id)
 
     def enrol(self, owner: str, found: PrintRecord) -> None:
@@ -273,6 +290,7 @@ class PeopleBook:
             add_person(connection, owner, found.person_id)
             _put_print(connection, owner, found)
             note_decision(connection, owner, found.person_id, "learned", found.conversation_id)
+            ask_asked_again(connection, owner, found.person_id)
             ask_labels(connection, owner, but=found.conversation_id)
         self._is_anybody_known.drop()
 
@@ -343,11 +361,7 @@ class PeopleBook:
             contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
             connection.execute(contents.values(content=None))
             ask_labels(connection, owner)
-            told: Any = holds(ConversationRow.updated_payload, json.dumps(person_id).encode())
-            named = holds(cast(PackedRow.people, Text), json.dumps(person_id))
-            packed = select(PackedRow.conversation_id).where(named)
-            told |= ConversationRow.conversation_id.in_(packed)
-            dirty = update(ConversationRow).where(belongs_to(owner), told)
+            dirty = update(ConversationRow).where(belongs_to(owner), tells_of(person_id))
             connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
 
 

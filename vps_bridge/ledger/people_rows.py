@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import time
+from typing import Any
 
-from sqlalchemy import Connection, update
+from sqlalchemy import Connection, Text, cast, select, update
 
-from vps_bridge.ledger.both_dialects import insert
+from vps_bridge.ledger.both_dialects import holds, insert
 from vps_bridge.ledger.conversation_changes import belongs_to
-from vps_bridge.ledger.tables import ConversationRow, PersonDecisionRow, PersonRow
+from vps_bridge.ledger.tables import ConversationRow, PackedRow, PersonDecisionRow, PersonRow
+
+ASKED_AGAIN = "asked_again"
+"""The decision about a final conversation that told of a person, when a voiceprint of that person was taken back."""
 
 
 def add_person(connection: Connection, owner: str, person_id: str) -> None:
@@ -33,5 +38,51 @@ def note_decision(
 def ask_labels(connection: Connection, owner: str, *, but: str | None = None) -> None:
     """Ask for new labels of the owner's conversations that are not final."""
     is_open = ConversationRow.final_at.is_(None) & (ConversationRow.conversation_id != (but or ""))
-    dirty = update(ConversationRow).where(belongs_to(owner), is_open)
-    connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
+    _make_dirty(connection, belongs_to(owner), is_open)
+
+
+def tells_of(person_id: str) -> Any:  # noqa: ANN401 - a condition
+    """Return the condition that a conversation's voices or its latest update name a person."""
+    written = json.dumps(person_id)
+    packed = select(PackedRow.conversation_id).where(holds(cast(PackedRow.people, Text), written))
+    in_voices = json.dumps(written)[1:-1]  # they are JSON within a JSON text
+    return (
+        holds(ConversationRow.updated_payload, written.encode())
+        | holds(cast(ConversationRow.voices, Text), in_voices)
+        | ConversationRow.conversation_id.in_(packed)
+    )
+
+
+def ask_told(connection: Connection, owner: str, person_id: str, *, but: str) -> None:
+    """Ask for new labels of the owner's final conversations that tell of a person: a voiceprint was taken back.
+
+    It is noted of each, so that `ask_asked_again` finds those that lost a match once the person is learned anew.
+    """
+    told = select(ConversationRow.conversation_id).where(
+        belongs_to(owner),
+        ConversationRow.final_at.is_not(None),
+        ConversationRow.conversation_id != but,
+        tells_of(person_id),
+    )
+    names = set(connection.scalars(told))
+    asked = set(connection.scalars(_asked_again(owner, person_id)))
+    for name in sorted(names - asked):
+        note_decision(connection, owner, person_id, ASKED_AGAIN, name)
+    _make_dirty(connection, ConversationRow.conversation_id.in_(names))
+
+
+def ask_asked_again(connection: Connection, owner: str, person_id: str) -> None:
+    """Ask for new labels of the conversations that may have lost a match, now that the person is learned anew."""
+    _make_dirty(connection, ConversationRow.conversation_id.in_(_asked_again(owner, person_id)))
+
+
+def _asked_again(owner: str, person_id: str) -> Any:  # noqa: ANN401 - a statement
+    return select(PersonDecisionRow.conversation_id).where(
+        PersonDecisionRow.owner == owner,
+        PersonDecisionRow.person_id == person_id,
+        PersonDecisionRow.what == ASKED_AGAIN,
+    )
+
+
+def _make_dirty(connection: Connection, *which: Any) -> None:  # noqa: ANN401 - conditions
+    connection.execute(update(ConversationRow).where(*which).values(dirty=ConversationRow.dirty + 1))

@@ -148,6 +148,20 @@ def is_odd_print(
     return similarity if similarity < least else None
 
 
+def is_other_voice(new: Print, old: Print, *, calibrated: Mapping[str, MatchRules] | None = None) -> bool:
+    """Whether two voiceprints are less alike than a match asks, so that one cannot stand for the other.
+
+    False where they cannot be compared, or nobody calibrated their model: then nothing was matched by them either.
+    """
+    rules = rules_for(new.embedding_space, calibrated)
+    first, second = _unit(new.vector), _unit(old.vector)
+    if rules is None or first is None or second is None:
+        return False
+    if (new.embedding_space, first.size) != (old.embedding_space, second.size):
+        return False
+    return float(first @ second) < rules.threshold
+
+
 _Space = tuple[str, int]
 """An embedding space, and the length of its vectors once more: whatever its name says, others cannot be compared."""
 _Name = TypeVar("_Name", int, str)

@@ -14,6 +14,7 @@ const WHAT = {
   confirmed: "a person confirmed the voice",
   learned: "the voice was learned",
   unlearned: "the voice was unlearned",
+  asked_again: "a voiceprint was taken back: who spoke here was asked again",
   asks: "the voice sounded unlike the others, and was not learned",
   little_speech: "too little clean speech to learn the voice",
   two_voices: "more than one voice in the recording",
