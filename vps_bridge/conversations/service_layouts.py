@@ -103,9 +103,8 @@ def _read_google(content: Mapping[str, Any]) -> list[Word]:
     if not any(spoken):
         return []
     tags = ("speakerTag", "speakerLabel", "speaker_tag", "speaker_label")
-    if any(_first(word, *tags) for word in spoken[-1]) and not any(
-        _first(word, *tags) for words in spoken[:-1] for word in words
-    ):
+    tagged = [any(_first(word, *tags) for word in words) for words in spoken]
+    if tagged[-1] and not any(tagged[:-1]) and _holds_all(spoken[-1], spoken[:-1]):
         results = results[-1:]  # all words once more, with speakers
     else:
         _without_loss(spoken, [best.get("transcript") for best in map(_best, results) if not best.get("words")])
@@ -113,13 +112,26 @@ def _read_google(content: Mapping[str, Any]) -> list[Word]:
     return [
         _word(
             word.get("word"),
-            _first(word, "startTime", "startOffset", "start_time", "start_offset"),
+            _google_start(word),
             _first(word, "endTime", "endOffset", "end_time", "end_offset"),
             _first(word, *tags) or channel(result),  # 0: nobody was told apart
         )
         for result in results
         for word in objects_of(_best(result), "words")
     ]
+
+
+def _holds_all(last: Sequence[Mapping[str, Any]], earlier: Sequence[Sequence[Mapping[str, Any]]]) -> bool:
+    """Whether the words of the last result are those of all before it once more, and not what was said after them."""
+    before = [word for words in earlier for word in words]
+    is_later = bool(before) and (read_seconds(_google_start(last[0])) or 0.0) > (
+        read_seconds(_google_start(before[0])) or 0.0
+    )
+    return len(last) >= len(before) and not is_later
+
+
+def _google_start(word: Mapping[str, Any]) -> object:
+    return _first(word, "startTime", "startOffset", "start_time", "start_offset")
 
 
 def _read_ibm(content: Mapping[str, Any]) -> list[Word]:

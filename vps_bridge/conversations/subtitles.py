@@ -28,6 +28,9 @@ _NUMBER = re.compile(r"\W*\d+\W*")  # of a cue of SRT
 _NO_CUE = re.compile(r"(?:NOTE|STYLE|REGION)(?:\s|$)")
 _NUMBERED = re.compile(r"^\[?SPEAKER_(\d{1,18})(?!\d)\]?:?\s*")  # as whisperX writes speakers into SRT
 _VOICE_TAG = re.compile(r"<v(?:\.[^\s>]*)?\s+([^>]*)>")
+_BARE_TAGS = r"(?:a|br?|c|div|em|font|i|lang|p|rt|ruby|s|span|strike|strong|su[bp]|u|v)(?:\.[^\s>]*)?\s*/?>"
+_TELLING_TAGS = r"(?:v|lang)(?:\.[^\s>]*)?\s|(?:a|div|font|p|span)\s+[a-z-]+\s*="  # `<v Anna>`, `<font color="red">`
+_NO_TAG = re.compile(rf"<(?!/?{_BARE_TAGS}|{_TELLING_TAGS}|\d+:[\d:.,]*>)", re.IGNORECASE)
 
 Row = dict[str, Any]
 
@@ -72,7 +75,8 @@ def read_subtitles(text: str, suffix: str) -> list[Row]:
 def _plain_lines(lines: Sequence[str]) -> list[str]:
     """Return the lines with the times of cues as the parser takes them, and with no arrow but theirs.
 
-    The parser drops a cue whose times have minutes above 59, or in SRT no hours, and one with an arrow in its words.
+    The parser drops a cue whose times have minutes above 59, or in SRT no hours, and one with an arrow in its words. It
+    takes all between `<` and `>` for a tag: a `<` that begins none known, as in `5 < 6`, is a character of the words.
     What looks like times and is none is refused: its words would end up in the cue before, or nowhere.
     """
     _check_fractions(lines)
@@ -82,7 +86,7 @@ def _plain_lines(lines: Sequence[str]) -> list[str]:
         if found is None:
             if _LIKE_TIMING.match(line) or _LIKE_TWO_TIMES.match(line):
                 raise SubtitlesError(f"line {number} is no times of a cue: expected 00:00:01,000 --> 00:00:02,500")
-            plain.append(line.replace(_ARROW, "\u2192"))
+            plain.append(_NO_TAG.sub("&lt;", line.replace(_ARROW, "\u2192")))
             continue
         start, end, settings = found.groups(default="")
         if not all(":" in setting for setting in settings.split()):

@@ -121,6 +121,10 @@ LAYOUTS: dict[str, tuple[object, Said]] = {
         {"results": [{"alternatives": best(words=GOOGLE_WORDS)}, {"alternatives": best(words=GOOGLE_TAGGED)}]},
         TALK,
     ),
+    "google, speakers of the last words alone": (
+        {"results": [{"alternatives": best(words=GOOGLE_WORDS[:1])}, {"alternatives": best(words=GOOGLE_TAGGED[1:])}]},
+        [(None, "Hello.", 1.5, 2.0), ("SPEAKER_00", "Yes.", 3.0, 3.5)],
+    ),
     "google v2": (
         {
             "results": [

@@ -149,6 +149,21 @@ def test_words_behind_an_empty_line_or_with_an_arrow_are_the_cues(tmp_path: Path
     ]
 
 
+@pytest.mark.parametrize("name", ["t.srt", "t.vtt"])
+@pytest.mark.parametrize(
+    ("written", "words"),
+    [
+        ("5 < 6 and 7 > 3", "5 < 6 and 7 > 3"),
+        ("x<y, I <3 you <laughs> a->b", "x<y, I <3 you <laughs> a->b"),
+        ("a<b and c<p, so p>a &lt;i&gt;", "a<b and c<p, so p>a <i>"),
+        ("<I>so</I> <00:00:01.500><c.loud> it</c> <font color='red'>is</font><br/>", "so it is"),
+    ],
+)
+def test_what_stands_between_angles_and_is_no_tag_is_words(tmp_path: Path, name: str, written: str, words: str) -> None:
+    text = f"{'WEBVTT' if name.endswith('vtt') else ''}\n\n1\n00:00:01.000 --> 00:00:02.000\n{written}\n"
+    assert [text for _, text, _, _ in said(tmp_path, text, name)] == [words]
+
+
 def test_a_voice_that_stands_twice_in_a_cue_is_one_voice(tmp_path: Path) -> None:
     cue = "WEBVTT\n\n00:01.000 --> 00:02.000\n<v Anna>one</v>\n<v Anna>two</v>\n"
     assert said(tmp_path, cue, "t.vtt") == [("SPEAKER_00", "one two", 1.0, 2.0)]
