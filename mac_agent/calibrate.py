@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from mac_agent.worker import read_limits
 from schemas.people_rules import MeasuredErrors, PeopleRules, SpaceRules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from collections.abc import Set as AbstractSet
 
     from numpy.typing import NDArray
@@ -49,6 +50,10 @@ AUDIO_SUFFIXES = frozenset(
 
 class TooFewVoices(Exception):
     """The recordings are not enough to choose a threshold; the message says what is missing."""
+
+
+class RecordingRepeated(Exception):
+    """A recording is there twice, so that a voice would be compared with itself; the message names both files."""
 
 
 class RulesUnreadable(Exception):
@@ -114,12 +119,14 @@ def calibrate(
 
     Raises:
         TooFewVoices: of too few people there is enough speech.
+        RecordingRepeated: two files are the same recording.
         EngineError: the engine cannot be loaded.
         RecordingRefused: a file cannot be decoded.
         DiarizeFailed: the engine failed.
         OSError: a file cannot be read.
     """
     _check_people(Counter(recordings.values()), "there is a recording")
+    _check_repeated(recordings)
     with tempfile.TemporaryDirectory(prefix="omi-calibrate-") as scratch:
         parts = _cut(recordings, Path(scratch), settings.max_audio_s, report)
         results = _diarize(list(parts), load, settings, report)
@@ -130,6 +137,15 @@ def calibrate(
     ]
     info = results[0].info
     return judge_voices(voices, f"{info.embedding_model}@{info.embedding_revision}")
+
+
+def _check_repeated(recordings: Iterable[Path]) -> None:
+    known: dict[bytes, Path] = {}
+    for recording in recordings:
+        with recording.open("rb") as file:
+            other = known.setdefault(hashlib.file_digest(file, "sha256").digest(), recording)
+        if other != recording:
+            raise RecordingRepeated(f"{other} and {recording} are the same recording. Leave it with who speaks, once.")
 
 
 def judge_voices(voices: Sequence[KnownVoice], model: str) -> Calibration:

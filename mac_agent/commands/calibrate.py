@@ -89,7 +89,7 @@ def calibrate(
 
 def _calibrate(settings: AgentSettings, recordings: Mapping[Path, str]) -> Calibration:
     """Run the calibration behind a progress bar; an error ends the program with its exit code."""
-    from mac_agent.calibrate import TooFewVoices
+    from mac_agent.calibrate import RecordingRepeated, TooFewVoices
     from mac_agent.calibrate import calibrate as run
     from mac_agent.diarize import DiarizeFailed
     from mac_agent.errors import EngineError
@@ -100,7 +100,7 @@ def _calibrate(settings: AgentSettings, recordings: Mapping[Path, str]) -> Calib
             return run(settings, recordings, engine_loader(settings), report=show)
     except EngineError as error:
         fail(str(error), EXIT_NO_ENGINE)
-    except TooFewVoices as error:
+    except (TooFewVoices, RecordingRepeated) as error:
         fail(str(error), EXIT_USAGE)
     except RecordingRefused as error:
         fail(str(error), EXIT_AUDIO)

@@ -130,10 +130,22 @@ def test_the_command_names_the_people_it_found_where_they_are_too_few(tmp_path):
 def test_the_command_names_a_file_that_is_no_audio(tmp_path):
     for name in "abcde":
         (tmp_path / name).mkdir()
-        (tmp_path / name / "words.wav").write_text("no audio")
+        (tmp_path / name / "words.wav").write_text(f"no audio of {name}")
     done = CliRunner().invoke(app, ["calibrate", str(tmp_path)], env={"COLUMNS": "500"})
     assert done.exit_code == EXIT_AUDIO
     assert "a/words.wav" in done.stderr
+
+
+@pytest.mark.parametrize("copied_to", ["e", "a"])
+def test_the_command_refuses_a_recording_that_is_there_twice(tmp_path, copied_to):
+    for place, name in enumerate("abcde"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "one.wav").write_bytes(as_wav(tone(440.0 + place, 1.0)))
+    shutil.copy(tmp_path / "a" / "one.wav", tmp_path / copied_to / "two.wav")
+    done = CliRunner().invoke(app, ["calibrate", str(tmp_path)], env={"COLUMNS": "500"})
+    assert done.exit_code == EXIT_USAGE
+    assert "a/one.wav and " in done.stderr
+    assert f"{copied_to}/two.wav are the same recording" in done.stderr
 
 
 @pytest.mark.slow
