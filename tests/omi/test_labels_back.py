@@ -95,7 +95,7 @@ def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger
         SegmentLabel(id="s6"),
     )
     wait_until(lambda: len(api.assigned) == 2, "the second update's labels")
-    wait_until(lambda: not ledger.omi.untold(), "all to be told")
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told")
     path = f"/v1/conversations/{NAME}/segments/assign-bulk"
     assert [one for one, _ in api.assigned] == [path, path]
     assert [body for _, body in api.assigned] == [
@@ -111,21 +111,24 @@ def test_what_fails_now_is_sent_later(api: FakeApi, ledger: Ledger, sender: Labe
     api.statuses = [503, 401]
     update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
     wait_until(lambda: api.assigned, "the label")
-    wait_until(lambda: not ledger.omi.untold(), "it to be noted")
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "it to be noted")
     assert len(api.assigned) == 1
 
 
-def test_conversations_that_omi_fails_with_stop_no_other(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+@pytest.mark.parametrize("number", [2, 101])
+def test_conversations_that_omi_fails_with_stop_no_other(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, number: int
+) -> None:
     del sender
-    api.people, api.broken = {"known": "Anna"}, {"a1", "a2"}
+    api.people, api.broken = {"known": "Anna"}, {f"a{place}" for place in range(number)}
     for name in sorted(api.broken):
         add(ledger, name)
         update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"), name=name)
-    time.sleep(3.0)  # both have failed
+    time.sleep(3.0)  # two have failed at least
     update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
     wait_until(lambda: api.assigned, "the label of the third")
     api.broken = set()
-    wait_until(lambda: not ledger.omi.untold(), "all to be told")
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told")
 
 
 @pytest.mark.parametrize("url", ["http://omi.example.org", "ftp://127.0.0.1", "https://", "https://a:b@host", "x"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, bindparam, delete, exists, select, update
@@ -12,7 +12,6 @@ from vps_bridge.ledger.database import LedgerDatabase
 from vps_bridge.ledger.records import LIVE
 from vps_bridge.ledger.tables import ConversationRow, OmiConversationRow, TombstoneRow
 
-MAX_DUE = 100
 Labels = Mapping[str, list[str]]
 """Segment ids by the person who said them."""
 
@@ -105,26 +104,35 @@ class OmiBook:
         with self._database.reading() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]
 
-    def untold(self) -> list[tuple[str, str, bytes, Labels, int]]:
-        """Return conversations with an update that OMI was not told of: id, uid, update, what it was told, version."""
+    def next_untold(
+        self, resting: Collection[str], *, backwards: bool = False
+    ) -> tuple[str, str, bytes, Labels, int] | None:
+        """Return a conversation with an update that OMI was not told of: id, uid, update, what it was told, version.
+
+        `resting` conversations are left out. `backwards`: the last by id, not the first.
+        """
+        name = OmiConversationRow.conversation_id
         query = (
             select(
-                OmiConversationRow.conversation_id,
+                name,
                 OmiConversationRow.uid,
                 ConversationRow.updated_payload,
                 OmiConversationRow.sent_labels,
                 ConversationRow.updated_version,
             )
-            .join(ConversationRow, ConversationRow.conversation_id == OmiConversationRow.conversation_id)
+            .join(ConversationRow, ConversationRow.conversation_id == name)
             .where(
                 OmiConversationRow.untold,
                 ConversationRow.updated_version > OmiConversationRow.sent_version,
                 ConversationRow.updated_payload.is_not(None),
+                name.not_in(resting),
             )
-            .limit(MAX_DUE)
+            .order_by(name.desc() if backwards else name)
+            .limit(1)
         )
         with self._database.reading() as connection:
-            return [(row[0], row[1], row[2] or b"", row[3] or {}, row[4]) for row in connection.execute(query)]
+            row = connection.execute(query).first()
+        return None if row is None else (row[0], row[1], row[2] or b"", row[3] or {}, row[4])
 
     def note_told(self, conversation_id: str, version: int, labels: Labels) -> None:
         """Note what OMI was told, up to which update."""

@@ -55,7 +55,7 @@ _QUEUE_ON_SERVER = _NEW.on_conflict_do_update(
     set_={name: _NEW.excluded[name] for name in ("number", "delivery_id", "payload")},
 )
 _FIRST_OF_EACH = select(func.min(WebhookRow.number)).group_by(WebhookRow.conversation_id)
-_NEXT = (
+_FIRSTS = (
     select(
         WebhookRow.number,
         WebhookRow.delivery_id,
@@ -68,9 +68,9 @@ _NEXT = (
         WebhookRow.number.in_(_FIRST_OF_EACH),
         WebhookRow.conversation_id.not_in(bindparam("resting", expanding=True)),
     )
-    .order_by(WebhookRow.number)
     .limit(1)
 )
+_OLDEST, _NEWEST = _FIRSTS.order_by(WebhookRow.number), _FIRSTS.order_by(WebhookRow.number.desc())
 _THIS = WebhookRow.number == bindparam("of_number")
 _SENT = delete(WebhookRow).where(_THIS)
 _FAILED = update(WebhookRow).where(_THIS).values(last_error=bindparam("error"), tried_at=bindparam("now"))
@@ -123,10 +123,13 @@ class WebhookBook:
             connection.execute(delete(MetaRow).where(MetaRow.key == WEBHOOK))
             return connection.execute(delete(WebhookRow)).rowcount
 
-    def next(self, resting: Collection[str]) -> WebhookMessage | None:
-        """Return what waits longest of what comes first in its conversation, `resting` conversations left out."""
+    def next(self, resting: Collection[str], *, newest: bool = False) -> WebhookMessage | None:
+        """Return what waits longest of what comes first in its conversation, `resting` conversations left out.
+
+        `newest`: what waits for the shortest time.
+        """
         with self._database.reading() as connection:
-            row = connection.execute(_NEXT, {"resting": list(resting)}).first()
+            row = connection.execute(_NEWEST if newest else _OLDEST, {"resting": list(resting)}).first()
         if row is None:
             return None
         number, delivery_id, conversation_id, failure, updated = row

@@ -74,16 +74,15 @@ class LabelSender:
             ledger.close()
 
     def _send_due(self, ledger: Ledger) -> None:
-        now_s = time.monotonic()
-        if self._rests.is_down(now_s):
-            return
-        resting = self._rests.resting(now_s)
-        failed = self._rests.failed  # come last: whether OMI is back, another one tells
-        for conversation_id, uid, payload, told, version in sorted(
-            ledger.omi.untold(), key=lambda row: row[0] in failed
-        ):
-            if self._stopping.is_set() or conversation_id in resting or self._rests.is_down(time.monotonic()):
-                continue
+        while not self._stopping.is_set() and not self._rests.is_down(time.monotonic()):
+            resting, newest = self._rests.resting(time.monotonic()), self._rests.asks_the_newest
+            found = ledger.omi.next_untold(resting | self._rests.last, backwards=newest)
+            if found is None and self._rests.last:
+                self._rests.begin_round()
+                found = ledger.omi.next_untold(resting, backwards=newest)
+            if found is None:
+                return
+            conversation_id, uid, payload, told, version = found
             fresh = new_labels(labels_of(decode(ConversationUpdated, payload)), told)
             try:
                 sent = self._send(ledger, uid, conversation_id, fresh)

@@ -22,6 +22,11 @@ class CommonTrouble:
         return frozenset(self._failed)
 
     @property
+    def suspects(self) -> frozenset[str]:
+        """The conversations that seem to have a trouble of their own."""
+        return frozenset(self._suspects)
+
+    @property
     def is_common(self) -> bool:
         """Whether so many failed that it is no trouble of theirs."""
         return len(self._failed) >= COMMON_AFTER

@@ -18,12 +18,24 @@ class WebhookRests:
     def __init__(self, min_s: float, max_s: float) -> None:
         """Begin with nothing at rest."""
         self._conversations, self._receiver = RetryTimer(min_s, max_s), RetryTimer(min_s, max_s)
-        self._trouble = CommonTrouble()
+        self._trouble, self._tried = CommonTrouble(), set[str]()
 
     @property
-    def failed(self) -> frozenset[str]:
-        """The conversations that failed since a message was taken: whether the receiver is back, another one tells."""
-        return self._trouble.failed
+    def last(self) -> frozenset[str]:
+        """The conversations that are tried after all others: those that failed in this round, or alone.
+
+        Whether the receiver is back, another one tells; and many that it is slow to refuse would take all its time.
+        """
+        return self._trouble.suspects | self._tried
+
+    @property
+    def asks_the_newest(self) -> bool:
+        """Whether the newest is tried next, not the oldest: those beside one that failed may have the same trouble."""
+        return bool(self._trouble.failed)
+
+    def begin_round(self) -> None:
+        """Have each be tried once more, also those that failed: the same one again and again may be refused alone."""
+        self._tried.clear()
 
     def is_down(self, now_s: float) -> bool:
         """Whether nothing is sent now."""
@@ -38,15 +50,19 @@ class WebhookRests:
         for name in self._trouble.note_answered(conversation_id):
             self._conversations.reset(name)
         self._receiver.reset()
+        self._tried.clear()
 
     def note_failed(self, conversation_id: str, now_s: float) -> None:
         """Note that the receiver did not take a message."""
         self._conversations.take(conversation_id, now_s)
-        if self._trouble.note_failed(conversation_id) and self._trouble.is_common:
+        if not self._trouble.note_failed(conversation_id):
+            return
+        self._tried.add(conversation_id)
+        if self._trouble.is_common:
             self._receiver.take(_ALL, now_s)
 
     def forget(self) -> None:
         """Forget all of it: nothing waits any more."""
         self._conversations.reset()
         self._receiver.reset()
-        self._trouble = CommonTrouble()
+        self._trouble, self._tried = CommonTrouble(), set[str]()

@@ -125,8 +125,11 @@ class WebhookSender:
         """Send one message, if one is due; return whether there may be more."""
         if self._stopping.is_set() or self._rests.is_down(now_s):
             return False
-        resting = self._rests.resting(now_s)
-        message = ledger.webhook.next(resting | self._rests.failed) or ledger.webhook.next(resting)
+        resting, newest = self._rests.resting(now_s), self._rests.asks_the_newest
+        message = ledger.webhook.next(resting | self._rests.last, newest=newest)
+        if message is None and self._rests.last:
+            self._rests.begin_round()
+            message = ledger.webhook.next(resting, newest=newest)
         if message is None:
             if not resting:
                 self._rests.forget()

@@ -99,6 +99,18 @@ def test_a_conversation_at_rest_is_passed_over_with_all_that_follows_in_it(ledge
     assert ledger.webhook.next({"a", "b"}) is None
 
 
+def test_the_newest_is_what_comes_first_in_the_conversation_that_was_heard_of_last(ledger: Ledger) -> None:
+    for name in ("a", "b", "c"):
+        make_jobs(ledger, name, 1)
+        update(ledger, name, 1)
+    (job,) = [job.job_id for job in ledger.jobs.of_conversation("c")]
+    ledger.jobs.give_up(job, FailureCode.AUDIO_EMPTY, "why")
+    newest = [ledger.webhook.next(resting, newest=True) for resting in (set(), {"c"}, {"b", "c"})]
+    assert [message and message.conversation_id for message in newest] == ["c", "b", "a"]
+    assert newest[0] is not None
+    assert newest[0].schema_name == ConversationUpdated.SCHEMA, "before the failure that was told of after it"
+
+
 def test_deleted_and_temporary_conversations_are_not_told_of(ledger: Ledger) -> None:
     make_jobs(ledger, "gone", 1)
     update(ledger, "gone", 1)

@@ -1,5 +1,7 @@
 """When what was not taken is tried again: an hour of a receiver that is down, by a clock moved by hand."""
 
+import pytest
+
 from tests.hand_clock import HandClock
 from vps_bridge.webhook.rests import WebhookRests
 
@@ -43,25 +45,67 @@ def test_pauses_begin_again_after_a_delivery() -> None:
     assert rests.resting(215.0) == set()
 
 
-def test_conversations_that_are_never_taken_hold_up_the_others_for_one_pause_and_no_more() -> None:
-    rests, poison, sent_at_s = WebhookRests(MIN_S, MAX_S), ["p1", "p2", "p3"], list[int]()
-    waiting = [*poison, *(f"c{number}" for number in range(100))]
-    for now_s in range(HOUR_S):
-        while not rests.is_down(now_s):
-            resting = rests.resting(now_s)
-            fresh = (name for name in waiting if name not in resting | rests.failed)
-            name = next(fresh, next((name for name in waiting if name not in resting), None))
-            if name is None:
-                break
-            if name in poison:
-                rests.note_failed(name, now_s)
-            else:
-                rests.note_delivered(name)
-                waiting.remove(name)
-                sent_at_s.append(now_s)
-    assert waiting == poison
-    assert sent_at_s[-1] <= 3 * MIN_S
-    assert not rests.is_down(HOUR_S)
-    rests.note_failed("another", HOUR_S)
-    rests.note_failed("and-another", HOUR_S)
-    assert rests.is_down(HOUR_S), "who never failed before tells that the receiver is down"
+def send_for_hours(
+    waiting: dict[str, int], poison: set[str], *, hours: int = 1, down_s: int = 0, refusal_s: int = 0
+) -> dict[str, int]:
+    """Send what waits since so many seconds, as the sender does, to a receiver that comes after `down_s`.
+
+    Each refusal takes so long. Return when each was taken.
+    """
+    rests, taken, now_s = WebhookRests(MIN_S, MAX_S), dict[str, int](), 0
+    while now_s < hours * HOUR_S:
+        due = [name for name, since_s in waiting.items() if since_s <= now_s and name not in taken]
+        due = [name for name in due if name not in rests.resting(now_s)]
+        if rests.is_down(now_s) or not due:
+            now_s += 1
+            continue
+        if rests.last.issuperset(due):
+            rests.begin_round()
+            name = due[-1 if rests.asks_the_newest else 0]
+        else:
+            fresh = [name for name in due if name not in rests.last]
+            name = fresh[-1 if rests.asks_the_newest else 0]
+        if now_s < down_s or name in poison:
+            now_s += refusal_s
+            rests.note_failed(name, now_s)
+        else:
+            rests.note_delivered(name)
+            taken[name] = now_s
+    return taken
+
+
+@pytest.mark.parametrize("number", [3, 40])
+def test_conversations_that_are_never_taken_hold_up_the_others_for_one_pause_and_no_more(number: int) -> None:
+    poison, others = [f"p{place}" for place in range(number)], [f"c{place}" for place in range(100)]
+    taken = send_for_hours(dict.fromkeys([*poison, *others], 0), set(poison))
+    assert taken.keys() == set(others)
+    assert max(taken.values()) <= 3 * MIN_S
+
+
+@pytest.mark.parametrize("waiting", [["p", "c1", "c2"], ["c1", "c2", "p"], ["p1", "p2", "c1", "p3", "p4"]])
+def test_after_an_hour_away_one_that_is_never_taken_is_not_the_only_one_that_is_tried(waiting: list[str]) -> None:
+    poison = {name for name in waiting if name.startswith("p")}
+    taken = send_for_hours(dict.fromkeys(waiting, 0), poison, hours=3, down_s=HOUR_S)
+    assert taken.keys() == set(waiting) - poison
+    assert max(taken.values()) <= HOUR_S + len(waiting) * MAX_S
+
+
+def test_many_that_the_receiver_is_slow_to_refuse_do_not_take_all_its_time() -> None:
+    poison = {f"p{place}": 0 for place in range(60)}
+    others = {f"c{place}": 60 * place for place in range(170)}
+    taken = send_for_hours(poison | others, set(poison), hours=3, refusal_s=10)
+    waited = {name: taken[name] - since_s for name, since_s in others.items()}
+    assert max(waited.values()) <= MAX_S + 20
+    assert max(waited[f"c{place}"] for place in range(60, 170)) <= 20, "once those that fail are known"
+
+
+def test_who_never_failed_before_tells_that_the_receiver_is_down() -> None:
+    rests = WebhookRests(MIN_S, MAX_S)
+    for name in ("p1", "p2"):
+        rests.note_failed(name, 0.0)
+    rests.note_delivered("c")
+    for name in ("p1", "p2", "another"):
+        rests.note_failed(name, 20.0)
+    assert not rests.is_down(20.0)
+    rests.note_failed("and-another", 20.0)
+    assert rests.is_down(20.0)

@@ -1,6 +1,7 @@
 """The webhook of a real bridge: each update arrives once in effect, in order, whatever receiver and bridge do."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -130,3 +131,29 @@ def test_several_conversations_that_the_receiver_never_takes_stop_no_other(
             wait_until(lambda name=name: hook.of(name), f"the update of {name}")  # type: ignore[misc]
         hook.refused = frozenset()
         eventually(lambda: counts(hooked).waiting == 0)
+
+
+def test_one_that_is_never_taken_is_not_all_that_is_tried_once_the_receiver_is_back(
+    own_broker: RunningBroker, own_backend: Backend, tmp_path: Path
+) -> None:
+    hook, names = HookReceiver(), ("poison", "fine-1", "fine-2")
+    hook.refused = frozenset({"poison"})
+    options = {
+        "OMI_WEBHOOK_URL": hook.url,
+        "OMI_WEBHOOK_SECRET": SECRET,
+        "OMI_RETRY_MIN_S": "0.2",
+        "OMI_RETRY_MAX_S": "0.4",
+    }
+    with run_bridge(own_broker, tmp_path / "data", own_backend, **options) as bridge, answering(own_broker):
+        bridge.allow("first")
+        for name in names:
+            own_backend.send_call(name)
+            own_backend.wait_updated(name, final=True)
+
+        def failed() -> set[str]:
+            return {line["conversation"] for line in bridge.logged("webhook_not_delivered")}
+
+        wait_until(lambda: failed() == set(names), "each to have failed")
+        with hook.listening():
+            for name in ("fine-1", "fine-2"):
+                wait_until(lambda name=name: hook.of(name), f"the update of {name}", 40.0)  # type: ignore[misc]
