@@ -9,7 +9,7 @@ import pytest
 from schemas.conversation import ConversationUpdated, EventType
 from schemas.corrections import Correction
 from tests.vps_bridge.live_bridge import STARTED_AT, LiveBridge
-from tests.vps_bridge.owners_backend import OwnersBackend, person_of
+from tests.vps_bridge.owners_backend import OwnersBackend, person_of, sounding
 
 
 def said_of(update: ConversationUpdated) -> list[tuple[int, str, str]]:
@@ -72,6 +72,33 @@ def test_a_name_that_goes_to_another_voice_leaves_the_final_conversation_too(peo
     people.backend.event(first.conversation_id, EventType.CORRECTED, corrections=said)
     people.backend.wait_updated(first.conversation_id, version=taught.updated_version + 1)
     assert said_of(after(people, matched)) == [(1, "bob", "matched")]
+
+
+@pytest.mark.parametrize("way", ["same_voice", "voice_is"])
+def test_whom_a_voiceprint_of_two_voices_named_loses_the_name_once_they_are_two_again(
+    people: OwnersBackend, way: str
+) -> None:
+    other, stranger = sounding("a", 0.4), sounding("c", 1.0)
+    first = people.call(voices={"b": other})
+    people.confirm("bob", first, 0)
+    said = {
+        "same_voice": {"kind": "same_voice", "speaker_ids": (0, 1)},
+        "voice_is": {"kind": "voice_is", "speaker_id": 1, "person_id": "bob"},
+    }
+    mistake = Correction.model_validate(said[way])
+    name = first.conversation_id
+    people.backend.event(name, EventType.CORRECTED, event_id="e-mistake", corrections=(mistake,))
+    joined = people.backend.wait_updated(name, version=first.updated_version + 2)
+    assert len({label.speaker_id for label in joined.segments}) == 1
+    matched, right = people.call(voices={"a": stranger, "b": other}), people.call(voices={"b": stranger})
+    assert (said_of(matched), said_of(right)) == ([(1, "bob", "matched")], [(0, "bob", "matched")])
+    switch(people, EventType.UNDONE, joined, "e-mistake")
+    cleared = after(people, matched)
+    assert [identity for _, _, identity in said_of(cleared)] != ["matched"]
+    assert {label.person_id for label in cleared.segments} == {None}
+    assert people.backend.wait_updated(right.conversation_id) == right, "nothing was told of whom it is rightly"
+    people.backend.event(name, EventType.REDONE, target_event_id="e-mistake")
+    assert said_of(after(people, cleared)) == said_of(matched), "and has it back where they are one after all"
 
 
 def test_who_is_known_from_elsewhere_keeps_the_name(people: OwnersBackend) -> None:

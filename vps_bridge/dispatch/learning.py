@@ -11,7 +11,7 @@ from vps_bridge.labelling.relabel import Relabelling
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
 from vps_bridge.ledger.people import NOBODY, PrintRecord
-from vps_bridge.people.match import Print, is_other_voice
+from vps_bridge.people.match import Print, has_lost_speech, is_other_voice
 
 _LOG = structlog.get_logger(__name__)
 
@@ -36,18 +36,23 @@ def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling, cal
     wanted = {(owner, each.person_id): each for each in prints}
     kept = {(owner, person_id) for person_id in people.kept}
     if any(before.get(key) != each for key, each in wanted.items()) or before.keys() - wanted.keys() - kept:
-        other_voice = [
+        replaced = [
             person_id
             for (_, person_id), each in wanted.items()
             if (old := before.get((owner, person_id))) is not None
-            and is_other_voice(_to_print(each), _to_print(old), calibrated=calibrated)
+            and _has_taken_back(_to_print(each), _to_print(old), calibrated)
         ]
-        ledger.people.learn(owner, name, prints, people.kept, other_voice=other_voice)
+        ledger.people.learn(owner, name, prints, people.kept, replaced=replaced)
         ledger.corrections.forget_unnamed(name)
         _LOG.info("voiceprints_learned", conversation=name, prints=len(prints))
     for each in people.told:
         if each.voiceprint not in (None, LEARNED):
             ledger.people.decide(owner, each.person_id, str(each.voiceprint), name, each.similarity)
+
+
+def _has_taken_back(new: Print, old: Print, calibrated: Calibrated) -> bool:
+    """Whether a voiceprint is another voice's now, or is no more that of two voices that somebody took for one."""
+    return is_other_voice(new, old, calibrated=calibrated) or has_lost_speech(new, old)
 
 
 def _keep_enrolment(ledger: Ledger, owner: str, name: str, labelling: Relabelling) -> None:

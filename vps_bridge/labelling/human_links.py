@@ -21,6 +21,8 @@ from vps_bridge.labelling.local_speaker import LocalSpeaker
 Means = dict[str, NDArray[np.float64]]
 """By embedding space, the sum of embeddings at unit length, weighted by clean speech."""
 
+Splits = dict[tuple[int, int], tuple[set[LocalSpeaker], set[LocalSpeaker]]]
+
 
 @dataclass
 class HumanLinks:
@@ -30,7 +32,7 @@ class HumanLinks:
     """Of each list, all sets are one voice, each with all that linking finds of it."""
     parted: list[tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=list)
     """Of each pair, nobody of the second is the voice that the first are."""
-    splits: dict[tuple[int, int], tuple[set[LocalSpeaker], set[LocalSpeaker]]] = field(default_factory=dict)
+    splits: Splits = field(default_factory=dict)
     """By write and place of each `other_voice`: who became another voice, with whoever went along, and the rest."""
 
     def join(self, voices: list[set[LocalSpeaker]]) -> None:
@@ -45,6 +47,13 @@ class HumanLinks:
         self.joined.append([{speaker} for speaker in sorted(speakers)])
         self.parted = [(one - speakers, other) for one, other in self.parted]
         self.parted.append((speakers, rest - speakers))
+
+    def unname(self, speakers: set[LocalSpeaker], named: list[set[LocalSpeaker]]) -> list[set[LocalSpeaker]]:
+        """Return the voices of a name without these speakers, who are parted from them: only the name made them one."""
+        rest = [voice - speakers for voice in named]
+        if any(rest) and rest != named:
+            self.part(speakers, set().union(*rest))
+        return rest
 
     def links(self) -> list[SpeakerLink]:
         """Return what linking has to know."""
@@ -79,19 +88,39 @@ def read_human_links(
                 sides = _spread(set(speech.go_whole(kept.said.segment_ids)), rest, evidence_of)
                 said.splits[kept.write, kept.place] = sides
                 said.part(*sides)
+                # A name stays with whoever it is parted from, and makes both one no more.
+                named = {person: [voice - sides[0] or voice for voice in voices] for person, voices in named.items()}
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
+                speakers = speakers - split_off(kept, corrections, said.splits)[0] or speakers
                 # Voices that only a name made one are two again where all of them are said not to be that person.
                 denied = [now(later, later.said.speaker_id) for later in corrections[place:] if _denies(later, person)]
                 if not any(speakers <= others for others in denied):
+                    # Who is called something else now is no more one with those who are still called that.
+                    for other in named.keys() - {person}:
+                        named[other] = said.unname(speakers, named[other])
                     named[person] = [*named.get(person, []), speakers]
                     said.join(named[person])
             case CorrectionKind.VOICE_IS_NOT:
-                speakers = now(kept, kept.said.speaker_id)
-                named[person] = [voice - speakers for voice in named.get(person, [])]
-                if any(named[person]):
-                    said.part(speakers, set().union(*named[person]))
+                named[person] = said.unname(now(kept, kept.said.speaker_id), named.get(person, []))
     return said
+
+
+def split_off(
+    kept: KeptCorrection, corrections: Iterable[KeptCorrection], splits: Splits
+) -> tuple[set[LocalSpeaker], set[str]]:
+    """Return who, and which segments, people split off the voice that a name was given to.
+
+    After it had the name, or of the same published voice: in the same breath, or before the labels showed it.
+    """
+    anchor = kept.anchor(kept.said.speaker_id or 0)
+    found = [
+        other
+        for other in corrections
+        if (other.write, other.place) in splits and (other.write >= kept.write or anchor in other.anchors)
+    ]
+    speakers = set().union(*(splits[other.write, other.place][0] for other in found))
+    return speakers, {name for other in found for name in other.said.segment_ids}
 
 
 def _denies(kept: KeptCorrection, person: str) -> bool:

@@ -75,9 +75,9 @@ def link_voices(
         partition = link(*said.links(), *weighed.apart)
     partition = join_voices(partition, (*said.joined, *weighed.joined), said.parted, speech)
     voices = VoiceMap(partition, speech)
-    person_of = name_persons(corrections, words, voices)
+    person_of = name_persons(corrections, words, said, voices)
     outcomes = judge_corrections(corrections, said, words, voices, person_of, evidence.segments)
-    return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, voices))
+    return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, said, voices))
 
 
 def join_voices(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 
 from schemas.corrections import CorrectionKind, CorrectionOutcome
 from vps_bridge.conversations.store import StoredSegment, speaker_name
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
-from vps_bridge.labelling.human_links import HumanLinks
+from vps_bridge.labelling.human_links import HumanLinks, split_off
 from vps_bridge.labelling.human_words import HumanWord, Target, majority, telling_words
 from vps_bridge.labelling.link import Partition
 from vps_bridge.labelling.local_speaker import LocalSpeaker
@@ -61,7 +62,22 @@ class VoiceMap:
         return {main} | {found for found, spoken_s in own_s.items() if spoken_s > whole_s[found] / 2}
 
 
-def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], voices: VoiceMap) -> dict[int, str]:
+def _find_named(
+    kept: KeptCorrection, corrections: Sequence[KeptCorrection], said: HumanLinks, voices: VoiceMap
+) -> int | None:
+    """Return the voice that a name was given to; what people split off it takes the name along only if it is all."""
+    anchor = kept.anchor(kept.said.speaker_id or 0)
+    if anchor is None:
+        return None
+    speakers, segments = split_off(kept, corrections, said.splits)
+    rest = tuple(name for name in anchor.segments if name not in segments)
+    found = voices.of_speakers(set(voices.speech.of_voice(replace(anchor, segments=rest))) - speakers, rest)
+    return voices.of_anchor(anchor) if found is None else found
+
+
+def name_persons(
+    corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], said: HumanLinks, voices: VoiceMap
+) -> dict[int, str]:
     """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
     labels: dict[int, list[HumanWord]] = {}
     for word in words:
@@ -69,37 +85,36 @@ def name_persons(corrections: Sequence[KeptCorrection], words: Sequence[HumanWor
         if found is not None and word.target[0] != "speaker":
             labels.setdefault(found, []).append(word)
     person_of = {}
-    for named, said in labels.items():
-        best = majority(Counter(word.target for word in telling_words(said)))
+    for named, own in labels.items():
+        best = majority(Counter(word.target for word in telling_words(own)))
         if best is not None and best[0] == "person":
             person_of[named] = str(best[1])
     for kept in corrections:
         if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
             continue
-        anchor, person = kept.anchor(kept.said.speaker_id or 0), kept.said.person_id or ""
-        voice = voices.of_anchor(anchor)
+        person = kept.said.person_id or ""
         if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
-            for denied in voices.all_of_anchor(anchor):
+            for denied in voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0)):
                 if person_of.get(denied) == person:
                     del person_of[denied]
-        elif voice is not None:
+        elif (voice := _find_named(kept, corrections, said, voices)) is not None:
             person_of[voice] = person
     return person_of
 
 
-def refused_persons(corrections: Sequence[KeptCorrection], voices: VoiceMap) -> dict[int, frozenset[str]]:
+def refused_persons(
+    corrections: Sequence[KeptCorrection], said: HumanLinks, voices: VoiceMap
+) -> dict[int, frozenset[str]]:
     """Return whom people say a voice is not, by index of the partition; a later `voice_is` takes that back."""
     refused: dict[int, set[str]] = {}
     for kept in corrections:
         person = kept.said.person_id or ""
         if kept.said.kind not in (CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT):
             continue
-        anchor = kept.anchor(kept.said.speaker_id or 0)
-        voice = voices.of_anchor(anchor)
         if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
-            for denied in voices.all_of_anchor(anchor):
+            for denied in voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0)):
                 refused.setdefault(denied, set()).add(person)
-        elif voice is not None:
+        elif (voice := _find_named(kept, corrections, said, voices)) is not None:
             refused.get(voice, set()).discard(person)
     return {voice: frozenset(persons) for voice, persons in refused.items()}
 
@@ -130,7 +145,7 @@ def judge_corrections(
                 gone = _judge_label(segment_of.get(named), kept)
                 return gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
             case _:
-                return _judge_name(kept, voices, person_of)
+                return _judge_name(kept, _find_named(kept, corrections, said, voices), voices, person_of)
 
     outcomes = []
     for kept in corrections:
@@ -140,15 +155,16 @@ def judge_corrections(
     return tuple(outcomes)
 
 
-def _judge_name(kept: KeptCorrection, voices: VoiceMap, person_of: Mapping[int, str]) -> tuple[str, str | None]:
-    anchor = kept.anchor(kept.said.speaker_id or 0)
-    voice = voices.of_anchor(anchor)
+def _judge_name(
+    kept: KeptCorrection, voice: int | None, voices: VoiceMap, person_of: Mapping[int, str]
+) -> tuple[str, str | None]:
     if voice is None:
         return "void", NO_VOICE
     if kept.said.kind is CorrectionKind.VOICE_IS:
         holds = person_of.get(voice) == kept.said.person_id
     else:
-        holds = kept.said.person_id not in {person_of.get(each) for each in voices.all_of_anchor(anchor)}
+        of_it = voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0))
+        holds = kept.said.person_id not in {person_of.get(each) for each in of_it}
     return ("spread", None) if holds else ("void", OVERRIDDEN)
 
 

@@ -249,14 +249,14 @@ class PeopleBook:
         prints: Sequence[PrintRecord],
         kept: Collection[str] = (),
         *,
-        other_voice: Collection[str] = (),
+        replaced: Collection[str] = (),
     ) -> None:
         """Have these be the voiceprints that people confirmed in a conversation, beside those of `kept` people.
 
-        All others from there go: what confirmed them was taken back. So it was of the people of `other_voice`, whose
-        voiceprint is another voice's now. Of people who are not known none is kept. Where the owner's other
-        conversations may know somebody else now, new labels are asked for: of those that are not final, and of final
-        ones that tell of whoever is known otherwise (docs/adr/0041-a-match-taken-back.md).
+        All others from there go: what confirmed them was taken back. So it was of the `replaced` people, whose
+        voiceprint is another voice's now, or has lost speech. Of people who are not known none is kept. Where the
+        owner's other conversations may know somebody else now, new labels are asked for: of those that are not final,
+        and of final ones that tell of whoever is known otherwise (docs/adr/0041-a-match-taken-back.md).
         """
         of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
         with self._database.writing(_of(owner)) as connection:
@@ -264,7 +264,7 @@ class PeopleBook:
             wanted = {found.person_id: found for found in prints if found.person_id in known}
             rows = connection.execute(select(PrintRow.owner, PrintRow.person_id).where(of_it))
             before = {(row.owner, row.person_id) for row in rows}
-            stay = {(owner, person_id) for person_id in (*wanted, *kept) if person_id not in other_voice}
+            stay = {(owner, person_id) for person_id in (*wanted, *kept) if person_id not in replaced}
             for other, person_id in sorted(before - stay):
                 connection.execute(delete(PrintRow).where(of_it, _is(PrintRow, other, person_id)))
                 note_decision(connection, other, person_id, "unlearned", conversation_id)
@@ -274,7 +274,7 @@ class PeopleBook:
                 _put_print(connection, owner, found)
                 if (owner, person_id) not in stay:
                     note_decision(connection, owner, person_id, "learned", conversation_id)
-                    ask_asked_again(connection, owner, person_id)
+                ask_asked_again(connection, owner, person_id)
             if before - stay or {(owner, person_id) for person_id in wanted} - stay:
                 ask_labels(connection, owner, but=conversation_id)
 

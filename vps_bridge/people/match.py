@@ -20,6 +20,9 @@ from vps_bridge.people.telephone import BEYOND_TELEPHONE, similarity_by_telephon
 
 MOST_WEIGHT_S = 30.0
 """A print of more clean speech counts no more in the mean of a person: one long conversation in one room would."""
+MAX_LOST_SHARE = 0.1
+"""A print that loses more of its clean speech was partly somebody else's. Edges of turns that move cost less; with less
+than a fifth of it nobody's voice is matched by it."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,11 @@ def is_other_voice(new: Print, old: Print, *, calibrated: Mapping[str, MatchRule
     if (new.embedding_space, first.size) != (old.embedding_space, second.size):
         return False
     return float(first @ second) < rules.threshold
+
+
+def has_lost_speech(new: Print, old: Print) -> bool:
+    """Whether a voiceprint is made of so much less speech than before that what was taken out may have been matched."""
+    return new.clean_s < (1 - MAX_LOST_SHARE) * old.clean_s
 
 
 _Space = tuple[str, int]

@@ -51,8 +51,13 @@ class CorrectedConversation:
         return self.relabel()
 
     def correct(self, **said: Any) -> int:
+        return self.correct_at_once(said)
+
+    def correct_at_once(self, *said: dict[str, Any]) -> int:
+        """Say several things in one event: all are about the voices as they were before it."""
         self._events += 1
-        write = self.corrections.correct(NAME, f"e-{self._events}", [Correction.model_validate(said)], by="anna")
+        statements = [Correction.model_validate(one) for one in said]
+        write = self.corrections.correct(NAME, f"e-{self._events}", statements, by="anna")
         self.relabel()
         return write
 

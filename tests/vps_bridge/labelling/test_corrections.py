@@ -164,6 +164,54 @@ def test_two_voices_of_one_person_are_one():
         assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
 
 
+def names(*persons):
+    return [{"kind": "voice_is", "speaker_id": number, "person_id": person} for number, person in enumerate(persons)]
+
+
+@pytest.mark.parametrize(
+    "right", [("ben", "anna", "carl"), ("ben", "carl", "anna"), ("ben", "anna", "ben")], ids="-".join
+)
+def test_names_that_were_given_the_wrong_way_round_change_places_and_make_no_two_voices_one(right):
+    """Of the last, the first and the third voice are one: they have one name when all is said."""
+    with conversation() as found:
+        before = [labels(found, name) for name in "ABC"]
+        found.correct_at_once(*names("anna", "ben", "carl"))
+        write = found.correct_at_once(*names(*right))
+        assert [{found.persons[line] for line in said_by(name)} for name in "ABC"] == [{person} for person in right]
+        now = [labels(found, name) for name in "ABC"]
+        assert [now[0] == now[1], now[0] == now[2], now[1] == now[2]] == [False, right[0] == right[2], False]
+        found.undo(write)
+        assert [labels(found, name) for name in "ABC"] == before
+        assert [found.persons[said_by(name)[0]] for name in "ABC"] == ["anna", "ben", "carl"]
+        found.redo(write)
+        assert [labels(found, name) for name in "ABC"] == now
+
+
+def test_two_voices_of_one_person_stay_one_under_another_name():
+    with conversation() as found:
+        found.correct_at_once(*names("anna", "ben", "anna"))
+        found.correct(kind="voice_is", speaker_id=0, person_id="carl")
+        assert labels(found, "A") == labels(found, "C") == {"SPEAKER_00"}
+        assert {found.persons[line] for line in (*said_by("A"), *said_by("C"))} == {"carl"}
+
+
+@pytest.mark.parametrize("order", ["name, split", "name and split", "split and name"])
+def test_a_name_stays_with_the_voice_that_more_than_half_is_split_off(order):
+    name = {"kind": "voice_is", "speaker_id": 0, "person_id": "anna"}
+    split = {"kind": "other_voice", "segment_ids": said_by("A")[::2]}
+    events = {"name, split": [[name], [split]], "name and split": [[name, split]], "split and name": [[split, name]]}
+    with conversation() as found:
+        for said in events[order]:
+            found.correct_at_once(*said)
+        for number in (0, 2):
+            found.correct(kind="voice_is", speaker_id=number, person_id="anna")
+            assert {found.persons[line] for line in split["segment_ids"]} == {None}
+            assert {found.speakers[line] for line in split["segment_ids"]} == {"SPEAKER_03"}
+            assert {found.persons[line] for line in said_by("A")[1::2]} == {"anna"}
+            assert "void" not in {outcome for _, outcome, _ in found.outcomes}
+        assert labels(found, "C") == {"SPEAKER_00"}, "the other voice that is anna is one with the first"
+
+
 def test_voices_that_only_a_name_made_one_are_two_again_where_they_are_not_that_person():
     with conversation() as found:
         found.correct(kind="voice_is", speaker_id=0, person_id="anna")
