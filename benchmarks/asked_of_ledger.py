@@ -157,7 +157,7 @@ def _of_people(ledger: Ledger) -> Questions:
 
 def _of_omi(ledger: Ledger) -> Questions:
     return {
-        "labels that OMI was not told": ledger.omi.untold,
+        "labels that OMI was not told": lambda: ledger.omi.next_untold(()),
         "deleted conversations of OMI's": ledger.omi.deleted,
         "conversations that wait for OMI's audio": ledger.omi.waiting,
         "live conversations": ledger.omi.live,

@@ -36,13 +36,14 @@ def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling, cal
     wanted = {(owner, each.person_id): each for each in prints}
     kept = {(owner, person_id) for person_id in people.kept}
     if any(before.get(key) != each for key, each in wanted.items()) or before.keys() - wanted.keys() - kept:
-        replaced = [
-            person_id
+        changed = {
+            person_id: (_to_print(each), _to_print(before[owner, person_id]))
             for (_, person_id), each in wanted.items()
-            if (old := before.get((owner, person_id))) is not None
-            and _has_taken_back(_to_print(each), _to_print(old), calibrated)
-        ]
-        ledger.people.learn(owner, name, prints, people.kept, replaced=replaced)
+            if (owner, person_id) in before
+        }
+        replaced = [each for each, (new, old) in changed.items() if _has_taken_back(new, old, calibrated)]
+        better = [each for each, (new, old) in changed.items() if has_lost_speech(new=old, old=new)]
+        ledger.people.learn(owner, name, prints, people.kept, replaced=replaced, better=better)
         ledger.corrections.forget_unnamed(name)
         _LOG.info("voiceprints_learned", conversation=name, prints=len(prints))
     for each in people.told:

@@ -6,7 +6,6 @@ What is deleted here is overwritten in the file; `Ledger.forget_deleted_pages` t
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -28,6 +27,7 @@ from vps_bridge.ledger.people_rows import (
     ask_labels,
     ask_told,
     note_decision,
+    put_print,
     tells_of,
 )
 from vps_bridge.ledger.records import FORGOTTEN, CorrectionRecord
@@ -250,13 +250,14 @@ class PeopleBook:
         kept: Collection[str] = (),
         *,
         replaced: Collection[str] = (),
+        better: Collection[str] = (),
     ) -> None:
         """Have these be the voiceprints that people confirmed in a conversation, beside those of `kept` people.
 
         All others from there go: what confirmed them was taken back. So it was of the `replaced` people, whose
-        voiceprint is another voice's now, or has lost speech. Of people who are not known none is kept. Where the
-        owner's other conversations may know somebody else now, new labels are asked for: of those that are not final,
-        and of final ones that tell of whoever is known otherwise (docs/adr/0041-a-match-taken-back.md).
+        voiceprint is another voice's now, or has lost speech; `better` people's has won some. Of people who are not
+        known none is kept. Where the owner's other conversations may know somebody else now, new labels are asked for:
+        of those that are not final, and of final ones as docs/adr/0041-a-match-taken-back.md says.
         """
         of_it = (PrintRow.conversation_id == conversation_id) & (PrintRow.source == FROM_CONVERSATION)
         with self._database.writing(_of(owner)) as connection:
@@ -271,10 +272,11 @@ class PeopleBook:
                 ask_told(connection, other, person_id, but=conversation_id)
             stay &= before
             for person_id, found in wanted.items():
-                _put_print(connection, owner, found)
+                put_print(connection, owner, asdict(found))
                 if (owner, person_id) not in stay:
                     note_decision(connection, owner, person_id, "learned", conversation_id)
-                ask_asked_again(connection, owner, person_id)
+                if (owner, person_id) not in stay or person_id in better:
+                    ask_asked_again(connection, owner, person_id)
             if before - stay or {(owner, person_id) for person_id in wanted} - stay:
                 ask_labels(connection, owner, but=conversation_id)
 
@@ -288,7 +290,7 @@ class PeopleBook:
             if connection.scalar(stone) is not None:
                 return
             add_person(connection, owner, found.person_id)
-            _put_print(connection, owner, found)
+            put_print(connection, owner, asdict(found))
             note_decision(connection, owner, found.person_id, "learned", found.conversation_id)
             ask_asked_again(connection, owner, found.person_id)
             ask_labels(connection, owner, but=found.conversation_id)
@@ -387,14 +389,3 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
                 connection.execute(update(PersonRow).where(PersonRow.owner == owner).values(is_owner=False))
             connection.execute(this.values(is_owner=event.is_owner, **newest))
     note_decision(connection, owner, person_id, event.type, event.conversation_id)
-
-
-def _put_print(connection: Connection, owner: str, found: PrintRecord) -> None:
-    new = insert(PrintRow).values(owner=owner, created_at=time.time(), **asdict(found))
-    changed = {name: new.excluded[name] for name in ("embedding_space", "vector", "clean_s")}
-    connection.execute(
-        new.on_conflict_do_update(
-            index_elements=[PrintRow.owner, PrintRow.person_id, PrintRow.source, PrintRow.conversation_id],
-            set_=changed,
-        )
-    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy import Connection, Text, cast, select, update
+from sqlalchemy import Connection, Text, cast, false, func, select, update
 
 from vps_bridge.ledger.both_dialects import holds, insert
 from vps_bridge.ledger.conversation_changes import belongs_to
-from vps_bridge.ledger.tables import ConversationRow, PackedRow, PersonDecisionRow, PersonRow
+from vps_bridge.ledger.tables import ConversationRow, PackedRow, PersonDecisionRow, PersonRow, PrintRow
 
 ASKED_AGAIN = "asked_again"
 """The decision about a final conversation that told of a person, when a voiceprint of that person was taken back."""
@@ -20,6 +21,18 @@ def add_person(connection: Connection, owner: str, person_id: str) -> None:
     """Make a person of whom nothing is known yet; one who is there stays as it is."""
     new = insert(PersonRow).values(owner=owner, person_id=person_id, created_at=time.time())
     connection.execute(new.on_conflict_do_nothing())
+
+
+def put_print(connection: Connection, owner: str, found: Mapping[str, Any]) -> None:
+    """Keep a voiceprint, by the names of its columns, in place of an earlier one of its person and source."""
+    new = insert(PrintRow).values(owner=owner, created_at=time.time(), **found)
+    changed = {name: new.excluded[name] for name in ("embedding_space", "vector", "clean_s")}
+    connection.execute(
+        new.on_conflict_do_update(
+            index_elements=[PrintRow.owner, PrintRow.person_id, PrintRow.source, PrintRow.conversation_id],
+            set_=changed,
+        )
+    )
 
 
 def note_decision(
@@ -45,10 +58,9 @@ def tells_of(person_id: str) -> Any:  # noqa: ANN401 - a condition
     """Return the condition that a conversation's voices or its latest update name a person."""
     written = json.dumps(person_id)
     packed = select(PackedRow.conversation_id).where(holds(cast(PackedRow.people, Text), written))
-    in_voices = json.dumps(written)[1:-1]  # they are JSON within a JSON text
     return (
         holds(ConversationRow.updated_payload, written.encode())
-        | holds(cast(ConversationRow.voices, Text), in_voices)
+        | _is_in_voices(person_id)
         | ConversationRow.conversation_id.in_(packed)
     )
 
@@ -72,8 +84,12 @@ def ask_told(connection: Connection, owner: str, person_id: str, *, but: str) ->
 
 
 def ask_asked_again(connection: Connection, owner: str, person_id: str) -> None:
-    """Ask for new labels of the conversations that may have lost a match, now that the person is learned anew."""
-    _make_dirty(connection, ConversationRow.conversation_id.in_(_asked_again(owner, person_id)))
+    """Ask for new labels of the conversations that lost a match, now that the person is learned anew, or better.
+
+    Not of those that kept it, which may be thousands; one that is dirty may be losing it now.
+    """
+    has_kept_it = func.coalesce(_is_in_voices(person_id), false()) & (ConversationRow.dirty == 0)
+    _make_dirty(connection, ConversationRow.conversation_id.in_(_asked_again(owner, person_id)), ~has_kept_it)
 
 
 def _asked_again(owner: str, person_id: str) -> Any:  # noqa: ANN401 - a statement
@@ -82,6 +98,11 @@ def _asked_again(owner: str, person_id: str) -> Any:  # noqa: ANN401 - a stateme
         PersonDecisionRow.person_id == person_id,
         PersonDecisionRow.what == ASKED_AGAIN,
     )
+
+
+def _is_in_voices(person_id: str) -> Any:  # noqa: ANN401 - a condition
+    written = json.dumps(json.dumps(person_id))[1:-1]  # voices are JSON within a JSON text
+    return holds(cast(ConversationRow.voices, Text), written)
 
 
 def _make_dirty(connection: Connection, *which: Any) -> None:  # noqa: ANN401 - conditions
