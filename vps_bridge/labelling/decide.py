@@ -185,6 +185,7 @@ def decide_speakers(
     """
     merged = {change.speaker_id: change.into for change in naming.changes if change.change == "merged"}
     found_anyone, written = is_anyone_found(votes), before.numbers
+    published = {voice.speaker_id for voice in naming.book.voices}
 
     def decide(segment: StoredSegment, vote: Vote) -> str | None:
         if vote.outcome is VoteOutcome.CLEAR and vote.winner is not None:
@@ -198,6 +199,8 @@ def decide_speakers(
             return speaker_name(merged[number]) if number in merged else label
         if removes_stale and is_stale(label, vote, naming):
             return None
+        if segment.speaker is None and vote.outcome in _WITHOUT_CLOCK and number in published:
+            return None  # since it was taken off it became a voice's: which voice speaks here, nobody knows
         if vote.outcome not in _WITHOUT_EVIDENCE or number is None or not found_anyone:
             return label
         keeps = segment.id in untouched and not _names_another_voice(number, vote, naming)

@@ -331,8 +331,8 @@ def _list_changes(
 def _list_left_alone(
     votes: Sequence[Vote], changed: Sequence[Change], stale: frozenset[str]
 ) -> tuple[tuple[str, str], ...]:
-    """Return the segments that keep their label because no clear vote decided it, each with the reason; cut or not."""
-    changed_ids = {change.segment_id for change in changed if change.before != change.after}
+    """Return the segments that keep a label or get it back without a clear vote, each with the reason; cut or not."""
+    changed_ids = {change.segment_id for change in changed if change.before not in (change.after, None)}
     return tuple(
         (vote.segment_id, STALE_LABEL if vote.segment_id in stale else vote.outcome.value)
         for vote in votes

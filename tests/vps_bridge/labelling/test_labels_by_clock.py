@@ -126,6 +126,39 @@ def test_a_label_taken_away_comes_back_where_the_clock_is_refused_later():
     assert {segment.speaker for segment in result.segments} == {"SPEAKER_00"}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_a_label_taken_away_does_not_come_back_as_the_number_of_another_voice(seed):
+    """Live: the lines that were not heard yet lose the default number, which then is a voice's; they never fit."""
+    spoken = irregular(38)
+    unlike = irregular(38, seed=seed + 100)
+    segments = tuple(
+        line if line.end_s < 200.0 else replace(line, start_s=other.start_s, end_s=other.end_s)
+        for line, other in zip(transcript(spoken), transcript(unlike), strict=True)
+        if line.end_s < 200.0 or other.start_s > 215.0
+    )
+    evidence = evidence_of(spoken, 300.0, segments=segments)
+    first = relabel(replace(evidence, jobs=evidence.jobs[:1]), POLICY)
+    late = {line.id for line in first.segments if line.speaker is None}
+    result = relabel(replace(evidence, segments=apply(segments, first), voices=first.voices), POLICY)
+    refused = late & {line for line, reason in result.left_alone if reason == "clock.unverified"}
+    assert refused, "lines that nobody can place are told of"
+    assert {line.speaker for line in result.segments if line.id in refused} == {None}
+
+
+def test_a_label_that_comes_back_without_a_vote_is_told_of():
+    """A block of two speakers that was not heard yet lost the default number: it comes back, and is that of a voice."""
+    spoken = irregular(38)
+    lines = transcript(spoken)
+    segments = (*lines[:-4], replace(lines[-4], end_s=lines[-3].end_s), *lines[-2:])
+    evidence = evidence_of(spoken, 300.0, segments=segments)
+    first = relabel(replace(evidence, jobs=evidence.jobs[:1]), POLICY)
+    block = segments[-3].id
+    assert [line.speaker for line in first.segments if line.id == block] == [None]
+    result = relabel(replace(evidence, segments=apply(segments, first), voices=first.voices), POLICY)
+    assert [line.speaker for line in result.segments if line.id == block] == ["SPEAKER_00"]
+    assert dict(result.left_alone)[block] in ("two_speakers", "label.stale")
+
+
 def test_a_refused_conversation_is_found_when_more_of_it_is_transcribed():
     spoken = irregular(38)
     evidence = replace(evidence_of(spoken, 300.0, segments=transcript(spoken[:2])), started_at_s=None)
