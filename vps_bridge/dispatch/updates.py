@@ -214,13 +214,12 @@ class Updater:
             if self._latest.get(name) != offer.number:
                 heapq.heappop(self._offers)
                 continue  # a later one took its place
-            conversation = self._ledger.conversations.peek(name) if self._owns(name) else None
+            update = self._ledger.conversations.unapplied_update(name) if self._owns(name) else None
             heapq.heappop(self._offers)  # only now: where the ledger is away, it is as due as before
-            payload = conversation.updated_payload if conversation else None
-            if conversation is None or payload is None or conversation.applied_version >= conversation.updated_version:
+            if update is None:
                 del self._latest[name]
                 continue
-            forms = _kept_forms(payload, is_open=conversation.final_at is None)
+            forms = _kept_forms(update.payload, is_open=update.is_open)
             self._publisher.send_largest(self._topics.updated(name), forms)
             due_s, backoff = now_s + offer.backoff.pause_s, offer.backoff.longer()
             heapq.heappush(self._offers, _UpdateOffer(due_s, offer.number, name, backoff))

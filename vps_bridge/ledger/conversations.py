@@ -56,6 +56,14 @@ from vps_bridge.rules.completion import CompletionFacts
 
 
 @dataclass(frozen=True)
+class UnappliedUpdate:
+    """An update that is to be offered, and whether its conversation may change still."""
+
+    payload: bytes
+    is_open: bool
+
+
+@dataclass(frozen=True)
 class AssignedUpdate:
     """What an assignment found, to be noted in one transaction: the update to offer, and the voices with their numbers.
 
@@ -120,8 +128,15 @@ _OPEN_ENDS = _ENDS.where(
     ~select(JobRow.number).where(JobRow.conversation_id == ConversationRow.conversation_id, IS_UNFINISHED).exists(),
 )
 _OPEN_END = _OPEN_ENDS.where(ConversationRow.conversation_id == OF_CONVERSATION)
+_IS_OPEN_ENDED = "SELECT 1 FROM conversations WHERE conversation_id = ? AND completed AND final_at IS NULL"
 _UNAPPLIED = select(ConversationRow.conversation_id, ConversationRow.updated_version).where(
     ConversationRow.applied_version < ConversationRow.updated_version
+)
+_UNAPPLIED_UPDATE = select(
+    ConversationRow.updated_payload.label("payload"), ConversationRow.final_at.is_(None).label("is_open")
+).where(
+    ConversationRow.conversation_id == OF_CONVERSATION,
+    ConversationRow.applied_version < ConversationRow.updated_version,
 )
 _LEASES_OF_IT = (
     select(*LEASE_COLUMNS)
@@ -169,6 +184,12 @@ class ConversationBook:
             row = connection.execute(_GET, {"of_conversation": conversation_id}).first()
             return _to_record(row) if row else None
 
+    def unapplied_update(self, conversation_id: str) -> UnappliedUpdate | None:
+        """Return a conversation's update, None where there is none that the backend has not confirmed."""
+        with self._database.reading() as connection:
+            row = connection.execute(_UNAPPLIED_UPDATE, {"of_conversation": conversation_id}).first()
+            return None if row is None or row.payload is None else UnappliedUpdate(row.payload, row.is_open)
+
     def is_deleted(self, conversation_id: str) -> bool:
         """Whether a tombstone stands for this conversation."""
         with self._database.reading():
@@ -208,6 +229,8 @@ class ConversationBook:
     def find_completion(self, conversation_id: str) -> CompletionFacts | None:
         """Return a conversation if it is one of `awaiting_final`."""
         with self._database.reading() as connection:
+            if not self._database.has_row(_IS_OPEN_ENDED, conversation_id):
+                return None
             row = connection.execute(_OPEN_END, {"of_conversation": conversation_id}).first()
             return CompletionFacts(**row._asdict()) if row else None
 
