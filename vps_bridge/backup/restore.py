@@ -90,9 +90,9 @@ def restore_backup(
         knows = bool(logs) and history.log_id == manifest.erasure_log
         before = read_erasures(work / LOG_NAME).erasures[: manifest.erasures]
         since = _find_since(history, before) if knows else _Since(history.erasures, history.unreadable)
-        if logs:
-            shutil.copyfile(logs[0], work / LOG_NAME)  # it goes on: an older backup may come after this one
         erased = _finish(work, since.erasures)
+        if logs:  # it goes on, without a line for what is erased again: a later backup would count it as erased since
+            shutil.copyfile(logs[0], work / LOG_NAME)
         previous = _swap(root, work)
     except BaseException:
         shutil.rmtree(work, ignore_errors=True)

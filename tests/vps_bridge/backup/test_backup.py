@@ -213,6 +213,18 @@ def test_a_backup_holds_what_was_erased_before_it_as_erased(stopped: StoppedBrid
     assert stopped.find_kept() == ERASED_SINCE | {"people": ["anna"]}, "whoever was taught anew is not forgotten again"
 
 
+def test_an_older_backup_put_back_first_forgets_nobody_taught_anew_in_a_later_one(stopped: StoppedBridge) -> None:
+    stopped.back_up()
+    older = stopped.file.rename(stopped.file.with_name("older.tar"))
+    stopped.erase()
+    with stopped.opened() as (ledger, _store, _spool):
+        ledger.people.add("", "anna")
+    stopped.back_up()
+    assert restore_backup(older, stopped.root, ignore, overwrite=True).erased.people == 1
+    assert stopped.restore(overwrite=True).erased == ErasedAgain(), "erasing again is no new erasure"
+    assert stopped.find_kept() == ERASED_SINCE | {"people": ["anna"]}
+
+
 def test_on_another_machine_a_copy_of_the_log_is_asked_for(stopped: StoppedBridge, tmp_path: Path) -> None:
     stopped.back_up()
     stopped.erase()
