@@ -79,9 +79,8 @@ def erase_restored(ledger: Ledger, spool: Spool, store: ConversationStore) -> Er
     lost = copy.find_lost() if copy is not None else []
     if copy is None or not lost:
         return ErasedAgain()
-    erased = erase_again(lost, ledger, spool, store, erase=ledger.conversations.mark_deleted)
-    copy.put_back(lost)
-    return erased
+    with copy.putting_back(lost):
+        return erase_again(lost, ledger, spool, store, erase=ledger.conversations.mark_deleted)
 
 
 def _known_people(ledger: Ledger) -> set[tuple[str, str]]:

@@ -6,6 +6,8 @@ copies that table into a file of its own: when it starts, it sees what the ledge
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vps_bridge.ledger.erasure_log import Erasure, ErasureLog, digest_erased
@@ -28,8 +30,11 @@ class ErasureCopy:
         known = set(self._table.since(0).values())
         return [erasure for erasure in self._log.read().erasures if erasure not in known]
 
-    def put_back(self, lost: list[Erasure]) -> None:
-        """Note in the table what it had lost, once it is erased again."""
+    @contextmanager
+    def putting_back(self, lost: list[Erasure]) -> Iterator[None]:
+        """Note in the table what it had lost, as it was, once the body has erased it again."""
+        with self._table.passing_over(lost):
+            yield
         self._table.add(lost)
 
     def keep_up(self) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from sqlalchemy import Connection, bindparam, insert, select, text
 
@@ -27,11 +28,23 @@ class ErasureTable:
     def __init__(self, database: LedgerDatabase, ledger_id: str) -> None:
         """Digest ids under the ledger's own key."""
         self._database, self._key = database, ledger_id.encode()
+        self._passed_over = frozenset[tuple[Erased, str]]()
 
     def note(self, connection: Connection, kind: Erased, *ids: str) -> None:
-        """Note an erasure within the transaction that does it."""
-        connection.execute(_IN_TURN)
-        connection.execute(_NEW, {"kind": str(kind), "at": time.time(), "digest": self.digest(kind, *ids)})
+        """Note an erasure within the transaction that does it; not one that `passing_over` names."""
+        digest = self.digest(kind, *ids)
+        if (kind, digest) not in self._passed_over:
+            connection.execute(_IN_TURN)
+            connection.execute(_NEW, {"kind": str(kind), "at": time.time(), "digest": digest})
+
+    @contextmanager
+    def passing_over(self, erasures: Iterable[Erasure]) -> Iterator[None]:
+        """Note none of these: they are erased again, which is no new erasure to whoever restores a later dump."""
+        self._passed_over = frozenset((one.kind, one.digest) for one in erasures)
+        try:
+            yield
+        finally:
+            self._passed_over = frozenset()
 
     def digest(self, kind: Erased, *ids: str) -> str:
         """Return what the log has of these ids."""

@@ -131,6 +131,29 @@ def test_what_was_erased_after_a_dump_is_erased_again_and_all_else_is_back(
         assert "lent-mac" in opened.ledger.agents.allowed()
 
 
+def test_an_older_dump_put_back_first_forgets_nobody_taught_anew_in_a_later_one(
+    server: DumpedServer, tmp_path: Path
+) -> None:
+    root = tmp_path / "bridge"
+    with Opened(server, root) as opened:
+        opened.write()
+        server.dump()
+        older = server.file.rename(tmp_path / "older.dump")
+        opened.erase()
+        opened.ledger.people.add("", "anna")
+        opened.ledger.agents.set_allowed("lent-mac", allowed=True)
+        opened.ledger.copy_erasures()
+        server.dump()
+    later = server.file
+    for server.file, again in ((older, ErasedAgain(1, 1, 1, 2)), (later, ErasedAgain())):
+        server.restore()
+        with Opened(server, root) as opened:
+            assert erase_restored(opened.ledger, opened.spool, opened.store) == again
+            opened.ledger.copy_erasures()
+    with Opened(server, root) as opened:
+        assert opened.find_kept() == LEFT | {"people": ["anna"], "agents": ["kept-mac", "lent-mac"]}
+
+
 def test_a_bridge_knows_what_others_erased_and_no_id_is_in_its_copy(server: DumpedServer, tmp_path: Path) -> None:
     root = tmp_path / "bridge"
     with Opened(server, root) as bridge:
