@@ -1,8 +1,10 @@
 """Parting off: a local speaker who is somebody else in the segments that a person split off becomes two.
 
 Only where those segments are less than half of its speech. Of more, all of it goes with them: then the job had the
-voice right and linking had it wrong. So it is with a job that heard some of those seconds too: where the other job's
-local speaker goes with them whole, linking finds who of the later job is that voice.
+voice right and linking had it wrong. Unless nobody of the voice would be left to say its other lines: then the job took
+two people for one, and how they sound together is how the named one sounds. So it is with a job that heard some of
+those seconds too: where the other job's local speaker goes with them whole, linking finds who of the later job is that
+voice.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ def part_off(
             continue
         named = [segment_of[name] for name in kept.said.segment_ids if name in segment_of]
         whole = set(speech.go_whole(kept.said.segment_ids))
+        halved = _would_leave_nobody(kept, whole, speech)
+        whole -= halved
         mixed = set(speech.in_segments(kept.said.segment_ids)) - whole
         for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
             own = [
@@ -43,8 +47,16 @@ def part_off(
             ]
             spans = _on_audio_clock(own, clocks, timeline.origins)
             if spans:
-                timeline = _part(timeline, index, spans, f"{kept.write}.{kept.place}")
+                is_most = timeline.speakers[index].id in halved
+                timeline = _part(timeline, index, spans, f"{kept.write}.{kept.place}", is_most=is_most)
     return timeline
+
+
+def _would_leave_nobody(kept: KeptCorrection, whole: set[LocalSpeaker], speech: Speech) -> set[LocalSpeaker]:
+    """Return who says lines that are left too, of voices of which all would go with the named lines."""
+    own = [set(speech.of_voice(voice)) for voice in kept.split_voices]
+    gone = set().union(*(speakers for speakers in own if speakers <= whole))
+    return gone & speech.in_segments(kept.lines_left).keys()
 
 
 def _goes_whole(mixed: LocalSpeaker, whole: Iterable[LocalSpeaker]) -> bool:
@@ -65,8 +77,11 @@ def _on_audio_clock(spans: Sequence[Span], clocks: Sequence[StretchClock], origi
     return sorted(found)
 
 
-def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str) -> AudioTimeline:
-    """Return the timeline with what one local speaker says in these spans as another one's, the last of the list."""
+def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str, *, is_most: bool) -> AudioTimeline:
+    """Return the timeline with what one local speaker says in these spans as another one's, the last of the list.
+
+    How both sound together is how the one who says most of it does.
+    """
     speaker, origins = timeline.speakers[index], timeline.origins
     new_index = len(timeline.speakers)
 
@@ -91,11 +106,13 @@ def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str)
         LocalSpeaker(speaker.id.job_id, f"{speaker.id.speaker} /{name}"),
         tuple(parted),
         parted_s,
-        None,
+        speaker.embedding if is_most else None,
         speaker.embedding_space,
         is_confirmed=True,
     )
     kept = replace(speaker, turns=tuple(rest), clean_speech_s=max(0.0, speaker.clean_speech_s - parted_s))
+    if is_most:
+        kept = replace(kept, embedding=None, voice=None, is_confirmed=True)
     speakers = (*timeline.speakers[:index], kept, *timeline.speakers[index + 1 :], new)
     return replace(
         timeline, speakers=speakers, turns=divide(timeline.turns), exclusive_turns=divide(timeline.exclusive_turns)
