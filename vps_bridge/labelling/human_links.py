@@ -84,14 +84,12 @@ def read_human_links(
             case CorrectionKind.SAME_VOICE:
                 said.join([now(kept, number) for number in kept.said.speaker_ids])
             case CorrectionKind.OTHER_VOICE:
-                rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
-                saying = rest & set(speech.mostly_in(kept.lines_left))
-                sides = _spread(set(speech.go_whole(kept.said.segment_ids)), rest, saying, evidence_of)
+                sides = _sides(kept, speech, evidence_of)
                 said.splits[kept.write, kept.place] = sides
                 said.part(*sides)
                 # What is left of speakers that were parted has no sound to be linked by: it is the voice that it was.
-                left = [{one} for one in sorted(saying & sides[1]) if evidence_of[one].is_confirmed]
-                said.joined.append(left)
+                saying = sides[1].intersection(speech.mostly_in(kept.lines_left))
+                said.joined.append([{one} for one in sorted(saying) if evidence_of[one].is_confirmed])
                 # A name stays with whoever it is parted from, and makes both one no more.
                 named = {person: [voice - sides[0] or voice for voice in voices] for person, voices in named.items()}
             case CorrectionKind.VOICE_IS:
@@ -129,6 +127,15 @@ def split_off(
 
 def _denies(kept: KeptCorrection, person: str) -> bool:
     return kept.said.kind is CorrectionKind.VOICE_IS_NOT and kept.said.person_id == person
+
+
+def _sides(
+    kept: KeptCorrection, speech: Speech, evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence]
+) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
+    """Return who is split off, with whoever goes along, and the rest of the voices."""
+    rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
+    saying = rest.intersection(speech.mostly_in(kept.lines_left))
+    return _spread(set(speech.go_whole(kept.said.segment_ids)), rest, saying, evidence_of)
 
 
 def _spread(
