@@ -72,7 +72,7 @@ def test_an_update_is_offered_though_the_ledger_was_away_when_it_was_due(ledger:
     updater = make_updater(ledger, tmp_path, sent, {"c1"})
     note_update(ledger, "c1")
     updater.offer_again()
-    away = Away(ledger.conversations, "peek")
+    away = Away(ledger.conversations, "unapplied_update")
     with pytest.raises(LedgerUnavailable):
         updater.offer(1.0)
     away.come_back()
