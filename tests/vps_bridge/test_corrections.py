@@ -76,6 +76,26 @@ def test_a_segment_is_corrected_and_the_correction_is_undone_and_redone(call: La
     assert call.labels == after, "the undo of an undo"
 
 
+def test_a_line_that_one_event_labels_several_times_has_the_last_label(call: LabelledCall) -> None:
+    first, other = call.labels[0].id, call.labels[3].id
+    said = [{"kind": "segment_is", "segment_id": first, "speaker_id": number} for number in (1, 0, 1)]
+    both = [
+        {"kind": "segment_is", "segment_id": other, "speaker_id": 0},
+        {"kind": "segment_is", "segment_id": other, "person_id": "zoe"},
+    ]
+    before = call.labels
+    assert call.correct(*said, *both, event_id="e-often").verdict is Verdict.ACCEPTED
+    assert (call.labels[0].speaker, call.labels[3].speaker, call.labels[3].person_id) == (
+        "SPEAKER_01",
+        "SPEAKER_00",
+        "zoe",
+    )
+    outcomes = [one.outcome for one in call.latest.corrections]
+    assert (outcomes[1], outcomes[0] == outcomes[2] != "void") == ("void", True)
+    assert call.tell(EventType.UNDONE, target_event_id="e-often").verdict is Verdict.ACCEPTED
+    assert call.labels == before
+
+
 def test_two_voices_become_one_and_two_again_under_their_old_numbers(call: LabelledCall) -> None:
     before = call.labels
     call.correct({"kind": "same_voice", "speaker_ids": [0, 1]}, event_id="e-merge")

@@ -56,12 +56,7 @@ class Corrections:
         stored = self._store.read(conversation_id)
         segments = stored.segments if stored else ()
         _check_known(said, book, {segment.id for segment in segments})
-        labels = [
-            HumanLabel(one.segment_id, one.speaker_id, one.person_id)
-            for one in said
-            if one.kind is CorrectionKind.SEGMENT_IS and one.segment_id is not None
-        ]
-        applied = self._store.correct(conversation_id, _key(event_id), labels, corrections=said, by=by)
+        applied = self._store.correct(conversation_id, _key(event_id), _labels(said), corrections=said, by=by)
         record = CorrectionRecord(
             write=applied.version,
             event_id=event_id,
@@ -177,6 +172,20 @@ def _check_same_segments(
 def _labelled(record: CorrectionRecord) -> set[str]:
     """Return the segments that a correction labelled one by one."""
     return {one["segment_id"] for one in record.said if one["kind"] == CorrectionKind.SEGMENT_IS}
+
+
+def _labels(said: Iterable[Correction]) -> list[HumanLabel]:
+    """Return one label for each segment that is labelled, also where several statements are about it.
+
+    As in events of their own, the later counts; and a person leaves the number that was said before as it is.
+    """
+    labels: dict[str, HumanLabel] = {}
+    for one in said:
+        if one.kind is CorrectionKind.SEGMENT_IS and one.segment_id is not None:
+            before = labels.get(one.segment_id)
+            number = before.speaker_id if before and one.speaker_id is None else one.speaker_id
+            labels[one.segment_id] = HumanLabel(one.segment_id, number, one.person_id)
+    return list(labels.values())
 
 
 def _key(event_id: str) -> str:

@@ -58,10 +58,23 @@ class KeptCorrection:
     """False where the person it names was forgotten since: it makes no voiceprint."""
     lines: Mapping[str, KeptLine] = field(default_factory=dict)
     """Which lines the segments were that it is about when it was said, as far as that is known."""
+    labelled: AbstractSet[str] = frozenset()
+    """Segments that have a person's label now."""
 
     def anchor(self, speaker_id: int) -> Voice | None:
         """Return the voice that had a number then."""
         return next((voice for voice in self.anchors if voice.speaker_id == speaker_id), None)
+
+    @property
+    def split_voices(self) -> tuple[Voice, ...]:
+        """Which of the anchors segments are split off (`other_voice`)."""
+        return tuple(voice for voice in self.anchors if not set(voice.segments).isdisjoint(self.said.segment_ids))
+
+    @property
+    def lines_left(self) -> set[str]:
+        """The segments of those voices that are not split off, nor labelled by a person."""
+        of_them = {name for voice in self.split_voices for name in voice.segments}
+        return of_them - self.labelled - set(self.said.segment_ids)
 
     @property
     def is_ahead(self) -> bool:
@@ -84,7 +97,7 @@ class KeptCorrection:
         return replace(self, said=self.said.model_copy(update={"segment_ids": named}), anchors=tuple(anchors))
 
 
-def leave_out_other_lines(
+def as_lines_are_now(
     corrections: Iterable[KeptCorrection], segments: Iterable[StoredSegment]
 ) -> tuple[KeptCorrection, ...]:
     """Return corrections without the segments whose ids a new transcription gave to other lines.
@@ -96,8 +109,11 @@ def leave_out_other_lines(
     if not corrections:
         return ()
     now = {segment.id: segment for segment in segments}
+    labelled = {name for name, segment in now.items() if segment.is_human_labelled}
     return tuple(
-        kept.without({name for name, line in kept.lines.items() if name in now and not line.is_still(now[name])})
+        replace(kept, labelled=labelled).without(
+            {name for name, line in kept.lines.items() if name in now and not line.is_still(now[name])}
+        )
         for kept in corrections
     )
 

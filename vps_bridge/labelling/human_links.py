@@ -84,10 +84,12 @@ def read_human_links(
             case CorrectionKind.SAME_VOICE:
                 said.join([now(kept, number) for number in kept.said.speaker_ids])
             case CorrectionKind.OTHER_VOICE:
-                rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
-                sides = _spread(set(speech.go_whole(kept.said.segment_ids)), rest, evidence_of)
+                sides = _sides(kept, speech, evidence_of)
                 said.splits[kept.write, kept.place] = sides
                 said.part(*sides)
+                # What is left of speakers that were parted has no sound to be linked by: it is the voice that it was.
+                saying = sides[1].intersection(speech.mostly_in(kept.lines_left))
+                said.joined.append([{one} for one in sorted(saying) if evidence_of[one].is_confirmed])
                 # A name stays with whoever it is parted from, and makes both one no more.
                 named = {person: [voice - sides[0] or voice for voice in voices] for person, voices in named.items()}
             case CorrectionKind.VOICE_IS:
@@ -127,13 +129,26 @@ def _denies(kept: KeptCorrection, person: str) -> bool:
     return kept.said.kind is CorrectionKind.VOICE_IS_NOT and kept.said.person_id == person
 
 
+def _sides(
+    kept: KeptCorrection, speech: Speech, evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence]
+) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
+    """Return who is split off, with whoever goes along, and the rest of the voices."""
+    rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
+    saying = rest.intersection(speech.mostly_in(kept.lines_left))
+    return _spread(set(speech.go_whole(kept.said.segment_ids)), rest, saying, evidence_of)
+
+
 def _spread(
     chosen: set[LocalSpeaker],
     rest: set[LocalSpeaker],
+    saying: set[LocalSpeaker],
     evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
 ) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
-    """Return both sides of a split; those of the rest that sound like the chosen, and not like the others, go along."""
-    rest = rest - chosen
+    """Return both sides of a split; those of the rest that sound like the chosen, and not like the others, go along.
+
+    Where all would go who are saying the lines that are left, they stay: a split that leaves nobody changes nothing.
+    """
+    rest, saying = rest - chosen, saying - chosen
     own = sum_embeddings(chosen, evidence_of)
     along = set()
     for speaker in rest:
@@ -143,6 +158,7 @@ def _spread(
         least = space_of(found.embedding_space).least_cosine(found.clean_speech_s)
         if like_chosen is not None and like_chosen >= least:
             along |= {speaker} if like_others is None or like_chosen > like_others else set()
+    along -= saying if saying <= along else set()
     return chosen | along, rest - along
 
 

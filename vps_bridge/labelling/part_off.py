@@ -1,13 +1,14 @@
 """Parting off: a local speaker who is somebody else in the segments that a person split off becomes two.
 
 Only where those segments are less than half of its speech. Of more, all of it goes with them: then the job had the
-voice right and linking had it wrong. So it is with a job that heard some of those seconds too: where the other job's
-local speaker goes with them whole, linking finds who of the later job is that voice.
+voice right and linking had it wrong. Unless nobody of the voice would be left to say its other lines: then the job took
+two people for one, and the lines that are left are parted off. So it is with a job that heard some of those seconds
+too: where the other job's local speaker goes with them whole, linking finds who of the later job is that voice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 
 from schemas.corrections import CorrectionKind
@@ -28,23 +29,48 @@ def part_off(
     corrections: Iterable[KeptCorrection],
 ) -> AudioTimeline:
     """Return the timeline with every `other_voice` in it, one local speaker more for each that is parted."""
-    segment_of = {segment.id: segment for segment in segments}
     for kept in corrections:
-        if kept.said.kind is not CorrectionKind.OTHER_VOICE:
-            continue
-        named = [segment_of[name] for name in kept.said.segment_ids if name in segment_of]
-        whole = set(speech.go_whole(kept.said.segment_ids))
-        mixed = set(speech.in_segments(kept.said.segment_ids)) - whole
-        for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
-            own = [
-                (segment.start_s, segment.end_s)
-                for segment in named
-                if not _goes_whole(timeline.speakers[index].id, whole & speech.in_segment[segment.id].keys())
-            ]
-            spans = _on_audio_clock(own, clocks, timeline.origins)
-            if spans:
-                timeline = _part(timeline, index, spans, f"{kept.write}.{kept.place}")
+        if kept.said.kind is CorrectionKind.OTHER_VOICE:
+            name = f"{kept.write}.{kept.place}"
+            timeline = _part_lines(timeline, clocks, segments, speech, kept.said.segment_ids, name)
+            left = _lines_of_nobody(kept, speech)
+            timeline = _part_lines(timeline, clocks, segments, speech, left, f"{name} left")
     return timeline
+
+
+def _part_lines(
+    timeline: AudioTimeline,
+    clocks: Sequence[StretchClock],
+    segments: Sequence[StoredSegment],
+    speech: Speech,
+    lines: Collection[str],
+    name: str,
+) -> AudioTimeline:
+    """Return the timeline with what is said in some lines by whoever says more elsewhere as somebody else's."""
+    named = [segment for segment in segments if segment.id in lines]
+    whole = set(speech.go_whole(lines))
+    mixed = set(speech.in_segments(lines)) - whole
+    for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
+        own = [
+            (segment.start_s, segment.end_s)
+            for segment in named
+            if not _goes_whole(timeline.speakers[index].id, whole & speech.in_segment[segment.id].keys())
+        ]
+        spans = _on_audio_clock(own, clocks, timeline.origins)
+        if spans:
+            timeline = _part(timeline, index, spans, name)
+    return timeline
+
+
+def _lines_of_nobody(kept: KeptCorrection, speech: Speech) -> set[str]:
+    """Return the lines left of each voice of which all that was heard then goes with the lines that are split off."""
+    whole = set(speech.go_whole(kept.said.segment_ids))
+    lines = set[str]()
+    for voice in kept.split_voices:
+        heard = {speaker.job_id for speaker in voice.members}
+        if whole.issuperset(speaker for speaker in speech.of_voice(voice) if speaker.job_id in heard):
+            lines |= kept.lines_left.intersection(voice.segments)
+    return lines
 
 
 def _goes_whole(mixed: LocalSpeaker, whole: Iterable[LocalSpeaker]) -> bool:

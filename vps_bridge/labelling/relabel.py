@@ -21,7 +21,7 @@ from vps_bridge.labelling.align import (
     with_found_prior,
 )
 from vps_bridge.labelling.audio_clock import TOUCHING_S, Span
-from vps_bridge.labelling.corrections import Speech, leave_out_other_lines
+from vps_bridge.labelling.corrections import Speech, as_lines_are_now
 from vps_bridge.labelling.cut import CuttingRules, cut_segments
 from vps_bridge.labelling.decide import (
     collect_voices,
@@ -177,7 +177,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
 
 def _prepare(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[ConversationEvidence, RelabelPolicy]:
     """Return corrections as they hold for the lines that there are now, and the rules of linking for these jobs."""
-    corrections = leave_out_other_lines(evidence.corrections, evidence.segments)
+    corrections = as_lines_are_now(evidence.corrections, evidence.segments)
     linking = linking_rules_for(evidence, policy.linking)
     policy = policy if linking is policy.linking else replace(policy, linking=linking)
     return replace(evidence, corrections=corrections), policy

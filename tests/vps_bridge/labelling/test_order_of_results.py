@@ -114,11 +114,13 @@ SPLIT_AGAIN = [
     {"kind": "same_voice", "speaker_ids": [0, 1, 2]},
     split("s04"),  # which the second job hears, too
 ]
+MOST_SPLIT_OFF = [{"kind": "same_voice", "speaker_ids": [0, 1]}, split("s00", "s01", "s02")]  # s04 is left
 
 
 @FEW
 @example(said=SEVERAL_VOICES, order=[3, 1, 2])
 @example(said=SPLIT_AGAIN, order=[3, 1, 2])
+@example(said=MOST_SPLIT_OFF, order=[1, 2, 3])
 @given(said=SAID, order=ORDERS)
 def test_corrections_stand_in_every_order_of_results(said, order):
     check_order(said, order)

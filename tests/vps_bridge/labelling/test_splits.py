@@ -1,0 +1,43 @@
+"""A split always leaves the lines that were not named behind, whoever the jobs and linking took for one."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.vps_bridge.labelling.test_corrections import ALL, EARLY, conversation, labels, said_by
+
+
+@pytest.mark.parametrize("heard", [EARLY, ALL], ids=["then more audio", "all audio"])
+def test_most_lines_of_a_voice_that_are_another_leave_the_other_lines_behind(heard):
+    """Where every job took two people for one, whoever says more is split off as whoever says less is."""
+    with conversation(heard) as found:
+        lines = [line for line in said_by("A") if found.speakers[line] is not None]
+        rest = lines[2::4]
+        named = [line for line in lines if line not in rest]
+        before = found.speakers
+        write = found.correct(kind="other_voice", segment_ids=named)
+        assert found.outcomes == [(write, "alone", "sounds_different")]
+        for chunks_and_jobs in (heard, ALL):
+            found.hear(*chunks_and_jobs)
+            now = found.speakers
+            assert len({now[line] for line in named}) == len({now[line] for line in rest}) == 1
+            assert now[named[0]] != now[rest[0]]
+            assert now[named[0]] is not None is not now[rest[0]]
+            assert (labels(found, "B"), len(labels(found, "A") & labels(found, "C"))) == ({"SPEAKER_01"}, 0)
+        later = {now[line] for line in said_by("A") if before[line] is None}
+        assert later <= {now[named[0]]}, "what the voice says later sounds like most of it"
+        found.undo(write)
+        assert {line: found.speakers[line] for line in lines} == {line: before[line] for line in lines}
+
+
+def test_a_split_of_all_that_one_job_heard_of_a_voice_leaves_what_another_heard():
+    """Two people who sound alike, each in a job of their own: that is why they were taken for one."""
+    with conversation() as found:
+        early = [line for line in said_by("C") if int(line[1:]) < 12]
+        late = [line for line in said_by("C") if line not in early]
+        for named, rest in ((late, early), (early, late)):
+            before = found.speakers
+            write = found.correct(kind="other_voice", segment_ids=named)
+            assert {found.speakers[line] for line in named}.isdisjoint({found.speakers[line] for line in rest})
+            found.undo(write)
+            assert found.speakers == before
