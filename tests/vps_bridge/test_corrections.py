@@ -79,7 +79,7 @@ def test_a_segment_is_corrected_and_the_correction_is_undone_and_redone(call: La
 def test_a_line_that_one_event_labels_several_times_has_the_last_label(call: LabelledCall) -> None:
     first, other = call.labels[0].id, call.labels[3].id
     said = [{"kind": "segment_is", "segment_id": first, "speaker_id": number} for number in (1, 0, 1)]
-    both = [
+    both: list[dict[str, Any]] = [
         {"kind": "segment_is", "segment_id": other, "speaker_id": 0},
         {"kind": "segment_is", "segment_id": other, "person_id": "zoe"},
     ]
