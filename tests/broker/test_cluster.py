@@ -89,6 +89,7 @@ def test_a_cluster_without_its_users_gets_no_further_ones_until_all_are_made_ane
     assert "agent-my-mac" in made.output
 
 
+@pytest.mark.slow
 def test_check_tells_of_every_user_at_every_server_and_of_one_that_is_down(cluster):
     done = omi_broker("check", cluster.directory)
     assert done.exit_code == 0, done.output

@@ -18,7 +18,7 @@ from tests.schemas.payload_strategies import JSON_KINDS, KINDS, MSGPACK_KINDS, p
 pytestmark = pytest.mark.long
 
 DRAWS = settings(
-    max_examples=50 if settings.get_current_profile_name() == "ci" else 300,
+    max_examples=25 if settings.get_current_profile_name() == "ci" else 300,
     deadline=None,
     suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow, HealthCheck.data_too_large],
 )

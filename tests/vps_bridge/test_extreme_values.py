@@ -41,6 +41,7 @@ MAX_RSS_BYTES = 1 << 30
 HALF = timedelta(seconds=CALL_S / 2)
 HONEST = "afterwards"
 ODD_RESULTS = 40
+LOOKS_EVERY = 5
 OF_STARTED = ("started_at", "num_speakers", "min_speakers", "max_speakers")
 OF_COMPLETED = ("revision", "chunks", "last_audio_at")
 NEVER_COMES = (("last_audio_at", TIMES[-1]), ("chunks", 10_000_000))  # audio that is waited for
@@ -199,11 +200,12 @@ def test_beats_with_any_number_and_time_that_their_schema_allows_harm_nobody(
     with measured(own_bridge) as most:
         with OddBeats(own_broker, "second") as agent:
             own_backend.send_call("waits", tone=3)
-            for field, value in list_extremes(AgentHeartbeat):
+            for place, (field, value) in enumerate(list_extremes(AgentHeartbeat)):
                 with suppress(ValidationError):
                     agent.odd = {field: value}
                     agent.beat()
-                assert own_bridge.command("agents").returncode == 0
+                if place % LOOKS_EVERY == 0:  # a command takes as long to start as all beats to send
+                    assert own_bridge.command("agents").returncode == 0
         with answering(own_broker, answer):
             own_backend.wait_updated("waits")
             wait_for_all(own_bridge, own_backend, OddCalls(own_backend))
