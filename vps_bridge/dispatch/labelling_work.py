@@ -13,7 +13,7 @@ from vps_bridge.labelling.corrections import read_kept
 from vps_bridge.labelling.known_people import KnownPeople
 from vps_bridge.labelling.number import VoiceBook
 from vps_bridge.labelling.relabel import ConversationEvidence, JobEvidence, Relabelling, RelabelPolicy, relabel
-from vps_bridge.ledger.people import OwnersPeople
+from vps_bridge.ledger.people import OwnersPeople, PrintRecord
 from vps_bridge.ledger.records import ChunkRecord, ConversationRecord, CorrectionRecord, JobRecord, describe_completion
 from vps_bridge.people.match import Print
 from vps_bridge.rules.completion import describe_missing
@@ -78,11 +78,7 @@ class LabellingWork:
         own = [each for each in self.people.prints if each.is_from(self.name)]
         return KnownPeople(
             people=self.people.people,
-            prints=tuple(
-                Print(each.person_id, each.embedding_space, np.frombuffer(each.vector, "<f4"), each.clean_s)
-                for each in self.people.prints
-                if not each.is_from(self.name)
-            ),
+            prints=tuple(to_print(each) for each in self.people.prints if not each.is_from(self.name)),
             taught=frozenset(each.person_id for each in own),
             enrols=self.conversation.enrols,
         )
@@ -96,6 +92,11 @@ class LabellingWork:
             return False
         local = sum(len({turn.speaker for turn in job.turns}) for job in self.evidence.jobs)
         return local <= SMALL_LOCAL_SPEAKERS
+
+
+def to_print(record: PrintRecord) -> Print:
+    """Return a voiceprint of the ledger as it is compared."""
+    return Print(record.person_id, record.embedding_space, np.frombuffer(record.vector, "<f4"), record.clean_s)
 
 
 def work_out(work: LabellingWork, policy: RelabelPolicy) -> Relabelling:

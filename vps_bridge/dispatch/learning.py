@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
 import structlog
 
-from vps_bridge.dispatch.labelling_work import LabellingWork
+from vps_bridge.dispatch.labelling_work import LabellingWork, to_print
 from vps_bridge.labelling.enrolment import LEARNED, Calibrated
 from vps_bridge.labelling.relabel import Relabelling
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, FROM_ENROLMENT
 from vps_bridge.ledger.people import NOBODY, PrintRecord
-from vps_bridge.people.match import Print, has_lost_speech, is_other_voice
+from vps_bridge.people.match import Print, is_of_less_speech, is_other_voice
 
 _LOG = structlog.get_logger(__name__)
 
@@ -37,12 +36,12 @@ def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling, cal
     kept = {(owner, person_id) for person_id in people.kept}
     if any(before.get(key) != each for key, each in wanted.items()) or before.keys() - wanted.keys() - kept:
         changed = {
-            person_id: (_to_print(each), _to_print(before[owner, person_id]))
+            person_id: (to_print(each), to_print(before[owner, person_id]))
             for (_, person_id), each in wanted.items()
             if (owner, person_id) in before
         }
         replaced = [each for each, (new, old) in changed.items() if _has_taken_back(new, old, calibrated)]
-        better = [each for each, (new, old) in changed.items() if has_lost_speech(new=old, old=new)]
+        better = [each for each, (new, old) in changed.items() if is_of_less_speech(old, new)]
         ledger.people.learn(owner, name, prints, people.kept, replaced=replaced, better=better)
         ledger.corrections.forget_unnamed(name)
         _LOG.info("voiceprints_learned", conversation=name, prints=len(prints))
@@ -53,7 +52,7 @@ def keep_prints(ledger: Ledger, work: LabellingWork, labelling: Relabelling, cal
 
 def _has_taken_back(new: Print, old: Print, calibrated: Calibrated) -> bool:
     """Whether a voiceprint is another voice's now, or is no more that of two voices that somebody took for one."""
-    return is_other_voice(new, old, calibrated=calibrated) or has_lost_speech(new, old)
+    return is_other_voice(new, old, calibrated=calibrated) or is_of_less_speech(new, old)
 
 
 def _keep_enrolment(ledger: Ledger, owner: str, name: str, labelling: Relabelling) -> None:
@@ -70,8 +69,3 @@ def _keep_enrolment(ledger: Ledger, owner: str, name: str, labelling: Relabellin
 def _to_record(found: Print, source: str, name: str) -> PrintRecord:
     vector = found.vector.astype("<f4").tobytes()
     return PrintRecord(found.person_id, source, name, found.embedding_space, vector, found.clean_s)
-
-
-def _to_print(record: PrintRecord) -> Print:
-    vector = np.frombuffer(record.vector, "<f4")
-    return Print(record.person_id, record.embedding_space, vector, record.clean_s)

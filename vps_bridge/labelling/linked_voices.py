@@ -13,7 +13,13 @@ from vps_bridge.labelling.human_links import read_human_links
 from vps_bridge.labelling.human_words import read_words, weigh_words
 from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.local_speaker import LocalSpeaker
-from vps_bridge.labelling.people_in_voices import VoiceMap, judge_corrections, name_persons, refused_persons
+from vps_bridge.labelling.people_in_voices import (
+    VoiceMap,
+    find_named_voices,
+    judge_corrections,
+    name_persons,
+    refused_persons,
+)
 from vps_bridge.labelling.vote import AssignmentRules
 
 
@@ -75,9 +81,10 @@ def link_voices(
         partition = link(*said.links(), *weighed.apart)
     partition = join_voices(partition, (*said.joined, *weighed.joined), said.parted, speech)
     voices = VoiceMap(partition, speech)
-    person_of = name_persons(corrections, words, said, voices)
-    outcomes = judge_corrections(corrections, said, words, voices, person_of, evidence.segments)
-    return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, said, voices))
+    named_voices = find_named_voices(corrections, said, voices)
+    person_of = name_persons(corrections, words, named_voices, voices)
+    outcomes = judge_corrections(corrections, said, words, named_voices, voices, person_of, segments=evidence.segments)
+    return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, named_voices, voices))
 
 
 def join_voices(

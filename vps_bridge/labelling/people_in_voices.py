@@ -75,8 +75,22 @@ def _find_named(
     return voices.of_anchor(anchor) if found is None else found
 
 
+NamedVoices = Mapping[tuple[int, int], int | None]
+"""By write and place of each `voice_is` and `voice_is_not`: the voice that it is about, by index of the partition."""
+
+
+def find_named_voices(corrections: Sequence[KeptCorrection], said: HumanLinks, voices: VoiceMap) -> NamedVoices:
+    """Return which voice each correction about a name is about."""
+    kinds = CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT
+    return {
+        (kept.write, kept.place): _find_named(kept, corrections, said, voices)
+        for kept in corrections
+        if kept.said.kind in kinds
+    }
+
+
 def name_persons(
-    corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], said: HumanLinks, voices: VoiceMap
+    corrections: Sequence[KeptCorrection], words: Sequence[HumanWord], named_voices: NamedVoices, voices: VoiceMap
 ) -> dict[int, str]:
     """Return the person that each voice is, by index of the partition; those that nobody named are left out."""
     labels: dict[int, list[HumanWord]] = {}
@@ -97,13 +111,13 @@ def name_persons(
             for denied in voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0)):
                 if person_of.get(denied) == person:
                     del person_of[denied]
-        elif (voice := _find_named(kept, corrections, said, voices)) is not None:
+        elif (voice := named_voices[kept.write, kept.place]) is not None:
             person_of[voice] = person
     return person_of
 
 
 def refused_persons(
-    corrections: Sequence[KeptCorrection], said: HumanLinks, voices: VoiceMap
+    corrections: Sequence[KeptCorrection], named_voices: NamedVoices, voices: VoiceMap
 ) -> dict[int, frozenset[str]]:
     """Return whom people say a voice is not, by index of the partition; a later `voice_is` takes that back."""
     refused: dict[int, set[str]] = {}
@@ -114,7 +128,7 @@ def refused_persons(
         if kept.said.kind is CorrectionKind.VOICE_IS_NOT:
             for denied in voices.all_of_anchor(kept.anchor(kept.said.speaker_id or 0)):
                 refused.setdefault(denied, set()).add(person)
-        elif (voice := _find_named(kept, corrections, said, voices)) is not None:
+        elif (voice := named_voices[kept.write, kept.place]) is not None:
             refused.get(voice, set()).discard(person)
     return {voice: frozenset(persons) for voice, persons in refused.items()}
 
@@ -123,8 +137,10 @@ def judge_corrections(
     corrections: Sequence[KeptCorrection],
     said: HumanLinks,
     words: Sequence[HumanWord],
+    named_voices: NamedVoices,
     voices: VoiceMap,
     person_of: Mapping[int, str],
+    *,
     segments: Iterable[StoredSegment],
 ) -> tuple[CorrectionOutcome, ...]:
     """Return what became of each correction."""
@@ -145,7 +161,7 @@ def judge_corrections(
                 gone = _judge_label(segment_of.get(named), kept)
                 return gone or _judge_segment(kept, word_of.get(named), words, voices, person_of)
             case _:
-                return _judge_name(kept, _find_named(kept, corrections, said, voices), voices, person_of)
+                return _judge_name(kept, named_voices[kept.write, kept.place], voices, person_of)
 
     outcomes = []
     for kept in corrections:

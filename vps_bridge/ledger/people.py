@@ -25,6 +25,7 @@ from vps_bridge.ledger.people_rows import (
     add_person,
     ask_asked_again,
     ask_labels,
+    ask_labels_where,
     ask_told,
     note_decision,
     put_print,
@@ -363,8 +364,7 @@ class PeopleBook:
             contents = update(PersonEventRow).where(_is(PersonEventRow, owner, person_id))
             connection.execute(contents.values(content=None))
             ask_labels(connection, owner)
-            dirty = update(ConversationRow).where(belongs_to(owner), tells_of(person_id))
-            connection.execute(dirty.values(dirty=ConversationRow.dirty + 1))
+            ask_labels_where(connection, belongs_to(owner), tells_of(person_id))
 
 
 def _of(owner: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, Text, cast, false, func, select, update
 
 from vps_bridge.ledger.both_dialects import holds, insert
-from vps_bridge.ledger.conversation_changes import belongs_to
+from vps_bridge.ledger.conversation_changes import belongs_to, mark_dirty
 from vps_bridge.ledger.tables import ConversationRow, PackedRow, PersonDecisionRow, PersonRow, PrintRow
 
 ASKED_AGAIN = "asked_again"
@@ -51,7 +51,12 @@ def note_decision(
 def ask_labels(connection: Connection, owner: str, *, but: str | None = None) -> None:
     """Ask for new labels of the owner's conversations that are not final."""
     is_open = ConversationRow.final_at.is_(None) & (ConversationRow.conversation_id != (but or ""))
-    _make_dirty(connection, belongs_to(owner), is_open)
+    ask_labels_where(connection, belongs_to(owner), is_open)
+
+
+def ask_labels_where(connection: Connection, *which: Any) -> None:  # noqa: ANN401 - conditions
+    """Ask for new labels of the conversations that meet all of these conditions."""
+    connection.execute(update(ConversationRow).where(*which).values(dirty=ConversationRow.dirty + 1))
 
 
 def tells_of(person_id: str) -> Any:  # noqa: ANN401 - a condition
@@ -80,7 +85,8 @@ def ask_told(connection: Connection, owner: str, person_id: str, *, but: str) ->
     asked = set(connection.scalars(_asked_again(owner, person_id)))
     for name in sorted(names - asked):
         note_decision(connection, owner, person_id, ASKED_AGAIN, name)
-    _make_dirty(connection, ConversationRow.conversation_id.in_(names))
+    for name in names:  # one by one: a statement holds only so many values
+        mark_dirty(connection, name)
 
 
 def ask_asked_again(connection: Connection, owner: str, person_id: str) -> None:
@@ -89,7 +95,8 @@ def ask_asked_again(connection: Connection, owner: str, person_id: str) -> None:
     Not of those that kept it, which may be thousands; one that is dirty may be losing it now.
     """
     has_kept_it = func.coalesce(_is_in_voices(person_id), false()) & (ConversationRow.dirty == 0)
-    _make_dirty(connection, ConversationRow.conversation_id.in_(_asked_again(owner, person_id)), ~has_kept_it)
+    was_asked = ConversationRow.conversation_id.in_(_asked_again(owner, person_id))
+    ask_labels_where(connection, was_asked, ~has_kept_it)
 
 
 def _asked_again(owner: str, person_id: str) -> Any:  # noqa: ANN401 - a statement
@@ -103,7 +110,3 @@ def _asked_again(owner: str, person_id: str) -> Any:  # noqa: ANN401 - a stateme
 def _is_in_voices(person_id: str) -> Any:  # noqa: ANN401 - a condition
     written = json.dumps(json.dumps(person_id))[1:-1]  # voices are JSON within a JSON text
     return holds(cast(ConversationRow.voices, Text), written)
-
-
-def _make_dirty(connection: Connection, *which: Any) -> None:  # noqa: ANN401 - conditions
-    connection.execute(update(ConversationRow).where(*which).values(dirty=ConversationRow.dirty + 1))

@@ -75,11 +75,9 @@ class LabelSender:
 
     def _send_due(self, ledger: Ledger) -> None:
         while not self._stopping.is_set() and not self._rests.is_down(time.monotonic()):
-            resting, newest = self._rests.resting(time.monotonic()), self._rests.asks_the_newest
-            found = ledger.omi.next_untold(resting | self._rests.last, backwards=newest)
-            if found is None and self._rests.last:
-                self._rests.begin_round()
-                found = ledger.omi.next_untold(resting, backwards=newest)
+            found = self._rests.choose(
+                time.monotonic(), lambda but, newest: ledger.omi.next_untold(but, backwards=newest)
+            )
             if found is None:
                 return
             conversation_id, uid, payload, told, version = found

@@ -165,9 +165,9 @@ def is_other_voice(new: Print, old: Print, *, calibrated: Mapping[str, MatchRule
     return float(first @ second) < rules.threshold
 
 
-def has_lost_speech(new: Print, old: Print) -> bool:
-    """Whether a voiceprint is made of so much less speech than before that what was taken out may have been matched."""
-    return new.clean_s < (1 - MAX_LOST_SHARE) * old.clean_s
+def is_of_less_speech(one: Print, other: Print) -> bool:
+    """Whether a voiceprint is made of so much less speech than another that what it lacks may have been matched."""
+    return one.clean_s < (1 - MAX_LOST_SHARE) * other.clean_s
 
 
 _Space = tuple[str, int]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from typing import TypeVar
+
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.rules.common_trouble import CommonTrouble
 
 _ALL = "all"
+Found = TypeVar("Found")
 
 
 class WebhookRests:
@@ -20,22 +25,25 @@ class WebhookRests:
         self._conversations, self._receiver = RetryTimer(min_s, max_s), RetryTimer(min_s, max_s)
         self._trouble, self._tried = CommonTrouble(), set[str]()
 
-    @property
-    def last(self) -> frozenset[str]:
-        """The conversations that are tried after all others: those that failed in this round, or alone.
+    def choose(self, now_s: float, find: Callable[[AbstractSet[str], bool], Found | None]) -> Found | None:
+        """Return what is tried next of what waits, None where all of it rests.
 
-        Whether the receiver is back, another one tells; and many that it is slow to refuse would take all its time.
+        Those that failed in this round, or alone, come after all others: whether the receiver is back, another one
+        tells, and many that it is slow to refuse would take all its time. Once all were tried a new round begins: the
+        same one again and again may be refused alone.
+
+        Args:
+            now_s: the time.
+            find: returns what waits longest, these conversations left out. With True what waits for the shortest time:
+                those beside one that failed may have the same trouble.
         """
-        return self._trouble.suspects | self._tried
-
-    @property
-    def asks_the_newest(self) -> bool:
-        """Whether the newest is tried next, not the oldest: those beside one that failed may have the same trouble."""
-        return bool(self._trouble.failed)
-
-    def begin_round(self) -> None:
-        """Have each be tried once more, also those that failed: the same one again and again may be refused alone."""
-        self._tried.clear()
+        resting, is_newest = self.resting(now_s), bool(self._trouble.failed)
+        last = self._trouble.suspects | self._tried
+        found = find(resting | last, is_newest)
+        if found is None and last:
+            self._tried.clear()
+            found = find(resting, is_newest)
+        return found
 
     def is_down(self, now_s: float) -> bool:
         """Whether nothing is sent now."""

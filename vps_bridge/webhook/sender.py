@@ -125,13 +125,9 @@ class WebhookSender:
         """Send one message, if one is due; return whether there may be more."""
         if self._stopping.is_set() or self._rests.is_down(now_s):
             return False
-        resting, newest = self._rests.resting(now_s), self._rests.asks_the_newest
-        message = ledger.webhook.next(resting | self._rests.last, newest=newest)
-        if message is None and self._rests.last:
-            self._rests.begin_round()
-            message = ledger.webhook.next(resting, newest=newest)
+        message = self._rests.choose(now_s, lambda but, newest: ledger.webhook.next(but, newest=newest))
         if message is None:
-            if not resting:
+            if not self._rests.resting(now_s):
                 self._rests.forget()
             return False
         ledger.sync_all()  # what is told is on disk: a version number that was told is never given to something else

@@ -1,5 +1,8 @@
 """When what was not taken is tried again: an hour of a receiver that is down, by a clock moved by hand."""
 
+from collections.abc import Set as AbstractSet
+from functools import partial
+
 import pytest
 
 from tests.hand_clock import HandClock
@@ -45,6 +48,10 @@ def test_pauses_begin_again_after_a_delivery() -> None:
     assert rests.resting(215.0) == set()
 
 
+def find_among(due: list[str], but: AbstractSet[str], is_newest: bool) -> str | None:
+    return next((name for name in (reversed(due) if is_newest else due) if name not in but), None)
+
+
 def send_for_hours(
     waiting: dict[str, int], poison: set[str], *, hours: int = 1, down_s: int = 0, refusal_s: int = 0
 ) -> dict[str, int]:
@@ -55,16 +62,10 @@ def send_for_hours(
     rests, taken, now_s = WebhookRests(MIN_S, MAX_S), dict[str, int](), 0
     while now_s < hours * HOUR_S:
         due = [name for name, since_s in waiting.items() if since_s <= now_s and name not in taken]
-        due = [name for name in due if name not in rests.resting(now_s)]
-        if rests.is_down(now_s) or not due:
+        name = None if rests.is_down(now_s) else rests.choose(now_s, partial(find_among, due))
+        if name is None:
             now_s += 1
             continue
-        if rests.last.issuperset(due):
-            rests.begin_round()
-            name = due[-1 if rests.asks_the_newest else 0]
-        else:
-            fresh = [name for name in due if name not in rests.last]
-            name = fresh[-1 if rests.asks_the_newest else 0]
         if now_s < down_s or name in poison:
             now_s += refusal_s
             rests.note_failed(name, now_s)
