@@ -59,7 +59,7 @@ class KeptCorrection:
     lines: Mapping[str, KeptLine] = field(default_factory=dict)
     """Which lines the segments were that it is about when it was said, as far as that is known."""
     labelled: AbstractSet[str] = frozenset()
-    """Segments that have a person's label now."""
+    """Segments that had a person's label already, as far as that is known."""
 
     def anchor(self, speaker_id: int) -> Voice | None:
         """Return the voice that had a number then."""
@@ -75,6 +75,11 @@ class KeptCorrection:
         """The segments of those voices that are not split off, nor labelled by a person."""
         of_them = {name for voice in self.split_voices for name in voice.segments}
         return of_them - self.labelled - set(self.said.segment_ids)
+
+    @property
+    def heard_jobs(self) -> frozenset[str]:
+        """The jobs that had heard the voices that it is about."""
+        return frozenset(speaker.job_id for voice in self.anchors for speaker in voice.members)
 
     @property
     def is_ahead(self) -> bool:
@@ -110,12 +115,15 @@ def as_lines_are_now(
         return ()
     now = {segment.id: segment for segment in segments}
     labelled = {name for name, segment in now.items() if segment.is_human_labelled}
-    return tuple(
-        replace(kept, labelled=labelled).without(
-            {name for name, line in kept.lines.items() if name in now and not line.is_still(now[name])}
-        )
-        for kept in corrections
-    )
+    said_at: dict[str, int] = {}
+    for place, kept in enumerate(corrections):
+        said_at.setdefault(kept.said.segment_id or "", place)
+    found = []
+    for place, kept in enumerate(corrections):
+        gone = {name for name, line in kept.lines.items() if name in now and not line.is_still(now[name])}
+        then = frozenset(name for name in labelled if said_at.get(name, -1) < place)
+        found.append(replace(kept, labelled=then).without(gone))
+    return tuple(found)
 
 
 def find_anchors(said: Iterable[Correction], book: VoiceBook) -> tuple[Voice, ...]:
@@ -189,6 +197,11 @@ class Speech:
             for speaker, spoken_s in self.in_segment.get(name, {}).items():
                 seconds[speaker] = seconds.get(speaker, 0.0) + spoken_s
         return seconds
+
+    def loudest_in(self, segment_id: str) -> LocalSpeaker | None:
+        """Return who speaks most in a segment; None where nobody does."""
+        seconds = self.in_segment.get(segment_id, {})
+        return min(seconds, key=lambda speaker: (-seconds[speaker], speaker), default=None)
 
     def mostly_in(self, segment_ids: Iterable[str]) -> list[LocalSpeaker]:
         """Return the local speakers that speak at least half of their time in these segments, sorted."""

@@ -6,8 +6,10 @@ that linking found of it: two voices that sound different then both go on attrac
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import combinations, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 from schemas.corrections import CorrectionKind
 from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.embedding_spaces import space_of
-from vps_bridge.labelling.link import LocalSpeakerEvidence, SpeakerLink
+from vps_bridge.labelling.link import LocalSpeakerEvidence, Partition, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 Means = dict[str, NDArray[np.float64]]
@@ -34,10 +36,12 @@ class HumanLinks:
     """Of each pair, nobody of the second is the voice that the first are."""
     splits: Splits = field(default_factory=dict)
     """By write and place of each `other_voice`: who became another voice, with whoever went along, and the rest."""
+    named: dict[str, list[set[LocalSpeaker]]] = field(default_factory=dict)
+    """By person, the voices that people gave the name to."""
 
-    def join(self, voices: list[set[LocalSpeaker]]) -> None:
-        """Say that these are one voice, whatever was said before."""
-        speakers = set().union(*voices)
+    def join(self, voices: list[set[LocalSpeaker]], members: frozenset[LocalSpeaker] = frozenset()) -> None:
+        """Say that these are one voice, whatever was said before, with the members that they had then."""
+        speakers = members.union(*voices)
         self.parted = [(one, other - speakers if one & speakers else other) for one, other in self.parted]
         self.joined.append(voices)
 
@@ -64,6 +68,22 @@ class HumanLinks:
             for other in sorted(others)
         ]
 
+    def two_in_one(self, partition: Partition) -> list[SpeakerLink]:
+        """Return what linking has to know where it made one voice of voices that people gave different names to."""
+        persons_of = defaultdict[LocalSpeaker, set[str]](set)
+        for person, voices in self.named.items():
+            for speaker in set().union(*voices):
+                persons_of[speaker].add(person)
+        links = []
+        for members in partition:
+            own = defaultdict[str, list[LocalSpeaker]](list)
+            for speaker in members:
+                if len(persons_of[speaker]) == 1:
+                    own[min(persons_of[speaker])].append(speaker)
+            for pair in combinations(own.values(), 2):
+                links += [SpeakerLink("cannot", one, other) for one, other in product(*pair)]
+        return links
+
 
 def read_human_links(
     corrections: Iterable[KeptCorrection],
@@ -72,7 +92,7 @@ def read_human_links(
 ) -> HumanLinks:
     """Return what people said of whole voices."""
     corrections = tuple(corrections)
-    said, named = HumanLinks(), dict[str, list[set[LocalSpeaker]]]()
+    said = HumanLinks()
 
     def now(kept: KeptCorrection, number: int | None) -> set[LocalSpeaker]:
         voice = None if number is None else kept.anchor(number)
@@ -82,7 +102,9 @@ def read_human_links(
         person = kept.said.person_id or ""
         match kept.said.kind:
             case CorrectionKind.SAME_VOICE:
-                said.join([now(kept, number) for number in kept.said.speaker_ids])
+                own = [voice for voice in kept.anchors if voice.speaker_id in kept.said.speaker_ids]
+                members = frozenset(member for voice in own for member in voice.members)
+                said.join([set(speech.of_voice(voice)) for voice in own], members)
             case CorrectionKind.OTHER_VOICE:
                 sides = _sides(kept, speech, evidence_of)
                 said.splits[kept.write, kept.place] = sides
@@ -91,7 +113,8 @@ def read_human_links(
                 saying = sides[1].intersection(speech.mostly_in(kept.lines_left))
                 said.joined.append([{one} for one in sorted(saying) if evidence_of[one].is_confirmed])
                 # A name stays with whoever it is parted from, and makes both one no more.
-                named = {person: [voice - sides[0] or voice for voice in voices] for person, voices in named.items()}
+                for name, voices in said.named.items():
+                    said.named[name] = [voice - sides[0] or voice for voice in voices]
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
                 speakers = speakers - split_off(kept, corrections, said.splits)[0] or speakers
@@ -99,12 +122,12 @@ def read_human_links(
                 denied = [now(later, later.said.speaker_id) for later in corrections[place:] if _denies(later, person)]
                 if not any(speakers <= others for others in denied):
                     # Who is called something else now is no more one with those who are still called that.
-                    for other in named.keys() - {person}:
-                        named[other] = said.unname(speakers, named[other])
-                    named[person] = [*named.get(person, []), speakers]
-                    said.join(named[person])
+                    for other in said.named.keys() - {person}:
+                        said.named[other] = said.unname(speakers, said.named[other])
+                    said.named[person] = [*said.named.get(person, []), speakers]
+                    said.join(said.named[person])
             case CorrectionKind.VOICE_IS_NOT:
-                named[person] = said.unname(now(kept, kept.said.speaker_id), named.get(person, []))
+                said.named[person] = said.unname(now(kept, kept.said.speaker_id), said.named.get(person, []))
     return said
 
 
@@ -132,34 +155,38 @@ def _denies(kept: KeptCorrection, person: str) -> bool:
 def _sides(
     kept: KeptCorrection, speech: Speech, evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence]
 ) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
-    """Return who is split off, with whoever goes along, and the rest of the voices."""
-    rest = {speaker for voice in kept.anchors for speaker in speech.of_voice(voice)}
-    saying = rest.intersection(speech.mostly_in(kept.lines_left))
-    return _spread(set(speech.go_whole(kept.said.segment_ids)), rest, saying, evidence_of)
+    """Return who is split off, with those of the rest who sound like them and go along, and the rest of the voices.
 
-
-def _spread(
-    chosen: set[LocalSpeaker],
-    rest: set[LocalSpeaker],
-    saying: set[LocalSpeaker],
-    evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
-) -> tuple[set[LocalSpeaker], set[LocalSpeaker]]:
-    """Return both sides of a split; those of the rest that sound like the chosen, and not like the others, go along.
-
-    Where all would go who are saying the lines that are left, they stay: a split that leaves nobody changes nothing.
+    Where all would go who are saying the lines that are left of a voice, they stay: a split that leaves nobody changes
+    nothing.
     """
-    rest, saying = rest - chosen, saying - chosen
-    own = sum_embeddings(chosen, evidence_of)
-    along = set()
-    for speaker in rest:
-        like_chosen = likeness(sum_embeddings({speaker}, evidence_of), own)
-        like_others = likeness(sum_embeddings({speaker}, evidence_of), sum_embeddings(rest - {speaker}, evidence_of))
-        found = evidence_of[speaker]
-        least = space_of(found.embedding_space).least_cosine(found.clean_speech_s)
-        if like_chosen is not None and like_chosen >= least:
-            along |= {speaker} if like_others is None or like_chosen > like_others else set()
-    along -= saying if saying <= along else set()
+    chosen = set(speech.go_whole(kept.said.segment_ids))
+    rest = {speaker for voice in kept.split_voices for speaker in speech.of_voice(voice)} - chosen
+    left = [kept.lines_left.intersection(voice.segments) for voice in kept.split_voices]
+    saying = [rest.intersection(speech.loudest_in(line) for line in lines) for lines in left]
+    # Who was parted has no sound, and stays; so does whoever another job has for the same lines.
+    parted = {one for one in rest if evidence_of[one].is_confirmed}
+    settled = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]
+    along = _sound_like(chosen, rest, evidence_of).difference(speech.mostly_in(settled))
+    for stay in saying:
+        along -= stay if stay <= along else set()
     return chosen | along, rest - along
+
+
+def _sound_like(
+    chosen: set[LocalSpeaker], rest: set[LocalSpeaker], evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence]
+) -> set[LocalSpeaker]:
+    """Return who of the rest sounds like the chosen, and not more like the others of the rest."""
+    own, found = sum_embeddings(chosen, evidence_of), set()
+    for speaker in rest:
+        sound = sum_embeddings({speaker}, evidence_of)
+        like_chosen = likeness(sound, own)
+        like_others = likeness(sound, sum_embeddings(rest - {speaker}, evidence_of))
+        evidence = evidence_of[speaker]
+        least = space_of(evidence.embedding_space).least_cosine(evidence.clean_speech_s)
+        if like_chosen is not None and like_chosen >= least and (like_others is None or like_chosen > like_others):
+            found.add(speaker)
+    return found
 
 
 def sum_embeddings(speakers: Iterable[LocalSpeaker], evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence]) -> Means:

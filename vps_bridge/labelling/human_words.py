@@ -61,9 +61,8 @@ def read_words(
     so: that a later job decides the end of an earlier one's audio must not take a person's word away.
     """
     said = [kept for kept in corrections if kept.said.kind is CorrectionKind.SEGMENT_IS]
-    corrected: dict[str | None, Target] = {
-        kept.said.segment_id: ("speaker", kept.said.speaker_id) for kept in said if kept.said.speaker_id is not None
-    }
+    last = {kept.said.segment_id: _target_of(kept) for kept in said}
+    corrected = {segment_id: target for segment_id, target in last.items() if target[0] == "speaker"}
     ahead = {(kept.said.segment_id, _target_of(kept)) for kept in said if kept.is_ahead}
     ahead -= {(kept.said.segment_id, _target_of(kept)) for kept in said if not kept.is_ahead}
     words = []

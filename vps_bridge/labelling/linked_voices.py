@@ -22,6 +22,9 @@ from vps_bridge.labelling.people_in_voices import (
 )
 from vps_bridge.labelling.vote import AssignmentRules
 
+MAX_RELINKED = 5
+"""Times. Voices of two names that linking makes one are linked again, apart; others may become one by that."""
+
 
 @dataclass(frozen=True)
 class LinkedVoices:
@@ -73,12 +76,18 @@ def link_voices(
         return LinkedVoices(link(), person_of={}, outcomes=(), not_person={})
     speech, evidence_of = measure_speech(), {speaker.id: speaker for speaker in speakers}
     said = read_human_links(corrections, speech, evidence_of)
-    partition = link(*said.links())
+    links = said.links()
+    partition = link(*links)
+    for _ in range(MAX_RELINKED):
+        if not (two := said.two_in_one(partition)):
+            break
+        links += two
+        partition = link(*links)
     anchors = {voice.speaker_id: voice for kept in corrections for voice in kept.anchors}
     weighed = weigh_words(words, partition, evidence_of, anchors, speech)
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
     if any(voice_of.get(link.a, -1) == voice_of.get(link.b, -2) for link in weighed.apart):
-        partition = link(*said.links(), *weighed.apart)
+        partition = link(*links, *weighed.apart)
     partition = join_voices(partition, (*said.joined, *weighed.joined), said.parted, speech)
     voices = VoiceMap(partition, speech)
     named_voices = find_named_voices(corrections, said, voices)

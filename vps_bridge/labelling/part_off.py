@@ -8,8 +8,9 @@ too: where the other job's local speaker goes with them whole, linking finds who
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
 
 from schemas.corrections import CorrectionKind
 from vps_bridge.conversations.store import StoredSegment
@@ -25,17 +26,35 @@ def part_off(
     timeline: AudioTimeline,
     clocks: Sequence[StretchClock],
     segments: Sequence[StoredSegment],
-    speech: Speech,
+    measure: Callable[[AudioTimeline], Speech],
     corrections: Iterable[KeptCorrection],
 ) -> AudioTimeline:
-    """Return the timeline with every `other_voice` in it, one local speaker more for each that is parted."""
+    """Return the timeline with every `other_voice` in it, one local speaker more for each that is parted.
+
+    A later one parts what an earlier one left. `measure` returns how long each speaker of a timeline speaks where.
+    """
     for kept in corrections:
         if kept.said.kind is CorrectionKind.OTHER_VOICE:
-            name = f"{kept.write}.{kept.place}"
-            timeline = _part_lines(timeline, clocks, segments, speech, kept.said.segment_ids, name)
-            left = _lines_of_nobody(kept, speech)
-            timeline = _part_lines(timeline, clocks, segments, speech, left, f"{name} left")
+            speech, name = measure(timeline), f"{kept.write}.{kept.place}"
+            whole = frozenset(speech.go_whole(kept.said.segment_ids))
+            named = _Lines(name, kept.said.segment_ids, whole, kept.heard_jobs)
+            ids = _lines_of_nobody(kept, speech, whole)
+            left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, kept.heard_jobs)
+            for lines in (named, left):
+                timeline = _part_lines(timeline, clocks, segments, speech, lines)
     return timeline
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """Lines of a split that are one voice, and not that of the others."""
+
+    name: str
+    ids: Collection[str]
+    whole: frozenset[LocalSpeaker]
+    """Who is this voice with all that they say."""
+    heard_jobs: frozenset[str]
+    """The jobs that had heard the voices when they were split."""
 
 
 def _part_lines(
@@ -43,28 +62,25 @@ def _part_lines(
     clocks: Sequence[StretchClock],
     segments: Sequence[StoredSegment],
     speech: Speech,
-    lines: Collection[str],
-    name: str,
+    lines: _Lines,
 ) -> AudioTimeline:
     """Return the timeline with what is said in some lines by whoever says more elsewhere as somebody else's."""
-    named = [segment for segment in segments if segment.id in lines]
-    whole = set(speech.go_whole(lines))
-    mixed = set(speech.in_segments(lines)) - whole
+    named = [segment for segment in segments if segment.id in lines.ids]
+    mixed = set(speech.in_segments(lines.ids)) - lines.whole
     for index in [index for index, speaker in enumerate(timeline.speakers) if speaker.id in mixed]:
         own = [
             (segment.start_s, segment.end_s)
             for segment in named
-            if not _goes_whole(timeline.speakers[index].id, whole & speech.in_segment[segment.id].keys())
+            if not _goes_on(timeline.speakers[index].id, speech.in_segment[segment.id].keys(), lines)
         ]
         spans = _on_audio_clock(own, clocks, timeline.origins)
         if spans:
-            timeline = _part(timeline, index, spans, name)
+            timeline = _part(timeline, index, spans, lines.name)
     return timeline
 
 
-def _lines_of_nobody(kept: KeptCorrection, speech: Speech) -> set[str]:
+def _lines_of_nobody(kept: KeptCorrection, speech: Speech, whole: frozenset[LocalSpeaker]) -> set[str]:
     """Return the lines left of each voice of which all that was heard then goes with the lines that are split off."""
-    whole = set(speech.go_whole(kept.said.segment_ids))
     lines = set[str]()
     for voice in kept.split_voices:
         heard = {speaker.job_id for speaker in voice.members}
@@ -73,9 +89,12 @@ def _lines_of_nobody(kept: KeptCorrection, speech: Speech) -> set[str]:
     return lines
 
 
-def _goes_whole(mixed: LocalSpeaker, whole: Iterable[LocalSpeaker]) -> bool:
-    """Whether another job's local speaker, who goes with a named segment whole, says it too."""
-    return any(speaker.job_id != mixed.job_id for speaker in whole)
+def _goes_on(mixed: LocalSpeaker, saying: AbstractSet[LocalSpeaker], lines: _Lines) -> bool:
+    """Whether a later job's local speaker may be the voice that another job has for the same line, and that goes whole.
+
+    Of a job that had heard the line when it was split off, it is known that it had somebody else for whoever says it.
+    """
+    return mixed.job_id not in lines.heard_jobs and any(one.job_id != mixed.job_id for one in saying & lines.whole)
 
 
 def _on_audio_clock(spans: Sequence[Span], clocks: Sequence[StretchClock], origins: Sequence[float]) -> list[Span]:

@@ -222,14 +222,12 @@ def _judge_segment(
     wanted: Target = ("person", kept.said.person_id or "")
     if kept.said.speaker_id is not None:
         wanted = ("speaker", kept.said.speaker_id)
-    seconds = voices.speech.in_segment.get(kept.said.segment_id or "", {})
-    loudest = min(seconds, key=lambda speaker: (-seconds[speaker], speaker), default=None)
-    local = loudest if word is None else word.local
+    local = voices.speech.loudest_in(kept.said.segment_id or "") if word is None else word.local
     voice = None if local is None else voices.voice_at.get(local)
     if voice is None:
         return "alone", NO_VOICE
     if word is not None and word.target != wanted:
-        return "void", OVERRIDDEN
+        return "alone", CONTRADICTED
     if kept.said.speaker_id is None:
         is_that = person_of.get(voice) == kept.said.person_id
     else:

@@ -204,10 +204,11 @@ def _link(
 
 def _part_off(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> AudioTimeline:
     """Part local speakers where a person split segments off that are only a part of what they say."""
-    if not evidence.corrections:
-        return timeline
-    speech = _whole_speech(evidence, timeline, clocks)
-    return part_off(timeline, clocks, evidence.segments, speech, evidence.corrections)
+
+    def measure(parted: AudioTimeline) -> Speech:
+        return _whole_speech(evidence, parted, clocks)
+
+    return part_off(timeline, clocks, evidence.segments, measure, evidence.corrections)
 
 
 def _whole_speech(evidence: ConversationEvidence, timeline: AudioTimeline, clocks: Sequence[StretchClock]) -> Speech:
