@@ -198,9 +198,10 @@ class Speech:
                 seconds[speaker] = seconds.get(speaker, 0.0) + spoken_s
         return seconds
 
-    def loudest_in(self, segment_id: str) -> LocalSpeaker | None:
-        """Return who speaks most in a segment; None where nobody does."""
-        seconds = self.in_segment.get(segment_id, {})
+    def loudest_in(self, segment_id: str, jobs: AbstractSet[str] = frozenset()) -> LocalSpeaker | None:
+        """Return who speaks most in a segment, as these jobs heard it if any of them did; None where nobody speaks."""
+        every = self.in_segment.get(segment_id, {})
+        seconds = {speaker: spoken_s for speaker, spoken_s in every.items() if speaker.job_id in jobs} or every
         return min(seconds, key=lambda speaker: (-seconds[speaker], speaker), default=None)
 
     def mostly_in(self, segment_ids: Iterable[str]) -> list[LocalSpeaker]:

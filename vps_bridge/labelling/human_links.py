@@ -37,7 +37,7 @@ class HumanLinks:
     splits: Splits = field(default_factory=dict)
     """By write and place of each `other_voice`: who became another voice, with whoever went along, and the rest."""
     named: dict[str, list[set[LocalSpeaker]]] = field(default_factory=dict)
-    """By person, the voices that people gave the name to."""
+    """By person, the voices that people gave the name to; who was named last comes last."""
 
     def join(self, voices: list[set[LocalSpeaker]], members: frozenset[LocalSpeaker] = frozenset()) -> None:
         """Say that these are one voice, whatever was said before, with the members that they had then."""
@@ -58,6 +58,12 @@ class HumanLinks:
         if any(rest) and rest != named:
             self.part(speakers, set().union(*rest))
         return rest
+
+    def keep_last_name(self, speakers: set[LocalSpeaker]) -> None:
+        """Say of speakers that are one voice now that they have only the name that was given to some of them last."""
+        bearing = [person for person, voices in self.named.items() if any(speakers & voice for voice in voices)]
+        for person in bearing[:-1]:
+            self.named[person] = self.unname(speakers, self.named[person])
 
     def links(self) -> list[SpeakerLink]:
         """Return what linking has to know."""
@@ -104,7 +110,9 @@ def read_human_links(
             case CorrectionKind.SAME_VOICE:
                 own = [voice for voice in kept.anchors if voice.speaker_id in kept.said.speaker_ids]
                 members = frozenset(member for voice in own for member in voice.members)
-                said.join([set(speech.of_voice(voice)) for voice in own], members)
+                voices = [set(speech.of_voice(voice)) for voice in own]
+                said.join(voices, members)
+                said.keep_last_name(set().union(*voices))
             case CorrectionKind.OTHER_VOICE:
                 sides = _sides(kept, speech, evidence_of)
                 said.splits[kept.write, kept.place] = sides
@@ -124,7 +132,7 @@ def read_human_links(
                     # Who is called something else now is no more one with those who are still called that.
                     for other in said.named.keys() - {person}:
                         said.named[other] = said.unname(speakers, said.named[other])
-                    said.named[person] = [*said.named.get(person, []), speakers]
+                    said.named[person] = [*said.named.pop(person, []), speakers]
                     said.join(said.named[person])
             case CorrectionKind.VOICE_IS_NOT:
                 said.named[person] = said.unname(now(kept, kept.said.speaker_id), said.named.get(person, []))

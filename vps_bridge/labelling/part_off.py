@@ -80,12 +80,13 @@ def _part_lines(
 
 
 def _lines_of_nobody(kept: KeptCorrection, speech: Speech, whole: frozenset[LocalSpeaker]) -> set[str]:
-    """Return the lines left of each voice of which all that was heard then goes with the lines that are split off."""
+    """Return the lines left of each voice of which everybody who says them goes with the lines that are split off."""
     lines = set[str]()
     for voice in kept.split_voices:
-        heard = {speaker.job_id for speaker in voice.members}
-        if whole.issuperset(speaker for speaker in speech.of_voice(voice) if speaker.job_id in heard):
-            lines |= kept.lines_left.intersection(voice.segments)
+        left = kept.lines_left.intersection(voice.segments)
+        saying = {speech.loudest_in(line, kept.heard_jobs) for line in left} - {None}
+        if saying <= whole:
+            lines |= left
     return lines
 
 
