@@ -62,7 +62,12 @@ class LabellingWork:
                 kept
                 for record in self.corrections
                 for kept in read_kept(
-                    record.write, record.event_id, record.said, record.anchors, teaching=record.teaching
+                    record.write,
+                    record.event_id,
+                    record.said,
+                    record.anchors,
+                    record.voices_before,
+                    teaching=record.teaching,
                 )
             ),
             people=self._known_people,

@@ -149,10 +149,23 @@ def anchors_to_json(
 
 
 def read_kept(
-    write: int, event_id: str, said: Sequence[Mapping[str, Any]], anchors: str, *, teaching: Sequence[bool]
+    write: int,
+    event_id: str,
+    said: Sequence[Mapping[str, Any]],
+    anchors: str,
+    before: str | None,
+    *,
+    teaching: Sequence[bool],
 ) -> list[KeptCorrection]:
-    """Return the corrections of one event as the ledger keeps it; `teaching`: of each, whether it teaches."""
-    voices = VoiceBook.from_json(anchors).voices
+    """Return the corrections of one event as the ledger keeps it.
+
+    `before`: the published voices before it; `teaching`: of each correction, whether it teaches.
+    """
+    book = VoiceBook.from_json(before).voices if before else ()
+    every = frozenset(member for voice in book for member in voice.members)
+    voices = tuple(
+        replace(voice, not_members=every.difference(voice.members)) for voice in VoiceBook.from_json(anchors).voices
+    )
     kept = json.loads(anchors).get("lines", {})
     lines = {name: KeptLine((start_s, end_s), text_sum) for name, (start_s, end_s, text_sum) in kept.items()}
     return [
@@ -222,11 +235,21 @@ class Speech:
         seconds = self.in_segments(segment_ids)
         return [one for one in self.mostly_in(segment_ids) if seconds[one] >= self.all_s(one) / 2]
 
+    def split_off_whole(self, kept: KeptCorrection) -> list[LocalSpeaker]:
+        """Return who goes whole with the segments of a split: nobody who was known to be no voice that was split."""
+        split = kept.split_voices
+        found = self.go_whole(kept.said.segment_ids)
+        return [one for one in found if not split or any(one not in voice.not_members for voice in split)]
+
     def of_voice(self, voice: Voice) -> list[LocalSpeaker]:
         """Return the local speakers that are a voice of earlier: those of its segments, and members in no segment.
 
-        Segments come first, for a job's labels may mean others once its voice samples were clustered with more.
+        Segments come first, for a job's labels may mean others once its voice samples were clustered with more. Of
+        jobs whose labels mean whom they meant, whoever was another voice then is not this one: two jobs may have
+        different voices for one line.
         """
         found = self.mostly_in(voice.segments)
         known = [speaker for speaker in voice.members if speaker in self.total_s]
+        renamed = {one.job_id for one in known if one not in found and self.total_s[one] > 0.0}
+        found = [one for one in found if one not in voice.not_members or one.job_id in renamed]
         return sorted({*found, *(speaker for speaker in known if not found or self.total_s[speaker] == 0.0)})

@@ -168,7 +168,7 @@ def _sides(
     Where all would go who are saying the lines that are left of a voice, they stay: a split that leaves nobody changes
     nothing.
     """
-    chosen = set(speech.go_whole(kept.said.segment_ids))
+    chosen = set(speech.split_off_whole(kept))
     rest = {speaker for voice in kept.split_voices for speaker in speech.of_voice(voice)} - chosen
     left = [kept.lines_left.intersection(voice.segments) for voice in kept.split_voices]
     saying = [rest.intersection(speech.loudest_in(line) for line in lines) for lines in left]

@@ -30,6 +30,8 @@ class Voice:
     """Who people say it is."""
     matched_person: str | None = None
     """Who its voiceprint says it is."""
+    not_members: frozenset[LocalSpeaker] = field(default=frozenset(), compare=False)
+    """The local speakers that were other voices, as far as that is known."""
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def part_off(
     for kept in corrections:
         if kept.said.kind is CorrectionKind.OTHER_VOICE:
             speech, name = measure(timeline), f"{kept.write}.{kept.place}"
-            whole = frozenset(speech.go_whole(kept.said.segment_ids))
+            whole = frozenset(speech.split_off_whole(kept))
             named = _Lines(name, kept.said.segment_ids, whole, kept.heard_jobs)
             ids = _lines_of_nobody(kept, speech, whole)
             left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, kept.heard_jobs)

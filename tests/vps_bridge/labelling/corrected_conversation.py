@@ -86,7 +86,12 @@ class CorrectedConversation:
                 one
                 for record in kept
                 for one in read_kept(
-                    record.write, record.event_id, record.said, record.anchors, teaching=record.teaching
+                    record.write,
+                    record.event_id,
+                    record.said,
+                    record.anchors,
+                    record.voices_before,
+                    teaching=record.teaching,
                 )
             ),
         )
