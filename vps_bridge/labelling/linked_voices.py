@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from schemas.corrections import CorrectionOutcome
 from vps_bridge.labelling.corrections import Speech
 from vps_bridge.labelling.evidence import ConversationEvidence
-from vps_bridge.labelling.human_links import read_human_links
+from vps_bridge.labelling.human_links import HumanLinks, read_human_links
 from vps_bridge.labelling.human_words import read_words, weigh_words
 from vps_bridge.labelling.link import LinkingRules, LocalSpeakerEvidence, Partition, SpeakerLink, link_speakers
 from vps_bridge.labelling.local_speaker import LocalSpeaker
@@ -76,13 +76,7 @@ def link_voices(
         return LinkedVoices(link(), person_of={}, outcomes=(), not_person={})
     speech, evidence_of = measure_speech(), {speaker.id: speaker for speaker in speakers}
     said = read_human_links(corrections, speech, evidence_of)
-    links = said.links()
-    partition = link(*links)
-    for _ in range(MAX_RELINKED):
-        if not (two := said.two_in_one(partition)):
-            break
-        links += two
-        partition = link(*links)
+    partition, links = _link_names_apart(link, said)
     anchors = {voice.speaker_id: voice for kept in corrections for voice in kept.anchors}
     weighed = weigh_words(words, partition, evidence_of, anchors, speech)
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
@@ -94,6 +88,18 @@ def link_voices(
     person_of = name_persons(corrections, words, named_voices, voices)
     outcomes = judge_corrections(corrections, said, words, named_voices, voices, person_of, segments=evidence.segments)
     return LinkedVoices(partition, person_of, outcomes, refused_persons(corrections, named_voices, voices))
+
+
+def _link_names_apart(link: Callable[..., Partition], said: HumanLinks) -> tuple[Partition, list[SpeakerLink]]:
+    """Link with what people said of whole voices; return with which links no two names became one voice."""
+    links = said.links()
+    partition = link(*links)
+    for _ in range(MAX_RELINKED):
+        if not (two := said.two_in_one(partition)):
+            break
+        links += two
+        partition = link(*links)
+    return partition, links
 
 
 def join_voices(
