@@ -133,7 +133,10 @@ def read_human_links(
                 said.split((kept.write, kept.place), chosen, rest)
                 # What is left of speakers that were parted has no sound to be linked by: it is the voice that it was.
                 saying = rest.intersection(speech.mostly_in(kept.lines_left))
-                said.joined.append([{one} for one in sorted(saying) if evidence_of[one].is_confirmed])
+                parted = {one for one in saying if evidence_of[one].is_confirmed}
+                shared = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]
+                parted |= rest.intersection(speech.loudest_in(line, kept.heard_jobs) for line in shared)
+                said.joined.append([{one} for one in sorted(parted)])
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
                 speakers = speakers - split_off(kept, corrections, said.splits)[0] or speakers
