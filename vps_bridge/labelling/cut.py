@@ -18,6 +18,10 @@ from vps_bridge.labelling.pieces import VoicePiece
 from vps_bridge.labelling.transcript_times import has_credible_words
 from vps_bridge.labelling.vote import TranscriptTurn
 
+_MAX_SECOND_S = 1.0
+"""A word in which a second voice speaks as long is nobody's: it has the times of its line, and tells nothing. It is no
+rule: those are in the write keys of stored conversations."""
+
 
 @dataclass(frozen=True)
 class CuttingRules:
@@ -28,8 +32,6 @@ class CuttingRules:
     """A single word that lasts as long is a piece too."""
     max_distance_s: float = 0.5
     """A word that no turn covers belongs to the nearest turn within this: the times of words are wrong by as much."""
-    max_second_s: float = 1.0
-    """A word in which a second voice speaks as long is nobody's: it has the times of its line, and tells nothing."""
     max_doubtful_s: float = 3.0
     min_pause_s: float = 0.1
     """A shorter piece between two of one other voice is believed only with such a pause before and after it, one at the
@@ -81,13 +83,13 @@ def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: Cut
     for word in words:
         first = max(0, bisect_right(ends, word.start_s - rules.max_distance_s))
         last = bisect_left(starts, word.end_s + rules.max_distance_s)
-        voices.append(_voice_of_word(word, turns[first:last], rules))
+        voices.append(_voice_of_word(word, turns[first:last]))
     runs = [[place for place, _ in group] for _, group in groupby(enumerate(voices), key=lambda item: item[1])]
     pieces = _join_short([_piece(words, run[0], run[-1], voices[run[0]]) for run in runs], words, rules)
     return _join_doubtful(pieces, words, rules)
 
 
-def _voice_of_word(word: Word, near: Sequence[TranscriptTurn], rules: CuttingRules) -> int | None:
+def _voice_of_word(word: Word, near: Sequence[TranscriptTurn]) -> int | None:
     """Return who speaks longest within a word, else whose turn is nearest; None where none is near, or two speak."""
     seconds: dict[int, float] = {}
     for turn in near:
@@ -95,7 +97,7 @@ def _voice_of_word(word: Word, near: Sequence[TranscriptTurn], rules: CuttingRul
         before_s = seconds.get(turn.speaker_index, -inf)
         seconds[turn.speaker_index] = max(before_s, shared_s, before_s + shared_s)
     voices = sorted(seconds, key=lambda voice: (-seconds[voice], voice < 0, voice))
-    is_of_two = any(seconds[second] >= rules.max_second_s for second in voices[1:2])
+    is_of_two = any(seconds[second] >= _MAX_SECOND_S for second in voices[1:2])
     return None if is_of_two or not voices or voices[0] < 0 else voices[0]
 
 
