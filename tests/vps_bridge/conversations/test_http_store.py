@@ -317,40 +317,6 @@ def test_conversations_that_a_backend_refuses_stop_no_other(backend, store, meth
     assert kept_out <= 1, "until another conversation has shown that the backend answers"
 
 
-def test_a_deletion_that_did_not_happen_is_found_out(backend, store):
-    backend.always("DELETE", reply(204))
-    with pytest.raises(StoreMisbehaves, match="said that it deleted"):
-        store.delete("c1")
-
-
-def ignoring_case(backend: OddBackend, request: HttpRequest) -> HttpReply:
-    """As a table whose key is compared without case, which is how MySQL compares where nobody says otherwise."""
-    found = next((name for name in backend.documents if name.lower() == request.conversation_id.lower()), None)
-    if request.method == "DELETE":
-        backend.documents.pop(found or "", None)
-        return HttpReply()
-    if found is None:
-        return HttpReply(404, {"Omi-Schema": "conversation-document"})
-    etag, body = backend.documents[found]
-    return HttpReply(200, {"ETag": etag}, body)
-
-
-def test_the_deletion_of_a_conversation_leaves_another_that_the_backend_takes_for_it(backend, store):
-    backend.oddness = ignoring_case
-    with pytest.raises(StoreMisbehaves, match="capitals"):
-        store.delete("C1")
-    assert backend.content("c1")["segments"][0]["text"] == "one two"
-    store.delete("c1")
-    assert not backend.documents
-
-
-@pytest.mark.parametrize("body", [b"{", b"[]", b'{"conversation_id": null}'])
-def test_a_document_that_cannot_be_read_can_be_deleted(backend, store, body):
-    backend.keep("c1", body)
-    store.delete("c1")
-    assert not backend.documents
-
-
 def test_what_a_person_changes_at_the_backend_counts_and_what_is_the_backends_stays(backend, store):
     store.upsert_segments("c1", 2, [make_segment("b", 1, 2, text="three"), make_segment("c", 2, 3, text="four")])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4), Label("b", 5), Label("c", 6)])
