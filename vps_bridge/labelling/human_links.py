@@ -178,10 +178,13 @@ def _sides(
     Where all would go who are saying the lines that are left of a voice, they stay: a split that leaves nobody changes
     nothing.
     """
-    chosen = set(speech.split_off_whole(kept))
-    rest = {speaker for voice in kept.split_voices for speaker in speech.of_voice(voice)} - chosen
-    left = [kept.lines_left.intersection(voice.segments) for voice in kept.split_voices]
-    saying = [rest.intersection(speech.loudest_in(line) for line in lines) for lines in left]
+    chosen, rest = set(speech.split_off_whole(kept)), set[LocalSpeaker]()
+    saying = []
+    for voice in kept.split_voices:
+        lines = kept.lines_left.intersection(voice.segments)
+        left = {one for line in lines if (one := speech.loudest_in(line, kept.heard_jobs))} - chosen
+        rest |= left.union(speech.of_voice(voice)) - chosen
+        saying.append(left)
     # Who was parted has no sound, and stays; so does whoever another job has for the same lines.
     parted = {one for one in rest if evidence_of[one].is_confirmed}
     settled = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from itertools import combinations
 
@@ -137,8 +138,11 @@ def weigh_words(
     evidence_of: Mapping[LocalSpeaker, LocalSpeakerEvidence],
     anchors: Mapping[int, Voice],
     speech: Speech,
+    named: Mapping[str, Iterable[AbstractSet[LocalSpeaker]]],
 ) -> WeighedWords:
     """Weigh labels of single segments against the voices that were found without them.
+
+    A label that is not enough to say who a voice is says nothing of one that people gave another name to.
 
     Args:
         words: the labels.
@@ -146,6 +150,7 @@ def weigh_words(
         evidence_of: every local speaker.
         anchors: the voices that numbers stand for.
         speech: how long each local speaker speaks where.
+        named: by person, the voices that people gave the name to.
     """
     unit_of: dict[LocalSpeaker, _Unit] = {}
     for members in partition:
@@ -153,10 +158,7 @@ def weigh_words(
     for word in words:
         if not word.is_ahead:
             unit_of.setdefault(word.local, _Unit((word.local,))).words.append(word)
-    heard: dict[Target, list[tuple[LocalSpeaker, _Unit]]] = {}
-    for unit in {id(unit): unit for unit in unit_of.values() if unit.words}.values():
-        for local, target in _say_who(unit, speech).items():
-            heard.setdefault(target, []).append((local, unit))
+    heard = _who_is_heard({id(unit): unit for unit in unit_of.values() if unit.words}.values(), speech, named)
     joined, first_of = [], dict[Target, LocalSpeaker]()
     for target in sorted(heard, key=str):
         first, others = _choose_main(target, heard[target], unit_of, anchors, speech)
@@ -179,6 +181,20 @@ def weigh_words(
     persons = list(first_of.values())[:MAX_PERSONS]
     apart = tuple(SpeakerLink("cannot", one, other) for one, other in combinations(persons, 2))
     return WeighedWords(tuple(joined), apart)
+
+
+def _who_is_heard(
+    units: Iterable[_Unit], speech: Speech, named: Mapping[str, Iterable[AbstractSet[LocalSpeaker]]]
+) -> dict[Target, list[tuple[LocalSpeaker, _Unit]]]:
+    """Return by whom labels name: the local speakers that are said to be that, and of which voice they are."""
+    person_of = {one: person for person, voices in named.items() for voice in voices for one in voice}
+    heard: dict[Target, list[tuple[LocalSpeaker, _Unit]]] = {}
+    for unit in units:
+        names = {("person", person_of[member]) for member in unit.members if member in person_of}
+        for local, target in _say_who(unit, speech).items():
+            if target in names or not names or target[0] == "speaker" or _is_firm(unit, target, speech):
+                heard.setdefault(target, []).append((local, unit))
+    return heard
 
 
 def _say_who(unit: _Unit, speech: Speech) -> dict[LocalSpeaker, Target]:

@@ -78,7 +78,7 @@ def link_voices(
     said = read_human_links(corrections, speech, evidence_of)
     partition, links = _link_names_apart(link, said)
     anchors = {voice.speaker_id: voice for kept in corrections for voice in kept.anchors}
-    weighed = weigh_words(words, partition, evidence_of, anchors, speech)
+    weighed = weigh_words(words, partition, evidence_of, anchors, speech, said.named)
     voice_of = {member: voice for voice, members in enumerate(partition) for member in members}
     if any(voice_of.get(link.a, -1) == voice_of.get(link.b, -2) for link in weighed.apart):
         partition = link(*links, *weighed.apart)

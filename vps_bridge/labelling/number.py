@@ -84,8 +84,9 @@ class VoiceBook:
     def revive(self, earlier: VoiceBook, about: VoiceBook) -> VoiceBook:
         """Return this book with the voices of an earlier one that it has no more, under their old numbers.
 
-        For what was merged and is taken apart again: the same voice gets the same number back, and a segment that the
-        correction gave another number has the one it had. `about`: the voices that the correction is about.
+        For what was merged and is taken apart again, or the other way round: the same voice gets the same number back,
+        and a segment that the correction gave another number has the one it had. `about`: the voices that the
+        correction is about.
         """
         kept, now, then = {voice.speaker_id for voice in self.voices}, self.numbers, earlier.numbers
         back = [voice for voice in earlier.voices if voice.speaker_id not in kept]
@@ -97,11 +98,17 @@ class VoiceBook:
             and (segment_id in named or not concerned.isdisjoint((number, now[segment_id])))
         }
         written = now | {one: number for one, number in then.items() if one in changed or number not in kept}
-        members = {member for voice in back for member in voice.members}
-        rest = [
-            replace(voice, members=tuple(one for one in voice.members if one not in members)) for voice in self.voices
-        ]
-        voices = tuple(sorted([*rest, *back], key=lambda voice: voice.speaker_id))
+        here = {member: voice.speaker_id for voice in self.voices for member in voice.members}
+        here |= {
+            member: voice.speaker_id
+            for voice in earlier.voices
+            for member in voice.members
+            if voice.speaker_id in concerned and (member in here or voice.speaker_id not in kept)
+        }
+        voices = tuple(
+            replace(voice, members=tuple(sorted(one for one, number in here.items() if number == voice.speaker_id)))
+            for voice in sorted([*self.voices, *back], key=lambda voice: voice.speaker_id)
+        )
         retired = set(self.retired) - {voice.speaker_id for voice in back}
         book = VoiceBook(voices, tuple(sorted(retired)), {**changed, **self.restored})
         return book.with_numbers(written)

@@ -41,3 +41,12 @@ def test_a_split_of_all_that_one_job_heard_of_a_voice_leaves_what_another_heard(
             assert {found.speakers[line] for line in named}.isdisjoint({found.speakers[line] for line in rest})
             found.undo(write)
             assert found.speakers == before
+
+
+def test_a_split_whose_new_number_has_more_speech_is_undone_under_the_old_number():
+    with conversation() as found:
+        before = found.segments
+        write = found.correct(kind="other_voice", segment_ids=["s003", "s011", "s015", "s019"])
+        assert found.segments != before
+        found.undo(write)
+        assert found.segments == before
