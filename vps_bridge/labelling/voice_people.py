@@ -13,6 +13,7 @@ import numpy as np
 from schemas.corrections import CorrectionKind
 from schemas.record import is_id
 from schemas.voice_people import Enrolment, VoicePerson
+from vps_bridge.labelling.audio_clock import Span
 from vps_bridge.labelling.corrections import KeptCorrection
 from vps_bridge.labelling.enrolment import (
     ASKS,
@@ -111,22 +112,33 @@ def _find_erased(evidence: ConversationEvidence) -> frozenset[LocalSpeaker]:
 def hear_voices(partition: Partition, speakers: Sequence[LocalSpeakerEvidence]) -> dict[int, HeardVoice]:
     """Return how each voice sounds, by index of the partition, in the space of most of its clean speech.
 
-    Who is not among the speakers is not heard.
+    Who is not among the speakers is not heard. Seconds that several jobs heard count once.
     """
     evidence_of = {speaker.id: speaker for speaker in speakers}
     heard = {}
     for voice, every in enumerate(partition):
         members = [member for member in every if member in evidence_of]
         sums = sum_embeddings(members, evidence_of)
-        clean_s = dict.fromkeys(sums, 0.0)
-        for member in members:
-            if evidence_of[member].embedding is not None and evidence_of[member].embedding_space in clean_s:
-                clean_s[evidence_of[member].embedding_space] += evidence_of[member].clean_speech_s
+        clean_s = {}
+        for space in sums:
+            own = [evidence_of[member] for member in members]
+            own = [each for each in own if each.embedding is not None and each.embedding_space == space]
+            spoken_s = _count_once([span for each in own for span in each.turns])
+            clean_s[space] = min(sum(each.clean_speech_s for each in own), spoken_s)
         for space in sorted(sums, key=lambda space: (-clean_s[space], space))[:1]:
             length = np.linalg.norm(sums[space])
             if length > 0:
                 heard[voice] = HeardVoice(voice, space, (sums[space] / length).astype("<f4"), clean_s[space])
     return heard
+
+
+def _count_once(spans: Iterable[Span]) -> float:
+    """Return how many seconds lie in any of some spans."""
+    total_s, end_s = 0.0, -np.inf
+    for first_s, last_s in sorted(spans):
+        total_s += max(0.0, last_s - max(first_s, end_s))
+        end_s = max(end_s, last_s)
+    return total_s
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,16 @@ def test_whom_people_named_is_nobody_else_and_teaches_what_it_sounds_like():
     assert forgotten.people.learned == ()
 
 
+def test_seconds_that_several_jobs_heard_teach_once():
+    """Jobs overlap, and audio that is sent again is heard again: a short voice must not pass for a long one."""
+    book = relabel(heard(), POLICY).voices
+    anna = said(book, kind="voice_is", speaker_id=0, person_id="anna")
+    evidence = heard(people=KnownPeople(frozenset({"anna"})), voices=book, corrections=(anna,))
+    (learned,) = relabel(evidence, POLICY).people.learned
+    spoken_s = sum(end_s - start_s for who, start_s, end_s in DIALOGUE if who == "A")
+    assert learned.clean_s == pytest.approx(spoken_s), "not what each job heard of it, together"
+
+
 def test_a_sample_unlike_the_others_asks_and_is_not_asked_about_again_once_taken():
     book = relabel(heard(), POLICY).voices
     anna = said(book, kind="voice_is", speaker_id=0, person_id="anna")
