@@ -39,6 +39,11 @@ MAX_RECEIVED_BYTES = 4 * 2**20  # none of our messages is larger, but audio on i
 # Reason codes of MQTT 5.0, section 2.4.
 UNSUPPORTED_PROTOCOL_VERSION = 0x84
 SESSION_TAKEN_OVER = 0x8E
+SIZE_HINT = (
+    "; a broker ends a connection so where a message is larger than it takes: raise its limit (message_size_limit "
+    "of Mosquitto), or lower OMI_PART_BYTES"
+)
+SIZE_HINTS = {0x82: SIZE_HINT, 0x95: SIZE_HINT}  # Mosquitto 2.0 says protocol error, others packet too large
 
 
 class MqttSession:
@@ -364,7 +369,7 @@ class MqttSession:
                 "stop one of the two, or give it another id"
             )
         elif not self._end_reason:
-            self._end_reason = f"connection lost: {reason.getName()}"
+            self._end_reason = "connection lost: " + reason.getName() + SIZE_HINTS.get(reason.value, "")
             if self._client is None:  # before the broker answered
                 self._fail(explain_silence(self._end_reason, self._servers.current), expected=True)
 

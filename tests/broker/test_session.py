@@ -142,7 +142,10 @@ def test_oversized_message_is_refused_before_it_is_sent_and_blocks_nothing(tmp_p
 
 def test_oversized_message_that_only_the_broker_knew_of_is_not_sent_for_ever(tmp_path, mosquitto, connect):
     """Mosquitto does not announce `message_size_limit`; paho alone would resend such a message on every connect."""
-    with run_mosquitto(tmp_path, extra_lines="message_size_limit 10000") as broker:
+    with (
+        run_mosquitto(tmp_path, extra_lines="message_size_limit 10000") as broker,
+        structlog.testing.capture_logs() as logs,
+    ):
         inbox: MessageLog[Incoming] = MessageLog()
         connect(broker, "bridge", AUDIO_FILTER, on_message=inbox.put)
         backend = connect(broker, "backend")
@@ -150,6 +153,8 @@ def test_oversized_message_that_only_the_broker_knew_of_is_not_sent_for_ever(tmp
         backend.wait_connected(ACK_S)
         assert backend.publish(AUDIO, b"small").wait(ACK_S) is PublishOutcome.ACKNOWLEDGED
         assert [message.payload for message in inbox.wait_count(1)] == [b"small"]
+        reasons = [str(entry["reason"]) for entry in logs if entry["event"] == "not connected"]
+        assert any("message_size_limit" in reason for reason in reasons), "which setting cut the connection"
 
 
 def test_handler_that_raises_stops_nothing(any_broker, connect):
