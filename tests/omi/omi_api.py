@@ -3,12 +3,13 @@
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 ADMIN_KEY = "an admin key of this test alone"
+DRIP_S = 0.1
 
 
 @dataclass
@@ -23,6 +24,13 @@ class FakeApi:
     """Of the next PATCHes; 200 once they are used up."""
     broken: set[str] = field(default_factory=set)
     """Conversations that every PATCH fails with."""
+    failing: set[str] = field(default_factory=set)
+    """People that every PATCH fails with."""
+    unknown: set[str] = field(default_factory=set)
+    """Users that it does not know."""
+    endless: set[str] = field(default_factory=set)
+    """Users whose people it lists a byte at a time, without end."""
+    ended: threading.Event = field(default_factory=threading.Event)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -49,7 +57,22 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self._read()
+        uid = self.headers["Authorization"].removeprefix(f"Bearer {ADMIN_KEY}")
+        if uid in self._api.endless:
+            self._drip()
+            return
+        if uid in self._api.unknown:
+            self._answer(404, {"detail": "User not found"})
+            return
         self._answer(200, [{"id": one, "name": name} for one, name in self._api.people.items()])
+
+    def _drip(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "1000000")
+        self.end_headers()
+        with suppress(OSError):
+            while not self._api.ended.wait(DRIP_S):
+                self.wfile.write(b" ")
 
     def do_POST(self) -> None:
         name = self._read()["name"]
@@ -59,7 +82,8 @@ class _Handler(BaseHTTPRequestHandler):
     def do_PATCH(self) -> None:
         body = self._read()
         status = self._api.statuses.pop(0) if self._api.statuses else 200
-        status = 503 if self._api.broken & set(self.path.split("/")) else status
+        fails = self._api.broken & set(self.path.split("/")) or body["value"] in self._api.failing
+        status = 503 if fails else status
         if status == 200:
             self._api.assigned.append((self.path, body))
         self._answer(status, {"status": "Ok"})
@@ -82,6 +106,7 @@ def run_api() -> Iterator[FakeApi]:
     try:
         yield api
     finally:
+        api.ended.set()
         server.shutdown()
         server.server_close()
         thread.join()

@@ -64,10 +64,10 @@ def update(ledger: Ledger, version: int, *labels: SegmentLabel, name: str = NAME
     ledger.conversations.note_update(name, made)
 
 
-def add(ledger: Ledger, name: str) -> None:
-    event = ConversationEvent(event_id=f"e-{name}", type=EventType.STARTED, owner=UID)
+def add(ledger: Ledger, name: str, uid: str = UID) -> None:
+    event = ConversationEvent(event_id=f"e-{name}", type=EventType.STARTED, owner=uid)
     ledger.events.note(event, name, Verdict.ACCEPTED)
-    ledger.omi.put(OmiConversationRecord(name, UID, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
+    ledger.omi.put(OmiConversationRecord(name, uid, 0.0, 10.0, 1, "", waits=False), {"known": ["s9"]})
 
 
 def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
@@ -108,11 +108,59 @@ def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger
 def test_what_fails_now_is_sent_later(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
     api.people = {"known": "Anna"}
-    api.statuses = [503, 401]
+    api.statuses = [503, 401, 308]
     update(ledger, 1, SegmentLabel(id="s1", person_id="known", identity="matched"))
     wait_until(lambda: api.assigned, "the label")
     wait_until(lambda: ledger.omi.next_untold(()) is None, "it to be noted")
     assert len(api.assigned) == 1
+
+
+def test_a_user_that_omi_does_not_answer_for_stops_no_other(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del sender
+    monkeypatch.setattr("vps_bridge.omi.api.TIMEOUT_S", 0.5)
+    api.people, api.unknown, api.endless = {"known": "Anna"}, {"gone"}, {"slow"}
+    label = SegmentLabel(id="s1", person_id="known", identity="matched")
+    for name, uid in (("a-gone", "gone"), ("a-slow", "slow")):
+        add(ledger, name, uid)
+        update(ledger, 1, label, name=name)
+    time.sleep(3.0)  # each was tried
+    update(ledger, 1, label)
+    wait_until(lambda: api.assigned, "the label of the third")
+    api.unknown = set()
+    api.endless = set()
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told, theirs too")
+    assert len(api.assigned) == 3
+
+
+def test_what_omi_took_is_not_sent_again_where_it_fails_with_the_rest(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people, api.failing = {"known": "Anna", "other": "Bert"}, {"other"}
+    labels = [
+        SegmentLabel(id=name, person_id=who, identity="matched") for name, who in (("s1", "known"), ("s2", "other"))
+    ]
+    update(ledger, 1, *labels)
+    time.sleep(3.0)  # it was tried more than once
+    assert [body["segment_ids"] for _, body in api.assigned] == [["s1"]]
+    api.failing = set()
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told")
+    assert [body["segment_ids"] for _, body in api.assigned] == [["s1"], ["s2"]]
+
+
+def test_lines_of_somebody_without_a_name_are_sent_once_there_is_one(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    ledger.people.add(UID, "new")
+    update(ledger, 1, SegmentLabel(id="s1", person_id="new", identity="confirmed"))
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "it to be looked at")
+    assert api.assigned == []
+    know(ledger, "new", "Cleo")
+    wait_until(lambda: api.assigned, "the label")
+    assert api.assigned[0][1] == {"segment_ids": ["s1"], "assign_type": "person_id", "value": "id-of-Cleo"}
 
 
 @pytest.mark.parametrize("number", [2, 101])

@@ -29,7 +29,8 @@ class OmiConversationRecord:
     waits: bool
 
 
-_IT = OmiConversationRow.conversation_id == bindparam("of_conversation")
+_OF = "of_conversation"
+_IT = OmiConversationRow.conversation_id == bindparam(_OF)
 _HAS_NEWS = exists().where(
     ConversationRow.conversation_id == OmiConversationRow.conversation_id,
     ConversationRow.updated_version > OmiConversationRow.sent_version,
@@ -64,13 +65,8 @@ class OmiBook:
 
     def put(self, record: OmiConversationRecord, labels: Labels) -> None:
         """Note what was reported, and the labels that OMI has; what it was told before stays known."""
-        told = select(OmiConversationRow.sent_labels).where(
-            OmiConversationRow.conversation_id == record.conversation_id
-        )
         with self._database.writing(record.conversation_id) as connection:
-            known: Labels = connection.scalar(told) or {}
-            both = {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}
-            values = {**vars(record), "sent_labels": both}
+            values = {**vars(record), "sent_labels": _join_told(connection, record.conversation_id, labels)}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
             connection.execute(
                 insert(OmiConversationRow)
@@ -134,12 +130,17 @@ class OmiBook:
             row = connection.execute(query).first()
         return None if row is None else (row[0], row[1], row[2] or b"", row[3] or {}, row[4])
 
-    def note_told(self, conversation_id: str, version: int, labels: Labels) -> None:
-        """Note what OMI was told, up to which update."""
-        this = OmiConversationRow.conversation_id == conversation_id
+    def note_assigned(self, conversation_id: str, labels: Labels) -> None:
+        """Note labels that OMI was told."""
+        with self._database.writing(conversation_id) as connection:
+            told = _join_told(connection, conversation_id, labels)
+            connection.execute(update(OmiConversationRow).where(_IT).values(sent_labels=told), {_OF: conversation_id})
+
+    def note_told(self, conversation_id: str, version: int) -> None:
+        """Note up to which update OMI was told all that it could be."""
         with self._database.writing(conversation_id) as connection:
             connection.execute(
-                update(OmiConversationRow).where(this).values(sent_version=version, sent_labels=dict(labels))
+                update(OmiConversationRow).where(_IT).values(sent_version=version), {_OF: conversation_id}
             )
             look_again(connection, conversation_id)
 
@@ -158,4 +159,21 @@ class OmiBook:
 
 def look_again(connection: Connection, conversation_id: str) -> None:
     """Note whether OMI is to be told of an update of this conversation, and whether it is gone; most are not OMI's."""
-    connection.execute(_LOOK_AGAIN, {"of_conversation": conversation_id})
+    connection.execute(_LOOK_AGAIN, {_OF: conversation_id})
+
+
+def tell_again(connection: Connection, uid: str) -> None:
+    """Have OMI be told what it was not told yet of a user's conversations: a person has a name now."""
+    is_told = exists().where(
+        ConversationRow.conversation_id == OmiConversationRow.conversation_id, ConversationRow.updated_version > 0
+    )
+    connection.execute(
+        update(OmiConversationRow).where(OmiConversationRow.uid == uid).values(sent_version=0, untold=is_told)
+    )
+
+
+def _join_told(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:
+    """Return these labels and those that OMI has or was told before."""
+    query = select(OmiConversationRow.sent_labels).where(OmiConversationRow.conversation_id == conversation_id)
+    known: Labels = connection.scalar(query) or {}
+    return {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}

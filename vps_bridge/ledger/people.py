@@ -21,6 +21,7 @@ from vps_bridge.ledger.database import CachedRead, LedgerDatabase
 from vps_bridge.ledger.deleted_people import FROM_CONVERSATION, persons_of
 from vps_bridge.ledger.erasure_log import Erased, Erasures
 from vps_bridge.ledger.event_content import digest_event, is_another
+from vps_bridge.ledger.omi_conversations import tell_again
 from vps_bridge.ledger.people_rows import (
     add_person,
     ask_asked_again,
@@ -238,6 +239,8 @@ class PeopleBook:
             if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
                 add_person(connection, owner, person_id)
                 _apply(connection, owner, person_id, event)
+                if event.type is PersonEventType.NAMED:
+                    tell_again(connection, owner)
             content = None if event.type is PersonEventType.FORGOTTEN else digest_event(event)
             kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason, content=content)
             connection.execute(kept.on_conflict_do_nothing())

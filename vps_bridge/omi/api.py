@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import http.client
 import json
-import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -14,7 +12,8 @@ from urllib.parse import quote, urlsplit
 from broker.errors import SettingsError
 from broker.secret_setting import read_secret
 from vps_bridge.settings import BridgeSettings
-from vps_bridge.signed_endpoint import is_near
+from vps_bridge.signed_endpoint import SignedEndpoint, is_near
+from vps_bridge.timed_calls import CLIENT_ERROR, REDIRECT, CallFailed, TimedCalls
 
 TIMEOUT_S = 20.0
 MAX_ANSWER_BYTES = 8 * 2**20
@@ -59,19 +58,21 @@ class OmiApi:
         self._ask("PATCH", f"/v1/conversations/{quote(conversation_id)}/segments/assign-bulk", uid, body)
 
     def _ask(self, method: str, path: str, uid: str, body: object) -> Any:  # noqa: ANN401 - any JSON
-        headers = {"Authorization": f"Bearer {self.admin_key}{uid}", "Connection": "close"}
+        headers = {"Authorization": f"Bearer {self.admin_key}{uid}"}
         data = None if body is None else json.dumps(body).encode()
         if data is not None:
             headers["Content-Type"] = "application/json"
-        connection = self._connect()
+        endpoint = SignedEndpoint(
+            "omi_api", self.scheme, self.host, self.port, path, self.admin_key, is_insecure=False, timeout_s=TIMEOUT_S
+        )
         try:
-            connection.request(method, self.prefix + path, data, headers)
-            answer = connection.getresponse()
-            status, content = answer.status, answer.read(MAX_ANSWER_BYTES)
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            raise ApiFailed(f"{method} {self.host}: {type(error).__name__}") from error
-        finally:
-            connection.close()
+            answer = TimedCalls(endpoint).call(method, self.prefix + path, headers, data, max_bytes=MAX_ANSWER_BYTES)
+        except CallFailed as error:
+            raise ApiFailed(f"{method} {error}") from error
+        status, content = answer.status, answer.body
+        if REDIRECT <= status < CLIENT_ERROR:
+            words = f"{method} {self.host} answered {status}: set OMI_OMI_API_URL to where it leads"
+            raise ApiFailed(words)
         if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ApiFailed(f"{method} {self.host} answered {status}")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
@@ -80,12 +81,6 @@ class OmiApi:
             return json.loads(content) if content else None
         except (ValueError, RecursionError) as error:
             raise ApiFailed(f"{method} {self.host}: its answer is no JSON") from error
-
-    def _connect(self) -> http.client.HTTPConnection:
-        if self.scheme == "https":
-            context = ssl.create_default_context()
-            return http.client.HTTPSConnection(self.host, self.port, timeout=TIMEOUT_S, context=context)
-        return http.client.HTTPConnection(self.host, self.port, timeout=TIMEOUT_S)
 
 
 def read_api(settings: BridgeSettings) -> OmiApi | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
 
 import structlog
 
@@ -37,11 +36,6 @@ def new_labels(labels: Labels, told: Labels) -> dict[str, list[str]]:
     known = {segment_id for ids in told.values() for segment_id in ids}
     fresh = {person: [one for one in ids if one not in known] for person, ids in labels.items()}
     return {person: ids for person, ids in fresh.items() if ids}
-
-
-def joined(told: Labels, labels: Mapping[str, list[str]]) -> dict[str, list[str]]:
-    """Return both together."""
-    return {person: [*told.get(person, []), *labels.get(person, [])] for person in (*told, *labels)}
 
 
 class LabelSender:
@@ -83,30 +77,31 @@ class LabelSender:
             conversation_id, uid, payload, told, version = found
             fresh = new_labels(labels_of(decode(ConversationUpdated, payload)), told)
             try:
-                sent = self._send(ledger, uid, conversation_id, fresh)
-            except ApiFailed as error:
+                self._send(ledger, uid, conversation_id, fresh)
+            except (ApiFailed, ApiRefused) as error:
                 self._rests.note_failed(conversation_id, time.monotonic())
                 _LOG.warning("omi_labels_not_sent", conversation=conversation_id, error=str(error))
                 continue
             if fresh:
                 self._rests.note_delivered(conversation_id)
-            ledger.omi.note_told(conversation_id, version, joined(told, sent))
+            ledger.omi.note_told(conversation_id, version)
 
-    def _send(self, ledger: Ledger, uid: str, conversation_id: str, fresh: Labels) -> Labels:
-        """Send labels and return them; those that OMI refuses count as sent. Raises `ApiFailed`."""
+    def _send(self, ledger: Ledger, uid: str, conversation_id: str, fresh: Labels) -> None:
+        """Send labels, and note those of each person at once; refused ones count as sent. Raises as `list_people`."""
         people = self._api.list_people(uid) if fresh else {}
         for person, segment_ids in fresh.items():
             known = ledger.people.get(uid, person)
-            if known is not None and known.is_owner:
-                continue  # `is_user` from a machine would teach the owner's voice
             try:
-                omi_person = self._find_person(uid, people, person, known.name if known is not None else None)
-                if omi_person is not None:
+                if known is None or not known.is_owner:  # `is_user` from a machine would teach the owner's voice
+                    omi_person = self._find_person(uid, people, person, known.name if known is not None else None)
+                    if omi_person is None:
+                        _LOG.info("omi_labels_wait_for_a_name", conversation=conversation_id, segments=len(segment_ids))
+                        continue
                     self._api.assign(uid, conversation_id, segment_ids, omi_person)
                     _LOG.info("omi_labels_sent", conversation=conversation_id, segments=len(segment_ids))
             except ApiRefused as error:
                 _LOG.warning("omi_labels_refused", conversation=conversation_id, error=str(error))
-        return fresh
+            ledger.omi.note_assigned(conversation_id, {person: segment_ids})
 
     def _find_person(self, uid: str, people: dict[str, str], person: str, name: str | None) -> str | None:
         """Return whom OMI knows under this id, or this name; a name that it does not know is added."""
