@@ -46,7 +46,7 @@ class KeptDocument(NamedTuple):
 
 
 class Documents(Protocol):
-    """Where documents are kept. What a method did is on disk when it returns."""
+    """Where documents are kept. What a method did is on disk when it returns. `Call-1` and `call-1` are two ids."""
 
     def read(self, conversation_id: str) -> KeptDocument | None:
         """Return a document, or None where there is none. Raises `DocumentDeleted`."""

@@ -38,6 +38,10 @@ class StoreMisbehaves(StoreUnavailable):
     """A store at another side that answers what it may not: nothing of it is believed."""
 
 
+class StoreConfusesConversations(StoreMisbehaves):
+    """A store that takes one conversation for another: what it is told to do, it would do to that one."""
+
+
 class Refusal(Exception):
     """Audio or an event that is not accepted; carries the code and words that say what to do."""
 

@@ -48,6 +48,10 @@ class DocumentWrong(Exception):
     """What was read is no document of this conversation; the words say why, and quote nothing of it."""
 
 
+class DocumentOfAnother(DocumentWrong):
+    """What was read is the document of another conversation."""
+
+
 @dataclass(frozen=True)
 class ConversationDocument:
     """A conversation, read from a document or to be written into one."""
@@ -111,8 +115,14 @@ def write_document(document: ConversationDocument, stamp: str) -> bytes:
 def read_document(conversation_id: str, data: bytes) -> ConversationDocument:
     """Return the conversation that a document holds. Raises `DocumentWrong`."""
     content = _parse(data)
-    if content.get("conversation_id") != conversation_id:
-        raise DocumentWrong("it is not the document of the conversation that was asked for")
+    named = content.get("conversation_id")
+    if not isinstance(named, str):
+        raise DocumentWrong("it does not name its conversation")
+    if named != conversation_id:
+        raise DocumentOfAnother(
+            "it is not the document of the conversation that was asked for (of two ids that differ in capitals alone "
+            "each has its own)"
+        )
     kept = _unpack(conversation_id, content.get("bridge"))
     try:
         return _join(conversation_id, content, kept)

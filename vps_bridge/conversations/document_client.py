@@ -14,10 +14,11 @@ from vps_bridge.conversations.document import (
     MAX_DOCUMENT_BYTES,
     SCHEMA,
     ConversationDocument,
+    DocumentOfAnother,
     DocumentWrong,
     read_document,
 )
-from vps_bridge.errors import StoreMisbehaves, StoreUnavailable
+from vps_bridge.errors import StoreConfusesConversations, StoreMisbehaves, StoreUnavailable
 from vps_bridge.signed_endpoint import SignedEndpoint, sign
 from vps_bridge.timed_calls import CLIENT_ERROR, OK, REDIRECT, SERVER_ERROR, Answer, CallFailed, TimedCalls
 
@@ -91,6 +92,8 @@ class DocumentClient:
             raise self._misbehaves("a document without an ETag: nothing can be written into it safely")
         try:
             return TaggedDocument(read_document(conversation_id, answer.body), etag)
+        except DocumentOfAnother as error:
+            raise StoreConfusesConversations(str(self._misbehaves(f"what is no document: {error}"))) from error
         except DocumentWrong as error:
             raise self._misbehaves(f"what is no document: {error}") from error
 

@@ -37,7 +37,7 @@ from vps_bridge.conversations.write_decisions import (
     find_target,
     refuse_apply,
 )
-from vps_bridge.errors import StoreMisbehaves, StoreUnavailable
+from vps_bridge.errors import StoreConfusesConversations, StoreMisbehaves, StoreUnavailable
 
 if TYPE_CHECKING:
     from schemas.conversation import TranscriptSegment
@@ -153,9 +153,18 @@ class HttpConversations:
         return self._ask(conversation_id, lambda: self._client.get(conversation_id)).document.writes
 
     def delete(self, conversation_id: str) -> None:
-        """See `ConversationStore.delete`. Raises `StoreMisbehaves` where it is still there afterwards."""
+        """See `ConversationStore.delete`. Raises `StoreMisbehaves` where it is still there afterwards.
+
+        What is another conversation's is left: a backend whose database takes `Call-1` for `call-1` would delete that.
+        """
 
         def delete() -> None:
+            try:
+                self._client.get(conversation_id)
+            except StoreConfusesConversations:
+                raise
+            except StoreMisbehaves:
+                pass  # a document that cannot be read is deleted like any other
             self._client.delete(conversation_id)
             if self._client.get(conversation_id).etag is not None:
                 raise StoreMisbehaves(

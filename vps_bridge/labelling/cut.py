@@ -9,6 +9,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
+from math import inf
 
 from schemas.conversation import MAX_WORDS, Word
 from vps_bridge.conversations.store import StoredSegment
@@ -16,6 +17,10 @@ from vps_bridge.labelling.estimate import EstimateRules, cut_at_sentences
 from vps_bridge.labelling.pieces import VoicePiece
 from vps_bridge.labelling.transcript_times import has_credible_words
 from vps_bridge.labelling.vote import TranscriptTurn
+
+_MAX_SECOND_S = 1.0
+"""A word in which a second voice speaks as long is nobody's: it has the times of its line, and tells nothing. It is no
+rule: those are in the write keys of stored conversations."""
 
 
 @dataclass(frozen=True)
@@ -85,13 +90,15 @@ def cut_words(turns: Sequence[TranscriptTurn], words: Sequence[Word], rules: Cut
 
 
 def _voice_of_word(word: Word, near: Sequence[TranscriptTurn]) -> int | None:
-    """Return who speaks longest within a word, else whose turn is nearest; None where none is near."""
+    """Return who speaks longest within a word, else whose turn is nearest; None where none is near, or two speak."""
     seconds: dict[int, float] = {}
     for turn in near:
         shared_s = min(word.end_s, turn.end_s) - max(word.start_s, turn.start_s)  # negative: this far away
-        seconds[turn.speaker_index] = max(seconds.get(turn.speaker_index, shared_s), shared_s)
-    voice = min(seconds, key=lambda voice: (-seconds[voice], voice < 0, voice), default=None)
-    return None if voice is None or voice < 0 else voice
+        before_s = seconds.get(turn.speaker_index, -inf)
+        seconds[turn.speaker_index] = max(before_s, shared_s, before_s + shared_s)
+    voices = sorted(seconds, key=lambda voice: (-seconds[voice], voice < 0, voice))
+    is_of_two = any(seconds[second] >= _MAX_SECOND_S for second in voices[1:2])
+    return None if is_of_two or not voices or voices[0] < 0 else voices[0]
 
 
 def _join_short(runs: Sequence[VoicePiece], words: Sequence[Word], rules: CuttingRules) -> tuple[VoicePiece, ...]:

@@ -52,18 +52,33 @@ class HumanLinks:
         self.parted = [(one - speakers, other) for one, other in self.parted]
         self.parted.append((speakers, rest - speakers))
 
-    def unname(self, speakers: set[LocalSpeaker], named: list[set[LocalSpeaker]]) -> list[set[LocalSpeaker]]:
-        """Return the voices of a name without these speakers, who are parted from them: only the name made them one."""
+    def split(self, key: tuple[int, int], chosen: set[LocalSpeaker], rest: set[LocalSpeaker]) -> None:
+        """Part a split's two sides. A name stays with whoever it is parted from, and makes both one no more."""
+        self.splits[key] = chosen, rest
+        self.part(chosen, rest)
+        for person, voices in self.named.items():
+            self.named[person] = [voice - chosen or voice for voice in voices]
+
+    def name(self, person: str, speakers: set[LocalSpeaker]) -> None:
+        """Say that these are one with all others who are called so, and no more with those who are called otherwise."""
+        for other in sorted(self.named.keys() - {person}):
+            self.unname(other, speakers)
+        self.named[person] = [*self.named.pop(person, []), speakers]
+        self.join(self.named[person])
+
+    def unname(self, person: str, speakers: set[LocalSpeaker]) -> None:
+        """Say that these are not called so; they are parted from those who are, for only the name made them one."""
+        named = self.named.get(person, [])
         rest = [voice - speakers for voice in named]
         if any(rest) and rest != named:
             self.part(speakers, set().union(*rest))
-        return rest
+        self.named[person] = rest
 
     def keep_last_name(self, speakers: set[LocalSpeaker]) -> None:
         """Say of speakers that are one voice now that they have only the name that was given to some of them last."""
         bearing = [person for person, voices in self.named.items() if any(speakers & voice for voice in voices)]
         for person in bearing[:-1]:
-            self.named[person] = self.unname(speakers, self.named[person])
+            self.unname(person, speakers)
 
     def links(self) -> list[SpeakerLink]:
         """Return what linking has to know."""
@@ -114,28 +129,23 @@ def read_human_links(
                 said.join(voices, members)
                 said.keep_last_name(set().union(*voices))
             case CorrectionKind.OTHER_VOICE:
-                sides = _sides(kept, speech, evidence_of)
-                said.splits[kept.write, kept.place] = sides
-                said.part(*sides)
+                chosen, rest = _sides(kept, speech, evidence_of)
+                said.split((kept.write, kept.place), chosen, rest)
                 # What is left of speakers that were parted has no sound to be linked by: it is the voice that it was.
-                saying = sides[1].intersection(speech.mostly_in(kept.lines_left))
-                said.joined.append([{one} for one in sorted(saying) if evidence_of[one].is_confirmed])
-                # A name stays with whoever it is parted from, and makes both one no more.
-                for name, voices in said.named.items():
-                    said.named[name] = [voice - sides[0] or voice for voice in voices]
+                saying = rest.intersection(speech.mostly_in(kept.lines_left))
+                parted = {one for one in saying if evidence_of[one].is_confirmed}
+                shared = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]
+                parted |= rest.intersection(speech.loudest_in(line, kept.heard_jobs) for line in shared)
+                said.joined.append([{one} for one in sorted(parted)])
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
                 speakers = speakers - split_off(kept, corrections, said.splits)[0] or speakers
                 # Voices that only a name made one are two again where all of them are said not to be that person.
                 denied = [now(later, later.said.speaker_id) for later in corrections[place:] if _denies(later, person)]
                 if not any(speakers <= others for others in denied):
-                    # Who is called something else now is no more one with those who are still called that.
-                    for other in said.named.keys() - {person}:
-                        said.named[other] = said.unname(speakers, said.named[other])
-                    said.named[person] = [*said.named.pop(person, []), speakers]
-                    said.join(said.named[person])
+                    said.name(person, speakers)
             case CorrectionKind.VOICE_IS_NOT:
-                said.named[person] = said.unname(now(kept, kept.said.speaker_id), said.named.get(person, []))
+                said.unname(person, now(kept, kept.said.speaker_id))
     return said
 
 

@@ -38,7 +38,7 @@ def part_off(
             speech, name = measure(timeline), f"{kept.write}.{kept.place}"
             whole = frozenset(speech.split_off_whole(kept))
             named = _Lines(name, kept.said.segment_ids, whole, kept.heard_jobs)
-            ids = _lines_of_nobody(kept, speech, whole)
+            ids = _lines_to_leave(kept, speech, whole)
             left = _Lines(f"{name} left", ids, frozenset(speech.go_whole(ids)) - whole, kept.heard_jobs)
             for lines in (named, left):
                 timeline = _part_lines(timeline, clocks, segments, speech, lines)
@@ -79,14 +79,21 @@ def _part_lines(
     return timeline
 
 
-def _lines_of_nobody(kept: KeptCorrection, speech: Speech, whole: frozenset[LocalSpeaker]) -> set[str]:
-    """Return the lines left of each voice of which everybody who says them goes with the lines that are split off."""
+def _lines_to_leave(kept: KeptCorrection, speech: Speech, whole: frozenset[LocalSpeaker]) -> set[str]:
+    """Return the lines left that would go with the lines that are split off, in part or all of them.
+
+    All of a voice where everybody who says them goes; else those that somebody says who goes by what another job heard.
+    """
     lines = set[str]()
     for voice in kept.split_voices:
         left = kept.lines_left.intersection(voice.segments)
-        saying = {speech.loudest_in(line, kept.heard_jobs) for line in left} - {None}
-        if saying <= whole:
+        saying = {line: speech.loudest_in(line, kept.heard_jobs) for line in left}
+        if set(saying.values()) - {None} <= whole:
             lines |= left
+        else:
+            lines |= {
+                line for line in left if saying[line] not in whole and whole & speech.in_segment.get(line, {}).keys()
+            }
     return lines
 
 

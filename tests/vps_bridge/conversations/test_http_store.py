@@ -317,12 +317,6 @@ def test_conversations_that_a_backend_refuses_stop_no_other(backend, store, meth
     assert kept_out <= 1, "until another conversation has shown that the backend answers"
 
 
-def test_a_deletion_that_did_not_happen_is_found_out(backend, store):
-    backend.always("DELETE", reply(204))
-    with pytest.raises(StoreMisbehaves, match="said that it deleted"):
-        store.delete("c1")
-
-
 def test_what_a_person_changes_at_the_backend_counts_and_what_is_the_backends_stays(backend, store):
     store.upsert_segments("c1", 2, [make_segment("b", 1, 2, text="three"), make_segment("c", 2, 3, text="four")])
     store.apply("c1", store.read("c1").revision, "k1", [Label("a", 4), Label("b", 5), Label("c", 6)])

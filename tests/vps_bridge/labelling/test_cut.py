@@ -94,6 +94,31 @@ def test_a_segment_of_two_speakers_is_clear_where_one_of_them_said_all_of_its_wo
     assert (settled.outcome, settled.winner) == (VoteOutcome.CLEAR, 0)
 
 
+OF_THE_LINE = ((0.0, 8.0),) * 8
+STARTS_ONLY = tuple((float(second), 8.0) for second in range(8))
+OF_THE_PHRASE = (*((0.0, 7.0),) * 6, *((7.0, 8.0),) * 2)
+
+
+@pytest.mark.parametrize(
+    "times",
+    [OF_THE_LINE, STARTS_ONLY, OF_THE_PHRASE],
+    ids=["all have the times of the line", "all last until the line ends", "all have the times of their phrase"],
+)
+def test_words_in_which_two_people_speak_are_nobodys_and_make_no_segment_of_two_speakers_clear(times):
+    turns = [TranscriptTurn(0.0, 3.7, 0), TranscriptTurn(3.9, 8.0, 1)]
+    segment = StoredSegment("s", 0.0, 8.0, words=words_at(*times))
+    cut = cut_segments(turns, [segment], RULES)
+    assert cut["s"][0].voice is None
+    (settled,) = settle_votes(vote_segments(turns, [segment], AssignmentRules()), cut)
+    assert settled.outcome is VoteOutcome.TWO_SPEAKERS
+
+
+def test_short_turns_within_a_word_count_together():
+    turns = [TranscriptTurn(float(second), second + 0.9, second % 2) for second in range(9)]
+    (piece,) = cut_words(turns, words_at(*((0.0, 9.0),) * 4), RULES)
+    assert piece.voice is None
+
+
 def test_segments_without_word_times_of_one_voice_or_labelled_by_a_person_stay_whole():
     turns = [TranscriptTurn(0.0, 2.0, 0), TranscriptTurn(2.0, 4.0, 1)]
     words = even_words(0.0, 4.0)
