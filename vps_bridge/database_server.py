@@ -175,7 +175,9 @@ def describe_failure(error: DBAPIError, schema: str, setting: str) -> str:
 
 def describe_refusal(state: str, schema: str) -> str:
     """Return what a server's SQLSTATE means here, and what to do."""
-    rights = f"the user may not do it: `GRANT CREATE ON DATABASE … TO …`, or make it the owner of {schema}"
+    rights = (
+        f"the user may not do it: make it the owner of {schema} and its tables, or `GRANT CREATE ON DATABASE … TO …`"
+    )
     advice = {
         "42501": rights,
         "42P01": f"its tables are gone (restore {schema}), or {rights}",  # who may not use a schema sees no tables

@@ -163,7 +163,7 @@ def look_again(connection: Connection, conversation_id: str) -> None:
 
 
 def tell_again(connection: Connection, uid: str) -> None:
-    """Have OMI be told what it was not told yet of a user's conversations: a person has a name now."""
+    """Have OMI be told what it was not told yet of a user's conversations: a person has a name at last."""
     is_told = exists().where(
         ConversationRow.conversation_id == OmiConversationRow.conversation_id, ConversationRow.updated_version > 0
     )

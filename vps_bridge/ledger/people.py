@@ -239,8 +239,6 @@ class PeopleBook:
             if verdict is Verdict.ACCEPTED and event.type is not PersonEventType.FORGOTTEN:
                 add_person(connection, owner, person_id)
                 _apply(connection, owner, person_id, event)
-                if event.type is PersonEventType.NAMED:
-                    tell_again(connection, owner)
             content = None if event.type is PersonEventType.FORGOTTEN else digest_event(event)
             kept = insert(PersonEventRow).values(**answer, verdict=verdict, reason=reason, content=content)
             connection.execute(kept.on_conflict_do_nothing())
@@ -384,6 +382,8 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
     newest = {"revision": larger(PersonRow.revision, event.revision)}
     match event.type:
         case PersonEventType.NAMED:
+            if connection.scalar(select(PersonRow.name).where(_is(PersonRow, owner, person_id))) is None:
+                tell_again(connection, owner)
             connection.execute(this.values(name=event.name, **newest))
         case PersonEventType.CONSENTED:
             connection.execute(this.values(consent_date=str(event.consent_date), **newest))
