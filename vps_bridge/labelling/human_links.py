@@ -185,9 +185,13 @@ def _sides(
         left = {one for line in lines if (one := speech.loudest_in(line, kept.heard_jobs))} - chosen
         rest |= left.union(speech.of_voice(voice)) - chosen
         saying.append(left)
-    # Who was parted has no sound, and stays; so does whoever another job has for the same lines.
-    parted = {one for one in rest if evidence_of[one].is_confirmed}
-    settled = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]
+    # Who was parted has no sound: of a job that had heard the voices it stays, and so does whoever another job has for
+    # the same lines; of a later job it goes where those lines go.
+    silent = {one for one in rest if evidence_of[one].is_confirmed}
+    later = {one for one in silent if one.job_id not in kept.heard_jobs}
+    follow = {one for one in later if set() < speech.heard_before(one, kept.heard_jobs) <= chosen}
+    chosen, rest = chosen | follow, rest - follow
+    settled = [line for line in kept.lines_left if not (silent - follow).isdisjoint(speech.in_segment.get(line, ()))]
     along = _sound_like(chosen, rest, evidence_of).difference(speech.mostly_in(settled))
     for stay in saying:
         along -= stay if stay <= along else set()
