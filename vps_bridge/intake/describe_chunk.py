@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from schemas.audio import RAW_ENCODINGS
 from schemas.audio_container import CONTAINER_NAMES
 from schemas.failure import FailureCode
 from vps_bridge.errors import Refusal
@@ -25,8 +26,7 @@ def describe_chunk(chunk: UnacceptedChunk, name: str, path: Path) -> NewChunk:
     else:
         found = recognise(path)
         if found is None:
-            msg = f"the bytes are not those of {CONTAINER_NAMES}, and no raw encoding is named: publish one of these"
-            raise Refusal(FailureCode.AUDIO_UNDECODABLE, msg)
+            raise Refusal(FailureCode.AUDIO_UNDECODABLE, _describe_unknown(encoding))
         encoding = found.name
         length = measure_length(path, found, description.duration_s)
     return NewChunk(
@@ -43,4 +43,11 @@ def describe_chunk(chunk: UnacceptedChunk, name: str, path: Path) -> NewChunk:
         channels=description.channels,
         duration_s=length.duration_s,
         duration_estimated=length.is_estimated,
+    )
+
+
+def _describe_unknown(encoding: str) -> str:
+    return (
+        f"the bytes do not begin as a file of {CONTAINER_NAMES} does, and {encoding} is no raw encoding: publish whole "
+        f"files, each with its beginning, or samples as {', '.join(RAW_ENCODINGS)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
@@ -160,15 +160,33 @@ def _in_order_made(jobs: Sequence[JobEvidence], chunks: Iterable[ChunkInfo]) -> 
 def _with_decoded_durations(
     chunks: Iterable[ChunkInfo], jobs: Sequence[JobEvidence], *, is_final: bool
 ) -> tuple[ChunkInfo, ...]:
-    """Return the chunks as long as they were decoded; lost are those that were not, whose length is an estimate."""
+    """Return the chunks as long as they were decoded; lost are those that were not, whose length is an estimate.
+
+    One that nobody heard is left out once it came again.
+    """
     decoded = {span.chunk_id: span.duration_s for job in reversed(jobs) for span in job.chunks}
     undecoded = frozenset[str]().union(*(job.undecoded for job in jobs))
     return tuple(
         replace(chunk, duration_s=decoded[chunk.chunk_id], is_estimated=False)
         if chunk.chunk_id in decoded
         else replace(chunk, is_lost=chunk.is_estimated and (is_final or chunk.chunk_id in undecoded))
-        for chunk in chunks
+        for chunk in _without_replaced(chunks, decoded)
     )
+
+
+def _without_replaced(chunks: Iterable[ChunkInfo], decoded: Container[str]) -> Iterator[ChunkInfo]:
+    """Yield the chunks but those that nobody heard and that came again, under the same captured_at and sequence.
+
+    In order of time such a chunk stands before the one that replaces it, and would part it from those around it.
+    Where more than two chunks have the same, a clock or a counter stands still, and nothing came again.
+    """
+    every = sorted(chunks, key=lambda chunk: chunk.arrival)
+    alike: dict[tuple[float | None, int | None], list[ChunkInfo]] = {}
+    for chunk in every:
+        alike.setdefault((chunk.captured_at_s, chunk.sequence), []).append(chunk)
+    alike.pop((None, None), None)
+    replaced = {named[0].chunk_id for named in alike.values() if len(named[1:]) == 1}
+    return (chunk for chunk in every if chunk.chunk_id in decoded or chunk.chunk_id not in replaced)
 
 
 def _to_stretches(

@@ -142,7 +142,9 @@ def plan_jobs(
         idle_s: seconds since the last chunk arrived.
         rules: the limits.
     """
-    ordered = _bound_estimates(order_chunks(chunks), rules)
+    # What is in a job already and is not kept can be no context; between others it would only part what came again.
+    usable = (chunk for chunk in chunks if chunk.available or not chunk.covered)
+    ordered = _bound_estimates(order_chunks(usable), rules)
     timeline = [_Piece(*both) for both in zip(ordered, _place(ordered, rules), strict=True)]
     settled = closing or idle_s >= rules.pause_s
     plans: list[JobPlan] = []

@@ -127,6 +127,20 @@ def test_what_is_no_chunk_is_refused_with_words(backend: Backend, bridge: LiveBr
     assert _chunks(bridge, conversation_id) == []
 
 
+@pytest.mark.parametrize("name", ["pcm16", "s16le", "mulaw8", "opus"])
+def test_a_name_that_is_no_raw_encoding_is_refused_with_those_that_are(
+    backend: Backend, bridge: LiveBridge, name: str
+) -> None:
+    samples = {"encoding": name, "sample_rate": 16_000, "channels": 1}
+    backend.publish(
+        TOPICS.audio(f"named-{name}"), audio_payload(f"named-{name}", bytes(3_200), chunk_id="c1", **samples)
+    )
+    receipt = backend.wait_receipt(f"named-{name}", chunk_id="c1")
+    assert (receipt.verdict, receipt.reason) == (Verdict.REFUSED, FailureCode.AUDIO_UNDECODABLE)
+    assert f"{name} is no raw encoding" in (receipt.message or "")
+    assert "pcm_s16le" in (receipt.message or "")
+
+
 def test_a_bare_file_twice_is_two_chunks(backend: Backend, bridge: LiveBridge) -> None:
     for count in (1, 2):
         backend.publish(TOPICS.audio("bare"), WAV)

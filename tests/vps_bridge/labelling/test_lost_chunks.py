@@ -62,3 +62,15 @@ def test_of_a_job_that_failed_as_a_whole_the_length_is_unknown_too_once_nothing_
     at_the_end = build_audio_timeline(replace(failed, is_final=True), POLICY.assembly)
     assert {place.stretch for place in while_it_is_tried.placed} == {0}
     assert {place.stretch for place in at_the_end.placed} == {0, 1}
+
+
+@pytest.mark.parametrize("is_timed", [True, False], ids=["captured_at", "no captured_at"])
+def test_what_nobody_heard_leaves_no_trace_once_it_came_again(is_timed):
+    base = evidence_of(DIALOGUE)
+    timed = tuple(replace(c, captured_at_s=c.captured_at_s if is_timed else None) for c in base.chunks)
+    again = tuple(replace(chunk, arrival=1_000 + chunk.arrival) for chunk in timed)
+    failed = tuple(replace(chunk, chunk_id=f"failed-{chunk.chunk_id}", is_estimated=True) for chunk in timed)
+    expected = relabel(replace(base, segments=transcript(DIALOGUE), chunks=timed, is_final=True), POLICY)
+    found = relabel(replace(base, segments=transcript(DIALOGUE), chunks=(*failed, *again), is_final=True), POLICY)
+    assert sum(label.speaker_id is not None for label in expected.segments) > 0.9 * len(DIALOGUE)
+    assert (found.segments, found.warnings) == (expected.segments, expected.warnings)

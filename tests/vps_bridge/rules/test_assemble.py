@@ -318,3 +318,14 @@ def test_a_live_stream_planned_chunk_by_chunk_never_loses_a_chunk_or_makes_a_sho
     assert fresh == [chunk.chunk_id for chunk in chunks]
     if count * duration_s >= 15.0:
         assert all(seconds(chunks, ids(job)) >= min(60.0, count * duration_s) or len(job.fresh) > 1 for job in jobs)
+
+
+@pytest.mark.parametrize("captured", [True, False])
+@pytest.mark.parametrize("count", [6, 12])
+def test_audio_that_comes_again_under_new_ids_makes_one_job_where_the_first_is_not_kept(captured, count):
+    gone = [replace(chunk, available=False) for chunk in stream(12, captured=captured, covered=True)]
+    again = [replace(chunk, chunk_id=f"again{chunk.arrival}", arrival=100 + chunk.arrival) for chunk in gone]
+    fresh = [replace(chunk, covered=False, available=True) for chunk in again[:count]]
+    assert plan([*gone, *fresh]) == ()
+    (job,) = plan([*gone, *fresh], closing=True)
+    assert ids(job) == [f"again{place}" for place in range(count)]
