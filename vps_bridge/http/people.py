@@ -49,9 +49,19 @@ class PeopleHandlers:
 
     async def forget(self, person_id: str, owner: str | None) -> Response:
         """Erase a person, as the event `forgotten` does."""
+        await self._check_plus(owner)
         event_id = f"e-{secrets.token_hex(12)}"
         event = PersonEvent(event_id=event_id, type=PersonEventType.FORGOTTEN, owner=owner or None)
         return await self._take(person_id, encode(event))
+
+    async def _check_plus(self, owner: str | None) -> None:
+        """Refuse an owner whose plus sign the query lost: nobody would be erased, and that looks like done."""
+        meant = (owner or "").replace(" ", "+")
+        if meant != (owner or ""):
+            owners = (await self.list_owners()).owners
+            if owner not in owners and meant in owners:
+                msg = "a plus sign in a query is a space, and nobody is called so: write %2B for it in `owner`"
+                raise HttpProblem(422, "payload.malformed", msg)
 
     async def _take(self, person_id: str, data: bytes) -> Response:
         return to_response(await self._ask(partial(self._intake.people.take_event, person_id, data)), 200)

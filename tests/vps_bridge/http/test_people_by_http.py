@@ -74,3 +74,14 @@ def test_an_owner_that_is_mistyped_or_named_twice_erases_nobody(door: Door, quer
     for path in ("/v1/people", "/v1/people/ida", "/v1/people/ida/export"):
         assert door.client.get(f"{path}{query}").status_code == 422
     assert door.client.get("/v1/people/ida?owner=user-2").status_code == 200
+
+
+def test_an_owner_whose_plus_sign_the_query_lost_is_not_told_that_all_is_erased(door: Door) -> None:
+    assert say(door, "ida", "named", name="Ida", owner="ann+work@example.com")[0] == 200
+    assert say(door, "ida", "named", name="Ida", owner="Ann Work")[0] == 200
+    refused = door.client.delete("/v1/people/ida?owner=ann+work@example.com")
+    assert (refused.status_code, "%2B" in refused.json()["message"]) == (422, True)
+    assert door.client.delete("/v1/people/ida?owner=ann%2Bwork@example.com").status_code == 200
+    assert door.client.delete("/v1/people/ida?owner=Ann+Work").status_code == 200
+    for owner in ("ann+work@example.com", "Ann Work"):
+        assert door.client.get("/v1/people/ida", params={"owner": owner}).status_code == 404
