@@ -217,6 +217,11 @@ class Speech:
         seconds = {speaker: spoken_s for speaker, spoken_s in every.items() if speaker.job_id in jobs} or every
         return min(seconds, key=lambda speaker: (-seconds[speaker], speaker), default=None)
 
+    def heard_before(self, speaker: LocalSpeaker, jobs: AbstractSet[str]) -> set[LocalSpeaker | None]:
+        """Return whom these jobs had where a later one has a speaker, who stands for himself where they had nobody."""
+        own = [name for name, seconds in self.in_segment.items() if speaker in seconds]
+        return {self.loudest_in(name, jobs) for name in own}
+
     def mostly_in(self, segment_ids: Iterable[str]) -> list[LocalSpeaker]:
         """Return the local speakers that speak at least half of their time in these segments, sorted."""
         seconds = self.in_segments(segment_ids)

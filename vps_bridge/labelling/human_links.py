@@ -19,6 +19,7 @@ from vps_bridge.labelling.corrections import KeptCorrection, Speech
 from vps_bridge.labelling.embedding_spaces import space_of
 from vps_bridge.labelling.link import LocalSpeakerEvidence, Partition, SpeakerLink
 from vps_bridge.labelling.local_speaker import LocalSpeaker
+from vps_bridge.labelling.number import Voice
 
 Means = dict[str, NDArray[np.float64]]
 """By embedding space, the sum of embeddings at unit length, weighted by clean speech."""
@@ -123,11 +124,7 @@ def read_human_links(
         person = kept.said.person_id or ""
         match kept.said.kind:
             case CorrectionKind.SAME_VOICE:
-                own = [voice for voice in kept.anchors if voice.speaker_id in kept.said.speaker_ids]
-                members = frozenset(member for voice in own for member in voice.members)
-                voices = [set(speech.of_voice(voice)) for voice in own]
-                said.join(voices, members)
-                said.keep_last_name(set().union(*voices))
+                _join_voices(said, kept, corrections, speech)
             case CorrectionKind.OTHER_VOICE:
                 chosen, rest = _sides(kept, speech, evidence_of)
                 said.split((kept.write, kept.place), chosen, rest)
@@ -139,7 +136,8 @@ def read_human_links(
                 said.joined.append([{one} for one in sorted(parted)])
             case CorrectionKind.VOICE_IS:
                 speakers = now(kept, kept.said.speaker_id)
-                speakers = speakers - split_off(kept, corrections, said.splits)[0] or speakers
+                anchor = kept.anchor(kept.said.speaker_id or 0)
+                speakers = speakers - split_off(kept, anchor, corrections, said.splits)[0] or speakers
                 # Voices that only a name made one are two again where all of them are said not to be that person.
                 denied = [now(later, later.said.speaker_id) for later in corrections[place:] if _denies(later, person)]
                 if not any(speakers <= others for others in denied):
@@ -149,14 +147,24 @@ def read_human_links(
     return said
 
 
-def split_off(
-    kept: KeptCorrection, corrections: Iterable[KeptCorrection], splits: Splits
-) -> tuple[set[LocalSpeaker], set[str]]:
-    """Return who, and which segments, people split off the voice that a name was given to.
+def _join_voices(said: HumanLinks, kept: KeptCorrection, corrections: Iterable[KeptCorrection], speech: Speech) -> None:
+    """Say that the voices of a `same_voice` are one; of each whoever was not split off it, if anybody is left."""
+    own = [voice for voice in kept.anchors if voice.speaker_id in kept.said.speaker_ids]
+    off = set[LocalSpeaker]().union(*(split_off(kept, voice, corrections, said.splits)[0] for voice in own))
+    members = frozenset(member for voice in own for member in voice.members) - off
+    every = [set(speech.of_voice(voice)) for voice in own]
+    voices = [speakers - off or speakers for speakers in every]
+    said.join(voices, members)
+    said.keep_last_name(set().union(*voices))
 
-    After it had the name, or of the same published voice: in the same breath, or before the labels showed it.
+
+def split_off(
+    kept: KeptCorrection, anchor: Voice | None, corrections: Iterable[KeptCorrection], splits: Splits
+) -> tuple[set[LocalSpeaker], set[str]]:
+    """Return who, and which segments, people split off a voice that a correction is about.
+
+    After it was said, or of the same published voice: in the same breath, or before the labels showed it.
     """
-    anchor = kept.anchor(kept.said.speaker_id or 0)
     found = [
         other
         for other in corrections
@@ -185,9 +193,13 @@ def _sides(
         left = {one for line in lines if (one := speech.loudest_in(line, kept.heard_jobs))} - chosen
         rest |= left.union(speech.of_voice(voice)) - chosen
         saying.append(left)
-    # Who was parted has no sound, and stays; so does whoever another job has for the same lines.
-    parted = {one for one in rest if evidence_of[one].is_confirmed}
-    settled = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]
+    # Who was parted has no sound: of a job that had heard the voices it stays, and so does whoever another job has for
+    # the same lines; of a later job it goes where those lines go.
+    silent = {one for one in rest if evidence_of[one].is_confirmed}
+    later = {one for one in silent if one.job_id not in kept.heard_jobs}
+    follow = {one for one in later if set() < speech.heard_before(one, kept.heard_jobs) <= chosen}
+    chosen, rest = chosen | follow, rest - follow
+    settled = [line for line in kept.lines_left if not (silent - follow).isdisjoint(speech.in_segment.get(line, ()))]
     along = _sound_like(chosen, rest, evidence_of).difference(speech.mostly_in(settled))
     for stay in saying:
         along -= stay if stay <= along else set()

@@ -62,14 +62,14 @@ class VoiceMap:
         return {main} | {found for found, spoken_s in own_s.items() if spoken_s > whole_s[found] / 2}
 
 
-def _find_named(
-    kept: KeptCorrection, corrections: Sequence[KeptCorrection], said: HumanLinks, voices: VoiceMap
+def _find_voice(
+    kept: KeptCorrection, number: int, corrections: Sequence[KeptCorrection], said: HumanLinks, voices: VoiceMap
 ) -> int | None:
-    """Return the voice that a name was given to; what people split off it takes the name along only if it is all."""
-    anchor = kept.anchor(kept.said.speaker_id or 0)
+    """Return the voice that had a number when a correction was said; what was split off it is it only if it is all."""
+    anchor = kept.anchor(number)
     if anchor is None:
         return None
-    speakers, segments = split_off(kept, corrections, said.splits)
+    speakers, segments = split_off(kept, anchor, corrections, said.splits)
     rest = tuple(name for name in anchor.segments if name not in segments)
     found = voices.of_speakers(set(voices.speech.of_voice(replace(anchor, segments=rest))) - speakers, rest)
     return voices.of_anchor(anchor) if found is None else found
@@ -83,7 +83,7 @@ def find_named_voices(corrections: Sequence[KeptCorrection], said: HumanLinks, v
     """Return which voice each correction about a name is about."""
     kinds = CorrectionKind.VOICE_IS, CorrectionKind.VOICE_IS_NOT
     return {
-        (kept.write, kept.place): _find_named(kept, corrections, said, voices)
+        (kept.write, kept.place): _find_voice(kept, kept.said.speaker_id or 0, corrections, said, voices)
         for kept in corrections
         if kept.said.kind in kinds
     }
@@ -150,7 +150,8 @@ def judge_corrections(
     def judge(kept: KeptCorrection) -> tuple[str, str | None]:
         match kept.said.kind:
             case CorrectionKind.SAME_VOICE:
-                found = {voices.of_anchor(kept.anchor(number)) for number in kept.said.speaker_ids}
+                earlier = [one for one in corrections if (one.write, one.place) < (kept.write, kept.place)]
+                found = {_find_voice(kept, number, earlier, said, voices) for number in kept.said.speaker_ids}
                 if None in found:
                     return "void", NO_VOICE
                 return ("spread", None) if len(found) == 1 else ("void", OVERRIDDEN)

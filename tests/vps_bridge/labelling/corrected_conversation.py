@@ -61,6 +61,14 @@ class CorrectedConversation:
         self.relabel()
         return write
 
+    def correct_unseen(self, *said: dict[str, Any]) -> int:
+        """Say things in one event each, before the labels show any of it; return the write of the last."""
+        for one in said:
+            self._events += 1
+            write = self.corrections.correct(NAME, f"e-{self._events}", [Correction.model_validate(one)], by="anna")
+        self.relabel()
+        return write
+
     def undo(self, version: int) -> int:
         write = self.corrections.reverse(NAME, version, by="anna")
         self.relabel()

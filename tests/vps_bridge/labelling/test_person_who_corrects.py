@@ -33,6 +33,7 @@ FAILED_ONCE = {
     "a line with a number by hand was given a person, and that was told as void": (1, 275),
     "whoever said the line that was left was not kept from the others": (1, 406),
     "one label made one of two voices of which one had another name": (1, 469),
+    "a later job's part of a line stayed where the line had been": (1, 20387),
     "a name moved the line of another voice": (1, 832),
     "a name that a merge had taken away joined a third voice": (3, 1017),
     "a split in an event of several did nothing": (3, 1183),

@@ -50,3 +50,33 @@ def test_a_split_whose_new_number_has_more_speech_is_undone_under_the_old_number
         assert found.segments != before
         found.undo(write)
         assert found.segments == before
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one event", "before the labels show the split"])
+@pytest.mark.parametrize("n_split", [1, 2, 5, 11])
+def test_a_voice_that_lines_were_split_off_is_joined_without_them_however_soon(n_split, at_once):
+    split = {"kind": "other_voice", "segment_ids": said_by("A")[:n_split]}
+    merge = {"kind": "same_voice", "speaker_ids": [0, 1]}
+    with conversation() as found:
+        before = found.speakers
+        write = found.correct(**split)
+        off = {line for line in said_by("A") if found.speakers[line] == found.speakers[said_by("A")[0]]}
+        found.undo(write)
+        write = found.correct_at_once(split, merge) if at_once else found.correct_unseen(split, merge)
+        rest = {found.speakers[line] for line in said_by("A") if line not in off}
+        assert rest == labels(found, "B")
+        assert len(rest) == len({found.speakers[line] for line in off}) == 1
+        assert rest.isdisjoint({found.speakers[line] for line in off})
+        assert "void" not in [outcome for _, outcome, _ in found.outcomes]
+        found.undo(write)
+        assert found.speakers == before or not at_once
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in one event", "before the labels show the split"])
+def test_a_split_of_all_lines_of_a_voice_keeps_it_from_no_other(at_once):
+    split = {"kind": "other_voice", "segment_ids": said_by("A")}
+    merge = {"kind": "same_voice", "speaker_ids": [0, 1]}
+    with conversation() as found:
+        (found.correct_at_once if at_once else found.correct_unseen)(split, merge)
+        assert labels(found, "A") == labels(found, "B")
+        assert len(labels(found, "A")) == 1
