@@ -47,7 +47,8 @@ def describe_chunk(chunk: UnacceptedChunk, name: str, path: Path) -> NewChunk:
 
 
 def _describe_unknown(encoding: str) -> str:
+    named = "no raw encoding is named" if encoding == "auto" else f"{encoding} is no raw encoding"
     return (
-        f"the bytes do not begin as a file of {CONTAINER_NAMES} does, and {encoding} is no raw encoding: publish whole "
-        f"files, each with its beginning, or samples as {', '.join(RAW_ENCODINGS)}"
+        f"the bytes do not begin as a file of {CONTAINER_NAMES} does, and {named}: publish one of these, each with its "
+        f"beginning, or samples as {', '.join(RAW_ENCODINGS)}"
     )
