@@ -58,18 +58,7 @@ class LabellingWork:
             segments=self.stored.segments if self.stored else (),
             started_at_s=conversation.started_at_s,
             voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
-            corrections=tuple(
-                kept
-                for record in self.corrections
-                for kept in read_kept(
-                    record.write,
-                    record.event_id,
-                    record.said,
-                    record.anchors,
-                    record.voices_before,
-                    teaching=record.teaching,
-                )
-            ),
+            corrections=tuple(kept for record in self.corrections for kept in read_kept(record)),
             people=self._known_people,
             num_speakers=conversation.num_speakers,
             min_speakers=least,

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.corrections import Correction
 from vps_bridge.conversations.store import StoredSegment, is_same_place
@@ -148,19 +148,43 @@ def anchors_to_json(
     return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": kept})
 
 
-def read_kept(
-    write: int,
-    event_id: str,
-    said: Sequence[Mapping[str, Any]],
-    anchors: str,
-    before: str | None,
-    *,
-    teaching: Sequence[bool],
-) -> list[KeptCorrection]:
-    """Return the corrections of one event as the ledger keeps it.
+class KeptRecord(Protocol):
+    """A `corrected` event as the ledger keeps it; of which labelling imports nothing."""
 
-    `before`: the published voices before it; `teaching`: of each correction, whether it teaches.
-    """
+    @property
+    def write(self) -> int:
+        """Its number in the conversation's history."""
+        ...
+
+    @property
+    def event_id(self) -> str:
+        """The id of the event."""
+        ...
+
+    @property
+    def said(self) -> Sequence[Mapping[str, Any]]:
+        """The corrections, as JSON."""
+        ...
+
+    @property
+    def anchors(self) -> str:
+        """What `anchors_to_json` returned."""
+        ...
+
+    @property
+    def voices_before(self) -> str | None:
+        """The published voices before it, as text of a `VoiceBook`."""
+        ...
+
+    @property
+    def teaching(self) -> Sequence[bool]:
+        """Of each correction, whether it teaches."""
+        ...
+
+
+def read_kept(record: KeptRecord) -> list[KeptCorrection]:
+    """Return the corrections of one event, about the voices that were published before it."""
+    before, anchors = record.voices_before, record.anchors
     book = VoiceBook.from_json(before).voices if before else ()
     every = frozenset(member for voice in book for member in voice.members)
     voices = tuple(
@@ -169,8 +193,8 @@ def read_kept(
     kept = json.loads(anchors).get("lines", {})
     lines = {name: KeptLine((start_s, end_s), text_sum) for name, (start_s, end_s, text_sum) in kept.items()}
     return [
-        KeptCorrection(Correction.model_validate(one), write, place, event_id, voices, teaches, lines)
-        for place, (one, teaches) in enumerate(zip(said, teaching, strict=True))
+        KeptCorrection(Correction.model_validate(one), record.write, place, record.event_id, voices, teaches, lines)
+        for place, (one, teaches) in enumerate(zip(record.said, record.teaching, strict=True))
     ]
 
 
@@ -217,10 +241,13 @@ class Speech:
         seconds = {speaker: spoken_s for speaker, spoken_s in every.items() if speaker.job_id in jobs} or every
         return min(seconds, key=lambda speaker: (-seconds[speaker], speaker), default=None)
 
+    def lines_of(self, speakers: AbstractSet[LocalSpeaker], segment_ids: Iterable[str]) -> list[str]:
+        """Return those of some segments in which any of these local speakers speaks."""
+        return [name for name in segment_ids if not speakers.isdisjoint(self.in_segment.get(name, ()))]
+
     def heard_before(self, speaker: LocalSpeaker, jobs: AbstractSet[str]) -> set[LocalSpeaker | None]:
         """Return whom these jobs had where a later one has a speaker, who stands for himself where they had nobody."""
-        own = [name for name, seconds in self.in_segment.items() if speaker in seconds]
-        return {self.loudest_in(name, jobs) for name in own}
+        return {self.loudest_in(name, jobs) for name in self.lines_of({speaker}, self.in_segment)}
 
     def mostly_in(self, segment_ids: Iterable[str]) -> list[LocalSpeaker]:
         """Return the local speakers that speak at least half of their time in these segments, sorted."""

@@ -131,7 +131,7 @@ def read_human_links(
                 # What is left of speakers that were parted has no sound to be linked by: it is the voice that it was.
                 saying = rest.intersection(speech.mostly_in(kept.lines_left))
                 parted = {one for one in saying if evidence_of[one].is_confirmed}
-                shared = [line for line in kept.lines_left if not parted.isdisjoint(speech.in_segment.get(line, ()))]
+                shared = speech.lines_of(parted, kept.lines_left)
                 parted |= rest.intersection(speech.loudest_in(line, kept.heard_jobs) for line in shared)
                 said.joined.append([{one} for one in sorted(parted)])
             case CorrectionKind.VOICE_IS:
@@ -199,7 +199,7 @@ def _sides(
     later = {one for one in silent if one.job_id not in kept.heard_jobs}
     follow = {one for one in later if set() < speech.heard_before(one, kept.heard_jobs) <= chosen}
     chosen, rest = chosen | follow, rest - follow
-    settled = [line for line in kept.lines_left if not (silent - follow).isdisjoint(speech.in_segment.get(line, ()))]
+    settled = speech.lines_of(silent - follow, kept.lines_left)
     along = _sound_like(chosen, rest, evidence_of).difference(speech.mostly_in(settled))
     for stay in saying:
         along -= stay if stay <= along else set()

@@ -90,18 +90,7 @@ class CorrectedConversation:
             stored.segments,
             started_at_s=T0,
             voices=VoiceBook.from_json(conversation.voices) if conversation.voices else VoiceBook(),
-            corrections=tuple(
-                one
-                for record in kept
-                for one in read_kept(
-                    record.write,
-                    record.event_id,
-                    record.said,
-                    record.anchors,
-                    record.voices_before,
-                    teaching=record.teaching,
-                )
-            ),
+            corrections=tuple(one for record in kept for one in read_kept(record)),
         )
         found = relabel(evidence, POLICY)
         for one in found.corrections:
