@@ -22,6 +22,16 @@ class FakeApi:
     keys: set[str] = field(default_factory=set)
     statuses: list[int] = field(default_factory=list)
     """Of the next PATCHes; 200 once they are used up."""
+    segments: list[str] = field(default_factory=lambda: [f"s{place}" for place in range(1, 10)])
+    """Of each conversation."""
+    labels: dict[tuple[str, str], str | None] = field(default_factory=dict)
+    """Whom it has for a segment of a conversation; `is_user` where that is the owner."""
+    gone: set[str] = field(default_factory=set)
+    """Conversations that were deleted."""
+    refused: set[str] = field(default_factory=set)
+    """Segments that no PATCH may name."""
+    unnamable: set[str] = field(default_factory=set)
+    """Names that it takes for nobody."""
     broken: set[str] = field(default_factory=set)
     """Conversations that every PATCH fails with."""
     failing: set[str] = field(default_factory=set)
@@ -64,7 +74,21 @@ class _Handler(BaseHTTPRequestHandler):
         if uid in self._api.unknown:
             self._answer(404, {"detail": "User not found"})
             return
+        if "/v1/conversations/" in self.path:
+            self._answer_conversation(self.path.rpartition("/")[2])
+            return
         self._answer(200, [{"id": one, "name": name} for one, name in self._api.people.items()])
+
+    def _answer_conversation(self, name: str) -> None:
+        if name in self._api.gone:
+            self._answer(404, {"detail": "Conversation not found"})
+            return
+        labels = [(one, self._api.labels.get((name, one))) for one in self._api.segments]
+        rows = [
+            {"id": one, "is_user": who == "is_user", "person_id": None if who == "is_user" else who}
+            for one, who in labels
+        ]
+        self._answer(200, {"id": name, "transcript_segments": rows})
 
     def _drip(self) -> None:
         self.send_response(200)
@@ -76,6 +100,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         name = self._read()["name"]
+        if name in self._api.unnamable:
+            self._answer(422, {"detail": "too short"})
+            return
         self._api.people[f"id-of-{name}"] = name
         self._answer(200, {"id": f"id-of-{name}", "name": name})
 
@@ -83,8 +110,11 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read()
         status = self._api.statuses.pop(0) if self._api.statuses else 200
         fails = self._api.broken & set(self.path.split("/")) or body["value"] in self._api.failing
-        status = 503 if fails else status
+        is_unresolved = not set(body["segment_ids"]) <= set(self._api.segments) - self._api.refused
+        status = 503 if fails else 409 if is_unresolved else status
         if status == 200:
+            name = self.path.split("/")[-3]
+            self._api.labels |= {(name, one): body["value"] for one in body["segment_ids"]}
             self._api.assigned.append((self.path, body))
         self._answer(status, {"status": "Ok"})
 

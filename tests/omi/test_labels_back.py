@@ -13,6 +13,7 @@ from schemas.conversation import ConversationEvent, ConversationUpdated, EventTy
 from schemas.people import PersonEvent, PersonEventType
 from tests.omi.omi_api import ADMIN_KEY, FakeApi, run_api
 from tests.vps_bridge.live_bridge import wait_until
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger
 from vps_bridge.ledger.conversations import AssignedUpdate
 from vps_bridge.ledger.omi_conversations import OmiConversationRecord
@@ -38,11 +39,15 @@ def ledger(tmp_path: Path) -> Iterator[Ledger]:
 
 
 @pytest.fixture
-def sender(tmp_path: Path, api: FakeApi, ledger: Ledger) -> Iterator[LabelSender]:
+def counts() -> CaptureCounts:
+    return CaptureCounts()
+
+
+@pytest.fixture
+def sender(tmp_path: Path, api: FakeApi, ledger: Ledger, counts: CaptureCounts) -> Iterator[LabelSender]:
     del ledger
-    running = LabelSender(
-        BridgeSettings(data_dir=tmp_path), OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), 0.05, 0.1
-    )
+    settings = BridgeSettings(data_dir=tmp_path, retry_min_s=0.05, retry_max_s=0.1)
+    running = LabelSender(settings, OmiApi("http", "127.0.0.1", api.port, "", ADMIN_KEY), counts)
     yield running
     running.close()
     running.join()
@@ -73,7 +78,7 @@ def add(ledger: Ledger, name: str, uid: str = UID) -> None:
 def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
     del sender
     api.people = {"known": "Anna", "theirs": "Bert"}
-    api.statuses = [503, 409]
+    api.statuses = [503, 404]
     know(ledger, "ours", "bert")
     know(ledger, "new", "Cleo")
     know(ledger, "me", "Me", is_owner=True)
@@ -94,11 +99,12 @@ def test_named_people_are_assigned_once_and_the_owner_never(api: FakeApi, ledger
         SegmentLabel(id="s5", person_id="new", identity="matched"),
         SegmentLabel(id="s6"),
     )
-    wait_until(lambda: len(api.assigned) == 2, "the second update's labels")
+    wait_until(lambda: len(api.assigned) == 3, "the second update's labels")
     wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told")
     path = f"/v1/conversations/{NAME}/segments/assign-bulk"
-    assert [one for one, _ in api.assigned] == [path, path]
+    assert [one for one, _ in api.assigned] == [path, path, path]
     assert [body for _, body in api.assigned] == [
+        {"segment_ids": ["s1"], "assign_type": "person_id", "value": "theirs"},
         {"segment_ids": ["s4"], "assign_type": "person_id", "value": "known"},
         {"segment_ids": ["s5"], "assign_type": "person_id", "value": "id-of-Cleo"},
     ]
@@ -161,6 +167,116 @@ def test_lines_of_somebody_without_a_name_are_sent_once_there_is_one(
     know(ledger, "new", "Cleo")
     wait_until(lambda: api.assigned, "the label")
     assert api.assigned[0][1] == {"segment_ids": ["s1"], "assign_type": "person_id", "value": "id-of-Cleo"}
+
+
+def matched(segment_id: str, person: str) -> SegmentLabel:
+    return SegmentLabel(id=segment_id, person_id=person, identity="matched")
+
+
+def all_told(ledger: Ledger) -> None:
+    wait_until(lambda: ledger.omi.next_untold(()) is None, "all to be told")
+
+
+def test_what_somebody_said_in_omi_is_not_written_over(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert"}
+    api.labels = {(NAME, "s1"): "other", (NAME, "s2"): "is_user"}
+    update(ledger, 1, *(matched(f"s{place}", "known") for place in (1, 2, 3, 4)))
+    all_told(ledger)
+    assert [body["segment_ids"] for _, body in api.assigned] == [["s3", "s4"]]
+    api.labels[NAME, "s3"], api.labels[NAME, "s4"] = "other", None
+    update(ledger, 2, *(matched(f"s{place}", "new") for place in (1, 2, 3, 4)))
+    know(ledger, "new", "Cleo")
+    all_told(ledger)
+    assert len(api.assigned) == 1
+
+
+def test_a_label_that_is_mended_here_is_mended_in_omi(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"known": "Anna", "other": "Bert"}
+    update(ledger, 1, matched("s1", "known"), matched("s2", "known"))
+    all_told(ledger)
+    update(ledger, 2, matched("s1", "known"), matched("s2", "other"))
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "known", (NAME, "s2"): "other"}
+    update(ledger, 3, matched("s1", "known"), matched("s2", "known"))
+    all_told(ledger)
+    assert api.labels == {(NAME, "s1"): "known", (NAME, "s2"): "known"}
+    assert len(api.assigned) == 3
+
+
+def test_a_segment_that_omi_does_not_take_keeps_no_other_back(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts
+) -> None:
+    del sender
+    api.people, api.refused, api.segments = {"known": "Anna"}, {"s5"}, [f"s{place}" for place in range(1, 9)]
+    update(ledger, 1, *(matched(f"s{place}", "known") for place in range(1, 10)))  # OMI has no s9 any more
+    wait_until(lambda: len(api.labels) == 7, "all but the one")
+    wait_until(lambda: counts.labels_waiting == 1, "the one to be told of")
+    assert "409" in counts.labels_error
+    api.refused = set()
+    all_told(ledger)
+    assert set(api.labels) == {(NAME, f"s{place}") for place in range(1, 9)}
+    wait_until(lambda: not counts.labels_error, "nothing to be told of any more")
+
+
+def test_a_person_whom_omi_always_fails_with_keeps_no_other_back(
+    api: FakeApi, ledger: Ledger, sender: LabelSender, counts: CaptureCounts
+) -> None:
+    del sender
+    api.people, api.failing = {"a": "Anna", "b": "Bert", "c": "Cleo"}, {"a"}
+    update(ledger, 1, matched("s1", "a"), matched("s2", "b"), matched("s3", "c"))
+    wait_until(lambda: len(api.assigned) == 2, "the other two")
+    assert api.labels == {(NAME, "s2"): "b", (NAME, "s3"): "c"}
+    wait_until(lambda: counts.labels_waiting == 1, "it to be told of")
+    api.failing = set()
+    all_told(ledger)
+    assert len(api.assigned) == 3
+
+
+def test_an_update_that_cannot_be_read_stops_no_other(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.people = {"known": "Anna"}
+    add(ledger, "a-broken")
+    made = AssignedUpdate([], "key", b"no update", final=True, done_jobs=(), seen=0)
+    ledger.conversations.note_update("a-broken", made)
+    update(ledger, 1, matched("s1", "known"))
+    wait_until(lambda: api.assigned, "the label of the other")
+
+
+def test_a_name_that_omi_does_not_take_waits_for_another(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    api.unnamable = {"J"}
+    know(ledger, "new", "J")
+    update(ledger, 1, matched("s1", "new"))
+    all_told(ledger)
+    assert api.assigned == []
+    know_again = PersonEvent(event_id="again", type=PersonEventType.NAMED, owner=UID, revision=5, name="Jo")
+    ledger.people.note("new", know_again, Verdict.ACCEPTED)
+    wait_until(lambda: api.assigned, "the label")
+    assert api.labels == {(NAME, "s1"): "id-of-Jo"}
+
+
+def test_lines_of_somebody_who_is_the_owner_no_more_are_sent(api: FakeApi, ledger: Ledger, sender: LabelSender) -> None:
+    del sender
+    know(ledger, "me", "Cleo", is_owner=True)
+    update(ledger, 1, matched("s1", "me"))
+    all_told(ledger)
+    assert api.assigned == []
+    other = PersonEvent(event_id="not", type=PersonEventType.OWNER, owner=UID, revision=5, is_owner=False)
+    ledger.people.note("me", other, Verdict.ACCEPTED)
+    wait_until(lambda: api.assigned, "the label")
+    assert api.labels == {(NAME, "s1"): "id-of-Cleo"}
+
+
+def test_a_conversation_that_was_deleted_in_omi_stops_nothing(
+    api: FakeApi, ledger: Ledger, sender: LabelSender
+) -> None:
+    del sender
+    api.people, api.gone = {"known": "Anna"}, {NAME}
+    update(ledger, 1, matched("s1", "known"))
+    all_told(ledger)
+    assert api.assigned == []
 
 
 @pytest.mark.parametrize("number", [2, 101])

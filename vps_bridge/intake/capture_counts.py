@@ -22,6 +22,11 @@ class CaptureCounts:
     kept_bytes: int = field(default=0)
     """Audio and words that are kept until their conversation is reported, or their time is over."""
 
+    labels_waiting: int = 0
+    """Conversations whose labels OMI is to be told still, where that failed."""
+    labels_error: str = ""
+    """Why it failed the last time; empty where nothing waits because of it."""
+
     def turn_away(self, reason: str, now: float) -> None:
         """Count a POST that found no room."""
         self.turned_away += 1

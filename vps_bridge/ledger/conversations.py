@@ -376,7 +376,7 @@ class ConversationBook:
                 connection.execute(delete(table).where(table.conversation_id == conversation_id))
             # Whose it was and when stays until what OMI sent of it is erased; whom it named goes now.
             told = update(OmiConversationRow).where(OmiConversationRow.conversation_id == conversation_id)
-            connection.execute(told.values(sent_labels={}, untold=False, gone=True))
+            connection.execute(told.values(sent_labels={}, assigned={}, untold=False, gone=True))
             return Deleted(names, leases)
 
     def _put_tombstone(self, connection: Connection, conversation_id: str) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, func, select, update
 
 from vps_bridge.ledger.both_dialects import insert
 from vps_bridge.ledger.database import LedgerDatabase
@@ -29,6 +30,28 @@ class OmiConversationRecord:
     waits: bool
 
 
+@dataclass(frozen=True)
+class ToldLabels:
+    """What OMI said and was told of a conversation. `named`: segments for which it once had a person of its own.
+
+    `assigned`: by segment the person of ours, and the person in OMI, that OMI was told last.
+    """
+
+    named: AbstractSet[str] = frozenset()
+    assigned: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UntoldUpdate:
+    """An update of which OMI was not told: the conversation, its user, the encoded update, and its version."""
+
+    conversation_id: str
+    uid: str
+    payload: bytes
+    told: ToldLabels
+    version: int
+
+
 _OF = "of_conversation"
 _IT = OmiConversationRow.conversation_id == bindparam(_OF)
 _HAS_NEWS = exists().where(
@@ -36,6 +59,11 @@ _HAS_NEWS = exists().where(
     ConversationRow.updated_version > OmiConversationRow.sent_version,
 )
 _IS_GONE = exists().where(TombstoneRow.conversation_id == OmiConversationRow.conversation_id)
+_IS_UNTOLD = (
+    OmiConversationRow.untold,
+    ConversationRow.updated_version > OmiConversationRow.sent_version,
+    ConversationRow.updated_payload.is_not(None),
+)
 # What every look would else read all conversations for, whichever of the two tables changed last.
 _LOOK_AGAIN = update(OmiConversationRow).where(_IT).values(untold=_HAS_NEWS, gone=_IS_GONE)
 _COLUMNS = (
@@ -64,9 +92,9 @@ class OmiBook:
             return None if row is None else OmiConversationRecord(*row)
 
     def put(self, record: OmiConversationRecord, labels: Labels) -> None:
-        """Note what was reported, and the labels that OMI has; what it was told before stays known."""
+        """Note what was reported, and the labels that OMI has; those that it had before stay known."""
         with self._database.writing(record.conversation_id) as connection:
-            values = {**vars(record), "sent_labels": _join_told(connection, record.conversation_id, labels)}
+            values = {**vars(record), "sent_labels": _join_labels(connection, record.conversation_id, labels)}
             changed = {name: value for name, value in values.items() if name != "conversation_id"}
             connection.execute(
                 insert(OmiConversationRow)
@@ -100,12 +128,10 @@ class OmiBook:
         with self._database.reading() as connection:
             return [(row[0], row[1]) for row in connection.execute(query)]
 
-    def next_untold(
-        self, resting: Collection[str], *, backwards: bool = False
-    ) -> tuple[str, str, bytes, Labels, int] | None:
-        """Return a conversation with an update that OMI was not told of: id, uid, update, what it was told, version.
+    def next_untold(self, resting: Collection[str], *, backwards: bool = False) -> UntoldUpdate | None:
+        """Return an update that OMI was not told of.
 
-        `resting` conversations are left out. `backwards`: the last by id, not the first.
+        `resting` conversations are left out. `backwards`: of the last by id, not the first.
         """
         name = OmiConversationRow.conversation_id
         query = (
@@ -114,27 +140,40 @@ class OmiBook:
                 OmiConversationRow.uid,
                 ConversationRow.updated_payload,
                 OmiConversationRow.sent_labels,
+                OmiConversationRow.assigned,
                 ConversationRow.updated_version,
             )
             .join(ConversationRow, ConversationRow.conversation_id == name)
-            .where(
-                OmiConversationRow.untold,
-                ConversationRow.updated_version > OmiConversationRow.sent_version,
-                ConversationRow.updated_payload.is_not(None),
-                name.not_in(resting),
-            )
+            .where(*_IS_UNTOLD, name.not_in(resting))
             .order_by(name.desc() if backwards else name)
             .limit(1)
         )
         with self._database.reading() as connection:
             row = connection.execute(query).first()
-        return None if row is None else (row[0], row[1], row[2] or b"", row[3] or {}, row[4])
+        if row is None:
+            return None
+        named = frozenset(one for ids in (row[3] or {}).values() for one in ids)
+        told = ToldLabels(named, {segment: (ours, theirs) for segment, (ours, theirs) in (row[4] or {}).items()})
+        return UntoldUpdate(row[0], row[1], row[2] or b"", told, row[5])
 
-    def note_assigned(self, conversation_id: str, labels: Labels) -> None:
-        """Note labels that OMI was told."""
+    def count_untold(self) -> int:
+        """Return how many conversations have an update that OMI was not told of."""
+        query = (
+            select(func.count())
+            .select_from(OmiConversationRow)
+            .join(ConversationRow, ConversationRow.conversation_id == OmiConversationRow.conversation_id)
+            .where(*_IS_UNTOLD)
+        )
+        with self._database.reading() as connection:
+            return connection.scalar(query) or 0
+
+    def note_assigned(self, conversation_id: str, segment_ids: Collection[str], ours: str, theirs: str) -> None:
+        """Note that OMI was told that a person of ours, `theirs` in OMI, says these segments."""
         with self._database.writing(conversation_id) as connection:
-            told = _join_told(connection, conversation_id, labels)
-            connection.execute(update(OmiConversationRow).where(_IT).values(sent_labels=told), {_OF: conversation_id})
+            query = select(OmiConversationRow.assigned).where(OmiConversationRow.conversation_id == conversation_id)
+            known = connection.scalar(query) or {}
+            assigned = {**known, **dict.fromkeys(segment_ids, (ours, theirs))}
+            connection.execute(update(OmiConversationRow).where(_IT).values(assigned=assigned), {_OF: conversation_id})
 
     def note_told(self, conversation_id: str, version: int) -> None:
         """Note up to which update OMI was told all that it could be."""
@@ -163,7 +202,7 @@ def look_again(connection: Connection, conversation_id: str) -> None:
 
 
 def tell_again(connection: Connection, uid: str) -> None:
-    """Have OMI be told what it was not told yet of a user's conversations: a person has a name at last."""
+    """Have OMI be told what it was not told yet of a user's conversations: a name, or who is the owner, has changed."""
     is_told = exists().where(
         ConversationRow.conversation_id == OmiConversationRow.conversation_id, ConversationRow.updated_version > 0
     )
@@ -172,8 +211,8 @@ def tell_again(connection: Connection, uid: str) -> None:
     )
 
 
-def _join_told(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:
-    """Return these labels and those that OMI has or was told before."""
+def _join_labels(connection: Connection, conversation_id: str, labels: Labels) -> dict[str, list[str]]:
+    """Return these labels and those that OMI had before."""
     query = select(OmiConversationRow.sent_labels).where(OmiConversationRow.conversation_id == conversation_id)
     known: Labels = connection.scalar(query) or {}
     return {person: sorted({*known.get(person, []), *labels.get(person, [])}) for person in (*known, *labels)}

@@ -382,7 +382,7 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
     newest = {"revision": larger(PersonRow.revision, event.revision)}
     match event.type:
         case PersonEventType.NAMED:
-            if connection.scalar(select(PersonRow.name).where(_is(PersonRow, owner, person_id))) is None:
+            if connection.scalar(select(PersonRow.name).where(_is(PersonRow, owner, person_id))) != event.name:
                 tell_again(connection, owner)
             connection.execute(this.values(name=event.name, **newest))
         case PersonEventType.CONSENTED:
@@ -391,4 +391,5 @@ def _apply(connection: Connection, owner: str, person_id: str, event: PersonEven
             if event.is_owner:
                 connection.execute(update(PersonRow).where(PersonRow.owner == owner).values(is_owner=False))
             connection.execute(this.values(is_owner=event.is_owner, **newest))
+            tell_again(connection, owner)  # OMI is told of all but the owner
     note_decision(connection, owner, person_id, event.type, event.conversation_id)

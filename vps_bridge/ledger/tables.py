@@ -21,6 +21,11 @@ def _partial(name: str, *columns: Any, where: str) -> Index:  # noqa: ANN401 - n
     return Index(name, *columns, sqlite_where=text(where), postgresql_where=text(on_server))
 
 
+def _goes_with_its_job() -> ForeignKeyConstraint:
+    """Return what deletes a row together with the job that it is about."""
+    return ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE")
+
+
 class Base(DeclarativeBase):
     """The ledger's tables."""
 
@@ -270,6 +275,7 @@ class OmiConversationRow(Base):
     waits: Mapped[bool]
     sent_version: Mapped[int] = mapped_column(default=0, server_default=text("0"))
     sent_labels: Mapped[Any] = mapped_column(JSON, default=dict)
+    assigned: Mapped[Any] = mapped_column(JSON, default=dict, server_default=text("'{}'"))
     untold: Mapped[bool] = mapped_column(default=False, server_default=false())
     gone: Mapped[bool] = mapped_column(default=False, server_default=false())
 
@@ -320,10 +326,7 @@ class JobChunkRow(Base):
     """A chunk's place in a job; `fresh` where this job is the first to cover it."""
 
     __tablename__ = "job_chunks"
-    __table_args__ = (
-        ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
-        Index("job_chunks_arrival", "arrival"),
-    )
+    __table_args__ = (_goes_with_its_job(), Index("job_chunks_arrival", "arrival"))
     job_id: Mapped[str] = mapped_column(primary_key=True)
     position: Mapped[int] = mapped_column(primary_key=True)
     arrival: Mapped[int]
@@ -335,10 +338,7 @@ class LeaseRow(Base):
     """Every lease ever granted: a result counts from any of them. `lease_end` is null while it runs."""
 
     __tablename__ = "leases"
-    __table_args__ = (
-        ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
-        Index("leases_job", "job_id"),
-    )
+    __table_args__ = (_goes_with_its_job(), Index("leases_job", "job_id"))
     lease_id: Mapped[str] = mapped_column(primary_key=True)
     job_id: Mapped[str]
     agent_id: Mapped[str]
@@ -351,10 +351,7 @@ class JobEventRow(Base):
     """What happened to a job, for people who ask why it is where it is."""
 
     __tablename__ = "job_events"
-    __table_args__ = (
-        ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),
-        Index("job_events_job", "job_id"),
-    )
+    __table_args__ = (_goes_with_its_job(), Index("job_events_job", "job_id"))
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=True)
     job_id: Mapped[str]
     at: Mapped[float]
@@ -369,7 +366,7 @@ class ResultRow(Base):
     """The turns of a job as its agent sent them (msgpack `SpeakerTurns`)."""
 
     __tablename__ = "results"
-    __table_args__ = (ForeignKeyConstraint(["job_id"], ["jobs.job_id"], ondelete="CASCADE"),)
+    __table_args__ = (_goes_with_its_job(),)
     job_id: Mapped[str] = mapped_column(primary_key=True)
     lease_id: Mapped[str]
     agent_id: Mapped[str]

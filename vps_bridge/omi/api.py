@@ -16,13 +16,19 @@ from vps_bridge.signed_endpoint import SignedEndpoint, is_near
 from vps_bridge.timed_calls import CLIENT_ERROR, REDIRECT, CallFailed, TimedCalls
 
 TIMEOUT_S = 20.0
-MAX_ANSWER_BYTES = 8 * 2**20
+MAX_ANSWER_BYTES = 32 * 2**20
+OWNER = "the owner of the device"
+"""Whom OMI has for a segment that it says its owner spoke; no id of a person."""
 _PORTS = {"http": 80, "https": 443}
 _PASSING = (HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
 
 class ApiRefused(Exception):
     """The API will not do it, now or later."""
+
+
+class ApiConflict(ApiRefused):
+    """The API will not do it as things are there now."""
 
 
 class ApiFailed(Exception):
@@ -52,10 +58,19 @@ class OmiApi:
             raise ApiFailed("OMI's answer names no person")
         return str(answer["id"])
 
+    def read_labels(self, uid: str, conversation_id: str) -> dict[str, str | None]:
+        """Return whom OMI has for each segment of a conversation: a person, `OWNER` or None. Raises as the others."""
+        answer = self._ask("GET", f"/v1/conversations/{quote(conversation_id, safe='')}", uid, None)
+        rows = answer.get("transcript_segments") if isinstance(answer, dict) else None
+        if not isinstance(rows, list):
+            raise ApiFailed("OMI's answer has no transcript_segments")
+        known = [row for row in rows if isinstance(row, dict) and row.get("id")]
+        return {str(row["id"]): OWNER if row.get("is_user") else _read_person(row) for row in known}
+
     def assign(self, uid: str, conversation_id: str, segment_ids: Sequence[str], person_id: str) -> None:
         """Assign segments to a person: never to the owner, that would teach the owner's voice. Raises as the others."""
         body = {"segment_ids": list(segment_ids), "assign_type": "person_id", "value": person_id}
-        self._ask("PATCH", f"/v1/conversations/{quote(conversation_id)}/segments/assign-bulk", uid, body)
+        self._ask("PATCH", f"/v1/conversations/{quote(conversation_id, safe='')}/segments/assign-bulk", uid, body)
 
     def _ask(self, method: str, path: str, uid: str, body: object) -> Any:  # noqa: ANN401 - any JSON
         headers = {"Authorization": f"Bearer {self.admin_key}{uid}"}
@@ -76,11 +91,16 @@ class OmiApi:
         if status in _PASSING or status >= HTTPStatus.INTERNAL_SERVER_ERROR:
             raise ApiFailed(f"{method} {self.host} answered {status}")
         if not HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES:
-            raise ApiRefused(f"{method} {self.host} answered {status}")
+            kind = ApiConflict if status == HTTPStatus.CONFLICT else ApiRefused
+            raise kind(f"{method} {self.host} answered {status}")
         try:
             return json.loads(content) if content else None
         except (ValueError, RecursionError) as error:
             raise ApiFailed(f"{method} {self.host}: its answer is no JSON") from error
+
+
+def _read_person(row: dict[str, Any]) -> str | None:
+    return str(row["person_id"]) if row.get("person_id") else None
 
 
 def read_api(settings: BridgeSettings) -> OmiApi | None:

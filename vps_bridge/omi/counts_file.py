@@ -14,8 +14,8 @@ COUNTS_FILE = "counts.json"
 
 
 def describe_counts(counts: CaptureCounts) -> dict[str, Any]:
-    """Return what is written: what was turned away, not what changes with every POST."""
-    wanted = ("turned_away", "turned_away_at", "reason")
+    """Return what is written: what was turned away and what OMI was not told, not what changes with every POST."""
+    wanted = ("turned_away", "turned_away_at", "reason", "labels_waiting", "labels_error")
     return {name: value for name, value in asdict(counts).items() if name in wanted}
 
 

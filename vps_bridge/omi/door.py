@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from vps_bridge.omi.server import OmiServer
 
 OMI_DOOR = "omi webhooks"
+OMI_LABELS = "labels to omi"
+LABELS_REMEDY = "look at OMI's backend; they are sent once it takes them"
 RETRY_S = 5.0  # a port that is taken may be given back
 TELL_EVERY_S = 60.0  # what was turned away is told so often at most
 
@@ -62,10 +64,8 @@ class OmiDoor:
         server = self._server
         if server is None or not self._is_on:
             return
-        if server.counts.turned_away > self._told and now_s >= self._tell_s:
-            self._told, self._tell_s = server.counts.turned_away, now_s + TELL_EVERY_S
-            words = f"{self._told} POSTs were turned away since the start, OMI drops what they held"
-            self._guard.note(OMI_DOOR, f"{words}: {server.counts.reason}")
+        if now_s >= self._tell_s and self._tell(server.counts):
+            self._tell_s = now_s + TELL_EVERY_S
             on_problem()
         if now_s < self._due_s or server.is_open:
             return
@@ -77,6 +77,18 @@ class OmiDoor:
             words = f"{where} cannot be had ({error.strerror}): end what uses it, or set OMI_OMI_HTTP_PORT (0: off)"
             self._guard.note(OMI_DOOR, words)
             on_problem()
+
+    def _tell(self, counts: CaptureCounts) -> bool:
+        """Tell of what was turned away since this was told last, and of labels that wait; return whether there was."""
+        if counts.labels_error:
+            words = f"labels of {counts.labels_waiting} conversations wait"
+            self._guard.note(OMI_LABELS, f"{words}: {counts.labels_error}; {LABELS_REMEDY}")
+        is_news = counts.turned_away > self._told
+        if is_news:
+            self._told = counts.turned_away
+            words = f"{self._told} POSTs were turned away since the start, OMI drops what they held"
+            self._guard.note(OMI_DOOR, f"{words}: {counts.reason}")
+        return is_news or bool(counts.labels_error)
 
     def close(self) -> None:
         """Take no more; returns at once."""

@@ -1,4 +1,4 @@
-"""Labels of named people go back to OMI, each once: what people change there afterwards stays as they left it."""
+"""Labels of named people go back to OMI: what people say there stays as they left it."""
 
 from __future__ import annotations
 
@@ -10,40 +10,29 @@ import structlog
 from schemas.codec import decode
 from schemas.conversation import ConversationUpdated
 from vps_bridge.error_guard import describe_error
+from vps_bridge.intake.capture_counts import CaptureCounts
 from vps_bridge.ledger import Ledger, open_ledger
-from vps_bridge.ledger.omi_conversations import Labels
-from vps_bridge.omi.api import ApiFailed, ApiRefused, OmiApi
+from vps_bridge.ledger.omi_conversations import UntoldUpdate
+from vps_bridge.omi.api import ApiConflict, ApiFailed, ApiRefused, OmiApi
+from vps_bridge.omi.label_choice import labels_of, labels_to_change, new_labels
 from vps_bridge.settings import BridgeSettings
 from vps_bridge.webhook.rests import WebhookRests
 
 _LOG = structlog.get_logger(__name__)
 POLL_S = 1.0
 CLOSE_S = 5.0
-_SURE = ("matched", "confirmed")
-
-
-def labels_of(update: ConversationUpdated) -> dict[str, list[str]]:
-    """Return the segments of each person that an update names for sure."""
-    found: dict[str, list[str]] = {}
-    for label in update.segments:
-        if label.person_id is not None and label.identity in _SURE:
-            found.setdefault(label.person_id, []).append(label.id)
-    return found
-
-
-def new_labels(labels: Labels, told: Labels) -> dict[str, list[str]]:
-    """Return the labels of segments of which OMI was told nobody yet."""
-    known = {segment_id for ids in told.values() for segment_id in ids}
-    fresh = {person: [one for one in ids if one not in known] for person, ids in labels.items()}
-    return {person: ids for person, ids in fresh.items() if ids}
+TURN = "labels to OMI"  # of several bridges one sends at a time
+MAX_ASSIGN_CALLS = 64
+"""Of one person in one conversation: which of its segments OMI refuses is found in halves."""
 
 
 class LabelSender:
     """One thread with its own connection to the ledger. The pauses after a failure are those of the webhook."""
 
-    def __init__(self, settings: BridgeSettings, api: OmiApi, min_s: float, max_s: float) -> None:
-        """Send what the ledger has and OMI was not told."""
-        self._settings, self._api, self._rests = settings, api, WebhookRests(min_s, max_s)
+    def __init__(self, settings: BridgeSettings, api: OmiApi, counts: CaptureCounts) -> None:
+        """Send what the ledger has and OMI was not told; `counts` learns what waits and why."""
+        self._settings, self._api, self._counts = settings, api, counts
+        self._rests = WebhookRests(settings.retry_min_s, settings.retry_max_s)
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="omi-labels", daemon=True)
         self._thread.start()
@@ -60,12 +49,27 @@ class LabelSender:
         ledger: Ledger | None = None
         while not self._stopping.wait(POLL_S):
             try:
-                ledger = ledger or open_ledger(self._settings, exclusive=False, sync_commits=False)
-                self._send_due(ledger)
+                ledger = ledger or self._open_ledger()
+                self._send_in_turn(ledger)
             except Exception as error:  # noqa: BLE001 - a full disk, say: what waits is sent once there is room
                 _LOG.error("omi_labels_wait", error=describe_error(error))
         if ledger is not None:
             ledger.close()
+
+    def _open_ledger(self) -> Ledger:
+        return open_ledger(self._settings, exclusive=False, sync_commits=False, bridge_id=self._settings.bridge_id)
+
+    def _send_in_turn(self, ledger: Ledger) -> None:
+        if not ledger.take_turn(TURN):
+            return
+        try:
+            self._send_due(ledger)
+        finally:
+            ledger.give_turn(TURN)
+        if self._counts.labels_error:
+            self._counts.labels_waiting = ledger.omi.count_untold()
+            if not self._counts.labels_waiting:
+                self._counts.labels_error = ""
 
     def _send_due(self, ledger: Ledger) -> None:
         while not self._stopping.is_set() and not self._rests.is_down(time.monotonic()):
@@ -74,43 +78,100 @@ class LabelSender:
             )
             if found is None:
                 return
-            conversation_id, uid, payload, told, version = found
-            fresh = new_labels(labels_of(decode(ConversationUpdated, payload)), told)
             try:
-                self._send(ledger, uid, conversation_id, fresh)
+                self._send(ledger, found)
             except (ApiFailed, ApiRefused) as error:
-                self._rests.note_failed(conversation_id, time.monotonic())
-                _LOG.warning("omi_labels_not_sent", conversation=conversation_id, error=str(error))
-                continue
-            if fresh:
-                self._rests.note_delivered(conversation_id)
-            ledger.omi.note_told(conversation_id, version)
+                self._note_failed(found, str(error))
+            except Exception as error:  # noqa: BLE001 - what is wrong with one conversation must not stop the others
+                self._note_failed(found, describe_error(error))
 
-    def _send(self, ledger: Ledger, uid: str, conversation_id: str, fresh: Labels) -> None:
-        """Send labels, and note those of each person at once; refused ones count as sent. Raises as `list_people`."""
-        people = self._api.list_people(uid) if fresh else {}
-        for person, segment_ids in fresh.items():
-            known = ledger.people.get(uid, person)
+    def _note_failed(self, found: UntoldUpdate, error: str) -> None:
+        self._rests.note_failed(found.conversation_id, time.monotonic())
+        self._counts.labels_error = error
+        _LOG.warning("omi_labels_not_sent", conversation=found.conversation_id, error=error)
+
+    def _send(self, ledger: Ledger, found: UntoldUpdate) -> None:
+        """Send what is new of an update, and note it. Raises `ApiFailed`, and `ApiRefused` for an unknown user."""
+        labels = new_labels(labels_of(decode(ConversationUpdated, found.payload)), found.told)
+        if labels:
+            people = self._api.list_people(found.uid)
             try:
-                if known is None or not known.is_owner:  # `is_user` from a machine would teach the owner's voice
-                    omi_person = self._find_person(uid, people, person, known.name if known is not None else None)
-                    if omi_person is None:
-                        _LOG.info("omi_labels_wait_for_a_name", conversation=conversation_id, segments=len(segment_ids))
-                        continue
-                    self._api.assign(uid, conversation_id, segment_ids, omi_person)
-                    _LOG.info("omi_labels_sent", conversation=conversation_id, segments=len(segment_ids))
-            except ApiRefused as error:
-                _LOG.warning("omi_labels_refused", conversation=conversation_id, error=str(error))
-            ledger.omi.note_assigned(conversation_id, {person: segment_ids})
+                now = self._api.read_labels(found.uid, found.conversation_id)
+            except ApiRefused as error:  # deleted or locked there: the next update asks again
+                _LOG.warning("omi_labels_refused", conversation=found.conversation_id, error=str(error))
+                now = {}
+            sending = Sending(self._api, ledger, found, people)
+            try:
+                sending.send(labels_to_change(labels, now, found.told))
+            except ApiFailed:
+                if sending.has_sent:  # it is no trouble of all
+                    self._rests.note_delivered(found.conversation_id)
+                raise
+            self._rests.note_delivered(found.conversation_id)
+        ledger.omi.note_told(found.conversation_id, found.version)
 
-    def _find_person(self, uid: str, people: dict[str, str], person: str, name: str | None) -> str | None:
-        """Return whom OMI knows under this id, or this name; a name that it does not know is added."""
-        if person in people:
+
+class Sending:
+    """The labels of one update, on their way."""
+
+    def __init__(self, api: OmiApi, ledger: Ledger, update: UntoldUpdate, people: dict[str, str]) -> None:
+        """Send them; `people` are the ids and names of those whom OMI knows."""
+        self._api, self._ledger, self._update, self._people = api, ledger, update, people
+        self.has_sent = False
+
+    def send(self, labels: dict[str, list[str]]) -> None:
+        """Send the segments of each person. Raises the first `ApiFailed`, after all were tried."""
+        failed: ApiFailed | None = None
+        for person, segment_ids in labels.items():
+            try:
+                self._send_person(person, segment_ids)
+            except ApiFailed as error:
+                failed = failed or error
+            else:
+                self.has_sent = True
+        if failed is not None:
+            raise failed
+
+    def _send_person(self, person: str, segment_ids: list[str]) -> None:
+        known = self._ledger.people.get(self._update.uid, person)
+        if known is not None and known.is_owner:
+            return  # `is_user` from a machine would teach the owner's voice
+        name = known.name if known is not None else None
+        theirs = self._find_person(person, name)
+        about = {"conversation": self._update.conversation_id, "segments": len(segment_ids)}
+        if theirs is None:
+            _LOG.info("omi_labels_wait_for_a_name", **about)
+            return
+        waiting, conflict = [segment_ids], None
+        for _ in range(MAX_ASSIGN_CALLS):
+            ids = waiting.pop()
+            try:
+                self._api.assign(self._update.uid, self._update.conversation_id, ids, theirs)
+            except ApiRefused as error:
+                middle = len(ids) // 2
+                waiting += [ids[middle:], ids[:middle]] if middle else []
+                conflict = error if isinstance(error, ApiConflict) and not middle else conflict
+                _LOG.warning("omi_labels_refused", error=str(error), **{**about, "segments": len(ids)})
+            else:
+                self._ledger.omi.note_assigned(self._update.conversation_id, ids, person, theirs)
+                _LOG.info("omi_labels_sent", **{**about, "segments": len(ids)})
+            if not waiting:
+                break
+        if conflict is not None:
+            raise ApiFailed(str(conflict)) from conflict
+
+    def _find_person(self, person: str, name: str | None) -> str | None:
+        """Return whom OMI knows under this id, or this name; a name that it does not know is added, if it may be."""
+        if person in self._people:
             return person
         if not name:
             return None
-        known = next((one for one, called in people.items() if called.casefold() == name.casefold()), None)
+        known = next((one for one, called in self._people.items() if called.casefold() == name.casefold()), None)
         if known is None:
-            known = self._api.add_person(uid, name)
-            people[known] = name
+            try:
+                known = self._api.add_person(self._update.uid, name)
+            except ApiRefused as error:
+                _LOG.warning("omi_person_refused", conversation=self._update.conversation_id, error=str(error))
+                return None
+            self._people[known] = name
         return known

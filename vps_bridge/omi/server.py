@@ -104,7 +104,7 @@ class OmiServer:
         self._server: uvicorn.Server | None = None
         self._thread: threading.Thread | None = None
         api = read_api(settings)
-        self._labels = LabelSender(settings, api, settings.retry_min_s, settings.retry_max_s) if api else None
+        self._labels = LabelSender(settings, api, self.counts) if api else None
         self._worker = threading.Thread(target=self._work_on, name="omi-taker", daemon=True)
         self._worker.start()
 

@@ -167,7 +167,9 @@ def test_omi_is_told_what_an_earlier_version_had_not_told_and_what_was_deleted_i
             connection.execute(text(part).bindparams(**payload), payload)
     database.close()
     ledger: Any = Ledger(root, exclusive=True, server=server)
-    assert (ledger.omi.next_untold(()) or ())[:1] == ("untold",)
+    untold = ledger.omi.next_untold(())
+    assert untold is not None
+    assert (untold.conversation_id, dict(untold.told.assigned)) == ("untold", {})
     assert [found.conversation_id for found in ledger.omi.deleted()] == ["gone"]
     ledger.omi.note_told("untold", 2)
     assert ledger.omi.next_untold(()) is None

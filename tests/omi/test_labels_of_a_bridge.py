@@ -1,0 +1,70 @@
+"""Labels go from a real bridge to OMI's API; where OMI does not take them, doctor and heartbeat say so."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from schemas.bridge import BridgeHeartbeat
+from schemas.conversation import EventType
+from schemas.corrections import Correction
+from tests.brokers import RunningBroker
+from tests.omi.clocked_bridge import ClockedBridge, start_clocked
+from tests.omi.coded_talk import CodedAgent, coded_talk, draw_turns, rows_of
+from tests.omi.omi_api import ADMIN_KEY, FakeApi, run_api
+from tests.omi.traffic import OmiSender, make_document
+from tests.vps_bridge.live_bridge import Backend, wait_until
+
+BEGAN_AT = 1_780_000_000.0
+NAME = "talk"
+
+
+@pytest.fixture
+def api() -> Iterator[FakeApi]:
+    with run_api() as running:
+        yield running
+
+
+@pytest.fixture
+def omi(own_broker: RunningBroker, own_backend: Backend, tmp_path: Path, api: FakeApi) -> Iterator[ClockedBridge]:
+    options = {"OMI_OMI_API_URL": f"http://127.0.0.1:{api.port}", "OMI_OMI_ADMIN_KEY": ADMIN_KEY}
+    bridge = start_clocked(own_broker, tmp_path, own_backend, BEGAN_AT, **options)
+    bridge.allow("first")
+    yield bridge
+    assert bridge.stop() == 0, bridge.log_file.read_text()
+
+
+def found_by_doctor(omi: ClockedBridge) -> str:
+    ended = omi.command("doctor", "--json", check=False)
+    (check,) = [one for one in json.loads(ended.stdout) if one["name"] == "labels to omi"]
+    return str(check["found"])
+
+
+def test_labels_that_omi_does_not_take_are_told_of_and_sent_once_it_does(
+    own_broker: RunningBroker, own_backend: Backend, omi: ClockedBridge, api: FakeApi
+) -> None:
+    turns = draw_turns(1, 30.0, "ab")
+    rows = rows_of(turns, NAME)
+    api.segments, api.broken, api.people = [row["id"] for row in rows], {NAME}, {"anna": "Anna"}
+    sender = OmiSender(omi.add_user("u1"), "A", is_signed=False, buffer_s=5.0)
+    with CodedAgent(own_broker, "first") as working, working.at_work():
+        for post in sender.send_audio(coded_talk(turns, BEGAN_AT + 100)):
+            assert omi.post(post).status_code == 200
+        document = make_document(NAME, BEGAN_AT + 100, rows, generation="A")
+        assert omi.post(sender.send_conversation(document, BEGAN_AT + 300)).status_code == 200
+        labelled = own_backend.wait_updated(NAME)
+    number = next(label.speaker_id for label in labelled.segments if label.speaker_id is not None)
+    hers = {label.id for label in labelled.segments if label.speaker_id == number}
+    said = Correction.model_validate({"kind": "voice_is", "speaker_id": number, "person_id": "anna"})
+    own_backend.event(NAME, EventType.CORRECTED, corrections=(said,))
+
+    def beats() -> list[str]:
+        return [beat.last_error for beat in own_backend.seen(BridgeHeartbeat) if beat.last_error]
+
+    wait_until(lambda: [one for one in beats() if "labels of 1 conversations wait: PATCH" in one], "the heartbeat")
+    found = wait_until(lambda: [one for one in [found_by_doctor(omi)] if "503" in one], "the doctor")
+    assert "1 conversations wait" in found[0]
+    api.broken = set()
+    wait_until(lambda: {one for _, one in api.labels} == hers, "her lines to be Anna's in OMI")
+    wait_until(lambda: found_by_doctor(omi) == "OMI takes them", "the doctor to be content")
