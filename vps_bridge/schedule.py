@@ -12,6 +12,7 @@ import structlog
 from vps_bridge.backoff import RetryTimer
 from vps_bridge.conversations.store import StoreError
 from vps_bridge.database import STORAGE_ERRORS
+from vps_bridge.dispatch.labelling_mark import LabellingMark
 from vps_bridge.dispatch.labelling_process import LabellingProcess, LargeLabelling
 from vps_bridge.dispatch.labelling_work import LabellingWork
 from vps_bridge.dispatch.updates import Updater
@@ -85,6 +86,9 @@ class ConversationSchedule:
         self._to_assemble, self._to_assign = set[str](), set[str]()
         # Those whose last attempt is not to be counted.
         self._uncounted = set[str]()
+        self._mark = LabellingMark(settings.root)
+        if self._mark.left is not None:
+            ledger.conversations.count_try(self._mark.left)
         self.find_work()
 
     def find_work(self, now_s: float = 0.0) -> None:
@@ -138,6 +142,7 @@ class ConversationSchedule:
         name = self._beside.close()
         if name is not None:
             self._ledger.conversations.take_try_back(name)
+        self._mark.close()
 
     def assign_new(self, now_s: float) -> None:
         """Work out the labels of the conversations that messages just changed, and note those that were large."""
@@ -210,12 +215,11 @@ class ConversationSchedule:
                 self._ledger.give_labels(conversation_id)
 
     def _try_counted(self, conversation_id: str, now_s: float, took_s: float, *, final: bool) -> None:
-        with self._contained(conversation_id):
-            # Counted before it is made: an attempt that takes the whole bridge with it counts too.
-            conversation = self._ledger.conversations.count_try(conversation_id)
+        with self._mark.on(conversation_id), self._contained(conversation_id):
+            conversation = self._ledger.conversations.take_up(conversation_id)
             if conversation is None:
                 return
-            if conversation.label_tries > MAX_TRIES:
+            if conversation.label_tries >= MAX_TRIES:
                 self._set_aside(conversation_id, f"the bridge ended {MAX_TRIES} times while it worked out its labels")
                 return
             self._try(conversation, now_s, took_s, final=final)
@@ -231,23 +235,23 @@ class ConversationSchedule:
             return
         if self._updater.assign(work, final=final):
             self._note_assigned(conversation_id, now_s, final=final)
-        else:
-            self._ledger.conversations.take_try_back(conversation_id)
         self._let_rest(conversation_id, began_s)
 
     def _start_beside(self, work: LabellingWork, *, final: bool) -> None:
         """Have a large conversation's labels worked out beside the bridge, or later where that is busy."""
         if self._beside.is_busy:
-            self._ledger.conversations.take_try_back(work.name)
             self._assign_tries.reset(work.name)
             self._assign_rests[work.name] = 0.0, time.monotonic() + BUSY_REST_S
             return
+        # Counted before it is made: an attempt that takes the whole bridge with it counts too. Of a small one, which
+        # is made between two messages, the mark tells the next start.
+        self._ledger.conversations.count_try(work.name)
         self._beside.start(work, final=final)
 
     def _note_large(self, ended: LargeLabelling, now_s: float) -> None:
         name = ended.work.name
         self._let_rest(name, ended.began_s)
-        with self._given_back(name), self._contained(name):
+        with self._given_back(name), self._contained(name, is_counted=True):
             if isinstance(ended.labelling, LabellingFailed):
                 raise ended.labelling
             final = ended.final and self._is_final(name, now_s)  # more may have come meanwhile
@@ -278,19 +282,21 @@ class ConversationSchedule:
             self._ledger.give_labels(conversation_id)
 
     @contextmanager
-    def _contained(self, conversation_id: str) -> Iterator[None]:
+    def _contained(self, conversation_id: str, *, is_counted: bool = False) -> Iterator[None]:
         """Set a conversation aside whose labels failed too often. What the disk does is not its fault."""
         conversations = self._ledger.conversations
         try:
             yield
         except (*STORAGE_ERRORS, StoreError, StoreUnavailable):
-            self._uncounted.add(conversation_id)
-            with suppress(LedgerUnavailable):  # the ledger itself may be away: at a later tick then
-                self._take_tries_back()
+            if is_counted:
+                self._uncounted.add(conversation_id)
+                with suppress(LedgerUnavailable):  # the ledger itself may be away: at a later tick then
+                    self._take_tries_back()
             raise
         except Exception as error:
-            conversation = conversations.get(conversation_id)
-            if conversation is not None and conversation.label_tries >= MAX_TRIES:
+            known = conversations.peek(conversation_id) if is_counted else None
+            tries = known.label_tries if known is not None else conversations.count_try(conversation_id)
+            if tries >= MAX_TRIES:
                 self._set_aside(conversation_id, describe_error(error))
             raise
 

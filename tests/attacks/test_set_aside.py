@@ -1,5 +1,6 @@
 """A conversation whose labels cannot be worked out fails alone, is shown, stays so, and comes back when told to."""
 
+import signal
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -11,7 +12,9 @@ from sqlalchemy import update
 from schemas.bridge import BridgeHeartbeat
 from schemas.codec import encode
 from schemas.conversation import ConversationUpdated, EventType, TranscriptSegment
+from tests.attacks.deadly_bridge import DEADLY, DeadlyBridge
 from tests.brokers import RunningBroker
+from tests.inbox import WAIT_S
 from tests.vps_bridge.live_bridge import CALL_TURNS, Backend, LiveBridge, run_bridge, wait_until
 from tests.vps_bridge.scripted_agent import ScriptedAgent
 from vps_bridge.dispatch.labelling_work import SMALL_SEGMENTS
@@ -134,3 +137,21 @@ def test_a_conversation_with_which_the_bridge_dies_is_not_tried_for_ever(
             bridge.start(backend) if deaths == 3 else bridge.spawn()
         assert "the bridge ended 3 times" in wait_failed(bridge, backend, "deadly")
         label(agent, backend, "alive", tone=8)
+
+
+def test_a_small_conversation_with_which_the_bridge_dies_is_not_tried_for_ever(
+    broker: RunningBroker, backend: Backend, tmp_path: Path
+) -> None:
+    bridge = DeadlyBridge(broker, tmp_path)
+    bridge.start(backend, **FAST_TRIES)
+    bridge.allow("first")
+    with ScriptedAgent(broker, "first") as agent:
+        backend.send_call(DEADLY, tone=7)
+        agent.answer(agent.wait_offer(DEADLY), CALL_TURNS)
+        for _ in range(3):
+            assert bridge.process is not None
+            assert bridge.process.wait(WAIT_S) == -signal.SIGKILL
+            bridge.spawn()
+        assert "the bridge ended 3 times" in wait_failed(bridge, backend, DEADLY)
+        label(agent, backend, "alive", tone=8)
+    assert bridge.stop() == 0

@@ -100,7 +100,7 @@ _SET_ASIDE = select(ConversationRow.conversation_id, ConversationRow.set_aside).
     ConversationRow.set_aside.is_not(None)
 )
 _TRIES = ConversationRow.label_tries
-_COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(*CONVERSATION_COLUMNS)
+_COUNT_TRY = THIS_CONVERSATION.values(label_tries=_TRIES + 1).returning(_TRIES)
 _TAKE_TRY_BACK = THIS_CONVERSATION.values(label_tries=larger(0, _TRIES - 1))
 _PUT_ASIDE = THIS_CONVERSATION.values(set_aside=bindparam("reason"))
 _BRING_BACK = THIS_CONVERSATION.where(ConversationRow.set_aside.is_not(None)).values(
@@ -268,17 +268,19 @@ class ConversationBook:
             if is_of_omi:
                 look_again(connection, conversation_id)
 
-    def count_try(self, conversation_id: str) -> ConversationRecord | None:
-        """Count an attempt at a conversation's labels before it is made, and return the conversation with the count.
-
-        An attempt that comes to its end begins the count anew. None where the conversation is deleted.
-        """
+    def take_up(self, conversation_id: str) -> ConversationRecord | None:
+        """Return a conversation that will be written to: it is packed no more. None where it is deleted."""
+        record = self.peek(conversation_id)
+        if record is None or record.packed_at is None:
+            return record
         with self._database.writing(conversation_id) as connection:
-            row = connection.execute(_COUNT_TRY, {"of_conversation": conversation_id}).first()
-            if row is not None and row.packed_at is not None:
-                unpack(connection, conversation_id)
-                row = connection.execute(_GET, {"of_conversation": conversation_id}).one()
-            return _to_record(row) if row else None
+            unpack(connection, conversation_id)
+        return self.peek(conversation_id)
+
+    def count_try(self, conversation_id: str) -> int:
+        """Count an attempt at labels that came to nothing, or may; return how many in a row. A good one resets it."""
+        with self._database.writing(conversation_id) as connection:
+            return connection.scalar(_COUNT_TRY, {"of_conversation": conversation_id}) or 0
 
     def take_try_back(self, conversation_id: str) -> None:
         """Do not count the last attempt: that it came to nothing was not the conversation's fault."""
