@@ -155,7 +155,7 @@ def label(ledger: Ledger, name: str, job_id: str) -> None:
     """What working out its labels reads and writes here."""
     ledger.conversations.find_completion(name)
     ledger.take_labels(name)
-    record = ledger.conversations.count_try(name)
+    record = ledger.conversations.take_up(name)
     assert record is not None
     ledger.jobs.results(name)
     ledger.chunks.of_conversation(name)
