@@ -278,10 +278,14 @@ class Speech:
 
         Segments come first, for a job's labels may mean others once its voice samples were clustered with more. Of
         jobs whose labels mean whom they meant, whoever was another voice then is not this one: two jobs may have
-        different voices for one line.
+        different voices for one line. Nor is a member who says again what was parted off for another voice.
         """
         found = self.mostly_in(voice.segments)
-        known = [speaker for speaker in voice.members if speaker in self.total_s]
+        known = [one for one in voice.members if one in self.total_s and not self._is_whole_again(one, voice)]
         renamed = {one.job_id for one in known if one not in found and self.total_s[one] > 0.0}
         found = [one for one in found if one not in voice.not_members or one.job_id in renamed]
         return sorted({*found, *(speaker for speaker in known if not found or self.total_s[speaker] == 0.0)})
+
+    def _is_whole_again(self, speaker: LocalSpeaker, voice: Voice) -> bool:
+        """Whether a split had made two of a member of a voice, and no line is left of it by which it still would."""
+        return any(one.is_part_of(speaker) and one not in self.total_s for one in voice.not_members)

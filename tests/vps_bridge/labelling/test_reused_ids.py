@@ -10,6 +10,8 @@ import pytest
 from schemas.conversation import TranscriptSegment
 from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.test_corrections import ALL, SPOKEN
+from tests.vps_bridge.labelling.test_relabel import diarize
+from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
 
 LINES = len(SPOKEN)
 UPDATED, REMOVED = "sent as an update", "removed and sent anew"
@@ -131,3 +133,28 @@ def test_a_line_that_lies_elsewhere_because_the_transcript_begins_elsewhere_keep
         assert [one["speaker"] for one in call.segments if one["id"] == ids_of("A")[0]] == ["SPEAKER_00"]
         call.relabel()
         assert call.persons[ids_of("A")[0]] == "anna"
+
+
+@pytest.mark.parametrize("named_are", ["AC", "CA"], ids=["the rest was named", "who was split off was named"])
+@pytest.mark.parametrize("way", [UPDATED, REMOVED, "under new ids"])
+def test_a_name_does_not_go_to_whoever_was_split_off_when_a_new_transcription_has_none_of_the_lines(
+    named_are: str, way: str
+):
+    own, other = named_are
+    mixed = [("A" if who == "C" else who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    plans = plan_jobs(ALL[0], closing=True, idle_s=0.0, rules=AssemblyRules())
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as call:
+        call.hear(ALL[0], tuple(diarize(ALL[0], plan, mixed) for plan in plans))
+        call.correct(kind="other_voice", segment_ids=ids_of("C"))
+        number = call.speakers[ids_of(own)[0]]
+        call.correct(kind="voice_is", speaker_id=int(str(number)[-2:]), person_id="anna")
+        assert sorted(named(call, "anna")) == sorted(ids_of(own))
+        if way == "under new ids":
+            ids = [str(n) for n in range(LINES)]
+            call.store.upsert_segments(NAME, 2, tuple(line(n + LINES, n) for n in range(LINES)), removed=ids)
+            call.relabel()
+            others = [str(int(name) + LINES) for name in ids_of(other)]
+        else:
+            transcribe_anew(call, way)
+            others = ids_of(other, dropped=1)
+        assert set(named(call, "anna")).isdisjoint(others)
