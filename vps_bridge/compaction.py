@@ -115,7 +115,8 @@ def brief_voices(voices: Any) -> Any:  # noqa: ANN401 - as the ledger keeps them
     if not voices:
         return voices
     book = VoiceBook.from_json(voices)
-    return replace(book, voices=tuple(replace(voice, members=(), segments=()) for voice in book.voices)).to_json()
+    voices = tuple(replace(voice, members=(), segments=()) for voice in book.voices)
+    return replace(book, voices=voices, lines={}).to_json()
 
 
 def find_people(update: bytes) -> list[str]:

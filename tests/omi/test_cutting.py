@@ -122,3 +122,13 @@ def test_a_chunk_that_was_tried_again_tears_no_burst_apart() -> None:
     torn += arrive((109, 3), start=5 * SECOND)
     torn += arrive((120, 4), start=8 * SECOND)
     assert recorded(torn) == [97.5, 101.5, 113.5]
+
+
+def test_after_a_buffer_whose_rest_was_lost_within_a_sample_the_next_begins_with_a_whole_one() -> None:
+    lost = [AudioArrival(0, SECOND + 1, RATE, 104.0)]  # of four seconds
+    next_start = SECOND + 1
+    chunks = cut_chunks(place_arrivals([*lost, *arrive((108, 4), (112, 4), start=next_start)], no_quiet), ALWAYS, [])
+    assert [(chunk.start, chunk.end) for chunk in chunks] == [
+        (0, SECOND),
+        (next_start, next_start + 8 * SECOND),
+    ]

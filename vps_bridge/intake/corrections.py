@@ -61,7 +61,7 @@ class Corrections:
             write=applied.version,
             event_id=event_id,
             said=[one.model_dump(mode="json", exclude_none=True) for one in said],
-            anchors=anchors_to_json(said, find_anchors(said, book), segments),
+            anchors=anchors_to_json(said, find_anchors(said, book.without_other_lines(segments)), segments),
             voices_before=voices,
         )
         self._introduce(conversation, said)

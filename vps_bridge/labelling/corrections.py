@@ -7,39 +7,19 @@ that a correction names is kept with what its voice was at that moment.
 from __future__ import annotations
 
 import json
-import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from schemas.corrections import Correction
-from vps_bridge.conversations.store import StoredSegment, is_same_place
-from vps_bridge.labelling.audio_clock import Span
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.kept_line import KeptLine, lines_from_json, lines_to_json, other_lines
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 from vps_bridge.labelling.number import Voice, VoiceBook
 
 if TYPE_CHECKING:
     from vps_bridge.labelling.link import LocalSpeakerEvidence
-
-
-@dataclass(frozen=True)
-class KeptLine:
-    """Which line of the transcript a segment was when a correction was about it."""
-
-    span: Span
-    text_sum: int
-    """A checksum: the text itself is kept in one place only, the conversation store."""
-
-    @classmethod
-    def of(cls, segment: StoredSegment) -> KeptLine:
-        """Return a segment's line."""
-        return cls((segment.start_s, segment.end_s), zlib.crc32(segment.text.encode()))
-
-    def is_still(self, segment: StoredSegment) -> bool:
-        """Whether the segment is the same line: it lies where it lay, or says what it said."""
-        now = KeptLine.of(segment)
-        return is_same_place(self.span, now.span) or (bool(segment.text) and self.text_sum == now.text_sum)
 
 
 @dataclass(frozen=True)
@@ -120,7 +100,7 @@ def as_lines_are_now(
         said_at.setdefault(kept.said.segment_id or "", place)
     found = []
     for place, kept in enumerate(corrections):
-        gone = {name for name, line in kept.lines.items() if name in now and not line.is_still(now[name])}
+        gone = other_lines(kept.lines, now.values())
         then = frozenset(name for name in labelled if said_at.get(name, -1) < place)
         found.append(replace(kept, labelled=then).without(gone))
     return tuple(found)
@@ -144,8 +124,7 @@ def anchors_to_json(
     about = {name for voice in anchors for name in voice.segments}
     about |= {name for correction in said for name in (*correction.segment_ids, correction.segment_id) if name}
     lines = {segment.id: KeptLine.of(segment) for segment in segments if segment.id in about}
-    kept = {name: (*line.span, line.text_sum) for name, line in lines.items()}
-    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": kept})
+    return json.dumps({**json.loads(VoiceBook(anchors).to_json()), "lines": lines_to_json(lines)})
 
 
 class KeptRecord(Protocol):
@@ -190,8 +169,7 @@ def read_kept(record: KeptRecord) -> list[KeptCorrection]:
     voices = tuple(
         replace(voice, not_members=every.difference(voice.members)) for voice in VoiceBook.from_json(anchors).voices
     )
-    kept = json.loads(anchors).get("lines", {})
-    lines = {name: KeptLine((start_s, end_s), text_sum) for name, (start_s, end_s, text_sum) in kept.items()}
+    lines = lines_from_json(json.loads(anchors).get("lines", {}))
     return [
         KeptCorrection(Correction.model_validate(one), record.write, place, record.event_id, voices, teaches, lines)
         for place, (one, teaches) in enumerate(zip(record.said, record.teaching, strict=True))
@@ -278,10 +256,14 @@ class Speech:
 
         Segments come first, for a job's labels may mean others once its voice samples were clustered with more. Of
         jobs whose labels mean whom they meant, whoever was another voice then is not this one: two jobs may have
-        different voices for one line.
+        different voices for one line. Nor is a member who says again what was parted off for another voice.
         """
         found = self.mostly_in(voice.segments)
-        known = [speaker for speaker in voice.members if speaker in self.total_s]
+        known = [one for one in voice.members if one in self.total_s and not self._is_whole_again(one, voice)]
         renamed = {one.job_id for one in known if one not in found and self.total_s[one] > 0.0}
         found = [one for one in found if one not in voice.not_members or one.job_id in renamed]
         return sorted({*found, *(speaker for speaker in known if not found or self.total_s[speaker] == 0.0)})
+
+    def _is_whole_again(self, speaker: LocalSpeaker, voice: Voice) -> bool:
+        """Whether a split had made two of a member of a voice, and no line is left of it by which it still would."""
+        return any(one.is_part_of(speaker) and one not in self.total_s for one in voice.not_members)

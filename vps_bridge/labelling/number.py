@@ -7,11 +7,13 @@ An untouched segment is one that no clear vote decides, so that it is expected t
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
 
 from schemas.conversation import VoiceChange
+from vps_bridge.conversations.store import StoredSegment
+from vps_bridge.labelling.kept_line import KeptLine, lines_from_json, lines_to_json, other_lines
 from vps_bridge.labelling.local_speaker import LocalSpeaker
 
 RESERVED_NUMBER = 99  # Omi reserves it for its own speech (shared/design/omi-facts.md, section 1)
@@ -43,6 +45,8 @@ class VoiceBook:
     """Numbers of voices that were merged into another or have disappeared; they are never given again."""
     restored: Mapping[str, int] = field(default_factory=dict)
     """Segments that have another number since something was taken back: the one that each is labelled with still."""
+    lines: Mapping[str, KeptLine] = field(default_factory=dict, compare=False)
+    """Which lines the segments of the voices are, as far as that is known."""
 
     def to_json(self) -> str:
         """Return it as text."""
@@ -56,7 +60,8 @@ class VoiceBook:
             for voice in self.voices
         ]
         restored = {"restored": self.restored} if self.restored else {}
-        return json.dumps({"voices": voices, "retired": self.retired, **restored})
+        lines = {"lines": lines_to_json(self.lines)} if self.lines else {}
+        return json.dumps({"voices": voices, "retired": self.retired, **restored, **lines})
 
     @classmethod
     def from_json(cls, text: str) -> VoiceBook:
@@ -66,7 +71,8 @@ class VoiceBook:
             Voice(number, tuple(LocalSpeaker(job, speaker) for job, speaker in members), tuple(segments), *person)
             for number, members, segments, *person in fields["voices"]
         )
-        return cls(voices, tuple(fields["retired"]), fields.get("restored", {}))
+        lines = lines_from_json(fields.get("lines", {}))
+        return cls(voices, tuple(fields["retired"]), fields.get("restored", {}), lines)
 
     @property
     def numbers(self) -> dict[str, int]:
@@ -80,6 +86,20 @@ class VoiceBook:
             segments.setdefault(number, []).append(segment_id)
         voices = (replace(voice, segments=tuple(segments.get(voice.speaker_id, ()))) for voice in self.voices)
         return replace(self, voices=tuple(voices))
+
+    def with_lines(self, segments: Iterable[StoredSegment]) -> VoiceBook:
+        """Return this book with which lines its segments are now."""
+        numbers = self.numbers
+        return replace(self, lines={one.id: KeptLine.of(one) for one in segments if one.id in numbers})
+
+    def without_other_lines(self, segments: Iterable[StoredSegment]) -> VoiceBook:
+        """Return this book without the segments whose ids a new transcription gave to other lines."""
+        gone = other_lines(self.lines, segments)
+        if not gone:
+            return self
+        restored = {name: number for name, number in self.restored.items() if name not in gone}
+        numbers = {name: number for name, number in self.numbers.items() if name not in gone}
+        return replace(self, restored=restored).with_numbers(numbers)
 
     def revive(self, earlier: VoiceBook, about: VoiceBook) -> VoiceBook:
         """Return this book with the voices of an earlier one that it has no more, under their old numbers.
@@ -110,7 +130,7 @@ class VoiceBook:
             for voice in sorted([*self.voices, *back], key=lambda voice: voice.speaker_id)
         )
         retired = set(self.retired) - {voice.speaker_id for voice in back}
-        book = VoiceBook(voices, tuple(sorted(retired)), {**changed, **self.restored})
+        book = VoiceBook(voices, tuple(sorted(retired)), {**changed, **self.restored}, {**earlier.lines, **self.lines})
         return book.with_numbers(written)
 
 

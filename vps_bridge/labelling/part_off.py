@@ -141,7 +141,7 @@ def _part(timeline: AudioTimeline, index: int, spans: Sequence[Span], name: str)
     parted, rest = ([part for pair in cut for part in pair[side]] for side in (0, 1))
     parted_s = sum(end_s - start_s for start_s, end_s in parted)
     new = LocalSpeakerEvidence(
-        LocalSpeaker(speaker.id.job_id, f"{speaker.id.speaker} /{name}"),
+        speaker.id.part(name),
         tuple(parted),
         parted_s,
         None,

@@ -161,7 +161,7 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
         ),
         changed=changed,
         left_alone=left_alone,
-        voices=note_persons(note_segments(naming, segments, votes, speakers, written), people),
+        voices=note_persons(note_segments(naming, segments, votes, speakers, written), people).with_lines(segments),
         voice_changes=naming.changes,
         turns=number_turns(evidence, timeline, clocks, linked.partition, naming.numbers),
         speakers=sum(number is not None for number in naming.numbers),
@@ -176,11 +176,12 @@ def relabel(evidence: ConversationEvidence, policy: RelabelPolicy) -> Relabellin
 
 
 def _prepare(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[ConversationEvidence, RelabelPolicy]:
-    """Return corrections as they hold for the lines that there are now, and the rules of linking for these jobs."""
+    """Return what was said and written as it holds for the lines that there are now, and the rules of linking here."""
     corrections = as_lines_are_now(evidence.corrections, evidence.segments)
     linking = linking_rules_for(evidence, policy.linking)
     policy = policy if linking is policy.linking else replace(policy, linking=linking)
-    return replace(evidence, corrections=corrections), policy
+    voices = evidence.voices.without_other_lines(evidence.segments)
+    return replace(evidence, corrections=corrections, voices=voices), policy
 
 
 def _place(evidence: ConversationEvidence, policy: RelabelPolicy) -> tuple[AudioTimeline, tuple[StretchClock, ...]]:

@@ -79,7 +79,7 @@ def place_arrivals(arrivals: Sequence[AudioArrival], quiet_point: QuietPoint) ->
         zeros = [_sent_at(burst) - LAG_S - (burst[-1].end - first) / rate for burst in bursts]
         for place in range(len(zeros) - 2, -1, -1):
             zeros[place] = min(zeros[place], zeros[place + 1])
-        before, before_bytes = zeros[0], 0
+        before, before_bytes, grid = zeros[0], 0, first
         for burst, zero in zip(bursts, zeros, strict=True):
             start, end = burst[0].start, burst[-1].end
             cut = start
@@ -89,7 +89,9 @@ def place_arrivals(arrivals: Sequence[AudioArrival], quiet_point: QuietPoint) ->
             for begin, stop, at in ((start, cut, before), (cut, end, zero)):
                 if stop > begin:
                     recorded_at = at + (begin - first) / rate
-                    placed.append(PlacedAudioBytes(begin, stop, run[0].sample_rate, recorded_at, first))
+                    placed.append(PlacedAudioBytes(begin, stop, run[0].sample_rate, recorded_at, grid))
+            if (end - grid) % SAMPLE_BYTES:  # the rest of a buffer was lost: the next begins with a whole sample
+                grid = end
             before, before_bytes = zero, end - start
     return placed
 

@@ -10,6 +10,8 @@ import pytest
 from schemas.conversation import TranscriptSegment
 from tests.vps_bridge.labelling.corrected_conversation import NAME, CorrectedConversation, open_conversation
 from tests.vps_bridge.labelling.test_corrections import ALL, SPOKEN
+from tests.vps_bridge.labelling.test_relabel import diarize
+from vps_bridge.rules.assemble import AssemblyRules, plan_jobs
 
 LINES = len(SPOKEN)
 UPDATED, REMOVED = "sent as an update", "removed and sent anew"
@@ -131,3 +133,63 @@ def test_a_line_that_lies_elsewhere_because_the_transcript_begins_elsewhere_keep
         assert [one["speaker"] for one in call.segments if one["id"] == ids_of("A")[0]] == ["SPEAKER_00"]
         call.relabel()
         assert call.persons[ids_of("A")[0]] == "anna"
+
+
+@pytest.mark.parametrize("named_are", ["AC", "CA"], ids=["the rest was named", "who was split off was named"])
+@pytest.mark.parametrize("way", [UPDATED, REMOVED, "under new ids"])
+def test_a_name_does_not_go_to_whoever_was_split_off_when_a_new_transcription_has_none_of_the_lines(
+    named_are: str, way: str
+):
+    own, other = named_are[0], named_are[1]
+    mixed = [("A" if who == "C" else who, start_s, end_s) for who, start_s, end_s in SPOKEN]
+    plans = plan_jobs(ALL[0], closing=True, idle_s=0.0, rules=AssemblyRules())
+    with open_conversation(tuple(line(n, n) for n in range(LINES))) as call:
+        call.hear(ALL[0], tuple(diarize(ALL[0], plan, mixed) for plan in plans))
+        call.correct(kind="other_voice", segment_ids=ids_of("C"))
+        number = call.speakers[ids_of(own)[0]]
+        call.correct(kind="voice_is", speaker_id=int(str(number)[-2:]), person_id="anna")
+        assert sorted(named(call, "anna")) == sorted(ids_of(own))
+        if way == "under new ids":
+            ids = [str(n) for n in range(LINES)]
+            call.store.upsert_segments(NAME, 2, tuple(line(n + LINES, n) for n in range(LINES)), removed=ids)
+            call.relabel()
+            others = [str(int(name) + LINES) for name in ids_of(other)]
+        else:
+            transcribe_anew(call, way)
+            others = ids_of(other, dropped=1)
+        assert set(named(call, "anna")).isdisjoint(others)
+
+
+@pytest.mark.parametrize("span", [(260.0, 262.0), (7.6, 8.3)], ids=["no audio", "no voice"])
+def test_a_line_that_nobody_is_heard_in_has_not_the_number_and_name_of_the_line_whose_id_it_has(
+    span: tuple[float, float],
+):
+    default = {"speaker": "SPEAKER_00"}  # of speech-to-text, on every line; as it happens, also a voice's number
+    lines = [line(n, n).model_dump(exclude_unset=True) | default for n in range(LINES)]
+    with open_conversation(tuple(TranscriptSegment.model_validate(one) for one in lines)) as call:
+        call.hear(*ALL)
+        assert call.speakers["0"] == "SPEAKER_00"
+        call.correct(kind="voice_is", speaker_id=0, person_id="anna")
+        front = {"id": "0", "text": "Hm.", "start_s": span[0], "end_s": span[1], **default}
+        later = [one | {"id": str(n)} for n, one in enumerate(lines, 1)]
+        call.store.upsert_segments(NAME, 2, tuple(TranscriptSegment.model_validate(one) for one in (front, *later)))
+        call.relabel()
+        assert "0" not in named(call, "anna")
+        assert {name for name, speaker in call.speakers.items() if speaker is None} == {"0"}
+        assert sorted(named(call, "anna")) == sorted(str(int(name) + 1) for name in ids_of("A"))
+
+
+@pytest.mark.parametrize("said", ["voice_is", "same_voice"])
+def test_what_is_said_of_a_voice_before_the_labels_show_the_new_transcription_is_of_the_voice_it_was(said: str):
+    with labelled_call() as call:
+        numbers = {who: int(str(call.speakers[ids_of(who)[0]])[-2:]) for who in "ABC"}
+        moved = tuple(line(n, n + 1) for n in range(LINES - 1))
+        call.store.upsert_segments(NAME, 3, moved, removed=[str(LINES - 1)])
+        if said == "voice_is":
+            call.correct_unseen({"kind": said, "speaker_id": numbers["A"], "person_id": "anna"})
+            assert sorted(named(call, "anna")) == sorted(ids_of("A", dropped=1))
+        else:
+            call.correct_unseen({"kind": said, "speaker_ids": [numbers["B"], numbers["C"]]})
+            joined = {call.speakers[name] for name in ids_of("B", dropped=1) + ids_of("C", dropped=1)}
+            assert len(joined) == 1
+            assert joined.isdisjoint({call.speakers[name] for name in ids_of("A", dropped=1)})
